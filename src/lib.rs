@@ -1,0 +1,15 @@
+//! `nneinfact` fits any nonnegative tensor factorization that can be written as an einsum string.
+
+// pub mod data;
+// pub mod engine;
+mod error;
+// pub mod fit;
+// pub mod io;
+// pub mod loss;
+#[doc(hidden)]
+pub mod math;
+pub mod model;
+// pub mod plan;
+// pub mod reference;
+
+pub use error::{Error, Result};

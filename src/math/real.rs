@@ -1,0 +1,140 @@
+//! The element types of a pass, `f32` and `f64`, with the few vector operations that the kernels
+//! need.
+
+use std::fmt::{Debug, Display};
+use std::ops::{Add, AddAssign, Div, Mul, Neg, Sub};
+
+use pulp::Simd;
+
+/// A floating-point element type of a pass.
+pub trait Real:
+    Copy
+    + Default
+    + PartialOrd
+    + Debug
+    + Display
+    + Send
+    + Sync
+    + Add<Output = Self>
+    + Sub<Output = Self>
+    + Mul<Output = Self>
+    + Div<Output = Self>
+    + Neg<Output = Self>
+    + AddAssign
+    + bytemuck::Pod
+    + 'static
+{
+    /// A vector of this type under the instruction set `S`.
+    type Vector<S: Simd>: Copy + bytemuck::Pod;
+
+    /// 0.
+    const ZERO: Self;
+    /// 1.
+    const ONE: Self;
+    /// Size of an element, in bytes.
+    const BYTES: usize;
+    /// The widest vector of any instruction set, in elements: buffers padded to a multiple of
+    /// this can be read in whole vectors by all of them.
+    const MAX_LANES: usize = 64 / Self::BYTES;
+    /// "f32" or "f64".
+    const NAME: &'static str;
+
+    /// The nearest value of this type.
+    fn from_f64(x: f64) -> Self;
+    /// The value in double precision.
+    fn to_f64(self) -> f64;
+
+    /// All elements equal to `x`.
+    fn splat<S: Simd>(simd: S, x: Self) -> Self::Vector<S>;
+    /// `a + b`.
+    fn add<S: Simd>(simd: S, a: Self::Vector<S>, b: Self::Vector<S>) -> Self::Vector<S>;
+    /// `a · b`.
+    fn mul<S: Simd>(simd: S, a: Self::Vector<S>, b: Self::Vector<S>) -> Self::Vector<S>;
+    /// `a · b + c`, fused where the instruction set can.
+    fn mul_add<S: Simd>(
+        simd: S,
+        a: Self::Vector<S>,
+        b: Self::Vector<S>,
+        c: Self::Vector<S>,
+    ) -> Self::Vector<S>;
+    /// The sum of the elements, in an order that depends on `S` only.
+    fn reduce_sum<S: Simd>(simd: S, a: Self::Vector<S>) -> Self;
+    /// The slice as whole vectors, and what is left.
+    fn as_vectors<S: Simd>(x: &[Self]) -> (&[Self::Vector<S>], &[Self]);
+    /// The slice as whole vectors, and what is left.
+    fn as_vectors_mut<S: Simd>(x: &mut [Self]) -> (&mut [Self::Vector<S>], &mut [Self]);
+}
+
+macro_rules! real {
+    ($t:ty, $name:literal, $v:ident, $splat:ident, $add:ident, $mul:ident, $fma:ident, $sum:ident, $as:ident, $as_mut:ident) => {
+        impl Real for $t {
+            type Vector<S: Simd> = S::$v;
+            const ZERO: Self = 0.0;
+            const ONE: Self = 1.0;
+            const BYTES: usize = size_of::<$t>();
+            const NAME: &'static str = $name;
+
+            #[inline(always)]
+            fn from_f64(x: f64) -> Self {
+                x as $t
+            }
+            #[inline(always)]
+            fn to_f64(self) -> f64 {
+                f64::from(self)
+            }
+            #[inline(always)]
+            fn splat<S: Simd>(simd: S, x: Self) -> S::$v {
+                simd.$splat(x)
+            }
+            #[inline(always)]
+            fn add<S: Simd>(simd: S, a: S::$v, b: S::$v) -> S::$v {
+                simd.$add(a, b)
+            }
+            #[inline(always)]
+            fn mul<S: Simd>(simd: S, a: S::$v, b: S::$v) -> S::$v {
+                simd.$mul(a, b)
+            }
+            #[inline(always)]
+            fn mul_add<S: Simd>(simd: S, a: S::$v, b: S::$v, c: S::$v) -> S::$v {
+                simd.$fma(a, b, c)
+            }
+            #[inline(always)]
+            fn reduce_sum<S: Simd>(simd: S, a: S::$v) -> Self {
+                simd.$sum(a)
+            }
+            #[inline(always)]
+            fn as_vectors<S: Simd>(x: &[Self]) -> (&[S::$v], &[Self]) {
+                S::$as(x)
+            }
+            #[inline(always)]
+            fn as_vectors_mut<S: Simd>(x: &mut [Self]) -> (&mut [S::$v], &mut [Self]) {
+                S::$as_mut(x)
+            }
+        }
+    };
+}
+
+real!(
+    f32,
+    "f32",
+    f32s,
+    splat_f32s,
+    add_f32s,
+    mul_f32s,
+    mul_add_e_f32s,
+    reduce_sum_f32s,
+    as_simd_f32s,
+    as_mut_simd_f32s
+);
+real!(
+    f64,
+    "f64",
+    f64s,
+    splat_f64s,
+    add_f64s,
+    mul_f64s,
+    mul_add_e_f64s,
+    reduce_sum_f64s,
+    as_simd_f64s,
+    as_mut_simd_f64s
+);

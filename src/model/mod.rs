@@ -1,0 +1,15 @@
+//! The model: an einsum string and the sizes of its letters.
+//!
+//! [`Model`] is the string alone; [`Shapes`] adds the sizes of the data and the ranks. Letters are
+//! kept as [`Letter`], sets of them as the bit set [`Letters`], which is what the planner
+//! enumerates over.
+
+mod error;
+mod letter;
+mod parse;
+mod shapes;
+
+pub use error::ModelError;
+pub use letter::{Letter, Letters};
+pub use parse::Model;
+pub use shapes::Shapes;

@@ -1,0 +1,217 @@
+//! From the text of a model to its letters.
+
+use std::fmt;
+use std::ops::Range;
+
+use super::{Letter, Letters, ModelError};
+
+/// A model string `f_1,f_2,…,f_L->out`, read and checked.
+///
+/// The letters of `out` are *observed* (their sizes come from the data), all others are *latent*
+/// (their sizes are ranks). Case matters, spaces do not.
+///
+/// ```
+/// use nneinfact::model::Model;
+///
+/// let model = Model::parse("wr,hr,dr,ikr,jkr->whdij")?;
+/// assert_eq!(model.factors().len(), 5);
+/// assert_eq!(model.latent().iter().map(char::from).collect::<String>(), "kr");
+/// # Ok::<(), nneinfact::Error>(())
+/// ```
+#[derive(Clone, PartialEq, Eq)]
+pub struct Model {
+    text: String,
+    factors: Vec<Vec<Letter>>,
+    output: Vec<Letter>,
+    /// Where `out` stands in `text`, in bytes.
+    output_at: Range<usize>,
+}
+
+impl Model {
+    /// Reads a model string.
+    ///
+    /// # Errors
+    /// [`ModelError`], with carets under what is wrong, where the string is not a model.
+    pub fn parse(text: &str) -> Result<Model, ModelError> {
+        if text.trim().is_empty() {
+            return Err(ModelError::Empty);
+        }
+        let err_at = |at: Range<usize>| (text.to_string(), at);
+        if let Some(start) = text.find("...").or_else(|| text.find('…')) {
+            let len = if text[start..].starts_with('…') { '…'.len_utf8() } else { 3 };
+            let (text, at) = err_at(start..start + len);
+            return Err(ModelError::Ellipsis { text, at });
+        }
+        let Some(arrow) = text.find("->") else {
+            let (text, at) = err_at(text.len()..text.len());
+            return Err(ModelError::NoArrow { text, at });
+        };
+        if let Some(second) = text[arrow + 2..].find("->") {
+            let start = arrow + 2 + second;
+            let (text, at) = err_at(start..start + 2);
+            return Err(ModelError::SecondArrow { text, at });
+        }
+
+        let mut factors = Vec::new();
+        let mut start = 0;
+        for part in text[..arrow].split(',') {
+            let factor = factors.len() + 1;
+            let letters = read_letters(text, start..start + part.len())?;
+            if letters.is_empty() {
+                // Something to point at: the comma or arrow that ends the empty factor.
+                let end = start + part.len();
+                let (text, at) = err_at(end..end + 1);
+                return Err(ModelError::EmptyFactor { text, at, factor });
+            }
+            if let Some((letter, at)) = first_repeat(&letters) {
+                let (text, at) = err_at(at);
+                return Err(ModelError::TwiceInFactor { text, at, letter, factor });
+            }
+            factors.push(letters.into_iter().map(|(letter, _)| letter).collect::<Vec<_>>());
+            start += part.len() + 1;
+        }
+        if factors.len() > 64 {
+            return Err(ModelError::TooManyFactors { count: factors.len() });
+        }
+
+        let output = read_letters(text, arrow + 2..text.len())?;
+        if output.is_empty() {
+            let (text, at) = err_at(arrow..arrow + 2);
+            return Err(ModelError::EmptyOutput { text, at });
+        }
+        if let Some((letter, at)) = first_repeat(&output) {
+            let (text, at) = err_at(at);
+            return Err(ModelError::TwiceInOutput { text, at, letter });
+        }
+        let used: Letters = factors.iter().flatten().collect();
+        if let Some((letter, at)) = output.iter().find(|(letter, _)| !used.contains(*letter)) {
+            let (text, at) = err_at(*at..*at + 1);
+            return Err(ModelError::OutputLetterUnused { text, at, letter: (*letter).into() });
+        }
+        let output_at = output[0].1..output[output.len() - 1].1 + 1;
+        Ok(Model {
+            text: text.to_string(),
+            factors,
+            output: output.into_iter().map(|(letter, _)| letter).collect(),
+            output_at,
+        })
+    }
+
+    /// The string as it was given.
+    #[must_use]
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// The letters of each factor, in the order of the factor's axes.
+    #[must_use]
+    pub fn factors(&self) -> &[Vec<Letter>] {
+        &self.factors
+    }
+
+    /// The letters of the data, in the order of its axes.
+    #[must_use]
+    pub fn output(&self) -> &[Letter] {
+        &self.output
+    }
+
+    /// The observed letters.
+    #[must_use]
+    pub fn observed(&self) -> Letters {
+        self.output.iter().collect()
+    }
+
+    /// The latent letters, which take a rank.
+    #[must_use]
+    pub fn latent(&self) -> Letters {
+        self.factors.iter().flatten().collect::<Letters>() - self.observed()
+    }
+
+    /// A factor's letters as text, for messages.
+    #[must_use]
+    pub fn factor_name(&self, factor: usize) -> String {
+        self.factors
+            .get(factor)
+            .map_or_else(String::new, |f| f.iter().map(|&l| char::from(l)).collect())
+    }
+
+    /// What is legal but probably not meant, a sentence each: a latent letter that is in one
+    /// factor only (its sum is absorbed: it adds entries, not expressiveness).
+    #[must_use]
+    pub fn warnings(&self) -> Vec<String> {
+        self.latent()
+            .iter()
+            .filter_map(|letter| {
+                let holders: Vec<usize> = (0..self.factors.len()).filter(|&l| self.factors[l].contains(&letter)).collect();
+                (holders.len() == 1).then(|| {
+                    format!(
+                        "the latent letter {letter} is in factor {} ({}) only: its sum is absorbed, a rank above 1 for it adds parameters but no expressiveness",
+                        holders[0] + 1,
+                        self.factor_name(holders[0])
+                    )
+                })
+            })
+            .collect()
+    }
+
+    /// Where the output stands in the text, in bytes.
+    pub(super) fn output_at(&self) -> Range<usize> {
+        self.output_at.clone()
+    }
+
+    /// Where a letter first stands in the text, in bytes.
+    pub(super) fn position(&self, letter: Letter) -> Range<usize> {
+        let start = self.text.find(char::from(letter)).unwrap_or(0);
+        start..start + 1
+    }
+}
+
+impl fmt::Display for Model {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for l in 0..self.factors.len() {
+            write!(f, "{}{}", if l > 0 { "," } else { "" }, self.factor_name(l))?;
+        }
+        write!(f, "->")?;
+        self.output.iter().try_for_each(|letter| write!(f, "{letter}"))
+    }
+}
+
+impl fmt::Debug for Model {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Model({self})")
+    }
+}
+
+/// The letters in a part of the text with their byte positions; spaces are passed over.
+fn read_letters(text: &str, range: Range<usize>) -> Result<Vec<(Letter, usize)>, ModelError> {
+    let mut letters = Vec::new();
+    for (offset, found) in text[range.clone()].char_indices() {
+        let at = range.start + offset;
+        if found.is_whitespace() {
+            continue;
+        }
+        match Letter::new(found) {
+            Some(letter) => letters.push((letter, at)),
+            None => {
+                return Err(ModelError::NotALetter {
+                    text: text.to_string(),
+                    at: at..at + found.len_utf8(),
+                    found,
+                });
+            }
+        }
+    }
+    Ok(letters)
+}
+
+/// The first letter that stands a second time, and where.
+fn first_repeat(letters: &[(Letter, usize)]) -> Option<(char, Range<usize>)> {
+    let mut seen = Letters::EMPTY;
+    for &(letter, at) in letters {
+        if seen.contains(letter) {
+            return Some((letter.into(), at..at + 1));
+        }
+        seen.insert(letter);
+    }
+    None
+}

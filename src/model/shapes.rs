@@ -1,0 +1,146 @@
+//! A model with the sizes of its letters.
+
+use super::{Letter, Letters, Model, ModelError};
+
+/// A model together with the size of every letter: the shape of the data and the ranks.
+///
+/// ```
+/// use nneinfact::model::{Model, Shapes};
+///
+/// let model = Model::parse("ir,jr->ij")?;
+/// let shapes = Shapes::new(&model, &[30, 20], &[('r', 4)])?;
+/// assert_eq!(shapes.factor(1), [20, 4]);
+/// assert_eq!(shapes.parameters(), 30 * 4 + 20 * 4);
+/// # Ok::<(), nneinfact::Error>(())
+/// ```
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Shapes {
+    model: Model,
+    sizes: [usize; 52],
+}
+
+impl Shapes {
+    /// Checks the ranks and the shape of the data against the model.
+    ///
+    /// # Errors
+    /// [`ModelError`] where the number of modes differs, a mode is empty, a rank is missing, zero,
+    /// given twice with different values, or given for a letter that does not take one.
+    pub fn new(
+        model: &Model,
+        shape: &[usize],
+        ranks: &[(char, usize)],
+    ) -> Result<Shapes, ModelError> {
+        let text = || model.text().to_string();
+        if shape.len() != model.output().len() {
+            return Err(ModelError::Modes {
+                text: text(),
+                at: model.output_at(),
+                found: shape.len(),
+                shape: shape.to_vec(),
+            });
+        }
+        let mut sizes = [0usize; 52];
+        for (mode, (&letter, &size)) in model.output().iter().zip(shape).enumerate() {
+            if size == 0 {
+                let at = model.output_at();
+                return Err(ModelError::ModeEmpty {
+                    text: text(),
+                    at,
+                    mode: mode + 1,
+                    letter: letter.into(),
+                });
+            }
+            sizes[letter.index()] = size;
+        }
+        let (latent, observed) = (model.latent(), model.observed());
+        for &(name, rank) in ranks {
+            let letter = Letter::new(name)
+                .filter(|&l| latent.contains(l) || observed.contains(l))
+                .ok_or_else(|| ModelError::RankForUnknown {
+                    text: text(),
+                    letter: name,
+                    latent: latent.iter().map(char::from).collect(),
+                })?;
+            let at = model.position(letter);
+            if observed.contains(letter) {
+                return Err(ModelError::RankForObserved { text: text(), at, letter: name });
+            }
+            if rank == 0 {
+                return Err(ModelError::RankZero { text: text(), at, letter: name });
+            }
+            let known = sizes[letter.index()];
+            if known != 0 && known != rank {
+                return Err(ModelError::RankTwice { letter: name, first: known, second: rank });
+            }
+            sizes[letter.index()] = rank;
+        }
+        if let Some(letter) = latent.iter().find(|l| sizes[l.index()] == 0) {
+            return Err(ModelError::RankMissing {
+                text: text(),
+                at: model.position(letter),
+                letter: letter.into(),
+            });
+        }
+        let shapes = Shapes { model: model.clone(), sizes };
+        let too_large = |what: String| ModelError::TooLarge { what };
+        for l in 0..model.factors().len() {
+            shapes
+                .checked_size(&model.factors()[l])
+                .ok_or_else(|| too_large(format!("factor {} ({})", l + 1, model.factor_name(l))))?;
+        }
+        shapes.checked_size(model.output()).ok_or_else(|| too_large("the data".into()))?;
+        Ok(shapes)
+    }
+
+    /// The model.
+    #[must_use]
+    pub fn model(&self) -> &Model {
+        &self.model
+    }
+
+    /// The size of a letter; 0 where the model does not have it.
+    #[must_use]
+    pub fn size(&self, letter: Letter) -> usize {
+        self.sizes[letter.index()]
+    }
+
+    /// The sizes of some letters, in their order.
+    #[must_use]
+    pub fn sizes(&self, letters: &[Letter]) -> Vec<usize> {
+        letters.iter().map(|&l| self.size(l)).collect()
+    }
+
+    /// The shape of factor `l` (counted from 0).
+    #[must_use]
+    pub fn factor(&self, l: usize) -> Vec<usize> {
+        self.model.factors().get(l).map_or_else(Vec::new, |f| self.sizes(f))
+    }
+
+    /// The shape of the data.
+    #[must_use]
+    pub fn data(&self) -> Vec<usize> {
+        self.sizes(self.model.output())
+    }
+
+    /// The number of entries of a tensor over these letters, as a float: products of many sizes
+    /// overflow integers, and the planner compares plans that nobody could run.
+    #[must_use]
+    pub fn volume(&self, letters: Letters) -> f64 {
+        letters.iter().map(|l| self.size(l) as f64).product()
+    }
+
+    /// The number of entries of all factors together.
+    #[must_use]
+    pub fn parameters(&self) -> u64 {
+        (0..self.model.factors().len())
+            .map(|l| self.factor(l).iter().map(|&n| n as u64).product::<u64>())
+            .sum()
+    }
+
+    fn checked_size(&self, letters: &[Letter]) -> Option<usize> {
+        letters
+            .iter()
+            .try_fold(1usize, |total, &l| total.checked_mul(self.size(l)))
+            .filter(|&total| total <= usize::MAX / 2)
+    }
+}
