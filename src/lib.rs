@@ -9,7 +9,7 @@ mod error;
 #[doc(hidden)]
 pub mod math;
 pub mod model;
-// pub mod plan;
+pub mod plan;
 // pub mod reference;
 
 pub use error::{Error, Result};

@@ -1,0 +1,263 @@
+//! Contractions of a few small tensors, as a sequence of pairwise steps of least work.
+
+use crate::model::{Letter, Letters, Shapes};
+
+/// An einsum over small tensors, planned as pairwise steps.
+///
+/// A letter of the output that no input has is a broadcast: the result is repeated along it. A
+/// letter of an input that is not in the output is summed over.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Contraction {
+    inputs: Vec<Vec<Letter>>,
+    output: Vec<Letter>,
+    steps: Vec<Step>,
+    flops: f64,
+    peak: f64,
+}
+
+/// Where a step finds a tensor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Slot {
+    /// An input of the contraction.
+    Input(usize),
+    /// The result of an earlier step.
+    Step(usize),
+}
+
+/// One pairwise contraction: `left · right`, summed over the letters that neither the output nor
+/// a later step needs.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Step {
+    /// The first tensor.
+    pub left: Slot,
+    /// The second tensor.
+    pub right: Slot,
+    /// The letters of the result: those shared by both tensors first, then those of the left
+    /// tensor, then those of the right, each in the order in which they stand in that tensor.
+    pub letters: Vec<Letter>,
+}
+
+/// Up to this many tensors the order is optimal (dynamic programming over subsets, 3ⁿ steps);
+/// above it is greedy.
+const EXACT: usize = 9;
+
+impl Contraction {
+    /// Plans `inputs -> output`.
+    #[must_use]
+    pub fn new(shapes: &Shapes, inputs: &[&[Letter]], output: &[Letter]) -> Contraction {
+        let sets: Vec<Letters> = inputs.iter().map(|letters| letters.iter().collect()).collect();
+        let out: Letters = output.iter().collect();
+        let tree = if inputs.len() <= EXACT {
+            optimal(shapes, &sets, out)
+        } else {
+            greedy(shapes, &sets, out)
+        };
+        let mut contraction = Contraction {
+            inputs: inputs.iter().map(|letters| letters.to_vec()).collect(),
+            output: output.to_vec(),
+            steps: Vec::new(),
+            flops: shapes.volume(out),
+            peak: 0.0,
+        };
+        if let Some(tree) = tree {
+            contraction.flatten(shapes, &tree, &sets, out);
+        }
+        contraction
+    }
+
+    /// The letters of each input.
+    #[must_use]
+    pub fn inputs(&self) -> &[Vec<Letter>] {
+        &self.inputs
+    }
+
+    /// The letters of the result, in its order in memory (the last runs fastest).
+    #[must_use]
+    pub fn output(&self) -> &[Letter] {
+        &self.output
+    }
+
+    /// The pairwise steps, in order. Empty for a single input, which is only summed and permuted.
+    #[must_use]
+    pub fn steps(&self) -> &[Step] {
+        &self.steps
+    }
+
+    /// Multiply-adds.
+    #[must_use]
+    pub fn flops(&self) -> f64 {
+        self.flops
+    }
+
+    /// Entries of the largest tensor in between.
+    #[must_use]
+    pub fn peak(&self) -> f64 {
+        self.peak
+    }
+
+    fn letters_of(&self, slot: Slot) -> &[Letter] {
+        match slot {
+            Slot::Input(i) => &self.inputs[i],
+            Slot::Step(i) => &self.steps[i].letters,
+        }
+    }
+
+    /// Appends the steps of `tree` and returns where its result is.
+    fn flatten(&mut self, shapes: &Shapes, tree: &Tree, sets: &[Letters], out: Letters) -> Slot {
+        let (left, right) = match tree {
+            Tree::Leaf(input) => return Slot::Input(*input),
+            Tree::Pair(left, right) => (left, right),
+        };
+        let used = tree.mask();
+        let left = self.flatten(shapes, left, sets, out);
+        let right = self.flatten(shapes, right, sets, out);
+        let needed = needed_outside(sets, used, out);
+        let (l, r) = (self.letters_of(left).to_vec(), self.letters_of(right).to_vec());
+        let (l_set, r_set): (Letters, Letters) = (l.iter().collect(), r.iter().collect());
+        let shared = l.iter().filter(|&&x| r_set.contains(x));
+        let left_only = l.iter().filter(|&&x| !r_set.contains(x));
+        let right_only = r.iter().filter(|&&x| !l_set.contains(x));
+        let letters: Vec<Letter> = shared
+            .chain(left_only)
+            .chain(right_only)
+            .copied()
+            .filter(|&x| needed.contains(x))
+            .collect();
+        self.flops += shapes.volume(l_set | r_set);
+        self.peak = self.peak.max(shapes.volume(letters.iter().collect()));
+        self.steps.push(Step { left, right, letters });
+        Slot::Step(self.steps.len() - 1)
+    }
+}
+
+/// The order of a contraction.
+#[derive(Clone, Debug)]
+enum Tree {
+    Leaf(usize),
+    Pair(Box<Tree>, Box<Tree>),
+}
+
+impl Tree {
+    /// The inputs below this node, as a bit set.
+    fn mask(&self) -> u64 {
+        match self {
+            Tree::Leaf(input) => 1 << input,
+            Tree::Pair(left, right) => left.mask() | right.mask(),
+        }
+    }
+}
+
+/// The letters that the output or an input outside `mask` has.
+fn needed_outside(sets: &[Letters], mask: u64, out: Letters) -> Letters {
+    (0..sets.len()).filter(|i| mask >> i & 1 == 0).fold(out, |acc, i| acc | sets[i])
+}
+
+/// The letters that the product of the inputs in `mask` keeps.
+fn kept(sets: &[Letters], mask: u64, out: Letters) -> Letters {
+    let all =
+        (0..sets.len()).filter(|i| mask >> i & 1 == 1).fold(Letters::EMPTY, |acc, i| acc | sets[i]);
+    all & needed_outside(sets, mask, out)
+}
+
+/// The tree of least multiply-adds, by dynamic programming over subsets of the inputs.
+fn optimal(shapes: &Shapes, sets: &[Letters], out: Letters) -> Option<Tree> {
+    let n = sets.len();
+    if n == 0 {
+        return None;
+    }
+    let full = (1usize << n) - 1;
+    let letters: Vec<Letters> = (0..=full)
+        .map(|mask| match mask.count_ones() {
+            // A single input has not been summed over anything yet.
+            1 => sets[mask.trailing_zeros() as usize],
+            _ => kept(sets, mask as u64, out),
+        })
+        .collect();
+    let mut best = vec![(f64::INFINITY, 0usize); full + 1];
+    for mask in 1..=full {
+        if mask.count_ones() == 1 {
+            best[mask] = (0.0, 0);
+            continue;
+        }
+        let low = mask & mask.wrapping_neg();
+        let rest = mask ^ low;
+        // Every split once: `left` always holds the lowest input.
+        let mut sub = rest;
+        loop {
+            sub = sub.wrapping_sub(1) & rest;
+            let left = low | sub;
+            let right = mask ^ left;
+            let cost = best[left].0 + best[right].0 + shapes.volume(letters[left] | letters[right]);
+            if cost < best[mask].0 {
+                best[mask] = (cost, left);
+            }
+            if sub == 0 {
+                break;
+            }
+        }
+    }
+    fn build(best: &[(f64, usize)], mask: usize) -> Tree {
+        if mask.count_ones() == 1 {
+            return Tree::Leaf(mask.trailing_zeros() as usize);
+        }
+        let left = best[mask].1;
+        Tree::Pair(Box::new(build(best, left)), Box::new(build(best, mask ^ left)))
+    }
+    Some(build(&best, full))
+}
+
+/// Joins the pair whose result grows least (in entries, over the pair) until one is left.
+fn greedy(shapes: &Shapes, sets: &[Letters], out: Letters) -> Option<Tree> {
+    let mut nodes: Vec<Tree> = (0..sets.len()).map(Tree::Leaf).collect();
+    while nodes.len() > 1 {
+        let volume = |mask: u64| shapes.volume(kept(sets, mask, out));
+        let mut best = (f64::INFINITY, 0, 1);
+        for i in 0..nodes.len() {
+            for j in i + 1..nodes.len() {
+                let (a, b) = (nodes[i].mask(), nodes[j].mask());
+                let growth = volume(a | b) - volume(a) - volume(b);
+                if growth < best.0 {
+                    best = (growth, i, j);
+                }
+            }
+        }
+        let right = nodes.swap_remove(best.2);
+        let left = std::mem::replace(&mut nodes[best.1], Tree::Leaf(0));
+        nodes[best.1] = Tree::Pair(Box::new(left), Box::new(right));
+    }
+    nodes.pop()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Model;
+
+    fn letters(text: &str) -> Vec<Letter> {
+        text.chars().filter_map(Letter::new).collect()
+    }
+
+    #[test]
+    fn the_cheapest_order_is_found() {
+        // (ab)(bc)(cd): with a small and d large, left to right is best.
+        let model = Model::parse("ab,bc,cd->ad").unwrap();
+        let shapes = Shapes::new(&model, &[2, 1000], &[('b', 50), ('c', 50)]).unwrap();
+        let (ab, bc, cd) = (letters("ab"), letters("bc"), letters("cd"));
+        let plan = Contraction::new(&shapes, &[&ab, &bc, &cd], &letters("ad"));
+        assert_eq!(plan.steps().len(), 2);
+        assert_eq!(plan.steps()[0].letters, letters("ac"));
+        assert_eq!(plan.flops(), 2.0 * 50.0 * 50.0 + 2.0 * 50.0 * 1000.0 + 2000.0);
+    }
+
+    #[test]
+    fn many_inputs_are_joined_greedily_and_completely() {
+        let text = (0..12).map(|i| format!("{}z", char::from(b'a' + i))).collect::<Vec<_>>();
+        let model = Model::parse(&format!("{}->abcdefghijkl", text.join(","))).unwrap();
+        let shapes = Shapes::new(&model, &[2; 12], &[('z', 3)]).unwrap();
+        let inputs: Vec<Vec<Letter>> = text.iter().map(|t| letters(t)).collect();
+        let views: Vec<&[Letter]> = inputs.iter().map(Vec::as_slice).collect();
+        let plan = Contraction::new(&shapes, &views, &letters("z"));
+        assert_eq!(plan.steps().len(), 11);
+        assert_eq!(plan.steps()[10].letters, letters("z"));
+    }
+}

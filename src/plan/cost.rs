@@ -1,0 +1,105 @@
+//! What a pass costs, in seconds of a nominal core.
+//!
+//! The constants are rough (one core of a server with 256- or 512-bit vectors); only their ratios
+//! matter, since they rank plans and predict nothing.
+
+use super::layout::{Layout, Side};
+use super::search::{DataInfo, Settings};
+use crate::model::{Letters, Shapes};
+
+/// Multiply-adds a second in tiles of the pass, in f32.
+const FMA_RATE: f64 = 30e9;
+/// Elementwise operations a second (loads, conversions, comparisons, the loss).
+const ELEMENT_RATE: f64 = 8e9;
+/// Bytes of data a second.
+const BANDWIDTH: f64 = 5e9;
+/// Multiply-adds a second in small contractions, in f64.
+const CONTRACTION_RATE: f64 = 2e9;
+/// Seconds for one element read at a stride, and for one contiguous run.
+const STRIDED: f64 = 1e-9;
+const RUN: f64 = 15e-9;
+/// Nominal tile, in rows and lanes.
+const TILE_ROWS: f64 = 32.0;
+const TILE_LANES: f64 = 512.0;
+const VECTOR: f64 = 16.0;
+
+/// What a layout costs.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct LayoutCost {
+    /// Seconds of a nominal core.
+    pub seconds: f64,
+    /// Multiply-adds.
+    pub flops: f64,
+    /// Bytes of data read.
+    pub bytes: f64,
+}
+
+/// Seconds for `flops` multiply-adds in small contractions.
+pub(super) fn contraction(flops: f64) -> f64 {
+    flops / CONTRACTION_RATE
+}
+
+/// The least that a pass with this inner dimension can cost, whatever its layout.
+pub(super) fn least(shapes: &Shapes, settings: &Settings, inner: Letters) -> f64 {
+    let entries = shapes.volume(shapes.model().observed());
+    entries * shapes.volume(inner) * products(settings) / rate(settings)
+}
+
+/// Matrix products per tile: ŷ, the numerator, and the denominator unless it is in closed form.
+fn products(settings: &Settings) -> f64 {
+    if settings.closed_denominator { 2.0 } else { 3.0 }
+}
+
+fn rate(settings: &Settings) -> f64 {
+    FMA_RATE * 4.0 / settings.element_bytes as f64
+}
+
+pub(super) fn layout(
+    shapes: &Shapes,
+    data: &DataInfo,
+    settings: &Settings,
+    tensors: &[Letters],
+    layout: &Layout,
+    sides: &[Side],
+) -> LayoutCost {
+    let size = |letters: &[_]| -> f64 { letters.iter().map(|&x| shapes.size(x) as f64).product() };
+    let entries = shapes.volume(shapes.model().observed());
+    let (rows, lanes, inner) = (size(&layout.rows), size(&layout.lanes), size(&layout.inner));
+
+    // Lanes are padded to whole vectors; few rows leave the product without reuse of `C`.
+    let padded = (lanes / VECTOR).ceil() * VECTOR;
+    let flops = entries * inner * products(settings);
+    let product = flops * (padded / lanes) * (1.0 + 2.0 / rows) / rate(settings);
+
+    let element = entries * settings.entry_cost * (padded / lanes) / ELEMENT_RATE;
+
+    // Reading the data.
+    let bytes = entries * data.bytes_per_entry();
+    let (run, stride) = data.run(shapes, &layout.lanes);
+    let mut read = entries / run * RUN + bytes / BANDWIDTH;
+    if stride > 1 {
+        read += entries * STRIDED;
+        // Cache lines are shared with neighbouring rows or not at all.
+        let fastest = data.order(shapes).last().copied();
+        if fastest.is_some_and(|x| layout.outer.contains(&x)) {
+            let line = (stride as f64 * data.bytes_per_entry()).min(64.0);
+            read += entries * line / BANDWIDTH;
+        }
+    }
+
+    // Forming R and C tile by tile. Contiguous copies are cheap, products of several tensors and
+    // gathers cost an element at a time.
+    let lane_set: Letters = layout.lanes.iter().collect();
+    let row_set: Letters = layout.rows.iter().collect();
+    let on =
+        |side: Side| tensors.iter().zip(sides).filter(move |&(_, &s)| s == side).map(|(&t, _)| t);
+    let lane_tensors = on(Side::Lanes).count() as f64;
+    let gathers = on(Side::Lanes).filter(|t| !t.contains_all(lane_set)).count() as f64;
+    let row_tensors = on(Side::Rows).filter(|t| t.intersects(row_set)).count() as f64;
+    let reuse = if sides.first() == Some(&Side::Lanes) { rows } else { rows.min(TILE_ROWS) };
+    let form_lanes =
+        entries / reuse * inner * (lane_tensors / rate(settings) * 4.0 + gathers * STRIDED);
+    let form_rows = entries / lanes.min(TILE_LANES) * inner * row_tensors.max(1.0) * STRIDED;
+
+    LayoutCost { seconds: product + element + read + form_lanes + form_rows, flops, bytes }
+}

@@ -1,0 +1,129 @@
+//! Plans as text.
+
+use std::fmt;
+
+use super::layout::Side;
+use super::{Operand, Pass, Plan};
+use crate::error::bytes;
+use crate::model::{Letter, Shapes};
+
+/// Letters with their sizes: `w27 h24`.
+fn sized(shapes: &Shapes, letters: &[Letter]) -> String {
+    if letters.is_empty() {
+        return "-".into();
+    }
+    let parts: Vec<String> = letters.iter().map(|&x| format!("{x}{}", shapes.size(x))).collect();
+    parts.join(" ")
+}
+
+fn size(shapes: &Shapes, letters: &[Letter]) -> f64 {
+    letters.iter().map(|&x| shapes.size(x) as f64).product()
+}
+
+/// A count as people write it: 1234, 45.4 M.
+pub(crate) fn count(n: f64) -> String {
+    match n {
+        n if n < 1e4 => format!("{n:.0}"),
+        n if n < 1e6 => format!("{:.1} k", n / 1e3),
+        n if n < 1e9 => format!("{:.1} M", n / 1e6),
+        n if n < 1e12 => format!("{:.2} G", n / 1e9),
+        n => format!("{:.2} T", n / 1e12),
+    }
+}
+
+impl Plan {
+    fn product(&self, operand: &Operand) -> String {
+        let model = self.shapes().model();
+        let names: Vec<String> = operand.factors.iter().map(|&l| model.factor_name(l)).collect();
+        let letters: String = operand.letters.iter().map(|&x| char::from(x)).collect();
+        let shown = if letters.is_empty() { "1".to_string() } else { letters };
+        let side = match operand.side {
+            Side::Rows => "rows",
+            Side::Lanes => "lanes",
+        };
+        format!(
+            "{} -> {shown} ({} entries, {side})",
+            names.join(","),
+            count(size(self.shapes(), &operand.letters))
+        )
+    }
+
+    fn explain_pass(&self, f: &mut fmt::Formatter<'_>, number: usize, pass: &Pass) -> fmt::Result {
+        let shapes = self.shapes();
+        writeln!(f, "pass {number}")?;
+        writeln!(f, "  updates   {}", self.product(&pass.target))?;
+        for (i, operand) in pass.operands.iter().enumerate() {
+            let title = if i == 0 { "  reads   " } else { "          " };
+            writeln!(f, "{title}  {}", self.product(operand))?;
+        }
+        let layout = &pass.layout;
+        writeln!(
+            f,
+            "  tiles     outer {}, rows {}, lanes {}, inner {} (K = {})",
+            sized(shapes, &layout.outer),
+            sized(shapes, &layout.rows),
+            sized(shapes, &layout.lanes),
+            sized(shapes, &layout.inner),
+            pass.inner_size(shapes)
+        )?;
+        let (run, stride) = self.data().run(shapes, &layout.lanes);
+        let reading = match stride {
+            1 => format!("in runs of {run:.0}"),
+            _ => format!("at stride {stride}"),
+        };
+        writeln!(
+            f,
+            "  costs     {} multiply-adds and {} of data, read {reading}; {} multiply-adds aside",
+            count(pass.flops),
+            bytes(pass.bytes as u64),
+            count(pass.contraction_flops)
+        )
+    }
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shapes = self.shapes();
+        let model = shapes.model();
+        let entries = shapes.volume(model.observed());
+        writeln!(
+            f,
+            "{model}: {} entries, {} parameters",
+            count(entries),
+            count(shapes.parameters() as f64)
+        )?;
+        writeln!(f, "observed {}", sized(shapes, model.output()))?;
+        writeln!(f, "latent   {}", sized(shapes, &model.latent().iter().collect::<Vec<_>>()))?;
+        let cut: Vec<String> = self
+            .groups()
+            .iter()
+            .map(|group| {
+                let names: Vec<String> =
+                    group.factors.iter().map(|&l| model.factor_name(l)).collect();
+                names.join(",")
+            })
+            .collect();
+        let passes = self.passes().len();
+        writeln!(
+            f,
+            "cut      {}: {passes} pass{} a sweep",
+            cut.join(" | "),
+            if passes == 1 { "" } else { "es" }
+        )?;
+        for (number, pass) in self.passes().iter().enumerate() {
+            self.explain_pass(f, number + 1, pass)?;
+        }
+        write!(
+            f,
+            "a sweep: {} multiply-adds, {} of data read; {} kept beside the data{}",
+            count(self.flops()),
+            bytes(self.bytes() as u64),
+            bytes(self.memory()),
+            if self.settings().closed_denominator {
+                "; the denominator is in closed form"
+            } else {
+                ""
+            }
+        )
+    }
+}

@@ -1,0 +1,620 @@
+//! The search for the cheapest plan.
+
+use std::collections::HashMap;
+
+use super::layout::{self, Layout, Operand, Side};
+use super::{Contraction, cost};
+use crate::error::{Error, Result};
+use crate::model::{Letter, Letters, Shapes};
+
+/// What the planner knows of the data.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DataInfo {
+    /// The stride of each mode in elements, in the order of the model's output.
+    pub strides: Vec<usize>,
+    /// Bytes of a stored value.
+    pub value_bytes: usize,
+    /// Whether a mask or a split is present (2 bits per entry).
+    pub masked: bool,
+    /// Bytes of a stored weight; 0 without weights.
+    pub weight_bytes: usize,
+}
+
+impl DataInfo {
+    /// Unmasked, unweighted data in C order with `value_bytes` bytes a value.
+    #[must_use]
+    pub fn c_order(shapes: &Shapes, value_bytes: usize) -> DataInfo {
+        let shape = shapes.data();
+        let mut strides = vec![1; shape.len()];
+        for mode in (1..shape.len()).rev() {
+            strides[mode - 1] = strides[mode] * shape[mode];
+        }
+        DataInfo { strides, value_bytes, masked: false, weight_bytes: 0 }
+    }
+
+    /// Bytes that a pass reads per entry.
+    #[must_use]
+    pub fn bytes_per_entry(&self) -> f64 {
+        (self.value_bytes + self.weight_bytes) as f64 + if self.masked { 0.25 } else { 0.0 }
+    }
+
+    /// The stride of an observed letter, in elements.
+    pub(crate) fn stride(&self, shapes: &Shapes, letter: Letter) -> usize {
+        let mode = shapes.model().output().iter().position(|&x| x == letter);
+        mode.and_then(|mode| self.strides.get(mode)).copied().unwrap_or(0)
+    }
+
+    /// The observed letters by decreasing stride.
+    pub(super) fn order(&self, shapes: &Shapes) -> Vec<Letter> {
+        let mut order = shapes.model().output().to_vec();
+        order.sort_by_key(|&x| (std::cmp::Reverse(self.stride(shapes, x)), shapes.size(x) == 1));
+        order
+    }
+
+    /// The length of a run along the lanes that is evenly spaced in memory, and its spacing.
+    pub(crate) fn run(&self, shapes: &Shapes, lanes: &[Letter]) -> (f64, usize) {
+        let Some((&last, before)) = lanes.split_last() else {
+            return (1.0, 1);
+        };
+        let spacing = self.stride(shapes, last);
+        let mut length = shapes.size(last);
+        for &letter in before.iter().rev() {
+            if shapes.size(letter) > 1 && self.stride(shapes, letter) != spacing * length {
+                break;
+            }
+            length *= shapes.size(letter);
+        }
+        (length as f64, spacing)
+    }
+}
+
+/// Which factors are updated from one pass.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub enum Grouping {
+    /// One factor at a time, in the model's order: Algorithm 1 of NNEinFact.
+    Block,
+    /// The planner's choice.
+    #[default]
+    Grouped,
+    /// These groups of factors (counted from 0), in this order.
+    Given(Vec<Vec<usize>>),
+}
+
+/// What the planner is to plan for.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Settings {
+    /// How factors are grouped.
+    pub grouping: Grouping,
+    /// Bytes of an element in a pass: 4 (f32) or 8 (f64).
+    pub element_bytes: usize,
+    /// Elementwise operations per entry, the loss included.
+    pub entry_cost: f64,
+    /// Whether the denominator is a contraction of the other factors alone: the loss's `b` is
+    /// constant and nothing is masked or weighted.
+    pub closed_denominator: bool,
+    /// The most that stored operands, numerators and denominators may take together, in bytes.
+    pub memory: u64,
+}
+
+impl Default for Settings {
+    fn default() -> Settings {
+        Settings {
+            grouping: Grouping::Grouped,
+            element_bytes: 4,
+            entry_cost: 20.0,
+            closed_denominator: false,
+            memory: u64::MAX,
+        }
+    }
+}
+
+/// Factors that are updated together, from one pass.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Group {
+    /// The factors (counted from 0), in the order in which they are updated.
+    pub factors: Vec<usize>,
+    /// For each factor of the group, the contraction of a numerator or denominator (input 0, with
+    /// the letters of the pass's target) with the other factors of the group (inputs 1…, in the
+    /// order of `factors`) onto the factor's letters.
+    pub updates: Vec<Contraction>,
+}
+
+/// A pass over the data for one group.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Pass {
+    /// The product of the group's factors: what numerator and denominator have the shape of.
+    pub target: Operand,
+    /// What else is read. The product of target and operands, summed over the inner letters, is ŷ.
+    pub operands: Vec<Operand>,
+    /// The letters by loop.
+    pub layout: Layout,
+    /// The denominator where the loss's `b` is 1 everywhere: all factors outside the group
+    /// contracted onto the target's letters, broadcast along letters that they do not have.
+    pub closed_denominator: Contraction,
+    /// Factors outside the group, the inputs of `closed_denominator`.
+    pub others: Vec<usize>,
+    /// Multiply-adds over the data.
+    pub flops: f64,
+    /// Bytes of data read.
+    pub bytes: f64,
+    /// Multiply-adds in small contractions (forming the operands, updating the factors).
+    pub contraction_flops: f64,
+    /// Predicted seconds of a nominal core; a figure to rank plans by.
+    pub cost: f64,
+}
+
+impl Pass {
+    /// The size of the inner dimension `K`.
+    #[must_use]
+    pub fn inner_size(&self, shapes: &Shapes) -> usize {
+        shapes.sizes(&self.layout.inner).iter().product()
+    }
+}
+
+/// What a fit will do in a sweep: see the [module](crate::plan).
+#[derive(Clone, Debug, PartialEq)]
+pub struct Plan {
+    shapes: Shapes,
+    data: DataInfo,
+    settings: Settings,
+    groups: Vec<Group>,
+    passes: Vec<Pass>,
+    memory: u64,
+}
+
+impl Plan {
+    /// Finds the cheapest plan within the memory bound.
+    ///
+    /// # Errors
+    /// [`Error::Memory`] where no plan stays within `settings.memory`;
+    /// [`Error::Setting`] where the groups of [`Grouping::Given`] are not a partition of the
+    /// factors.
+    pub fn new(shapes: &Shapes, data: &DataInfo, settings: &Settings) -> Result<Plan> {
+        let mut search = Search::new(shapes, data, settings);
+        let count = shapes.model().factors().len();
+        let groups: Vec<u64> = match &settings.grouping {
+            Grouping::Block => (0..count).map(|l| 1 << l).collect(),
+            Grouping::Given(groups) => given(groups, count)?,
+            Grouping::Grouped => search.partition(count),
+        };
+        let mut chosen = Vec::new();
+        for &group in &groups {
+            match search.pass(group) {
+                Some(pass) => chosen.push((group, pass)),
+                None => {
+                    let needed = search.least_memory(group);
+                    return Err(Error::Memory {
+                        what: format!("the plan for {}", shapes.model()),
+                        needed,
+                        available: settings.memory,
+                        help: "lower the ranks or raise the memory limit".into(),
+                    });
+                }
+            }
+        }
+        Ok(search.finish(chosen))
+    }
+
+    /// The model with its sizes.
+    #[must_use]
+    pub fn shapes(&self) -> &Shapes {
+        &self.shapes
+    }
+    /// What was known of the data.
+    #[must_use]
+    pub fn data(&self) -> &DataInfo {
+        &self.data
+    }
+    /// What was planned for.
+    #[must_use]
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+    /// The groups, in the order of a sweep.
+    #[must_use]
+    pub fn groups(&self) -> &[Group] {
+        &self.groups
+    }
+    /// The pass of each group.
+    #[must_use]
+    pub fn passes(&self) -> &[Pass] {
+        &self.passes
+    }
+    /// Bytes that stored operands, numerators and denominators take together.
+    #[must_use]
+    pub fn memory(&self) -> u64 {
+        self.memory
+    }
+    /// Multiply-adds of a sweep.
+    #[must_use]
+    pub fn flops(&self) -> f64 {
+        self.passes.iter().map(|p| p.flops + p.contraction_flops).sum()
+    }
+    /// Bytes of data read in a sweep.
+    #[must_use]
+    pub fn bytes(&self) -> f64 {
+        self.passes.iter().map(|p| p.bytes).sum()
+    }
+}
+
+fn given(groups: &[Vec<usize>], count: usize) -> Result<Vec<u64>> {
+    let mut seen = 0u64;
+    let mut masks = Vec::new();
+    for group in groups {
+        let mut mask = 0u64;
+        for &l in group {
+            if l >= count || (seen | mask) >> l & 1 == 1 {
+                return Err(Error::Setting(format!(
+                    "the groups {groups:?} are not a partition of the factors 0 to {}: factor {l} {}",
+                    count - 1,
+                    if l >= count { "does not exist" } else { "is in it twice" }
+                )));
+            }
+            mask |= 1 << l;
+        }
+        if mask == 0 {
+            return Err(Error::Setting(format!("the groups {groups:?} hold an empty group")));
+        }
+        seen |= mask;
+        masks.push(mask);
+    }
+    if seen.count_ones() as usize != count {
+        let missing: Vec<usize> = (0..count).filter(|l| seen >> l & 1 == 0).collect();
+        return Err(Error::Setting(format!(
+            "the groups {groups:?} are not a partition of the factors: {missing:?} missing"
+        )));
+    }
+    Ok(masks)
+}
+
+/// The factors in a bit set.
+fn members(mask: u64) -> Vec<usize> {
+    (0..64).filter(|l| mask >> l & 1 == 1).collect()
+}
+
+/// A pass as the search compares it.
+#[derive(Clone, Debug)]
+struct Candidate {
+    operands: Vec<u64>,
+    layout: Layout,
+    sides: Vec<Side>,
+    flops: f64,
+    bytes: f64,
+    contraction_flops: f64,
+    cost: f64,
+}
+
+/// Up to this many factors all partitions are compared (by dynamic programming over subsets).
+const EXACT_GROUPS: usize = 8;
+/// Up to this many factors outside a group all ways to merge them into operands are compared.
+const EXACT_OPERANDS: usize = 4;
+
+struct Search<'a> {
+    shapes: &'a Shapes,
+    data: &'a DataInfo,
+    settings: &'a Settings,
+    letters: Vec<Letters>,
+    full: u64,
+    forms: HashMap<u64, f64>,
+    passes: HashMap<u64, Option<Candidate>>,
+}
+
+impl<'a> Search<'a> {
+    fn new(shapes: &'a Shapes, data: &'a DataInfo, settings: &'a Settings) -> Self {
+        let letters: Vec<Letters> =
+            shapes.model().factors().iter().map(|f| f.iter().collect()).collect();
+        let full = if letters.len() == 64 { u64::MAX } else { (1 << letters.len()) - 1 };
+        Search {
+            shapes,
+            data,
+            settings,
+            letters,
+            full,
+            forms: HashMap::new(),
+            passes: HashMap::new(),
+        }
+    }
+
+    fn union(&self, mask: u64) -> Letters {
+        members(mask).into_iter().fold(Letters::EMPTY, |acc, l| acc | self.letters[l])
+    }
+
+    /// The letters that the product of some factors keeps: observed, or needed by others.
+    fn kept(&self, mask: u64) -> Letters {
+        self.union(mask) & (self.shapes.model().observed() | self.union(self.full & !mask))
+    }
+
+    fn form(&self, mask: u64, output: &[Letter]) -> Contraction {
+        let factors = self.shapes.model().factors();
+        let inputs: Vec<&[Letter]> = members(mask).iter().map(|&l| factors[l].as_slice()).collect();
+        Contraction::new(self.shapes, &inputs, output)
+    }
+
+    /// Multiply-adds of forming the product of some factors.
+    fn form_flops(&mut self, mask: u64) -> f64 {
+        if let Some(&flops) = self.forms.get(&mask) {
+            return flops;
+        }
+        let output: Vec<Letter> = self.kept(mask).iter().collect();
+        let flops = self.form(mask, &output).flops();
+        self.forms.insert(mask, flops);
+        flops
+    }
+
+    fn updates(&self, mask: u64, target: &[Letter]) -> Vec<Contraction> {
+        let factors = self.shapes.model().factors();
+        members(mask)
+            .into_iter()
+            .map(|l| {
+                let mut inputs = vec![target];
+                inputs.extend(members(mask & !(1 << l)).iter().map(|&m| factors[m].as_slice()));
+                Contraction::new(self.shapes, &inputs, &factors[l])
+            })
+            .collect()
+    }
+
+    /// Bytes of a tensor over `letters` stored for passes.
+    fn stored(&self, letters: Letters) -> f64 {
+        self.shapes.volume(letters) * self.settings.element_bytes as f64
+    }
+
+    /// Bytes of numerator and denominator (in f64).
+    fn accumulators(&self, target: Letters) -> f64 {
+        self.shapes.volume(target) * 16.0
+    }
+
+    fn memory(&self, group: u64, operands: &[u64]) -> f64 {
+        let target = self.kept(group);
+        self.accumulators(target)
+            + self.stored(target)
+            + operands.iter().map(|&o| self.stored(self.kept(o))).sum::<f64>()
+    }
+
+    /// The least memory that a pass for `group` could do with.
+    fn least_memory(&self, group: u64) -> u64 {
+        let singles: Vec<u64> = members(self.full & !group).iter().map(|l| 1 << l).collect();
+        self.memory(group, &singles) as u64
+    }
+
+    /// The cheapest pass for a group, or `None` where none stays within memory.
+    fn pass(&mut self, group: u64) -> Option<Candidate> {
+        if let Some(found) = self.passes.get(&group) {
+            return found.clone();
+        }
+        let target = self.kept(group);
+        let mut best = None;
+        if self.accumulators(target) + self.stored(target) <= self.settings.memory as f64 {
+            let update_flops: f64 = {
+                let letters: Vec<Letter> = target.iter().collect();
+                2.0 * self.updates(group, &letters).iter().map(Contraction::flops).sum::<f64>()
+            };
+            let others = members(self.full & !group);
+            if others.len() <= EXACT_OPERANDS {
+                let mut operands = Vec::new();
+                self.every_partition(group, update_flops, &others, &mut operands, &mut best);
+            } else {
+                self.greedy_operands(group, update_flops, &others, &mut best);
+            }
+        }
+        self.passes.insert(group, best.clone());
+        best
+    }
+
+    /// Tries every way to merge `others` into operands.
+    fn every_partition(
+        &mut self,
+        group: u64,
+        update_flops: f64,
+        others: &[usize],
+        operands: &mut Vec<u64>,
+        best: &mut Option<Candidate>,
+    ) {
+        let Some((&first, rest)) = others.split_first() else {
+            self.consider(group, update_flops, operands, best);
+            return;
+        };
+        for i in 0..operands.len() {
+            operands[i] |= 1 << first;
+            self.every_partition(group, update_flops, rest, operands, best);
+            operands[i] &= !(1 << first);
+        }
+        operands.push(1 << first);
+        self.every_partition(group, update_flops, rest, operands, best);
+        operands.pop();
+    }
+
+    /// Tries all merged, none merged, and merging pairs for as long as that helps.
+    fn greedy_operands(
+        &mut self,
+        group: u64,
+        update_flops: f64,
+        others: &[usize],
+        best: &mut Option<Candidate>,
+    ) {
+        self.consider(group, update_flops, &[self.full & !group], best);
+        let mut current: Vec<u64> = others.iter().map(|l| 1 << l).collect();
+        let mut least: Option<Candidate> = None;
+        self.consider(group, update_flops, &current, &mut least);
+        while current.len() > 1 {
+            let before = least.as_ref().map_or(f64::INFINITY, |c| c.cost);
+            let mut next = None;
+            for i in 0..current.len() {
+                for j in i + 1..current.len() {
+                    let mut merged = current.clone();
+                    let second = merged.swap_remove(j);
+                    merged[i] |= second;
+                    self.consider(group, update_flops, &merged, &mut least);
+                    if least.as_ref().is_some_and(|c| c.operands == merged) {
+                        next = Some(merged);
+                    }
+                }
+            }
+            match next {
+                Some(merged) if least.as_ref().is_some_and(|c| c.cost < before) => current = merged,
+                _ => break,
+            }
+        }
+        if let Some(least) = least
+            && best.as_ref().is_none_or(|b| least.cost < b.cost)
+        {
+            *best = Some(least);
+        }
+    }
+
+    fn consider(
+        &mut self,
+        group: u64,
+        update_flops: f64,
+        operands: &[u64],
+        best: &mut Option<Candidate>,
+    ) {
+        let operands: Vec<u64> = operands.iter().copied().filter(|&o| o != 0).collect();
+        let memory = self.memory(group, &operands);
+        if memory > self.settings.memory as f64 {
+            return;
+        }
+        let mut tensors = vec![self.kept(group)];
+        tensors.extend(operands.iter().map(|&o| self.kept(o)));
+        let contraction_flops = update_flops
+            + self.form_flops(group)
+            + operands.iter().map(|&o| self.form_flops(o)).sum::<f64>();
+        let bound = best.as_ref().map_or(f64::INFINITY, |b| b.cost);
+        let fixed = cost::contraction(contraction_flops);
+        let inner =
+            tensors.iter().fold(Letters::EMPTY, |acc, &t| acc | t) - self.shapes.model().observed();
+        if fixed + cost::least(self.shapes, self.settings, inner) >= bound {
+            return;
+        }
+        let found = layout::best(self.shapes, self.data, self.settings, &tensors, bound - fixed);
+        if let Some((layout, sides, cost)) = found {
+            *best = Some(Candidate {
+                operands,
+                layout,
+                sides,
+                flops: cost.flops,
+                bytes: cost.bytes,
+                contraction_flops,
+                cost: cost.seconds + fixed,
+            });
+        }
+    }
+
+    /// The partition of the factors whose passes cost least together.
+    fn partition(&mut self, count: usize) -> Vec<u64> {
+        let mut groups = if count <= EXACT_GROUPS {
+            self.exact_partition(count)
+        } else {
+            self.greedy_partition(count)
+        };
+        groups.sort_by_key(|g| g.trailing_zeros());
+        groups
+    }
+
+    fn exact_partition(&mut self, count: usize) -> Vec<u64> {
+        let full = (1usize << count) - 1;
+        let costs: Vec<f64> = (0..=full)
+            .map(|mask| match mask {
+                0 => 0.0,
+                _ => self.pass(mask as u64).map_or(f64::INFINITY, |c| c.cost),
+            })
+            .collect();
+        let mut best = vec![(f64::INFINITY, 0usize); full + 1];
+        best[0] = (0.0, 0);
+        for mask in 1..=full {
+            let low = mask & mask.wrapping_neg();
+            let rest = mask ^ low;
+            let mut sub = rest;
+            loop {
+                let group = low | sub;
+                let cost = costs[group] + best[mask ^ group].0;
+                // Where nothing is within memory, keep single factors: the error names them.
+                if cost < best[mask].0 || best[mask].1 == 0 {
+                    best[mask] = (cost, if cost.is_finite() { group } else { low });
+                }
+                if sub == 0 {
+                    break;
+                }
+                sub = (sub - 1) & rest;
+            }
+        }
+        let mut groups = Vec::new();
+        let mut mask = full;
+        while mask != 0 {
+            groups.push(best[mask].1 as u64);
+            mask ^= best[mask].1;
+        }
+        groups
+    }
+
+    /// Starts from single factors and merges the pair of groups that saves most.
+    fn greedy_partition(&mut self, count: usize) -> Vec<u64> {
+        let mut groups: Vec<u64> = (0..count).map(|l| 1 << l).collect();
+        while groups.len() > 1 {
+            let mut best = (0.0, 0, 0);
+            for i in 0..groups.len() {
+                for j in i + 1..groups.len() {
+                    let mut cost =
+                        |mask: u64| self.pass(mask).map_or(f64::INFINITY, |c: Candidate| c.cost);
+                    let (a, b, both) =
+                        (cost(groups[i]), cost(groups[j]), cost(groups[i] | groups[j]));
+                    let saved = if both.is_finite() { a + b - both } else { 0.0 };
+                    if saved > best.0 {
+                        best = (saved, i, j);
+                    }
+                }
+            }
+            if best.0 <= 0.0 {
+                break;
+            }
+            let second = groups.swap_remove(best.2);
+            groups[best.1] |= second;
+        }
+        groups
+    }
+
+    fn finish(self, chosen: Vec<(u64, Candidate)>) -> Plan {
+        let mut groups = Vec::new();
+        let mut passes = Vec::new();
+        let mut memory: HashMap<(u64, Vec<Letter>), f64> = HashMap::new();
+        let mut accumulators = 0f64;
+        for (mask, candidate) in chosen {
+            let Candidate {
+                operands, layout, sides, flops, bytes, contraction_flops, cost, ..
+            } = candidate;
+            let mut make = |factors: u64, side: Side| {
+                let letters = layout.storage(self.kept(factors), side);
+                let form = self.form(factors, &letters);
+                memory.insert((factors, letters.clone()), self.stored(self.kept(factors)));
+                Operand { factors: members(factors), letters, side, form }
+            };
+            let target = make(mask, sides[0]);
+            let operands: Vec<Operand> =
+                operands.iter().zip(&sides[1..]).map(|(&o, &side)| make(o, side)).collect();
+            accumulators = accumulators.max(self.accumulators(self.kept(mask)));
+            let others = self.full & !mask;
+            groups.push(Group {
+                factors: members(mask),
+                updates: self.updates(mask, &target.letters),
+            });
+            passes.push(Pass {
+                closed_denominator: self.form(others, &target.letters),
+                others: members(others),
+                target,
+                operands,
+                layout,
+                flops,
+                bytes,
+                contraction_flops,
+                cost,
+            });
+        }
+        Plan {
+            shapes: self.shapes.clone(),
+            data: self.data.clone(),
+            settings: self.settings.clone(),
+            groups,
+            passes,
+            memory: (memory.values().sum::<f64>() + accumulators) as u64,
+        }
+    }
+}
