@@ -1,0 +1,283 @@
+//! Small contractions in double precision.
+
+use crate::model::{Letter, Letters, Shapes};
+use crate::plan::{Contraction, Slot};
+
+/// A dense tensor with named axes, in C order.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Tensor {
+    pub letters: Vec<Letter>,
+    pub data: Vec<f64>,
+}
+
+impl Tensor {
+    pub fn new(letters: Vec<Letter>, data: Vec<f64>) -> Tensor {
+        Tensor { letters, data }
+    }
+}
+
+/// Evaluates a contraction. Each input has the letters, in the order, that the contraction was
+/// planned for.
+pub(crate) fn contract(shapes: &Shapes, plan: &Contraction, inputs: &[&[f64]]) -> Vec<f64> {
+    let mut results: Vec<Vec<f64>> = Vec::with_capacity(plan.steps().len());
+    let letters_of = |slot: Slot| -> &[Letter] {
+        match slot {
+            Slot::Input(i) => &plan.inputs()[i],
+            Slot::Step(i) => &plan.steps()[i].letters,
+        }
+    };
+    for step in plan.steps() {
+        let get = |slot: Slot| -> &[f64] {
+            match slot {
+                Slot::Input(i) => inputs[i],
+                Slot::Step(i) => &results[i],
+            }
+        };
+        let left = (letters_of(step.left), get(step.left));
+        let right = (letters_of(step.right), get(step.right));
+        let result = pair(shapes, left, right, &step.letters);
+        results.push(result);
+    }
+    let (letters, data): (&[Letter], &[f64]) = match results.last() {
+        Some(data) => (&plan.steps()[results.len() - 1].letters, data),
+        None => match plan.inputs().first() {
+            Some(letters) => (letters, inputs[0]),
+            // The empty product is 1.
+            None => (&[], &[1.0]),
+        },
+    };
+    rearrange(shapes, letters, data, plan.output())
+}
+
+/// `Σ left · right` over the letters not in `output`.
+fn pair(
+    shapes: &Shapes,
+    left: (&[Letter], &[f64]),
+    right: (&[Letter], &[f64]),
+    output: &[Letter],
+) -> Vec<f64> {
+    let set = |letters: &[Letter]| -> Letters { letters.iter().collect() };
+    let (l, r, out) = (set(left.0), set(right.0), set(output));
+    let pick = |from: &[Letter], keep: &dyn Fn(Letter) -> bool| -> Vec<Letter> {
+        from.iter().copied().filter(|&x| keep(x)).collect()
+    };
+    let batch = pick(output, &|x| l.contains(x) && r.contains(x));
+    let rows = pick(output, &|x| l.contains(x) && !r.contains(x));
+    let columns = pick(output, &|x| !l.contains(x) && r.contains(x));
+    let inner = pick(left.0, &|x| r.contains(x) && !out.contains(x));
+
+    let size = |letters: &[Letter]| -> usize { shapes.sizes(letters).iter().product() };
+    let (b, m, n, k) = (size(&batch), size(&rows), size(&columns), size(&inner));
+    let order = |parts: [&[Letter]; 3]| -> Vec<Letter> { parts.concat() };
+    let a = rearrange(shapes, left.0, left.1, &order([&batch, &rows, &inner]));
+    let c = rearrange(shapes, right.0, right.1, &order([&batch, &inner, &columns]));
+    let mut result = vec![0.0; b * m * n];
+    if k == 1 {
+        for i in 0..b * m {
+            let (x, from) = (a[i], &c[i / m * n..][..n]);
+            for (to, &y) in result[i * n..][..n].iter_mut().zip(from) {
+                *to = x * y;
+            }
+        }
+    } else {
+        for i in 0..b {
+            product(m, k, n, &a[i * m * k..][..m * k], &c[i * k * n..][..k * n], &mut result[i * m * n..][..m * n]);
+        }
+    }
+    rearrange_owned(shapes, order([&batch, &rows, &columns]), result, output)
+}
+
+/// A row-major matrix product.
+fn product(m: usize, k: usize, n: usize, a: &[f64], b: &[f64], c: &mut [f64]) {
+    assert!(a.len() == m * k && b.len() == k * n && c.len() == m * n);
+    // SAFETY: the assertion above is what the strides below reach, and no size is so large that
+    // an offset overflows, since all three are slices.
+    unsafe {
+        matrixmultiply::dgemm(
+            m, k, n, 1.0,
+            a.as_ptr(), k as isize, 1,
+            b.as_ptr(), n as isize, 1,
+            0.0,
+            c.as_mut_ptr(), n as isize, 1,
+        );
+    }
+}
+
+fn rearrange_owned(shapes: &Shapes, letters: Vec<Letter>, data: Vec<f64>, output: &[Letter]) -> Vec<f64> {
+    if letters == output { data } else { rearrange(shapes, &letters, &data, output) }
+}
+
+/// Sums over the letters that `output` lacks, repeats along those that only it has, and brings the
+/// rest into its order.
+pub(crate) fn rearrange(
+    shapes: &Shapes,
+    letters: &[Letter],
+    data: &[f64],
+    output: &[Letter],
+) -> Vec<f64> {
+    if letters == output {
+        return data.to_vec();
+    }
+    let out: Letters = output.iter().collect();
+    let summed: Vec<Letter> = letters.iter().copied().filter(|&x| !out.contains(x)).collect();
+    let mut loops = output.to_vec();
+    loops.extend(&summed);
+    // Strides in the source; 0 along letters that it does not have.
+    let strides: Vec<usize> = loops
+        .iter()
+        .map(|x| match letters.iter().position(|y| y == x) {
+            Some(axis) => letters[axis + 1..].iter().map(|&y| shapes.size(y)).product(),
+            None => 0,
+        })
+        .collect();
+    let sizes = shapes.sizes(&loops);
+    let terms: usize = shapes.sizes(&summed).iter().product();
+    let total: usize = shapes.sizes(output).iter().product();
+    let mut result = Vec::with_capacity(total);
+    let mut walk = Walk::new(&sizes, &strides);
+    if terms == 1 {
+        // The innermost loop runs over a whole axis at a time.
+        let (run, step) = match (sizes.last(), strides.last()) {
+            (Some(&run), Some(&step)) => (run, step),
+            _ => (1, 0),
+        };
+        while result.len() < total {
+            let offset = walk.offset();
+            result.extend((0..run).map(|i| data[offset + i * step]));
+            walk.skip(run);
+        }
+    } else {
+        while result.len() < total {
+            let mut sum = 0.0;
+            for _ in 0..terms {
+                sum += data[walk.offset()];
+                walk.skip(1);
+            }
+            result.push(sum);
+        }
+    }
+    result
+}
+
+/// An odometer over several axes that knows the offset of where it is.
+pub(crate) struct Walk<'a> {
+    sizes: &'a [usize],
+    strides: &'a [usize],
+    index: Vec<usize>,
+    offset: usize,
+}
+
+impl<'a> Walk<'a> {
+    pub fn new(sizes: &'a [usize], strides: &'a [usize]) -> Walk<'a> {
+        Walk { sizes, strides, index: vec![0; sizes.len()], offset: 0 }
+    }
+
+    /// Starts at a linear index.
+    pub fn at(sizes: &'a [usize], strides: &'a [usize], mut linear: usize) -> Walk<'a> {
+        let mut walk = Walk::new(sizes, strides);
+        for axis in (0..sizes.len()).rev() {
+            walk.index[axis] = linear % sizes[axis];
+            linear /= sizes[axis];
+            walk.offset += walk.index[axis] * strides[axis];
+        }
+        walk
+    }
+
+    pub fn offset(&self) -> usize {
+        self.offset
+    }
+
+    /// Steps forward; `steps` may not cross more than one end of the last axis.
+    pub fn skip(&mut self, steps: usize) {
+        let Some(last) = self.sizes.len().checked_sub(1) else { return };
+        self.index[last] += steps;
+        self.offset += steps * self.strides[last];
+        let mut axis = last;
+        while self.index[axis] >= self.sizes[axis] {
+            self.index[axis] -= self.sizes[axis];
+            self.offset -= self.sizes[axis] * self.strides[axis];
+            if axis == 0 {
+                return;
+            }
+            axis -= 1;
+            self.index[axis] += 1;
+            self.offset += self.strides[axis];
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Model;
+
+    fn letters(text: &str) -> Vec<Letter> {
+        text.chars().filter_map(Letter::new).collect()
+    }
+
+    /// Sums over every combination of letters, one term at a time.
+    fn naive(shapes: &Shapes, inputs: &[(&str, &[f64])], output: &str) -> Vec<f64> {
+        let mut all = letters(output);
+        for (names, _) in inputs {
+            for x in letters(names) {
+                if !all.contains(&x) {
+                    all.push(x);
+                }
+            }
+        }
+        let sizes = shapes.sizes(&all);
+        let volume = |l: &[Letter]| shapes.sizes(l).iter().product::<usize>();
+        let mut result = vec![0.0; volume(&letters(output))];
+        for linear in 0..sizes.iter().product() {
+            let mut rest = linear;
+            let mut index = vec![0; all.len()];
+            for axis in (0..all.len()).rev() {
+                index[axis] = rest % sizes[axis];
+                rest /= sizes[axis];
+            }
+            let at = |names: &[Letter]| {
+                names.iter().fold(0, |acc, x| {
+                    acc * shapes.size(*x) + index[all.iter().position(|y| y == x).unwrap()]
+                })
+            };
+            let term: f64 = inputs.iter().map(|(names, data)| data[at(&letters(names))]).product();
+            result[at(&letters(output))] += term;
+        }
+        result
+    }
+
+    #[test]
+    fn contractions_equal_the_sum_over_all_indices() {
+        let model = Model::parse("irk,jrk,wr,k->wij").unwrap();
+        let shapes = Shapes::new(&model, &[3, 4, 2], &[('r', 5), ('k', 2)]).unwrap();
+        let fill = |names: &str, seed: f64| -> Vec<f64> {
+            let n: usize = shapes.sizes(&letters(names)).iter().product();
+            (0..n).map(|i| ((i as f64 + seed) * 0.7391).sin() + 1.5).collect()
+        };
+        let cases: [(&[&str], &str); 8] = [
+            (&["irk", "jrk"], "ijr"),
+            (&["irk", "jrk", "wr", "k"], "wij"),
+            (&["wijr", "irk", "wr"], "jrk"),
+            (&["irk"], "ri"),
+            (&["irk"], ""),
+            (&["wr"], "rkw"),
+            (&["irk", "k"], "jri"),
+            (&["wr", "k"], "kwr"),
+        ];
+        for (inputs, output) in cases {
+            let data: Vec<Vec<f64>> =
+                inputs.iter().enumerate().map(|(i, names)| fill(names, i as f64)).collect();
+            let named: Vec<Vec<Letter>> = inputs.iter().map(|names| letters(names)).collect();
+            let views: Vec<&[Letter]> = named.iter().map(Vec::as_slice).collect();
+            let plan = Contraction::new(&shapes, &views, &letters(output));
+            let slices: Vec<&[f64]> = data.iter().map(Vec::as_slice).collect();
+            let found = contract(&shapes, &plan, &slices);
+            let pairs: Vec<(&str, &[f64])> = inputs.iter().copied().zip(slices).collect();
+            let expected = naive(&shapes, &pairs, output);
+            assert_eq!(found.len(), expected.len(), "{inputs:?} -> {output}");
+            for (f, e) in found.iter().zip(&expected) {
+                assert!((f - e).abs() <= 1e-12 * e.abs(), "{inputs:?} -> {output}: {f} {e}");
+            }
+        }
+    }
+}

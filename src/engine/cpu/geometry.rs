@@ -1,0 +1,276 @@
+//! Where everything of a pass lies: the plan's letters turned into offsets.
+
+use super::contract::Walk;
+use crate::data::Dense;
+use crate::math::Real;
+use crate::model::{Letter, Letters, Shapes};
+use crate::plan::{Operand, Pass, Plan, Side};
+
+/// Several letters flattened into one index, with the stride of each in the data and in every
+/// tensor of the pass (0 where a tensor does not have the letter).
+#[derive(Debug)]
+pub(super) struct Axis {
+    pub len: usize,
+    sizes: Vec<usize>,
+    data: Vec<usize>,
+    tensors: Vec<Vec<usize>>,
+}
+
+impl Axis {
+    fn new(plan: &Plan, letters: &[Letter], tensors: &[&Operand]) -> Axis {
+        let shapes = plan.shapes();
+        Axis {
+            len: shapes.sizes(letters).iter().product(),
+            sizes: shapes.sizes(letters),
+            data: letters.iter().map(|&x| plan.data().stride(shapes, x)).collect(),
+            tensors: tensors
+                .iter()
+                .map(|t| letters.iter().map(|&x| stride(shapes, &t.letters, x)).collect())
+                .collect(),
+        }
+    }
+
+    /// The offset of an index in the data.
+    pub fn data_offset(&self, index: usize) -> usize {
+        Walk::at(&self.sizes, &self.data, index).offset()
+    }
+
+    /// The offset of an index in tensor `t`.
+    pub fn offset(&self, t: usize, index: usize) -> usize {
+        Walk::at(&self.sizes, &self.tensors[t], index).offset()
+    }
+
+    /// The offsets of a range of indices in tensor `t`.
+    pub fn offsets(&self, t: usize, start: usize, len: usize, out: &mut Vec<usize>) {
+        fill(&self.sizes, &self.tensors[t], start, len, out);
+    }
+
+    /// The offsets of a range of indices in the data.
+    pub fn data_offsets(&self, start: usize, len: usize, out: &mut Vec<usize>) {
+        fill(&self.sizes, &self.data, start, len, out);
+    }
+
+    /// Whether tensor `t` has none of the letters.
+    pub fn absent(&self, t: usize) -> bool {
+        self.tensors[t].iter().all(|&s| s == 0)
+    }
+}
+
+fn fill(sizes: &[usize], strides: &[usize], start: usize, len: usize, out: &mut Vec<usize>) {
+    out.clear();
+    let mut walk = Walk::at(sizes, strides, start);
+    for _ in 0..len {
+        out.push(walk.offset());
+        walk.skip(1);
+    }
+}
+
+/// The stride of a letter in a tensor in C order; 0 where it does not have it.
+fn stride(shapes: &Shapes, letters: &[Letter], letter: Letter) -> usize {
+    match letters.iter().position(|&x| x == letter) {
+        Some(at) => letters[at + 1..].iter().map(|&x| shapes.size(x)).product(),
+        None => 0,
+    }
+}
+
+/// A run of lanes that is evenly spaced in the data.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Run {
+    pub start: usize,
+    pub len: usize,
+    pub offset: usize,
+    pub stride: usize,
+}
+
+/// Cuts offsets into runs of even spacing.
+pub(super) fn runs(offsets: &[usize], out: &mut Vec<Run>) {
+    out.clear();
+    let mut start = 0;
+    while start < offsets.len() {
+        let stride = match offsets.get(start + 1) {
+            Some(&next) => next.wrapping_sub(offsets[start]),
+            None => 1,
+        };
+        let mut end = start + 1;
+        while end < offsets.len() && offsets[end].wrapping_sub(offsets[end - 1]) == stride {
+            end += 1;
+        }
+        // A jump backwards is a run of one.
+        let (stride, end) = if stride > usize::MAX / 2 { (1, start + 1) } else { (stride, end) };
+        out.push(Run { start, len: end - start, offset: offsets[start], stride });
+        start = end;
+    }
+}
+
+/// Everything about a pass that does not change from sweep to sweep. Sizes of tiles and tasks are
+/// functions of the plan alone: they decide the order of sums, which must not depend on the number
+/// of threads.
+#[derive(Debug)]
+pub(super) struct Geometry {
+    /// Where the target stands.
+    pub side: Side,
+    /// Where each tensor stands, the target first.
+    pub sides: Vec<Side>,
+    /// Outer letters of the target.
+    pub own: Axis,
+    /// The other outer letters: summed over.
+    pub summed: Axis,
+    pub rows: Axis,
+    pub lanes: Axis,
+    /// The inner dimension K.
+    pub inner: usize,
+    /// For each tensor, the offset of each inner index.
+    pub inner_offsets: Vec<Vec<usize>>,
+    /// Rows of a tile.
+    pub block_rows: usize,
+    /// Lanes of a tile: a multiple of the widest vector.
+    pub block_lanes: usize,
+    /// The target's own inner and side sizes.
+    pub target_inner: usize,
+    pub target_side: usize,
+    /// The target's own inner index of each inner index.
+    pub target_inner_map: Vec<usize>,
+    /// Whether different indices of the target's side are different entries of the target, so that
+    /// blocks of the side can be worked on independently.
+    pub disjoint: bool,
+    /// Whether other tensors stand on the target's side.
+    pub partners: bool,
+    /// How the work is cut: parts of the target, and parts of what is summed over.
+    pub own_parts: usize,
+    pub sum_parts: usize,
+}
+
+/// Bytes of second-level cache that the matrices of a tile may fill.
+const CACHE: usize = 256 << 10;
+/// Most rows and lanes of a tile.
+const MAX_ROWS: usize = 16;
+const MAX_LANES_BYTES: usize = 2048;
+/// Aim for this many tasks.
+const TASKS: usize = 64;
+/// Partial sums may take this much memory.
+const PARTIALS: usize = 64 << 20;
+
+impl Geometry {
+    pub fn new<T: Real>(plan: &Plan, pass: &Pass) -> Geometry {
+        let shapes = plan.shapes();
+        let layout = &pass.layout;
+        let tensors: Vec<&Operand> =
+            std::iter::once(&pass.target).chain(&pass.operands).collect();
+        let target: Letters = pass.target.letters.iter().collect();
+        let (own, summed): (Vec<Letter>, Vec<Letter>) =
+            layout.outer.iter().partition(|&&x| target.contains(x));
+        let side = pass.target.side;
+        let side_letters = match side {
+            Side::Rows => &layout.rows,
+            Side::Lanes => &layout.lanes,
+        };
+        let inner = pass.inner_size(shapes);
+        let inner_sizes = shapes.sizes(&layout.inner);
+        let mut inner_offsets = Vec::new();
+        for t in &tensors {
+            let strides: Vec<usize> =
+                layout.inner.iter().map(|&x| stride(shapes, &t.letters, x)).collect();
+            let mut offsets = Vec::new();
+            fill(&inner_sizes, &strides, 0, inner, &mut offsets);
+            inner_offsets.push(offsets);
+        }
+        let only = |letters: &[Letter]| -> Vec<Letter> {
+            letters.iter().copied().filter(|&x| target.contains(x)).collect()
+        };
+        let target_inner_letters = only(&layout.inner);
+        let target_side_letters = only(side_letters);
+        let mut target_inner_map = Vec::new();
+        let strides: Vec<usize> = layout
+            .inner
+            .iter()
+            .map(|&x| stride(shapes, &target_inner_letters, x))
+            .collect();
+        fill(&inner_sizes, &strides, 0, inner, &mut target_inner_map);
+
+        let own = Axis::new(plan, &own, &tensors);
+        let summed = Axis::new(plan, &summed, &tensors);
+        let rows = Axis::new(plan, &layout.rows, &tensors);
+        let lanes = Axis::new(plan, &layout.lanes, &tensors);
+
+        let pad = |n: usize| n.div_ceil(T::MAX_LANES) * T::MAX_LANES;
+        let matrices = if side == Side::Lanes { 3 } else { 1 };
+        let fit = CACHE / (inner * T::BYTES * matrices) / T::MAX_LANES * T::MAX_LANES;
+        let block_lanes =
+            fit.clamp(4 * T::MAX_LANES, MAX_LANES_BYTES / T::BYTES).min(pad(lanes.len));
+        let sums = inner * T::MAX_LANES * T::BYTES * 2;
+        let block_rows = match side {
+            Side::Rows => (CACHE / sums).clamp(4, MAX_ROWS) / 4 * 4,
+            Side::Lanes => MAX_ROWS,
+        }
+        .min(rows.len.div_ceil(4) * 4);
+
+        let disjoint = target_side_letters.len() == side_letters.len();
+        let mut geometry = Geometry {
+            side,
+            sides: tensors.iter().map(|t| t.side).collect(),
+            partners: pass.operands.iter().any(|o| o.side == side),
+            own,
+            summed,
+            rows,
+            lanes,
+            inner,
+            inner_offsets,
+            block_rows,
+            block_lanes,
+            target_inner: shapes.sizes(&target_inner_letters).iter().product(),
+            target_side: shapes.sizes(&target_side_letters).iter().product(),
+            target_inner_map,
+            disjoint,
+            own_parts: 1,
+            sum_parts: 1,
+        };
+        geometry.own_parts = geometry.own_granules().min(TASKS);
+        if geometry.own_parts < TASKS / 2 {
+            let target = geometry.own.len * geometry.target_side * geometry.target_inner;
+            let affordable = (PARTIALS / (16 * target.max(1))).max(4);
+            geometry.sum_parts = TASKS
+                .div_ceil(geometry.own_parts)
+                .min(affordable)
+                .min(geometry.sum_units())
+                .max(1);
+        }
+        geometry
+    }
+
+    /// Blocks of the target's side.
+    pub fn side_blocks(&self) -> usize {
+        match self.side {
+            Side::Rows => self.rows.len.div_ceil(self.block_rows),
+            Side::Lanes => self.lanes.len.div_ceil(self.block_lanes),
+        }
+    }
+
+    /// Blocks of the other side.
+    pub fn other_blocks(&self) -> usize {
+        match self.side {
+            Side::Rows => self.lanes.len.div_ceil(self.block_lanes),
+            Side::Lanes => self.rows.len.div_ceil(self.block_rows),
+        }
+    }
+
+    /// Parts of the target that no two of write to the same entry.
+    pub fn own_granules(&self) -> usize {
+        self.own.len * if self.disjoint { self.side_blocks() } else { 1 }
+    }
+
+    /// Parts of what is summed over.
+    pub fn sum_units(&self) -> usize {
+        self.summed.len * self.other_blocks()
+    }
+}
+
+/// The smallest distance at which two reads of the data share nothing: used to tell whether lanes
+/// are contiguous. Kept beside the geometry as both read strides.
+pub(super) fn is_contiguous(offsets: &[usize]) -> bool {
+    offsets.windows(2).all(|w| w[1] == w[0] + 1)
+}
+
+/// The side tensors of a loss in the data's order of memory.
+pub(super) fn aligned(values: &Dense, side: &ndarray::ArrayD<f64>) -> Dense {
+    Dense::from_array(side).in_layout_of(values)
+}

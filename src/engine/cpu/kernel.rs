@@ -1,0 +1,372 @@
+//! The inner loops of a pass: three small matrix products on tiles.
+//!
+//! A tile has `rows` rows and `width` lanes; its matrices are row-major with `ld` elements from one
+//! row to the next, `width ≤ ld`, both multiples of [`Real::MAX_LANES`]. Each function is compiled
+//! for every instruction set and selects one at run time.
+
+use pulp::{Arch, Simd, WithSimd};
+
+use crate::math::Real;
+
+/// Rows that the register tile of [`product`] and [`reduce_rows`] holds.
+pub(super) const PANEL: usize = 4;
+
+/// `y[m, n] = Σ_k r[m, k] · c[k, n]`.
+///
+/// `panels` holds `R` in panels of [`PANEL`] rows, each stored inner-major (`[k][PANEL]`) and
+/// padded with zero rows; `y` has room for as many rows.
+pub(super) fn product<T: Real>(
+    arch: Arch,
+    panels: &[T],
+    c: &[T],
+    inner: usize,
+    width: usize,
+    ld: usize,
+    y: &mut [T],
+) {
+    arch.dispatch(Product { panels, c, inner, width, ld, y });
+}
+
+struct Product<'a, T> {
+    panels: &'a [T],
+    c: &'a [T],
+    inner: usize,
+    width: usize,
+    ld: usize,
+    y: &'a mut [T],
+}
+
+impl<T: Real> WithSimd for Product<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let lanes = size_of::<T::Vector<S>>() / T::BYTES;
+        let (c, _) = T::as_vectors::<S>(self.c);
+        let (y, _) = T::as_vectors_mut::<S>(self.y);
+        let (width, ld) = (self.width / lanes, self.ld / lanes);
+        let panels = self.panels.chunks_exact(PANEL * self.inner);
+        for (panel, rows) in panels.zip(y.chunks_exact_mut(PANEL * ld)) {
+            let mut j = 0;
+            if S::REGISTER_COUNT >= 32 {
+                while j + 4 <= width {
+                    product_block::<S, T, 4>(simd, panel, c, ld, j, rows);
+                    j += 4;
+                }
+            }
+            while j + 2 <= width {
+                product_block::<S, T, 2>(simd, panel, c, ld, j, rows);
+                j += 2;
+            }
+            if j < width {
+                product_block::<S, T, 1>(simd, panel, c, ld, j, rows);
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn product_block<S: Simd, T: Real, const N: usize>(
+    simd: S,
+    panel: &[T],
+    c: &[T::Vector<S>],
+    ld: usize,
+    j: usize,
+    rows: &mut [T::Vector<S>],
+) {
+    let mut sums = [[T::splat(simd, T::ZERO); N]; PANEL];
+    for (r, c) in panel.chunks_exact(PANEL).zip(c.chunks_exact(ld)) {
+        let c = &c[j..j + N];
+        for m in 0..PANEL {
+            let r = T::splat(simd, r[m]);
+            for i in 0..N {
+                sums[m][i] = T::mul_add(simd, r, c[i], sums[m][i]);
+            }
+        }
+    }
+    for (row, sums) in rows.chunks_exact_mut(ld).zip(sums) {
+        row[j..j + N].copy_from_slice(&sums);
+    }
+}
+
+/// `sums[m, k] += Σ_n a[m, n] · c[k, n]`, each sum kept as a vector of partial sums.
+///
+/// `sums` holds one vector of the instruction set per `(m, k)` at its start, row-major in `m`;
+/// [`collect_rows`] adds them up. `rows` is a multiple of [`PANEL`].
+#[allow(clippy::too_many_arguments)]
+pub(super) fn reduce_rows<T: Real>(
+    arch: Arch,
+    a: &[T],
+    c: &[T],
+    rows: usize,
+    inner: usize,
+    width: usize,
+    ld: usize,
+    sums: &mut [T],
+) {
+    arch.dispatch(ReduceRows { a, c, rows, inner, width, ld, sums });
+}
+
+struct ReduceRows<'a, T> {
+    a: &'a [T],
+    c: &'a [T],
+    rows: usize,
+    inner: usize,
+    width: usize,
+    ld: usize,
+    sums: &'a mut [T],
+}
+
+impl<T: Real> WithSimd for ReduceRows<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let lanes = size_of::<T::Vector<S>>() / T::BYTES;
+        let (a, _) = T::as_vectors::<S>(self.a);
+        let (c, _) = T::as_vectors::<S>(self.c);
+        let (sums, _) = T::as_vectors_mut::<S>(self.sums);
+        let (width, ld) = (self.width / lanes, self.ld / lanes);
+        for m in (0..self.rows).step_by(PANEL) {
+            let a: [&[T::Vector<S>]; PANEL] = std::array::from_fn(|i| &a[(m + i) * ld..][..width]);
+            let mut k = 0;
+            if S::REGISTER_COUNT >= 32 {
+                while k + 4 <= self.inner {
+                    reduce_rows_block::<S, T, 4>(simd, a, c, ld, width, m, k, self.inner, sums);
+                    k += 4;
+                }
+            }
+            while k + 2 <= self.inner {
+                reduce_rows_block::<S, T, 2>(simd, a, c, ld, width, m, k, self.inner, sums);
+                k += 2;
+            }
+            if k < self.inner {
+                reduce_rows_block::<S, T, 1>(simd, a, c, ld, width, m, k, self.inner, sums);
+            }
+        }
+    }
+}
+
+#[inline(always)]
+#[allow(clippy::too_many_arguments)]
+fn reduce_rows_block<S: Simd, T: Real, const N: usize>(
+    simd: S,
+    a: [&[T::Vector<S>]; PANEL],
+    c: &[T::Vector<S>],
+    ld: usize,
+    width: usize,
+    m: usize,
+    k: usize,
+    inner: usize,
+    sums: &mut [T::Vector<S>],
+) {
+    let c: [&[T::Vector<S>]; N] = std::array::from_fn(|i| &c[(k + i) * ld..][..width]);
+    let a: [&[T::Vector<S>]; PANEL] = std::array::from_fn(|i| &a[i][..width]);
+    let mut acc = [[T::splat(simd, T::ZERO); N]; PANEL];
+    for j in 0..width {
+        for i in 0..PANEL {
+            let x = a[i][j];
+            for l in 0..N {
+                acc[i][l] = T::mul_add(simd, x, c[l][j], acc[i][l]);
+            }
+        }
+    }
+    for (i, acc) in acc.iter().enumerate() {
+        let to = &mut sums[(m + i) * inner + k..][..N];
+        for (to, &x) in to.iter_mut().zip(acc) {
+            *to = T::add(simd, *to, x);
+        }
+    }
+}
+
+/// Adds up the vectors of partial sums that [`reduce_rows`] leaves, into one number each, and
+/// clears them.
+pub(super) fn collect_rows<T: Real>(arch: Arch, sums: &mut [T], out: &mut [T]) {
+    arch.dispatch(CollectRows { sums, out });
+}
+
+struct CollectRows<'a, T> {
+    sums: &'a mut [T],
+    out: &'a mut [T],
+}
+
+impl<T: Real> WithSimd for CollectRows<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let (sums, _) = T::as_vectors_mut::<S>(self.sums);
+        for (to, sum) in self.out.iter_mut().zip(sums) {
+            *to = T::reduce_sum(simd, *sum);
+            *sum = T::splat(simd, T::ZERO);
+        }
+    }
+}
+
+/// `sums[k, n] += Σ_m r[m, k] · a[m, n]`.
+///
+/// `r` holds `R` row-major (`[m][inner]`), `sums` has `ld` elements from one `k` to the next.
+#[allow(clippy::too_many_arguments)]
+pub(super) fn reduce_lanes<T: Real>(
+    arch: Arch,
+    a: &[T],
+    r: &[T],
+    rows: usize,
+    inner: usize,
+    width: usize,
+    ld: usize,
+    sums: &mut [T],
+) {
+    arch.dispatch(ReduceLanes { a, r, rows, inner, width, ld, sums });
+}
+
+struct ReduceLanes<'a, T> {
+    a: &'a [T],
+    r: &'a [T],
+    rows: usize,
+    inner: usize,
+    width: usize,
+    ld: usize,
+    sums: &'a mut [T],
+}
+
+impl<T: Real> WithSimd for ReduceLanes<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let lanes = size_of::<T::Vector<S>>() / T::BYTES;
+        let (a, _) = T::as_vectors::<S>(self.a);
+        let (sums, _) = T::as_vectors_mut::<S>(self.sums);
+        let (width, ld) = (self.width / lanes, self.ld / lanes);
+        let a = &a[..self.rows * ld];
+        let r = &self.r[..self.rows * self.inner];
+        let mut k = 0;
+        while k < self.inner {
+            let n = match self.inner - k {
+                4.. => 4,
+                2.. => 2,
+                _ => 1,
+            };
+            let mut j = 0;
+            while j < width {
+                let wide = S::REGISTER_COUNT >= 32 && j + 4 <= width;
+                let v = if wide {
+                    4
+                } else if j + 2 <= width {
+                    2
+                } else {
+                    1
+                };
+                match (n, v) {
+                    (4, 4) => reduce_lanes_block::<S, T, 4, 4>(simd, a, r, self.inner, ld, k, j, sums),
+                    (4, 2) => reduce_lanes_block::<S, T, 4, 2>(simd, a, r, self.inner, ld, k, j, sums),
+                    (4, _) => reduce_lanes_block::<S, T, 4, 1>(simd, a, r, self.inner, ld, k, j, sums),
+                    (2, 4) => reduce_lanes_block::<S, T, 2, 4>(simd, a, r, self.inner, ld, k, j, sums),
+                    (2, 2) => reduce_lanes_block::<S, T, 2, 2>(simd, a, r, self.inner, ld, k, j, sums),
+                    (2, _) => reduce_lanes_block::<S, T, 2, 1>(simd, a, r, self.inner, ld, k, j, sums),
+                    (_, 4) => reduce_lanes_block::<S, T, 1, 4>(simd, a, r, self.inner, ld, k, j, sums),
+                    (_, 2) => reduce_lanes_block::<S, T, 1, 2>(simd, a, r, self.inner, ld, k, j, sums),
+                    (_, _) => reduce_lanes_block::<S, T, 1, 1>(simd, a, r, self.inner, ld, k, j, sums),
+                }
+                j += v;
+            }
+            k += n;
+        }
+    }
+}
+
+#[inline(always)]
+#[allow(clippy::too_many_arguments)]
+fn reduce_lanes_block<S: Simd, T: Real, const K: usize, const V: usize>(
+    simd: S,
+    a: &[T::Vector<S>],
+    r: &[T],
+    inner: usize,
+    ld: usize,
+    k: usize,
+    j: usize,
+    sums: &mut [T::Vector<S>],
+) {
+    let mut acc = [[T::splat(simd, T::ZERO); V]; K];
+    for (a, r) in a.chunks_exact(ld).zip(r.chunks_exact(inner)) {
+        let (a, r) = (&a[j..j + V], &r[k..k + K]);
+        for i in 0..K {
+            let x = T::splat(simd, r[i]);
+            for l in 0..V {
+                acc[i][l] = T::mul_add(simd, x, a[l], acc[i][l]);
+            }
+        }
+    }
+    for (i, acc) in acc.iter().enumerate() {
+        let to = &mut sums[(k + i) * ld + j..][..V];
+        for (to, &x) in to.iter_mut().zip(acc) {
+            *to = T::add(simd, *to, x);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fill(n: usize, seed: u32) -> Vec<f64> {
+        (0..n).map(|i| f64::from((i as u32).wrapping_mul(2654435761).wrapping_add(seed) >> 16) / 65536.0).collect()
+    }
+
+    fn check<T: Real>(rows: usize, inner: usize, width: usize, ld: usize, tolerance: f64) {
+        let arch = Arch::new();
+        let padded = rows.div_ceil(PANEL) * PANEL;
+        let to = |x: Vec<f64>| -> Vec<T> { x.into_iter().map(T::from_f64).collect() };
+        let r = fill(rows * inner, 1);
+        let c = fill(inner * ld, 2);
+        let a = fill(padded * ld, 3);
+        let mut panels = vec![0.0; padded * inner];
+        for m in 0..rows {
+            for k in 0..inner {
+                panels[m / PANEL * PANEL * inner + k * PANEL + m % PANEL] = r[m * inner + k];
+            }
+        }
+        let mut y = to(vec![0.0; padded * ld]);
+        product(arch, &to(panels), &to(c.clone()), inner, width, ld, &mut y);
+        let mut rows_sums = to(vec![0.0; padded * inner * T::MAX_LANES]);
+        reduce_rows(arch, &to(a.clone()), &to(c.clone()), padded, inner, width, ld, &mut rows_sums);
+        let mut collected = to(vec![0.0; padded * inner]);
+        collect_rows(arch, &mut rows_sums, &mut collected);
+        assert!(rows_sums.iter().all(|&x| x == T::ZERO));
+        let mut lane_sums = to(vec![1.0; inner * ld]);
+        reduce_lanes(arch, &to(a.clone()), &to(r.clone()), rows, inner, width, ld, &mut lane_sums);
+
+        let near = |x: T, expected: f64, what: &str| {
+            assert!((x.to_f64() - expected).abs() <= tolerance * expected.abs().max(1.0), "{what}: {x} {expected}");
+        };
+        for m in 0..rows {
+            for n in 0..width {
+                let expected: f64 = (0..inner).map(|k| r[m * inner + k] * c[k * ld + n]).sum();
+                near(y[m * ld + n], expected, "product");
+            }
+            for k in 0..inner {
+                let expected: f64 = (0..width).map(|n| a[m * ld + n] * c[k * ld + n]).sum();
+                near(collected[m * inner + k], expected, "rows");
+            }
+        }
+        for k in 0..inner {
+            for n in 0..width {
+                let expected: f64 = 1.0 + (0..rows).map(|m| a[m * ld + n] * r[m * inner + k]).sum::<f64>();
+                near(lane_sums[k * ld + n], expected, "lanes");
+            }
+        }
+    }
+
+    #[test]
+    fn products_on_tiles_are_right_at_every_remainder() {
+        for rows in [1, 3, 4, 5, 8, 11] {
+            for inner in [1, 2, 3, 4, 5, 7, 10] {
+                for width in [16, 32, 48, 64, 112] {
+                    check::<f32>(rows, inner, width, 112, 1e-5);
+                    check::<f64>(rows, inner, width, 128, 1e-13);
+                }
+            }
+        }
+    }
+}

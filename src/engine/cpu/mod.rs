@@ -1,0 +1,265 @@
+//! The engine that runs on the CPU: all cores, SIMD chosen at run time.
+//!
+//! Passes run in the precision that was asked for; factors, numerators and denominators are kept
+//! in double precision, and so are all small contractions.
+
+mod contract;
+mod geometry;
+mod kernel;
+mod pass;
+mod update;
+
+use std::collections::HashMap;
+
+use ndarray::{ArrayD, IxDyn};
+
+use self::geometry::Geometry;
+use self::pass::{Source, Wants};
+use super::{Engine, Job, Sums};
+use crate::data::Dense;
+use crate::error::{Error, Result};
+use crate::loss::Tape;
+use crate::math::Elementwise;
+use crate::plan::Operand;
+
+pub(crate) use contract::{Tensor, contract};
+
+/// The instruction set that the passes use on this machine.
+pub(crate) fn simd_name() -> &'static str {
+    struct Name;
+    impl pulp::WithSimd for Name {
+        type Output = usize;
+        #[inline(always)]
+        fn with_simd<S: pulp::Simd>(self, _: S) -> usize {
+            size_of::<S::f32s>() * 8
+        }
+    }
+    match pulp::Arch::new().dispatch(Name) {
+        512 => "512-bit SIMD",
+        256 => "256-bit SIMD",
+        128 => "128-bit SIMD",
+        _ => "no SIMD",
+    }
+}
+
+/// A fit on the CPU with passes in precision `T`.
+pub(super) struct CpuEngine<T> {
+    job: Job,
+    geometries: Vec<Geometry>,
+    tapes: HashMap<Wants, Tape>,
+    sides: Vec<Dense>,
+    /// In the model's order, each in C order of its letters; the first is divided by the unit.
+    factors: Vec<Vec<f64>>,
+    remembered: Option<Vec<Vec<f64>>>,
+    /// The group of the last pass, with its numerator and denominator.
+    last: Option<(usize, Vec<f64>, Vec<f64>)>,
+    precision: std::marker::PhantomData<T>,
+}
+
+impl<T: Elementwise> CpuEngine<T> {
+    pub fn new(job: Job) -> Result<CpuEngine<T>> {
+        let plan = &job.plan;
+        let geometries = plan.passes().iter().map(|p| Geometry::new::<T>(plan, p)).collect();
+        let values = job.data.values();
+        let sides = job.loss.sides().iter().map(|s| geometry::aligned(values, s)).collect();
+        let mut factors: Vec<Vec<f64>> =
+            job.start.iter().map(|f| f.iter().copied().collect()).collect();
+        if let Some(first) = factors.first_mut() {
+            first.iter_mut().for_each(|x| *x /= job.unit);
+        }
+        let mut engine = CpuEngine {
+            geometries,
+            tapes: HashMap::new(),
+            sides,
+            factors,
+            remembered: None,
+            last: None,
+            precision: std::marker::PhantomData,
+            job,
+        };
+        // A start may hold exact zeros, which no multiplicative update could leave.
+        for l in 0..engine.factors.len() {
+            engine.raise(l);
+        }
+        engine.job.start.clear();
+        Ok(engine)
+    }
+
+    fn raise(&mut self, l: usize) {
+        let least = if T::BYTES == 4 { 1e-37 } else { 0.0 };
+        update::raise(&mut self.factors[l], self.job.numbers.factor_floor, least);
+    }
+
+    fn product(&self, operand: &Operand) -> Vec<f64> {
+        let inputs: Vec<&[f64]> =
+            operand.factors.iter().map(|&l| self.factors[l].as_slice()).collect();
+        contract(self.job.plan.shapes(), &operand.form, &inputs)
+    }
+
+    fn run(&mut self, group: usize, wants: Wants) -> Result<pass::Outcome> {
+        let plan = &self.job.plan;
+        let pass = plan
+            .passes()
+            .get(group)
+            .ok_or_else(|| Error::Setting(format!("the plan has no group {group}")))?;
+        let loss = &self.job.loss;
+        let tape = self.tapes.entry(wants).or_insert_with(|| {
+            let mut outputs = Vec::new();
+            if wants.numerator {
+                outputs.push(loss.a());
+            }
+            if wants.denominator {
+                outputs.push(loss.b());
+            }
+            if wants.losses {
+                outputs.push(loss.loss());
+            }
+            Tape::compile(&outputs)
+        });
+        let tape = &*tape;
+
+        let products: Vec<Vec<f64>> = std::iter::once(&pass.target)
+            .chain(&pass.operands)
+            .map(|operand| {
+                let inputs: Vec<&[f64]> =
+                    operand.factors.iter().map(|&l| self.factors[l].as_slice()).collect();
+                contract(plan.shapes(), &operand.form, &inputs)
+            })
+            .collect();
+        let scales = balance(&products);
+        let tensors: Vec<Vec<T>> = products
+            .iter()
+            .zip(&scales)
+            .map(|(data, scale)| data.iter().map(|x| T::from_f64(x * scale)).collect())
+            .collect();
+        drop(products);
+        let views: Vec<&[T]> = tensors.iter().map(Vec::as_slice).collect();
+        let source = Source {
+            data: &self.job.data,
+            sides: &self.sides,
+            scale: T::from_f64(1.0 / self.job.unit),
+            floor: T::from_f64(self.job.numbers.prediction_floor / self.job.unit),
+            tape,
+            wants,
+        };
+        let mut outcome = pass::run(&self.geometries[group], &source, &views);
+
+        // Sums over the other tensors carry their scales.
+        let others: f64 = scales[1..].iter().product();
+        outcome.numerator.iter_mut().for_each(|x| *x /= others);
+        outcome.denominator.iter_mut().for_each(|x| *x /= others);
+        let unit = self.job.unit.powf(loss.homogeneity().unwrap_or(0.0));
+        outcome.sums.train *= unit;
+        outcome.sums.validation *= unit;
+        outcome.sums.held_out *= unit;
+        if !outcome.sums.train.is_finite() {
+            return Err(Error::Numeric(format!(
+                "the {} loss is not finite ({}): the model's values and the data lie too far apart for {}; raise the prediction floor (now {:e}) or use double precision",
+                loss.name(),
+                outcome.sums.train,
+                T::NAME,
+                self.job.numbers.prediction_floor
+            )));
+        }
+        Ok(outcome)
+    }
+}
+
+/// Powers of two, one for each tensor, that bring their largest entries near 1 but leave the
+/// product of all as it is: products of factors may be far out of the range of single precision
+/// although ŷ is not.
+fn balance(tensors: &[Vec<f64>]) -> Vec<f64> {
+    let exponents: Vec<i32> = tensors
+        .iter()
+        .map(|t| {
+            let largest = t.iter().copied().fold(0.0, f64::max);
+            if largest > 0.0 && largest.is_finite() { largest.log2().floor() as i32 } else { 0 }
+        })
+        .collect();
+    let total: i32 = exponents.iter().sum();
+    let mut shifts: Vec<i32> = exponents.iter().map(|e| -e).collect();
+    if let Some(last) = shifts.last_mut() {
+        *last += total;
+    }
+    shifts.iter().map(|&s| 2f64.powi(s)).collect()
+}
+
+impl<T: Elementwise> Engine for CpuEngine<T> {
+    fn pass(&mut self, group: usize, losses: bool) -> Result<Option<Sums>> {
+        let closed = self.job.plan.settings().closed_denominator;
+        let wants = Wants { numerator: true, denominator: !closed, losses };
+        let mut outcome = self.run(group, wants)?;
+        if closed {
+            let plan = &self.job.plan;
+            let pass = &plan.passes()[group];
+            let inputs: Vec<&[f64]> =
+                pass.others.iter().map(|&l| self.factors[l].as_slice()).collect();
+            let constant = self.job.loss.denominator_constant().unwrap_or(1.0);
+            outcome.denominator = contract(plan.shapes(), &pass.closed_denominator, &inputs);
+            outcome.denominator.iter_mut().for_each(|x| *x *= constant);
+        }
+        self.last = Some((group, outcome.numerator, outcome.denominator));
+        Ok(losses.then_some(outcome.sums))
+    }
+
+    fn update(&mut self, group: usize) -> Result<()> {
+        let (numerator, denominator) = match self.last.take() {
+            Some((passed, numerator, denominator)) if passed == group => (numerator, denominator),
+            _ => {
+                return Err(Error::Setting(format!("group {group} is updated without a pass")));
+            }
+        };
+        let plan = self.job.plan.clone();
+        let members = &plan.groups()[group];
+        let before: Vec<Vec<f64>> =
+            members.factors.iter().map(|&l| self.factors[l].clone()).collect();
+        let updated = update::update(
+            plan.shapes(),
+            members,
+            self.job.loss.majorizer(),
+            &numerator,
+            &denominator,
+            self.job.numbers.inner_cycles,
+            &mut self.factors,
+        );
+        if let Err(error) = updated {
+            // The factors before a failed update are still good.
+            for (&l, before) in members.factors.iter().zip(before) {
+                self.factors[l] = before;
+            }
+            return Err(error);
+        }
+        for &l in &members.factors {
+            self.raise(l);
+        }
+        Ok(())
+    }
+
+    fn evaluate(&mut self) -> Result<Sums> {
+        let wants = Wants { numerator: false, denominator: false, losses: true };
+        Ok(self.run(0, wants)?.sums)
+    }
+
+    fn factors(&self) -> Result<Vec<ArrayD<f64>>> {
+        let shapes = self.job.plan.shapes();
+        let one = |(l, data): (usize, &Vec<f64>)| {
+            let unit = if l == 0 { self.job.unit } else { 1.0 };
+            let data: Vec<f64> = data.iter().map(|x| x * unit).collect();
+            ArrayD::from_shape_vec(IxDyn(&shapes.factor(l)), data)
+                .map_err(|e| Error::Setting(format!("factor {}: {e}", l + 1)))
+        };
+        self.factors.iter().enumerate().map(one).collect()
+    }
+
+    fn remember(&mut self) -> Result<()> {
+        self.remembered = Some(self.factors.clone());
+        Ok(())
+    }
+
+    fn recall(&mut self) -> Result<()> {
+        if let Some(factors) = &self.remembered {
+            self.factors.clone_from(factors);
+        }
+        Ok(())
+    }
+}

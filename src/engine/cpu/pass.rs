@@ -1,0 +1,695 @@
+//! The fused dense pass: numerator, denominator and losses in one reading of the data.
+//!
+//! Neither ŷ nor `a`, `b` or ℓ ever exist as tensors: a tile of a few rows by some hundred lanes is
+//! read, its ŷ formed by a small matrix product, the loss's expressions evaluated on it, and its
+//! share of `N` and `D` added by two more products, all within the second-level cache.
+
+use pulp::Arch;
+use rayon::prelude::*;
+
+use super::geometry::{Geometry, Run, is_contiguous, runs};
+use super::kernel::{self, PANEL};
+use crate::data::{Dense, Prepared, Role};
+use crate::engine::Sums;
+use crate::loss::{Scratch, Tape};
+use crate::math::Elementwise;
+use crate::plan::Side;
+
+/// What a pass reads besides the tensors.
+pub(super) struct Source<'a, T> {
+    pub data: &'a Prepared,
+    /// Side tensors of the loss, in the data's order of memory.
+    pub sides: &'a [Dense],
+    /// What values are multiplied by as they are read.
+    pub scale: T,
+    /// ŷ is raised to this.
+    pub floor: T,
+    /// Computes, in this order, those of `a`, `b` and ℓ that are wanted.
+    pub tape: &'a Tape,
+    pub wants: Wants,
+}
+
+/// What a pass computes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Wants {
+    pub numerator: bool,
+    pub denominator: bool,
+    pub losses: bool,
+}
+
+/// What a pass returns: sums over the data, which add up over disjoint parts of it.
+#[derive(Debug, Default)]
+pub(super) struct Outcome {
+    /// Numerator and denominator, in the target's order; empty where not wanted.
+    pub numerator: Vec<f64>,
+    pub denominator: Vec<f64>,
+    pub sums: Sums,
+}
+
+/// Rows or lanes whose sums are kept in single precision before they move to double.
+const FLUSH: usize = 32;
+
+/// Runs a pass over `tensors`, the target first, each in the order of its operand in the plan.
+pub(super) fn run<T: Elementwise>(
+    geometry: &Geometry,
+    source: &Source<'_, T>,
+    tensors: &[&[T]],
+) -> Outcome {
+    let granules = geometry.own_granules();
+    let units = geometry.sum_units();
+    let cut = |n: usize, parts: usize, i: usize| -> (usize, usize) {
+        (n / parts * i + (n % parts).min(i), n / parts + usize::from(i < n % parts))
+    };
+    let tasks: Vec<(usize, usize)> = (0..geometry.sum_parts)
+        .flat_map(|s| (0..geometry.own_parts).map(move |o| (o, s)))
+        .collect();
+    let parts: Vec<Vec<Part>> = tasks
+        .par_iter()
+        .map(|&(o, s)| {
+            let (first, count) = cut(granules, geometry.own_parts, o);
+            let sum = cut(units, geometry.sum_parts, s);
+            let mut tile = Tile::new(geometry, source, tensors);
+            (first..first + count).map(|granule| tile.granule(granule, sum)).collect()
+        })
+        .collect();
+
+    let mut outcome = Outcome::default();
+    let total = geometry.own.len * geometry.target_side * geometry.target_inner;
+    if source.wants.numerator {
+        outcome.numerator = vec![0.0; total];
+    }
+    if source.wants.denominator {
+        outcome.denominator = vec![0.0; total];
+    }
+    // In the order of the tasks, whichever thread ran them.
+    for part in parts.into_iter().flatten() {
+        outcome.sums.train += part.sums.train;
+        outcome.sums.validation += part.sums.validation;
+        outcome.sums.held_out += part.sums.held_out;
+        part.place(geometry, &part.numerator, &mut outcome.numerator);
+        part.place(geometry, &part.denominator, &mut outcome.denominator);
+    }
+    outcome
+}
+
+/// The share of a part of the target: a block `[side][inner]` for rows, `[inner][side]` for lanes.
+struct Part {
+    own: usize,
+    start: usize,
+    len: usize,
+    numerator: Vec<f64>,
+    denominator: Vec<f64>,
+    sums: Sums,
+}
+
+impl Part {
+    /// Adds a block to the target that it is part of.
+    fn place(&self, geometry: &Geometry, block: &[f64], to: &mut [f64]) {
+        if block.is_empty() {
+            return;
+        }
+        let (side, inner) = (geometry.target_side, geometry.target_inner);
+        let to = &mut to[self.own * side * inner..][..side * inner];
+        let add = |to: &mut [f64], from: &[f64]| {
+            to.iter_mut().zip(from).for_each(|(to, from)| *to += from);
+        };
+        match geometry.side {
+            Side::Rows => add(&mut to[self.start * inner..][..self.len * inner], block),
+            Side::Lanes => {
+                for (to, from) in to.chunks_exact_mut(side).zip(block.chunks_exact(self.len)) {
+                    add(&mut to[self.start..][..self.len], from);
+                }
+            }
+        }
+    }
+}
+
+/// The buffers of a task, and where it stands.
+struct Tile<'a, T> {
+    geometry: &'a Geometry,
+    source: &'a Source<'a, T>,
+    tensors: &'a [&'a [T]],
+    arch: Arch,
+    /// Offsets of the outer indices in each tensor.
+    outer: Vec<usize>,
+    data_outer: usize,
+    rows: (usize, usize),
+    lanes: (usize, usize),
+    row_offsets: Vec<usize>,
+    runs: Vec<Run>,
+    /// `R`, row-major and in panels; `C`; and the product of the target's partners on its side.
+    r: Vec<T>,
+    panels: Vec<T>,
+    c: Vec<T>,
+    partners: Vec<T>,
+    offsets: Vec<usize>,
+    y: Vec<T>,
+    a: Vec<T>,
+    b: Vec<T>,
+    entries: Entries<T>,
+    /// Running sums of numerator and denominator, in the precision of the pass.
+    sums: [Vec<T>; 2],
+    collected: Vec<T>,
+    losses: Sums,
+}
+
+/// The entries of a row of a tile.
+struct Entries<T> {
+    x: Vec<T>,
+    train: Vec<T>,
+    validation: Vec<T>,
+    held_out: Vec<T>,
+    weight: Vec<T>,
+    loss: Vec<T>,
+    sides: Vec<Vec<T>>,
+    scratch: Scratch<T>,
+}
+
+impl<'a, T: Elementwise> Tile<'a, T> {
+    fn new(geometry: &'a Geometry, source: &'a Source<'a, T>, tensors: &'a [&'a [T]]) -> Self {
+        let (rows, lanes, inner) = (geometry.block_rows, geometry.block_lanes, geometry.inner);
+        let zeros = |n: usize| vec![T::ZERO; n];
+        let sums = match geometry.side {
+            Side::Rows => rows * inner * T::MAX_LANES,
+            Side::Lanes => inner * lanes,
+        };
+        let wants = source.wants;
+        Tile {
+            geometry,
+            source,
+            tensors,
+            arch: Arch::new(),
+            outer: vec![0; tensors.len()],
+            data_outer: 0,
+            rows: (0, 0),
+            lanes: (0, 0),
+            row_offsets: Vec::new(),
+            runs: Vec::new(),
+            r: zeros(rows * inner),
+            panels: zeros(rows * inner),
+            c: zeros(inner * lanes),
+            partners: Vec::new(),
+            offsets: Vec::new(),
+            y: zeros(rows * lanes),
+            a: zeros(if wants.numerator { rows * lanes } else { 0 }),
+            b: zeros(if wants.denominator { rows * lanes } else { 0 }),
+            entries: Entries {
+                x: zeros(lanes),
+                train: zeros(lanes),
+                validation: zeros(lanes),
+                held_out: zeros(lanes),
+                weight: zeros(lanes),
+                loss: zeros(lanes),
+                sides: vec![zeros(lanes); source.sides.len()],
+                scratch: Scratch::default(),
+            },
+            sums: [
+                zeros(if wants.numerator { sums } else { 0 }),
+                zeros(if wants.denominator { sums } else { 0 }),
+            ],
+            collected: Vec::new(),
+            losses: Sums::default(),
+        }
+    }
+
+    /// Works on one part of the target, over a range of what is summed over.
+    fn granule(&mut self, granule: usize, sum: (usize, usize)) -> Part {
+        let g = self.geometry;
+        let blocks = g.side_blocks();
+        let (own, block_range) = match g.disjoint {
+            true => (granule / blocks, granule % blocks..granule % blocks + 1),
+            false => (granule, 0..blocks),
+        };
+        let (extent, step) = match g.side {
+            Side::Rows => (g.rows.len, g.block_rows),
+            Side::Lanes => (g.lanes.len, g.block_lanes),
+        };
+        let (start, len) = match g.disjoint {
+            true => {
+                let start = block_range.start * step;
+                (start, step.min(extent - start))
+            }
+            false => (0, g.target_side),
+        };
+        let size = len * g.target_inner;
+        let wants = self.source.wants;
+        let mut part = Part {
+            own,
+            start,
+            len,
+            numerator: vec![0.0; if wants.numerator { size } else { 0 }],
+            denominator: vec![0.0; if wants.denominator { size } else { 0 }],
+            sums: Sums::default(),
+        };
+        self.losses = Sums::default();
+        for block in block_range {
+            let start = block * step;
+            self.block(own, (start, step.min(extent - start)), sum, &mut part);
+        }
+        part.sums = self.losses;
+        part
+    }
+
+    /// Works on one block of the target's side.
+    fn block(&mut self, own: usize, side: (usize, usize), sum: (usize, usize), part: &mut Part) {
+        let g = self.geometry;
+        let others = g.other_blocks();
+        let mut last = usize::MAX;
+        let mut pending = 0;
+        for unit in sum.0..sum.0 + sum.1 {
+            let (summed, other) = (unit / others, unit % others);
+            let moved = summed != last;
+            if moved {
+                // The partners' product changes with the outer index.
+                if g.partners && pending > 0 {
+                    self.flush(side, part);
+                    pending = 0;
+                }
+                self.at_outer(own, summed);
+                last = summed;
+            }
+            match g.side {
+                Side::Rows => {
+                    if moved {
+                        self.form_rows(side);
+                    }
+                    self.form_lanes((
+                        other * g.block_lanes,
+                        g.block_lanes.min(g.lanes.len - other * g.block_lanes),
+                    ));
+                }
+                Side::Lanes => {
+                    if moved {
+                        self.form_lanes(side);
+                    }
+                    self.form_rows((
+                        other * g.block_rows,
+                        g.block_rows.min(g.rows.len - other * g.block_rows),
+                    ));
+                }
+            }
+            self.tile();
+            pending += 1;
+            if pending == FLUSH {
+                self.flush(side, part);
+                pending = 0;
+            }
+        }
+        if pending > 0 {
+            self.flush(side, part);
+        }
+    }
+
+    fn at_outer(&mut self, own: usize, summed: usize) {
+        let g = self.geometry;
+        for (t, offset) in self.outer.iter_mut().enumerate() {
+            *offset = g.own.offset(t, own) + g.summed.offset(t, summed);
+        }
+        self.data_outer = g.own.data_offset(own) + g.summed.data_offset(summed);
+    }
+
+    /// Forms `R` for a block of rows, and the partners' product where the target is among them.
+    fn form_rows(&mut self, rows: (usize, usize)) {
+        let g = self.geometry;
+        let inner = g.inner;
+        self.rows = rows;
+        g.rows.data_offsets(rows.0, rows.1, &mut self.row_offsets);
+        let r = &mut self.r[..rows.1 * inner];
+        r.fill(T::ONE);
+        let target = g.side == Side::Rows;
+        if target && g.partners {
+            self.partners.clear();
+            self.partners.resize(rows.1 * inner, T::ONE);
+        }
+        for (t, data) in self.tensors.iter().enumerate().filter(|&(t, _)| g.sides[t] == Side::Rows) {
+            g.rows.offsets(t, rows.0, rows.1, &mut self.offsets);
+            let k = &g.inner_offsets[t];
+            for (m, &offset) in self.offsets.iter().enumerate() {
+                let from = &data[self.outer[t] + offset..];
+                for (to, &k) in r[m * inner..][..inner].iter_mut().zip(k) {
+                    *to = *to * from[k];
+                }
+                if target && g.partners && t > 0 {
+                    for (to, &k) in self.partners[m * inner..][..inner].iter_mut().zip(k) {
+                        *to = *to * from[k];
+                    }
+                }
+            }
+        }
+        // Panels of a few rows, inner-major; rows that are not there are zero.
+        for (p, panel) in self.panels.chunks_exact_mut(PANEL * inner).enumerate() {
+            for m in 0..PANEL {
+                let row = p * PANEL + m;
+                for k in 0..inner {
+                    panel[k * PANEL + m] =
+                        if row < rows.1 { r[row * inner + k] } else { T::ZERO };
+                }
+            }
+        }
+    }
+
+    /// Forms `C` for a block of lanes, and the partners' product where the target is among them.
+    fn form_lanes(&mut self, lanes: (usize, usize)) {
+        let g = self.geometry;
+        let ld = g.block_lanes;
+        self.lanes = lanes;
+        g.lanes.data_offsets(lanes.0, lanes.1, &mut self.offsets);
+        runs(&self.offsets, &mut self.runs);
+        let target = g.side == Side::Lanes;
+        if target && g.partners {
+            self.partners.clear();
+            self.partners.resize(g.inner * ld, T::ONE);
+        }
+        let mut first = true;
+        for (t, data) in self.tensors.iter().enumerate().filter(|&(t, _)| g.sides[t] == Side::Lanes)
+        {
+            g.lanes.offsets(t, lanes.0, lanes.1, &mut self.offsets);
+            let offsets = &self.offsets;
+            let contiguous = is_contiguous(offsets);
+            for k in 0..g.inner {
+                let from = &data[self.outer[t] + g.inner_offsets[t][k]..];
+                let to = &mut self.c[k * ld..][..lanes.1];
+                match (first, contiguous) {
+                    (true, true) => to.copy_from_slice(&from[offsets[0]..][..lanes.1]),
+                    (true, false) => {
+                        to.iter_mut().zip(offsets).for_each(|(to, &n)| *to = from[n]);
+                    }
+                    (false, true) => {
+                        let from = &from[offsets[0]..][..lanes.1];
+                        to.iter_mut().zip(from).for_each(|(to, &x)| *to = *to * x);
+                    }
+                    (false, false) => {
+                        to.iter_mut().zip(offsets).for_each(|(to, &n)| *to = *to * from[n]);
+                    }
+                }
+                if target && g.partners && t > 0 {
+                    let to = &mut self.partners[k * ld..][..lanes.1];
+                    to.iter_mut().zip(offsets).for_each(|(to, &n)| *to = *to * from[n]);
+                }
+            }
+            first = false;
+        }
+        // Lanes that are not there are zero, so that they add nothing whatever stands in `a`.
+        for row in self.c.chunks_exact_mut(ld) {
+            if first {
+                row[..lanes.1].fill(T::ONE);
+            }
+            row[lanes.1..].fill(T::ZERO);
+        }
+    }
+
+    /// Computes one tile and adds its share to the running sums.
+    fn tile(&mut self) {
+        let g = self.geometry;
+        let wants = self.source.wants;
+        let (ld, inner) = (g.block_lanes, g.inner);
+        let width = self.lanes.1.div_ceil(T::MAX_LANES) * T::MAX_LANES;
+        let padded = self.rows.1.div_ceil(PANEL) * PANEL;
+        kernel::product(
+            self.arch,
+            &self.panels[..padded * inner],
+            &self.c,
+            inner,
+            width,
+            ld,
+            &mut self.y,
+        );
+        let sums = self.elementwise(width);
+        self.losses.train += sums.train;
+        self.losses.validation += sums.validation;
+        self.losses.held_out += sums.held_out;
+
+        let [numerator, denominator] = &mut self.sums;
+        let mut add = |entries: &[T], sums: &mut [T]| match g.side {
+            Side::Rows => {
+                kernel::reduce_rows(self.arch, entries, &self.c, padded, inner, width, ld, sums);
+            }
+            Side::Lanes => {
+                kernel::reduce_lanes(self.arch, entries, &self.r, self.rows.1, inner, width, ld, sums);
+            }
+        };
+        if wants.numerator {
+            add(&self.a, numerator);
+        }
+        if wants.denominator {
+            add(&self.b, denominator);
+        }
+    }
+
+    /// Reads the entries of a tile and evaluates the loss's expressions on them.
+    fn elementwise(&mut self, width: usize) -> Sums {
+        let ld = self.geometry.block_lanes;
+        let source = self.source;
+        let (data_outer, lanes) = (self.data_outer, self.lanes.1);
+        let Tile { row_offsets, runs, y, a, b, entries, arch, .. } = self;
+        arch.dispatch(
+            #[inline(always)]
+            || {
+                let mut sums = Sums::default();
+                for (m, &row) in row_offsets.iter().enumerate() {
+                    let at = data_outer + row;
+                    let y = &mut y[m * ld..][..width];
+                    let a = if source.wants.numerator { &mut a[m * ld..][..width] } else { &mut [] };
+                    let b =
+                        if source.wants.denominator { &mut b[m * ld..][..width] } else { &mut [] };
+                    let row = entries.row(source, runs, at, lanes, y, a, b);
+                    sums.train += row.train;
+                    sums.validation += row.validation;
+                    sums.held_out += row.held_out;
+                }
+                sums
+            },
+        )
+    }
+
+    /// Moves the running sums to double precision, times the partners' product.
+    fn flush(&mut self, side: (usize, usize), part: &mut Part) {
+        let g = self.geometry;
+        let (inner, ld) = (g.inner, g.block_lanes);
+        let map = &g.target_inner_map;
+        // Where each index of the block stands in the part.
+        let mut places = Vec::new();
+        if g.disjoint {
+            places.extend(0..side.1);
+        } else {
+            let axis = if g.side == Side::Rows { &g.rows } else { &g.lanes };
+            // The target's offsets along its side, in units of its own side index.
+            axis.offsets(0, side.0, side.1, &mut places);
+            if g.side == Side::Rows {
+                places.iter_mut().for_each(|p| *p /= g.target_inner);
+            }
+        }
+        let len = part.len;
+        let targets = [&mut part.numerator, &mut part.denominator];
+        for (sums, to) in self.sums.iter_mut().zip(targets) {
+            if to.is_empty() {
+                continue;
+            }
+            match g.side {
+                Side::Rows => {
+                    self.collected.clear();
+                    self.collected.resize(side.1 * inner, T::ZERO);
+                    kernel::collect_rows(self.arch, sums, &mut self.collected);
+                    for (m, &place) in places.iter().enumerate() {
+                        for k in 0..inner {
+                            let mut value = self.collected[m * inner + k].to_f64();
+                            if g.partners {
+                                value *= self.partners[m * inner + k].to_f64();
+                            }
+                            to[place * g.target_inner + map[k]] += value;
+                        }
+                    }
+                    // Padding rows have sums too; they belong to nobody.
+                    sums.fill(T::ZERO);
+                }
+                Side::Lanes => {
+                    for k in 0..inner {
+                        let from = &mut sums[k * ld..][..ld];
+                        for (n, &place) in places.iter().enumerate() {
+                            let mut value = from[n].to_f64();
+                            if g.partners {
+                                value *= self.partners[k * ld + n].to_f64();
+                            }
+                            to[map[k] * len + place] += value;
+                        }
+                        from.fill(T::ZERO);
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl<T: Elementwise> Entries<T> {
+    /// Computes `a` and `b`, times the training weights, and the losses of one row of a tile.
+    #[inline(always)]
+    #[allow(clippy::too_many_arguments)]
+    fn row(
+        &mut self,
+        source: &Source<'_, T>,
+        runs: &[Run],
+        at: usize,
+        lanes: usize,
+        y: &mut [T],
+        a: &mut [T],
+        b: &mut [T],
+    ) -> Sums {
+        let width = y.len();
+        let Source { data, wants, .. } = *source;
+        let x = &mut self.x[..width];
+        let train = &mut self.train[..width];
+        for run in runs {
+            data.values().load(at + run.offset, run.stride, &mut x[run.start..][..run.len]);
+        }
+        if source.scale != T::ONE {
+            x.iter_mut().for_each(|x| *x = *x * source.scale);
+        }
+        // Lanes that are not there get a harmless value.
+        x[lanes..].fill(T::ONE);
+
+        let roles = data.roles();
+        let (mut validation, mut held_out) = (false, false);
+        if let Some(roles) = roles {
+            validation = wants.losses && data.cells(Role::Validation) > 0;
+            held_out = wants.losses && data.cells(Role::HeldOut) > 0;
+            let v = &mut self.validation[..width];
+            let h = &mut self.held_out[..width];
+            for run in runs {
+                let range = run.start..run.start + run.len;
+                roles.expand(
+                    at + run.offset,
+                    run.stride,
+                    &mut train[range.clone()],
+                    if validation { Some(&mut v[range.clone()]) } else { None },
+                    if held_out { Some(&mut h[range.clone()]) } else { None },
+                );
+            }
+            // A missing entry may hold anything, NaN included: it must not reach a sum.
+            if validation || held_out {
+                for i in 0..width {
+                    let mut seen = train[i];
+                    if validation {
+                        seen += v[i];
+                    }
+                    if held_out {
+                        seen += h[i];
+                    }
+                    x[i] = if seen > T::ZERO { x[i] } else { T::ONE };
+                }
+            } else {
+                for (x, &w) in x.iter_mut().zip(&*train) {
+                    *x = if w > T::ZERO { *x } else { T::ONE };
+                }
+            }
+        }
+        let weighted = data.weights().is_some();
+        if let Some(weights) = data.weights() {
+            let weight = &mut self.weight[..width];
+            for run in runs {
+                weights.load(at + run.offset, run.stride, &mut weight[run.start..][..run.len]);
+            }
+            weight[lanes..].fill(T::ZERO);
+            match roles {
+                Some(_) => {
+                    train.iter_mut().zip(&*weight).for_each(|(t, &w)| *t = *t * w);
+                    if validation {
+                        let v = self.validation[..width].iter_mut();
+                        v.zip(&*weight).for_each(|(t, &w)| *t = *t * w);
+                    }
+                    if held_out {
+                        let h = self.held_out[..width].iter_mut();
+                        h.zip(&*weight).for_each(|(t, &w)| *t = *t * w);
+                    }
+                }
+                None => train.copy_from_slice(weight),
+            }
+        }
+        for (i, side) in source.sides.iter().enumerate() {
+            for run in runs {
+                let to = &mut self.sides[i][run.start..][..run.len];
+                side.load(at + run.offset, run.stride, to);
+            }
+            self.sides[i][lanes..width].fill(T::ONE);
+        }
+
+        let floor = source.floor;
+        y.iter_mut().for_each(|y| *y = if *y > floor { *y } else { floor });
+
+        let loss = &mut self.loss[..width];
+        // At most one loss has side tensors, and one of them.
+        let side: &[T] = self.sides.first().map_or(&[], |s| &s[..width]);
+        let sides: &[&[T]] = if self.sides.is_empty() { &[] } else { &[side] };
+        let scratch = &mut self.scratch;
+        match (wants.numerator, wants.denominator, wants.losses) {
+            (true, true, true) => source.tape.run(x, y, sides, scratch, &mut [a, b, loss]),
+            (true, true, false) => source.tape.run(x, y, sides, scratch, &mut [a, b]),
+            (true, false, true) => source.tape.run(x, y, sides, scratch, &mut [a, loss]),
+            (true, false, false) => source.tape.run(x, y, sides, scratch, &mut [a]),
+            _ => source.tape.run(x, y, sides, scratch, &mut [loss]),
+        }
+
+        if roles.is_some() || weighted {
+            let apply = #[inline(always)]
+            |values: &mut [T]| {
+                for (value, &w) in values.iter_mut().zip(&*train) {
+                    *value = if w > T::ZERO { *value * w } else { T::ZERO };
+                }
+            };
+            if wants.numerator {
+                apply(a);
+            }
+            if wants.denominator {
+                apply(b);
+            }
+        }
+        let mut sums = Sums::default();
+        if wants.losses {
+            let loss = &loss[..lanes];
+            sums.train = match roles.is_some() || weighted {
+                true => weighted_sum(loss, train),
+                false => sum(loss),
+            };
+            if validation {
+                sums.validation = weighted_sum(loss, &self.validation[..lanes]);
+            }
+            if held_out {
+                sums.held_out = weighted_sum(loss, &self.held_out[..lanes]);
+            }
+        }
+        sums
+    }
+}
+
+/// Independent partial sums, so that the order does not depend on the instruction set.
+const CHAINS: usize = 16;
+
+#[inline(always)]
+fn sum<T: Elementwise>(values: &[T]) -> f64 {
+    let mut sums = [T::ZERO; CHAINS];
+    let chunks = values.chunks_exact(CHAINS);
+    let rest: f64 = chunks.remainder().iter().map(|x| x.to_f64()).sum();
+    for chunk in chunks {
+        for (sum, &x) in sums.iter_mut().zip(chunk) {
+            *sum += x;
+        }
+    }
+    sums.iter().map(|x| x.to_f64()).sum::<f64>() + rest
+}
+
+#[inline(always)]
+fn weighted_sum<T: Elementwise>(values: &[T], weights: &[T]) -> f64 {
+    let term = #[inline(always)]
+    |x: T, w: T| if w > T::ZERO { x * w } else { T::ZERO };
+    let mut sums = [T::ZERO; CHAINS];
+    let n = values.len() / CHAINS * CHAINS;
+    for (values, weights) in
+        values[..n].chunks_exact(CHAINS).zip(weights[..n].chunks_exact(CHAINS))
+    {
+        for ((sum, &x), &w) in sums.iter_mut().zip(values).zip(weights) {
+            *sum += term(x, w);
+        }
+    }
+    let rest: f64 =
+        values[n..].iter().zip(&weights[n..]).map(|(&x, &w)| term(x, w).to_f64()).sum();
+    sums.iter().map(|x| x.to_f64()).sum::<f64>() + rest
+}

@@ -1,0 +1,100 @@
+//! Engines: what carries out a plan on a device.
+//!
+//! A fit needs few operations of a device, those of the trait [`Engine`]. Pass and update are
+//! separate: a pass leaves the sums `N`, `D` and the losses, which add up over disjoint parts of
+//! the data, and an update reads nothing but them.
+
+pub mod cpu;
+mod device;
+
+use std::sync::Arc;
+
+use ndarray::ArrayD;
+
+use crate::data::Prepared;
+use crate::error::Result;
+use crate::loss::Loss;
+use crate::plan::Plan;
+
+pub use device::{Device, DeviceInfo, Precision, available_memory};
+
+/// Sums of `W·ℓ` over the training, validation and held-out entries.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Sums {
+    /// Over training entries.
+    pub train: f64,
+    /// Over validation entries.
+    pub validation: f64,
+    /// Over held-out entries.
+    pub held_out: f64,
+}
+
+/// The numbers that guard a fit: see DESIGN's "Numbers".
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Numbers {
+    /// ŷ is raised to this before a power, a quotient or a logarithm. In the units of the data.
+    pub prediction_floor: f64,
+    /// After an update, entries of a factor are raised to this times its largest entry.
+    pub factor_floor: f64,
+    /// How often the factors of a group are cycled over after a pass.
+    pub inner_cycles: usize,
+}
+
+/// Everything that an engine is made from.
+#[derive(Clone, Debug)]
+pub struct Job {
+    /// What to do.
+    pub plan: Arc<Plan>,
+    /// The observations.
+    pub data: Arc<Prepared>,
+    /// The loss.
+    pub loss: Loss,
+    /// The numbers that guard the fit.
+    pub numbers: Numbers,
+    /// The factors to start from, in the model's order.
+    pub start: Vec<ArrayD<f64>>,
+    /// The unit of the data: values are divided by it as they are read, a power of two (1 where
+    /// the loss is not homogeneous). The start and the factors are in the user's units; the engine
+    /// carries the unit in the first factor.
+    pub unit: f64,
+}
+
+/// What a device does for a fit.
+pub trait Engine: Send {
+    /// Reads the data once: computes numerator and denominator for the plan's group, and with
+    /// `losses` the losses at the factors as they are before its update.
+    ///
+    /// # Errors
+    /// Where the device fails.
+    fn pass(&mut self, group: usize, losses: bool) -> Result<Option<Sums>>;
+
+    /// Updates the factors of the group from the sums of the last pass.
+    ///
+    /// # Errors
+    /// Where the device fails, or the group had no pass.
+    fn update(&mut self, group: usize) -> Result<()>;
+
+    /// The losses at the factors as they are.
+    ///
+    /// # Errors
+    /// Where the device fails.
+    fn evaluate(&mut self) -> Result<Sums>;
+
+    /// The factors, in the model's order.
+    ///
+    /// # Errors
+    /// Where the device fails.
+    fn factors(&self) -> Result<Vec<ArrayD<f64>>>;
+
+    /// Remembers the factors as they are, in place of those remembered before.
+    ///
+    /// # Errors
+    /// Where the device fails.
+    fn remember(&mut self) -> Result<()>;
+
+    /// Goes back to the factors remembered last. Nothing happens where there are none.
+    ///
+    /// # Errors
+    /// Where the device fails.
+    fn recall(&mut self) -> Result<()>;
+}
