@@ -103,8 +103,7 @@ pub enum Error {
     #[error("{0}")]
     Device(String),
 
-    /// The update produced a value that is not finite. The factors before it are not lost: the
-    /// fit returns this only if there is no completed sweep to return.
+    /// An update or a loss produced a value that is not finite.
     #[error("{0}")]
     Numeric(String),
 

@@ -159,7 +159,7 @@ impl fmt::Debug for Device {
 /// The memory that this process may still take, in bytes, where the system tells.
 #[must_use]
 pub fn available_memory() -> Option<u64> {
-    let mut system = sysinfo::System::new();
+    let mut system = sysinfo::System::new().ok()?;
     system.refresh_memory();
     let host = system.available_memory();
     let limit = system.cgroup_limits().map(|c| c.free_memory).filter(|&free| free > 0);

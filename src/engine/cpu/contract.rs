@@ -3,19 +3,6 @@
 use crate::model::{Letter, Letters, Shapes};
 use crate::plan::{Contraction, Slot};
 
-/// A dense tensor with named axes, in C order.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Tensor {
-    pub letters: Vec<Letter>,
-    pub data: Vec<f64>,
-}
-
-impl Tensor {
-    pub fn new(letters: Vec<Letter>, data: Vec<f64>) -> Tensor {
-        Tensor { letters, data }
-    }
-}
-
 /// Evaluates a contraction. Each input has the letters, in the order, that the contraction was
 /// planned for.
 pub(crate) fn contract(shapes: &Shapes, plan: &Contraction, inputs: &[&[f64]]) -> Vec<f64> {
@@ -81,7 +68,14 @@ fn pair(
         }
     } else {
         for i in 0..b {
-            product(m, k, n, &a[i * m * k..][..m * k], &c[i * k * n..][..k * n], &mut result[i * m * n..][..m * n]);
+            product(
+                m,
+                k,
+                n,
+                &a[i * m * k..][..m * k],
+                &c[i * k * n..][..k * n],
+                &mut result[i * m * n..][..m * n],
+            );
         }
     }
     rearrange_owned(shapes, order([&batch, &rows, &columns]), result, output)
@@ -94,16 +88,30 @@ fn product(m: usize, k: usize, n: usize, a: &[f64], b: &[f64], c: &mut [f64]) {
     // an offset overflows, since all three are slices.
     unsafe {
         matrixmultiply::dgemm(
-            m, k, n, 1.0,
-            a.as_ptr(), k as isize, 1,
-            b.as_ptr(), n as isize, 1,
+            m,
+            k,
+            n,
+            1.0,
+            a.as_ptr(),
+            k as isize,
+            1,
+            b.as_ptr(),
+            n as isize,
+            1,
             0.0,
-            c.as_mut_ptr(), n as isize, 1,
+            c.as_mut_ptr(),
+            n as isize,
+            1,
         );
     }
 }
 
-fn rearrange_owned(shapes: &Shapes, letters: Vec<Letter>, data: Vec<f64>, output: &[Letter]) -> Vec<f64> {
+fn rearrange_owned(
+    shapes: &Shapes,
+    letters: Vec<Letter>,
+    data: Vec<f64>,
+    output: &[Letter],
+) -> Vec<f64> {
     if letters == output { data } else { rearrange(shapes, &letters, &data, output) }
 }
 

@@ -49,11 +49,6 @@ impl Axis {
     pub fn data_offsets(&self, start: usize, len: usize, out: &mut Vec<usize>) {
         fill(&self.sizes, &self.data, start, len, out);
     }
-
-    /// Whether tensor `t` has none of the letters.
-    pub fn absent(&self, t: usize) -> bool {
-        self.tensors[t].iter().all(|&s| s == 0)
-    }
 }
 
 fn fill(sizes: &[usize], strides: &[usize], start: usize, len: usize, out: &mut Vec<usize>) {
@@ -154,8 +149,7 @@ impl Geometry {
     pub fn new<T: Real>(plan: &Plan, pass: &Pass) -> Geometry {
         let shapes = plan.shapes();
         let layout = &pass.layout;
-        let tensors: Vec<&Operand> =
-            std::iter::once(&pass.target).chain(&pass.operands).collect();
+        let tensors: Vec<&Operand> = std::iter::once(&pass.target).chain(&pass.operands).collect();
         let target: Letters = pass.target.letters.iter().collect();
         let (own, summed): (Vec<Letter>, Vec<Letter>) =
             layout.outer.iter().partition(|&&x| target.contains(x));
@@ -180,11 +174,8 @@ impl Geometry {
         let target_inner_letters = only(&layout.inner);
         let target_side_letters = only(side_letters);
         let mut target_inner_map = Vec::new();
-        let strides: Vec<usize> = layout
-            .inner
-            .iter()
-            .map(|&x| stride(shapes, &target_inner_letters, x))
-            .collect();
+        let strides: Vec<usize> =
+            layout.inner.iter().map(|&x| stride(shapes, &target_inner_letters, x)).collect();
         fill(&inner_sizes, &strides, 0, inner, &mut target_inner_map);
 
         let own = Axis::new(plan, &own, &tensors);
@@ -228,11 +219,8 @@ impl Geometry {
         if geometry.own_parts < TASKS / 2 {
             let target = geometry.own.len * geometry.target_side * geometry.target_inner;
             let affordable = (PARTIALS / (16 * target.max(1))).max(4);
-            geometry.sum_parts = TASKS
-                .div_ceil(geometry.own_parts)
-                .min(affordable)
-                .min(geometry.sum_units())
-                .max(1);
+            geometry.sum_parts =
+                TASKS.div_ceil(geometry.own_parts).min(affordable).min(geometry.sum_units()).max(1);
         }
         geometry
     }

@@ -174,7 +174,7 @@ fn reduce_rows_block<S: Simd, T: Real, const N: usize>(
     for (i, acc) in acc.iter().enumerate() {
         let to = &mut sums[(m + i) * inner + k..][..N];
         for (to, &x) in to.iter_mut().zip(acc) {
-            *to = T::add(simd, *to, x);
+            *to = <T as Real>::add(simd, *to, x);
         }
     }
 }
@@ -259,15 +259,33 @@ impl<T: Real> WithSimd for ReduceLanes<'_, T> {
                     1
                 };
                 match (n, v) {
-                    (4, 4) => reduce_lanes_block::<S, T, 4, 4>(simd, a, r, self.inner, ld, k, j, sums),
-                    (4, 2) => reduce_lanes_block::<S, T, 4, 2>(simd, a, r, self.inner, ld, k, j, sums),
-                    (4, _) => reduce_lanes_block::<S, T, 4, 1>(simd, a, r, self.inner, ld, k, j, sums),
-                    (2, 4) => reduce_lanes_block::<S, T, 2, 4>(simd, a, r, self.inner, ld, k, j, sums),
-                    (2, 2) => reduce_lanes_block::<S, T, 2, 2>(simd, a, r, self.inner, ld, k, j, sums),
-                    (2, _) => reduce_lanes_block::<S, T, 2, 1>(simd, a, r, self.inner, ld, k, j, sums),
-                    (_, 4) => reduce_lanes_block::<S, T, 1, 4>(simd, a, r, self.inner, ld, k, j, sums),
-                    (_, 2) => reduce_lanes_block::<S, T, 1, 2>(simd, a, r, self.inner, ld, k, j, sums),
-                    (_, _) => reduce_lanes_block::<S, T, 1, 1>(simd, a, r, self.inner, ld, k, j, sums),
+                    (4, 4) => {
+                        reduce_lanes_block::<S, T, 4, 4>(simd, a, r, self.inner, ld, k, j, sums)
+                    }
+                    (4, 2) => {
+                        reduce_lanes_block::<S, T, 4, 2>(simd, a, r, self.inner, ld, k, j, sums)
+                    }
+                    (4, _) => {
+                        reduce_lanes_block::<S, T, 4, 1>(simd, a, r, self.inner, ld, k, j, sums)
+                    }
+                    (2, 4) => {
+                        reduce_lanes_block::<S, T, 2, 4>(simd, a, r, self.inner, ld, k, j, sums)
+                    }
+                    (2, 2) => {
+                        reduce_lanes_block::<S, T, 2, 2>(simd, a, r, self.inner, ld, k, j, sums)
+                    }
+                    (2, _) => {
+                        reduce_lanes_block::<S, T, 2, 1>(simd, a, r, self.inner, ld, k, j, sums)
+                    }
+                    (_, 4) => {
+                        reduce_lanes_block::<S, T, 1, 4>(simd, a, r, self.inner, ld, k, j, sums)
+                    }
+                    (_, 2) => {
+                        reduce_lanes_block::<S, T, 1, 2>(simd, a, r, self.inner, ld, k, j, sums)
+                    }
+                    (_, _) => {
+                        reduce_lanes_block::<S, T, 1, 1>(simd, a, r, self.inner, ld, k, j, sums)
+                    }
                 }
                 j += v;
             }
@@ -301,7 +319,7 @@ fn reduce_lanes_block<S: Simd, T: Real, const K: usize, const V: usize>(
     for (i, acc) in acc.iter().enumerate() {
         let to = &mut sums[(k + i) * ld + j..][..V];
         for (to, &x) in to.iter_mut().zip(acc) {
-            *to = T::add(simd, *to, x);
+            *to = <T as Real>::add(simd, *to, x);
         }
     }
 }
@@ -311,7 +329,11 @@ mod tests {
     use super::*;
 
     fn fill(n: usize, seed: u32) -> Vec<f64> {
-        (0..n).map(|i| f64::from((i as u32).wrapping_mul(2654435761).wrapping_add(seed) >> 16) / 65536.0).collect()
+        (0..n)
+            .map(|i| {
+                f64::from((i as u32).wrapping_mul(2654435761).wrapping_add(seed) >> 16) / 65536.0
+            })
+            .collect()
     }
 
     fn check<T: Real>(rows: usize, inner: usize, width: usize, ld: usize, tolerance: f64) {
@@ -338,7 +360,10 @@ mod tests {
         reduce_lanes(arch, &to(a.clone()), &to(r.clone()), rows, inner, width, ld, &mut lane_sums);
 
         let near = |x: T, expected: f64, what: &str| {
-            assert!((x.to_f64() - expected).abs() <= tolerance * expected.abs().max(1.0), "{what}: {x} {expected}");
+            assert!(
+                (x.to_f64() - expected).abs() <= tolerance * expected.abs().max(1.0),
+                "{what}: {x} {expected}"
+            );
         };
         for m in 0..rows {
             for n in 0..width {
@@ -352,7 +377,8 @@ mod tests {
         }
         for k in 0..inner {
             for n in 0..width {
-                let expected: f64 = 1.0 + (0..rows).map(|m| a[m * ld + n] * r[m * inner + k]).sum::<f64>();
+                let expected: f64 =
+                    1.0 + (0..rows).map(|m| a[m * ld + n] * r[m * inner + k]).sum::<f64>();
                 near(lane_sums[k * ld + n], expected, "lanes");
             }
         }

@@ -20,9 +20,8 @@ use crate::data::Dense;
 use crate::error::{Error, Result};
 use crate::loss::Tape;
 use crate::math::Elementwise;
-use crate::plan::Operand;
 
-pub(crate) use contract::{Tensor, contract};
+pub(crate) use contract::contract;
 
 /// The instruction set that the passes use on this machine.
 pub(crate) fn simd_name() -> &'static str {
@@ -88,12 +87,6 @@ impl<T: Elementwise> CpuEngine<T> {
     fn raise(&mut self, l: usize) {
         let least = if T::BYTES == 4 { 1e-37 } else { 0.0 };
         update::raise(&mut self.factors[l], self.job.numbers.factor_floor, least);
-    }
-
-    fn product(&self, operand: &Operand) -> Vec<f64> {
-        let inputs: Vec<&[f64]> =
-            operand.factors.iter().map(|&l| self.factors[l].as_slice()).collect();
-        contract(self.job.plan.shapes(), &operand.form, &inputs)
     }
 
     fn run(&mut self, group: usize, wants: Wants) -> Result<pass::Outcome> {

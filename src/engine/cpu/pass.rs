@@ -321,7 +321,8 @@ impl<'a, T: Elementwise> Tile<'a, T> {
             self.partners.clear();
             self.partners.resize(rows.1 * inner, T::ONE);
         }
-        for (t, data) in self.tensors.iter().enumerate().filter(|&(t, _)| g.sides[t] == Side::Rows) {
+        for (t, data) in self.tensors.iter().enumerate().filter(|&(t, _)| g.sides[t] == Side::Rows)
+        {
             g.rows.offsets(t, rows.0, rows.1, &mut self.offsets);
             let k = &g.inner_offsets[t];
             for (m, &offset) in self.offsets.iter().enumerate() {
@@ -341,8 +342,7 @@ impl<'a, T: Elementwise> Tile<'a, T> {
             for m in 0..PANEL {
                 let row = p * PANEL + m;
                 for k in 0..inner {
-                    panel[k * PANEL + m] =
-                        if row < rows.1 { r[row * inner + k] } else { T::ZERO };
+                    panel[k * PANEL + m] = if row < rows.1 { r[row * inner + k] } else { T::ZERO };
                 }
             }
         }
@@ -420,12 +420,21 @@ impl<'a, T: Elementwise> Tile<'a, T> {
         self.losses.held_out += sums.held_out;
 
         let [numerator, denominator] = &mut self.sums;
-        let mut add = |entries: &[T], sums: &mut [T]| match g.side {
+        let add = |entries: &[T], sums: &mut [T]| match g.side {
             Side::Rows => {
                 kernel::reduce_rows(self.arch, entries, &self.c, padded, inner, width, ld, sums);
             }
             Side::Lanes => {
-                kernel::reduce_lanes(self.arch, entries, &self.r, self.rows.1, inner, width, ld, sums);
+                kernel::reduce_lanes(
+                    self.arch,
+                    entries,
+                    &self.r,
+                    self.rows.1,
+                    inner,
+                    width,
+                    ld,
+                    sums,
+                );
             }
         };
         if wants.numerator {
@@ -442,24 +451,20 @@ impl<'a, T: Elementwise> Tile<'a, T> {
         let source = self.source;
         let (data_outer, lanes) = (self.data_outer, self.lanes.1);
         let Tile { row_offsets, runs, y, a, b, entries, arch, .. } = self;
-        arch.dispatch(
-            #[inline(always)]
-            || {
-                let mut sums = Sums::default();
-                for (m, &row) in row_offsets.iter().enumerate() {
-                    let at = data_outer + row;
-                    let y = &mut y[m * ld..][..width];
-                    let a = if source.wants.numerator { &mut a[m * ld..][..width] } else { &mut [] };
-                    let b =
-                        if source.wants.denominator { &mut b[m * ld..][..width] } else { &mut [] };
-                    let row = entries.row(source, runs, at, lanes, y, a, b);
-                    sums.train += row.train;
-                    sums.validation += row.validation;
-                    sums.held_out += row.held_out;
-                }
-                sums
-            },
-        )
+        arch.dispatch(|| {
+            let mut sums = Sums::default();
+            for (m, &row) in row_offsets.iter().enumerate() {
+                let at = data_outer + row;
+                let y = &mut y[m * ld..][..width];
+                let a = if source.wants.numerator { &mut a[m * ld..][..width] } else { &mut [] };
+                let b = if source.wants.denominator { &mut b[m * ld..][..width] } else { &mut [] };
+                let row = entries.row(source, runs, at, lanes, y, a, b);
+                sums.train += row.train;
+                sums.validation += row.validation;
+                sums.held_out += row.held_out;
+            }
+            sums
+        })
     }
 
     /// Moves the running sums to double precision, times the partners' product.
@@ -629,17 +634,11 @@ impl<T: Elementwise> Entries<T> {
         }
 
         if roles.is_some() || weighted {
-            let apply = #[inline(always)]
-            |values: &mut [T]| {
-                for (value, &w) in values.iter_mut().zip(&*train) {
-                    *value = if w > T::ZERO { *value * w } else { T::ZERO };
-                }
-            };
             if wants.numerator {
-                apply(a);
+                weigh(a, train);
             }
             if wants.denominator {
-                apply(b);
+                weigh(b, train);
             }
         }
         let mut sums = Sums::default();
@@ -657,6 +656,19 @@ impl<T: Elementwise> Entries<T> {
             }
         }
         sums
+    }
+}
+
+/// `x · w`, and 0 where the weight is, whatever `x` is.
+#[inline(always)]
+fn weighted<T: Elementwise>(x: T, w: T) -> T {
+    if w > T::ZERO { x * w } else { T::ZERO }
+}
+
+#[inline(always)]
+fn weigh<T: Elementwise>(values: &mut [T], weights: &[T]) {
+    for (x, &w) in values.iter_mut().zip(weights) {
+        *x = weighted(*x, w);
     }
 }
 
@@ -678,18 +690,15 @@ fn sum<T: Elementwise>(values: &[T]) -> f64 {
 
 #[inline(always)]
 fn weighted_sum<T: Elementwise>(values: &[T], weights: &[T]) -> f64 {
-    let term = #[inline(always)]
-    |x: T, w: T| if w > T::ZERO { x * w } else { T::ZERO };
     let mut sums = [T::ZERO; CHAINS];
     let n = values.len() / CHAINS * CHAINS;
-    for (values, weights) in
-        values[..n].chunks_exact(CHAINS).zip(weights[..n].chunks_exact(CHAINS))
+    for (values, weights) in values[..n].chunks_exact(CHAINS).zip(weights[..n].chunks_exact(CHAINS))
     {
         for ((sum, &x), &w) in sums.iter_mut().zip(values).zip(weights) {
-            *sum += term(x, w);
+            *sum += weighted(x, w);
         }
     }
     let rest: f64 =
-        values[n..].iter().zip(&weights[n..]).map(|(&x, &w)| term(x, w).to_f64()).sum();
+        values[n..].iter().zip(&weights[n..]).map(|(&x, &w)| weighted(x, w).to_f64()).sum();
     sums.iter().map(|x| x.to_f64()).sum::<f64>() + rest
 }

@@ -65,8 +65,7 @@ pub(super) fn update(
                             continue;
                         }
                         let mut changed = current.clone();
-                        changed[i] =
-                            scaled(&factors[group.factors[m]], &lambda[m], |x| x * x.ln());
+                        changed[i] = scaled(&factors[group.factors[m]], &lambda[m], |x| x * x.ln());
                         let correction = onto(denominator, &changed);
                         a.iter_mut().zip(correction).for_each(|(a, c)| *a -= c);
                     }

@@ -1,0 +1,162 @@
+//! What a fit returns.
+
+use std::sync::Arc;
+
+use ndarray::{ArrayD, IxDyn};
+
+use super::history::History;
+use crate::engine::available_memory;
+use crate::engine::cpu::contract;
+use crate::error::{Error, Result};
+use crate::model::{Letter, Model, Shapes};
+use crate::plan::{Contraction, Plan};
+
+/// A fitted model: factors, history, and predictions from them.
+///
+/// ```
+/// use ndarray::array;
+/// use nneinfact::NNEinFact;
+///
+/// let y = array![[4.0, 2.0, 8.0], [2.0, 1.0, 4.0]];
+/// let fit = NNEinFact::new("ir,jr->ij")?.ranks([('r', 1)]).fit(&y)?;
+/// assert!((fit.predict(&[1, 2])? - 4.0).abs() < 1e-3);
+/// let row = fit.slice(&[Some(0), None])?;
+/// assert_eq!(row.shape(), [3]);
+/// # Ok::<(), nneinfact::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Fit {
+    plan: Arc<Plan>,
+    factors: Vec<ArrayD<f64>>,
+    history: History,
+}
+
+impl Fit {
+    pub(super) fn new(plan: Arc<Plan>, factors: Vec<ArrayD<f64>>, history: History) -> Fit {
+        Fit { plan, factors, history }
+    }
+
+    /// The factors, in the model's order; the axes of each are its letters.
+    #[must_use]
+    pub fn factors(&self) -> &[ArrayD<f64>] {
+        &self.factors
+    }
+
+    /// The factors, without a copy.
+    #[must_use]
+    pub fn into_factors(self) -> Vec<ArrayD<f64>> {
+        self.factors
+    }
+
+    /// The losses sweep by sweep, and why the fit stopped.
+    #[must_use]
+    pub fn history(&self) -> &History {
+        &self.history
+    }
+
+    /// The plan that was carried out.
+    #[must_use]
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// The model with its sizes.
+    #[must_use]
+    pub fn shapes(&self) -> &Shapes {
+        self.plan.shapes()
+    }
+
+    /// The model.
+    #[must_use]
+    pub fn model(&self) -> &Model {
+        self.plan.shapes().model()
+    }
+
+    /// ŷ at one index.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] where the index is not one of the data.
+    pub fn predict(&self, index: &[usize]) -> Result<f64> {
+        let fixed: Vec<Option<usize>> = index.iter().map(|&i| Some(i)).collect();
+        Ok(self.slice(&fixed)?.iter().next().copied().unwrap_or(0.0))
+    }
+
+    /// ŷ at many indices.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] where an index is not one of the data.
+    pub fn predict_many(&self, indices: &[Vec<usize>]) -> Result<Vec<f64>> {
+        indices.iter().map(|index| self.predict(index)).collect()
+    }
+
+    /// ŷ with some modes fixed: `Some(i)` takes index `i` of a mode, `None` the whole of it. The
+    /// result has the modes that are `None`, in the order of the data.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] where the index does not fit the data; [`Error::Memory`] where the result
+    /// would not fit in memory.
+    pub fn slice(&self, fixed: &[Option<usize>]) -> Result<ArrayD<f64>> {
+        let shapes = self.shapes();
+        let model = shapes.model();
+        let shape = shapes.data();
+        let inside = |(i, &n): (&Option<usize>, &usize)| i.is_none_or(|i| i < n);
+        if fixed.len() != shape.len() || !fixed.iter().zip(&shape).all(inside) {
+            let found: Vec<String> =
+                fixed.iter().map(|i| i.map_or("all".into(), |i| i.to_string())).collect();
+            return Err(Error::Shape {
+                what: "the index".into(),
+                found: format!("[{}]", found.join(", ")),
+                expected: format!("{} indices inside the data's shape {shape:?}", shape.len()),
+            });
+        }
+        let at = |letter: Letter| {
+            model.output().iter().position(|&x| x == letter).and_then(|mode| fixed[mode])
+        };
+        let keep = |letters: &[Letter]| -> Vec<Letter> {
+            letters.iter().copied().filter(|&x| at(x).is_none()).collect()
+        };
+        let output = keep(model.output());
+        let sizes = shapes.sizes(&output);
+        let needed = 8.0 * sizes.iter().map(|&n| n as f64).product::<f64>();
+        if let Some(available) = available_memory()
+            && needed > available as f64
+        {
+            return Err(Error::Memory {
+                what: "the reconstruction".into(),
+                needed: needed as u64,
+                available,
+                help: "reconstruct slices of it, or predict single entries".into(),
+            });
+        }
+        let mut letters = Vec::new();
+        let mut data = Vec::new();
+        for (factor, names) in self.factors.iter().zip(model.factors()) {
+            let mut view = factor.view();
+            // From the last axis to the first, so that the others keep their numbers.
+            for axis in (0..names.len()).rev() {
+                if let Some(i) = at(names[axis]) {
+                    view = view.index_axis_move(ndarray::Axis(axis), i);
+                }
+            }
+            letters.push(keep(names));
+            data.push(view.iter().copied().collect::<Vec<f64>>());
+        }
+        let views: Vec<&[Letter]> = letters.iter().map(Vec::as_slice).collect();
+        let slices: Vec<&[f64]> = data.iter().map(Vec::as_slice).collect();
+        let plan = Contraction::new(shapes, &views, &output);
+        let result = contract(shapes, &plan, &slices);
+        ArrayD::from_shape_vec(IxDyn(&sizes), result).map_err(|e| Error::Shape {
+            what: "the reconstruction".into(),
+            found: e.to_string(),
+            expected: format!("{sizes:?}"),
+        })
+    }
+
+    /// ŷ at every entry of the data.
+    ///
+    /// # Errors
+    /// [`Error::Memory`] where it would not fit in memory.
+    pub fn reconstruct(&self) -> Result<ArrayD<f64>> {
+        self.slice(&vec![None; self.model().output().len()])
+    }
+}

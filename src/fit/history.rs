@@ -1,0 +1,78 @@
+//! What happened during a fit.
+
+use std::fmt;
+
+use serde::Serialize;
+
+/// Why a fit stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum StoppedBy {
+    /// The training loss fell by less than the tolerance, three sweeps in a row.
+    Tolerance,
+    /// The number of sweeps was reached.
+    MaxIter,
+    /// The validation loss rose five times in a row.
+    Validation,
+    /// The fit was cancelled.
+    Interrupted,
+    /// An observer asked for it.
+    Observer,
+}
+
+impl fmt::Display for StoppedBy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            StoppedBy::Tolerance => "tolerance",
+            StoppedBy::MaxIter => "max_iter",
+            StoppedBy::Validation => "validation",
+            StoppedBy::Interrupted => "interrupted",
+            StoppedBy::Observer => "observer",
+        })
+    }
+}
+
+/// The losses of a fit, sweep by sweep.
+///
+/// All losses are weighted means over their entries, in the units of the loss. Element 0 belongs to
+/// the start, element n to the factors after n sweeps.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct History {
+    /// Over the training entries.
+    pub loss: Vec<f64>,
+    /// Over the validation entries; empty without a validation split.
+    pub validation_loss: Vec<f64>,
+    /// Over the held-out entries; empty without a held-out split.
+    pub heldout_loss: Vec<f64>,
+    /// Seconds since the start of the fit at which each element was known. Preparing the data and
+    /// the first pass are included, reading a file is not.
+    pub seconds: Vec<f64>,
+    /// Why the fit stopped.
+    pub stopped_by: StoppedBy,
+    /// "block", "grouped" or "accelerated".
+    pub algorithm: String,
+    /// What it ran on.
+    pub device: String,
+    /// "f32" or "f64".
+    pub precision: String,
+    /// The number of completed sweeps.
+    pub iterations: usize,
+    /// Which element the returned factors belong to: the last, except where early stopping
+    /// returns the one of lowest validation loss.
+    pub returned: usize,
+}
+
+impl History {
+    /// The training loss of the last element. NaN where there is none.
+    #[must_use]
+    pub fn last_loss(&self) -> f64 {
+        self.loss.last().copied().unwrap_or(f64::NAN)
+    }
+
+    /// The training loss of the factors that were returned. NaN where there is none.
+    #[must_use]
+    pub fn returned_loss(&self) -> f64 {
+        self.loss.get(self.returned).copied().unwrap_or(f64::NAN)
+    }
+}

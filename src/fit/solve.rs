@@ -1,0 +1,343 @@
+//! The loop of a fit.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::builder::{NNEinFact, Start};
+use super::history::{History, StoppedBy};
+use super::observe::{Cancel, Flow, Observer, Sweep};
+use super::{Fit, start};
+use crate::data::{Observations, Prepared, Role};
+use crate::engine::{Device, Engine, Job, Numbers, Precision, Sums, available_memory};
+use crate::error::{Error, Result};
+use crate::loss::{Domain, Loss, Tape};
+use crate::model::Shapes;
+use crate::plan::{DataInfo, Plan, Settings};
+
+/// Sweeps in a row whose progress is below the tolerance before a fit stops.
+const PATIENCE: usize = 3;
+/// Rises of the validation loss in a row before early stopping.
+const RISES: usize = 5;
+
+/// Plans a fit.
+pub(super) fn plan(settings: &NNEinFact, shapes: &Shapes, data: DataInfo) -> Result<Plan> {
+    settings.check()?;
+    let loss = &settings.loss;
+    let precision = settings.precision;
+    // Θ, its value before an update, λ, and contractions of N and D onto it.
+    let factors = shapes.parameters().saturating_mul(8 * 6);
+    if let Some(available) = available_memory()
+        && factors > available
+    {
+        return Err(Error::Memory {
+            what: format!("the factors of {} ({} parameters)", shapes.model(), shapes.parameters()),
+            needed: factors,
+            available,
+            help: "lower the ranks".into(),
+        });
+    }
+    let entries = shapes.volume(shapes.model().observed());
+    let plain = !data.masked && data.weight_bytes == 0;
+    let default = || {
+        let share = (entries * data.value_bytes as f64 / 4.0) as u64;
+        let own = shapes.parameters().saturating_mul(precision.bytes() as u64 + 16);
+        share.max(64 << 20).saturating_add(own)
+    };
+    let planner = Settings {
+        grouping: settings.grouping(),
+        element_bytes: precision.bytes(),
+        entry_cost: entry_cost(loss),
+        closed_denominator: plain && loss.denominator_constant().is_some(),
+        memory: settings.memory_limit.unwrap_or_else(default),
+    };
+    Plan::new(shapes, &data, &planner)
+}
+
+/// Elementwise operations per entry, roughly.
+fn entry_cost(loss: &Loss) -> f64 {
+    let tape = Tape::compile(&[loss.a(), loss.b(), loss.loss()]);
+    4.0 + tape.len() as f64 + 20.0 * tape.transcendentals() as f64
+}
+
+pub(super) fn fit(settings: NNEinFact, observations: &Observations) -> Result<Fit> {
+    let device = match &settings.device {
+        Some(device) => device.clone(),
+        None => Device::auto()?,
+    };
+    device.clone().install(move || run(settings, observations, &device))
+}
+
+fn run(mut settings: NNEinFact, observations: &Observations, device: &Device) -> Result<Fit> {
+    let started = Instant::now();
+    settings.check()?;
+    let values = Arc::clone(observations.values());
+    let shapes = Shapes::new(&settings.model, values.shape(), &settings.ranks)?;
+    let loss = settings.loss.clone();
+    for side in loss.sides() {
+        if side.shape() != values.shape() {
+            return Err(Error::Shape {
+                what: format!("the side tensor of the {} loss", loss.name()),
+                found: format!("{:?}", side.shape()),
+                expected: format!("{:?}, the shape of the data", values.shape()),
+            });
+        }
+    }
+    let data = Arc::new(observations.prepare()?);
+    check_domain(&loss, &data)?;
+    if settings.early_stopping && data.cells(Role::Validation) == 0 {
+        return Err(Error::Setting(
+            "early stopping needs a validation split: set aside a fraction of the entries for it"
+                .into(),
+        ));
+    }
+    let info = DataInfo {
+        strides: values.strides().to_vec(),
+        value_bytes: (values.bytes() / values.len().max(1) as u64) as usize,
+        masked: data.roles().is_some(),
+        weight_bytes: data.weights().map_or(0, |w| (w.bytes() / w.len().max(1) as u64) as usize),
+    };
+    let plan = Arc::new(plan(&settings, &shapes, info)?);
+    let start = match std::mem::take(&mut settings.start) {
+        Start::Random => start::random(&shapes, &loss, &data, settings.seed)?,
+        Start::Factors(factors) => start::given(&shapes, &factors)?,
+    };
+    let numbers = Numbers {
+        prediction_floor: settings
+            .prediction_floor
+            .unwrap_or_else(|| prediction_floor(&loss, &data, settings.precision)),
+        factor_floor: settings.factor_floor,
+        inner_cycles: settings.inner_cycles,
+    };
+    let job = Job {
+        plan: Arc::clone(&plan),
+        unit: unit(&loss, &data),
+        data: Arc::clone(&data),
+        loss,
+        numbers,
+        start,
+    };
+    let mut engine = device.open(job, settings.precision)?;
+    let mut history = History {
+        loss: Vec::new(),
+        validation_loss: Vec::new(),
+        heldout_loss: Vec::new(),
+        seconds: Vec::new(),
+        stopped_by: StoppedBy::MaxIter,
+        algorithm: settings.algorithm.name().into(),
+        device: device.to_string(),
+        precision: settings.precision.name().into(),
+        iterations: 0,
+        returned: 0,
+    };
+    let mut watch = Watch {
+        data: &data,
+        started,
+        max_iter: settings.max_iter,
+        tolerance: settings.tolerance,
+        early_stopping: settings.early_stopping,
+        observers: &mut settings.observers,
+        cancel: &settings.cancel,
+        slow: 0,
+        rises: 0,
+        best: f64::INFINITY,
+    };
+    sweeps(engine.as_mut(), plan.groups().len(), &mut watch, &mut history)?;
+    let factors = engine.factors()?;
+    Ok(Fit::new(plan, factors, history))
+}
+
+/// Sweeps until something says stop. The engine is left at the factors to return.
+fn sweeps(
+    engine: &mut dyn Engine,
+    groups: usize,
+    watch: &mut Watch<'_>,
+    history: &mut History,
+) -> Result<()> {
+    loop {
+        let iteration = history.iterations;
+        // The first pass of a sweep gives the loss at the end of the one before for free.
+        let last = iteration >= watch.max_iter;
+        let sums = match last {
+            true => engine.evaluate()?,
+            false => engine.pass(0, true)?.unwrap_or_default(),
+        };
+        if let Some(reason) = watch.record(sums, engine, history)? {
+            history.stopped_by = reason;
+            break;
+        }
+        // A sweep is all or nothing: a failure or an interruption in its middle goes back.
+        if !watch.early_stopping {
+            engine.remember()?;
+        }
+        match sweep(engine, groups, watch.cancel) {
+            Ok(true) => history.iterations += 1,
+            Ok(false) => {
+                engine.recall()?;
+                history.stopped_by = StoppedBy::Interrupted;
+                break;
+            }
+            Err(error) => {
+                engine.recall()?;
+                return Err(error);
+            }
+        }
+    }
+    history.returned = history.loss.len().saturating_sub(1);
+    if watch.early_stopping && watch.best.is_finite() {
+        engine.recall()?;
+        history.returned = history
+            .validation_loss
+            .iter()
+            .position(|&v| v == watch.best)
+            .unwrap_or(history.returned);
+    }
+    Ok(())
+}
+
+/// One sweep whose first pass is done. `false` where it was cancelled.
+fn sweep(engine: &mut dyn Engine, groups: usize, cancel: &Cancel) -> Result<bool> {
+    engine.update(0)?;
+    for group in 1..groups {
+        if cancel.is_cancelled() {
+            return Ok(false);
+        }
+        engine.pass(group, false)?;
+        engine.update(group)?;
+    }
+    Ok(true)
+}
+
+/// Keeps the history and decides when to stop.
+struct Watch<'a> {
+    data: &'a Prepared,
+    started: Instant,
+    max_iter: usize,
+    tolerance: f64,
+    early_stopping: bool,
+    observers: &'a mut Vec<Box<dyn Observer>>,
+    cancel: &'a Cancel,
+    slow: usize,
+    rises: usize,
+    best: f64,
+}
+
+impl Watch<'_> {
+    /// Adds an element to the history; a reason where the fit is to stop at it.
+    fn record(
+        &mut self,
+        sums: Sums,
+        engine: &mut dyn Engine,
+        history: &mut History,
+    ) -> Result<Option<StoppedBy>> {
+        let mean = |sum: f64, role: Role| {
+            let portion = self.data.portion(role);
+            (portion.cells > 0).then(|| sum / portion.weight)
+        };
+        let loss = mean(sums.train, Role::Train).unwrap_or(f64::NAN);
+        let validation = mean(sums.validation, Role::Validation);
+        let held_out = mean(sums.held_out, Role::HeldOut);
+        let seconds = self.started.elapsed().as_secs_f64();
+        let before = history.loss.last().copied();
+        let validation_before = history.validation_loss.last().copied();
+        history.loss.push(loss);
+        history.validation_loss.extend(validation);
+        history.heldout_loss.extend(held_out);
+        history.seconds.push(seconds);
+
+        if self.early_stopping
+            && let Some(validation) = validation
+        {
+            if validation < self.best {
+                self.best = validation;
+                engine.remember()?;
+            }
+            match validation_before {
+                Some(before) if validation > before => self.rises += 1,
+                _ => self.rises = 0,
+            }
+        }
+        if let (Some(before), Some(&first)) = (before, history.loss.first()) {
+            let progress = before - loss;
+            let slow = progress <= self.tolerance * loss.abs().max(first - loss);
+            self.slow = if slow { self.slow + 1 } else { 0 };
+        }
+        let seen = Sweep {
+            iteration: history.iterations,
+            max_iter: self.max_iter,
+            loss,
+            validation_loss: validation,
+            heldout_loss: held_out,
+            seconds,
+        };
+        // Every observer sees every sweep, whatever another says.
+        let mut stop = false;
+        for observer in self.observers.iter_mut() {
+            stop |= observer.sweep(&seen) == Flow::Stop;
+        }
+        Ok(if self.cancel.is_cancelled() {
+            Some(StoppedBy::Interrupted)
+        } else if stop {
+            Some(StoppedBy::Observer)
+        } else if self.rises >= RISES {
+            Some(StoppedBy::Validation)
+        } else if self.tolerance > 0.0 && self.slow >= PATIENCE {
+            Some(StoppedBy::Tolerance)
+        } else if history.iterations >= self.max_iter {
+            Some(StoppedBy::MaxIter)
+        } else {
+            None
+        })
+    }
+}
+
+fn check_domain(loss: &Loss, data: &Prepared) -> Result<()> {
+    let domain = *loss.domain();
+    let side = loss.sides().first();
+    let outside = match (domain, side) {
+        // A number of trials per entry, by its index in C order.
+        (Domain::UpTo(crate::loss::Trials::Side(_)), Some(side)) => {
+            let trials: Vec<f64> = side.iter().copied().collect();
+            data.first_outside(|x, i| domain.contains(x, &trials[i..=i]))
+        }
+        _ => data.first_outside(|x, _| domain.contains(x, &[])),
+    };
+    match outside {
+        None => Ok(()),
+        Some(outside) => Err(Error::Domain {
+            count: outside.count,
+            index: outside.index,
+            value: outside.value,
+            loss: loss.name().into(),
+            domain: domain.describe(),
+            help: if outside.value.is_nan() {
+                "if NaN means missing, say so (nan_missing, --nan-missing), or mask these entries"
+                    .into()
+            } else {
+                domain.help().into()
+            },
+        }),
+    }
+}
+
+/// The default floor of ŷ: see [`NNEinFact::prediction_floor`].
+fn prediction_floor(loss: &Loss, data: &Prepared, precision: Precision) -> f64 {
+    let scale = if loss.is_odds() || data.mean() <= 0.0 { 1.0 } else { data.mean() };
+    let relative = match precision {
+        Precision::F64 => 1e-10,
+        Precision::F32 => {
+            let exponent = loss.largest_exponent().max(1.0);
+            10f64.powf(-30.0 / exponent).max(1e-10)
+        }
+    };
+    scale * relative
+}
+
+/// The unit that the data are divided by inside the engine: 1 for data of usual size, else the
+/// power of two nearest to their mean.
+fn unit(loss: &Loss, data: &Prepared) -> f64 {
+    let mean = data.mean();
+    if loss.homogeneity().is_none() || mean <= 0.0 || (1e-4..1e4).contains(&mean) {
+        return 1.0;
+    }
+    2f64.powi(mean.log2().round() as i32)
+}
