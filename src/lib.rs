@@ -1,6 +1,6 @@
 //! `nneinfact` fits any nonnegative tensor factorization that can be written as an einsum string.
 
-// pub mod data;
+pub mod data;
 // pub mod engine;
 mod error;
 // pub mod fit;

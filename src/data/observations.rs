@@ -1,0 +1,230 @@
+//! What a user hands to a fit.
+
+use std::sync::Arc;
+
+use ndarray::{ArrayBase, Data, Dimension};
+
+use super::prepared::{Prepared, prepare};
+use super::random::{Key, threshold};
+use super::roles::Bits;
+use super::{Dense, Storage};
+use crate::{Error, Result};
+
+/// Values with a mask, weights and splits: what a fit is given.
+///
+/// A cell is *observed* if the mask (where there is one) is true and the weight (where there are
+/// weights) is above 0; with [`nan_missing`](Observations::nan_missing), NaN is not observed
+/// either. Cells that are not observed take part in nothing, whatever their value. Of the
+/// observed cells some can be withheld: *held-out* ones, whose loss is only reported, and
+/// *validation* ones, which decide when to stop. The order of the calls does not matter; a second
+/// call of the same method replaces the first.
+///
+/// ```
+/// use nneinfact::data::{Observations, Role};
+///
+/// let y = ndarray::Array2::from_shape_fn((40, 50), |(i, j)| (i * j % 7) as f64);
+/// let mask = y.mapv(|x| x != 3.0);
+/// let prepared = Observations::new(&y).mask(&mask)?.held_out(0.1, 42)?.prepare()?;
+/// assert_eq!(prepared.cells(Role::Missing), y.iter().filter(|&&x| x == 3.0).count() as u64);
+/// assert!(prepared.cells(Role::HeldOut) > 0);
+/// # Ok::<(), nneinfact::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Observations {
+    pub(super) values: Arc<Dense>,
+    pub(super) mask: Option<Arc<Bits>>,
+    /// In the order of memory of the values.
+    pub(super) weights: Option<Arc<Dense>>,
+    pub(super) nan_missing: bool,
+    pub(super) held_out: Option<Split>,
+    pub(super) held_out_mask: Option<Arc<Bits>>,
+    pub(super) validation: Option<Split>,
+}
+
+/// A random split: the cells whose random number is below the threshold.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Split {
+    pub key: Key,
+    pub threshold: u32,
+}
+
+/// The streams of [`super::uniform_u32`] that the splits draw from.
+const HELD_OUT_STREAM: u32 = 1;
+const VALIDATION_STREAM: u32 = 2;
+
+impl Observations {
+    /// All cells of an array (or of a [`Dense`]) observed, with weight 1.
+    pub fn new(values: impl Into<Dense>) -> Observations {
+        Observations::shared(Arc::new(values.into()))
+    }
+
+    /// All cells observed, with weight 1, of values that are also used elsewhere.
+    #[must_use]
+    pub fn shared(values: Arc<Dense>) -> Observations {
+        Observations {
+            values,
+            mask: None,
+            weights: None,
+            nan_missing: false,
+            held_out: None,
+            held_out_mask: None,
+            validation: None,
+        }
+    }
+
+    /// The values.
+    #[must_use]
+    pub fn values(&self) -> &Arc<Dense> {
+        &self.values
+    }
+
+    /// Which cells are observed: `true` is observed, `false` is missing.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] where the mask does not have the shape of the data.
+    /// [`Error::Observations`] where no entry is true.
+    pub fn mask<S, D>(mut self, mask: &ArrayBase<S, D>) -> Result<Self>
+    where
+        S: Data<Elem = bool>,
+        D: Dimension,
+    {
+        let bits = self.bits(mask, "the mask")?;
+        if bits.ones() == 0 {
+            return Err(Error::Observations(
+                "the mask hides every entry: true must mean observed".into(),
+            ));
+        }
+        self.mask = Some(Arc::new(bits));
+        Ok(self)
+    }
+
+    /// The weight of each cell's loss: finite, at least 0, not all 0. 0 means missing. With a
+    /// mask as well, its false cells have weight 0.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] where the weights do not have the shape of the data.
+    /// [`Error::Observations`] where one is negative, NaN or infinite, or all are 0.
+    pub fn weights(mut self, weights: impl Into<Dense>) -> Result<Self> {
+        let weights = weights.into();
+        self.check_shape("the weights", weights.shape())?;
+        if let Some((linear, w)) = first_bad_weight(&weights) {
+            let index = weights.index_of_c(linear).unwrap_or_default();
+            return Err(Error::Observations(format!(
+                "weights must be finite and at least 0, but the weight at index {index:?} is {w}"
+            )));
+        }
+        let any = match weights.storage() {
+            Storage::U8(v) => v.iter().any(|&w| w > 0),
+            Storage::U16(v) => v.iter().any(|&w| w > 0),
+            Storage::U32(v) => v.iter().any(|&w| w > 0),
+            Storage::F32(v) => v.iter().any(|&w| w > 0.0),
+            Storage::F64(v) => v.iter().any(|&w| w > 0.0),
+        };
+        if !any {
+            return Err(Error::Observations("all weights are 0: nothing is observed".into()));
+        }
+        self.weights = Some(Arc::new(weights.in_layout_of(&self.values)));
+        Ok(self)
+    }
+
+    /// NaN in the data means missing. (Without this, NaN in an observed cell is an error of the
+    /// fit.)
+    #[must_use]
+    pub fn nan_missing(mut self) -> Self {
+        self.nan_missing = true;
+        self
+    }
+
+    /// Withholds every observed cell with this probability, independently. Which cells depends on
+    /// the seed and on the cells' indices only (see [`uniform_u32`](super::uniform_u32)); the
+    /// probability is rounded to a multiple of 2⁻³². 0 withholds nothing.
+    ///
+    /// # Errors
+    /// [`Error::Observations`] where the fraction is not in [0, 1).
+    pub fn held_out(mut self, fraction: f64, seed: u64) -> Result<Self> {
+        self.held_out = split("held-out", fraction, seed, HELD_OUT_STREAM)?;
+        Ok(self)
+    }
+
+    /// Withholds the observed cells where `held_out` is true. Together with a random
+    /// [`held_out`](Observations::held_out) fraction, both are withheld.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] where it does not have the shape of the data.
+    pub fn held_out_mask<S, D>(mut self, held_out: &ArrayBase<S, D>) -> Result<Self>
+    where
+        S: Data<Elem = bool>,
+        D: Dimension,
+    {
+        self.held_out_mask = Some(Arc::new(self.bits(held_out, "the held-out mask")?));
+        Ok(self)
+    }
+
+    /// Withholds every observed cell that is not held out with this probability, independently,
+    /// as a validation set. The same seed as for [`held_out`](Observations::held_out) is fine:
+    /// the two draw from different streams. 0 withholds nothing.
+    ///
+    /// # Errors
+    /// [`Error::Observations`] where the fraction is not in [0, 1).
+    pub fn validation(mut self, fraction: f64, seed: u64) -> Result<Self> {
+        self.validation = split("validation", fraction, seed, VALIDATION_STREAM)?;
+        Ok(self)
+    }
+
+    /// Gives every cell its role and sums up what a fit needs to know of the data. One parallel
+    /// pass; the result does not depend on the number of threads.
+    ///
+    /// # Errors
+    /// [`Error::Observations`] where the data have no cells, nothing is observed, or the splits
+    /// leave nothing to train on.
+    pub fn prepare(&self) -> Result<Prepared> {
+        prepare(self)
+    }
+
+    fn check_shape(&self, what: &str, found: &[usize]) -> Result<()> {
+        if found == self.values.shape() {
+            return Ok(());
+        }
+        Err(Error::Shape {
+            what: what.into(),
+            found: format!("{found:?}"),
+            expected: format!("{:?}, the shape of the data", self.values.shape()),
+        })
+    }
+
+    /// The mask in the order of memory of the values.
+    fn bits<S, D>(&self, mask: &ArrayBase<S, D>, what: &str) -> Result<Bits>
+    where
+        S: Data<Elem = bool>,
+        D: Dimension,
+    {
+        self.check_shape(what, mask.shape())?;
+        let axes = self.values.layout().axes();
+        let in_order = mask.view().into_dyn().permuted_axes(axes);
+        Ok(match in_order.as_slice() {
+            Some(cells) => Bits::pack(cells.iter().copied(), cells.len()),
+            None => Bits::pack(in_order.iter().copied(), in_order.len()),
+        })
+    }
+}
+
+fn split(what: &str, fraction: f64, seed: u64, stream: u32) -> Result<Option<Split>> {
+    if !(0.0..1.0).contains(&fraction) {
+        return Err(Error::Observations(format!(
+            "the {what} fraction must be at least 0 and below 1, not {fraction}"
+        )));
+    }
+    let threshold = threshold(fraction);
+    Ok((threshold > 0).then(|| Split { key: Key::new(seed, stream), threshold }))
+}
+
+/// The first weight in C order that is not finite or is negative.
+fn first_bad_weight(weights: &Dense) -> Option<(usize, f64)> {
+    let bad = |w: f64| !(w.is_finite() && w >= 0.0);
+    let any = match weights.storage() {
+        Storage::U8(_) | Storage::U16(_) | Storage::U32(_) => false,
+        Storage::F32(v) => v.iter().any(|&w| bad(w.into())),
+        Storage::F64(v) => v.iter().any(|&w| bad(w)),
+    };
+    if any { weights.iter().enumerate().find(|&(_, w)| bad(w)) } else { None }
+}
