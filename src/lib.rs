@@ -4,7 +4,7 @@ pub mod data;
 // pub mod engine;
 mod error;
 // pub mod fit;
-// pub mod io;
+pub mod io;
 // pub mod loss;
 #[doc(hidden)]
 pub mod math;
