@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::layout::Runs;
@@ -99,20 +100,8 @@ impl Prepared {
         let found: Vec<Option<(u64, u64)>> = (0..n.div_ceil(TASK))
             .into_par_iter()
             .map(|task| {
-                let mut buffers = Buffers::new();
-                let mut found: Option<(u64, u64)> = None;
-                for start in blocks(task, n) {
-                    let len = BLOCK.min(n - start);
-                    let outside = self.outside_block(start, len, &places, &mut buffers, &inside);
-                    if outside == 0 {
-                        continue;
-                    }
-                    let flags = buffers.role[..len].iter().zip(&buffers.place[..len]);
-                    let first = flags.filter(|&(&flag, _)| flag != 0).map(|(_, &c)| c).min();
-                    let (count, least) = found.unwrap_or((0, u64::MAX));
-                    found = Some((count + outside, least.min(first.unwrap_or(u64::MAX))));
-                }
-                found
+                let check = OutsideTask { prepared: self, places: &places, inside: &inside, task };
+                pulp::Arch::new().dispatch(check)
             })
             .collect();
         let (count, first) =
@@ -124,32 +113,49 @@ impl Prepared {
             value: self.values.get_linear_c(first)?,
         })
     }
+}
 
-    /// Flags the cells outside in `buffers.role` and returns their number.
-    #[inline]
-    fn outside_block(
-        &self,
-        start: usize,
-        len: usize,
-        places: &Places,
-        buffers: &mut Buffers,
-        inside: &(impl Fn(f64, usize) -> bool + Sync),
-    ) -> u64 {
-        let Buffers { values, role: flags, place, observed, .. } = buffers;
-        let (values, flags, place) = (&mut values[..len], &mut flags[..len], &mut place[..len]);
-        self.values.load(start, 1, values);
-        places.fill(start, place);
-        for ((flag, &x), &c) in flags.iter_mut().zip(&*values).zip(&*place) {
-            *flag = u8::from(!inside(x, c as usize));
-        }
-        if let Some(roles) = &self.roles {
-            // 1 where missing.
-            roles.indicator(Role::Missing, start, 1, &mut observed[..len]);
-            for (flag, &missing) in flags.iter_mut().zip(&observed[..len]) {
-                *flag &= u8::from(missing == 0.0);
+/// One task of [`Prepared::first_outside`]: how many cells are outside, and the first in C order.
+struct OutsideTask<'a, F> {
+    prepared: &'a Prepared,
+    places: &'a Places,
+    inside: &'a F,
+    task: usize,
+}
+
+impl<F: Fn(f64, usize) -> bool> WithSimd for OutsideTask<'_, F> {
+    type Output = Option<(u64, u64)>;
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _simd: S) -> Self::Output {
+        let n = self.prepared.values.len();
+        let mut buffers = Buffers::new();
+        let Buffers { values, role: flags, place, missing, .. } = &mut *buffers;
+        let mut found: Option<(u64, u64)> = None;
+        for start in blocks(self.task, n) {
+            let len = BLOCK.min(n - start);
+            let (values, flags, place) = (&mut values[..len], &mut flags[..len], &mut place[..len]);
+            self.prepared.values.load(start, 1, values);
+            self.places.fill(start, place);
+            for ((flag, &x), &c) in flags.iter_mut().zip(&*values).zip(&*place) {
+                *flag = u8::from(!(self.inside)(x, c as usize));
+            }
+            if let Some(roles) = &self.prepared.roles {
+                let missing = &mut missing[..len];
+                roles.indicator(Role::Missing, start, 1, missing);
+                for (flag, &missing) in flags.iter_mut().zip(&*missing) {
+                    *flag &= u8::from(missing == 0.0);
+                }
+            }
+            let outside = count(flags, 1);
+            if outside > 0 {
+                let flagged = flags.iter().zip(&*place).filter(|&(&flag, _)| flag != 0);
+                let first = flagged.map(|(_, &c)| c).min().unwrap_or(u64::MAX);
+                let (count, least) = found.unwrap_or((0, u64::MAX));
+                found = Some((count + outside, least.min(first)));
             }
         }
-        count(flags, 1)
+        found
     }
 }
 
@@ -191,8 +197,9 @@ impl Places {
 struct Buffers {
     values: [f64; BLOCK],
     weights: [f64; BLOCK],
-    observed: [f32; BLOCK],
+    missing: [f32; BLOCK],
     place: [u64; BLOCK],
+    random: [u32; BLOCK],
     role: [u8; BLOCK],
     bits: [u8; BLOCK],
 }
@@ -202,14 +209,16 @@ impl Buffers {
         Box::new(Buffers {
             values: [0.0; BLOCK],
             weights: [0.0; BLOCK],
-            observed: [0.0; BLOCK],
+            missing: [0.0; BLOCK],
             place: [0; BLOCK],
+            random: [0; BLOCK],
             role: [0; BLOCK],
             bits: [0; BLOCK],
         })
     }
 }
 
+#[inline(always)]
 fn count(roles: &[u8], role: u8) -> u64 {
     // Counts of at most 255 fit a byte, which sixteen or more of are added at once.
     roles
@@ -312,17 +321,34 @@ struct Pass<'a> {
     n: usize,
 }
 
-impl Pass<'_> {
-    fn task(&self, task: usize, words: &mut [u64]) -> Totals {
+/// One task of the pass. Not a closure: closures are called through code that is not inlined, and
+/// only what is inlined is compiled for the instruction set that was found.
+struct PassTask<'a, 'b> {
+    pass: &'a Pass<'b>,
+    task: usize,
+    words: &'a mut [u64],
+}
+
+impl WithSimd for PassTask<'_, '_> {
+    type Output = Totals;
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _simd: S) -> Totals {
         let mut buffers = Buffers::new();
         let mut totals = Totals::EMPTY;
-        let mut words = words.chunks_mut(BLOCK / PER_WORD);
-        for start in blocks(task, self.n) {
-            let len = BLOCK.min(self.n - start);
+        let mut words = self.words.chunks_mut(BLOCK / PER_WORD);
+        for start in blocks(self.task, self.pass.n) {
+            let len = BLOCK.min(self.pass.n - start);
             let words = words.next().unwrap_or_default();
-            pulp::Arch::new().dispatch(|| self.block(start, len, &mut buffers, words, &mut totals));
+            self.pass.block(start, len, &mut buffers, words, &mut totals);
         }
         totals
+    }
+}
+
+impl Pass<'_> {
+    fn task(&self, task: usize, words: &mut [u64]) -> Totals {
+        pulp::Arch::new().dispatch(PassTask { pass: self, task, words })
     }
 
     #[inline(always)]
@@ -362,22 +388,25 @@ impl Pass<'_> {
             self.places.fill(start, &mut buffers.place[..len]);
         }
         let place = &buffers.place[..len];
+        let random = &mut buffers.random[..len];
         if let Some(Split { key, threshold }) = o.held_out {
-            for (r, &c) in role.iter_mut().zip(place) {
+            key.fill(place, random);
+            for (r, &x) in role.iter_mut().zip(&*random) {
                 // From 1 to 3; 0 and 3 stay.
-                *r |= (*r & u8::from(key.at(c) < threshold)) << 1;
+                *r |= (*r & u8::from(x < threshold)) << 1;
             }
         }
         if let Some(Split { key, threshold }) = o.validation {
-            for (r, &c) in role.iter_mut().zip(place) {
+            key.fill(place, random);
+            for (r, &x) in role.iter_mut().zip(&*random) {
                 // From 1 to 2; 0 and 3 stay.
-                *r ^= u8::from((*r == 1) & (key.at(c) < threshold)) * 3;
+                *r ^= u8::from((*r == 1) & (x < threshold)) * 3;
             }
         }
 
         if !self.all_train {
             for (word, roles) in words.iter_mut().zip(role.chunks(PER_WORD)) {
-                *word = roles.iter().rev().fold(0, |w, &r| w << 2 | u64::from(r));
+                *word = pack(roles);
             }
         }
         let mut part = Totals::EMPTY;
@@ -385,16 +414,16 @@ impl Pass<'_> {
             for r in 0..4 {
                 part.cells[r] = count(role, r as u8);
                 if r > 0 {
-                    part.weight[r] = sum(role, r as u8, |i| weights[i]);
+                    part.weight[r] = sum(role, r as u8, weights, weights, |w, _| w);
                 }
             }
-            part.sum = sum(role, 1, |i| weights[i] * values[i]);
+            part.sum = sum(role, 1, weights, values, |w, x| w * x);
         } else {
             for r in 0..4 {
                 part.cells[r] = count(role, r as u8);
                 part.weight[r] = if r > 0 { part.cells[r] as f64 } else { 0.0 };
             }
-            part.sum = sum(role, 1, |i| values[i]);
+            part.sum = sum(role, 1, values, values, |_, x| x);
         }
         part.max = max(role, values);
         totals.add(&part);
@@ -405,20 +434,21 @@ impl Pass<'_> {
 /// latency of the addition. Fixed, so that the result is the same on every instruction set.
 const LANES: usize = 16;
 
-/// The sum of `term(i)` over the cells of a role.
+/// The sum over the cells of a role of `term(w, x)`, with `w` and `x` the elements of two lists.
 #[inline(always)]
-fn sum(role: &[u8], wanted: u8, term: impl Fn(usize) -> f64) -> f64 {
+fn sum(role: &[u8], wanted: u8, w: &[f64], x: &[f64], term: impl Fn(f64, f64) -> f64) -> f64 {
     let mut lanes = [0.0; LANES];
-    let whole = role.len() / LANES * LANES;
-    for start in (0..whole).step_by(LANES) {
-        for (k, lane) in lanes.iter_mut().enumerate() {
-            let i = start + k;
-            let t = term(i);
-            *lane += if role[i] == wanted { t } else { 0.0 };
+    let (roles, role_rest) = role.as_chunks::<LANES>();
+    let (ws, w_rest) = w.as_chunks::<LANES>();
+    let (xs, x_rest) = x.as_chunks::<LANES>();
+    for ((role, w), x) in roles.iter().zip(ws).zip(xs) {
+        for k in 0..LANES {
+            let t = term(w[k], x[k]);
+            lanes[k] += if role[k] == wanted { t } else { 0.0 };
         }
     }
-    for i in whole..role.len() {
-        lanes[i - whole] += if role[i] == wanted { term(i) } else { 0.0 };
+    for (((lane, &role), &w), &x) in lanes.iter_mut().zip(role_rest).zip(w_rest).zip(x_rest) {
+        *lane += if role == wanted { term(w, x) } else { 0.0 };
     }
     lanes.iter().sum()
 }
@@ -427,11 +457,36 @@ fn sum(role: &[u8], wanted: u8, term: impl Fn(usize) -> f64) -> f64 {
 #[inline(always)]
 fn max(role: &[u8], values: &[f64]) -> f64 {
     let mut lanes = [f64::NEG_INFINITY; LANES];
-    for (role, values) in role.chunks(LANES).zip(values.chunks(LANES)) {
-        for ((lane, &r), &x) in lanes.iter_mut().zip(role).zip(values) {
-            let x = if r == Role::Train as u8 { x } else { f64::NEG_INFINITY };
-            *lane = if x > *lane { x } else { *lane };
+    let larger = |lane: f64, role: u8, x: f64| {
+        // False for NaN.
+        if (role == Role::Train as u8) & (x > lane) { x } else { lane }
+    };
+    let (roles, role_rest) = role.as_chunks::<LANES>();
+    let (xs, x_rest) = values.as_chunks::<LANES>();
+    for (role, x) in roles.iter().zip(xs) {
+        for k in 0..LANES {
+            lanes[k] = larger(lanes[k], role[k], x[k]);
         }
     }
+    for ((lane, &role), &x) in lanes.iter_mut().zip(role_rest).zip(x_rest) {
+        *lane = larger(*lane, role, x);
+    }
     lanes.iter().copied().fold(f64::NEG_INFINITY, f64::max)
+}
+
+/// The roles of up to 32 cells, from a byte to two bits each.
+#[inline(always)]
+fn pack(roles: &[u8]) -> u64 {
+    let mut word = 0;
+    for (i, eight) in roles.chunks(8).enumerate() {
+        let mut bytes = [0; 8];
+        bytes[..eight.len()].copy_from_slice(eight);
+        // Neighbours are moved together, then pairs, then fours.
+        let x = u64::from_le_bytes(bytes);
+        let x = (x | x >> 6) & 0x000f_000f_000f_000f;
+        let x = (x | x >> 12) & 0x0000_00ff_0000_00ff;
+        let x = (x | x >> 24) & 0xffff;
+        word |= x << (16 * i);
+    }
+    word
 }
