@@ -52,37 +52,31 @@ type Indices = [usize; 52];
 /// Where the factors do not have the shapes that the model asks for.
 #[must_use]
 pub fn predict(shapes: &Shapes, factors: &[ArrayD<f64>]) -> ArrayD<f64> {
+    let factors = entries(shapes, factors);
     let output = shapes.model().output();
-    let mut predicted = ArrayD::zeros(IxDyn(&shapes.data()));
+    let mut predicted = vec![0.0; shapes.data().iter().product()];
     combinations(shapes, |at| {
-        predicted[&*index(output, at)] += product(shapes, factors, at, None);
+        predicted[position(shapes, output, at)] += product(shapes, &factors, at, None);
     });
-    predicted
+    tensor(&shapes.data(), predicted)
 }
 
 impl Problem<'_> {
     /// The weighted mean of the loss, Σ W ℓ(Y, ŷ) / Σ W.
     ///
     /// # Panics
-    /// Where the factors do not have the shapes that the model asks for.
+    /// Where the factors do not have the shapes that the model asks for, or data, weights or the
+    /// loss's own tensors not that of the data.
     #[must_use]
     pub fn loss(&self, factors: &[ArrayD<f64>]) -> f64 {
-        let predicted = predict(self.shapes, factors);
-        let (mut sum, mut weight) = (0.0, 0.0);
-        for (at, _) in predicted.indexed_iter() {
-            let entry = self.entry(&predicted, ndarray::Dimension::slice(&at));
-            if entry.w > 0.0 {
-                sum += entry.w * self.loss.eval_loss(entry.x, entry.y, &entry.sides);
-                weight += entry.w;
-            }
-        }
-        sum / weight
+        let losses = self.weighted(factors, |x, y, sides| self.loss.eval_loss(x, y, sides));
+        losses.sum() / self.weights.map_or(losses.len() as f64, |w| w.sum())
     }
 
     /// One sweep: updates every factor once, in the model's order, each from new predictions.
     ///
     /// # Panics
-    /// As [`update`](Self::update).
+    /// As [`loss`](Self::loss).
     pub fn sweep(&self, factors: &mut [ArrayD<f64>]) {
         for l in 0..factors.len() {
             self.update(l, factors);
@@ -93,76 +87,89 @@ impl Problem<'_> {
     /// cell touches (A = B = 0) stays as it is.
     ///
     /// # Panics
-    /// Where the factors do not have the shapes that the model asks for.
+    /// As [`loss`](Self::loss).
     pub fn update(&self, l: usize, factors: &mut [ArrayD<f64>]) {
-        let model = self.shapes.model();
-        let predicted = predict(self.shapes, factors);
-        let mut numerator = ArrayD::<f64>::zeros(factors[l].raw_dim());
-        let mut denominator = numerator.clone();
-        combinations(self.shapes, |at| {
-            let entry = self.entry(&predicted, &index(model.output(), at));
-            if entry.w > 0.0 {
-                let others = product(self.shapes, factors, at, Some(l));
-                let target = index(&model.factors()[l], at);
-                let a = self.loss.eval_a(entry.x, entry.y, &entry.sides);
-                let b = self.loss.eval_b(entry.x, entry.y, &entry.sides);
-                numerator[&*target] += entry.w * a * others;
-                denominator[&*target] += entry.w * b * others;
-            }
+        let (shapes, model) = (self.shapes, self.shapes.model());
+        let a = self.weighted(factors, |x, y, sides| self.loss.eval_a(x, y, sides));
+        let b = self.weighted(factors, |x, y, sides| self.loss.eval_b(x, y, sides));
+        let (a, b): (Vec<f64>, Vec<f64>) = (a.into_iter().collect(), b.into_iter().collect());
+        let old = entries(shapes, factors);
+        let mut numerator = vec![0.0; old[l].len()];
+        let mut denominator = vec![0.0; old[l].len()];
+        combinations(shapes, |at| {
+            let cell = position(shapes, model.output(), at);
+            let entry = position(shapes, &model.factors()[l], at);
+            let others = product(shapes, &old, at, Some(l));
+            numerator[entry] += a[cell] * others;
+            denominator[entry] += b[cell] * others;
         });
-        ndarray::Zip::from(&mut factors[l]).and(&numerator).and(&denominator).for_each(
-            |theta, &a, &b| {
-                if a != 0.0 || b != 0.0 {
-                    *theta *= self.loss.majorizer().g_inverse(a / b);
-                }
-            },
-        );
+        let new = (0..old[l].len()).map(|i| {
+            let untouched = numerator[i] == 0.0 && denominator[i] == 0.0;
+            let quotient = numerator[i] / denominator[i];
+            old[l][i] * if untouched { 1.0 } else { self.loss.majorizer().g_inverse(quotient) }
+        });
+        factors[l] = tensor(&shapes.factor(l), new.collect());
     }
 
-    fn entry(&self, predicted: &ArrayD<f64>, at: &[usize]) -> Entry {
-        Entry {
-            x: self.y[at],
-            y: predicted[at].max(self.floor),
-            w: self.weights.map_or(1.0, |weights| weights[at]),
-            sides: self.loss.sides().iter().map(|side| side[at]).collect(),
-        }
+    /// W·f(Y, Ŷ) at every entry of the data, 0 where W = 0.
+    fn weighted(
+        &self,
+        factors: &[ArrayD<f64>],
+        f: impl Fn(f64, f64, &[f64]) -> f64,
+    ) -> ArrayD<f64> {
+        let predicted = predict(self.shapes, factors);
+        ArrayD::from_shape_fn(predicted.raw_dim(), |at| {
+            let w = self.weights.map_or(1.0, |weights| weights[&at]);
+            if w == 0.0 {
+                return 0.0;
+            }
+            let sides: Vec<f64> = self.loss.sides().iter().map(|side| side[&at]).collect();
+            w * f(self.y[&at], predicted[&at].max(self.floor), &sides)
+        })
     }
 }
 
-/// What the loss is evaluated on.
-struct Entry {
-    /// The datum.
-    x: f64,
-    /// The model's value, floored.
-    y: f64,
-    /// The weight.
-    w: f64,
-    /// The loss's own parameters.
-    sides: Vec<f64>,
-}
-
-/// Calls `visit` for every combination of indices of all letters of the model.
+/// Calls `visit` for every combination of indices of all letters of the model, the last letter
+/// running fastest.
 fn combinations(shapes: &Shapes, mut visit: impl FnMut(&Indices)) {
-    let letters: Vec<Letter> =
-        (shapes.model().observed() | shapes.model().latent()).iter().collect();
+    let letters = shapes.model().observed() | shapes.model().latent();
+    let letters: Vec<Letter> = letters.iter().collect();
     let mut at: Indices = [0; 52];
-    for combination in ndarray::indices(shapes.sizes(&letters)) {
-        for (letter, &i) in letters.iter().zip(ndarray::Dimension::slice(&combination)) {
-            at[letter.index()] = i;
-        }
+    loop {
         visit(&at);
+        // Counts up: the last letter that is not at its end moves on, those after it start anew.
+        let free = letters.iter().rposition(|&x| at[x.index()] + 1 < shapes.size(x));
+        let Some(free) = free else { return };
+        at[letters[free].index()] += 1;
+        letters[free + 1..].iter().for_each(|x| at[x.index()] = 0);
     }
 }
 
-/// The index into a tensor with these letters.
-fn index(letters: &[Letter], at: &Indices) -> Vec<usize> {
-    letters.iter().map(|letter| at[letter.index()]).collect()
+/// Where an entry stands in a tensor with these letters, in C order.
+fn position(shapes: &Shapes, letters: &[Letter], at: &Indices) -> usize {
+    letters.iter().fold(0, |position, &x| position * shapes.size(x) + at[x.index()])
 }
 
 /// The product of the factors' entries at one combination of indices, without factor `skip`.
-fn product(shapes: &Shapes, factors: &[ArrayD<f64>], at: &Indices, skip: Option<usize>) -> f64 {
-    (shapes.model().factors().iter().zip(factors).enumerate())
-        .filter(|&(l, _)| Some(l) != skip)
-        .map(|(_, (letters, factor))| factor[&*index(letters, at)])
+fn product(shapes: &Shapes, factors: &[Vec<f64>], at: &Indices, skip: Option<usize>) -> f64 {
+    let letters = shapes.model().factors();
+    (0..factors.len())
+        .filter(|&l| Some(l) != skip)
+        .map(|l| factors[l][position(shapes, &letters[l], at)])
         .product()
+}
+
+/// The entries of each factor in C order.
+fn entries(shapes: &Shapes, factors: &[ArrayD<f64>]) -> Vec<Vec<f64>> {
+    assert_eq!(factors.len(), shapes.model().factors().len(), "the number of factors");
+    let entries = |(l, factor): (usize, &ArrayD<f64>)| {
+        assert_eq!(factor.shape(), shapes.factor(l), "the shape of factor {}", l + 1);
+        factor.iter().copied().collect()
+    };
+    factors.iter().enumerate().map(entries).collect()
+}
+
+/// The tensor with these entries in C order.
+fn tensor(shape: &[usize], entries: Vec<f64>) -> ArrayD<f64> {
+    ArrayD::from_shape_vec(IxDyn(shape), entries).expect("the entries are made for the shape")
 }

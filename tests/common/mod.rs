@@ -5,7 +5,7 @@
 pub mod golden;
 
 use ndarray::{ArrayD, IxDyn};
-use nneinfact::loss::{Domain, Trials};
+use nneinfact::loss::Domain;
 use nneinfact::model::{Model, Shapes};
 use nneinfact::{Device, Loss, Precision};
 
@@ -188,7 +188,7 @@ pub fn losses() -> Vec<Loss> {
     ]
 }
 
-/// Data inside the domain of the loss, that a model of this kind fits better than it fits noise:
+/// Data inside the domain of the loss that a model of this kind fits better than it fits noise:
 /// predictions of random factors with noise. Where the domain has zeros, some entries are zero.
 pub fn data(random: &mut Random, shapes: &Shapes, loss: &Loss) -> ArrayD<f64> {
     let factors = random.factors(shapes);
@@ -203,8 +203,12 @@ pub fn data(random: &mut Random, shapes: &Shapes, loss: &Loss) -> ArrayD<f64> {
         Domain::Binary => {
             y.mapv_inplace(|x| f64::from(u8::from(x / (1.0 + x) > 0.4 + 0.5 * random.uniform())));
         }
-        Domain::UpTo(Trials::Scalar(n)) => y.mapv_inplace(|x| (x.round()).min(n)),
-        Domain::UpTo(Trials::Side(_)) => unreachable!("no loss of the tests has trials per entry"),
+        Domain::UpTo(_) => {
+            for (at, x) in y.indexed_iter_mut() {
+                let sides: Vec<f64> = loss.sides().iter().map(|side| side[&at]).collect();
+                *x = x.round().min(loss.domain().trials(&sides).unwrap_or(1.0));
+            }
+        }
     }
     y
 }
