@@ -1,11 +1,11 @@
 //! `nneinfact` fits any nonnegative tensor factorization that can be written as an einsum string.
 
 pub mod data;
-// pub mod engine;
+pub mod engine;
 mod error;
-// pub mod fit;
+pub mod fit;
 pub mod io;
-// pub mod loss;
+pub mod loss;
 #[doc(hidden)]
 pub mod math;
 pub mod model;

@@ -204,7 +204,7 @@ impl Dense {
     }
 
     /// This tensor in the order of memory of another of the same shape.
-    pub(super) fn in_layout_of(self, other: &Dense) -> Dense {
+    pub(crate) fn in_layout_of(self, other: &Dense) -> Dense {
         let runs = other.layout.runs_in(self.strides());
         if runs.same() {
             return Dense { layout: other.layout.clone(), storage: self.storage };
