@@ -5,7 +5,7 @@
 mod error;
 // pub mod fit;
 // pub mod io;
-// pub mod loss;
+pub mod loss;
 #[doc(hidden)]
 pub mod math;
 pub mod model;

@@ -4,6 +4,8 @@
 //! written once, generic over [`Real`] and over [`pulp::Simd`], and is compiled for every
 //! instruction set that `pulp` selects from at run time.
 
+mod elementwise;
 mod real;
 
+pub use elementwise::Elementwise;
 pub use real::Real;

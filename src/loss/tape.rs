@@ -1,0 +1,418 @@
+//! Expressions compiled for the CPU: a straight line of instructions over blocks of entries.
+
+use crate::math::Elementwise;
+
+use super::expr::Expr;
+use super::graph::{Graph, Id, Op};
+
+/// A program that evaluates several expressions over blocks of entries.
+///
+/// Common subexpressions are computed once, and every instruction is a plain loop over slices.
+/// Called from within a `pulp` dispatch, where [`run`](Self::run) is inlined, the loops are compiled
+/// for the instruction set at hand.
+///
+/// ```
+/// use nneinfact::loss::{Loss, Scratch, Tape};
+///
+/// let loss = Loss::kl();
+/// let tape = Tape::compile(&[loss.a(), loss.b()]);
+/// let (x, y) = ([1.0f32, 0.0, 6.0], [2.0, 1.0, 3.0]);
+/// let (mut a, mut b) = ([0.0; 3], [0.0; 3]);
+/// tape.run(&x, &y, &[], &mut Scratch::new(), &mut [&mut a, &mut b]);
+/// assert_eq!((a, b), ([0.5, 0.0, 2.0], [1.0, 1.0, 1.0]));
+/// ```
+#[derive(Clone, Debug)]
+pub struct Tape {
+    instructions: Vec<(Place, Instruction<Place>)>,
+    registers: usize,
+    sides: usize,
+    outputs: usize,
+}
+
+/// The registers of a [`Tape`]: memory that is kept between calls.
+#[derive(Clone, Debug, Default)]
+pub struct Scratch<T> {
+    registers: Vec<Vec<T>>,
+}
+
+impl<T> Scratch<T> {
+    /// No registers yet: the first run makes them.
+    #[must_use]
+    pub fn new() -> Scratch<T> {
+        Scratch { registers: Vec::new() }
+    }
+}
+
+/// Where an instruction reads or writes a block.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Place {
+    X,
+    Y,
+    Side(usize),
+    Register(usize),
+    Output(usize),
+}
+
+/// An instruction over blocks at `P`.
+#[derive(Clone, Copy, Debug)]
+enum Instruction<P> {
+    Copy(P),
+    Fill(f64),
+    /// `factor · a + constant`.
+    Affine {
+        a: P,
+        factor: f64,
+        constant: f64,
+    },
+    Add(P, P),
+    Sub(P, P),
+    Mul(P, P),
+    Div(P, P),
+    /// The first times the second, plus the third.
+    MulAdd(P, P, P),
+    /// A constant by `a`.
+    Quotient(f64, P),
+    Sqrt(P),
+    Rsqrt(P),
+    Pow(P, f64),
+    Ln(P),
+    Exp(P),
+    /// The condition, the value where it is above 0, the value elsewhere.
+    Select(P, P, P),
+    /// The same with a constant elsewhere.
+    SelectOr(P, P, f64),
+}
+
+impl<P: Copy> Instruction<P> {
+    fn operands(self) -> impl Iterator<Item = P> {
+        use Instruction::*;
+        let list = match self {
+            Fill(_) => [None; 3],
+            Copy(a) | Quotient(_, a) | Sqrt(a) | Rsqrt(a) | Pow(a, _) | Ln(a) | Exp(a) => {
+                [Some(a), None, None]
+            }
+            Affine { a, .. } => [Some(a), None, None],
+            Add(a, b) | Sub(a, b) | Mul(a, b) | Div(a, b) | SelectOr(a, b, _) => {
+                [Some(a), Some(b), None]
+            }
+            MulAdd(a, b, c) | Select(a, b, c) => [Some(a), Some(b), Some(c)],
+        };
+        list.into_iter().flatten()
+    }
+
+    fn map<Q>(self, f: impl Fn(P) -> Q) -> Instruction<Q> {
+        use Instruction::*;
+        match self {
+            Copy(a) => Copy(f(a)),
+            Fill(c) => Fill(c),
+            Affine { a, factor, constant } => Affine { a: f(a), factor, constant },
+            Add(a, b) => Add(f(a), f(b)),
+            Sub(a, b) => Sub(f(a), f(b)),
+            Mul(a, b) => Mul(f(a), f(b)),
+            Div(a, b) => Div(f(a), f(b)),
+            MulAdd(a, b, c) => MulAdd(f(a), f(b), f(c)),
+            Quotient(c, a) => Quotient(c, f(a)),
+            Sqrt(a) => Sqrt(f(a)),
+            Rsqrt(a) => Rsqrt(f(a)),
+            Pow(a, p) => Pow(f(a), p),
+            Ln(a) => Ln(f(a)),
+            Exp(a) => Exp(f(a)),
+            Select(c, a, b) => Select(f(c), f(a), f(b)),
+            SelectOr(c, a, k) => SelectOr(f(c), f(a), k),
+        }
+    }
+}
+
+/// The instruction that computes an operation, absorbing operands that only it needs.
+fn select(graph: &Graph, uses: &[usize], id: Id) -> Instruction<Id> {
+    let constant = |id: Id| graph.constant(id);
+    let product = |id: Id| match graph.ops[id] {
+        Op::Mul(a, b) if uses[id] == 1 => Some((a, b)),
+        _ => None,
+    };
+    let affine = |a: Id, factor: f64, constant: f64| Instruction::Affine { a, factor, constant };
+    // k · a + c, where a itself may be a multiple.
+    let shifted = |a: Id, k: f64, c: f64| match product(a) {
+        Some((base, m)) if constant(m).is_some() => affine(base, k * constant(m).unwrap_or(1.0), c),
+        Some((m, base)) if constant(m).is_some() => affine(base, k * constant(m).unwrap_or(1.0), c),
+        _ => affine(a, k, c),
+    };
+    match graph.ops[id] {
+        // Leaves get here only as outputs, or where a block of a constant is needed.
+        Op::X | Op::Y | Op::Side(_) => Instruction::Copy(id),
+        Op::Constant(bits) => Instruction::Fill(f64::from_bits(bits)),
+        Op::Add(a, b) => match (constant(a), constant(b), product(a), product(b)) {
+            (Some(c), None, ..) => shifted(b, 1.0, c),
+            (None, Some(c), ..) => shifted(a, 1.0, c),
+            (_, _, Some((m, n)), _) => fused(graph, m, n, b, Instruction::Add(a, b)),
+            (_, _, None, Some((m, n))) => fused(graph, m, n, a, Instruction::Add(a, b)),
+            _ => Instruction::Add(a, b),
+        },
+        Op::Sub(a, b) => match (constant(a), constant(b)) {
+            (Some(c), None) => shifted(b, -1.0, c),
+            (None, Some(c)) => shifted(a, 1.0, -c),
+            _ => Instruction::Sub(a, b),
+        },
+        Op::Mul(a, b) => match (constant(a), constant(b)) {
+            (Some(c), None) => affine(b, c, 0.0),
+            (None, Some(c)) => affine(a, c, 0.0),
+            _ => Instruction::Mul(a, b),
+        },
+        Op::Div(a, b) => match constant(a) {
+            Some(c) => Instruction::Quotient(c, b),
+            None => Instruction::Div(a, b),
+        },
+        Op::Neg(a) => affine(a, -1.0, 0.0),
+        Op::Sqrt(a) => Instruction::Sqrt(a),
+        Op::Rsqrt(a) => Instruction::Rsqrt(a),
+        Op::Pow(a, bits) => Instruction::Pow(a, f64::from_bits(bits)),
+        Op::Ln(a) => Instruction::Ln(a),
+        Op::Exp(a) => Instruction::Exp(a),
+        Op::Select(c, a, b) => match constant(b) {
+            Some(k) => Instruction::SelectOr(c, a, k),
+            None => Instruction::Select(c, a, b),
+        },
+    }
+}
+
+/// m · n + c as one instruction, unless a factor is a constant: then the product is cheaper as it
+/// is.
+fn fused(graph: &Graph, m: Id, n: Id, c: Id, otherwise: Instruction<Id>) -> Instruction<Id> {
+    if graph.constant(m).is_some() || graph.constant(n).is_some() {
+        otherwise
+    } else {
+        Instruction::MulAdd(m, n, c)
+    }
+}
+
+impl Tape {
+    /// Compiles expressions into one program, with an output for each.
+    #[must_use]
+    pub fn compile(outputs: &[&Expr]) -> Tape {
+        let graph = Graph::new(outputs);
+        let uses = graph.uses();
+
+        // Which operations become instructions: from the outputs down, what is not absorbed.
+        let mut chosen: Vec<Option<Instruction<Id>>> = vec![None; graph.ops.len()];
+        let mut last_use: Vec<Id> = vec![0; graph.ops.len()];
+        let mut wanted = vec![false; graph.ops.len()];
+        for &id in &graph.outputs {
+            wanted[id] = true;
+            // Outputs are never given up to another value.
+            last_use[id] = usize::MAX;
+        }
+        for id in (0..graph.ops.len()).rev().filter(|&id| uses[id] > 0) {
+            if !wanted[id] {
+                continue;
+            }
+            let instruction = select(&graph, &uses, id);
+            chosen[id] = Some(instruction);
+            for operand in instruction.operands().filter(|&o| o != id) {
+                last_use[operand] = last_use[operand].max(id);
+                let leaf = matches!(graph.ops[operand], Op::X | Op::Y | Op::Side(_));
+                wanted[operand] |= !leaf;
+            }
+        }
+
+        let mut places: Vec<Option<Place>> = graph
+            .ops
+            .iter()
+            .map(|op| match *op {
+                Op::X => Some(Place::X),
+                Op::Y => Some(Place::Y),
+                Op::Side(i) => Some(Place::Side(i)),
+                _ => None,
+            })
+            .collect();
+        let mut instructions = Vec::new();
+        let mut registers = 0;
+        let mut free: Vec<usize> = Vec::new();
+        for (id, instruction) in chosen.into_iter().enumerate() {
+            let Some(instruction) = instruction else { continue };
+            let output = graph.outputs.iter().position(|&o| o == id);
+            // A block is written while its operands are read, so it takes none of their places.
+            let to = match output {
+                Some(k) => Place::Output(k),
+                None => Place::Register(free.pop().unwrap_or_else(|| {
+                    registers += 1;
+                    registers - 1
+                })),
+            };
+            let at = |o: Id| places[o].unwrap_or(Place::X);
+            instructions.push((to, instruction.map(at)));
+            for operand in instruction.operands().filter(|&o| o != id && last_use[o] == id) {
+                if let Some(Place::Register(r)) = places[operand]
+                    && !free.contains(&r)
+                {
+                    free.push(r);
+                }
+            }
+            // What reads x, y or a side value reads it where it is, even if it is an output, too.
+            if places[id].is_none() {
+                places[id] = Some(to);
+            }
+        }
+        for (k, &id) in graph.outputs.iter().enumerate() {
+            let first = graph.outputs.iter().position(|&o| o == id).unwrap_or(k);
+            if first != k {
+                instructions.push((Place::Output(k), Instruction::Copy(Place::Output(first))));
+            }
+        }
+        Tape {
+            instructions,
+            registers,
+            sides: outputs.iter().map(|e| e.sides()).max().unwrap_or(0),
+            outputs: outputs.len(),
+        }
+    }
+
+    /// The number of instructions.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.instructions.len()
+    }
+
+    /// Whether there are no instructions, because there are no outputs.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.instructions.is_empty()
+    }
+
+    /// The number of registers, each a block of the scratch memory.
+    #[must_use]
+    pub fn registers(&self) -> usize {
+        self.registers
+    }
+
+    /// The number of logarithms, exponentials and powers per entry. A power costs about twice a
+    /// logarithm.
+    #[must_use]
+    pub fn transcendentals(&self) -> usize {
+        let costly = |i: &Instruction<Place>| {
+            matches!(i, Instruction::Pow(..) | Instruction::Ln(_) | Instruction::Exp(_))
+        };
+        self.instructions.iter().filter(|(_, i)| costly(i)).count()
+    }
+
+    /// Evaluates the expressions at every entry of a block.
+    ///
+    /// # Panics
+    /// Where the slices differ in length, or there are fewer side blocks or outputs than the
+    /// expressions have. This is for the engines; what users give is checked long before.
+    #[inline(always)]
+    pub fn run<T: Elementwise>(
+        &self,
+        x: &[T],
+        y: &[T],
+        sides: &[&[T]],
+        scratch: &mut Scratch<T>,
+        outputs: &mut [&mut [T]],
+    ) {
+        let n = x.len();
+        assert_eq!(y.len(), n, "x and y differ in length");
+        assert!(sides.len() >= self.sides && sides.iter().all(|s| s.len() == n), "sides");
+        assert!(outputs.len() == self.outputs && outputs.iter().all(|o| o.len() == n), "outputs");
+        let registers = &mut scratch.registers;
+        if registers.len() < self.registers {
+            registers.resize_with(self.registers, Vec::new);
+        }
+        for register in registers.iter_mut().take(self.registers) {
+            if register.len() < n {
+                register.resize(n, T::ZERO);
+            }
+        }
+        for &(to, instruction) in &self.instructions {
+            // The block is taken out while it is written, so that the others can be read.
+            match to {
+                Place::Register(r) => {
+                    let mut block = std::mem::take(&mut registers[r]);
+                    step(instruction, &mut block[..n], x, y, sides, registers, outputs);
+                    registers[r] = block;
+                }
+                Place::Output(k) => {
+                    let block = std::mem::take(&mut outputs[k]);
+                    step(instruction, block, x, y, sides, registers, outputs);
+                    outputs[k] = block;
+                }
+                Place::X | Place::Y | Place::Side(_) => {}
+            }
+        }
+    }
+}
+
+/// One instruction over a block.
+#[inline(always)]
+fn step<T: Elementwise>(
+    instruction: Instruction<Place>,
+    to: &mut [T],
+    x: &[T],
+    y: &[T],
+    sides: &[&[T]],
+    registers: &[Vec<T>],
+    outputs: &[&mut [T]],
+) {
+    let n = to.len();
+    let at = |place: Place| -> &[T] {
+        match place {
+            Place::X => &x[..n],
+            Place::Y => &y[..n],
+            Place::Side(i) => &sides[i][..n],
+            Place::Register(r) => &registers[r][..n],
+            Place::Output(k) => &outputs[k][..n],
+        }
+    };
+    let c = T::from_f64;
+    match instruction {
+        Instruction::Copy(a) => to.copy_from_slice(at(a)),
+        Instruction::Fill(k) => to.fill(c(k)),
+        Instruction::Affine { a, factor, constant } => {
+            let (factor, constant) = (c(factor), c(constant));
+            unary(to, at(a), |a| factor * a + constant);
+        }
+        Instruction::Add(a, b) => binary(to, at(a), at(b), |a, b| a + b),
+        Instruction::Sub(a, b) => binary(to, at(a), at(b), |a, b| a - b),
+        Instruction::Mul(a, b) => binary(to, at(a), at(b), |a, b| a * b),
+        Instruction::Div(a, b) => binary(to, at(a), at(b), |a, b| a / b),
+        Instruction::MulAdd(a, b, c) => ternary(to, at(a), at(b), at(c), |a, b, c| a * b + c),
+        Instruction::Quotient(k, a) => {
+            let k = c(k);
+            unary(to, at(a), |a| k / a);
+        }
+        Instruction::Sqrt(a) => unary(to, at(a), T::sqrt),
+        Instruction::Rsqrt(a) => unary(to, at(a), |a| T::ONE / a.sqrt()),
+        Instruction::Pow(a, p) => {
+            let p = T::exponent(p);
+            unary(to, at(a), |a| a.pow(p));
+        }
+        Instruction::Ln(a) => unary(to, at(a), T::ln),
+        Instruction::Exp(a) => unary(to, at(a), T::exp),
+        Instruction::Select(c, a, b) => {
+            ternary(to, at(c), at(a), at(b), |c, a, b| if c > T::ZERO { a } else { b });
+        }
+        Instruction::SelectOr(condition, a, k) => {
+            let k = c(k);
+            binary(to, at(condition), at(a), |c, a| if c > T::ZERO { a } else { k });
+        }
+    }
+}
+
+#[inline(always)]
+fn unary<T: Copy>(to: &mut [T], a: &[T], f: impl Fn(T) -> T) {
+    for (to, &a) in to.iter_mut().zip(a) {
+        *to = f(a);
+    }
+}
+
+#[inline(always)]
+fn binary<T: Copy>(to: &mut [T], a: &[T], b: &[T], f: impl Fn(T, T) -> T) {
+    for ((to, &a), &b) in to.iter_mut().zip(a).zip(b) {
+        *to = f(a, b);
+    }
+}
+
+#[inline(always)]
+fn ternary<T: Copy>(to: &mut [T], a: &[T], b: &[T], c: &[T], f: impl Fn(T, T, T) -> T) {
+    for (((to, &a), &b), &c) in to.iter_mut().zip(a).zip(b).zip(c) {
+        *to = f(a, b, c);
+    }
+}
