@@ -185,15 +185,19 @@ impl Graph {
             return self.short_power(base, steps);
         }
         // y^(β−1), y^(α+β−1), y^β and y^(α+β) often differ by a power that is cheap. Only near
-        // ones are taken: the detour must not overflow where the power itself does not.
+        // ones are taken, and where the base may be 0 only those that stay on one side of it: the
+        // detour must not lead over 0 · ∞ where the power itself has a value.
+        let positive = self.ops[base] == Op::Y;
         let near = self
             .ops
             .iter()
             .enumerate()
             .filter_map(|(id, op)| match *op {
                 Op::Pow(b, bits) if b == base => {
-                    let steps = half_steps(near_half(exponent - f64::from_bits(bits))?)?;
-                    (steps.abs() <= 4).then_some((id, steps))
+                    let known = f64::from_bits(bits);
+                    let steps = half_steps(near_half(exponent - known)?)?;
+                    let safe = positive || steps == 0 || (known > 0.0) == (steps > 0);
+                    (safe && steps.abs() <= 4).then_some((id, steps))
                 }
                 _ => None,
             })
@@ -282,7 +286,14 @@ impl Graph {
                 Op::Sqrt(a) => (format!("sqrt({})", p(a)), false),
                 Op::Rsqrt(a) => (format!("inverseSqrt({})", p(a)), false),
                 Op::Pow(a, bits) => {
-                    (format!("pow({}, {})", p(a), wgsl_literal(f64::from_bits(bits))?), false)
+                    let exponent = f64::from_bits(bits);
+                    let power = format!("pow({}, {})", p(a), wgsl_literal(exponent)?);
+                    // WGSL derives pow from log2, whose value at 0 it leaves open. ŷ is positive.
+                    if exponent > 0.0 && self.ops[a] != Op::Y {
+                        (format!("select(0.0, {power}, {} > 0.0)", p(a)), false)
+                    } else {
+                        (power, false)
+                    }
                 }
                 Op::Ln(a) => (format!("log({})", p(a)), false),
                 Op::Exp(a) => (format!("exp({})", p(a)), false),
