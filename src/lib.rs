@@ -3,8 +3,8 @@
 pub mod data;
 pub mod engine;
 mod error;
-// pub mod fit;
-// pub mod io;
+pub mod fit;
+pub mod io;
 pub mod loss;
 #[doc(hidden)]
 pub mod math;
