@@ -1,5 +1,7 @@
 //! `nneinfact` fits any nonnegative tensor factorization that can be written as an einsum string.
 
+#[cfg(feature = "cli")]
+pub mod cli;
 pub mod data;
 pub mod engine;
 mod error;
