@@ -1,0 +1,175 @@
+//! Algorithm 1 of NNEinFact (Hood & Schein 2026, arXiv 2602.02759), line by line: the oracle of the
+//! tests.
+//!
+//! Double precision, one loop over all combinations of indices, no plan and no tricks: slow, and
+//! meant to be read. For fitting, see [`NNEinFact`](crate::NNEinFact).
+//!
+//! ```
+//! use ndarray::{ArrayD, IxDyn, array};
+//! use nneinfact::loss::Loss;
+//! use nneinfact::model::{Model, Shapes};
+//! use nneinfact::reference::Problem;
+//!
+//! let y = array![[4.0, 2.0, 8.0], [2.0, 1.0, 4.0]].into_dyn();
+//! let shapes = Shapes::new(&Model::parse("ir,jr->ij")?, y.shape(), &[('r', 1)])?;
+//! let loss = Loss::kl();
+//! let problem = Problem { shapes: &shapes, loss: &loss, y: &y, weights: None, floor: 1e-10 };
+//!
+//! let mut factors = vec![ArrayD::from_elem(IxDyn(&[2, 1]), 1.0), ArrayD::from_elem(IxDyn(&[3, 1]), 1.0)];
+//! let before = problem.loss(&factors);
+//! problem.sweep(&mut factors);
+//! assert!(problem.loss(&factors) < 1e-12 * before);
+//! # Ok::<(), nneinfact::Error>(())
+//! ```
+
+use ndarray::{ArrayD, IxDyn};
+
+use crate::loss::Loss;
+use crate::model::{Letter, Shapes};
+
+/// A factorization problem.
+#[derive(Clone, Copy, Debug)]
+pub struct Problem<'a> {
+    /// The model with its sizes.
+    pub shapes: &'a Shapes,
+    /// What is minimised.
+    pub loss: &'a Loss,
+    /// The data.
+    pub y: &'a ArrayD<f64>,
+    /// The weight of each entry's loss, 1 where not given. An entry of weight 0 contributes
+    /// nothing, whatever its value.
+    pub weights: Option<&'a ArrayD<f64>>,
+    /// What the model's values are raised to before they enter the loss.
+    pub floor: f64,
+}
+
+/// The index of each letter, by [`Letter::index`].
+type Indices = [usize; 52];
+
+/// The model's values ŷ at all entries of the data, as they are (no floor).
+///
+/// # Panics
+/// Where the factors do not have the shapes that the model asks for.
+#[must_use]
+pub fn predict(shapes: &Shapes, factors: &[ArrayD<f64>]) -> ArrayD<f64> {
+    let factors = entries(shapes, factors);
+    let output = shapes.model().output();
+    let mut predicted = vec![0.0; shapes.data().iter().product()];
+    combinations(shapes, |at| {
+        predicted[position(shapes, output, at)] += product(shapes, &factors, at, None);
+    });
+    tensor(&shapes.data(), predicted)
+}
+
+impl Problem<'_> {
+    /// The weighted mean of the loss, Σ W ℓ(Y, ŷ) / Σ W.
+    ///
+    /// # Panics
+    /// Where the factors do not have the shapes that the model asks for, or data, weights or the
+    /// loss's own tensors not that of the data.
+    #[must_use]
+    pub fn loss(&self, factors: &[ArrayD<f64>]) -> f64 {
+        let losses = self.weighted(factors, |x, y, sides| self.loss.eval_loss(x, y, sides));
+        losses.sum() / self.weights.map_or(losses.len() as f64, |w| w.sum())
+    }
+
+    /// One sweep: updates every factor once, in the model's order, each from new predictions.
+    ///
+    /// # Panics
+    /// As [`loss`](Self::loss).
+    pub fn sweep(&self, factors: &mut [ArrayD<f64>]) {
+        for l in 0..factors.len() {
+            self.update(l, factors);
+        }
+    }
+
+    /// Updates factor `l` with the others fixed: Θ ← Θ ⊙ g⁻¹(A / B). An entry that no observed
+    /// cell touches (A = B = 0) stays as it is.
+    ///
+    /// # Panics
+    /// As [`loss`](Self::loss).
+    pub fn update(&self, l: usize, factors: &mut [ArrayD<f64>]) {
+        let (shapes, model) = (self.shapes, self.shapes.model());
+        let a = self.weighted(factors, |x, y, sides| self.loss.eval_a(x, y, sides));
+        let b = self.weighted(factors, |x, y, sides| self.loss.eval_b(x, y, sides));
+        let (a, b): (Vec<f64>, Vec<f64>) = (a.into_iter().collect(), b.into_iter().collect());
+        let old = entries(shapes, factors);
+        let mut numerator = vec![0.0; old[l].len()];
+        let mut denominator = vec![0.0; old[l].len()];
+        combinations(shapes, |at| {
+            let cell = position(shapes, model.output(), at);
+            let entry = position(shapes, &model.factors()[l], at);
+            let others = product(shapes, &old, at, Some(l));
+            numerator[entry] += a[cell] * others;
+            denominator[entry] += b[cell] * others;
+        });
+        let new = (0..old[l].len()).map(|i| {
+            let untouched = numerator[i] == 0.0 && denominator[i] == 0.0;
+            let quotient = numerator[i] / denominator[i];
+            old[l][i] * if untouched { 1.0 } else { self.loss.majorizer().g_inverse(quotient) }
+        });
+        factors[l] = tensor(&shapes.factor(l), new.collect());
+    }
+
+    /// W·f(Y, Ŷ) at every entry of the data, 0 where W = 0.
+    fn weighted(
+        &self,
+        factors: &[ArrayD<f64>],
+        f: impl Fn(f64, f64, &[f64]) -> f64,
+    ) -> ArrayD<f64> {
+        let predicted = predict(self.shapes, factors);
+        ArrayD::from_shape_fn(predicted.raw_dim(), |at| {
+            let w = self.weights.map_or(1.0, |weights| weights[&at]);
+            if w == 0.0 {
+                return 0.0;
+            }
+            let sides: Vec<f64> = self.loss.sides().iter().map(|side| side[&at]).collect();
+            w * f(self.y[&at], predicted[&at].max(self.floor), &sides)
+        })
+    }
+}
+
+/// Calls `visit` for every combination of indices of all letters of the model, the last letter
+/// running fastest.
+fn combinations(shapes: &Shapes, mut visit: impl FnMut(&Indices)) {
+    let letters = shapes.model().observed() | shapes.model().latent();
+    let letters: Vec<Letter> = letters.iter().collect();
+    let mut at: Indices = [0; 52];
+    loop {
+        visit(&at);
+        // Counts up: the last letter that is not at its end moves on, those after it start anew.
+        let free = letters.iter().rposition(|&x| at[x.index()] + 1 < shapes.size(x));
+        let Some(free) = free else { return };
+        at[letters[free].index()] += 1;
+        letters[free + 1..].iter().for_each(|x| at[x.index()] = 0);
+    }
+}
+
+/// Where an entry stands in a tensor with these letters, in C order.
+fn position(shapes: &Shapes, letters: &[Letter], at: &Indices) -> usize {
+    letters.iter().fold(0, |position, &x| position * shapes.size(x) + at[x.index()])
+}
+
+/// The product of the factors' entries at one combination of indices, without factor `skip`.
+fn product(shapes: &Shapes, factors: &[Vec<f64>], at: &Indices, skip: Option<usize>) -> f64 {
+    let letters = shapes.model().factors();
+    (0..factors.len())
+        .filter(|&l| Some(l) != skip)
+        .map(|l| factors[l][position(shapes, &letters[l], at)])
+        .product()
+}
+
+/// The entries of each factor in C order.
+fn entries(shapes: &Shapes, factors: &[ArrayD<f64>]) -> Vec<Vec<f64>> {
+    assert_eq!(factors.len(), shapes.model().factors().len(), "the number of factors");
+    let entries = |(l, factor): (usize, &ArrayD<f64>)| {
+        assert_eq!(factor.shape(), shapes.factor(l), "the shape of factor {}", l + 1);
+        factor.iter().copied().collect()
+    };
+    factors.iter().enumerate().map(entries).collect()
+}
+
+/// The tensor with these entries in C order.
+fn tensor(shape: &[usize], entries: Vec<f64>) -> ArrayD<f64> {
+    ArrayD::from_shape_vec(IxDyn(shape), entries).expect("the entries are made for the shape")
+}
