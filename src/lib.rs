@@ -1,5 +1,62 @@
-//! `nneinfact` fits any nonnegative tensor factorization that can be written as an einsum string.
+//! Fits any nonnegative tensor factorization that can be written as an einsum string.
+//!
+//! A model is written `f_1,f_2,…->out`, every factor and the data by the letters of its axes.
+//! Letters after the arrow are the modes of the data; the others are latent and take a rank. So
+//! `ir,jr->ij` is NMF, `ir,jr,kr->ijk` nonnegative CP, `ia,jb,kc,abc->ijk` Tucker, and
+//! `wr,dr,hr,irk,jrk->wdhij` a model of one's own. Given nonnegative data, [`NNEinFact`] finds
+//! nonnegative factors under one of many [losses](loss), with missing or weighted entries.
+//!
+//! ```
+//! use ndarray::Array3;
+//! use nneinfact::{Device, Loss, NNEinFact};
+//!
+//! let y = Array3::from_shape_fn((12, 10, 8), |(i, j, k)| ((i * j + k) % 7) as f32);
+//!
+//! let fit = NNEinFact::new("ik,jqk,aiq,q->ija")?
+//!     .ranks([('k', 3), ('q', 2)])
+//!     .loss(Loss::alpha_beta(0.7, 0.0)?)
+//!     .device(Device::cpu())
+//!     .max_iter(50)
+//!     .fit(&y)?;
+//!
+//! assert_eq!(fit.factors()[1].shape(), [10, 2, 3]);
+//! assert!(fit.history().last_loss() < fit.history().loss[0]);
+//! # Ok::<(), nneinfact::Error>(())
+//! ```
+//!
+//! Masks, weights, missing values and held-out entries are part of [`Observations`]:
+//!
+//! ```
+//! use ndarray::array;
+//! use nneinfact::{NNEinFact, Observations};
+//!
+//! let y = array![[4.0, 2.0, f64::NAN], [2.0, 1.0, 3.0], [8.0, 4.0, 12.0]];
+//! let observations = Observations::new(&y).nan_missing();
+//! let fit = NNEinFact::new("ir,jr->ij")?.ranks([('r', 1)]).fit(&observations)?;
+//! assert!((fit.predict(&[0, 2])? - 6.0).abs() < 0.01);
+//! # Ok::<(), nneinfact::Error>(())
+//! ```
+//!
+//! # Where to look
+//!
+//! - [`fit`]: settings, algorithms, stopping, history, observers, predictions.
+//! - [`loss`]: the losses, and how to write one of your own.
+//! - [`data`]: masks, weights, splits; tensors in the smallest type that holds them.
+//! - [`io`]: `.npy`, `.npz` and `.tns` files.
+//! - [`plan`]: what a fit will do, without doing it.
+//! - [`reference`]: the method in naive loops, to check everything else against.
+//!
+//! # Guarantees
+//!
+//! The training loss never rises from sweep to sweep (up to rounding). The same input, seed and
+//! device give the same bits, with any number of threads. Bad input is an [`Error`] that says what
+//! is wrong, where, and what would be accepted; nothing reachable from this interface panics.
+//!
+//! The method is NNEinFact (Hood & Schein 2026, arXiv 2602.02759), with grouped joint
+//! majorization for fewer passes over the data.
 
+#[cfg(feature = "cli")]
+pub mod cli;
 pub mod data;
 pub mod engine;
 mod error;

@@ -1,2 +1,7 @@
-//! The command line.
-fn main() {}
+//! The `nneinfact` program: see [`nneinfact::cli`].
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    nneinfact::cli::main()
+}

@@ -92,7 +92,7 @@ fn builders_narrow_what_streams_in() {
 
 #[test]
 fn everything_is_trained_on_by_default() {
-    let p = Observations::new(&cube()).prepare().unwrap();
+    let p = Observations::new(cube()).prepare().unwrap();
     assert!(p.roles().is_none() && p.weights().is_none());
     assert_eq!(p.cells(Role::Train), 315);
     assert_eq!(p.portion(Role::Train).weight, 315.0);
@@ -102,8 +102,8 @@ fn everything_is_trained_on_by_default() {
 
 #[test]
 fn masks_and_weights_multiply_in_any_order_of_memory() {
-    let mask = cube().mapv(|x| x as usize % 3 != 0);
-    let weight = |x: f64| if x as usize % 5 == 0 { 0.0 } else { 1.0 + x / 8.0 };
+    let mask = cube().mapv(|x| x % 3.0 != 0.0);
+    let weight = |x: f64| if x % 5.0 == 0.0 { 0.0 } else { 1.0 + x / 8.0 };
     for values in orders() {
         for mask_order in [mask.clone(), {
             let mut f = Array3::from_elem(mask.raw_dim().f(), false);
@@ -148,7 +148,7 @@ fn masks_and_weights_multiply_in_any_order_of_memory() {
 #[test]
 fn weights_of_zero_and_one_are_a_mask() {
     let weights = cube().mapv(|x| f64::from(u8::from(x > 50.0)));
-    let p = Observations::new(&cube()).weights(&weights).unwrap().prepare().unwrap();
+    let p = Observations::new(cube()).weights(&weights).unwrap().prepare().unwrap();
     assert!(p.weights().is_none());
     assert_eq!(p.cells(Role::Train), weights.sum() as u64);
     assert_eq!(role_at(&p, &[0, 0, 0]), Role::Missing);
@@ -214,15 +214,15 @@ fn the_first_outside_is_the_first_in_c_order() {
 
 #[test]
 fn bad_observations_are_refused_with_a_reason() {
-    let o = || Observations::new(&cube());
+    let o = || Observations::new(cube());
     let says = |r: Result<Observations, Error>, text: &str| {
         let message = r.unwrap_err().to_string();
         assert!(message.contains(text), "{message}");
     };
     says(o().mask(&Array2::from_elem((5, 7), true)), "the mask has the wrong shape");
     says(o().mask(&Array3::from_elem((5, 7, 9), false)), "hides every entry");
-    says(o().weights(&Array2::<f64>::ones((5, 7))), "the weights has the wrong shape");
-    says(o().weights(&Array3::<f32>::zeros((5, 7, 9))), "all weights are 0");
+    says(o().weights(Array2::<f64>::ones((5, 7))), "the weights has the wrong shape");
+    says(o().weights(Array3::<f32>::zeros((5, 7, 9))), "all weights are 0");
     for bad in [-1.0, f64::NAN, f64::INFINITY] {
         let mut w = Array3::<f64>::ones((5, 7, 9));
         w[[2, 3, 4]] = bad;
@@ -342,7 +342,7 @@ fn splits_have_their_fractions_along_every_mode() {
 
 #[test]
 fn splits_are_a_function_of_seed_and_index() {
-    let mask = cube().mapv(|x| x as usize % 4 != 0);
+    let mask = cube().mapv(|x| x % 4.0 != 0.0);
     let prepare = |y: &ArrayD<f64>, threads| {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
         pool.install(|| {
@@ -390,8 +390,8 @@ fn sums_do_not_depend_on_threads() {
 
 #[test]
 fn held_out_masks() {
-    let held = cube().mapv(|x| x as usize % 7 == 0);
-    let mask = cube().mapv(|x| x as usize % 2 == 0);
+    let held = cube().mapv(|x| x % 7.0 == 0.0);
+    let mask = cube().mapv(|x| x % 2.0 == 0.0);
     for y in orders() {
         let o = Observations::new(&y).mask(&mask).unwrap().held_out_mask(&held).unwrap();
         let p = o.prepare().unwrap();

@@ -199,15 +199,17 @@ impl Coordinates {
     /// # Errors
     /// [`Error::Memory`] where that takes more than `limit` bytes.
     pub fn to_dense(&self, limit: u64) -> Result<Dense> {
-        let (each, _) = match &self.values {
-            Storage::U8(_) => (1u64, ()),
-            Storage::U16(_) => (2, ()),
-            Storage::U32(_) | Storage::F32(_) => (4, ()),
-            Storage::F64(_) => (8, ()),
+        let each = match &self.values {
+            Storage::U8(_) => 1u64,
+            Storage::U16(_) => 2,
+            Storage::U32(_) | Storage::F32(_) => 4,
+            Storage::F64(_) => 8,
         };
         let cells = self.shape.iter().try_fold(1usize, |n, &m| n.checked_mul(m));
         let needed = cells.and_then(|n| each.checked_mul(n as u64));
-        let (Some(cells), true) = (cells, needed.is_some_and(|n| n <= limit)) else {
+        let (Some(cells), true) =
+            (cells, needed.is_some_and(|n| n <= limit.min(isize::MAX as u64)))
+        else {
             return Err(Error::Memory {
                 what: format!(
                     "the dense form of the coordinates (shape {:?}, {} entries)",

@@ -1,6 +1,7 @@
 //! A list of numbers in the smallest element type that holds all of them exactly.
 
 use crate::math::Real;
+use sealed::Convert;
 
 /// Numbers in one of the element types that the passes read.
 #[derive(Clone, Debug, PartialEq)]
@@ -64,7 +65,7 @@ impl Storage {
     /// Element `i`, or `None` where there is none.
     #[must_use]
     pub fn get(&self, i: usize) -> Option<f64> {
-        with_vec!(self, v => v.get(i).map(|&x| f64::from(x)))
+        with_vec!(self, v => v.get(i).map(|&x| Convert::to_f64(x)))
     }
 
     /// Reads the elements `offset`, `offset + stride`, … into `out`.
@@ -99,7 +100,7 @@ fn load<A: Copy + Into<f64>, T: Real>(from: &[A], offset: usize, stride: usize, 
 /// An element type that tensors can be given in: `bool`, all integers up to 64 bits, `f32`, `f64`.
 ///
 /// The trait is sealed: it lists what can be converted, it is not for implementing.
-pub trait Element: sealed::Convert {}
+pub trait Element: Convert {}
 
 pub(super) mod sealed {
     use super::Summary;
@@ -164,7 +165,7 @@ impl Summary {
 macro_rules! integer {
     ($($t:ty),*) => {$(
         impl Element for $t {}
-        impl sealed::Convert for $t {
+        impl Convert for $t {
             #[inline]
             fn summary(block: &[Self]) -> Summary {
                 // The or of all has the sign bit if one is negative, and otherwise the bits of
@@ -194,7 +195,7 @@ const TWO_52: f64 = 4_503_599_627_370_496.0;
 macro_rules! float {
     ($($t:ty),*) => {$(
         impl Element for $t {}
-        impl sealed::Convert for $t {
+        impl Convert for $t {
             #[inline]
             fn summary(block: &[Self]) -> Summary {
                 let (mut whole, mut single, mut bits) = (true, true, 0);
@@ -219,7 +220,7 @@ macro_rules! float {
 float!(f32, f64);
 
 impl Element for bool {}
-impl sealed::Convert for bool {
+impl Convert for bool {
     fn summary(block: &[Self]) -> Summary {
         Summary { bits: u32::from(block.contains(&true)), ..Summary::EMPTY }
     }
@@ -273,7 +274,7 @@ impl StorageBuilder {
                 Storage::U16(v) => v.extend(block.iter().map(|x| x.to_u32() as u16)),
                 Storage::U32(v) => v.extend(block.iter().map(|x| x.to_u32())),
                 Storage::F32(v) => v.extend(block.iter().map(|x| x.to_f32())),
-                Storage::F64(v) => v.extend(block.iter().map(|x| x.to_f64())),
+                Storage::F64(v) => v.extend(block.iter().map(|&x| Convert::to_f64(x))),
             }
         }
     }
@@ -293,11 +294,13 @@ impl StorageBuilder {
             | (Kind::U32, old @ Storage::U32(_))
             | (Kind::F32, old @ Storage::F32(_))
             | (Kind::F64, old @ Storage::F64(_)) => old,
-            (Kind::U16, old) => with_vec!(old, v => Storage::U16(widened(v, |x| x as u16, n))),
-            (Kind::U32, old) => with_vec!(old, v => Storage::U32(widened(v, |x| x as u32, n))),
-            (Kind::F32, old) => with_vec!(old, v => Storage::F32(widened(v, |x| x as f32, n))),
+            (Kind::U16, old) => {
+                with_vec!(old, v => Storage::U16(widened(v, |x| x.to_u32() as u16, n)))
+            }
+            (Kind::U32, old) => with_vec!(old, v => Storage::U32(widened(v, Convert::to_u32, n))),
+            (Kind::F32, old) => with_vec!(old, v => Storage::F32(widened(v, Convert::to_f32, n))),
             (Kind::U8 | Kind::F64, old) => {
-                with_vec!(old, v => Storage::F64(widened(v, f64::from, n)))
+                with_vec!(old, v => Storage::F64(widened(v, Convert::to_f64, n)))
             }
         };
     }

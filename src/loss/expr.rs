@@ -96,7 +96,8 @@ impl Expr {
     /// `self` to a constant power.
     ///
     /// Integers and half-integers up to 8 in size are computed by multiplications, a square root
-    /// and a reciprocal. Any other power is NaN for a negative base, on every device.
+    /// and a reciprocal. Any other power wants a base that is not negative; on a CPU it is NaN for
+    /// one that is.
     #[must_use]
     pub fn pow(&self, exponent: f64) -> Expr {
         if exponent == 0.0 {
@@ -508,5 +509,84 @@ impl Expr {
             f.write_str(")")?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn x() -> Expr {
+        Expr::x()
+    }
+
+    fn y() -> Expr {
+        Expr::y()
+    }
+
+    #[test]
+    fn building_simplifies() {
+        assert_eq!(x() * 1.0, x());
+        assert_eq!(0.0 + x(), x());
+        assert_eq!(x() - 0.0, x());
+        assert_eq!(x() / 1.0, x());
+        assert_eq!(-(-x()), x());
+        assert_eq!(x().pow(1.0), x());
+        assert_eq!(x().pow(0.0), Expr::constant(1.0));
+        assert_eq!((Expr::constant(2.0) + 3.0).exp(), Expr::constant(5f64.exp()));
+        assert_eq!(x() * y().pow(-1.0), x() / y());
+        assert_eq!(y().pow(-2.0) * x(), x() / y().pow(2.0));
+        assert_eq!(x() - -y(), x() + y());
+        assert_eq!(Expr::select_positive(&1.0.into(), &x(), &y()), x());
+    }
+
+    #[test]
+    fn zero_times_what_may_be_infinite_is_kept() {
+        let product = 0.0 * y().ln();
+        assert_eq!(product.as_constant(), None);
+        assert!(product.eval(0.0, 0.0, &[]).is_nan());
+        assert_eq!((0.0 / y()).as_constant(), None);
+    }
+
+    #[test]
+    fn the_datum_can_be_put_in() {
+        let e = (x() + y()) / x();
+        assert_eq!(e.substitute_x(2.0).to_string(), "(2 + y) / 2");
+        assert!(!e.substitute_x(2.0).depends_on_x() && e.depends_on_x());
+        assert_eq!((x() * y().ln() + 3.0).at_zero_datum().as_constant(), Some(3.0));
+        assert_eq!((0.5 * (x() / y()) + 0.5).ln().at_zero_datum().as_constant(), Some(0.5f64.ln()));
+        // What blows up at 0 does not vanish, whatever it is multiplied by.
+        assert!((x() * x().ln()).at_zero_datum().as_constant().is_none_or(f64::is_nan));
+    }
+
+    #[test]
+    fn printing_keeps_the_meaning() {
+        let cases = [
+            (x() - (y() - 1.0), "x - (y - 1)"),
+            (x() - y() - 1.0, "x - y - 1"),
+            (x() / (y() * 2.0), "x / (y * 2)"),
+            (-(x() + y()), "-(x + y)"),
+            ((x() + y()).pow(-1.5), "(x + y)^(-1.5)"),
+            ((-x()).pow(2.0), "(-x)^2"),
+            (Expr::constant(-2.0).pow(2.0) * x(), "4 * x"),
+            (Expr::side(1) * -2.0, "s1 * -2"),
+            (Expr::select_positive(&x(), &y(), &0.0.into()) + 1.0, "(y if x > 0 else 0) + 1"),
+        ];
+        for (e, text) in cases {
+            assert_eq!(e.to_string(), text);
+        }
+    }
+
+    #[test]
+    fn powers_of_y_add_up() {
+        assert_eq!((x() * y().pow(-1.5) / y()).largest_exponent(), 2.5);
+        assert_eq!((y().pow(3.0) + y().ln()).largest_exponent(), 3.0);
+        assert_eq!(x().largest_exponent(), 0.0);
+    }
+
+    #[test]
+    fn side_values_that_are_missing_are_nan() {
+        assert_eq!((Expr::side(2) + 1.0).sides(), 3);
+        assert!(Expr::side(2).eval(1.0, 1.0, &[1.0]).is_nan());
     }
 }

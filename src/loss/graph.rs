@@ -286,7 +286,14 @@ impl Graph {
                 Op::Sqrt(a) => (format!("sqrt({})", p(a)), false),
                 Op::Rsqrt(a) => (format!("inverseSqrt({})", p(a)), false),
                 Op::Pow(a, bits) => {
-                    (format!("pow({}, {})", p(a), wgsl_literal(f64::from_bits(bits))?), false)
+                    let exponent = f64::from_bits(bits);
+                    let power = format!("pow({}, {})", p(a), wgsl_literal(exponent)?);
+                    // WGSL derives pow from log2, whose value at 0 it leaves open. ŷ is positive.
+                    if exponent > 0.0 && self.ops[a] != Op::Y {
+                        (format!("select(0.0, {power}, {} > 0.0)", p(a)), false)
+                    } else {
+                        (power, false)
+                    }
                 }
                 Op::Ln(a) => (format!("log({})", p(a)), false),
                 Op::Exp(a) => (format!("exp({})", p(a)), false),

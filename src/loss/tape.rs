@@ -1,6 +1,8 @@
 //! Expressions compiled for the CPU: a straight line of instructions over blocks of entries.
 
-use crate::math::Elementwise;
+use pulp::Simd;
+
+use crate::math::{Elementwise, has_fused};
 
 use super::expr::Expr;
 use super::graph::{Graph, Id, Op};
@@ -8,8 +10,8 @@ use super::graph::{Graph, Id, Op};
 /// A program that evaluates several expressions over blocks of entries.
 ///
 /// Common subexpressions are computed once, and every instruction is a plain loop over slices.
-/// Called from within a `pulp` dispatch, where [`run`](Self::run) is inlined, the loops are compiled
-/// for the instruction set at hand.
+/// Called from within a `pulp` dispatch, where [`run_with`](Self::run_with) is inlined, the loops are
+/// compiled for the instruction set at hand.
 ///
 /// ```
 /// use nneinfact::loss::{Loss, Scratch, Tape};
@@ -294,11 +296,10 @@ impl Tape {
         self.instructions.iter().filter(|(_, i)| costly(i)).count()
     }
 
-    /// Evaluates the expressions at every entry of a block.
+    /// Evaluates the expressions at every entry of a block, anywhere.
     ///
     /// # Panics
-    /// Where the slices differ in length, or there are fewer side blocks or outputs than the
-    /// expressions have. This is for the engines; what users give is checked long before.
+    /// As [`run_with`](Self::run_with).
     #[inline(always)]
     pub fn run<T: Elementwise>(
         &self,
@@ -308,6 +309,26 @@ impl Tape {
         scratch: &mut Scratch<T>,
         outputs: &mut [&mut [T]],
     ) {
+        self.run_with(pulp::Scalar::new(), x, y, sides, scratch, outputs);
+    }
+
+    /// Evaluates the expressions at every entry of a block, within a dispatch to the instruction
+    /// set `S`.
+    ///
+    /// # Panics
+    /// Where the slices differ in length, or there are fewer side blocks or outputs than the
+    /// expressions have. This is for the engines; what users give is checked long before.
+    #[inline(always)]
+    pub fn run_with<S: Simd, T: Elementwise>(
+        &self,
+        _simd: S,
+        x: &[T],
+        y: &[T],
+        sides: &[&[T]],
+        scratch: &mut Scratch<T>,
+        outputs: &mut [&mut [T]],
+    ) {
+        let fused = has_fused::<S>();
         let n = x.len();
         assert_eq!(y.len(), n, "x and y differ in length");
         assert!(sides.len() >= self.sides && sides.iter().all(|s| s.len() == n), "sides");
@@ -326,12 +347,12 @@ impl Tape {
             match to {
                 Place::Register(r) => {
                     let mut block = std::mem::take(&mut registers[r]);
-                    step(instruction, &mut block[..n], x, y, sides, registers, outputs);
+                    step(instruction, fused, &mut block[..n], x, y, sides, registers, outputs);
                     registers[r] = block;
                 }
                 Place::Output(k) => {
                     let block = std::mem::take(&mut outputs[k]);
-                    step(instruction, block, x, y, sides, registers, outputs);
+                    step(instruction, fused, block, x, y, sides, registers, outputs);
                     outputs[k] = block;
                 }
                 Place::X | Place::Y | Place::Side(_) => {}
@@ -342,8 +363,10 @@ impl Tape {
 
 /// One instruction over a block.
 #[inline(always)]
+#[expect(clippy::too_many_arguments, reason = "a struct of them would be taken apart right away")]
 fn step<T: Elementwise>(
     instruction: Instruction<Place>,
+    fused: bool,
     to: &mut [T],
     x: &[T],
     y: &[T],
@@ -362,57 +385,53 @@ fn step<T: Elementwise>(
         }
     };
     let c = T::from_f64;
+    // Loops are written out by a macro: a closure is not sure to be inlined, and one that is not
+    // is compiled for the oldest processor.
+    macro_rules! each {
+        ($a:ident => $value:expr) => {
+            for (to, &$a) in to.iter_mut().zip(at($a)) {
+                *to = $value;
+            }
+        };
+        ($a:ident, $b:ident => $value:expr) => {
+            for ((to, &$a), &$b) in to.iter_mut().zip(at($a)).zip(at($b)) {
+                *to = $value;
+            }
+        };
+        ($a:ident, $b:ident, $c:ident => $value:expr) => {
+            for (((to, &$a), &$b), &$c) in to.iter_mut().zip(at($a)).zip(at($b)).zip(at($c)) {
+                *to = $value;
+            }
+        };
+    }
     match instruction {
         Instruction::Copy(a) => to.copy_from_slice(at(a)),
         Instruction::Fill(k) => to.fill(c(k)),
         Instruction::Affine { a, factor, constant } => {
             let (factor, constant) = (c(factor), c(constant));
-            unary(to, at(a), |a| factor * a + constant);
+            each!(a => factor * a + constant);
         }
-        Instruction::Add(a, b) => binary(to, at(a), at(b), |a, b| a + b),
-        Instruction::Sub(a, b) => binary(to, at(a), at(b), |a, b| a - b),
-        Instruction::Mul(a, b) => binary(to, at(a), at(b), |a, b| a * b),
-        Instruction::Div(a, b) => binary(to, at(a), at(b), |a, b| a / b),
-        Instruction::MulAdd(a, b, c) => ternary(to, at(a), at(b), at(c), |a, b, c| a * b + c),
+        Instruction::Add(a, b) => each!(a, b => a + b),
+        Instruction::Sub(a, b) => each!(a, b => a - b),
+        Instruction::Mul(a, b) => each!(a, b => a * b),
+        Instruction::Div(a, b) => each!(a, b => a / b),
+        Instruction::MulAdd(a, b, c) => each!(a, b, c => a * b + c),
         Instruction::Quotient(k, a) => {
             let k = c(k);
-            unary(to, at(a), |a| k / a);
+            each!(a => k / a);
         }
-        Instruction::Sqrt(a) => unary(to, at(a), T::sqrt),
-        Instruction::Rsqrt(a) => unary(to, at(a), |a| T::ONE / a.sqrt()),
+        Instruction::Sqrt(a) => each!(a => a.sqrt()),
+        Instruction::Rsqrt(a) => each!(a => T::ONE / a.sqrt()),
         Instruction::Pow(a, p) => {
             let p = T::exponent(p);
-            unary(to, at(a), |a| a.pow(p));
+            each!(a => a.pow(p, fused));
         }
-        Instruction::Ln(a) => unary(to, at(a), T::ln),
-        Instruction::Exp(a) => unary(to, at(a), T::exp),
-        Instruction::Select(c, a, b) => {
-            ternary(to, at(c), at(a), at(b), |c, a, b| if c > T::ZERO { a } else { b });
-        }
+        Instruction::Ln(a) => each!(a => a.ln(fused)),
+        Instruction::Exp(a) => each!(a => a.exp(fused)),
+        Instruction::Select(c, a, b) => each!(c, a, b => if c > T::ZERO { a } else { b }),
         Instruction::SelectOr(condition, a, k) => {
             let k = c(k);
-            binary(to, at(condition), at(a), |c, a| if c > T::ZERO { a } else { k });
+            each!(condition, a => if condition > T::ZERO { a } else { k });
         }
-    }
-}
-
-#[inline(always)]
-fn unary<T: Copy>(to: &mut [T], a: &[T], f: impl Fn(T) -> T) {
-    for (to, &a) in to.iter_mut().zip(a) {
-        *to = f(a);
-    }
-}
-
-#[inline(always)]
-fn binary<T: Copy>(to: &mut [T], a: &[T], b: &[T], f: impl Fn(T, T) -> T) {
-    for ((to, &a), &b) in to.iter_mut().zip(a).zip(b) {
-        *to = f(a, b);
-    }
-}
-
-#[inline(always)]
-fn ternary<T: Copy>(to: &mut [T], a: &[T], b: &[T], c: &[T], f: impl Fn(T, T, T) -> T) {
-    for (((to, &a), &b), &c) in to.iter_mut().zip(a).zip(b).zip(c) {
-        *to = f(a, b, c);
     }
 }

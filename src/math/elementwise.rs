@@ -3,12 +3,27 @@
 //! The functions of the standard library are calls, which a loop over a block of entries cannot be
 //! vectorised around. These are straight lines of arithmetic without branches, calls or table
 //! look-ups, so the compiler turns a loop of them into whole vectors of whatever instruction set
-//! the loop is compiled for. They use no fused multiply-add, which is a slow call where the
-//! instruction set has none, so their results are the same bits at every SIMD level.
+//! the loop is compiled for. They hold no closures: one that is not inlined would be compiled for
+//! the oldest processor, and its fused multiply-adds become calls.
+//!
+//! `fused` says whether to use fused multiply-adds, which are a slow call where the instruction
+//! set has none: [`has_fused`] tells. The results differ in their last bits only.
 //!
 //! The logarithm and the exponential follow FreeBSD's msun (Sun Microsystems, 1993).
 
+#![allow(clippy::excessive_precision, reason = "the constants stand as their sources print them")]
+
+use pulp::Simd;
+
 use super::Real;
+
+/// Whether the instruction set multiplies and adds in one operation.
+#[must_use]
+#[inline(always)]
+pub fn has_fused<S: Simd>() -> bool {
+    let wide = size_of::<S::f32s>() >= 32;
+    cfg!(target_arch = "aarch64") || (cfg!(target_arch = "x86_64") && wide)
+}
 
 /// An element type with elementary functions that vectorise.
 ///
@@ -22,17 +37,19 @@ pub trait Elementwise: Real {
 
     /// The natural logarithm, to 1 ulp (`f32`: 2 ulp), subnormal numbers included. −∞ at 0, NaN
     /// below, ∞ at ∞.
-    fn ln(self) -> Self;
+    fn ln(self, fused: bool) -> Self;
 
-    /// The exponential, to 1 ulp (`f32`: 2 ulp) where the result is normal. 0 at −∞, ∞ at ∞.
-    fn exp(self) -> Self;
+    /// The exponential, to 1 ulp (`f32`: 2 ulp). 0 at −∞ and, in `f32`, where the result would be
+    /// below 1.7e-38; ∞ at ∞.
+    fn exp(self, fused: bool) -> Self;
 
     /// A power of a base that is not negative (NaN for one that is), for p ≠ 0: 0 or ∞ at 0
     /// and ∞, depending on the sign of `p`.
     ///
-    /// Where the result is normal, the relative error is below 5e-7 in `f32`, and below
-    /// 1e-15 + 4e-16·|p ln x| in `f64`.
-    fn pow(self, p: Self::Exponent) -> Self;
+    /// The relative error is below 1e-6 in `f32` while |p log₂ x| ≤ 126, and below
+    /// 1e-15 + 4e-16·|p ln x| in `f64`. In `f32` a subnormal base counts as 0, and a result below
+    /// 1.7e-38 is 0.
+    fn pow(self, p: Self::Exponent, fused: bool) -> Self;
 
     /// The square root.
     fn sqrt(self) -> Self;
@@ -47,17 +64,29 @@ macro_rules! clamp {
     }};
 }
 
+/// a · b + c.
+macro_rules! mul_add {
+    ($fused:expr, $a:expr, $b:expr, $c:expr) => {{
+        let (a, b, c) = ($a, $b, $c);
+        if $fused { a.mul_add(b, c) } else { a * b + c }
+    }};
+}
+
 /// A polynomial with the coefficients given from the constant upwards, by Horner's rule.
 macro_rules! polynomial {
-    ($x:expr, $c:expr) => { $c };
-    ($x:expr, $c:expr, $($rest:expr),+) => { $c + $x * polynomial!($x, $($rest),+) };
+    ($fused:expr, $x:expr, $c:expr) => { $c };
+    ($fused:expr, $x:expr, $c:expr, $($rest:expr),+) => {
+        mul_add!($fused, $x, polynomial!($fused, $x, $($rest),+), $c)
+    };
 }
 
 /// A constant exponent of an `f32` power.
 #[derive(Clone, Copy, Debug)]
 pub struct Exponent32 {
+    /// The exponent, and its rounding error.
     p: f32,
-    /// The leading 12 bits of the exponent, and the rest: products of two such leading parts are
+    error: f32,
+    /// The leading 12 bits of the exponent, and the rest: a product of two numbers of 12 bits is
     /// exact.
     high: f32,
     low: f32,
@@ -79,20 +108,16 @@ fn leading(x: f32) -> f32 {
     f32::from_bits(x.to_bits() & 0xffff_f000)
 }
 
-/// A positive number as 2^k · (1 + f) with 1 + f in [√½, √2).
+/// A positive normal number as 2^k · (1 + f) with 1 + f in [√½, √2), `k` raised by `offset`.
 #[inline(always)]
-fn split32(x: f32) -> (f32, f32) {
-    let subnormal = x < f32::MIN_POSITIVE;
-    let scaled = x * 33_554_432.0; // 2²⁵
-    let bits = if subnormal { scaled } else { x }.to_bits();
-    let offset = if subnormal { -127 - 25 } else { -127 };
-    let bits = bits.wrapping_add(0x3f80_0000 - 0x3f35_04f3);
-    let k = ((bits >> 23) as i32).wrapping_add(offset) as f32;
+fn split32(x: f32, offset: i32) -> (f32, f32) {
+    let bits = x.to_bits().wrapping_add(0x3f80_0000 - 0x3f35_04f3);
+    let k = ((bits >> 23) as i32).wrapping_add(offset - 127) as f32;
     let mantissa = f32::from_bits((bits & 0x007f_ffff) + 0x3f35_04f3);
     (k, mantissa - 1.0)
 }
 
-/// As [`split32`].
+/// As [`split32`], of a positive number that may be subnormal.
 #[inline(always)]
 fn split64(x: f64) -> (f64, f64) {
     let subnormal = x < f64::MIN_POSITIVE;
@@ -113,22 +138,24 @@ const ROUND_32: f32 = 12_582_912.0;
 /// As [`ROUND_32`], 1.5 · 2⁵².
 const ROUND_64: f64 = 6_755_399_441_055_744.0;
 
-/// `x · 2^n` for the integer n that is in the low bits of `rounded`, up to twice the range of the
-/// exponent.
+/// `x · 2^(n−1)` for the integer n that is in the low bits of `rounded`, from −126 to 128.
 #[inline(always)]
 fn scale32(x: f32, rounded: f32) -> f32 {
-    let n = (rounded.to_bits() as i32).wrapping_sub(ROUND_32.to_bits() as i32);
-    let half = n >> 1;
-    let power = |n: i32| f32::from_bits((n.wrapping_add(127) as u32) << 23);
-    x * power(half) * power(n.wrapping_sub(half))
+    let n = rounded.to_bits().wrapping_sub(ROUND_32.to_bits());
+    x * f32::from_bits(n.wrapping_add(126) << 23)
+}
+
+/// 2^n for a whole `n` in the range of the exponent.
+#[inline(always)]
+fn power_of_two64(n: f64) -> f64 {
+    f64::from_bits((n + (ROUND_64 + 1023.0)).to_bits() << 52)
 }
 
 /// `x · 2^n` for a whole `n` of at most twice the range of the exponent.
 #[inline(always)]
 fn scale64(x: f64, n: f64) -> f64 {
     let half = (0.5 * n + ROUND_64) - ROUND_64;
-    let power = |n: f64| f64::from_bits((n + (ROUND_64 + 1023.0)).to_bits() << 52);
-    x * power(half) * power(n - half)
+    x * power_of_two64(half) * power_of_two64(n - half)
 }
 
 impl Elementwise for f32 {
@@ -140,6 +167,7 @@ impl Elementwise for f32 {
         let high = leading(single);
         Exponent32 {
             p: single,
+            error: (p - f64::from(single)) as f32,
             high,
             low: (p - f64::from(high)) as f32,
             at_zero: if p > 0.0 { 0.0 } else { f32::INFINITY },
@@ -148,13 +176,15 @@ impl Elementwise for f32 {
     }
 
     #[inline(always)]
-    fn ln(self) -> f32 {
+    fn ln(self, fused: bool) -> f32 {
         const LN2_HIGH: f32 = 6.931_381_2e-1;
         const LN2_LOW: f32 = 9.058_001e-6;
-        let (k, f) = split32(self);
+        let subnormal = self < f32::MIN_POSITIVE;
+        let scaled = self * 33_554_432.0; // 2²⁵
+        let (k, f) = if subnormal { split32(scaled, -25) } else { split32(self, 0) };
         let s = f / (2.0 + f);
         let z = s * s;
-        let r = z * polynomial!(z, 0.666_666_6, 0.400_009_72, 0.284_987_87, 0.242_790_79);
+        let r = z * polynomial!(fused, z, 0.666_666_6, 0.400_009_72, 0.284_987_87, 0.242_790_79);
         let h = 0.5 * f * f;
         let ln = s * (h + r) + k * LN2_LOW - h + f + k * LN2_HIGH;
         let ln = if self == 0.0 { f32::NEG_INFINITY } else { ln };
@@ -163,63 +193,82 @@ impl Elementwise for f32 {
     }
 
     #[inline(always)]
-    fn exp(self) -> f32 {
+    fn exp(self, fused: bool) -> f32 {
         const LN2_HIGH: f32 = 6.931_457_5e-1;
         const LN2_LOW: f32 = 1.428_606_8e-6;
-        let x = clamp!(self, -104.0, 89.0);
-        let rounded = x * std::f32::consts::LOG2_E + ROUND_32;
+        let x = clamp!(self, -87.6, 88.9);
+        let rounded = mul_add!(fused, x, std::f32::consts::LOG2_E, ROUND_32);
         let n = rounded - ROUND_32;
-        let r = (x - n * LN2_HIGH) - n * LN2_LOW;
+        let r = mul_add!(fused, n, -LN2_LOW, mul_add!(fused, n, -LN2_HIGH, x));
+        // Twice the exponential of r.
         let p = polynomial!(
+            fused,
             r,
-            0.5,
-            0.166_666_67,
-            0.041_666_67,
-            8.333_334e-3,
-            1.388_889e-3,
-            1.984_127e-4
+            1.0,
+            0.333_333_34,
+            0.083_333_34,
+            1.666_666_8e-2,
+            2.777_778e-3,
+            3.968_254e-4
         );
-        scale32(1.0 + (r + r * r * p), rounded)
+        scale32(2.0 + mul_add!(fused, r * r, p, 2.0 * r), rounded)
     }
 
     #[inline(always)]
-    fn pow(self, e: Exponent32) -> f32 {
-        // log2(e) as 12 leading bits and the rest.
-        const LOG2_E_HIGH: f32 = 1.442_382_8;
-        const LOG2_E_LOW: f32 = 3.122_284e-4;
-        let (k, f) = split32(self);
-        // ln(1 + f) = f − f²/2 + f³·q(f) as a leading part, exact to 24 bits, and the rest: p
-        // times the rounding error of a plain logarithm would show in the result.
-        let f_high = leading(f);
-        let h = 0.5 * f_high * f_high;
-        let h_low = 0.5 * (f + f_high) * (f - f_high);
-        let u = f - h;
-        let rest = ((f - u) - h) - h_low + f * f * f * cubic_tail32(f);
-        let u_high = leading(u);
-        let log_high = u_high * LOG2_E_HIGH;
-        let log_low = u_high * LOG2_E_LOW + ((u - u_high) + rest) * std::f32::consts::LOG2_E;
-        // log2 x = k + log_high + log_low, again as 12 bits and the rest.
-        let high = leading(k + (log_high + log_low));
-        let low = ((k - high) + log_high) + log_low;
-        let t_high = e.high * high;
-        let t_low = e.low * high + e.p * low;
-        let t = clamp!(t_high + t_low, -152.0, 130.0);
+    fn pow(self, e: Exponent32, fused: bool) -> f32 {
+        let (k, f) = split32(self, 0);
+        // p · log2 x as a rounded value and its error: for a power of 60 the rounding error of a
+        // plain product would be 2e-6 of the result. So is every step whose error counts.
+        let cube = f * f * f * cubic_tail32(f, fused);
+        let (t_high, t_low) = if fused {
+            const LOG2_E_ERROR: f32 = 1.925_963e-8;
+            const LOG2_E: f32 = std::f32::consts::LOG2_E;
+            // ln(1 + f) = u + rest
+            let half = 0.5 * f;
+            let h = f * half;
+            let u = f - h;
+            let rest = cube - f.mul_add(half, -h) + ((f - u) - h);
+            // log2(1 + f) = log + log_low
+            let log = u * LOG2_E;
+            let log_low = u.mul_add(LOG2_E, -log) + u.mul_add(LOG2_E_ERROR, rest * LOG2_E);
+            // log2 x = sum + low
+            let sum = k + log;
+            let low = (log - (sum - k)) + log_low;
+            let t = e.p * sum;
+            (t, e.p.mul_add(sum, -t) + e.error.mul_add(sum, e.p * low))
+        } else {
+            // log2(e) as 12 leading bits and the rest.
+            const LOG2_E_HIGH: f32 = 1.442_382_8;
+            const LOG2_E_LOW: f32 = 3.122_284e-4;
+            let f_high = leading(f);
+            let h = 0.5 * f_high * f_high;
+            let u = f - h;
+            let rest = ((f - u) - h) - 0.5 * (f + f_high) * (f - f_high) + cube;
+            let u_high = leading(u);
+            let log = u_high * LOG2_E_HIGH;
+            let log_low = u_high * LOG2_E_LOW + ((u - u_high) + rest) * std::f32::consts::LOG2_E;
+            let high = leading(k + (log + log_low));
+            let low = ((k - high) + log) + log_low;
+            (e.high * high, e.low * high + e.p * low)
+        };
+        let t = clamp!(t_high + t_low, -126.4, 128.4);
         let rounded = t + ROUND_32;
         let n = rounded - ROUND_32;
         // Where t was clamped the rest is anything; the factor 2^n has decided by then.
-        let r = clamp!((t_high - n) + t_low, -1.0, 1.0);
-        let r = r * std::f32::consts::LN_2;
-        let p = polynomial!(
+        let r = clamp!((t_high - n) + t_low, -0.51, 0.51);
+        // Twice 2^r, to 9e-8: a minimax fit on [−½, ½].
+        let exp2 = polynomial!(
+            fused,
             r,
-            0.5,
-            0.166_666_67,
-            0.041_666_67,
-            8.333_334e-3,
-            1.388_889e-3,
-            1.984_127e-4
+            2.0,
+            1.386_294,
+            0.480_444_85,
+            0.111_014_67,
+            1.934_302_6e-2,
+            2.652_945_5e-3
         );
-        let power = scale32(1.0 + (r + r * r * p), rounded);
-        let power = if self == 0.0 { e.at_zero } else { power };
+        let power = scale32(exp2, rounded);
+        let power = if self < f32::MIN_POSITIVE { e.at_zero } else { power };
         let power = if self == f32::INFINITY { e.at_infinity } else { power };
         if self >= 0.0 { power } else { f32::NAN }
     }
@@ -230,21 +279,21 @@ impl Elementwise for f32 {
     }
 }
 
-/// q(f) in ln(1 + f) = f − f²/2 + f³·q(f), for 1 + f in [√½, √2).
+/// q(f) in ln(1 + f) = f − f²/2 + f³·q(f) for 1 + f in [√½, √2): a minimax fit, to 6e-9 of the
+/// logarithm.
 #[inline(always)]
-fn cubic_tail32(f: f32) -> f32 {
-    // Cephes logf (Moshier 1992).
+fn cubic_tail32(f: f32, fused: bool) -> f32 {
     polynomial!(
+        fused,
         f,
-        3.333_333_1e-1,
-        -2.499_999_4e-1,
-        2.000_071_5e-1,
-        -1.666_805_8e-1,
-        1.424_932_3e-1,
-        -1.242_014_1e-1,
-        1.167_699_9e-1,
-        -1.151_461e-1,
-        7.037_683_6e-2
+        0.333_333_31,
+        -0.250_008_2,
+        0.200_012_27,
+        -0.166_233_57,
+        0.142_017_57,
+        -0.131_601_83,
+        0.127_615_78,
+        -7.634_499e-2
     )
 }
 
@@ -261,24 +310,25 @@ impl Elementwise for f64 {
     }
 
     #[inline(always)]
-    fn ln(self) -> f64 {
-        let ln = finite_ln64(self);
+    fn ln(self, fused: bool) -> f64 {
+        let ln = finite_ln64(self, fused);
         let ln = if self == 0.0 { f64::NEG_INFINITY } else { ln };
         let ln = if self == f64::INFINITY { f64::INFINITY } else { ln };
         if self >= 0.0 { ln } else { f64::NAN }
     }
 
     #[inline(always)]
-    fn exp(self) -> f64 {
+    fn exp(self, fused: bool) -> f64 {
         const LN2_HIGH: f64 = 6.931_471_803_691_238_164_90e-1;
         const LN2_LOW: f64 = 1.908_214_929_270_587_700_02e-10;
         let x = clamp!(self, -746.0, 710.0);
-        let n = (x * std::f64::consts::LOG2_E + ROUND_64) - ROUND_64;
+        let n = mul_add!(fused, x, std::f64::consts::LOG2_E, ROUND_64) - ROUND_64;
         let high = x - n * LN2_HIGH;
         let low = n * LN2_LOW;
         let r = high - low;
         let z = r * r;
         let c = r - z * polynomial!(
+            fused,
             z,
             1.666_666_666_666_660_190_37e-1,
             -2.777_777_777_701_559_338_42e-3,
@@ -290,8 +340,8 @@ impl Elementwise for f64 {
     }
 
     #[inline(always)]
-    fn pow(self, e: Exponent64) -> f64 {
-        let power = Elementwise::exp(e.p * finite_ln64(self));
+    fn pow(self, e: Exponent64, fused: bool) -> f64 {
+        let power = Elementwise::exp(e.p * finite_ln64(self, fused), fused);
         let power = if self == 0.0 { e.at_zero } else { power };
         let power = if self == f64::INFINITY { e.at_infinity } else { power };
         if self >= 0.0 { power } else { f64::NAN }
@@ -305,13 +355,14 @@ impl Elementwise for f64 {
 
 /// The logarithm of a positive finite number.
 #[inline(always)]
-fn finite_ln64(x: f64) -> f64 {
+fn finite_ln64(x: f64, fused: bool) -> f64 {
     const LN2_HIGH: f64 = 6.931_471_803_691_238_164_90e-1;
     const LN2_LOW: f64 = 1.908_214_929_270_587_700_02e-10;
     let (k, f) = split64(x);
     let s = f / (2.0 + f);
     let z = s * s;
     let r = z * polynomial!(
+        fused,
         z,
         6.666_666_666_666_735_130e-1,
         3.999_999_999_940_941_908e-1,
@@ -323,4 +374,130 @@ fn finite_ln64(x: f64) -> f64 {
     );
     let h = 0.5 * f * f;
     s * (h + r) + k * LN2_LOW - h + f + k * LN2_HIGH
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EXPONENTS: [f64; 14] =
+        [0.3, 0.7, -0.3, 1.3, -1.7, 2.2, -2.7, 5.1, -7.7, 0.01, -0.001, 1e-4, 33.3, 121.7];
+
+    /// Positive numbers over the whole range, and many around 1, where logarithms are small.
+    fn singles() -> impl Iterator<Item = f32> {
+        let around_one = 0x3f00_0000..0x4000_0000;
+        let all = (1..0x7f80_0000).step_by(60_013).chain(around_one.step_by(1_009));
+        all.map(f32::from_bits)
+    }
+
+    fn doubles() -> impl Iterator<Item = f64> {
+        let around_one = 0x3fe0_0000_0000_0000u64..0x4000_0000_0000_0000;
+        let step = 0x7ff0_0000_0000_0000usize / 100_003;
+        let all = (1..0x7ff0_0000_0000_0000u64).step_by(step);
+        all.chain(around_one.step_by(0x0020_0000_0000_0000 / 20_011)).map(f64::from_bits)
+    }
+
+    /// The distance in units of the last place of `want` in single precision.
+    fn ulps(got: f32, want: f64) -> f64 {
+        let ulp = 2f64.powi(want.abs().log2().floor() as i32 - 23);
+        (f64::from(got) - want).abs() / ulp
+    }
+
+    #[test]
+    fn single_logarithms_and_exponentials_are_within_two_ulps() {
+        for fused in [false, true] {
+            for x in singles() {
+                let want = f64::from(x).ln();
+                assert!(want == 0.0 || ulps(Elementwise::ln(x, fused), want) < 2.0, "ln {x}");
+                for x in [x, -x] {
+                    let (got, want) = (Elementwise::exp(x, fused), f64::from(x).exp());
+                    if want < 1.7e-38 {
+                        assert!(got < 2e-38, "exp {x}: {got}");
+                    } else if want > f64::from(f32::MAX) {
+                        assert_eq!(got, f32::INFINITY, "exp {x}");
+                    } else {
+                        assert!(ulps(got, want) < 2.0, "exp {x}: {got}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn single_powers_are_good_to_a_millionth() {
+        for fused in [false, true] {
+            for p in EXPONENTS {
+                let e = f32::exponent(p);
+                for x in singles().filter(|x| x.is_normal()) {
+                    let (got, want) = (Elementwise::pow(x, e, fused), f64::from(x).powf(p));
+                    if want < 1.7e-38 {
+                        assert!(got < 2e-38, "{x}^{p}: {got}");
+                    } else if want > 3.5e38 {
+                        assert_eq!(got, f32::INFINITY, "{x}^{p}");
+                    } else if want < 3.3e38 {
+                        let error = (f64::from(got) - want).abs() / want;
+                        assert!(error < 1e-6, "{x}^{p}: {got}, off by {error:e}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn double_functions_are_within_their_bounds() {
+        for fused in [false, true] {
+            for x in doubles() {
+                let want = x.ln();
+                let got = Elementwise::ln(x, fused);
+                assert!((got - want).abs() <= 2.3e-16 * want.abs(), "ln {x}: {got}");
+                for x in [x, -x] {
+                    let (got, want) = (Elementwise::exp(x, fused), x.exp());
+                    let same = got == want || (got - want).abs() <= 2.3e-16 * want + 1e-323;
+                    assert!(same, "exp {x}: {got}");
+                }
+                for p in EXPONENTS {
+                    let got = Elementwise::pow(x, f64::exponent(p), fused);
+                    let want = x.powf(p);
+                    let bound = want * (1e-15 + 4e-16 * (p * x.ln()).abs()) + 1e-323;
+                    assert!(got == want || (got - want).abs() <= bound, "{x}^{p}: {got}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn zeros_infinities_and_what_is_not_a_number() {
+        fn check<T: Elementwise>() {
+            let infinity = T::from_f64(f64::INFINITY);
+            let nan = T::from_f64(f64::NAN);
+            let minus = -T::ONE;
+            for fused in [false, true] {
+                for zero in [T::ZERO, -T::ZERO] {
+                    assert_eq!(zero.ln(fused), -infinity);
+                    assert_eq!(zero.exp(fused), T::ONE);
+                    assert_eq!(zero.pow(T::exponent(0.7), fused), T::ZERO);
+                    assert_eq!(zero.pow(T::exponent(-0.7), fused), infinity);
+                }
+                assert_eq!(T::ONE.ln(fused), T::ZERO);
+                assert_eq!(T::ONE.pow(T::exponent(1.7), fused), T::ONE);
+                assert_eq!(infinity.ln(fused), infinity);
+                assert_eq!(infinity.exp(fused), infinity);
+                assert_eq!((-infinity).exp(fused), T::ZERO);
+                assert_eq!(infinity.pow(T::exponent(0.7), fused), infinity);
+                assert_eq!(infinity.pow(T::exponent(-0.7), fused), T::ZERO);
+                for x in [
+                    nan.ln(fused),
+                    nan.exp(fused),
+                    nan.pow(T::exponent(0.7), fused),
+                    minus.ln(fused),
+                    minus.pow(T::exponent(0.7), fused),
+                    (-infinity).ln(fused),
+                ] {
+                    assert!(x.to_f64().is_nan());
+                }
+            }
+        }
+        check::<f32>();
+        check::<f64>();
+    }
 }

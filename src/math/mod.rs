@@ -7,5 +7,5 @@
 mod elementwise;
 mod real;
 
-pub use elementwise::Elementwise;
+pub use elementwise::{Elementwise, has_fused};
 pub use real::Real;

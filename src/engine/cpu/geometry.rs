@@ -51,12 +51,22 @@ impl Axis {
     }
 }
 
+/// The offsets of a range of indices. Along the last axis they are evenly spaced: the odometer
+/// turns once per run, not per index.
 fn fill(sizes: &[usize], strides: &[usize], start: usize, len: usize, out: &mut Vec<usize>) {
     out.clear();
+    let (&size, &stride) = match (sizes.last(), strides.last()) {
+        (Some(size), Some(stride)) => (size, stride),
+        _ => (&1, &0),
+    };
     let mut walk = Walk::at(sizes, strides, start);
-    for _ in 0..len {
-        out.push(walk.offset());
-        walk.skip(1);
+    let mut run = size - start % size;
+    while out.len() < len {
+        run = run.min(len - out.len());
+        let offset = walk.offset();
+        out.extend((0..run).map(|i| offset + i * stride));
+        walk.skip(run);
+        run = size;
     }
 }
 

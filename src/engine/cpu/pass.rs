@@ -4,7 +4,7 @@
 //! read, its ŷ formed by a small matrix product, the loss's expressions evaluated on it, and its
 //! share of `N` and `D` added by two more products, all within the second-level cache.
 
-use pulp::Arch;
+use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::geometry::{Geometry, Run, is_contiguous, runs};
@@ -451,19 +451,18 @@ impl<'a, T: Elementwise> Tile<'a, T> {
         let source = self.source;
         let (data_outer, lanes) = (self.data_outer, self.lanes.1);
         let Tile { row_offsets, runs, y, a, b, entries, arch, .. } = self;
-        arch.dispatch(|| {
-            let mut sums = Sums::default();
-            for (m, &row) in row_offsets.iter().enumerate() {
-                let at = data_outer + row;
-                let y = &mut y[m * ld..][..width];
-                let a = if source.wants.numerator { &mut a[m * ld..][..width] } else { &mut [] };
-                let b = if source.wants.denominator { &mut b[m * ld..][..width] } else { &mut [] };
-                let row = entries.row(source, runs, at, lanes, y, a, b);
-                sums.train += row.train;
-                sums.validation += row.validation;
-                sums.held_out += row.held_out;
-            }
-            sums
+        arch.dispatch(Evaluate {
+            source,
+            row_offsets,
+            runs,
+            data_outer,
+            lanes,
+            width,
+            ld,
+            y,
+            a,
+            b,
+            entries,
         })
     }
 
@@ -525,12 +524,51 @@ impl<'a, T: Elementwise> Tile<'a, T> {
     }
 }
 
+/// The elementwise part of a tile. A type of its own, and not a closure, as only what is inlined
+/// into the dispatched function is compiled for its instruction set.
+struct Evaluate<'a, T> {
+    source: &'a Source<'a, T>,
+    row_offsets: &'a [usize],
+    runs: &'a [Run],
+    data_outer: usize,
+    lanes: usize,
+    width: usize,
+    ld: usize,
+    y: &'a mut [T],
+    a: &'a mut [T],
+    b: &'a mut [T],
+    entries: &'a mut Entries<T>,
+}
+
+impl<T: Elementwise> WithSimd for Evaluate<'_, T> {
+    type Output = Sums;
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) -> Sums {
+        let wants = self.source.wants;
+        let mut sums = Sums::default();
+        for (m, &row) in self.row_offsets.iter().enumerate() {
+            let at = self.data_outer + row;
+            let range = m * self.ld..m * self.ld + self.width;
+            let y = &mut self.y[range.clone()];
+            let a = if wants.numerator { &mut self.a[range.clone()] } else { &mut [] };
+            let b = if wants.denominator { &mut self.b[range] } else { &mut [] };
+            let row = self.entries.row(simd, self.source, self.runs, at, self.lanes, y, a, b);
+            sums.train += row.train;
+            sums.validation += row.validation;
+            sums.held_out += row.held_out;
+        }
+        sums
+    }
+}
+
 impl<T: Elementwise> Entries<T> {
     /// Computes `a` and `b`, times the training weights, and the losses of one row of a tile.
     #[inline(always)]
     #[allow(clippy::too_many_arguments)]
-    fn row(
+    fn row<S: Simd>(
         &mut self,
+        simd: S,
         source: &Source<'_, T>,
         runs: &[Run],
         at: usize,
@@ -626,11 +664,13 @@ impl<T: Elementwise> Entries<T> {
         let sides: &[&[T]] = if self.sides.is_empty() { &[] } else { &[side] };
         let scratch = &mut self.scratch;
         match (wants.numerator, wants.denominator, wants.losses) {
-            (true, true, true) => source.tape.run(x, y, sides, scratch, &mut [a, b, loss]),
-            (true, true, false) => source.tape.run(x, y, sides, scratch, &mut [a, b]),
-            (true, false, true) => source.tape.run(x, y, sides, scratch, &mut [a, loss]),
-            (true, false, false) => source.tape.run(x, y, sides, scratch, &mut [a]),
-            _ => source.tape.run(x, y, sides, scratch, &mut [loss]),
+            (true, true, true) => {
+                source.tape.run_with(simd, x, y, sides, scratch, &mut [a, b, loss])
+            }
+            (true, true, false) => source.tape.run_with(simd, x, y, sides, scratch, &mut [a, b]),
+            (true, false, true) => source.tape.run_with(simd, x, y, sides, scratch, &mut [a, loss]),
+            (true, false, false) => source.tape.run_with(simd, x, y, sides, scratch, &mut [a]),
+            _ => source.tape.run_with(simd, x, y, sides, scratch, &mut [loss]),
         }
 
         if roles.is_some() || weighted {

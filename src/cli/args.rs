@@ -1,0 +1,167 @@
+//! Values of arguments, from text.
+
+use std::path::PathBuf;
+
+use clap::ValueEnum;
+
+use crate::engine::Precision;
+use crate::error::{Error, Result};
+use crate::fit::Algorithm;
+use crate::io;
+use crate::loss::Side;
+
+/// The values of `--algorithm`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum AlgorithmArg {
+    /// One factor at a time, a pass over the data for each: Algorithm 1 of NNEinFact
+    Block,
+    /// Several factors from one pass over the data
+    Grouped,
+    /// Grouped, with extrapolation
+    Accelerated,
+}
+
+impl AlgorithmArg {
+    /// The algorithm of the library. The only place that knows which of them this version has.
+    pub fn algorithm(self) -> Result<Algorithm> {
+        match self {
+            AlgorithmArg::Block => Ok(Algorithm::Block),
+            AlgorithmArg::Grouped => Ok(Algorithm::Grouped),
+            AlgorithmArg::Accelerated => Err(Error::Unsupported(
+                "--algorithm accelerated is not in this version yet: grouped is the default".into(),
+            )),
+        }
+    }
+}
+
+/// The values of `--precision`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum PrecisionArg {
+    /// Single precision
+    F32,
+    /// Double precision
+    F64,
+}
+
+impl From<PrecisionArg> for Precision {
+    fn from(precision: PrecisionArg) -> Precision {
+        match precision {
+            PrecisionArg::F32 => Precision::F32,
+            PrecisionArg::F64 => Precision::F64,
+        }
+    }
+}
+
+/// A parameter of a loss: one number, or a file with a number per entry.
+#[derive(Clone, Debug, PartialEq)]
+pub enum NumberOrFile {
+    /// One number for all entries.
+    Number(f64),
+    /// A `.npy` or `.npz` of the data's shape.
+    File(PathBuf),
+}
+
+impl NumberOrFile {
+    /// What reads as a number is one, everything else is a path.
+    pub fn parse(text: &str) -> Result<NumberOrFile, String> {
+        match text.trim() {
+            "" => Err("a number or a file is expected".into()),
+            text => Ok(text.parse().map_or_else(|_| Self::File(text.into()), Self::Number)),
+        }
+    }
+
+    /// The parameter itself; reads the file.
+    pub fn side(&self) -> Result<Side> {
+        match self {
+            NumberOrFile::Number(number) => Ok(Side::Scalar(*number)),
+            NumberOrFile::File(path) => Ok(Side::Tensor(io::read_array_f64(path, None)?)),
+        }
+    }
+}
+
+/// A rank, as in `r=10`.
+pub fn rank(text: &str) -> Result<(char, usize), String> {
+    let expected = "a letter and its rank are expected, as in r=10";
+    let (letter, size) = text.split_once('=').ok_or(expected)?;
+    let mut letters = letter.trim().chars();
+    let (Some(letter), None) = (letters.next(), letters.next()) else {
+        return Err(format!("`{}` is not one letter: {expected}", letter.trim()));
+    };
+    let size = size.trim();
+    let size = size.parse().map_err(|_| {
+        format!("the rank of {letter} is `{size}`, but a whole number of at least 1 is expected")
+    })?;
+    Ok((letter, size))
+}
+
+/// A number of bytes, as in `512MiB` or `2GB`. As usual, `2G` is 2 · 1024³ bytes and `2GB` is
+/// 2 · 1000³.
+pub fn bytes(text: &str) -> Result<u64, String> {
+    let expected = "a number of bytes is expected, as in 512MiB or 2GB";
+    let text = text.trim();
+    let end = text.find(|c: char| !(c.is_ascii_digit() || c == '.')).unwrap_or(text.len());
+    let (number, unit) = text.split_at(end);
+    let number: f64 = number.parse().map_err(|_| expected)?;
+    let unit = unit.trim().to_ascii_lowercase();
+    let (prefix, base) = match unit.as_str() {
+        "" | "b" => ("", 1.0),
+        unit => match unit.strip_suffix("ib").or((unit.len() == 1).then_some(unit)) {
+            Some(prefix) => (prefix, 1024f64),
+            None => (unit.strip_suffix('b').ok_or(expected)?, 1000.0),
+        },
+    };
+    let power = match prefix {
+        "" if base == 1.0 => 0,
+        "k" => 1,
+        "m" => 2,
+        "g" => 3,
+        "t" => 4,
+        _ => return Err(expected.into()),
+    };
+    // The cast saturates: more than 2⁶⁴ bytes are no limit either way.
+    Ok((number * base.powi(power)) as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranks() {
+        assert_eq!(rank("r=10"), Ok(('r', 10)));
+        assert_eq!(rank(" K = 3 "), Ok(('K', 3)));
+        for bad in ["", "r", "r10", "=4", "rs=4", "r=", "r=-1", "r=2.5", "r=two", "r=3=4"] {
+            assert!(rank(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn numbers_of_bytes() {
+        let good = [
+            ("0", 0),
+            ("123", 123),
+            ("123B", 123),
+            ("4k", 4096),
+            ("512MiB", 512 << 20),
+            ("512 mib", 512 << 20),
+            ("2GB", 2_000_000_000),
+            ("1.5G", 3 << 29),
+            ("1TiB", 1 << 40),
+            ("99999999999T", u64::MAX),
+        ];
+        for (text, expected) in good {
+            assert_eq!(bytes(text), Ok(expected), "{text}");
+        }
+        for bad in ["", "GB", "-1", "1X", "1XB", "1.2.3", "2 G B", "ib", "1ib", "1e9", "1µ"] {
+            assert!(bytes(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn numbers_and_files() {
+        assert_eq!(NumberOrFile::parse("2.5"), Ok(NumberOrFile::Number(2.5)));
+        assert_eq!(NumberOrFile::parse("-1e3"), Ok(NumberOrFile::Number(-1000.0)));
+        assert_eq!(NumberOrFile::parse("n.npy"), Ok(NumberOrFile::File("n.npy".into())));
+        assert!(NumberOrFile::parse(" ").is_err());
+    }
+}

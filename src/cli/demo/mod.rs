@@ -1,0 +1,261 @@
+//! `nneinfact demo`: makes a tensor with a known structure, fits it, and tells how much of the
+//! structure was found again.
+
+mod planted;
+mod recovery;
+
+use std::fmt::Write as _;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+
+use clap::{Args, ValueEnum};
+use ndarray::ArrayView;
+use rayon::prelude::*;
+
+use self::planted::{BLOBS, Planted, Rates, Size};
+use super::fit::device;
+use super::output::{Outputs, named};
+use super::print;
+use super::progress::{Progress, Show};
+use super::report::{self, Report, duration, number};
+use crate::data::{Dense, Observations, Prepared, Role, Storage};
+use crate::error::{Error, Result};
+use crate::fit::NNEinFact;
+use crate::io;
+use crate::loss::Loss;
+
+/// The model of the planted tensor, and what is fitted to it.
+const MODEL: &str = "wr,dr,hr,irk,jrk->wdhij";
+/// The share of the entries that is withheld.
+const HELD_OUT: f64 = 0.1;
+
+/// The arguments of `demo`.
+#[derive(Debug, Args)]
+pub struct DemoArgs {
+    /// The folder to write to; it is made where it does not exist
+    #[arg(long, value_name = "DIR", default_value = "nneinfact-demo")]
+    out: PathBuf,
+
+    /// full: 27 weeks × 7 days × 24 hours × 100 × 100 map cells, 45 million entries; small: 9 weeks
+    /// and 20 × 20 cells
+    #[arg(long, value_enum, default_value = "full")]
+    scale: Scale,
+
+    /// The seed of the data, the split and the start
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    seed: u64,
+
+    /// How many threads to use [default: all]
+    #[arg(long, value_name = "N")]
+    threads: Option<usize>,
+
+    /// Write the data as well, to fit them with other models
+    #[arg(long)]
+    save_data: bool,
+
+    /// No progress and no summary
+    #[arg(long)]
+    quiet: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Scale {
+    Small,
+    Full,
+}
+
+impl Scale {
+    fn size(self) -> Size {
+        match self {
+            // Denser than the large one, so that it has as many counts per parameter.
+            Scale::Small => Size { weeks: 9, side: 20, mean: 0.4 },
+            Scale::Full => Size { weeks: 27, side: 100, mean: 0.1 },
+        }
+    }
+}
+
+/// Makes, fits, compares, reports.
+pub fn run(args: &DemoArgs) -> Result<()> {
+    let began = Instant::now();
+    let folder = &args.out;
+    std::fs::create_dir_all(folder).map_err(|e| {
+        Error::Setting(format!("--out {}: the folder cannot be made: {e}", folder.display()))
+    })?;
+    let outputs = Outputs {
+        factors: Some(folder.join("factors.npz")),
+        history: Some(folder.join("history.json")),
+    };
+    outputs.check(&[])?;
+    let device = device("auto", args.threads)?;
+    let planted = Planted::new(args.scale.size());
+
+    let counts = Arc::new(device.install(|| planted.counts(args.seed))?);
+    let making = began.elapsed().as_secs_f64();
+    let observations = Observations::shared(Arc::clone(&counts)).held_out(HELD_OUT, args.seed)?;
+
+    let loss = Loss::kl();
+    let settings = NNEinFact::new(MODEL)?
+        .ranks([('r', planted.components().len()), ('k', BLOBS)])
+        .loss(loss.clone())
+        .device(device.clone())
+        .seed(args.seed);
+    let show = if args.quiet { Show::Never } else { Show::OnTerminal };
+    let (settings, progress) = Progress::attach(settings, show);
+    let fitting = Instant::now();
+    let fit = settings.fit(&observations)?;
+    let fitting = fitting.elapsed().as_secs_f64();
+    drop(progress);
+
+    outputs.write(&fit)?;
+    let truth_file = folder.join("planted.npz");
+    io::write_npz(&truth_file, &named(&planted.factors()))?;
+    let data_file = folder.join("counts.npz");
+    if args.save_data {
+        save(&data_file, &counts)?;
+    }
+    if args.quiet {
+        return Ok(());
+    }
+
+    let (roles, truth) = device.install(|| -> Result<_> {
+        Ok((report::roles(&observations)?, true_loss(&planted.rates(), &observations.prepare()?)))
+    })?;
+    let mut report = Report::default();
+    report.add("data", format!("made-up pickups, {}", report::tensor(&counts)));
+    report.add("", roles.join(", "));
+    report.add_model(&fit, &loss);
+    report.add_fit(&fit, NNEinFact::TOLERANCE);
+    let [train, held_out] = truth.map(number);
+    report.add("yardstick", format!("the truth itself: training {train}, held-out {held_out}"));
+    let whole = began.elapsed().as_secs_f64();
+    report.add(
+        "time",
+        format!(
+            "{} to make the data, {} to fit them, {} in all",
+            duration(making),
+            duration(fitting),
+            duration(whole)
+        ),
+    );
+    report.add_memory();
+    report.add_outputs(&outputs, &fit);
+    report.add("", format!("{}: the factors of the truth", truth_file.display()));
+    if args.save_data {
+        report.add("", format!("{}: the data", data_file.display()));
+    }
+    let mut text = report.into_text();
+    if let Some(matches) = recovery::matches(&planted, fit.factors()) {
+        text += &table(&matches);
+    }
+    print(&text)
+}
+
+/// The recovery as text.
+fn table(matches: &[recovery::Match]) -> String {
+    let mut text = String::from(
+        "\nHow well each planted pattern was found again (cosine similarity; 1 is perfect):\n\n",
+    );
+    let width = matches.iter().map(|m| m.name.len()).max().unwrap_or(0);
+    let _ = writeln!(
+        text,
+        "  {:width$}  {:>7}  {:>7}  {:>7}  {:>7}  {:>7}",
+        "pattern", "week", "weekday", "hour", "map", "whole"
+    );
+    for m in matches {
+        let [week, weekday, hour, map] = m.cosines;
+        let _ = writeln!(
+            text,
+            "  {:width$}  {week:7.4}  {weekday:7.4}  {hour:7.4}  {map:7.4}  {:7.4}",
+            m.name,
+            m.whole()
+        );
+    }
+    text
+}
+
+/// The mean KL loss of the truth over the training and the held-out entries: about what the best
+/// model there is could reach on entries that it has not seen.
+fn true_loss(rates: &Rates<'_>, data: &Prepared) -> [f64; 2] {
+    let cells: usize = data.values().shape().iter().rev().take(2).product();
+    let moments = data.values().len() / cells.max(1);
+    // The tensor is in C order: one map after another.
+    let sums: Vec<[f64; 2]> = (0..moments)
+        .into_par_iter()
+        .map_init(
+            || (vec![0.0; cells], vec![0.0; cells]),
+            |(map, counts), moment| {
+                rates.at(moment, map);
+                let first = moment * cells;
+                data.values().load(first, 1, counts);
+                let mut sums = [0.0; 2];
+                for (i, (&x, &y)) in counts.iter().zip(&*map).enumerate() {
+                    match data.roles().map_or(Role::Train, |roles| roles.get(first + i)) {
+                        Role::Train => sums[0] += kl(x, y),
+                        Role::HeldOut => sums[1] += kl(x, y),
+                        _ => {}
+                    }
+                }
+                sums
+            },
+        )
+        .collect();
+    let mean = |which: usize, role| {
+        sums.iter().map(|s| s[which]).sum::<f64>() / data.cells(role).max(1) as f64
+    };
+    [mean(0, Role::Train), mean(1, Role::HeldOut)]
+}
+
+/// The generalised Kullback–Leibler divergence of the loss `kl`.
+fn kl(x: f64, y: f64) -> f64 {
+    if x == 0.0 { y } else { x * (x / y).ln() - x + y }
+}
+
+/// Writes the counts, in C order.
+fn save(path: &std::path::Path, counts: &Dense) -> Result<()> {
+    fn write<T: Copy + Into<f64>>(path: &std::path::Path, shape: &[usize], v: &[T]) -> Result<()> {
+        let array = ArrayView::from_shape(shape, v).map_err(|e| Error::Numeric(e.to_string()))?;
+        io::write_npz(path, &[("Y", array)])
+    }
+    let shape = counts.shape();
+    match counts.storage() {
+        Storage::U8(v) => write(path, shape, v),
+        Storage::U16(v) => write(path, shape, v),
+        Storage::U32(v) => write(path, shape, v),
+        Storage::F32(v) => write(path, shape, v),
+        Storage::F64(v) => write(path, shape, v),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_yardstick_is_the_loss_of_the_truth() -> Result<()> {
+        let loss = Loss::kl();
+        for (x, y) in [(0.0, 0.25), (3.0, 0.5), (7.0, 7.0), (1.0, 1e-9)] {
+            assert!((kl(x, y) - loss.eval_loss(x, y, &[])).abs() < 1e-9 * (1.0 + kl(x, y)));
+        }
+        let planted = Planted::new(Size { weeks: 2, side: 6, mean: 0.5 });
+        let counts = Arc::new(planted.counts(5)?);
+        let observations = Observations::shared(Arc::clone(&counts)).held_out(0.3, 5)?;
+        let prepared = observations.prepare()?;
+        let rates = planted.rates();
+        let mut map = vec![0.0; 36];
+        let (mut sums, mut cells) = ([0.0; 2], [0.0; 2]);
+        for (at, x) in counts.iter().enumerate() {
+            rates.at(at / 36, &mut map);
+            let role = prepared.roles().map_or(Role::Train, |roles| roles.get(at));
+            let which = usize::from(role == Role::HeldOut);
+            sums[which] += loss.eval_loss(x, map[at % 36], &[]);
+            cells[which] += 1.0;
+        }
+        let found = true_loss(&rates, &prepared);
+        for which in 0..2 {
+            let expected = sums[which] / cells[which];
+            assert!((found[which] - expected).abs() < 1e-9, "{found:?} {expected}");
+        }
+        Ok(())
+    }
+}

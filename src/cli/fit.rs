@@ -1,0 +1,271 @@
+//! `nneinfact fit`.
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use clap::Args;
+
+use super::output::{Outputs, read_factors};
+use super::problem::{Problem, ProblemArgs};
+use super::progress::{Progress, Show};
+use super::report::{self, Report, duration};
+use super::{complain, print};
+use crate::data::{Dense, Observations};
+use crate::engine::{Device, available_memory};
+use crate::error::{Error, Result};
+use crate::fit::{NNEinFact, Start};
+use crate::io::{self, FileKind};
+
+/// The arguments of `fit`.
+#[derive(Debug, Args)]
+pub struct FitArgs {
+    /// The data: .npy, .npz (numeric arrays of any type), or .tns (coordinates counted from 1 and a
+    /// value on every line; entries that are not listed are zeros)
+    #[arg(value_name = "DATA")]
+    data: PathBuf,
+
+    #[command(flatten)]
+    problem: ProblemArgs,
+
+    /// The array to read from an .npz [default: the only numeric one]
+    #[arg(long, value_name = "NAME")]
+    key: Option<String>,
+
+    /// The shape of a .tns, as in 27,24,7,100,100 [default: the largest indices]
+    #[arg(long, value_name = "N,N,…", value_delimiter = ',')]
+    shape: Option<Vec<usize>>,
+
+    /// A .npy of booleans like the data: true is observed, false is missing
+    #[arg(long, value_name = "FILE.npy", conflicts_with = "weights")]
+    mask: Option<PathBuf>,
+
+    /// A .npy of numbers like the data: the weight of each entry's loss, 0 is missing
+    #[arg(long, value_name = "FILE.npy")]
+    weights: Option<PathBuf>,
+
+    /// NaN in the data means missing
+    #[arg(long)]
+    nan_missing: bool,
+
+    /// Withhold this fraction of the observed entries, at random, and report their loss
+    #[arg(
+        long,
+        value_name = "FRACTION",
+        allow_negative_numbers = true,
+        conflicts_with = "heldout_mask"
+    )]
+    heldout: Option<f64>,
+
+    /// A .npy of booleans like the data: true is withheld, and its loss is reported
+    #[arg(long, value_name = "FILE.npy")]
+    heldout_mask: Option<PathBuf>,
+
+    /// Withhold this fraction of the remaining entries, at random, to decide when to stop
+    #[arg(long, value_name = "FRACTION", allow_negative_numbers = true)]
+    validation: Option<f64>,
+
+    /// Stop after 5 rises of the validation loss in a row and return the factors at its lowest
+    #[arg(long, requires = "validation")]
+    early_stopping: bool,
+
+    /// Start from these factors: arrays theta_1 to theta_L as --out writes them
+    #[arg(long, value_name = "FILE.npz")]
+    init: Option<PathBuf>,
+
+    /// The seed of the random start
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    seed: u64,
+
+    /// The seed of --heldout and --validation
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    split_seed: u64,
+
+    /// The most sweeps; 0 only evaluates the start
+    #[arg(long, value_name = "N", default_value_t = NNEinFact::MAX_ITER)]
+    max_iter: usize,
+
+    /// Stop when a sweep lowers the training loss by less than this fraction of it, three times in
+    /// a row (of the loss, or of all progress so far, whichever is more); 0 never stops early
+    #[arg(
+        long,
+        value_name = "T",
+        default_value_t = NNEinFact::TOLERANCE,
+        allow_negative_numbers = true
+    )]
+    tol: f64,
+
+    /// How often the factors of a group are updated from one pass
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    inner_cycles: usize,
+
+    /// What predictions are raised to before a quotient, a power or a logarithm [default: 1e-10 of
+    /// the data's mean; more in f32 for losses with large exponents]
+    #[arg(long, value_name = "X", allow_negative_numbers = true)]
+    prediction_floor: Option<f64>,
+
+    /// What entries of a factor are raised to after an update, as a fraction of its largest; 0 lets
+    /// them reach zero and stay there
+    #[arg(
+        long,
+        value_name = "X",
+        default_value_t = NNEinFact::FACTOR_FLOOR,
+        allow_negative_numbers = true
+    )]
+    factor_floor: f64,
+
+    /// What to run on: auto, cpu, gpu or part of a name; see `nneinfact devices`
+    #[arg(long, value_name = "NAME", default_value = "auto")]
+    device: String,
+
+    /// How many threads to use [default: all]
+    #[arg(long, value_name = "N")]
+    threads: Option<usize>,
+
+    /// Where to write the factors, as arrays theta_1 to theta_L
+    #[arg(long, value_name = "FACTORS.npz")]
+    out: Option<PathBuf>,
+
+    /// Where to write the losses sweep by sweep
+    #[arg(long, value_name = "HISTORY.json")]
+    history: Option<PathBuf>,
+
+    /// Show progress also where standard error is not a terminal
+    #[arg(long, conflicts_with = "quiet")]
+    progress: bool,
+
+    /// No progress and no summary
+    #[arg(long)]
+    quiet: bool,
+}
+
+/// The device of `--device` and `--threads`.
+pub fn device(name: &str, threads: Option<usize>) -> Result<Device> {
+    let device = Device::named(name)?;
+    match threads {
+        Some(threads) => device.threads(threads),
+        None => Ok(device),
+    }
+}
+
+/// Reads, fits, writes, reports.
+pub fn run(args: &FitArgs) -> Result<()> {
+    let began = Instant::now();
+    let Problem { model, loss, settings } = args.problem.check()?;
+    let outputs = Outputs { factors: args.out.clone(), history: args.history.clone() };
+    outputs.check(&args.inputs())?;
+    let device = device(&args.device, args.threads)?;
+    let mut settings = settings
+        .device(device.clone())
+        .seed(args.seed)
+        .max_iter(args.max_iter)
+        .tolerance(args.tol)
+        .early_stopping(args.early_stopping)
+        .inner_cycles(args.inner_cycles)
+        .factor_floor(args.factor_floor);
+    if let Some(floor) = args.prediction_floor {
+        settings = settings.prediction_floor(floor);
+    }
+    if let Some(path) = &args.init {
+        settings = settings.start(Start::Factors(read_factors(path, model.factors().len())?));
+    }
+
+    let mut report = Report::default();
+    // On the device's threads: not more of them read than fit.
+    let (observations, about) = device.install(|| -> Result<_> {
+        let observations = args.observations()?;
+        let about = match args.quiet {
+            true => None,
+            false => {
+                let values = observations.values();
+                Some((report::data(&args.data, values), report::roles(&observations)?))
+            }
+        };
+        Ok((observations, about))
+    })?;
+
+    let show = match (args.quiet, args.progress) {
+        (true, _) => Show::Never,
+        (false, true) => Show::Always,
+        (false, false) => Show::OnTerminal,
+    };
+    let (settings, progress) = Progress::attach(settings, show);
+    let fitting = Instant::now();
+    let fit = settings.fit(&observations)?;
+    let fitting = fitting.elapsed().as_secs_f64();
+    drop(progress);
+    outputs.write(&fit)?;
+
+    let Some((data, roles)) = about else { return Ok(()) };
+    report.add_model(&fit, &loss);
+    report.add("data", data);
+    if !roles.is_empty() {
+        report.add("", roles.join(", "));
+    }
+    report.add_fit(&fit, args.tol);
+    let whole = began.elapsed().as_secs_f64();
+    report.add("time", format!("{} for the fit, {} in all", duration(fitting), duration(whole)));
+    report.add_memory();
+    report.add_outputs(&outputs, &fit);
+    print(&report.into_text())
+}
+
+impl FitArgs {
+    /// The files that are read while or after the outputs could be taken for them. The start is not
+    /// among them: to go on from a file and replace it is what one wants.
+    fn inputs(&self) -> Vec<&Path> {
+        let optional = [&self.mask, &self.weights, &self.heldout_mask];
+        let optional = optional.into_iter().filter_map(|path| path.as_deref());
+        std::iter::once(self.data.as_path()).chain(optional).collect()
+    }
+
+    /// Reads the data and what goes with them.
+    fn observations(&self) -> Result<Observations> {
+        let mut observations = Observations::new(self.values()?);
+        if let Some(path) = &self.mask {
+            observations = observations.mask(&io::read_bool(path)?)?;
+        }
+        if let Some(path) = &self.weights {
+            observations = observations.weights(io::read_dense(path, None)?)?;
+        }
+        if self.nan_missing {
+            observations = observations.nan_missing();
+        }
+        if let Some(fraction) = self.heldout {
+            observations = observations.held_out(fraction, self.split_seed)?;
+        }
+        if let Some(path) = &self.heldout_mask {
+            observations = observations.held_out_mask(&io::read_bool(path)?)?;
+        }
+        if let Some(fraction) = self.validation {
+            observations = observations.validation(fraction, self.split_seed)?;
+        }
+        Ok(observations)
+    }
+
+    fn values(&self) -> Result<Dense> {
+        let path = &self.data;
+        let refuse = |option: &str, kind: &str| {
+            Err(Error::Setting(format!("{option} is for {kind} files, not for {}", path.display())))
+        };
+        match (FileKind::of(path)?, &self.key, &self.shape) {
+            (FileKind::Npy | FileKind::Npz, _, Some(_)) => refuse("--shape", ".tns"),
+            (FileKind::Npy | FileKind::Tns, Some(_), _) => refuse("--key", ".npz"),
+            (FileKind::Npy | FileKind::Npz, key, None) => io::read_dense(path, key.as_deref()),
+            (FileKind::Tns, None, shape) => {
+                let coordinates = io::read_tns(path, shape.as_deref())?;
+                if coordinates.duplicates() > 0 {
+                    complain(
+                        "notice",
+                        &format!(
+                            "{}: {} entries stand at the same place as another one and were added \
+                             to it",
+                            path.display(),
+                            report::count(coordinates.duplicates())
+                        ),
+                    );
+                }
+                coordinates.to_dense(available_memory().unwrap_or(u64::MAX))
+            }
+        }
+    }
+}

@@ -1,0 +1,86 @@
+//! The command line: `nneinfact fit`, `explain`, `devices` and `demo`.
+//!
+//! Results go to standard output; warnings, progress and errors go to standard error. The exit
+//! status is 0 where the work was done (an interrupted fit that wrote its factors included), 2
+//! where the command line or the input is wrong, and 1 for anything else.
+
+mod args;
+mod demo;
+mod devices;
+mod explain;
+mod fit;
+mod output;
+mod problem;
+mod progress;
+mod report;
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::error::{Error, Result};
+
+/// Fits nonnegative tensor factorizations written as einsum strings.
+#[derive(Debug, Parser)]
+#[command(name = "nneinfact", version, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Fit a model to a tensor in a file
+    Fit(Box<fit::FitArgs>),
+    /// List what this program can run on
+    Devices,
+    /// Show how a model would be fitted and what that costs, without data
+    Explain(explain::ExplainArgs),
+    /// Make a tensor with a known structure, fit it, and tell how much of it was found again
+    Demo(demo::DemoArgs),
+}
+
+/// Runs the command that the arguments of this process ask for.
+#[must_use]
+pub fn main() -> ExitCode {
+    // Prints usage errors itself and exits with 2.
+    let cli = Cli::parse();
+    let done = match &cli.command {
+        Command::Fit(args) => fit::run(args),
+        Command::Devices => devices::run(),
+        Command::Explain(args) => explain::run(args),
+        Command::Demo(args) => demo::run(args),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            complain("error", &error.to_string());
+            ExitCode::from(if error.is_input() { 2 } else { 1 })
+        }
+    }
+}
+
+/// Prints `kind: message` on standard error. There is nobody left to tell if that fails.
+fn complain(kind: &str, message: &str) {
+    let _ = writeln!(io::stderr().lock(), "{kind}: {message}");
+}
+
+/// Prints text on standard output. A reader that has gone away (`| head`) is not an error.
+fn print(text: &str) -> Result<()> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(e) if e.kind() != io::ErrorKind::BrokenPipe => Err(Error::file("standard output", e)),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn arguments_are_consistent() {
+        super::Cli::command().debug_assert();
+    }
+}

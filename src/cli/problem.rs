@@ -1,0 +1,112 @@
+//! The arguments that say what to fit and how, which `fit` and `explain` share.
+
+use clap::Args;
+
+use super::args::{self, AlgorithmArg, NumberOrFile, PrecisionArg};
+use super::complain;
+use crate::error::Result;
+use crate::fit::NNEinFact;
+use crate::loss::{Loss, LossParameters};
+use crate::model::{Model, Shapes};
+
+/// Model, ranks, loss, algorithm.
+#[derive(Debug, Args)]
+pub struct ProblemArgs {
+    /// The model as an einsum string: the letters of each factor, `->`, the letters of the data,
+    /// as in 'wr,hr,dr,ikr,jkr->whdij'
+    #[arg(long)]
+    pub model: String,
+
+    /// The size of each latent letter, as in r=10,k=6
+    #[arg(long = "rank", value_name = "LETTER=N", value_delimiter = ',', value_parser = args::rank)]
+    pub ranks: Vec<(char, usize)>,
+
+    #[command(flatten)]
+    pub loss: LossArgs,
+
+    /// How a sweep goes over the factors
+    #[arg(long, value_enum, default_value = "grouped")]
+    pub algorithm: AlgorithmArg,
+
+    /// The type of number that passes over the data compute with
+    #[arg(long, value_enum, default_value = "f32")]
+    pub precision: PrecisionArg,
+
+    /// The most memory for products of factors that are kept beside data and factors, as in 512MiB
+    /// or 2GB [default: a quarter of the data, at least 64 MiB]
+    #[arg(long, value_name = "BYTES", value_parser = args::bytes)]
+    pub memory_limit: Option<u64>,
+}
+
+/// The loss and its parameters.
+#[derive(Debug, Args)]
+pub struct LossArgs {
+    /// The loss: kl, euclidean, itakura-saito, hellinger, reverse-kl, neyman, pearson,
+    /// alpha, beta, alpha-beta, negative-binomial, geometric, bernoulli, binomial, jensen-shannon
+    #[arg(long = "loss", value_name = "NAME", default_value = "kl")]
+    pub name: String,
+
+    /// The alpha of the alpha and alpha-beta losses
+    #[arg(long, value_name = "A", allow_negative_numbers = true)]
+    pub alpha: Option<f64>,
+
+    /// The beta of alpha-beta; of beta itself as Févotte and scikit-learn write it (2 euclidean,
+    /// 1 kl, 0 itakura-saito)
+    #[arg(long, value_name = "B", allow_negative_numbers = true)]
+    pub beta: Option<f64>,
+
+    /// The dispersion of negative-binomial: a number, or a .npy or .npz like the data
+    #[arg(long, value_name = "PHI", allow_negative_numbers = true, value_parser = NumberOrFile::parse)]
+    pub dispersion: Option<NumberOrFile>,
+
+    /// The number of trials of binomial: a number, or a .npy or .npz like the data
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = NumberOrFile::parse)]
+    pub trials: Option<NumberOrFile>,
+}
+
+impl LossArgs {
+    /// The loss; reads the files of its parameters.
+    fn loss(&self) -> Result<Loss> {
+        let side = |p: &Option<NumberOrFile>| p.as_ref().map(NumberOrFile::side).transpose();
+        let parameters = LossParameters {
+            alpha: self.alpha,
+            beta: self.beta,
+            dispersion: side(&self.dispersion)?,
+            trials: side(&self.trials)?,
+        };
+        Loss::named(&self.name, &parameters)
+    }
+}
+
+/// A problem whose arguments were checked as far as that is possible without data.
+pub struct Problem {
+    /// The model.
+    pub model: Model,
+    /// The loss.
+    pub loss: Loss,
+    /// The settings of the fit so far.
+    pub settings: NNEinFact,
+}
+
+impl ProblemArgs {
+    /// Checks everything that can be checked before data are read, which can take long.
+    pub fn check(&self) -> Result<Problem> {
+        let model = Model::parse(&self.model)?;
+        // Whatever the data's sizes are, the ranks have to go with the letters.
+        Shapes::new(&model, &vec![1; model.output().len()], &self.ranks)?;
+        let algorithm = self.algorithm.algorithm()?;
+        let loss = self.loss.loss()?;
+        let mut settings = NNEinFact::new(&self.model)?
+            .ranks(self.ranks.iter().copied())
+            .loss(loss.clone())
+            .algorithm(algorithm)
+            .precision(self.precision.into());
+        if let Some(bytes) = self.memory_limit {
+            settings = settings.memory_limit(bytes);
+        }
+        for warning in model.warnings() {
+            complain("warning", &warning);
+        }
+        Ok(Problem { model, loss, settings })
+    }
+}
