@@ -62,7 +62,8 @@ pub struct Job {
 /// What a device does for a fit.
 pub trait Engine: Send {
     /// Reads the data once: computes numerator and denominator for the plan's group, and with
-    /// `losses` the losses at the factors as they are before its update.
+    /// `losses` the losses at the factors as they are before its update. A loss that is not finite
+    /// is returned as it is: the caller knows whether it matters.
     ///
     /// # Errors
     /// Where the device fails.
@@ -85,6 +86,26 @@ pub trait Engine: Send {
     /// # Errors
     /// Where the device fails.
     fn factors(&self) -> Result<Vec<ArrayD<f64>>>;
+
+    /// Takes the factors as they are for the plain result that the first extrapolation starts from.
+    ///
+    /// # Errors
+    /// Where the device fails.
+    fn mark(&mut self) -> Result<()>;
+
+    /// Extrapolates in log space: with P the factors as they are, the plain result of a sweep, and
+    /// C the plain result before it, moves to `P ⊙ (P / C)^weight` (to P where either is 0), and
+    /// takes P for C.
+    ///
+    /// # Errors
+    /// Where the device fails, or nothing was marked.
+    fn extrapolate(&mut self, weight: f64) -> Result<()>;
+
+    /// Goes back from an extrapolated point to the plain result that it came from.
+    ///
+    /// # Errors
+    /// Where the device fails, or nothing was marked.
+    fn retreat(&mut self) -> Result<()>;
 
     /// Remembers the factors as they are, in place of those remembered before.
     ///

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::builder::{NNEinFact, Start};
+use super::builder::{Algorithm, NNEinFact, Start};
 use super::history::{History, StoppedBy};
 use super::observe::{Cancel, Flow, Observer, Sweep};
 use super::{Fit, start};
@@ -141,26 +141,41 @@ fn run(mut settings: NNEinFact, observations: &Observations, device: &Device) ->
         rises: 0,
         best: f64::INFINITY,
     };
-    sweeps(engine.as_mut(), plan.groups().len(), &mut watch, &mut history)?;
+    let momentum = (settings.algorithm == Algorithm::Accelerated).then(Momentum::new);
+    sweeps(engine.as_mut(), plan.groups().len(), momentum, &mut watch, &mut history)?;
     let factors = engine.factors()?;
     Ok(Fit::new(plan, factors, history))
 }
 
 /// Sweeps until something says stop. The engine is left at the factors to return.
+///
+/// With a `momentum` (DESIGN section 3.1) every sweep but the last ends with an extrapolation, whose
+/// loss comes with the first pass of the next sweep for free; if it is above that in the middle of
+/// the sweep before, the point is given up for the plain result, at the cost of a pass.
 fn sweeps(
     engine: &mut dyn Engine,
     groups: usize,
+    mut momentum: Option<Momentum>,
     watch: &mut Watch<'_>,
     history: &mut History,
 ) -> Result<()> {
+    if momentum.is_some() {
+        engine.mark()?;
+    }
     loop {
-        let iteration = history.iterations;
         // The first pass of a sweep gives the loss at the end of the one before for free.
-        let last = iteration >= watch.max_iter;
-        let sums = match last {
-            true => engine.evaluate()?,
-            false => engine.pass(0, true)?.unwrap_or_default(),
+        let last = history.iterations >= watch.max_iter;
+        let look = |engine: &mut dyn Engine| match last {
+            true => engine.evaluate(),
+            false => engine.pass(0, true).map(Option::unwrap_or_default),
         };
+        let mut sums = look(engine)?;
+        if let Some(momentum) = &mut momentum
+            && momentum.rejects(sums.train)
+        {
+            engine.retreat()?;
+            sums = look(engine)?;
+        }
         if let Some(reason) = watch.record(sums, engine, history)? {
             history.stopped_by = reason;
             break;
@@ -169,9 +184,18 @@ fn sweeps(
         if !watch.early_stopping {
             engine.remember()?;
         }
-        match sweep(engine, groups, watch.cancel) {
-            Ok(true) => history.iterations += 1,
-            Ok(false) => {
+        match sweep(engine, groups, momentum.is_some(), watch.cancel) {
+            Ok(Some(middle)) => {
+                history.iterations += 1;
+                // The last point is a plain result.
+                if let Some(momentum) = &mut momentum
+                    && history.iterations < watch.max_iter
+                {
+                    let weight = momentum.next(middle.map_or(sums.train, |m| m.train));
+                    engine.extrapolate(weight)?;
+                }
+            }
+            Ok(None) => {
                 engine.recall()?;
                 history.stopped_by = StoppedBy::Interrupted;
                 break;
@@ -194,17 +218,62 @@ fn sweeps(
     Ok(())
 }
 
-/// One sweep whose first pass is done. `false` where it was cancelled.
-fn sweep(engine: &mut dyn Engine, groups: usize, cancel: &Cancel) -> Result<bool> {
+/// One sweep whose first pass is done, with the losses of its last pass where they are wanted and
+/// there is a pass after the first. `None` where it was cancelled.
+fn sweep(
+    engine: &mut dyn Engine,
+    groups: usize,
+    losses: bool,
+    cancel: &Cancel,
+) -> Result<Option<Option<Sums>>> {
     engine.update(0)?;
+    let mut middle = None;
     for group in 1..groups {
         if cancel.is_cancelled() {
-            return Ok(false);
+            return Ok(None);
         }
-        engine.pass(group, false)?;
+        middle = engine.pass(group, losses && group + 1 == groups)?;
         engine.update(group)?;
     }
-    Ok(true)
+    Ok(Some(middle))
+}
+
+/// Nesterov's weights, with the guard that lets an extrapolated point stand only if its loss is not
+/// above that in the middle of the sweep before. Losses on this path fall monotonically: the loss at
+/// the plain result is at most that in the middle of its sweep.
+struct Momentum {
+    t: f64,
+    /// The loss that an extrapolated point must not exceed; none at a plain point.
+    bound: Option<f64>,
+}
+
+impl Momentum {
+    /// Weights stay below 1.
+    const MOST: f64 = 0.99;
+
+    fn new() -> Momentum {
+        Momentum { t: 1.0, bound: None }
+    }
+
+    /// The weight of the extrapolation after a sweep in whose middle the loss was `middle`.
+    fn next(&mut self, middle: f64) -> f64 {
+        let t = (1.0 + (1.0 + 4.0 * self.t * self.t).sqrt()) / 2.0;
+        let weight = ((self.t - 1.0) / t).min(Self::MOST);
+        self.t = t;
+        self.bound = (weight > 0.0).then_some(middle);
+        weight
+    }
+
+    /// Whether a point with this loss is given up for the plain result; the momentum starts anew
+    /// then.
+    fn rejects(&mut self, loss: f64) -> bool {
+        // Not `loss > bound`: an extrapolation that overflowed has no loss.
+        let rejected = self.bound.take().is_some_and(|bound| !(loss <= bound));
+        if rejected {
+            self.t = 1.0;
+        }
+        rejected
+    }
 }
 
 /// Keeps the history and decides when to stop.
@@ -229,6 +298,12 @@ impl Watch<'_> {
         engine: &mut dyn Engine,
         history: &mut History,
     ) -> Result<Option<StoppedBy>> {
+        if !sums.train.is_finite() {
+            return Err(Error::Numeric(format!(
+                "the loss is not finite ({}) after {} sweeps: the model's values and the data lie too far apart; raise the prediction floor or use double precision",
+                sums.train, history.iterations
+            )));
+        }
         let mean = |sum: f64, role: Role| {
             let portion = self.data.portion(role);
             (portion.cells > 0).then(|| sum / portion.weight)

@@ -50,6 +50,8 @@ pub(super) struct CpuEngine<T> {
     /// In the model's order, each in C order of its letters; the first is divided by the unit.
     factors: Vec<Vec<f64>>,
     remembered: Option<Vec<Vec<f64>>>,
+    /// The plain result of the last sweep, where an extrapolation starts from.
+    plain: Option<Vec<Vec<f64>>>,
     /// The group of the last pass, with its numerator and denominator.
     last: Option<(usize, Vec<f64>, Vec<f64>)>,
     precision: std::marker::PhantomData<T>,
@@ -72,6 +74,7 @@ impl<T: Elementwise> CpuEngine<T> {
             sides,
             factors,
             remembered: None,
+            plain: None,
             last: None,
             precision: std::marker::PhantomData,
             job,
@@ -145,15 +148,6 @@ impl<T: Elementwise> CpuEngine<T> {
         outcome.sums.train *= unit;
         outcome.sums.validation *= unit;
         outcome.sums.held_out *= unit;
-        if !outcome.sums.train.is_finite() {
-            return Err(Error::Numeric(format!(
-                "the {} loss is not finite ({}): the model's values and the data lie too far apart for {}; raise the prediction floor (now {:e}) or use double precision",
-                loss.name(),
-                outcome.sums.train,
-                T::NAME,
-                self.job.numbers.prediction_floor
-            )));
-        }
         Ok(outcome)
     }
 }
@@ -242,6 +236,34 @@ impl<T: Elementwise> Engine for CpuEngine<T> {
                 .map_err(|e| Error::Setting(format!("factor {}: {e}", l + 1)))
         };
         self.factors.iter().enumerate().map(one).collect()
+    }
+
+    fn mark(&mut self) -> Result<()> {
+        self.plain = Some(self.factors.clone());
+        Ok(())
+    }
+
+    fn extrapolate(&mut self, weight: f64) -> Result<()> {
+        let Some(before) = self.plain.take() else {
+            return Err(Error::Setting("extrapolated without a plain result before".into()));
+        };
+        let plain = self.factors.clone();
+        for (factor, before) in self.factors.iter_mut().zip(&before) {
+            update::extrapolate(factor, before, weight);
+        }
+        self.plain = Some(plain);
+        for l in 0..self.factors.len() {
+            self.raise(l);
+        }
+        Ok(())
+    }
+
+    fn retreat(&mut self) -> Result<()> {
+        match &self.plain {
+            Some(plain) => self.factors.clone_from(plain),
+            None => return Err(Error::Setting("retreated without a plain result".into())),
+        }
+        Ok(())
     }
 
     fn remember(&mut self) -> Result<()> {

@@ -103,6 +103,17 @@ fn scaled(factor: &[f64], lambda: &[f64], f: impl Fn(f64) -> f64) -> Vec<f64> {
     factor.iter().zip(lambda).map(entry).collect()
 }
 
+/// `P ⊙ (P / C)^weight`, and P where either is 0.
+pub(super) fn extrapolate(plain: &mut [f64], before: &[f64], weight: f64) {
+    for (x, &before) in plain.iter_mut().zip(before) {
+        let moved = *x * (*x / before).powf(weight);
+        // Not a number where both are 0; infinite where only the one before is.
+        if moved.is_finite() && *x > 0.0 {
+            *x = moved;
+        }
+    }
+}
+
 /// Raises entries to `floor` times the largest entry (never below `least`, where the floor is on).
 pub(super) fn raise(factor: &mut [f64], floor: f64, least: f64) {
     if floor == 0.0 {
