@@ -68,8 +68,8 @@ enum Scale {
 impl Scale {
     fn size(self) -> Size {
         match self {
-            // Denser than the large one, so that it has as many counts per parameter.
-            Scale::Small => Size { weeks: 9, side: 20, mean: 0.4 },
+            // The same pickups per hour on a smaller map.
+            Scale::Small => Size { weeks: 9, side: 20, mean: 2.5 },
             Scale::Full => Size { weeks: 27, side: 100, mean: 0.1 },
         }
     }

@@ -2,6 +2,10 @@
 //!
 //! It has the shape of the Uber tensor of the NNEinFact paper, its mean (0.1 pickups per entry), and
 //! about its share of entries that are not zero: nearly all pickups are in few cells of the map.
+//!
+//! The patterns overlap in time and touch on the map, as real ones do. (Isolated spots would be hard
+//! in another way than real data are: any fit that climbs from a random start would get stuck with
+//! two spots in one component.)
 
 use ndarray::{Array2, Array3, ArrayD};
 use rayon::prelude::*;
@@ -34,9 +38,9 @@ impl Size {
     }
 }
 
-/// A blob: where its centre is (as a fraction of the map), how wide it is (in cells), and its
-/// weight.
-struct Blob(f64, f64, f64, f64);
+/// A blob: how far its centre is from that of the map (down, across), how large it is (in height,
+/// in width), all in cells, and its weight.
+struct Blob(f64, f64, f64, f64, f64);
 
 /// A pattern: when things happen, and where.
 pub struct Component {
@@ -82,8 +86,7 @@ pub struct Planted {
 }
 
 /// A bump of width `width` around `centre`, on a circle where there is a `period`.
-fn bump(n: usize, centre: f64, width: f64, period: Option<f64>) -> impl Fn(usize) -> f64 {
-    debug_assert!(n > 0);
+fn bump(centre: f64, width: f64, period: Option<f64>) -> impl Fn(usize) -> f64 {
     move |x| {
         let distance = (x as f64 - centre).abs();
         let distance = period.map_or(distance, |period| distance.min(period - distance));
@@ -99,7 +102,7 @@ impl Planted {
             (0..size.weeks).map(|w| f(w as f64 / last)).collect()
         };
         let hours = |f: &dyn Fn(usize) -> f64| -> Vec<f64> { (0..HOURS).map(f).collect() };
-        let day = |centre, width| bump(HOURS, centre, width, Some(HOURS as f64));
+        let day = |centre, width| bump(centre, width, Some(HOURS as f64));
         let (morning, evening) = (day(8.0, 1.1), day(18.0, 1.4));
         let (night, supper, noon) = (day(23.0, 2.0), day(20.0, 3.0), day(13.5, 2.6));
         let (takeoff, landing) = (day(6.0, 1.5), day(16.0, 3.0));
@@ -109,12 +112,13 @@ impl Planted {
         let component =
             |name, share: f64, week, weekday: [f64; DAYS], hour, blobs: [Blob; BLOBS]| {
                 let side = size.side;
-                // Widths are in cells, so that small maps are as sharp as large ones.
-                let profile = |at: f64, width: f64| bump(side, at * side as f64, width, None);
+                let middle = side as f64 / 2.0;
+                // In cells, so that small maps are as sharp as large ones.
+                let profile = |at: f64, width: f64| bump(middle + at, width, None);
                 let mut rows = Array2::zeros((side, BLOBS));
                 let mut columns = Array2::zeros((side, BLOBS));
-                for (k, Blob(row, column, width, weight)) in blobs.into_iter().enumerate() {
-                    let (down, across) = (profile(row, width), profile(column, width));
+                for (k, Blob(row, column, height, width, weight)) in blobs.into_iter().enumerate() {
+                    let (down, across) = (profile(row, height), profile(column, width));
                     let down: Vec<f64> = (0..side).map(down).collect();
                     let across: Vec<f64> = (0..side).map(across).collect();
                     let scale = weight / (down.iter().sum::<f64>() * across.iter().sum::<f64>());
@@ -134,9 +138,9 @@ impl Planted {
                 [1.0, 1.05, 1.05, 1.05, 0.95, 0.12, 0.08],
                 hours(&|h| morning(h) + 0.9 * evening(h) + 0.03),
                 [
-                    Blob(0.46, 0.44, 0.45, 0.5),
-                    Blob(0.50, 0.47, 0.6, 0.3),
-                    Blob(0.42, 0.41, 0.5, 0.2),
+                    Blob(-3.0, -2.0, 1.6, 0.5, 0.45),
+                    Blob(-3.0, -1.0, 0.5, 1.2, 0.3),
+                    Blob(-1.5, -2.0, 0.9, 0.9, 0.25),
                 ],
             ),
             component(
@@ -146,9 +150,9 @@ impl Planted {
                 [0.1, 0.12, 0.2, 0.4, 1.0, 1.1, 0.15],
                 hours(&|h| night(h) + 0.01),
                 [
-                    Blob(0.38, 0.46, 0.5, 0.5),
-                    Blob(0.36, 0.53, 0.5, 0.3),
-                    Blob(0.44, 0.44, 0.7, 0.2),
+                    Blob(-3.0, 2.0, 0.5, 1.4, 0.45),
+                    Blob(-2.0, 2.0, 1.2, 0.5, 0.3),
+                    Blob(-3.0, 0.5, 0.8, 0.8, 0.25),
                 ],
             ),
             component(
@@ -158,9 +162,9 @@ impl Planted {
                 [1.0, 0.9, 0.9, 0.95, 1.05, 0.85, 1.1],
                 hours(&|h| 0.6 + takeoff(h) + 0.7 * landing(h)),
                 [
-                    Blob(0.30, 0.82, 0.45, 0.6),
-                    Blob(0.62, 0.66, 0.45, 0.3),
-                    Blob(0.16, 0.08, 0.45, 0.1),
+                    Blob(1.0, 3.0, 0.6, 0.6, 0.5),
+                    Blob(2.0, 4.0, 0.6, 0.9, 0.25),
+                    Blob(0.0, 3.0, 1.4, 0.5, 0.25),
                 ],
             ),
             component(
@@ -170,9 +174,9 @@ impl Planted {
                 [0.8, 0.85, 0.9, 0.95, 1.1, 1.2, 1.0],
                 hours(&|h| supper(h) + 0.1),
                 [
-                    Blob(0.24, 0.50, 0.5, 0.4),
-                    Blob(0.58, 0.56, 0.6, 0.35),
-                    Blob(0.70, 0.42, 0.5, 0.25),
+                    Blob(2.0, -1.0, 1.4, 0.5, 0.4),
+                    Blob(3.0, 0.0, 0.5, 1.4, 0.35),
+                    Blob(2.0, 0.0, 0.9, 0.9, 0.25),
                 ],
             ),
             component(
@@ -182,9 +186,9 @@ impl Planted {
                 [0.06, 0.05, 0.05, 0.06, 0.2, 1.1, 1.0],
                 hours(&|h| noon(h) + 0.01),
                 [
-                    Blob(0.56, 0.44, 0.55, 0.4),
-                    Blob(0.08, 0.60, 0.5, 0.35),
-                    Blob(0.84, 0.72, 0.6, 0.25),
+                    Blob(0.0, -4.0, 0.6, 0.7, 0.4),
+                    Blob(1.0, -3.5, 0.5, 1.2, 0.35),
+                    Blob(-1.0, -4.0, 1.2, 0.5, 0.25),
                 ],
             ),
         ];
