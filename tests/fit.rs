@@ -242,6 +242,37 @@ fn scaled_data_give_scaled_fits() {
     }
 }
 
+#[test]
+fn data_too_small_for_the_precision_count_as_zero() {
+    for configuration in configurations() {
+        // From numbers that are 0 in this precision to numbers whose quotient with ŷ is.
+        let tiny: &[f64] = match configuration.precision {
+            Precision::F32 => &[1e-60, 1e-45, 1e-42, 1e-38, 3e-38],
+            Precision::F64 => &[5e-324, 1e-320, 1e-310, 3e-308],
+        };
+        for loss in losses().into_iter().filter(|loss| *loss.domain() == Domain::NonNegative) {
+            let shapes = entry("NMF").shapes(&[5, 6]);
+            let mut y = data(&mut Random::new(17), &shapes, &loss);
+            let zeros: Vec<usize> = (0..y.len()).filter(|i| i % 3 == 0).collect();
+            let mut run = |value: f64| {
+                let cells = y.as_slice_mut().expect("in order");
+                zeros.iter().for_each(|&i| cells[i] = value);
+                configured(&shapes, &configuration)
+                    .loss(loss.clone())
+                    .max_iter(5)
+                    .fit(&y)
+                    .unwrap_or_else(|e| panic!("{}, {value:e}: {e}", configuration.name))
+            };
+            let expected = run(0.0);
+            for &value in tiny {
+                let apart = deviation(run(value).factors(), expected.factors());
+                let what = format!("{}, {}, {value:e}", configuration.name, loss.name());
+                assert!(apart <= 1e-4, "{what}: {apart:e}");
+            }
+        }
+    }
+}
+
 // ---- Missing, weighted and withheld cells ----
 
 #[test]

@@ -295,6 +295,60 @@ proptest! {
     }
 }
 
+#[test]
+fn tiles_of_every_kind_are_those_of_the_reference() {
+    // Sizes beyond a tile in rows, lanes and inner letters, none of them a multiple of anything.
+    let problems: [(&str, &[usize], &[(char, usize)]); 7] = [
+        ("ir,jr->ij", &[37, 1103], &[('r', 21)]),
+        ("ir,jr->ij", &[1403, 3], &[('r', 5)]),
+        ("ir,jr->ij", &[3, 2], &[('r', 129)]),
+        ("ir,jr,ar->ija", &[33, 19, 47], &[('r', 9)]),
+        ("wr,hr,dr,ikr,jkr->whdij", &[3, 5, 3, 21, 37], &[('r', 10), ('k', 3)]),
+        ("ijr,jkr,ikr->ijk", &[31, 37, 71], &[('r', 3)]),
+        ("aib,bjc,cka->ijk", &[21, 17, 33], &[('a', 3), ('b', 2), ('c', 5)]),
+    ];
+    for (text, shape, ranks) in problems {
+        let model = nneinfact::model::Model::parse(text).expect("a model");
+        let shapes = Shapes::new(&model, shape, ranks).expect("ranks");
+        for loss in [Loss::kl(), Loss::beta(1.5).expect("beta 1.5")] {
+            let mut random = Random::new(11);
+            let y = data(&mut random, &shapes, &loss);
+            let mask = random.mask(shape, 0.8);
+            let weights = mask.mapv(|m| f64::from(u8::from(m)));
+            let start = random.factors(&shapes);
+            for masked in [false, true] {
+                let weights = masked.then_some(&weights);
+                let problem =
+                    Problem { shapes: &shapes, loss: &loss, y: &y, weights, floor: FLOOR };
+                let mut expected = start.clone();
+                problem.sweep(&mut expected);
+                let observations = Observations::new(&y);
+                let observations = match masked {
+                    true => observations.mask(&mask).expect("a mask"),
+                    false => observations,
+                };
+                for (precision, allowed) in [(Precision::F64, 1e-10), (Precision::F32, 2e-4)] {
+                    let fit = NNEinFact::new(text)
+                        .expect("a model")
+                        .ranks(ranks.iter().copied())
+                        .loss(loss.clone())
+                        .precision(precision)
+                        .algorithm(Algorithm::Block)
+                        .start(Start::Factors(start.clone()))
+                        .prediction_floor(FLOOR)
+                        .factor_floor(0.0)
+                        .max_iter(1)
+                        .fit(&observations)
+                        .expect("it fits");
+                    let apart = deviation(fit.factors(), &expected);
+                    let what = format!("{text} {shape:?}, {}, {precision:?}", loss.name());
+                    assert!(apart <= allowed, "{what}, masked {masked}: {apart:e}");
+                }
+            }
+        }
+    }
+}
+
 /// A problem large enough to be split into several tasks.
 fn large(loss: &Loss) -> (Shapes, Observations) {
     let mut random = Random::new(7);

@@ -79,6 +79,12 @@ fn where_positive(then: &Expr) -> Expr {
     Expr::select_positive(&Expr::x(), then, &Expr::constant(0.0))
 }
 
+/// `then`, a multiple of the logarithm of `ratio`, or 0 where the ratio is 0: at a datum of 0, and
+/// where the quotient of a tiny datum and ŷ underflows although the datum is positive.
+fn unless_it_vanishes(ratio: &Expr, then: &Expr) -> Expr {
+    Expr::select_positive(ratio, then, &Expr::constant(0.0))
+}
+
 /// The αβ-divergence (Cichocki, Cruces & Amari 2011) for α ≠ 0, and what to note about it.
 fn divergence(AlphaBeta { alpha, beta, sum }: AlphaBeta) -> (Expr, Vec<String>, f64) {
     let (x, y) = (Expr::x(), Expr::y());
@@ -91,8 +97,9 @@ fn divergence(AlphaBeta { alpha, beta, sum }: AlphaBeta) -> (Expr, Vec<String>, 
     if beta.abs() < LIMIT {
         let notes = if beta == 0.0 { Vec::new() } else { note("beta", beta, "beta = 0") };
         let power = x.pow(alpha);
-        let log = alpha * (&power * (&x / &y).ln());
-        let log = if alpha > 0.0 { where_positive(&log) } else { log };
+        let ratio = &x / &y;
+        let log = alpha * (&power * ratio.ln());
+        let log = if alpha > 0.0 { unless_it_vanishes(&ratio, &log) } else { log };
         return ((log - power + y.pow(alpha)) / (alpha * alpha), notes, alpha);
     }
     if sum.abs() < LIMIT {
@@ -292,12 +299,13 @@ impl Loss {
     pub fn jensen_shannon() -> Loss {
         let (x, y) = (Expr::x(), Expr::y());
         let mean = 0.5 * (&x + &y);
+        let ratio = &x / &mean;
         Loss {
             // ln((x+y)/(2y)), written so that the value at x = 0 is a constant.
             a: (0.5 * (&x / &y) + 0.5).ln(),
             b: Expr::constant(1.0),
             // −m ln m + ½(x ln x + y ln y), which would cancel where x and y are large.
-            loss: 0.5 * (where_positive(&(&x * (&x / &mean).ln())) + &y * (&y / &mean).ln()),
+            loss: 0.5 * (unless_it_vanishes(&ratio, &(&x * ratio.ln())) + &y * (&y / &mean).ln()),
             majorizer: Majorizer::Log,
             slope: 0.5,
             homogeneity: Some(1.0),

@@ -69,7 +69,8 @@ impl Problem<'_> {
     /// loss's own tensors not that of the data.
     #[must_use]
     pub fn loss(&self, factors: &[ArrayD<f64>]) -> f64 {
-        let losses = self.weighted(factors, |x, y, sides| self.loss.eval_loss(x, y, sides));
+        let predicted = predict(self.shapes, factors);
+        let losses = self.weighted(&predicted, |x, y, sides| self.loss.eval_loss(x, y, sides));
         losses.sum() / self.weights.map_or(losses.len() as f64, |w| w.sum())
     }
 
@@ -90,8 +91,9 @@ impl Problem<'_> {
     /// As [`loss`](Self::loss).
     pub fn update(&self, l: usize, factors: &mut [ArrayD<f64>]) {
         let (shapes, model) = (self.shapes, self.shapes.model());
-        let a = self.weighted(factors, |x, y, sides| self.loss.eval_a(x, y, sides));
-        let b = self.weighted(factors, |x, y, sides| self.loss.eval_b(x, y, sides));
+        let predicted = predict(shapes, factors);
+        let a = self.weighted(&predicted, |x, y, sides| self.loss.eval_a(x, y, sides));
+        let b = self.weighted(&predicted, |x, y, sides| self.loss.eval_b(x, y, sides));
         let (a, b): (Vec<f64>, Vec<f64>) = (a.into_iter().collect(), b.into_iter().collect());
         let old = entries(shapes, factors);
         let mut numerator = vec![0.0; old[l].len()];
@@ -114,10 +116,9 @@ impl Problem<'_> {
     /// W·f(Y, Ŷ) at every entry of the data, 0 where W = 0.
     fn weighted(
         &self,
-        factors: &[ArrayD<f64>],
+        predicted: &ArrayD<f64>,
         f: impl Fn(f64, f64, &[f64]) -> f64,
     ) -> ArrayD<f64> {
-        let predicted = predict(self.shapes, factors);
         ArrayD::from_shape_fn(predicted.raw_dim(), |at| {
             let w = self.weights.map_or(1.0, |weights| weights[&at]);
             if w == 0.0 {
