@@ -184,7 +184,7 @@ fn a_fit_writes_factors_and_history() {
     assert!(numbers(&history, "validation_loss").is_empty());
     assert!(numbers(&history, "heldout_loss").is_empty());
     assert!(["tolerance", "max_iter"].contains(&history["stopped_by"].as_str().unwrap()));
-    assert_eq!(history["algorithm"], "grouped");
+    assert_eq!(history["algorithm"], "accelerated");
     assert_eq!(history["precision"], "f32");
     assert!(history["device"].as_str().unwrap().starts_with("cpu"));
     assert!(losses[iterations] < 0.1 * losses[0], "{losses:?}");

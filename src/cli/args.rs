@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::ValueEnum;
 
 use crate::engine::Precision;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::fit::Algorithm;
 use crate::io;
 use crate::loss::Side;
@@ -17,19 +17,16 @@ pub enum AlgorithmArg {
     Block,
     /// Several factors from one pass over the data
     Grouped,
-    /// Grouped, with extrapolation
+    /// Grouped, with a guarded extrapolation: fewer sweeps to the same loss
     Accelerated,
 }
 
-impl AlgorithmArg {
-    /// The algorithm of the library. The only place that knows which of them this version has.
-    pub fn algorithm(self) -> Result<Algorithm> {
-        match self {
-            AlgorithmArg::Block => Ok(Algorithm::Block),
-            AlgorithmArg::Grouped => Ok(Algorithm::Grouped),
-            AlgorithmArg::Accelerated => Err(Error::Unsupported(
-                "--algorithm accelerated is not in this version yet: grouped is the default".into(),
-            )),
+impl From<AlgorithmArg> for Algorithm {
+    fn from(algorithm: AlgorithmArg) -> Algorithm {
+        match algorithm {
+            AlgorithmArg::Block => Algorithm::Block,
+            AlgorithmArg::Grouped => Algorithm::Grouped,
+            AlgorithmArg::Accelerated => Algorithm::Accelerated,
         }
     }
 }

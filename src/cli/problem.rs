@@ -25,7 +25,7 @@ pub struct ProblemArgs {
     pub loss: LossArgs,
 
     /// How a sweep goes over the factors
-    #[arg(long, value_enum, default_value = "grouped")]
+    #[arg(long, value_enum, default_value = "accelerated")]
     pub algorithm: AlgorithmArg,
 
     /// The type of number that passes over the data compute with
@@ -94,12 +94,11 @@ impl ProblemArgs {
         let model = Model::parse(&self.model)?;
         // Whatever the data's sizes are, the ranks have to go with the letters.
         Shapes::new(&model, &vec![1; model.output().len()], &self.ranks)?;
-        let algorithm = self.algorithm.algorithm()?;
         let loss = self.loss.loss()?;
         let mut settings = NNEinFact::new(&self.model)?
             .ranks(self.ranks.iter().copied())
             .loss(loss.clone())
-            .algorithm(algorithm)
+            .algorithm(self.algorithm.into())
             .precision(self.precision.into());
         if let Some(bytes) = self.memory_limit {
             settings = settings.memory_limit(bytes);
