@@ -663,15 +663,15 @@ impl<T: Elementwise> Entries<T> {
         let side: &[T] = self.sides.first().map_or(&[], |s| &s[..width]);
         let sides: &[&[T]] = if self.sides.is_empty() { &[] } else { &[side] };
         let scratch = &mut self.scratch;
-        match (wants.numerator, wants.denominator, wants.losses) {
-            (true, true, true) => {
-                source.tape.run_with(simd, x, y, sides, scratch, &mut [a, b, loss])
-            }
-            (true, true, false) => source.tape.run_with(simd, x, y, sides, scratch, &mut [a, b]),
-            (true, false, true) => source.tape.run_with(simd, x, y, sides, scratch, &mut [a, loss]),
-            (true, false, false) => source.tape.run_with(simd, x, y, sides, scratch, &mut [a]),
-            _ => source.tape.run_with(simd, x, y, sides, scratch, &mut [loss]),
-        }
+        // One call for all cases: it is inlined, and large.
+        let (mut all, from, to): ([&mut [T]; 3], usize, usize) =
+            match (wants.numerator, wants.denominator) {
+                (true, true) => ([&mut *a, &mut *b, loss], 0, 2),
+                (true, false) => ([&mut [], &mut *a, loss], 1, 2),
+                _ => ([&mut [], &mut [], loss], 2, 2),
+            };
+        let to = to + usize::from(wants.losses);
+        source.tape.run_with(simd, x, y, sides, scratch, &mut all[from..to]);
 
         if roles.is_some() || weighted {
             if wants.numerator {
