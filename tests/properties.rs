@@ -153,7 +153,7 @@ impl Drawn {
     }
 
     fn observations(&self, axes: &[usize]) -> Observations {
-        let observations = Observations::new(&in_memory_order(&self.y, axes));
+        let observations = Observations::new(in_memory_order(&self.y, axes));
         match (&self.mask, &self.weights) {
             (Some(mask), _) => observations.mask(mask),
             (None, Some(weights)) => observations.weights(weights),
