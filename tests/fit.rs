@@ -687,9 +687,9 @@ fn masks_and_weights_that_cannot_be_used_are_refused() {
     let transposed = Array2::from_elem((4, 3), true);
     refused(of(&y).mask(&transposed), shape, &["mask", "[4, 3]", "[3, 4]"]);
     refused(of(&y).held_out_mask(&transposed), shape, &["held-out mask", "[4, 3]", "[3, 4]"]);
-    refused(of(&y).weights(&Array2::<f64>::ones((4, 3))), shape, &["weights", "[4, 3]"]);
+    refused(of(&y).weights(Array2::<f64>::ones((4, 3))), shape, &["weights", "[4, 3]"]);
     refused(of(&y).mask(&y.mapv(|_| false)), observations, &["every entry", "true"]);
-    refused(of(&y).weights(&y.mapv(|_| 0.0)), observations, &["0"]);
+    refused(of(&y).weights(y.mapv(|_| 0.0)), observations, &["0"]);
     for bad in [-1.0, f64::NAN, f64::INFINITY] {
         let mut weights = y.clone();
         weights[(1, 1)] = bad;
@@ -701,7 +701,7 @@ fn masks_and_weights_that_cannot_be_used_are_refused() {
     }
     let nothing_left = of(&y).held_out_mask(&y.mapv(|_| true)).expect("a mask");
     refused(nmf().fit(&nothing_left), observations, &["train"]);
-    let all_nan = Observations::new(&y.mapv(|_| f64::NAN)).nan_missing();
+    let all_nan = Observations::new(y.mapv(|_| f64::NAN)).nan_missing();
     refused(nmf().fit(&all_nan), observations, &[]);
 }
 

@@ -108,7 +108,7 @@ fn block_agrees_with_the_floors_of_the_files() {
                 .algorithm(Algorithm::Block)
                 .prediction_floor(PREDICTION_FLOOR)
                 .factor_floor(0.0)
-                .fit(&case.observations());
+                .fit(case.observations());
             let what = format!("{} {}", configuration.name, case.name);
             compare(&mut table, &what, &case, fit, configuration.tolerance);
         }
@@ -123,7 +123,7 @@ fn block_agrees_with_the_default_floors() {
         for case in cases() {
             let fit = settings(&case, &configuration)
                 .algorithm(Algorithm::Block)
-                .fit(&case.observations());
+                .fit(case.observations());
             let what = format!("{} {}", configuration.name, case.name);
             compare(&mut table, &what, &case, fit, configuration.tolerance);
         }
@@ -138,13 +138,13 @@ fn groups_of_one_factor_are_block_bit_for_bit() {
             let singles = (0..case.start.len()).map(|l| vec![l]).collect();
             let block = settings(&case, &configuration)
                 .algorithm(Algorithm::Block)
-                .fit(&case.observations())
+                .fit(case.observations())
                 .expect("block fits");
             let grouped = settings(&case, &configuration)
                 .algorithm(Algorithm::Grouped)
                 .groups(singles)
                 .inner_cycles(3)
-                .fit(&case.observations())
+                .fit(case.observations())
                 .expect("grouped fits");
             let what = format!("{} {}", configuration.name, case.name);
             assert_eq!(block.factors(), grouped.factors(), "{what}");
@@ -182,7 +182,7 @@ fn grouped_sweeps_never_raise_the_loss() {
                         .max_iter(30)
                         .groups(groups.clone())
                         .inner_cycles(cycles)
-                        .fit(&case.observations());
+                        .fit(case.observations());
                     match fit {
                         Ok(fit) => {
                             let rise = largest_rise(&fit.history().loss, term);

@@ -153,7 +153,7 @@ impl Drawn {
     }
 
     fn observations(&self, axes: &[usize]) -> Observations {
-        let observations = Observations::new(&in_memory_order(&self.y, axes));
+        let observations = Observations::new(in_memory_order(&self.y, axes));
         match (&self.mask, &self.weights) {
             (Some(mask), _) => observations.mask(mask),
             (None, Some(weights)) => observations.weights(weights),
@@ -266,7 +266,7 @@ proptest! {
         let settings = || drawn.settings().groups(drawn.partition()).inner_cycles(draw.cycles).max_iter(2);
         let found = drawn.fit(settings);
         let in_order: Vec<usize> = (0..drawn.axes.len()).collect();
-        let expected = settings().fit(&drawn.observations(&in_order)).expect("it fits");
+        let expected = settings().fit(drawn.observations(&in_order)).expect("it fits");
         let apart = deviation(found.factors(), expected.factors());
         prop_assert!(apart <= drawn.pick(1e-9, 1e-3), "{}: {apart:e}", drawn.loss.name());
     }
@@ -295,10 +295,13 @@ proptest! {
     }
 }
 
+/// A model, the shape of its data, and its ranks.
+type LargeProblem = (&'static str, &'static [usize], &'static [(char, usize)]);
+
 #[test]
 fn tiles_of_every_kind_are_those_of_the_reference() {
     // Sizes beyond a tile in rows, lanes and inner letters, none of them a multiple of anything.
-    let problems: [(&str, &[usize], &[(char, usize)]); 7] = [
+    let problems: [LargeProblem; 7] = [
         ("ir,jr->ij", &[37, 1103], &[('r', 21)]),
         ("ir,jr->ij", &[1403, 3], &[('r', 5)]),
         ("ir,jr->ij", &[3, 2], &[('r', 129)]),
