@@ -27,6 +27,8 @@ use crate::loss::Loss;
 
 /// The model of the planted tensor, and what is fitted to it.
 const MODEL: &str = "wr,dr,hr,irk,jrk->wdhij";
+/// The cosine similarity from which on a pattern counts as found.
+const FOUND: f64 = 0.95;
 /// The share of the entries that is withheld.
 const HELD_OUT: f64 = 0.1;
 
@@ -171,6 +173,15 @@ fn table(matches: &[recovery::Match]) -> String {
             m.whole()
         );
     }
+    let lost = matches.iter().filter(|m| m.whole() < FOUND).count();
+    text += &match lost {
+        0 => format!("\nAll {} patterns were found.\n", matches.len()),
+        _ => format!(
+            "\n{lost} of {} patterns were not found (below {FOUND}): from this random start the fit \
+             ended in a local optimum. Another --seed may do better.\n",
+            matches.len()
+        ),
+    };
     text
 }
 
