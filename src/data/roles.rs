@@ -37,6 +37,20 @@ pub struct Roles {
 
 /// Cells in a word.
 pub(super) const PER_WORD: usize = 32;
+/// Cells whose roles are expanded at a time.
+const LANES: usize = 16;
+
+/// The roles of the cells from `cell` on, one a lane. Reads one word beyond that of the cell.
+#[inline(always)]
+fn lanes(words: &[u64], cell: usize) -> [u32; LANES] {
+    let (word, shift) = (cell / PER_WORD, 2 * (cell % PER_WORD));
+    let bits = (words[word] >> shift | (words[word + 1] << 1) << (63 - shift)) as u32;
+    std::array::from_fn(
+        #[inline(always)]
+        |i| bits >> (2 * i as u32) & 3,
+    )
+}
+
 /// The low bit of every cell in a word.
 const LOW: u64 = 0x5555_5555_5555_5555;
 
@@ -94,29 +108,15 @@ impl Roles {
     /// Where the run leaves the tensor, as indexing a slice does.
     #[inline(always)]
     pub fn indicator<T: Real>(&self, role: Role, offset: usize, stride: usize, out: &mut [T]) {
-        let wanted = role as u64;
         if stride != 1 {
             for (i, to) in out.iter_mut().enumerate() {
                 let cell = offset + i * stride;
-                let is = self.words[cell / PER_WORD] >> (2 * (cell % PER_WORD)) & 3 == wanted;
-                *to = if is { T::ONE } else { T::ZERO };
+                let code = self.words[cell / PER_WORD] >> (2 * (cell % PER_WORD)) & 3;
+                *to = if code == role as u64 { T::ONE } else { T::ZERO };
             }
             return;
         }
-        // The word is shifted so that the run starts at its lowest bits; then every lane shifts
-        // out its own two bits, which compiles to vectors.
-        let shift = 2 * (offset % PER_WORD);
-        let words = &self.words[offset / PER_WORD..][..out.len().div_ceil(PER_WORD) + 1];
-        for (to, pair) in out.chunks_mut(PER_WORD).zip(words.windows(2)) {
-            let word = pair[0] >> shift | (pair[1] << 1) << (63 - shift);
-            let halves = [word as u32, (word >> 32) as u32];
-            for (to, half) in to.chunks_mut(PER_WORD / 2).zip(halves) {
-                for (i, to) in to.iter_mut().enumerate() {
-                    let is = half >> (2 * i as u32) & 3 == wanted as u32;
-                    *to = if is { T::ONE } else { T::ZERO };
-                }
-            }
-        }
+        self.spread(offset, [(role, out)]);
     }
 
     /// The indicators of a run for training and, where asked for, for the withheld cells: what a
@@ -134,12 +134,50 @@ impl Roles {
         validation: Option<&mut [T]>,
         held_out: Option<&mut [T]>,
     ) {
-        self.indicator(Role::Train, offset, stride, train);
-        if let Some(out) = validation {
-            self.indicator(Role::Validation, offset, stride, out);
+        if stride != 1 {
+            self.indicator(Role::Train, offset, stride, train);
+            if let Some(out) = validation {
+                self.indicator(Role::Validation, offset, stride, out);
+            }
+            if let Some(out) = held_out {
+                self.indicator(Role::HeldOut, offset, stride, out);
+            }
+            return;
         }
-        if let Some(out) = held_out {
-            self.indicator(Role::HeldOut, offset, stride, out);
+        let train = (Role::Train, train);
+        match (validation, held_out) {
+            (None, None) => self.spread(offset, [train]),
+            (Some(v), None) => self.spread(offset, [train, (Role::Validation, v)]),
+            (None, Some(h)) => self.spread(offset, [train, (Role::HeldOut, h)]),
+            (Some(v), Some(h)) => {
+                self.spread(offset, [train, (Role::Validation, v), (Role::HeldOut, h)]);
+            }
+        }
+    }
+
+    /// The indicators of several roles over a contiguous run. Vectors of a fixed number of lanes,
+    /// in each of which a lane shifts out its own two bits.
+    #[inline(always)]
+    fn spread<T: Real, const N: usize>(&self, offset: usize, mut outputs: [(Role, &mut [T]); N]) {
+        let len = outputs[0].1.len();
+        let words = &self.words[offset / PER_WORD..];
+        let whole = len / LANES * LANES;
+        for start in (0..whole).step_by(LANES) {
+            let codes = lanes(words, offset % PER_WORD + start);
+            for (role, out) in &mut outputs {
+                let out = &mut out[start..start + LANES];
+                for i in 0..LANES {
+                    out[i] = if codes[i] == *role as u32 { T::ONE } else { T::ZERO };
+                }
+            }
+        }
+        if whole < len {
+            let codes = lanes(words, offset % PER_WORD + whole);
+            for (role, out) in &mut outputs {
+                for (to, &code) in out[whole..].iter_mut().zip(&codes) {
+                    *to = if code == *role as u32 { T::ONE } else { T::ZERO };
+                }
+            }
         }
     }
 

@@ -607,21 +607,16 @@ impl<T: Elementwise> Entries<T> {
                     if held_out { Some(&mut h[range.clone()]) } else { None },
                 );
             }
-            // A missing entry may hold anything, NaN included: it must not reach a sum.
-            if validation || held_out {
-                for i in 0..width {
-                    let mut seen = train[i];
-                    if validation {
-                        seen += v[i];
-                    }
-                    if held_out {
-                        seen += h[i];
-                    }
-                    x[i] = if seen > T::ZERO { x[i] } else { T::ONE };
+            // A missing entry may hold anything, NaN included: it must not reach a sum. Withheld
+            // entries are inside the domain, and have no weight.
+            if data.cells(Role::Missing) > 0 {
+                let missing = &mut self.weight[..width];
+                for run in runs {
+                    let to = &mut missing[run.start..run.start + run.len];
+                    roles.indicator(Role::Missing, at + run.offset, run.stride, to);
                 }
-            } else {
-                for (x, &w) in x.iter_mut().zip(&*train) {
-                    *x = if w > T::ZERO { *x } else { T::ONE };
+                for (x, &missing) in x[..lanes].iter_mut().zip(&*missing) {
+                    *x = if missing > T::ZERO { T::ONE } else { *x };
                 }
             }
         }
