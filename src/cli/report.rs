@@ -134,7 +134,7 @@ pub fn tensor(values: &Dense) -> String {
     let shape: Vec<String> = values.shape().iter().map(ToString::to_string).collect();
     let nonzeros = nonzeros(values);
     format!(
-        "{}: {} entries, {} of them not zero ({}); kept as {} in {}",
+        "{}, {} entries, {} of them not zero ({}); kept as {} in {}",
         shape.join(" × "),
         count(values.len() as u64),
         count(nonzeros),
