@@ -21,5 +21,5 @@ pub use dense::{Dense, DenseBuilder, Order};
 pub use observations::Observations;
 pub use prepared::{Outside, Portion, Prepared};
 pub use random::uniform_u32;
-pub use roles::{Role, Roles};
+pub use roles::{Indicators, Role, Roles};
 pub use storage::{Element, Storage};

@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use super::layout::Runs;
 use super::observations::Split;
 use super::roles::PER_WORD;
-use super::{Dense, Observations, Role, Roles, Storage};
+use super::{Dense, Indicators, Observations, Role, Roles, Storage};
 use crate::{Error, Result};
 
 /// Observations that a fit can run on: values, the role of every cell, weights, and sums over
@@ -132,6 +132,7 @@ impl<F: Fn(f64, usize) -> bool> WithSimd for OutsideTask<'_, F> {
         let mut buffers = Buffers::new();
         let Buffers { values, role: flags, place, missing, .. } = &mut *buffers;
         let mut found: Option<(u64, u64)> = None;
+        let table = Indicators::new();
         for start in blocks(self.task, n) {
             let len = BLOCK.min(n - start);
             let (values, flags, place) = (&mut values[..len], &mut flags[..len], &mut place[..len]);
@@ -142,7 +143,7 @@ impl<F: Fn(f64, usize) -> bool> WithSimd for OutsideTask<'_, F> {
             }
             if let Some(roles) = &self.prepared.roles {
                 let missing = &mut missing[..len];
-                roles.indicator(Role::Missing, start, 1, missing);
+                roles.indicator(&table, Role::Missing, start, 1, missing);
                 for (flag, &missing) in flags.iter_mut().zip(&*missing) {
                     *flag &= u8::from(missing == 0.0);
                 }

@@ -39,16 +39,41 @@ pub struct Roles {
 pub(super) const PER_WORD: usize = 32;
 /// Cells whose roles are expanded at a time.
 const LANES: usize = 16;
+/// Cells whose roles are in a byte.
+const PER_BYTE: usize = 4;
 
-/// The roles of the cells from `cell` on, one a lane. Reads one word beyond that of the cell.
+/// Indicators by role and by the byte that holds the roles of four cells: what [`Roles::expand`]
+/// looks up. Loops that shift out two bits a lane do not compile to vectors; copies from here do.
+#[derive(Clone, Debug)]
+pub struct Indicators<T> {
+    table: Vec<[[T; PER_BYTE]; 256]>,
+}
+
+impl<T: Real> Indicators<T> {
+    /// The tables of all roles.
+    #[must_use]
+    pub fn new() -> Indicators<T> {
+        let one = |role: Role, byte: usize, i: usize| {
+            if byte >> (2 * i) & 3 == role as usize { T::ONE } else { T::ZERO }
+        };
+        let table = Role::ALL
+            .map(|role| std::array::from_fn(|byte| std::array::from_fn(|i| one(role, byte, i))));
+        Indicators { table: table.to_vec() }
+    }
+}
+
+impl<T: Real> Default for Indicators<T> {
+    fn default() -> Indicators<T> {
+        Indicators::new()
+    }
+}
+
+/// The roles of [`LANES`] cells from `cell` on, two bits each. Reads one word beyond that of the
+/// cell.
 #[inline(always)]
-fn lanes(words: &[u64], cell: usize) -> [u32; LANES] {
+fn codes(words: &[u64], cell: usize) -> u32 {
     let (word, shift) = (cell / PER_WORD, 2 * (cell % PER_WORD));
-    let bits = (words[word] >> shift | (words[word + 1] << 1) << (63 - shift)) as u32;
-    std::array::from_fn(
-        #[inline(always)]
-        |i| bits >> (2 * i as u32) & 3,
-    )
+    (words[word] >> shift | (words[word + 1] << 1) << (63 - shift)) as u32
 }
 
 /// The low bit of every cell in a word.
@@ -107,7 +132,14 @@ impl Roles {
     /// # Panics
     /// Where the run leaves the tensor, as indexing a slice does.
     #[inline(always)]
-    pub fn indicator<T: Real>(&self, role: Role, offset: usize, stride: usize, out: &mut [T]) {
+    pub fn indicator<T: Real>(
+        &self,
+        table: &Indicators<T>,
+        role: Role,
+        offset: usize,
+        stride: usize,
+        out: &mut [T],
+    ) {
         if stride != 1 {
             for (i, to) in out.iter_mut().enumerate() {
                 let cell = offset + i * stride;
@@ -116,7 +148,7 @@ impl Roles {
             }
             return;
         }
-        self.spread(offset, [(role, out)]);
+        self.spread(table, offset, [(role, out)]);
     }
 
     /// The indicators of a run for training and, where asked for, for the withheld cells: what a
@@ -128,6 +160,7 @@ impl Roles {
     #[inline(always)]
     pub fn expand<T: Real>(
         &self,
+        table: &Indicators<T>,
         offset: usize,
         stride: usize,
         train: &mut [T],
@@ -135,47 +168,53 @@ impl Roles {
         held_out: Option<&mut [T]>,
     ) {
         if stride != 1 {
-            self.indicator(Role::Train, offset, stride, train);
+            self.indicator(table, Role::Train, offset, stride, train);
             if let Some(out) = validation {
-                self.indicator(Role::Validation, offset, stride, out);
+                self.indicator(table, Role::Validation, offset, stride, out);
             }
             if let Some(out) = held_out {
-                self.indicator(Role::HeldOut, offset, stride, out);
+                self.indicator(table, Role::HeldOut, offset, stride, out);
             }
             return;
         }
         let train = (Role::Train, train);
         match (validation, held_out) {
-            (None, None) => self.spread(offset, [train]),
-            (Some(v), None) => self.spread(offset, [train, (Role::Validation, v)]),
-            (None, Some(h)) => self.spread(offset, [train, (Role::HeldOut, h)]),
+            (None, None) => self.spread(table, offset, [train]),
+            (Some(v), None) => self.spread(table, offset, [train, (Role::Validation, v)]),
+            (None, Some(h)) => self.spread(table, offset, [train, (Role::HeldOut, h)]),
             (Some(v), Some(h)) => {
-                self.spread(offset, [train, (Role::Validation, v), (Role::HeldOut, h)]);
+                self.spread(table, offset, [train, (Role::Validation, v), (Role::HeldOut, h)]);
             }
         }
     }
 
-    /// The indicators of several roles over a contiguous run. Vectors of a fixed number of lanes,
-    /// in each of which a lane shifts out its own two bits.
+    /// The indicators of several roles over a contiguous run.
     #[inline(always)]
-    fn spread<T: Real, const N: usize>(&self, offset: usize, mut outputs: [(Role, &mut [T]); N]) {
+    fn spread<T: Real, const N: usize>(
+        &self,
+        table: &Indicators<T>,
+        offset: usize,
+        mut outputs: [(Role, &mut [T]); N],
+    ) {
         let len = outputs[0].1.len();
         let words = &self.words[offset / PER_WORD..];
         let whole = len / LANES * LANES;
         for start in (0..whole).step_by(LANES) {
-            let codes = lanes(words, offset % PER_WORD + start);
+            let bytes = codes(words, offset % PER_WORD + start).to_le_bytes();
             for (role, out) in &mut outputs {
-                let out = &mut out[start..start + LANES];
-                for i in 0..LANES {
-                    out[i] = if codes[i] == *role as u32 { T::ONE } else { T::ZERO };
+                let table = &table.table[*role as usize];
+                let out = out[start..start + LANES].chunks_exact_mut(PER_BYTE);
+                for (to, byte) in out.zip(bytes) {
+                    to.copy_from_slice(&table[usize::from(byte)]);
                 }
             }
         }
         if whole < len {
-            let codes = lanes(words, offset % PER_WORD + whole);
+            let bytes = codes(words, offset % PER_WORD + whole).to_le_bytes();
             for (role, out) in &mut outputs {
-                for (to, &code) in out[whole..].iter_mut().zip(&codes) {
-                    *to = if code == *role as u32 { T::ONE } else { T::ZERO };
+                let table = &table.table[*role as usize];
+                for (to, byte) in out[whole..].chunks_mut(PER_BYTE).zip(bytes) {
+                    to.copy_from_slice(&table[usize::from(byte)][..to.len()]);
                 }
             }
         }
@@ -261,6 +300,7 @@ mod tests {
     #[test]
     fn expands_any_run() {
         let (packed, list) = roles(300);
+        let table = Indicators::new();
         for stride in [1, 2, 7, 33] {
             for offset in 0..100 {
                 for len in [0, 1, 5, 16, 31, 32, 33, 64, 65, 100] {
@@ -271,6 +311,7 @@ mod tests {
                     let mut validation = vec![9.0f32; len];
                     let mut held_out = vec![9.0f32; len];
                     packed.expand(
+                        &table,
                         offset,
                         stride,
                         &mut train,
@@ -288,7 +329,8 @@ mod tests {
             }
         }
         let mut whole = vec![0.0f64; 300];
-        packed.indicator(Role::Train, 0, 1, &mut whole);
+        let table = Indicators::new();
+        packed.indicator(&table, Role::Train, 0, 1, &mut whole);
         assert_eq!(whole.iter().sum::<f64>(), packed.count(Role::Train) as f64);
     }
 

@@ -267,8 +267,9 @@ impl Momentum {
     /// Whether a point with this loss is given up for the plain result; the momentum starts anew
     /// then.
     fn rejects(&mut self, loss: f64) -> bool {
-        // Not `loss > bound`: an extrapolation that overflowed has no loss.
-        let rejected = self.bound.take().is_some_and(|bound| !(loss <= bound));
+        // An extrapolation that overflowed has no loss.
+        let worse = |bound| loss > bound || loss.is_nan();
+        let rejected = self.bound.take().is_some_and(worse);
         if rejected {
             self.t = 1.0;
         }

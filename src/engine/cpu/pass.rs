@@ -9,7 +9,7 @@ use rayon::prelude::*;
 
 use super::geometry::{Geometry, Run, is_contiguous, runs};
 use super::kernel::{self, PANEL};
-use crate::data::{Dense, Prepared, Role};
+use crate::data::{Dense, Indicators, Prepared, Role};
 use crate::engine::Sums;
 use crate::loss::{Scratch, Tape};
 use crate::math::Elementwise;
@@ -163,6 +163,7 @@ struct Entries<T> {
     loss: Vec<T>,
     sides: Vec<Vec<T>>,
     scratch: Scratch<T>,
+    indicators: Indicators<T>,
 }
 
 impl<'a, T: Elementwise> Tile<'a, T> {
@@ -202,6 +203,7 @@ impl<'a, T: Elementwise> Tile<'a, T> {
                 loss: zeros(lanes),
                 sides: vec![zeros(lanes); source.sides.len()],
                 scratch: Scratch::default(),
+                indicators: Indicators::new(),
             },
             sums: [
                 zeros(if wants.numerator { sums } else { 0 }),
@@ -600,6 +602,7 @@ impl<T: Elementwise> Entries<T> {
             for run in runs {
                 let range = run.start..run.start + run.len;
                 roles.expand(
+                    &self.indicators,
                     at + run.offset,
                     run.stride,
                     &mut train[range.clone()],
@@ -613,7 +616,13 @@ impl<T: Elementwise> Entries<T> {
                 let missing = &mut self.weight[..width];
                 for run in runs {
                     let to = &mut missing[run.start..run.start + run.len];
-                    roles.indicator(Role::Missing, at + run.offset, run.stride, to);
+                    roles.indicator(
+                        &self.indicators,
+                        Role::Missing,
+                        at + run.offset,
+                        run.stride,
+                        to,
+                    );
                 }
                 for (x, &missing) in x[..lanes].iter_mut().zip(&*missing) {
                     *x = if missing > T::ZERO { T::ONE } else { *x };
