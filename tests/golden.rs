@@ -175,10 +175,13 @@ fn grouped_sweeps_never_raise_the_loss() {
                 mean_term(&case.loss, &case.y, case.weights.as_ref(), &start, PREDICTION_FLOOR);
             let mut worst: (f64, String) = (0.0, "any groups".into());
             for groups in some_partitions(case.start.len()) {
-                for cycles in [1, 3] {
-                    let what =
-                        format!("{} {} {groups:?}, {cycles} cycles", configuration.name, case.name);
+                for (algorithm, cycles) in
+                    [(Algorithm::Grouped, 1), (Algorithm::Grouped, 3), (Algorithm::Accelerated, 1)]
+                {
+                    let name = format!("{} {groups:?}, {cycles} cycles", algorithm.name());
+                    let what = format!("{} {} {name}", configuration.name, case.name);
                     let fit = settings(&case, &configuration)
+                        .algorithm(algorithm)
                         .max_iter(30)
                         .groups(groups.clone())
                         .inner_cycles(cycles)
@@ -192,7 +195,7 @@ fn grouped_sweeps_never_raise_the_loss() {
                                 table.error(&what, &format!("stays at {first}"));
                             }
                             if rise > worst.0 || rise.is_nan() {
-                                worst = (rise, format!("{groups:?}, {cycles} cycles"));
+                                worst = (rise, name);
                             }
                         }
                         Err(error) => table.error(&what, &error),
@@ -208,4 +211,36 @@ fn grouped_sweeps_never_raise_the_loss() {
         }
     }
     table.check();
+}
+
+/// The first element of a history that is at most `target`.
+fn sweeps_to(history: &[f64], target: f64) -> usize {
+    history.iter().position(|&loss| loss <= target).unwrap_or(history.len())
+}
+
+#[test]
+fn extrapolation_halves_the_sweeps_to_the_same_loss() {
+    let configurations = configurations();
+    let mut table = Vec::new();
+    for case in cases() {
+        let losses = |algorithm: Algorithm| {
+            settings(&case, &configurations[0])
+                .algorithm(algorithm)
+                .max_iter(100)
+                .fit(case.observations())
+                .map(|fit| fit.history().loss.clone())
+                .unwrap_or_else(|error| panic!("{}: {error}", case.name))
+        };
+        let grouped = losses(Algorithm::Grouped);
+        let accelerated = losses(Algorithm::Accelerated);
+        let target = grouped[100] + 1e-12 * grouped[100].abs();
+        table.push((sweeps_to(&accelerated, target), case.name.clone()));
+        // The last point is evaluated, and no worse than any on the way.
+        let least = accelerated.iter().copied().fold(f64::INFINITY, f64::min);
+        let last = accelerated[accelerated.len() - 1];
+        assert!(last <= least + 1e-9 * least.abs(), "{}: {last} above {least}", case.name);
+    }
+    table.sort();
+    let median = table[table.len() / 2].0;
+    assert!(median <= 50, "{median} sweeps in the median: {table:?}");
 }
