@@ -18,7 +18,7 @@ pub enum Error {
     Model(#[from] ModelError),
 
     /// The data, a mask, weights or a start have a shape that the model or the data do not allow.
-    #[error("{what} has the wrong shape: found {found}, expected {expected}")]
+    #[error("wrong shape of {what}: found {found}, expected {expected}")]
     Shape {
         /// What has the shape ("the data", "the mask", "theta_2 of the start", …).
         what: String,

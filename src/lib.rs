@@ -74,3 +74,8 @@ pub use engine::{Device, Precision};
 pub use error::{Error, Result};
 pub use fit::{Algorithm, Fit, NNEinFact};
 pub use loss::Loss;
+
+/// The README's examples, as doctests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -219,9 +219,9 @@ fn bad_observations_are_refused_with_a_reason() {
         let message = r.unwrap_err().to_string();
         assert!(message.contains(text), "{message}");
     };
-    says(o().mask(&Array2::from_elem((5, 7), true)), "the mask has the wrong shape");
+    says(o().mask(&Array2::from_elem((5, 7), true)), "wrong shape of the mask");
     says(o().mask(&Array3::from_elem((5, 7, 9), false)), "hides every entry");
-    says(o().weights(Array2::<f64>::ones((5, 7))), "the weights has the wrong shape");
+    says(o().weights(Array2::<f64>::ones((5, 7))), "wrong shape of the weights");
     says(o().weights(Array3::<f32>::zeros((5, 7, 9))), "all weights are 0");
     for bad in [-1.0, f64::NAN, f64::INFINITY] {
         let mut w = Array3::<f64>::ones((5, 7, 9));

@@ -515,6 +515,9 @@ impl<'a> Search<'a> {
         let costs: Vec<f64> = (0..=full)
             .map(|mask| match mask {
                 0 => 0.0,
+                // One group of all factors would be a single pass, but its surrogate is so loose
+                // that it needs many more sweeps.
+                _ if mask == full && count > 1 => f64::INFINITY,
                 _ => self.pass(mask as u64).map_or(f64::INFINITY, |c| c.cost),
             })
             .collect();
@@ -549,7 +552,7 @@ impl<'a> Search<'a> {
     /// Starts from single factors and merges the pair of groups that saves most.
     fn greedy_partition(&mut self, count: usize) -> Vec<u64> {
         let mut groups: Vec<u64> = (0..count).map(|l| 1 << l).collect();
-        while groups.len() > 1 {
+        while groups.len() > 2 {
             let mut best = (0.0, 0, 0);
             for i in 0..groups.len() {
                 for j in i + 1..groups.len() {
