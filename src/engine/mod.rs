@@ -29,7 +29,7 @@ pub struct Sums {
     pub held_out: f64,
 }
 
-/// The numbers that guard a fit: see DESIGN's "Numbers".
+/// The numbers that guard a fit (docs/method.md).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Numbers {
     /// ŷ is raised to this before a power, a quotient or a logarithm. In the units of the data.

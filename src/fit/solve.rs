@@ -149,7 +149,7 @@ fn run(mut settings: NNEinFact, observations: &Observations, device: &Device) ->
 
 /// Sweeps until something says stop. The engine is left at the factors to return.
 ///
-/// With a `momentum` (DESIGN section 3.1) every sweep but the last ends with an extrapolation, whose
+/// With a `momentum` (docs/method.md) every sweep but the last ends with an extrapolation, whose
 /// loss comes with the first pass of the next sweep for free; if it is above that in the middle of
 /// the sweep before, the point is given up for the plain result, at the cost of a pass.
 fn sweeps(

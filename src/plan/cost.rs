@@ -3,8 +3,8 @@
 //! The constants are rough (one core of a server with 256- or 512-bit vectors); only their ratios
 //! matter, since they rank plans and predict nothing.
 
+use super::input::{DataInfo, Settings};
 use super::layout::{Layout, Side};
-use super::search::{DataInfo, Settings};
 use crate::model::{Letters, Shapes};
 
 /// Multiply-adds a second in tiles of the pass, in f32.

@@ -29,12 +29,16 @@
 //! # Ok::<(), nneinfact::Error>(())
 //! ```
 
+mod arrange;
 mod contraction;
 mod cost;
 mod explain;
+mod input;
 mod layout;
 mod search;
+mod value;
 
 pub use contraction::{Contraction, Slot, Step};
+pub use input::{DataInfo, Grouping, Settings};
 pub use layout::{Layout, Operand, Side};
-pub use search::{DataInfo, Group, Grouping, Pass, Plan, Settings};
+pub use value::{Group, Pass, Plan};

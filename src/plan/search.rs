@@ -2,165 +2,12 @@
 
 use std::collections::HashMap;
 
-use super::layout::{self, Layout, Operand, Side};
-use super::{Contraction, cost};
+use super::input::{DataInfo, Grouping, Settings};
+use super::layout::{Layout, Operand, Side};
+use super::value::{Group, Pass, Plan};
+use super::{Contraction, arrange, cost};
 use crate::error::{Error, Result};
 use crate::model::{Letter, Letters, Shapes};
-
-/// What the planner knows of the data.
-#[derive(Clone, Debug, PartialEq)]
-pub struct DataInfo {
-    /// The stride of each mode in elements, in the order of the model's output.
-    pub strides: Vec<usize>,
-    /// Bytes of a stored value.
-    pub value_bytes: usize,
-    /// Whether a mask or a split is present (2 bits per entry).
-    pub masked: bool,
-    /// Bytes of a stored weight; 0 without weights.
-    pub weight_bytes: usize,
-}
-
-impl DataInfo {
-    /// Unmasked, unweighted data in C order with `value_bytes` bytes a value.
-    #[must_use]
-    pub fn c_order(shapes: &Shapes, value_bytes: usize) -> DataInfo {
-        let shape = shapes.data();
-        let mut strides = vec![1; shape.len()];
-        for mode in (1..shape.len()).rev() {
-            strides[mode - 1] = strides[mode] * shape[mode];
-        }
-        DataInfo { strides, value_bytes, masked: false, weight_bytes: 0 }
-    }
-
-    /// Bytes that a pass reads per entry.
-    #[must_use]
-    pub fn bytes_per_entry(&self) -> f64 {
-        (self.value_bytes + self.weight_bytes) as f64 + if self.masked { 0.25 } else { 0.0 }
-    }
-
-    /// The stride of an observed letter, in elements.
-    pub(crate) fn stride(&self, shapes: &Shapes, letter: Letter) -> usize {
-        let mode = shapes.model().output().iter().position(|&x| x == letter);
-        mode.and_then(|mode| self.strides.get(mode)).copied().unwrap_or(0)
-    }
-
-    /// The observed letters by decreasing stride.
-    pub(super) fn order(&self, shapes: &Shapes) -> Vec<Letter> {
-        let mut order = shapes.model().output().to_vec();
-        order.sort_by_key(|&x| (std::cmp::Reverse(self.stride(shapes, x)), shapes.size(x) == 1));
-        order
-    }
-
-    /// The length of a run along the lanes that is evenly spaced in memory, and its spacing.
-    pub(crate) fn run(&self, shapes: &Shapes, lanes: &[Letter]) -> (f64, usize) {
-        let Some((&last, before)) = lanes.split_last() else {
-            return (1.0, 1);
-        };
-        let spacing = self.stride(shapes, last);
-        let mut length = shapes.size(last);
-        for &letter in before.iter().rev() {
-            if shapes.size(letter) > 1 && self.stride(shapes, letter) != spacing * length {
-                break;
-            }
-            length *= shapes.size(letter);
-        }
-        (length as f64, spacing)
-    }
-}
-
-/// Which factors are updated from one pass.
-#[derive(Clone, Debug, PartialEq, Eq, Default)]
-pub enum Grouping {
-    /// One factor at a time, in the model's order: Algorithm 1 of NNEinFact.
-    Block,
-    /// The planner's choice.
-    #[default]
-    Grouped,
-    /// These groups of factors (counted from 0), in this order.
-    Given(Vec<Vec<usize>>),
-}
-
-/// What the planner is to plan for.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Settings {
-    /// How factors are grouped.
-    pub grouping: Grouping,
-    /// Bytes of an element in a pass: 4 (f32) or 8 (f64).
-    pub element_bytes: usize,
-    /// Elementwise operations per entry, the loss included.
-    pub entry_cost: f64,
-    /// Whether the denominator is a contraction of the other factors alone: the loss's `b` is
-    /// constant and nothing is masked or weighted.
-    pub closed_denominator: bool,
-    /// The most that stored operands, numerators and denominators may take together, in bytes.
-    pub memory: u64,
-}
-
-impl Default for Settings {
-    fn default() -> Settings {
-        Settings {
-            grouping: Grouping::Grouped,
-            element_bytes: 4,
-            entry_cost: 20.0,
-            closed_denominator: false,
-            memory: u64::MAX,
-        }
-    }
-}
-
-/// Factors that are updated together, from one pass.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Group {
-    /// The factors (counted from 0), in the order in which they are updated.
-    pub factors: Vec<usize>,
-    /// For each factor of the group, the contraction of a numerator or denominator (input 0, with
-    /// the letters of the pass's target) with the other factors of the group (inputs 1…, in the
-    /// order of `factors`) onto the factor's letters.
-    pub updates: Vec<Contraction>,
-}
-
-/// A pass over the data for one group.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Pass {
-    /// The product of the group's factors: what numerator and denominator have the shape of.
-    pub target: Operand,
-    /// What else is read. The product of target and operands, summed over the inner letters, is ŷ.
-    pub operands: Vec<Operand>,
-    /// The letters by loop.
-    pub layout: Layout,
-    /// The denominator where the loss's `b` is 1 everywhere: all factors outside the group
-    /// contracted onto the target's letters, broadcast along letters that they do not have.
-    pub closed_denominator: Contraction,
-    /// Factors outside the group, the inputs of `closed_denominator`.
-    pub others: Vec<usize>,
-    /// Multiply-adds over the data.
-    pub flops: f64,
-    /// Bytes of data read.
-    pub bytes: f64,
-    /// Multiply-adds in small contractions (forming the operands, updating the factors).
-    pub contraction_flops: f64,
-    /// Predicted seconds of a nominal core; a figure to rank plans by.
-    pub cost: f64,
-}
-
-impl Pass {
-    /// The size of the inner dimension `K`.
-    #[must_use]
-    pub fn inner_size(&self, shapes: &Shapes) -> usize {
-        shapes.sizes(&self.layout.inner).iter().product()
-    }
-}
-
-/// What a fit will do in a sweep: see the [module](crate::plan).
-#[derive(Clone, Debug, PartialEq)]
-pub struct Plan {
-    shapes: Shapes,
-    data: DataInfo,
-    settings: Settings,
-    groups: Vec<Group>,
-    passes: Vec<Pass>,
-    memory: u64,
-}
 
 impl Plan {
     /// Finds the cheapest plan within the memory bound.
@@ -193,47 +40,6 @@ impl Plan {
             }
         }
         Ok(search.finish(chosen))
-    }
-
-    /// The model with its sizes.
-    #[must_use]
-    pub fn shapes(&self) -> &Shapes {
-        &self.shapes
-    }
-    /// What was known of the data.
-    #[must_use]
-    pub fn data(&self) -> &DataInfo {
-        &self.data
-    }
-    /// What was planned for.
-    #[must_use]
-    pub fn settings(&self) -> &Settings {
-        &self.settings
-    }
-    /// The groups, in the order of a sweep.
-    #[must_use]
-    pub fn groups(&self) -> &[Group] {
-        &self.groups
-    }
-    /// The pass of each group.
-    #[must_use]
-    pub fn passes(&self) -> &[Pass] {
-        &self.passes
-    }
-    /// Bytes that stored operands, numerators and denominators take together.
-    #[must_use]
-    pub fn memory(&self) -> u64 {
-        self.memory
-    }
-    /// Multiply-adds of a sweep.
-    #[must_use]
-    pub fn flops(&self) -> f64 {
-        self.passes.iter().map(|p| p.flops + p.contraction_flops).sum()
-    }
-    /// Bytes of data read in a sweep.
-    #[must_use]
-    pub fn bytes(&self) -> f64 {
-        self.passes.iter().map(|p| p.bytes).sum()
     }
 }
 
@@ -485,7 +291,7 @@ impl<'a> Search<'a> {
         if fixed + cost::least(self.shapes, self.settings, inner) >= bound {
             return;
         }
-        let found = layout::best(self.shapes, self.data, self.settings, &tensors, bound - fixed);
+        let found = arrange::best(self.shapes, self.data, self.settings, &tensors, bound - fixed);
         if let Some((layout, sides, cost)) = found {
             *best = Some(Candidate {
                 operands,

@@ -262,8 +262,7 @@ impl Geometry {
     }
 }
 
-/// The smallest distance at which two reads of the data share nothing: used to tell whether lanes
-/// are contiguous. Kept beside the geometry as both read strides.
+/// Whether offsets follow one another without a gap, so that a block can be copied whole.
 pub(super) fn is_contiguous(offsets: &[usize]) -> bool {
     offsets.windows(2).all(|w| w[1] == w[0] + 1)
 }

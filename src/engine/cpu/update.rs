@@ -14,7 +14,7 @@ const CLIP: (f64, f64) = (1e-6, 1e6);
 /// Updates the factors of a group in place.
 ///
 /// Cycles over the factors l of the group, each step minimising the surrogate exactly in the
-/// factor of change λ_l (DESIGN section 3): for a power family
+/// factor of change λ_l (docs/method.md): for a power family
 /// `λ_l = [⟨N, Θ̃_m λ_m^(1+p_a)⟩ / ⟨D, Θ̃_m λ_m^(1+p_b)⟩]^γ`, contracted over the other factors m.
 pub(super) fn update(
     shapes: &Shapes,

@@ -1,0 +1,101 @@
+//! The choice of a pass's layout.
+
+use super::cost::{self, LayoutCost};
+use super::input::{DataInfo, Settings};
+use super::layout::{Layout, Side};
+use crate::model::{Letter, Letters, Shapes};
+
+/// The cheapest layout for a pass over `tensors` (the target first), with the side of each.
+pub(super) fn best(
+    shapes: &Shapes,
+    data: &DataInfo,
+    settings: &Settings,
+    tensors: &[Letters],
+    bound: f64,
+) -> Option<(Layout, Vec<Side>, LayoutCost)> {
+    let observed = shapes.model().observed();
+    let inner = tensors.iter().fold(Letters::EMPTY, |acc, &t| acc | t) - observed;
+    // Observed letters by decreasing stride: the last runs fastest in memory.
+    let order = data.order(shapes);
+    let mut best: Option<(Layout, Vec<Side>, LayoutCost)> = None;
+    for outer in outer_candidates(&order, tensors) {
+        for lanes in lane_candidates(&order, tensors, outer) {
+            let pick = |set: Letters| -> Vec<Letter> {
+                order.iter().copied().filter(|&x| set.contains(x)).collect()
+            };
+            let layout = Layout {
+                outer: pick(outer),
+                rows: pick(observed - outer - lanes),
+                lanes: pick(lanes),
+                inner: inner.iter().collect(),
+            };
+            let sides: Vec<Side> = tensors
+                .iter()
+                .map(|&t| if t.intersects(lanes) { Side::Lanes } else { Side::Rows })
+                .collect();
+            let cost = cost::layout(shapes, data, settings, tensors, &layout, &sides);
+            let least = best.as_ref().map_or(bound, |b| b.2.seconds);
+            if cost.seconds < least {
+                best = Some((layout, sides, cost));
+            }
+        }
+    }
+    best
+}
+
+/// Sets of letters worth looping over outside: all of them while there are few; beyond that those
+/// that two tensors share, and prefixes of the order in memory.
+fn outer_candidates(order: &[Letter], tensors: &[Letters]) -> Vec<Letters> {
+    const EXHAUSTIVE: usize = 6;
+    if order.len() <= EXHAUSTIVE {
+        return (0..1u32 << order.len())
+            .map(|mask| (0..order.len()).filter(|i| mask >> i & 1 == 1).map(|i| order[i]).collect())
+            .collect();
+    }
+    let all: Letters = order.iter().collect();
+    let mut found = vec![Letters::EMPTY];
+    let mut shared = Letters::EMPTY;
+    for (i, &a) in tensors.iter().enumerate() {
+        for &b in &tensors[i + 1..] {
+            found.push(a & b & all);
+            shared = shared | (a & b & all);
+        }
+        found.push(all - a);
+    }
+    found.push(shared);
+    for end in 1..order.len() {
+        let prefix: Letters = order[..end].iter().collect();
+        found.push(prefix);
+        found.push(prefix | shared);
+    }
+    found.sort();
+    found.dedup();
+    found
+}
+
+/// Sets of letters that may run as lanes when `outer` are fixed: the letters that tensors hold
+/// together cannot be parted, so these are unions of connected components, taken from the fastest
+/// in memory upwards.
+fn lane_candidates(order: &[Letter], tensors: &[Letters], outer: Letters) -> Vec<Letters> {
+    let mut components: Vec<Letters> = Vec::new();
+    for &letter in order.iter().filter(|&&x| !outer.contains(x)) {
+        let mut component: Letters = std::iter::once(letter).collect();
+        for &t in tensors.iter().filter(|t| t.contains(letter)) {
+            component = component | (t - outer);
+        }
+        component = component & order.iter().collect();
+        let (touching, apart): (Vec<Letters>, Vec<Letters>) =
+            components.into_iter().partition(|c| c.intersects(component));
+        components = apart;
+        components.push(touching.into_iter().fold(component, |acc, c| acc | c));
+    }
+    let fastest = |c: &Letters| order.iter().rposition(|&x| c.contains(x));
+    components.sort_by_key(|c| std::cmp::Reverse(fastest(c)));
+    let mut lanes = Letters::EMPTY;
+    let mut found = Vec::new();
+    for component in components {
+        lanes = lanes | component;
+        found.push(lanes);
+    }
+    found
+}

@@ -1,0 +1,103 @@
+//! The plan as a value.
+
+use super::Contraction;
+use super::input::{DataInfo, Settings};
+use super::layout::{Layout, Operand};
+use crate::model::Shapes;
+
+/// Factors that are updated together, from one pass.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Group {
+    /// The factors (counted from 0), in the order in which they are updated.
+    pub factors: Vec<usize>,
+    /// For each factor of the group, the contraction of a numerator or denominator (input 0, with
+    /// the letters of the pass's target) with the other factors of the group (inputs 1…, in the
+    /// order of `factors`) onto the factor's letters.
+    pub updates: Vec<Contraction>,
+}
+
+/// A pass over the data for one group.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Pass {
+    /// The product of the group's factors: what numerator and denominator have the shape of.
+    pub target: Operand,
+    /// What else is read. The product of target and operands, summed over the inner letters, is ŷ.
+    pub operands: Vec<Operand>,
+    /// The letters by loop.
+    pub layout: Layout,
+    /// The denominator where the loss's `b` is 1 everywhere: all factors outside the group
+    /// contracted onto the target's letters, broadcast along letters that they do not have.
+    pub closed_denominator: Contraction,
+    /// Factors outside the group, the inputs of `closed_denominator`.
+    pub others: Vec<usize>,
+    /// Multiply-adds over the data.
+    pub flops: f64,
+    /// Bytes of data read.
+    pub bytes: f64,
+    /// Multiply-adds in small contractions (forming the operands, updating the factors).
+    pub contraction_flops: f64,
+    /// Predicted seconds of a nominal core; a figure to rank plans by.
+    pub cost: f64,
+}
+
+impl Pass {
+    /// The size of the inner dimension `K`.
+    #[must_use]
+    pub fn inner_size(&self, shapes: &Shapes) -> usize {
+        shapes.sizes(&self.layout.inner).iter().product()
+    }
+}
+
+/// What a fit will do in a sweep: see the [module](crate::plan).
+#[derive(Clone, Debug, PartialEq)]
+pub struct Plan {
+    pub(super) shapes: Shapes,
+    pub(super) data: DataInfo,
+    pub(super) settings: Settings,
+    pub(super) groups: Vec<Group>,
+    pub(super) passes: Vec<Pass>,
+    pub(super) memory: u64,
+}
+
+impl Plan {
+    /// The model with its sizes.
+    #[must_use]
+    pub fn shapes(&self) -> &Shapes {
+        &self.shapes
+    }
+    /// What was known of the data.
+    #[must_use]
+    pub fn data(&self) -> &DataInfo {
+        &self.data
+    }
+    /// What was planned for.
+    #[must_use]
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+    /// The groups, in the order of a sweep.
+    #[must_use]
+    pub fn groups(&self) -> &[Group] {
+        &self.groups
+    }
+    /// The pass of each group.
+    #[must_use]
+    pub fn passes(&self) -> &[Pass] {
+        &self.passes
+    }
+    /// Bytes that stored operands, numerators and denominators take together.
+    #[must_use]
+    pub fn memory(&self) -> u64 {
+        self.memory
+    }
+    /// Multiply-adds of a sweep.
+    #[must_use]
+    pub fn flops(&self) -> f64 {
+        self.passes.iter().map(|p| p.flops + p.contraction_flops).sum()
+    }
+    /// Bytes of data read in a sweep.
+    #[must_use]
+    pub fn bytes(&self) -> f64 {
+        self.passes.iter().map(|p| p.bytes).sum()
+    }
+}
