@@ -66,7 +66,7 @@ pub enum Error {
 
     /// The problem needs more memory than it may take. Raised before anything is allocated.
     #[error(
-        "{what} needs about {} of memory, but {} may be used; {help}",
+        "{what} would take about {} of memory, but only {} may be used; {help}",
         crate::error::bytes(*needed),
         crate::error::bytes(*available)
     )]
