@@ -44,7 +44,7 @@
 //! - [`data`]: masks, weights, splits; tensors in the smallest type that holds them.
 //! - [`io`]: `.npy`, `.npz` and `.tns` files.
 //! - [`plan`]: what a fit will do, without doing it.
-//! - [`reference`]: the method in naive loops, to check everything else against.
+//! - [`reference`](mod@reference): the method in naive loops, to check everything else against.
 //!
 //! # Guarantees
 //!
