@@ -52,25 +52,14 @@ impl Report {
     /// How it was fitted, and how that ended.
     pub fn add_fit(&mut self, fit: &Fit, tolerance: f64) {
         let history = fit.history();
-        let model = fit.model();
         self.add("device", format!("{}, {}", history.device, history.precision));
-        let groups: Vec<String> = fit
-            .plan()
-            .groups()
-            .iter()
-            .map(|group| {
-                let names: Vec<String> =
-                    group.factors.iter().map(|&l| model.factor_name(l)).collect();
-                names.join(",")
-            })
-            .collect();
         let passes = fit.plan().passes().len();
         self.add(
             "algorithm",
             format!(
                 "{}: {} ({passes} pass{} over the data a sweep)",
                 history.algorithm,
-                groups.join(" | "),
+                fit.plan().cut(),
                 if passes == 1 { "" } else { "es" }
             ),
         );

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::layout::Side;
-use super::{Operand, Pass, Plan};
+use super::{Group, Operand, Pass, Plan};
 use crate::error::bytes;
 use crate::model::{Letter, Shapes};
 
@@ -32,6 +32,17 @@ pub(crate) fn count(n: f64) -> String {
 }
 
 impl Plan {
+    /// The groups by their factors, in the order of a sweep, as in `wr,dr,hr | irk,jrk`.
+    #[must_use]
+    pub fn cut(&self) -> String {
+        let model = self.shapes().model();
+        let name = |group: &Group| {
+            let names: Vec<String> = group.factors.iter().map(|&l| model.factor_name(l)).collect();
+            names.join(",")
+        };
+        self.groups().iter().map(name).collect::<Vec<_>>().join(" | ")
+    }
+
     fn product(&self, operand: &Operand) -> String {
         let model = self.shapes().model();
         let names: Vec<String> = operand.factors.iter().map(|&l| model.factor_name(l)).collect();
@@ -94,20 +105,11 @@ impl fmt::Display for Plan {
         )?;
         writeln!(f, "observed {}", sized(shapes, model.output()))?;
         writeln!(f, "latent   {}", sized(shapes, &model.latent().iter().collect::<Vec<_>>()))?;
-        let cut: Vec<String> = self
-            .groups()
-            .iter()
-            .map(|group| {
-                let names: Vec<String> =
-                    group.factors.iter().map(|&l| model.factor_name(l)).collect();
-                names.join(",")
-            })
-            .collect();
         let passes = self.passes().len();
         writeln!(
             f,
             "cut      {}: {passes} pass{} a sweep",
-            cut.join(" | "),
+            self.cut(),
             if passes == 1 { "" } else { "es" }
         )?;
         for (number, pass) in self.passes().iter().enumerate() {
