@@ -107,6 +107,16 @@ pub enum Error {
     #[error("{0}")]
     Numeric(String),
 
+    /// A fit broke in its middle: the device failed, or a value was not finite. What it had reached
+    /// before is not lost.
+    #[error("{cause} (after {} completed sweeps, whose factors are kept)", last.history().iterations)]
+    Broken {
+        /// What went wrong.
+        cause: Box<Error>,
+        /// The fit as it was after the last completed sweep.
+        last: Box<crate::fit::Fit>,
+    },
+
     /// Something that is well defined but that this version does not do.
     #[error("{0}")]
     Unsupported(String),
@@ -137,7 +147,7 @@ impl Error {
                     | std::io::ErrorKind::InvalidInput
                     | std::io::ErrorKind::InvalidFilename
             ),
-            Error::Numeric(_) => false,
+            Error::Numeric(_) | Error::Broken { .. } => false,
             _ => true,
         }
     }

@@ -190,7 +190,15 @@ pub fn run(args: &FitArgs) -> Result<()> {
     };
     let (settings, progress) = Progress::attach(settings, show);
     let fitting = Instant::now();
-    let fit = settings.fit(&observations)?;
+    let fitted = settings.fit(&observations);
+    if let Err(Error::Broken { last, .. }) = &fitted {
+        // What was reached is not lost; the error and its exit status stay.
+        outputs.write(last)?;
+        if let Some(path) = &args.out {
+            complain("notice", &format!("the factors before it were written to {}", path.display()));
+        }
+    }
+    let fit = fitted?;
     let fitting = fitting.elapsed().as_secs_f64();
     drop(progress);
     outputs.write(&fit)?;

@@ -29,6 +29,21 @@ pub struct Sums {
     pub held_out: f64,
 }
 
+/// Where losses are kept until they are read: reading waits for the device, so all that a sweep
+/// needs to know is read at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Slot {
+    /// Those at the start of a sweep.
+    Start = 0,
+    /// Those at the last pass of a sweep.
+    Middle = 1,
+}
+
+impl Slot {
+    /// The number of slots.
+    pub const COUNT: usize = 2;
+}
+
 /// The numbers that guard a fit (docs/method.md).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Numbers {
@@ -62,24 +77,33 @@ pub struct Job {
 /// What a device does for a fit.
 pub trait Engine: Send {
     /// Reads the data once: computes numerator and denominator for the plan's group, and with
-    /// `losses` the losses at the factors as they are before its update. A loss that is not finite
-    /// is returned as it is: the caller knows whether it matters.
+    /// `losses` the losses at the factors as they are before its update, for [`Engine::sums`] to
+    /// return. A device may still be at work when this returns.
     ///
     /// # Errors
     /// Where the device fails.
-    fn pass(&mut self, group: usize, losses: bool) -> Result<Option<Sums>>;
+    fn pass(&mut self, group: usize, losses: Option<Slot>) -> Result<()>;
 
-    /// Updates the factors of the group from the sums of the last pass.
+    /// Updates the factors of the group from the sums of the last pass. A factor that becomes not
+    /// finite is an error of this call or of the next [`Engine::sums`].
     ///
     /// # Errors
     /// Where the device fails, or the group had no pass.
     fn update(&mut self, group: usize) -> Result<()>;
 
-    /// The losses at the factors as they are.
+    /// Computes the losses at the factors as they are, and nothing else.
     ///
     /// # Errors
     /// Where the device fails.
-    fn evaluate(&mut self) -> Result<Sums>;
+    fn evaluate(&mut self, losses: Slot) -> Result<()>;
+
+    /// The losses last computed for each [`Slot`]; waits for the device. A loss that is not finite
+    /// is returned as it is: the caller knows whether it matters.
+    ///
+    /// # Errors
+    /// Where the device fails, or an update since the last call produced a factor that is not
+    /// finite ([`Error::Numeric`](crate::Error::Numeric)).
+    fn sums(&mut self) -> Result<[Sums; Slot::COUNT]>;
 
     /// The factors, in the model's order.
     ///

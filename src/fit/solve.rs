@@ -8,7 +8,9 @@ use super::history::{History, StoppedBy};
 use super::observe::{Cancel, Flow, Observer, Sweep};
 use super::{Fit, start};
 use crate::data::{Observations, Prepared, Role};
-use crate::engine::{Device, Engine, Job, Numbers, Precision, Sums, available_memory};
+use crate::engine::{
+    Device, Engine, Job, Numbers, Precision, Slot, Sums, available_memory,
+};
 use crate::error::{Error, Result};
 use crate::loss::{Domain, Loss, Tape};
 use crate::model::Shapes;
@@ -142,12 +144,44 @@ fn run(mut settings: NNEinFact, observations: &Observations, device: &Device) ->
         best: f64::INFINITY,
     };
     let momentum = (settings.algorithm == Algorithm::Accelerated).then(Momentum::new);
-    sweeps(engine.as_mut(), plan.groups().len(), momentum, &mut watch, &mut history)?;
+    let swept = sweeps(engine.as_mut(), plan.groups().len(), momentum, &mut watch, &mut history);
+    if let Err(cause) = swept {
+        return Err(failed(cause, engine.as_mut(), plan, history, settings.early_stopping));
+    }
     let factors = engine.factors()?;
     Ok(Fit::new(plan, factors, history))
 }
 
-/// Sweeps until something says stop. The engine is left at the factors to return.
+/// An error in the middle of a fit, with the factors of the last completed sweep where there was
+/// one and the device still gives them.
+fn failed(
+    cause: Error,
+    engine: &mut dyn Engine,
+    plan: Arc<Plan>,
+    mut history: History,
+    early_stopping: bool,
+) -> Error {
+    let Some(newest) = history.loss.len().checked_sub(1) else { return cause };
+    // With early stopping it is the best point that is remembered, not the newest.
+    let best = |i: &usize, j: &usize| {
+        history.validation_loss[*i].total_cmp(&history.validation_loss[*j])
+    };
+    let kept = (0..history.validation_loss.len()).filter(|_| early_stopping).min_by(best);
+    let returned = kept.unwrap_or(newest);
+    let rescued = engine.recall().and_then(|()| engine.factors());
+    match rescued {
+        Ok(factors) => {
+            history.iterations = newest;
+            history.returned = returned;
+            let last = Box::new(Fit::new(plan, factors, history));
+            Error::Broken { cause: Box::new(cause), last }
+        }
+        Err(_) => cause,
+    }
+}
+
+/// Sweeps until something says stop. The engine is left at the factors to return; after an error
+/// at those of the last completed sweep, as far as the device still answers.
 ///
 /// With a `momentum` (docs/method.md) every sweep but the last ends with an extrapolation, whose
 /// loss comes with the first pass of the next sweep for free; if it is above that in the middle of
@@ -165,16 +199,22 @@ fn sweeps(
     loop {
         // The first pass of a sweep gives the loss at the end of the one before for free.
         let last = history.iterations >= watch.max_iter;
-        let look = |engine: &mut dyn Engine| match last {
-            true => engine.evaluate(),
-            false => engine.pass(0, true).map(Option::unwrap_or_default),
+        let look = |engine: &mut dyn Engine| {
+            match last {
+                true => engine.evaluate(Slot::Start)?,
+                false => engine.pass(0, Some(Slot::Start))?,
+            }
+            engine.sums()
         };
-        let mut sums = look(engine)?;
+        let [mut sums, middle] = look(engine)?;
         if let Some(momentum) = &mut momentum
-            && momentum.rejects(sums.train)
+            && momentum.rejects(sums.train, (groups > 1).then_some(middle.train))
         {
             engine.retreat()?;
-            sums = look(engine)?;
+            [sums, _] = look(engine)?;
+        }
+        if let Some(momentum) = &mut momentum {
+            momentum.before = sums.train;
         }
         if let Some(reason) = watch.record(sums, engine, history)? {
             history.stopped_by = reason;
@@ -184,26 +224,18 @@ fn sweeps(
         if !watch.early_stopping {
             engine.remember()?;
         }
-        match sweep(engine, groups, momentum.is_some(), watch.cancel) {
-            Ok(Some(middle)) => {
-                history.iterations += 1;
-                // The last point is a plain result.
-                if let Some(momentum) = &mut momentum
-                    && history.iterations < watch.max_iter
-                {
-                    let weight = momentum.next(middle.map_or(sums.train, |m| m.train));
-                    engine.extrapolate(weight)?;
-                }
-            }
-            Ok(None) => {
-                engine.recall()?;
-                history.stopped_by = StoppedBy::Interrupted;
-                break;
-            }
-            Err(error) => {
-                engine.recall()?;
-                return Err(error);
-            }
+        if !sweep(engine, groups, momentum.is_some(), watch.cancel)? {
+            engine.recall()?;
+            history.stopped_by = StoppedBy::Interrupted;
+            break;
+        }
+        history.iterations += 1;
+        // The last point is a plain result.
+        if let Some(momentum) = &mut momentum
+            && history.iterations < watch.max_iter
+        {
+            let weight = momentum.next();
+            engine.extrapolate(weight)?;
         }
     }
     history.returned = history.loss.len().saturating_sub(1);
@@ -219,23 +251,17 @@ fn sweeps(
 }
 
 /// One sweep whose first pass is done, with the losses of its last pass where they are wanted and
-/// there is a pass after the first. `None` where it was cancelled.
-fn sweep(
-    engine: &mut dyn Engine,
-    groups: usize,
-    losses: bool,
-    cancel: &Cancel,
-) -> Result<Option<Option<Sums>>> {
+/// there is a pass after the first. `false` where it was cancelled.
+fn sweep(engine: &mut dyn Engine, groups: usize, losses: bool, cancel: &Cancel) -> Result<bool> {
     engine.update(0)?;
-    let mut middle = None;
     for group in 1..groups {
         if cancel.is_cancelled() {
-            return Ok(None);
+            return Ok(false);
         }
-        middle = engine.pass(group, losses && group + 1 == groups)?;
+        engine.pass(group, (losses && group + 1 == groups).then_some(Slot::Middle))?;
         engine.update(group)?;
     }
-    Ok(Some(middle))
+    Ok(true)
 }
 
 /// Nesterov's weights, with the guard that lets an extrapolated point stand only if its loss is not
@@ -243,8 +269,10 @@ fn sweep(
 /// the plain result is at most that in the middle of its sweep.
 struct Momentum {
     t: f64,
-    /// The loss that an extrapolated point must not exceed; none at a plain point.
-    bound: Option<f64>,
+    /// Whether the point is an extrapolated one.
+    extrapolated: bool,
+    /// The loss at the start of the last sweep.
+    before: f64,
 }
 
 impl Momentum {
@@ -252,24 +280,24 @@ impl Momentum {
     const MOST: f64 = 0.99;
 
     fn new() -> Momentum {
-        Momentum { t: 1.0, bound: None }
+        Momentum { t: 1.0, extrapolated: false, before: f64::INFINITY }
     }
 
-    /// The weight of the extrapolation after a sweep in whose middle the loss was `middle`.
-    fn next(&mut self, middle: f64) -> f64 {
+    /// The weight of the next extrapolation.
+    fn next(&mut self) -> f64 {
         let t = (1.0 + (1.0 + 4.0 * self.t * self.t).sqrt()) / 2.0;
         let weight = ((self.t - 1.0) / t).min(Self::MOST);
         self.t = t;
-        self.bound = (weight > 0.0).then_some(middle);
+        self.extrapolated = weight > 0.0;
         weight
     }
 
     /// Whether a point with this loss is given up for the plain result; the momentum starts anew
-    /// then.
-    fn rejects(&mut self, loss: f64) -> bool {
+    /// then. `middle` is the loss in the middle of the sweep before, if it had one.
+    fn rejects(&mut self, loss: f64, middle: Option<f64>) -> bool {
+        let bound = middle.unwrap_or(self.before);
         // An extrapolation that overflowed has no loss.
-        let worse = |bound| loss > bound || loss.is_nan();
-        let rejected = self.bound.take().is_some_and(worse);
+        let rejected = std::mem::take(&mut self.extrapolated) && (loss > bound || loss.is_nan());
         if rejected {
             self.t = 1.0;
         }

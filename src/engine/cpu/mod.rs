@@ -15,7 +15,7 @@ use ndarray::{ArrayD, IxDyn};
 
 use self::geometry::Geometry;
 use self::pass::{Source, Wants};
-use super::{Engine, Job, Sums};
+use super::{Engine, Job, Slot, Sums};
 use crate::data::Dense;
 use crate::error::{Error, Result};
 use crate::loss::Tape;
@@ -54,6 +54,7 @@ pub(super) struct CpuEngine<T> {
     plain: Option<Vec<Vec<f64>>>,
     /// The group of the last pass, with its numerator and denominator.
     last: Option<(usize, Vec<f64>, Vec<f64>)>,
+    losses: [Sums; Slot::COUNT],
     precision: std::marker::PhantomData<T>,
 }
 
@@ -76,6 +77,7 @@ impl<T: Elementwise> CpuEngine<T> {
             remembered: None,
             plain: None,
             last: None,
+            losses: [Sums::default(); Slot::COUNT],
             precision: std::marker::PhantomData,
             job,
         };
@@ -172,9 +174,9 @@ fn balance(tensors: &[Vec<f64>]) -> Vec<f64> {
 }
 
 impl<T: Elementwise> Engine for CpuEngine<T> {
-    fn pass(&mut self, group: usize, losses: bool) -> Result<Option<Sums>> {
+    fn pass(&mut self, group: usize, losses: Option<Slot>) -> Result<()> {
         let closed = self.job.plan.settings().closed_denominator;
-        let wants = Wants { numerator: true, denominator: !closed, losses };
+        let wants = Wants { numerator: true, denominator: !closed, losses: losses.is_some() };
         let mut outcome = self.run(group, wants)?;
         if closed {
             let plan = &self.job.plan;
@@ -186,7 +188,10 @@ impl<T: Elementwise> Engine for CpuEngine<T> {
             outcome.denominator.iter_mut().for_each(|x| *x *= constant);
         }
         self.last = Some((group, outcome.numerator, outcome.denominator));
-        Ok(losses.then_some(outcome.sums))
+        if let Some(slot) = losses {
+            self.losses[slot as usize] = outcome.sums;
+        }
+        Ok(())
     }
 
     fn update(&mut self, group: usize) -> Result<()> {
@@ -222,9 +227,14 @@ impl<T: Elementwise> Engine for CpuEngine<T> {
         Ok(())
     }
 
-    fn evaluate(&mut self) -> Result<Sums> {
+    fn evaluate(&mut self, losses: Slot) -> Result<()> {
         let wants = Wants { numerator: false, denominator: false, losses: true };
-        Ok(self.run(0, wants)?.sums)
+        self.losses[losses as usize] = self.run(0, wants)?.sums;
+        Ok(())
+    }
+
+    fn sums(&mut self) -> Result<[Sums; Slot::COUNT]> {
+        Ok(self.losses)
     }
 
     fn factors(&self) -> Result<Vec<ArrayD<f64>>> {
