@@ -6,6 +6,8 @@
 
 pub mod cpu;
 mod device;
+#[cfg(feature = "gpu")]
+mod gpu;
 
 use std::sync::Arc;
 
@@ -64,6 +66,8 @@ pub struct Job {
     pub data: Arc<Prepared>,
     /// The loss.
     pub loss: Loss,
+    /// For each group, where the losses of its pass go; `None` where they are not computed.
+    pub losses: Vec<Option<Slot>>,
     /// The numbers that guard the fit.
     pub numbers: Numbers,
     /// The factors to start from, in the model's order.
@@ -76,13 +80,13 @@ pub struct Job {
 
 /// What a device does for a fit.
 pub trait Engine: Send {
-    /// Reads the data once: computes numerator and denominator for the plan's group, and with
-    /// `losses` the losses at the factors as they are before its update, for [`Engine::sums`] to
-    /// return. A device may still be at work when this returns.
+    /// Reads the data once: computes numerator and denominator for the plan's group, and where
+    /// [`Job::losses`] has a slot for the group the losses at the factors as they are before its
+    /// update, for [`Engine::sums`] to return. A device may still be at work when this returns.
     ///
     /// # Errors
     /// Where the device fails.
-    fn pass(&mut self, group: usize, losses: Option<Slot>) -> Result<()>;
+    fn pass(&mut self, group: usize) -> Result<()>;
 
     /// Updates the factors of the group from the sums of the last pass. A factor that becomes not
     /// finite is an error of this call or of the next [`Engine::sums`].
@@ -91,11 +95,11 @@ pub trait Engine: Send {
     /// Where the device fails, or the group had no pass.
     fn update(&mut self, group: usize) -> Result<()>;
 
-    /// Computes the losses at the factors as they are, and nothing else.
+    /// Computes the losses at the factors as they are, for [`Slot::Start`]. No update may follow.
     ///
     /// # Errors
     /// Where the device fails.
-    fn evaluate(&mut self, losses: Slot) -> Result<()>;
+    fn evaluate(&mut self) -> Result<()>;
 
     /// The losses last computed for each [`Slot`]; waits for the device. A loss that is not finite
     /// is returned as it is: the caller knows whether it matters.

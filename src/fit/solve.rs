@@ -110,8 +110,18 @@ fn run(mut settings: NNEinFact, observations: &Observations, device: &Device) ->
         factor_floor: settings.factor_floor,
         inner_cycles: settings.inner_cycles,
     };
+    // The first pass of a sweep tells the losses at its start. The guard of an extrapolation needs
+    // those of the last pass too.
+    let mut losses = vec![None; plan.groups().len()];
+    if let Some(last) = losses.last_mut()
+        && settings.algorithm == Algorithm::Accelerated
+    {
+        *last = Some(Slot::Middle);
+    }
+    losses[0] = Some(Slot::Start);
     let job = Job {
         plan: Arc::clone(&plan),
+        losses,
         unit: unit(&loss, &data),
         data: Arc::clone(&data),
         loss,
@@ -201,8 +211,8 @@ fn sweeps(
         let last = history.iterations >= watch.max_iter;
         let look = |engine: &mut dyn Engine| {
             match last {
-                true => engine.evaluate(Slot::Start)?,
-                false => engine.pass(0, Some(Slot::Start))?,
+                true => engine.evaluate()?,
+                false => engine.pass(0)?,
             }
             engine.sums()
         };
@@ -224,7 +234,7 @@ fn sweeps(
         if !watch.early_stopping {
             engine.remember()?;
         }
-        if !sweep(engine, groups, momentum.is_some(), watch.cancel)? {
+        if !sweep(engine, groups, watch.cancel)? {
             engine.recall()?;
             history.stopped_by = StoppedBy::Interrupted;
             break;
@@ -250,15 +260,14 @@ fn sweeps(
     Ok(())
 }
 
-/// One sweep whose first pass is done, with the losses of its last pass where they are wanted and
-/// there is a pass after the first. `false` where it was cancelled.
-fn sweep(engine: &mut dyn Engine, groups: usize, losses: bool, cancel: &Cancel) -> Result<bool> {
+/// One sweep whose first pass is done. `false` where it was cancelled.
+fn sweep(engine: &mut dyn Engine, groups: usize, cancel: &Cancel) -> Result<bool> {
     engine.update(0)?;
     for group in 1..groups {
         if cancel.is_cancelled() {
             return Ok(false);
         }
-        engine.pass(group, (losses && group + 1 == groups).then_some(Slot::Middle))?;
+        engine.pass(group)?;
         engine.update(group)?;
     }
     Ok(true)

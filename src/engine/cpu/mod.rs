@@ -174,7 +174,8 @@ fn balance(tensors: &[Vec<f64>]) -> Vec<f64> {
 }
 
 impl<T: Elementwise> Engine for CpuEngine<T> {
-    fn pass(&mut self, group: usize, losses: Option<Slot>) -> Result<()> {
+    fn pass(&mut self, group: usize) -> Result<()> {
+        let losses = self.job.losses.get(group).copied().flatten();
         let closed = self.job.plan.settings().closed_denominator;
         let wants = Wants { numerator: true, denominator: !closed, losses: losses.is_some() };
         let mut outcome = self.run(group, wants)?;
@@ -227,9 +228,9 @@ impl<T: Elementwise> Engine for CpuEngine<T> {
         Ok(())
     }
 
-    fn evaluate(&mut self, losses: Slot) -> Result<()> {
+    fn evaluate(&mut self) -> Result<()> {
         let wants = Wants { numerator: false, denominator: false, losses: true };
-        self.losses[losses as usize] = self.run(0, wants)?.sums;
+        self.losses[Slot::Start as usize] = self.run(0, wants)?.sums;
         Ok(())
     }
 

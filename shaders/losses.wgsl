@@ -1,0 +1,26 @@
+// Adds the losses of all workgroups of a pass: 32 sums for each role, of which the host adds the
+// rest in double precision.
+//
+// numbers: [sums for each role, place of the result, 0, 0]
+
+@group(0) @binding(0) var<uniform> numbers: vec4<u32>;
+@group(0) @binding(1) var<storage, read> losses: array<f32>;
+@group(0) @binding(2) var<storage, read_write> result: array<f32>;
+
+@compute @workgroup_size(32)
+fn main(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(local_invocation_index) thread: u32,
+) {
+    var total = 0.0;
+    var i = thread;
+    while i < numbers.x {
+        var sum = 0.0;
+        for (var j = 0u; j < 32u && i < numbers.x; j++) {
+            sum += losses[3u * i + group.x];
+            i += 32u;
+        }
+        total += sum;
+    }
+    result[numbers.y + 32u * group.x + thread] = total;
+}

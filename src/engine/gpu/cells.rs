@@ -1,0 +1,243 @@
+//! How shaders read the data: types of storage, roles, weights, side tensors.
+
+use std::fmt::Write as _;
+
+use super::geometry::Part;
+use crate::data::{Dense, Prepared, Role, Storage};
+use crate::error::Result;
+use crate::loss::{Loss, wgsl_function};
+use crate::math::Real;
+
+/// What a pass computes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Wants {
+    pub numerator: bool,
+    pub denominator: bool,
+    pub losses: bool,
+}
+
+/// The element type of values or weights on the device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Kind {
+    U8,
+    U16,
+    U32,
+    F32,
+}
+
+impl Kind {
+    /// The type that a tensor is stored in on the device: its own, but singles for doubles.
+    pub fn of(dense: &Dense) -> Kind {
+        match dense.storage() {
+            Storage::U8(_) => Kind::U8,
+            Storage::U16(_) => Kind::U16,
+            Storage::U32(_) => Kind::U32,
+            Storage::F32(_) | Storage::F64(_) => Kind::F32,
+        }
+    }
+
+    /// Bytes of an element.
+    pub fn bytes(self) -> u64 {
+        match self {
+            Kind::U8 => 1,
+            Kind::U16 => 2,
+            Kind::U32 | Kind::F32 => 4,
+        }
+    }
+
+    /// Element `at` of an array of words as a single.
+    fn load(self, array: &str) -> String {
+        match self {
+            Kind::U8 => format!("f32((({array}[at >> 2u]) >> ((at & 3u) * 8u)) & 0xffu)"),
+            Kind::U16 => format!("f32((({array}[at >> 1u]) >> ((at & 1u) * 16u)) & 0xffffu)"),
+            Kind::U32 => format!("f32({array}[at])"),
+            Kind::F32 => format!("bitcast<f32>({array}[at])"),
+        }
+    }
+}
+
+/// What the data of a fit are made of, as far as a shader's text depends on it.
+#[derive(Clone, Debug)]
+pub(super) struct Cells {
+    pub values: Kind,
+    /// Whether cells have roles, and whether some are missing, validation, held out.
+    pub roles: bool,
+    pub missing: bool,
+    pub validation: bool,
+    pub held_out: bool,
+    pub weights: Option<Kind>,
+    pub sides: usize,
+}
+
+impl Cells {
+    pub fn new(data: &Prepared, loss: &Loss) -> Cells {
+        let some = |role| data.cells(role) > 0;
+        Cells {
+            values: Kind::of(data.values()),
+            roles: data.roles().is_some(),
+            missing: some(Role::Missing),
+            validation: some(Role::Validation),
+            held_out: some(Role::HeldOut),
+            weights: data.weights().map(|w| Kind::of(w)),
+            sides: loss.sides().len(),
+        }
+    }
+
+    /// The most bytes that a cell takes in one of the buffers.
+    pub fn bytes_per_cell(&self) -> u64 {
+        let weights = self.weights.map_or(0, Kind::bytes);
+        self.values.bytes().max(weights).max(4 * self.sides as u64)
+    }
+
+    /// The storage buffers that hold cells: values, roles, weights, sides.
+    pub fn buffers(&self) -> u32 {
+        1 + u32::from(self.roles) + u32::from(self.weights.is_some()) + u32::from(self.sides > 0)
+    }
+
+    /// Declarations of the buffers besides the values, from a binding on.
+    pub fn bindings(&self, mut binding: usize) -> String {
+        let mut text = String::new();
+        let mut declare = |name: &str, element: &str| {
+            let _ = writeln!(
+                text,
+                "@group(0) @binding({binding}) var<storage, read> {name}: array<{element}>;"
+            );
+            binding += 1;
+        };
+        if self.roles {
+            declare("roles", "u32");
+        }
+        if self.weights.is_some() {
+            declare("weights", "u32");
+        }
+        if self.sides > 0 {
+            declare("sides", "f32");
+        }
+        text
+    }
+
+    /// Functions that read a cell at its place in the slab: `value`, `role`, `weight`, `side0`…
+    pub fn functions(&self, scale: &str, slab_cells: &str) -> String {
+        let mut text = format!(
+            "fn value(at: u32) -> f32 {{\n    return {} * bitcast<f32>({scale});\n}}\n",
+            self.values.load("values")
+        );
+        if self.roles {
+            text += "fn role(at: u32) -> u32 {\n    return (roles[at >> 4u] >> ((at & 15u) * 2u)) & 3u;\n}\n";
+        }
+        if let Some(kind) = self.weights {
+            let _ = writeln!(text, "fn weight(at: u32) -> f32 {{\n    return {};\n}}", kind.load("weights"));
+        }
+        for i in 0..self.sides {
+            let _ = writeln!(
+                text,
+                "fn side{i}(at: u32) -> f32 {{\n    return sides[at + {i}u * {slab_cells}];\n}}"
+            );
+        }
+        text
+    }
+
+    /// Statements that turn the prediction `y`, the cell `x`, `cell_role`, `cell_weight`,
+    /// `cell_side0`… into `a`, `b` and sums of losses.
+    pub fn evaluate(&self, wants: Wants, floor: &str) -> String {
+        let mut text = format!("y = max(y, bitcast<f32>({floor}));\n");
+        if self.missing {
+            // A missing cell may hold anything: a harmless value keeps it out of sums.
+            text += "x = select(x, 1.0, cell_role == 0u);\n";
+        }
+        let sides: String = (0..self.sides).map(|i| format!(", cell_side{i}")).collect();
+        let _ = writeln!(text, "let found = entry(x, y{sides});");
+        let outputs = [wants.numerator, wants.denominator, wants.losses];
+        let count = outputs.iter().filter(|&&w| w).count();
+        let component = |which: usize| {
+            if count == 1 {
+                "found".to_string()
+            } else {
+                let before = outputs[..which].iter().filter(|&&w| w).count();
+                format!("found.{}", ["x", "y", "z"][before])
+            }
+        };
+        let weighted = |what: String| match self.weights {
+            Some(_) => format!("cell_weight * {what}"),
+            None => what,
+        };
+        let of_role = |what: String, role: u32| match self.roles {
+            true => format!("select(0.0, {what}, cell_role == {role}u)"),
+            false => what,
+        };
+        if wants.numerator {
+            let _ = writeln!(text, "let a = {};", of_role(weighted(component(0)), 1));
+        }
+        if wants.denominator {
+            let _ = writeln!(text, "let b = {};", of_role(weighted(component(1)), 1));
+        }
+        if wants.losses {
+            let _ = writeln!(text, "let cell_loss = {};", weighted(component(2)));
+            let _ = writeln!(text, "loss.x += {};", of_role("cell_loss".into(), 1));
+            if self.validation {
+                let _ = writeln!(text, "loss.y += {};", of_role("cell_loss".into(), 2));
+            }
+            if self.held_out {
+                let _ = writeln!(text, "loss.z += {};", of_role("cell_loss".into(), 3));
+            }
+        }
+        text
+    }
+
+    /// What a cell has besides its value: names of the functions that read it, and their types.
+    pub fn fields(&self) -> Vec<(String, &'static str)> {
+        let mut fields = vec![("value".to_string(), "f32")];
+        if self.roles {
+            fields.push(("role".into(), "u32"));
+        }
+        if self.weights.is_some() {
+            fields.push(("weight".into(), "f32"));
+        }
+        fields.extend((0..self.sides).map(|i| (format!("side{i}"), "f32")));
+        fields
+    }
+}
+
+/// The loss's expressions as a WGSL function `entry(x, y, s0…)` of what is wanted.
+pub(super) fn entry(loss: &Loss, wants: Wants) -> Result<String> {
+    let all = [
+        (wants.numerator, loss.a()),
+        (wants.denominator, loss.b()),
+        (wants.losses, loss.loss()),
+    ];
+    let outputs: Vec<_> = all.iter().filter(|(wanted, _)| *wanted).map(|&(_, e)| e).collect();
+    wgsl_function("entry", &outputs, loss.sides().len())
+}
+
+/// The cells of a slab as the bytes of one of its buffers, padded to whole words.
+pub(super) fn slab_bytes(dense: &Dense, strides: &[usize], part: &Part) -> Vec<u8> {
+    let (start, len) = (part.offset(strides), part.entries());
+    fn raw<T: bytemuck::Pod>(cells: &[T], start: usize, len: usize) -> Vec<u8> {
+        bytemuck::cast_slice(&cells[start..start + len]).to_vec()
+    }
+    let mut bytes = match dense.storage() {
+        Storage::U8(v) => raw(v, start, len),
+        Storage::U16(v) => raw(v, start, len),
+        Storage::U32(v) => raw(v, start, len),
+        Storage::F32(v) => raw(v, start, len),
+        Storage::F64(v) => {
+            let singles: Vec<f32> = v[start..start + len].iter().map(|&x| f32::from_f64(x)).collect();
+            raw(&singles, 0, len)
+        }
+    };
+    bytes.resize(bytes.len().next_multiple_of(4), 0);
+    bytes
+}
+
+/// The roles of a slab, sixteen to a word from its first cell on.
+pub(super) fn slab_roles(words: &[u64], start: usize, len: usize) -> Vec<u8> {
+    const PER_WORD: usize = 32;
+    let mut bytes = Vec::with_capacity(len.div_ceil(PER_WORD) * 8);
+    for at in (start..start + len).step_by(PER_WORD) {
+        let (word, shift) = (at / PER_WORD, 2 * (at % PER_WORD));
+        let next = words.get(word + 1).copied().unwrap_or(0);
+        let both = words[word] >> shift | (next << 1) << (63 - shift);
+        bytes.extend(both.to_le_bytes());
+    }
+    bytes
+}

@@ -1,0 +1,174 @@
+//! Tests of the generated shaders that need no device.
+
+use std::sync::Arc;
+
+use super::program::{Tuning, compile};
+use super::recording::{BufferKind, Command, GpuLimits, Program};
+use crate::data::Observations;
+use crate::engine::{Job, Numbers, Slot};
+use crate::loss::Loss;
+use crate::model::{Model, Shapes};
+use crate::plan::{DataInfo, Grouping, Plan, Settings};
+
+/// The job of a model on data of this shape, without a device.
+fn job(
+    model: &str,
+    shape: &[usize],
+    ranks: &[(char, usize)],
+    loss: Loss,
+    grouping: Grouping,
+    observe: impl Fn(Observations) -> Observations,
+) -> Job {
+    let model = Model::parse(model).unwrap();
+    let shapes = Shapes::new(&model, shape, ranks).unwrap();
+    let values = ndarray::ArrayD::from_elem(shape, 1.0);
+    let data = observe(Observations::new(&values)).prepare().unwrap();
+    let info = DataInfo {
+        masked: data.roles().is_some(),
+        weight_bytes: if data.weights().is_some() { 8 } else { 0 },
+        ..DataInfo::c_order(&shapes, 1)
+    };
+    let plain = !info.masked && info.weight_bytes == 0;
+    let settings = Settings {
+        grouping,
+        closed_denominator: plain && loss.denominator_constant().is_some(),
+        ..Settings::default()
+    };
+    let plan = Plan::new(&shapes, &info, &settings).unwrap();
+    let mut losses = vec![None; plan.groups().len()];
+    *losses.last_mut().unwrap() = Some(Slot::Middle);
+    losses[0] = Some(Slot::Start);
+    Job {
+        plan: Arc::new(plan),
+        data: Arc::new(data),
+        loss,
+        losses,
+        numbers: Numbers { prediction_floor: 1e-10, factor_floor: 1e-16, inner_cycles: 1 },
+        start: Vec::new(),
+        unit: 1.0,
+    }
+}
+
+/// Parses and checks every shader as a device's driver would, and holds every dispatch against the
+/// limits that WebGPU guarantees and against its buffers.
+fn validate(program: &Program, limits: &GpuLimits) {
+    for shader in &program.shaders {
+        let text = &shader.source;
+        let module = naga::front::wgsl::parse_str(text)
+            .unwrap_or_else(|e| panic!("{}\n{text}", e.emit_to_string(text)));
+        naga::valid::Validator::new(
+            naga::valid::ValidationFlags::all(),
+            naga::valid::Capabilities::empty(),
+        )
+        .validate(&module)
+        .unwrap_or_else(|e| panic!("{}\n{text}", e.emit_to_string(text)));
+        assert!(shader.workgroup_bytes <= limits.workgroup_bytes, "{}", shader.label);
+        assert!(shader.invocations <= limits.invocations, "{}", shader.label);
+        let storage = shader.bindings.iter().filter(|b| **b != super::recording::Access::Uniform);
+        assert!(storage.count() <= limits.storage_buffers as usize, "{}", shader.label);
+        dump(shader);
+    }
+    for recording in &program.recordings {
+        for command in &recording.commands {
+            let Command::Dispatch(dispatch) = command else { continue };
+            let shader = &program.shaders[dispatch.shader.0];
+            assert_eq!(shader.bindings.len(), dispatch.bindings.len(), "{}", shader.label);
+            assert!(dispatch.workgroups.iter().all(|&n| n > 0 && n <= limits.workgroups));
+            for window in &dispatch.bindings {
+                let buffer = &program.buffers[window.buffer.0];
+                assert!(window.bytes > 0 && window.offset + window.bytes <= buffer.bytes);
+                if buffer.kind == BufferKind::Storage {
+                    assert!(window.bytes <= limits.binding_bytes, "{}", buffer.label);
+                }
+            }
+        }
+    }
+}
+
+/// Writes a shader to the folder in `NNEINFACT_DUMP_SHADERS`, for a second compiler to check.
+fn dump(shader: &super::recording::Shader) {
+    use std::hash::{Hash, Hasher};
+    let Some(folder) = std::env::var_os("NNEINFACT_DUMP_SHADERS") else { return };
+    let mut hasher = std::hash::DefaultHasher::new();
+    shader.source.hash(&mut hasher);
+    let name: String = shader.label.replace(' ', "-");
+    let path = std::path::Path::new(&folder).join(format!("{name}-{:016x}.wgsl", hasher.finish()));
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::write(path, &shader.source).unwrap();
+}
+
+const CORPUS: &[(&str, &[usize], &[(char, usize)])] = &[
+    ("ir,jr->ij", &[5, 7], &[('r', 3)]),
+    ("ir,jr->ji", &[5, 7], &[('r', 3)]),
+    ("ic,ce,je->ij", &[5, 7], &[('c', 2), ('e', 3)]),
+    ("ir,jr,ar->ija", &[5, 7, 4], &[('r', 3)]),
+    ("ir,jr,ar,tr->ijat", &[5, 3, 4, 2], &[('r', 5)]),
+    ("ir,jr,ar,tr,ur,vr->ijatuv", &[2, 3, 2, 3, 2, 3], &[('r', 2)]),
+    ("ir,jr,ar,r->ija", &[5, 7, 4], &[('r', 3)]),
+    ("ir,jr,ak,kr,tr->ijat", &[3, 4, 5, 2], &[('k', 2), ('r', 3)]),
+    ("ic,je,af,cef->ija", &[3, 4, 5], &[('c', 2), ('e', 3), ('f', 2)]),
+    ("ic,je,ak,cq,eq,kq->ija", &[3, 4, 5], &[('c', 2), ('e', 3), ('k', 2), ('q', 3)]),
+    ("ic,jce,ae->ija", &[3, 4, 5], &[('c', 2), ('e', 3)]),
+    ("ia,ajb,bkc,cl->ijkl", &[3, 4, 5, 2], &[('a', 2), ('b', 3), ('c', 2)]),
+    ("aib,bjc,cka->ijk", &[3, 4, 5], &[('a', 2), ('b', 3), ('c', 2)]),
+    ("ij,ja,ia->ija", &[3, 4, 5], &[]),
+    ("ijr,jkr,ikr->ijk", &[3, 4, 5], &[('r', 2)]),
+    ("wr,dr,hr,irk,jrk->wdhij", &[3, 2, 4, 3, 5], &[('r', 3), ('k', 2)]),
+    ("ik,jqk,aiq,q->ija", &[3, 4, 5], &[('k', 2), ('q', 3)]),
+    ("ij,jr,kr->ijk", &[3, 4, 5], &[('r', 2)]),
+    ("irz,jr->ij", &[5, 7], &[('r', 2), ('z', 3)]),
+    ("ijr->ij", &[5, 7], &[('r', 2)]),
+    ("i,j,k->ijk", &[3, 4, 5], &[]),
+];
+
+fn losses() -> Vec<Loss> {
+    vec![
+        Loss::kl(),
+        Loss::euclidean(),
+        Loss::alpha_beta(0.7, 0.0).unwrap(),
+        Loss::alpha_beta(-1.0, 0.4).unwrap(),
+        Loss::reverse_kl(),
+        Loss::negative_binomial(2.0).unwrap(),
+        Loss::bernoulli(),
+        Loss::jensen_shannon(),
+    ]
+}
+
+#[test]
+fn every_shader_of_the_corpus_validates() {
+    let limits = GpuLimits::default();
+    let plain = |o: Observations| o;
+    let masked = |o: Observations| {
+        o.held_out(0.2, 1).unwrap().validation(0.1, 1).unwrap()
+    };
+    for (model, shape, ranks) in CORPUS {
+        for grouping in [Grouping::Block, Grouping::Grouped] {
+            for register_k in [48, 0] {
+                let tuning = Tuning { register_k, ..Tuning::default() };
+                for loss in losses() {
+                    let job = job(model, shape, ranks, loss, grouping.clone(), plain);
+                    validate(&compile(&job, &limits, &tuning).unwrap().program, &limits);
+                }
+                let job = job(model, shape, ranks, Loss::kl(), grouping.clone(), masked);
+                validate(&compile(&job, &limits, &tuning).unwrap().program, &limits);
+            }
+        }
+    }
+}
+
+#[test]
+fn every_kind_of_data_validates() {
+    let limits = GpuLimits::default();
+    let weights = |o: Observations| {
+        let shape = o.values().shape().to_vec();
+        o.weights(crate::data::Dense::from_array(&ndarray::ArrayD::from_elem(shape, 0.5))).unwrap()
+    };
+    let trials = Loss::binomial(ndarray::ArrayD::from_elem(vec![5, 7], 9.0)).unwrap();
+    for register_k in [48, 0] {
+        let tuning = Tuning { register_k, ..Tuning::default() };
+        for loss in [trials.clone(), Loss::kl()] {
+            let job = job("ir,jr->ij", &[5, 7], &[('r', 3)], loss, Grouping::Block, weights);
+            validate(&compile(&job, &limits, &tuning).unwrap().program, &limits);
+        }
+    }
+}
