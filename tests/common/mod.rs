@@ -25,8 +25,52 @@ pub struct Configuration {
     pub rise: f64,
 }
 
-/// Every configuration of this build. A GPU engine is one more element.
+/// The GPU of this machine, a software one where there is no other; opened once, so that all tests
+/// of a binary share its compiled shaders. `None` only where the person running the tests says that
+/// there is none, with `NNEINFACT_NO_GPU=1`.
+///
+/// # Panics
+/// Where there is no adapter and nobody said so: a suite that silently leaves out the GPU would
+/// pass for the wrong reason.
+#[cfg(feature = "gpu")]
+pub fn gpu() -> Option<Device> {
+    use std::sync::OnceLock;
+    static GPU: OnceLock<Option<Device>> = OnceLock::new();
+    GPU.get_or_init(|| {
+        if std::env::var("NNEINFACT_NO_GPU").is_ok_and(|v| v == "1") {
+            eprintln!("skipped on the GPU: NNEINFACT_NO_GPU=1");
+            return None;
+        }
+        let device = Device::gpu().expect(
+            "these tests need a GPU, or a software one (Debian: apt install mesa-vulkan-drivers); \
+             NNEINFACT_NO_GPU=1 leaves it out",
+        );
+        Some(device)
+    })
+    .clone()
+}
+
+/// This build has no engine for GPUs.
+#[cfg(not(feature = "gpu"))]
+pub fn gpu() -> Option<Device> {
+    None
+}
+
+/// Every configuration of this build and machine.
 pub fn configurations() -> Vec<Configuration> {
+    let mut all = cpu_configurations();
+    all.extend(gpu().map(|device| Configuration {
+        name: "gpu",
+        device,
+        precision: Precision::F32,
+        tolerance: 2e-4,
+        rise: 1e-4,
+    }));
+    all
+}
+
+/// The configurations of the CPU.
+pub fn cpu_configurations() -> Vec<Configuration> {
     vec![
         Configuration {
             name: "cpu f64",

@@ -1,14 +1,12 @@
 //! A fit on a GPU.
 
-use std::sync::Arc;
-
 use ndarray::{ArrayD, IxDyn};
 
 use super::cells::{slab_bytes, slab_roles};
+use super::Gpu;
 use super::program::{Compiled, LOSS_SUMS, SLOT_SUMS, Tuning, compile};
 use super::recording::{BufferId, RecordingId};
 use super::runtime::Loaded;
-use super::Gpu;
 use crate::data::Dense;
 use crate::engine::{Engine, Job, Slot, Sums};
 use crate::error::{Error, Result};
@@ -62,7 +60,7 @@ impl GpuEngine {
             .loss
             .sides()
             .iter()
-            .map(|s| crate::engine::cpu::aligned(values, s))
+            .map(|s| Dense::from_array(&**s).in_layout_of(values))
             .collect();
         for slab in &self.compiled.slabs {
             let start = slab.part.offset(strides);

@@ -1,12 +1,34 @@
-//! The engine that runs on a GPU, through wgpu.
+//! The engine for GPUs, through wgpu.
+//!
+//! From a [`Job`](super::Job) to the device in four steps, each plain until the last:
+//!
+//! - [`geometry`] lays a pass of the plan out for threads, and cuts the data into parts;
+//! - [`rows`], [`tiles`], [`cells`], [`numbers`] and [`text`] make the shaders of a pass from the
+//!   files in `shaders/`, [`contract`] the small contractions;
+//! - [`program`] makes a [`Program`](recording::Program) of all of them: buffers, shaders, recorded
+//!   commands, as plain data that is tested without a device;
+//! - [`check`] holds it against a device's limits, [`adapter`] finds and describes devices,
+//!   [`handle`] owns one, [`runtime`] carries programs out, and [`engine`] is the fit that runs them.
+
+mod adapter;
 mod cells;
+mod check;
 mod contract;
+mod engine;
 mod geometry;
+mod handle;
 mod numbers;
 mod program;
-pub(crate) mod recording;
+mod recording;
 mod rows;
-mod text;
-mod tiles;
+mod runtime;
 #[cfg(test)]
 mod shaders;
+#[cfg(test)]
+mod tests;
+mod text;
+mod tiles;
+
+pub(crate) use adapter::{Wanted, any_real, list};
+pub(crate) use engine::open;
+pub(crate) use handle::Gpu;
