@@ -103,6 +103,32 @@ pub enum Error {
     #[error("{0}")]
     Device(String),
 
+    /// A device ran out of memory, or would.
+    #[error(
+        "out of memory on {device}: this takes about {} there, {} of it in one piece ({largest_is}){}; {help}",
+        crate::error::bytes(*needed),
+        crate::error::bytes(*largest),
+        memory.map_or(String::new(), |m| format!(", and it has {}", crate::error::bytes(m)))
+    )]
+    DeviceMemory {
+        /// The device.
+        device: String,
+        /// Bytes needed on the device, all buffers together.
+        needed: u64,
+        /// Bytes of the largest buffer.
+        largest: u64,
+        /// What the largest buffer holds.
+        largest_is: String,
+        /// Bytes of memory that the device has, where its driver tells.
+        memory: Option<u64>,
+        /// What would need less.
+        help: String,
+    },
+
+    /// A device failed while it was at work: it was lost, or refused what it was given.
+    #[error("{0}")]
+    DeviceFailed(String),
+
     /// An update or a loss produced a value that is not finite.
     #[error("{0}")]
     Numeric(String),
@@ -147,7 +173,10 @@ impl Error {
                     | std::io::ErrorKind::InvalidInput
                     | std::io::ErrorKind::InvalidFilename
             ),
-            Error::Numeric(_) | Error::Broken { .. } => false,
+            Error::Numeric(_)
+            | Error::Broken { .. }
+            | Error::DeviceFailed(_)
+            | Error::DeviceMemory { .. } => false,
             _ => true,
         }
     }

@@ -74,6 +74,10 @@ pub use engine::{Device, Precision};
 pub use error::{Error, Result};
 pub use fit::{Algorithm, Fit, NNEinFact};
 pub use loss::Loss;
+/// The version of wgpu that this crate is built with, for programs that own a GPU device and pass it
+/// to [`Device::from_wgpu`].
+#[cfg(feature = "gpu")]
+pub use wgpu;
 
 /// The README's examples, as doctests.
 #[cfg(doctest)]

@@ -195,7 +195,10 @@ pub fn run(args: &FitArgs) -> Result<()> {
         // What was reached is not lost; the error and its exit status stay.
         outputs.write(last)?;
         if let Some(path) = &args.out {
-            complain("notice", &format!("the factors before it were written to {}", path.display()));
+            complain(
+                "notice",
+                &format!("the factors before it were written to {}", path.display()),
+            );
         }
     }
     let fit = fitted?;

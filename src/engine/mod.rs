@@ -6,6 +6,8 @@
 
 pub mod cpu;
 mod device;
+#[cfg(feature = "gpu")]
+pub(crate) mod gpu;
 
 use std::sync::Arc;
 
@@ -16,7 +18,7 @@ use crate::error::Result;
 use crate::loss::Loss;
 use crate::plan::Plan;
 
-pub use device::{Device, DeviceInfo, Precision, available_memory};
+pub use device::{AdapterInfo, AdapterKind, Device, DeviceInfo, Precision, available_memory};
 
 /// Sums of `W·ℓ` over the training, validation and held-out entries.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]

@@ -8,9 +8,7 @@ use super::history::{History, StoppedBy};
 use super::observe::{Cancel, Flow, Observer, Sweep};
 use super::{Fit, start};
 use crate::data::{Observations, Prepared, Role};
-use crate::engine::{
-    Device, Engine, Job, Numbers, Precision, Slot, Sums, available_memory,
-};
+use crate::engine::{Device, Engine, Job, Numbers, Precision, Slot, Sums, available_memory};
 use crate::error::{Error, Result};
 use crate::loss::{Domain, Loss, Tape};
 use crate::model::Shapes;
@@ -163,9 +161,8 @@ fn failed(
 ) -> Error {
     let Some(newest) = history.loss.len().checked_sub(1) else { return cause };
     // With early stopping it is the best point that is remembered, not the newest.
-    let best = |i: &usize, j: &usize| {
-        history.validation_loss[*i].total_cmp(&history.validation_loss[*j])
-    };
+    let best =
+        |i: &usize, j: &usize| history.validation_loss[*i].total_cmp(&history.validation_loss[*j]);
     let kept = (0..history.validation_loss.len()).filter(|_| early_stopping).min_by(best);
     let returned = kept.unwrap_or(newest);
     let rescued = engine.recall().and_then(|()| engine.factors());

@@ -104,7 +104,7 @@ pub(crate) struct Dispatch {
 }
 
 /// The part of a buffer that a shader sees.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Window {
     pub buffer: BufferId,
     /// A multiple of the alignment that the device asks for.
@@ -124,6 +124,8 @@ pub(crate) struct GpuLimits {
     pub buffer_bytes: u64,
     /// Storage buffers of a shader.
     pub storage_buffers: u32,
+    /// Uniform buffers of a shader.
+    pub uniform_buffers: u32,
     /// Workgroups of a dispatch in each dimension.
     pub workgroups: u32,
     /// Invocations of a workgroup, in one dimension too.
@@ -144,6 +146,7 @@ impl Default for GpuLimits {
             uniform_bytes: 64 << 10,
             buffer_bytes: 256 << 20,
             storage_buffers: 8,
+            uniform_buffers: 12,
             workgroups: 65_535,
             invocations: 256,
             workgroup_bytes: 16 << 10,
