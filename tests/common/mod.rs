@@ -45,6 +45,24 @@ pub fn configurations() -> Vec<Configuration> {
     ]
 }
 
+/// The GPU that tests run on: the best there is, a software one if need be. Without any, a test
+/// fails unless the environment says that there is none: one that passes because there was nothing
+/// to test says nothing.
+#[cfg(feature = "gpu")]
+pub fn gpu() -> Option<Device> {
+    if std::env::var_os("NNEINFACT_NO_GPU").is_some_and(|v| v == "1") {
+        eprintln!("skipped: NNEINFACT_NO_GPU=1");
+        return None;
+    }
+    match Device::gpu() {
+        Ok(device) => Some(device),
+        Err(error) => panic!(
+            "{error}\n.ci/drivers installs a software one for the tests; NNEINFACT_NO_GPU=1 skips \
+             those that need it"
+        ),
+    }
+}
+
 /// Random numbers that are the same on every run and machine (SplitMix64, Steele et al. 2014).
 pub struct Random(u64);
 
