@@ -53,6 +53,8 @@ pub struct Device {
     /// Threads of this machine, which prepare the data for a GPU too.
     threads: usize,
     pool: Option<Arc<rayon::ThreadPool>>,
+    #[cfg(feature = "gpu")]
+    tuning: super::gpu::Tuning,
 }
 
 #[derive(Clone)]
@@ -165,7 +167,23 @@ impl AdapterKind {
 impl Device {
     fn new(kind: Kind) -> Device {
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
-        Device { kind, threads, pool: None }
+        Device {
+            kind,
+            threads,
+            pool: None,
+            #[cfg(feature = "gpu")]
+            tuning: super::gpu::Tuning::default(),
+        }
+    }
+
+    /// The largest inner dimension for which a pass on a GPU keeps sums in registers; beyond it
+    /// runs in two halves over tiles. For tests and for tuning: results differ by rounding only.
+    #[doc(hidden)]
+    #[cfg(feature = "gpu")]
+    #[must_use]
+    pub fn register_inner(mut self, most: usize) -> Device {
+        self.tuning.register_k = most;
+        self
     }
 
     /// The best device there is: a real GPU if there is one, else the CPU. A software rasteriser is
@@ -261,7 +279,7 @@ impl Device {
             .thread_name(|i| format!("nneinfact-{i}"))
             .build()
             .map_err(|e| Error::Device(format!("cannot start {threads} threads: {e}")))?;
-        Ok(Device { kind: self.kind, threads, pool: Some(Arc::new(pool)) })
+        Ok(Device { threads, pool: Some(Arc::new(pool)), ..self })
     }
 
     /// All devices of this machine that this build can use, the one that [`Device::auto`] takes
@@ -306,6 +324,15 @@ impl Device {
         devices
     }
 
+    /// The largest buffer that a pass may read products of factors from, where there is a limit.
+    pub(crate) fn largest_buffer(&self) -> Option<u64> {
+        match &self.kind {
+            Kind::Cpu => None,
+            #[cfg(feature = "gpu")]
+            Kind::Gpu(gpu) => Some(gpu.limits().binding_bytes),
+        }
+    }
+
     /// Runs `work` where this device's threads are used by parallel code.
     pub(crate) fn install<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
         match &self.pool {
@@ -320,7 +347,7 @@ impl Device {
             (Kind::Cpu, Precision::F32) => Ok(Box::new(CpuEngine::<f32>::new(job)?)),
             (Kind::Cpu, Precision::F64) => Ok(Box::new(CpuEngine::<f64>::new(job)?)),
             #[cfg(feature = "gpu")]
-            (Kind::Gpu(gpu), Precision::F32) => super::gpu::open(gpu, job),
+            (Kind::Gpu(gpu), Precision::F32) => super::gpu::open(gpu, job, &self.tuning),
             #[cfg(feature = "gpu")]
             (Kind::Gpu(_), Precision::F64) => Err(Error::Setting(
                 "f64 is not available on a GPU, whose shaders have single precision: use f32 there, \

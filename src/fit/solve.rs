@@ -48,7 +48,10 @@ pub(super) fn plan(settings: &NNEinFact, shapes: &Shapes, data: DataInfo) -> Res
         element_bytes: precision.bytes(),
         entry_cost: entry_cost(loss),
         closed_denominator: plain && loss.denominator_constant().is_some(),
-        memory: settings.memory_limit.unwrap_or_else(default),
+        // A shader of a GPU sees the products of a pass as one buffer.
+        memory: settings.memory_limit.unwrap_or_else(default).min(
+            settings.device.as_ref().and_then(Device::largest_buffer).unwrap_or(u64::MAX),
+        ),
     };
     Plan::new(shapes, &data, &planner)
 }
@@ -60,10 +63,12 @@ fn entry_cost(loss: &Loss) -> f64 {
 }
 
 pub(super) fn fit(settings: NNEinFact, observations: &Observations) -> Result<Fit> {
-    let device = match &settings.device {
-        Some(device) => device.clone(),
+    let mut settings = settings;
+    let device = match settings.device.take() {
+        Some(device) => device,
         None => Device::auto()?,
     };
+    settings.device = Some(device.clone());
     device.clone().install(move || run(settings, observations, &device))
 }
 

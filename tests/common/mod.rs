@@ -38,13 +38,15 @@ pub fn gpu() -> Option<Device> {
     static GPU: OnceLock<Option<Device>> = OnceLock::new();
     GPU.get_or_init(|| {
         if std::env::var("NNEINFACT_NO_GPU").is_ok_and(|v| v == "1") {
-            eprintln!("skipped on the GPU: NNEINFACT_NO_GPU=1");
+            eprintln!("skipped: NNEINFACT_NO_GPU=1");
             return None;
         }
-        let device = Device::gpu().expect(
-            "these tests need a GPU, or a software one (Debian: apt install mesa-vulkan-drivers); \
-             NNEINFACT_NO_GPU=1 leaves it out",
-        );
+        let device = Device::gpu().unwrap_or_else(|error| {
+            panic!(
+                "{error}\n.ci/drivers installs a software one for the tests; NNEINFACT_NO_GPU=1 \
+                 skips those that need it"
+            )
+        });
         Some(device)
     })
     .clone()

@@ -232,10 +232,13 @@ fn choose(adapters: &[AdapterInfo], wanted: Wanted<'_>) -> Result<usize> {
         Wanted::Best if !adapters.is_empty() => Ok(0),
         Wanted::Best => Err(Error::Device(format!("no GPU was found: {NO_ADAPTER}"))),
         Wanted::Real => adapters.iter().position(|a| !a.is_software()).ok_or_else(|| {
-            Error::Device(format!(
-                "no GPU was found other than software rasterisers: there is {}",
-                names(adapters)
-            ))
+            Error::Device(match adapters {
+                [] => format!("no GPU was found: {NO_ADAPTER}"),
+                all => format!(
+                    "no GPU was found other than software rasterisers: there is {}",
+                    names(all)
+                ),
+            })
         }),
         Wanted::Named(name) => by_name(adapters, name),
     }
@@ -250,10 +253,13 @@ fn by_name(adapters: &[AdapterInfo], name: &str) -> Result<usize> {
         .filter(|&n| !wanted.is_empty() && label(&adapters[n]).to_lowercase().contains(&wanted))
         .collect();
     let Some(&first) = matches.first() else {
-        return Err(Error::Device(format!(
-            "no device is called {name:?}: there is cpu, gpu (the best GPU), auto, {}",
-            names(adapters)
-        )));
+        return Err(Error::Device(match adapters {
+            [] => format!("no device is called {name:?}: there is cpu, and no GPU was found"),
+            adapters => format!(
+                "no device is called {name:?}: there is cpu, gpu (the best GPU), auto, {}",
+                names(adapters)
+            ),
+        }));
     };
     // One GPU through several interfaces is no ambiguity: the first is the best of them.
     let same = |a: &AdapterInfo, b: &AdapterInfo| {
@@ -279,9 +285,6 @@ pub(super) fn label(info: &AdapterInfo) -> String {
 }
 
 fn names(adapters: &[AdapterInfo]) -> String {
-    if adapters.is_empty() {
-        return "and no GPU was found".into();
-    }
     let names: Vec<String> = adapters.iter().map(|a| format!("{:?}", label(a))).collect();
     names.join(", ")
 }

@@ -216,6 +216,6 @@ impl Engine for GpuEngine {
 }
 
 /// Puts a job on a GPU.
-pub(crate) fn open(gpu: &Gpu, job: Job) -> Result<Box<dyn Engine>> {
-    Ok(Box::new(GpuEngine::new(gpu, job, &Tuning::default())?))
+pub(crate) fn open(gpu: &Gpu, job: Job, tuning: &Tuning) -> Result<Box<dyn Engine>> {
+    Ok(Box::new(GpuEngine::new(gpu, job, tuning)?))
 }

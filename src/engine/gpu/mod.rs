@@ -32,3 +32,4 @@ mod tiles;
 pub(crate) use adapter::{Wanted, any_real, list};
 pub(crate) use engine::open;
 pub(crate) use handle::Gpu;
+pub(crate) use program::Tuning;

@@ -59,8 +59,6 @@ pub(super) struct Compiled {
     pub factors: BufferId,
     /// Sums of losses by slot, then a word that says which factor is not finite (from 1).
     pub results: BufferId,
-    /// What says so until it is copied there.
-    pub broken: BufferId,
     /// The weight of the extrapolation.
     pub weight: BufferId,
     pub slabs: Vec<Slab>,
@@ -108,9 +106,8 @@ pub(super) struct Compiler<'a> {
     cells: Cells,
     program: Program,
     shaders: HashMap<Shader, ShaderId>,
-    /// Bytes of the uniform buffer so far.
-    numbers: Vec<u8>,
-    numbers_id: BufferId,
+    /// The last of the uniform buffers.
+    numbers: BufferId,
     places: Vec<usize>,
     pub(super) factors: BufferId,
     lambda: BufferId,
@@ -193,8 +190,7 @@ impl<'a> Compiler<'a> {
             tuning,
             program: Program::default(),
             shaders: HashMap::new(),
-            numbers: Vec::new(),
-            numbers_id: BufferId(0),
+            numbers: BufferId(0),
             factors: BufferId(0),
             lambda: BufferId(0),
             powers: BufferId(0),
@@ -218,7 +214,7 @@ impl<'a> Compiler<'a> {
             largest_places,
         };
         let c = &mut compiler;
-        c.numbers_id = c.buffer("numbers", 0, BufferKind::Uniform);
+        c.numbers = c.buffer("numbers", 0, BufferKind::Uniform);
         c.factors = c.storage("the factors", parameters);
         c.lambda = c.storage("the factors of change", parameters);
         c.powers = c.storage("powers of the factors", 3 * parameters);
@@ -273,10 +269,9 @@ impl<'a> Compiler<'a> {
                 Command::Clear { buffer: self.broken, offset: 0, bytes: 4 },
             ],
         });
-        let numbers = std::mem::take(&mut self.numbers);
-        let uniform = &mut self.program.buffers[self.numbers_id.0];
-        uniform.bytes = numbers.len() as u64;
-        uniform.content = numbers;
+        for buffer in &mut self.program.buffers {
+            buffer.bytes = buffer.bytes.max(buffer.content.len() as u64);
+        }
         // Windows of buffers whose size was not known when they were bound.
         let sizes: Vec<u64> = self.program.buffers.iter().map(|b| b.bytes).collect();
         for recording in &mut self.program.recordings {
@@ -310,7 +305,6 @@ impl<'a> Compiler<'a> {
             places: self.places,
             factors: self.factors,
             results: self.results,
-            broken: self.broken,
             weight: self.weight,
             slabs: self.slabs,
             begin,
@@ -372,12 +366,19 @@ impl<'a> Compiler<'a> {
 
     /// A window with these numbers.
     pub(super) fn uniform(&mut self, bytes: &[u8]) -> Window {
-        let at = self.numbers.len().next_multiple_of(self.limits.uniform_align.max(16) as usize);
-        self.numbers.resize(at, 0);
-        self.numbers.extend(bytes);
-        self.numbers.resize(self.numbers.len().next_multiple_of(16), 0);
-        let bytes = (self.numbers.len() - at) as u64;
-        Window { buffer: self.numbers_id, offset: at as u64, bytes }
+        let align = self.limits.uniform_align.max(16) as usize;
+        let taken = self.program.buffers[self.numbers.0].content.len().next_multiple_of(align);
+        let size = bytes.len().next_multiple_of(16);
+        let full = (taken + size) as u64 > self.limits.buffer_bytes && taken > 0;
+        if full {
+            self.numbers = self.buffer("numbers", 0, BufferKind::Uniform);
+        }
+        let offset = if full { 0 } else { taken };
+        let content = &mut self.program.buffers[self.numbers.0].content;
+        content.resize(offset, 0);
+        content.extend(bytes);
+        content.resize(offset + size, 0);
+        Window { buffer: self.numbers, offset: offset as u64, bytes: size as u64 }
     }
 
     pub(super) fn words(&mut self, words: &[u32]) -> Window {

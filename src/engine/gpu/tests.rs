@@ -599,3 +599,25 @@ fn devices_of_others_may_be_lost_too() {
     refused(ours.load(doubling(10)));
     refused(Gpu::from_wgpu(device, queue));
 }
+
+/// For `.ci/second-opinion races`, which has to find this to be believed about the others: a
+/// workgroup whose invocations read what their neighbours write, without a barrier.
+#[test]
+#[ignore = "wrong on purpose: .ci/second-opinion runs it under a tool that has to notice"]
+fn a_missing_barrier_is_there_to_be_found() {
+    let Some(gpu) = gpu() else { return };
+    let mut program = doubling(64);
+    program.shaders[0].source = "
+        @group(0) @binding(0) var<storage, read_write> x: array<f32>;
+        var<workgroup> shared_x: array<f32, 64>;
+        @compute @workgroup_size(64)
+        fn main(@builtin(local_invocation_index) i: u32) {
+            shared_x[i] = x[i];
+            x[i] = shared_x[(i + 1u) % 64u];
+        }"
+    .into();
+    program.shaders[0].workgroup_bytes = 256;
+    let loaded = gpu.load(program).unwrap();
+    loaded.run(RUN).unwrap();
+    loaded.wait().unwrap();
+}

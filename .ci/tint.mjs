@@ -1,0 +1,44 @@
+// Validates WGSL files with the compiler of Chrome (Dawn with Tint), without any driver.
+//
+//   node tint.mjs FOLDER_WITH_NODE_MODULES FOLDER_WITH_WGSL
+import { readdirSync, readFileSync } from 'node:fs';
+import { createRequire } from 'node:module';
+import { join, resolve } from 'node:path';
+import { pathToFileURL } from 'node:url';
+
+const [modules, folder] = process.argv.slice(2);
+const require = createRequire(join(resolve(modules), 'package.json'));
+const { create } = await import(pathToFileURL(require.resolve('webgpu')));
+
+const files = readdirSync(folder).filter((name) => name.endsWith('.wgsl')).sort();
+if (files.length === 0) {
+  console.error(`no .wgsl files in ${folder}`);
+  process.exit(1);
+}
+const adapter = await create(['backend=null']).requestAdapter();
+const wanted = ['shader-f16', 'subgroups'].filter((name) => adapter.features.has(name));
+const device = await adapter.requestDevice({ requiredFeatures: wanted });
+
+let bad = 0;
+for (const file of files) {
+  let code = readFileSync(join(folder, file), 'utf8');
+  // The compiler of wgpu rejects the line that this one requires.
+  if (/\bsubgroup[A-Z]|\bsubgroup_/.test(code) && !/^\s*enable\s+subgroups/m.test(code)) {
+    code = `enable subgroups;${code}`;
+  }
+  device.pushErrorScope('validation');
+  const module = device.createShaderModule({ label: file, code });
+  const refused = await device.popErrorScope();
+  // Sizes in the entry point are only looked at here.
+  device.pushErrorScope('validation');
+  device.createComputePipeline({ layout: 'auto', compute: { module } });
+  const error = refused ?? (await device.popErrorScope());
+  if (refused) await device.popErrorScope();
+  if (error) {
+    bad += 1;
+    console.error(`${file}: ${error.message.trim()}\n`);
+  }
+}
+console.log(`${files.length - bad} of ${files.length} shaders are accepted`);
+// Dawn keeps the process alive otherwise.
+process.exit(bad === 0 ? 0 : 1);

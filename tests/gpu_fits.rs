@@ -1,0 +1,401 @@
+//! Fits on a GPU against fits on the CPU and the reference.
+
+#![cfg(feature = "gpu")]
+
+mod common;
+
+use common::{CORPUS, Random, data, deviation, entry, losses};
+use ndarray::ArrayD;
+use nneinfact::fit::{Cancel, Flow, Start, Sweep};
+use nneinfact::model::Shapes;
+use nneinfact::reference::Problem;
+use nneinfact::{Algorithm, Device, Error, Fit, Loss, NNEinFact, Observations, wgpu};
+use proptest::prelude::*;
+
+const FLOOR: f64 = 1e-6;
+
+/// A problem of the corpus on data of this shape.
+struct Case {
+    shapes: Shapes,
+    loss: Loss,
+    y: ArrayD<f64>,
+    start: Vec<ArrayD<f64>>,
+}
+
+impl Case {
+    fn new(name: &str, shape: &[usize], loss: Loss, seed: u64) -> Case {
+        let mut random = Random::new(seed);
+        let shapes = entry(name).shapes(shape);
+        let y = data(&mut random, &shapes, &loss).mapv(|x| f64::from(x as f32));
+        let start = random.factors(&shapes);
+        Case { shapes, loss, y, start }
+    }
+
+    fn settings(&self, device: &Device) -> NNEinFact {
+        let model = self.shapes.model();
+        let ranks = model.latent().iter().map(|x| (char::from(x), self.shapes.size(x)));
+        NNEinFact::new(model.text())
+            .expect("a model")
+            .ranks(ranks.collect::<Vec<_>>())
+            .loss(self.loss.clone())
+            .device(device.clone())
+            .start(Start::Factors(self.start.clone()))
+            .prediction_floor(FLOOR)
+            .tolerance(0.0)
+    }
+
+    fn observations(&self) -> Observations {
+        Observations::new(&self.y)
+    }
+}
+
+/// The largest deviation of losses, relative to the largest of them.
+fn losses_apart(found: &[f64], expected: &[f64]) -> f64 {
+    assert_eq!(found.len(), expected.len());
+    let scale = expected.iter().fold(0.0, |m: f64, x| m.max(x.abs()));
+    found.iter().zip(expected).fold(0.0, |m, (f, e)| m.max((f - e).abs() / scale))
+}
+
+fn bits(fit: &Fit) -> Vec<u64> {
+    let factors = fit.factors().iter().flatten();
+    factors.chain(&fit.history().loss).map(|x| x.to_bits()).collect()
+}
+
+/// The GPU with sums in registers, and with passes in two halves.
+fn both() -> Option<[(&'static str, Device); 2]> {
+    let device = common::gpu()?;
+    Some([("rows", device.clone()), ("tiles", device.register_inner(0))])
+}
+
+#[test]
+fn grouped_sweeps_agree_with_the_cpu_over_the_corpus() {
+    let Some(devices) = both() else { return };
+    let every = losses();
+    let mut wrong = Vec::new();
+    for (i, entry) in CORPUS.iter().enumerate() {
+        let modes = entry.modes();
+        let shape: Vec<usize> =
+            (0..modes).map(|m| if modes > 4 { 2 + (i + m) % 3 } else { 3 + (3 * i + 5 * m) % 7 }).collect();
+        for (j, (kernel, device)) in devices.iter().enumerate() {
+            // Every loss has its turn.
+            let loss = every[(2 * i + j) % every.len()].clone();
+            let case = Case::new(entry.name, &shape, loss, 7 * i as u64 + 1);
+            let run = |device: &Device| {
+                let observations = case.observations().held_out(0.2, 3).unwrap();
+                let observations = observations.validation(0.1, 3).unwrap();
+                let settings = case.settings(device).algorithm(Algorithm::Grouped);
+                settings.max_iter(10).fit(&observations)
+            };
+            let what = format!("{} ({shape:?}) under {} by {kernel}", entry.name, case.loss.name());
+            match (run(device), run(&Device::cpu())) {
+                (Ok(gpu), Ok(cpu)) => {
+                    let apart = deviation(gpu.factors(), cpu.factors());
+                    let (g, c) = (gpu.history(), cpu.history());
+                    let lost = losses_apart(&g.loss, &c.loss)
+                        .max(losses_apart(&g.validation_loss, &c.validation_loss))
+                        .max(losses_apart(&g.heldout_loss, &c.heldout_loss));
+                    if !(apart <= 2e-4 && lost <= 1e-4) {
+                        wrong.push(format!("{what}: factors {apart:.1e}, losses {lost:.1e} apart"));
+                    }
+                }
+                (gpu, cpu) => wrong.push(format!(
+                    "{what}: {:?} on the GPU, {:?} on the CPU",
+                    gpu.err().map(|e| e.to_string()),
+                    cpu.err().map(|e| e.to_string())
+                )),
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn repetition_does_not_change_a_bit() {
+    let Some(devices) = both() else { return };
+    for (kernel, device) in devices {
+        let case = Case::new("Uber, first", &[9, 5, 11, 13, 17], Loss::kl(), 5);
+        let run = || {
+            let observations = case.observations().held_out(0.1, 1).unwrap();
+            case.settings(&device).max_iter(12).fit(&observations).unwrap()
+        };
+        assert_eq!(bits(&run()), bits(&run()), "{kernel}");
+    }
+}
+
+#[test]
+fn every_type_of_data_and_loss_is_read() {
+    let Some(devices) = both() else { return };
+    let shape = [13, 37];
+    let mut random = Random::new(11);
+    for (kernel, device) in devices {
+        for largest in [200.0, 60_000.0, 3e6, 0.7] {
+            let y = random.tensor(&shape, 0.0, largest);
+            let y = if largest > 1.0 { y.mapv(f64::round) } else { y.mapv(|x| f64::from(x as f32)) };
+            let weights = random.tensor(&shape, 0.0, 3.0).mapv(|w| f64::from(w as f32));
+            let trials = y.mapv(|x| x.ceil() + 3.0);
+            for loss in [Loss::kl(), Loss::binomial(trials).unwrap()] {
+                let whole = y.mapv(f64::round);
+                let y = if loss.is_odds() { &whole } else { &y };
+                let run = |device: &Device| {
+                    // Not in C order, and a slice of a mask and of weights with it.
+                    let observations = Observations::new(&y.t()).weights(&weights.t()).unwrap();
+                    let loss = match loss.is_odds() {
+                        true => {
+                            let sides = loss.sides()[0].t().to_owned();
+                            Loss::binomial(sides).unwrap()
+                        }
+                        false => loss.clone(),
+                    };
+                    let settings = NNEinFact::new("jr,ir->ji").unwrap().ranks([('r', 5)]);
+                    settings
+                        .loss(loss)
+                        .device(device.clone())
+                        .algorithm(Algorithm::Grouped)
+                        .max_iter(10)
+                        .tolerance(0.0)
+                        .fit(&observations)
+                        .unwrap()
+                };
+                let (gpu, cpu) = (run(&device), run(&Device::cpu()));
+                let apart = deviation(gpu.factors(), cpu.factors());
+                assert!(apart < 2e-4, "{kernel}, {} to {largest}: {apart:.1e}", loss.name());
+            }
+        }
+    }
+}
+
+#[test]
+fn inner_dimensions_of_every_size_agree() {
+    let Some(device) = common::gpu() else { return };
+    for rank in [1, 2, 4, 5, 12, 31, 48, 49, 70, 131] {
+        let mut random = Random::new(rank as u64);
+        let y = random.tensor(&[70, 83], 0.0, 9.0).mapv(f64::round);
+        let run = |device: &Device| {
+            let settings = NNEinFact::new("ir,jr->ij").unwrap().ranks([('r', rank)]);
+            settings
+                .loss(Loss::alpha_beta(0.7, 0.0).unwrap())
+                .device(device.clone())
+                .algorithm(Algorithm::Block)
+                .max_iter(5)
+                .tolerance(0.0)
+                .fit(&y)
+                .unwrap()
+        };
+        let (gpu, cpu) = (run(&device), run(&Device::cpu()));
+        let apart = deviation(gpu.factors(), cpu.factors());
+        assert!(apart < 2e-4, "rank {rank}: {apart:.1e}");
+    }
+}
+
+/// What the smallest GPU would allow, and less: data, roles and sums in many slabs, dispatches cut
+/// and folded.
+#[test]
+fn absurdly_small_limits_change_nothing() {
+    let Some(_) = common::gpu() else { return };
+    let limits = wgpu::Limits {
+        max_storage_buffer_binding_size: 16 << 10,
+        max_buffer_size: 64 << 10,
+        max_uniform_buffer_binding_size: 4 << 10,
+        max_compute_workgroup_storage_size: 16 << 10,
+        max_compute_invocations_per_workgroup: 64,
+        max_compute_workgroup_size_x: 64,
+        ..wgpu::Limits::default()
+    };
+    let small = Device::gpu_within(&limits).unwrap();
+    for (kernel, device) in [("rows", small.clone()), ("tiles", small.register_inner(0))] {
+        for (name, shape) in [
+            ("Uber, first", vec![9, 5, 11, 13, 17]),
+            ("CP, 3 modes", vec![40, 50, 31]),
+            ("many-body", vec![23, 19, 41]),
+        ] {
+            let case = Case::new(name, &shape, Loss::kl(), 3);
+            let run = |device: &Device| {
+                let observations = case.observations().held_out(0.2, 3).unwrap();
+                // One factor at a time: less memory may mean other groups.
+                let settings = case.settings(device).algorithm(Algorithm::Block);
+                settings.max_iter(5).fit(&observations).unwrap()
+            };
+            let (gpu, cpu) = (run(&device), run(&Device::cpu()));
+            let apart = deviation(gpu.factors(), cpu.factors());
+            assert!(apart < 2e-4, "{name} by {kernel}: {apart:.1e}");
+            let lost = losses_apart(&gpu.history().heldout_loss, &cpu.history().heldout_loss);
+            assert!(lost < 1e-4, "{name} by {kernel}: {lost:.1e}");
+        }
+    }
+}
+
+#[test]
+fn factors_that_do_not_fit_a_shader_are_refused() {
+    let Some(_) = common::gpu() else { return };
+    let limits = wgpu::Limits {
+        max_storage_buffer_binding_size: 16 << 10,
+        max_buffer_size: 64 << 10,
+        ..wgpu::Limits::default()
+    };
+    let device = Device::gpu_within(&limits).unwrap();
+    let y = ndarray::Array2::<f64>::ones((100, 100));
+    let settings = NNEinFact::new("ir,jr->ij").unwrap().ranks([('r', 60)]).device(device);
+    let refused = settings.fit(&y).unwrap_err();
+    let said = refused.to_string();
+    assert!(matches!(refused, Error::Memory { .. }), "{said}");
+    assert!(said.contains("lower the ranks"), "{said}");
+}
+
+/// A device of our own, as a program that draws or computes with it has one.
+fn own() -> Option<(wgpu::Device, wgpu::Queue)> {
+    common::gpu()?;
+    let instance =
+        wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle_from_env());
+    let backends = wgpu::Backends::VULKAN | wgpu::Backends::METAL | wgpu::Backends::DX12;
+    let adapter = pollster::block_on(instance.enumerate_adapters(backends)).remove(0);
+    let request = wgpu::DeviceDescriptor::default();
+    Some(pollster::block_on(adapter.request_device(&request)).unwrap())
+}
+
+#[test]
+fn a_device_of_ones_own_goes_on_working() {
+    let Some((device, queue)) = own() else { return };
+    let case = Case::new("CP, 3 modes", &[7, 9, 8], Loss::kl(), 2);
+    let ours = Device::from_wgpu(device.clone(), queue.clone()).unwrap();
+    let gpu = case.settings(&ours).max_iter(5).fit(case.observations()).unwrap();
+    let cpu = case.settings(&Device::cpu()).max_iter(5).fit(case.observations()).unwrap();
+    assert!(deviation(gpu.factors(), cpu.factors()) < 2e-4);
+    drop((gpu, ours));
+    // The device still copies what it is told to.
+    let usage = wgpu::BufferUsages::COPY_DST | wgpu::BufferUsages::MAP_READ;
+    let buffer = device.create_buffer(&wgpu::BufferDescriptor {
+        label: None,
+        size: 4,
+        usage,
+        mapped_at_creation: false,
+    });
+    queue.write_buffer(&buffer, 0, &[1, 2, 3, 4]);
+    queue.submit([]);
+    buffer.map_async(wgpu::MapMode::Read, .., |done| done.unwrap());
+    device.poll(wgpu::PollType::wait_indefinitely()).unwrap();
+    assert_eq!(&*buffer.get_mapped_range(..).unwrap(), &[1, 2, 3, 4]);
+}
+
+#[test]
+fn a_device_that_is_lost_in_the_middle_of_a_fit_is_an_error() {
+    let Some((device, queue)) = own() else { return };
+    let case = Case::new("CP, 3 modes", &[7, 9, 8], Loss::kl(), 2);
+    let ours = Device::from_wgpu(device.clone(), queue).unwrap();
+    let settings = case.settings(&ours).max_iter(20).observe(move |sweep: &Sweep| {
+        if sweep.iteration == 3 {
+            device.destroy();
+        }
+        Flow::Continue
+    });
+    let error = settings.fit(case.observations()).unwrap_err();
+    assert!(error.to_string().contains("lost"), "{error}");
+    assert!(!error.is_input());
+    // The process goes on, and so do other devices.
+    let other = common::gpu().unwrap();
+    case.settings(&other).max_iter(2).fit(case.observations()).unwrap();
+}
+
+#[test]
+fn what_overflows_keeps_the_sweeps_before() {
+    let Some(device) = common::gpu() else { return };
+    // Neyman's update divides by data that are next to nothing beside the rest.
+    let mut y = ndarray::Array2::<f64>::from_elem((6, 5), 1e18);
+    y[[0, 0]] = 1e-18;
+    let settings = NNEinFact::new("ir,jr->ij")
+        .unwrap()
+        .ranks([('r', 2)])
+        .loss(Loss::alpha_beta(2.0, -3.0).unwrap())
+        .device(device)
+        .max_iter(50)
+        .tolerance(0.0);
+    match settings.fit(&y) {
+        Ok(fit) => assert!(fit.factors().iter().flatten().all(|x| x.is_finite())),
+        Err(Error::Broken { last, .. }) => {
+            assert!(last.factors().iter().flatten().all(|x| x.is_finite()));
+            assert!(!last.history().loss.is_empty());
+        }
+        Err(error) => assert!(matches!(error, Error::Numeric(_)), "{error}"),
+    }
+}
+
+#[test]
+fn early_stopping_and_cancelling_return_whole_sweeps() {
+    let Some(device) = common::gpu() else { return };
+    let case = Case::new("NMF", &[20, 30], Loss::kl(), 2);
+    let observations = case.observations().validation(0.3, 1).unwrap();
+    let run = |device: &Device| {
+        let settings = case.settings(device).algorithm(Algorithm::Grouped);
+        settings.early_stopping(true).max_iter(60).fit(&observations).unwrap()
+    };
+    let (gpu, cpu) = (run(&device), run(&Device::cpu()));
+    assert_eq!(gpu.history().returned, cpu.history().returned);
+    assert!(deviation(gpu.factors(), cpu.factors()) < 1e-3);
+
+    let cancel = Cancel::new();
+    let stop = cancel.clone();
+    let settings = case.settings(&device).max_iter(50).cancel(&cancel).observe(
+        move |sweep: &Sweep| {
+            if sweep.iteration == 4 {
+                stop.cancel();
+            }
+            Flow::Continue
+        },
+    );
+    let cancelled = settings.fit(case.observations()).unwrap();
+    assert_eq!(cancelled.history().iterations, 4);
+    let plain = case.settings(&device).max_iter(50).fit(case.observations()).unwrap();
+    assert_eq!(cancelled.history().loss[..], plain.history().loss[..5]);
+}
+
+fn config() -> ProptestConfig {
+    ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() }
+}
+
+proptest! {
+    #![proptest_config(config())]
+
+    #[test]
+    fn a_block_sweep_is_that_of_the_reference(
+        model in 0..CORPUS.len(),
+        loss in 0..losses().len(),
+        seed in any::<u64>(),
+        tiles in any::<bool>(),
+        masked in any::<bool>(),
+    ) {
+        let Some(devices) = both() else { return Ok(()) };
+        let device = &devices[usize::from(tiles)].1;
+        let mut random = Random::new(seed);
+        let entry = CORPUS[model];
+        let modes = entry.modes();
+        let mut shape: Vec<usize> = (0..modes).map(|_| 1 + random.below(4)).collect();
+        if random.uniform() < 0.5 {
+            shape[random.below(modes)] = 15 + random.below(25);
+        }
+        let case = Case::new(entry.name, &shape, losses().swap_remove(loss), seed);
+        let mut mask = random.mask(&shape, 0.7);
+        *mask.first_mut().expect("a cell") = true;
+        let weights = mask.mapv(|m| f64::from(u8::from(m)));
+        let observations = match masked {
+            true => case.observations().mask(&mask).unwrap(),
+            false => case.observations(),
+        };
+        let fit = case
+            .settings(device)
+            .algorithm(Algorithm::Block)
+            .factor_floor(0.0)
+            .max_iter(1)
+            .fit(&observations)
+            .unwrap();
+        let problem = Problem {
+            shapes: &case.shapes,
+            loss: &case.loss,
+            y: &case.y,
+            weights: masked.then_some(&weights),
+            floor: FLOOR,
+        };
+        let mut expected = case.start.clone();
+        problem.sweep(&mut expected);
+        let apart = deviation(fit.factors(), &expected);
+        prop_assert!(apart <= 2e-4, "{} {shape:?} {}: {apart:.1e}", entry.name, case.loss.name());
+    }
+}
