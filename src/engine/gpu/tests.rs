@@ -627,3 +627,40 @@ fn a_missing_barrier_is_there_to_be_found() {
     loaded.run(RUN).unwrap();
     loaded.wait().unwrap();
 }
+
+/// Past our own look at the device's memory: the driver refuses. A software one is made to by a limit
+/// on the process, so that this runs in a child; real GPUs are spared, others may be using them.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_driver_that_runs_out_of_memory_is_an_error_and_goes_on() {
+    const CHILD: &str = "NNEINFACT_TEST_CHILD";
+    let Some(gpu) = gpu() else { return };
+    if std::env::var_os(CHILD).is_none() {
+        if !gpu.info().is_software() {
+            return;
+        }
+        let name = "engine::gpu::tests::a_driver_that_runs_out_of_memory_is_an_error_and_goes_on";
+        let output = std::process::Command::new("sh")
+            .args(["-c", "ulimit -v 12000000 && exec \"$0\" --exact \"$1\" --nocapture"])
+            .arg(std::env::current_exe().unwrap())
+            .arg(name)
+            .env(CHILD, "1")
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success() && said.contains("refused in the child"), "{said}");
+        return;
+    }
+    let mut program = doubling(10);
+    let large = Buffer {
+        label: "the moon".into(),
+        bytes: gpu.limits().buffer_bytes.min(1 << 30),
+        kind: BufferKind::Storage,
+        content: vec![],
+    };
+    program.buffers.extend(vec![large; 200]);
+    let error = gpu.allocate(&program).err().expect("this process may not have that much");
+    assert!(matches!(error, Error::DeviceMemory { .. }), "{error}");
+    works(&gpu);
+    eprintln!("refused in the child: {error}");
+}
