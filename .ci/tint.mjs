@@ -29,12 +29,13 @@ for (const file of files) {
   device.pushErrorScope('validation');
   const module = device.createShaderModule({ label: file, code });
   const refused = await device.popErrorScope();
-  // Sizes in the entry point are only looked at here.
+  // Whether entry point and bindings hold together is only looked at here. Sizes are not ours to
+  // judge: what the tests generate is for the adapter that they ran on.
   device.pushErrorScope('validation');
   device.createComputePipeline({ layout: 'auto', compute: { module } });
-  const error = refused ?? (await device.popErrorScope());
-  if (refused) await device.popErrorScope();
-  if (error) {
+  const unusable = await device.popErrorScope();
+  const error = refused ?? unusable;
+  if (error && (refused || !/maximum allowed/.test(error.message))) {
     bad += 1;
     console.error(`${file}: ${error.message.trim()}\n`);
   }

@@ -15,8 +15,8 @@ impl Program {
     /// Whether a device with these limits can run it.
     ///
     /// # Errors
-    /// [`Error::Device`] that says what is too large and what the device allows, or what in the
-    /// program does not fit together (which is a fault of this crate).
+    /// [`Error::Device`] that says what is too large and what the device allows,
+    /// [`Error::DeviceFailed`] where the program does not hold together (a fault of this crate).
     pub fn check(&self, limits: &GpuLimits) -> Result<()> {
         for buffer in &self.buffers {
             check_buffer(buffer, limits)?;
@@ -72,12 +72,10 @@ impl Program {
         self.check_aliases(dispatch, shader, &at)?;
         let most = dispatch.workgroups.iter().copied().max().unwrap_or(0);
         if most > limits.workgroups {
+            let allowed = limits.workgroups;
             return fault(
                 at(),
-                &format!(
-                    "{most} workgroups in one dimension, where the device takes {}",
-                    limits.workgroups
-                ),
+                &format!("{most} workgroups in one dimension, of {allowed} at most"),
             );
         }
         Ok(())
@@ -238,7 +236,7 @@ pub(super) fn range(
 
 /// A program that does not hold together is a fault of whoever made it, which is this crate.
 fn fault<T>(at: String, what: &str) -> Result<T> {
-    Err(Error::Device(format!(
+    Err(Error::DeviceFailed(format!(
         "{at}: {what} (a fault in nneinfact: please report it; --device cpu is not affected)"
     )))
 }

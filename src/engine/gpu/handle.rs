@@ -257,7 +257,11 @@ impl Gpu {
             return Ok(Arc::clone(pipeline));
         }
         let pipeline = match self.guarded(|| self.compile(shader)) {
-            Ok(pipeline) => Arc::new(pipeline),
+            Ok(pipeline) => {
+                #[cfg(debug_assertions)]
+                dump(shader);
+                Arc::new(pipeline)
+            }
             Err(Fault::Said(message)) => {
                 self.alive()?;
                 return Err(self.miscompiled(shader, &message));
@@ -368,19 +372,35 @@ impl fmt::Debug for Gpu {
 
 /// Saves the source under a name that nobody can guess, so that it cannot overwrite anything.
 fn save(shader: &Shader) -> std::io::Result<std::path::PathBuf> {
-    let label: String = shader
-        .label
-        .chars()
-        .map(|c| if c.is_ascii_alphanumeric() { c } else { '-' })
-        .take(40)
-        .collect();
     let mut file = tempfile::Builder::new()
-        .prefix(&format!("nneinfact-{label}-"))
+        .prefix(&format!("nneinfact-{}-", file_name(shader)))
         .suffix(".wgsl")
         .tempfile()?;
     std::io::Write::write_all(&mut file, shader.source.as_bytes())?;
     let (_, path) = file.keep().map_err(|e| e.error)?;
     Ok(path)
+}
+
+/// The label of a shader, as a part of the name of a file.
+fn file_name(shader: &Shader) -> String {
+    let plain = |c: char| if c.is_ascii_alphanumeric() { c } else { '-' };
+    shader.label.chars().map(plain).take(40).collect()
+}
+
+/// Leaves the shaders of a run of the tests where `.ci/second-opinion` looks at them.
+#[cfg(debug_assertions)]
+fn dump(shader: &Shader) {
+    use std::hash::{DefaultHasher, Hash, Hasher};
+
+    if let Some(folder) = std::env::var_os("NNEINFACT_DUMP_SHADERS") {
+        let mut hasher = DefaultHasher::new();
+        shader.hash(&mut hasher);
+        let name = format!("{}-{:016x}.wgsl", file_name(shader), hasher.finish());
+        let path = std::path::Path::new(&folder).join(name);
+        if let Err(error) = std::fs::write(&path, &shader.source) {
+            eprintln!("NNEINFACT_DUMP_SHADERS: {}: {error}", path.display());
+        }
+    }
 }
 
 /// What an error says, with its causes, without the lines that every message begins with.

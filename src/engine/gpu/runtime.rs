@@ -50,7 +50,7 @@ pub(crate) struct Loaded {
 }
 
 /// A buffer on the device.
-struct Placed {
+pub(super) struct Placed {
     label: String,
     bytes: u64,
     buffer: wgpu::Buffer,
@@ -80,6 +80,8 @@ impl Gpu {
         program.check(self.limits())?;
         self.fits(&program)?;
         self.alive()?;
+        // What was dropped since the device was last looked at is freed by this.
+        self.poll(wgpu::PollType::Poll)?;
         // Before the buffers: a device that is busy with memory compiles no better, and a shader
         // that does not compile is better known before gigabytes are uploaded.
         let pipelines: Vec<Result<Arc<Pipeline>>> =
@@ -109,7 +111,7 @@ impl Gpu {
         }
     }
 
-    fn allocate(&self, program: &Program) -> Result<Vec<Placed>> {
+    pub(super) fn allocate(&self, program: &Program) -> Result<Vec<Placed>> {
         let make = |buffer: &Buffer| {
             let usage = match buffer.kind {
                 BufferKind::Uniform => wgpu::BufferUsages::UNIFORM,
@@ -480,13 +482,14 @@ impl Loaded {
     }
 
     fn recording(&self, id: RecordingId) -> Result<&Steps> {
-        let missing = || Error::Device(format!("internal: there is no recording {}", id.0));
+        let missing = || Error::DeviceFailed(format!("internal: there is no recording {}", id.0));
         self.recordings.get(id.0).ok_or_else(missing)
     }
 
     /// The buffer, if it has the range.
     fn place(&self, id: BufferId, offset: u64, bytes: u64, doing: &str) -> Result<&Placed> {
-        let missing = || Error::Device(format!("internal: {doing}: there is no buffer {}", id.0));
+        let missing =
+            || Error::DeviceFailed(format!("internal: {doing}: there is no buffer {}", id.0));
         let place = self.buffers.get(id.0).ok_or_else(missing)?;
         range(&place.label, place.bytes, offset, bytes, &|| doing.to_string())?;
         Ok(place)

@@ -551,7 +551,12 @@ fn foreign(gpu: &Gpu) -> (wgpu::Device, wgpu::Queue) {
         .into_iter()
         .find(|a| a.get_info().name == gpu.info().name)
         .unwrap();
-    pollster::block_on(adapter.request_device(&wgpu::DeviceDescriptor::default())).unwrap()
+    let request = wgpu::DeviceDescriptor {
+        // A validation layer may keep a little for itself.
+        required_limits: wgpu::Limits::default().or_worse_values_from(&adapter.limits()),
+        ..Default::default()
+    };
+    pollster::block_on(adapter.request_device(&request)).unwrap()
 }
 
 #[test]
@@ -560,6 +565,7 @@ fn devices_of_others_are_left_as_they_were() {
     let (device, queue) = foreign(&gpu);
     // No handler is set: whatever escaped an error scope would panic.
     let ours = Gpu::from_wgpu(device.clone(), queue).unwrap();
+    // Those that it was requested with, not those of its adapter.
     assert_eq!(*ours.limits(), GpuLimits::default());
     works(&ours);
     let mut wrong = doubling(10);
@@ -620,4 +626,41 @@ fn a_missing_barrier_is_there_to_be_found() {
     let loaded = gpu.load(program).unwrap();
     loaded.run(RUN).unwrap();
     loaded.wait().unwrap();
+}
+
+/// Past our own look at the device's memory: the driver refuses. A software one is made to by a limit
+/// on the process, so that this runs in a child; real GPUs are spared, others may be using them.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_driver_that_runs_out_of_memory_is_an_error_and_goes_on() {
+    const CHILD: &str = "NNEINFACT_TEST_CHILD";
+    let Some(gpu) = gpu() else { return };
+    if std::env::var_os(CHILD).is_none() {
+        if !gpu.info().is_software() {
+            return;
+        }
+        let name = "engine::gpu::tests::a_driver_that_runs_out_of_memory_is_an_error_and_goes_on";
+        let output = std::process::Command::new("sh")
+            .args(["-c", "ulimit -v 12000000 && exec \"$0\" --exact \"$1\" --nocapture"])
+            .arg(std::env::current_exe().unwrap())
+            .arg(name)
+            .env(CHILD, "1")
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success() && said.contains("refused in the child"), "{said}");
+        return;
+    }
+    let mut program = doubling(10);
+    let large = Buffer {
+        label: "the moon".into(),
+        bytes: gpu.limits().buffer_bytes.min(1 << 30),
+        kind: BufferKind::Storage,
+        content: vec![],
+    };
+    program.buffers.extend(vec![large; 200]);
+    let error = gpu.allocate(&program).err().expect("this process may not have that much");
+    assert!(matches!(error, Error::DeviceMemory { .. }), "{error}");
+    works(&gpu);
+    eprintln!("refused in the child: {error}");
 }
