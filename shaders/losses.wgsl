@@ -1,4 +1,4 @@
-// Adds the losses of all workgroups of a pass: 32 sums for each role, of which the host adds the
+// Adds the losses of workgroups of a pass to what is there: 32 sums for each role, of which the host adds the
 // rest in double precision.
 //
 // numbers: [sums for each role, place of the result, 0, 0]
@@ -22,5 +22,5 @@ fn main(
         }
         total += sum;
     }
-    result[numbers.y + 32u * group.x + thread] = total;
+    result[numbers.y + 32u * group.x + thread] += total;
 }

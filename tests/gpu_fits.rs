@@ -74,8 +74,9 @@ fn grouped_sweeps_agree_with_the_cpu_over_the_corpus() {
     let mut wrong = Vec::new();
     for (i, entry) in CORPUS.iter().enumerate() {
         let modes = entry.modes();
-        let shape: Vec<usize> =
-            (0..modes).map(|m| if modes > 4 { 2 + (i + m) % 3 } else { 3 + (3 * i + 5 * m) % 7 }).collect();
+        let shape: Vec<usize> = (0..modes)
+            .map(|m| if modes > 4 { 2 + (i + m) % 3 } else { 3 + (3 * i + 5 * m) % 7 })
+            .collect();
         for (j, (kernel, device)) in devices.iter().enumerate() {
             // Every loss has its turn.
             let loss = every[(2 * i + j) % every.len()].clone();
@@ -130,7 +131,8 @@ fn every_type_of_data_and_loss_is_read() {
     for (kernel, device) in devices {
         for largest in [200.0, 60_000.0, 3e6, 0.7] {
             let y = random.tensor(&shape, 0.0, largest);
-            let y = if largest > 1.0 { y.mapv(f64::round) } else { y.mapv(|x| f64::from(x as f32)) };
+            let y =
+                if largest > 1.0 { y.mapv(f64::round) } else { y.mapv(|x| f64::from(x as f32)) };
             let weights = random.tensor(&shape, 0.0, 3.0).mapv(|w| f64::from(w as f32));
             let trials = y.mapv(|x| x.ceil() + 3.0);
             for loss in [Loss::kl(), Loss::binomial(trials).unwrap()] {
@@ -206,7 +208,7 @@ fn absurdly_small_limits_change_nothing() {
         for (name, shape) in [
             ("Uber, first", vec![9, 5, 11, 13, 17]),
             ("CP, 3 modes", vec![40, 50, 31]),
-            ("many-body", vec![23, 19, 41]),
+            ("many-body", vec![13, 11, 31]),
         ] {
             let case = Case::new(name, &shape, Loss::kl(), 3);
             let run = |device: &Device| {
@@ -333,14 +335,13 @@ fn early_stopping_and_cancelling_return_whole_sweeps() {
 
     let cancel = Cancel::new();
     let stop = cancel.clone();
-    let settings = case.settings(&device).max_iter(50).cancel(&cancel).observe(
-        move |sweep: &Sweep| {
+    let settings =
+        case.settings(&device).max_iter(50).cancel(&cancel).observe(move |sweep: &Sweep| {
             if sweep.iteration == 4 {
                 stop.cancel();
             }
             Flow::Continue
-        },
-    );
+        });
     let cancelled = settings.fit(case.observations()).unwrap();
     assert_eq!(cancelled.history().iterations, 4);
     let plain = case.settings(&device).max_iter(50).fit(case.observations()).unwrap();

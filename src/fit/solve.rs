@@ -49,9 +49,10 @@ pub(super) fn plan(settings: &NNEinFact, shapes: &Shapes, data: DataInfo) -> Res
         entry_cost: entry_cost(loss),
         closed_denominator: plain && loss.denominator_constant().is_some(),
         // A shader of a GPU sees the products of a pass as one buffer.
-        memory: settings.memory_limit.unwrap_or_else(default).min(
-            settings.device.as_ref().and_then(Device::largest_buffer).unwrap_or(u64::MAX),
-        ),
+        memory: settings
+            .memory_limit
+            .unwrap_or_else(default)
+            .min(settings.device.as_ref().and_then(Device::largest_buffer).unwrap_or(u64::MAX)),
     };
     Plan::new(shapes, &data, &planner)
 }

@@ -126,7 +126,11 @@ impl Cells {
             text += "fn role(at: u32) -> u32 {\n    return (roles[at >> 4u] >> ((at & 15u) * 2u)) & 3u;\n}\n";
         }
         if let Some(kind) = self.weights {
-            let _ = writeln!(text, "fn weight(at: u32) -> f32 {{\n    return {};\n}}", kind.load("weights"));
+            let _ = writeln!(
+                text,
+                "fn weight(at: u32) -> f32 {{\n    return {};\n}}",
+                kind.load("weights")
+            );
         }
         for i in 0..self.sides {
             let _ = writeln!(
@@ -200,11 +204,8 @@ impl Cells {
 
 /// The loss's expressions as a WGSL function `entry(x, y, s0…)` of what is wanted.
 pub(super) fn entry(loss: &Loss, wants: Wants) -> Result<String> {
-    let all = [
-        (wants.numerator, loss.a()),
-        (wants.denominator, loss.b()),
-        (wants.losses, loss.loss()),
-    ];
+    let all =
+        [(wants.numerator, loss.a()), (wants.denominator, loss.b()), (wants.losses, loss.loss())];
     let outputs: Vec<_> = all.iter().filter(|(wanted, _)| *wanted).map(|&(_, e)| e).collect();
     wgsl_function("entry", &outputs, loss.sides().len())
 }
@@ -221,7 +222,8 @@ pub(super) fn slab_bytes(dense: &Dense, strides: &[usize], part: &Part) -> Vec<u
         Storage::U32(v) => raw(v, start, len),
         Storage::F32(v) => raw(v, start, len),
         Storage::F64(v) => {
-            let singles: Vec<f32> = v[start..start + len].iter().map(|&x| f32::from_f64(x)).collect();
+            let singles: Vec<f32> =
+                v[start..start + len].iter().map(|&x| f32::from_f64(x)).collect();
             raw(&singles, 0, len)
         }
     };

@@ -177,7 +177,12 @@ impl Compiler<'_> {
         let axes = (outputs.len() + terms.len()).next_multiple_of(16).max(16);
         numbers.resize(4 * (axes + 3), 0);
         let window = self.words(&numbers);
-        let shader = self.shader(shader(long, usize::from(a.is_some()) + usize::from(b.is_some()), add, axes)?);
+        let shader = self.shader(shader(
+            long,
+            usize::from(a.is_some()) + usize::from(b.is_some()),
+            add,
+            axes,
+        )?);
         // A constant reads nothing, but the shader has the binding.
         let first = a.map_or(self.factors, |a| a.0);
         let mut bindings = vec![window, self.whole(first)];

@@ -2,8 +2,8 @@
 
 use ndarray::{ArrayD, IxDyn};
 
-use super::cells::{slab_bytes, slab_roles};
 use super::Gpu;
+use super::cells::{slab_bytes, slab_roles};
 use super::program::{Compiled, LOSS_SUMS, SLOT_SUMS, Tuning, compile};
 use super::recording::{BufferId, RecordingId};
 use super::runtime::Loaded;
@@ -172,7 +172,8 @@ impl Engine for GpuEngine {
         let places = &self.compiled.places;
         let all = self.singles(self.compiled.factors, places[places.len() - 1])?;
         let one = |(l, scale): (usize, &f64)| {
-            let data = all[places[l]..places[l + 1]].iter().map(|&x| f64::from(x) / scale).collect();
+            let data =
+                all[places[l]..places[l + 1]].iter().map(|&x| f64::from(x) / scale).collect();
             ArrayD::from_shape_vec(IxDyn(&shapes.factor(l)), data)
                 .map_err(|e| Error::Setting(format!("factor {}: {e}", l + 1)))
         };

@@ -43,8 +43,7 @@ impl Geometry {
     /// `bases` says where each tensor begins, the target first.
     pub fn new(plan: &Plan, pass: &Pass, bases: &[usize]) -> Geometry {
         let shapes = plan.shapes();
-        let operands: Vec<&Operand> =
-            std::iter::once(&pass.target).chain(&pass.operands).collect();
+        let operands: Vec<&Operand> = std::iter::once(&pass.target).chain(&pass.operands).collect();
         let tensors: Vec<Tensor> = operands
             .iter()
             .zip(bases)

@@ -23,6 +23,9 @@ pub(super) const LOSS_SUMS: usize = 32;
 /// Sums of one slot.
 pub(super) const SLOT_SUMS: usize = 3 * LOSS_SUMS;
 
+/// Bytes that the losses of workgroups may take before they are added up.
+const MOST_LOSSES: u64 = 16 << 20;
+
 /// Choices that change speed and memory but no result beyond rounding.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Tuning {
@@ -400,7 +403,8 @@ impl<'a> Compiler<'a> {
         let most = (most as usize).saturating_sub(32).max(1);
         for part in Part::slabs(self.shapes, &strides, most) {
             let cells = part.entries();
-            let words = |kind: super::cells::Kind| (cells as u64 * kind.bytes()).div_ceil(4) as usize;
+            let words =
+                |kind: super::cells::Kind| (cells as u64 * kind.bytes()).div_ceil(4) as usize;
             let values = self.storage("the data", words(self.cells.values));
             let roles = self.cells.roles.then(|| self.storage("roles", cells.div_ceil(32) * 2));
             let weights = self.cells.weights.map(words);
@@ -474,19 +478,12 @@ impl<'a> Compiler<'a> {
             let constant = self.job.loss.denominator_constant().unwrap_or(1.0) as f32;
             self.contract(commands, &pass.closed_denominator, &inputs, &out, constant, false)?;
         }
-        let wants =
-            Wants { numerator: true, denominator: !closed, losses: slot.is_some() };
+        let wants = Wants { numerator: true, denominator: !closed, losses: slot.is_some() };
         let halves = if closed { 1 } else { 2 };
 
         let kernel = if geometry.k <= self.tuning.register_k {
-            let rows = RowsShader::new(
-                plan,
-                &geometry,
-                &self.cells,
-                &self.job.loss,
-                wants,
-                self.limits,
-            )?;
+            let rows =
+                RowsShader::new(plan, &geometry, &self.cells, &self.job.loss, wants, self.limits)?;
             let id = self.shader(rows.shader.clone());
             Kernel::Rows(id, Box::new(rows))
         } else {
@@ -515,38 +512,55 @@ impl<'a> Compiler<'a> {
                 bytes: (halves * volume * 4) as u64,
             });
         }
+        if let Some(slot) = slot {
+            commands.push(Command::Clear {
+                buffer: self.results,
+                offset: (4 * slot as usize * SLOT_SUMS) as u64,
+                bytes: 4 * SLOT_SUMS as u64,
+            });
+        }
+        let room = (self.limits.binding_bytes.min(MOST_LOSSES) / 12) as usize;
         let mut losses = 0;
         for (slab, part) in &parts {
-            losses += self.pass_part(
-                commands,
-                pass,
-                &geometry,
-                &kernel,
-                wants,
-                &self.slabs[*slab].clone(),
-                part,
-                losses,
-                alone,
+            let slab = self.slabs[*slab].clone();
+            let mut work = Vec::new();
+            let mut left = self.pass_part(
+                &mut work, pass, &geometry, &kernel, wants, &slab, part, losses, alone,
             )?;
+            if losses > 0 && losses + left > room {
+                // The losses so far make room for those of this part.
+                self.add_losses(commands, slot, losses);
+                losses = 0;
+                work.clear();
+                left = self.pass_part(
+                    &mut work, pass, &geometry, &kernel, wants, &slab, part, losses, alone,
+                )?;
+            }
+            commands.append(&mut work);
+            losses += left;
         }
-        if let Some(slot) = slot {
-            self.grow(self.losses, 3 * losses);
-            let numbers = self.words(&[losses as u32, (slot as usize * SLOT_SUMS) as u32, 0, 0]);
-            let shader = self.shader(Shader {
-                label: "losses".into(),
-                source: include_str!("../../../shaders/losses.wgsl").into(),
-                bindings: vec![Access::Uniform, Access::Read, Access::ReadWrite],
-                invocations: 32,
-                workgroup_bytes: 0,
-            });
-            commands.push(Command::Dispatch(Dispatch {
-                shader,
-                bindings: vec![numbers, self.whole(self.losses), self.whole(self.results)],
-                workgroups: [3, 1, 1],
-                work: 3.0 * losses as f64,
-            }));
-        }
+        self.add_losses(commands, slot, losses);
         Ok(self.record(recording))
+    }
+
+    /// Adds the losses of this many workgroups to those of the slot.
+    fn add_losses(&mut self, commands: &mut Vec<Command>, slot: Option<Slot>, losses: usize) {
+        let Some(slot) = slot else { return };
+        self.grow(self.losses, 3 * losses);
+        let numbers = self.words(&[losses as u32, (slot as usize * SLOT_SUMS) as u32, 0, 0]);
+        let shader = self.shader(Shader {
+            label: "losses".into(),
+            source: include_str!("../../../shaders/losses.wgsl").into(),
+            bindings: vec![Access::Uniform, Access::Read, Access::ReadWrite],
+            invocations: 32,
+            workgroup_bytes: 0,
+        });
+        commands.push(Command::Dispatch(Dispatch {
+            shader,
+            bindings: vec![numbers, self.whole(self.losses), self.whole(self.results)],
+            workgroups: [3, 1, 1],
+            work: 3.0 * losses as f64,
+        }));
     }
 
     /// Where a product of a pass lies when passes take turns.
@@ -619,9 +633,7 @@ impl<'a> Compiler<'a> {
         let fixed = move |number: Number| match number {
             Number::Losses => losses,
             Number::Scale => (1.0 / job.unit as f32).to_bits() as usize,
-            Number::Floor => {
-                ((job.numbers.prediction_floor / job.unit) as f32).to_bits() as usize
-            }
+            Number::Floor => ((job.numbers.prediction_floor / job.unit) as f32).to_bits() as usize,
             _ => 0,
         };
         let numbers_of = |numbers: &Numbers, own_value: &dyn Fn(Number) -> Option<usize>| {
@@ -745,7 +757,8 @@ impl<'a> Compiler<'a> {
         let target = &pass.target.letters;
         let mut from: Vec<(Letter, usize)> = Vec::new();
         let mut stride = 1;
-        for &x in geometry.side.iter().rev().chain(inner.iter().rev()).chain(geometry.own.iter().rev())
+        for &x in
+            geometry.side.iter().rev().chain(inner.iter().rev()).chain(geometry.own.iter().rev())
         {
             from.push((x, stride));
             stride *= self.part_size(part, x);
@@ -845,12 +858,8 @@ impl<'a> Compiler<'a> {
                 }
                 let shader = self.shader(step(majorizer, single)?);
                 let fold = self.fold(size.div_ceil(64));
-                let numbers = self.words(&[
-                    self.places[l] as u32,
-                    size as u32,
-                    fold[0],
-                    parameters as u32,
-                ]);
+                let numbers =
+                    self.words(&[self.places[l] as u32, size as u32, fold[0], parameters as u32]);
                 let mut bindings = vec![
                     numbers,
                     self.whole(self.quotients),
@@ -1096,16 +1105,24 @@ fn step(majorizer: Majorizer, single: bool) -> Result<Shader> {
     let change = match majorizer {
         Majorizer::Power { .. } => {
             let gamma = majorizer.gamma().unwrap_or(1.0);
-            let (at_zero, at_infinity) = if gamma > 0.0 { ("0.0", "MOST") } else { ("MOST", "0.0") };
-            let mut text = "// Where no observed entry touches the factor's entry, both are 0.\n".to_string();
+            let (at_zero, at_infinity) =
+                if gamma > 0.0 { ("0.0", "MOST") } else { ("MOST", "0.0") };
+            let mut text =
+                "// Where no observed entry touches the factor's entry, both are 0.\n".to_string();
             text += "if a > 0.0 || b > 0.0 {\n";
             text += &format!("    var moved = {at_zero};\n");
-            text += &format!("    if b <= 0.0 {{\n        moved = {at_infinity};\n    }} else if a > 0.0 {{\n");
-            text += &format!("        let quotient = a / b;\n        moved = {};\n    }}\n", power("quotient", gamma));
+            text += &format!(
+                "    if b <= 0.0 {{\n        moved = {at_infinity};\n    }} else if a > 0.0 {{\n"
+            );
+            text += &format!(
+                "        let quotient = a / b;\n        moved = {};\n    }}\n",
+                power("quotient", gamma)
+            );
             text + &indent(finish) + "}"
         }
         Majorizer::Log => {
-            let mut text = "if b != 0.0 {\n    let moved = exp(clamp(a / b, -80.0, 80.0));\n".to_string();
+            let mut text =
+                "if b != 0.0 {\n    let moved = exp(clamp(a / b, -80.0, 80.0));\n".to_string();
             text += &indent(finish);
             text + "}"
         }

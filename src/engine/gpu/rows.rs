@@ -102,14 +102,8 @@ impl RowsShader {
             "fn other_vector(own: At, summed: At, other: At, k: u32) -> vec4<f32> {{\n    return vec4<f32>(\n        {},\n    );\n}}\n",
             components.join(",\n        ")
         );
-        let mut partner_product = product_function(
-            "row_product",
-            &with,
-            &["own", "summed", "side"],
-            shapes,
-            geometry,
-            n,
-        );
+        let mut partner_product =
+            product_function("row_product", &with, &["own", "summed", "side"], shapes, geometry, n);
         let sums = wants.numerator || wants.denominator;
         if sums && !partners.is_empty() {
             partner_product += &product_function(
@@ -187,7 +181,9 @@ impl RowsShader {
                     };
                     let term = match partners.is_empty() {
                         true => value,
-                        false => format!("{value} * partner_product(own, {summed}, side, {inner}u)"),
+                        false => {
+                            format!("{value} * partner_product(own, {summed}, side, {inner}u)")
+                        }
                     };
                     let sum = &mut terms[tk][i];
                     if !sum.is_empty() {
@@ -238,7 +234,8 @@ impl RowsShader {
             if moving {
                 let other_blocks = n.word(Number::OtherBlocks);
                 finish += "if first < end {\n";
-                let _ = writeln!(finish, "    let before = summed_at((end - 1u) / {other_blocks});");
+                let _ =
+                    writeln!(finish, "    let before = summed_at((end - 1u) / {other_blocks});");
                 for line in flush("before", true, n).lines() {
                     let _ = writeln!(finish, "    {line}");
                 }
@@ -250,11 +247,7 @@ impl RowsShader {
 
         let mut columns = String::new();
         for &(b, width) in &blocks {
-            let _ = writeln!(
-                columns,
-                "let c{b} = tile[n * BLOCKS_K + {b}u]{};",
-                swizzle(width)
-            );
+            let _ = writeln!(columns, "let c{b} = tile[n * BLOCKS_K + {b}u]{};", swizzle(width));
         }
         let mut prediction = String::new();
         let full = k / 4;
@@ -280,8 +273,11 @@ impl RowsShader {
         for &(b, width) in &blocks {
             for name in &accumulators {
                 let value = if *name == "n" { "a" } else { "b" };
-                let value =
-                    if width == 1 { value.to_string() } else { format!("{}({value})", of_width(width)) };
+                let value = if width == 1 {
+                    value.to_string()
+                } else {
+                    format!("{}({value})", of_width(width))
+                };
                 let _ = writeln!(accumulate, "{name}{b} = fma({value}, c{b}, {name}{b});");
             }
         }
@@ -312,8 +308,7 @@ impl RowsShader {
             read_cell += "let at = own.data + summed.data + side.data + other_places[n];\n";
         }
         for (field, _) in &fields {
-            let value =
-                if staged { format!("stage_{field}[at]") } else { format!("{field}(at)") };
+            let value = if staged { format!("stage_{field}[at]") } else { format!("{field}(at)") };
             let _ = match field.as_str() {
                 // Only this one is changed, where the cell is missing.
                 "value" if cells.missing => writeln!(read_cell, "var x = {value};"),

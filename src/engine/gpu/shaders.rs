@@ -138,9 +138,7 @@ fn losses() -> Vec<Loss> {
 fn every_shader_of_the_corpus_validates() {
     let limits = GpuLimits::default();
     let plain = |o: Observations| o;
-    let masked = |o: Observations| {
-        o.held_out(0.2, 1).unwrap().validation(0.1, 1).unwrap()
-    };
+    let masked = |o: Observations| o.held_out(0.2, 1).unwrap().validation(0.1, 1).unwrap();
     for (model, shape, ranks) in CORPUS {
         for grouping in [Grouping::Block, Grouping::Grouped] {
             for register_k in [48, 0] {

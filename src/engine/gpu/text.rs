@@ -8,13 +8,12 @@ use crate::error::{Error, Result};
 /// A name that is not given, and one that the template lacks, is an error: both are slips of the
 /// generator, not of a user.
 pub(super) fn fill(template: &str, words: &[(&str, String)]) -> Result<String> {
-    let find = |name: &str| {
-        words
-            .iter()
-            .find(|(n, _)| *n == name)
-            .map(|(_, text)| text.as_str())
-            .ok_or_else(|| Error::Device(format!("a shader asks for ${name}, which nothing gives")))
-    };
+    let find =
+        |name: &str| {
+            words.iter().find(|(n, _)| *n == name).map(|(_, text)| text.as_str()).ok_or_else(|| {
+                Error::Device(format!("a shader asks for ${name}, which nothing gives"))
+            })
+        };
     let mut used = vec![false; words.len()];
     let mut mark = |name: &str| {
         if let Some(at) = words.iter().position(|(n, _)| *n == name) {

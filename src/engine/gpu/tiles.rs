@@ -117,8 +117,7 @@ pub(super) fn entries(
         reduce += "    workgroupBarrier();\n    if thread < half {\n";
         reduce += "        loss_sums[thread] += loss_sums[thread + half];\n    }\n}\n";
         reduce += "if thread == 0u {\n";
-        let _ =
-            writeln!(reduce, "    let result = 3u * ({} + block);", n.word(Number::Losses));
+        let _ = writeln!(reduce, "    let result = 3u * ({} + block);", n.word(Number::Losses));
         for (i, c) in ["x", "y", "z"].iter().enumerate() {
             let _ = writeln!(reduce, "    losses[result + {i}u] = loss_sums[0].{c};");
         }
@@ -207,10 +206,8 @@ pub(super) fn sums(
     products += "fn other_vector(own: At, summed: At, other: At, k: u32) -> vec4<f32> {\n";
     products += "    return vec4<f32>(\n";
     for c in 0..4 {
-        let _ = writeln!(
-            products,
-            "        other_product(own, summed, other, min(k + {c}u, K - 1u)),"
-        );
+        let _ =
+            writeln!(products, "        other_product(own, summed, other, min(k + {c}u, K - 1u)),");
     }
     products += "    );\n}\n";
     if !partners.is_empty() {
@@ -238,10 +235,7 @@ pub(super) fn sums(
             access.len()
         );
         access.push(Access::Read);
-        let _ = writeln!(
-            workgroup,
-            "var<workgroup> tile_{entry}: array<vec4<f32>, DEPTH * EDGE>;"
-        );
+        let _ = writeln!(workgroup, "var<workgroup> tile_{entry}: array<vec4<f32>, DEPTH * EDGE>;");
         let _ = writeln!(load, "var near_{entry} = vec4<f32>();");
         for (c, x) in ["x", "y", "z", "w"].iter().enumerate() {
             let _ = writeln!(
@@ -250,13 +244,10 @@ pub(super) fn sums(
             );
         }
         let _ = writeln!(load, "tile_{entry}[i] = near_{entry};");
-        let _ =
-            writeln!(accumulate, "let {entry} = tile_{entry}[depth * EDGE + row / 4u];");
+        let _ = writeln!(accumulate, "let {entry} = tile_{entry}[depth * EDGE + row / 4u];");
         for (c, x) in ["x", "y", "z", "w"].iter().enumerate() {
-            let _ = writeln!(
-                accumulate,
-                "{sum}[{c}] = fma(vec4<f32>({entry}.{x}), c, {sum}[{c}]);"
-            );
+            let _ =
+                writeln!(accumulate, "{sum}[{c}] = fma(vec4<f32>({entry}.{x}), c, {sum}[{c}]);");
         }
         let _ = writeln!(registers, "var {sum}: array<vec4<f32>, 4>;");
     }
