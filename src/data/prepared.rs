@@ -806,7 +806,7 @@ impl Pass<'_> {
             }
             part.sum = sum(role, 1, values, values, |_, x| x);
         }
-        part.nonzero = nonzero(role, values, self.all_train);
+        part.nonzero = nonzero(role, values, part.cells);
         part.max = max(role, values);
         totals.add(&part);
     }
@@ -835,23 +835,14 @@ fn sum(role: &[u8], wanted: u8, w: &[f64], x: &[f64], term: impl Fn(f64, f64) ->
     lanes.iter().sum()
 }
 
-/// How many cells of each role are not 0.
+/// How many cells of each role are not 0, of those that there are.
 #[inline(always)]
-fn nonzero(role: &[u8], values: &[f64], all_train: bool) -> [u64; 4] {
+fn nonzero(role: &[u8], values: &[f64], cells: [u64; 4]) -> [u64; 4] {
     let mut found = [0; 4];
-    if all_train {
-        for chunk in values.chunks(255) {
-            let n = chunk.iter().fold(0u8, |n, &x| n + u8::from(x != 0.0));
-            found[Role::Train as usize] += u64::from(n);
-        }
-        return found;
-    }
-    for (r, found) in found.iter_mut().enumerate().skip(1) {
-        for (role, values) in role.chunks(255).zip(values.chunks(255)) {
-            let listed = |n: u8, (&role, &x): (&u8, &f64)| {
-                n + (u8::from(role == r as u8) & u8::from(x != 0.0))
-            };
-            *found += u64::from(role.iter().zip(values).fold(0u8, listed));
+    for r in 1..4 {
+        if cells[r] > 0 {
+            let one = |_: f64, x: f64| if x != 0.0 { 1.0 } else { 0.0 };
+            found[r] = sum(role, r as u8, values, values, one) as u64;
         }
     }
     found

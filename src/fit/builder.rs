@@ -8,7 +8,7 @@ use ndarray::{ArrayBase, ArrayD, Data, Dimension};
 
 use super::form::DataAs;
 use super::observe::{Cancel, Observer};
-use super::{Fit, solve};
+use super::{Fit, form, solve};
 use crate::data::{Coordinates, Dense, Element, Observations};
 use crate::engine::{Device, Precision};
 use crate::error::{Error, Result};
@@ -259,6 +259,17 @@ impl NNEinFact {
         let shapes = Shapes::new(&self.model, shape, &self.ranks)?;
         let data = DataInfo::c_order(&shapes, value_bytes);
         solve::plan(self, &shapes, data, None)
+    }
+
+    /// The plan for data of this shape given as a list of `nonzeros` cells, all others being zeros,
+    /// without fitting.
+    ///
+    /// # Errors
+    /// As [`plan`](Self::plan), and [`Error::Setting`] where the loss needs all cells and there are
+    /// too many of them.
+    pub fn sparse_plan(&self, shape: &[usize], nonzeros: u64) -> Result<Plan> {
+        let shapes = Shapes::new(&self.model, shape, &self.ranks)?;
+        form::plan_list(self, &shapes, nonzeros)
     }
 
     /// Fits the model to an array (`f32`, `f64`, `bool` or any integer type) or to

@@ -69,7 +69,7 @@ pub(super) fn choose(
         let info = match given_dense {
             true => dense_info(&data),
             false => {
-                let mut info = DataInfo::c_order(shapes, 4);
+                let mut info = DataInfo::c_order(shapes, value_bytes(&data));
                 info.masked = data.cells(Role::Train) as f64 != cells(shapes);
                 info
             }
@@ -101,6 +101,13 @@ pub(super) fn choose(
             Ok(Chosen { plan, data, sparse: None })
         }
     }
+}
+
+/// Bytes of a value, were coordinates expanded.
+fn value_bytes(data: &Prepared) -> usize {
+    data.coordinates().map_or(4, |list| {
+        (list.values().bytes() / list.len().max(1) as u64).max(1) as usize
+    })
 }
 
 fn cells(shapes: &Shapes) -> f64 {
@@ -139,10 +146,32 @@ fn sparse_plan(
                 .into(),
         ));
     };
-    if listing.train + listing.exceptions > u64::from(u32::MAX) {
+    let info = match data.coordinates() {
+        Some(_) => DataInfo::c_order(shapes, 0),
+        None => DataInfo { strides: data.values().strides().to_vec(), ..DataInfo::c_order(shapes, 0) },
+    };
+    let info = DataInfo { masked: listing.rest == Rest::ByRole, ..info };
+    Ok((plan_listing(settings, shapes, zero, info, listing)?, listing))
+}
+
+/// The plan for a list of nonzeros in data of which nothing is missing.
+pub(super) fn plan_list(settings: &NNEinFact, shapes: &Shapes, nonzeros: u64) -> Result<Plan> {
+    let listing = Listing { rest: Rest::Zeros, train: nonzeros, exceptions: 0 };
+    let info = DataInfo::c_order(shapes, 0);
+    plan_listing(settings, shapes, &settings.loss.at_zero(), info, listing)
+}
+
+fn plan_listing(
+    settings: &NNEinFact,
+    shapes: &Shapes,
+    zero: &AtZero,
+    info: DataInfo,
+    listing: Listing,
+) -> Result<Plan> {
+    let listed = listing.train + listing.exceptions;
+    if listed > u64::from(u32::MAX) {
         return Err(Error::Unsupported(format!(
-            "a list of {} cells: up to {} can be fitted as a list",
-            listing.train + listing.exceptions,
+            "a list of {listed} cells: up to {} can be fitted as a list",
             u32::MAX
         )));
     }
@@ -160,29 +189,23 @@ fn sparse_plan(
         exceptions: if listing.rest == Rest::Zeros { listing.exceptions } else { 0 },
         unlisted,
     };
-    let info = match data.coordinates() {
-        Some(_) => DataInfo { value_bytes: 0, ..DataInfo::c_order(shapes, 0) },
-        None => DataInfo { strides: data.values().strides().to_vec(), ..DataInfo::c_order(shapes, 0) },
-    };
-    let info = DataInfo { masked: listing.rest == Rest::ByRole, ..info };
-    let plan = match (solve::plan(settings, shapes, info.clone(), Some(sampling)), settings.memory_limit) {
+    match solve::plan(settings, shapes, info.clone(), Some(sampling)) {
         // Tables of long modes are as large as the factors themselves: not a matter of choice.
-        (Err(Error::Memory { needed, .. }), None) => {
+        Err(Error::Memory { needed, .. }) if settings.memory_limit.is_none() => {
             let available = available_memory().unwrap_or(u64::MAX);
-            let mut limit = needed;
+            let mut limit = needed.max(1);
             loop {
-                let more = solve::plan_within(settings, shapes, info.clone(), Some(sampling), limit);
-                match more {
+                let info = info.clone();
+                match solve::plan_within(settings, shapes, info, Some(sampling), limit) {
                     Err(Error::Memory { .. }) if limit < available => {
                         limit = limit.saturating_mul(2);
                     }
-                    other => break other?,
+                    other => return other,
                 }
             }
         }
-        (plan, _) => plan?,
-    };
-    Ok((plan, listing))
+        plan => plan,
+    }
 }
 
 /// Makes the list, after a look at the memory that it takes.

@@ -487,8 +487,8 @@ impl<T: Elementwise> WithSimd for Run<'_, T> {
     }
 }
 
-/// ŷ at the cells of a block: `KV` vectors a row and `TABLES` tables, or any number where they
-/// are 0.
+/// ŷ at the cells of a block. Rows of `KV` vectors and a number of `TABLES` stay in registers; where
+/// these are 0, any number will do.
 #[inline(always)]
 fn forward<S: Simd, T: Elementwise, const KV: usize, const TABLES: usize>(
     simd: S,
@@ -499,28 +499,54 @@ fn forward<S: Simd, T: Elementwise, const KV: usize, const TABLES: usize>(
     kv: usize,
     y: &mut [T; BLOCK],
 ) {
-    let kv = if KV > 0 { KV } else { kv };
+    let zero = T::splat(simd, T::ZERO);
     let count = if TABLES > 0 { TABLES } else { tables.len() };
     let tables = &tables[..count];
+    let others = &cells.operands[..count - 1];
     for stretch in stretches {
-        let u = &tables[0][stretch.row * kv..][..kv];
         let at = stretch.start..stretch.end;
         let y = &mut y[stretch.start - start..stretch.end - start];
-        let v = &cells.operands[0][at.clone()];
-        for (i, (y, &v)) in y.iter_mut().zip(v).enumerate() {
-            let v = &tables[1][v as usize * kv..][..kv];
-            let mut total = T::splat(simd, T::ZERO);
-            for k in 0..kv {
-                let mut product = v[k];
-                for (table, rows) in tables[2..].iter().zip(&cells.operands[1..]) {
-                    let row = rows[at.start + i] as usize;
-                    product = <T as Real>::mul(simd, product, table[row * kv + k]);
+        let v = &others[0][at.clone()];
+        if KV > 0 {
+            let u: [T::Vector<S>; KV] = row(tables[0], stretch.row);
+            for (i, (y, &v)) in y.iter_mut().zip(v).enumerate() {
+                let mut product: [T::Vector<S>; KV] = row(tables[1], v as usize);
+                for (table, rows) in tables[2..].iter().zip(&others[1..]) {
+                    let more: [T::Vector<S>; KV] = row(table, rows[at.start + i] as usize);
+                    for k in 0..KV {
+                        product[k] = <T as Real>::mul(simd, product[k], more[k]);
+                    }
                 }
-                total = T::mul_add(simd, u[k], product, total);
+                let mut total = <T as Real>::mul(simd, u[0], product[0]);
+                for k in 1..KV {
+                    total = T::mul_add(simd, u[k], product[k], total);
+                }
+                *y = T::reduce_sum(simd, total);
             }
-            *y = T::reduce_sum(simd, total);
+        } else {
+            let u = &tables[0][stretch.row * kv..][..kv];
+            for (i, (y, &v)) in y.iter_mut().zip(v).enumerate() {
+                let v = &tables[1][v as usize * kv..][..kv];
+                let mut total = zero;
+                for k in 0..kv {
+                    let mut product = v[k];
+                    for (table, rows) in tables[2..].iter().zip(&others[1..]) {
+                        let row = rows[at.start + i] as usize;
+                        product = <T as Real>::mul(simd, product, table[row * kv + k]);
+                    }
+                    total = T::mul_add(simd, u[k], product, total);
+                }
+                *y = T::reduce_sum(simd, total);
+            }
         }
     }
+}
+
+/// A row of a table with rows of `KV` vectors.
+#[inline(always)]
+fn row<V: Copy, const KV: usize>(table: &[V], row: usize) -> [V; KV] {
+    let from = &table[row * KV..][..KV];
+    std::array::from_fn(|k| from[k])
 }
 
 /// The sums of a block.
@@ -543,38 +569,46 @@ impl<T: Elementwise> Back<'_, T> {
         acc: &mut [T::Vector<S>],
         to: &mut [f64],
     ) {
-        let kv = if KV > 0 { KV } else { acc.len() };
+        let kv = acc.len();
         let count = if TABLES > 0 { TABLES } else { tables.len() };
         let tables = &tables[..count];
+        let others = &self.cells.operands[..count - 1];
         let zero = T::splat(simd, T::ZERO);
-        let (cells, width) = (self.cells, self.sampler.width);
+        let width = self.sampler.width;
         for stretch in self.stretches {
             let at = stretch.start..stretch.end;
             let f = &self.f[stretch.start - self.start..stretch.end - self.start];
-            let v = &cells.operands[0][at.clone()];
-            let mut one = [zero; 2];
-            if KV == 0 {
-                acc.fill(zero);
-            }
-            for (i, (&f, &v)) in f.iter().zip(v).enumerate() {
-                let v = &tables[1][v as usize * kv..][..kv];
-                let f = T::splat(simd, f);
-                for k in 0..kv {
-                    let mut product = v[k];
-                    for (table, rows) in tables[2..].iter().zip(&cells.operands[1..]) {
-                        let row = rows[at.start + i] as usize;
-                        product = <T as Real>::mul(simd, product, table[row * kv + k]);
+            let v = &others[0][at.clone()];
+            if KV > 0 {
+                let mut sums = [zero; KV];
+                for (i, (&f, &v)) in f.iter().zip(v).enumerate() {
+                    let mut product: [T::Vector<S>; KV] = row(tables[1], v as usize);
+                    for (table, rows) in tables[2..].iter().zip(&others[1..]) {
+                        let more: [T::Vector<S>; KV] = row(table, rows[at.start + i] as usize);
+                        for k in 0..KV {
+                            product[k] = <T as Real>::mul(simd, product[k], more[k]);
+                        }
                     }
-                    // Few vectors stay in registers.
-                    if KV == 0 {
-                        acc[k] = T::mul_add(simd, f, product, acc[k]);
-                    } else {
-                        one[k] = T::mul_add(simd, f, product, one[k]);
+                    let f = T::splat(simd, f);
+                    for k in 0..KV {
+                        sums[k] = T::mul_add(simd, f, product[k], sums[k]);
                     }
                 }
-            }
-            if KV > 0 {
-                acc.copy_from_slice(&one[..kv]);
+                acc.copy_from_slice(&sums);
+            } else {
+                acc.fill(zero);
+                for (i, (&f, &v)) in f.iter().zip(v).enumerate() {
+                    let v = &tables[1][v as usize * kv..][..kv];
+                    let f = T::splat(simd, f);
+                    for k in 0..kv {
+                        let mut product = v[k];
+                        for (table, rows) in tables[2..].iter().zip(&others[1..]) {
+                            let row = rows[at.start + i] as usize;
+                            product = <T as Real>::mul(simd, product, table[row * kv + k]);
+                        }
+                        acc[k] = T::mul_add(simd, f, product, acc[k]);
+                    }
+                }
             }
             let to = &mut to[(stretch.row - self.first) * width..][..width];
             let from: &[T] = bytemuck::cast_slice(acc);
