@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use ndarray::ArrayD;
 
-use crate::data::Prepared;
+use crate::data::{Prepared, Sparse};
 use crate::error::Result;
 use crate::loss::Loss;
 use crate::plan::Plan;
@@ -64,6 +64,9 @@ pub struct Job {
     pub plan: Arc<Plan>,
     /// The observations.
     pub data: Arc<Prepared>,
+    /// The list of cells that passes go over in place of all cells, where the plan has
+    /// [sampled passes](Plan::sampled).
+    pub sparse: Option<Arc<Sparse>>,
     /// The loss.
     pub loss: Loss,
     /// For each group, where the losses of its pass go; `None` where they are not computed.

@@ -6,9 +6,10 @@ use std::sync::Arc;
 
 use ndarray::{ArrayBase, ArrayD, Data, Dimension};
 
+use super::form::DataAs;
 use super::observe::{Cancel, Observer};
-use super::{Fit, solve};
-use crate::data::{Dense, Element, Observations};
+use super::{Fit, form, solve};
+use crate::data::{Coordinates, Dense, Element, Observations};
 use crate::engine::{Device, Precision};
 use crate::error::{Error, Result};
 use crate::loss::Loss;
@@ -87,6 +88,7 @@ pub struct NNEinFact {
     pub(super) factor_floor: f64,
     pub(super) inner_cycles: usize,
     pub(super) memory_limit: Option<u64>,
+    pub(super) data_as: DataAs,
     pub(super) observers: Vec<Box<dyn Observer>>,
     pub(super) cancel: Cancel,
 }
@@ -121,6 +123,7 @@ impl NNEinFact {
             factor_floor: Self::FACTOR_FLOOR,
             inner_cycles: 1,
             memory_limit: None,
+            data_as: DataAs::Auto,
             observers: Vec::new(),
             cancel: Cancel::new(),
         })
@@ -227,6 +230,13 @@ impl NNEinFact {
         self
     }
 
+    /// The form that passes read the data in. Default: [`DataAs::Auto`], whichever is faster; either
+    /// way the results are the same up to rounding.
+    pub fn data_as(mut self, form: DataAs) -> Self {
+        self.data_as = form;
+        self
+    }
+
     /// Adds an observer, called after every sweep.
     pub fn observe(mut self, observer: impl Observer + 'static) -> Self {
         self.observers.push(Box::new(observer));
@@ -248,7 +258,18 @@ impl NNEinFact {
     pub fn plan(&self, shape: &[usize], value_bytes: usize) -> Result<Plan> {
         let shapes = Shapes::new(&self.model, shape, &self.ranks)?;
         let data = DataInfo::c_order(&shapes, value_bytes);
-        solve::plan(self, &shapes, data)
+        solve::plan(self, &shapes, data, None)
+    }
+
+    /// The plan for data of this shape given as a list of `nonzeros` cells, all others being zeros,
+    /// without fitting.
+    ///
+    /// # Errors
+    /// As [`plan`](Self::plan), and [`Error::Setting`] where the loss needs all cells and there are
+    /// too many of them.
+    pub fn sparse_plan(&self, shape: &[usize], nonzeros: u64) -> Result<Plan> {
+        let shapes = Shapes::new(&self.model, shape, &self.ranks)?;
+        form::plan_list(self, &shapes, nonzeros)
     }
 
     /// Fits the model to an array (`f32`, `f64`, `bool` or any integer type) or to
@@ -308,7 +329,7 @@ impl fmt::Debug for NNEinFact {
     }
 }
 
-/// What a fit can be run on: an array, a [`Dense`] tensor, or [`Observations`].
+/// What a fit can be run on: an array, a [`Dense`] tensor, [`Coordinates`], or [`Observations`].
 pub trait Source {
     /// The data as observations.
     ///
@@ -332,6 +353,18 @@ impl Source for Observations {
 impl Source for Arc<Dense> {
     fn observations(&self) -> Result<Cow<'_, Observations>> {
         Ok(Cow::Owned(Observations::shared(Arc::clone(self))))
+    }
+}
+
+impl Source for Arc<Coordinates> {
+    fn observations(&self) -> Result<Cow<'_, Observations>> {
+        Ok(Cow::Owned(Observations::new(Arc::clone(self))))
+    }
+}
+
+impl Source for &Coordinates {
+    fn observations(&self) -> Result<Cow<'_, Observations>> {
+        Ok(Cow::Owned(Observations::new((*self).clone())))
     }
 }
 

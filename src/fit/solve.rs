@@ -6,13 +6,14 @@ use std::time::Instant;
 use super::builder::{Algorithm, NNEinFact, Start};
 use super::history::{History, StoppedBy};
 use super::observe::{Cancel, Flow, Observer, Sweep};
+use super::form::{self, Chosen};
 use super::{Fit, start};
 use crate::data::{Observations, Prepared, Role};
 use crate::engine::{Device, Engine, Job, Numbers, Precision, Slot, Sums, available_memory};
 use crate::error::{Error, Result};
 use crate::loss::{Domain, Loss, Tape};
 use crate::model::Shapes;
-use crate::plan::{DataInfo, Plan, Settings};
+use crate::plan::{DataInfo, Plan, Sampling, Settings};
 
 /// Sweeps in a row whose progress is below the tolerance before a fit stops.
 const PATIENCE: usize = 3;
@@ -20,10 +21,36 @@ const PATIENCE: usize = 3;
 const RISES: usize = 5;
 
 /// Plans a fit.
-pub(super) fn plan(settings: &NNEinFact, shapes: &Shapes, data: DataInfo) -> Result<Plan> {
+pub(super) fn plan(
+    settings: &NNEinFact,
+    shapes: &Shapes,
+    data: DataInfo,
+    sampling: Option<Sampling>,
+) -> Result<Plan> {
+    let entries = shapes.volume(shapes.model().observed());
+    let precision = settings.precision;
+    let default = || {
+        let share = match sampling {
+            Some(sampling) => 32.0 * (sampling.listed + sampling.exceptions) as f64,
+            None => entries * data.value_bytes as f64 / 4.0,
+        };
+        let own = shapes.parameters().saturating_mul(precision.bytes() as u64 + 16);
+        (share as u64).max(64 << 20).saturating_add(own)
+    };
+    let memory = settings.memory_limit.unwrap_or_else(default);
+    plan_within(settings, shapes, data, sampling, memory)
+}
+
+/// Plans a fit whose intermediates take at most so many bytes.
+pub(super) fn plan_within(
+    settings: &NNEinFact,
+    shapes: &Shapes,
+    data: DataInfo,
+    sampling: Option<Sampling>,
+    memory: u64,
+) -> Result<Plan> {
     settings.check()?;
     let loss = &settings.loss;
-    let precision = settings.precision;
     // Θ, its value before an update, λ, and contractions of N and D onto it.
     let factors = shapes.parameters().saturating_mul(8 * 6);
     if let Some(available) = available_memory()
@@ -36,22 +63,15 @@ pub(super) fn plan(settings: &NNEinFact, shapes: &Shapes, data: DataInfo) -> Res
             help: "lower the ranks".into(),
         });
     }
-    let entries = shapes.volume(shapes.model().observed());
-    let plain = !data.masked && data.weight_bytes == 0;
-    let default = || {
-        let share = (entries * data.value_bytes as f64 / 4.0) as u64;
-        let own = shapes.parameters().saturating_mul(precision.bytes() as u64 + 16);
-        share.max(64 << 20).saturating_add(own)
-    };
+    let plain = !data.masked && data.weight_bytes == 0 && sampling.is_none();
     let planner = Settings {
         grouping: settings.grouping(),
-        element_bytes: precision.bytes(),
+        element_bytes: settings.precision.bytes(),
         entry_cost: entry_cost(loss),
         closed_denominator: plain && loss.denominator_constant().is_some(),
+        sampling,
         // A shader of a GPU sees the products of a pass as one buffer.
-        memory: settings
-            .memory_limit
-            .unwrap_or_else(default)
+        memory: memory
             .min(settings.device.as_ref().and_then(Device::largest_buffer).unwrap_or(u64::MAX)),
     };
     Plan::new(shapes, &data, &planner)
@@ -76,19 +96,19 @@ pub(super) fn fit(settings: NNEinFact, observations: &Observations) -> Result<Fi
 fn run(mut settings: NNEinFact, observations: &Observations, device: &Device) -> Result<Fit> {
     let started = Instant::now();
     settings.check()?;
-    let values = Arc::clone(observations.values());
-    let shapes = Shapes::new(&settings.model, values.shape(), &settings.ranks)?;
+    let shape = observations.shape();
+    let shapes = Shapes::new(&settings.model, shape, &settings.ranks)?;
     let loss = settings.loss.clone();
     for side in loss.sides() {
-        if side.shape() != values.shape() {
+        if side.shape() != shape {
             return Err(Error::Shape {
                 what: format!("the side tensor of the {} loss", loss.name()),
                 found: format!("{:?}", side.shape()),
-                expected: format!("{:?}, the shape of the data", values.shape()),
+                expected: format!("{shape:?}, the shape of the data"),
             });
         }
     }
-    let data = Arc::new(observations.prepare()?);
+    let data = observations.prepare()?;
     check_domain(&loss, &data)?;
     if settings.early_stopping && data.cells(Role::Validation) == 0 {
         return Err(Error::Setting(
@@ -96,13 +116,8 @@ fn run(mut settings: NNEinFact, observations: &Observations, device: &Device) ->
                 .into(),
         ));
     }
-    let info = DataInfo {
-        strides: values.strides().to_vec(),
-        value_bytes: (values.bytes() / values.len().max(1) as u64) as usize,
-        masked: data.roles().is_some(),
-        weight_bytes: data.weights().map_or(0, |w| (w.bytes() / w.len().max(1) as u64) as usize),
-    };
-    let plan = Arc::new(plan(&settings, &shapes, info)?);
+    let Chosen { plan, data, sparse } = form::choose(&settings, &shapes, &loss, data)?;
+    let (plan, data, sparse) = (Arc::new(plan), Arc::new(data), sparse.map(Arc::new));
     let start = match std::mem::take(&mut settings.start) {
         Start::Random => start::random(&shapes, &loss, &data, settings.seed)?,
         Start::Factors(factors) => start::given(&shapes, &factors)?,
@@ -128,6 +143,7 @@ fn run(mut settings: NNEinFact, observations: &Observations, device: &Device) ->
         losses,
         unit: unit(&loss, &data),
         data: Arc::clone(&data),
+        sparse,
         loss,
         numbers,
         start,
