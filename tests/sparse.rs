@@ -343,9 +343,8 @@ fn a_tensor_of_1e16_cells_is_never_expanded() {
     let shapes = Shapes::new(&model, &shape, &[('r', 4)]).expect("a rank");
     let observations = Observations::new(list.clone());
     for (loss, square) in [(Loss::kl(), false), (Loss::euclidean(), true)] {
-        let settings = || {
-            NNEinFact::new(model.text()).expect("a model").ranks([('r', 4)]).loss(loss.clone())
-        };
+        let settings =
+            || NNEinFact::new(model.text()).expect("a model").ranks([('r', 4)]).loss(loss.clone());
         let plan = settings().sparse_plan(&shape, list.len() as u64).expect("a plan");
         assert!(plan.memory() < 200 << 20, "{} bytes", plan.memory());
         let fit = settings().precision(Precision::F64).max_iter(15).tolerance(0.0);

@@ -199,9 +199,7 @@ pub fn run(args: &FitArgs) -> Result<()> {
         let observations = args.observations()?;
         let about = match args.quiet {
             true => None,
-            false => {
-                Some((report::data(&args.data, &observations), report::roles(&observations)?))
-            }
+            false => Some((report::data(&args.data, &observations), report::roles(&observations)?)),
         };
         Ok((observations, about))
     })?;

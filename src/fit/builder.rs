@@ -272,6 +272,19 @@ impl NNEinFact {
         form::plan_list(self, &shapes, nonzeros)
     }
 
+    /// How long each pass of a fit takes on its device, with the plan: what `nneinfact bench` reports.
+    ///
+    /// # Errors
+    /// As [`fit`](Self::fit).
+    #[doc(hidden)]
+    pub fn profile(
+        self,
+        data: impl Source,
+        repeats: usize,
+    ) -> Result<(std::sync::Arc<Plan>, Vec<crate::engine::PassTime>)> {
+        solve::profile(self, data.observations()?.as_ref(), repeats)
+    }
+
     /// Fits the model to an array (`f32`, `f64`, `bool` or any integer type) or to
     /// [`Observations`].
     ///

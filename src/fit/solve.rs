@@ -4,12 +4,14 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::builder::{Algorithm, NNEinFact, Start};
+use super::form::{self, Chosen};
 use super::history::{History, StoppedBy};
 use super::observe::{Cancel, Flow, Observer, Sweep};
-use super::form::{self, Chosen};
 use super::{Fit, start};
 use crate::data::{Observations, Prepared, Role};
-use crate::engine::{Device, Engine, Job, Numbers, Precision, Slot, Sums, available_memory};
+use crate::engine::{
+    Device, Engine, Job, Numbers, PassTime, Precision, Slot, Sums, available_memory,
+};
 use crate::error::{Error, Result};
 use crate::loss::{Domain, Loss, Tape};
 use crate::model::Shapes;
@@ -93,8 +95,37 @@ pub(super) fn fit(settings: NNEinFact, observations: &Observations) -> Result<Fi
     device.clone().install(move || run(settings, observations, &device))
 }
 
-fn run(mut settings: NNEinFact, observations: &Observations, device: &Device) -> Result<Fit> {
-    let started = Instant::now();
+/// How long the passes of a fit take, with its plan.
+pub(super) fn profile(
+    mut settings: NNEinFact,
+    observations: &Observations,
+    repeats: usize,
+) -> Result<(Arc<Plan>, Vec<PassTime>)> {
+    let device = match settings.device.take() {
+        Some(device) => device,
+        None => Device::auto()?,
+    };
+    settings.device = Some(device.clone());
+    device.clone().install(move || {
+        let Opened { mut engine, plan, .. } = open(&mut settings, observations, &device)?;
+        // The first pass compiles, and makes what the others read.
+        engine.pass(0)?;
+        engine.sums()?;
+        let times: Result<Vec<PassTime>> =
+            (0..plan.groups().len()).map(|group| engine.time(group, repeats)).collect();
+        Ok((plan, times?))
+    })
+}
+
+/// A fit that is ready to sweep.
+struct Opened {
+    engine: Box<dyn Engine>,
+    plan: Arc<Plan>,
+    data: Arc<Prepared>,
+}
+
+/// Prepares and plans a fit, and puts it on its device.
+fn open(settings: &mut NNEinFact, observations: &Observations, device: &Device) -> Result<Opened> {
     settings.check()?;
     let shape = observations.shape();
     let shapes = Shapes::new(&settings.model, shape, &settings.ranks)?;
@@ -116,7 +147,7 @@ fn run(mut settings: NNEinFact, observations: &Observations, device: &Device) ->
                 .into(),
         ));
     }
-    let Chosen { plan, data, sparse } = form::choose(&settings, &shapes, &loss, data)?;
+    let Chosen { plan, data, sparse } = form::choose(settings, &shapes, &loss, data)?;
     let (plan, data, sparse) = (Arc::new(plan), Arc::new(data), sparse.map(Arc::new));
     let start = match std::mem::take(&mut settings.start) {
         Start::Random => start::random(&shapes, &loss, &data, settings.seed)?,
@@ -148,7 +179,13 @@ fn run(mut settings: NNEinFact, observations: &Observations, device: &Device) ->
         numbers,
         start,
     };
-    let mut engine = device.open(job, settings.precision)?;
+    let engine = device.open(job, settings.precision)?;
+    Ok(Opened { engine, plan, data })
+}
+
+fn run(mut settings: NNEinFact, observations: &Observations, device: &Device) -> Result<Fit> {
+    let started = Instant::now();
+    let Opened { mut engine, plan, data } = open(&mut settings, observations, device)?;
     let mut history = History {
         loss: Vec::new(),
         validation_loss: Vec::new(),

@@ -215,6 +215,7 @@ fn bind(gpu: &Gpu, pipeline: &Pipeline, windows: &[Window], buffers: &[Placed]) 
 }
 
 impl Loaded {
+    #[cfg(test)]
     /// The device.
     pub fn gpu(&self) -> &Gpu {
         &self.gpu
@@ -297,6 +298,7 @@ impl Loaded {
         self.gpu.device().create_command_encoder(&wgpu::CommandEncoderDescriptor { label: None })
     }
 
+    #[cfg(test)]
     /// Waits until the device has done everything.
     ///
     /// # Errors
