@@ -199,9 +199,7 @@ pub fn run(args: &FitArgs) -> Result<()> {
         let observations = args.observations()?;
         let about = match args.quiet {
             true => None,
-            false => {
-                Some((report::data(&args.data, &observations), report::roles(&observations)?))
-            }
+            false => Some((report::data(&args.data, &observations), report::roles(&observations)?)),
         };
         Ok((observations, about))
     })?;
@@ -218,7 +216,10 @@ pub fn run(args: &FitArgs) -> Result<()> {
         // What was reached is not lost; the error and its exit status stay.
         outputs.write(last)?;
         if let Some(path) = &args.out {
-            complain("notice", &format!("the factors before it were written to {}", path.display()));
+            complain(
+                "notice",
+                &format!("the factors before it were written to {}", path.display()),
+            );
         }
     }
     let fit = fitted?;

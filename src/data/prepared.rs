@@ -520,11 +520,7 @@ fn prepare_zeros(
 }
 
 /// Sums up what a list of cells and the others hold.
-fn finish_listed(
-    coordinates: &Arc<Coordinates>,
-    listed: Sparse,
-    cells: u64,
-) -> Result<Prepared> {
+fn finish_listed(coordinates: &Arc<Coordinates>, listed: Sparse, cells: u64) -> Result<Prepared> {
     let list = Arc::clone(listed.list());
     let mut total = Totals::EMPTY;
     for i in 0..list.len() {
@@ -592,11 +588,7 @@ fn check_portions(total: &Totals, n: u64) -> Result<()> {
 }
 
 /// Gives each of `n` cells its role; `keys` are the indices of coordinates in C order.
-fn prepare_all(
-    observations: &Observations,
-    n: usize,
-    keys: Option<&[u64]>,
-) -> Result<Prepared> {
+fn prepare_all(observations: &Observations, n: usize, keys: Option<&[u64]>) -> Result<Prepared> {
     let values = &observations.values;
     let places = match keys {
         Some(_) => Places::Same,

@@ -105,9 +105,8 @@ pub(super) fn choose(
 
 /// Bytes of a value, were coordinates expanded.
 fn value_bytes(data: &Prepared) -> usize {
-    data.coordinates().map_or(4, |list| {
-        (list.values().bytes() / list.len().max(1) as u64).max(1) as usize
-    })
+    data.coordinates()
+        .map_or(4, |list| (list.values().bytes() / list.len().max(1) as u64).max(1) as usize)
 }
 
 fn cells(shapes: &Shapes) -> f64 {
@@ -148,7 +147,9 @@ fn sparse_plan(
     };
     let info = match data.coordinates() {
         Some(_) => DataInfo::c_order(shapes, 0),
-        None => DataInfo { strides: data.values().strides().to_vec(), ..DataInfo::c_order(shapes, 0) },
+        None => {
+            DataInfo { strides: data.values().strides().to_vec(), ..DataInfo::c_order(shapes, 0) }
+        }
     };
     let info = DataInfo { masked: listing.rest == Rest::ByRole, ..info };
     Ok((plan_listing(settings, shapes, zero, info, listing)?, listing))
@@ -209,12 +210,7 @@ fn plan_listing(
 }
 
 /// Makes the list, after a look at the memory that it takes.
-fn listed(
-    plan: Plan,
-    listing: Listing,
-    data: Prepared,
-    settings: &NNEinFact,
-) -> Result<Chosen> {
+fn listed(plan: Plan, listing: Listing, data: Prepared, settings: &NNEinFact) -> Result<Chosen> {
     let precision = settings.precision.bytes() as u64;
     let groups = plan.sampled().iter().map(|pass| {
         let each = 4 * pass.operands.len() as u64 + 16;

@@ -4,14 +4,12 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::builder::{Algorithm, NNEinFact, Start};
+use super::form::{self, Chosen};
 use super::history::{History, StoppedBy};
 use super::observe::{Cancel, Flow, Observer, Sweep};
-use super::form::{self, Chosen};
 use super::{Fit, start};
-use crate::data::{Observations, Prepared, Role};
-use crate::engine::{
-    Device, Engine, Job, Numbers, Precision, Slot, Sums, available_memory,
-};
+use crate::data::{Observations, Prepared, Role, Storage};
+use crate::engine::{Device, Engine, Job, Numbers, Precision, Slot, Sums, available_memory};
 use crate::error::{Error, Result};
 use crate::loss::{Domain, Loss, Tape};
 use crate::model::Shapes;
@@ -181,9 +179,8 @@ fn failed(
 ) -> Error {
     let Some(newest) = history.loss.len().checked_sub(1) else { return cause };
     // With early stopping it is the best point that is remembered, not the newest.
-    let best = |i: &usize, j: &usize| {
-        history.validation_loss[*i].total_cmp(&history.validation_loss[*j])
-    };
+    let best =
+        |i: &usize, j: &usize| history.validation_loss[*i].total_cmp(&history.validation_loss[*j]);
     let kept = (0..history.validation_loss.len()).filter(|_| early_stopping).min_by(best);
     let returned = kept.unwrap_or(newest);
     let rescued = engine.recall().and_then(|()| engine.factors());
@@ -415,6 +412,14 @@ impl Watch<'_> {
 fn check_domain(loss: &Loss, data: &Prepared) -> Result<()> {
     let domain = *loss.domain();
     let side = loss.sides().first();
+    // Whole numbers as they are stored are finite and not negative.
+    let whole = matches!(
+        data.coordinates().map_or(data.values().storage(), |list| list.values()),
+        Storage::U8(_) | Storage::U16(_) | Storage::U32(_)
+    );
+    if domain == Domain::NonNegative && whole {
+        return Ok(());
+    }
     let outside = match (domain, side) {
         // A number of trials per entry, by its index in C order.
         (Domain::UpTo(crate::loss::Trials::Side(_)), Some(side)) => {

@@ -174,8 +174,14 @@ mod tests {
     #[test]
     fn every_closed_form_is_the_value() {
         let named = |a, b| Loss::alpha_beta(a, b).expect("a member of the family");
-        let losses =
-            [Loss::kl(), Loss::euclidean(), Loss::hellinger(), Loss::jensen_shannon(), named(0.7, 0.0), named(1.3, 1.0)];
+        let losses = [
+            Loss::kl(),
+            Loss::euclidean(),
+            Loss::hellinger(),
+            Loss::jensen_shannon(),
+            named(0.7, 0.0),
+            named(1.3, 1.0),
+        ];
         for loss in losses {
             let zero = loss.at_zero();
             for y in [0.01, 1.0, 37.0f64] {

@@ -112,7 +112,12 @@ impl Plan {
             let title = if i == 0 { "  looks up" } else { "          " };
             writeln!(f, "{title}  {}", self.table(table))?;
         }
-        writeln!(f, "  inner     {} (K = {})", sized(shapes, &pass.inner), pass.inner_size(shapes))?;
+        writeln!(
+            f,
+            "  inner     {} (K = {})",
+            sized(shapes, &pass.inner),
+            pass.inner_size(shapes)
+        )?;
         writeln!(
             f,
             "  costs     {} multiply-adds; {} multiply-adds aside",

@@ -1,8 +1,8 @@
 //! Passes over a list of cells: what the planner does for data that are mostly zeros.
 
+use super::Contraction;
 use super::cost;
 use super::search::{Search, members};
-use super::Contraction;
 use crate::model::{Letter, Letters, Shapes};
 
 /// How the cells that are not listed enter numerators, denominators and losses.
@@ -113,7 +113,10 @@ impl Totals {
         let factors = shapes.model().factors();
         let all: Vec<usize> = (0..factors.len()).collect();
         let views: Vec<&[Letter]> = factors.iter().map(Vec::as_slice).collect();
-        Totals { linear: Contraction::new(shapes, &views, &[]), square: Gram::new(shapes, &all, &[]) }
+        Totals {
+            linear: Contraction::new(shapes, &views, &[]),
+            square: Gram::new(shapes, &all, &[]),
+        }
     }
 }
 

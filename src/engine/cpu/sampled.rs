@@ -414,9 +414,15 @@ impl<T: Elementwise> WithSimd for Run<'_, T> {
             }
 
             match (kv, tables.len()) {
-                (1, 2) => forward::<S, T, 1, 2>(simd, &tables, cells, &stretches, start, kv, &mut y),
-                (1, 3) => forward::<S, T, 1, 3>(simd, &tables, cells, &stretches, start, kv, &mut y),
-                (2, 2) => forward::<S, T, 2, 2>(simd, &tables, cells, &stretches, start, kv, &mut y),
+                (1, 2) => {
+                    forward::<S, T, 1, 2>(simd, &tables, cells, &stretches, start, kv, &mut y)
+                }
+                (1, 3) => {
+                    forward::<S, T, 1, 3>(simd, &tables, cells, &stretches, start, kv, &mut y)
+                }
+                (2, 2) => {
+                    forward::<S, T, 2, 2>(simd, &tables, cells, &stretches, start, kv, &mut y)
+                }
                 _ => forward::<S, T, 0, 0>(simd, &tables, cells, &stretches, start, kv, &mut y),
             }
             let floor = sampler.floor;
@@ -426,12 +432,8 @@ impl<T: Elementwise> WithSimd for Run<'_, T> {
             for side in &cells.sides {
                 sides.push(&side[start..end]);
             }
-            let wanted = [
-                outputs.numerator,
-                outputs.denominator,
-                outputs.losses,
-                outputs.zero_losses,
-            ];
+            let wanted =
+                [outputs.numerator, outputs.denominator, outputs.losses, outputs.zero_losses];
             let mut of: [usize; 4] = [0; 4];
             let mut count = 0;
             for (of, wanted) in of.iter_mut().zip(wanted) {
@@ -461,10 +463,9 @@ impl<T: Elementwise> WithSimd for Run<'_, T> {
                     _ => back.run::<S, 0, 0>(simd, &tables, &mut acc, to),
                 }
             }
-            for (wanted, of, to) in [
-                (wanted[2], of[2], &mut listed.losses),
-                (wanted[3], of[3], &mut listed.zeros),
-            ] {
+            for (wanted, of, to) in
+                [(wanted[2], of[2], &mut listed.losses), (wanted[3], of[3], &mut listed.zeros)]
+            {
                 if !wanted {
                     continue;
                 }

@@ -45,9 +45,8 @@ pub(super) fn update(
                 contract(shapes, plan, &inputs)
             };
             let above = |tensors: &[Vec<f64>]| onto(&group.updates[at], numerator, tensors);
-            let below = |tensors: &[Vec<f64>]| {
-                onto(&denominator.updates[at], denominator.data, tensors)
-            };
+            let below =
+                |tensors: &[Vec<f64>]| onto(&denominator.updates[at], denominator.data, tensors);
             let quotient: Vec<f64> = match majorizer {
                 Majorizer::Power { p_a, p_b } => {
                     let powered = |p: f64| -> Vec<Vec<f64>> {
