@@ -8,7 +8,7 @@ use super::form::{self, Chosen};
 use super::history::{History, StoppedBy};
 use super::observe::{Cancel, Flow, Observer, Sweep};
 use super::{Fit, start};
-use crate::data::{Observations, Prepared, Role};
+use crate::data::{Observations, Prepared, Role, Storage};
 use crate::engine::{
     Device, Engine, Job, Numbers, PassTime, Precision, Slot, Sums, available_memory,
 };
@@ -462,6 +462,14 @@ impl Watch<'_> {
 fn check_domain(loss: &Loss, data: &Prepared) -> Result<()> {
     let domain = *loss.domain();
     let side = loss.sides().first();
+    // Whole numbers as they are stored are finite and not negative.
+    let whole = matches!(
+        data.coordinates().map_or(data.values().storage(), |list| list.values()),
+        Storage::U8(_) | Storage::U16(_) | Storage::U32(_)
+    );
+    if domain == Domain::NonNegative && whole {
+        return Ok(());
+    }
     let outside = match (domain, side) {
         // A number of trials per entry, by its index in C order.
         (Domain::UpTo(crate::loss::Trials::Side(_)), Some(side)) => {
