@@ -117,6 +117,10 @@ pub struct FitArgs {
     )]
     tol: f64,
 
+    /// Look at the losses every so many sweeps only (block and grouped): a GPU need not wait for it
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    look_every: usize,
+
     /// How often the factors of a group are updated from one pass
     #[arg(long, value_name = "N", default_value_t = 1)]
     inner_cycles: usize,
@@ -184,6 +188,7 @@ pub fn run(args: &FitArgs) -> Result<()> {
         .tolerance(args.tol)
         .early_stopping(args.early_stopping)
         .inner_cycles(args.inner_cycles)
+        .look_every(args.look_every)
         .factor_floor(args.factor_floor)
         .data_as(args.data_as.into());
     if let Some(floor) = args.prediction_floor {

@@ -80,8 +80,9 @@ impl Report {
             StoppedBy::Observer => "stopped by the program".into(),
         };
         self.add("sweeps", format!("{}, {why}", history.iterations));
-        if history.returned != history.iterations {
-            self.add("", format!("the factors are those of sweep {}, the best", history.returned));
+        let returned = history.sweeps.get(history.returned).copied();
+        if let Some(sweep) = returned.filter(|&sweep| sweep != history.iterations) {
+            self.add("", format!("the factors are those of sweep {sweep}, the best"));
         }
         let losses = [
             ("training", &history.loss),

@@ -87,6 +87,7 @@ pub struct NNEinFact {
     pub(super) prediction_floor: Option<f64>,
     pub(super) factor_floor: f64,
     pub(super) inner_cycles: usize,
+    pub(super) look_every: usize,
     pub(super) memory_limit: Option<u64>,
     pub(super) data_as: DataAs,
     pub(super) observers: Vec<Box<dyn Observer>>,
@@ -122,6 +123,7 @@ impl NNEinFact {
             prediction_floor: None,
             factor_floor: Self::FACTOR_FLOOR,
             inner_cycles: 1,
+            look_every: 1,
             memory_limit: None,
             data_as: DataAs::Auto,
             observers: Vec::new(),
@@ -213,6 +215,15 @@ impl NNEinFact {
     /// reach zero and stay there.
     pub fn factor_floor(mut self, floor: f64) -> Self {
         self.factor_floor = floor;
+        self
+    }
+
+    /// Reads the losses back every so many sweeps only, so that a GPU does not wait for the host in
+    /// between: the history has an element for each look, and the tolerance, observers and
+    /// cancellation act there. Default: 1. The accelerated algorithm and early stopping need every
+    /// sweep's losses and look at all of them, whatever this says.
+    pub fn look_every(mut self, sweeps: usize) -> Self {
+        self.look_every = sweeps;
         self
     }
 
@@ -325,6 +336,11 @@ impl NNEinFact {
         }
         if self.inner_cycles == 0 {
             return refuse("the number of inner cycles must be at least 1".into());
+        }
+        if self.look_every == 0 {
+            return refuse(
+                "losses can be read every sweep (1) or less often, not every 0 sweeps".into(),
+            );
         }
         Ok(())
     }

@@ -191,6 +191,7 @@ fn run(mut settings: NNEinFact, observations: &Observations, device: &Device) ->
         validation_loss: Vec::new(),
         heldout_loss: Vec::new(),
         seconds: Vec::new(),
+        sweeps: Vec::new(),
         stopped_by: StoppedBy::MaxIter,
         algorithm: settings.algorithm.name().into(),
         device: device.to_string(),
@@ -203,6 +204,8 @@ fn run(mut settings: NNEinFact, observations: &Observations, device: &Device) ->
         started,
         max_iter: settings.max_iter,
         tolerance: settings.tolerance,
+        // The best point can only be told from all of them.
+        every: if settings.early_stopping { 1 } else { settings.look_every },
         early_stopping: settings.early_stopping,
         observers: &mut settings.observers,
         cancel: &settings.cancel,
@@ -237,7 +240,7 @@ fn failed(
     let rescued = engine.recall().and_then(|()| engine.factors());
     match rescued {
         Ok(factors) => {
-            history.iterations = newest;
+            history.iterations = history.sweeps[newest];
             history.returned = returned;
             let last = Box::new(Fit::new(plan, factors, history));
             Error::Broken { cause: Box::new(cause), last }
@@ -265,6 +268,16 @@ fn sweeps(
     loop {
         // The first pass of a sweep gives the loss at the end of the one before for free.
         let last = history.iterations >= watch.max_iter;
+        if momentum.is_none() && !last && !history.iterations.is_multiple_of(watch.every) {
+            // Nobody looks: the device goes on without the host.
+            engine.pass(0)?;
+            if !sweep(engine, groups, watch.cancel)? {
+                interrupted(engine, history)?;
+                break;
+            }
+            history.iterations += 1;
+            continue;
+        }
         let look = |engine: &mut dyn Engine| {
             match last {
                 true => engine.evaluate()?,
@@ -291,8 +304,7 @@ fn sweeps(
             engine.remember()?;
         }
         if !sweep(engine, groups, watch.cancel)? {
-            engine.recall()?;
-            history.stopped_by = StoppedBy::Interrupted;
+            interrupted(engine, history)?;
             break;
         }
         history.iterations += 1;
@@ -313,6 +325,14 @@ fn sweeps(
             .position(|&v| v == watch.best)
             .unwrap_or(history.returned);
     }
+    Ok(())
+}
+
+/// Goes back to where somebody looked last.
+fn interrupted(engine: &mut dyn Engine, history: &mut History) -> Result<()> {
+    engine.recall()?;
+    history.stopped_by = StoppedBy::Interrupted;
+    history.iterations = history.sweeps.last().copied().unwrap_or(0);
     Ok(())
 }
 
@@ -376,6 +396,7 @@ struct Watch<'a> {
     started: Instant,
     max_iter: usize,
     tolerance: f64,
+    every: usize,
     early_stopping: bool,
     observers: &'a mut Vec<Box<dyn Observer>>,
     cancel: &'a Cancel,
@@ -412,6 +433,7 @@ impl Watch<'_> {
         history.validation_loss.extend(validation);
         history.heldout_loss.extend(held_out);
         history.seconds.push(seconds);
+        history.sweeps.push(history.iterations);
 
         if self.early_stopping
             && let Some(validation) = validation

@@ -215,12 +215,6 @@ fn bind(gpu: &Gpu, pipeline: &Pipeline, windows: &[Window], buffers: &[Placed]) 
 }
 
 impl Loaded {
-    #[cfg(test)]
-    /// The device.
-    pub fn gpu(&self) -> &Gpu {
-        &self.gpu
-    }
-
     /// Writes bytes (a multiple of 4, at a multiple of 4) into a buffer. What was run before sees
     /// the old content, what is run later the new. A large write waits for the device now and then.
     ///
