@@ -106,7 +106,7 @@ impl Sparse {
             return None;
         }
         let mut words = vec![LOW * rest as u64; n.div_ceil(PER_WORD)];
-        if n % PER_WORD > 0
+        if !n.is_multiple_of(PER_WORD)
             && let Some(last) = words.last_mut()
         {
             *last &= (1 << (2 * (n % PER_WORD))) - 1;

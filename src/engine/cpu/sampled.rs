@@ -286,6 +286,9 @@ enum Share<'a> {
     Piece(Vec<f64>),
 }
 
+/// The row that a piece belongs to, with its sums.
+type Piece<'a> = (usize, [Share<'a>; 2]);
+
 impl Share<'_> {
     fn data(&mut self) -> &mut [f64] {
         match self {
@@ -317,7 +320,9 @@ impl<T: Elementwise> Sampler<'_, T> {
             let mut both = [Share::Unwanted, Share::Unwanted];
             for ((share, left), wanted) in both.iter_mut().zip(&mut left).zip(wanted) {
                 if !wanted {
-                } else if task.piece {
+                    continue;
+                }
+                if task.piece {
                     *share = Share::Piece(vec![0.0; self.width]);
                 } else {
                     let tail = std::mem::take(left);
@@ -331,7 +336,7 @@ impl<T: Elementwise> Sampler<'_, T> {
             }
             shares.push((task, both));
         }
-        let done: Vec<(Listed, Option<(usize, [Share<'_>; 2])>)> = shares
+        let done: Vec<(Listed, Option<Piece<'_>>)> = shares
             .into_par_iter()
             .map(|(task, mut both)| {
                 let [n, d] = &mut both;

@@ -238,8 +238,7 @@ impl<T: Elementwise> CpuEngine<T> {
         if others != 1.0 {
             numerator.iter_mut().chain(&mut denominator).for_each(|x| *x /= others);
         }
-        let mut found = Sums::default();
-        found.train = listed.losses.train - listed.zeros.train;
+        let mut found = Sums { train: listed.losses.train - listed.zeros.train, ..Sums::default() };
 
         let mut corrections = Vec::new();
         let lossy = losses && !lists.exceptions.is_empty();
