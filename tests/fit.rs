@@ -5,7 +5,7 @@ mod common;
 use std::sync::{Arc, Mutex};
 
 use common::{
-    CORPUS, Configuration, Random, array_deviation, configurations, data, deviation, entry,
+    CORPUS, Configuration, Random, array_deviation, cpu_configurations, data, deviation, entry,
     largest_rise, losses, mean_term,
 };
 use ndarray::{Array2, Array3, ArrayD, Axis, IxDyn, array};
@@ -90,7 +90,7 @@ fn a_block_sweep_under_kl_makes_the_totals_agree() {
 
 #[test]
 fn factors_that_made_the_data_stay() {
-    for configuration in configurations() {
+    for configuration in cpu_configurations() {
         let allowed = configuration.tolerance;
         for loss in losses().into_iter().filter(|loss| *loss.domain() != Domain::Binary) {
             for name in ["CP, 3 modes", "Tucker", "Uber, second"] {
@@ -137,7 +137,7 @@ fn check_sane(fit: &Fit, rise: f64, term: f64, what: &str) {
 
 #[test]
 fn empty_and_missing_slices_leave_everything_finite() {
-    for configuration in configurations() {
+    for configuration in cpu_configurations() {
         for loss in losses() {
             for name in ["NMF", "CP, 3 modes", "Tucker", "Uber, second"] {
                 let mut random = Random::new(4);
@@ -187,7 +187,7 @@ fn empty_and_missing_slices_leave_everything_finite() {
 fn data_that_are_all_zero_can_be_fitted() {
     let y = Array2::<f64>::zeros((4, 5));
     for loss in losses().into_iter().filter(|loss| loss.domain().contains(0.0, &[])) {
-        for configuration in configurations() {
+        for configuration in cpu_configurations() {
             let what = format!("{}, {}", configuration.name, loss.name());
             let fit = NNEinFact::new("ir,jr->ij")
                 .expect("a model")
@@ -208,7 +208,7 @@ fn data_that_are_all_zero_can_be_fitted() {
 #[test]
 fn scaled_data_give_scaled_fits() {
     let shapes = entry("CP, 3 modes").shapes(&[6, 5, 7]);
-    for configuration in configurations() {
+    for configuration in cpu_configurations() {
         // f32 data of this scale are not those of scale 1 times a number.
         let allowed = if configuration.precision == Precision::F64 { 1e-8 } else { 2e-3 };
         for loss in losses().into_iter().filter(|loss| loss.homogeneity().is_some()) {
@@ -244,7 +244,7 @@ fn scaled_data_give_scaled_fits() {
 
 #[test]
 fn data_too_small_for_the_precision_count_as_zero() {
-    for configuration in configurations() {
+    for configuration in cpu_configurations() {
         // From numbers that are 0 in this precision to numbers whose quotient with ŷ is.
         let tiny: &[f64] = match configuration.precision {
             Precision::F32 => &[1e-60, 1e-45, 1e-42, 1e-38, 3e-38],
@@ -283,7 +283,7 @@ fn what_stands_in_a_missing_cell_changes_nothing() {
         let y = data(&mut random, &shapes, &loss);
         let mask = random.mask(&shapes.data(), 0.7);
         let weights = mask.mapv(|m| if m { 1.5 } else { 0.0 });
-        for configuration in configurations() {
+        for configuration in cpu_configurations() {
             for algorithm in ALGORITHMS {
                 let run = |in_missing: f64| {
                     let mut y = y.clone();
@@ -378,7 +378,7 @@ fn withheld_cells_do_not_influence_the_fit() {
                 if held_out[&at] { 1000.0 * y[&at] } else { y[&at] }
             },
         );
-    for configuration in configurations() {
+    for configuration in cpu_configurations() {
         for algorithm in ALGORITHMS {
             let run = |y: &ArrayD<f64>| {
                 let observations = Observations::new(y).held_out_mask(&held_out).expect("a mask");
