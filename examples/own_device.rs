@@ -12,8 +12,11 @@ mod with_gpu {
 
     /// Opens a device as any program does that draws or computes with wgpu.
     fn open() -> Result<(wgpu::Device, wgpu::Queue), Box<dyn Error>> {
-        let instance =
-            wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle_from_env());
+        let instance = wgpu::Instance::new(wgpu::InstanceDescriptor {
+            // Not OpenGL, which takes long to compile compute shaders.
+            backends: wgpu::Backends::PRIMARY,
+            ..wgpu::InstanceDescriptor::new_without_display_handle_from_env()
+        });
         let options = wgpu::RequestAdapterOptions {
             power_preference: wgpu::PowerPreference::HighPerformance,
             ..Default::default()

@@ -161,7 +161,7 @@ fn every_type_of_data_and_loss_is_read() {
                 let y = if loss.is_odds() { &whole } else { &y };
                 let run = |device: &Device| {
                     // Not in C order, and a slice of a mask and of weights with it.
-                    let observations = Observations::new(&y.t()).weights(&weights.t()).unwrap();
+                    let observations = Observations::new(y.t()).weights(weights.t()).unwrap();
                     let loss = match loss.is_odds() {
                         true => {
                             let sides = loss.sides()[0].t().to_owned();

@@ -111,7 +111,10 @@ fn dump(shader: &super::recording::Shader) {
     std::fs::write(path, &shader.source).unwrap();
 }
 
-pub(super) const CORPUS: &[(&str, &[usize], &[(char, usize)])] = &[
+/// A model, the shape of its data and its ranks.
+pub(super) type Entry = (&'static str, &'static [usize], &'static [(char, usize)]);
+
+pub(super) const CORPUS: &[Entry] = &[
     ("ir,jr->ij", &[5, 7], &[('r', 3)]),
     ("ir,jr->ji", &[5, 7], &[('r', 3)]),
     ("ic,ce,je->ij", &[5, 7], &[('c', 2), ('e', 3)]),
@@ -133,6 +136,9 @@ pub(super) const CORPUS: &[(&str, &[usize], &[(char, usize)])] = &[
     ("irz,jr->ij", &[5, 7], &[('r', 2), ('z', 3)]),
     ("ijr->ij", &[5, 7], &[('r', 2)]),
     ("i,j,k->ijk", &[3, 4, 5], &[]),
+    // Few outputs and long sums: contractions by `contract_long.wgsl`.
+    ("ir,jr,ar->ija", &[3, 1500, 2], &[('r', 2)]),
+    ("ir,jr->ij", &[3, 1500], &[('r', 2)]),
 ];
 
 /// A model whose passes walk over a letter that partners of the target have and the target has not,
@@ -247,8 +253,7 @@ fn commands(program: &Program) -> String {
 }
 
 /// A model of the paper, on data small enough to be made here.
-const UBER: (&str, &[usize], &[(char, usize)]) =
-    ("wr,hr,dr,ikr,jkr->whdij", &[9, 8, 7, 6, 10], &[('r', 4), ('k', 3)]);
+const UBER: Entry = ("wr,hr,dr,ikr,jkr->whdij", &[9, 8, 7, 6, 10], &[('r', 4), ('k', 3)]);
 
 fn split(o: Observations) -> Observations {
     o.held_out(0.2, 1).unwrap().validation(0.1, 1).unwrap()
