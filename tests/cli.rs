@@ -281,6 +281,39 @@ fn npz_and_tns_are_the_data_that_npy_is() {
 }
 
 #[test]
+fn coordinates_are_fitted_without_their_zeros() {
+    let bench = Bench::new();
+    bench.text("y.tns", "1 1 4\n2 3 1\n5 2 6\n6 5 2\n3 3 3\n1 4 2\n");
+    bench.text("some.tns", "2 3 1\n4 4 1\n");
+    let losses = |arguments: &[&str]| {
+        let always = ["y.tns", "--precision", "f64", "--history", "h.json", "--quiet"];
+        bench.fit(&[&always, arguments].concat());
+        bench.losses("h.json")
+    };
+    let near = |a: &[f64], b: &[f64]| {
+        a.len() == b.len() && a.iter().zip(b).all(|(a, b)| (a - b).abs() < 1e-9)
+    };
+    for options in [
+        vec!["--max-iter", "3"],
+        vec!["--max-iter", "3", "--missing", "some.tns"],
+        vec!["--max-iter", "3", "--heldout-coordinates", "some.tns"],
+        vec!["--max-iter", "3", "--validation-coordinates", "some.tns", "--early-stopping"],
+        vec!["--max-iter", "3", "--heldout", "0.2", "--algorithm", "block"],
+        vec!["--max-iter", "3", "--unlisted-missing", "--algorithm", "block"],
+    ] {
+        let form = |form: &'static str| losses(&[&options[..], &["--data-as", form]].concat());
+        let (dense, sparse) = (form("dense"), form("sparse"));
+        assert!(near(&dense, &sparse), "{options:?}: {dense:?} {sparse:?}");
+    }
+    let output = bench.run(&bench.fit_arguments(&["y.tns", "--data-as", "sparse"]));
+    let report = String::from_utf8(output.stdout).unwrap();
+    assert!(report.contains("6 of them listed") && report.contains("6 listed cells"), "{report}");
+    bench.fit_refused(&["y.npy", "--unlisted-missing"], &["--unlisted-missing", "y.npy"]);
+    bench.text("far.tns", "9 9 1\n");
+    bench.fit_refused(&["y.tns", "--missing", "far.tns"], &["far.tns", "line 1"]);
+}
+
+#[test]
 fn duplicates_in_coordinates_are_added_with_a_notice() {
     let bench = Bench::new();
     bench.text("twice.tns", "1 1 2\n1 2 1\n2 1 4\n2 2 1\n1 1 3\n");
@@ -601,8 +634,11 @@ fn bad_files() {
     bench.fit_refused(&["zero.tns"], &["zero.tns", "line 2", "index 0"]);
     bench.text("far.tns", "1 1 2\n7 1 3\n");
     bench.fit_refused(&["far.tns", "--shape", "6,5"], &["far.tns", "line 2", "7"]);
-    bench.text("vast.tns", "1 1 2\n900000000 900000000 3\n");
-    bench.fit_refused(&["vast.tns"], &["memory", "900000000"]);
+    // It is not the cells but the factors that are too many.
+    bench.text("vast.tns", "1 1 2\n90000000000 90000000000 3\n");
+    bench.fit_refused(&["vast.tns"], &["90000000000", "2^63"]);
+    bench.text("long.tns", "1 1 2\n900000000000 2 3\n");
+    bench.fit_refused(&["long.tns"], &["memory", "factors"]);
     // Options of other kinds of files.
     bench.fit_refused(&["--key", "Y"], &["--key", "y.npy"]);
     bench.fit_refused(&["--shape", "6,5"], &["--shape", "y.npy"]);

@@ -775,3 +775,25 @@ fn an_index_outside_the_data_is_refused() {
     refused(fit.predict(&[1]), shape, &["[1]", "2 indices"]);
     refused(fit.slice(&[None, Some(4)]), shape, &["[all, 4]"]);
 }
+
+#[test]
+fn looking_less_often_changes_nothing_but_the_history() {
+    let y = Array2::from_shape_fn((9, 8), |(i, j)| ((i * j + 2 * i) % 7) as f64 + 0.5);
+    for algorithm in [Algorithm::Block, Algorithm::Grouped] {
+        let run = |every: usize, sweeps: usize| {
+            let fit = NNEinFact::new("ir,jr->ij").unwrap().ranks([('r', 3)]);
+            let fit = fit.algorithm(algorithm).max_iter(sweeps).tolerance(0.0);
+            fit.look_every(every).fit(&y).unwrap()
+        };
+        let all = run(1, 17);
+        assert_eq!(all.history().sweeps, (0..=17).collect::<Vec<_>>());
+        let some = run(5, 17);
+        assert_eq!(some.history().sweeps, [0, 5, 10, 15, 17]);
+        assert_eq!(some.history().iterations, 17);
+        assert_eq!(some.factors(), all.factors());
+        for (at, &sweep) in some.history().sweeps.iter().enumerate() {
+            assert_eq!(some.history().loss[at], all.history().loss[sweep]);
+        }
+    }
+    refused(nmf().look_every(0).fit(&y), |e| matches!(e, Error::Setting(_)), &["0"]);
+}

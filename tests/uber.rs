@@ -8,6 +8,8 @@ use nneinfact::data::{Dense, Storage};
 use nneinfact::fit::StoppedBy;
 use nneinfact::{Fit, Loss, NNEinFact, Observations, io};
 
+mod common;
+
 const MODEL: &str = "wr,hr,dr,ikr,jkr->whdij";
 
 fn tensor() -> Option<Dense> {
@@ -72,4 +74,29 @@ fn bernoulli_runs_on_whether_there_was_a_pickup() {
     // A constant probability, the density of 0.63 %, has a mean loss of 0.0383.
     let fit = fit(Loss::bernoulli(), &split(values), 20);
     assert!(fit.history().returned_loss() < 0.0100, "{}", fit.history().returned_loss());
+}
+
+#[test]
+#[cfg(feature = "gpu")]
+fn a_gpu_agrees() {
+    use nneinfact::Device;
+    use nneinfact::fit::DataAs;
+
+    let Some(gpu) = common::gpu() else { return };
+    let Some(values) = tensor() else { return };
+    let observations = split(values);
+    let run = |device: Device| {
+        let fit = NNEinFact::new(MODEL).unwrap().ranks([('r', 10), ('k', 6)]).device(device);
+        fit.data_as(DataAs::Dense).max_iter(2).fit(&observations).unwrap()
+    };
+    let (gpu, cpu) = (run(gpu), run(Device::cpu()));
+    for (found, expected) in [
+        (&gpu.history().loss, &cpu.history().loss),
+        (&gpu.history().validation_loss, &cpu.history().validation_loss),
+        (&gpu.history().heldout_loss, &cpu.history().heldout_loss),
+    ] {
+        assert!(common::history_deviation(found, expected) < 1e-5, "{found:?} {expected:?}");
+    }
+    let apart = common::deviation(gpu.factors(), cpu.factors());
+    assert!(apart < 2e-4, "{apart:.1e}");
 }

@@ -6,7 +6,7 @@ use clap::ValueEnum;
 
 use crate::engine::Precision;
 use crate::error::Result;
-use crate::fit::Algorithm;
+use crate::fit::{Algorithm, DataAs};
 use crate::io;
 use crate::loss::Side;
 
@@ -45,6 +45,27 @@ impl From<PrecisionArg> for Precision {
         match precision {
             PrecisionArg::F32 => Precision::F32,
             PrecisionArg::F64 => Precision::F64,
+        }
+    }
+}
+
+/// The values of `--data-as`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum DataAsArg {
+    /// Whichever is predicted to be faster
+    Auto,
+    /// A value for every cell
+    Dense,
+    /// A list of the cells that are not zero
+    Sparse,
+}
+
+impl From<DataAsArg> for DataAs {
+    fn from(form: DataAsArg) -> DataAs {
+        match form {
+            DataAsArg::Auto => DataAs::Auto,
+            DataAsArg::Dense => DataAs::Dense,
+            DataAsArg::Sparse => DataAs::Sparse,
         }
     }
 }

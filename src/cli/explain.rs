@@ -27,11 +27,18 @@ pub struct ExplainArgs {
             .map(|s| s.parse::<usize>().unwrap_or(4))
     )]
     value_bytes: usize,
+
+    /// Plan for data of which so many entries are not zero, as a list of these
+    #[arg(long, value_name = "N")]
+    nonzeros: Option<u64>,
 }
 
 /// Prints the plan for data of a given shape.
 pub fn run(args: &ExplainArgs) -> Result<()> {
     let problem = args.problem.check()?;
-    let plan = problem.settings.plan(&args.shape, args.value_bytes)?;
+    let plan = match args.nonzeros {
+        Some(nonzeros) => problem.settings.sparse_plan(&args.shape, nonzeros)?,
+        None => problem.settings.plan(&args.shape, args.value_bytes)?,
+    };
     print(&format!("{plan}\nloss     {}\n", problem.loss.describe()))
 }

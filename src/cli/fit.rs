@@ -5,22 +5,25 @@ use std::time::Instant;
 
 use clap::Args;
 
+use super::args::DataAsArg;
 use super::output::{Outputs, read_factors};
 use super::problem::{Problem, ProblemArgs};
 use super::progress::{Progress, Show};
 use super::report::{self, Report, duration};
 use super::{complain, print};
-use crate::data::{Dense, Observations};
-use crate::engine::{Device, available_memory};
+use crate::data::{Observations, Values};
+use crate::engine::Device;
 use crate::error::{Error, Result};
 use crate::fit::{NNEinFact, Start};
 use crate::io::{self, FileKind};
 
 /// The arguments of `fit`.
 #[derive(Debug, Args)]
+#[group(skip)]
+#[command(group = clap::ArgGroup::new("validating").multiple(true))]
 pub struct FitArgs {
     /// The data: .npy, .npz (numeric arrays of any type), or .tns (coordinates counted from 1 and a
-    /// value on every line; entries that are not listed are zeros)
+    /// value on every line; entries that are not listed are zeros, see --unlisted-missing)
     #[arg(value_name = "DATA")]
     data: PathBuf,
 
@@ -47,6 +50,26 @@ pub struct FitArgs {
     #[arg(long)]
     nan_missing: bool,
 
+    /// Entries that a .tns does not list are missing, not zeros
+    #[arg(long)]
+    unlisted_missing: bool,
+
+    /// A .tns of the entries that are missing; its values do not matter
+    #[arg(long, value_name = "FILE.tns")]
+    missing: Option<PathBuf>,
+
+    /// A .tns of the entries that are withheld, and whose loss is reported
+    #[arg(long, value_name = "FILE.tns")]
+    heldout_coordinates: Option<PathBuf>,
+
+    /// A .tns of the entries that are withheld to decide when to stop
+    #[arg(long, value_name = "FILE.tns", group = "validating")]
+    validation_coordinates: Option<PathBuf>,
+
+    /// The form in which passes read the data: results are the same up to rounding
+    #[arg(long, value_enum, default_value = "auto")]
+    data_as: DataAsArg,
+
     /// Withhold this fraction of the observed entries, at random, and report their loss
     #[arg(
         long,
@@ -61,11 +84,11 @@ pub struct FitArgs {
     heldout_mask: Option<PathBuf>,
 
     /// Withhold this fraction of the remaining entries, at random, to decide when to stop
-    #[arg(long, value_name = "FRACTION", allow_negative_numbers = true)]
+    #[arg(long, value_name = "FRACTION", allow_negative_numbers = true, group = "validating")]
     validation: Option<f64>,
 
     /// Stop after 5 rises of the validation loss in a row and return the factors at its lowest
-    #[arg(long, requires = "validation")]
+    #[arg(long, requires = "validating")]
     early_stopping: bool,
 
     /// Start from these factors: arrays theta_1 to theta_L as --out writes them
@@ -93,6 +116,10 @@ pub struct FitArgs {
         allow_negative_numbers = true
     )]
     tol: f64,
+
+    /// Look at the losses every so many sweeps only (block and grouped): a GPU need not wait for it
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    look_every: usize,
 
     /// How often the factors of a group are updated from one pass
     #[arg(long, value_name = "N", default_value_t = 1)]
@@ -161,7 +188,9 @@ pub fn run(args: &FitArgs) -> Result<()> {
         .tolerance(args.tol)
         .early_stopping(args.early_stopping)
         .inner_cycles(args.inner_cycles)
-        .factor_floor(args.factor_floor);
+        .look_every(args.look_every)
+        .factor_floor(args.factor_floor)
+        .data_as(args.data_as.into());
     if let Some(floor) = args.prediction_floor {
         settings = settings.prediction_floor(floor);
     }
@@ -175,10 +204,7 @@ pub fn run(args: &FitArgs) -> Result<()> {
         let observations = args.observations()?;
         let about = match args.quiet {
             true => None,
-            false => {
-                let values = observations.values();
-                Some((report::data(&args.data, values), report::roles(&observations)?))
-            }
+            false => Some((report::data(&args.data, &observations), report::roles(&observations)?)),
         };
         Ok((observations, about))
     })?;
@@ -224,7 +250,14 @@ impl FitArgs {
     /// The files that are read while or after the outputs could be taken for them. The start is not
     /// among them: to go on from a file and replace it is what one wants.
     fn inputs(&self) -> Vec<&Path> {
-        let optional = [&self.mask, &self.weights, &self.heldout_mask];
+        let optional = [
+            &self.mask,
+            &self.weights,
+            &self.heldout_mask,
+            &self.missing,
+            &self.heldout_coordinates,
+            &self.validation_coordinates,
+        ];
         let optional = optional.into_iter().filter_map(|path| path.as_deref());
         std::iter::once(self.data.as_path()).chain(optional).collect()
     }
@@ -241,6 +274,26 @@ impl FitArgs {
         if self.nan_missing {
             observations = observations.nan_missing();
         }
+        if self.unlisted_missing {
+            if observations.coordinates().is_none() {
+                return Err(Error::Setting(format!(
+                    "--unlisted-missing is for .tns files, not for {}, which has all entries",
+                    self.data.display()
+                )));
+            }
+            observations = observations.unlisted_missing();
+        }
+        let shape = observations.shape().to_vec();
+        let cells = |path: &Path| io::read_tns(path, Some(&shape));
+        if let Some(path) = &self.missing {
+            observations = observations.missing_at(cells(path)?)?;
+        }
+        if let Some(path) = &self.heldout_coordinates {
+            observations = observations.held_out_at(cells(path)?)?;
+        }
+        if let Some(path) = &self.validation_coordinates {
+            observations = observations.validation_at(cells(path)?)?;
+        }
         if let Some(fraction) = self.heldout {
             observations = observations.held_out(fraction, self.split_seed)?;
         }
@@ -253,7 +306,7 @@ impl FitArgs {
         Ok(observations)
     }
 
-    fn values(&self) -> Result<Dense> {
+    fn values(&self) -> Result<Values> {
         let path = &self.data;
         let refuse = |option: &str, kind: &str| {
             Err(Error::Setting(format!("{option} is for {kind} files, not for {}", path.display())))
@@ -261,7 +314,9 @@ impl FitArgs {
         match (FileKind::of(path)?, &self.key, &self.shape) {
             (FileKind::Npy | FileKind::Npz, _, Some(_)) => refuse("--shape", ".tns"),
             (FileKind::Npy | FileKind::Tns, Some(_), _) => refuse("--key", ".npz"),
-            (FileKind::Npy | FileKind::Npz, key, None) => io::read_dense(path, key.as_deref()),
+            (FileKind::Npy | FileKind::Npz, key, None) => {
+                Ok(io::read_dense(path, key.as_deref())?.into())
+            }
             (FileKind::Tns, None, shape) => {
                 let coordinates = io::read_tns(path, shape.as_deref())?;
                 if coordinates.duplicates() > 0 {
@@ -275,7 +330,7 @@ impl FitArgs {
                         ),
                     );
                 }
-                coordinates.to_dense(available_memory().unwrap_or(u64::MAX))
+                Ok(coordinates.into())
             }
         }
     }

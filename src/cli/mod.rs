@@ -1,10 +1,11 @@
-//! The command line: `nneinfact fit`, `explain`, `devices` and `demo`.
+//! The command line: `nneinfact fit`, `explain`, `devices`, `demo` and `bench`.
 //!
 //! Results go to standard output; warnings, progress and errors go to standard error. The exit
 //! status is 0 where the work was done (an interrupted fit that wrote its factors included), 2
 //! where the command line or the input is wrong, and 1 for anything else.
 
 mod args;
+mod bench;
 mod demo;
 mod devices;
 mod explain;
@@ -39,6 +40,8 @@ enum Command {
     Explain(explain::ExplainArgs),
     /// Make a tensor with a known structure, fit it, and tell how much of it was found again
     Demo(demo::DemoArgs),
+    /// Time passes and fits of fixed problems on a device; prints JSON
+    Bench(bench::BenchArgs),
 }
 
 /// Runs the command that the arguments of this process ask for.
@@ -51,6 +54,7 @@ pub fn main() -> ExitCode {
         Command::Devices => devices::run(),
         Command::Explain(args) => explain::run(args),
         Command::Demo(args) => demo::run(args),
+        Command::Bench(args) => bench::run(args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -6,7 +6,7 @@ use std::path::Path;
 use rayon::prelude::*;
 
 use super::output::Outputs;
-use crate::data::{Dense, Observations, Role, Storage};
+use crate::data::{Coordinates, Dense, Observations, Role, Storage};
 use crate::error::{Result, bytes};
 use crate::fit::{Fit, StoppedBy};
 use crate::loss::Loss;
@@ -53,7 +53,7 @@ impl Report {
     pub fn add_fit(&mut self, fit: &Fit, tolerance: f64) {
         let history = fit.history();
         self.add("device", format!("{}, {}", history.device, history.precision));
-        let passes = fit.plan().passes().len();
+        let passes = fit.plan().groups().len();
         self.add(
             "algorithm",
             format!(
@@ -63,6 +63,12 @@ impl Report {
                 if passes == 1 { "" } else { "es" }
             ),
         );
+        if let (Some(sampling), Some(unlisted)) =
+            (fit.plan().settings().sampling, fit.plan().unlisted())
+        {
+            let listed = sampling.listed + sampling.exceptions;
+            self.add("passes", format!("over {} listed cells; {unlisted}", count(listed)));
+        }
         let why = match history.stopped_by {
             StoppedBy::Tolerance => format!(
                 "stopped because the loss fell by less than {tolerance:e} of itself three times in \
@@ -74,8 +80,9 @@ impl Report {
             StoppedBy::Observer => "stopped by the program".into(),
         };
         self.add("sweeps", format!("{}, {why}", history.iterations));
-        if history.returned != history.iterations {
-            self.add("", format!("the factors are those of sweep {}, the best", history.returned));
+        let returned = history.sweeps.get(history.returned).copied();
+        if let Some(sweep) = returned.filter(|&sweep| sweep != history.iterations) {
+            self.add("", format!("the factors are those of sweep {sweep}, the best"));
         }
         let losses = [
             ("training", &history.loss),
@@ -114,8 +121,28 @@ impl Report {
 }
 
 /// What data these are: shape, how many entries are not zero, how they are kept.
-pub fn data(path: &Path, values: &Dense) -> String {
-    format!("{}: {}", path.display(), tensor(values))
+pub fn data(path: &Path, observations: &Observations) -> String {
+    let text = match observations.coordinates() {
+        Some(list) => coordinates(list),
+        None => tensor(observations.values()),
+    };
+    format!("{}: {text}", path.display())
+}
+
+fn coordinates(list: &Coordinates) -> String {
+    let shape: Vec<String> = list.shape().iter().map(ToString::to_string).collect();
+    let cells = match list.cells() {
+        n if n < 1e15 => count(n as u64),
+        n => format!("{n:.1e}"),
+    };
+    let listed = list.len() as f64 / list.cells();
+    format!(
+        "{}, {cells} entries, {} of them listed ({}); values kept as {}",
+        shape.join(" × "),
+        count(list.len() as u64),
+        percent(100.0 * listed),
+        list.values().type_name()
+    )
 }
 
 /// As [`data`], without a file.
@@ -136,10 +163,10 @@ pub fn tensor(values: &Dense) -> String {
 /// Which entries take part in what, a phrase each; none where all are trained on.
 pub fn roles(observations: &Observations) -> Result<Vec<String>> {
     let prepared = observations.prepare()?;
-    if prepared.roles().is_none() {
+    let all: u64 = Role::ALL.map(|role| prepared.cells(role)).iter().sum();
+    if prepared.cells(Role::Train) == all {
         return Ok(Vec::new());
     }
-    let all = prepared.values().len() as u64;
     let roles = [
         (Role::Train, "to train on"),
         (Role::Validation, "for validation"),
@@ -192,7 +219,10 @@ pub fn count(n: u64) -> String {
 
 /// A share in per cent, with the digits that say something.
 pub fn share(part: u64, all: u64) -> String {
-    let percent = 100.0 * part as f64 / all.max(1) as f64;
+    percent(100.0 * part as f64 / all.max(1) as f64)
+}
+
+fn percent(percent: f64) -> String {
     match percent {
         p if p == 0.0 || p >= 10.0 => format!("{p:.0} %"),
         p if p >= 0.01 => format!("{p:.2} %"),

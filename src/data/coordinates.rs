@@ -194,6 +194,45 @@ impl Coordinates {
         self.shape.iter().map(|&n| n as f64).product()
     }
 
+    /// The index of every entry in C order, for shapes of less than 2⁶⁴ cells.
+    pub(super) fn keys(&self) -> Vec<u64> {
+        let mut keys = vec![0u64; self.len()];
+        for (list, &n) in self.indices.iter().zip(&self.shape) {
+            let n = n as u64;
+            match list {
+                Indices::U32(v) => keys
+                    .par_iter_mut()
+                    .zip(v)
+                    .for_each(|(k, &i)| *k = k.wrapping_mul(n).wrapping_add(i.into())),
+                Indices::U64(v) => keys
+                    .par_iter_mut()
+                    .zip(v)
+                    .for_each(|(k, &i)| *k = k.wrapping_mul(n).wrapping_add(i)),
+            }
+        }
+        keys
+    }
+
+    /// From indices in C order, sorted and each there once, that lie inside the shape.
+    pub(super) fn from_keys(shape: &[usize], mut keys: Vec<u64>, values: Storage) -> Coordinates {
+        let mut indices = Vec::with_capacity(shape.len());
+        for &n in shape.iter().rev() {
+            let n = (n as u64).max(1);
+            let split = |key: &mut u64| {
+                let index = *key % n;
+                *key /= n;
+                index
+            };
+            indices.push(if u32::try_from(n).is_ok() {
+                Indices::U32(keys.par_iter_mut().map(|k| split(k) as u32).collect())
+            } else {
+                Indices::U64(keys.par_iter_mut().map(split).collect())
+            });
+        }
+        indices.reverse();
+        Coordinates { shape: shape.to_vec(), indices, values, duplicates: 0 }
+    }
+
     /// The tensor with all its cells, those that are not listed 0, in C order.
     ///
     /// # Errors

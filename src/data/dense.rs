@@ -203,6 +203,17 @@ impl Dense {
         &self.layout
     }
 
+    /// A tensor without cells.
+    pub(super) fn empty() -> Dense {
+        Dense { layout: c_layout_of(&[0]), storage: Storage::U8(Vec::new()) }
+    }
+
+    /// This tensor in C order.
+    pub(crate) fn in_c_order(self) -> Dense {
+        let like = Dense { layout: c_layout_of(self.shape()), storage: Storage::U8(Vec::new()) };
+        self.in_layout_of(&like)
+    }
+
     /// This tensor in the order of memory of another of the same shape.
     pub(crate) fn in_layout_of(self, other: &Dense) -> Dense {
         let runs = other.layout.runs_in(self.strides());

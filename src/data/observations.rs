@@ -7,7 +7,7 @@ use ndarray::{ArrayBase, Data, Dimension};
 use super::prepared::{Prepared, prepare};
 use super::random::{Key, threshold};
 use super::roles::Bits;
-use super::{Dense, Storage};
+use super::{Coordinates, Dense, Element, Storage};
 use crate::{Error, Result};
 
 /// Values with a mask, weights and splits: what a fit is given.
@@ -29,9 +29,21 @@ use crate::{Error, Result};
 /// assert!(prepared.cells(Role::HeldOut) > 0);
 /// # Ok::<(), nneinfact::Error>(())
 /// ```
+///
+/// Data can also be given as [`Coordinates`], which are never expanded unless that is cheaper. What
+/// is not listed there is an observed zero, unless [`unlisted_missing`](Observations::unlisted_missing)
+/// says that it is missing. Where a mask of the shape of the data would be too large, lists of cells
+/// do: [`missing_at`](Observations::missing_at), [`held_out_at`](Observations::held_out_at),
+/// [`validation_at`](Observations::validation_at).
 #[derive(Clone, Debug)]
 pub struct Observations {
+    /// Without cells where there are coordinates.
     pub(super) values: Arc<Dense>,
+    pub(super) coordinates: Option<Arc<Coordinates>>,
+    pub(super) unlisted_missing: bool,
+    pub(super) missing_at: Option<Arc<Coordinates>>,
+    pub(super) held_out_at: Option<Arc<Coordinates>>,
+    pub(super) validation_at: Option<Arc<Coordinates>>,
     pub(super) mask: Option<Arc<Bits>>,
     /// In the order of memory of the values.
     pub(super) weights: Option<Arc<Dense>>,
@@ -39,6 +51,61 @@ pub struct Observations {
     pub(super) held_out: Option<Split>,
     pub(super) held_out_mask: Option<Arc<Bits>>,
     pub(super) validation: Option<Split>,
+}
+
+/// What observations are made of: a value for every cell, or a list of entries.
+#[derive(Clone, Debug)]
+pub enum Values {
+    /// A value for every cell.
+    Dense(Arc<Dense>),
+    /// A list of entries.
+    Coordinates(Arc<Coordinates>),
+}
+
+impl From<Dense> for Values {
+    fn from(values: Dense) -> Values {
+        Values::Dense(Arc::new(values))
+    }
+}
+
+impl From<Arc<Dense>> for Values {
+    fn from(values: Arc<Dense>) -> Values {
+        Values::Dense(values)
+    }
+}
+
+impl From<Coordinates> for Values {
+    fn from(list: Coordinates) -> Values {
+        Values::Coordinates(Arc::new(list))
+    }
+}
+
+impl From<Arc<Coordinates>> for Values {
+    fn from(list: Arc<Coordinates>) -> Values {
+        Values::Coordinates(list)
+    }
+}
+
+impl<S, D> From<&ArrayBase<S, D>> for Values
+where
+    S: Data,
+    S::Elem: Element,
+    D: Dimension,
+{
+    fn from(array: &ArrayBase<S, D>) -> Values {
+        Dense::from_array(array).into()
+    }
+}
+
+impl<S, D> From<ArrayBase<S, D>> for Values
+where
+    S: Data,
+    S::Elem: Element,
+    D: Dimension,
+{
+    fn from(array: ArrayBase<S, D>) -> Values {
+        Dense::from_array(&array).into()
+    }
 }
 
 /// A random split: the cells whose random number is below the threshold.
@@ -53,16 +120,20 @@ const HELD_OUT_STREAM: u32 = 1;
 const VALIDATION_STREAM: u32 = 2;
 
 impl Observations {
-    /// All cells of an array (or of a [`Dense`]) observed, with weight 1.
-    pub fn new(values: impl Into<Dense>) -> Observations {
-        Observations::shared(Arc::new(values.into()))
-    }
-
-    /// All cells observed, with weight 1, of values that are also used elsewhere.
-    #[must_use]
-    pub fn shared(values: Arc<Dense>) -> Observations {
+    /// All cells of an array, a [`Dense`] tensor or [`Coordinates`] observed, with weight 1; what
+    /// coordinates do not list is an observed zero.
+    pub fn new(values: impl Into<Values>) -> Observations {
+        let (values, coordinates) = match values.into() {
+            Values::Dense(values) => (values, None),
+            Values::Coordinates(list) => (Arc::new(Dense::empty()), Some(list)),
+        };
         Observations {
             values,
+            coordinates,
+            unlisted_missing: false,
+            missing_at: None,
+            held_out_at: None,
+            validation_at: None,
             mask: None,
             weights: None,
             nan_missing: false,
@@ -72,10 +143,73 @@ impl Observations {
         }
     }
 
-    /// The values.
+    /// All cells observed, with weight 1, of values that are also used elsewhere.
+    #[must_use]
+    pub fn shared(values: Arc<Dense>) -> Observations {
+        Observations::new(values)
+    }
+
+    /// The values of all cells; a tensor without cells where the data were given as
+    /// [`coordinates`](Observations::coordinates).
     #[must_use]
     pub fn values(&self) -> &Arc<Dense> {
         &self.values
+    }
+
+    /// The entries, where the data were given as a list of them.
+    #[must_use]
+    pub fn coordinates(&self) -> Option<&Arc<Coordinates>> {
+        self.coordinates.as_ref()
+    }
+
+    /// The length of each mode.
+    #[must_use]
+    pub fn shape(&self) -> &[usize] {
+        self.coordinates.as_ref().map_or(self.values.shape(), |c| c.shape())
+    }
+
+    /// Cells that coordinates do not list are missing, not zeros, as in ratings. (Dense data have
+    /// no such cells.)
+    #[must_use]
+    pub fn unlisted_missing(mut self) -> Self {
+        self.unlisted_missing = true;
+        self
+    }
+
+    /// These cells are missing; the values of the list do not matter.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] where the list does not have the shape of the data.
+    pub fn missing_at(mut self, cells: impl Into<Arc<Coordinates>>) -> Result<Self> {
+        let cells = cells.into();
+        self.check_shape("the list of missing cells", cells.shape())?;
+        self.missing_at = Some(cells);
+        Ok(self)
+    }
+
+    /// Withholds the observed cells among these; the values of the list do not matter. Together
+    /// with other ways to hold cells out, all are withheld.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] where the list does not have the shape of the data.
+    pub fn held_out_at(mut self, cells: impl Into<Arc<Coordinates>>) -> Result<Self> {
+        let cells = cells.into();
+        self.check_shape("the list of held-out cells", cells.shape())?;
+        self.held_out_at = Some(cells);
+        Ok(self)
+    }
+
+    /// Withholds the observed cells among these that are not held out as a validation set; the
+    /// values of the list do not matter. Together with a random
+    /// [`validation`](Observations::validation) fraction, both are withheld.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] where the list does not have the shape of the data.
+    pub fn validation_at(mut self, cells: impl Into<Arc<Coordinates>>) -> Result<Self> {
+        let cells = cells.into();
+        self.check_shape("the list of validation cells", cells.shape())?;
+        self.validation_at = Some(cells);
+        Ok(self)
     }
 
     /// Which cells are observed: `true` is observed, `false` is missing.
@@ -123,7 +257,11 @@ impl Observations {
         if !any {
             return Err(Error::Observations("all weights are 0: nothing is observed".into()));
         }
-        self.weights = Some(Arc::new(weights.in_layout_of(&self.values)));
+        let weights = match self.coordinates {
+            Some(_) => weights.in_c_order(),
+            None => weights.in_layout_of(&self.values),
+        };
+        self.weights = Some(Arc::new(weights));
         Ok(self)
     }
 
@@ -182,13 +320,13 @@ impl Observations {
     }
 
     fn check_shape(&self, what: &str, found: &[usize]) -> Result<()> {
-        if found == self.values.shape() {
+        if found == self.shape() {
             return Ok(());
         }
         Err(Error::Shape {
             what: what.into(),
             found: format!("{found:?}"),
-            expected: format!("{:?}, the shape of the data", self.values.shape()),
+            expected: format!("{:?}, the shape of the data", self.shape()),
         })
     }
 
@@ -199,7 +337,10 @@ impl Observations {
         D: Dimension,
     {
         self.check_shape(what, mask.shape())?;
-        let axes = self.values.layout().axes();
+        let axes = match self.coordinates {
+            Some(_) => (0..mask.ndim()).collect(),
+            None => self.values.layout().axes(),
+        };
         let in_order = mask.view().into_dyn().permuted_axes(axes);
         Ok(match in_order.as_slice() {
             Some(cells) => Bits::pack(cells.iter().copied(), cells.len()),

@@ -7,15 +7,22 @@ use rayon::prelude::*;
 
 use super::layout::Runs;
 use super::observations::Split;
-use super::roles::PER_WORD;
-use super::{Dense, Indicators, Observations, Role, Roles, Storage};
+use super::roles::{Bits, PER_WORD};
+use super::sparse::Entry;
+use super::{Coordinates, Dense, Indicators, Observations, Rest, Role, Roles, Sparse, Storage};
 use crate::{Error, Result};
 
 /// Observations that a fit can run on: values, the role of every cell, weights, and sums over
 /// them. Made by [`Observations::prepare`].
 #[derive(Clone, Debug)]
 pub struct Prepared {
+    shape: Vec<usize>,
+    /// Without cells where there are coordinates.
     values: Arc<Dense>,
+    coordinates: Option<Arc<Coordinates>>,
+    /// The one list that these can be written as, where there are no roles of all cells.
+    listed: Option<Sparse>,
+    nonzero: [u64; 4],
     roles: Option<Roles>,
     weights: Option<Arc<Dense>>,
     portions: [Portion; 4],
@@ -44,14 +51,53 @@ pub struct Outside {
 }
 
 impl Prepared {
-    /// The values.
+    /// The length of each mode.
+    #[must_use]
+    pub fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    /// The entries, where the data were given as a list of them.
+    #[must_use]
+    pub fn coordinates(&self) -> Option<&Arc<Coordinates>> {
+        self.coordinates.as_ref()
+    }
+
+    /// The list of cells, where that is the only form of these observations.
+    pub(super) fn listed(&self) -> Option<&Sparse> {
+        self.listed.as_ref()
+    }
+
+    /// The number of cells of a role whose value is not 0.
+    #[must_use]
+    pub fn nonzero(&self, role: Role) -> u64 {
+        self.nonzero[role as usize]
+    }
+
+    /// The same observations with a value for every cell.
+    ///
+    /// # Errors
+    /// [`Error::Memory`] where that takes more than `limit` bytes.
+    pub fn densified(&self, limit: u64) -> Result<Prepared> {
+        let Some(coordinates) = &self.coordinates else { return Ok(self.clone()) };
+        let values = Arc::new(coordinates.to_dense(limit)?);
+        let roles = match &self.listed {
+            Some(listed) => listed.all_roles(values.len()),
+            None => self.roles.clone(),
+        };
+        Ok(Prepared { values, roles, coordinates: None, listed: None, ..self.clone() })
+    }
+
+    /// The values of all cells; a tensor without cells where the data were given as
+    /// [`coordinates`](Prepared::coordinates).
     #[must_use]
     pub fn values(&self) -> &Arc<Dense> {
         &self.values
     }
 
-    /// The role of every cell, in the values' order of memory; `None` where all are
-    /// [`Role::Train`].
+    /// The role of every cell, in the values' order of memory (C order for coordinates); `None`
+    /// where all are [`Role::Train`], and for a list of cells of which only the listed ones have a
+    /// role of their own.
     #[must_use]
     pub fn roles(&self) -> Option<&Roles> {
         self.roles.as_ref()
@@ -95,6 +141,9 @@ impl Prepared {
     /// `inside` is called with the value and the cell's linear index in C order, from several
     /// threads; the result does not depend on their number.
     pub fn first_outside(&self, inside: impl Fn(f64, usize) -> bool + Sync) -> Option<Outside> {
+        if let Some(coordinates) = &self.coordinates {
+            return self.first_listed_outside(coordinates, &inside);
+        }
         let n = self.values.len();
         let places = Places::new(&self.values);
         let found: Vec<Option<(u64, u64)>> = (0..n.div_ceil(TASK))
@@ -112,6 +161,59 @@ impl Prepared {
             index: self.values.index_of_c(first)?,
             value: self.values.get_linear_c(first)?,
         })
+    }
+}
+
+impl Prepared {
+    /// [`Prepared::first_outside`] for coordinates: the listed cells, and then the zeros.
+    fn first_listed_outside(
+        &self,
+        coordinates: &Coordinates,
+        inside: &(impl Fn(f64, usize) -> bool + Sync),
+    ) -> Option<Outside> {
+        let list = self.listed.as_ref().map_or(coordinates, |l| l.list());
+        let role = |i: usize, key: u64| match (&self.listed, &self.roles) {
+            (Some(listed), _) => listed.role(i),
+            (None, Some(roles)) => roles.get(key as usize),
+            (None, None) => Role::Train,
+        };
+        let keys = list.keys();
+        let observed: u64 = [Role::Train, Role::Validation, Role::HeldOut]
+            .map(|role| self.cells(role))
+            .iter()
+            .sum();
+        let (mut count, mut first, mut listed) = (0u64, None, 0u64);
+        for (i, &key) in keys.iter().enumerate() {
+            if role(i, key) != Role::Missing {
+                listed += 1;
+                let value = list.values().get(i).unwrap_or(0.0);
+                if !inside(value, key as usize) {
+                    count += 1;
+                    first = first.or(Some((key, value)));
+                }
+            }
+        }
+        let unlisted = observed.saturating_sub(listed);
+        if unlisted > 0 && !inside(0.0, 0) {
+            count += unlisted;
+            // The first observed cell that is not in the list.
+            let mut at = keys.iter().peekable();
+            let gap = (0u64..).find(|cell| {
+                while at.next_if(|&key| key < cell).is_some() {}
+                at.peek() != Some(&cell)
+                    && self.roles.as_ref().is_none_or(|r| r.get(*cell as usize) != Role::Missing)
+            })?;
+            if first.is_none_or(|(key, _)| gap < key) {
+                first = Some((gap, 0.0));
+            }
+        }
+        let (mut key, value) = first?;
+        let mut index = vec![0; self.shape.len()];
+        for (to, &n) in index.iter_mut().zip(&self.shape).rev() {
+            *to = (key % n as u64) as usize;
+            key /= n as u64;
+        }
+        Some(Outside { count, index, value })
     }
 }
 
@@ -233,18 +335,25 @@ fn count(roles: &[u8], role: u8) -> u64 {
 struct Totals {
     cells: [u64; 4],
     weight: [f64; 4],
+    nonzero: [u64; 4],
     /// Σ w x over the training cells.
     sum: f64,
     max: f64,
 }
 
 impl Totals {
-    const EMPTY: Totals =
-        Totals { cells: [0; 4], weight: [0.0; 4], sum: 0.0, max: f64::NEG_INFINITY };
+    const EMPTY: Totals = Totals {
+        cells: [0; 4],
+        weight: [0.0; 4],
+        nonzero: [0; 4],
+        sum: 0.0,
+        max: f64::NEG_INFINITY,
+    };
 
     fn add(&mut self, other: &Totals) {
         for r in 0..4 {
             self.cells[r] += other.cells[r];
+            self.nonzero[r] += other.nonzero[r];
             self.weight[r] += other.weight[r];
         }
         self.sum += other.sum;
@@ -252,22 +361,271 @@ impl Totals {
     }
 }
 
+/// Up to this many cells of coordinates are given a role one by one where random splits or masks
+/// ask for it: 250 MB of roles.
+const MOST_ROLES: u64 = 1_000_000_000;
+/// Up to this many cells of coordinates are given a role one by one where lists of cells would do.
+const FEW_ROLES: u64 = 100_000_000;
+
 pub(super) fn prepare(observations: &Observations) -> Result<Prepared> {
-    let values = &observations.values;
-    let n = values.len();
-    if n == 0 {
+    let shape = observations.shape();
+    if shape.contains(&0) {
         return Err(Error::Observations(format!(
-            "the data have no entries: their shape is {:?}",
-            values.shape()
+            "the data have no entries: their shape is {shape:?}"
         )));
     }
+    let Some(coordinates) = &observations.coordinates else {
+        return prepare_all(observations, observations.values.len(), None);
+    };
+    let cells = shape.iter().try_fold(1u64, |n, &m| n.checked_mul(m as u64));
+    let Some(cells) = cells.filter(|&n| n <= i64::MAX as u64) else {
+        return Err(Error::Observations(format!(
+            "the shape {shape:?} has more than 2^63 cells, and their indices have to fit 63 bits"
+        )));
+    };
+    if let Some(weights) = &observations.weights
+        && !zero_one(weights)
+    {
+        return Err(Error::Observations(
+            "weights other than 0 and 1 need the dense form of coordinates: give the data as a dense tensor"
+                .into(),
+        ));
+    }
+    if observations.unlisted_missing {
+        return prepare_listed(observations, coordinates, cells);
+    }
+    let of_cells = observations.held_out.is_some()
+        || observations.validation.is_some()
+        || observations.mask.is_some()
+        || observations.held_out_mask.is_some()
+        || observations.weights.is_some();
+    let of_lists = observations.nan_missing
+        || observations.missing_at.is_some()
+        || observations.held_out_at.is_some()
+        || observations.validation_at.is_some();
+    if of_cells && cells > MOST_ROLES {
+        return Err(Error::Observations(format!(
+            "random splits and masks over all cells are for coordinates of up to {MOST_ROLES} cells, and the shape {shape:?} has {cells}: give lists of the cells that are withheld or missing instead (held_out_at, validation_at, missing_at; on the command line --heldout-coordinates, --validation-coordinates, --missing)"
+        )));
+    }
+    if of_cells || (of_lists && cells <= FEW_ROLES) {
+        let keys = coordinates.keys();
+        return prepare_all(observations, cells as usize, Some(&keys));
+    }
+    prepare_zeros(observations, coordinates, cells)
+}
+
+/// Weights of 0 and 1 only are a mask, which the roles already hold.
+fn zero_one(weights: &Dense) -> bool {
+    matches!(weights.storage(), Storage::U8(v) if v.iter().all(|&w| w <= 1))
+}
+
+/// Coordinates of which only the listed cells are observed.
+fn prepare_listed(
+    observations: &Observations,
+    coordinates: &Arc<Coordinates>,
+    cells: u64,
+) -> Result<Prepared> {
+    let keys = coordinates.keys();
+    let of = |list: &Option<Arc<Coordinates>>| list.as_ref().map(|l| l.keys());
+    let (missing, held_out, validation) = (
+        of(&observations.missing_at),
+        of(&observations.held_out_at),
+        of(&observations.validation_at),
+    );
+    let within = |list: &Option<Vec<u64>>, key: u64| {
+        list.as_ref().is_some_and(|l| l.binary_search(&key).is_ok())
+    };
+    let bit = |bits: &Option<Arc<Bits>>, key: u64| bits.as_ref().map(|b| b.get(key as usize));
+    let drawn = |split: Option<Split>, key: u64| {
+        split.is_some_and(|Split { key: stream, threshold }| stream.at(key) < threshold)
+    };
+    let entry = |(i, &key): (usize, &u64)| -> Entry {
+        let x = coordinates.values().get(i).unwrap_or(0.0);
+        let weight = observations.weights.as_ref().and_then(|w| w.storage().get(key as usize));
+        let role = if bit(&observations.mask, key) == Some(false)
+            || weight == Some(0.0)
+            || (observations.nan_missing && x.is_nan())
+            || within(&missing, key)
+        {
+            Role::Missing
+        } else if bit(&observations.held_out_mask, key) == Some(true)
+            || within(&held_out, key)
+            || drawn(observations.held_out, key)
+        {
+            Role::HeldOut
+        } else if within(&validation, key) || drawn(observations.validation, key) {
+            Role::Validation
+        } else {
+            Role::Train
+        };
+        (key, x, role)
+    };
+    let mut entries: Vec<Entry> = keys.par_iter().enumerate().map(entry).collect();
+    entries.retain(|e| e.2 != Role::Missing);
+    let listed = match entries.len() == coordinates.len() {
+        true if entries.iter().all(|e| e.2 == Role::Train) => {
+            Sparse::of(Arc::clone(coordinates), Rest::Missing)
+        }
+        _ => Sparse::from_entries(coordinates.shape(), &entries, Rest::Missing),
+    };
+    finish_listed(coordinates, listed, cells)
+}
+
+/// Coordinates whose other cells are zeros, but for lists of cells that are missing or withheld.
+fn prepare_zeros(
+    observations: &Observations,
+    coordinates: &Arc<Coordinates>,
+    cells: u64,
+) -> Result<Prepared> {
+    let lists = [
+        (&observations.missing_at, Role::Missing),
+        (&observations.held_out_at, Role::HeldOut),
+        (&observations.validation_at, Role::Validation),
+    ];
+    if lists.iter().all(|(list, _)| list.is_none()) && !observations.nan_missing {
+        let listed = Sparse::of(Arc::clone(coordinates), Rest::Zeros);
+        return finish_listed(coordinates, listed, cells);
+    }
+    let missing = |x: f64| observations.nan_missing && x.is_nan();
+    let mut entries: Vec<Entry> = coordinates
+        .keys()
+        .into_iter()
+        .enumerate()
+        .map(|(i, key)| {
+            let x = coordinates.values().get(i).unwrap_or(0.0);
+            if missing(x) { (key, 0.0, Role::Missing) } else { (key, x, Role::Train) }
+        })
+        .collect();
+    for (list, role) in lists {
+        entries.extend(list.iter().flat_map(|l| l.keys()).map(|key| (key, 0.0, role)));
+    }
+    // Of several roles, missing comes before held out, that before validation, that before training.
+    let rank = |role: Role| match role {
+        Role::Missing => 0,
+        Role::HeldOut => 1,
+        Role::Validation => 2,
+        Role::Train => 3,
+    };
+    entries.par_sort_by_key(|e| (e.0, rank(e.2)));
+    entries.dedup_by(|next, kept| {
+        let same = next.0 == kept.0;
+        if same && next.1 != 0.0 && kept.2 != Role::Missing {
+            kept.1 = next.1;
+        }
+        same
+    });
+    let listed = Sparse::from_entries(coordinates.shape(), &entries, Rest::Zeros);
+    finish_listed(coordinates, listed, cells)
+}
+
+/// Sums up what a list of cells and the others hold.
+fn finish_listed(coordinates: &Arc<Coordinates>, listed: Sparse, cells: u64) -> Result<Prepared> {
+    let list = Arc::clone(listed.list());
+    let mut total = Totals::EMPTY;
+    for i in 0..list.len() {
+        let role = listed.role(i);
+        let x = list.values().get(i).unwrap_or(0.0);
+        total.cells[role as usize] += 1;
+        total.nonzero[role as usize] += u64::from(x != 0.0);
+        if role == Role::Train {
+            total.sum += x;
+            total.max = if x > total.max { x } else { total.max };
+        }
+    }
+    let unlisted = cells - list.len() as u64;
+    match listed.rest() {
+        Rest::Missing => total.cells[Role::Missing as usize] += unlisted,
+        Rest::Zeros | Rest::ByRole => {
+            total.cells[Role::Train as usize] += unlisted;
+            if unlisted > 0 {
+                total.max = total.max.max(0.0);
+            }
+        }
+    }
+    for r in 1..4 {
+        total.weight[r] = total.cells[r] as f64;
+    }
+    check_portions(&total, cells)?;
+    Ok(Prepared {
+        shape: coordinates.shape().to_vec(),
+        values: Arc::new(Dense::empty()),
+        // The list with the roles takes its place.
+        coordinates: Some(list),
+        listed: Some(listed),
+        nonzero: total.nonzero,
+        roles: None,
+        weights: None,
+        portions: total.portions(),
+        mean: total.sum / total.weight[Role::Train as usize],
+        max: total.max,
+    })
+}
+
+impl Totals {
+    fn portions(&self) -> [Portion; 4] {
+        Role::ALL.map(|role| Portion {
+            cells: self.cells[role as usize],
+            weight: self.weight[role as usize],
+        })
+    }
+}
+
+fn check_portions(total: &Totals, n: u64) -> Result<()> {
+    let [missing, train, validation, held_out] = total.cells;
+    if missing == n {
+        return Err(Error::Observations(format!(
+            "nothing is observed: mask, weights and missing values leave none of the {n} entries"
+        )));
+    }
+    if train == 0 {
+        return Err(Error::Observations(format!(
+            "nothing is left to train on: of {} observed entries, {held_out} are held out and {validation} are for validation",
+            n - missing
+        )));
+    }
+    Ok(())
+}
+
+/// Gives each of `n` cells its role; `keys` are the indices of coordinates in C order.
+fn prepare_all(observations: &Observations, n: usize, keys: Option<&[u64]>) -> Result<Prepared> {
+    let values = &observations.values;
+    let places = match keys {
+        Some(_) => Places::Same,
+        None => Places::new(values),
+    };
+    // Lists of cells, in the order of memory.
+    let bits = |list: &Option<Arc<Coordinates>>| {
+        list.as_ref().map(|list| {
+            let offset = |i: usize, key: u64| match keys {
+                Some(_) => key as usize,
+                None => {
+                    let at = |mode: &super::Indices| mode.get(i).unwrap_or(0) as usize;
+                    list.indices().iter().map(at).zip(values.strides()).map(|(i, s)| i * s).sum()
+                }
+            };
+            Bits::from_list(list.keys().into_iter().enumerate().map(|(i, k)| offset(i, k)), n)
+        })
+    };
     let all_train = observations.mask.is_none()
         && observations.weights.is_none()
         && observations.held_out.is_none()
         && observations.held_out_mask.is_none()
         && observations.validation.is_none()
+        && observations.missing_at.is_none()
+        && observations.held_out_at.is_none()
+        && observations.validation_at.is_none()
         && !observations.nan_missing;
-    let pass = Pass { observations, all_train, places: Places::new(values), n };
+    let pass = Pass {
+        observations,
+        all_train,
+        places,
+        n,
+        keys,
+        missing: bits(&observations.missing_at),
+        held_out: bits(&observations.held_out_at),
+        validation: bits(&observations.validation_at),
+    };
 
     let totals: Vec<Totals>;
     let mut words = Vec::new();
@@ -284,31 +642,18 @@ pub(super) fn prepare(observations: &Observations) -> Result<Prepared> {
     let mut total = Totals::EMPTY;
     totals.iter().for_each(|part| total.add(part));
 
-    let [missing, train, validation, held_out] = total.cells;
-    if missing == n as u64 {
-        return Err(Error::Observations(format!(
-            "nothing is observed: mask, weights and missing values leave none of the {n} entries"
-        )));
-    }
-    if train == 0 {
-        return Err(Error::Observations(format!(
-            "nothing is left to train on: of {} observed entries, {held_out} are held out and {validation} are for validation",
-            n as u64 - missing
-        )));
-    }
+    check_portions(&total, n as u64)?;
+    let train = total.cells[Role::Train as usize];
     let roles = (train < n as u64).then(|| Roles::from_words(words, n, total.cells));
-    // Weights of 0 and 1 only are a mask, which the roles already hold.
-    let zero_one = |w: &Dense| matches!(w.storage(), Storage::U8(v) if v.iter().all(|&w| w <= 1));
-    let weights = observations.weights.clone().filter(|w| !zero_one(w));
-    let portion = |role: Role| Portion {
-        cells: total.cells[role as usize],
-        weight: total.weight[role as usize],
-    };
     Ok(Prepared {
+        shape: observations.shape().to_vec(),
         values: Arc::clone(values),
+        coordinates: observations.coordinates.clone(),
+        listed: None,
+        nonzero: total.nonzero,
         roles,
-        weights,
-        portions: Role::ALL.map(portion),
+        weights: observations.weights.clone().filter(|w| !zero_one(w)),
+        portions: total.portions(),
         mean: total.sum / total.weight[Role::Train as usize],
         max: total.max,
     })
@@ -320,6 +665,11 @@ struct Pass<'a> {
     all_train: bool,
     places: Places,
     n: usize,
+    /// The indices of coordinates in C order, in place of dense values.
+    keys: Option<&'a [u64]>,
+    missing: Option<Bits>,
+    held_out: Option<Bits>,
+    validation: Option<Bits>,
 }
 
 /// One task of the pass. Not a closure: closures are called through code that is not inlined, and
@@ -366,7 +716,18 @@ impl Pass<'_> {
         let weights = &mut buffers.weights[..len];
         let role = &mut buffers.role[..len];
         let bits = &mut buffers.bits[..len];
-        o.values.load(start, 1, values);
+        match (self.keys, &o.coordinates) {
+            (Some(keys), Some(coordinates)) => {
+                values.fill(0.0);
+                let from = keys.partition_point(|&k| k < start as u64);
+                let inside = keys[from..].iter().take_while(|&&k| k < (start + len) as u64);
+                for (i, &key) in inside.enumerate() {
+                    values[key as usize - start] =
+                        coordinates.values().get(from + i).unwrap_or(0.0);
+                }
+            }
+            _ => o.values.load(start, 1, values),
+        }
 
         // 1 where observed, until the splits.
         role.fill(Role::Train as u8);
@@ -381,7 +742,11 @@ impl Pass<'_> {
         if o.nan_missing {
             role.iter_mut().zip(&*values).for_each(|(r, x)| *r &= u8::from(!x.is_nan()));
         }
-        if let Some(held_out) = &o.held_out_mask {
+        if let Some(missing) = &self.missing {
+            missing.expand(start, bits);
+            role.iter_mut().zip(&*bits).for_each(|(r, &b)| *r &= !b);
+        }
+        for held_out in [o.held_out_mask.as_deref(), self.held_out.as_ref()].into_iter().flatten() {
             held_out.expand(start, bits);
             role.iter_mut().zip(&*bits).for_each(|(r, &b)| *r |= (*r & b) << 1);
         }
@@ -402,6 +767,13 @@ impl Pass<'_> {
             for (r, &x) in role.iter_mut().zip(&*random) {
                 // From 1 to 2; 0 and 3 stay.
                 *r ^= u8::from((*r == 1) & (x < threshold)) * 3;
+            }
+        }
+
+        if let Some(validation) = &self.validation {
+            validation.expand(start, bits);
+            for (r, &b) in role.iter_mut().zip(&*bits) {
+                *r ^= (u8::from(*r == 1) & b) * 3;
             }
         }
 
@@ -426,6 +798,7 @@ impl Pass<'_> {
             }
             part.sum = sum(role, 1, values, values, |_, x| x);
         }
+        part.nonzero = nonzero(role, values, part.cells);
         part.max = max(role, values);
         totals.add(&part);
     }
@@ -452,6 +825,19 @@ fn sum(role: &[u8], wanted: u8, w: &[f64], x: &[f64], term: impl Fn(f64, f64) ->
         *lane += if role == wanted { term(w, x) } else { 0.0 };
     }
     lanes.iter().sum()
+}
+
+/// How many cells of each role are not 0, of those that there are.
+#[inline(always)]
+fn nonzero(role: &[u8], values: &[f64], cells: [u64; 4]) -> [u64; 4] {
+    let mut found = [0; 4];
+    for r in 1..4 {
+        if cells[r] > 0 {
+            let one = |_: f64, x: f64| if x != 0.0 { 1.0 } else { 0.0 };
+            found[r] = sum(role, r as u8, values, values, one) as u64;
+        }
+    }
+    found
 }
 
 /// The largest value of a training cell.

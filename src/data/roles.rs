@@ -77,7 +77,7 @@ fn codes(words: &[u64], cell: usize) -> u32 {
 }
 
 /// The low bit of every cell in a word.
-const LOW: u64 = 0x5555_5555_5555_5555;
+pub(super) const LOW: u64 = 0x5555_5555_5555_5555;
 
 impl Roles {
     /// From packed words; `words` holds at least one more than `len` cells need, and the cells
@@ -265,8 +265,22 @@ impl Bits {
         Bits { words, ones }
     }
 
+    /// `len` cells, of which those listed are 1.
+    pub fn from_list(cells: impl Iterator<Item = usize>, len: usize) -> Bits {
+        let mut words = vec![0u64; len.div_ceil(64)];
+        for cell in cells {
+            words[cell / 64] |= 1 << (cell % 64);
+        }
+        let ones = words.iter().map(|w| u64::from(w.count_ones())).sum();
+        Bits { words, ones }
+    }
+
     pub fn ones(&self) -> u64 {
         self.ones
+    }
+
+    pub fn get(&self, cell: usize) -> bool {
+        self.words[cell / 64] >> (cell % 64) & 1 == 1
     }
 
     /// The bits of the cells from `offset`, a multiple of 64, as 0 and 1.

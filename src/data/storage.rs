@@ -68,6 +68,19 @@ impl Storage {
         with_vec!(self, v => v.get(i).map(|&x| Convert::to_f64(x)))
     }
 
+    /// Whether any of `len` elements from `start` is not 0 (NaN is not).
+    #[must_use]
+    pub(super) fn any(&self, start: usize, len: usize) -> bool {
+        // Without a way out of the loop, so that it becomes vectors.
+        match self {
+            Storage::U8(v) => v[start..start + len].iter().fold(0, |or, &x| or | x) != 0,
+            Storage::U16(v) => v[start..start + len].iter().fold(0, |or, &x| or | x) != 0,
+            Storage::U32(v) => v[start..start + len].iter().fold(0, |or, &x| or | x) != 0,
+            Storage::F32(v) => v[start..start + len].iter().fold(false, |or, &x| or | (x != 0.0)),
+            Storage::F64(v) => v[start..start + len].iter().fold(false, |or, &x| or | (x != 0.0)),
+        }
+    }
+
     /// Reads the elements `offset`, `offset + stride`, … into `out`.
     ///
     /// # Panics

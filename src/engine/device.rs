@@ -324,6 +324,24 @@ impl Device {
         devices
     }
 
+    /// What it can do at best, measured now; `None` for a CPU, and for a GPU without a clock.
+    ///
+    /// # Errors
+    /// Where the device fails.
+    #[doc(hidden)]
+    pub fn measure(&self, quick: bool) -> Result<Option<super::Rates>> {
+        match &self.kind {
+            Kind::Cpu => Ok(None),
+            #[cfg(feature = "gpu")]
+            Kind::Gpu(gpu) => super::gpu::measure(gpu, quick),
+        }
+    }
+
+    /// Whether it is a GPU.
+    pub(crate) fn is_gpu(&self) -> bool {
+        !matches!(self.kind, Kind::Cpu)
+    }
+
     /// The largest buffer that a pass may read products of factors from, where there is a limit.
     pub(crate) fn largest_buffer(&self) -> Option<u64> {
         match &self.kind {

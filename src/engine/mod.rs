@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use ndarray::ArrayD;
 
-use crate::data::Prepared;
+use crate::data::{Prepared, Sparse};
 use crate::error::Result;
 use crate::loss::Loss;
 use crate::plan::Plan;
@@ -46,6 +46,26 @@ impl Slot {
     pub const COUNT: usize = 2;
 }
 
+/// How long a pass takes.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct PassTime {
+    /// Seconds of everything from the factors to numerator, denominator and losses.
+    pub seconds: f64,
+    /// Seconds of what reads the data, by the device's own clock, where it has one.
+    pub kernel_seconds: Option<f64>,
+}
+
+/// What a device can do at best, as measured on it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Rates {
+    /// Bytes read and written by a copy.
+    pub copy_bytes_per_second: f64,
+    /// Multiply-adds in single precision.
+    pub multiply_adds_per_second: f64,
+    /// Powers in single precision.
+    pub powers_per_second: f64,
+}
+
 /// The numbers that guard a fit (docs/method.md).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Numbers {
@@ -64,6 +84,9 @@ pub struct Job {
     pub plan: Arc<Plan>,
     /// The observations.
     pub data: Arc<Prepared>,
+    /// The list of cells that passes go over in place of all cells, where the plan has
+    /// [sampled passes](Plan::sampled).
+    pub sparse: Option<Arc<Sparse>>,
     /// The loss.
     pub loss: Loss,
     /// For each group, where the losses of its pass go; `None` where they are not computed.
@@ -109,6 +132,21 @@ pub trait Engine: Send {
     /// finite ([`Error::Numeric`](crate::Error::Numeric)).
     fn sums(&mut self) -> Result<[Sums; Slot::COUNT]>;
 
+    /// How long a pass of the group takes: the median of several.
+    ///
+    /// # Errors
+    /// Where the device fails.
+    fn time(&mut self, group: usize, repeats: usize) -> Result<PassTime> {
+        let mut seconds = Vec::new();
+        for _ in 0..repeats.max(1) {
+            let started = std::time::Instant::now();
+            self.pass(group)?;
+            self.sums()?;
+            seconds.push(started.elapsed().as_secs_f64());
+        }
+        Ok(PassTime { seconds: median(seconds), kernel_seconds: None })
+    }
+
     /// The factors, in the model's order.
     ///
     /// # Errors
@@ -146,4 +184,10 @@ pub trait Engine: Send {
     /// # Errors
     /// Where the device fails.
     fn recall(&mut self) -> Result<()>;
+}
+
+/// The middle of a list of numbers, NaN for none.
+pub(crate) fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }

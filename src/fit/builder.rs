@@ -6,9 +6,10 @@ use std::sync::Arc;
 
 use ndarray::{ArrayBase, ArrayD, Data, Dimension};
 
+use super::form::DataAs;
 use super::observe::{Cancel, Observer};
-use super::{Fit, solve};
-use crate::data::{Dense, Element, Observations};
+use super::{Fit, form, solve};
+use crate::data::{Coordinates, Dense, Element, Observations};
 use crate::engine::{Device, Precision};
 use crate::error::{Error, Result};
 use crate::loss::Loss;
@@ -86,7 +87,9 @@ pub struct NNEinFact {
     pub(super) prediction_floor: Option<f64>,
     pub(super) factor_floor: f64,
     pub(super) inner_cycles: usize,
+    pub(super) look_every: usize,
     pub(super) memory_limit: Option<u64>,
+    pub(super) data_as: DataAs,
     pub(super) observers: Vec<Box<dyn Observer>>,
     pub(super) cancel: Cancel,
 }
@@ -120,7 +123,9 @@ impl NNEinFact {
             prediction_floor: None,
             factor_floor: Self::FACTOR_FLOOR,
             inner_cycles: 1,
+            look_every: 1,
             memory_limit: None,
+            data_as: DataAs::Auto,
             observers: Vec::new(),
             cancel: Cancel::new(),
         })
@@ -213,6 +218,15 @@ impl NNEinFact {
         self
     }
 
+    /// Reads the losses back every so many sweeps only, so that a GPU does not wait for the host in
+    /// between: the history has an element for each look, and the tolerance, observers and
+    /// cancellation act there. Default: 1. The accelerated algorithm and early stopping need every
+    /// sweep's losses and look at all of them, whatever this says.
+    pub fn look_every(mut self, sweeps: usize) -> Self {
+        self.look_every = sweeps;
+        self
+    }
+
     /// How often the factors of a group are cycled over after a pass. Default: 1.
     pub fn inner_cycles(mut self, cycles: usize) -> Self {
         self.inner_cycles = cycles;
@@ -224,6 +238,13 @@ impl NNEinFact {
     /// themselves need.
     pub fn memory_limit(mut self, bytes: u64) -> Self {
         self.memory_limit = Some(bytes);
+        self
+    }
+
+    /// The form that passes read the data in. Default: [`DataAs::Auto`], whichever is faster; either
+    /// way the results are the same up to rounding.
+    pub fn data_as(mut self, form: DataAs) -> Self {
+        self.data_as = form;
         self
     }
 
@@ -248,7 +269,31 @@ impl NNEinFact {
     pub fn plan(&self, shape: &[usize], value_bytes: usize) -> Result<Plan> {
         let shapes = Shapes::new(&self.model, shape, &self.ranks)?;
         let data = DataInfo::c_order(&shapes, value_bytes);
-        solve::plan(self, &shapes, data)
+        solve::plan(self, &shapes, data, None)
+    }
+
+    /// The plan for data of this shape given as a list of `nonzeros` cells, all others being zeros,
+    /// without fitting.
+    ///
+    /// # Errors
+    /// As [`plan`](Self::plan), and [`Error::Setting`] where the loss needs all cells and there are
+    /// too many of them.
+    pub fn sparse_plan(&self, shape: &[usize], nonzeros: u64) -> Result<Plan> {
+        let shapes = Shapes::new(&self.model, shape, &self.ranks)?;
+        form::plan_list(self, &shapes, nonzeros)
+    }
+
+    /// How long each pass of a fit takes on its device, with the plan: what `nneinfact bench` reports.
+    ///
+    /// # Errors
+    /// As [`fit`](Self::fit).
+    #[doc(hidden)]
+    pub fn profile(
+        self,
+        data: impl Source,
+        repeats: usize,
+    ) -> Result<(std::sync::Arc<Plan>, Vec<crate::engine::PassTime>)> {
+        solve::profile(self, data.observations()?.as_ref(), repeats)
     }
 
     /// Fits the model to an array (`f32`, `f64`, `bool` or any integer type) or to
@@ -292,6 +337,11 @@ impl NNEinFact {
         if self.inner_cycles == 0 {
             return refuse("the number of inner cycles must be at least 1".into());
         }
+        if self.look_every == 0 {
+            return refuse(
+                "losses can be read every sweep (1) or less often, not every 0 sweeps".into(),
+            );
+        }
         Ok(())
     }
 }
@@ -308,7 +358,7 @@ impl fmt::Debug for NNEinFact {
     }
 }
 
-/// What a fit can be run on: an array, a [`Dense`] tensor, or [`Observations`].
+/// What a fit can be run on: an array, a [`Dense`] tensor, [`Coordinates`], or [`Observations`].
 pub trait Source {
     /// The data as observations.
     ///
@@ -332,6 +382,18 @@ impl Source for Observations {
 impl Source for Arc<Dense> {
     fn observations(&self) -> Result<Cow<'_, Observations>> {
         Ok(Cow::Owned(Observations::shared(Arc::clone(self))))
+    }
+}
+
+impl Source for Arc<Coordinates> {
+    fn observations(&self) -> Result<Cow<'_, Observations>> {
+        Ok(Cow::Owned(Observations::new(Arc::clone(self))))
+    }
+}
+
+impl Source for &Coordinates {
+    fn observations(&self) -> Result<Cow<'_, Observations>> {
+        Ok(Cow::Owned(Observations::new((*self).clone())))
     }
 }
 

@@ -36,7 +36,8 @@ impl fmt::Display for StoppedBy {
 /// The losses of a fit, sweep by sweep.
 ///
 /// All losses are weighted means over their entries, in the units of the loss. Element 0 belongs to
-/// the start, element n to the factors after n sweeps.
+/// the start, element n to the factors after n sweeps (after `sweeps[n]` sweeps, where
+/// [`NNEinFact::look_every`](super::NNEinFact::look_every) asked for fewer).
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct History {
     /// Over the training entries.
@@ -48,6 +49,8 @@ pub struct History {
     /// Seconds since the start of the fit at which each element was known. Preparing the data and
     /// the first pass are included, reading a file is not.
     pub seconds: Vec<f64>,
+    /// The number of sweeps before each element.
+    pub sweeps: Vec<usize>,
     /// Why the fit stopped.
     pub stopped_by: StoppedBy,
     /// "block", "grouped" or "accelerated".

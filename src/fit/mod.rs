@@ -5,6 +5,7 @@
 
 mod builder;
 mod fitted;
+mod form;
 mod history;
 mod observe;
 mod solve;
@@ -12,5 +13,6 @@ mod start;
 
 pub use builder::{Algorithm, NNEinFact, Source, Start};
 pub use fitted::Fit;
+pub use form::DataAs;
 pub use history::{History, StoppedBy};
 pub use observe::{Cancel, Flow, Observer, Sweep};

@@ -4,15 +4,18 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::builder::{Algorithm, NNEinFact, Start};
+use super::form::{self, Chosen};
 use super::history::{History, StoppedBy};
 use super::observe::{Cancel, Flow, Observer, Sweep};
 use super::{Fit, start};
-use crate::data::{Observations, Prepared, Role};
-use crate::engine::{Device, Engine, Job, Numbers, Precision, Slot, Sums, available_memory};
+use crate::data::{Observations, Prepared, Role, Storage};
+use crate::engine::{
+    Device, Engine, Job, Numbers, PassTime, Precision, Slot, Sums, available_memory,
+};
 use crate::error::{Error, Result};
 use crate::loss::{Domain, Loss, Tape};
 use crate::model::Shapes;
-use crate::plan::{DataInfo, Plan, Settings};
+use crate::plan::{DataInfo, Plan, Sampling, Settings};
 
 /// Sweeps in a row whose progress is below the tolerance before a fit stops.
 const PATIENCE: usize = 3;
@@ -20,10 +23,36 @@ const PATIENCE: usize = 3;
 const RISES: usize = 5;
 
 /// Plans a fit.
-pub(super) fn plan(settings: &NNEinFact, shapes: &Shapes, data: DataInfo) -> Result<Plan> {
+pub(super) fn plan(
+    settings: &NNEinFact,
+    shapes: &Shapes,
+    data: DataInfo,
+    sampling: Option<Sampling>,
+) -> Result<Plan> {
+    let entries = shapes.volume(shapes.model().observed());
+    let precision = settings.precision;
+    let default = || {
+        let share = match sampling {
+            Some(sampling) => 32.0 * (sampling.listed + sampling.exceptions) as f64,
+            None => entries * data.value_bytes as f64 / 4.0,
+        };
+        let own = shapes.parameters().saturating_mul(precision.bytes() as u64 + 16);
+        (share as u64).max(64 << 20).saturating_add(own)
+    };
+    let memory = settings.memory_limit.unwrap_or_else(default);
+    plan_within(settings, shapes, data, sampling, memory)
+}
+
+/// Plans a fit whose intermediates take at most so many bytes.
+pub(super) fn plan_within(
+    settings: &NNEinFact,
+    shapes: &Shapes,
+    data: DataInfo,
+    sampling: Option<Sampling>,
+    memory: u64,
+) -> Result<Plan> {
     settings.check()?;
     let loss = &settings.loss;
-    let precision = settings.precision;
     // Θ, its value before an update, λ, and contractions of N and D onto it.
     let factors = shapes.parameters().saturating_mul(8 * 6);
     if let Some(available) = available_memory()
@@ -36,22 +65,15 @@ pub(super) fn plan(settings: &NNEinFact, shapes: &Shapes, data: DataInfo) -> Res
             help: "lower the ranks".into(),
         });
     }
-    let entries = shapes.volume(shapes.model().observed());
-    let plain = !data.masked && data.weight_bytes == 0;
-    let default = || {
-        let share = (entries * data.value_bytes as f64 / 4.0) as u64;
-        let own = shapes.parameters().saturating_mul(precision.bytes() as u64 + 16);
-        share.max(64 << 20).saturating_add(own)
-    };
+    let plain = !data.masked && data.weight_bytes == 0 && sampling.is_none();
     let planner = Settings {
         grouping: settings.grouping(),
-        element_bytes: precision.bytes(),
+        element_bytes: settings.precision.bytes(),
         entry_cost: entry_cost(loss),
         closed_denominator: plain && loss.denominator_constant().is_some(),
+        sampling,
         // A shader of a GPU sees the products of a pass as one buffer.
-        memory: settings
-            .memory_limit
-            .unwrap_or_else(default)
+        memory: memory
             .min(settings.device.as_ref().and_then(Device::largest_buffer).unwrap_or(u64::MAX)),
     };
     Plan::new(shapes, &data, &planner)
@@ -73,22 +95,51 @@ pub(super) fn fit(settings: NNEinFact, observations: &Observations) -> Result<Fi
     device.clone().install(move || run(settings, observations, &device))
 }
 
-fn run(mut settings: NNEinFact, observations: &Observations, device: &Device) -> Result<Fit> {
-    let started = Instant::now();
+/// How long the passes of a fit take, with its plan.
+pub(super) fn profile(
+    mut settings: NNEinFact,
+    observations: &Observations,
+    repeats: usize,
+) -> Result<(Arc<Plan>, Vec<PassTime>)> {
+    let device = match settings.device.take() {
+        Some(device) => device,
+        None => Device::auto()?,
+    };
+    settings.device = Some(device.clone());
+    device.clone().install(move || {
+        let Opened { mut engine, plan, .. } = open(&mut settings, observations, &device)?;
+        // The first pass compiles, and makes what the others read.
+        engine.pass(0)?;
+        engine.sums()?;
+        let times: Result<Vec<PassTime>> =
+            (0..plan.groups().len()).map(|group| engine.time(group, repeats)).collect();
+        Ok((plan, times?))
+    })
+}
+
+/// A fit that is ready to sweep.
+struct Opened {
+    engine: Box<dyn Engine>,
+    plan: Arc<Plan>,
+    data: Arc<Prepared>,
+}
+
+/// Prepares and plans a fit, and puts it on its device.
+fn open(settings: &mut NNEinFact, observations: &Observations, device: &Device) -> Result<Opened> {
     settings.check()?;
-    let values = Arc::clone(observations.values());
-    let shapes = Shapes::new(&settings.model, values.shape(), &settings.ranks)?;
+    let shape = observations.shape();
+    let shapes = Shapes::new(&settings.model, shape, &settings.ranks)?;
     let loss = settings.loss.clone();
     for side in loss.sides() {
-        if side.shape() != values.shape() {
+        if side.shape() != shape {
             return Err(Error::Shape {
                 what: format!("the side tensor of the {} loss", loss.name()),
                 found: format!("{:?}", side.shape()),
-                expected: format!("{:?}, the shape of the data", values.shape()),
+                expected: format!("{shape:?}, the shape of the data"),
             });
         }
     }
-    let data = Arc::new(observations.prepare()?);
+    let data = observations.prepare()?;
     check_domain(&loss, &data)?;
     if settings.early_stopping && data.cells(Role::Validation) == 0 {
         return Err(Error::Setting(
@@ -96,13 +147,8 @@ fn run(mut settings: NNEinFact, observations: &Observations, device: &Device) ->
                 .into(),
         ));
     }
-    let info = DataInfo {
-        strides: values.strides().to_vec(),
-        value_bytes: (values.bytes() / values.len().max(1) as u64) as usize,
-        masked: data.roles().is_some(),
-        weight_bytes: data.weights().map_or(0, |w| (w.bytes() / w.len().max(1) as u64) as usize),
-    };
-    let plan = Arc::new(plan(&settings, &shapes, info)?);
+    let Chosen { plan, data, sparse } = form::choose(settings, &shapes, &loss, data)?;
+    let (plan, data, sparse) = (Arc::new(plan), Arc::new(data), sparse.map(Arc::new));
     let start = match std::mem::take(&mut settings.start) {
         Start::Random => start::random(&shapes, &loss, &data, settings.seed)?,
         Start::Factors(factors) => start::given(&shapes, &factors)?,
@@ -128,16 +174,24 @@ fn run(mut settings: NNEinFact, observations: &Observations, device: &Device) ->
         losses,
         unit: unit(&loss, &data),
         data: Arc::clone(&data),
+        sparse,
         loss,
         numbers,
         start,
     };
-    let mut engine = device.open(job, settings.precision)?;
+    let engine = device.open(job, settings.precision)?;
+    Ok(Opened { engine, plan, data })
+}
+
+fn run(mut settings: NNEinFact, observations: &Observations, device: &Device) -> Result<Fit> {
+    let started = Instant::now();
+    let Opened { mut engine, plan, data } = open(&mut settings, observations, device)?;
     let mut history = History {
         loss: Vec::new(),
         validation_loss: Vec::new(),
         heldout_loss: Vec::new(),
         seconds: Vec::new(),
+        sweeps: Vec::new(),
         stopped_by: StoppedBy::MaxIter,
         algorithm: settings.algorithm.name().into(),
         device: device.to_string(),
@@ -150,6 +204,8 @@ fn run(mut settings: NNEinFact, observations: &Observations, device: &Device) ->
         started,
         max_iter: settings.max_iter,
         tolerance: settings.tolerance,
+        // The best point can only be told from all of them.
+        every: if settings.early_stopping { 1 } else { settings.look_every },
         early_stopping: settings.early_stopping,
         observers: &mut settings.observers,
         cancel: &settings.cancel,
@@ -184,7 +240,7 @@ fn failed(
     let rescued = engine.recall().and_then(|()| engine.factors());
     match rescued {
         Ok(factors) => {
-            history.iterations = newest;
+            history.iterations = history.sweeps[newest];
             history.returned = returned;
             let last = Box::new(Fit::new(plan, factors, history));
             Error::Broken { cause: Box::new(cause), last }
@@ -212,6 +268,16 @@ fn sweeps(
     loop {
         // The first pass of a sweep gives the loss at the end of the one before for free.
         let last = history.iterations >= watch.max_iter;
+        if momentum.is_none() && !last && !history.iterations.is_multiple_of(watch.every) {
+            // Nobody looks: the device goes on without the host.
+            engine.pass(0)?;
+            if !sweep(engine, groups, watch.cancel)? {
+                interrupted(engine, history)?;
+                break;
+            }
+            history.iterations += 1;
+            continue;
+        }
         let look = |engine: &mut dyn Engine| {
             match last {
                 true => engine.evaluate()?,
@@ -238,8 +304,7 @@ fn sweeps(
             engine.remember()?;
         }
         if !sweep(engine, groups, watch.cancel)? {
-            engine.recall()?;
-            history.stopped_by = StoppedBy::Interrupted;
+            interrupted(engine, history)?;
             break;
         }
         history.iterations += 1;
@@ -260,6 +325,14 @@ fn sweeps(
             .position(|&v| v == watch.best)
             .unwrap_or(history.returned);
     }
+    Ok(())
+}
+
+/// Goes back to where somebody looked last.
+fn interrupted(engine: &mut dyn Engine, history: &mut History) -> Result<()> {
+    engine.recall()?;
+    history.stopped_by = StoppedBy::Interrupted;
+    history.iterations = history.sweeps.last().copied().unwrap_or(0);
     Ok(())
 }
 
@@ -323,6 +396,7 @@ struct Watch<'a> {
     started: Instant,
     max_iter: usize,
     tolerance: f64,
+    every: usize,
     early_stopping: bool,
     observers: &'a mut Vec<Box<dyn Observer>>,
     cancel: &'a Cancel,
@@ -359,6 +433,7 @@ impl Watch<'_> {
         history.validation_loss.extend(validation);
         history.heldout_loss.extend(held_out);
         history.seconds.push(seconds);
+        history.sweeps.push(history.iterations);
 
         if self.early_stopping
             && let Some(validation) = validation
@@ -409,6 +484,14 @@ impl Watch<'_> {
 fn check_domain(loss: &Loss, data: &Prepared) -> Result<()> {
     let domain = *loss.domain();
     let side = loss.sides().first();
+    // Whole numbers as they are stored are finite and not negative.
+    let whole = matches!(
+        data.coordinates().map_or(data.values().storage(), |list| list.values()),
+        Storage::U8(_) | Storage::U16(_) | Storage::U32(_)
+    );
+    if domain == Domain::NonNegative && whole {
+        return Ok(());
+    }
     let outside = match (domain, side) {
         // A number of trials per entry, by its index in C order.
         (Domain::UpTo(crate::loss::Trials::Side(_)), Some(side)) => {

@@ -17,6 +17,7 @@ mod graph;
 mod majorizer;
 mod side;
 mod tape;
+mod zero;
 
 use std::sync::Arc;
 
@@ -30,6 +31,7 @@ pub use majorizer::Majorizer;
 pub use side::Side;
 #[doc(hidden)]
 pub use tape::{Scratch, Tape};
+pub use zero::{AtZero, Monomial, ZeroTerm};
 
 /// A loss ℓ(x, y) with the update that decreases it.
 ///

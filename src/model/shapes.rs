@@ -137,6 +137,21 @@ impl Shapes {
             .sum()
     }
 
+    /// These sizes with a second letter of the same size for every latent letter, as products of
+    /// the model with itself need; `None` where the alphabet has no letters left for that.
+    pub(crate) fn doubled(&self) -> Option<(Shapes, Vec<(Letter, Letter)>)> {
+        let taken = self.model.latent() | self.model.observed();
+        let mut all = ('A'..='Z').chain('a'..='z').filter_map(Letter::new);
+        let mut shapes = self.clone();
+        let mut pairs = Vec::new();
+        for letter in self.model.latent().iter() {
+            let spare = all.find(|&x| !taken.contains(x))?;
+            shapes.sizes[spare.index()] = self.size(letter);
+            pairs.push((letter, spare));
+        }
+        Some((shapes, pairs))
+    }
+
     fn checked_size(&self, letters: &[Letter]) -> Option<usize> {
         letters
             .iter()

@@ -45,10 +45,33 @@ pub(super) fn least(shapes: &Shapes, settings: &Settings, inner: Letters) -> f64
     entries * shapes.volume(inner) * products(settings) / rate(settings)
 }
 
-/// Matrix products per tile: ŷ, the numerator, and the denominator unless it is in closed form.
+/// Matrix products per tile: ŷ, the numerator, and the denominator unless it is in closed form. Beside
+/// a list of cells a dense pass only has to form the denominator.
 fn products(settings: &Settings) -> f64 {
-    if settings.closed_denominator { 2.0 } else { 3.0 }
+    if settings.closed_denominator || settings.sampling.is_some() { 2.0 } else { 3.0 }
 }
+
+/// Seconds for forming tables of so many bytes for a sampled pass.
+pub(super) fn tables(bytes: f64) -> f64 {
+    bytes / BANDWIDTH
+}
+
+/// Seconds for one cell of a list: a row of each table is looked up twice, once for ŷ and once for
+/// the numerator; `tables` are their sizes in bytes.
+pub(super) fn sampled(settings: &Settings, inner: f64, tables: &[f64]) -> f64 {
+    let vectors = (inner * settings.element_bytes as f64 / 64.0).ceil();
+    let read = |&bytes: &f64| match bytes {
+        b if b < 1e6 => 0.5e-9,
+        b if b < 3e7 => 2e-9,
+        _ => 10e-9,
+    };
+    let looked_up: f64 = tables.iter().map(read).sum::<f64>() * vectors;
+    let products = 1e-9 * vectors * (2.0 * tables.len() as f64 + 1.0);
+    SAMPLED + looked_up + products + settings.entry_cost / ELEMENT_RATE
+}
+
+/// Seconds that go with a cell of a list, whatever is computed there.
+const SAMPLED: f64 = 6e-9;
 
 fn rate(settings: &Settings) -> f64 {
     FMA_RATE * 4.0 / settings.element_bytes as f64

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::layout::Side;
-use super::{Group, Operand, Pass, Plan};
+use super::{Group, Operand, Pass, Plan, SampledPass, Table, Unlisted};
 use crate::error::bytes;
 use crate::model::{Letter, Shapes};
 
@@ -92,6 +92,56 @@ impl Plan {
     }
 }
 
+impl Plan {
+    fn table(&self, table: &Table) -> String {
+        let model = self.shapes().model();
+        let names: Vec<String> = table.factors.iter().map(|&l| model.factor_name(l)).collect();
+        format!("{} -> {} rows", names.join(","), count(size(self.shapes(), &table.rows)))
+    }
+
+    fn explain_sampled(
+        &self,
+        f: &mut fmt::Formatter<'_>,
+        number: usize,
+        pass: &SampledPass,
+    ) -> fmt::Result {
+        let shapes = self.shapes();
+        writeln!(f, "pass {number} over listed cells")?;
+        writeln!(f, "  updates   {}", self.table(&pass.target))?;
+        for (i, table) in pass.operands.iter().enumerate() {
+            let title = if i == 0 { "  looks up" } else { "          " };
+            writeln!(f, "{title}  {}", self.table(table))?;
+        }
+        writeln!(
+            f,
+            "  inner     {} (K = {})",
+            sized(shapes, &pass.inner),
+            pass.inner_size(shapes)
+        )?;
+        writeln!(
+            f,
+            "  costs     {} multiply-adds; {} multiply-adds aside",
+            count(pass.flops),
+            count(pass.contraction_flops)
+        )
+    }
+
+    /// In a sentence, how the cells off the list enter; `None` without a list.
+    #[must_use]
+    pub fn unlisted(&self) -> Option<&'static str> {
+        Some(match self.settings().sampling?.unlisted {
+            Unlisted::Missing => "cells that are not listed are missing",
+            Unlisted::Closed => "zeros that are not listed enter as contractions of the factors",
+            Unlisted::Gram => {
+                "zeros that are not listed enter as contractions of the model with itself"
+            }
+            Unlisted::Grid => {
+                "zeros that are not listed enter by a pass over all cells that reads no values"
+            }
+        })
+    }
+}
+
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let shapes = self.shapes();
@@ -105,13 +155,20 @@ impl fmt::Display for Plan {
         )?;
         writeln!(f, "observed {}", sized(shapes, model.output()))?;
         writeln!(f, "latent   {}", sized(shapes, &model.latent().iter().collect::<Vec<_>>()))?;
-        let passes = self.passes().len();
+        let passes = self.groups().len();
         writeln!(
             f,
             "cut      {}: {passes} pass{} a sweep",
             self.cut(),
             if passes == 1 { "" } else { "es" }
         )?;
+        if let (Some(sampling), Some(unlisted)) = (self.settings().sampling, self.unlisted()) {
+            let listed = sampling.listed + sampling.exceptions;
+            writeln!(f, "sparse   {} cells are listed; {unlisted}", count(listed as f64))?;
+        }
+        for (number, pass) in self.sampled().iter().enumerate() {
+            self.explain_sampled(f, number + 1, pass)?;
+        }
         for (number, pass) in self.passes().iter().enumerate() {
             self.explain_pass(f, number + 1, pass)?;
         }

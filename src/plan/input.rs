@@ -1,5 +1,6 @@
 //! What the planner is given.
 
+use super::sampled::Sampling;
 use crate::model::{Letter, Shapes};
 
 /// What the planner knows of the data.
@@ -87,6 +88,8 @@ pub struct Settings {
     /// Whether the denominator is a contraction of the other factors alone: the loss's `b` is
     /// constant and nothing is masked or weighted.
     pub closed_denominator: bool,
+    /// The list of cells that passes go over in place of all cells, if there is one.
+    pub sampling: Option<Sampling>,
     /// The most that stored operands, numerators and denominators may take together, in bytes.
     pub memory: u64,
 }
@@ -98,6 +101,7 @@ impl Default for Settings {
             element_bytes: 4,
             entry_cost: 20.0,
             closed_denominator: false,
+            sampling: None,
             memory: u64::MAX,
         }
     }

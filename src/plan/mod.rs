@@ -13,6 +13,10 @@
 //!   and no operand depends on rows and lanes at once,
 //! - for every small contraction, the pairwise order of least work.
 //!
+//! Data that are mostly zeros are planned as a list of cells ([`Sampling`]): a pass goes over the
+//! list and looks up rows of stored products ([`SampledPass`]), and what all other cells add to the
+//! denominator is a contraction of factors, or a dense pass that reads no values.
+//!
 //! A [`Plan`] is a plain value. It is built without a device, can be printed ([`Plan`] implements
 //! [`Display`](std::fmt::Display)), and any plan is correct: a plan changes the speed and, for
 //! grouped algorithms, the path of a fit, never what it converges on.
@@ -35,10 +39,12 @@ mod cost;
 mod explain;
 mod input;
 mod layout;
+mod sampled;
 mod search;
 mod value;
 
 pub use contraction::{Contraction, Slot, Step};
 pub use input::{DataInfo, Grouping, Settings};
 pub use layout::{Layout, Operand, Side};
+pub use sampled::{Gram, SampledPass, Sampling, Table, Totals, Unlisted};
 pub use value::{Group, Pass, Plan};

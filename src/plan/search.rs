@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use super::input::{DataInfo, Grouping, Settings};
 use super::layout::{Layout, Operand, Side};
+use super::sampled::{SampledCandidate, SampledPass, Totals, Unlisted};
 use super::value::{Group, Pass, Plan};
 use super::{Contraction, arrange, cost};
 use crate::error::{Error, Result};
@@ -24,22 +25,31 @@ impl Plan {
             Grouping::Given(groups) => given(groups, count)?,
             Grouping::Grouped => search.partition(count),
         };
-        let mut chosen = Vec::new();
+        let refuse = |needed: u64| {
+            Err(Error::Memory {
+                what: format!("the plan for {}", shapes.model()),
+                needed,
+                available: settings.memory,
+                help: "lower the ranks or raise the memory limit".into(),
+            })
+        };
+        let mut dense = Vec::new();
+        let mut sampled = Vec::new();
         for &group in &groups {
-            match search.pass(group) {
-                Some(pass) => chosen.push((group, pass)),
-                None => {
-                    let needed = search.least_memory(group);
-                    return Err(Error::Memory {
-                        what: format!("the plan for {}", shapes.model()),
-                        needed,
-                        available: settings.memory,
-                        help: "lower the ranks or raise the memory limit".into(),
-                    });
+            if let Some(sampling) = settings.sampling {
+                match search.sampled(group, sampling) {
+                    Some(pass) => sampled.push((group, pass)),
+                    None => return refuse(search.least_sampled_memory(group)),
+                }
+            }
+            if search.needs_grid() {
+                match search.pass(group) {
+                    Some(pass) => dense.push((group, pass)),
+                    None => return refuse(search.least_memory(group)),
                 }
             }
         }
-        Ok(search.finish(chosen))
+        Ok(search.finish(&groups, dense, sampled))
     }
 }
 
@@ -74,7 +84,7 @@ fn given(groups: &[Vec<usize>], count: usize) -> Result<Vec<u64>> {
 }
 
 /// The factors in a bit set.
-fn members(mask: u64) -> Vec<usize> {
+pub(super) fn members(mask: u64) -> Vec<usize> {
     (0..64).filter(|l| mask >> l & 1 == 1).collect()
 }
 
@@ -95,14 +105,15 @@ const EXACT_GROUPS: usize = 8;
 /// Up to this many factors outside a group all ways to merge them into operands are compared.
 const EXACT_OPERANDS: usize = 4;
 
-struct Search<'a> {
-    shapes: &'a Shapes,
+pub(super) struct Search<'a> {
+    pub(super) shapes: &'a Shapes,
     data: &'a DataInfo,
-    settings: &'a Settings,
+    pub(super) settings: &'a Settings,
     letters: Vec<Letters>,
-    full: u64,
+    pub(super) full: u64,
     forms: HashMap<u64, f64>,
     passes: HashMap<u64, Option<Candidate>>,
+    pub(super) sampled: HashMap<u64, Option<SampledCandidate>>,
 }
 
 impl<'a> Search<'a> {
@@ -118,26 +129,45 @@ impl<'a> Search<'a> {
             full,
             forms: HashMap::new(),
             passes: HashMap::new(),
+            sampled: HashMap::new(),
         }
     }
 
-    fn union(&self, mask: u64) -> Letters {
+    /// Whether a pass goes over all cells.
+    fn needs_grid(&self) -> bool {
+        self.settings.sampling.is_none_or(|s| s.unlisted == Unlisted::Grid)
+    }
+
+    /// What the passes for a group cost; infinite where they do not fit in memory.
+    fn group_cost(&mut self, group: u64) -> f64 {
+        let sampled = match self.settings.sampling {
+            Some(sampling) => self.sampled(group, sampling).map_or(f64::INFINITY, |c| c.cost),
+            None => 0.0,
+        };
+        let dense = match self.needs_grid() && sampled.is_finite() {
+            true => self.pass(group).map_or(f64::INFINITY, |c| c.cost),
+            false => 0.0,
+        };
+        sampled + dense
+    }
+
+    pub(super) fn union(&self, mask: u64) -> Letters {
         members(mask).into_iter().fold(Letters::EMPTY, |acc, l| acc | self.letters[l])
     }
 
     /// The letters that the product of some factors keeps: observed, or needed by others.
-    fn kept(&self, mask: u64) -> Letters {
+    pub(super) fn kept(&self, mask: u64) -> Letters {
         self.union(mask) & (self.shapes.model().observed() | self.union(self.full & !mask))
     }
 
-    fn form(&self, mask: u64, output: &[Letter]) -> Contraction {
+    pub(super) fn form(&self, mask: u64, output: &[Letter]) -> Contraction {
         let factors = self.shapes.model().factors();
         let inputs: Vec<&[Letter]> = members(mask).iter().map(|&l| factors[l].as_slice()).collect();
         Contraction::new(self.shapes, &inputs, output)
     }
 
     /// Multiply-adds of forming the product of some factors.
-    fn form_flops(&mut self, mask: u64) -> f64 {
+    pub(super) fn form_flops(&mut self, mask: u64) -> f64 {
         if let Some(&flops) = self.forms.get(&mask) {
             return flops;
         }
@@ -147,7 +177,7 @@ impl<'a> Search<'a> {
         flops
     }
 
-    fn updates(&self, mask: u64, target: &[Letter]) -> Vec<Contraction> {
+    pub(super) fn updates(&self, mask: u64, target: &[Letter]) -> Vec<Contraction> {
         let factors = self.shapes.model().factors();
         members(mask)
             .into_iter()
@@ -165,7 +195,7 @@ impl<'a> Search<'a> {
     }
 
     /// Bytes of numerator and denominator (in f64).
-    fn accumulators(&self, target: Letters) -> f64 {
+    pub(super) fn accumulators(&self, target: Letters) -> f64 {
         self.shapes.volume(target) * 16.0
     }
 
@@ -324,7 +354,7 @@ impl<'a> Search<'a> {
                 // One group of all factors would be a single pass, but its surrogate is so loose
                 // that it needs many more sweeps.
                 _ if mask == full && count > 1 => f64::INFINITY,
-                _ => self.pass(mask as u64).map_or(f64::INFINITY, |c| c.cost),
+                _ => self.group_cost(mask as u64),
             })
             .collect();
         let mut best = vec![(f64::INFINITY, 0usize); full + 1];
@@ -362,8 +392,7 @@ impl<'a> Search<'a> {
             let mut best = (0.0, 0, 0);
             for i in 0..groups.len() {
                 for j in i + 1..groups.len() {
-                    let mut cost =
-                        |mask: u64| self.pass(mask).map_or(f64::INFINITY, |c: Candidate| c.cost);
+                    let mut cost = |mask: u64| self.group_cost(mask);
                     let (a, b, both) =
                         (cost(groups[i]), cost(groups[j]), cost(groups[i] | groups[j]));
                     let saved = if both.is_finite() { a + b - both } else { 0.0 };
@@ -381,12 +410,16 @@ impl<'a> Search<'a> {
         groups
     }
 
-    fn finish(self, chosen: Vec<(u64, Candidate)>) -> Plan {
-        let mut groups = Vec::new();
+    fn finish(
+        self,
+        masks: &[u64],
+        dense: Vec<(u64, Candidate)>,
+        sampled: Vec<(u64, SampledCandidate)>,
+    ) -> Plan {
         let mut passes = Vec::new();
         let mut memory: HashMap<(u64, Vec<Letter>), f64> = HashMap::new();
         let mut accumulators = 0f64;
-        for (mask, candidate) in chosen {
+        for (mask, candidate) in dense {
             let Candidate {
                 operands, layout, sides, flops, bytes, contraction_flops, cost, ..
             } = candidate;
@@ -401,10 +434,6 @@ impl<'a> Search<'a> {
                 operands.iter().zip(&sides[1..]).map(|(&o, &side)| make(o, side)).collect();
             accumulators = accumulators.max(self.accumulators(self.kept(mask)));
             let others = self.full & !mask;
-            groups.push(Group {
-                factors: members(mask),
-                updates: self.updates(mask, &target.letters),
-            });
             passes.push(Pass {
                 closed_denominator: self.form(others, &target.letters),
                 others: members(others),
@@ -417,13 +446,28 @@ impl<'a> Search<'a> {
                 cost,
             });
         }
+        let tables = sampled.iter().map(|(mask, c)| self.sampled_bytes(*mask, c));
+        let tables = tables.fold(0.0, f64::max);
+        let sampled: Vec<SampledPass> =
+            sampled.iter().map(|(mask, c)| self.sampled_pass(*mask, c)).collect();
+        let group = |(at, &mask): (usize, &u64)| {
+            // Numerator and denominator have the letters, in the order, of the pass they are from.
+            let letters = match sampled.get(at) {
+                Some(pass) => &pass.letters,
+                None => &passes[at].target.letters,
+            };
+            Group { factors: members(mask), updates: self.updates(mask, letters) }
+        };
+        let groups = masks.iter().enumerate().map(group).collect();
         Plan {
             shapes: self.shapes.clone(),
             data: self.data.clone(),
             settings: self.settings.clone(),
             groups,
+            totals: (!sampled.is_empty()).then(|| Totals::new(self.shapes)),
+            memory: (memory.values().sum::<f64>() + accumulators + tables) as u64,
             passes,
-            memory: (memory.values().sum::<f64>() + accumulators) as u64,
+            sampled,
         }
     }
 }

@@ -3,6 +3,7 @@
 use super::Contraction;
 use super::input::{DataInfo, Settings};
 use super::layout::{Layout, Operand};
+use super::sampled::{SampledPass, Totals};
 use crate::model::Shapes;
 
 /// Factors that are updated together, from one pass.
@@ -56,6 +57,8 @@ pub struct Plan {
     pub(super) settings: Settings,
     pub(super) groups: Vec<Group>,
     pub(super) passes: Vec<Pass>,
+    pub(super) sampled: Vec<SampledPass>,
+    pub(super) totals: Option<Totals>,
     pub(super) memory: u64,
 }
 
@@ -80,10 +83,27 @@ impl Plan {
     pub fn groups(&self) -> &[Group] {
         &self.groups
     }
-    /// The pass of each group.
+    /// The dense pass of each group. Beside sampled passes it is there where what the cells off the
+    /// list add has no closed form, and reads no values.
     #[must_use]
     pub fn passes(&self) -> &[Pass] {
         &self.passes
+    }
+    /// The pass of each group over the list of cells; empty where there is no list.
+    #[must_use]
+    pub fn sampled(&self) -> &[SampledPass] {
+        &self.sampled
+    }
+    /// Sums over all cells that go with a list of cells.
+    #[must_use]
+    pub fn totals(&self) -> Option<&Totals> {
+        self.totals.as_ref()
+    }
+    /// Predicted seconds of a sweep on a nominal core; a figure to compare plans by.
+    #[must_use]
+    pub fn cost(&self) -> f64 {
+        let sampled: f64 = self.sampled.iter().map(|p| p.cost).sum();
+        self.passes.iter().map(|p| p.cost).sum::<f64>() + sampled
     }
     /// Bytes that stored operands, numerators and denominators take together.
     #[must_use]
@@ -93,7 +113,8 @@ impl Plan {
     /// Multiply-adds of a sweep.
     #[must_use]
     pub fn flops(&self) -> f64 {
-        self.passes.iter().map(|p| p.flops + p.contraction_flops).sum()
+        let sampled: f64 = self.sampled.iter().map(|p| p.flops + p.contraction_flops).sum();
+        self.passes.iter().map(|p| p.flops + p.contraction_flops).sum::<f64>() + sampled
     }
     /// Bytes of data read in a sweep.
     #[must_use]

@@ -1,5 +1,7 @@
 //! Small contractions in double precision.
 
+use rayon::prelude::*;
+
 use crate::model::{Letter, Letters, Shapes};
 use crate::plan::{Contraction, Slot};
 
@@ -59,7 +61,12 @@ fn pair(
     let a = rearrange(shapes, left.0, left.1, &order([&batch, &rows, &inner]));
     let c = rearrange(shapes, right.0, right.1, &order([&batch, &inner, &columns]));
     let mut result = vec![0.0; b * m * n];
-    if k == 1 {
+    if k > 1 && b > 1 && b * m * k * n >= PARALLEL {
+        // Each product is computed by one thread, whichever it is.
+        result.par_chunks_mut(m * n).enumerate().for_each(|(i, result)| {
+            product(m, k, n, &a[i * m * k..][..m * k], &c[i * k * n..][..k * n], result);
+        });
+    } else if k == 1 {
         for i in 0..b * m {
             let (x, from) = (a[i], &c[i / m * n..][..n]);
             for (to, &y) in result[i * n..][..n].iter_mut().zip(from) {
@@ -80,6 +87,9 @@ fn pair(
     }
     rearrange_owned(shapes, order([&batch, &rows, &columns]), result, output)
 }
+
+/// Multiply-adds, and entries moved, from which on work is shared among threads.
+const PARALLEL: usize = 1 << 16;
 
 /// A row-major matrix product.
 fn product(m: usize, k: usize, n: usize, a: &[f64], b: &[f64], c: &mut [f64]) {
@@ -141,6 +151,27 @@ pub(crate) fn rearrange(
     let sizes = shapes.sizes(&loops);
     let terms: usize = shapes.sizes(&summed).iter().product();
     let total: usize = shapes.sizes(output).iter().product();
+    if terms == 1 && total >= PARALLEL && output.len() > 1 {
+        // Whole runs of the last axis, shared out.
+        let (run, step) = match (sizes.last(), strides.last()) {
+            (Some(&run), Some(&step)) => (run, step),
+            _ => (1, 0),
+        };
+        let share = PARALLEL.div_ceil(4 * run) * run;
+        let mut result = vec![0.0; total];
+        result.par_chunks_mut(share).enumerate().for_each(|(i, to)| {
+            let mut walk = Walk::at(&sizes, &strides, i * share);
+            for to in to.chunks_exact_mut(run) {
+                let from = &data[walk.offset()..];
+                match step {
+                    1 => to.copy_from_slice(&from[..run]),
+                    _ => to.iter_mut().enumerate().for_each(|(i, to)| *to = from[i * step]),
+                }
+                walk.skip(run);
+            }
+        });
+        return result;
+    }
     let mut result = Vec::with_capacity(total);
     let mut walk = Walk::new(&sizes, &strides);
     if terms == 1 {

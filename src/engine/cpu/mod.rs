@@ -7,21 +7,27 @@ mod contract;
 mod geometry;
 mod kernel;
 mod pass;
+mod sampled;
+mod sparse;
 mod update;
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use ndarray::{ArrayD, IxDyn};
 
 use self::geometry::Geometry;
 use self::pass::{Source, Wants};
+use self::sparse::{Lists, Outcome};
 use super::{Engine, Job, Slot, Sums};
 use crate::data::Dense;
 use crate::error::{Error, Result};
 use crate::loss::Tape;
 use crate::math::Elementwise;
+use crate::plan::Pass;
 
 pub(crate) use contract::contract;
+pub(crate) use sparse::needs;
 
 /// The instruction set that the passes use on this machine.
 pub(crate) fn simd_name() -> &'static str {
@@ -52,10 +58,11 @@ pub(super) struct CpuEngine<T> {
     remembered: Option<Vec<Vec<f64>>>,
     /// The plain result of the last sweep, where an extrapolation starts from.
     plain: Option<Vec<Vec<f64>>>,
+    /// The list of cells that passes go over in place of all cells.
+    lists: Option<Lists<T>>,
     /// The group of the last pass, with its numerator and denominator.
-    last: Option<(usize, Vec<f64>, Vec<f64>)>,
+    last: Option<(usize, Outcome)>,
     losses: [Sums; Slot::COUNT],
-    precision: std::marker::PhantomData<T>,
 }
 
 impl<T: Elementwise> CpuEngine<T> {
@@ -63,7 +70,12 @@ impl<T: Elementwise> CpuEngine<T> {
         let plan = &job.plan;
         let geometries = plan.passes().iter().map(|p| Geometry::new::<T>(plan, p)).collect();
         let values = job.data.values();
-        let sides = job.loss.sides().iter().map(|s| geometry::aligned(values, s)).collect();
+        let side = |s: &Arc<ArrayD<f64>>| match job.data.coordinates() {
+            Some(_) => Dense::from_array(s.as_ref()).in_c_order(),
+            None => geometry::aligned(values, s),
+        };
+        let sides = job.loss.sides().iter().map(side).collect();
+        let lists = job.sparse.as_ref().map(|list| Lists::new(&job, list));
         let mut factors: Vec<Vec<f64>> =
             job.start.iter().map(|f| f.iter().copied().collect()).collect();
         if let Some(first) = factors.first_mut() {
@@ -76,9 +88,9 @@ impl<T: Elementwise> CpuEngine<T> {
             factors,
             remembered: None,
             plain: None,
+            lists,
             last: None,
             losses: [Sums::default(); Slot::COUNT],
-            precision: std::marker::PhantomData,
             job,
         };
         // A start may hold exact zeros, which no multiplicative update could leave.
@@ -101,6 +113,7 @@ impl<T: Elementwise> CpuEngine<T> {
             .get(group)
             .ok_or_else(|| Error::Setting(format!("the plan has no group {group}")))?;
         let loss = &self.job.loss;
+        let (tensors, others) = self.operands(pass);
         let tape = self.tapes.entry(wants).or_insert_with(|| {
             let mut outputs = Vec::new();
             if wants.numerator {
@@ -115,25 +128,11 @@ impl<T: Elementwise> CpuEngine<T> {
             Tape::compile(&outputs)
         });
         let tape = &*tape;
-
-        let products: Vec<Vec<f64>> = std::iter::once(&pass.target)
-            .chain(&pass.operands)
-            .map(|operand| {
-                let inputs: Vec<&[f64]> =
-                    operand.factors.iter().map(|&l| self.factors[l].as_slice()).collect();
-                contract(plan.shapes(), &operand.form, &inputs)
-            })
-            .collect();
-        let scales = balance(&products);
-        let tensors: Vec<Vec<T>> = products
-            .iter()
-            .zip(&scales)
-            .map(|(data, scale)| data.iter().map(|x| T::from_f64(x * scale)).collect())
-            .collect();
-        drop(products);
         let views: Vec<&[T]> = tensors.iter().map(Vec::as_slice).collect();
         let source = Source {
             data: &self.job.data,
+            roles: self.job.data.roles(),
+            zeros: false,
             sides: &self.sides,
             scale: T::from_f64(1.0 / self.job.unit),
             floor: T::from_f64(self.job.numbers.prediction_floor / self.job.unit),
@@ -142,8 +141,6 @@ impl<T: Elementwise> CpuEngine<T> {
         };
         let mut outcome = pass::run(&self.geometries[group], &source, &views);
 
-        // Sums over the other tensors carry their scales.
-        let others: f64 = scales[1..].iter().product();
         outcome.numerator.iter_mut().for_each(|x| *x /= others);
         outcome.denominator.iter_mut().for_each(|x| *x /= others);
         let unit = self.job.unit.powf(loss.homogeneity().unwrap_or(0.0));
@@ -151,6 +148,44 @@ impl<T: Elementwise> CpuEngine<T> {
         outcome.sums.validation *= unit;
         outcome.sums.held_out *= unit;
         Ok(outcome)
+    }
+
+    /// A pass over all cells.
+    fn dense(&mut self, group: usize, losses: bool) -> Result<Outcome> {
+        let closed = self.job.plan.settings().closed_denominator;
+        let wants = Wants { numerator: true, denominator: !closed, losses };
+        let mut outcome = self.run(group, wants)?;
+        if closed {
+            let plan = &self.job.plan;
+            let pass = &plan.passes()[group];
+            let inputs: Vec<&[f64]> =
+                pass.others.iter().map(|&l| self.factors[l].as_slice()).collect();
+            let constant = self.job.loss.denominator_constant().unwrap_or(1.0);
+            outcome.denominator = contract(plan.shapes(), &pass.closed_denominator, &inputs);
+            outcome.denominator.iter_mut().for_each(|x| *x *= constant);
+        }
+        let pass::Outcome { numerator, denominator, sums } = outcome;
+        Ok(Outcome { numerator, denominator, reduced: false, sums })
+    }
+
+    /// The tensors of a dense pass, the target first, and the scale that sums over the others
+    /// carry.
+    fn operands(&self, pass: &Pass) -> (Vec<Vec<T>>, f64) {
+        let products: Vec<Vec<f64>> = std::iter::once(&pass.target)
+            .chain(&pass.operands)
+            .map(|operand| {
+                let inputs: Vec<&[f64]> =
+                    operand.factors.iter().map(|&l| self.factors[l].as_slice()).collect();
+                contract(self.job.plan.shapes(), &operand.form, &inputs)
+            })
+            .collect();
+        let scales = balance(&products);
+        let tensors: Vec<Vec<T>> = products
+            .iter()
+            .zip(&scales)
+            .map(|(data, scale)| data.iter().map(|x| T::from_f64(x * scale)).collect())
+            .collect();
+        (tensors, scales[1..].iter().product())
     }
 }
 
@@ -176,28 +211,20 @@ fn balance(tensors: &[Vec<f64>]) -> Vec<f64> {
 impl<T: Elementwise> Engine for CpuEngine<T> {
     fn pass(&mut self, group: usize) -> Result<()> {
         let losses = self.job.losses.get(group).copied().flatten();
-        let closed = self.job.plan.settings().closed_denominator;
-        let wants = Wants { numerator: true, denominator: !closed, losses: losses.is_some() };
-        let mut outcome = self.run(group, wants)?;
-        if closed {
-            let plan = &self.job.plan;
-            let pass = &plan.passes()[group];
-            let inputs: Vec<&[f64]> =
-                pass.others.iter().map(|&l| self.factors[l].as_slice()).collect();
-            let constant = self.job.loss.denominator_constant().unwrap_or(1.0);
-            outcome.denominator = contract(plan.shapes(), &pass.closed_denominator, &inputs);
-            outcome.denominator.iter_mut().for_each(|x| *x *= constant);
-        }
-        self.last = Some((group, outcome.numerator, outcome.denominator));
+        let outcome = match self.lists {
+            Some(_) => self.sampled(group, true, losses.is_some()),
+            None => self.dense(group, losses.is_some())?,
+        };
         if let Some(slot) = losses {
             self.losses[slot as usize] = outcome.sums;
         }
+        self.last = Some((group, outcome));
         Ok(())
     }
 
     fn update(&mut self, group: usize) -> Result<()> {
-        let (numerator, denominator) = match self.last.take() {
-            Some((passed, numerator, denominator)) if passed == group => (numerator, denominator),
+        let outcome = match self.last.take() {
+            Some((passed, outcome)) if passed == group => outcome,
             _ => {
                 return Err(Error::Setting(format!("group {group} is updated without a pass")));
             }
@@ -210,8 +237,8 @@ impl<T: Elementwise> Engine for CpuEngine<T> {
             plan.shapes(),
             members,
             self.job.loss.majorizer(),
-            &numerator,
-            &denominator,
+            &outcome.numerator,
+            outcome.denominator(members, plan.sampled().get(group)),
             self.job.numbers.inner_cycles,
             &mut self.factors,
         );
@@ -230,7 +257,10 @@ impl<T: Elementwise> Engine for CpuEngine<T> {
 
     fn evaluate(&mut self) -> Result<()> {
         let wants = Wants { numerator: false, denominator: false, losses: true };
-        self.losses[Slot::Start as usize] = self.run(0, wants)?.sums;
+        self.losses[Slot::Start as usize] = match self.lists {
+            Some(_) => self.sampled(0, false, true).sums,
+            None => self.run(0, wants)?.sums,
+        };
         Ok(())
     }
 

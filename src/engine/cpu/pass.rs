@@ -9,7 +9,7 @@ use rayon::prelude::*;
 
 use super::geometry::{Geometry, Run, is_contiguous, runs};
 use super::kernel::{self, PANEL};
-use crate::data::{Dense, Indicators, Prepared, Role};
+use crate::data::{Dense, Indicators, Prepared, Role, Roles};
 use crate::engine::Sums;
 use crate::loss::{Scratch, Tape};
 use crate::math::Elementwise;
@@ -18,6 +18,10 @@ use crate::plan::Side;
 /// What a pass reads besides the tensors.
 pub(super) struct Source<'a, T> {
     pub data: &'a Prepared,
+    /// The roles of all cells; `None` where all are for training.
+    pub roles: Option<&'a Roles>,
+    /// Every datum is 0, and no value is read.
+    pub zeros: bool,
     /// Side tensors of the loss, in the data's order of memory.
     pub sides: &'a [Dense],
     /// What values are multiplied by as they are read.
@@ -583,8 +587,12 @@ impl<T: Elementwise> Entries<T> {
         let Source { data, wants, .. } = *source;
         let x = &mut self.x[..width];
         let train = &mut self.train[..width];
-        for run in runs {
-            data.values().load(at + run.offset, run.stride, &mut x[run.start..][..run.len]);
+        if source.zeros {
+            x[..lanes].fill(T::ZERO);
+        } else {
+            for run in runs {
+                data.values().load(at + run.offset, run.stride, &mut x[run.start..][..run.len]);
+            }
         }
         if source.scale != T::ONE {
             x.iter_mut().for_each(|x| *x = *x * source.scale);
@@ -592,7 +600,7 @@ impl<T: Elementwise> Entries<T> {
         // Lanes that are not there get a harmless value.
         x[lanes..].fill(T::ONE);
 
-        let roles = data.roles();
+        let roles = source.roles;
         let (mut validation, mut held_out) = (false, false);
         if let Some(roles) = roles {
             validation = wants.losses && data.cells(Role::Validation) > 0;
@@ -672,6 +680,7 @@ impl<T: Elementwise> Entries<T> {
             match (wants.numerator, wants.denominator) {
                 (true, true) => ([&mut *a, &mut *b, loss], 0, 2),
                 (true, false) => ([&mut [], &mut *a, loss], 1, 2),
+                (false, true) => ([&mut [], &mut *b, loss], 1, 2),
                 _ => ([&mut [], &mut [], loss], 2, 2),
             };
         let to = to + usize::from(wants.losses);
@@ -720,7 +729,7 @@ fn weigh<T: Elementwise>(values: &mut [T], weights: &[T]) {
 const CHAINS: usize = 16;
 
 #[inline(always)]
-fn sum<T: Elementwise>(values: &[T]) -> f64 {
+pub(super) fn sum<T: Elementwise>(values: &[T]) -> f64 {
     let mut sums = [T::ZERO; CHAINS];
     let chunks = values.chunks_exact(CHAINS);
     let rest: f64 = chunks.remainder().iter().map(|x| x.to_f64()).sum();

@@ -4,12 +4,19 @@ use super::contract::contract;
 use crate::error::{Error, Result};
 use crate::loss::Majorizer;
 use crate::model::Shapes;
-use crate::plan::Group;
+use crate::plan::{Contraction, Group};
 
 /// Factors of change are kept inside this interval in groups of several factors: with an empty or
 /// unobserved slice a quotient would be 0 or infinite, and the next one undefined. The surrogate is
 /// convex in each factor of change, so moving only part of the way cannot raise the loss.
 const CLIP: (f64, f64) = (1e-6, 1e6);
+
+/// A denominator, with the contractions that bring it onto the letters of each factor of the group.
+#[derive(Clone, Copy)]
+pub(super) struct Denominator<'a> {
+    pub data: &'a [f64],
+    pub updates: &'a [Contraction],
+}
 
 /// Updates the factors of a group in place.
 ///
@@ -21,7 +28,7 @@ pub(super) fn update(
     group: &Group,
     majorizer: Majorizer,
     numerator: &[f64],
-    denominator: &[f64],
+    denominator: Denominator<'_>,
     cycles: usize,
     factors: &mut [Vec<f64>],
 ) -> Result<()> {
@@ -32,12 +39,14 @@ pub(super) fn update(
     for _ in 0..cycles {
         for at in 0..group.factors.len() {
             let others: Vec<usize> = (0..group.factors.len()).filter(|&m| m != at).collect();
-            let contraction = &group.updates[at];
-            let onto = |sums: &[f64], tensors: &[Vec<f64>]| -> Vec<f64> {
+            let onto = |plan: &Contraction, sums: &[f64], tensors: &[Vec<f64>]| -> Vec<f64> {
                 let mut inputs = vec![sums];
                 inputs.extend(tensors.iter().map(Vec::as_slice));
-                contract(shapes, contraction, &inputs)
+                contract(shapes, plan, &inputs)
             };
+            let above = |tensors: &[Vec<f64>]| onto(&group.updates[at], numerator, tensors);
+            let below =
+                |tensors: &[Vec<f64>]| onto(&denominator.updates[at], denominator.data, tensors);
             let quotient: Vec<f64> = match majorizer {
                 Majorizer::Power { p_a, p_b } => {
                     let powered = |p: f64| -> Vec<Vec<f64>> {
@@ -46,8 +55,8 @@ pub(super) fn update(
                         };
                         others.iter().map(of).collect()
                     };
-                    let a = onto(numerator, &powered(p_a));
-                    let b = onto(denominator, &powered(p_b));
+                    let a = above(&powered(p_a));
+                    let b = below(&powered(p_b));
                     let step = |(&a, &b): (&f64, &f64)| {
                         if a == 0.0 && b == 0.0 { 1.0 } else { majorizer.g_inverse(a / b) }
                     };
@@ -58,15 +67,15 @@ pub(super) fn update(
                         .iter()
                         .map(|&m| scaled(&factors[group.factors[m]], &lambda[m], |x| x))
                         .collect();
-                    let mut a = onto(numerator, &current);
-                    let b = onto(denominator, &current);
+                    let mut a = above(&current);
+                    let b = below(&current);
                     for (i, &m) in others.iter().enumerate() {
                         if lambda[m].iter().all(|&x| x == 1.0) {
                             continue;
                         }
                         let mut changed = current.clone();
                         changed[i] = scaled(&factors[group.factors[m]], &lambda[m], |x| x * x.ln());
-                        let correction = onto(denominator, &changed);
+                        let correction = below(&changed);
                         a.iter_mut().zip(correction).for_each(|(a, c)| *a -= c);
                     }
                     let step = |(&a, &b): (&f64, &f64)| if b == 0.0 { 1.0 } else { (a / b).exp() };

@@ -8,7 +8,7 @@ use super::program::{Compiled, LOSS_SUMS, SLOT_SUMS, Tuning, compile};
 use super::recording::{BufferId, RecordingId};
 use super::runtime::Loaded;
 use crate::data::Dense;
-use crate::engine::{Engine, Job, Slot, Sums};
+use crate::engine::{Engine, Job, PassTime, Slot, Sums, median};
 use crate::error::{Error, Result};
 
 /// A fit whose factors, data and sums stay on a device.
@@ -176,6 +176,31 @@ impl Engine for GpuEngine {
             validation: sum(slot, 1),
             held_out: sum(slot, 2),
         }))
+    }
+
+    fn time(&mut self, group: usize, repeats: usize) -> Result<PassTime> {
+        let recording = *self
+            .compiled
+            .passes
+            .get(group)
+            .ok_or_else(|| Error::Setting(format!("the plan has no group {group}")))?;
+        let (mut all, mut kernels) = (Vec::new(), Vec::new());
+        let mut walls = Vec::new();
+        for _ in 0..repeats.max(1) {
+            let started = std::time::Instant::now();
+            self.run(recording)?;
+            self.sums()?;
+            walls.push(started.elapsed().as_secs_f64());
+            let Some(seconds) = self.loaded.profile(recording)? else { continue };
+            all.push(seconds.iter().sum());
+            let of_data = seconds.iter().zip(&self.compiled.reads_data[group]);
+            kernels.push(of_data.filter(|&(_, &reads)| reads).map(|(s, _)| s).sum());
+        }
+        self.last = None;
+        Ok(match all.is_empty() {
+            true => PassTime { seconds: median(walls), kernel_seconds: None },
+            false => PassTime { seconds: median(all), kernel_seconds: Some(median(kernels)) },
+        })
     }
 
     fn factors(&self) -> Result<Vec<ArrayD<f64>>> {

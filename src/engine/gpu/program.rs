@@ -68,6 +68,8 @@ pub(super) struct Compiled {
     /// Raises the start above the factor floor.
     pub begin: RecordingId,
     pub passes: Vec<RecordingId>,
+    /// For each pass, which of its dispatches work on the data and not on small tensors.
+    pub reads_data: Vec<Vec<bool>>,
     pub updates: Vec<RecordingId>,
     pub mark: RecordingId,
     pub extrapolate: RecordingId,
@@ -303,8 +305,21 @@ impl<'a> Compiler<'a> {
                 });
             }
         }
+        let reads_data = |id: &RecordingId| {
+            let dispatches = self.program.recordings[id.0].commands.iter();
+            dispatches
+                .filter_map(|command| match command {
+                    Command::Dispatch(dispatch) => {
+                        Some(self.program.shaders[dispatch.shader.0].label.contains("pass"))
+                    }
+                    _ => None,
+                })
+                .collect()
+        };
+        let reads_data = passes.iter().map(reads_data).collect();
         Ok(Compiled {
             program: self.program,
+            reads_data,
             places: self.places,
             factors: self.factors,
             results: self.results,

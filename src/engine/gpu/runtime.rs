@@ -215,11 +215,6 @@ fn bind(gpu: &Gpu, pipeline: &Pipeline, windows: &[Window], buffers: &[Placed]) 
 }
 
 impl Loaded {
-    /// The device.
-    pub fn gpu(&self) -> &Gpu {
-        &self.gpu
-    }
-
     /// Writes bytes (a multiple of 4, at a multiple of 4) into a buffer. What was run before sees
     /// the old content, what is run later the new. A large write waits for the device now and then.
     ///
@@ -297,6 +292,7 @@ impl Loaded {
         self.gpu.device().create_command_encoder(&wgpu::CommandEncoderDescriptor { label: None })
     }
 
+    #[cfg(test)]
     /// Waits until the device has done everything.
     ///
     /// # Errors

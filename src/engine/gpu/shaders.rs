@@ -55,6 +55,7 @@ pub(super) fn job_on(
     Job {
         plan: Arc::new(plan),
         data: Arc::new(data),
+        sparse: None,
         loss,
         losses,
         numbers: Numbers { prediction_floor: 1e-10, factor_floor: 1e-16, inner_cycles: 1 },

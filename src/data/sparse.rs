@@ -1,0 +1,274 @@
+//! Observations as a list of cells, with what is known of the cells that are not listed.
+
+use std::sync::Arc;
+
+use rayon::prelude::*;
+
+use super::roles::{LOW, PER_WORD};
+use super::storage::StorageBuilder;
+use super::{Coordinates, Dense, Prepared, Role, Roles, Storage};
+
+/// What the cells that a [`Sparse`] list does not hold are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rest {
+    /// Missing.
+    Missing,
+    /// Zeros that the factors are fitted to.
+    Zeros,
+    /// Zeros, each with the role that [`Prepared::roles`] gives it.
+    ByRole,
+}
+
+/// How long the list of cells would be that goes with a [`Rest`].
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Listing {
+    /// What the other cells are.
+    pub rest: Rest,
+    /// Listed cells that the factors are fitted to.
+    pub train: u64,
+    /// Listed cells that they are not fitted to: missing ones, and withheld ones.
+    pub exceptions: u64,
+}
+
+/// A list of cells with their values and roles, in C order.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sparse {
+    list: Arc<Coordinates>,
+    /// `None` where all are for training.
+    roles: Option<Vec<Role>>,
+    rest: Rest,
+}
+
+/// A cell that is listed: its index in C order, value and role.
+pub(super) type Entry = (u64, f64, Role);
+
+impl Sparse {
+    /// All entries of a list for training.
+    pub(super) fn of(list: Arc<Coordinates>, rest: Rest) -> Sparse {
+        Sparse { list, roles: None, rest }
+    }
+
+    /// From entries sorted by index.
+    pub(super) fn from_entries(shape: &[usize], entries: &[Entry], rest: Rest) -> Sparse {
+        let mut values = StorageBuilder::new(entries.len());
+        for block in entries.chunks(4096) {
+            values.push(&block.iter().map(|e| e.1).collect::<Vec<f64>>());
+        }
+        let keys: Vec<u64> = entries.par_iter().map(|e| e.0).collect();
+        let list = Arc::new(Coordinates::from_keys(shape, keys, values.finish()));
+        let plain = entries.iter().all(|e| e.2 == Role::Train);
+        let roles = (!plain).then(|| entries.iter().map(|e| e.2).collect());
+        Sparse { list, roles, rest }
+    }
+
+    /// The listed cells and their values. A missing cell has the value 0.
+    #[must_use]
+    pub fn list(&self) -> &Arc<Coordinates> {
+        &self.list
+    }
+
+    /// The roles of the listed cells; `None` where all are for training.
+    #[must_use]
+    pub fn roles(&self) -> Option<&[Role]> {
+        self.roles.as_deref()
+    }
+
+    /// What the other cells are.
+    #[must_use]
+    pub fn rest(&self) -> Rest {
+        self.rest
+    }
+
+    /// The role of listed cell `i`.
+    #[must_use]
+    pub fn role(&self, i: usize) -> Role {
+        self.roles.as_ref().map_or(Role::Train, |r| r.get(i).copied().unwrap_or(Role::Missing))
+    }
+
+    /// The length of the list.
+    #[must_use]
+    pub fn listing(&self) -> Listing {
+        let all = self.list.len() as u64;
+        let train = match &self.roles {
+            Some(roles) => roles.iter().filter(|&&r| r == Role::Train).count() as u64,
+            None => all,
+        };
+        Listing { rest: self.rest, train, exceptions: all - train }
+    }
+
+    /// The roles of all cells in C order, for a shape of `n` cells.
+    pub(super) fn all_roles(&self, n: usize) -> Option<Roles> {
+        let rest = match self.rest {
+            Rest::Missing => Role::Missing,
+            Rest::Zeros | Rest::ByRole => Role::Train,
+        };
+        if self.roles.is_none() && rest == Role::Train {
+            return None;
+        }
+        let mut words = vec![LOW * rest as u64; n.div_ceil(PER_WORD)];
+        if !n.is_multiple_of(PER_WORD)
+            && let Some(last) = words.last_mut()
+        {
+            *last &= (1 << (2 * (n % PER_WORD))) - 1;
+        }
+        words.push(0);
+        let mut counts = [0; 4];
+        counts[rest as usize] = (n - self.list.len()) as u64;
+        for (i, key) in self.list.keys().into_iter().enumerate() {
+            let role = self.role(i);
+            let (word, shift) = (key as usize / PER_WORD, 2 * (key as usize % PER_WORD));
+            words[word] = words[word] & !(3 << shift) | (role as u64) << shift;
+            counts[role as usize] += 1;
+        }
+        Some(Roles::from_words(words, n, counts))
+    }
+}
+
+/// Cells of a unit of parallel work; a multiple of the cells in a word of roles.
+const TASK: usize = 1 << 17;
+
+/// Where the values of cells are looked up.
+pub(super) enum Lookup<'a> {
+    Dense(&'a Dense),
+    /// Indices in C order, sorted, with their values.
+    List(&'a [u64], &'a Storage),
+}
+
+impl Lookup<'_> {
+    /// The values of the cells from `start` in memory order (C order for a list). `false` where
+    /// all are 0, and then they are not written.
+    fn values(&self, start: usize, out: &mut [f64]) -> bool {
+        match self {
+            Lookup::Dense(dense) => {
+                let any = dense.storage().any(start, out.len());
+                if any {
+                    dense.load(start, 1, out);
+                }
+                any
+            }
+            Lookup::List(keys, values) => {
+                let end = (start + out.len()) as u64;
+                let from = keys.partition_point(|&k| k < start as u64);
+                let listed = keys[from..].iter().take_while(|&&k| k < end);
+                let mut any = false;
+                for (i, &key) in listed.enumerate() {
+                    if !any {
+                        out.fill(0.0);
+                    }
+                    out[key as usize - start] = values.get(from + i).unwrap_or(0.0);
+                    any = true;
+                }
+                any
+            }
+        }
+    }
+}
+
+/// Lists the cells that have to be, out of `n` cells in some order of memory.
+pub(super) fn entries(
+    lookup: &Lookup<'_>,
+    roles: Option<&Roles>,
+    n: usize,
+    rest: Rest,
+) -> Vec<Entry> {
+    let parts: Vec<Vec<Entry>> = (0..n.div_ceil(TASK))
+        .into_par_iter()
+        .map(|task| {
+            let mut found = Vec::new();
+            let mut values = [0.0; PER_WORD];
+            for start in (task * TASK..n.min((task + 1) * TASK)).step_by(PER_WORD) {
+                let len = PER_WORD.min(n - start);
+                let word = roles.map_or(LOW, |r| r.words()[start / PER_WORD]);
+                let skip = rest == Rest::Missing && word == 0;
+                if skip {
+                    continue;
+                }
+                let any = lookup.values(start, &mut values[..len]);
+                let plain = word == LOW;
+                if !any {
+                    match rest {
+                        Rest::ByRole => continue,
+                        Rest::Zeros if plain => continue,
+                        _ => values[..len].fill(0.0),
+                    }
+                }
+                for (i, &x) in values[..len].iter().enumerate() {
+                    let role = Role::ALL[(word >> (2 * i) & 3) as usize];
+                    let listed = match rest {
+                        Rest::Missing => role != Role::Missing,
+                        Rest::Zeros => role != Role::Train || x != 0.0,
+                        Rest::ByRole => role != Role::Missing && x != 0.0,
+                    };
+                    if listed {
+                        let x = if role == Role::Missing { 0.0 } else { x };
+                        found.push(((start + i) as u64, x, role));
+                    }
+                }
+            }
+            found
+        })
+        .collect();
+    parts.concat()
+}
+
+impl Prepared {
+    /// The lists of cells that these observations can be written as. None with weights other than
+    /// 0 and 1, which zeros of a list do not have.
+    #[must_use]
+    pub fn listings(&self) -> Vec<Listing> {
+        if self.weights().is_some() {
+            return Vec::new();
+        }
+        if let Some(listed) = self.listed() {
+            return vec![listed.listing()];
+        }
+        let cells = |role| self.cells(role);
+        let (train, withheld) =
+            (cells(Role::Train), cells(Role::Validation) + cells(Role::HeldOut));
+        let nonzero = |role| self.nonzero(role);
+        let mut found = vec![Listing {
+            rest: Rest::Zeros,
+            train: nonzero(Role::Train),
+            exceptions: withheld + cells(Role::Missing),
+        }];
+        if self.roles().is_some() {
+            found.push(Listing { rest: Rest::Missing, train, exceptions: withheld });
+            found.push(Listing {
+                rest: Rest::ByRole,
+                train: nonzero(Role::Train),
+                exceptions: nonzero(Role::Validation) + nonzero(Role::HeldOut),
+            });
+        }
+        found
+    }
+
+    /// The list of cells that goes with one of [`Prepared::listings`].
+    #[must_use]
+    pub fn list(&self, rest: Rest) -> Sparse {
+        if let Some(listed) = self.listed() {
+            return listed.clone();
+        }
+        let n = self.shape().iter().product();
+        if let Some(coordinates) = self.coordinates() {
+            if self.roles().is_none() {
+                return Sparse::of(Arc::clone(coordinates), rest);
+            }
+            let keys = coordinates.keys();
+            let lookup = Lookup::List(&keys, coordinates.values());
+            let entries = entries(&lookup, self.roles(), n, rest);
+            return Sparse::from_entries(self.shape(), &entries, rest);
+        }
+        let values = self.values();
+        let mut entries = entries(&Lookup::Dense(values), self.roles(), n, rest);
+        if !values.is_c_order() {
+            let runs = values.layout().runs_in_c();
+            entries.par_iter_mut().for_each(|entry| {
+                let mut place = [0];
+                runs.fill(entry.0 as usize, &mut place);
+                entry.0 = place[0];
+            });
+            entries.par_sort_unstable_by_key(|entry| entry.0);
+        }
+        Sparse::from_entries(self.shape(), &entries, rest)
+    }
+}

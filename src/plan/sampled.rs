@@ -1,0 +1,317 @@
+//! Passes over a list of cells: what the planner does for data that are mostly zeros.
+
+use super::Contraction;
+use super::cost;
+use super::search::{Search, members};
+use crate::model::{Letter, Letters, Shapes};
+
+/// How the cells that are not listed enter numerators, denominators and losses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unlisted {
+    /// They are missing.
+    Missing,
+    /// As contractions of the factors: what the loss adds at a zero does not depend on ŷ.
+    Closed,
+    /// As contractions of the model with itself: what the loss adds at a zero is a multiple of ŷ.
+    Gram,
+    /// By a dense pass that reads no values.
+    Grid,
+}
+
+/// A list of cells that passes go over in place of all cells.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Sampling {
+    /// Cells that are read in the precision of the pass.
+    pub listed: u64,
+    /// Cells that are left out of the sums over all others, in double precision.
+    pub exceptions: u64,
+    /// What is known of the cells that are not listed.
+    pub unlisted: Unlisted,
+}
+
+/// A stored product whose rows a sampled pass looks up.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Table {
+    /// The factors it is the product of.
+    pub factors: Vec<usize>,
+    /// The observed letters that number its rows, the last running fastest.
+    pub rows: Vec<Letter>,
+    /// How it is formed from its factors, onto `rows` and all inner letters of the pass: a row is
+    /// repeated along inner letters that the factors do not have.
+    pub form: Contraction,
+}
+
+/// A pass over a list of cells for one group: ŷ at a cell is the sum over the inner letters of the
+/// product of one row of each table.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SampledPass {
+    /// The product of the group's factors.
+    pub target: Table,
+    /// The products of the other factors.
+    pub operands: Vec<Table>,
+    /// The letters summed over.
+    pub inner: Vec<Letter>,
+    /// The letters of numerator and denominator: the target's rows, and its inner letters.
+    pub letters: Vec<Letter>,
+    /// Factors outside the group.
+    pub others: Vec<usize>,
+    /// The sum over all cells of the other factors' product: the other factors contracted onto
+    /// those letters of the target that they have.
+    pub closed: Contraction,
+    /// For each factor of the group, the contraction of that sum (input 0) with the other factors
+    /// of the group onto the factor's letters.
+    pub closed_updates: Vec<Contraction>,
+    /// The sum over all cells of ŷ times the other factors' product, where there are letters to
+    /// write it with.
+    pub gram: Option<Gram>,
+    /// Multiply-adds at the listed cells.
+    pub flops: f64,
+    /// Multiply-adds in small contractions.
+    pub contraction_flops: f64,
+    /// Predicted seconds of a nominal core.
+    pub cost: f64,
+}
+
+/// A contraction of the model with itself: all factors under other latent letters first, then
+/// further factors under their own.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Gram {
+    /// The sizes, with the second latent letters.
+    pub shapes: Shapes,
+    /// The contraction.
+    pub form: Contraction,
+}
+
+impl Gram {
+    /// Contracts all factors, renamed, with the factors `with`, onto `output`.
+    pub(super) fn new(shapes: &Shapes, with: &[usize], output: &[Letter]) -> Option<Gram> {
+        let (doubled, pairs) = shapes.doubled()?;
+        let factors = shapes.model().factors();
+        let rename = |letters: &Vec<Letter>| -> Vec<Letter> {
+            let other = |x: &Letter| pairs.iter().find(|p| p.0 == *x).map_or(*x, |p| p.1);
+            letters.iter().map(other).collect()
+        };
+        let mut inputs: Vec<Vec<Letter>> = factors.iter().map(rename).collect();
+        inputs.extend(with.iter().map(|&l| factors[l].clone()));
+        let views: Vec<&[Letter]> = inputs.iter().map(Vec::as_slice).collect();
+        let form = Contraction::new(&doubled, &views, output);
+        Some(Gram { shapes: doubled, form })
+    }
+}
+
+/// Sums over all cells, for the losses of those that are not listed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Totals {
+    /// All factors contracted to the sum of ŷ.
+    pub linear: Contraction,
+    /// To the sum of ŷ², where there are letters to write it with.
+    pub square: Option<Gram>,
+}
+
+impl Totals {
+    pub(super) fn new(shapes: &Shapes) -> Totals {
+        let factors = shapes.model().factors();
+        let all: Vec<usize> = (0..factors.len()).collect();
+        let views: Vec<&[Letter]> = factors.iter().map(Vec::as_slice).collect();
+        Totals {
+            linear: Contraction::new(shapes, &views, &[]),
+            square: Gram::new(shapes, &all, &[]),
+        }
+    }
+}
+
+/// A sampled pass as the search compares it.
+#[derive(Clone, Debug)]
+pub(super) struct SampledCandidate {
+    operands: Vec<u64>,
+    inner: Letters,
+    flops: f64,
+    contraction_flops: f64,
+    pub cost: f64,
+}
+
+/// Rows are padded to whole vectors of the widest instruction set.
+pub(super) fn padded(inner: f64, element_bytes: usize) -> f64 {
+    let lanes = 64.0 / element_bytes as f64;
+    (inner / lanes).ceil() * lanes
+}
+
+/// Indices of rows are kept in 32 bits.
+const MOST_ROWS: f64 = 4_294_967_295.0;
+
+impl Search<'_> {
+    /// The cheapest sampled pass for a group, or `None` where none stays within memory.
+    pub(super) fn sampled(&mut self, group: u64, sampling: Sampling) -> Option<SampledCandidate> {
+        if let Some(found) = self.sampled.get(&group) {
+            return found.clone();
+        }
+        let mut best = None;
+        let letters: Vec<Letter> = self.kept(group).iter().collect();
+        let update_flops: f64 = self.updates(group, &letters).iter().map(Contraction::flops).sum();
+        let mut partitions = Vec::new();
+        let others = members(self.full & !group);
+        if others.len() <= 5 {
+            every_partition(&others, &mut Vec::new(), &mut partitions);
+        } else {
+            // Neighbours merged into runs, which keeps their number quadratic.
+            let singles: Vec<u64> = others.iter().map(|&l| 1 << l).collect();
+            partitions.push(singles.clone());
+            partitions.push(vec![self.full & !group]);
+            for first in 0..singles.len() {
+                for last in first + 1..singles.len() {
+                    let merged = singles[first..=last].iter().fold(0, |a, b| a | b);
+                    let rest = singles[..first].iter().chain(&singles[last + 1..]).copied();
+                    partitions.push(std::iter::once(merged).chain(rest).collect());
+                    let after = singles[last + 1..].iter().fold(0, |a, b| a | b);
+                    let before = singles[..first].iter().fold(0, |a, b| a | b);
+                    let parts = [before, merged, after].into_iter().filter(|&m| m != 0);
+                    partitions.push(parts.collect());
+                }
+            }
+        }
+        for operands in partitions {
+            self.consider_sampled(group, &operands, update_flops, sampling, &mut best);
+        }
+        self.sampled.insert(group, best.clone());
+        best
+    }
+
+    fn inner(&self, group: u64, operands: &[u64]) -> Letters {
+        operands.iter().fold(self.kept(group), |acc, &o| acc | self.kept(o))
+            - self.shapes.model().observed()
+    }
+
+    /// The rows of the table of some factors' product.
+    fn rows(&self, mask: u64) -> f64 {
+        self.shapes.volume(self.kept(mask) & self.shapes.model().observed())
+    }
+
+    /// Bytes of the tables and of numerator and denominator.
+    fn sampled_memory(&self, group: u64, operands: &[u64], inner: Letters) -> f64 {
+        let row = padded(self.shapes.volume(inner), self.settings.element_bytes)
+            * self.settings.element_bytes as f64;
+        // Also a copy in double precision while they are formed.
+        let both = row + self.shapes.volume(inner) * 8.0;
+        let tables = operands.iter().map(|&o| self.rows(o)).sum::<f64>() + self.rows(group);
+        tables * both + self.accumulators(self.kept(group))
+    }
+
+    /// The least memory that a sampled pass for `group` is known to do with.
+    pub(super) fn least_sampled_memory(&self, group: u64) -> u64 {
+        let mut partitions = Vec::new();
+        let others = members(self.full & !group);
+        if others.len() <= 5 {
+            every_partition(&others, &mut Vec::new(), &mut partitions);
+        }
+        partitions.push(others.iter().map(|&l| 1 << l).collect());
+        let memory = |o: &Vec<u64>| self.sampled_memory(group, o, self.inner(group, o));
+        partitions.iter().map(memory).fold(f64::INFINITY, f64::min) as u64
+    }
+
+    fn consider_sampled(
+        &mut self,
+        group: u64,
+        operands: &[u64],
+        update_flops: f64,
+        sampling: Sampling,
+        best: &mut Option<SampledCandidate>,
+    ) {
+        let inner = self.inner(group, operands);
+        let fits = self.sampled_memory(group, operands, inner) <= self.settings.memory as f64;
+        let numbered = operands.iter().chain([&group]).all(|&o| self.rows(o) <= MOST_ROWS);
+        if !fits || !numbered {
+            return;
+        }
+        let size = self.shapes.volume(inner);
+        let tables: Vec<f64> = operands
+            .iter()
+            .map(|&o| self.rows(o) * padded(size, self.settings.element_bytes))
+            .map(|entries| entries * self.settings.element_bytes as f64)
+            .collect();
+        let expanded: f64 = tables.iter().sum::<f64>()
+            + self.rows(group) * padded(size, self.settings.element_bytes) * 4.0;
+        let contraction_flops = update_flops
+            + self.form_flops(group)
+            + operands.iter().map(|&o| self.form_flops(o)).sum::<f64>();
+        let cells = sampling.listed as f64 + 3.0 * sampling.exceptions as f64;
+        let flops = cells * size * (operands.len() + 1) as f64;
+        let cost = cost::contraction(contraction_flops)
+            + cost::tables(expanded)
+            + cells * cost::sampled(self.settings, size, &tables);
+        if best.as_ref().is_none_or(|b| cost < b.cost) {
+            *best = Some(SampledCandidate {
+                operands: operands.to_vec(),
+                inner,
+                flops,
+                contraction_flops,
+                cost,
+            });
+        }
+    }
+
+    /// The pass as the plan holds it.
+    pub(super) fn sampled_pass(&self, group: u64, chosen: &SampledCandidate) -> SampledPass {
+        let shapes = self.shapes;
+        let inner: Vec<Letter> = chosen.inner.iter().collect();
+        let table = |factors: u64| {
+            let kept = self.kept(factors);
+            let output = shapes.model().output();
+            let rows: Vec<Letter> = output.iter().copied().filter(|&x| kept.contains(x)).collect();
+            let form = self.form(factors, &[rows.as_slice(), &inner].concat());
+            Table { factors: members(factors), rows, form }
+        };
+        let target = table(group);
+        let kept = self.kept(group);
+        let mut letters = target.rows.clone();
+        letters.extend(inner.iter().filter(|&&x| kept.contains(x)));
+        // A model of one factor has no others: their product is 1.
+        let operands: Vec<Table> = match chosen.operands.is_empty() {
+            true => vec![table(0)],
+            false => chosen.operands.iter().map(|&o| table(o)).collect(),
+        };
+        let others = members(self.full & !group);
+        let has = self.union(self.full & !group);
+        let onto: Vec<Letter> = letters.iter().copied().filter(|&x| has.contains(x)).collect();
+        SampledPass {
+            closed: self.form(self.full & !group, &onto),
+            closed_updates: self.updates(group, &onto),
+            gram: Gram::new(shapes, &others, &letters),
+            target,
+            operands,
+            inner,
+            letters,
+            others,
+            flops: chosen.flops,
+            contraction_flops: chosen.contraction_flops,
+            cost: chosen.cost,
+        }
+    }
+
+    /// Bytes that the sampled passes keep: the largest of them, as each forms its tables anew.
+    pub(super) fn sampled_bytes(&self, group: u64, chosen: &SampledCandidate) -> f64 {
+        self.sampled_memory(group, &chosen.operands, chosen.inner)
+    }
+}
+
+fn every_partition(rest: &[usize], operands: &mut Vec<u64>, found: &mut Vec<Vec<u64>>) {
+    let Some((&first, rest)) = rest.split_first() else {
+        found.push(operands.clone());
+        return;
+    };
+    for i in 0..operands.len() {
+        operands[i] |= 1 << first;
+        every_partition(rest, operands, found);
+        operands[i] &= !(1 << first);
+    }
+    operands.push(1 << first);
+    every_partition(rest, operands, found);
+    operands.pop();
+}
+
+impl SampledPass {
+    /// The number of terms that ŷ is a sum of.
+    #[must_use]
+    pub fn inner_size(&self, shapes: &Shapes) -> usize {
+        shapes.sizes(&self.inner).iter().product()
+    }
+}
