@@ -15,9 +15,24 @@ if (files.length === 0) {
   console.error(`no .wgsl files in ${folder}`);
   process.exit(1);
 }
-const adapter = await create(['backend=null']).requestAdapter();
+// The bindings forget to keep this one alive for their devices: it has to outlive the loop.
+const gpu = create(['backend=null']);
+globalThis.kept = gpu;
+const adapter = await gpu.requestAdapter();
 const wanted = ['shader-f16', 'subgroups'].filter((name) => adapter.features.has(name));
 const device = await adapter.requestDevice({ requiredFeatures: wanted });
+
+// A compiler that accepts this one would say nothing about the others: a barrier that only some
+// invocations reach, which naga lets through.
+device.pushErrorScope('validation');
+device.createShaderModule({
+  code: `@compute @workgroup_size(64)
+    fn main(@builtin(local_invocation_index) i: u32) { if i < 32u { workgroupBarrier(); } }`,
+});
+if (!(await device.popErrorScope())) {
+  console.error('the compiler overlooks a barrier in divergent control flow');
+  process.exit(1);
+}
 
 let bad = 0;
 for (const file of files) {

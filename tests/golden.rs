@@ -103,7 +103,7 @@ fn the_reference_agrees() {
 fn block_agrees_with_the_floors_of_the_files() {
     let mut table = Table::default();
     for configuration in configurations() {
-        for case in cases() {
+        for case in cases_for(&configuration) {
             let fit = settings(&case, &configuration)
                 .algorithm(Algorithm::Block)
                 .prediction_floor(PREDICTION_FLOOR)
@@ -120,7 +120,7 @@ fn block_agrees_with_the_floors_of_the_files() {
 fn block_agrees_with_the_default_floors() {
     let mut table = Table::default();
     for configuration in configurations() {
-        for case in cases() {
+        for case in cases_for(&configuration) {
             let fit = settings(&case, &configuration)
                 .algorithm(Algorithm::Block)
                 .fit(case.observations());
@@ -134,7 +134,7 @@ fn block_agrees_with_the_default_floors() {
 #[test]
 fn groups_of_one_factor_are_block_bit_for_bit() {
     for configuration in configurations() {
-        for case in cases() {
+        for case in cases_for(&configuration) {
             let singles = (0..case.start.len()).map(|l| vec![l]).collect();
             let block = settings(&case, &configuration)
                 .algorithm(Algorithm::Block)
@@ -153,11 +153,28 @@ fn groups_of_one_factor_are_block_bit_for_bit() {
     }
 }
 
-/// All partitions of a few factors; of more, some of every number of groups.
-fn some_partitions(count: usize) -> Vec<Vec<Vec<usize>>> {
+/// The cases for a configuration: on a GPU, those that it has time for.
+fn cases_for(configuration: &Configuration) -> Vec<Case> {
+    let mut all: Vec<Option<Case>> = cases().into_iter().map(Some).collect();
+    match configuration.name {
+        "gpu" => common::gpu_cases(all.len()).filter_map(|n| all[n].take()).collect(),
+        _ => all.into_iter().flatten().collect(),
+    }
+}
+
+/// All partitions of a few factors; of more, some of every number of groups. On a GPU only the two
+/// ends, one group and a group for each factor: every other one is more shaders, which a software
+/// driver takes seconds to compile, and no more kinds of them.
+fn some_partitions(count: usize, configuration: &Configuration) -> Vec<Vec<Vec<usize>>> {
     const FEW: usize = 4;
     const SAMPLE: usize = 12;
-    let all = partitions(count);
+    let mut all = partitions(count);
+    if configuration.name == "gpu" {
+        let apart = all.pop();
+        all.truncate(1);
+        all.extend(apart);
+        return all;
+    }
     if count <= FEW {
         return all;
     }
@@ -169,23 +186,27 @@ fn some_partitions(count: usize) -> Vec<Vec<Vec<usize>>> {
 fn grouped_sweeps_never_raise_the_loss() {
     let mut table = Table::default();
     for configuration in configurations() {
-        for case in cases() {
+        for case in cases_for(&configuration) {
             let start = reference::predict(&case.shapes, &case.start);
             let term =
                 mean_term(&case.loss, &case.y, case.weights.as_ref(), &start, PREDICTION_FLOOR);
             let mut worst: (f64, String) = (0.0, "any groups".into());
-            for groups in some_partitions(case.start.len()) {
+            let partitions = some_partitions(case.start.len(), &configuration);
+            // And the plan's own.
+            for groups in partitions.into_iter().map(Some).chain([None]) {
                 for (algorithm, cycles) in
                     [(Algorithm::Grouped, 1), (Algorithm::Grouped, 3), (Algorithm::Accelerated, 1)]
                 {
                     let name = format!("{} {groups:?}, {cycles} cycles", algorithm.name());
                     let what = format!("{} {} {name}", configuration.name, case.name);
-                    let fit = settings(&case, &configuration)
+                    let mut settings = settings(&case, &configuration)
                         .algorithm(algorithm)
                         .max_iter(30)
-                        .groups(groups.clone())
-                        .inner_cycles(cycles)
-                        .fit(case.observations());
+                        .inner_cycles(cycles);
+                    if let Some(groups) = &groups {
+                        settings = settings.groups(groups.clone());
+                    }
+                    let fit = settings.fit(case.observations());
                     match fit {
                         Ok(fit) => {
                             let rise = largest_rise(&fit.history().loss, term);

@@ -72,7 +72,8 @@ fn grouped_sweeps_agree_with_the_cpu_over_the_corpus() {
     let Some(devices) = both() else { return };
     let every = losses();
     let mut wrong = Vec::new();
-    for (i, entry) in CORPUS.iter().enumerate() {
+    for i in common::gpu_cases(CORPUS.len()) {
+        let entry = &CORPUS[i];
         let modes = entry.modes();
         let shape: Vec<usize> = (0..modes)
             .map(|m| if modes > 4 { 2 + (i + m) % 3 } else { 3 + (3 * i + 5 * m) % 7 })
@@ -110,6 +111,26 @@ fn grouped_sweeps_agree_with_the_cpu_over_the_corpus() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+/// A plan with little memory walks over letters that partners of the target have and the target has
+/// not: what its sums are multiplied with changes on the way.
+#[test]
+fn partners_that_move_agree_with_the_cpu() {
+    let Some(devices) = both() else { return };
+    let shape = [13, 11, 31];
+    for (kernel, device) in devices {
+        for loss in [Loss::kl(), Loss::alpha_beta(0.7, 0.0).unwrap()] {
+            let case = Case::new("many-body of rank r", &shape, loss, 23);
+            let run = |device: &Device| {
+                let observations = case.observations().held_out(0.2, 3).unwrap();
+                let settings = case.settings(device).algorithm(Algorithm::Block);
+                settings.memory_limit(24_000).max_iter(5).fit(&observations).unwrap()
+            };
+            let apart = deviation(run(&device).factors(), run(&Device::cpu()).factors());
+            assert!(apart < 2e-4, "{kernel}, {}: {apart:.1e}", case.loss.name());
+        }
+    }
+}
+
 #[test]
 fn repetition_does_not_change_a_bit() {
     let Some(devices) = both() else { return };
@@ -140,7 +161,7 @@ fn every_type_of_data_and_loss_is_read() {
                 let y = if loss.is_odds() { &whole } else { &y };
                 let run = |device: &Device| {
                     // Not in C order, and a slice of a mask and of weights with it.
-                    let observations = Observations::new(&y.t()).weights(&weights.t()).unwrap();
+                    let observations = Observations::new(y.t()).weights(weights.t()).unwrap();
                     let loss = match loss.is_odds() {
                         true => {
                             let sides = loss.sides()[0].t().to_owned();
@@ -169,7 +190,8 @@ fn every_type_of_data_and_loss_is_read() {
 #[test]
 fn inner_dimensions_of_every_size_agree() {
     let Some(device) = common::gpu() else { return };
-    for rank in [1, 2, 4, 5, 12, 31, 48, 49, 70, 131] {
+    let ranks = [1, 2, 4, 5, 12, 31, 48, 49, 70, 131];
+    for rank in common::gpu_cases(ranks.len()).map(|n| ranks[n]) {
         let mut random = Random::new(rank as u64);
         let y = random.tensor(&[70, 83], 0.0, 9.0).mapv(f64::round);
         let run = |device: &Device| {
@@ -349,7 +371,8 @@ fn early_stopping_and_cancelling_return_whole_sweeps() {
 }
 
 fn config() -> ProptestConfig {
-    ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() }
+    let cases = common::gpu_cases(24).count() as u32;
+    ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() }
 }
 
 proptest! {

@@ -58,6 +58,17 @@ pub fn gpu() -> Option<Device> {
     None
 }
 
+/// Which of this many cases run on a GPU: all, or as many as `NNEINFACT_GPU_CASES` says, spread
+/// evenly. Software drivers need seconds for what others do in milliseconds, and a second one need
+/// not repeat everything.
+pub fn gpu_cases(count: usize) -> impl Iterator<Item = usize> {
+    let most = std::env::var("NNEINFACT_GPU_CASES").ok().map_or(count, |v| {
+        v.parse().unwrap_or_else(|_| panic!("NNEINFACT_GPU_CASES is a number, not {v:?}"))
+    });
+    let taken = most.clamp(1, count.max(1)).min(count);
+    (0..taken).map(move |n| n * count / taken)
+}
+
 /// Every configuration of this build and machine.
 pub fn configurations() -> Vec<Configuration> {
     let mut all = cpu_configurations();

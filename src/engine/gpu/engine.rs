@@ -26,8 +26,13 @@ pub(super) struct GpuEngine {
 
 impl GpuEngine {
     /// Uploads a job.
-    pub fn new(gpu: &Gpu, mut job: Job, tuning: &Tuning) -> Result<GpuEngine> {
-        let mut compiled = compile(&job, gpu.limits(), tuning)?;
+    pub fn new(gpu: &Gpu, job: Job, tuning: &Tuning) -> Result<GpuEngine> {
+        let compiled = compile(&job, gpu.limits(), tuning)?;
+        GpuEngine::load(gpu, job, compiled)
+    }
+
+    /// Uploads a job that has been compiled.
+    pub(super) fn load(gpu: &Gpu, mut job: Job, mut compiled: Compiled) -> Result<GpuEngine> {
         let loaded = gpu.load(std::mem::take(&mut compiled.program))?;
         let scales = scales(&job.start, job.unit);
         let mut start = Vec::with_capacity(4 * compiled.places[compiled.places.len() - 1]);
@@ -86,6 +91,12 @@ impl GpuEngine {
 
     fn run(&self, recording: RecordingId) -> Result<()> {
         self.loaded.run(recording)
+    }
+
+    /// What is on the device.
+    #[cfg(test)]
+    pub(super) fn loaded(&self) -> &Loaded {
+        &self.loaded
     }
 
     fn singles(&self, buffer: BufferId, count: usize) -> Result<Vec<f32>> {

@@ -16,6 +16,8 @@ mod check;
 mod contract;
 mod engine;
 mod geometry;
+#[cfg(test)]
+mod guards;
 mod handle;
 mod numbers;
 mod program;

@@ -194,10 +194,10 @@ impl RowsShader {
             }
             let mut text = "if live {\n".to_string();
             for (tk, sums) in terms.iter().enumerate() {
-                for i in 0..accumulators.len() {
+                for (i, sum) in sums.iter().enumerate().take(accumulators.len()) {
                     let place = target_place(tk, two && i == 1, n);
                     let op = if add { "+=" } else { "=" };
-                    let _ = writeln!(text, "    {place} {op} {};", sums[i]);
+                    let _ = writeln!(text, "    {place} {op} {sum};");
                 }
             }
             text + "}\n"

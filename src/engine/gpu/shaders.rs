@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use super::program::{Tuning, compile};
-use super::recording::{BufferKind, Command, GpuLimits, Program};
+use super::recording::{Access, BufferId, BufferKind, Command, GpuLimits, Program, Shader};
 use crate::data::Observations;
 use crate::engine::{Job, Numbers, Slot};
 use crate::loss::Loss;
 use crate::model::{Model, Shapes};
 use crate::plan::{DataInfo, Grouping, Plan, Settings};
 
-/// The job of a model on data of this shape, without a device.
+/// The job of a model on ones of this shape, without a device.
 fn job(
     model: &str,
     shape: &[usize],
@@ -19,10 +19,23 @@ fn job(
     grouping: Grouping,
     observe: impl Fn(Observations) -> Observations,
 ) -> Job {
-    let model = Model::parse(model).unwrap();
-    let shapes = Shapes::new(&model, shape, ranks).unwrap();
     let values = ndarray::ArrayD::from_elem(shape, 1.0);
-    let data = observe(Observations::new(&values)).prepare().unwrap();
+    job_on(&values, model, ranks, loss, grouping, u64::MAX, observe)
+}
+
+/// The job of a model on these values, without a device and without a start.
+pub(super) fn job_on(
+    values: &ndarray::ArrayD<f64>,
+    model: &str,
+    ranks: &[(char, usize)],
+    loss: Loss,
+    grouping: Grouping,
+    memory: u64,
+    observe: impl Fn(Observations) -> Observations,
+) -> Job {
+    let model = Model::parse(model).unwrap();
+    let shapes = Shapes::new(&model, values.shape(), ranks).unwrap();
+    let data = observe(Observations::new(values)).prepare().unwrap();
     let info = DataInfo {
         masked: data.roles().is_some(),
         weight_bytes: if data.weights().is_some() { 8 } else { 0 },
@@ -31,6 +44,7 @@ fn job(
     let plain = !info.masked && info.weight_bytes == 0;
     let settings = Settings {
         grouping,
+        memory,
         closed_denominator: plain && loss.denominator_constant().is_some(),
         ..Settings::default()
     };
@@ -65,7 +79,7 @@ fn validate(program: &Program, limits: &GpuLimits) {
         .unwrap_or_else(|e| panic!("{}\n{text}", e.emit_to_string(text)));
         assert!(shader.workgroup_bytes <= limits.workgroup_bytes, "{}", shader.label);
         assert!(shader.invocations <= limits.invocations, "{}", shader.label);
-        let storage = shader.bindings.iter().filter(|b| **b != super::recording::Access::Uniform);
+        let storage = shader.bindings.iter().filter(|b| **b != Access::Uniform);
         assert!(storage.count() <= limits.storage_buffers as usize, "{}", shader.label);
         dump(shader);
     }
@@ -98,7 +112,10 @@ fn dump(shader: &super::recording::Shader) {
     std::fs::write(path, &shader.source).unwrap();
 }
 
-const CORPUS: &[(&str, &[usize], &[(char, usize)])] = &[
+/// A model, the shape of its data and its ranks.
+pub(super) type Entry = (&'static str, &'static [usize], &'static [(char, usize)]);
+
+pub(super) const CORPUS: &[Entry] = &[
     ("ir,jr->ij", &[5, 7], &[('r', 3)]),
     ("ir,jr->ji", &[5, 7], &[('r', 3)]),
     ("ic,ce,je->ij", &[5, 7], &[('c', 2), ('e', 3)]),
@@ -120,7 +137,25 @@ const CORPUS: &[(&str, &[usize], &[(char, usize)])] = &[
     ("irz,jr->ij", &[5, 7], &[('r', 2), ('z', 3)]),
     ("ijr->ij", &[5, 7], &[('r', 2)]),
     ("i,j,k->ijk", &[3, 4, 5], &[]),
+    // Few outputs and long sums: contractions by `contract_long.wgsl`.
+    ("ir,jr,ar->ija", &[3, 1500, 2], &[('r', 2)]),
+    ("ir,jr->ij", &[3, 1500], &[('r', 2)]),
 ];
+
+/// A model whose passes walk over a letter that partners of the target have and the target has not,
+/// so that what the sums are multiplied with changes on the way: with little memory, since the
+/// partners' product would be stored otherwise.
+pub(super) fn moving(
+    loss: Loss,
+    observe: impl Fn(Observations) -> Observations,
+    values: &ndarray::ArrayD<f64>,
+) -> Job {
+    const MEMORY: u64 = 24_000;
+    job_on(values, "ijr,jkr,ikr->ijk", &[('r', 2)], loss, Grouping::Block, MEMORY, observe)
+}
+
+/// The shape that [`moving`] takes.
+pub(super) const MOVING: &[usize] = &[13, 11, 31];
 
 fn losses() -> Vec<Loss> {
     vec![
@@ -170,4 +205,107 @@ fn every_kind_of_data_validates() {
             validate(&compile(&job, &limits, &tuning).unwrap().program, &limits);
         }
     }
+}
+
+/// The program of a job under the limits that WebGPU guarantees.
+fn program(job: &Job, register_k: usize) -> Program {
+    let tuning = Tuning { register_k, ..Tuning::default() };
+    compile(job, &GpuLimits::default(), &tuning).unwrap().program
+}
+
+/// The first shader of a program whose label begins like this.
+fn source(program: &Program, label: &str) -> String {
+    let found = program.shaders.iter().find(|s| s.label.starts_with(label));
+    found.unwrap_or_else(|| panic!("no shader is called {label}")).source.clone()
+}
+
+/// What a program does, a line for each command.
+fn commands(program: &Program) -> String {
+    use std::fmt::Write as _;
+    let label = |id: BufferId| &program.buffers[id.0].label;
+    let mut text = String::new();
+    for recording in &program.recordings {
+        let _ = writeln!(text, "{}:", recording.label);
+        for command in &recording.commands {
+            let _ = match command {
+                Command::Dispatch(dispatch) => {
+                    let shader = &program.shaders[dispatch.shader.0];
+                    let seen = dispatch.bindings.iter().zip(&shader.bindings);
+                    let bound: Vec<String> = seen
+                        .filter(|(_, access)| **access != Access::Uniform)
+                        .map(|(window, access)| {
+                            let written = if *access == Access::ReadWrite { "*" } else { "" };
+                            format!("{written}{}", label(window.buffer))
+                        })
+                        .collect();
+                    let [x, y, z] = dispatch.workgroups;
+                    writeln!(text, "  {} {x} x {y} x {z}: {}", shader.label, bound.join(", "))
+                }
+                Command::Copy { from, to, bytes, .. } => {
+                    writeln!(text, "  copy {bytes} bytes: {} -> *{}", label(*from), label(*to))
+                }
+                Command::Clear { buffer, bytes, .. } => {
+                    writeln!(text, "  clear {bytes} bytes: *{}", label(*buffer))
+                }
+            };
+        }
+    }
+    text
+}
+
+/// A model of the paper, on data small enough to be made here.
+const UBER: Entry = ("wr,hr,dr,ikr,jkr->whdij", &[9, 8, 7, 6, 10], &[('r', 4), ('k', 3)]);
+
+fn split(o: Observations) -> Observations {
+    o.held_out(0.2, 1).unwrap().validation(0.1, 1).unwrap()
+}
+
+/// What is generated, to be read by people: after a change, `INSTA_UPDATE=always cargo test --lib
+/// gpu::shaders` rewrites the snapshots; read the difference before committing it.
+#[test]
+fn shaders_are_what_one_would_write() {
+    let alpha_beta = || Loss::alpha_beta(0.7, 0.0).unwrap();
+    let plain = |o: Observations| o;
+    let nmf = |rank: usize, loss: Loss| {
+        job("ir,jr->ij", &[300, 200], &[('r', rank)], loss, Grouping::Block, plain)
+    };
+    insta::assert_snapshot!("kl_nmf", source(&program(&nmf(10, Loss::kl()), 48), "pass with"));
+    let (model, shape, ranks) = UBER;
+    let uber = job(model, shape, ranks, alpha_beta(), Grouping::Grouped, split);
+    let uber = program(&uber, 48);
+    insta::assert_snapshot!("uber_alpha_beta_split", source(&uber, "pass with"));
+    insta::assert_snapshot!("step_power", source(&uber, "step"));
+    insta::assert_snapshot!("contraction", source(&uber, "contraction"));
+
+    let ones = ndarray::ArrayD::from_elem(MOVING, 1.0);
+    let moving = moving(alpha_beta(), plain, &ones);
+    for (name, register_k, label) in
+        [("partners_that_move", 48, "pass"), ("sums_of_partners_that_move", 0, "sums of a pass")]
+    {
+        let program = program(&moving, register_k);
+        validate(&program, &GpuLimits::default());
+        let moves = |s: &&Shader| {
+            s.label.starts_with(label) && s.source.contains("let before = summed_at(")
+        };
+        insta::assert_snapshot!(name, program.shaders.iter().find(moves).unwrap().source);
+    }
+
+    let wide = program(&nmf(64, alpha_beta()), 48);
+    insta::assert_snapshot!("entries_of_64", source(&wide, "entries"));
+    insta::assert_snapshot!("sums_of_64", source(&wide, "sums"));
+
+    // Two factors in a group, so that the surrogate of logarithms needs its third power.
+    let log = Loss::alpha_beta(0.0, 1.0).unwrap();
+    assert_eq!(log.majorizer(), crate::loss::Majorizer::Log);
+    let (model, shape, ranks) = UBER;
+    let log = program(&job(model, shape, ranks, log, Grouping::Grouped, plain), 48);
+    insta::assert_snapshot!("step_log", source(&log, "step"));
+}
+
+#[test]
+fn a_fit_does_what_one_would_do() {
+    let (model, shape, ranks) = UBER;
+    let job =
+        job(model, shape, ranks, Loss::alpha_beta(0.7, 0.0).unwrap(), Grouping::Grouped, split);
+    insta::assert_snapshot!("commands_of_uber", commands(&program(&job, 48)));
 }

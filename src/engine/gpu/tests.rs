@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 
 /// A GPU, a software one if need be. Without any a test fails, unless the environment says that
 /// there is none: a test that passes because nothing was there to test says nothing.
-fn gpu() -> Option<Gpu> {
+pub(super) fn gpu() -> Option<Gpu> {
     if std::env::var_os("NNEINFACT_NO_GPU").is_some_and(|v| v == "1") {
         eprintln!("skipped: NNEINFACT_NO_GPU=1");
         return None;
