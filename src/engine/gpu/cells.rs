@@ -210,6 +210,20 @@ pub(super) fn entry(loss: &Loss, wants: Wants) -> Result<String> {
     wgsl_function("entry", &outputs, loss.sides().len())
 }
 
+/// The sum of a workgroup's losses, `own` being a thread's: added pairwise and written by the first
+/// thread, as the `place`-th three of the dispatch.
+pub(super) fn reduce_losses(threads: usize, own: &str, place: &str) -> String {
+    let mut text = format!("loss_sums[thread] = {own};\n");
+    let _ = writeln!(text, "for (var half = {}u; half > 0u; half >>= 1u) {{", threads / 2);
+    text += "    workgroupBarrier();\n    if thread < half {\n";
+    text += "        loss_sums[thread] += loss_sums[thread + half];\n    }\n}\n";
+    let _ = writeln!(text, "if thread == 0u {{\n    let result = 3u * ({place});");
+    for (i, c) in ["x", "y", "z"].iter().enumerate() {
+        let _ = writeln!(text, "    losses[result + {i}u] = loss_sums[0].{c};");
+    }
+    text + "}\n"
+}
+
 /// The cells of a slab as the bytes of one of its buffers, padded to whole words.
 pub(super) fn slab_bytes(dense: &Dense, strides: &[usize], part: &Part) -> Vec<u8> {
     let (start, len) = (part.offset(strides), part.entries());

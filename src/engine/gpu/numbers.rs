@@ -73,7 +73,7 @@ impl Numbers {
 }
 
 /// The statements of a function that turns an index of several letters into offsets.
-pub(super) fn axis_function(
+fn axis_function(
     name: &str,
     letters: &[Letter],
     bases: bool,
@@ -116,9 +116,23 @@ pub(super) fn axis_function(
 }
 
 /// The struct of offsets.
-pub(super) fn at_struct(geometry: &Geometry) -> String {
+fn at_struct(geometry: &Geometry) -> String {
     let fields: String = (0..geometry.tensors.len()).map(|t| format!("    t{t}: u32,\n")).collect();
     format!("struct At {{\n    data: u32,\n{fields}}}\n")
+}
+
+/// The struct of offsets, and the functions that give them for an index of each kind of letters.
+pub(super) fn places(plan: &Plan, geometry: &Geometry, numbers: &mut Numbers) -> String {
+    let mut text = at_struct(geometry);
+    for (name, letters, bases) in [
+        ("own_at", &geometry.own, true),
+        ("side_at", &geometry.side, false),
+        ("summed_at", &geometry.summed, false),
+        ("other_at", &geometry.other, false),
+    ] {
+        text += &axis_function(name, letters, bases, plan, geometry, numbers);
+    }
+    text
 }
 
 /// The offset of an inner index `k` in a tensor, as text: a sum over the inner letters it has.

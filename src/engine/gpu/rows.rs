@@ -2,9 +2,9 @@
 
 use std::fmt::Write as _;
 
-use super::cells::{Cells, Wants, entry};
+use super::cells::{Cells, Wants, entry, reduce_losses};
 use super::geometry::Geometry;
-use super::numbers::{Number, Numbers, at_struct, axis_function, product_function};
+use super::numbers::{Number, Numbers, places, product_function};
 use super::recording::{Access, GpuLimits, Shader};
 use super::text::fill;
 use crate::error::Result;
@@ -68,11 +68,7 @@ impl RowsShader {
 
         let mut numbers = Numbers::default();
         let n = &mut numbers;
-        let mut at = at_struct(geometry);
-        at += &axis_function("own_at", &geometry.own, true, plan, geometry, n);
-        at += &axis_function("side_at", &geometry.side, false, plan, geometry, n);
-        at += &axis_function("summed_at", &geometry.summed, false, plan, geometry, n);
-        at += &axis_function("other_at", &geometry.other, false, plan, geometry, n);
+        let at = places(plan, geometry, n);
 
         let with: Vec<usize> =
             (0..geometry.tensors.len()).filter(|&t| geometry.tensors[t].with_target).collect();
@@ -316,32 +312,16 @@ impl RowsShader {
                 _ => writeln!(read_cell, "let cell_{field} = {value};"),
             };
         }
-        let (mut tile_losses, mut add_losses, mut reduce_losses) =
+        let (mut tile_losses, mut add_losses, mut reduction) =
             (String::new(), String::new(), String::new());
         if wants.losses {
             workgroup += "var<workgroup> loss_sums: array<vec3<f32>, THREADS>;\n";
             // A tile's sum of its own: rounding does not grow with the length of the stretch.
             tile_losses += "var total = loss;\nloss = vec3<f32>();\n";
             add_losses += "loss += total;\n";
-            reduce_losses += "loss_sums[thread] = select(vec3<f32>(), loss, live);\n";
-            let _ = writeln!(
-                reduce_losses,
-                "for (var half = {}u; half > 0u; half >>= 1u) {{",
-                threads / 2
-            );
-            reduce_losses += "    workgroupBarrier();\n    if thread < half {\n";
-            reduce_losses += "        loss_sums[thread] += loss_sums[thread + half];\n    }\n}\n";
-            reduce_losses += "if thread == 0u {\n";
-            let _ = writeln!(
-                reduce_losses,
-                "    let result = 3u * ({} + group.z * {} + block);",
-                n.word(Number::Losses),
-                n.word(Number::BlockCount)
-            );
-            for (i, c) in ["x", "y", "z"].iter().enumerate() {
-                let _ = writeln!(reduce_losses, "    losses[result + {i}u] = loss_sums[0].{c};");
-            }
-            reduce_losses += "}\n";
+            let (losses, blocks) = (n.word(Number::Losses), n.word(Number::BlockCount));
+            let place = format!("{losses} + group.z * {blocks} + block");
+            reduction += &reduce_losses(threads, "select(vec3<f32>(), loss, live)", &place);
         }
 
         let mut bindings = cells.bindings(3);
@@ -404,7 +384,7 @@ impl RowsShader {
             ("accumulate", accumulate),
             ("add_losses", add_losses),
             ("finish", finish),
-            ("reduce_losses", reduce_losses),
+            ("reduce_losses", reduction),
             ("numbers", format!("{}u", n.vectors())),
         ];
         let source = fill(TEMPLATE, &words)?;

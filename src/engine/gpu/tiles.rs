@@ -3,9 +3,9 @@
 
 use std::fmt::Write as _;
 
-use super::cells::{Cells, Wants, entry};
+use super::cells::{Cells, Wants, entry, reduce_losses};
 use super::geometry::Geometry;
-use super::numbers::{Number, Numbers, at_struct, axis_function, product_function};
+use super::numbers::{Number, Numbers, places, product_function};
 use super::recording::{Access, GpuLimits, Shader};
 use super::text::fill;
 use crate::error::Result;
@@ -32,14 +32,6 @@ fn edge(limits: &GpuLimits) -> usize {
     if limits.invocations >= 256 { 16 } else { 8 }
 }
 
-fn axes(plan: &Plan, geometry: &Geometry, n: &mut Numbers) -> String {
-    let mut at = at_struct(geometry);
-    at += &axis_function("own_at", &geometry.own, true, plan, geometry, n);
-    at += &axis_function("side_at", &geometry.side, false, plan, geometry, n);
-    at += &axis_function("summed_at", &geometry.summed, false, plan, geometry, n);
-    at + &axis_function("other_at", &geometry.other, false, plan, geometry, n)
-}
-
 /// The tensors on the target's side, and on the other one.
 fn sides(geometry: &Geometry) -> (Vec<usize>, Vec<usize>) {
     (0..geometry.tensors.len()).partition(|&t| geometry.tensors[t].with_target)
@@ -58,7 +50,7 @@ pub(super) fn entries(
     let edge = edge(limits);
     let mut numbers = Numbers::default();
     let n = &mut numbers;
-    let at = axes(plan, geometry, n);
+    let at = places(plan, geometry, n);
     let (with, against) = sides(geometry);
     let mut products =
         product_function("row_product", &with, &["own", "summed", "side"], shapes, geometry, n);
@@ -112,16 +104,8 @@ pub(super) fn entries(
         access.push(Access::ReadWrite);
         workgroup += "var<workgroup> loss_sums: array<vec3<f32>, THREADS>;\n";
         losses += "var loss = vec3<f32>();\n";
-        reduce += "loss_sums[thread] = loss;\n";
-        let _ = writeln!(reduce, "for (var half = {}u; half > 0u; half >>= 1u) {{", threads / 2);
-        reduce += "    workgroupBarrier();\n    if thread < half {\n";
-        reduce += "        loss_sums[thread] += loss_sums[thread + half];\n    }\n}\n";
-        reduce += "if thread == 0u {\n";
-        let _ = writeln!(reduce, "    let result = 3u * ({} + block);", n.word(Number::Losses));
-        for (i, c) in ["x", "y", "z"].iter().enumerate() {
-            let _ = writeln!(reduce, "    losses[result + {i}u] = loss_sums[0].{c};");
-        }
-        reduce += "}\n";
+        let place = format!("{} + block", n.word(Number::Losses));
+        reduce += &reduce_losses(threads, "loss", &place);
     }
     let mut read = String::new();
     for (field, _) in cells.fields() {
@@ -166,8 +150,8 @@ pub(super) fn entries(
         ("reduce_losses", reduce),
         ("numbers", format!("{}u", n.vectors())),
     ];
-    let places = 2 * 4 * edge * 4 * (1 + geometry.tensors.len());
-    let memory = 2 * DEPTH * edge * 16 + places + if wants.losses { threads * 16 } else { 0 };
+    let place_bytes = 2 * 4 * edge * 4 * (1 + geometry.tensors.len());
+    let memory = 2 * DEPTH * edge * 16 + place_bytes + if wants.losses { threads * 16 } else { 0 };
     Ok(TileShader {
         shader: Shader {
             label: "entries of a pass".into(),
@@ -192,7 +176,7 @@ pub(super) fn sums(
     let edge = edge(limits);
     let mut numbers = Numbers::default();
     let n = &mut numbers;
-    let at = axes(plan, geometry, n);
+    let at = places(plan, geometry, n);
     let (_, against) = sides(geometry);
     let partners: Vec<usize> = geometry.partners().collect();
     let mut products = product_function(
