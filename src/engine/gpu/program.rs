@@ -825,7 +825,6 @@ impl<'a> Compiler<'a> {
         let volume: usize = self.shapes.sizes(target).iter().product();
         let single = members.len() == 1;
         let majorizer = self.job.loss.majorizer();
-        let parameters = self.places[self.places.len() - 1];
         let mut recording = Recording { label: format!("update {group}"), commands: Vec::new() };
         let commands = &mut recording.commands;
         if !single {
@@ -872,9 +871,7 @@ impl<'a> Compiler<'a> {
                     }
                 }
                 let shader = self.shader(step(majorizer, single)?);
-                let fold = self.fold(size.div_ceil(64));
-                let numbers =
-                    self.words(&[self.places[l] as u32, size as u32, fold[0], parameters as u32]);
+                let (fold, numbers) = self.each_entry(l);
                 let mut bindings = vec![
                     numbers,
                     self.whole(self.quotients),
@@ -898,11 +895,18 @@ impl<'a> Compiler<'a> {
         Ok(self.record(recording))
     }
 
-    fn begin_factor(&mut self, commands: &mut Vec<Command>, l: usize) {
+    /// A thread for each entry of a factor: workgroups, and the numbers of begin.wgsl and step.wgsl.
+    fn each_entry(&mut self, l: usize) -> ([u32; 3], Window) {
         let size = self.places[l + 1] - self.places[l];
         let parameters = self.places[self.places.len() - 1];
         let fold = self.fold(size.div_ceil(64));
-        let numbers = self.words(&[self.places[l] as u32, size as u32, fold[0], parameters as u32]);
+        let words = [self.places[l], size, fold[0] as usize, parameters].map(|n| n as u32);
+        (fold, self.words(&words))
+    }
+
+    fn begin_factor(&mut self, commands: &mut Vec<Command>, l: usize) {
+        let size = self.places[l + 1] - self.places[l];
+        let (fold, numbers) = self.each_entry(l);
         let shader = self.shader(Shader {
             label: "begin".into(),
             source: include_str!("../../../shaders/begin.wgsl").into(),
