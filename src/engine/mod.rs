@@ -153,19 +153,19 @@ pub trait Engine: Send {
     /// Where the device fails.
     fn factors(&self) -> Result<Vec<ArrayD<f64>>>;
 
-    /// Takes the factors as they are for the plain result that the first extrapolation starts from.
+    /// Takes the factors as they are for the plain result that the first extrapolation starts from,
+    /// and for the point that the first sweep begins at.
     ///
     /// # Errors
     /// Where the device fails.
     fn mark(&mut self) -> Result<()>;
 
-    /// Extrapolates in log space: with P the factors as they are, the plain result of a sweep, and
-    /// C the plain result before it, moves to `P ⊙ (P / C)^weight` (to P where either is 0), and
-    /// takes P for C.
+    /// Extrapolates in log space: with P the factors as they are, the plain result of a sweep, C the
+    /// plain result before it and X the point that the sweep began at, moves to
+    /// `P ⊙ (P / C)^momentum ⊙ (P / X)^relaxation` (to P where one of them is 0), takes P for C,
+    /// and where it moved to for X.
     ///
-    /// # Errors
-    /// Where the device fails, or nothing was marked.
-    fn extrapolate(&mut self, weight: f64) -> Result<()>;
+    fn extrapolate(&mut self, momentum: f64, relaxation: f64) -> Result<()>;
 
     /// Goes back from an extrapolated point to the plain result that it came from.
     ///

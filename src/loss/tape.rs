@@ -423,8 +423,17 @@ fn step<T: Elementwise>(
         Instruction::Sqrt(a) => each!(a => a.sqrt()),
         Instruction::Rsqrt(a) => each!(a => T::ONE / a.sqrt()),
         Instruction::Pow(a, p) => {
-            let p = T::exponent(p);
-            each!(a => a.pow(p, fused));
+            // A factor of x costs nearly nothing, and what is left is a small exponent.
+            let whole = p.trunc();
+            match (T::fraction(p - whole), whole as i64) {
+                (Some(rest), 0) => each!(a => a.pow_fraction(rest, fused)),
+                (Some(rest), 1) => each!(a => a * a.pow_fraction(rest, fused)),
+                (Some(rest), -1) => each!(a => a.pow_fraction(rest, fused) / a),
+                _ => {
+                    let p = T::exponent(p);
+                    each!(a => a.pow(p, fused));
+                }
+            }
         }
         Instruction::Ln(a) => each!(a => a.ln(fused)),
         Instruction::Exp(a) => each!(a => a.exp(fused)),

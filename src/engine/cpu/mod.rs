@@ -58,6 +58,8 @@ pub(super) struct CpuEngine<T> {
     remembered: Option<Vec<Vec<f64>>>,
     /// The plain result of the last sweep, where an extrapolation starts from.
     plain: Option<Vec<Vec<f64>>>,
+    /// Where the last sweep began.
+    origin: Vec<Vec<f64>>,
     /// The list of cells that passes go over in place of all cells.
     lists: Option<Lists<T>>,
     /// The group of the last pass, with its numerator and denominator.
@@ -88,6 +90,7 @@ impl<T: Elementwise> CpuEngine<T> {
             factors,
             remembered: None,
             plain: None,
+            origin: Vec::new(),
             lists,
             last: None,
             losses: [Sums::default(); Slot::COUNT],
@@ -281,21 +284,23 @@ impl<T: Elementwise> Engine for CpuEngine<T> {
 
     fn mark(&mut self) -> Result<()> {
         self.plain = Some(self.factors.clone());
+        self.origin.clone_from(&self.factors);
         Ok(())
     }
 
-    fn extrapolate(&mut self, weight: f64) -> Result<()> {
-        let Some(before) = self.plain.take() else {
+    fn extrapolate(&mut self, momentum: f64, relaxation: f64) -> Result<()> {
+        let Some(mut before) = self.plain.take() else {
             return Err(Error::Setting("extrapolated without a plain result before".into()));
         };
-        let plain = self.factors.clone();
-        for (factor, before) in self.factors.iter_mut().zip(&before) {
-            update::extrapolate(factor, before, weight);
+        for ((factor, before), origin) in self.factors.iter_mut().zip(&mut before).zip(&self.origin)
+        {
+            update::extrapolate(factor, before, origin, [momentum, relaxation]);
         }
-        self.plain = Some(plain);
+        self.plain = Some(before);
         for l in 0..self.factors.len() {
             self.raise(l);
         }
+        self.origin.clone_from(&self.factors);
         Ok(())
     }
 
@@ -304,6 +309,7 @@ impl<T: Elementwise> Engine for CpuEngine<T> {
             Some(plain) => self.factors.clone_from(plain),
             None => return Err(Error::Setting("retreated without a plain result".into())),
         }
+        self.origin.clone_from(&self.factors);
         Ok(())
     }
 

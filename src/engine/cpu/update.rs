@@ -1,8 +1,11 @@
 //! The update of a group of factors from the numerator and denominator of its pass.
 
+use pulp::{Simd, WithSimd};
+
 use super::contract::contract;
 use crate::error::{Error, Result};
 use crate::loss::Majorizer;
+use crate::math::{Elementwise, has_fused};
 use crate::model::Shapes;
 use crate::plan::{Contraction, Group};
 
@@ -112,13 +115,41 @@ fn scaled(factor: &[f64], lambda: &[f64], f: impl Fn(f64) -> f64) -> Vec<f64> {
     factor.iter().zip(lambda).map(entry).collect()
 }
 
-/// `P ⊙ (P / C)^weight`, and P where either is 0.
-pub(super) fn extrapolate(plain: &mut [f64], before: &[f64], weight: f64) {
-    for (x, &before) in plain.iter_mut().zip(before) {
-        let moved = *x * (*x / before).powf(weight);
-        // Not a number where both are 0; infinite where only the one before is.
-        if moved.is_finite() && *x > 0.0 {
-            *x = moved;
+/// Moves P to `P ⊙ (P / C)^w₀ ⊙ (P / X)^w₁`, P staying where one of them is 0; C becomes P.
+pub(super) fn extrapolate(
+    plain: &mut [f64],
+    before: &mut [f64],
+    origin: &[f64],
+    weights: [f64; 2],
+) {
+    pulp::Arch::new().dispatch(Extrapolate { plain, before, origin, weights });
+}
+
+/// A type of its own, and not a closure, as only what is inlined into the dispatched function is
+/// compiled for its instruction set.
+struct Extrapolate<'a> {
+    plain: &'a mut [f64],
+    before: &'a mut [f64],
+    origin: &'a [f64],
+    weights: [f64; 2],
+}
+
+impl WithSimd for Extrapolate<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        let Extrapolate { plain, before, origin, weights: [momentum, relaxation] } = self;
+        let fused = has_fused::<S>();
+        for ((x, before), &origin) in plain.iter_mut().zip(before).zip(origin) {
+            let p = *x;
+            let power = momentum * Elementwise::ln(p / *before, fused)
+                + relaxation * Elementwise::ln(p / origin, fused);
+            let moved = p * Elementwise::exp(power, fused);
+            *before = p;
+            // Not a number where two of them are 0; infinite where only C or X is.
+            let moves = (moved < f64::INFINITY) & (p > 0.0);
+            *x = if moves { moved } else { p };
         }
     }
 }

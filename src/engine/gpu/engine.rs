@@ -222,12 +222,12 @@ impl Engine for GpuEngine {
         Ok(())
     }
 
-    fn extrapolate(&mut self, weight: f64) -> Result<()> {
+    fn extrapolate(&mut self, momentum: f64, relaxation: f64) -> Result<()> {
         if !self.marked {
             return Err(Error::Setting("extrapolated without a plain result before".into()));
         }
-        let weight = [weight as f32, 0.0, 0.0, 0.0];
-        self.loaded.write(self.compiled.weight, 0, bytemuck::cast_slice(&weight))?;
+        let weights = [momentum as f32, relaxation as f32, 0.0, 0.0];
+        self.loaded.write(self.compiled.weights, 0, bytemuck::cast_slice(&weights))?;
         self.run(self.compiled.extrapolate)
     }
 

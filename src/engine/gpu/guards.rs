@@ -33,6 +33,7 @@ const WRITTEN_FIRST: &[&str] = &[
     "the factors of change",
     "powers of the factors",
     "the factors of the sweep before",
+    "the factors where a sweep began",
     "the remembered factors",
     "products of factors",
     "numerator and denominator",
@@ -83,7 +84,7 @@ fn fit(engine: &mut GpuEngine, groups: usize) -> (Vec<ArrayD<f64>>, Vec<u64>) {
             engine.update(group).unwrap();
         }
         engine.remember().unwrap();
-        engine.extrapolate(0.5).unwrap();
+        engine.extrapolate(0.5, 0.7).unwrap();
         losses.extend(engine.sums().unwrap());
     }
     engine.evaluate().unwrap();

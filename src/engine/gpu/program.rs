@@ -62,8 +62,8 @@ pub(super) struct Compiled {
     pub factors: BufferId,
     /// Sums of losses by slot, then a word that says which factor is not finite (from 1).
     pub results: BufferId,
-    /// The weight of the extrapolation.
-    pub weight: BufferId,
+    /// The weights of the extrapolation.
+    pub weights: BufferId,
     pub slabs: Vec<Slab>,
     /// Raises the start above the factor floor.
     pub begin: RecordingId,
@@ -118,6 +118,7 @@ pub(super) struct Compiler<'a> {
     lambda: BufferId,
     powers: BufferId,
     plain: BufferId,
+    origin: BufferId,
     remembered: BufferId,
     products: BufferId,
     product_places: HashMap<Key, usize>,
@@ -132,7 +133,7 @@ pub(super) struct Compiler<'a> {
     largest: BufferId,
     largest_places: Vec<usize>,
     broken: BufferId,
-    weight: BufferId,
+    weights: BufferId,
     pub(super) temporaries: Vec<BufferId>,
     slabs: Vec<Slab>,
 }
@@ -200,6 +201,7 @@ impl<'a> Compiler<'a> {
             lambda: BufferId(0),
             powers: BufferId(0),
             plain: BufferId(0),
+            origin: BufferId(0),
             remembered: BufferId(0),
             products: BufferId(0),
             product_places,
@@ -212,7 +214,7 @@ impl<'a> Compiler<'a> {
             results: BufferId(0),
             largest: BufferId(0),
             broken: BufferId(0),
-            weight: BufferId(0),
+            weights: BufferId(0),
             temporaries: Vec::new(),
             slabs: Vec::new(),
             places,
@@ -224,6 +226,7 @@ impl<'a> Compiler<'a> {
         c.lambda = c.storage("the factors of change", parameters);
         c.powers = c.storage("powers of the factors", 3 * parameters);
         c.plain = c.storage("the factors of the sweep before", parameters);
+        c.origin = c.storage("the factors where a sweep began", parameters);
         c.remembered = c.storage("the remembered factors", parameters);
         c.products = c.storage("products of factors", end);
         c.sums = c.storage("numerator and denominator", 2 * target);
@@ -236,7 +239,7 @@ impl<'a> Compiler<'a> {
         let chunks = c.largest_places[c.largest_places.len() - 1];
         c.largest = c.storage("largest entries", chunks);
         c.broken = c.storage("the status", 1);
-        c.weight = c.buffer("the weight", 16, BufferKind::Uniform);
+        c.weights = c.buffer("the weights", 16, BufferKind::Uniform);
         Ok(compiler)
     }
 
@@ -255,10 +258,11 @@ impl<'a> Compiler<'a> {
             let members = &self.plan.groups()[group].factors;
             fresh.retain(|key: &Key| !key.0.iter().any(|l| members.contains(l)));
         }
-        let mark = self.copy("mark", self.factors, self.plain);
-        let retreat = self.copy("retreat", self.plain, self.factors);
-        let remember = self.copy("remember", self.factors, self.remembered);
-        let recall = self.copy("recall", self.remembered, self.factors);
+        let (factors, plain, origin) = (self.factors, self.plain, self.origin);
+        let mark = self.copy("mark", &[(factors, plain), (factors, origin)]);
+        let retreat = self.copy("retreat", &[(plain, factors), (plain, origin)]);
+        let remember = self.copy("remember", &[(factors, self.remembered)]);
+        let recall = self.copy("recall", &[(self.remembered, factors)]);
         let extrapolate = self.extrapolate()?;
         let status = (Slot::COUNT * SLOT_SUMS * 4) as u64;
         let report = self.record(Recording {
@@ -323,7 +327,7 @@ impl<'a> Compiler<'a> {
             places: self.places,
             factors: self.factors,
             results: self.results,
-            weight: self.weight,
+            weights: self.weights,
             slabs: self.slabs,
             begin,
             passes,
@@ -430,12 +434,14 @@ impl<'a> Compiler<'a> {
         }
     }
 
-    fn copy(&mut self, label: &str, from: BufferId, to: BufferId) -> RecordingId {
+    fn copy(&mut self, label: &str, buffers: &[(BufferId, BufferId)]) -> RecordingId {
+        let commands = buffers.iter().map(|&(from, to)| self.copied(from, to)).collect();
+        self.record(Recording { label: label.into(), commands })
+    }
+
+    fn copied(&self, from: BufferId, to: BufferId) -> Command {
         let bytes = self.program.buffers[from.0].bytes;
-        self.record(Recording {
-            label: label.into(),
-            commands: vec![Command::Copy { from, from_offset: 0, to, to_offset: 0, bytes }],
-        })
+        Command::Copy { from, from_offset: 0, to, to_offset: 0, bytes }
     }
 
     /// A factor, or a part of the buffer of its powers.
@@ -945,7 +951,7 @@ impl<'a> Compiler<'a> {
         }
         bindings.extend([self.whole(self.largest), self.whole(self.broken)]);
         if change == Change::Extrapolate {
-            bindings.push(self.whole(self.weight));
+            bindings.extend([self.whole(self.weights), self.whole(self.origin)]);
         }
         let x = chunks.min(32_768).min(self.limits.workgroups as usize);
         if x < 32_768 && chunks > x {
@@ -1002,6 +1008,7 @@ impl<'a> Compiler<'a> {
         for l in 0..self.places.len() - 1 {
             self.apply(&mut recording.commands, l, Change::Extrapolate)?;
         }
+        recording.commands.push(self.copied(self.factors, self.origin));
         Ok(self.record(recording))
     }
 
@@ -1052,12 +1059,14 @@ impl Change {
             Change::Multiply => "let value = factors[at] * other[at];",
             Change::Nothing => "let value = factors[at];",
             Change::Extrapolate => {
-                "// In log space: P * (P / C)^weight, where C is the plain result before P.\n\
+                "// In log space: P * (P / C)^momentum * (P / X)^relaxation, where C is the plain result\n\
+                 // before P, and X where the sweep began.\n\
                  let before = other[at];\n\
                  var value = factors[at];\n\
                  other[at] = value;\n\
-                 if value > 0.0 && before > 0.0 {\n\
-                 \x20   let moved = value * pow(value / before, weight.x);\n\
+                 let begun = origin[at];\n\
+                 if value > 0.0 && before > 0.0 && begun > 0.0 {\n\
+                 \x20   let moved = value * pow(value / before, weights.x) * pow(value / begun, weights.y);\n\
                  \x20   if (bitcast<u32>(moved) & 0x7f800000u) != 0x7f800000u {\n\
                  \x20       value = moved;\n\
                  \x20   }\n\
@@ -1065,7 +1074,10 @@ impl Change {
             }
         };
         let more = match self {
-            Change::Extrapolate => "@group(0) @binding(5) var<uniform> weight: vec4<f32>;",
+            Change::Extrapolate => {
+                "@group(0) @binding(5) var<uniform> weights: vec4<f32>;\n\
+                 @group(0) @binding(6) var<storage, read> origin: array<f32>;"
+            }
             _ => "",
         };
         let mut bindings = vec![
@@ -1078,7 +1090,7 @@ impl Change {
         let mut template = include_str!("../../../shaders/apply.wgsl").to_string();
         if self == Change::Extrapolate {
             bindings[2] = Access::ReadWrite;
-            bindings.push(Access::Uniform);
+            bindings.extend([Access::Uniform, Access::Read]);
             template =
                 template.replace("var<storage, read> other", "var<storage, read_write> other");
         }
