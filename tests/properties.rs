@@ -148,8 +148,13 @@ impl Drawn {
             loss: &self.loss,
             y: &self.y,
             weights: self.weights.as_ref(),
-            floor: FLOOR,
+            floor: self.floor(),
         }
+    }
+
+    /// Steps on the exact objective of half the squared distance know no floor of ŷ.
+    fn floor(&self) -> f64 {
+        if self.loss.is_half_squared_distance() { 1e-200 } else { FLOOR }
     }
 
     fn observations(&self, axes: &[usize]) -> Observations {
@@ -172,7 +177,7 @@ impl Drawn {
             .device(Device::cpu())
             .precision(self.draw.precision)
             .start(Start::Factors(self.start.clone()))
-            .prediction_floor(FLOOR)
+            .prediction_floor(self.floor())
             .factor_floor(0.0)
             .tolerance(0.0)
             // Sums over zeros in closed form are not clamped at so high a floor as the reference's;
@@ -209,7 +214,7 @@ impl Drawn {
     /// The mean |term| of the loss at the start.
     fn term(&self) -> f64 {
         let predicted = reference::predict(&self.shapes, &self.start);
-        mean_term(&self.loss, &self.y, self.weights.as_ref(), &predicted, FLOOR)
+        mean_term(&self.loss, &self.y, self.weights.as_ref(), &predicted, self.floor())
     }
 
     fn pick(&self, in_f64: f64, in_f32: f64) -> f64 {

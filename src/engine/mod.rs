@@ -95,6 +95,10 @@ pub struct Job {
     pub numbers: Numbers,
     /// The factors to start from, in the model's order.
     pub start: Vec<ArrayD<f64>>,
+    /// Whether an engine that can do so lowers half the squared distance, all cells being observed,
+    /// by coordinate descent on a group's exact objective in place of majorization
+    /// (docs/method.md).
+    pub exact: bool,
     /// The unit of the data: values are divided by it as they are read, a power of two (1 where
     /// the loss is not homogeneous). The start and the factors are in the user's units; the engine
     /// carries the unit in the first factor.
@@ -163,7 +167,8 @@ pub trait Engine: Send {
     /// Extrapolates in log space: with P the factors as they are, the plain result of a sweep, C the
     /// plain result before it and X the point that the sweep began at, moves to
     /// `P ⊙ (P / C)^momentum ⊙ (P / X)^relaxation` (to P where one of them is 0), takes P for C,
-    /// and where it moved to for X.
+    /// and where it moved to for X. In an [exact](Job::exact) fit, whose entries reach 0, it moves
+    /// to `P + momentum (P − C) + relaxation (P − X)`, or to 0 where that is negative.
     ///
     fn extrapolate(&mut self, momentum: f64, relaxation: f64) -> Result<()>;
 

@@ -178,6 +178,16 @@ impl Loss {
         self.b.as_constant()
     }
 
+    /// Whether this is half the squared distance, ½(x − y)².
+    #[must_use]
+    pub fn is_half_squared_distance(&self) -> bool {
+        let probes = [(0.0, 1.0), (2.0, 3.5), (1.0, 1.0), (5.0, 0.25)];
+        let same = |(x, y): (f64, f64)| self.loss.eval(x, y, &[]) == 0.5 * (x - y) * (x - y);
+        matches!((self.a.node(), self.b.node()), (expr::Node::X, expr::Node::Y))
+            && self.sides.is_empty()
+            && probes.into_iter().all(same)
+    }
+
     /// Whether `b` depends on the datum.
     #[must_use]
     pub fn denominator_depends_on_x(&self) -> bool {

@@ -280,6 +280,12 @@ impl Tape {
         self.instructions.is_empty()
     }
 
+    /// Whether an output depends on `y`.
+    #[must_use]
+    pub fn reads_y(&self) -> bool {
+        self.instructions.iter().any(|(_, i)| i.operands().any(|place| place == Place::Y))
+    }
+
     /// The number of registers, each a block of the scratch memory.
     #[must_use]
     pub fn registers(&self) -> usize {

@@ -7,6 +7,7 @@ mod contract;
 mod geometry;
 mod kernel;
 mod pass;
+mod quadratic;
 mod sampled;
 mod sparse;
 mod update;
@@ -15,16 +16,18 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use ndarray::{ArrayD, IxDyn};
+use rayon::prelude::*;
 
 use self::geometry::Geometry;
 use self::pass::{Source, Wants};
-use self::sparse::{Lists, Outcome};
+use self::quadratic::Objective;
+use self::sparse::{Lists, Outcome, Parts};
 use super::{Engine, Job, Slot, Sums};
 use crate::data::Dense;
 use crate::error::{Error, Result};
 use crate::loss::Tape;
 use crate::math::Elementwise;
-use crate::plan::Pass;
+use crate::plan::{Pass, Quadratic};
 
 pub(crate) use contract::contract;
 pub(crate) use sparse::needs;
@@ -62,9 +65,52 @@ pub(super) struct CpuEngine<T> {
     origin: Vec<Vec<f64>>,
     /// The list of cells that passes go over in place of all cells.
     lists: Option<Lists<T>>,
-    /// The group of the last pass, with its numerator and denominator.
+    exact: Option<Exact>,
+    /// The group of the last pass, with its numerator and denominator; in an exact fit, with Q in
+    /// the place of the denominator.
     last: Option<(usize, Outcome)>,
     losses: [Sums; Slot::COUNT],
+}
+
+/// What an exact fit of half the squared distance needs.
+struct Exact {
+    /// For every group.
+    objectives: Vec<Quadratic>,
+    /// Half the sum of squares of the data, in the engine's unit.
+    squares: f64,
+    /// A loss that is a smaller share of that has lost its digits in the sum of larger ones.
+    least: f64,
+}
+
+impl Exact {
+    /// `None` where the objective of a group is too large to write down.
+    fn new<T: Elementwise>(job: &Job) -> Option<Exact> {
+        let groups = job.plan.groups().iter();
+        let objectives: Option<Vec<Quadratic>> =
+            groups.map(|group| Quadratic::new(job.plan.shapes(), group)).collect();
+        let squares = 0.5 * sum_of_squares(job) / (job.unit * job.unit);
+        let least = if T::BYTES == 4 { 1e-5 } else { 1e-11 };
+        Some(Exact { objectives: objectives?, squares, least })
+    }
+}
+
+/// Of the data, blocks of them added in their order.
+fn sum_of_squares(job: &Job) -> f64 {
+    const BLOCK: usize = 1 << 14;
+    let values = match &job.sparse {
+        Some(list) => list.list().values(),
+        None => job.data.values().storage(),
+    };
+    let blocks = values.len().div_ceil(BLOCK);
+    let sums: Vec<f64> = (0..blocks)
+        .into_par_iter()
+        .map(|block| {
+            let mut values_of = vec![0.0f64; BLOCK.min(values.len() - block * BLOCK)];
+            values.load(block * BLOCK, 1, &mut values_of);
+            values_of.iter().map(|x| x * x).sum()
+        })
+        .collect();
+    sums.iter().sum()
 }
 
 impl<T: Elementwise> CpuEngine<T> {
@@ -92,6 +138,7 @@ impl<T: Elementwise> CpuEngine<T> {
             plain: None,
             origin: Vec::new(),
             lists,
+            exact: if job.exact { Exact::new::<T>(&job) } else { None },
             last: None,
             losses: [Sums::default(); Slot::COUNT],
             job,
@@ -171,6 +218,45 @@ impl<T: Elementwise> CpuEngine<T> {
         Ok(Outcome { numerator, denominator, reduced: false, sums })
     }
 
+    /// A pass of an exact fit: the data enter the numerator alone.
+    fn exact(&mut self, exact: &Exact, group: usize, losses: bool) -> Result<Outcome> {
+        let numerator = match self.lists {
+            Some(_) => self.sampled(group, Parts { numerator: true, ..Parts::default() }).numerator,
+            None => {
+                let wants = Wants { numerator: true, denominator: false, losses: false };
+                self.run(group, wants)?.numerator
+            }
+        };
+        let plan = Arc::clone(&self.job.plan);
+        let quadratic = &exact.objectives[group];
+        let gram = quadratic::gram(quadratic, &self.factors);
+        let mut sums = Sums::default();
+        if losses {
+            let objective = Objective {
+                shapes: plan.shapes(),
+                group: &plan.groups()[group],
+                quadratic,
+                numerator: &numerator,
+                gram: &gram,
+            };
+            let train = exact.squares + objective.value(&self.factors);
+            sums = match train < exact.least * exact.squares {
+                true => self.losses_at(group)?,
+                false => Sums { train: train * self.job.unit * self.job.unit, ..sums },
+            };
+        }
+        Ok(Outcome { numerator, denominator: gram, reduced: false, sums })
+    }
+
+    /// The losses at the factors as they are, cell by cell.
+    fn losses_at(&mut self, group: usize) -> Result<Sums> {
+        let wants = Wants { numerator: false, denominator: false, losses: true };
+        Ok(match self.lists {
+            Some(_) => self.sampled(group, Parts { losses: true, ..Parts::default() }).sums,
+            None => self.run(group, wants)?.sums,
+        })
+    }
+
     /// The tensors of a dense pass, the target first, and the scale that sums over the others
     /// carry.
     fn operands(&self, pass: &Pass) -> (Vec<Vec<T>>, f64) {
@@ -214,10 +300,14 @@ fn balance(tensors: &[Vec<f64>]) -> Vec<f64> {
 impl<T: Elementwise> Engine for CpuEngine<T> {
     fn pass(&mut self, group: usize) -> Result<()> {
         let losses = self.job.losses.get(group).copied().flatten();
-        let outcome = match self.lists {
-            Some(_) => self.sampled(group, true, losses.is_some()),
-            None => self.dense(group, losses.is_some())?,
+        let exact = self.exact.take();
+        let outcome = match (&exact, &self.lists) {
+            (Some(exact), _) => self.exact(exact, group, losses.is_some()),
+            (None, Some(_)) => Ok(self.sampled(group, Parts::all(losses.is_some()))),
+            (None, None) => self.dense(group, losses.is_some()),
         };
+        self.exact = exact;
+        let outcome = outcome?;
         if let Some(slot) = losses {
             self.losses[slot as usize] = outcome.sums;
         }
@@ -236,15 +326,25 @@ impl<T: Elementwise> Engine for CpuEngine<T> {
         let members = &plan.groups()[group];
         let before: Vec<Vec<f64>> =
             members.factors.iter().map(|&l| self.factors[l].clone()).collect();
-        let updated = update::update(
-            plan.shapes(),
-            members,
-            self.job.loss.majorizer(),
-            &outcome.numerator,
-            outcome.denominator(members, plan.sampled().get(group)),
-            self.job.numbers.inner_cycles,
-            &mut self.factors,
-        );
+        let updated = match &self.exact {
+            Some(exact) => Objective {
+                shapes: plan.shapes(),
+                group: members,
+                quadratic: &exact.objectives[group],
+                numerator: &outcome.numerator,
+                gram: &outcome.denominator,
+            }
+            .lower(&mut self.factors),
+            None => update::update(
+                plan.shapes(),
+                members,
+                self.job.loss.majorizer(),
+                &outcome.numerator,
+                outcome.denominator(members, plan.sampled().get(group)),
+                self.job.numbers.inner_cycles,
+                &mut self.factors,
+            ),
+        };
         if let Err(error) = updated {
             // The factors before a failed update are still good.
             for (&l, before) in members.factors.iter().zip(before) {
@@ -259,11 +359,7 @@ impl<T: Elementwise> Engine for CpuEngine<T> {
     }
 
     fn evaluate(&mut self) -> Result<()> {
-        let wants = Wants { numerator: false, denominator: false, losses: true };
-        self.losses[Slot::Start as usize] = match self.lists {
-            Some(_) => self.sampled(0, false, true).sums,
-            None => self.run(0, wants)?.sums,
-        };
+        self.losses[Slot::Start as usize] = self.losses_at(0)?;
         Ok(())
     }
 
@@ -294,7 +390,11 @@ impl<T: Elementwise> Engine for CpuEngine<T> {
         };
         for ((factor, before), origin) in self.factors.iter_mut().zip(&mut before).zip(&self.origin)
         {
-            update::extrapolate(factor, before, origin, [momentum, relaxation]);
+            let weights = [momentum, relaxation];
+            match self.exact {
+                Some(_) => quadratic::extrapolate(factor, before, origin, weights),
+                None => update::extrapolate(factor, before, origin, weights),
+            }
         }
         self.plain = Some(before);
         for l in 0..self.factors.len() {

@@ -411,15 +411,17 @@ impl<'a, T: Elementwise> Tile<'a, T> {
         let (ld, inner) = (g.block_lanes, g.inner);
         let width = self.lanes.1.div_ceil(T::MAX_LANES) * T::MAX_LANES;
         let padded = self.rows.1.div_ceil(PANEL) * PANEL;
-        kernel::product(
-            self.arch,
-            &self.panels[..padded * inner],
-            &self.c,
-            inner,
-            width,
-            ld,
-            &mut self.y,
-        );
+        if self.source.tape.reads_y() {
+            kernel::product(
+                self.arch,
+                &self.panels[..padded * inner],
+                &self.c,
+                inner,
+                width,
+                ld,
+                &mut self.y,
+            );
+        }
         let sums = self.elementwise(width);
         self.losses.train += sums.train;
         self.losses.validation += sums.validation;
@@ -668,7 +670,10 @@ impl<T: Elementwise> Entries<T> {
         }
 
         let floor = source.floor;
-        y.iter_mut().for_each(|y| *y = if *y > floor { *y } else { floor });
+        // Where nobody reads ŷ, there is none.
+        if source.tape.reads_y() {
+            y.iter_mut().for_each(|y| *y = if *y > floor { *y } else { floor });
+        }
 
         let loss = &mut self.loss[..width];
         // At most one loss has side tensors, and one of them.

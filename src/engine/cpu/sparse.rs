@@ -169,6 +169,20 @@ impl<T: Elementwise> Lists<T> {
     }
 }
 
+/// What of a pass is computed.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Parts {
+    pub numerator: bool,
+    pub denominator: bool,
+    pub losses: bool,
+}
+
+impl Parts {
+    pub fn all(losses: bool) -> Parts {
+        Parts { numerator: true, denominator: true, losses }
+    }
+}
+
 /// What a pass over a list leaves.
 #[derive(Default)]
 pub(super) struct Outcome {
@@ -196,7 +210,8 @@ impl Outcome {
 
 impl<T: Elementwise> CpuEngine<T> {
     /// Sums over all cells for a group, `sums` being numerator and denominator.
-    pub(super) fn sampled(&mut self, group: usize, sums: bool, losses: bool) -> Outcome {
+    pub(super) fn sampled(&mut self, group: usize, parts: Parts) -> Outcome {
+        let Parts { numerator: sums, denominator: below, losses } = parts;
         let plan = Arc::clone(&self.job.plan);
         let shapes = plan.shapes();
         let pass = &plan.sampled()[group];
@@ -215,7 +230,8 @@ impl<T: Elementwise> CpuEngine<T> {
         let (onto, width) = onto(shapes, pass);
         let size: usize = shapes.sizes(&pass.letters).iter().product();
         let mut numerator = vec![0.0; if sums { size } else { 0 }];
-        let train = lists.train_expressions.outputs(sums, losses);
+        let mut train = lists.train_expressions.outputs(sums, losses);
+        train.denominator &= below;
         let at = lists.prepare_tape(true, train);
         let mut denominator = vec![0.0; if train.denominator { size } else { 0 }];
 
@@ -279,7 +295,7 @@ impl<T: Elementwise> CpuEngine<T> {
 
         let wants = Wants {
             numerator: sums && lists.grid.numerator,
-            denominator: sums && lists.grid.denominator,
+            denominator: below && lists.grid.denominator,
             losses: losses && lists.grid.losses,
         };
         let mut reduced = false;
@@ -311,7 +327,7 @@ impl<T: Elementwise> CpuEngine<T> {
                 let by = lists.zero.a.coefficient(0.0).unwrap_or(0.0);
                 add(&mut numerator, spread(&sum(), by));
             }
-            if sums && !lists.grid.denominator {
+            if below && !lists.grid.denominator {
                 let by = lists.zero.b.monomial().map_or(0.0, |m| m.coefficient);
                 if let (Some(_), Some(gram)) = (lists.zero.b.coefficient(1.0), &pass.gram) {
                     let with: Vec<&[f64]> = all.iter().chain(&inputs).copied().collect();

@@ -58,6 +58,7 @@ pub(super) fn job_on(
         sparse: None,
         loss,
         losses,
+        exact: false,
         numbers: Numbers { prediction_floor: 1e-10, factor_floor: 1e-16, inner_cycles: 1 },
         start: Vec::new(),
         unit: 1.0,

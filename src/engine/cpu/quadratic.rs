@@ -1,0 +1,196 @@
+//! Coordinate descent on a group's exact objective under half the squared distance.
+//!
+//! Where all cells are observed, the numerator of a pass and a small Gram tensor hold everything
+//! that the loss says about the factors of a group ([`Quadratic`]): it can be lowered as far as it
+//! goes without another look at the data. Each entry moves to its minimum, one after another
+//! (hierarchical alternating least squares, Cichocki & Phan 2009, for any model), so the loss never
+//! rises.
+
+use pulp::{Arch, Simd, WithSimd};
+use rayon::prelude::*;
+
+use super::contract::{contract, rearrange};
+use crate::error::{Error, Result};
+use crate::model::{Letter, Shapes};
+use crate::plan::{Coupling, Group, Quadratic};
+
+/// How often the factors of a group take turns.
+const CYCLES: usize = 3;
+/// How often the entries of a row take turns, at most.
+const TURNS: usize = 6;
+/// A row is left where the steps of a turn are this much shorter than those of its first.
+const SHORT: f64 = 1e-3;
+/// Rows of a unit of parallel work.
+const ROWS: usize = 64;
+
+/// A factor's part in the objective, `½ θᵀ q θ − nᵀ θ` for every row θ.
+struct Form<'a> {
+    coupling: &'a Coupling,
+    /// In the order of batch, rows and latent letters.
+    linear: Vec<f64>,
+    /// For every index of the batch, a square matrix.
+    square: Vec<f64>,
+    rows: usize,
+    latent: usize,
+}
+
+/// The sums of a pass: the numerator, and Q.
+pub(super) struct Objective<'a> {
+    pub shapes: &'a Shapes,
+    pub group: &'a Group,
+    pub quadratic: &'a Quadratic,
+    pub numerator: &'a [f64],
+    pub gram: &'a [f64],
+}
+
+/// Q of a group, from the factors outside it.
+pub(super) fn gram(quadratic: &Quadratic, factors: &[Vec<f64>]) -> Vec<f64> {
+    let others = quadratic.others.iter().map(|&l| factors[l].as_slice());
+    let inputs: Vec<&[f64]> = others.clone().chain(others).collect();
+    match inputs.is_empty() {
+        // The product of no factors is 1.
+        true => vec![1.0],
+        false => contract(&quadratic.shapes, &quadratic.gram, &inputs),
+    }
+}
+
+impl Objective<'_> {
+    fn order(coupling: &Coupling) -> Vec<Letter> {
+        [coupling.batch.as_slice(), &coupling.rows, &coupling.latent].concat()
+    }
+
+    fn form(&self, at: usize, factors: &[Vec<f64>]) -> Form<'_> {
+        let Objective { shapes, group, quadratic, numerator, gram } = *self;
+        let l = group.factors[at];
+        let coupling = &quadratic.factors[at];
+        let partners = group.factors.iter().filter(|&&m| m != l).map(|&m| factors[m].as_slice());
+        let once: Vec<&[f64]> = std::iter::once(numerator).chain(partners.clone()).collect();
+        let twice: Vec<&[f64]> =
+            std::iter::once(gram).chain(partners.clone()).chain(partners).collect();
+        let linear = contract(shapes, &group.updates[at], &once);
+        let letters = &shapes.model().factors()[l];
+        Form {
+            linear: rearrange(shapes, letters, &linear, &Self::order(coupling)),
+            square: contract(&quadratic.shapes, &coupling.form, &twice),
+            rows: shapes.sizes(&coupling.rows).iter().product(),
+            latent: shapes.sizes(&coupling.latent).iter().product(),
+            coupling,
+        }
+    }
+
+    fn arranged(&self, at: usize, factors: &[Vec<f64>]) -> Vec<f64> {
+        let l = self.group.factors[at];
+        let order = Self::order(&self.quadratic.factors[at]);
+        rearrange(self.shapes, &self.shapes.model().factors()[l], &factors[l], &order)
+    }
+
+    /// `½⟨U, U Q⟩ − ⟨N, U⟩` at the factors.
+    pub fn value(&self, factors: &[Vec<f64>]) -> f64 {
+        let form = self.form(0, factors);
+        let theta = self.arranged(0, factors);
+        let k = form.latent;
+        let rows = theta.chunks_exact(k).zip(form.linear.chunks_exact(k)).enumerate();
+        rows.map(|(row, (theta, linear))| {
+            let square = &form.square[row / form.rows * k * k..][..k * k];
+            let of = |(s, x): (usize, &f64)| -> f64 {
+                let product: f64 =
+                    square[s * k..][..k].iter().zip(theta).map(|(q, y)| q * y).sum();
+                x * (0.5 * product - linear[s])
+            };
+            theta.iter().enumerate().map(of).sum::<f64>()
+        })
+        .sum()
+    }
+
+    /// Lowers the objective over the factors of the group, in place.
+    pub fn lower(&self, factors: &mut [Vec<f64>]) -> Result<()> {
+        let Objective { shapes, group, .. } = *self;
+        let cycles = if group.factors.len() == 1 { 1 } else { CYCLES };
+        for _ in 0..cycles {
+            for (at, &l) in group.factors.iter().enumerate() {
+                let form = self.form(at, factors);
+                let mut theta = self.arranged(at, factors);
+                let k = form.latent;
+                theta.par_chunks_mut(k * form.rows).enumerate().for_each(|(batch, theta)| {
+                    let square = &form.square[batch * k * k..][..k * k];
+                    let linear = &form.linear[batch * k * form.rows..][..k * form.rows];
+                    theta.par_chunks_mut(k * ROWS).zip(linear.par_chunks(k * ROWS)).for_each(
+                        |(theta, linear)| {
+                            Arch::new().dispatch(Descend { theta, linear, square, latent: k });
+                        },
+                    );
+                });
+                if let Some(entry) = theta.iter().position(|x| !x.is_finite()) {
+                    return Err(Error::Numeric(format!(
+                        "the update of factor {} ({}) overflowed at entry {entry}: the data or the start span too many orders of magnitude for this loss",
+                        l + 1,
+                        shapes.model().factor_name(l)
+                    )));
+                }
+                let order = Self::order(form.coupling);
+                factors[l] = rearrange(shapes, &order, &theta, &shapes.model().factors()[l]);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Some rows. A type of its own, and not a closure, as only what is inlined into the dispatched
+/// function is compiled for its instruction set.
+struct Descend<'a> {
+    theta: &'a mut [f64],
+    linear: &'a [f64],
+    square: &'a [f64],
+    latent: usize,
+}
+
+impl WithSimd for Descend<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        let Descend { theta, linear, square, latent } = self;
+        // The slope downwards, kept up to date as entries move.
+        let mut slope = vec![0.0; latent];
+        for (theta, linear) in theta.chunks_exact_mut(latent).zip(linear.chunks_exact(latent)) {
+            slope.copy_from_slice(linear);
+            for (x, q) in theta.iter().zip(square.chunks_exact(latent)) {
+                slope.iter_mut().zip(q).for_each(|(slope, q)| *slope -= q * x);
+            }
+            let mut first = 0.0;
+            for turn in 0..TURNS {
+                let mut moved = 0.0;
+                for s in 0..latent {
+                    let q = &square[s * latent..][..latent];
+                    // Nothing depends on the entry where its curvature is 0.
+                    if q[s] > 0.0 {
+                        let step = (slope[s] / q[s]).max(-theta[s]);
+                        theta[s] += step;
+                        moved += step * step * q[s];
+                        slope.iter_mut().zip(q).for_each(|(slope, q)| *slope -= q * step);
+                    }
+                }
+                if turn == 0 {
+                    first = moved;
+                }
+                if moved <= SHORT * SHORT * first {
+                    break;
+                }
+            }
+        }
+    }
+}
+
+/// Moves P to `P + w₀ (P − C) + w₁ (P − X)`, or to 0 where that is negative; C becomes P.
+pub(super) fn extrapolate(
+    plain: &mut [f64],
+    before: &mut [f64],
+    origin: &[f64],
+    [momentum, relaxation]: [f64; 2],
+) {
+    for ((x, before), &origin) in plain.iter_mut().zip(before).zip(origin) {
+        let p = *x;
+        *x = (p + momentum * (p - *before) + relaxation * (p - origin)).max(0.0);
+        *before = p;
+    }
+}

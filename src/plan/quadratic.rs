@@ -1,0 +1,98 @@
+//! The exact objective of a group under half the squared distance.
+
+use super::{Contraction, Group};
+use crate::model::{Letter, Letters, Shapes};
+
+/// How half the squared distance depends on the factors of a group, all other factors being fixed
+/// and all cells observed: `½⟨U, U Q⟩ − ⟨N, U⟩` and a constant, where U is the product of the group's
+/// factors, N the numerator of its pass and Q the other factors' product with itself, summed over
+/// the letters that U does not have.
+///
+/// In one factor of the group this is a quadratic form that couples the indices of its latent
+/// letters only.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Quadratic {
+    /// The sizes, with a second letter for every latent letter.
+    pub shapes: Shapes,
+    /// The factors outside the group.
+    pub others: Vec<usize>,
+    /// Q, from those factors and from the same under their second letters.
+    pub gram: Contraction,
+    /// For each factor of the group, its quadratic form.
+    pub factors: Vec<Coupling>,
+}
+
+/// The quadratic form of one factor.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Coupling {
+    /// From Q, the other factors of the group and the same under their second letters, onto
+    /// `batch`, `latent` and the second letters of `latent`.
+    pub form: Contraction,
+    /// The factor's observed letters that the form depends on.
+    pub batch: Vec<Letter>,
+    /// Its other observed letters.
+    pub rows: Vec<Letter>,
+    /// Its latent letters.
+    pub latent: Vec<Letter>,
+}
+
+/// Entries that Q and the forms may have.
+const MOST: f64 = 4_194_304.0;
+
+impl Quadratic {
+    /// The objective of a group; `None` where it would be large (a core tensor with large ranks), or
+    /// where there are not enough letters to write it with.
+    #[must_use]
+    pub fn new(shapes: &Shapes, group: &Group) -> Option<Quadratic> {
+        let (doubled, pairs) = shapes.doubled()?;
+        let factors = shapes.model().factors();
+        let second = |x: &Letter| pairs.iter().find(|p| p.0 == *x).map_or(*x, |p| p.1);
+        let rename = |letters: &[Letter]| -> Vec<Letter> { letters.iter().map(second).collect() };
+        let observed = shapes.model().observed();
+        let union = |list: &[usize]| -> Letters { list.iter().flat_map(|&l| &factors[l]).collect() };
+
+        let others: Vec<usize> =
+            (0..factors.len()).filter(|l| !group.factors.contains(l)).collect();
+        let shared = union(&others) & union(&group.factors);
+        let batch: Vec<Letter> = (shared & observed).iter().collect();
+        let inner: Vec<Letter> = (shared - observed).iter().collect();
+        let mut letters = batch;
+        letters.extend(&inner);
+        letters.extend(rename(&inner));
+        let contraction = |first: Option<&[Letter]>, list: &[usize], onto: &[Letter]| {
+            let plain = list.iter().map(|&l| factors[l].clone());
+            let again = list.iter().map(|&l| rename(&factors[l]));
+            let inputs: Vec<Vec<Letter>> =
+                first.map(<[Letter]>::to_vec).into_iter().chain(plain).chain(again).collect();
+            let views: Vec<&[Letter]> = inputs.iter().map(Vec::as_slice).collect();
+            Contraction::new(&doubled, &views, onto)
+        };
+        let small = |form: &Contraction| {
+            doubled.volume(form.output().iter().collect()) <= MOST && form.peak() <= 4.0 * MOST
+        };
+        let gram = contraction(None, &others, &letters);
+        if !small(&gram) {
+            return None;
+        }
+        let mut forms = Vec::new();
+        for &l in &group.factors {
+            let partners: Vec<usize> = group.factors.iter().copied().filter(|&m| m != l).collect();
+            let elsewhere = union(&partners) | letters.iter().collect();
+            let (mut batch, mut rows, mut latent) = (Vec::new(), Vec::new(), Vec::new());
+            for &x in &factors[l] {
+                match (observed.contains(x), elsewhere.contains(x)) {
+                    (true, true) => batch.push(x),
+                    (true, false) => rows.push(x),
+                    (false, _) => latent.push(x),
+                }
+            }
+            let onto = [batch.as_slice(), &latent, &rename(&latent)].concat();
+            let form = contraction(Some(&letters), &partners, &onto);
+            if !small(&form) {
+                return None;
+            }
+            forms.push(Coupling { form, batch, rows, latent });
+        }
+        Some(Quadratic { shapes: doubled, others, gram, factors: forms })
+    }
+}
