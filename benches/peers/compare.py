@@ -18,8 +18,8 @@ sys.path.insert(0, str(HERE))
 import report
 from problems import CASES, Absent
 
-# No peer is beaten by running for ever: what is not reached in so many sweeps is told as that.
-MOST_SWEEPS = 3200
+# What ours has not reached in so many times the peer's time is told as not reached.
+PATIENCE = 10
 
 
 def measured(command, folder, threads):
@@ -49,7 +49,8 @@ def run_ours(options, problem, folder, sweeps):
     with np.load(factors) as kept:
         loss = problem.evaluate([kept[f"theta_{n + 1}"] for n in range(len(kept.files))])
     return {"loss": found["loss"], "seconds": found["seconds"], "loss_recomputed": loss,
-            "process_seconds": usage["seconds"], "mib": usage["mib"], "device": found["device"],
+            "process_seconds": usage["seconds"], "cpu_seconds": usage["cpu_seconds"],
+            "mib": usage["mib"], "device": found["device"],
             "algorithm": found["algorithm"]}
 
 
@@ -58,7 +59,7 @@ def run_peer(options, problem, folder):
     with the seconds that its iterations take now."""
     import numpy as np
 
-    points = sorted({*options.goals, *problem.points})
+    points = sorted({*options.goals, *(n for n in problem.points if n < options.goals[-1])})
     if problem.curve:
         points = [options.iterations]
     settings = {**problem.settings, "data": problem.data, "init": problem.init,
@@ -68,7 +69,8 @@ def run_peer(options, problem, folder):
     usage = measured([sys.executable, HERE / "runners.py", problem.runner,
                       Path(folder) / "settings.json"], folder, options.threads)
     found = json.loads((Path(folder) / "peer.json").read_text())
-    found["mib"] = usage["mib"]
+    found |= {"mib": usage["mib"], "process_seconds": usage["seconds"],
+              "cpu_seconds": usage["cpu_seconds"]}
 
     def evaluated(iterations):
         with np.load(Path(folder) / f"peer_{iterations}.npz") as kept:
@@ -103,6 +105,7 @@ def reached(run, goal):
 def compare(options, name, folder):
     problem = CASES[name](options, folder)
     print(f"{name}: {problem.title}", file=sys.stderr, flush=True)
+    load = [os.getloadavg()[0]]
     # Ours runs before and after the peer, and the slower of the two counts.
     sweeps = options.sweeps or problem.sweeps
     before = run_ours(options, problem, folder, sweeps)
@@ -112,9 +115,13 @@ def compare(options, name, folder):
     goals = [{"iterations": n, "loss": peer["loss"][peer["iterations"].index(n)],
               "peer_seconds": peer["seconds"][peer["iterations"].index(n)]} for n in wanted]
     after = run_ours(options, problem, folder, sweeps)
+    load.append(os.getloadavg()[0])
     lowest = min(goal["loss"] for goal in goals)
-    while not options.sweeps and min(after["loss"]) > lowest and sweeps < MOST_SWEEPS:
-        sweeps *= 2
+    while not options.sweeps and min(after["loss"]) > lowest:
+        affordable = PATIENCE * peer["seconds"][-1] / after["seconds"][-1] * sweeps
+        if affordable < 1.1 * sweeps:
+            break
+        sweeps = int(min(2 * sweeps, affordable))
         after = run_ours(options, problem, folder, sweeps)
     for goal in goals:
         runs = [found for found in (reached(run, goal["loss"]) for run in (before, after)) if found]
@@ -123,7 +130,7 @@ def compare(options, name, folder):
             goal |= {"our_seconds": seconds, "our_sweeps": sweep,
                      "ratio": goal["peer_seconds"] / seconds}
     return {"case": name, "title": problem.title, "model": problem.model, "machine": machine(),
-            "threads": options.threads, "date": datetime.date.today().isoformat(),
+            "threads": options.threads, "load": load, "date": datetime.date.today().isoformat(),
             "quick": options.quick, "command": shlex.join(["compare.py", *sys.argv[1:]]),
             "program": version(options.program), "peer": peer, "ours": [before, after],
             "goals": goals}
@@ -167,8 +174,9 @@ def main():
                              "data beside this script, then beside the tensor]")
     parser.add_argument("--iterations", type=int, default=3, metavar="N",
                         help="how many iterations to time where a curve is recorded [default: 3]")
-    parser.add_argument("--goals", type=numbers, default=(50, 100, 200), metavar="N,…",
-                        help="the peer's iterations whose loss is the goal [default: 50,100,200]")
+    parser.add_argument("--goals", type=numbers, metavar="N,…",
+                        help="the peer's iterations whose loss is the goal [default: 50,100,200, "
+                             "with --quick 5,10,20]")
     parser.add_argument("--sweeps", type=int, metavar="N",
                         help="run so many sweeps of ours [default: as many as reach the last goal]")
     parser.add_argument("--extra", type=shlex.split, default=[], metavar="ARGUMENTS",
@@ -179,6 +187,7 @@ def main():
                         help="where results go; those of earlier runs in it stay in the table "
                              "[default: peers]")
     options = parser.parse_args()
+    options.goals = options.goals or ((5, 10, 20) if options.quick else (50, 100, 200))
     out = Path(options.out)
     out.mkdir(parents=True, exist_ok=True)
     absent = False

@@ -1,4 +1,4 @@
-"""Runs a command and writes its exit status, seconds and peak memory: measure.py OUT.json COMMAND…
+"""Runs a command; writes its exit status, seconds and peak memory: measure.py OUT.json COMMAND…
 
 It is a program of its own because Linux counts into a process's peak memory what the process that
 started it held at that moment. This one holds next to nothing; the one that makes tensors does not.
@@ -17,4 +17,5 @@ seconds = time.perf_counter() - began
 # Kilobytes on Linux, bytes on macOS.
 mib = usage.ru_maxrss / (1024**2 if sys.platform == "darwin" else 1024)
 with open(sys.argv[1], "w") as out:
-    json.dump({"status": os.waitstatus_to_exitcode(status), "seconds": seconds, "mib": mib}, out)
+    json.dump({"status": os.waitstatus_to_exitcode(status), "seconds": seconds, "mib": mib,
+               "cpu_seconds": usage.ru_utime + usage.ru_stime}, out)

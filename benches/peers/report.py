@@ -35,7 +35,12 @@ def notes(result):
     peer, ours = result["peer"], result["ours"]
     lines = [f"- `{result['case']}`{' (--quick: says nothing about speed)' if result['quick'] else ''}"
              f": {result['machine']}, {result['threads']} threads, {result['date']}, "
-             f"{result['program']}, `{result['model']}`."]
+             f"{result['program']}, `{result['model']}`. Load of "
+             f"the machine: {result['load'][0]:.1f} before, {result['load'][1]:.1f} after the peer; "
+             "what exceeds its cores was others' and makes seconds worth less."]
+    lines.append(f"  Processor seconds of the whole processes: {number(peer['cpu_seconds'])} of the "
+                 f"peer, {number(ours[0]['cpu_seconds'])} and {number(ours[-1]['cpu_seconds'])} of "
+                 "ours.")
     if "recorded" in peer:
         timed = peer["timed"]
         lines.append(

@@ -29,27 +29,31 @@ def save(settings, iterations, factors):
 
 
 def sklearn_nmf(settings):
-    """scikit-learn's NMF, by multiplicative updates. It cannot be watched: a run for each point."""
+    """scikit-learn's NMF, by multiplicative updates. It cannot be watched, but it keeps nothing but
+    the factors from one iteration to the next: a run which goes on where another ended is the same
+    run, and two evaluations of the loss, which every run of it makes."""
     import scipy.sparse
     import sklearn
     from sklearn.decomposition import NMF
 
     matrix = scipy.sparse.load_npz(settings["matrix"]).astype(np.float32).tocsr()
     w, h = start_factors(settings)
-    seconds = []
+    h = h.T.copy()
+    seconds, elapsed, done = [], 0.0, 0
     for iterations in settings["iterations"]:
         nmf = NMF(w.shape[1], init="custom", solver="mu", beta_loss="kullback-leibler", tol=0,
-                  max_iter=iterations)
+                  max_iter=iterations - done)
         began = time.perf_counter()
-        fitted = nmf.fit_transform(matrix, W=w.copy(), H=h.T.copy())
-        seconds.append(time.perf_counter() - began)
-        save(settings, iterations, [fitted, nmf.components_.T])
+        w = nmf.fit_transform(matrix, W=w, H=h)
+        elapsed += time.perf_counter() - began
+        h, done = nmf.components_, iterations
+        seconds.append(elapsed)
+        save(settings, iterations, [w, h.T])
     return {"version": f"scikit-learn {sklearn.__version__}", "seconds": seconds}
 
 
 def tensorly_hals(settings):
-    """tensorly's HALS. It keeps nothing but the factors from one iteration to the next, so that a
-    run which goes on where another ended is the same run, plus some milliseconds."""
+    """tensorly's HALS, watched in the same way; going on costs it a norm of the tensor."""
     import tensorly
     from tensorly.cp_tensor import CPTensor
     from tensorly.decomposition import non_negative_parafac_hals
@@ -105,16 +109,20 @@ def einfact(settings):
     spec = importlib.util.spec_from_file_location("einfact", settings["path"])
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    curve = open(Path(settings["folder"]) / "peer_curve.csv", "w")
+    alpha, beta = settings["alpha"], settings["beta"]
+    # Its loss is the divergence times alpha² where beta is 0, and twice it for Euclid.
+    scale = 1 / alpha**2 if beta == 0 else 0.5 if (alpha, beta) == (1, 1) else 1.0
 
     class Log(list):
-        """The last list that an iteration appends to: what there is so far goes to a file."""
+        """The last list that an iteration appends to: the curve so far goes to a file."""
 
         def append(self, value):
             super().append(value)
-            if model.history["time"]:
-                print(len(self) - 1, model.history["time"][-1], float(model.history["loss"][-1]),
-                      sep=",", file=curve, flush=True)
+            times, losses = model.history["time"], model.history["loss"]
+            if times and settings["record"]:
+                with open(settings["record"], "a") as curve:
+                    print(len(times) - 1, f"{times[-1]:.3f}", f"{losses[-1] * scale:.9g}", sep=",",
+                          file=curve)
 
     class AllObserved(module.NNEinFact):
         def _initialize_params(self):
@@ -138,15 +146,12 @@ def einfact(settings):
     data = np.load(settings["data"])
     tensor = (data[settings["key"]] if settings["key"] else data).astype(np.float32)
     del data
-    alpha, beta = settings["alpha"], settings["beta"]
     model = AllObserved(settings["model"],
                         dict(zip(settings["model"].split("->")[1], tensor.shape),
                              **settings["ranks"]),
                         device="cpu", alpha=alpha, beta=beta)
     history = model.fit(tensor, max_iter=settings["iterations"][-1], verbose=False)
     save(settings, len(history["time"]) - 1, model.get_params())
-    # Its loss is the divergence times alpha² where beta is 0, and twice it for Euclid.
-    scale = 1 / alpha**2 if beta == 0 else 0.5 if (alpha, beta) == (1, 1) else 1.0
     return {"version": f"einfact.py (torch {torch.__version__})",
             "iterations": list(range(1, len(history["time"]))),
             "seconds": [float(s) for s in history["time"][1:]],
