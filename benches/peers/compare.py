@@ -7,6 +7,7 @@ import json
 import os
 import platform
 import shlex
+import signal
 import subprocess
 import sys
 import tempfile
@@ -26,8 +27,15 @@ def measured(command, folder, threads):
     """Runs a command with so many threads; its seconds and peak MiB."""
     names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
     usage = Path(folder) / "usage.json"
-    subprocess.run([sys.executable, str(HERE / "measure.py"), str(usage), *map(str, command)],
-                   check=True, env={**os.environ, **{name: str(threads) for name in names}})
+    process = subprocess.Popen(
+        [sys.executable, str(HERE / "measure.py"), str(usage), *map(str, command)],
+        start_new_session=True, env={**os.environ, **{name: str(threads) for name in names}})
+    try:
+        process.wait()
+    except BaseException:
+        # Interrupted: what is measured must not go on alone.
+        os.killpg(process.pid, signal.SIGKILL)
+        raise
     found = json.loads(usage.read_text())
     if found["status"] != 0:
         raise SystemExit(f"failed with {found['status']}: {shlex.join(map(str, command))}")
@@ -188,6 +196,7 @@ def main():
                              "[default: peers]")
     options = parser.parse_args()
     options.goals = options.goals or ((5, 10, 20) if options.quick else (50, 100, 200))
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended from outside"))
     out = Path(options.out)
     out.mkdir(parents=True, exist_ok=True)
     absent = False
