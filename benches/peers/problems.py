@@ -84,10 +84,11 @@ def needs(module, why):
         raise Absent(f"{why}: python -m pip install -r benches/peers/requirements.txt")
 
 
-def scaled_start(folder, random, shapes, mean, ranks):
-    """Uniform factors, away from zero, whose predictions have about the mean of the data."""
+def scaled_start(folder, random, shapes, mean, ranks, low=0.5, high=1.5):
+    """Uniform factors, away from zero, whose predictions have about the mean of the data where
+    `low` and `high` are around 1."""
     scale = (mean / np.prod(list(ranks.values()))) ** (1 / len(shapes))
-    start = {f"theta_{n + 1}": (scale * random.uniform(0.5, 1.5, shape)).astype(np.float32)
+    start = {f"theta_{n + 1}": (scale * random.uniform(low, high, shape)).astype(np.float32)
              for n, shape in enumerate(shapes)}
     np.savez(folder / "init.npz", **start)
     return str(folder / "init.npz")
@@ -179,12 +180,14 @@ def make_comm(options, folder, tucker):
     np.save(folder / "tensor.npy", tensor)
     size = " × ".join(map(str, shape))
     sizes = " × ".join(map(str, rank)) if tucker else rank
+    # The start is as uneven as theirs: from a flatter one J-CoMM stays on a plateau for long.
     return Problem(
         title=f"nonnegative {'Tucker' if tucker else 'CP'}, β-divergence {beta:g}, dense {size}, "
               f"rank {sizes}",
         model=model, ranks=ranks, loss=["--loss", "beta", "--beta", f"{beta:g}"], alpha=1.0,
         beta=beta - 1.0, data=str(folder / "tensor.npy"),
-        init=scaled_start(folder, random, shapes, tensor.mean(), ranks), runner="comm",
+        init=scaled_start(folder, random, shapes, tensor.mean(), ranks, 0.002, 2.002),
+        runner="comm",
         settings={"path": path, "beta": beta, "inner": 1, "tucker": tucker}, sweeps=200,
         tensor=lambda: tensor)
 
