@@ -1,0 +1,164 @@
+"""The peers, each run in a process of its own: runners.py NAME SETTINGS.json
+
+Settings are what `problems.py` gives, with the folder, the number of threads and the iterations to
+stop at. Written into the folder: `peer.json` with the seconds at those iterations, and with the
+loss where the peer logs one; where it does not, the factors as `peer_N.npz`, so that the loss is
+computed outside, where it costs the peer neither time nor memory. All get single precision, which
+all of them compute in. Reading files and importing are on nobody's clock.
+"""
+
+import importlib.util
+import json
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+
+def start_factors(settings):
+    """The start, in the order of the model."""
+    with np.load(settings["init"]) as start:
+        return [start[f"theta_{n + 1}"].astype(np.float32) for n in range(len(start.files))]
+
+
+def save(settings, iterations, factors):
+    """Keeps the factors after some iterations, in the order of the model."""
+    arrays = {f"theta_{n + 1}": np.asarray(factor) for n, factor in enumerate(factors)}
+    np.savez(Path(settings["folder"]) / f"peer_{iterations}.npz", **arrays)
+
+
+def sklearn_nmf(settings):
+    """scikit-learn's NMF, by multiplicative updates. It cannot be watched, but it keeps nothing but
+    the factors from one iteration to the next: a run which goes on where another ended is the same
+    run, and two evaluations of the loss, which every run of it makes."""
+    import scipy.sparse
+    import sklearn
+    from sklearn.decomposition import NMF
+
+    matrix = scipy.sparse.load_npz(settings["matrix"]).astype(np.float32).tocsr()
+    w, h = start_factors(settings)
+    h = h.T.copy()
+    seconds, elapsed, done = [], 0.0, 0
+    for iterations in settings["iterations"]:
+        nmf = NMF(w.shape[1], init="custom", solver="mu", beta_loss="kullback-leibler", tol=0,
+                  max_iter=iterations - done)
+        began = time.perf_counter()
+        w = nmf.fit_transform(matrix, W=w, H=h)
+        elapsed += time.perf_counter() - began
+        h, done = nmf.components_, iterations
+        seconds.append(elapsed)
+        save(settings, iterations, [w, h.T])
+    return {"version": f"scikit-learn {sklearn.__version__}", "seconds": seconds}
+
+
+def tensorly_hals(settings):
+    """tensorly's HALS, watched in the same way; going on costs it a norm of the tensor."""
+    import tensorly
+    from tensorly.cp_tensor import CPTensor
+    from tensorly.decomposition import non_negative_parafac_hals
+
+    tensor = np.load(settings["data"]).astype(np.float32, copy=False)
+    factors = start_factors(settings)
+    rank = factors[0].shape[1]
+    seconds, elapsed, done = [], 0.0, 0
+    for iterations in settings["iterations"]:
+        init = CPTensor((np.ones(rank, np.float32), [factor.copy() for factor in factors]))
+        began = time.perf_counter()
+        fitted = non_negative_parafac_hals(tensor, rank, n_iter_max=iterations - done, init=init,
+                                           tol=0)
+        elapsed += time.perf_counter() - began
+        done = iterations
+        # The weights are ones, since nothing is normalised.
+        factors = fitted.factors
+        seconds.append(elapsed)
+        save(settings, iterations, factors)
+    return {"version": f"tensorly {tensorly.__version__} (numpy {np.__version__})",
+            "seconds": seconds}
+
+
+def comm(settings):
+    """J-CoMM of github.com/vleplat/CoMM, by the clock and the loss that it keeps itself."""
+    sys.path.insert(0, str(Path(settings["path"]) / "src"))
+    from comm.models.cp import cp_jcomm
+    from comm.models.tucker import tucker_jcomm
+
+    tensor = np.load(settings["data"]).astype(np.float32, copy=False)
+    factors = start_factors(settings)
+    common = {"beta": settings["beta"], "n_outer": settings["iterations"][-1],
+              "n_inner": settings["inner"]}
+    if settings["tucker"]:
+        core, fitted, losses, seconds = tucker_jcomm(tensor, factors[-1], factors[:-1], **common)
+        fitted = [*fitted, core]
+    else:
+        fitted, losses, seconds = cp_jcomm(tensor, factors, **common)
+    save(settings, settings["iterations"][-1], fitted)
+    # It sums where we take the mean.
+    losses = np.asarray(losses, np.float64) / tensor.size
+    return {"version": f"J-CoMM, n_inner={settings['inner']} (numpy {np.__version__})",
+            "iterations": list(range(1, len(losses) + 1)),
+            "seconds": [float(s) for s in seconds], "loss": [float(l) for l in losses]}
+
+
+def einfact(settings):
+    """The authors' einfact.py, from our start, and with every cell observed: it would withhold a
+    random twentieth of them. By the clock and the loss that it keeps itself."""
+    import torch
+
+    torch.set_num_threads(settings["threads"])
+    spec = importlib.util.spec_from_file_location("einfact", settings["path"])
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    alpha, beta = settings["alpha"], settings["beta"]
+    # Its loss is the divergence times alpha² where beta is 0, and twice it for Euclid.
+    scale = 1 / alpha**2 if beta == 0 else 0.5 if (alpha, beta) == (1, 1) else 1.0
+
+    class Log(list):
+        """The last list that an iteration appends to: the curve so far goes to a file."""
+
+        def append(self, value):
+            super().append(value)
+            times, losses = model.history["time"], model.history["loss"]
+            if times and settings["record"]:
+                with open(settings["record"], "a") as curve:
+                    print(len(times) - 1, f"{times[-1]:.3f}", f"{losses[-1] * scale:.9g}", sep=",",
+                          file=curve)
+
+    class AllObserved(module.NNEinFact):
+        def _initialize_params(self):
+            self.P_params = start_factors(settings)
+
+        def prepare_masks(self, *arguments, **named):
+            draw, torch.rand = torch.rand, torch.ones
+            try:
+                super().prepare_masks(*arguments, **named)
+            finally:
+                torch.rand = draw
+
+        @property
+        def history(self):
+            return self.kept
+
+        @history.setter
+        def history(self, lists):
+            self.kept = lists and {**lists, "heldout_loss": Log()}
+
+    data = np.load(settings["data"])
+    tensor = (data[settings["key"]] if settings["key"] else data).astype(np.float32)
+    del data
+    model = AllObserved(settings["model"],
+                        dict(zip(settings["model"].split("->")[1], tensor.shape),
+                             **settings["ranks"]),
+                        device="cpu", alpha=alpha, beta=beta)
+    history = model.fit(tensor, max_iter=settings["iterations"][-1], verbose=False)
+    save(settings, len(history["time"]) - 1, model.get_params())
+    return {"version": f"einfact.py (torch {torch.__version__})",
+            "iterations": list(range(1, len(history["time"]))),
+            "seconds": [float(s) for s in history["time"][1:]],
+            "loss": [float(l) * scale for l in history["loss"][1:]]}
+
+
+if __name__ == "__main__":
+    given = json.loads(Path(sys.argv[2]).read_text())
+    found = {"iterations": given["iterations"], **globals()[sys.argv[1]](given)}
+    (Path(given["folder"]) / "peer.json").write_text(json.dumps(found))
