@@ -96,6 +96,6 @@ fn number(shapes: &Shapes, list: &Sparse, letters: &[Letter], place: usize) -> u
     letters.iter().fold(0, |row, &x| {
         let mode = shapes.model().output().iter().position(|&y| y == x).unwrap_or(0);
         let index = list.list().indices()[mode].get(place).unwrap_or(0);
-        row * shapes.size(x) as u64 + u64::from(index)
+        row * shapes.size(x) as u64 + index
     })
 }
