@@ -131,6 +131,22 @@ fn partners_that_move_agree_with_the_cpu() {
     }
 }
 
+/// Letters that one tensor of a contraction has alone are summed over first, where there is much to
+/// save.
+#[test]
+fn letters_that_one_factor_has_alone_agree_with_the_cpu() {
+    let Some(device) = common::gpu() else { return };
+    let mut random = Random::new(6);
+    let y = random.tensor(&[100, 90], 0.0, 9.0).mapv(f64::round);
+    let run = |device: &Device| {
+        let settings = NNEinFact::new("irz,jr->ij").unwrap().ranks([('r', 2), ('z', 7)]);
+        let settings = settings.device(device.clone()).groups(vec![vec![0, 1]]);
+        settings.algorithm(Algorithm::Grouped).max_iter(5).tolerance(0.0).fit(&y).unwrap()
+    };
+    let apart = deviation(run(&device).factors(), run(&Device::cpu()).factors());
+    assert!(apart < 2e-4, "{apart:.1e}");
+}
+
 #[test]
 fn repetition_does_not_change_a_bit() {
     let Some(devices) = both() else { return };

@@ -9,7 +9,7 @@ use super::dense::Reading;
 use super::listed::{Gather, ListLoss, ListTerms, drop_rows, gather, listed};
 use super::lists::{Cut, Listed, Tasks};
 use super::program::{Compiler, Key, SLOT_SUMS};
-use super::recording::{BufferKind, Command, Dispatch, Recording, RecordingId};
+use super::recording::{BufferId, BufferKind, Command, Dispatch, Recording, RecordingId};
 use crate::data::{Dense, Rest};
 use crate::engine::Slot;
 use crate::engine::cells::Part;
@@ -247,7 +247,7 @@ impl Compiler<'_> {
             self.shapes.sizes(&pass.letters[pass.target.rows.len()..]).iter().product();
         let most = (self.limits.binding_bytes.min(self.limits.buffer_bytes) / 4) as usize;
         for rows in rows.chunks(most.max(1)) {
-            let buffer = self.filled("rows to drop", bytemuck::cast_slice(rows));
+            let buffer = self.filled("rows to drop", bytemuck::cast_slice(rows).to_vec());
             let count = rows.len() * width;
             let fold = self.fold(count.div_ceil(64));
             let numbers = [rows.len(), fold[0] as usize, width, volume].map(|n| n as u32);
@@ -263,9 +263,9 @@ impl Compiler<'_> {
     }
 
     /// A storage buffer that begins as these bytes.
-    fn filled(&mut self, label: &str, content: &[u8]) -> super::recording::BufferId {
+    fn filled(&mut self, label: &str, content: Vec<u8>) -> BufferId {
         let id = self.buffer(label, content.len().max(4) as u64, BufferKind::Storage);
-        self.program.buffers[id.0].content = content.to_vec();
+        self.program.buffers[id.0].content = content;
         id
     }
 
@@ -319,9 +319,9 @@ impl Compiler<'_> {
             if inner != width {
                 index.extend(&onto);
             }
-            let content = cells.content(&part.cells);
-            let data = self.filled("cells of a list", &content);
-            let index = self.filled("pieces of a list", bytemuck::cast_slice(&index));
+            let data = self.filled("cells of a list", cells.content(&part.cells));
+            let index = bytemuck::cast_slice(&index).to_vec();
+            let index = self.filled("pieces of a list", index);
             let distance = part.slots * inner;
             let fold = self.fold(part.blocks);
             let mut numbers: Vec<u32> = [
