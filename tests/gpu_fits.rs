@@ -6,7 +6,7 @@ mod common;
 
 use common::{CORPUS, Random, data, deviation, entry, losses};
 use ndarray::ArrayD;
-use nneinfact::fit::{Cancel, Flow, Start, Sweep};
+use nneinfact::fit::{Cancel, DataAs, Flow, Start, Sweep};
 use nneinfact::model::Shapes;
 use nneinfact::reference::Problem;
 use nneinfact::{Algorithm, Device, Error, Fit, Loss, NNEinFact, Observations, wgpu};
@@ -131,6 +131,22 @@ fn partners_that_move_agree_with_the_cpu() {
     }
 }
 
+/// Letters that one tensor of a contraction has alone are summed over first, where there is much to
+/// save.
+#[test]
+fn letters_that_one_factor_has_alone_agree_with_the_cpu() {
+    let Some(device) = common::gpu() else { return };
+    let mut random = Random::new(6);
+    let y = random.tensor(&[100, 90], 0.0, 9.0).mapv(f64::round);
+    let run = |device: &Device| {
+        let settings = NNEinFact::new("irz,jr->ij").unwrap().ranks([('r', 2), ('z', 7)]);
+        let settings = settings.device(device.clone()).groups(vec![vec![0, 1]]);
+        settings.algorithm(Algorithm::Grouped).max_iter(5).tolerance(0.0).fit(&y).unwrap()
+    };
+    let apart = deviation(run(&device).factors(), run(&Device::cpu()).factors());
+    assert!(apart < 2e-4, "{apart:.1e}");
+}
+
 #[test]
 fn repetition_does_not_change_a_bit() {
     let Some(devices) = both() else { return };
@@ -245,6 +261,42 @@ fn absurdly_small_limits_change_nothing() {
             let lost = losses_apart(&gpu.history().heldout_loss, &cpu.history().heldout_loss);
             assert!(lost < 1e-4, "{name} by {kernel}: {lost:.1e}");
         }
+    }
+}
+
+/// Lists in many parts, rows in many of these, sums of pieces that are added between them.
+#[test]
+fn lists_are_cut_for_absurdly_small_limits() {
+    let Some(_) = common::gpu() else { return };
+    let limits = wgpu::Limits {
+        max_storage_buffer_binding_size: 16 << 10,
+        max_buffer_size: 64 << 10,
+        max_uniform_buffer_binding_size: 4 << 10,
+        max_compute_workgroup_storage_size: 16 << 10,
+        max_compute_invocations_per_workgroup: 64,
+        max_compute_workgroup_size_x: 64,
+        ..wgpu::Limits::default()
+    };
+    let small = Device::gpu_within(&limits).unwrap();
+    for loss in [Loss::kl(), Loss::negative_binomial(2.0).unwrap()] {
+        let mut case = Case::new("CP, 3 modes", &[4, 45, 41], loss, 3);
+        let mut random = Random::new(8);
+        case.y.mapv_inplace(|x| if random.uniform() < 0.6 { 0.0 } else { x });
+        let mask = random.mask(case.y.shape(), 0.9);
+        let run = |device: &Device| {
+            let observations = case.observations().mask(&mask).unwrap();
+            let observations = observations.held_out(0.1, 3).unwrap();
+            let settings = case.settings(device).algorithm(Algorithm::Block);
+            settings.data_as(DataAs::Sparse).max_iter(5).fit(&observations).unwrap()
+        };
+        let (gpu, cpu) = (run(&small), run(&Device::cpu()));
+        assert!(!gpu.plan().sampled().is_empty());
+        let apart = deviation(gpu.factors(), cpu.factors());
+        assert!(apart < 2e-4, "{}: {apart:.1e}", case.loss.name());
+        let lost = losses_apart(&gpu.history().heldout_loss, &cpu.history().heldout_loss);
+        assert!(lost < 1e-4, "{}: {lost:.1e}", case.loss.name());
+        let lost = losses_apart(&gpu.history().loss, &cpu.history().loss);
+        assert!(lost < 1e-4, "{}: {lost:.1e}", case.loss.name());
     }
 }
 

@@ -102,6 +102,18 @@ fn run(
     loss: &Loss,
     start: &[ArrayD<f64>],
     form: DataAs,
+    how: &Run,
+    observations: &Observations,
+) -> Fit {
+    run_on(&Device::cpu(), shapes, loss, start, form, how, observations)
+}
+
+fn run_on(
+    device: &Device,
+    shapes: &Shapes,
+    loss: &Loss,
+    start: &[ArrayD<f64>],
+    form: DataAs,
     run: &Run,
     observations: &Observations,
 ) -> Fit {
@@ -112,7 +124,7 @@ fn run(
         .expect("a model")
         .ranks(ranks.collect::<Vec<_>>())
         .loss(loss.clone())
-        .device(Device::cpu())
+        .device(device.clone())
         .precision(run.precision)
         .algorithm(run.algorithm)
         .start(Start::Factors(start.to_vec()))
@@ -305,6 +317,194 @@ fn a_row_with_most_of_the_cells_is_right_with_any_number_of_threads() {
     }
 }
 
+/// The losses whose zeros enter in different ways: closed forms of b, of a and b, Gram products,
+/// and dense passes without values.
+fn losses_at_zero() -> Vec<Loss> {
+    vec![
+        Loss::kl(),
+        Loss::euclidean(),
+        Loss::hellinger(),
+        Loss::negative_binomial(2.0).expect("a dispersion"),
+        Loss::jensen_shannon(),
+        Loss::bernoulli(),
+        Loss::alpha_beta(0.7, 0.0).expect("a member of the family"),
+    ]
+}
+
+/// A fit to a list on the GPU and one on the CPU in double precision; how far they are apart beyond
+/// what is allowed.
+fn on_both(
+    what: &str,
+    device: &Device,
+    (shapes, loss): (&Shapes, &Loss),
+    start: &[ArrayD<f64>],
+    how: &Run,
+    observations: &Observations,
+) -> Option<String> {
+    let single = Run { precision: Precision::F32, ..*how };
+    let found = run_on(device, shapes, loss, start, DataAs::Sparse, &single, observations);
+    let exact = Run { precision: Precision::F64, ..*how };
+    let expected = run(shapes, loss, start, DataAs::Sparse, &exact, observations);
+    assert!(!found.plan().sampled().is_empty(), "{what}: not over a list");
+    let apart = deviation(found.factors(), expected.factors());
+    let (f, e) = (found.history(), expected.history());
+    let lost = history_deviation(&f.loss, &e.loss)
+        .max(history_deviation(&f.validation_loss, &e.validation_loss))
+        .max(history_deviation(&f.heldout_loss, &e.heldout_loss));
+    let right = apart <= 2e-4 && lost <= 2e-4;
+    (!right).then(|| format!("{what}: factors {apart:.1e}, losses {lost:.1e} apart"))
+}
+
+#[test]
+fn lists_on_a_gpu_agree_with_the_cpu_over_the_corpus() {
+    let Some(device) = common::gpu() else { return };
+    let every = losses_at_zero();
+    let mut wrong = Vec::new();
+    for m in common::gpu_cases(CORPUS.len()) {
+        let entry = &CORPUS[m];
+        let shape: Vec<usize> = [9, 7, 8, 5, 2, 3].into_iter().take(entry.modes()).collect();
+        let shapes = entry.shapes(&shape);
+        for n in 0..2 {
+            let loss = &every[(3 * m + n) % every.len()];
+            let seed = (2 * m + n) as u64;
+            let mut random = Random::new(seed);
+            let y = sparse_data(&mut random, &shapes, loss);
+            let start = random.factors(&shapes);
+            let weighting = Weighting::ALL[(m + 4 * n) % Weighting::ALL.len()];
+            let algorithm = if n == 0 { Algorithm::Grouped } else { Algorithm::Block };
+            let how = Run { algorithm, precision: Precision::F32, sweeps: 10 };
+            let what = format!("{}, {}, {weighting:?}, {algorithm:?}", entry.name, loss.name());
+            let list = Observations::new(cells(&y, |_, x| x != 0.0));
+            let list = weighting.apply(list, &y, seed);
+            wrong.extend(on_both(&what, &device, (&shapes, loss), &start, &how, &list));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn lists_on_a_gpu_agree_with_the_cpu_for_every_loss_and_way_of_missing() {
+    let Some(device) = common::gpu() else { return };
+    let shapes = entry("CP, 3 modes").shapes(&[14, 11, 13]);
+    let mut wrong = Vec::new();
+    let (losses, ways) = (losses_at_zero(), Weighting::ALL);
+    for case in common::gpu_cases(losses.len() * ways.len()) {
+        let (loss, weighting) = (&losses[case % losses.len()], ways[case / losses.len()]);
+        let mut random = Random::new(case as u64);
+        let y = sparse_data(&mut random, &shapes, loss);
+        let start = random.factors(&shapes);
+        let algorithms = [Algorithm::Grouped, Algorithm::Block];
+        let how = Run { algorithm: algorithms[case % 2], precision: Precision::F32, sweeps: 10 };
+        let what = format!("{}, {weighting:?}", loss.name());
+        // Which cells are listed is the same for both, but not what all cells have.
+        let observations = match case / 2 % 2 {
+            0 => Observations::new(&y),
+            _ => Observations::new(cells(&y, |_, x| x != 0.0)),
+        };
+        let observations = weighting.apply(observations, &y, case as u64);
+        wrong.extend(on_both(&what, &device, (&shapes, loss), &start, &how, &observations));
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn lists_on_a_gpu_agree_with_the_cpu_at_every_rank() {
+    let Some(device) = common::gpu() else { return };
+    let shape = [25, 31, 17];
+    let mut wrong = Vec::new();
+    for rank in [1, 10, 60, 131] {
+        let model = Model::parse("ir,jr,ar->ija").expect("a model");
+        let shapes = Shapes::new(&model, &shape, &[('r', rank)]).expect("a rank");
+        for loss in [Loss::kl(), Loss::negative_binomial(2.0).expect("a dispersion")] {
+            let mut random = Random::new(rank as u64);
+            let y = sparse_data(&mut random, &shapes, &loss);
+            let start = random.factors(&shapes);
+            let list = Observations::new(cells(&y, |_, x| x != 0.0));
+            let list = Weighting::SplitLists.apply(list, &y, 5);
+            let how = Run { algorithm: Algorithm::Grouped, precision: Precision::F32, sweeps: 10 };
+            let what = format!("rank {rank}, {}", loss.name());
+            wrong.extend(on_both(&what, &device, (&shapes, &loss), &start, &how, &list));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn a_row_with_most_of_the_cells_is_right_on_a_gpu_and_the_same_each_time() {
+    let Some(device) = common::gpu() else { return };
+    let (shapes, list, y) = skewed();
+    let start = Random::new(1).factors(&shapes);
+    let observations = Observations::new(list);
+    let withheld = observations
+        .clone()
+        .held_out(0.1, 1)
+        .and_then(|o| o.missing_at(cells(&y, |at, _| at[1] == 3 || at[0] == 5)))
+        .expect("good observations");
+    let how = Run { algorithm: Algorithm::Block, precision: Precision::F32, sweeps: 3 };
+    for loss in [Loss::kl(), Loss::euclidean()] {
+        for observations in [&observations, &withheld] {
+            let wrong = on_both(loss.name(), &device, (&shapes, &loss), &start, &how, observations);
+            assert!(wrong.is_none(), "{wrong:?}");
+        }
+        let fit = || run_on(&device, &shapes, &loss, &start, DataAs::Sparse, &how, &withheld);
+        let (one, other) = (fit(), fit());
+        assert_eq!(one.factors(), other.factors());
+        assert_eq!(one.history().loss, other.history().loss);
+        assert_eq!(one.history().heldout_loss, other.history().heldout_loss);
+        // Nothing is known of row 5.
+        let row = |f: &ArrayD<f64>| f.index_axis(ndarray::Axis(0), 5).mapv(|x| x as f32);
+        assert_eq!(row(&one.factors()[0]), row(&start[0]));
+    }
+}
+
+#[test]
+fn rows_without_a_cell_follow_their_closed_forms_on_a_gpu() {
+    let Some(device) = common::gpu() else { return };
+    let shapes = entry("NMF").shapes(&[50, 40]);
+    let mut random = Random::new(4);
+    let mut y = ArrayD::zeros(IxDyn(&[50, 40]));
+    for (at, x) in y.indexed_iter_mut() {
+        // Rows 7 and the last have no cell, and nor have columns 0 and 39.
+        if at[0] != 7 && at[0] != 49 && at[1] % 39 != 0 && random.uniform() < 0.1 {
+            *x = 1.0 + (3.0 * random.uniform()).floor();
+        }
+    }
+    let start = random.factors(&shapes);
+    let how = Run { algorithm: Algorithm::Block, precision: Precision::F32, sweeps: 3 };
+    for loss in losses_at_zero() {
+        let inside = |x: f64| if loss.domain().contains(x, &[]) { x } else { 1.0 };
+        let list = Observations::new(cells(&y.mapv(inside), |_, x| x != 0.0));
+        let wrong = on_both(loss.name(), &device, (&shapes, &loss), &start, &how, &list);
+        assert!(wrong.is_none(), "{wrong:?}");
+    }
+}
+
+/// Side tensors and roles of all cells lie as the data do, those of listed cells by the list.
+#[test]
+fn side_values_and_any_order_of_memory_on_a_gpu() {
+    let Some(device) = common::gpu() else { return };
+    let shapes = entry("CP, 3 modes").shapes(&[6, 5, 4]);
+    let mut random = Random::new(5);
+    let dispersion = random.tensor(&[6, 5, 4], 0.5, 4.0);
+    let loss = Loss::negative_binomial(dispersion).expect("dispersions");
+    let y = sparse_data(&mut random, &shapes, &loss);
+    let mut fortran = ArrayD::zeros(IxDyn(&[4, 5, 6])).permuted_axes(IxDyn(&[2, 1, 0]));
+    fortran.assign(&y);
+    let start = random.factors(&shapes);
+    let how = Run { algorithm: Algorithm::Grouped, precision: Precision::F32, sweeps: 4 };
+    for weighting in Weighting::ALL {
+        let list = Observations::new(cells(&y, |_, x| x != 0.0));
+        for (what, observations) in
+            [("C", Observations::new(&y)), ("Fortran", Observations::new(&fortran)), ("list", list)]
+        {
+            let observations = weighting.apply(observations, &y, 1);
+            let what = format!("{what}, {weighting:?}");
+            let wrong = on_both(&what, &device, (&shapes, &loss), &start, &how, &observations);
+            assert!(wrong.is_none(), "{wrong:?}");
+        }
+    }
+}
+
 /// Random entries of a tensor that nothing could hold.
 fn vast(entries: usize) -> (Vec<usize>, Vec<Vec<u64>>, Vec<f64>) {
     let shape = vec![100_000, 100_000, 1_000, 1_000];
@@ -381,6 +581,31 @@ fn a_tensor_of_1e16_cells_is_never_expanded() {
             assert!((linear / total - 1.0).abs() < 1e-9);
         }
     }
+}
+
+#[test]
+fn a_tensor_of_1e16_cells_is_never_expanded_on_a_gpu() {
+    let Some(device) = common::gpu() else { return };
+    let (shape, indices, values) = vast(20_000);
+    let list = Coordinates::new(&shape, &indices, &values).expect("indices inside the shape");
+    let observations = Observations::new(list);
+    let model = Model::parse("ir,jr,ar,tr->ijat").expect("a model");
+    let shapes = Shapes::new(&model, &shape, &[('r', 4)]).expect("a rank");
+    let start = Random::new(3).factors(&shapes);
+    let how = Run { algorithm: Algorithm::Block, precision: Precision::F32, sweeps: 4 };
+    for loss in [Loss::kl(), Loss::euclidean()] {
+        let wrong = on_both(loss.name(), &device, (&shapes, &loss), &start, &how, &observations);
+        assert!(wrong.is_none(), "{wrong:?}");
+    }
+    let refused = NNEinFact::new("ir,jr,ar,tr->ijat")
+        .expect("a model")
+        .ranks([('r', 2)])
+        .loss(Loss::beta(1.5).expect("beta 1.5"))
+        .device(device)
+        .fit(&observations)
+        .expect_err("a pass over all cells")
+        .to_string();
+    assert!(refused.contains("beta(1.5)") && refused.contains("unlisted_missing"), "{refused}");
 }
 
 #[test]
@@ -504,6 +729,12 @@ fn rows_with_next_to_nothing_observed_are_exact_in_single_precision() {
         // Nothing is known of row 1.
         let row = |f: &ArrayD<f64>| f.index_axis(ndarray::Axis(0), 1).to_owned();
         assert_eq!(row(&found.factors()[0]), row(&start[0]));
+
+        let Some(device) = common::gpu() else { continue };
+        let found = run_on(&device, &shapes, &loss, &start, DataAs::Sparse, &single, &list);
+        check(&format!("{} on a GPU", loss.name()), &found, &expected, 2e-4);
+        let single = |f: ArrayD<f64>| f.mapv(|x| x as f32);
+        assert_eq!(single(row(&found.factors()[0])), single(row(&start[0])));
     }
 }
 
@@ -534,16 +765,20 @@ fn sparse_data_are_recognised() {
     let mut random = Random::new(2);
     let y = random.mask(&[60, 50, 40], 0.004).mapv(|m| f64::from(u8::from(m)));
     let dense = y.mapv(|x| x + 1.0);
-    let fit = |y: &ArrayD<f64>| {
+    let fit = |y: &ArrayD<f64>, device: Device| {
         NNEinFact::new("ir,jr,ar->ija")
             .expect("a model")
             .ranks([('r', 3)])
+            .device(device)
             .max_iter(1)
             .fit(y)
             .expect("it fits")
     };
-    assert!(!fit(&y).plan().sampled().is_empty());
-    assert!(fit(&dense).plan().sampled().is_empty());
+    assert!(!fit(&y, Device::cpu()).plan().sampled().is_empty());
+    assert!(fit(&dense, Device::cpu()).plan().sampled().is_empty());
+    let Some(device) = common::gpu() else { return };
+    assert!(!fit(&y, device.clone()).plan().sampled().is_empty());
+    assert!(fit(&dense, device).plan().sampled().is_empty());
 }
 
 #[test]
@@ -570,6 +805,22 @@ fn data_of_extreme_size_are_fitted_as_lists() {
             assert!(apart < 1e-8, "{} at {scale:e}: {apart:e}", loss.name());
             let (s, d) = (sparse.history().last_loss(), dense.history().last_loss());
             assert!((s / d - 1.0).abs() < 1e-8, "{} at {scale:e}: {s} {d}", loss.name());
+
+            let Some(device) = common::gpu() else { continue };
+            let single = NNEinFact::new("ir,jr,ar->ija")
+                .expect("a model")
+                .ranks([('r', 3)])
+                .loss(loss.clone())
+                .device(device)
+                .data_as(DataAs::Sparse)
+                .groups(vec![vec![0, 1], vec![2]])
+                .max_iter(4)
+                .fit(&y.mapv(|x| x * scale))
+                .expect("it fits");
+            let apart = deviation(single.factors(), dense.factors());
+            assert!(apart < 2e-4, "{} at {scale:e} on a GPU: {apart:e}", loss.name());
+            let s = single.history().last_loss();
+            assert!((s / d - 1.0).abs() < 1e-4, "{} at {scale:e}: {s} {d}", loss.name());
         }
     }
 }

@@ -339,11 +339,6 @@ impl Device {
         Ok(None)
     }
 
-    /// Whether it is a GPU.
-    pub(crate) fn is_gpu(&self) -> bool {
-        !matches!(self.kind, Kind::Cpu)
-    }
-
     /// The largest buffer that a pass may read products of factors from, where there is a limit.
     pub(crate) fn largest_buffer(&self) -> Option<u64> {
         match &self.kind {

@@ -4,6 +4,7 @@
 //! separate: a pass leaves the sums `N`, `D` and the losses, which add up over disjoint parts of
 //! the data, and an update reads nothing but them.
 
+mod cells;
 pub mod cpu;
 mod device;
 #[cfg(feature = "gpu")]

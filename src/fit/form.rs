@@ -54,16 +54,7 @@ pub(super) fn choose(
 ) -> Result<Chosen> {
     let zero = loss.at_zero();
     let limit = available_memory().unwrap_or(u64::MAX);
-    let data_as = match (settings.data_as, &settings.device) {
-        (DataAs::Auto, Some(device)) if device.is_gpu() => DataAs::Dense,
-        (DataAs::Sparse, Some(device)) if device.is_gpu() => {
-            return Err(Error::Unsupported(
-                "passes over a list of cells run on the CPU only: use --device cpu, or let a GPU read a value for every cell (--data-as dense)"
-                    .into(),
-            ));
-        }
-        (data_as, _) => data_as,
-    };
+    let data_as = settings.data_as;
     let sparse = match data_as {
         DataAs::Dense => None,
         DataAs::Auto | DataAs::Sparse => Some(sparse_plan(settings, shapes, &zero, &data)),

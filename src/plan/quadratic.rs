@@ -49,7 +49,8 @@ impl Quadratic {
         let second = |x: &Letter| pairs.iter().find(|p| p.0 == *x).map_or(*x, |p| p.1);
         let rename = |letters: &[Letter]| -> Vec<Letter> { letters.iter().map(second).collect() };
         let observed = shapes.model().observed();
-        let union = |list: &[usize]| -> Letters { list.iter().flat_map(|&l| &factors[l]).collect() };
+        let union =
+            |list: &[usize]| -> Letters { list.iter().flat_map(|&l| &factors[l]).collect() };
 
         let others: Vec<usize> =
             (0..factors.len()).filter(|l| !group.factors.contains(l)).collect();

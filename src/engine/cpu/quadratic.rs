@@ -93,8 +93,7 @@ impl Objective<'_> {
         rows.map(|(row, (theta, linear))| {
             let square = &form.square[row / form.rows * k * k..][..k * k];
             let of = |(s, x): (usize, &f64)| -> f64 {
-                let product: f64 =
-                    square[s * k..][..k].iter().zip(theta).map(|(q, y)| q * y).sum();
+                let product: f64 = square[s * k..][..k].iter().zip(theta).map(|(q, y)| q * y).sum();
                 x * (0.5 * product - linear[s])
             };
             theta.iter().enumerate().map(of).sum::<f64>()

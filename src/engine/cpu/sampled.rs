@@ -12,9 +12,11 @@ use rayon::prelude::*;
 
 use super::pass::sum;
 use crate::data::{Dense, Role, Sparse};
+pub(super) use crate::engine::cells::Part;
+use crate::engine::cells::Sorted;
 use crate::loss::{Scratch, Tape};
 use crate::math::{Elementwise, Real};
-use crate::model::{Letter, Shapes};
+use crate::model::Shapes;
 use crate::plan::SampledPass;
 
 /// Cells of a unit of parallel work.
@@ -47,13 +49,6 @@ struct Task {
     piece: bool,
 }
 
-/// Which cells of a list.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Part {
-    Train,
-    Exceptions,
-}
-
 impl<T: Elementwise> Cells<T> {
     /// The cells of a part of a list, for a pass. `sides` are in C order; values are multiplied by
     /// `scale`.
@@ -65,62 +60,18 @@ impl<T: Elementwise> Cells<T> {
         sides: &[Dense],
         scale: f64,
     ) -> Cells<T> {
-        let coordinates = list.list();
-        let chosen: Option<Vec<u32>> = list.roles().map(|roles| {
-            let wanted = |role: Role| (role == Role::Train) == (part == Part::Train);
-            (0..roles.len()).filter(|&i| wanted(roles[i])).map(|i| i as u32).collect()
-        });
-        let count = match (&chosen, part) {
-            (Some(chosen), _) => chosen.len(),
-            (None, Part::Train) => coordinates.len(),
-            (None, Part::Exceptions) => 0,
-        };
-        let cell = |i: usize| chosen.as_ref().map_or(i, |c| c[i] as usize);
-        let number = |letters: &[Letter], i: usize| -> usize {
-            letters.iter().fold(0, |row, &x| {
-                let mode = shapes.model().output().iter().position(|&y| y == x).unwrap_or(0);
-                let index = coordinates.indices()[mode].get(i).unwrap_or(0);
-                row * shapes.size(x) + index as usize
-            })
-        };
-        // By row, and within a row in C order.
-        let mut order: Vec<u64> = (0..count)
-            .into_par_iter()
-            .map(|i| (number(&pass.target.rows, cell(i)) as u64) << 32 | i as u64)
-            .collect();
-        order.par_sort_unstable();
-        let place = |key: u64| cell((key & 0xffff_ffff) as usize);
-
-        let mut rows = Vec::new();
-        let mut starts = Vec::new();
-        for (i, &key) in order.iter().enumerate() {
-            let row = (key >> 32) as u32;
-            if rows.last() != Some(&row) {
-                rows.push(row);
-                starts.push(i);
-            }
-        }
-        starts.push(count);
-        let operands = pass.operands.iter().map(|table| {
-            order.par_iter().map(|&key| number(&table.rows, place(key)) as u32).collect()
-        });
-        let value = |key: &u64| coordinates.values().get(place(*key)).unwrap_or(0.0) * scale;
-        let linear = |key: &u64| number(shapes.model().output(), place(*key));
-        let side = |side: &Dense| -> Vec<T> {
-            let value = |key| T::from_f64(side.storage().get(linear(key)).unwrap_or(1.0));
-            order.par_iter().map(value).collect()
-        };
+        let sorted = Sorted::new(shapes, list, part, &pass.target.rows);
         Cells {
-            operands: operands.collect(),
-            x: order.par_iter().map(|key| T::from_f64(value(key))).collect(),
-            sides: sides.iter().map(side).collect(),
+            operands: pass.operands.iter().map(|table| sorted.rows_of(&table.rows)).collect(),
+            x: sorted.values(scale),
+            sides: sides.iter().map(|side| sorted.side(side)).collect(),
             roles: match part {
                 Part::Train => Vec::new(),
-                Part::Exceptions => order.iter().map(|&key| list.role(place(key))).collect(),
+                Part::Exceptions => sorted.roles(),
             },
-            tasks: tasks(&starts),
-            rows,
-            starts,
+            tasks: tasks(&sorted.starts),
+            rows: sorted.rows,
+            starts: sorted.starts,
         }
     }
 

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use super::geometry::Part;
 use crate::data::{Dense, Prepared, Role, Storage};
 use crate::error::Result;
-use crate::loss::{Loss, wgsl_function};
+use crate::loss::{AtZero, Expr, Loss, wgsl_function};
 use crate::math::Real;
 
 /// What a pass computes.
@@ -16,9 +16,55 @@ pub(super) struct Wants {
     pub losses: bool,
 }
 
+impl Wants {
+    /// How many of numerator and denominator.
+    pub fn halves(self) -> usize {
+        usize::from(self.numerator) + usize::from(self.denominator)
+    }
+
+    /// Whether anything at all.
+    pub fn any(self) -> bool {
+        self.halves() > 0 || self.losses
+    }
+}
+
+/// What passes evaluate at a cell, as expressions of `x`, `y` and side values.
+#[derive(Clone, Debug)]
+pub(super) struct Terms {
+    pub a: Expr,
+    pub b: Expr,
+    pub loss: Expr,
+    /// How many side tensors they may name.
+    pub sides: usize,
+}
+
+impl Terms {
+    /// Those of a loss.
+    pub fn of(loss: &Loss) -> Terms {
+        Terms {
+            a: loss.a().clone(),
+            b: loss.b().clone(),
+            loss: loss.loss().clone(),
+            sides: loss.sides().len(),
+        }
+    }
+
+    /// Those of a loss at a datum of 0.
+    pub fn at_zero(zero: &AtZero, sides: usize) -> Terms {
+        Terms {
+            a: zero.a.expr().clone(),
+            b: zero.b.expr().clone(),
+            loss: zero.loss.expr().clone(),
+            sides,
+        }
+    }
+}
+
 /// The element type of values or weights on the device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Kind {
+    /// Every value is 0, and none is stored.
+    Zero,
     U8,
     U16,
     U32,
@@ -39,6 +85,7 @@ impl Kind {
     /// Bytes of an element.
     pub fn bytes(self) -> u64 {
         match self {
+            Kind::Zero => 0,
             Kind::U8 => 1,
             Kind::U16 => 2,
             Kind::U32 | Kind::F32 => 4,
@@ -48,6 +95,7 @@ impl Kind {
     /// Element `at` of an array of words as a single.
     fn load(self, array: &str) -> String {
         match self {
+            Kind::Zero => "0.0".into(),
             Kind::U8 => format!("f32((({array}[at >> 2u]) >> ((at & 3u) * 8u)) & 0xffu)"),
             Kind::U16 => format!("f32((({array}[at >> 1u]) >> ((at & 1u) * 16u)) & 0xffffu)"),
             Kind::U32 => format!("f32({array}[at])"),
@@ -79,6 +127,21 @@ impl Cells {
             validation: some(Role::Validation),
             held_out: some(Role::HeldOut),
             weights: data.weights().map(|w| Kind::of(w)),
+            sides: loss.sides().len(),
+        }
+    }
+
+    /// Cells that all hold 0 and are for training, or have the roles of the data if `by_role`.
+    pub fn zeros(data: &Prepared, loss: &Loss, by_role: bool) -> Cells {
+        let some = |role| by_role && data.cells(role) > 0;
+        Cells {
+            values: Kind::Zero,
+            roles: by_role && data.roles().is_some(),
+            // What is computed at a missing cell is as good as at any other.
+            missing: false,
+            validation: some(Role::Validation),
+            held_out: some(Role::HeldOut),
+            weights: None,
             sides: loss.sides().len(),
         }
     }
@@ -118,10 +181,14 @@ impl Cells {
 
     /// Functions that read a cell at its place in the slab: `value`, `role`, `weight`, `side0`…
     pub fn functions(&self, scale: &str, slab_cells: &str) -> String {
-        let mut text = format!(
-            "fn value(at: u32) -> f32 {{\n    return {} * bitcast<f32>({scale});\n}}\n",
-            self.values.load("values")
-        );
+        let mut text = String::new();
+        if self.values != Kind::Zero {
+            let _ = writeln!(
+                text,
+                "fn value(at: u32) -> f32 {{\n    return {} * bitcast<f32>({scale});\n}}",
+                self.values.load("values")
+            );
+        }
         if self.roles {
             text += "fn role(at: u32) -> u32 {\n    return (roles[at >> 4u] >> ((at & 15u) * 2u)) & 3u;\n}\n";
         }
@@ -145,6 +212,9 @@ impl Cells {
     /// `cell_side0`… into `a`, `b` and sums of losses.
     pub fn evaluate(&self, wants: Wants, floor: &str) -> String {
         let mut text = format!("y = max(y, bitcast<f32>({floor}));\n");
+        if self.values == Kind::Zero {
+            text += "let x = 0.0;\n";
+        }
         if self.missing {
             // A missing cell may hold anything: a harmless value keeps it out of sums.
             text += "x = select(x, 1.0, cell_role == 0u);\n";
@@ -190,7 +260,10 @@ impl Cells {
 
     /// What a cell has besides its value: names of the functions that read it, and their types.
     pub fn fields(&self) -> Vec<(String, &'static str)> {
-        let mut fields = vec![("value".to_string(), "f32")];
+        let mut fields = Vec::new();
+        if self.values != Kind::Zero {
+            fields.push(("value".to_string(), "f32"));
+        }
         if self.roles {
             fields.push(("role".into(), "u32"));
         }
@@ -202,12 +275,12 @@ impl Cells {
     }
 }
 
-/// The loss's expressions as a WGSL function `entry(x, y, s0…)` of what is wanted.
-pub(super) fn entry(loss: &Loss, wants: Wants) -> Result<String> {
+/// The expressions as a WGSL function `entry(x, y, s0…)` of what is wanted.
+pub(super) fn entry(terms: &Terms, wants: Wants) -> Result<String> {
     let all =
-        [(wants.numerator, loss.a()), (wants.denominator, loss.b()), (wants.losses, loss.loss())];
+        [(wants.numerator, &terms.a), (wants.denominator, &terms.b), (wants.losses, &terms.loss)];
     let outputs: Vec<_> = all.iter().filter(|(wanted, _)| *wanted).map(|&(_, e)| e).collect();
-    wgsl_function("entry", &outputs, loss.sides().len())
+    wgsl_function("entry", &outputs, terms.sides)
 }
 
 /// The sum of a workgroup's losses, `own` being a thread's: added pairwise and written by the first

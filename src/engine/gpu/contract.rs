@@ -4,7 +4,7 @@ use super::program::Compiler;
 use super::recording::{Access, BufferId, Command, Dispatch, Shader};
 use super::text::fill;
 use crate::error::Result;
-use crate::model::{Letter, Letters};
+use crate::model::{Letter, Letters, Shapes};
 use crate::plan::{Contraction, Slot};
 
 /// A tensor in a buffer, or two of the same letters.
@@ -33,17 +33,22 @@ const LONG: usize = 512;
 /// With this many outputs a thread each keeps a device busy, however long the sums.
 const MANY: usize = 16_384;
 
+/// A tensor with letters that neither the other one nor the output has is summed over them first
+/// where that saves at least this many terms: a dispatch more for long sums that are short then.
+const APART: usize = 1 << 16;
+
 /// The steps of a contraction, the last of which writes to `out`.
+#[allow(clippy::too_many_arguments)]
 pub(super) fn steps(
     compiler: &mut Compiler<'_>,
     commands: &mut Vec<Command>,
+    shapes: &Shapes,
     contraction: &Contraction,
     inputs: &[View],
     out: &View,
     scale: f32,
     add: bool,
 ) -> Result<()> {
-    let shapes = compiler.shapes;
     let mut results: Vec<View> = Vec::new();
     let last = contraction.steps().len().wrapping_sub(1);
     for (i, step) in contraction.steps().iter().enumerate() {
@@ -52,8 +57,13 @@ pub(super) fn steps(
             Slot::Step(i) => results[i].clone(),
         };
         let (left, right) = (get(step.left), get(step.right));
+        let spare = contraction.steps().len() + 2 * i;
+        let (l, r) = (left.clone(), right.clone());
+        let letters = if i == last { &out.letters } else { &step.letters };
+        let left = alone(compiler, commands, shapes, l, &right, letters, spare)?;
+        let right = alone(compiler, commands, shapes, r, &left, letters, spare + 1)?;
         if i == last {
-            return pair(compiler, commands, Some(&left), Some(&right), out, scale, add);
+            return pair(compiler, commands, shapes, Some(&left), Some(&right), out, scale, add);
         }
         let volume: usize = shapes.sizes(&step.letters).iter().product();
         let paired = left.half.is_some() || right.half.is_some();
@@ -64,23 +74,70 @@ pub(super) fn steps(
             letters: step.letters.clone(),
             half: paired.then_some(volume),
         };
-        pair(compiler, commands, Some(&left), Some(&right), &result, 1.0, false)?;
+        pair(compiler, commands, shapes, Some(&left), Some(&right), &result, 1.0, false)?;
         results.push(result);
     }
-    pair(compiler, commands, inputs.first(), None, out, scale, add)
+    pair(compiler, commands, shapes, inputs.first(), None, out, scale, add)
+}
+
+/// A tensor summed over the letters that it alone has, in a temporary; or as it is.
+fn alone(
+    compiler: &mut Compiler<'_>,
+    commands: &mut Vec<Command>,
+    shapes: &Shapes,
+    view: View,
+    other: &View,
+    output: &[Letter],
+    temporary: usize,
+) -> Result<View> {
+    let kept: Vec<Letter> = view
+        .letters
+        .iter()
+        .copied()
+        .filter(|x| output.contains(x) || other.letters.contains(x))
+        .collect();
+    let all: Letters = view.letters.iter().chain(&other.letters).collect();
+    let left: Letters = kept.iter().chain(&other.letters).collect();
+    // In floating point: the letters of both may number more than fits an integer.
+    let saved = shapes.volume(all) - shapes.volume(left);
+    if kept.len() == view.letters.len() || saved < APART as f64 {
+        return Ok(view);
+    }
+    let volume: usize = shapes.sizes(&kept).iter().product();
+    let words = if view.half.is_some() { 2 * volume } else { volume };
+    let result = View {
+        buffer: compiler.temporary(temporary, words),
+        base: 0,
+        letters: kept,
+        half: view.half.map(|_| volume),
+    };
+    pair(compiler, commands, shapes, Some(&view), None, &result, 1.0, false)?;
+    Ok(result)
+}
+
+/// Adds a multiple of a tensor to another one, repeated along the letters that it does not have.
+pub(super) fn repeat(
+    compiler: &mut Compiler<'_>,
+    commands: &mut Vec<Command>,
+    from: &View,
+    out: &View,
+    scale: f32,
+) -> Result<()> {
+    pair(compiler, commands, compiler.shapes, Some(from), None, out, scale, true)
 }
 
 /// `out = Σ a · b` over the letters that `out` lacks.
+#[allow(clippy::too_many_arguments)]
 fn pair(
     compiler: &mut Compiler<'_>,
     commands: &mut Vec<Command>,
+    shapes: &Shapes,
     a: Option<&View>,
     b: Option<&View>,
     out: &View,
     scale: f32,
     add: bool,
 ) -> Result<()> {
-    let shapes = compiler.shapes;
     let stride = |view: Option<&View>, x: Letter| {
         view.map_or(0, |v| super::geometry::stride(shapes, &v.letters, x))
     };

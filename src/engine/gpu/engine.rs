@@ -55,22 +55,26 @@ impl GpuEngine {
         Ok(engine)
     }
 
-    /// The data, slab by slab: never a second copy of all of them on the host.
+    /// The data, slab by slab: never a second copy of all of them on the host. Passes over a list
+    /// have theirs in the program; those over all cells read no values beside them.
     fn upload(&self) -> Result<()> {
         let data = &self.job.data;
         let values = data.values();
-        let strides = values.strides();
-        let sides: Vec<Dense> = self
-            .job
-            .loss
-            .sides()
-            .iter()
-            .map(|s| Dense::from_array(&**s).in_layout_of(values))
-            .collect();
+        let strides = &self.job.plan.data().strides;
+        let side = |side: &ArrayD<f64>| match data.coordinates() {
+            Some(_) => Dense::from_array(side).in_c_order(),
+            None => Dense::from_array(side).in_layout_of(values),
+        };
+        let sides: Vec<Dense> = match self.compiled.slabs.is_empty() {
+            true => Vec::new(),
+            false => self.job.loss.sides().iter().map(|s| side(s)).collect(),
+        };
         for slab in &self.compiled.slabs {
             let start = slab.part.offset(strides);
             let cells = slab.part.entries();
-            self.loaded.write(slab.values, 0, &slab_bytes(values, strides, &slab.part))?;
+            if self.job.sparse.is_none() {
+                self.loaded.write(slab.values, 0, &slab_bytes(values, strides, &slab.part))?;
+            }
             if let (Some(buffer), Some(roles)) = (slab.roles, data.roles()) {
                 self.loaded.write(buffer, 0, &slab_roles(roles.words(), start, cells))?;
             }

@@ -15,9 +15,9 @@ use super::Gpu;
 use super::engine::GpuEngine;
 use super::program::{Compiled, Tuning, compile};
 use super::recording::{BufferId, BufferKind, Command, Program};
-use super::shaders::{CORPUS, MOVING, job_on, moving};
+use super::shaders::{CORPUS, MOVING, few, job_listed, job_on, moving};
 use super::tests::gpu;
-use crate::data::Observations;
+use crate::data::{Observations, Rest};
 use crate::engine::{Engine, Job};
 use crate::loss::Loss;
 use crate::plan::Grouping;
@@ -167,6 +167,30 @@ fn nothing_past_the_end_of_a_buffer_is_touched() {
         compare(&gpu, &started(job), &tuning, &format!("NMF of rank {rank}"));
         let job = moving(Loss::kl(), split, &values(MOVING));
         compare(&gpu, &started(job), &tuning, "partners that move");
+    }
+}
+
+#[test]
+fn nothing_past_the_end_of_a_list_is_touched() {
+    let Some(gpu) = gpu() else { return };
+    let split = |o: Observations| o.held_out(0.2, 1).unwrap().validation(0.1, 1).unwrap();
+    let rests = [Rest::Zeros, Rest::ByRole, Rest::Missing];
+    let losses = [Loss::kl(), Loss::euclidean(), Loss::alpha_beta(0.7, 0.0).unwrap()];
+    for (n, (model, shape, ranks)) in CORPUS.iter().enumerate() {
+        let (rest, loss) = (rests[n % 3], losses[n / 3 % 3].clone());
+        let grouping = if n % 4 < 2 { Grouping::Grouped } else { Grouping::Block };
+        let what = format!("{model} under {} with {rest:?}", loss.name());
+        let y = few(shape);
+        let job = started(job_listed(&y, model, ranks, loss, grouping, rest, split));
+        compare(&gpu, &job, &Tuning::default(), &what);
+    }
+    // In many parts, and rows of many pieces.
+    let tuning = Tuning { work: 1e5, scratch_bytes: 16 << 10, ..Tuning::default() };
+    for rank in [3, 37] {
+        let (y, ranks) = (few(&[2, 133, 90]), [('r', rank)]);
+        let model = "ir,jr,ar->ija";
+        let job = job_listed(&y, model, &ranks, Loss::kl(), Grouping::Block, Rest::Zeros, split);
+        compare(&gpu, &started(job), &tuning, &format!("CP of rank {rank}"));
     }
 }
 

@@ -4,9 +4,11 @@
 //!
 //! - [`geometry`] lays a pass of the plan out for threads, and cuts the data into parts;
 //! - [`rows`], [`tiles`], [`cells`], [`numbers`] and [`text`] make the shaders of a pass from the
-//!   files in `shaders/`, [`contract`] the small contractions;
-//! - [`program`] makes a [`Program`](recording::Program) of all of them: buffers, shaders, recorded
-//!   commands, as plain data that is tested without a device;
+//!   files in `shaders/`, [`lists`] and [`listed`] those of a pass over a list of cells, [`contract`]
+//!   the small contractions;
+//! - [`program`] makes a [`Program`](recording::Program) of all of them, with [`dense`] and
+//!   [`sampled`] for passes and [`updates`] for what is between: buffers, shaders, recorded commands,
+//!   as plain data that is tested without a device;
 //! - [`check`] holds it against a device's limits, [`adapter`] finds and describes devices,
 //!   [`handle`] owns one, [`runtime`] carries programs out, and [`engine`] is the fit that runs them.
 
@@ -14,23 +16,28 @@ mod adapter;
 mod cells;
 mod check;
 mod contract;
+mod dense;
 mod engine;
 mod geometry;
 #[cfg(test)]
 mod guards;
 mod handle;
+mod listed;
+mod lists;
 mod numbers;
 mod program;
 mod rates;
 mod recording;
 mod rows;
 mod runtime;
+mod sampled;
 #[cfg(test)]
 mod shaders;
 #[cfg(test)]
 mod tests;
 mod text;
 mod tiles;
+mod updates;
 
 pub(crate) use adapter::{Wanted, any_real, list};
 pub(crate) use engine::open;

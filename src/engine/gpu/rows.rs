@@ -2,13 +2,12 @@
 
 use std::fmt::Write as _;
 
-use super::cells::{Cells, Wants, entry, reduce_losses};
+use super::cells::{Cells, Terms, Wants, entry, reduce_losses};
 use super::geometry::Geometry;
 use super::numbers::{Number, Numbers, places, product_function};
 use super::recording::{Access, GpuLimits, Shader};
 use super::text::fill;
 use crate::error::Result;
-use crate::loss::Loss;
 use crate::plan::Plan;
 
 const TEMPLATE: &str = include_str!("../../../shaders/pass.wgsl");
@@ -36,7 +35,7 @@ impl RowsShader {
         plan: &Plan,
         geometry: &Geometry,
         cells: &Cells,
-        loss: &Loss,
+        terms: &Terms,
         wants: Wants,
         limits: &GpuLimits,
     ) -> Result<RowsShader> {
@@ -55,8 +54,9 @@ impl RowsShader {
         let stride = |letters: &[_]| {
             letters.iter().map(|&x| plan.data().stride(shapes, x)).min().unwrap_or(usize::MAX)
         };
-        let staged = lanes > 1 && stride(&geometry.other) < stride(&geometry.side);
         let fields = cells.fields();
+        let staged =
+            !fields.is_empty() && lanes > 1 && stride(&geometry.other) < stride(&geometry.side);
         let bytes = |tile: usize| {
             let stage = if staged { (tile + 1) * lanes * 4 * fields.len() + 4 * lanes } else { 0 };
             tile * blocks_k * 16 + tile * 4 + stage + if wants.losses { threads * 16 } else { 0 }
@@ -360,7 +360,7 @@ impl RowsShader {
             ("other_product", other_product),
             ("partner_product", partner_product),
             ("cell", cells.functions(&scale, &slab_cells)),
-            ("entry", entry(loss, wants)?),
+            ("entry", entry(terms, wants)?),
             ("fold", n.word(Number::Fold)),
             ("block_count", n.word(Number::BlockCount)),
             ("side_blocks", n.word(Number::SideBlocks)),

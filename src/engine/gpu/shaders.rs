@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use super::program::{Tuning, compile};
 use super::recording::{Access, BufferId, BufferKind, Command, GpuLimits, Program, Shader};
-use crate::data::Observations;
+use crate::data::{Observations, Rest};
+use crate::engine::cpu::needs;
 use crate::engine::{Job, Numbers, Slot};
 use crate::loss::Loss;
 use crate::model::{Model, Shapes};
-use crate::plan::{DataInfo, Grouping, Plan, Settings};
+use crate::plan::{DataInfo, Grouping, Plan, Sampling, Settings};
 
 /// The job of a model on ones of this shape, without a device.
 fn job(
@@ -49,13 +50,46 @@ pub(super) fn job_on(
         ..Settings::default()
     };
     let plan = Plan::new(&shapes, &info, &settings).unwrap();
+    job_of(plan, data, None, loss)
+}
+
+/// The job of a model on the list of cells that goes with `rest`, without a device and without a
+/// start.
+pub(super) fn job_listed(
+    values: &ndarray::ArrayD<f64>,
+    model: &str,
+    ranks: &[(char, usize)],
+    loss: Loss,
+    grouping: Grouping,
+    rest: Rest,
+    observe: impl Fn(Observations) -> Observations,
+) -> Job {
+    let model = Model::parse(model).unwrap();
+    let shapes = Shapes::new(&model, values.shape(), ranks).unwrap();
+    let data = observe(Observations::new(values)).prepare().unwrap();
+    let listing = data.listings().into_iter().find(|l| l.rest == rest).expect("such a list");
+    let (unlisted, _) = needs(&loss.at_zero(), rest);
+    let sampling = Sampling { listed: listing.train, exceptions: listing.exceptions, unlisted };
+    let info = DataInfo { masked: rest == Rest::ByRole, ..DataInfo::c_order(&shapes, 0) };
+    let settings = Settings { grouping, sampling: Some(sampling), ..Settings::default() };
+    let plan = Plan::new(&shapes, &info, &settings).unwrap();
+    let list = data.list(rest);
+    job_of(plan, data, Some(list), loss)
+}
+
+fn job_of(
+    plan: Plan,
+    data: crate::data::Prepared,
+    sparse: Option<crate::data::Sparse>,
+    loss: Loss,
+) -> Job {
     let mut losses = vec![None; plan.groups().len()];
     *losses.last_mut().unwrap() = Some(Slot::Middle);
     losses[0] = Some(Slot::Start);
     Job {
         plan: Arc::new(plan),
         data: Arc::new(data),
-        sparse: None,
+        sparse: sparse.map(Arc::new),
         loss,
         losses,
         exact: false,
@@ -191,6 +225,42 @@ fn every_shader_of_the_corpus_validates() {
     }
 }
 
+/// Few cells that are not 0, the first of them the first cell.
+pub(super) fn few(shape: &[usize]) -> ndarray::ArrayD<f64> {
+    let mut n = 0u32;
+    ndarray::ArrayD::from_shape_simple_fn(shape, || {
+        n += 1;
+        let random = n.wrapping_mul(2_654_435_761) >> 24;
+        if n == 1 || random < 64 { f64::from(random % 4 + 1) } else { 0.0 }
+    })
+}
+
+#[test]
+fn every_shader_of_lists_validates() {
+    let limits = GpuLimits::default();
+    let plain = |o: Observations| o;
+    let split = |o: Observations| o.held_out(0.2, 1).unwrap().validation(0.1, 1).unwrap();
+    for (n, (model, shape, ranks)) in CORPUS.iter().enumerate() {
+        for (grouping, register_k) in [(Grouping::Block, 48), (Grouping::Grouped, 0)] {
+            let tuning = Tuning { register_k, ..Tuning::default() };
+            let zeros = losses().into_iter().filter(|l| l.domain().contains(0.0, &[]));
+            for (l, loss) in zeros.enumerate() {
+                let y = few(shape);
+                let make = |rest, observe: &dyn Fn(Observations) -> Observations| {
+                    job_listed(&y, model, ranks, loss.clone(), grouping.clone(), rest, observe)
+                };
+                let job = match (n + l) % 4 {
+                    0 => make(Rest::Zeros, &plain),
+                    1 => make(Rest::Zeros, &split),
+                    2 => make(Rest::ByRole, &split),
+                    _ => make(Rest::Missing, &split),
+                };
+                validate(&compile(&job, &limits, &tuning).unwrap().program, &limits);
+            }
+        }
+    }
+}
+
 #[test]
 fn every_kind_of_data_validates() {
     let limits = GpuLimits::default();
@@ -295,6 +365,18 @@ fn shaders_are_what_one_would_write() {
     insta::assert_snapshot!("entries_of_64", source(&wide, "entries"));
     insta::assert_snapshot!("sums_of_64", source(&wide, "sums"));
 
+    let list = |rank: usize, loss: Loss, rest: Rest| {
+        let ranks = [('r', rank)];
+        let y = few(&[40, 30, 9]);
+        let job = job_listed(&y, "ir,jr,ar->ija", &ranks, loss, Grouping::Block, rest, split);
+        program(&job, 48)
+    };
+    let kl = list(10, Loss::kl(), Rest::Zeros);
+    insta::assert_snapshot!("list_of_kl", source(&kl, "pass over a list with"));
+    insta::assert_snapshot!("sums_of_a_list", source(&kl, "sums of a list"));
+    let odds = list(10, Loss::bernoulli(), Rest::ByRole);
+    insta::assert_snapshot!("cells_without_values", source(&odds, "pass with"));
+
     // Two factors in a group, so that the surrogate of logarithms needs its third power.
     let log = Loss::alpha_beta(0.0, 1.0).unwrap();
     assert_eq!(log.majorizer(), crate::loss::Majorizer::Log);
@@ -309,4 +391,28 @@ fn a_fit_does_what_one_would_do() {
     let job =
         job(model, shape, ranks, Loss::alpha_beta(0.7, 0.0).unwrap(), Grouping::Grouped, split);
     insta::assert_snapshot!("commands_of_uber", commands(&program(&job, 48)));
+}
+
+#[test]
+fn a_fit_to_a_list_does_what_one_would_do() {
+    // Of row 0 most is missing, and nothing of the others.
+    let y = few(&[8, 30, 9]);
+    let mask = y.mapv(|_| true);
+    let mask = {
+        let mut mask = mask;
+        mask.index_axis_mut(ndarray::Axis(0), 0).fill(false);
+        mask[[0, 0, 0]] = true;
+        mask
+    };
+    let masked = |o: Observations| o.mask(&mask).unwrap();
+    let job = job_listed(
+        &y,
+        "ir,jr,ar->ija",
+        &[('r', 3)],
+        Loss::euclidean(),
+        Grouping::Given(vec![vec![0], vec![1, 2]]),
+        Rest::Zeros,
+        masked,
+    );
+    insta::assert_snapshot!("commands_of_a_list", commands(&program(&job, 48)));
 }

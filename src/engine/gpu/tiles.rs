@@ -3,13 +3,12 @@
 
 use std::fmt::Write as _;
 
-use super::cells::{Cells, Wants, entry, reduce_losses};
+use super::cells::{Cells, Terms, Wants, entry, reduce_losses};
 use super::geometry::Geometry;
 use super::numbers::{Number, Numbers, places, product_function};
 use super::recording::{Access, GpuLimits, Shader};
 use super::text::fill;
 use crate::error::Result;
-use crate::loss::Loss;
 use crate::plan::Plan;
 
 const ENTRIES: &str = include_str!("../../../shaders/entries.wgsl");
@@ -42,7 +41,7 @@ pub(super) fn entries(
     plan: &Plan,
     geometry: &Geometry,
     cells: &Cells,
-    loss: &Loss,
+    terms: &Terms,
     wants: Wants,
     limits: &GpuLimits,
 ) -> Result<TileShader> {
@@ -133,7 +132,7 @@ pub(super) fn entries(
         ("workgroup", workgroup),
         ("products", products),
         ("cell", cells.functions(&scale, &slab_cells)),
-        ("entry", entry(loss, wants)?),
+        ("entry", entry(terms, wants)?),
         ("fold", n.word(Number::Fold)),
         ("block_count", n.word(Number::BlockCount)),
         ("side_blocks", n.word(Number::SideBlocks)),

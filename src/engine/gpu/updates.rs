@@ -1,0 +1,347 @@
+//! What happens to factors between passes, as commands: updates, extrapolation, floors.
+
+use super::contract::View;
+use super::program::{Compiler, sums_letters};
+use super::recording::{Access, Command, Dispatch, Recording, RecordingId, Shader, Window};
+use crate::error::{Error, Result};
+use crate::loss::Majorizer;
+
+impl Compiler<'_> {
+    /// The update of a group from the sums of its pass: docs/method.md.
+    pub(super) fn update(&mut self, group: usize) -> Result<RecordingId> {
+        let plan = self.plan;
+        let members = plan.groups()[group].factors.clone();
+        let target = sums_letters(plan, group);
+        let volume: usize = self.shapes.sizes(target).iter().product();
+        let single = members.len() == 1;
+        let majorizer = self.job.loss.majorizer();
+        let mut recording = Recording { label: format!("update {group}"), commands: Vec::new() };
+        let commands = &mut recording.commands;
+        if !single {
+            for &l in &members {
+                self.begin_factor(commands, l);
+            }
+        }
+        let cycles = if single { 1 } else { self.job.numbers.inner_cycles };
+        for _ in 0..cycles {
+            for (at, &l) in members.iter().enumerate() {
+                let others: Vec<usize> = members.iter().copied().filter(|&m| m != l).collect();
+                let contraction = &plan.groups()[group].updates[at];
+                let sums = |half: usize, paired: bool| View {
+                    buffer: self.sums,
+                    base: half * volume,
+                    letters: target.to_vec(),
+                    half: paired.then_some(volume),
+                };
+                let size = self.places[l + 1] - self.places[l];
+                let mut inputs = vec![sums(0, true)];
+                inputs.extend(others.iter().map(|&m| self.factor(m, self.powers, 0, true)));
+                let letters = self.shapes.model().factors()[l].clone();
+                let out = View {
+                    buffer: self.quotients,
+                    base: 0,
+                    letters: letters.clone(),
+                    half: Some(size),
+                };
+                let denominators = sums(1, false);
+                self.contract(commands, contraction, &inputs, &out, 1.0, false)?;
+                if majorizer == Majorizer::Log {
+                    for i in 0..others.len() {
+                        let mut inputs = vec![denominators.clone()];
+                        inputs.extend(others.iter().enumerate().map(|(j, &m)| {
+                            self.factor(m, self.powers, if i == j { 2 } else { 0 }, false)
+                        }));
+                        let out = View {
+                            buffer: self.quotients,
+                            base: 0,
+                            letters: letters.clone(),
+                            half: None,
+                        };
+                        self.contract(commands, contraction, &inputs, &out, -1.0, true)?;
+                    }
+                }
+                let shader = self.shader(step(majorizer, single)?);
+                let (fold, numbers) = self.each_entry(l);
+                let mut bindings = vec![
+                    numbers,
+                    self.whole(self.quotients),
+                    self.whole(self.factors),
+                    self.whole(self.lambda),
+                ];
+                if !single {
+                    bindings.push(self.whole(self.powers));
+                }
+                commands.push(Command::Dispatch(Dispatch {
+                    shader,
+                    bindings,
+                    workgroups: fold,
+                    work: 20.0 * size as f64,
+                }));
+            }
+        }
+        for &l in &members {
+            self.apply(commands, l, Change::Multiply)?;
+        }
+        Ok(self.record(recording))
+    }
+
+    /// A thread for each entry of a factor: workgroups, and the numbers of begin.wgsl and step.wgsl.
+    fn each_entry(&mut self, l: usize) -> ([u32; 3], Window) {
+        let size = self.places[l + 1] - self.places[l];
+        let parameters = self.places[self.places.len() - 1];
+        let fold = self.fold(size.div_ceil(64));
+        let words = [self.places[l], size, fold[0] as usize, parameters].map(|n| n as u32);
+        (fold, self.words(&words))
+    }
+
+    fn begin_factor(&mut self, commands: &mut Vec<Command>, l: usize) {
+        let size = self.places[l + 1] - self.places[l];
+        let (fold, numbers) = self.each_entry(l);
+        let shader = self.shader(Shader {
+            label: "begin".into(),
+            source: include_str!("../../../shaders/begin.wgsl").into(),
+            bindings: vec![Access::Uniform, Access::Read, Access::ReadWrite, Access::ReadWrite],
+            invocations: 64,
+            workgroup_bytes: 0,
+        });
+        commands.push(Command::Dispatch(Dispatch {
+            shader,
+            bindings: vec![
+                numbers,
+                self.whole(self.factors),
+                self.whole(self.lambda),
+                self.whole(self.powers),
+            ],
+            workgroups: fold,
+            work: size as f64,
+        }));
+    }
+
+    /// Changes a factor and raises it to its floor.
+    fn apply(&mut self, commands: &mut Vec<Command>, l: usize, change: Change) -> Result<()> {
+        let size = self.places[l + 1] - self.places[l];
+        let chunks = size.div_ceil(1024);
+        let numbers = self.words(&[
+            self.places[l] as u32,
+            size as u32,
+            self.largest_places[l] as u32,
+            l as u32,
+        ]);
+        let shader = self.shader(change.shader()?);
+        let mut bindings = vec![numbers, self.whole(self.factors)];
+        match change {
+            Change::Multiply => bindings.push(self.whole(self.lambda)),
+            Change::Extrapolate | Change::Nothing => bindings.push(self.whole(self.plain)),
+        }
+        bindings.extend([self.whole(self.largest), self.whole(self.broken)]);
+        if change == Change::Extrapolate {
+            bindings.extend([self.whole(self.weights), self.whole(self.origin)]);
+        }
+        let x = chunks.min(32_768).min(self.limits.workgroups as usize);
+        if x < 32_768 && chunks > x {
+            return Err(Error::Device(
+                "the device allows fewer than 32,768 workgroups in a dimension".into(),
+            ));
+        }
+        commands.push(Command::Dispatch(Dispatch {
+            shader,
+            bindings,
+            workgroups: [x as u32, chunks.div_ceil(x) as u32, 1],
+            work: 4.0 * size as f64,
+        }));
+        let floor = self.job.numbers.factor_floor;
+        if floor > 0.0 {
+            let fold = self.fold(size.div_ceil(64));
+            let numbers = self.words(&[
+                self.places[l] as u32,
+                size as u32,
+                self.largest_places[l] as u32,
+                chunks as u32,
+                fold[0],
+                (floor as f32).to_bits(),
+                1e-37f32.to_bits(),
+                0,
+            ]);
+            let shader = self.shader(Shader {
+                label: "raise".into(),
+                source: include_str!("../../../shaders/raise.wgsl").into(),
+                bindings: vec![Access::Uniform, Access::ReadWrite, Access::Read],
+                invocations: 64,
+                workgroup_bytes: 256,
+            });
+            commands.push(Command::Dispatch(Dispatch {
+                shader,
+                bindings: vec![numbers, self.whole(self.factors), self.whole(self.largest)],
+                workgroups: fold,
+                work: size as f64,
+            }));
+        }
+        Ok(())
+    }
+
+    pub(super) fn begin(&mut self) -> Result<RecordingId> {
+        let mut recording = Recording { label: "begin".into(), commands: Vec::new() };
+        for l in 0..self.places.len() - 1 {
+            self.apply(&mut recording.commands, l, Change::Nothing)?;
+        }
+        Ok(self.record(recording))
+    }
+
+    pub(super) fn extrapolate(&mut self) -> Result<RecordingId> {
+        let mut recording = Recording { label: "extrapolate".into(), commands: Vec::new() };
+        for l in 0..self.places.len() - 1 {
+            self.apply(&mut recording.commands, l, Change::Extrapolate)?;
+        }
+        recording.commands.push(self.copied(self.factors, self.origin));
+        Ok(self.record(recording))
+    }
+}
+
+/// What happens to a factor.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Change {
+    Multiply,
+    Extrapolate,
+    Nothing,
+}
+
+impl Change {
+    fn shader(self) -> Result<Shader> {
+        let value = match self {
+            Change::Multiply => "let value = factors[at] * other[at];",
+            Change::Nothing => "let value = factors[at];",
+            Change::Extrapolate => {
+                "// In log space: P * (P / C)^momentum * (P / X)^relaxation, where C is the plain result\n\
+                 // before P, and X where the sweep began.\n\
+                 let before = other[at];\n\
+                 var value = factors[at];\n\
+                 other[at] = value;\n\
+                 let begun = origin[at];\n\
+                 if value > 0.0 && before > 0.0 && begun > 0.0 {\n\
+                 \x20   let moved = value * pow(value / before, weights.x) * pow(value / begun, weights.y);\n\
+                 \x20   if (bitcast<u32>(moved) & 0x7f800000u) != 0x7f800000u {\n\
+                 \x20       value = moved;\n\
+                 \x20   }\n\
+                 }"
+            }
+        };
+        let more = match self {
+            Change::Extrapolate => {
+                "@group(0) @binding(5) var<uniform> weights: vec4<f32>;\n\
+                 @group(0) @binding(6) var<storage, read> origin: array<f32>;"
+            }
+            _ => "",
+        };
+        let mut bindings = vec![
+            Access::Uniform,
+            Access::ReadWrite,
+            Access::Read,
+            Access::ReadWrite,
+            Access::ReadWrite,
+        ];
+        let mut template = include_str!("../../../shaders/apply.wgsl").to_string();
+        if self == Change::Extrapolate {
+            bindings[2] = Access::ReadWrite;
+            bindings.extend([Access::Uniform, Access::Read]);
+            template =
+                template.replace("var<storage, read> other", "var<storage, read_write> other");
+        }
+        Ok(Shader {
+            label: match self {
+                Change::Multiply => "apply".into(),
+                Change::Extrapolate => "extrapolate".into(),
+                Change::Nothing => "largest".into(),
+            },
+            source: super::text::fill(
+                &template,
+                &[("new_value", value.into()), ("more", more.into())],
+            )?,
+            bindings,
+            invocations: 64,
+            workgroup_bytes: 256,
+        })
+    }
+}
+
+/// `base` to a constant power, as text.
+fn power(base: &str, exponent: f64) -> String {
+    match exponent {
+        0.0 => "1.0".into(),
+        1.0 => base.into(),
+        2.0 => format!("({base} * {base})"),
+        0.5 => format!("sqrt({base})"),
+        -1.0 => format!("(1.0 / {base})"),
+        p => format!("pow({base}, {:?})", p as f32),
+    }
+}
+
+/// The shader of a step of the update.
+fn step(majorizer: Majorizer, single: bool) -> Result<Shader> {
+    let finish = match single {
+        true => {
+            "// Only what is not finite is brought back to the interval.\n\
+             if (bitcast<u32>(moved) & 0x7f800000u) != 0x7f800000u {\n    change = moved;\n} else {\n    change = MOST;\n}"
+        }
+        false => "change = clamp(moved, LEAST, MOST);",
+    };
+    let indent = |text: &str| -> String { text.lines().map(|l| format!("    {l}\n")).collect() };
+    let change = match majorizer {
+        Majorizer::Power { .. } => {
+            let gamma = majorizer.gamma().unwrap_or(1.0);
+            let (at_zero, at_infinity) =
+                if gamma > 0.0 { ("0.0", "MOST") } else { ("MOST", "0.0") };
+            let mut text =
+                "// Where no observed entry touches the factor's entry, both are 0.\n".to_string();
+            text += "if a > 0.0 || b > 0.0 {\n";
+            text += &format!("    var moved = {at_zero};\n");
+            text += &format!(
+                "    if b <= 0.0 {{\n        moved = {at_infinity};\n    }} else if a > 0.0 {{\n"
+            );
+            text += &format!(
+                "        let quotient = a / b;\n        moved = {};\n    }}\n",
+                power("quotient", gamma)
+            );
+            text + &indent(finish) + "}"
+        }
+        Majorizer::Log => {
+            let mut text =
+                "if b != 0.0 {\n    let moved = exp(clamp(a / b, -80.0, 80.0));\n".to_string();
+            text += &indent(finish);
+            text + "}"
+        }
+    };
+    let powers = match (single, majorizer) {
+        (true, _) => String::new(),
+        (false, Majorizer::Power { p_a, p_b }) => {
+            let power = |p: f64| match 1.0 + p {
+                0.0 => "x".to_string(),
+                e => format!("x * {}", power("change", e)),
+            };
+            format!(
+                "let x = factors[at];\npowers[at] = {};\npowers[at + numbers.w] = {};",
+                power(p_a),
+                power(p_b)
+            )
+        }
+        (false, Majorizer::Log) => "let x = factors[at] * change;\n\
+             powers[at] = x;\n\
+             powers[at + numbers.w] = x;\n\
+             powers[at + 2u * numbers.w] = x * log(change);"
+            .into(),
+    };
+    let mut template = include_str!("../../../shaders/step.wgsl").to_string();
+    let mut bindings = vec![Access::Uniform, Access::Read, Access::Read, Access::ReadWrite];
+    if single {
+        template = template
+            .replace("@group(0) @binding(4) var<storage, read_write> powers: array<f32>;\n", "");
+    } else {
+        bindings.push(Access::ReadWrite);
+    }
+    Ok(Shader {
+        label: "step".into(),
+        source: super::text::fill(&template, &[("change", change), ("powers", powers)])?,
+        bindings,
+        invocations: 64,
+        workgroup_bytes: 0,
+    })
+}
