@@ -238,12 +238,7 @@ impl Coordinates {
     /// # Errors
     /// [`Error::Memory`] where that takes more than `limit` bytes.
     pub fn to_dense(&self, limit: u64) -> Result<Dense> {
-        let each = match &self.values {
-            Storage::U8(_) => 1u64,
-            Storage::U16(_) => 2,
-            Storage::U32(_) | Storage::F32(_) => 4,
-            Storage::F64(_) => 8,
-        };
+        let each = self.values.kind().bytes() as u64;
         let cells = self.shape.iter().try_fold(1usize, |n, &m| n.checked_mul(m));
         let needed = cells.and_then(|n| each.checked_mul(n as u64));
         let (Some(cells), true) =
@@ -266,6 +261,11 @@ impl Coordinates {
             Storage::U32(v) => Storage::U32(self.scatter(v, cells)),
             Storage::F32(v) => Storage::F32(self.scatter(v, cells)),
             Storage::F64(v) => Storage::F64(self.scatter(v, cells)),
+            Storage::Mapped(mapped) => {
+                let mut values = vec![0.0; mapped.len()];
+                mapped.load(0, 1, &mut values);
+                Storage::F64(self.scatter(&values, cells))
+            }
         };
         Dense::from_storage(&self.shape, storage)
     }

@@ -9,6 +9,7 @@ mod kernel;
 mod pass;
 mod sampled;
 mod sparse;
+mod stream;
 mod update;
 
 use std::collections::HashMap;
@@ -19,6 +20,7 @@ use ndarray::{ArrayD, IxDyn};
 use self::geometry::Geometry;
 use self::pass::{Source, Wants};
 use self::sparse::{Lists, Outcome};
+use self::stream::Schedule;
 use super::{Engine, Job, Slot, Sums};
 use crate::data::Dense;
 use crate::error::{Error, Result};
@@ -51,6 +53,8 @@ pub(crate) fn simd_name() -> &'static str {
 pub(super) struct CpuEngine<T> {
     job: Job,
     geometries: Vec<Geometry>,
+    /// The order of work of each dense pass, where data stay in a file.
+    schedules: Vec<Schedule>,
     tapes: HashMap<Wants, Tape>,
     sides: Vec<Dense>,
     /// In the model's order, each in C order of its letters; the first is divided by the unit.
@@ -68,7 +72,12 @@ pub(super) struct CpuEngine<T> {
 impl<T: Elementwise> CpuEngine<T> {
     pub fn new(job: Job) -> Result<CpuEngine<T>> {
         let plan = &job.plan;
-        let geometries = plan.passes().iter().map(|p| Geometry::new::<T>(plan, p)).collect();
+        let geometries: Vec<Geometry> =
+            plan.passes().iter().map(|p| Geometry::new::<T>(plan, p)).collect();
+        let schedules = match job.sparse {
+            Some(_) => Vec::new(),
+            None => geometries.iter().filter_map(|g| Schedule::new::<T>(g, &job.data)).collect(),
+        };
         let values = job.data.values();
         let side = |s: &Arc<ArrayD<f64>>| match job.data.coordinates() {
             Some(_) => Dense::from_array(s.as_ref()).in_c_order(),
@@ -83,6 +92,7 @@ impl<T: Elementwise> CpuEngine<T> {
         }
         let mut engine = CpuEngine {
             geometries,
+            schedules,
             tapes: HashMap::new(),
             sides,
             factors,
@@ -138,8 +148,12 @@ impl<T: Elementwise> CpuEngine<T> {
             floor: T::from_f64(self.job.numbers.prediction_floor / self.job.unit),
             tape,
             wants,
+            schedule: self.schedules.get(group),
         };
+        self.job.data.check()?;
         let mut outcome = pass::run(&self.geometries[group], &source, &views);
+        // What was changed meanwhile may have been read.
+        self.job.data.check()?;
 
         outcome.numerator.iter_mut().for_each(|x| *x /= others);
         outcome.denominator.iter_mut().for_each(|x| *x /= others);
