@@ -31,5 +31,6 @@ pub use prepared::{Outside, Portion, Prepared};
 pub use random::uniform_u32;
 pub use roles::{Indicators, Role, Roles};
 pub use sparse::{Listing, Rest, Sparse};
+#[cfg(feature = "gpu")]
 pub(crate) use storage::Kind;
 pub use storage::{Element, Storage};

@@ -371,7 +371,8 @@ mod tests {
     struct Watched {
         cells: Vec<f64>,
         slab_bytes: u64,
-        resident: Mutex<Vec<bool>>,
+        /// Which are there, and how many.
+        resident: Mutex<(Vec<bool>, usize)>,
         most: AtomicUsize,
         fetched: AtomicUsize,
         missed: AtomicUsize,
@@ -398,22 +399,25 @@ mod tests {
             let resident = self.resident.lock().unwrap();
             for (i, to) in out.iter_mut().enumerate() {
                 let cell = offset + i * stride;
-                self.missed.fetch_add(usize::from(!resident[cell]), Ordering::Relaxed);
+                self.missed.fetch_add(usize::from(!resident.0[cell]), Ordering::Relaxed);
                 *to = self.cells[cell];
             }
         }
 
         fn fetch(&self, cells: Range<usize>) {
             let mut resident = self.resident.lock().unwrap();
-            let new = resident[cells.clone()].iter().filter(|&&there| !there).count();
+            let there = resident.0[cells.clone()].iter().filter(|&&there| there).count();
+            let new = cells.len() - there;
+            resident.0[cells].fill(true);
+            resident.1 += new;
             self.fetched.fetch_add(new, Ordering::Relaxed);
-            resident[cells].fill(true);
-            let now = resident.iter().filter(|&&there| there).count();
-            self.most.fetch_max(now, Ordering::Relaxed);
+            self.most.fetch_max(resident.1, Ordering::Relaxed);
         }
 
         fn release(&self, cells: Range<usize>) {
-            self.resident.lock().unwrap()[cells].fill(false);
+            let mut resident = self.resident.lock().unwrap();
+            resident.1 -= resident.0[cells.clone()].iter().filter(|&&there| there).count();
+            resident.0[cells].fill(false);
         }
 
         fn slab_bytes(&self) -> u64 {
@@ -429,15 +433,15 @@ mod tests {
     /// fetched more than once in a pass, wherever the target's letters stand in memory.
     #[test]
     fn slabs_hold_what_is_read_and_little_else() {
-        let slab = 40_000;
-        for (model, shape, most_read) in [
-            ("ir,jr->ij", vec![300, 2000], 1.3),
-            ("ir,jr->ij", vec![2000, 300], 1.3),
-            ("ir,jr->ij", vec![12, 50_000], 1.3),
-            ("ir,jr->ij", vec![60_000, 10], 1.3),
-            ("ir,jr,kr->ijk", vec![60, 100, 100], 1.3),
-            ("ir,jr,kr->kij", vec![8, 250, 300], 1.3),
-            ("ia,ajb,bk->ijk", vec![90, 70, 95], 1.3),
+        let slab = 1 << 17;
+        for (model, shape) in [
+            ("ir,jr->ij", vec![1000, 1600]),
+            ("ir,jr->ij", vec![1600, 1000]),
+            ("ir,jr->ij", vec![12, 130_000]),
+            ("ir,jr->ij", vec![160_000, 10]),
+            ("ir,jr,kr->ijk", vec![100, 100, 160]),
+            ("ir,jr,kr->kij", vec![8, 500, 400]),
+            ("ia,ajb,bk->ijk", vec![150, 100, 107]),
         ] {
             for memory in [Memory::C, Memory::Fortran] {
                 let n: usize = shape.iter().product();
@@ -445,7 +449,7 @@ mod tests {
                 let source = Arc::new(Watched {
                     cells: cells.clone(),
                     slab_bytes: 8 * slab as u64,
-                    resident: Mutex::new(vec![false; n]),
+                    resident: Mutex::new((vec![false; n], 0)),
                     most: AtomicUsize::new(0),
                     fetched: AtomicUsize::new(0),
                     missed: AtomicUsize::new(0),
@@ -478,14 +482,14 @@ mod tests {
                 assert_eq!(streamed.history().loss, in_memory.history().loss, "{what}");
 
                 assert_eq!(source.missed.load(Ordering::Relaxed), 0, "{what}");
-                assert!(source.resident.lock().unwrap().iter().all(|&there| !there), "{what}");
+                assert_eq!(source.resident.lock().unwrap().1, 0, "{what}");
                 let most = source.most.load(Ordering::Relaxed);
-                assert!(most <= 6 * slab && most < n, "{what}: {most} of {n} cells in memory");
+                assert!(most <= 4 * slab, "{what}: {most} of {n} cells in memory");
                 // Preparation, the check of the domain, the passes of three sweeps, and the loss at
                 // their end.
                 let passes = 2 + 3 * streamed.plan().groups().len() + 1;
                 let read = source.fetched.load(Ordering::Relaxed) as f64 / (n * passes) as f64;
-                assert!((0.99..most_read).contains(&read), "{what}: read {read} times in a pass");
+                assert!((0.99..1.3).contains(&read), "{what}: read {read} times in a pass");
             }
         }
     }

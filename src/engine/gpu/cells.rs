@@ -2,7 +2,6 @@
 
 use std::fmt::Write as _;
 
-use super::geometry::Part;
 use crate::data::{self, Dense, Prepared, Role, Storage};
 use crate::error::Result;
 use crate::loss::{Loss, wgsl_function};
@@ -224,9 +223,8 @@ pub(super) fn reduce_losses(threads: usize, own: &str, place: &str) -> String {
     text + "}\n"
 }
 
-/// The cells of a slab as the bytes of one of its buffers, padded to whole words.
-pub(super) fn slab_bytes(dense: &Dense, strides: &[usize], part: &Part) -> Vec<u8> {
-    let (start, len) = (part.offset(strides), part.entries());
+/// Cells that follow one another in memory as the bytes of a buffer, padded to whole words.
+pub(super) fn slab_bytes(dense: &Dense, start: usize, len: usize) -> Vec<u8> {
     fn raw<T: bytemuck::Pod>(cells: &[T], start: usize, len: usize) -> Vec<u8> {
         bytemuck::cast_slice(&cells[start..start + len]).to_vec()
     }

@@ -8,7 +8,8 @@
 //! - [`program`] makes a [`Program`](recording::Program) of all of them: buffers, shaders, recorded
 //!   commands, as plain data that is tested without a device;
 //! - [`check`] holds it against a device's limits, [`adapter`] finds and describes devices,
-//!   [`handle`] owns one, [`runtime`] carries programs out, and [`engine`] is the fit that runs them.
+//!   [`handle`] owns one, [`runtime`] carries programs out, [`stream`] brings the data, and [`engine`]
+//!   is the fit that runs them.
 
 mod adapter;
 mod cells;
@@ -27,6 +28,7 @@ mod rows;
 mod runtime;
 #[cfg(test)]
 mod shaders;
+mod stream;
 #[cfg(test)]
 mod tests;
 mod text;

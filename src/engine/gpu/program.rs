@@ -39,6 +39,10 @@ pub(crate) struct Tuning {
     pub scratch_bytes: u64,
     /// Operations after which a dispatch is cut in two: none may run for seconds.
     pub work: f64,
+    /// The most memory that a fit may take on the device, if less than there is.
+    pub memory: Option<u64>,
+    /// The data take turns on the device, in slabs of at most so many cells.
+    pub stream: Option<usize>,
 }
 
 impl Default for Tuning {
@@ -49,6 +53,8 @@ impl Default for Tuning {
             terms: 4096,
             scratch_bytes: 64 << 20,
             work: 2e10,
+            memory: None,
+            stream: None,
         }
     }
 }
@@ -68,6 +74,8 @@ pub(super) struct Compiled {
     /// Raises the start above the factor floor.
     pub begin: RecordingId,
     pub passes: Vec<RecordingId>,
+    /// Where slabs take turns, what follows on the beginning of each pass; else empty.
+    pub turns: Vec<Turns>,
     /// For each pass, which of its dispatches work on the data and not on small tensors.
     pub reads_data: Vec<Vec<bool>>,
     pub updates: Vec<RecordingId>,
@@ -78,6 +86,15 @@ pub(super) struct Compiled {
     pub recall: RecordingId,
     /// Copies the word of `broken` to the results and clears it.
     pub report: RecordingId,
+}
+
+/// What a pass runs where slabs take turns on the device.
+#[derive(Clone, Debug)]
+pub(super) struct Turns {
+    /// For each slab.
+    pub slabs: Vec<RecordingId>,
+    /// After the last.
+    pub end: RecordingId,
 }
 
 /// A contiguous part of the data with its buffers.
@@ -135,6 +152,7 @@ pub(super) struct Compiler<'a> {
     weight: BufferId,
     pub(super) temporaries: Vec<BufferId>,
     slabs: Vec<Slab>,
+    turns: Vec<Turns>,
 }
 
 impl<'a> Compiler<'a> {
@@ -215,6 +233,7 @@ impl<'a> Compiler<'a> {
             weight: BufferId(0),
             temporaries: Vec::new(),
             slabs: Vec::new(),
+            turns: Vec::new(),
             places,
             largest_places,
         };
@@ -325,6 +344,7 @@ impl<'a> Compiler<'a> {
             results: self.results,
             weight: self.weight,
             slabs: self.slabs,
+            turns: self.turns,
             begin,
             passes,
             updates,
@@ -416,10 +436,26 @@ impl<'a> Compiler<'a> {
             / self.cells.bytes_per_cell().max(1);
         // Whole words, also of sixteen roles.
         let most = (most as usize).saturating_sub(32).max(1);
+        let most = self.tuning.stream.map_or(most, |cells| cells.clamp(1, most));
         for part in Part::slabs(self.shapes, &strides, most) {
             let cells = part.entries();
             let words =
                 |kind: super::cells::Kind| (cells as u64 * kind.bytes()).div_ceil(4) as usize;
+            if self.tuning.stream.is_some() && self.slabs.len() >= 2 {
+                // The buffers of the last but one, of which the device is done soonest.
+                let slab = Slab { part, ..self.slabs[self.slabs.len() - 2].clone() };
+                self.grow(slab.values, words(self.cells.values));
+                let others = [
+                    (slab.roles, cells.div_ceil(32) * 2),
+                    (slab.weights, self.cells.weights.map_or(0, words)),
+                    (slab.sides, cells * self.cells.sides),
+                ];
+                for (buffer, words) in others {
+                    buffer.into_iter().for_each(|buffer| self.grow(buffer, words));
+                }
+                self.slabs.push(slab);
+                continue;
+            }
             let values = self.storage("the data", words(self.cells.values));
             let roles = self.cells.roles.then(|| self.storage("roles", cells.div_ceil(32) * 2));
             let weights = self.cells.weights.map(words);
@@ -536,7 +572,12 @@ impl<'a> Compiler<'a> {
         }
         let room = (self.limits.binding_bytes.min(MOST_LOSSES) / 12) as usize;
         let mut losses = 0;
+        // What comes before each slab but the first, where they take turns.
+        let mut before: Vec<Vec<Command>> = Vec::new();
         for (slab, part) in &parts {
+            if self.tuning.stream.is_some() && before.len() <= *slab {
+                before.push(std::mem::take(commands));
+            }
             let slab = self.slabs[*slab].clone();
             let mut work = Vec::new();
             let mut left = self.pass_part(
@@ -553,6 +594,21 @@ impl<'a> Compiler<'a> {
             }
             commands.append(&mut work);
             losses += left;
+        }
+        if self.tuning.stream.is_some() {
+            let mut stages = before;
+            stages.push(std::mem::take(&mut recording.commands));
+            let mut end = Recording { label: format!("end of pass {group}"), commands: Vec::new() };
+            self.add_losses(&mut end.commands, slot, losses);
+            let mut stages = stages.into_iter();
+            recording.commands = stages.next().unwrap_or_default();
+            let slabs = stages.map(|commands| {
+                self.record(Recording { label: format!("a slab of pass {group}"), commands })
+            });
+            let slabs = slabs.collect();
+            let end = self.record(end);
+            self.turns.push(Turns { slabs, end });
+            return Ok(self.record(recording));
         }
         self.add_losses(commands, slot, losses);
         Ok(self.record(recording))
