@@ -792,3 +792,50 @@ fn bad_outputs() {
     bench.refused(&["demo", "--scale", "small", "--out", "y.npy"], &["--out", "y.npy"]);
     bench.refused(&["demo", "--scale", "medium"], &["--scale", "medium"]);
 }
+
+#[test]
+fn data_that_stay_in_their_file_give_the_same_factors() {
+    let bench = Bench::new();
+    let y = Array2::from_shape_fn((70, 90), |(i, j)| 0.1 + ((i * 31 + j * 17) % 23) as f64);
+    bench.npy("large.npy", &y);
+    let observed: Vec<bool> = (0..70 * 90).map(|i| i % 11 != 0).collect();
+    bench.mask("mask.npy", &[70, 90], &observed);
+    let held_out: Vec<bool> = (0..70 * 90).map(|i| i % 7 == 0).collect();
+    bench.mask("held.npy", &[70, 90], &held_out);
+    bench.npy("weights.npy", &y.mapv(|x| 1.0 + x % 2.0));
+    let fit = |extra: &[&str], stream: &str, out: &str| {
+        let mut all = vec!["large.npy", "--max-iter", "5", "--device", "cpu", "--out", out, stream];
+        all.extend(extra);
+        bench.fit(&all)
+    };
+    let cases: [&[&str]; 4] = [
+        &[],
+        &["--mask", "mask.npy", "--heldout", "0.1"],
+        &["--weights", "weights.npy", "--heldout-mask", "held.npy"],
+        &["--nan-missing", "--validation", "0.2", "--early-stopping"],
+    ];
+    for case in cases {
+        let streamed = fit(case, "--stream", "streamed.npz");
+        assert!(streamed.contains("streamed from the file"), "{streamed}");
+        let in_memory = fit(case, "--no-stream", "memory.npz");
+        assert!(!in_memory.contains("streamed"), "{in_memory}");
+        let factors = |name: &str| io::read_npz_arrays(bench.path(name)).unwrap();
+        assert_eq!(factors("streamed.npz"), factors("memory.npz"), "{case:?}");
+    }
+    // Data this small are read, if nobody says otherwise.
+    assert!(!bench.fit(&["large.npy", "--max-iter", "1"]).contains("streamed"));
+}
+
+#[test]
+fn only_npy_files_are_streamed() {
+    let bench = Bench::new();
+    bench.npz("y.npz", &[("Y", matrix().into_dyn())]);
+    bench.text("y.tns", "1 1 3\n2 2 4\n");
+    bench.fit_refused(&["y.npz", "--stream"], &["--stream is for .npy files", "y.npz"]);
+    bench.fit_refused(&["y.tns", "--stream"], &["--stream is for .npy files", "y.tns"]);
+    bench.fit_refused(&["--stream", "--no-stream"], &["cannot be used with"]);
+    bench.npy("short.npy", &matrix());
+    let bytes = std::fs::read(bench.path("short.npy")).unwrap();
+    std::fs::write(bench.path("short.npy"), &bytes[..bytes.len() - 3]).unwrap();
+    bench.fit_refused(&["short.npy", "--stream"], &["short.npy", "bytes follow"]);
+}

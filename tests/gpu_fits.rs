@@ -300,6 +300,80 @@ fn lists_are_cut_for_absurdly_small_limits() {
     }
 }
 
+/// Data that are larger than the memory that a fit may take on the device: slabs take turns on it,
+/// with the bits of a fit that has all data there where the slabs are the same.
+#[test]
+fn slabs_that_take_turns_change_nothing() {
+    let Some(_) = common::gpu() else { return };
+    let limits = wgpu::Limits {
+        max_storage_buffer_binding_size: 64 << 10,
+        max_buffer_size: 64 << 10,
+        ..wgpu::Limits::default()
+    };
+    let small = Device::gpu_within(&limits).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    for (kernel, device) in [("rows", small.clone()), ("tiles", small.register_inner(0))] {
+        for (name, shape, loss) in [
+            ("CP, 3 modes", vec![60, 81, 97], Loss::kl()),
+            ("NMF, transposed output", vec![500, 901], Loss::alpha_beta(0.7, 0.0).unwrap()),
+        ] {
+            let mut case = Case::new(name, &shape, loss, 3);
+            // Quarters would be kept as singles anyway; these cannot be anything smaller.
+            case.y.mapv_inplace(|x| f64::from(x as f32 + 0.1));
+            let bytes = 4 * case.y.len() as u64;
+            let path = folder.path().join("y.npy");
+            nneinfact::io::write_npy(&path, &case.y).unwrap();
+            let mapped = nneinfact::io::map_npy_in(&path, 50_000).unwrap();
+            let weights = case.y.mapv(|x| 1.0 + (x * 10.0).round() % 3.0);
+            for masked in [false, true] {
+                let observe = |o: Observations| match masked {
+                    true => o.held_out(0.2, 3).unwrap().weights(&weights).unwrap(),
+                    false => o,
+                };
+                let run = |device: &Device, o: Observations| {
+                    let settings = case.settings(device).algorithm(Algorithm::Block);
+                    settings.max_iter(3).fit(observe(o)).unwrap()
+                };
+                let what = format!("{name} by {kernel}, masked: {masked}");
+                let resident = run(&device, case.observations());
+                // The data alone are more than this.
+                let less = device.clone().within_memory(bytes * 9 / 10);
+                let turns = run(&less, case.observations());
+                assert_eq!(bits(&turns), bits(&resident), "{what}");
+                for device in [&device, &less] {
+                    let streamed = run(device, Observations::new(mapped.clone()));
+                    assert_eq!(bits(&streamed), bits(&resident), "{what}, from a file");
+                }
+                let cpu = run(&Device::cpu(), case.observations());
+                let apart = deviation(turns.factors(), cpu.factors());
+                assert!(apart < 2e-4, "{what}: {apart:.1e}");
+            }
+        }
+    }
+}
+
+/// Slabs smaller than those that a shader could see differ by rounding.
+#[test]
+fn smaller_slabs_agree_and_what_does_not_fit_is_said() {
+    let Some(device) = common::gpu() else { return };
+    let mut case = Case::new("CP, 3 modes", &[120, 100, 250], Loss::kl(), 3);
+    case.y.mapv_inplace(|x| f64::from(x as f32 + 0.1));
+    let bytes = 4 * case.y.len() as u64;
+    let settings = |device: &Device| case.settings(device).max_iter(2).algorithm(Algorithm::Block);
+    let turns = settings(&device.clone().within_memory(bytes * 9 / 10));
+    let (turns, cpu) = (
+        turns.fit(case.observations()).unwrap(),
+        settings(&Device::cpu()).fit(case.observations()).unwrap(),
+    );
+    let apart = deviation(turns.factors(), cpu.factors());
+    assert!(apart < 2e-4, "{apart:.1e}");
+
+    let refused = settings(&device.within_memory(10_000)).fit(case.observations()).unwrap_err();
+    let said = refused.to_string();
+    assert!(matches!(refused, Error::DeviceMemory { .. }), "{said}");
+    assert!(said.contains("9.8 KiB"), "{said}");
+}
+
 #[test]
 fn factors_that_do_not_fit_a_shader_are_refused() {
     let Some(_) = common::gpu() else { return };

@@ -12,8 +12,8 @@ use super::progress::{Progress, Show};
 use super::report::{self, Report, duration};
 use super::{complain, print};
 use crate::data::{Observations, Values};
-use crate::engine::Device;
-use crate::error::{Error, Result};
+use crate::engine::{Device, available_memory};
+use crate::error::{Error, Result, bytes};
 use crate::fit::{NNEinFact, Start};
 use crate::io::{self, FileKind};
 
@@ -69,6 +69,15 @@ pub struct FitArgs {
     /// The form in which passes read the data: results are the same up to rounding
     #[arg(long, value_enum, default_value = "auto")]
     data_as: DataAsArg,
+
+    /// Leave the data in their .npy and read them from there in every pass, a slab at a time, with
+    /// the same results [default: where the file is larger than half of the memory that is free]
+    #[arg(long, conflicts_with = "no_stream")]
+    stream: bool,
+
+    /// Read all data into memory, however large they are
+    #[arg(long)]
+    no_stream: bool,
 
     /// Withhold this fraction of the observed entries, at random, and report their loss
     #[arg(
@@ -265,11 +274,20 @@ impl FitArgs {
     /// Reads the data and what goes with them.
     fn observations(&self) -> Result<Observations> {
         let mut observations = Observations::new(self.values()?);
+        // What goes with the data is as large as they are.
+        let streamed = observations.values().is_mapped();
         if let Some(path) = &self.mask {
-            observations = observations.mask(&io::read_bool(path)?)?;
+            observations = match streamed {
+                true => observations.mask_from(&io::map_bool(path)?)?,
+                false => observations.mask(&io::read_bool(path)?)?,
+            };
         }
         if let Some(path) = &self.weights {
-            observations = observations.weights(io::read_dense(path, None)?)?;
+            let weights = match FileKind::of(path)? {
+                FileKind::Npy if streamed => io::map_npy(path)?,
+                _ => io::read_dense(path, None)?,
+            };
+            observations = observations.weights(weights)?;
         }
         if self.nan_missing {
             observations = observations.nan_missing();
@@ -298,12 +316,42 @@ impl FitArgs {
             observations = observations.held_out(fraction, self.split_seed)?;
         }
         if let Some(path) = &self.heldout_mask {
-            observations = observations.held_out_mask(&io::read_bool(path)?)?;
+            observations = match streamed {
+                true => observations.held_out_mask_from(&io::map_bool(path)?)?,
+                false => observations.held_out_mask(&io::read_bool(path)?)?,
+            };
         }
         if let Some(fraction) = self.validation {
             observations = observations.validation(fraction, self.split_seed)?;
         }
         Ok(observations)
+    }
+
+    /// Whether the data, a .npy, stay in their file.
+    fn streams(&self) -> Result<bool> {
+        if self.stream || self.no_stream {
+            return Ok(self.stream);
+        }
+        let file = std::fs::metadata(&self.data).map_err(|e| Error::file(&self.data, e))?;
+        let Some(available) = available_memory().filter(|_| file.is_file()) else {
+            return Ok(false);
+        };
+        if file.len() <= available / 2 {
+            return Ok(false);
+        }
+        if !self.quiet {
+            complain(
+                "notice",
+                &format!(
+                    "{}: its {} are more than half of the {} of memory that are free, so they are \
+                     read from the file in every pass (--no-stream reads them into memory)",
+                    self.data.display(),
+                    bytes(file.len()),
+                    bytes(available)
+                ),
+            );
+        }
+        Ok(true)
     }
 
     fn values(&self) -> Result<Values> {
@@ -314,6 +362,15 @@ impl FitArgs {
         match (FileKind::of(path)?, &self.key, &self.shape) {
             (FileKind::Npy | FileKind::Npz, _, Some(_)) => refuse("--shape", ".tns"),
             (FileKind::Npy | FileKind::Tns, Some(_), _) => refuse("--key", ".npz"),
+            (FileKind::Npz, ..) if self.stream => Err(Error::Setting(format!(
+                "--stream is for .npy files, whose entries lie in the file as they are; those of {} are packed: save the array by itself, with numpy.save",
+                path.display()
+            ))),
+            (FileKind::Tns, ..) if self.stream => Err(Error::Setting(format!(
+                "--stream is for .npy files; {} is a list of entries, which is kept in memory as a list",
+                path.display()
+            ))),
+            (FileKind::Npy, None, None) if self.streams()? => Ok(io::map_npy(path)?.into()),
             (FileKind::Npy | FileKind::Npz, key, None) => {
                 Ok(io::read_dense(path, key.as_deref())?.into())
             }

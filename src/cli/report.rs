@@ -148,6 +148,17 @@ fn coordinates(list: &Coordinates) -> String {
 /// As [`data`], without a file.
 pub fn tensor(values: &Dense) -> String {
     let shape: Vec<String> = values.shape().iter().map(ToString::to_string).collect();
+    if let Some(mapped) = values.storage().mapped() {
+        // Counting would read all of the file once more.
+        return format!(
+            "{}, {} entries; {} of {} are streamed from the file in every pass, {} at a time",
+            shape.join(" × "),
+            count(values.len() as u64),
+            bytes(mapped.file_bytes()),
+            mapped.file_type(),
+            bytes(mapped.slab_bytes())
+        );
+    }
     let nonzeros = nonzeros(values);
     format!(
         "{}, {} entries, {} of them not zero ({}); kept as {} in {}",
@@ -162,6 +173,10 @@ pub fn tensor(values: &Dense) -> String {
 
 /// Which entries take part in what, a phrase each; none where all are trained on.
 pub fn roles(observations: &Observations) -> Result<Vec<String>> {
+    if observations.all_train() && observations.coordinates().is_none() {
+        // Nothing to count, and counting would read all of a file that is streamed.
+        return Ok(Vec::new());
+    }
     let prepared = observations.prepare()?;
     let all: u64 = Role::ALL.map(|role| prepared.cells(role)).iter().sum();
     if prepared.cells(Role::Train) == all {
@@ -193,6 +208,7 @@ fn nonzeros(values: &Dense) -> u64 {
         Storage::U32(v) => of(v),
         Storage::F32(v) => of(v),
         Storage::F64(v) => of(v),
+        Storage::Mapped(_) => values.iter().filter(|&x| x != 0.0).count() as u64,
     }
 }
 

@@ -164,6 +164,13 @@ impl Coordinates {
         &self.indices
     }
 
+    /// The sum of the squares of the values, in their order.
+    pub(crate) fn sum_of_squares(&self) -> f64 {
+        let mut sum = 0.0;
+        self.values.add_squares(0..self.values.len(), &mut sum);
+        sum
+    }
+
     /// The values.
     #[must_use]
     pub fn values(&self) -> &Storage {
@@ -238,12 +245,7 @@ impl Coordinates {
     /// # Errors
     /// [`Error::Memory`] where that takes more than `limit` bytes.
     pub fn to_dense(&self, limit: u64) -> Result<Dense> {
-        let each = match &self.values {
-            Storage::U8(_) => 1u64,
-            Storage::U16(_) => 2,
-            Storage::U32(_) | Storage::F32(_) => 4,
-            Storage::F64(_) => 8,
-        };
+        let each = self.values.kind().bytes() as u64;
         let cells = self.shape.iter().try_fold(1usize, |n, &m| n.checked_mul(m));
         let needed = cells.and_then(|n| each.checked_mul(n as u64));
         let (Some(cells), true) =
@@ -266,6 +268,11 @@ impl Coordinates {
             Storage::U32(v) => Storage::U32(self.scatter(v, cells)),
             Storage::F32(v) => Storage::F32(self.scatter(v, cells)),
             Storage::F64(v) => Storage::F64(self.scatter(v, cells)),
+            Storage::Mapped(mapped) => {
+                let mut values = vec![0.0; mapped.len()];
+                mapped.load(0, 1, &mut values);
+                Storage::F64(self.scatter(&values, cells))
+            }
         };
         Dense::from_storage(&self.shape, storage)
     }

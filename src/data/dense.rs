@@ -1,10 +1,13 @@
 //! A tensor with a value in every cell.
 
+use std::sync::Arc;
+
 use ndarray::{ArrayBase, ArrayD, Data, Dimension, IxDyn};
 
 use super::layout::Layout;
-use super::storage::StorageBuilder;
-use super::{Element, Storage};
+use super::mapped::in_order;
+use super::storage::{SQUARED, StorageBuilder};
+use super::{Element, Mapped, Slabs, Storage};
 use crate::math::Real;
 use crate::{Error, Result};
 
@@ -89,6 +92,40 @@ impl Dense {
         DenseBuilder::with_layout(shape, Order::C, storage)
     }
 
+    /// The tensor of this shape whose cells stay in a source, in this order.
+    pub(crate) fn from_slabs(
+        shape: &[usize],
+        order: Order,
+        source: Arc<dyn Slabs>,
+    ) -> Result<Dense> {
+        DenseBuilder::with_layout(shape, order, Storage::Mapped(Mapped::new(source)))
+    }
+
+    /// Whether the cells stay in a file: see [`map_npy`](crate::io::map_npy).
+    #[must_use]
+    pub fn is_mapped(&self) -> bool {
+        self.storage.mapped().is_some()
+    }
+
+    /// Whether the file that the cells stay in is what it was when it was opened.
+    pub(crate) fn check(&self) -> Result<()> {
+        self.storage.mapped().map_or(Ok(()), Mapped::check)
+    }
+
+    /// Bytes of a cell, in memory or in the file that it stays in.
+    pub(crate) fn cell_bytes(&self) -> usize {
+        self.storage.mapped().map_or(self.storage.kind().bytes(), Mapped::cell_bytes)
+    }
+
+    /// The sum of the squares of all cells, in the order of memory.
+    pub(crate) fn sum_of_squares(&self) -> f64 {
+        let mut sum = 0.0;
+        in_order(&[self], self.storage.len(), SQUARED, |cells| {
+            self.storage.add_squares(cells, &mut sum);
+        });
+        sum
+    }
+
     /// The length of each axis.
     #[must_use]
     pub fn shape(&self) -> &[usize] {
@@ -113,7 +150,7 @@ impl Dense {
         self.storage.is_empty()
     }
 
-    /// The memory that the cells take, in bytes.
+    /// The memory that the cells take, in bytes; 0 where they stay in a file.
     #[must_use]
     pub fn bytes(&self) -> u64 {
         self.storage.bytes()
@@ -199,6 +236,23 @@ impl Dense {
         self.storage.load(offset, stride, out);
     }
 
+    /// This tensor with its cells in memory.
+    pub(crate) fn in_memory(&self) -> Dense {
+        if !self.is_mapped() {
+            return self.clone();
+        }
+        let mut builder = StorageBuilder::new(self.len());
+        let mut values = vec![0.0f64; 1 << 16];
+        in_order(&[self], self.len(), 1, |range| {
+            for start in range.clone().step_by(values.len()) {
+                let values = &mut values[..(range.end - start).min(1 << 16)];
+                self.load(start, 1, values);
+                builder.push(values);
+            }
+        });
+        Dense { layout: self.layout.clone(), storage: builder.finish() }
+    }
+
     pub(super) fn layout(&self) -> &Layout {
         &self.layout
     }
@@ -227,6 +281,9 @@ impl Dense {
             Storage::U32(v) => Storage::U32(permuted(v, &runs, &mut places)),
             Storage::F32(v) => Storage::F32(permuted(v, &runs, &mut places)),
             Storage::F64(v) => Storage::F64(permuted(v, &runs, &mut places)),
+            // It has to come into memory for this. In its own order, so that the file is read once
+            // from beginning to end.
+            Storage::Mapped(_) => return self.in_memory().in_layout_of(other),
         };
         Dense { layout: other.layout.clone(), storage }
     }

@@ -6,11 +6,15 @@
 //! [`Coordinates`] holds a tensor as a list of its entries, and [`Sparse`] is what passes over data
 //! that are mostly zeros read: a list of cells, and what is known of the others.
 //!
+//! Data larger than memory stay in their file: [`Mapped`] cells are read as they are needed, a slab
+//! at a time, and give the same results ([`map_npy`](crate::io::map_npy)).
+//!
 //! Numbers of cells are `usize` or `u64` throughout: tensors of more than 2³² cells are usual.
 
 mod coordinates;
 mod dense;
 mod layout;
+mod mapped;
 mod observations;
 mod prepared;
 mod random;
@@ -20,9 +24,13 @@ mod storage;
 
 pub use coordinates::{Coordinates, CoordinatesBuilder, Indices};
 pub use dense::{Dense, DenseBuilder, Order};
+pub use mapped::Mapped;
+pub(crate) use mapped::{Ranges, Slabs, Slice, in_slabs, slab_cells};
 pub use observations::{Observations, Values};
 pub use prepared::{Outside, Portion, Prepared};
 pub use random::uniform_u32;
 pub use roles::{Indicators, Role, Roles};
 pub use sparse::{Listing, Rest, Sparse};
+#[cfg(feature = "gpu")]
+pub(crate) use storage::Kind;
 pub use storage::{Element, Storage};

@@ -4,9 +4,11 @@ use std::sync::Arc;
 
 use ndarray::{ArrayBase, Data, Dimension};
 
+use super::mapped::in_order;
 use super::prepared::{Prepared, prepare};
 use super::random::{Key, threshold};
 use super::roles::Bits;
+use super::storage::{Convert, Summary};
 use super::{Coordinates, Dense, Element, Storage};
 use crate::{Error, Result};
 
@@ -239,8 +241,12 @@ impl Observations {
     /// [`Error::Shape`] where the weights do not have the shape of the data.
     /// [`Error::Observations`] where one is negative, NaN or infinite, or all are 0.
     pub fn weights(mut self, weights: impl Into<Dense>) -> Result<Self> {
-        let weights = weights.into();
+        let mut weights = weights.into();
         self.check_shape("the weights", weights.shape())?;
+        if weights.is_mapped() && (self.coordinates.is_some() || !self.in_order_of(&weights)) {
+            // Reading it in another order again and again would cost far more than its memory.
+            weights = weights.in_memory();
+        }
         if let Some((linear, w)) = first_bad_weight(&weights) {
             let index = weights.index_of_c(linear).unwrap_or_default();
             return Err(Error::Observations(format!(
@@ -253,6 +259,16 @@ impl Observations {
             Storage::U32(v) => v.iter().any(|&w| w > 0),
             Storage::F32(v) => v.iter().any(|&w| w > 0.0),
             Storage::F64(v) => v.iter().any(|&w| w > 0.0),
+            Storage::Mapped(mapped) => {
+                let (mut summary, mut any) = (Summary::EMPTY, false);
+                in_blocks(&weights, |_, block| {
+                    summary = summary.and(Convert::summary(block));
+                    any |= block.iter().any(|&w| w > 0.0);
+                });
+                mapped.check()?;
+                mapped.set_summary(summary);
+                any
+            }
         };
         if !any {
             return Err(Error::Observations("all weights are 0: nothing is observed".into()));
@@ -262,6 +278,22 @@ impl Observations {
             None => weights.in_layout_of(&self.values),
         };
         self.weights = Some(Arc::new(weights));
+        Ok(self)
+    }
+
+    /// As [`mask`](Observations::mask), from a tensor that may stay in a file: it is read once, from
+    /// beginning to end, and a bit a cell is kept. What is not 0 is observed.
+    ///
+    /// # Errors
+    /// As [`mask`](Observations::mask).
+    pub fn mask_from(mut self, mask: &Dense) -> Result<Self> {
+        let bits = self.bits_of(mask, "the mask")?;
+        if bits.ones() == 0 {
+            return Err(Error::Observations(
+                "the mask hides every entry: true must mean observed".into(),
+            ));
+        }
+        self.mask = Some(Arc::new(bits));
         Ok(self)
     }
 
@@ -298,6 +330,16 @@ impl Observations {
         Ok(self)
     }
 
+    /// As [`held_out_mask`](Observations::held_out_mask), from a tensor that may stay in a file: it is
+    /// read once, from beginning to end, and a bit a cell is kept. What is not 0 is withheld.
+    ///
+    /// # Errors
+    /// As [`held_out_mask`](Observations::held_out_mask).
+    pub fn held_out_mask_from(mut self, held_out: &Dense) -> Result<Self> {
+        self.held_out_mask = Some(Arc::new(self.bits_of(held_out, "the held-out mask")?));
+        Ok(self)
+    }
+
     /// Withholds every observed cell that is not held out with this probability, independently,
     /// as a validation set. The same seed as for [`held_out`](Observations::held_out) is fine:
     /// the two draw from different streams. 0 withholds nothing.
@@ -319,6 +361,19 @@ impl Observations {
         prepare(self)
     }
 
+    /// Whether all cells are trained on: no mask, no weights, no split, nothing missing.
+    pub(crate) fn all_train(&self) -> bool {
+        self.mask.is_none()
+            && self.weights.is_none()
+            && self.held_out.is_none()
+            && self.held_out_mask.is_none()
+            && self.validation.is_none()
+            && self.missing_at.is_none()
+            && self.held_out_at.is_none()
+            && self.validation_at.is_none()
+            && !self.nan_missing
+    }
+
     fn check_shape(&self, what: &str, found: &[usize]) -> Result<()> {
         if found == self.shape() {
             return Ok(());
@@ -328,6 +383,31 @@ impl Observations {
             found: format!("{found:?}"),
             expected: format!("{:?}, the shape of the data", self.shape()),
         })
+    }
+
+    /// Whether a tensor has the order of memory of the values.
+    fn in_order_of(&self, tensor: &Dense) -> bool {
+        tensor.layout().runs_in(self.values.strides()).same()
+    }
+
+    /// A mask in the order of memory of the values, read in its own.
+    fn bits_of(&self, mask: &Dense, what: &str) -> Result<Bits> {
+        self.check_shape(what, mask.shape())?;
+        let runs = match self.coordinates {
+            Some(_) => mask.layout().runs_in_c(),
+            None => mask.layout().runs_in(self.values.strides()),
+        };
+        let mut bits = Bits::none(mask.len());
+        let mut places = Vec::new();
+        in_blocks(mask, |start, block| {
+            places.resize(block.len(), 0);
+            runs.fill(start, &mut places);
+            for (&place, _) in places.iter().zip(block).filter(|&(_, &x)| x != 0.0) {
+                bits.set(place as usize);
+            }
+        });
+        mask.check()?;
+        Ok(bits.counted())
     }
 
     /// The mask in the order of memory of the values.
@@ -349,6 +429,20 @@ impl Observations {
     }
 }
 
+/// Calls `work` with all cells of a tensor in their order of memory, block by block, and where each
+/// block begins.
+fn in_blocks(tensor: &Dense, mut work: impl FnMut(usize, &[f64])) {
+    const BLOCK: usize = 4096;
+    let mut values = vec![0.0; BLOCK];
+    in_order(&[tensor], tensor.len(), 1, |cells| {
+        for start in cells.clone().step_by(BLOCK) {
+            let values = &mut values[..BLOCK.min(cells.end - start)];
+            tensor.load(start, 1, values);
+            work(start, values);
+        }
+    });
+}
+
 fn split(what: &str, fraction: f64, seed: u64, stream: u32) -> Result<Option<Split>> {
     if !(0.0..1.0).contains(&fraction) {
         return Err(Error::Observations(format!(
@@ -366,6 +460,11 @@ fn first_bad_weight(weights: &Dense) -> Option<(usize, f64)> {
         Storage::U8(_) | Storage::U16(_) | Storage::U32(_) => false,
         Storage::F32(v) => v.iter().any(|&w| bad(w.into())),
         Storage::F64(v) => v.iter().any(|&w| bad(w)),
+        Storage::Mapped(_) => {
+            let mut any = false;
+            in_blocks(weights, |_, block| any |= block.iter().any(|&w| bad(w)));
+            any
+        }
     };
     if any { weights.iter().enumerate().find(|&(_, w)| bad(w)) } else { None }
 }

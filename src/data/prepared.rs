@@ -6,9 +6,11 @@ use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::layout::Runs;
+use super::mapped::in_order;
 use super::observations::Split;
 use super::roles::{Bits, PER_WORD};
 use super::sparse::Entry;
+use super::storage::{Convert, Summary};
 use super::{Coordinates, Dense, Indicators, Observations, Rest, Role, Roles, Sparse, Storage};
 use crate::{Error, Result};
 
@@ -110,6 +112,22 @@ impl Prepared {
         self.weights.as_ref()
     }
 
+    /// The tensors that every dense pass reads: values and weights.
+    pub(crate) fn tensors(&self) -> Vec<&Dense> {
+        std::iter::once(&self.values).chain(&self.weights).map(Arc::as_ref).collect()
+    }
+
+    /// Whether values or weights stay in a file.
+    #[must_use]
+    pub fn is_mapped(&self) -> bool {
+        self.tensors().iter().any(|tensor| tensor.is_mapped())
+    }
+
+    /// Whether the files that values and weights stay in are what they were when they were opened.
+    pub(crate) fn check(&self) -> Result<()> {
+        self.tensors().iter().try_for_each(|tensor| tensor.check())
+    }
+
     /// The number of cells of a role.
     #[must_use]
     pub fn cells(&self, role: Role) -> u64 {
@@ -146,13 +164,14 @@ impl Prepared {
         }
         let n = self.values.len();
         let places = Places::new(&self.values);
-        let found: Vec<Option<(u64, u64)>> = (0..n.div_ceil(TASK))
-            .into_par_iter()
-            .map(|task| {
+        let mut found: Vec<Option<(u64, u64)>> = Vec::new();
+        in_order(&[&self.values], n, TASK, |cells| {
+            let tasks = (cells.start / TASK..cells.end.div_ceil(TASK)).into_par_iter();
+            found.par_extend(tasks.map(|task| {
                 let check = OutsideTask { prepared: self, places: &places, inside: &inside, task };
                 pulp::Arch::new().dispatch(check)
-            })
-            .collect();
+            }));
+        });
         let (count, first) =
             found.into_iter().flatten().reduce(|a, b| (a.0 + b.0, a.1.min(b.1)))?;
         let first = first as usize;
@@ -339,10 +358,14 @@ struct Totals {
     /// Σ w x over the training cells.
     sum: f64,
     max: f64,
+    /// What the values need of an element type. Of values that stay in a file only: those in memory
+    /// were looked at when they came there.
+    summary: Summary,
 }
 
 impl Totals {
     const EMPTY: Totals = Totals {
+        summary: Summary::EMPTY,
         cells: [0; 4],
         weight: [0.0; 4],
         nonzero: [0; 4],
@@ -358,6 +381,7 @@ impl Totals {
         }
         self.sum += other.sum;
         self.max = self.max.max(other.max);
+        self.summary = self.summary.and(other.summary);
     }
 }
 
@@ -417,7 +441,11 @@ pub(super) fn prepare(observations: &Observations) -> Result<Prepared> {
 
 /// Weights of 0 and 1 only are a mask, which the roles already hold.
 fn zero_one(weights: &Dense) -> bool {
-    matches!(weights.storage(), Storage::U8(v) if v.iter().all(|&w| w <= 1))
+    match weights.storage() {
+        Storage::U8(v) => v.iter().all(|&w| w <= 1),
+        Storage::Mapped(mapped) => mapped.summary().is_some_and(Summary::is_zero_one),
+        _ => false,
+    }
 }
 
 /// Coordinates of which only the listed cells are observed.
@@ -607,15 +635,7 @@ fn prepare_all(observations: &Observations, n: usize, keys: Option<&[u64]>) -> R
             Bits::from_list(list.keys().into_iter().enumerate().map(|(i, k)| offset(i, k)), n)
         })
     };
-    let all_train = observations.mask.is_none()
-        && observations.weights.is_none()
-        && observations.held_out.is_none()
-        && observations.held_out_mask.is_none()
-        && observations.validation.is_none()
-        && observations.missing_at.is_none()
-        && observations.held_out_at.is_none()
-        && observations.validation_at.is_none()
-        && !observations.nan_missing;
+    let all_train = observations.all_train();
     let pass = Pass {
         observations,
         all_train,
@@ -627,20 +647,33 @@ fn prepare_all(observations: &Observations, n: usize, keys: Option<&[u64]>) -> R
         validation: bits(&observations.validation_at),
     };
 
-    let totals: Vec<Totals>;
+    let mut totals: Vec<Totals> = Vec::new();
     let mut words = Vec::new();
-    if all_train {
-        totals = (0..n.div_ceil(TASK)).into_par_iter().map(|t| pass.task(t, &mut [])).collect();
-    } else {
+    if !all_train {
         words = vec![0u64; n.div_ceil(PER_WORD) + 1];
-        totals = words[..n.div_ceil(PER_WORD)]
-            .par_chunks_mut(TASK / PER_WORD)
-            .enumerate()
-            .map(|(task, words)| pass.task(task, words))
-            .collect();
     }
+    let streamed: Vec<&Dense> = std::iter::once(values)
+        .filter(|_| keys.is_none())
+        .chain(&observations.weights)
+        .map(Arc::as_ref)
+        .collect();
+    in_order(&streamed, n, TASK, |cells| {
+        let first = cells.start / TASK;
+        if all_train {
+            let tasks = (first..cells.end.div_ceil(TASK)).into_par_iter();
+            totals.par_extend(tasks.map(|task| pass.task(task, &mut [])));
+        } else {
+            let words = &mut words[cells.start / PER_WORD..cells.end.div_ceil(PER_WORD)];
+            let tasks = words.par_chunks_mut(TASK / PER_WORD).enumerate();
+            totals.par_extend(tasks.map(|(task, words)| pass.task(first + task, words)));
+        }
+    });
+    streamed.iter().try_for_each(|tensor| tensor.check())?;
     let mut total = Totals::EMPTY;
     totals.iter().for_each(|part| total.add(part));
+    if let Some(mapped) = values.storage().mapped() {
+        mapped.set_summary(total.summary);
+    }
 
     check_portions(&total, n as u64)?;
     let train = total.cells[Role::Train as usize];
@@ -800,6 +833,9 @@ impl Pass<'_> {
         }
         part.nonzero = nonzero(role, values, part.cells);
         part.max = max(role, values);
+        if o.values.is_mapped() {
+            part.summary = Convert::summary(values);
+        }
         totals.add(&part);
     }
 }

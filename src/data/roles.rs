@@ -267,12 +267,25 @@ impl Bits {
 
     /// `len` cells, of which those listed are 1.
     pub fn from_list(cells: impl Iterator<Item = usize>, len: usize) -> Bits {
-        let mut words = vec![0u64; len.div_ceil(64)];
-        for cell in cells {
-            words[cell / 64] |= 1 << (cell % 64);
-        }
-        let ones = words.iter().map(|w| u64::from(w.count_ones())).sum();
-        Bits { words, ones }
+        let mut bits = Bits::none(len);
+        cells.for_each(|cell| bits.set(cell));
+        bits.counted()
+    }
+
+    /// `len` cells, all 0.
+    pub fn none(len: usize) -> Bits {
+        Bits { words: vec![0u64; len.div_ceil(64)], ones: 0 }
+    }
+
+    /// Makes a cell 1; [`Bits::counted`] has to follow in the end.
+    pub fn set(&mut self, cell: usize) {
+        self.words[cell / 64] |= 1 << (cell % 64);
+    }
+
+    /// These bits, counted.
+    pub fn counted(self) -> Bits {
+        let ones = self.words.iter().map(|w| u64::from(w.count_ones())).sum();
+        Bits { ones, ..self }
     }
 
     pub fn ones(&self) -> u64 {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use rayon::prelude::*;
 
+use super::mapped::in_order;
 use super::roles::{LOW, PER_WORD};
 use super::storage::StorageBuilder;
 use super::{Coordinates, Dense, Prepared, Role, Roles, Storage};
@@ -171,9 +172,14 @@ pub(super) fn entries(
     n: usize,
     rest: Rest,
 ) -> Vec<Entry> {
-    let parts: Vec<Vec<Entry>> = (0..n.div_ceil(TASK))
-        .into_par_iter()
-        .map(|task| {
+    let dense: &[&Dense] = match lookup {
+        Lookup::Dense(dense) => &[*dense],
+        Lookup::List(..) => &[],
+    };
+    let mut parts: Vec<Vec<Entry>> = Vec::new();
+    in_order(dense, n, TASK, |cells| {
+        let tasks = (cells.start / TASK..cells.end.div_ceil(TASK)).into_par_iter();
+        parts.par_extend(tasks.map(|task| {
             let mut found = Vec::new();
             let mut values = [0.0; PER_WORD];
             for start in (task * TASK..n.min((task + 1) * TASK)).step_by(PER_WORD) {
@@ -206,8 +212,8 @@ pub(super) fn entries(
                 }
             }
             found
-        })
-        .collect();
+        }));
+    });
     parts.concat()
 }
 

@@ -1,7 +1,12 @@
 //! A list of numbers in the smallest element type that holds all of them exactly.
 
+use std::ops::Range;
+
+use rayon::prelude::*;
+
+use super::mapped::{Mapped, Slice};
 use crate::math::Real;
-use sealed::Convert;
+pub(super) use sealed::Convert;
 
 /// Numbers in one of the element types that the passes read.
 #[derive(Clone, Debug, PartialEq)]
@@ -16,26 +21,53 @@ pub enum Storage {
     F32(Vec<f32>),
     /// Everything else.
     F64(Vec<f64>),
+    /// Numbers that stay in a file and are converted as they are read.
+    Mapped(Mapped),
 }
 
-/// Runs `$body` with `$v` bound to the vector inside, whatever its element type.
+/// Cells whose squares are added up before they join the others.
+pub(super) const SQUARED: usize = 1 << 14;
+
+/// Runs `$body` with `$v` bound to the vector inside, whatever its element type, and `$other` with
+/// `$m` bound to what is mapped.
 macro_rules! with_vec {
-    ($storage:expr, $v:ident => $body:expr) => {
+    ($storage:expr, $v:ident => $body:expr, $m:ident => $other:expr) => {
         match $storage {
             Storage::U8($v) => $body,
             Storage::U16($v) => $body,
             Storage::U32($v) => $body,
             Storage::F32($v) => $body,
             Storage::F64($v) => $body,
+            Storage::Mapped($m) => $other,
         }
     };
+}
+
+/// As `with_vec`, with a slice wherever the cells lie as memory holds them, mapped or not.
+macro_rules! with_slice {
+    ($storage:expr, $v:ident => $body:expr, $m:ident => $other:expr) => {
+        match $storage.view() {
+            View::Slice(Slice::U8($v)) => $body,
+            View::Slice(Slice::U16($v)) => $body,
+            View::Slice(Slice::U32($v)) => $body,
+            View::Slice(Slice::F32($v)) => $body,
+            View::Slice(Slice::F64($v)) => $body,
+            View::Mapped($m) => $other,
+        }
+    };
+}
+
+/// Elements as they can be read.
+enum View<'a> {
+    Slice(Slice<'a>),
+    Mapped(&'a Mapped),
 }
 
 impl Storage {
     /// The number of elements.
     #[must_use]
     pub fn len(&self) -> usize {
-        with_vec!(self, v => v.len())
+        with_vec!(self, v => v.len(), m => m.len())
     }
 
     /// Whether there is no element.
@@ -44,13 +76,14 @@ impl Storage {
         self.len() == 0
     }
 
-    /// The memory that the elements take, in bytes.
+    /// The memory that the elements take, in bytes; 0 where they stay in a file.
     #[must_use]
     pub fn bytes(&self) -> u64 {
-        with_vec!(self, v => size_of_val(v.as_slice()) as u64)
+        with_vec!(self, v => size_of_val(v.as_slice()) as u64, _m => 0)
     }
 
-    /// The name of the element type, as Rust writes it ("u16").
+    /// The name of the element type, as Rust writes it ("u16"); that of the file where the elements
+    /// stay in one.
     #[must_use]
     pub fn type_name(&self) -> &'static str {
         match self {
@@ -59,26 +92,98 @@ impl Storage {
             Storage::U32(_) => "u32",
             Storage::F32(_) => "f32",
             Storage::F64(_) => "f64",
+            Storage::Mapped(mapped) => mapped.file_type(),
+        }
+    }
+
+    /// What stays in a file, if it does.
+    #[must_use]
+    pub fn mapped(&self) -> Option<&Mapped> {
+        match self {
+            Storage::Mapped(mapped) => Some(mapped),
+            _ => None,
+        }
+    }
+
+    /// The element type in memory, which for elements that stay in a file is what they would be
+    /// kept as if they were read; F64 where nobody has looked at all of them.
+    pub(crate) fn kind(&self) -> Kind {
+        match self {
+            Storage::U8(_) => Kind::U8,
+            Storage::U16(_) => Kind::U16,
+            Storage::U32(_) => Kind::U32,
+            Storage::F32(_) => Kind::F32,
+            Storage::F64(_) => Kind::F64,
+            Storage::Mapped(mapped) => mapped.kind().unwrap_or(Kind::F64),
+        }
+    }
+
+    #[inline(always)]
+    fn view(&self) -> View<'_> {
+        match self {
+            Storage::U8(v) => View::Slice(Slice::U8(v)),
+            Storage::U16(v) => View::Slice(Slice::U16(v)),
+            Storage::U32(v) => View::Slice(Slice::U32(v)),
+            Storage::F32(v) => View::Slice(Slice::F32(v)),
+            Storage::F64(v) => View::Slice(Slice::F64(v)),
+            Storage::Mapped(mapped) => match mapped.slice() {
+                Some(slice) => View::Slice(slice),
+                None => View::Mapped(mapped),
+            },
         }
     }
 
     /// Element `i`, or `None` where there is none.
     #[must_use]
     pub fn get(&self, i: usize) -> Option<f64> {
-        with_vec!(self, v => v.get(i).map(|&x| Convert::to_f64(x)))
+        with_vec!(self, v => v.get(i).map(|&x| Convert::to_f64(x)), m => {
+            let mut value = [0.0];
+            (i < m.len()).then(|| {
+                m.load(i, 1, &mut value);
+                value[0]
+            })
+        })
     }
 
     /// Whether any of `len` elements from `start` is not 0 (NaN is not).
     #[must_use]
     pub(super) fn any(&self, start: usize, len: usize) -> bool {
         // Without a way out of the loop, so that it becomes vectors.
-        match self {
-            Storage::U8(v) => v[start..start + len].iter().fold(0, |or, &x| or | x) != 0,
-            Storage::U16(v) => v[start..start + len].iter().fold(0, |or, &x| or | x) != 0,
-            Storage::U32(v) => v[start..start + len].iter().fold(0, |or, &x| or | x) != 0,
-            Storage::F32(v) => v[start..start + len].iter().fold(false, |or, &x| or | (x != 0.0)),
-            Storage::F64(v) => v[start..start + len].iter().fold(false, |or, &x| or | (x != 0.0)),
+        match self.view() {
+            View::Slice(Slice::U8(v)) => v[start..start + len].iter().fold(0, |or, &x| or | x) != 0,
+            View::Slice(Slice::U16(v)) => {
+                v[start..start + len].iter().fold(0, |or, &x| or | x) != 0
+            }
+            View::Slice(Slice::U32(v)) => {
+                v[start..start + len].iter().fold(0, |or, &x| or | x) != 0
+            }
+            View::Slice(Slice::F32(v)) => {
+                v[start..start + len].iter().fold(false, |or, &x| or | (x != 0.0))
+            }
+            View::Slice(Slice::F64(v)) => {
+                v[start..start + len].iter().fold(false, |or, &x| or | (x != 0.0))
+            }
+            View::Mapped(mapped) => {
+                let mut values = [0.0f64; 64];
+                (start..start + len).step_by(values.len()).any(|at| {
+                    let values = &mut values[..(start + len - at).min(64)];
+                    mapped.load(at, 1, values);
+                    values.iter().any(|&x| x != 0.0)
+                })
+            }
         }
+    }
+
+    /// Adds the squares of some cells to a sum, in blocks of [`SQUARED`] in their order.
+    pub(crate) fn add_squares(&self, cells: Range<usize>, sum: &mut f64) {
+        let starts: Vec<usize> = cells.clone().step_by(SQUARED).collect();
+        let block = |&start: &usize| -> f64 {
+            let mut values = vec![0.0; SQUARED.min(cells.end - start)];
+            self.load(start, 1, &mut values);
+            values.iter().map(|x: &f64| x * x).sum()
+        };
+        let sums: Vec<f64> = starts.par_iter().map(block).collect();
+        sums.iter().for_each(|x| *sum += x);
     }
 
     /// Reads the elements `offset`, `offset + stride`, … into `out`.
@@ -87,7 +192,7 @@ impl Storage {
     /// Where the run leaves the list, as indexing a slice does.
     #[inline(always)]
     pub fn load<T: Real>(&self, offset: usize, stride: usize, out: &mut [T]) {
-        with_vec!(self, v => load(v, offset, stride, out));
+        with_slice!(self, v => load(v, offset, stride, out), m => m.load(offset, stride, out));
     }
 }
 
@@ -144,8 +249,9 @@ pub struct Summary {
     single: bool,
 }
 
+/// An element type that a [`Storage`] holds in memory.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Kind {
+pub(crate) enum Kind {
     U8,
     U16,
     U32,
@@ -153,10 +259,32 @@ enum Kind {
     F64,
 }
 
-impl Summary {
-    const EMPTY: Summary = Summary { whole: true, bits: 0, single: true };
+impl Kind {
+    /// Bytes of an element.
+    pub fn bytes(self) -> usize {
+        match self {
+            Kind::U8 => 1,
+            Kind::U16 => 2,
+            Kind::U32 | Kind::F32 => 4,
+            Kind::F64 => 8,
+        }
+    }
 
-    fn and(self, other: Summary) -> Summary {
+    /// Whether it holds whole numbers.
+    pub fn is_whole(self) -> bool {
+        matches!(self, Kind::U8 | Kind::U16 | Kind::U32)
+    }
+}
+
+impl Summary {
+    pub const EMPTY: Summary = Summary { whole: true, bits: 0, single: true };
+
+    /// Whether all numbers are 0 or 1.
+    pub fn is_zero_one(self) -> bool {
+        self.whole && self.bits <= 1
+    }
+
+    pub fn and(self, other: Summary) -> Summary {
         Summary {
             whole: self.whole && other.whole,
             bits: self.bits | other.bits,
@@ -164,7 +292,7 @@ impl Summary {
         }
     }
 
-    fn kind(self) -> Kind {
+    pub(super) fn kind(self) -> Kind {
         match self {
             Summary { whole: true, bits: 0..=0xff, .. } => Kind::U8,
             Summary { whole: true, bits: 0..=0xffff, .. } => Kind::U16,
@@ -288,13 +416,15 @@ impl StorageBuilder {
                 Storage::U32(v) => v.extend(block.iter().map(|x| x.to_u32())),
                 Storage::F32(v) => v.extend(block.iter().map(|x| x.to_f32())),
                 Storage::F64(v) => v.extend(block.iter().map(|&x| Convert::to_f64(x))),
+                // A builder holds what it was given.
+                Storage::Mapped(_) => {}
             }
         }
     }
 
     pub fn finish(self) -> Storage {
         let mut storage = self.storage;
-        with_vec!(&mut storage, v => v.shrink_to_fit());
+        with_vec!(&mut storage, v => v.shrink_to_fit(), _m => ());
         storage
     }
 
@@ -302,18 +432,23 @@ impl StorageBuilder {
         let n = self.expected;
         let old = std::mem::replace(&mut self.storage, Storage::U8(Vec::new()));
         self.storage = match (kind, old) {
-            (Kind::U8, old @ Storage::U8(_))
+            (_, old @ Storage::Mapped(_))
+            | (Kind::U8, old @ Storage::U8(_))
             | (Kind::U16, old @ Storage::U16(_))
             | (Kind::U32, old @ Storage::U32(_))
             | (Kind::F32, old @ Storage::F32(_))
             | (Kind::F64, old @ Storage::F64(_)) => old,
             (Kind::U16, old) => {
-                with_vec!(old, v => Storage::U16(widened(v, |x| x.to_u32() as u16, n)))
+                with_vec!(old, v => Storage::U16(widened(v, |x| x.to_u32() as u16, n)), m => Storage::Mapped(m))
             }
-            (Kind::U32, old) => with_vec!(old, v => Storage::U32(widened(v, Convert::to_u32, n))),
-            (Kind::F32, old) => with_vec!(old, v => Storage::F32(widened(v, Convert::to_f32, n))),
+            (Kind::U32, old) => {
+                with_vec!(old, v => Storage::U32(widened(v, Convert::to_u32, n)), m => Storage::Mapped(m))
+            }
+            (Kind::F32, old) => {
+                with_vec!(old, v => Storage::F32(widened(v, Convert::to_f32, n)), m => Storage::Mapped(m))
+            }
             (Kind::U8 | Kind::F64, old) => {
-                with_vec!(old, v => Storage::F64(widened(v, Convert::to_f64, n)))
+                with_vec!(old, v => Storage::F64(widened(v, Convert::to_f64, n)), m => Storage::Mapped(m))
             }
         };
     }

@@ -186,6 +186,20 @@ impl Device {
         self
     }
 
+    /// Takes at most so many bytes of a GPU's memory. Data that are too large for that, or for all the
+    /// memory that the GPU has, take turns on it: they are sent a slab at a time in every pass, from
+    /// the memory of this machine or from their file. On a CPU this changes nothing.
+    #[must_use]
+    pub fn within_memory(mut self, bytes: u64) -> Device {
+        #[cfg(feature = "gpu")]
+        {
+            self.tuning.memory = Some(bytes);
+        }
+        #[cfg(not(feature = "gpu"))]
+        let _ = (&mut self, bytes);
+        self
+    }
+
     /// The best device there is: a real GPU if there is one, else the CPU. A software rasteriser is
     /// no real GPU, and slower than the CPU.
     ///

@@ -118,9 +118,12 @@ fn dense_info(data: &Prepared) -> DataInfo {
     let values = data.values();
     DataInfo {
         strides: values.strides().to_vec(),
-        value_bytes: (values.bytes() / values.len().max(1) as u64) as usize,
+        // Of data that stay in a file those that they would have in memory: the plan decides the
+        // order of all sums, and is to be the same.
+        value_bytes: values.storage().kind().bytes(),
         masked: data.roles().is_some(),
-        weight_bytes: data.weights().map_or(0, |w| (w.bytes() / w.len().max(1) as u64) as usize),
+        weight_bytes: data.weights().map_or(0, |w| w.storage().kind().bytes()),
+        streamed: data.is_mapped(),
     }
 }
 

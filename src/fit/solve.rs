@@ -8,7 +8,7 @@ use super::form::{self, Chosen};
 use super::history::{History, StoppedBy};
 use super::observe::{Cancel, Flow, Observer, Sweep};
 use super::{Fit, start};
-use crate::data::{Observations, Prepared, Role, Storage};
+use crate::data::{Observations, Prepared, Role};
 use crate::engine::{
     Device, Engine, Job, Numbers, PassTime, Precision, Slot, Sums, available_memory,
 };
@@ -37,7 +37,12 @@ pub(super) fn plan(
             None => entries * data.value_bytes as f64 / 4.0,
         };
         let own = shapes.parameters().saturating_mul(precision.bytes() as u64 + 16);
-        (share as u64).max(64 << 20).saturating_add(own)
+        // A quarter of data that are larger than memory may be more than all there is.
+        let most = match available_memory() {
+            Some(available) if data.streamed => available / 4,
+            _ => u64::MAX,
+        };
+        (share as u64).min(most).max(64 << 20).saturating_add(own)
     };
     let memory = settings.memory_limit.unwrap_or_else(default);
     plan_within(settings, shapes, data, sampling, memory)
@@ -497,10 +502,8 @@ fn check_domain(loss: &Loss, data: &Prepared) -> Result<()> {
     let domain = *loss.domain();
     let side = loss.sides().first();
     // Whole numbers as they are stored are finite and not negative.
-    let whole = matches!(
-        data.coordinates().map_or(data.values().storage(), |list| list.values()),
-        Storage::U8(_) | Storage::U16(_) | Storage::U32(_)
-    );
+    let storage = data.coordinates().map_or(data.values().storage(), |list| list.values());
+    let whole = storage.kind().is_whole();
     if domain == Domain::NonNegative && whole {
         return Ok(());
     }

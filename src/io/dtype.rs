@@ -2,7 +2,7 @@
 
 use std::io::{self, Read};
 
-use crate::data::{DenseBuilder, Element};
+use crate::data::{DenseBuilder, Element, Slice};
 
 /// An element type that can be read, with its order of bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,6 +80,81 @@ impl Dtype {
         }
     }
 
+    /// The type as Rust writes it, without the order of bytes.
+    pub fn name(self) -> &'static str {
+        match self.kind {
+            Kind::Bool => "bool",
+            Kind::I8 => "i8",
+            Kind::I16 => "i16",
+            Kind::I32 => "i32",
+            Kind::I64 => "i64",
+            Kind::U8 => "u8",
+            Kind::U16 => "u16",
+            Kind::U32 => "u32",
+            Kind::U64 => "u64",
+            Kind::F16 => "f16",
+            Kind::F32 => "f32",
+            Kind::F64 => "f64",
+        }
+    }
+
+    /// Whether the bytes of an element are the other way round than this machine has them.
+    fn swapped(self) -> bool {
+        self.size() > 1 && self.big_endian != cfg!(target_endian = "big")
+    }
+
+    /// The elements as they lie there, where memory would hold them in the same way.
+    pub fn slice(self, bytes: &[u8]) -> Option<Slice<'_>> {
+        if self.swapped() {
+            return None;
+        }
+        match self.kind {
+            Kind::U8 => Some(Slice::U8(bytes)),
+            Kind::U16 => bytemuck::try_cast_slice(bytes).ok().map(Slice::U16),
+            Kind::U32 => bytemuck::try_cast_slice(bytes).ok().map(Slice::U32),
+            Kind::F32 => bytemuck::try_cast_slice(bytes).ok().map(Slice::F32),
+            Kind::F64 => bytemuck::try_cast_slice(bytes).ok().map(Slice::F64),
+            _ => None,
+        }
+    }
+
+    /// Reads the elements `offset`, `offset + stride`, … of those that lie there.
+    pub fn load(self, bytes: &[u8], offset: usize, stride: usize, out: &mut [f64]) {
+        let at = (offset, stride);
+        match self.kind {
+            Kind::Bool => self.run(bytes, at, out, |[x]| f64::from(u8::from(x != 0))),
+            Kind::I8 => self.run(bytes, at, out, |b| f64::from(i8::from_ne_bytes(b))),
+            Kind::I16 => self.run(bytes, at, out, |b| f64::from(i16::from_ne_bytes(b))),
+            Kind::I32 => self.run(bytes, at, out, |b| f64::from(i32::from_ne_bytes(b))),
+            Kind::I64 => self.run(bytes, at, out, |b| i64::from_ne_bytes(b) as f64),
+            Kind::U8 => self.run(bytes, at, out, |[x]| f64::from(x)),
+            Kind::U16 => self.run(bytes, at, out, |b| f64::from(u16::from_ne_bytes(b))),
+            Kind::U32 => self.run(bytes, at, out, |b| f64::from(u32::from_ne_bytes(b))),
+            Kind::U64 => self.run(bytes, at, out, |b| u64::from_ne_bytes(b) as f64),
+            Kind::F16 => self.run(bytes, at, out, |b| f64::from(half(u16::from_ne_bytes(b)))),
+            Kind::F32 => self.run(bytes, at, out, |b| f64::from(f32::from_ne_bytes(b))),
+            Kind::F64 => self.run(bytes, at, out, f64::from_ne_bytes),
+        }
+    }
+
+    fn run<const N: usize>(
+        self,
+        bytes: &[u8],
+        (offset, stride): (usize, usize),
+        out: &mut [f64],
+        convert: impl Fn([u8; N]) -> f64,
+    ) {
+        let (elements, _) = bytes.as_chunks::<N>();
+        let swap = self.swapped();
+        for (i, to) in out.iter_mut().enumerate() {
+            let mut element = elements[offset + i * stride];
+            if swap {
+                element.reverse();
+            }
+            *to = convert(element);
+        }
+    }
+
     /// Reads `n` elements, block by block. Ends with [`io::ErrorKind::UnexpectedEof`] where there
     /// are fewer.
     pub fn read(self, from: &mut impl Read, n: usize, to: &mut DenseBuilder) -> io::Result<()> {
@@ -108,7 +183,7 @@ impl Dtype {
         convert: impl Fn(A) -> B,
     ) -> io::Result<()> {
         const BLOCK: usize = 8192;
-        let swap = size_of::<A>() > 1 && self.big_endian != cfg!(target_endian = "big");
+        let swap = self.swapped();
         let mut raw = vec![A::zeroed(); BLOCK.min(n)];
         let mut block: Vec<B> = Vec::with_capacity(raw.len());
         let mut left = n;

@@ -99,6 +99,24 @@ impl Header {
     }
 }
 
+impl Header {
+    /// The array that it announces, in words.
+    pub fn announced(&self, dtype: Dtype) -> String {
+        let bytes = self.cells as u64 * dtype.size();
+        format!("an array of shape {:?} and type {}: {bytes} bytes", self.shape, self.descr)
+    }
+
+    /// Whether header and data together are `len` bytes long.
+    pub fn check_len(&self, dtype: Dtype, len: u64) -> Result<(), String> {
+        let there = len.saturating_sub(self.len);
+        if there != self.cells as u64 * dtype.size() {
+            let announced = self.announced(dtype);
+            return Err(format!("the header announces {announced}, but {there} bytes follow"));
+        }
+        Ok(())
+    }
+}
+
 /// Reads the text, a Python dictionary.
 fn parse(text: &str) -> Result<Header, String> {
     let mut p = Parser { rest: text };

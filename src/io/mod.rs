@@ -5,11 +5,15 @@
 //! that arrive, not with what a header announces. Every reader has a form that takes any
 //! [`std::io::Read`] and a name for messages, and reads no file.
 //!
+//! Data larger than memory are not read but [mapped](map_npy): a fit takes them from the `.npy` file
+//! slab by slab, in every pass.
+//!
 //! Writers write to a temporary name in the same folder and rename at the end, so that nothing
 //! half-written is ever left under the name asked for.
 
 mod dtype;
 mod header;
+mod map;
 mod npy;
 mod npz;
 mod tns;
@@ -23,6 +27,7 @@ use ndarray::ArrayD;
 use crate::data::Dense;
 use crate::{Error, Result};
 
+pub use map::{SLAB_BYTES, map_bool, map_npy, map_npy_in};
 pub use npy::{read_bool, read_npy, read_npy_from};
 pub use npz::{ArrayInfo, npz_names, read_npz, read_npz_arrays, read_npz_from};
 pub use tns::{read_tns, read_tns_from};

@@ -82,17 +82,9 @@ pub(super) fn read_array(
 ) -> Result<Dense> {
     let header = Header::read(from).map_err(|fault| fault_in(path, fault))?;
     let dtype = check(&header, only).map_err(|reason| Error::format(path, reason))?;
-    let bytes = header.cells as u64 * dtype.size();
-    let announced =
-        || format!("an array of shape {:?} and type {}: {bytes} bytes", header.shape, header.descr);
+    let announced = || header.announced(dtype);
     if let Some(len) = extent.len {
-        let there = len.saturating_sub(header.len);
-        if there != bytes {
-            return Err(Error::format(
-                path,
-                format!("the header announces {}, but {there} bytes follow", announced()),
-            ));
-        }
+        header.check_len(dtype, len).map_err(|reason| Error::format(path, reason))?;
     }
     let mut builder = DenseBuilder::new((header.cells as u64).min(extent.cells) as usize);
     dtype.read(from, header.cells, &mut builder).map_err(|e| match e.kind() {
@@ -121,7 +113,7 @@ pub(super) fn read_array(
 }
 
 /// Whether the array can be read; if not, why.
-fn check(header: &Header, only: Option<Kind>) -> Result<Dtype, String> {
+pub(super) fn check(header: &Header, only: Option<Kind>) -> Result<Dtype, String> {
     let dtype = header.dtype.clone().map_err(|what| format!("the array holds {what}"))?;
     if only == Some(Kind::Bool) && dtype.kind != Kind::Bool {
         return Err(format!(

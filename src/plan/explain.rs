@@ -174,9 +174,10 @@ impl fmt::Display for Plan {
         }
         write!(
             f,
-            "a sweep: {} multiply-adds, {} of data read; {} kept beside the data{}",
+            "a sweep: {} multiply-adds, {} of data read{}; {} kept beside the data{}",
             count(self.flops()),
             bytes(self.bytes() as u64),
+            if self.data().streamed { ", streamed from the file" } else { "" },
             bytes(self.memory()),
             if self.settings().closed_denominator {
                 "; the denominator is in closed form"

@@ -14,6 +14,9 @@ pub struct DataInfo {
     pub masked: bool,
     /// Bytes of a stored weight; 0 without weights.
     pub weight_bytes: usize,
+    /// Whether values stay in a file and are read from there in every pass. It changes nothing about
+    /// the passes.
+    pub streamed: bool,
 }
 
 impl DataInfo {
@@ -25,7 +28,7 @@ impl DataInfo {
         for mode in (1..shape.len()).rev() {
             strides[mode - 1] = strides[mode] * shape[mode];
         }
-        DataInfo { strides, value_bytes, masked: false, weight_bytes: 0 }
+        DataInfo { strides, value_bytes, masked: false, weight_bytes: 0, streamed: false }
     }
 
     /// Bytes that a pass reads per entry.

@@ -235,6 +235,7 @@ fn save(path: &std::path::Path, counts: &Dense) -> Result<()> {
         Storage::U32(v) => write(path, shape, v),
         Storage::F32(v) => write(path, shape, v),
         Storage::F64(v) => write(path, shape, v),
+        Storage::Mapped(_) => write(path, shape, &counts.iter().collect::<Vec<f64>>()),
     }
 }
 

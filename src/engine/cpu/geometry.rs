@@ -1,5 +1,7 @@
 //! Where everything of a pass lies: the plan's letters turned into offsets.
 
+use std::ops::Range;
+
 use super::contract::Walk;
 use crate::data::Dense;
 use crate::math::Real;
@@ -254,6 +256,38 @@ impl Geometry {
     /// Parts of the target that no two of write to the same entry.
     pub fn own_granules(&self) -> usize {
         self.own.len * if self.disjoint { self.side_blocks() } else { 1 }
+    }
+
+    /// Where a part of the target stands: its own outer index, and its blocks of the side.
+    pub fn granule(&self, granule: usize) -> (usize, Range<usize>) {
+        let blocks = self.side_blocks();
+        match self.disjoint {
+            true => (granule / blocks, granule % blocks..granule % blocks + 1),
+            false => (granule, 0..blocks),
+        }
+    }
+
+    /// Where a block of the target's side begins, and its length.
+    pub fn block(&self, block: usize) -> (usize, usize) {
+        let (extent, step) = match self.side {
+            Side::Rows => (self.rows.len, self.block_rows),
+            Side::Lanes => (self.lanes.len, self.block_lanes),
+        };
+        (block * step, step.min(extent - block * step))
+    }
+
+    /// Where a block of the other side begins, and its length.
+    pub fn other_block(&self, block: usize) -> (usize, usize) {
+        let (extent, step) = match self.side {
+            Side::Rows => (self.lanes.len, self.block_lanes),
+            Side::Lanes => (self.rows.len, self.block_rows),
+        };
+        (block * step, step.min(extent - block * step))
+    }
+
+    /// Tiles of a part of the target over a range of what is summed over.
+    pub fn steps(&self, sum: (usize, usize)) -> usize {
+        sum.1 * if self.disjoint { 1 } else { self.side_blocks() }
     }
 
     /// Parts of what is summed over.

@@ -10,18 +10,19 @@ mod pass;
 mod quadratic;
 mod sampled;
 mod sparse;
+mod stream;
 mod update;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use ndarray::{ArrayD, IxDyn};
-use rayon::prelude::*;
 
 use self::geometry::Geometry;
 use self::pass::{Source, Wants};
 use self::quadratic::Objective;
 use self::sparse::{Lists, Outcome, Parts};
+use self::stream::Schedule;
 use super::{Engine, Job, Slot, Sums};
 use crate::data::Dense;
 use crate::error::{Error, Result};
@@ -54,6 +55,8 @@ pub(crate) fn simd_name() -> &'static str {
 pub(super) struct CpuEngine<T> {
     job: Job,
     geometries: Vec<Geometry>,
+    /// The order of work of each dense pass, where data stay in a file.
+    schedules: Vec<Schedule>,
     tapes: HashMap<Wants, Tape>,
     sides: Vec<Dense>,
     /// In the model's order, each in C order of its letters; the first is divided by the unit.
@@ -88,35 +91,25 @@ impl Exact {
         let groups = job.plan.groups().iter();
         let objectives: Option<Vec<Quadratic>> =
             groups.map(|group| Quadratic::new(job.plan.shapes(), group)).collect();
-        let squares = 0.5 * sum_of_squares(job) / (job.unit * job.unit);
+        let sum = match &job.sparse {
+            Some(list) => list.list().sum_of_squares(),
+            None => job.data.values().sum_of_squares(),
+        };
+        let squares = 0.5 * sum / (job.unit * job.unit);
         let least = if T::BYTES == 4 { 1e-5 } else { 1e-11 };
         Some(Exact { objectives: objectives?, squares, least })
     }
 }
 
-/// Of the data, blocks of them added in their order.
-fn sum_of_squares(job: &Job) -> f64 {
-    const BLOCK: usize = 1 << 14;
-    let values = match &job.sparse {
-        Some(list) => list.list().values(),
-        None => job.data.values().storage(),
-    };
-    let blocks = values.len().div_ceil(BLOCK);
-    let sums: Vec<f64> = (0..blocks)
-        .into_par_iter()
-        .map(|block| {
-            let mut values_of = vec![0.0f64; BLOCK.min(values.len() - block * BLOCK)];
-            values.load(block * BLOCK, 1, &mut values_of);
-            values_of.iter().map(|x| x * x).sum()
-        })
-        .collect();
-    sums.iter().sum()
-}
-
 impl<T: Elementwise> CpuEngine<T> {
     pub fn new(job: Job) -> Result<CpuEngine<T>> {
         let plan = &job.plan;
-        let geometries = plan.passes().iter().map(|p| Geometry::new::<T>(plan, p)).collect();
+        let geometries: Vec<Geometry> =
+            plan.passes().iter().map(|p| Geometry::new::<T>(plan, p)).collect();
+        let schedules = match job.sparse {
+            Some(_) => Vec::new(),
+            None => geometries.iter().filter_map(|g| Schedule::new::<T>(g, &job.data)).collect(),
+        };
         let values = job.data.values();
         let side = |s: &Arc<ArrayD<f64>>| match job.data.coordinates() {
             Some(_) => Dense::from_array(s.as_ref()).in_c_order(),
@@ -131,6 +124,7 @@ impl<T: Elementwise> CpuEngine<T> {
         }
         let mut engine = CpuEngine {
             geometries,
+            schedules,
             tapes: HashMap::new(),
             sides,
             factors,
@@ -188,8 +182,12 @@ impl<T: Elementwise> CpuEngine<T> {
             floor: T::from_f64(self.job.numbers.prediction_floor / self.job.unit),
             tape,
             wants,
+            schedule: self.schedules.get(group),
         };
+        self.job.data.check()?;
         let mut outcome = pass::run(&self.geometries[group], &source, &views);
+        // What was changed meanwhile may have been read.
+        self.job.data.check()?;
 
         outcome.numerator.iter_mut().for_each(|x| *x /= others);
         outcome.denominator.iter_mut().for_each(|x| *x /= others);

@@ -7,8 +7,11 @@
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
+use std::ops::Range;
+
 use super::geometry::{Geometry, Run, is_contiguous, runs};
 use super::kernel::{self, PANEL};
+use super::stream::{self, Schedule};
 use crate::data::{Dense, Indicators, Prepared, Role, Roles};
 use crate::engine::Sums;
 use crate::loss::{Scratch, Tape};
@@ -31,6 +34,8 @@ pub(super) struct Source<'a, T> {
     /// Computes, in this order, those of `a`, `b` and ℓ that are wanted.
     pub tape: &'a Tape,
     pub wants: Wants,
+    /// The order of work where data stay in a file.
+    pub schedule: Option<&'a Schedule>,
 }
 
 /// What a pass computes.
@@ -59,23 +64,10 @@ pub(super) fn run<T: Elementwise>(
     source: &Source<'_, T>,
     tensors: &[&[T]],
 ) -> Outcome {
-    let granules = geometry.own_granules();
-    let units = geometry.sum_units();
-    let cut = |n: usize, parts: usize, i: usize| -> (usize, usize) {
-        (n / parts * i + (n % parts).min(i), n / parts + usize::from(i < n % parts))
+    let parts = match source.schedule {
+        Some(schedule) => stream::parts(schedule, geometry, source, tensors),
+        None => parts(geometry, source, tensors),
     };
-    let tasks: Vec<(usize, usize)> = (0..geometry.sum_parts)
-        .flat_map(|s| (0..geometry.own_parts).map(move |o| (o, s)))
-        .collect();
-    let parts: Vec<Vec<Part>> = tasks
-        .par_iter()
-        .map(|&(o, s)| {
-            let (first, count) = cut(granules, geometry.own_parts, o);
-            let sum = cut(units, geometry.sum_parts, s);
-            let mut tile = Tile::new(geometry, source, tensors);
-            (first..first + count).map(|granule| tile.granule(granule, sum)).collect()
-        })
-        .collect();
 
     let mut outcome = Outcome::default();
     let total = geometry.own.len * geometry.target_side * geometry.target_inner;
@@ -86,7 +78,7 @@ pub(super) fn run<T: Elementwise>(
         outcome.denominator = vec![0.0; total];
     }
     // In the order of the tasks, whichever thread ran them.
-    for part in parts.into_iter().flatten() {
+    for part in parts {
         outcome.sums.train += part.sums.train;
         outcome.sums.validation += part.sums.validation;
         outcome.sums.held_out += part.sums.held_out;
@@ -96,8 +88,35 @@ pub(super) fn run<T: Elementwise>(
     outcome
 }
 
+/// The parts of the target over each part of what is summed over, in the order in which they are
+/// added.
+fn parts<T: Elementwise>(
+    geometry: &Geometry,
+    source: &Source<'_, T>,
+    tensors: &[&[T]],
+) -> Vec<Part> {
+    let tasks: Vec<(usize, usize)> = (0..geometry.sum_parts)
+        .flat_map(|s| (0..geometry.own_parts).map(move |o| (o, s)))
+        .collect();
+    let parts: Vec<Vec<Part>> = tasks
+        .par_iter()
+        .map(|&(o, s)| {
+            let (first, count) = cut(geometry.own_granules(), geometry.own_parts, o);
+            let sum = cut(geometry.sum_units(), geometry.sum_parts, s);
+            let mut tile = Tile::new(geometry, source, tensors);
+            (first..first + count).map(|granule| tile.granule(granule, sum)).collect()
+        })
+        .collect();
+    parts.into_iter().flatten().collect()
+}
+
+/// Where part `i` begins, of `parts` that `n` things are cut into, and its length.
+pub(super) fn cut(n: usize, parts: usize, i: usize) -> (usize, usize) {
+    (n / parts * i + (n % parts).min(i), n / parts + usize::from(i < n % parts))
+}
+
 /// The share of a part of the target: a block `[side][inner]` for rows, `[inner][side]` for lanes.
-struct Part {
+pub(super) struct Part {
     own: usize,
     start: usize,
     len: usize,
@@ -129,7 +148,7 @@ impl Part {
 }
 
 /// The buffers of a task, and where it stands.
-struct Tile<'a, T> {
+pub(super) struct Tile<'a, T> {
     geometry: &'a Geometry,
     source: &'a Source<'a, T>,
     tensors: &'a [&'a [T]],
@@ -155,6 +174,15 @@ struct Tile<'a, T> {
     sums: [Vec<T>; 2],
     collected: Vec<T>,
     losses: Sums,
+    /// Tiles whose sums have not moved to double precision yet.
+    pending: usize,
+}
+
+/// What is left of a part of the target that is put aside before all is summed up.
+pub(super) struct Aside<T> {
+    sums: [Vec<T>; 2],
+    losses: Sums,
+    pending: usize,
 }
 
 /// The entries of a row of a tile.
@@ -171,7 +199,7 @@ struct Entries<T> {
 }
 
 impl<'a, T: Elementwise> Tile<'a, T> {
-    fn new(geometry: &'a Geometry, source: &'a Source<'a, T>, tensors: &'a [&'a [T]]) -> Self {
+    pub fn new(geometry: &'a Geometry, source: &'a Source<'a, T>, tensors: &'a [&'a [T]]) -> Self {
         let (rows, lanes, inner) = (geometry.block_rows, geometry.block_lanes, geometry.inner);
         let zeros = |n: usize| vec![T::ZERO; n];
         let sums = match geometry.side {
@@ -215,31 +243,28 @@ impl<'a, T: Elementwise> Tile<'a, T> {
             ],
             collected: Vec::new(),
             losses: Sums::default(),
+            pending: 0,
         }
     }
 
     /// Works on one part of the target, over a range of what is summed over.
     fn granule(&mut self, granule: usize, sum: (usize, usize)) -> Part {
+        let mut part = self.begin(granule);
+        self.advance(granule, sum, 0..self.geometry.steps(sum), &mut part);
+        part
+    }
+
+    /// A part of the target to which nothing has been added.
+    pub fn begin(&mut self, granule: usize) -> Part {
         let g = self.geometry;
-        let blocks = g.side_blocks();
-        let (own, block_range) = match g.disjoint {
-            true => (granule / blocks, granule % blocks..granule % blocks + 1),
-            false => (granule, 0..blocks),
-        };
-        let (extent, step) = match g.side {
-            Side::Rows => (g.rows.len, g.block_rows),
-            Side::Lanes => (g.lanes.len, g.block_lanes),
-        };
+        let (own, blocks) = g.granule(granule);
         let (start, len) = match g.disjoint {
-            true => {
-                let start = block_range.start * step;
-                (start, step.min(extent - start))
-            }
+            true => g.block(blocks.start),
             false => (0, g.target_side),
         };
         let size = len * g.target_inner;
         let wants = self.source.wants;
-        let mut part = Part {
+        let part = Part {
             own,
             start,
             len,
@@ -248,31 +273,61 @@ impl<'a, T: Elementwise> Tile<'a, T> {
             sums: Sums::default(),
         };
         self.losses = Sums::default();
-        for block in block_range {
-            let start = block * step;
-            self.block(own, (start, step.min(extent - start)), sum, &mut part);
-        }
-        part.sums = self.losses;
         part
     }
 
-    /// Works on one block of the target's side.
-    fn block(&mut self, own: usize, side: (usize, usize), sum: (usize, usize), part: &mut Part) {
+    /// Adds some of its steps to a part of the target: every block of the target's side with every
+    /// unit of what is summed over, in this order.
+    pub fn advance(
+        &mut self,
+        granule: usize,
+        sum: (usize, usize),
+        steps: Range<usize>,
+        part: &mut Part,
+    ) {
+        let g = self.geometry;
+        let (own, blocks) = g.granule(granule);
+        let mut step = steps.start;
+        while step < steps.end {
+            let (block, first) = (step / sum.1, step % sum.1);
+            let units = first..sum.1.min(first + steps.end - step);
+            step += units.len();
+            self.block(own, g.block(blocks.start + block), sum, units, part);
+        }
+        part.sums = self.losses;
+    }
+
+    /// Puts the sums of a part aside, or takes them up again: makes room for another one.
+    pub fn exchange(&mut self, aside: &mut Option<Aside<T>>) {
+        let aside = aside.get_or_insert_with(|| Aside {
+            sums: [&self.sums[0], &self.sums[1]].map(|sums| vec![T::ZERO; sums.len()]),
+            losses: Sums::default(),
+            pending: 0,
+        });
+        std::mem::swap(&mut self.sums, &mut aside.sums);
+        std::mem::swap(&mut self.losses, &mut aside.losses);
+        std::mem::swap(&mut self.pending, &mut aside.pending);
+    }
+
+    /// Works on one block of the target's side, from one unit of what is summed over to another.
+    fn block(
+        &mut self,
+        own: usize,
+        side: (usize, usize),
+        sum: (usize, usize),
+        units: Range<usize>,
+        part: &mut Part,
+    ) {
         let g = self.geometry;
         let others = g.other_blocks();
-        let mut last = usize::MAX;
-        let mut pending = 0;
-        for unit in sum.0..sum.0 + sum.1 {
+        // Whatever was worked on before stands in the buffers.
+        let mut formed = usize::MAX;
+        for unit in sum.0 + units.start..sum.0 + units.end {
             let (summed, other) = (unit / others, unit % others);
-            let moved = summed != last;
+            let moved = summed != formed;
             if moved {
-                // The partners' product changes with the outer index.
-                if g.partners && pending > 0 {
-                    self.flush(side, part);
-                    pending = 0;
-                }
                 self.at_outer(own, summed);
-                last = summed;
+                formed = summed;
             }
             match g.side {
                 Side::Rows => {
@@ -295,14 +350,14 @@ impl<'a, T: Elementwise> Tile<'a, T> {
                 }
             }
             self.tile();
-            pending += 1;
-            if pending == FLUSH {
+            self.pending += 1;
+            let last = unit + 1 == sum.0 + sum.1;
+            // The partners' product changes with the outer index.
+            let moves = g.partners && (unit + 1) / others != summed;
+            if self.pending == FLUSH || last || moves {
                 self.flush(side, part);
-                pending = 0;
+                self.pending = 0;
             }
-        }
-        if pending > 0 {
-            self.flush(side, part);
         }
     }
 

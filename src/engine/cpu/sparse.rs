@@ -402,6 +402,7 @@ impl<T: Elementwise> CpuEngine<T> {
             floor: T::from_f64(self.job.numbers.prediction_floor / self.job.unit),
             tape,
             wants,
+            schedule: None,
         };
         let mut outcome = pass::run(&self.geometries[group], &source, &views);
         outcome.numerator.iter_mut().for_each(|x| *x /= others);

@@ -2,8 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::geometry::Part;
-use crate::data::{Dense, Prepared, Role, Storage};
+use crate::data::{self, Dense, Prepared, Role, Storage};
 use crate::error::Result;
 use crate::loss::{AtZero, Expr, Loss, wgsl_function};
 use crate::math::Real;
@@ -74,11 +73,11 @@ pub(super) enum Kind {
 impl Kind {
     /// The type that a tensor is stored in on the device: its own, but singles for doubles.
     pub fn of(dense: &Dense) -> Kind {
-        match dense.storage() {
-            Storage::U8(_) => Kind::U8,
-            Storage::U16(_) => Kind::U16,
-            Storage::U32(_) => Kind::U32,
-            Storage::F32(_) | Storage::F64(_) => Kind::F32,
+        match dense.storage().kind() {
+            data::Kind::U8 => Kind::U8,
+            data::Kind::U16 => Kind::U16,
+            data::Kind::U32 => Kind::U32,
+            data::Kind::F32 | data::Kind::F64 => Kind::F32,
         }
     }
 
@@ -297,9 +296,8 @@ pub(super) fn reduce_losses(threads: usize, own: &str, place: &str) -> String {
     text + "}\n"
 }
 
-/// The cells of a slab as the bytes of one of its buffers, padded to whole words.
-pub(super) fn slab_bytes(dense: &Dense, strides: &[usize], part: &Part) -> Vec<u8> {
-    let (start, len) = (part.offset(strides), part.entries());
+/// Cells that follow one another in memory as the bytes of a buffer, padded to whole words.
+pub(super) fn slab_bytes(dense: &Dense, start: usize, len: usize) -> Vec<u8> {
     fn raw<T: bytemuck::Pod>(cells: &[T], start: usize, len: usize) -> Vec<u8> {
         bytemuck::cast_slice(&cells[start..start + len]).to_vec()
     }
@@ -313,6 +311,27 @@ pub(super) fn slab_bytes(dense: &Dense, strides: &[usize], part: &Part) -> Vec<u
                 v[start..start + len].iter().map(|&x| f32::from_f64(x)).collect();
             raw(&singles, 0, len)
         }
+        // In the type that it would have in memory, which is exact.
+        Storage::Mapped(_) => match Kind::of(dense) {
+            Kind::F32 => {
+                let mut singles = vec![0f32; len];
+                dense.load(start, 1, &mut singles);
+                raw(&singles, 0, len)
+            }
+            kind => {
+                let mut bytes = Vec::with_capacity(len * kind.bytes() as usize);
+                let mut values = [0f64; 1024];
+                for at in (start..start + len).step_by(values.len()) {
+                    let values = &mut values[..(start + len - at).min(1024)];
+                    dense.load(at, 1, values);
+                    for &x in &*values {
+                        let word = (x as u32).to_le_bytes();
+                        bytes.extend_from_slice(&word[..kind.bytes() as usize]);
+                    }
+                }
+                bytes
+            }
+        },
     };
     bytes.resize(bytes.len().next_multiple_of(4), 0);
     bytes

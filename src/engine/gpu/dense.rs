@@ -6,7 +6,7 @@ use super::cells::{Terms, Wants};
 use super::contract::{Axis, View};
 use super::geometry::{Geometry, Part};
 use super::numbers::{Number, Numbers, part_value};
-use super::program::{Compiler, Key, Slab};
+use super::program::{Compiler, Key, Slab, Turns};
 use super::recording::{Command, Dispatch, Recording, RecordingId, ShaderId};
 use super::rows::RowsShader;
 use super::tiles::{self, TileShader};
@@ -41,8 +41,25 @@ impl Compiler<'_> {
         let wants = Wants { numerator: true, denominator: !closed, losses: slot.is_some() };
         let cells = Reading { group, bases, wants, terms: Terms::of(&self.job.loss), target };
         self.clear_losses(commands, slot);
-        let losses = self.every_cell(commands, &cells, slot, false)?;
-        self.add_losses(commands, slot, losses);
+        let Some(_) = self.streamed() else {
+            let losses = self.every_cell(commands, &cells, slot, false, &mut Vec::new())?;
+            self.add_losses(commands, slot, losses);
+            return Ok(self.record(recording));
+        };
+        // The beginning, the part of each slab, and the end are recordings of their own.
+        let mut stages = Vec::new();
+        let losses = self.every_cell(commands, &cells, slot, false, &mut stages)?;
+        stages.push(std::mem::take(commands));
+        let mut end = Recording { label: format!("end of pass {group}"), commands: Vec::new() };
+        self.add_losses(&mut end.commands, slot, losses);
+        let mut stages = stages.into_iter();
+        recording.commands = stages.next().unwrap_or_default();
+        let label = format!("a slab of pass {group}");
+        let slabs = stages
+            .map(|commands| self.record(Recording { label: label.clone(), commands }))
+            .collect();
+        let end = self.record(end);
+        self.turns.push(Turns { slabs, end });
         Ok(self.record(recording))
     }
 
@@ -64,13 +81,15 @@ impl Compiler<'_> {
     }
 
     /// Goes over all cells. What it sums is added to what is there, if `add`; else it takes its
-    /// place. Returns how many sums of losses are left to be added up.
+    /// place. Returns how many sums of losses are left to be added up. Where slabs take turns, what
+    /// comes before each of them moves to `stages`.
     pub(super) fn every_cell(
         &mut self,
         commands: &mut Vec<Command>,
         reading: &Reading<'_>,
         slot: Option<Slot>,
         add: bool,
+        stages: &mut Vec<Vec<Command>>,
     ) -> Result<usize> {
         let plan = self.plan;
         let pass = &plan.passes()[reading.group];
@@ -111,6 +130,9 @@ impl Compiler<'_> {
         let room = self.losses_room();
         let mut losses = 0;
         for (slab, part) in &parts {
+            if self.streamed().is_some() && stages.len() <= *slab {
+                stages.push(std::mem::take(commands));
+            }
             let slab = self.slabs[*slab].clone();
             let mut work = Vec::new();
             let mut left = self.pass_part(

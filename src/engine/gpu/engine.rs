@@ -3,11 +3,10 @@
 use ndarray::{ArrayD, IxDyn};
 
 use super::Gpu;
-use super::cells::{slab_bytes, slab_roles};
-use super::program::{Compiled, LOSS_SUMS, SLOT_SUMS, Tuning, compile};
+use super::program::{Compiled, LOSS_SUMS, SLOT_SUMS, Tuning};
 use super::recording::{BufferId, RecordingId};
 use super::runtime::Loaded;
-use crate::data::Dense;
+use super::stream::{self, Upload};
 use crate::engine::{Engine, Job, PassTime, Slot, Sums, median};
 use crate::error::{Error, Result};
 
@@ -16,6 +15,7 @@ pub(super) struct GpuEngine {
     job: Job,
     compiled: Compiled,
     loaded: Loaded,
+    upload: Upload,
     /// What each factor is multiplied with on the device: a power of two.
     scales: Vec<f64>,
     marked: bool,
@@ -25,10 +25,27 @@ pub(super) struct GpuEngine {
 }
 
 impl GpuEngine {
-    /// Uploads a job.
+    /// Uploads a job: all of it, or where that is too much for the device all but the data.
     pub fn new(gpu: &Gpu, job: Job, tuning: &Tuning) -> Result<GpuEngine> {
-        let compiled = compile(&job, gpu.limits(), tuning)?;
-        GpuEngine::load(gpu, job, compiled)
+        let compiled = stream::compile_within(gpu, &job, tuning)?;
+        match GpuEngine::load(gpu, job.clone(), compiled) {
+            Err(Error::DeviceMemory { needed, device, largest, largest_is, memory, help }) => {
+                // Less is free than there is, or the driver does not tell how much that is.
+                let half = Tuning { memory: Some(needed / 2), ..*tuning };
+                match stream::compile_within(gpu, &job, &half) {
+                    Ok(compiled) => GpuEngine::load(gpu, job, compiled),
+                    Err(_) => Err(Error::DeviceMemory {
+                        needed,
+                        device,
+                        largest,
+                        largest_is,
+                        memory,
+                        help,
+                    }),
+                }
+            }
+            loaded => loaded,
+        }
     }
 
     /// Uploads a job that has been compiled.
@@ -42,6 +59,7 @@ impl GpuEngine {
         job.start = Vec::new();
         loaded.write(compiled.factors, 0, &start)?;
         let engine = GpuEngine {
+            upload: Upload::new(&job),
             job,
             compiled,
             loaded,
@@ -50,47 +68,26 @@ impl GpuEngine {
             remembered: false,
             last: None,
         };
-        engine.upload()?;
+        if engine.compiled.turns.is_empty() {
+            engine.upload.send(&engine.job, &engine.compiled.slabs, &engine.loaded, |_| Ok(()))?;
+        }
         engine.loaded.run(engine.compiled.begin)?;
         Ok(engine)
     }
 
-    /// The data, slab by slab: never a second copy of all of them on the host. Passes over a list
-    /// have theirs in the program; those over all cells read no values beside them.
-    fn upload(&self) -> Result<()> {
-        let data = &self.job.data;
-        let values = data.values();
-        let strides = &self.job.plan.data().strides;
-        let side = |side: &ArrayD<f64>| match data.coordinates() {
-            Some(_) => Dense::from_array(side).in_c_order(),
-            None => Dense::from_array(side).in_layout_of(values),
-        };
-        let sides: Vec<Dense> = match self.compiled.slabs.is_empty() {
-            true => Vec::new(),
-            false => self.job.loss.sides().iter().map(|s| side(s)).collect(),
-        };
-        for slab in &self.compiled.slabs {
-            let start = slab.part.offset(strides);
-            let cells = slab.part.entries();
-            if self.job.sparse.is_none() {
-                self.loaded.write(slab.values, 0, &slab_bytes(values, strides, &slab.part))?;
-            }
-            if let (Some(buffer), Some(roles)) = (slab.roles, data.roles()) {
-                self.loaded.write(buffer, 0, &slab_roles(roles.words(), start, cells))?;
-            }
-            if let (Some(buffer), Some(weights)) = (slab.weights, data.weights()) {
-                self.loaded.write(buffer, 0, &slab_bytes(weights, strides, &slab.part))?;
-            }
-            if let Some(buffer) = slab.sides {
-                for (i, side) in sides.iter().enumerate() {
-                    let mut values = vec![0f32; cells];
-                    side.load(start, 1, &mut values);
-                    let at = (4 * i * cells) as u64;
-                    self.loaded.write(buffer, at, bytemuck::cast_slice(&values))?;
-                }
-            }
-        }
-        Ok(())
+    /// Runs the pass of a group, with the data on their way meanwhile where they take turns.
+    fn run_pass(&self, group: usize) -> Result<()> {
+        let recording = self
+            .compiled
+            .passes
+            .get(group)
+            .ok_or_else(|| Error::Setting(format!("the plan has no group {group}")))?;
+        self.run(*recording)?;
+        let Some(turns) = self.compiled.turns.get(group) else { return Ok(()) };
+        self.upload.send(&self.job, &self.compiled.slabs, &self.loaded, |slab| {
+            self.run(turns.slabs[slab])
+        })?;
+        self.run(turns.end)
     }
 
     fn run(&self, recording: RecordingId) -> Result<()> {
@@ -135,12 +132,7 @@ fn scales(start: &[ArrayD<f64>], unit: f64) -> Vec<f64> {
 
 impl Engine for GpuEngine {
     fn pass(&mut self, group: usize) -> Result<()> {
-        let recording = self
-            .compiled
-            .passes
-            .get(group)
-            .ok_or_else(|| Error::Setting(format!("the plan has no group {group}")))?;
-        self.run(*recording)?;
+        self.run_pass(group)?;
         self.last = Some(group);
         Ok(())
     }
@@ -155,7 +147,7 @@ impl Engine for GpuEngine {
     fn evaluate(&mut self) -> Result<()> {
         // The pass computes more than is wanted; a shader of its own would take longer to compile
         // than it saves.
-        self.run(self.compiled.passes[0])
+        self.run_pass(0)
     }
 
     fn sums(&mut self) -> Result<[Sums; Slot::COUNT]> {
@@ -192,9 +184,13 @@ impl Engine for GpuEngine {
         let mut walls = Vec::new();
         for _ in 0..repeats.max(1) {
             let started = std::time::Instant::now();
-            self.run(recording)?;
+            self.run_pass(group)?;
             self.sums()?;
             walls.push(started.elapsed().as_secs_f64());
+            if !self.compiled.turns.is_empty() {
+                // By itself a part of such a pass would read what is there by chance.
+                continue;
+            }
             let Some(seconds) = self.loaded.profile(recording)? else { continue };
             all.push(seconds.iter().sum());
             let of_data = seconds.iter().zip(&self.compiled.reads_data[group]);

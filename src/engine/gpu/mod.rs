@@ -10,7 +10,8 @@
 //!   [`sampled`] for passes and [`updates`] for what is between: buffers, shaders, recorded commands,
 //!   as plain data that is tested without a device;
 //! - [`check`] holds it against a device's limits, [`adapter`] finds and describes devices,
-//!   [`handle`] owns one, [`runtime`] carries programs out, and [`engine`] is the fit that runs them.
+//!   [`handle`] owns one, [`runtime`] carries programs out, [`stream`] brings the data, and [`engine`]
+//!   is the fit that runs them.
 
 mod adapter;
 mod cells;
@@ -33,6 +34,7 @@ mod runtime;
 mod sampled;
 #[cfg(test)]
 mod shaders;
+mod stream;
 #[cfg(test)]
 mod tests;
 mod text;

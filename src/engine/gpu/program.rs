@@ -38,6 +38,10 @@ pub(crate) struct Tuning {
     pub scratch_bytes: u64,
     /// Operations after which a dispatch is cut in two: none may run for seconds.
     pub work: f64,
+    /// The most memory that a fit may take on the device, if less than there is.
+    pub memory: Option<u64>,
+    /// The data take turns on the device, in slabs of at most so many cells.
+    pub stream: Option<usize>,
 }
 
 impl Default for Tuning {
@@ -48,6 +52,8 @@ impl Default for Tuning {
             terms: 4096,
             scratch_bytes: 64 << 20,
             work: 2e10,
+            memory: None,
+            stream: None,
         }
     }
 }
@@ -67,6 +73,8 @@ pub(super) struct Compiled {
     /// Raises the start above the factor floor.
     pub begin: RecordingId,
     pub passes: Vec<RecordingId>,
+    /// Where slabs take turns, what follows on the beginning of each pass; else empty.
+    pub turns: Vec<Turns>,
     /// For each pass, which of its dispatches work on the data and not on small tensors.
     pub reads_data: Vec<Vec<bool>>,
     pub updates: Vec<RecordingId>,
@@ -77,6 +85,15 @@ pub(super) struct Compiled {
     pub recall: RecordingId,
     /// Copies the word of `broken` to the results and clears it.
     pub report: RecordingId,
+}
+
+/// What a pass runs where slabs take turns on the device.
+#[derive(Clone, Debug)]
+pub(super) struct Turns {
+    /// For each slab.
+    pub slabs: Vec<RecordingId>,
+    /// After the last.
+    pub end: RecordingId,
 }
 
 /// A contiguous part of the data with its buffers.
@@ -157,6 +174,7 @@ pub(super) struct Compiler<'a> {
     pub(super) weights: BufferId,
     pub(super) temporaries: Vec<BufferId>,
     pub(super) slabs: Vec<Slab>,
+    pub(super) turns: Vec<Turns>,
 }
 
 impl<'a> Compiler<'a> {
@@ -236,6 +254,7 @@ impl<'a> Compiler<'a> {
             weights: BufferId(0),
             temporaries: Vec::new(),
             slabs: Vec::new(),
+            turns: Vec::new(),
             places,
             largest_places,
         };
@@ -353,6 +372,7 @@ impl<'a> Compiler<'a> {
             results: self.results,
             weights: self.weights,
             slabs: self.slabs,
+            turns: self.turns,
             begin,
             passes,
             updates,
@@ -438,16 +458,38 @@ impl<'a> Compiler<'a> {
         [x as u32, count.div_ceil(x).max(1) as u32, 1]
     }
 
+    /// Where the data take turns, the most cells of a slab. A list of cells stays on the device.
+    pub(super) fn streamed(&self) -> Option<usize> {
+        self.tuning.stream.filter(|_| self.job.sparse.is_none())
+    }
+
     fn lay_out_data(&mut self) {
         let strides = self.plan.data().strides.clone();
         let most = self.limits.binding_bytes.min(self.limits.buffer_bytes)
             / self.cells.bytes_per_cell().max(1);
         // Whole words, also of sixteen roles.
         let most = (most as usize).saturating_sub(32).max(1);
+        let streamed = self.streamed();
+        let most = streamed.map_or(most, |cells| cells.clamp(1, most));
         for part in Part::slabs(self.shapes, &strides, most) {
             let cells = part.entries();
             let words =
                 |kind: super::cells::Kind| (cells as u64 * kind.bytes()).div_ceil(4) as usize;
+            if streamed.is_some() && self.slabs.len() >= 2 {
+                // The buffers of the last but one, of which the device is done soonest.
+                let slab = Slab { part, ..self.slabs[self.slabs.len() - 2].clone() };
+                self.grow(slab.values, words(self.cells.values));
+                let others = [
+                    (slab.roles, cells.div_ceil(32) * 2),
+                    (slab.weights, self.cells.weights.map_or(0, words)),
+                    (slab.sides, cells * self.cells.sides),
+                ];
+                for (buffer, words) in others {
+                    buffer.into_iter().for_each(|buffer| self.grow(buffer, words));
+                }
+                self.slabs.push(slab);
+                continue;
+            }
             let values = self.storage("the data", words(self.cells.values));
             let roles = self.cells.roles.then(|| self.storage("roles", cells.div_ceil(32) * 2));
             let weights = self.cells.weights.map(words);

@@ -145,7 +145,7 @@ impl Gpu {
         Ok(placed)
     }
 
-    fn out_of_memory(&self, program: &Program) -> Error {
+    pub(super) fn out_of_memory(&self, program: &Program) -> Error {
         let largest = program.buffers.iter().max_by_key(|b| b.bytes);
         Error::DeviceMemory {
             device: self.name(),
@@ -300,6 +300,25 @@ impl Loaded {
     pub fn wait(&self) -> Result<()> {
         self.idle()?;
         self.gpu.alive()
+    }
+
+    /// Sends off what was written, and tells what to wait for until it and all that was run before
+    /// is done.
+    ///
+    /// # Errors
+    /// Where the device fails.
+    pub fn milestone(&self) -> Result<wgpu::SubmissionIndex> {
+        self.gpu
+            .guarded(|| self.gpu.queue().submit([]))
+            .map_err(|fault| self.gpu.failed("sending data", fault))
+    }
+
+    /// Waits for a [`milestone`](Self::milestone).
+    ///
+    /// # Errors
+    /// Where the device fails.
+    pub fn wait_for(&self, milestone: wgpu::SubmissionIndex) -> Result<()> {
+        self.gpu.poll(wgpu::PollType::Wait { submission_index: Some(milestone), timeout: None })
     }
 
     fn idle(&self) -> Result<()> {

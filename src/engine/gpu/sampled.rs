@@ -102,7 +102,9 @@ impl Compiler<'_> {
             let bases = self.tensors(&mut pending.commands, group, fresh)?;
             let terms = Terms::at_zero(&zero, job.loss.sides().len());
             let reading = Reading { group, bases, wants, terms, target: &pass.letters };
-            pending.losses = self.every_cell(&mut pending.commands, &reading, slot, true)?;
+            let stages = &mut Vec::new();
+            pending.losses =
+                self.every_cell(&mut pending.commands, &reading, slot, true, stages)?;
         }
         let sides: Vec<Dense> =
             job.loss.sides().iter().map(|s| Dense::from_array(&**s).in_c_order()).collect();
