@@ -314,8 +314,8 @@ fn slabs_that_take_turns_change_nothing() {
     let folder = tempfile::tempdir().unwrap();
     for (kernel, device) in [("rows", small.clone()), ("tiles", small.register_inner(0))] {
         for (name, shape, loss) in [
-            ("CP, 3 modes", vec![60, 81, 97], Loss::kl()),
-            ("NMF, transposed output", vec![500, 901], Loss::alpha_beta(0.7, 0.0).unwrap()),
+            ("CP, 3 modes", vec![23, 41, 67], Loss::kl()),
+            ("NMF, transposed output", vec![150, 401], Loss::alpha_beta(0.7, 0.0).unwrap()),
         ] {
             let mut case = Case::new(name, &shape, loss, 3);
             // Quarters would be kept as singles anyway; these cannot be anything smaller.
@@ -332,7 +332,7 @@ fn slabs_that_take_turns_change_nothing() {
                 };
                 let run = |device: &Device, o: Observations| {
                     let settings = case.settings(device).algorithm(Algorithm::Block);
-                    settings.max_iter(3).fit(observe(o)).unwrap()
+                    settings.max_iter(2).fit(observe(o)).unwrap()
                 };
                 let what = format!("{name} by {kernel}, masked: {masked}");
                 let resident = run(&device, case.observations());

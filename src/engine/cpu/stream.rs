@@ -469,7 +469,7 @@ mod tests {
                         .algorithm(crate::Algorithm::Grouped)
                         .tolerance(0.0)
                         .max_iter(3)
-                        .fit(&Observations::new(data))
+                        .fit(Observations::new(data))
                         .unwrap()
                 };
                 let what = format!("{model} {shape:?} {memory:?}");

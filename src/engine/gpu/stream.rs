@@ -100,8 +100,10 @@ impl Upload {
                 (0..cells).step_by(most).map(move |at| (n, at..cells.min(at + most)))
             })
             .collect();
-        let ranges =
-            pieces.iter().map(|(n, piece)| vec![starts[*n] + piece.start..starts[*n] + piece.end]);
+        let cells = |&(n, ref piece): &(usize, Range<usize>)| {
+            starts[n] + piece.start..starts[n] + piece.end
+        };
+        let ranges = pieces.iter().map(|piece| vec![cells(piece)]);
         let mut in_flight = std::collections::VecDeque::new();
         let mut outcome = Ok(());
         in_slabs(&tensors, ranges, |number| {
