@@ -169,8 +169,9 @@ pub(crate) fn in_slabs(
     let release = |range: Range<usize>| mapped.iter().for_each(|m| m.release(range.clone()));
     let mut now: Ranges = Vec::new();
     let mut number = 0;
-    let mut step = |next: Ranges| {
+    let mut step = |next: Ranges, released: &dyn Fn()| {
         without(&now, &next, &mut |range| release(range));
+        released();
         now = next;
         work(number);
         number += 1;
@@ -180,11 +181,13 @@ pub(crate) fn in_slabs(
         std::thread::scope(|scope| {
             // No room in the channel: it fetches a slab, hands it over, and goes on to the next.
             let (sender, receiver) = std::sync::mpsc::sync_channel::<Ranges>(0);
+            // What is behind goes before it fetches: the slab after the next may want it back.
+            let (go, gone) = std::sync::mpsc::channel::<()>();
             let slabs = &mut slabs;
             let helper = move || {
                 for slab in slabs {
                     fetch(&slab);
-                    if sender.send(slab).is_err() {
+                    if sender.send(slab).is_err() || gone.recv().is_err() {
                         break;
                     }
                 }
@@ -192,10 +195,12 @@ pub(crate) fn in_slabs(
             let named = std::thread::Builder::new().name("nneinfact-slabs".into());
             // Without a helper nothing arrives here, and pages come as they are read.
             let _ = named.spawn_scoped(scope, helper);
-            receiver.iter().for_each(&mut step);
+            // A helper that is gone needs no word.
+            let released = || go.send(()).unwrap_or_default();
+            receiver.iter().for_each(|slab| step(slab, &released));
         });
     }
-    slabs.for_each(&mut step);
+    slabs.for_each(|slab| step(slab, &|| ()));
     now.into_iter().for_each(release);
 }
 
