@@ -313,14 +313,15 @@ fn slabs_that_take_turns_change_nothing() {
     let small = Device::gpu_within(&limits).unwrap();
     let folder = tempfile::tempdir().unwrap();
     for (kernel, device) in [("rows", small.clone()), ("tiles", small.register_inner(0))] {
-        for (name, shape, loss) in [
-            ("CP, 3 modes", vec![23, 41, 67], Loss::kl()),
-            ("NMF, transposed output", vec![150, 401], Loss::alpha_beta(0.7, 0.0).unwrap()),
+        for (name, shape, loss, same) in [
+            ("CP, 3 modes", vec![23, 41, 67], Loss::kl(), true),
+            // With its sums and products, too much for two slabs as large as a shader can see: smaller
+            // ones differ by rounding.
+            ("NMF, transposed output", vec![150, 401], Loss::alpha_beta(0.7, 0.0).unwrap(), false),
         ] {
             let mut case = Case::new(name, &shape, loss, 3);
             // Quarters would be kept as singles anyway; these cannot be anything smaller.
             case.y.mapv_inplace(|x| f64::from(x as f32 + 0.1));
-            let bytes = 4 * case.y.len() as u64;
             let path = folder.path().join("y.npy");
             nneinfact::io::write_npy(&path, &case.y).unwrap();
             let mapped = nneinfact::io::map_npy_in(&path, 50_000).unwrap();
@@ -336,13 +337,18 @@ fn slabs_that_take_turns_change_nothing() {
                 };
                 let what = format!("{name} by {kernel}, masked: {masked}");
                 let resident = run(&device, case.observations());
-                // The data alone are more than this.
+                // What is known of a cell, with a byte of weight and two bits of role, is more than
+                // this.
+                let bytes = case.y.len() as u64 * if masked { 21 } else { 16 } / 4;
                 let less = device.clone().within_memory(bytes * 9 / 10);
                 let turns = run(&less, case.observations());
-                assert_eq!(bits(&turns), bits(&resident), "{what}");
-                for device in [&device, &less] {
+                let apart = deviation(turns.factors(), resident.factors());
+                // The other kernel keeps entries of a slab beside it.
+                let same = same && kernel == "rows";
+                assert!(if same { apart == 0.0 } else { apart < 1e-5 }, "{what}: {apart:.1e}");
+                for (device, expected) in [(&device, &resident), (&less, &turns)] {
                     let streamed = run(device, Observations::new(mapped.clone()));
-                    assert_eq!(bits(&streamed), bits(&resident), "{what}, from a file");
+                    assert_eq!(bits(&streamed), bits(expected), "{what}, from a file");
                 }
                 let cpu = run(&Device::cpu(), case.observations());
                 let apart = deviation(turns.factors(), cpu.factors());

@@ -484,7 +484,8 @@ mod tests {
                 assert_eq!(source.missed.load(Ordering::Relaxed), 0, "{what}");
                 assert_eq!(source.resident.lock().unwrap().1, 0, "{what}");
                 let most = source.most.load(Ordering::Relaxed);
-                assert!(most <= 4 * slab, "{what}: {most} of {n} cells in memory");
+                // The one being worked on, the next, and what their edges share with others.
+                assert!(most <= 5 * slab, "{what}: {most} of {n} cells in memory");
                 // Preparation, the check of the domain, the passes of three sweeps, and the loss at
                 // their end.
                 let passes = 2 + 3 * streamed.plan().groups().len() + 1;
