@@ -7,6 +7,7 @@
 @group(0) @binding(0) var<uniform> numbers: array<vec4<u32>, 2>;
 @group(0) @binding(1) var<storage, read_write> factors: array<f32>;
 @group(0) @binding(2) var<storage, read> largest: array<f32>;
+$rule
 
 var<workgroup> maxima: array<f32, 64>;
 
@@ -31,6 +32,6 @@ fn main(
     let i = (group.y * numbers[1].x + group.x) * 64u + thread;
     if i < numbers[0].y {
         let at = numbers[0].x + i;
-        factors[at] = max(factors[at], least);
+        $value
     }
 }

@@ -8,6 +8,7 @@
 @group(0) @binding(2) var<storage, read> factors: array<f32>;
 @group(0) @binding(3) var<storage, read_write> lambda: array<f32>;
 @group(0) @binding(4) var<storage, read_write> powers: array<f32>;
+$rule
 
 // Factors of change stay inside this interval where a group has several factors: the surrogate is
 // convex in each, so moving part of the way cannot raise the loss.

@@ -794,6 +794,160 @@ fn bad_outputs() {
 }
 
 #[test]
+fn bad_components() {
+    let bench = Bench::new();
+    let settings: [(&[&str], &[&str]); 11] = [
+        (&["--normalize", "l3"], &["--normalize", "l3", "l1", "max"]),
+        (&["--normalize"], &["--normalize"]),
+        (&["--scales-into", "jr"], &["--normalize"]),
+        (&["--normalize", "l1", "--scales-into", "kr"], &["kr", "ir, jr"]),
+        (&["--normalize", "l1", "--scales-into", "theta_3"], &["theta_3", "ir, jr"]),
+        (&["--drop-empty=1"], &["at least 0 and below 1", "not 1"]),
+        (&["--drop-empty=-0.5"], &["at least 0 and below 1", "-0.5"]),
+        (&["--drop-empty=NaN"], &["at least 0 and below 1", "NaN"]),
+        (&["--drop-empty=few"], &["--drop-empty", "few"]),
+        (&["--sort=yes"], &["--sort"]),
+        (
+            &[
+                "--normalize",
+                "l1",
+                "--scales-into",
+                "ia",
+                "--model",
+                "ia,ab,jb->ij",
+                "--rank",
+                "a=2,b=3",
+            ],
+            &["theta_1 (ia)", "latent letter b", "ab, jb"],
+        ),
+    ];
+    for (arguments, names) in settings {
+        bench.fit_refused(arguments, names);
+        // Before the data are read, which can take long.
+        let first = arguments[0];
+        if !first.ends_with("=few") && !first.ends_with("=yes") {
+            let nowhere = [&["nowhere.npy"], arguments].concat();
+            bench.fit_refused(&nowhere, names);
+        }
+    }
+}
+
+#[test]
+fn components_are_normalised_sorted_and_dropped() {
+    let bench = Bench::new();
+    let arrays = |name: &str| io::read_npz_arrays(bench.path(name)).unwrap();
+    let predicted = |arrays: &[(String, ArrayD<f64>)]| {
+        Array2::from_shape_fn((6, 5), |(i, j)| -> f64 {
+            let ranks = arrays[0].1.shape()[1];
+            let weight = |r: usize| arrays.get(2).map_or(1.0, |w| w.1[[r]]);
+            (0..ranks).map(|r| arrays[0].1[[i, r]] * arrays[1].1[[j, r]] * weight(r)).sum()
+        })
+    };
+    let same = |a: &Array2<f64>, b: &Array2<f64>| {
+        let apart = a.iter().zip(b).fold(0.0f64, |m, (a, b)| m.max((a / b - 1.0).abs()));
+        assert!(apart < 1e-12, "{apart:e}");
+    };
+    let sums = |array: &ArrayD<f64>| array.sum_axis(ndarray::Axis(0));
+
+    // The heavier component last, and one of zeros.
+    let theta_1 = Array2::from_shape_fn((6, 3), |(i, r)| [1.0, 5.0 + i as f64, 0.0][r]);
+    let theta_2 = Array2::from_shape_fn((5, 3), |(j, r)| [2.0 + j as f64, 3.0, 1.0][r]);
+    let start = [("theta_1", theta_1.into_dyn()), ("theta_2", theta_2.into_dyn())];
+    bench.npz("start.npz", &start);
+    let fit = |extra: &[&str], out: &str| {
+        let first = ["--init", "start.npz", "--rank", "r=3", "--max-iter", "0", "--out", out];
+        bench.fit(&[&first, extra].concat())
+    };
+    let plain = fit(&[], "plain.npz");
+    assert!(!plain.contains("components"), "{plain}");
+    let expected = predicted(&arrays("plain.npz"));
+
+    let said = fit(&["--normalize", "l1", "--sort", "--drop-empty"], "all.npz");
+    for part in ["2 of the 3 of r", "sorted, r:", "l1 norm 1", "weights", "theta_2, weights"] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    let all = arrays("all.npz");
+    let names: Vec<&str> = all.iter().map(|a| a.0.as_str()).collect();
+    assert_eq!(names, ["theta_1", "theta_2", "weights"]);
+    assert_eq!(all[2].1.shape(), [2]);
+    same(&predicted(&all), &expected);
+    for factor in &all[..2] {
+        assert!(sums(&factor.1).iter().all(|s| (s - 1.0).abs() < 1e-12), "{}", factor.0);
+    }
+    assert!(all[2].1[[0]] > all[2].1[[1]]);
+    assert!((all[2].1.sum() / expected.sum() - 1.0).abs() < 1e-12);
+
+    fit(&["--normalize", "max", "--scales-into", "jr"], "into.npz");
+    let into = arrays("into.npz");
+    assert_eq!(into.len(), 2);
+    same(&predicted(&into), &expected);
+    assert_eq!(into[0].1[[5, 1]], 1.0);
+
+    // Such a file is a start again.
+    bench.fit(&["--init", "all.npz", "--max-iter", "0", "--out", "again.npz"]);
+    same(&predicted(&arrays("again.npz")), &expected);
+    let mut wrong = all.clone();
+    wrong[2].1 = ArrayD::ones(IxDyn(&[3]));
+    io::write_npz(bench.path("wrong.npz"), &wrong).unwrap();
+    bench.fit_refused(&["--init", "wrong.npz"], &["wrong.npz", "weights", "[3]"]);
+}
+
+#[test]
+fn starts_are_chosen() {
+    let bench = Bench::new();
+    let fit = |extra: &[&str]| {
+        let first = ["--max-iter", "0", "--history", "h.json", "--out", "f.npz"];
+        let said = bench.fit(&[&first, extra].concat());
+        let losses = bench.losses("h.json");
+        (said, losses[0], std::fs::read(bench.path("f.npz")).unwrap())
+    };
+    let (said, random, plain) = fit(&[]);
+    assert!(!said.contains("start"), "{said}");
+    assert_eq!(fit(&["--start", "random"]).2, plain);
+    let (said, _, gamma) = fit(&["--start", "gamma"]);
+    assert!(said.contains("gamma") && said.contains("shape 1"), "{said}");
+    assert_eq!(fit(&["--start", "gamma", "--gamma-shape", "1"]).2, gamma);
+    let other = fit(&["--start", "gamma", "--gamma-shape", "0.3"]).2;
+    assert!(other != gamma && gamma != plain);
+    let (said, svd, _) = fit(&["--start", "svd"]);
+    assert!(said.contains("singular vectors"), "{said}");
+    assert!(svd < 0.5 * random, "{svd} {random}");
+
+    bench.fit(&["--rank", "r=1", "--out", "one.npz", "--history", "one.json"]);
+    let (said, grown, _) = fit(&["--grow", "one.npz"]);
+    assert!(said.contains("one.npz"), "{said}");
+    let last = *bench.losses("one.json").last().unwrap();
+    assert!((grown / last - 1.0).abs() < 0.05, "{grown} {last}");
+    // Normalised factors as well.
+    bench.fit(&["--rank", "r=1", "--normalize", "l2", "--out", "one.npz"]);
+    let (_, again, _) = fit(&["--grow", "one.npz"]);
+    assert!((again / last - 1.0).abs() < 0.05, "{again} {last}");
+}
+
+#[test]
+fn bad_choices_of_a_start() {
+    let bench = Bench::new();
+    bench.npz("start.npz", &start());
+    let settings: [(&[&str], &[&str]); 10] = [
+        (&["--start", "warm"], &["--start", "warm", "gamma", "svd"]),
+        (&["--gamma-shape", "2"], &["--start"]),
+        (&["--start", "svd", "--gamma-shape", "2"], &["--gamma-shape", "--start gamma"]),
+        (&["--start", "gamma", "--gamma-shape", "0"], &["gamma", "positive", "0"]),
+        (&["--start", "gamma", "--gamma-shape", "-1"], &["gamma", "positive", "-1"]),
+        (&["--start", "gamma", "--gamma-shape", "inf"], &["gamma", "positive", "inf"]),
+        (&["--start", "svd", "--init", "start.npz"], &["--init", "--start"]),
+        (&["--grow", "start.npz", "--init", "start.npz"], &["--init", "--grow"]),
+        (&["--grow", "start.npz", "--start", "random"], &["--start", "--grow"]),
+        (&["--grow", "start.npz", "--rank", "r=1"], &["latent letter r", "rank is 1"]),
+    ];
+    for (arguments, names) in settings {
+        bench.fit_refused(arguments, names);
+    }
+    bench.fit_refused(&["--grow", "nowhere.npz"], &["nowhere.npz"]);
+    bench.fit_refused(&["--stream", "--start", "svd"], &["singular vectors", "--no-stream"]);
+}
+
+#[test]
 fn data_that_stay_in_their_file_give_the_same_factors() {
     let bench = Bench::new();
     let y = Array2::from_shape_fn((70, 90), |(i, j)| 0.1 + ((i * 31 + j * 17) % 23) as f64);
@@ -838,4 +992,83 @@ fn only_npy_files_are_streamed() {
     let bytes = std::fs::read(bench.path("short.npy")).unwrap();
     std::fs::write(bench.path("short.npy"), &bytes[..bytes.len() - 3]).unwrap();
     bench.fit_refused(&["short.npy", "--stream"], &["short.npy", "bytes follow"]);
+}
+
+#[test]
+fn factors_are_penalised_bounded_and_fixed() {
+    let bench = Bench::new();
+    let cpu = ["--device", "cpu", "--max-iter", "30", "--out", "f.npz", "--history", "h.json"];
+    let fit = |extra: &[&str]| {
+        let arguments: Vec<&str> = cpu.iter().chain(extra).copied().collect();
+        bench.fit(&arguments)
+    };
+    let history = || -> serde_json::Value {
+        serde_json::from_str(&std::fs::read_to_string(bench.path("h.json")).unwrap()).unwrap()
+    };
+    let factors = || io::read_npz_arrays(bench.path("f.npz")).unwrap();
+
+    let plain = fit(&[]);
+    assert!(!plain.contains("penalty"), "{plain}");
+    assert_eq!(history()["penalty"].as_array().unwrap().len(), 0);
+    for penalty in
+        [&["--l1", "0.5"][..], &["--l2", "0.1"], &["--penalty", "ir:l1=0.2", "--l2", "0.3"]]
+    {
+        let report = fit(penalty);
+        assert!(report.contains("penalty    per entry"), "{report}");
+        let history = history();
+        let numbers = |name: &str| -> Vec<f64> {
+            history[name].as_array().unwrap().iter().map(|x| x.as_f64().unwrap()).collect()
+        };
+        let both: Vec<f64> =
+            numbers("loss").iter().zip(numbers("penalty")).map(|(l, p)| l + p).collect();
+        assert!(both.windows(2).all(|pair| pair[1] <= pair[0] * (1.0 + 1e-4)), "{both:?}");
+        // Both factors have the same penalty, or nearly, and were balanced.
+        let values = factors();
+        assert!(values.iter().all(|(_, f)| f.iter().all(|x| x.is_finite())));
+    }
+
+    let known = Array2::from_shape_fn((6, 2), |(i, r)| ((i + r) % 3) as f64);
+    bench.npy("A.npy", &known);
+    fit(&["--fix", "ir=A.npy"]);
+    assert_eq!(factors()[0].1, known.clone().into_dyn());
+    bench.npz("all.npz", &[("theta_1", known.clone().into_dyn()), ("theta_2", known.into_dyn())]);
+    fit(&["--fix", "ir=all.npz"]);
+    fit(&["--bounds", "ir=0.2:0.5"]);
+    assert!(factors()[0].1.iter().all(|x| (0.2..=0.5).contains(x)));
+    let report = fit(&["--starts", "4"]);
+    assert!(report.contains("4 were tried; seed"), "{report}");
+
+    // A penalty that scale can run away from is told on standard error.
+    let output = bench.run(&bench.fit_arguments(&["--penalty", "ir:l1=1", "--max-iter", "2"]));
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success() && told.contains("void"), "{told}");
+}
+
+#[test]
+fn bad_penalties_bounds_and_fixed_factors() {
+    let bench = Bench::new();
+    bench.npy("A.npy", &Array2::from_elem((5, 2), 1.0));
+    bench.npy("negative.npy", &Array2::from_elem((6, 2), -1.0));
+    let cases: [(&[&str], &[&str]); 17] = [
+        (&["--l1", "-1"], &["at least 0", "-1"]),
+        (&["--l2", "nan"], &["at least 0"]),
+        (&["--l1", "1", "--l2", "1"], &["--l1", "--l2"]),
+        (&["--penalty", "ir=1"], &["ikr:l1=0.1"]),
+        (&["--penalty", "ir:l0.5=1"], &["at least 1", "0.5"]),
+        (&["--penalty", "ir:ridge=1"], &["ridge", "l2"]),
+        (&["--penalty", "kr:l1=1"], &["kr", "ir, jr"]),
+        (&["--balance", "often"], &["often", "sweep"]),
+        (&["--fix", "ir"], &["ma=A.npy"]),
+        (&["--fix", "ir=nowhere.npy"], &["nowhere.npy"]),
+        (&["--fix", "ir=A.npy"], &["[5, 2]", "[6, 2]"]),
+        (&["--fix", "ir=negative.npy"], &["ir", "at least 0"]),
+        (&["--fix", "jr=A.npy", "--penalty", "jr:l1=1"], &["jr", "fixed"]),
+        (&["--bounds", "ir=1"], &["ikr=0:1"]),
+        (&["--bounds", "ir=2:1"], &["bounds", "2 and 1"]),
+        (&["--bounds", "ir=-1:1"], &["bounds", "-1"]),
+        (&["--starts", "0"], &["at least 1"]),
+    ];
+    for (arguments, names) in cases {
+        bench.fit_refused(arguments, names);
+    }
 }

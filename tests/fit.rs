@@ -19,14 +19,7 @@ const ALGORITHMS: [Algorithm; 2] = [Algorithm::Block, Algorithm::Grouped];
 
 /// A fit of the model of these shapes, in double precision, without an early stop.
 fn settings(shapes: &Shapes) -> NNEinFact {
-    let model = shapes.model();
-    let ranks: Vec<_> = model.latent().iter().map(|x| (char::from(x), shapes.size(x))).collect();
-    NNEinFact::new(model.text())
-        .expect("a model")
-        .ranks(ranks)
-        .device(Device::cpu())
-        .precision(Precision::F64)
-        .tolerance(0.0)
+    common::settings(shapes).tolerance(0.0)
 }
 
 fn configured(shapes: &Shapes, configuration: &Configuration) -> NNEinFact {

@@ -4,50 +4,13 @@
 
 mod common;
 
-use common::{CORPUS, Random, data, deviation, entry, losses};
+use common::{CORPUS, Case, Random, data, deviation, entry, losses};
 use ndarray::ArrayD;
 use nneinfact::fit::{Cancel, DataAs, Flow, Start, Sweep};
 use nneinfact::model::Shapes;
 use nneinfact::reference::Problem;
 use nneinfact::{Algorithm, Device, Error, Fit, Loss, NNEinFact, Observations, wgpu};
 use proptest::prelude::*;
-
-const FLOOR: f64 = 1e-6;
-
-/// A problem of the corpus on data of this shape.
-struct Case {
-    shapes: Shapes,
-    loss: Loss,
-    y: ArrayD<f64>,
-    start: Vec<ArrayD<f64>>,
-}
-
-impl Case {
-    fn new(name: &str, shape: &[usize], loss: Loss, seed: u64) -> Case {
-        let mut random = Random::new(seed);
-        let shapes = entry(name).shapes(shape);
-        let y = data(&mut random, &shapes, &loss).mapv(|x| f64::from(x as f32));
-        let start = random.factors(&shapes);
-        Case { shapes, loss, y, start }
-    }
-
-    fn settings(&self, device: &Device) -> NNEinFact {
-        let model = self.shapes.model();
-        let ranks = model.latent().iter().map(|x| (char::from(x), self.shapes.size(x)));
-        NNEinFact::new(model.text())
-            .expect("a model")
-            .ranks(ranks.collect::<Vec<_>>())
-            .loss(self.loss.clone())
-            .device(device.clone())
-            .start(Start::Factors(self.start.clone()))
-            .prediction_floor(FLOOR)
-            .tolerance(0.0)
-    }
-
-    fn observations(&self) -> Observations {
-        Observations::new(&self.y)
-    }
-}
 
 /// The largest deviation of losses, relative to the largest of them.
 fn losses_apart(found: &[f64], expected: &[f64]) -> f64 {
@@ -227,11 +190,8 @@ fn inner_dimensions_of_every_size_agree() {
     }
 }
 
-/// What the smallest GPU would allow, and less: data, roles and sums in many slabs, dispatches cut
-/// and folded.
-#[test]
-fn absurdly_small_limits_change_nothing() {
-    let Some(_) = common::gpu() else { return };
+/// A GPU that allows what the smallest would, and less.
+fn absurdly_small() -> Device {
     let limits = wgpu::Limits {
         max_storage_buffer_binding_size: 16 << 10,
         max_buffer_size: 64 << 10,
@@ -241,7 +201,14 @@ fn absurdly_small_limits_change_nothing() {
         max_compute_workgroup_size_x: 64,
         ..wgpu::Limits::default()
     };
-    let small = Device::gpu_within(&limits).unwrap();
+    Device::gpu_within(&limits).unwrap()
+}
+
+/// Data, roles and sums in many slabs, dispatches cut and folded.
+#[test]
+fn absurdly_small_limits_change_nothing() {
+    let Some(_) = common::gpu() else { return };
+    let small = absurdly_small();
     for (kernel, device) in [("rows", small.clone()), ("tiles", small.register_inner(0))] {
         for (name, shape) in [
             ("Uber, first", vec![9, 5, 11, 13, 17]),
@@ -268,16 +235,7 @@ fn absurdly_small_limits_change_nothing() {
 #[test]
 fn lists_are_cut_for_absurdly_small_limits() {
     let Some(_) = common::gpu() else { return };
-    let limits = wgpu::Limits {
-        max_storage_buffer_binding_size: 16 << 10,
-        max_buffer_size: 64 << 10,
-        max_uniform_buffer_binding_size: 4 << 10,
-        max_compute_workgroup_storage_size: 16 << 10,
-        max_compute_invocations_per_workgroup: 64,
-        max_compute_workgroup_size_x: 64,
-        ..wgpu::Limits::default()
-    };
-    let small = Device::gpu_within(&limits).unwrap();
+    let small = absurdly_small();
     for loss in [Loss::kl(), Loss::negative_binomial(2.0).unwrap()] {
         let mut case = Case::new("CP, 3 modes", &[4, 45, 41], loss, 3);
         let mut random = Random::new(8);
@@ -552,7 +510,7 @@ proptest! {
             loss: &case.loss,
             y: &case.y,
             weights: masked.then_some(&weights),
-            floor: FLOOR,
+            floor: Case::FLOOR,
         };
         let mut expected = case.start.clone();
         problem.sweep(&mut expected);

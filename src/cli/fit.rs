@@ -6,10 +6,13 @@ use std::time::Instant;
 use clap::Args;
 
 use super::args::DataAsArg;
+use super::components::ComponentArgs;
 use super::output::{Outputs, read_factors};
 use super::problem::{Problem, ProblemArgs};
 use super::progress::{Progress, Show};
 use super::report::{self, Report, duration};
+use super::rules::RuleArgs;
+use super::start::StartArgs;
 use super::{complain, print};
 use crate::data::{Observations, Values};
 use crate::engine::{Device, available_memory};
@@ -29,6 +32,9 @@ pub struct FitArgs {
 
     #[command(flatten)]
     problem: ProblemArgs,
+
+    #[command(flatten)]
+    rules: RuleArgs,
 
     /// The array to read from an .npz [default: the only numeric one]
     #[arg(long, value_name = "NAME")]
@@ -101,10 +107,13 @@ pub struct FitArgs {
     early_stopping: bool,
 
     /// Start from these factors: arrays theta_1 to theta_L as --out writes them
-    #[arg(long, value_name = "FILE.npz")]
+    #[arg(long, value_name = "FILE.npz", conflicts_with_all = ["start", "gamma_shape", "grow", "starts"])]
     init: Option<PathBuf>,
 
-    /// The seed of the random start
+    #[command(flatten)]
+    start: StartArgs,
+
+    /// The seed of the random start, and of what is random in others
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
 
@@ -149,6 +158,9 @@ pub struct FitArgs {
     )]
     factor_floor: f64,
 
+    #[command(flatten)]
+    components: ComponentArgs,
+
     /// What to run on: auto, cpu, gpu or part of a name; see `nneinfact devices`
     #[arg(long, value_name = "NAME", default_value = "auto")]
     device: String,
@@ -157,7 +169,7 @@ pub struct FitArgs {
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
 
-    /// Where to write the factors, as arrays theta_1 to theta_L
+    /// Where to write the factors, as arrays theta_1 to theta_L (and weights, see --normalize)
     #[arg(long, value_name = "FACTORS.npz")]
     out: Option<PathBuf>,
 
@@ -187,12 +199,14 @@ pub fn device(name: &str, threads: Option<usize>) -> Result<Device> {
 pub fn run(args: &FitArgs) -> Result<()> {
     let began = Instant::now();
     let Problem { model, loss, settings } = args.problem.check()?;
+    args.components.check(&model)?;
     let outputs = Outputs { factors: args.out.clone(), history: args.history.clone() };
     outputs.check(&args.inputs())?;
     let device = device(&args.device, args.threads)?;
     let mut settings = settings
         .device(device.clone())
         .seed(args.seed)
+        .starts(args.start.starts)
         .max_iter(args.max_iter)
         .tolerance(args.tol)
         .early_stopping(args.early_stopping)
@@ -203,9 +217,13 @@ pub fn run(args: &FitArgs) -> Result<()> {
     if let Some(floor) = args.prediction_floor {
         settings = settings.prediction_floor(floor);
     }
-    if let Some(path) = &args.init {
-        settings = settings.start(Start::Factors(read_factors(path, model.factors().len())?));
+    if let Some(start) = args.start.start(&model)? {
+        settings = settings.start(start);
     }
+    if let Some(path) = &args.init {
+        settings = settings.start(Start::Factors(read_factors(path, &model)?));
+    }
+    settings = args.rules.apply(&model, settings)?;
 
     let mut report = Report::default();
     // On the device's threads: not more of them read than fit.
@@ -218,6 +236,11 @@ pub fn run(args: &FitArgs) -> Result<()> {
         Ok((observations, about))
     })?;
 
+    // Those of the model alone have been told.
+    let told = model.warnings().len();
+    for warning in settings.warnings(observations.shape())?.iter().skip(told) {
+        complain("warning", warning);
+    }
     let show = match (args.quiet, args.progress) {
         (true, _) => Show::Never,
         (false, true) => Show::Always,
@@ -228,7 +251,7 @@ pub fn run(args: &FitArgs) -> Result<()> {
     let fitted = settings.fit(&observations);
     if let Err(Error::Broken { last, .. }) = &fitted {
         // What was reached is not lost; the error and its exit status stay.
-        outputs.write(last)?;
+        outputs.write(args.components.apply(last).as_ref().unwrap_or(last))?;
         if let Some(path) = &args.out {
             complain(
                 "notice",
@@ -236,9 +259,10 @@ pub fn run(args: &FitArgs) -> Result<()> {
             );
         }
     }
-    let fit = fitted?;
+    let fit = args.components.apply(&fitted?)?;
     let fitting = fitting.elapsed().as_secs_f64();
     drop(progress);
+    fit.warnings().iter().for_each(|warning| complain("warning", warning));
     outputs.write(&fit)?;
 
     let Some((data, roles)) = about else { return Ok(()) };
@@ -247,7 +271,9 @@ pub fn run(args: &FitArgs) -> Result<()> {
     if !roles.is_empty() {
         report.add("", roles.join(", "));
     }
+    args.start.report(&fit, &mut report);
     report.add_fit(&fit, args.tol);
+    args.components.report(&mut report, &fit)?;
     let whole = began.elapsed().as_secs_f64();
     report.add("time", format!("{} for the fit, {} in all", duration(fitting), duration(whole)));
     report.add_memory();
@@ -268,7 +294,7 @@ impl FitArgs {
             &self.validation_coordinates,
         ];
         let optional = optional.into_iter().filter_map(|path| path.as_deref());
-        std::iter::once(self.data.as_path()).chain(optional).collect()
+        std::iter::once(self.data.as_path()).chain(optional).chain(self.rules.inputs()).collect()
     }
 
     /// Reads the data and what goes with them.

@@ -6,6 +6,7 @@
 
 mod args;
 mod bench;
+mod components;
 mod demo;
 mod devices;
 mod explain;
@@ -14,6 +15,8 @@ mod output;
 mod problem;
 mod progress;
 mod report;
+mod rules;
+mod start;
 
 use std::io::{self, Write};
 use std::process::ExitCode;

@@ -3,11 +3,12 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use ndarray::{ArrayBase, ArrayD, Data, IxDyn};
+use ndarray::{ArrayBase, ArrayD, Axis, Data, IxDyn};
 
 use crate::error::{Error, Result};
 use crate::fit::Fit;
 use crate::io;
+use crate::model::{Letter, Model};
 
 /// The files that a fit is to write.
 #[derive(Clone, Debug, Default)]
@@ -49,7 +50,14 @@ impl Outputs {
     /// Writes what was asked for, each file as a whole or not at all.
     pub fn write(&self, fit: &Fit) -> Result<()> {
         if let Some(path) = &self.factors {
-            io::write_npz(path, &named(fit.factors()))?;
+            let mut arrays = named(fit.factors());
+            if let Some(weights) = fit.weights() {
+                let view = weights.view();
+                // Readers pass over single numbers.
+                let view = if view.ndim() == 0 { view.insert_axis(Axis(0)) } else { view };
+                arrays.push((WEIGHTS.into(), view));
+            }
+            io::write_npz(path, &arrays)?;
         }
         if let Some(path) = &self.history {
             io::write_json(path, fit.history())?;
@@ -57,6 +65,9 @@ impl Outputs {
         Ok(())
     }
 }
+
+/// The name in files of the weights that go with normalised factors.
+pub const WEIGHTS: &str = "weights";
 
 /// The name of factor `l`, counted from 0, in files.
 pub fn factor_name(l: usize) -> String {
@@ -70,11 +81,13 @@ pub fn named<S: Data<Elem = f64>>(
     factors.iter().enumerate().map(|(l, f)| (factor_name(l), f.view())).collect()
 }
 
-/// Reads factors that [`Outputs::write`] wrote: `theta_1`, …, `theta_L` and nothing else.
-pub fn read_factors(path: &Path, count: usize) -> Result<Vec<ArrayD<f64>>> {
+/// Reads factors that [`Outputs::write`] wrote: `theta_1`, …, `theta_L`, and nothing else but the
+/// weights of normalised ones, which are multiplied into the first factor that has their letters.
+pub fn read_factors(path: &Path, model: &Model) -> Result<Vec<ArrayD<f64>>> {
     if io::FileKind::of(path)? != io::FileKind::Npz {
         return Err(Error::format(path, "a start is read from a .npz file"));
     }
+    let count = model.factors().len();
     let expected: Vec<String> = (0..count).map(factor_name).collect();
     let found: Vec<String> = io::npz_names(path)?.into_iter().map(|info| info.name).collect();
     let wrong = || {
@@ -90,7 +103,7 @@ pub fn read_factors(path: &Path, count: usize) -> Result<Vec<ArrayD<f64>>> {
             ),
         )
     };
-    let mut sorted = found.clone();
+    let mut sorted: Vec<String> = found.iter().filter(|n| *n != WEIGHTS).cloned().collect();
     sorted.sort_unstable();
     let mut wanted = expected.clone();
     wanted.sort_unstable();
@@ -98,14 +111,69 @@ pub fn read_factors(path: &Path, count: usize) -> Result<Vec<ArrayD<f64>>> {
         return Err(wrong());
     }
     let mut arrays = io::read_npz_arrays(path)?;
-    expected
-        .iter()
-        .map(|name| {
-            // Arrays that are not of numbers are passed over by the reader.
-            let at = arrays.iter().position(|(n, _)| n == name).ok_or_else(wrong)?;
-            Ok(arrays.swap_remove(at).1)
-        })
-        .collect()
+    let mut take = |name: &str| {
+        // Arrays that are not of numbers are passed over by the reader.
+        let at = arrays.iter().position(|(n, _)| n == name).ok_or_else(wrong)?;
+        Ok(arrays.swap_remove(at).1)
+    };
+    let mut factors: Vec<ArrayD<f64>> =
+        expected.iter().map(|name| take(name)).collect::<Result<_>>()?;
+    if found.iter().any(|name| name == WEIGHTS) {
+        absorb(path, model, &mut factors, take(WEIGHTS)?)?;
+    }
+    Ok(factors)
+}
+
+/// Multiplies weights over all latent letters into a factor.
+fn absorb(
+    path: &Path,
+    model: &Model,
+    factors: &mut [ArrayD<f64>],
+    weights: ArrayD<f64>,
+) -> Result<()> {
+    let latent: Vec<Letter> = model.latent().iter().collect();
+    let able = model.factors().iter().position(|f| latent.iter().all(|x| f.contains(x)));
+    let Some(target) = able else {
+        return Err(Error::format(
+            path,
+            format!(
+                "no factor of {model} has all latent letters, so its weights cannot be multiplied \
+                 into one: a start has to be written without --normalize"
+            ),
+        ));
+    };
+    let letters = &model.factors()[target];
+    let factor = &mut factors[target];
+    let name = factor_name(target);
+    let refuse = |shape: &[usize]| {
+        Err(Error::format(
+            path,
+            format!(
+                "the weights (shape {:?}) do not go with {name} (shape {shape:?}): their axes are \
+                 the latent letters of {model}, in the order A–Z, a–z",
+                weights.shape()
+            ),
+        ))
+    };
+    if factor.ndim() != letters.len() || weights.ndim() != latent.len().max(1) {
+        return refuse(factor.shape());
+    }
+    let axis = |x: &Letter| letters.iter().position(|y| y == x).unwrap_or(0);
+    let sizes: Vec<usize> = match latent.as_slice() {
+        [] => vec![1],
+        latent => latent.iter().map(|x| factor.shape()[axis(x)]).collect(),
+    };
+    if weights.shape() != sizes {
+        return refuse(factor.shape());
+    }
+    for (index, x) in factor.indexed_iter_mut() {
+        let at: Vec<usize> = match latent.as_slice() {
+            [] => vec![0],
+            latent => latent.iter().map(|y| index[axis(y)]).collect(),
+        };
+        *x *= weights[at.as_slice()];
+    }
+    Ok(())
 }
 
 /// Whether a file can be made at `path`, tried out with one that is gone again at once.

@@ -86,12 +86,14 @@ impl Report {
         }
         let losses = [
             ("training", &history.loss),
+            ("penalty", &history.penalty),
             ("validation", &history.validation_loss),
             ("held-out", &history.heldout_loss),
         ];
         for (title, losses) in losses {
             if let (Some(&first), Some(&last)) = (losses.first(), losses.get(history.returned)) {
-                self.add(title, format!("mean loss {} -> {}", number(first), number(last)));
+                let what = if title == "penalty" { "per entry" } else { "mean loss" };
+                self.add(title, format!("{what} {} -> {}", number(first), number(last)));
             }
         }
     }
@@ -110,7 +112,8 @@ impl Report {
                 let last = fit.factors().len();
                 let names =
                     if last == 1 { "theta_1".into() } else { format!("theta_1 … theta_{last}") };
-                self.add("written", format!("{}: {names}", path.display()));
+                let weights = fit.weights().map_or("", |_| ", weights");
+                self.add("written", format!("{}: {names}{weights}", path.display()));
             }
             None => self.add("written", "no factors: give --out FACTORS.npz to keep them"),
         }
@@ -238,7 +241,8 @@ pub fn share(part: u64, all: u64) -> String {
     percent(100.0 * part as f64 / all.max(1) as f64)
 }
 
-fn percent(percent: f64) -> String {
+/// A number of per cent, with the digits that say something.
+pub fn percent(percent: f64) -> String {
     match percent {
         p if p == 0.0 || p >= 10.0 => format!("{p:.0} %"),
         p if p >= 0.01 => format!("{p:.2} %"),

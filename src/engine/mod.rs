@@ -5,6 +5,7 @@
 //! the data, and an update reads nothing but them.
 
 mod cells;
+pub(crate) mod coupled;
 pub mod cpu;
 mod device;
 #[cfg(feature = "gpu")]
@@ -16,12 +17,12 @@ use ndarray::ArrayD;
 
 use crate::data::{Prepared, Sparse};
 use crate::error::Result;
-use crate::loss::Loss;
-use crate::plan::Plan;
+use crate::loss::{Loss, Penalty};
+use crate::plan::{Balancing, Plan};
 
 pub use device::{AdapterInfo, AdapterKind, Device, DeviceInfo, Precision, available_memory};
 
-/// Sums of `W·ℓ` over the training, validation and held-out entries.
+/// Sums of `W·ℓ` over the training, validation and held-out entries, and of the penalties.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Sums {
     /// Over training entries.
@@ -30,6 +31,54 @@ pub struct Sums {
     pub validation: f64,
     /// Over held-out entries.
     pub held_out: f64,
+    /// The penalties of all factors.
+    pub penalty: f64,
+}
+
+impl Sums {
+    /// What a fit lowers: the training loss with the penalties.
+    #[must_use]
+    pub fn objective(self) -> f64 {
+        self.train + self.penalty
+    }
+}
+
+/// What holds for a factor besides the data.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Rule {
+    /// Its penalty; one with μ = 0 is none.
+    pub penalty: Option<Penalty>,
+    /// The least that an entry may be.
+    pub lower: f64,
+    /// The most that an entry may be.
+    pub upper: f64,
+    /// Whether it stays as it is.
+    pub fixed: bool,
+}
+
+impl Default for Rule {
+    fn default() -> Rule {
+        Rule { penalty: None, lower: 0.0, upper: f64::INFINITY, fixed: false }
+    }
+}
+
+impl Rule {
+    /// Whether entries may be any number of at least 0.
+    #[must_use]
+    pub fn is_unbounded(&self) -> bool {
+        self.lower == 0.0 && self.upper == f64::INFINITY
+    }
+
+    /// The same rule for the factor divided by `unit`, the objective being divided by `scale`.
+    #[must_use]
+    pub fn rescaled(self, unit: f64, scale: f64) -> Rule {
+        Rule {
+            penalty: self.penalty.map(|penalty| penalty.rescaled(unit, scale)),
+            lower: self.lower / unit,
+            upper: self.upper / unit,
+            fixed: self.fixed,
+        }
+    }
 }
 
 /// Where losses are kept until they are read: reading waits for the device, so all that a sweep
@@ -96,6 +145,11 @@ pub struct Job {
     pub numbers: Numbers,
     /// The factors to start from, in the model's order.
     pub start: Vec<ArrayD<f64>>,
+    /// What holds for each factor, in the user's units.
+    pub rules: Vec<Rule>,
+    /// The trades of scale among the factors, all of which have a penalty; `None` where
+    /// [`Engine::balance`] is not called.
+    pub balancing: Option<Arc<Balancing>>,
     /// Whether an engine that can do so lowers half the squared distance, all cells being observed,
     /// by coordinate descent on a group's exact objective in place of majorization
     /// (docs/method.md).
@@ -104,6 +158,15 @@ pub struct Job {
     /// the loss is not homogeneous). The start and the factors are in the user's units; the engine
     /// carries the unit in the first factor.
     pub unit: f64,
+}
+
+impl Job {
+    /// What the objective in the user's units is divided by in the engine's: the unit of the data to the
+    /// loss's degree.
+    #[must_use]
+    pub fn objective_unit(&self) -> f64 {
+        self.unit.powf(self.loss.homogeneity().unwrap_or(0.0))
+    }
 }
 
 /// What a device does for a fit.
@@ -151,6 +214,35 @@ pub trait Engine: Send {
         }
         Ok(PassTime { seconds: median(seconds), kernel_seconds: None })
     }
+
+    /// Makes the trades of [`Job::balancing`] once: changes of scale that leave ŷ as it is and do not
+    /// raise the penalties.
+    ///
+    /// # Errors
+    /// Where the device fails.
+    fn balance(&mut self) -> Result<()>;
+
+    /// `Σ W a ŷ` and `Σ W b ŷ` of the last pass, before its update: what the loss says about a common
+    /// scale of ŷ.
+    ///
+    /// # Errors
+    /// Where the device fails, or there was no pass.
+    fn scale_terms(&mut self) -> Result<[f64; 2]>;
+
+    /// Numerator and denominator of every entry of the factor `at` (counted in the group) from the sums
+    /// of the last pass, in the user's units and per |c|: `lambda` has the factors of change of the
+    /// group's factors so far.
+    ///
+    /// # Errors
+    /// Where the device fails, or there was no pass.
+    fn parts(&mut self, at: usize, lambda: &[Vec<f64>]) -> Result<(Vec<f64>, Vec<f64>)>;
+
+    /// Replaces the factors: in the model's order, in the user's units, and of the shapes that the
+    /// start had. What was marked or remembered stays.
+    ///
+    /// # Errors
+    /// Where the device fails.
+    fn load(&mut self, factors: &[ArrayD<f64>]) -> Result<()>;
 
     /// The factors, in the model's order.
     ///

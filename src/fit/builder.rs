@@ -8,12 +8,13 @@ use ndarray::{ArrayBase, ArrayD, Data, Dimension};
 
 use super::form::DataAs;
 use super::observe::{Cancel, Observer};
-use super::{Fit, form, solve};
+use super::rules::{Balance, Rules, Wish};
+use super::{Fit, form, open, solve};
 use crate::data::{Coordinates, Dense, Element, Observations};
 use crate::engine::{Device, Precision};
 use crate::error::{Error, Result};
-use crate::loss::Loss;
-use crate::model::{Model, Shapes};
+use crate::loss::{Loss, Penalty};
+use crate::model::{Letter, Letters, Model, Shapes};
 use crate::plan::{DataInfo, Grouping, Plan};
 
 /// How a sweep goes over the factors.
@@ -43,6 +44,29 @@ impl Algorithm {
 }
 
 /// Where a fit starts.
+///
+/// Where it ends depends on that: several seeds, or a start that has seen the data, can lead to a
+/// lower loss. docs/method.md has the formulas.
+///
+/// ```
+/// use ndarray::Array3;
+/// use nneinfact::NNEinFact;
+/// use nneinfact::fit::Start;
+///
+/// let y = Array3::from_shape_fn((12, 10, 8), |(i, j, k)| (1 + i * (j % 3) + k * (i % 2)) as f64);
+/// let settings = |rank| NNEinFact::new("ir,jr,kr->ijk").map(|fit| fit.ranks([('r', rank)]));
+///
+/// let random = settings(3)?.max_iter(0).fit(&y)?;
+/// let svd = settings(3)?.start(Start::Svd).max_iter(0).fit(&y)?;
+/// assert!(svd.history().loss[0] < random.history().loss[0]);
+///
+/// // From two components to three.
+/// let small = settings(2)?.fit(&y)?;
+/// let start = Start::Grown(small.factors().to_vec());
+/// let large = settings(3)?.start(start).fit(&y)?;
+/// assert!(large.history().last_loss() <= small.history().last_loss());
+/// # Ok::<(), nneinfact::Error>(())
+/// ```
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub enum Start {
@@ -50,6 +74,32 @@ pub enum Start {
     /// of the data (of its odds, for losses on odds).
     #[default]
     Random,
+    /// Gamma-distributed random factors from the seed, scaled as [`Random`](Self::Random). The
+    /// smaller the shape, the more entries are close to 0 and the fewer large: 1 is exponential,
+    /// below 1 components begin nearly sparse, far above 1 all entries are nearly the same.
+    Gamma {
+        /// The shape of the distribution, above 0 and finite.
+        shape: f64,
+    },
+    /// From singular vectors of the data, scaled as [`Random`](Self::Random).
+    ///
+    /// For a product of two factors (`ir,jr->ij`) NNDSVD (Boutsidis & Gallopoulos 2008); for other
+    /// models the leading left singular vectors of the data unfolded along each factor's observed
+    /// letters, as in the HOSVD (De Lathauwer et al. 2000), each made nonnegative as NNDSVD does,
+    /// and a core, or a weight for each component, fitted to the data by least squares. What is
+    /// small is raised to 0.01 of its factor's mean, as multiplicative updates cannot leave zero.
+    /// Where a factor has more columns than the data have singular vectors, the others are random,
+    /// from the seed.
+    ///
+    /// Cells that are missing or withheld count as the weighted mean of the training cells, and
+    /// weights other than 0 and 1 as 1. The data have to be in memory; coordinates with random
+    /// splits or masks over all cells are expanded for it.
+    Svd,
+    /// From the factors of a fit of the same model with ranks that are smaller or equal, in the
+    /// model's order: the entries are those of that fit, and what is new is small random numbers
+    /// from the seed, at most 0.1 of the factor's mean and small enough to add at most a hundredth
+    /// to the sum of ŷ. So the loss starts near that of the fit.
+    Grown(Vec<ArrayD<f64>>),
     /// These factors, in the model's order, as they are.
     Factors(Vec<ArrayD<f64>>),
 }
@@ -80,7 +130,12 @@ pub struct NNEinFact {
     pub(super) algorithm: Algorithm,
     pub(super) groups: Option<Vec<Vec<usize>>>,
     pub(super) start: Start,
+    /// What was asked for of single factors, by their names.
+    pub(super) wishes: Vec<(String, Wish)>,
+    pub(super) penalty: Option<Penalty>,
+    pub(super) balance: Option<Balance>,
     pub(super) seed: u64,
+    pub(super) starts: usize,
     pub(super) max_iter: usize,
     pub(super) tolerance: f64,
     pub(super) early_stopping: bool,
@@ -97,6 +152,8 @@ pub struct NNEinFact {
 impl NNEinFact {
     /// The default of [`max_iter`](Self::max_iter).
     pub const MAX_ITER: usize = 500;
+    /// How many sweeps tell which of several [`starts`](Self::starts) is the best.
+    pub const TRIAL_SWEEPS: usize = 10;
     /// The default of [`tolerance`](Self::tolerance).
     pub const TOLERANCE: f64 = 1e-6;
     /// The default of [`factor_floor`](Self::factor_floor).
@@ -107,8 +164,13 @@ impl NNEinFact {
     /// # Errors
     /// [`Error::Model`] where the string is not a model; the message points at what is wrong.
     pub fn new(model: &str) -> Result<NNEinFact> {
-        Ok(NNEinFact {
-            model: Model::parse(model)?,
+        Ok(NNEinFact::of(Model::parse(model)?))
+    }
+
+    /// A fit of this model.
+    pub(super) fn of(model: Model) -> NNEinFact {
+        NNEinFact {
+            model,
             ranks: Vec::new(),
             loss: Loss::kl(),
             device: None,
@@ -116,7 +178,11 @@ impl NNEinFact {
             algorithm: Algorithm::default(),
             groups: None,
             start: Start::Random,
+            wishes: Vec::new(),
+            penalty: None,
+            balance: None,
             seed: 0,
+            starts: 1,
             max_iter: Self::MAX_ITER,
             tolerance: Self::TOLERANCE,
             early_stopping: false,
@@ -128,7 +194,25 @@ impl NNEinFact {
             data_as: DataAs::Auto,
             observers: Vec::new(),
             cancel: Cancel::new(),
-        })
+        }
+    }
+
+    /// The settings of device, algorithm and numbers, for a fit of another model to other data: nothing
+    /// that goes with the factors, and no observers.
+    pub(super) fn alike(&self, model: Model) -> NNEinFact {
+        NNEinFact {
+            device: self.device.clone(),
+            precision: self.precision,
+            algorithm: self.algorithm,
+            max_iter: self.max_iter,
+            tolerance: self.tolerance,
+            prediction_floor: self.prediction_floor,
+            factor_floor: self.factor_floor,
+            inner_cycles: self.inner_cycles,
+            memory_limit: self.memory_limit,
+            data_as: self.data_as,
+            ..NNEinFact::of(model)
+        }
     }
 
     /// The size of every latent letter. Calls add up.
@@ -174,10 +258,148 @@ impl NNEinFact {
         self
     }
 
+    /// Adds a penalty on one factor, called by its letters (or by `theta_N`, where several have the
+    /// same). What is minimised then is `Σ W ℓ + Σ_l μ_l Σ Θ_l^p_l`.
+    ///
+    /// Penalise all factors or fix or bound the rest: where one factor has a penalty and another one
+    /// has none, scale goes from the one to the other and the penalty is void
+    /// ([`warnings`](Self::warnings) says so). Of several μ only a weighted product counts, so that one
+    /// μ for all, [`penalty_on_all`](Self::penalty_on_all), is a sensible choice.
+    ///
+    /// ```
+    /// use ndarray::Array2;
+    /// use nneinfact::{NNEinFact, loss::Penalty};
+    ///
+    /// let y = Array2::from_shape_fn((12, 9), |(i, j)| if i % 3 == j % 3 { 4.0 } else { 0.0 });
+    /// let fit = NNEinFact::new("ir,jr->ij")?
+    ///     .ranks([('r', 5)])
+    ///     .penalty("ir", Penalty::l1(0.1))
+    ///     .penalty("jr", Penalty::l2(0.1))
+    ///     .fit(&y)?;
+    /// assert_eq!(fit.history().penalty.len(), fit.history().loss.len());
+    /// # Ok::<(), nneinfact::Error>(())
+    /// ```
+    pub fn penalty(mut self, factor: &str, penalty: Penalty) -> Self {
+        self.wishes.push((factor.into(), Wish::Penalty(penalty)));
+        self
+    }
+
+    /// A penalty on every factor that is updated and has none of its own.
+    pub fn penalty_on_all(mut self, penalty: Penalty) -> Self {
+        self.penalty = Some(penalty);
+        self
+    }
+
+    /// When penalised factors trade scale. Default: [`Balance::EverySweep`] where there are penalties
+    /// on two factors or more.
+    pub fn balance(mut self, balance: Balance) -> Self {
+        self.balance = Some(balance);
+        self
+    }
+
+    /// Fixes a factor, called as in [`penalty`](Self::penalty): it has these values and is not updated.
+    /// So a known dictionary, a design matrix or known spectra enter a model.
+    ///
+    /// ```
+    /// use ndarray::array;
+    /// use nneinfact::NNEinFact;
+    ///
+    /// let spectra = array![[1.0, 0.0], [1.0, 1.0], [0.0, 2.0]];
+    /// let y = spectra.dot(&array![[3.0, 1.0], [2.0, 5.0]]);
+    /// let fit = NNEinFact::new("ma,ap->mp")?
+    ///     .ranks([('a', 2)])
+    ///     .fix("ma", spectra.clone())
+    ///     .fit(&y)?;
+    /// assert_eq!(fit.factors()[0], spectra.into_dyn());
+    /// assert!((fit.factors()[1][[1, 1]] - 5.0).abs() < 1e-2);
+    /// # Ok::<(), nneinfact::Error>(())
+    /// ```
+    pub fn fix<D: Dimension>(mut self, factor: &str, values: ndarray::Array<f64, D>) -> Self {
+        self.wishes.push((factor.into(), Wish::Fixed(values.into_dyn())));
+        self
+    }
+
+    /// Takes a fit of the same model to other data, those that differ in some modes (letters of the
+    /// data, as in `"p"`): the ranks are the fit's, and every factor without one of these modes is
+    /// fixed. What is left is fitted to the new data, which may be of any length in these modes.
+    ///
+    /// ```
+    /// use ndarray::{Array2, s};
+    /// use nneinfact::NNEinFact;
+    ///
+    /// let y = Array2::from_shape_fn((6, 40), |(m, p)| ((m + 1) * (p % 4 + 1) + (p % 3) * m) as f64);
+    /// let new = || NNEinFact::new("mr,pr->mp");
+    /// let fit = new()?.ranks([('r', 3)]).fit(&y.slice(s![.., ..30]))?;
+    /// // Ten more columns of the same kind.
+    /// let more = new()?.transform(&fit, "p")?.fit(&y.slice(s![.., 30..]))?;
+    /// assert_eq!(more.factors()[0], fit.factors()[0]);
+    /// assert_eq!(more.factors()[1].shape(), [10, 3]);
+    /// # Ok::<(), nneinfact::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Where the fit is of another model, a letter is not one of its modes, or its scales are in
+    /// [weights](Fit::weights) beside the factors.
+    pub fn transform(mut self, fit: &Fit, modes: &str) -> Result<NNEinFact> {
+        let refuse = |message: String| Err(Error::Setting(message));
+        let model = fit.model();
+        if self.model.to_string() != model.to_string() {
+            return refuse(format!("the fit is one of {model}, not of {}", self.model));
+        }
+        if fit.weights().is_some() {
+            return refuse(
+                "the scales of the fit are in weights beside its factors: gather them into a factor"
+                    .into(),
+            );
+        }
+        let mut new = Letters::EMPTY;
+        for mode in modes.chars().filter(|c| !c.is_whitespace()) {
+            match Letter::new(mode).filter(|x| model.output().contains(x)) {
+                Some(letter) => new.insert(letter),
+                None => return refuse(format!("{mode} is not a mode of the data of {model}")),
+            }
+        }
+        self.ranks = model.latent().iter().map(|x| (x.into(), fit.shapes().size(x))).collect();
+        for (l, factor) in fit.factors().iter().enumerate() {
+            if !model.factors()[l].iter().any(|&x| new.contains(x)) {
+                self.wishes.push((format!("theta_{}", l + 1), Wish::Fixed(factor.clone())));
+            }
+        }
+        Ok(self)
+    }
+
+    /// Keeps the entries of a factor, called as in [`penalty`](Self::penalty), between two numbers:
+    /// `0 ≤ lower ≤ upper`, where `upper` may be infinite.
+    pub fn bounds(mut self, factor: &str, lower: f64, upper: f64) -> Self {
+        self.wishes.push((factor.into(), Wish::Bounds(lower, upper)));
+        self
+    }
+
+    /// What is legal but probably not meant, a sentence each: of the model
+    /// ([`Model::warnings`]), and a penalty that is void because scale can go to a factor without one.
+    ///
+    /// # Errors
+    /// Where a factor is called by a name that the model does not have, or a penalty, bounds or given
+    /// values cannot be used.
+    pub fn warnings(&self, shape: &[usize]) -> Result<Vec<String>> {
+        let shapes = Shapes::new(&self.model, shape, &self.ranks)?;
+        let mut warnings = self.model.warnings();
+        warnings.extend(Rules::new(self, &shapes)?.warnings(&shapes));
+        Ok(warnings)
+    }
+
     /// The seed of a random start. Default: 0. The same seed gives the same bits on the same
     /// device, with any number of threads.
     pub fn seed(mut self, seed: u64) -> Self {
         self.seed = seed;
+        self
+    }
+
+    /// Tries so many starts, of consecutive seeds from [`seed`](Self::seed) on, for
+    /// [`Self::TRIAL_SWEEPS`] sweeps each, and fits from the best of them: the fit is that of its seed,
+    /// which [`History::seed`](super::History::seed) tells. Default: 1. The data are uploaded once.
+    pub fn starts(mut self, starts: usize) -> Self {
+        self.starts = starts;
         self
     }
 
@@ -269,7 +491,7 @@ impl NNEinFact {
     pub fn plan(&self, shape: &[usize], value_bytes: usize) -> Result<Plan> {
         let shapes = Shapes::new(&self.model, shape, &self.ranks)?;
         let data = DataInfo::c_order(&shapes, value_bytes);
-        solve::plan(self, &shapes, data, None)
+        open::plan(self, &shapes, data, None)
     }
 
     /// The plan for data of this shape given as a list of `nonzeros` cells, all others being zeros,
@@ -317,6 +539,11 @@ impl NNEinFact {
     /// Checks the settings that do not depend on the data.
     pub(super) fn check(&self) -> Result<()> {
         let refuse = |message: String| Err(Error::Setting(message));
+        if let Start::Gamma { shape } = self.start
+            && !(shape > 0.0 && shape.is_finite())
+        {
+            return refuse(format!("the shape of a gamma start must be positive, not {shape}"));
+        }
         if !(self.tolerance >= 0.0 && self.tolerance.is_finite()) {
             return refuse(format!(
                 "the tolerance must be a number of at least 0, not {}",
@@ -336,6 +563,9 @@ impl NNEinFact {
         }
         if self.inner_cycles == 0 {
             return refuse("the number of inner cycles must be at least 1".into());
+        }
+        if self.starts == 0 {
+            return refuse("a fit has at least 1 start, not 0".into());
         }
         if self.look_every == 0 {
             return refuse(

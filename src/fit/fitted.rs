@@ -27,13 +27,30 @@ use crate::plan::{Contraction, Plan};
 #[derive(Clone, Debug)]
 pub struct Fit {
     plan: Arc<Plan>,
-    factors: Vec<ArrayD<f64>>,
+    /// The plan's, until ranks shrink.
+    pub(super) shapes: Shapes,
+    pub(super) factors: Vec<ArrayD<f64>>,
+    /// Over all latent letters, in the order of the set.
+    pub(super) weights: Option<ArrayD<f64>>,
     history: History,
+    warnings: Vec<String>,
 }
 
 impl Fit {
     pub(super) fn new(plan: Arc<Plan>, factors: Vec<ArrayD<f64>>, history: History) -> Fit {
-        Fit { plan, factors, history }
+        let shapes = plan.shapes().clone();
+        Fit { plan, shapes, factors, weights: None, history, warnings: Vec::new() }
+    }
+
+    pub(super) fn with_warnings(self, warnings: Vec<String>) -> Fit {
+        Fit { warnings, ..self }
+    }
+
+    /// What turned out while fitting, a sentence each: see also
+    /// [`NNEinFact::warnings`](super::NNEinFact::warnings), which needs no fit.
+    #[must_use]
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
     }
 
     /// The factors, in the model's order; the axes of each are its letters.
@@ -42,7 +59,17 @@ impl Fit {
         &self.factors
     }
 
-    /// The factors, without a copy.
+    /// What every term of ŷ is multiplied with beside the factors, where the scales of
+    /// [normalised](Self::normalize) factors were gathered so; `None` where the factors are the
+    /// whole model. The axes are the model's latent letters in the order `A`–`Z`, `a`–`z`: for CP a
+    /// vector.
+    #[must_use]
+    pub fn weights(&self) -> Option<&ArrayD<f64>> {
+        self.weights.as_ref()
+    }
+
+    /// The factors, without a copy. Beside [`weights`](Self::weights), where there are any, they
+    /// are not the whole model.
     #[must_use]
     pub fn into_factors(self) -> Vec<ArrayD<f64>> {
         self.factors
@@ -54,22 +81,23 @@ impl Fit {
         &self.history
     }
 
-    /// The plan that was carried out.
+    /// The plan that was carried out, with the ranks of the fit.
     #[must_use]
     pub fn plan(&self) -> &Plan {
         &self.plan
     }
 
-    /// The model with its sizes.
+    /// The model with its sizes: those of the fit, but for components that were
+    /// [left out](Self::without_empty) since.
     #[must_use]
     pub fn shapes(&self) -> &Shapes {
-        self.plan.shapes()
+        &self.shapes
     }
 
     /// The model.
     #[must_use]
     pub fn model(&self) -> &Model {
-        self.plan.shapes().model()
+        self.shapes.model()
     }
 
     /// ŷ at one index.
@@ -140,6 +168,10 @@ impl Fit {
             }
             letters.push(keep(names));
             data.push(view.iter().copied().collect::<Vec<f64>>());
+        }
+        if let Some(weights) = &self.weights {
+            letters.push(model.latent().iter().collect());
+            data.push(weights.iter().copied().collect());
         }
         let views: Vec<&[Letter]> = letters.iter().map(Vec::as_slice).collect();
         let slices: Vec<&[f64]> = data.iter().map(Vec::as_slice).collect();

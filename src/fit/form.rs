@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::builder::NNEinFact;
-use super::solve;
+use super::open;
 use crate::data::{Listing, Prepared, Rest, Role, Sparse};
 use crate::engine::available_memory;
 use crate::engine::cpu::needs;
@@ -75,7 +75,7 @@ pub(super) fn choose(
                 info
             }
         };
-        Ok((solve::plan(settings, shapes, info.clone(), None)?, info))
+        Ok((open::plan(settings, shapes, info.clone(), None)?, info))
     };
     match sparse {
         Some(Ok((plan, listing))) => {
@@ -86,7 +86,7 @@ pub(super) fn choose(
                 && other.cost() < plan.cost()
             {
                 let data = data.densified(limit)?;
-                let plan = solve::plan(settings, shapes, dense_info(&data), None)?;
+                let plan = open::plan(settings, shapes, dense_info(&data), None)?;
                 return Ok(Chosen { plan, data, sparse: None });
             }
             listed(plan, listing, data, settings)
@@ -98,7 +98,7 @@ pub(super) fn choose(
                 (Err(_), Some(Err(sparse))) => return Err(sparse),
                 (Err(dense), _) => return Err(dense),
             };
-            let plan = solve::plan(settings, shapes, dense_info(&data), None)?;
+            let plan = open::plan(settings, shapes, dense_info(&data), None)?;
             Ok(Chosen { plan, data, sparse: None })
         }
     }
@@ -194,14 +194,14 @@ fn plan_listing(
         exceptions: if listing.rest == Rest::Zeros { listing.exceptions } else { 0 },
         unlisted,
     };
-    match solve::plan(settings, shapes, info.clone(), Some(sampling)) {
+    match open::plan(settings, shapes, info.clone(), Some(sampling)) {
         // Tables of long modes are as large as the factors themselves: not a matter of choice.
         Err(Error::Memory { needed, .. }) if settings.memory_limit.is_none() => {
             let available = available_memory().unwrap_or(u64::MAX);
             let mut limit = needed.max(1);
             loop {
                 let info = info.clone();
-                match solve::plan_within(settings, shapes, info, Some(sampling), limit) {
+                match open::plan_within(settings, shapes, info, Some(sampling), limit) {
                     Err(Error::Memory { .. }) if limit < available => {
                         limit = limit.saturating_mul(2);
                     }

@@ -4,6 +4,9 @@ use std::fmt;
 
 use serde::Serialize;
 
+use super::builder::NNEinFact;
+use crate::engine::Device;
+
 /// Why a fit stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -42,6 +45,9 @@ impl fmt::Display for StoppedBy {
 pub struct History {
     /// Over the training entries.
     pub loss: Vec<f64>,
+    /// The penalties of all factors, divided by what the training loss is divided by (the sum of the
+    /// weights): what a fit lowers is `loss` + `penalty`. Empty without penalties.
+    pub penalty: Vec<f64>,
     /// Over the validation entries; empty without a validation split.
     pub validation_loss: Vec<f64>,
     /// Over the held-out entries; empty without a held-out split.
@@ -57,6 +63,8 @@ pub struct History {
     pub algorithm: String,
     /// What it ran on.
     pub device: String,
+    /// The seed of the start, where it was random: of several the one that was best.
+    pub seed: u64,
     /// "f32" or "f64".
     pub precision: String,
     /// The number of completed sweeps.
@@ -67,10 +75,38 @@ pub struct History {
 }
 
 impl History {
+    /// Before the first look.
+    pub(super) fn new(settings: &NNEinFact, device: Option<&Device>) -> History {
+        History {
+            loss: Vec::new(),
+            penalty: Vec::new(),
+            validation_loss: Vec::new(),
+            heldout_loss: Vec::new(),
+            seconds: Vec::new(),
+            sweeps: Vec::new(),
+            stopped_by: StoppedBy::MaxIter,
+            algorithm: settings.algorithm.name().into(),
+            device: device.map(ToString::to_string).unwrap_or_default(),
+            seed: settings.seed,
+            precision: settings.precision.name().into(),
+            iterations: 0,
+            returned: 0,
+        }
+    }
+
     /// The training loss of the last element. NaN where there is none.
     #[must_use]
     pub fn last_loss(&self) -> f64 {
         self.loss.last().copied().unwrap_or(f64::NAN)
+    }
+
+    /// What the fit lowers, element by element: the training loss with the penalties.
+    #[must_use]
+    pub fn objective(&self) -> Vec<f64> {
+        match self.penalty.is_empty() {
+            true => self.loss.clone(),
+            false => self.loss.iter().zip(&self.penalty).map(|(loss, p)| loss + p).collect(),
+        }
     }
 
     /// The training loss of the factors that were returned. NaN where there is none.

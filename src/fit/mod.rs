@@ -4,15 +4,25 @@
 //! and [`Fit`] holds what came out.
 
 mod builder;
+mod components;
+mod coupled;
 mod fitted;
 mod form;
 mod history;
 mod observe;
+mod open;
+mod rules;
+mod scale;
 mod solve;
 mod start;
+mod watch;
 
 pub use builder::{Algorithm, NNEinFact, Source, Start};
+pub use components::{Norm, ScalesInto};
+pub use coupled::{Coupled, CoupledFit, Part};
 pub use fitted::Fit;
 pub use form::DataAs;
 pub use history::{History, StoppedBy};
 pub use observe::{Cancel, Flow, Observer, Sweep};
+pub use rules::Balance;
+pub use scale::balanced;

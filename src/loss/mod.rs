@@ -15,6 +15,7 @@ mod domain;
 mod expr;
 mod graph;
 mod majorizer;
+mod penalty;
 mod side;
 mod tape;
 mod zero;
@@ -28,6 +29,7 @@ pub use custom::LossBuilder;
 pub use domain::{Domain, Trials};
 pub use expr::{Expr, wgsl_function};
 pub use majorizer::Majorizer;
+pub use penalty::{Penalty, Share};
 pub use side::Side;
 #[doc(hidden)]
 pub use tape::{Scratch, Tape};

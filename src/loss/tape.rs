@@ -29,6 +29,7 @@ pub struct Tape {
     registers: usize,
     sides: usize,
     outputs: usize,
+    reads_y: bool,
 }
 
 /// The registers of a [`Tape`]: memory that is kept between calls.
@@ -260,7 +261,9 @@ impl Tape {
                 instructions.push((Place::Output(k), Instruction::Copy(Place::Output(first))));
             }
         }
+        let reads_y = instructions.iter().any(|(_, i)| i.operands().any(|p| p == Place::Y));
         Tape {
+            reads_y,
             instructions,
             registers,
             sides: outputs.iter().map(|e| e.sides()).max().unwrap_or(0),
@@ -283,7 +286,7 @@ impl Tape {
     /// Whether an output depends on `y`.
     #[must_use]
     pub fn reads_y(&self) -> bool {
-        self.instructions.iter().any(|(_, i)| i.operands().any(|place| place == Place::Y))
+        self.reads_y
     }
 
     /// The number of registers, each a block of the scratch memory.

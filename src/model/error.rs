@@ -114,6 +114,38 @@ pub enum ModelError {
         /// The letter.
         letter: char,
     },
+    /// Models that share a letter give it different sizes.
+    #[error(
+        "the letter {letter} has size {first} in one model and {second} in another: a letter is the same index in all of them, so give the second another name or data of the same length"
+    )]
+    SizesDiffer {
+        /// The letter.
+        letter: char,
+        /// Its size in the first.
+        first: usize,
+        /// Its size in the second.
+        second: usize,
+    },
+    /// No factor has the name that was given.
+    #[error("the model {model} has no factor {name}: its factors are {factors}")]
+    FactorUnknown {
+        /// The model.
+        model: String,
+        /// The name.
+        name: String,
+        /// What the factors are called.
+        factors: String,
+    },
+    /// Several factors have the letters that were given for a name.
+    #[error("several factors of the model {model} are called {name}: say which, as {factors}")]
+    FactorAmbiguous {
+        /// The model.
+        model: String,
+        /// The name.
+        name: String,
+        /// What tells the factors apart.
+        factors: String,
+    },
     /// More than 64 factors.
     #[error("{count} factors: at most 64 are supported")]
     TooManyFactors {
@@ -205,6 +237,16 @@ pub enum ModelError {
         mode: usize,
         /// Its letter.
         letter: char,
+    },
+    /// A letter that is not latent stands where a latent one has to.
+    #[error("{letter} is not a latent letter of the model {text}{}", latent_list(latent))]
+    NotLatent {
+        /// The string as given.
+        text: String,
+        /// The letter that was asked for.
+        letter: char,
+        /// The latent letters.
+        latent: String,
     },
     /// The sizes multiply to more than can be addressed.
     #[error("{what} would have more than 2^63 entries")]

@@ -135,6 +135,48 @@ impl Model {
             .map_or_else(String::new, |f| f.iter().map(|&l| char::from(l)).collect())
     }
 
+    /// The factor (counted from 0) of a name: its letters, or `theta_N`, counted from 1, as files
+    /// call it.
+    ///
+    /// ```
+    /// use nneinfact::model::Model;
+    ///
+    /// let model = Model::parse("wr,hr,dr,ikr,jkr->whdij")?;
+    /// assert_eq!(model.factor_named("ikr")?, 3);
+    /// assert_eq!(model.factor_named("theta_4")?, 3);
+    /// assert_eq!(
+    ///     model.factor_named("kr").unwrap_err().to_string(),
+    ///     "the model wr,hr,dr,ikr,jkr->whdij has no factor kr: its factors are wr, hr, dr, ikr, jkr"
+    /// );
+    /// # Ok::<(), nneinfact::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Where no factor has that name, or several have these letters.
+    pub fn factor_named(&self, name: &str) -> Result<usize, ModelError> {
+        let name: String = name.chars().filter(|c| !c.is_whitespace()).collect();
+        let count = self.factors.len();
+        let number = name.strip_prefix("theta_").and_then(|n| n.parse::<usize>().ok());
+        if let Some(number) = number.filter(|n| (1..=count).contains(n)) {
+            return Ok(number - 1);
+        }
+        let found: Vec<usize> = (0..count).filter(|&l| self.factor_name(l) == name).collect();
+        let list = |names: Vec<String>| names.join(", ");
+        match found[..] {
+            [l] => Ok(l),
+            [] => Err(ModelError::FactorUnknown {
+                model: self.to_string(),
+                name,
+                factors: list((0..count).map(|l| self.factor_name(l)).collect()),
+            }),
+            _ => Err(ModelError::FactorAmbiguous {
+                model: self.to_string(),
+                name,
+                factors: list(found.iter().map(|l| format!("theta_{}", l + 1)).collect()),
+            }),
+        }
+    }
+
     /// What is legal but probably not meant, a sentence each: a latent letter that is in one
     /// factor only (its sum is absorbed: it adds entries, not expressiveness).
     #[must_use]

@@ -137,6 +137,48 @@ impl Shapes {
             .sum()
     }
 
+    /// The union of several models: all their factors, those of the same letters being one, over all
+    /// their letters. With each model's factors among those of the union.
+    ///
+    /// # Errors
+    /// [`ModelError::SizesDiffer`] where a letter has different sizes.
+    pub(crate) fn union(parts: &[Shapes]) -> Result<(Shapes, Vec<Vec<usize>>), ModelError> {
+        let mut names: Vec<String> = Vec::new();
+        let mut places = Vec::new();
+        let mut sizes = [0usize; 52];
+        let mut observed = Letters::EMPTY;
+        for shapes in parts {
+            let model = &shapes.model;
+            observed = observed | model.observed();
+            for letter in (model.observed() | model.latent()).iter() {
+                let (known, size) = (&mut sizes[letter.index()], shapes.size(letter));
+                if *known != 0 && *known != size {
+                    return Err(ModelError::SizesDiffer {
+                        letter: letter.into(),
+                        first: *known,
+                        second: size,
+                    });
+                }
+                *known = size;
+            }
+            let mut own: Vec<usize> = Vec::new();
+            for l in 0..model.factors().len() {
+                let name = model.factor_name(l);
+                // The second factor of the same letters in a model is the second one everywhere.
+                let same = |&i: &usize| names[i] == name && !own.contains(&i);
+                let place = (0..names.len()).find(same).unwrap_or_else(|| {
+                    names.push(name.clone());
+                    names.len() - 1
+                });
+                own.push(place);
+            }
+            places.push(own);
+        }
+        let output: String = observed.iter().map(char::from).collect();
+        let model = Model::parse(&format!("{}->{output}", names.join(",")))?;
+        Ok((Shapes { model, sizes }, places))
+    }
+
     /// These sizes with a second letter of the same size for every latent letter, as products of
     /// the model with itself need; `None` where the alphabet has no letters left for that.
     pub(crate) fn doubled(&self) -> Option<(Shapes, Vec<(Letter, Letter)>)> {

@@ -93,6 +93,8 @@ pub struct Settings {
     pub closed_denominator: bool,
     /// The list of cells that passes go over in place of all cells, if there is one.
     pub sampling: Option<Sampling>,
+    /// Factors (counted from 0) that are not updated, and so belong to no group.
+    pub fixed: Vec<usize>,
     /// The most that stored operands, numerators and denominators may take together, in bytes.
     pub memory: u64,
 }
@@ -105,6 +107,7 @@ impl Default for Settings {
             entry_cost: 20.0,
             closed_denominator: false,
             sampling: None,
+            fixed: Vec::new(),
             memory: u64::MAX,
         }
     }

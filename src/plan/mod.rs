@@ -34,6 +34,7 @@
 //! ```
 
 mod arrange;
+mod balancing;
 mod contraction;
 mod cost;
 mod explain;
@@ -44,6 +45,7 @@ mod sampled;
 mod search;
 mod value;
 
+pub use balancing::{Balancing, Trade};
 pub use contraction::{Contraction, Slot, Step};
 pub use input::{DataInfo, Grouping, Settings};
 pub use layout::{Layout, Operand, Side};

@@ -1,5 +1,6 @@
 //! The exact objective of a group under half the squared distance.
 
+use super::sampled::renamed;
 use super::{Contraction, Group};
 use crate::model::{Letter, Letters, Shapes};
 
@@ -46,8 +47,7 @@ impl Quadratic {
     pub fn new(shapes: &Shapes, group: &Group) -> Option<Quadratic> {
         let (doubled, pairs) = shapes.doubled()?;
         let factors = shapes.model().factors();
-        let second = |x: &Letter| pairs.iter().find(|p| p.0 == *x).map_or(*x, |p| p.1);
-        let rename = |letters: &[Letter]| -> Vec<Letter> { letters.iter().map(second).collect() };
+        let rename = |letters: &[Letter]| renamed(letters, &pairs);
         let observed = shapes.model().observed();
         let union =
             |list: &[usize]| -> Letters { list.iter().flat_map(|&l| &factors[l]).collect() };

@@ -87,16 +87,18 @@ impl Gram {
     pub(super) fn new(shapes: &Shapes, with: &[usize], output: &[Letter]) -> Option<Gram> {
         let (doubled, pairs) = shapes.doubled()?;
         let factors = shapes.model().factors();
-        let rename = |letters: &Vec<Letter>| -> Vec<Letter> {
-            let other = |x: &Letter| pairs.iter().find(|p| p.0 == *x).map_or(*x, |p| p.1);
-            letters.iter().map(other).collect()
-        };
-        let mut inputs: Vec<Vec<Letter>> = factors.iter().map(rename).collect();
+        let mut inputs: Vec<Vec<Letter>> = factors.iter().map(|f| renamed(f, &pairs)).collect();
         inputs.extend(with.iter().map(|&l| factors[l].clone()));
         let views: Vec<&[Letter]> = inputs.iter().map(Vec::as_slice).collect();
         let form = Contraction::new(&doubled, &views, output);
         Some(Gram { shapes: doubled, form })
     }
+}
+
+/// Letters under the second names that [`Shapes::doubled`] gives them.
+pub(super) fn renamed(letters: &[Letter], pairs: &[(Letter, Letter)]) -> Vec<Letter> {
+    let second = |x: &Letter| pairs.iter().find(|p| p.0 == *x).map_or(*x, |p| p.1);
+    letters.iter().map(second).collect()
 }
 
 /// Sums over all cells, for the losses of those that are not listed.

@@ -16,14 +16,21 @@ impl Plan {
     /// # Errors
     /// [`Error::Memory`] where no plan stays within `settings.memory`;
     /// [`Error::Setting`] where the groups of [`Grouping::Given`] are not a partition of the
-    /// factors.
+    /// factors that are not fixed, or all are.
     pub fn new(shapes: &Shapes, data: &DataInfo, settings: &Settings) -> Result<Plan> {
         let mut search = Search::new(shapes, data, settings);
         let count = shapes.model().factors().len();
+        let free: Vec<usize> = (0..count).filter(|l| !settings.fixed.contains(l)).collect();
+        if free.is_empty() {
+            return Err(Error::Setting(format!(
+                "all factors of {} are fixed: there is nothing to fit",
+                shapes.model()
+            )));
+        }
         let groups: Vec<u64> = match &settings.grouping {
-            Grouping::Block => (0..count).map(|l| 1 << l).collect(),
-            Grouping::Given(groups) => given(groups, count)?,
-            Grouping::Grouped => search.partition(count),
+            Grouping::Block => free.iter().map(|l| 1 << l).collect(),
+            Grouping::Given(groups) => given(groups, &free, count)?,
+            Grouping::Grouped => search.partition(&free),
         };
         let refuse = |needed: u64| {
             Err(Error::Memory {
@@ -53,17 +60,22 @@ impl Plan {
     }
 }
 
-fn given(groups: &[Vec<usize>], count: usize) -> Result<Vec<u64>> {
+fn given(groups: &[Vec<usize>], free: &[usize], count: usize) -> Result<Vec<u64>> {
     let mut seen = 0u64;
     let mut masks = Vec::new();
     for group in groups {
         let mut mask = 0u64;
         for &l in group {
-            if l >= count || (seen | mask) >> l & 1 == 1 {
+            let wrong = match l {
+                _ if l >= count => Some("does not exist"),
+                _ if !free.contains(&l) => Some("is fixed"),
+                _ if (seen | mask) >> l & 1 == 1 => Some("is in it twice"),
+                _ => None,
+            };
+            if let Some(wrong) = wrong {
                 return Err(Error::Setting(format!(
-                    "the groups {groups:?} are not a partition of the factors 0 to {}: factor {l} {}",
+                    "the groups {groups:?} are not a partition of the factors 0 to {}: factor {l} {wrong}",
                     count - 1,
-                    if l >= count { "does not exist" } else { "is in it twice" }
                 )));
             }
             mask |= 1 << l;
@@ -74,8 +86,8 @@ fn given(groups: &[Vec<usize>], count: usize) -> Result<Vec<u64>> {
         seen |= mask;
         masks.push(mask);
     }
-    if seen.count_ones() as usize != count {
-        let missing: Vec<usize> = (0..count).filter(|l| seen >> l & 1 == 0).collect();
+    if seen.count_ones() as usize != free.len() {
+        let missing: Vec<usize> = free.iter().copied().filter(|l| seen >> l & 1 == 0).collect();
         return Err(Error::Setting(format!(
             "the groups {groups:?} are not a partition of the factors: {missing:?} missing"
         )));
@@ -336,25 +348,29 @@ impl<'a> Search<'a> {
     }
 
     /// The partition of the factors whose passes cost least together.
-    fn partition(&mut self, count: usize) -> Vec<u64> {
-        let mut groups = if count <= EXACT_GROUPS {
-            self.exact_partition(count)
+    fn partition(&mut self, free: &[usize]) -> Vec<u64> {
+        let mut groups = if free.len() <= EXACT_GROUPS {
+            self.exact_partition(free)
         } else {
-            self.greedy_partition(count)
+            self.greedy_partition(free)
         };
         groups.sort_by_key(|g| g.trailing_zeros());
         groups
     }
 
-    fn exact_partition(&mut self, count: usize) -> Vec<u64> {
+    /// Compares all partitions, of bit sets that count the free factors alone.
+    fn exact_partition(&mut self, free: &[usize]) -> Vec<u64> {
+        let count = free.len();
         let full = (1usize << count) - 1;
+        let factors =
+            |mask: usize| -> u64 { members(mask as u64).iter().map(|&i| 1 << free[i]).sum() };
         let costs: Vec<f64> = (0..=full)
             .map(|mask| match mask {
                 0 => 0.0,
                 // One group of all factors would be a single pass, but its surrogate is so loose
                 // that it needs many more sweeps.
                 _ if mask == full && count > 1 => f64::INFINITY,
-                _ => self.group_cost(mask as u64),
+                _ => self.group_cost(factors(mask)),
             })
             .collect();
         let mut best = vec![(f64::INFINITY, 0usize); full + 1];
@@ -379,15 +395,15 @@ impl<'a> Search<'a> {
         let mut groups = Vec::new();
         let mut mask = full;
         while mask != 0 {
-            groups.push(best[mask].1 as u64);
+            groups.push(factors(best[mask].1));
             mask ^= best[mask].1;
         }
         groups
     }
 
     /// Starts from single factors and merges the pair of groups that saves most.
-    fn greedy_partition(&mut self, count: usize) -> Vec<u64> {
-        let mut groups: Vec<u64> = (0..count).map(|l| 1 << l).collect();
+    fn greedy_partition(&mut self, free: &[usize]) -> Vec<u64> {
+        let mut groups: Vec<u64> = free.iter().map(|l| 1 << l).collect();
         while groups.len() > 2 {
             let mut best = (0.0, 0, 0);
             for i in 0..groups.len() {

@@ -24,7 +24,7 @@
 
 use ndarray::{ArrayD, IxDyn};
 
-use crate::loss::Loss;
+use crate::loss::{Loss, Majorizer, Penalty};
 use crate::model::{Letter, Shapes};
 
 /// A factorization problem.
@@ -90,6 +90,18 @@ impl Problem<'_> {
     /// # Panics
     /// As [`loss`](Self::loss).
     pub fn update(&self, l: usize, factors: &mut [ArrayD<f64>]) {
+        let (numerator, denominator) = self.sums(l, factors);
+        let old: Vec<f64> = factors[l].iter().copied().collect();
+        let new = (0..old.len()).map(|i| {
+            let untouched = numerator[i] == 0.0 && denominator[i] == 0.0;
+            let quotient = numerator[i] / denominator[i];
+            old[i] * if untouched { 1.0 } else { self.loss.majorizer().g_inverse(quotient) }
+        });
+        factors[l] = tensor(&self.shapes.factor(l), new.collect());
+    }
+
+    /// Numerator and denominator of every entry of factor `l`.
+    fn sums(&self, l: usize, factors: &[ArrayD<f64>]) -> (Vec<f64>, Vec<f64>) {
         let (shapes, model) = (self.shapes, self.shapes.model());
         let predicted = predict(shapes, factors);
         let a = self.weighted(&predicted, |x, y, sides| self.loss.eval_a(x, y, sides));
@@ -105,12 +117,44 @@ impl Problem<'_> {
             numerator[entry] += a[cell] * others;
             denominator[entry] += b[cell] * others;
         });
-        let new = (0..old[l].len()).map(|i| {
-            let untouched = numerator[i] == 0.0 && denominator[i] == 0.0;
-            let quotient = numerator[i] / denominator[i];
-            old[l][i] * if untouched { 1.0 } else { self.loss.majorizer().g_inverse(quotient) }
-        });
-        factors[l] = tensor(&shapes.factor(l), new.collect());
+        (numerator, denominator)
+    }
+
+    /// As [`update`](Self::update), of a factor with a penalty: every factor of change λ is where the
+    /// derivative of the surrogate and the penalty is 0, found by bisection of ln λ.
+    ///
+    /// # Panics
+    /// As [`loss`](Self::loss).
+    pub fn update_penalized(&self, l: usize, factors: &mut [ArrayD<f64>], penalty: Penalty) {
+        let (a, b) = self.sums(l, factors);
+        let slope = self.loss.slope();
+        let change = |(&theta, (&a, &b)): (&f64, (&f64, &f64))| {
+            let derivative = |u: f64| {
+                // In units of the factor of change, where a part without weight has no value at all.
+                let part =
+                    |weight: f64, value: f64| if weight == 0.0 { 0.0 } else { weight * value };
+                let data = match self.loss.majorizer() {
+                    Majorizer::Power { p_a, p_b } => {
+                        part(b, (p_b * u).exp()) - part(a, (p_a * u).exp())
+                    }
+                    Majorizer::Log => part(b, u) - a,
+                };
+                let pull = penalty.derivative(theta);
+                slope * data + part(pull, ((penalty.power() - 1.0) * u).exp())
+            };
+            let (mut low, mut high) = (-600.0, 600.0);
+            if derivative(low) >= 0.0 && derivative(high) <= 0.0 {
+                return theta;
+            }
+            for _ in 0..200 {
+                let middle = 0.5 * (low + high);
+                if derivative(middle) < 0.0 { low = middle } else { high = middle }
+            }
+            theta * low.exp()
+        };
+        let old: Vec<f64> = factors[l].iter().copied().collect();
+        let new = old.iter().zip(a.iter().zip(&b)).map(change).collect();
+        factors[l] = tensor(&self.shapes.factor(l), new);
     }
 
     /// W·f(Y, Ŷ) at every entry of the data, 0 where W = 0.

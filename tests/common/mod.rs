@@ -5,9 +5,10 @@
 pub mod golden;
 
 use ndarray::{ArrayD, IxDyn};
+use nneinfact::fit::Start;
 use nneinfact::loss::Domain;
 use nneinfact::model::{Model, Shapes};
-use nneinfact::{Device, Loss, Precision};
+use nneinfact::{Device, Fit, Loss, NNEinFact, Observations, Precision};
 
 /// A device and precision that the suites run on, and how exactly it has to agree with f64.
 #[derive(Clone)]
@@ -143,6 +144,59 @@ impl Random {
     /// true with the probability given.
     pub fn mask(&mut self, shape: &[usize], probability: f64) -> ArrayD<bool> {
         self.tensor(shape, 0.0, 1.0).mapv(|u| u < probability)
+    }
+}
+
+/// A fit of the model of these shapes on the CPU, in double precision.
+pub fn settings(shapes: &Shapes) -> NNEinFact {
+    let model = shapes.model();
+    let ranks: Vec<_> = model.latent().iter().map(|x| (char::from(x), shapes.size(x))).collect();
+    NNEinFact::new(model.text())
+        .expect("a model")
+        .ranks(ranks)
+        .device(Device::cpu())
+        .precision(Precision::F64)
+}
+
+/// A problem of the corpus on data of some shape that single precision holds, with a start.
+pub struct Case {
+    pub shapes: Shapes,
+    pub loss: Loss,
+    pub y: ArrayD<f64>,
+    pub start: Vec<ArrayD<f64>>,
+}
+
+impl Case {
+    /// ŷ is raised to this.
+    pub const FLOOR: f64 = 1e-6;
+
+    pub fn new(name: &str, shape: &[usize], loss: Loss, seed: u64) -> Case {
+        let mut random = Random::new(seed);
+        let shapes = entry(name).shapes(shape);
+        let y = data(&mut random, &shapes, &loss).mapv(|x| f64::from(x as f32));
+        let start = random.factors(&shapes);
+        Case { shapes, loss, y, start }
+    }
+
+    /// In single precision, from the start, without an early stop.
+    pub fn settings(&self, device: &Device) -> NNEinFact {
+        settings(&self.shapes)
+            .loss(self.loss.clone())
+            .device(device.clone())
+            .precision(Precision::F32)
+            .start(Start::Factors(self.start.clone()))
+            .prediction_floor(Case::FLOOR)
+            .tolerance(0.0)
+    }
+
+    pub fn observations(&self) -> Observations {
+        Observations::new(&self.y)
+    }
+
+    /// The mean |term| at the end of a fit.
+    pub fn term(&self, fit: &Fit) -> f64 {
+        let predicted = nneinfact::reference::predict(&self.shapes, fit.factors());
+        mean_term(&self.loss, &self.y, None, &predicted, Case::FLOOR)
     }
 }
 

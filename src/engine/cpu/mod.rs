@@ -3,6 +3,7 @@
 //! Passes run in the precision that was asked for; factors, numerators and denominators are kept
 //! in double precision, and so are all small contractions.
 
+pub(super) mod balance;
 mod contract;
 mod geometry;
 mod kernel;
@@ -11,7 +12,7 @@ mod quadratic;
 mod sampled;
 mod sparse;
 mod stream;
-mod update;
+pub(super) mod update;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -23,14 +24,16 @@ use self::pass::{Source, Wants};
 use self::quadratic::Objective;
 use self::sparse::{Lists, Outcome, Parts};
 use self::stream::Schedule;
-use super::{Engine, Job, Slot, Sums};
+use self::update::Update;
+use super::{Engine, Job, Rule, Slot, Sums};
 use crate::data::Dense;
 use crate::error::{Error, Result};
 use crate::loss::Tape;
 use crate::math::Elementwise;
 use crate::plan::{Pass, Quadratic};
 
-pub(crate) use contract::contract;
+pub(crate) use balance::balance;
+pub(crate) use contract::{contract, rearrange};
 pub(crate) use sparse::needs;
 
 /// The instruction set that the passes use on this machine.
@@ -61,6 +64,8 @@ pub(super) struct CpuEngine<T> {
     sides: Vec<Dense>,
     /// In the model's order, each in C order of its letters; the first is divided by the unit.
     factors: Vec<Vec<f64>>,
+    /// For these factors, the objective being in the engine's unit.
+    rules: Vec<Rule>,
     remembered: Option<Vec<Vec<f64>>>,
     /// The plain result of the last sweep, where an extrapolation starts from.
     plain: Option<Vec<Vec<f64>>>,
@@ -102,7 +107,7 @@ impl Exact {
 }
 
 impl<T: Elementwise> CpuEngine<T> {
-    pub fn new(job: Job) -> Result<CpuEngine<T>> {
+    pub fn new(mut job: Job) -> Result<CpuEngine<T>> {
         let plan = &job.plan;
         let geometries: Vec<Geometry> =
             plan.passes().iter().map(|p| Geometry::new::<T>(plan, p)).collect();
@@ -117,17 +122,19 @@ impl<T: Elementwise> CpuEngine<T> {
         };
         let sides = job.loss.sides().iter().map(side).collect();
         let lists = job.sparse.as_ref().map(|list| Lists::new(&job, list));
-        let mut factors: Vec<Vec<f64>> =
-            job.start.iter().map(|f| f.iter().copied().collect()).collect();
-        if let Some(first) = factors.first_mut() {
-            first.iter_mut().for_each(|x| *x /= job.unit);
-        }
+        let objective = job.objective_unit();
+        let rules = job.rules.iter().enumerate().map(|(l, rule)| {
+            let unit = if l == 0 { job.unit } else { 1.0 };
+            rule.rescaled(unit, objective)
+        });
+        let start = std::mem::take(&mut job.start);
         let mut engine = CpuEngine {
             geometries,
             schedules,
             tapes: HashMap::new(),
             sides,
-            factors,
+            factors: Vec::new(),
+            rules: rules.collect(),
             remembered: None,
             plain: None,
             origin: Vec::new(),
@@ -137,17 +144,54 @@ impl<T: Elementwise> CpuEngine<T> {
             losses: [Sums::default(); Slot::COUNT],
             job,
         };
-        // A start may hold exact zeros, which no multiplicative update could leave.
-        for l in 0..engine.factors.len() {
-            engine.raise(l);
-        }
-        engine.job.start.clear();
+        engine.load(&start)?;
         Ok(engine)
     }
 
+    /// The least floor of a factor: what is smaller is lost in the passes.
+    const LEAST: f64 = if T::BYTES == 4 { 1e-37 } else { 0.0 };
+
     fn raise(&mut self, l: usize) {
-        let least = if T::BYTES == 4 { 1e-37 } else { 0.0 };
-        update::raise(&mut self.factors[l], self.job.numbers.factor_floor, least);
+        if !self.rules[l].fixed {
+            let floor = self.job.numbers.factor_floor;
+            update::raise(&mut self.factors[l], floor, Self::LEAST, &self.rules[l]);
+        }
+    }
+
+    /// The penalties at the factors as they are, in the user's units.
+    fn penalty(&self) -> f64 {
+        balance::penalty(&self.factors, &self.rules) * self.job.objective_unit()
+    }
+
+    fn update_of<'a>(&'a self, group: usize, outcome: &'a Outcome) -> Update<'a> {
+        let plan = &self.job.plan;
+        let members = &plan.groups()[group];
+        Update {
+            shapes: plan.shapes(),
+            group: members,
+            loss: &self.job.loss,
+            rules: &self.rules,
+            numerator: &outcome.numerator,
+            denominator: outcome.denominator(members, plan.sampled().get(group)),
+            cycles: self.job.numbers.inner_cycles,
+        }
+    }
+
+    fn objective_of<'a>(
+        &'a self,
+        exact: &'a Exact,
+        group: usize,
+        numerator: &'a [f64],
+        gram: &'a [f64],
+    ) -> Objective<'a> {
+        Objective {
+            shapes: self.job.plan.shapes(),
+            group: &self.job.plan.groups()[group],
+            quadratic: &exact.objectives[group],
+            rules: &self.rules,
+            numerator,
+            gram,
+        }
     }
 
     fn run(&mut self, group: usize, wants: Wants) -> Result<pass::Outcome> {
@@ -191,7 +235,7 @@ impl<T: Elementwise> CpuEngine<T> {
 
         outcome.numerator.iter_mut().for_each(|x| *x /= others);
         outcome.denominator.iter_mut().for_each(|x| *x /= others);
-        let unit = self.job.unit.powf(loss.homogeneity().unwrap_or(0.0));
+        let unit = self.job.objective_unit();
         outcome.sums.train *= unit;
         outcome.sums.validation *= unit;
         outcome.sums.held_out *= unit;
@@ -225,18 +269,10 @@ impl<T: Elementwise> CpuEngine<T> {
                 self.run(group, wants)?.numerator
             }
         };
-        let plan = Arc::clone(&self.job.plan);
-        let quadratic = &exact.objectives[group];
-        let gram = quadratic::gram(quadratic, &self.factors);
+        let gram = quadratic::gram(&exact.objectives[group], &self.factors);
         let mut sums = Sums::default();
         if losses {
-            let objective = Objective {
-                shapes: plan.shapes(),
-                group: &plan.groups()[group],
-                quadratic,
-                numerator: &numerator,
-                gram: &gram,
-            };
+            let objective = self.objective_of(exact, group, &numerator, &gram);
             let train = exact.squares + objective.value(&self.factors);
             sums = match train < exact.least * exact.squares {
                 true => self.losses_at(group)?,
@@ -266,7 +302,7 @@ impl<T: Elementwise> CpuEngine<T> {
                 contract(self.job.plan.shapes(), &operand.form, &inputs)
             })
             .collect();
-        let scales = balance(&products);
+        let scales = normalizers(&products);
         let tensors: Vec<Vec<T>> = products
             .iter()
             .zip(&scales)
@@ -279,7 +315,7 @@ impl<T: Elementwise> CpuEngine<T> {
 /// Powers of two, one for each tensor, that bring their largest entries near 1 but leave the
 /// product of all as it is: products of factors may be far out of the range of single precision
 /// although ŷ is not.
-fn balance(tensors: &[Vec<f64>]) -> Vec<f64> {
+fn normalizers(tensors: &[Vec<f64>]) -> Vec<f64> {
     let exponents: Vec<i32> = tensors
         .iter()
         .map(|t| {
@@ -307,7 +343,7 @@ impl<T: Elementwise> Engine for CpuEngine<T> {
         self.exact = exact;
         let outcome = outcome?;
         if let Some(slot) = losses {
-            self.losses[slot as usize] = outcome.sums;
+            self.losses[slot as usize] = Sums { penalty: self.penalty(), ..outcome.sums };
         }
         self.last = Some((group, outcome));
         Ok(())
@@ -320,44 +356,82 @@ impl<T: Elementwise> Engine for CpuEngine<T> {
                 return Err(Error::Setting(format!("group {group} is updated without a pass")));
             }
         };
-        let plan = self.job.plan.clone();
-        let members = &plan.groups()[group];
-        let before: Vec<Vec<f64>> =
-            members.factors.iter().map(|&l| self.factors[l].clone()).collect();
+        let members = self.job.plan.groups()[group].factors.clone();
+        let mut factors = std::mem::take(&mut self.factors);
+        let before: Vec<Vec<f64>> = members.iter().map(|&l| factors[l].clone()).collect();
         let updated = match &self.exact {
-            Some(exact) => Objective {
-                shapes: plan.shapes(),
-                group: members,
-                quadratic: &exact.objectives[group],
-                numerator: &outcome.numerator,
-                gram: &outcome.denominator,
+            Some(exact) => {
+                let (numerator, gram) = (&outcome.numerator, &outcome.denominator);
+                self.objective_of(exact, group, numerator, gram).lower(&mut factors)
             }
-            .lower(&mut self.factors),
-            None => update::update(
-                plan.shapes(),
-                members,
-                self.job.loss.majorizer(),
-                &outcome.numerator,
-                outcome.denominator(members, plan.sampled().get(group)),
-                self.job.numbers.inner_cycles,
-                &mut self.factors,
-            ),
+            None => self.update_of(group, &outcome).apply(&mut factors),
         };
-        if let Err(error) = updated {
+        self.factors = factors;
+        if updated.is_err() {
             // The factors before a failed update are still good.
-            for (&l, before) in members.factors.iter().zip(before) {
-                self.factors[l] = before;
+            members.iter().zip(before).for_each(|(&l, before)| self.factors[l] = before);
+            return updated;
+        }
+        members.into_iter().for_each(|l| self.raise(l));
+        Ok(())
+    }
+
+    fn balance(&mut self) -> Result<()> {
+        let Some(balancing) = self.job.balancing.clone() else { return Ok(()) };
+        let floors = [self.job.numbers.factor_floor, Self::LEAST];
+        let shapes = self.job.plan.shapes();
+        balance::trade(shapes, &balancing, &self.rules, &mut self.factors, floors);
+        Ok(())
+    }
+
+    fn scale_terms(&mut self) -> Result<[f64; 2]> {
+        let Some((group, outcome)) = &self.last else {
+            return Err(Error::Setting("no pass has told about the scale of the data".into()));
+        };
+        let terms = match &self.exact {
+            Some(exact) => self
+                .objective_of(exact, *group, &outcome.numerator, &outcome.denominator)
+                .terms(&self.factors),
+            None => {
+                let members = &self.job.plan.groups()[*group].factors;
+                let lambda: Vec<Vec<f64>> =
+                    members.iter().map(|&l| vec![1.0; self.factors[l].len()]).collect();
+                let (a, b) = self.update_of(*group, outcome).parts(0, &self.factors, &lambda);
+                let dot = |sums: Vec<f64>| -> f64 {
+                    self.factors[members[0]].iter().zip(sums).map(|(x, s)| x * s).sum()
+                };
+                [dot(a), dot(b)]
             }
-            return Err(error);
+        };
+        Ok(terms.map(|x| x * self.job.objective_unit()))
+    }
+
+    fn parts(&mut self, at: usize, lambda: &[Vec<f64>]) -> Result<(Vec<f64>, Vec<f64>)> {
+        let Some((group, outcome)) = self.last.as_ref().filter(|_| self.exact.is_none()) else {
+            return Err(Error::Setting("no pass has left numerators and denominators".into()));
+        };
+        let l = self.job.plan.groups()[*group].factors[at];
+        let unit = if l == 0 { self.job.unit } else { 1.0 };
+        let scale = self.job.objective_unit() / unit;
+        let (a, b) = self.update_of(*group, outcome).parts(at, &self.factors, lambda);
+        let scaled = |sums: Vec<f64>| sums.into_iter().map(|x| x * scale).collect();
+        Ok((scaled(a), scaled(b)))
+    }
+
+    fn load(&mut self, factors: &[ArrayD<f64>]) -> Result<()> {
+        self.factors = factors.iter().map(|f| f.iter().copied().collect()).collect();
+        if let Some(first) = self.factors.first_mut() {
+            first.iter_mut().for_each(|x| *x /= self.job.unit);
         }
-        for &l in &members.factors {
-            self.raise(l);
-        }
+        self.last = None;
+        // They may hold exact zeros, which no multiplicative update could leave.
+        (0..self.factors.len()).for_each(|l| self.raise(l));
         Ok(())
     }
 
     fn evaluate(&mut self) -> Result<()> {
-        self.losses[Slot::Start as usize] = self.losses_at(0)?;
+        let sums = self.losses_at(0)?;
+        self.losses[Slot::Start as usize] = Sums { penalty: self.penalty(), ..sums };
         Ok(())
     }
 
@@ -386,8 +460,8 @@ impl<T: Elementwise> Engine for CpuEngine<T> {
         let Some(mut before) = self.plain.take() else {
             return Err(Error::Setting("extrapolated without a plain result before".into()));
         };
-        for ((factor, before), origin) in self.factors.iter_mut().zip(&mut before).zip(&self.origin)
-        {
+        let parts = self.factors.iter_mut().zip(&mut before).zip(&self.origin).zip(&self.rules);
+        for (((factor, before), origin), _) in parts.filter(|(_, rule)| !rule.fixed) {
             let weights = [momentum, relaxation];
             match self.exact {
                 Some(_) => quadratic::extrapolate(factor, before, origin, weights),

@@ -10,7 +10,9 @@ use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::contract::{contract, rearrange};
-use crate::error::{Error, Result};
+use super::update::overflowed;
+use crate::engine::Rule;
+use crate::error::Result;
 use crate::model::{Letter, Shapes};
 use crate::plan::{Coupling, Group, Quadratic};
 
@@ -34,11 +36,28 @@ struct Form<'a> {
     latent: usize,
 }
 
+impl Form<'_> {
+    /// Adds a penalty μ Σ θ or μ Σ θ² to the form.
+    fn penalize(&mut self, rule: Rule) {
+        let Some(penalty) = rule.penalty else { return };
+        if penalty.power() == 1.0 {
+            self.linear.iter_mut().for_each(|x| *x -= penalty.weight());
+        } else {
+            let k = self.latent;
+            for square in self.square.chunks_exact_mut(k * k) {
+                square.iter_mut().step_by(k + 1).for_each(|q| *q += 2.0 * penalty.weight());
+            }
+        }
+    }
+}
+
 /// The sums of a pass: the numerator, and Q.
 pub(super) struct Objective<'a> {
     pub shapes: &'a Shapes,
     pub group: &'a Group,
     pub quadratic: &'a Quadratic,
+    /// In the model's order; the powers of penalties are 1 or 2.
+    pub rules: &'a [Rule],
     pub numerator: &'a [f64],
     pub gram: &'a [f64],
 }
@@ -60,7 +79,7 @@ impl Objective<'_> {
     }
 
     fn form(&self, at: usize, factors: &[Vec<f64>]) -> Form<'_> {
-        let Objective { shapes, group, quadratic, numerator, gram } = *self;
+        let Objective { shapes, group, quadratic, numerator, gram, .. } = *self;
         let l = group.factors[at];
         let coupling = &quadratic.factors[at];
         let partners = group.factors.iter().filter(|&&m| m != l).map(|&m| factors[m].as_slice());
@@ -86,48 +105,59 @@ impl Objective<'_> {
 
     /// `½⟨U, U Q⟩ − ⟨N, U⟩` at the factors.
     pub fn value(&self, factors: &[Vec<f64>]) -> f64 {
+        let [once, twice] = self.terms(factors);
+        0.5 * twice - once
+    }
+
+    /// `⟨N, U⟩` and `⟨U, U Q⟩` at the factors.
+    pub fn terms(&self, factors: &[Vec<f64>]) -> [f64; 2] {
         let form = self.form(0, factors);
         let theta = self.arranged(0, factors);
         let k = form.latent;
         let rows = theta.chunks_exact(k).zip(form.linear.chunks_exact(k)).enumerate();
-        rows.map(|(row, (theta, linear))| {
+        let of = |(row, (theta, linear)): (usize, (&[f64], &[f64]))| {
             let square = &form.square[row / form.rows * k * k..][..k * k];
-            let of = |(s, x): (usize, &f64)| -> f64 {
-                let product: f64 = square[s * k..][..k].iter().zip(theta).map(|(q, y)| q * y).sum();
-                x * (0.5 * product - linear[s])
+            let product = |(s, x): (usize, &f64)| -> f64 {
+                x * square[s * k..][..k].iter().zip(theta).map(|(q, y)| q * y).sum::<f64>()
             };
-            theta.iter().enumerate().map(of).sum::<f64>()
-        })
-        .sum()
+            let once: f64 = linear.iter().zip(theta).map(|(n, x)| n * x).sum();
+            [once, theta.iter().enumerate().map(product).sum::<f64>()]
+        };
+        rows.map(of).fold([0.0; 2], |sum, row| [sum[0] + row[0], sum[1] + row[1]])
     }
 
-    /// Lowers the objective over the factors of the group, in place.
+    /// Lowers the objective with the penalties over the factors of the group, in place.
     pub fn lower(&self, factors: &mut [Vec<f64>]) -> Result<()> {
         let Objective { shapes, group, .. } = *self;
         let cycles = if group.factors.len() == 1 { 1 } else { CYCLES };
         for _ in 0..cycles {
             for (at, &l) in group.factors.iter().enumerate() {
-                let form = self.form(at, factors);
+                let mut form = self.form(at, factors);
+                let rule = self.rules[l];
+                form.penalize(rule);
                 let mut theta = self.arranged(at, factors);
                 let k = form.latent;
+                let bounds = [rule.lower, rule.upper];
                 theta.par_chunks_mut(k * form.rows).enumerate().for_each(|(batch, theta)| {
                     let square = &form.square[batch * k * k..][..k * k];
                     let linear = &form.linear[batch * k * form.rows..][..k * form.rows];
                     theta.par_chunks_mut(k * ROWS).zip(linear.par_chunks(k * ROWS)).for_each(
                         |(theta, linear)| {
-                            Arch::new().dispatch(Descend { theta, linear, square, latent: k });
+                            Arch::new().dispatch(Descend {
+                                theta,
+                                linear,
+                                square,
+                                latent: k,
+                                bounds,
+                            });
                         },
                     );
                 });
-                if let Some(entry) = theta.iter().position(|x| !x.is_finite()) {
-                    return Err(Error::Numeric(format!(
-                        "the update of factor {} ({}) overflowed at entry {entry}: the data or the start span too many orders of magnitude for this loss",
-                        l + 1,
-                        shapes.model().factor_name(l)
-                    )));
-                }
                 let order = Self::order(form.coupling);
                 factors[l] = rearrange(shapes, &order, &theta, &shapes.model().factors()[l]);
+                if let Some(entry) = factors[l].iter().position(|x| !x.is_finite()) {
+                    return Err(overflowed(shapes, l, entry));
+                }
             }
         }
         Ok(())
@@ -141,6 +171,8 @@ struct Descend<'a> {
     linear: &'a [f64],
     square: &'a [f64],
     latent: usize,
+    /// What entries may be, from and to.
+    bounds: [f64; 2],
 }
 
 impl WithSimd for Descend<'_> {
@@ -148,7 +180,7 @@ impl WithSimd for Descend<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, _: S) {
-        let Descend { theta, linear, square, latent } = self;
+        let Descend { theta, linear, square, latent, bounds: [lower, upper] } = self;
         // The slope downwards, kept up to date as entries move.
         let mut slope = vec![0.0; latent];
         for (theta, linear) in theta.chunks_exact_mut(latent).zip(linear.chunks_exact(latent)) {
@@ -163,7 +195,7 @@ impl WithSimd for Descend<'_> {
                     let q = &square[s * latent..][..latent];
                     // Nothing depends on the entry where its curvature is 0.
                     if q[s] > 0.0 {
-                        let step = (slope[s] / q[s]).max(-theta[s]);
+                        let step = (slope[s] / q[s]).max(lower - theta[s]).min(upper - theta[s]);
                         theta[s] += step;
                         moved += step * step * q[s];
                         slope.iter_mut().zip(q).for_each(|(slope, q)| *slope -= q * step);

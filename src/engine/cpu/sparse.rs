@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::contract::{Walk, contract, rearrange};
 use super::sampled::{ByRole, Cells, Listed, Outputs, Part, Rows, Sampler};
 use super::update::Denominator;
-use super::{CpuEngine, Source, Wants, balance, pass};
+use super::{CpuEngine, Source, Wants, normalizers, pass};
 use crate::data::{Dense, Rest, Sparse};
 use crate::engine::{Job, Sums};
 use crate::loss::{AtZero, Expr, Loss, Tape, ZeroTerm};
@@ -235,7 +235,7 @@ impl<T: Elementwise> CpuEngine<T> {
         let at = lists.prepare_tape(true, train);
         let mut denominator = vec![0.0; if train.denominator { size } else { 0 }];
 
-        let scales = balance(&products);
+        let scales = normalizers(&products);
         let rows: Vec<Rows<T>> =
             products.iter().zip(&scales).map(|(p, &s)| Rows::new(p, inner, s)).collect();
         let sampler = Sampler {
@@ -363,7 +363,7 @@ impl<T: Elementwise> CpuEngine<T> {
                 }
             }
         }
-        let unit = self.job.unit.powf(self.job.loss.homogeneity().unwrap_or(0.0));
+        let unit = self.job.objective_unit();
         found.train *= unit;
         found.validation *= unit;
         found.held_out *= unit;

@@ -14,6 +14,32 @@ use crate::engine::Slot;
 use crate::error::Result;
 use crate::model::Letter;
 
+/// How a part of the data is cut into blocks, and these are shared out among workgroups.
+struct Tiling {
+    side_blocks: usize,
+    other_blocks: usize,
+    blocks: usize,
+    fold: [u32; 3],
+    /// Units that a workgroup walks over.
+    stretch: usize,
+    /// Where the sums of the denominator begin.
+    half: usize,
+}
+
+impl Tiling {
+    fn number(&self, number: Number) -> Option<usize> {
+        Some(match number {
+            Number::SideBlocks => self.side_blocks,
+            Number::OtherBlocks => self.other_blocks,
+            Number::BlockCount => self.blocks,
+            Number::Fold => self.fold[0] as usize,
+            Number::Stretch => self.stretch,
+            Number::Half => self.half,
+            _ => return None,
+        })
+    }
+}
+
 impl Compiler<'_> {
     /// The pass of a group that reads the data.
     pub(super) fn dense_pass(
@@ -41,6 +67,7 @@ impl Compiler<'_> {
         let wants = Wants { numerator: true, denominator: !closed, losses: slot.is_some() };
         let cells = Reading { group, bases, wants, terms: Terms::of(&self.job.loss), target };
         self.clear_losses(commands, slot);
+        self.penalties(commands, slot)?;
         let Some(_) = self.streamed() else {
             let losses = self.every_cell(commands, &cells, slot, false, &mut Vec::new())?;
             self.add_losses(commands, slot, losses);
@@ -214,9 +241,10 @@ impl Compiler<'_> {
             Number::Floor => ((job.numbers.prediction_floor / job.unit) as f32).to_bits() as usize,
             _ => 0,
         };
-        let numbers_of = |numbers: &Numbers, own_value: &dyn Fn(Number) -> Option<usize>| {
+        let numbers_of = |numbers: &Numbers, tiling: &Tiling| {
             numbers.bytes(|n| {
-                let value = own_value(n)
+                let value = tiling
+                    .number(n)
                     .or_else(|| part_value(n, plan, geometry, part, &slab.part))
                     .unwrap_or_else(|| fixed(n));
                 value as u32
@@ -240,15 +268,8 @@ impl Compiler<'_> {
                 let stretches = units.div_ceil(stretch);
                 let fold = self.fold(blocks);
                 let half = stretches * rows.slices * own * side * inner;
-                let numbers = numbers_of(&rows.numbers, &|n| match n {
-                    Number::SideBlocks => Some(side_blocks),
-                    Number::OtherBlocks => Some(other_blocks),
-                    Number::BlockCount => Some(blocks),
-                    Number::Fold => Some(fold[0] as usize),
-                    Number::Stretch => Some(stretch),
-                    Number::Half => Some(half),
-                    _ => None,
-                });
+                let tiling = Tiling { side_blocks, other_blocks, blocks, fold, stretch, half };
+                let numbers = numbers_of(&rows.numbers, &tiling);
                 let mut bindings = vec![self.uniform(&numbers), products];
                 bindings.extend(data);
                 if halves > 0 {
@@ -274,13 +295,10 @@ impl Compiler<'_> {
                 let other_blocks = other.div_ceil(tile);
                 let blocks = own * summed * side_blocks * other_blocks;
                 let fold = self.fold(blocks);
-                let numbers = numbers_of(&entries_shader.numbers, &|n| match n {
-                    Number::SideBlocks => Some(side_blocks),
-                    Number::OtherBlocks => Some(other_blocks),
-                    Number::BlockCount => Some(blocks),
-                    Number::Fold => Some(fold[0] as usize),
-                    _ => None,
-                });
+                // A workgroup for every block, which leaves no sums.
+                let tiling =
+                    Tiling { side_blocks, other_blocks, blocks, fold, stretch: 1, half: 0 };
+                let numbers = numbers_of(&entries_shader.numbers, &tiling);
                 let mut bindings = vec![self.uniform(&numbers), products];
                 bindings.extend(data);
                 for i in 0..halves {
@@ -313,15 +331,8 @@ impl Compiler<'_> {
                 let stretches = units.div_ceil(stretch);
                 let fold = self.fold(blocks);
                 let half = stretches * own * side * geometry.k;
-                let numbers = numbers_of(&sums_shader.numbers, &|n| match n {
-                    Number::SideBlocks => Some(side_blocks),
-                    Number::OtherBlocks => Some(other_blocks),
-                    Number::BlockCount => Some(blocks),
-                    Number::Fold => Some(fold[0] as usize),
-                    Number::Stretch => Some(stretch),
-                    Number::Half => Some(half),
-                    _ => None,
-                });
+                let tiling = Tiling { side_blocks, other_blocks, blocks, fold, stretch, half };
+                let numbers = numbers_of(&sums_shader.numbers, &tiling);
                 let mut bindings = vec![self.uniform(&numbers), products];
                 bindings.extend((0..halves).map(|i| self.whole(self.entries[i])));
                 self.grow(self.partial, half * halves);

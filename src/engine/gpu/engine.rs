@@ -3,11 +3,12 @@
 use ndarray::{ArrayD, IxDyn};
 
 use super::Gpu;
-use super::program::{Compiled, LOSS_SUMS, SLOT_SUMS, Tuning};
+use super::program::{Compiled, LOSS_SUMS, SLOT_SUMS, Tuning, sums_letters};
 use super::recording::{BufferId, RecordingId};
 use super::runtime::Loaded;
 use super::stream::{self, Upload};
-use crate::engine::{Engine, Job, PassTime, Slot, Sums, median};
+use crate::engine::cpu::update::{Denominator, Update};
+use crate::engine::{Engine, Job, PassTime, Rule, Slot, Sums, median};
 use crate::error::{Error, Result};
 
 /// A fit whose factors, data and sums stay on a device.
@@ -16,8 +17,8 @@ pub(super) struct GpuEngine {
     compiled: Compiled,
     loaded: Loaded,
     upload: Upload,
-    /// What each factor is multiplied with on the device: a power of two.
-    scales: Vec<f64>,
+    /// The values of fixed factors, as they were given: single precision rounds them.
+    fixed: Vec<Option<ArrayD<f64>>>,
     marked: bool,
     remembered: bool,
     /// The group whose sums are on the device.
@@ -28,12 +29,12 @@ impl GpuEngine {
     /// Uploads a job: all of it, or where that is too much for the device all but the data.
     pub fn new(gpu: &Gpu, job: Job, tuning: &Tuning) -> Result<GpuEngine> {
         let compiled = stream::compile_within(gpu, &job, tuning)?;
-        match GpuEngine::load(gpu, job.clone(), compiled) {
+        match GpuEngine::placed(gpu, job.clone(), compiled) {
             Err(Error::DeviceMemory { needed, device, largest, largest_is, memory, help }) => {
                 // Less is free than there is, or the driver does not tell how much that is.
                 let half = Tuning { memory: Some(needed / 2), ..*tuning };
                 match stream::compile_within(gpu, &job, &half) {
-                    Ok(compiled) => GpuEngine::load(gpu, job, compiled),
+                    Ok(compiled) => GpuEngine::placed(gpu, job, compiled),
                     Err(_) => Err(Error::DeviceMemory {
                         needed,
                         device,
@@ -49,21 +50,15 @@ impl GpuEngine {
     }
 
     /// Uploads a job that has been compiled.
-    pub(super) fn load(gpu: &Gpu, mut job: Job, mut compiled: Compiled) -> Result<GpuEngine> {
+    pub(super) fn placed(gpu: &Gpu, mut job: Job, mut compiled: Compiled) -> Result<GpuEngine> {
         let loaded = gpu.load(std::mem::take(&mut compiled.program))?;
-        let scales = scales(&job.start, job.unit);
-        let mut start = Vec::with_capacity(4 * compiled.places[compiled.places.len() - 1]);
-        for (factor, scale) in job.start.iter().zip(&scales) {
-            start.extend(factor.iter().flat_map(|&x| ((x * scale) as f32).to_le_bytes()));
-        }
-        job.start = Vec::new();
-        loaded.write(compiled.factors, 0, &start)?;
-        let engine = GpuEngine {
+        let start = std::mem::take(&mut job.start);
+        let mut engine = GpuEngine {
             upload: Upload::new(&job),
             job,
             compiled,
             loaded,
-            scales,
+            fixed: Vec::new(),
             marked: false,
             remembered: false,
             last: None,
@@ -71,8 +66,17 @@ impl GpuEngine {
         if engine.compiled.turns.is_empty() {
             engine.upload.send(&engine.job, &engine.compiled.slabs, &engine.loaded, |_| Ok(()))?;
         }
-        engine.loaded.run(engine.compiled.begin)?;
+        engine.load(&start)?;
         Ok(engine)
+    }
+
+    fn upload_factors(&self, factors: &[ArrayD<f64>]) -> Result<()> {
+        let places = &self.compiled.places;
+        let mut bytes = Vec::with_capacity(4 * places[places.len() - 1]);
+        for (factor, scale) in factors.iter().zip(&self.compiled.scales) {
+            bytes.extend(factor.iter().flat_map(|&x| ((x * scale) as f32).to_le_bytes()));
+        }
+        self.loaded.write(self.compiled.factors, 0, &bytes)
     }
 
     /// Runs the pass of a group, with the data on their way meanwhile where they take turns.
@@ -94,6 +98,47 @@ impl GpuEngine {
         self.loaded.run(recording)
     }
 
+    /// The factors as they are on the device.
+    fn on_host(&self) -> Result<Vec<Vec<f64>>> {
+        let places = &self.compiled.places;
+        let all = self.singles(self.compiled.factors, places[places.len() - 1])?;
+        let of = |pair: &[usize]| all[pair[0]..pair[1]].iter().map(|&x| f64::from(x)).collect();
+        Ok(places.windows(2).map(of).collect())
+    }
+
+    /// Factors of change of 1 for the factors of a group.
+    fn unchanged(&self, group: usize, factors: &[Vec<f64>]) -> Vec<Vec<f64>> {
+        let members = &self.job.plan.groups()[group].factors;
+        members.iter().map(|&l| vec![1.0; factors[l].len()]).collect()
+    }
+
+    /// Numerator and denominator of a group's factor `at`, brought to the host with the sums of the
+    /// last pass, in the device's units.
+    fn parts_on_host(
+        &self,
+        group: usize,
+        at: usize,
+        factors: &[Vec<f64>],
+        lambda: &[Vec<f64>],
+    ) -> Result<(Vec<f64>, Vec<f64>)> {
+        let plan = &self.job.plan;
+        let volume: usize = plan.shapes().sizes(sums_letters(plan, group)).iter().product();
+        let sums = self.singles(self.compiled.sums, 2 * volume)?;
+        let sums: Vec<f64> = sums.into_iter().map(f64::from).collect();
+        let (numerator, denominator) = sums.split_at(volume);
+        let members = &plan.groups()[group];
+        let update = Update {
+            shapes: plan.shapes(),
+            group: members,
+            loss: &self.job.loss,
+            rules: &self.job.rules,
+            numerator,
+            denominator: Denominator { data: denominator, updates: &members.updates },
+            cycles: 1,
+        };
+        Ok(update.parts(at, factors, lambda))
+    }
+
     /// What is on the device.
     #[cfg(test)]
     pub(super) fn loaded(&self) -> &Loaded {
@@ -104,30 +149,6 @@ impl GpuEngine {
         let bytes = self.loaded.read(buffer, 0, 4 * count as u64)?;
         Ok(bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect())
     }
-}
-
-/// Powers of two, one for each factor, that bring their largest entries to the same size and their
-/// product to 1 / `unit`: single precision holds neither very large nor very small factors, and ŷ
-/// depends on their product alone.
-fn scales(start: &[ArrayD<f64>], unit: f64) -> Vec<f64> {
-    let exponents: Vec<i32> = start
-        .iter()
-        .map(|factor| {
-            let largest = factor.iter().copied().fold(0.0, f64::max);
-            if largest > 0.0 && largest.is_finite() { largest.log2().floor() as i32 } else { 0 }
-        })
-        .collect();
-    let goal = exponents.iter().sum::<i32>() - unit.log2().round() as i32;
-    let count = exponents.len().max(1) as i32;
-    exponents
-        .iter()
-        .enumerate()
-        .map(|(l, e)| {
-            // The remainder goes to the first factors.
-            let share = goal.div_euclid(count) + i32::from((l as i32) < goal.rem_euclid(count));
-            2f64.powi(share - e)
-        })
-        .collect()
 }
 
 impl Engine for GpuEngine {
@@ -152,17 +173,17 @@ impl Engine for GpuEngine {
 
     fn sums(&mut self) -> Result<[Sums; Slot::COUNT]> {
         self.run(self.compiled.report)?;
-        let found = self.singles(self.compiled.results, Slot::COUNT * SLOT_SUMS + 1)?;
+        let found = self.singles(self.compiled.results, self.compiled.result_words)?;
         let broken = found[Slot::COUNT * SLOT_SUMS].to_bits() as usize;
         let shapes = self.job.plan.shapes();
-        if let Some(l) = broken.checked_sub(1).filter(|&l| l < self.scales.len()) {
+        if let Some(l) = broken.checked_sub(1).filter(|&l| l < self.compiled.scales.len()) {
             return Err(Error::Numeric(format!(
                 "the update of factor {} ({}) overflowed single precision: the data or the start span too many orders of magnitude for this loss; the CPU has double precision",
                 l + 1,
                 shapes.model().factor_name(l)
             )));
         }
-        let unit = self.job.unit.powf(self.job.loss.homogeneity().unwrap_or(0.0));
+        let unit = self.job.objective_unit();
         let sum = |slot: usize, role: usize| {
             let at = slot * SLOT_SUMS + role * LOSS_SUMS;
             found[at..at + LOSS_SUMS].iter().map(|&x| f64::from(x)).sum::<f64>() * unit
@@ -171,6 +192,7 @@ impl Engine for GpuEngine {
             train: sum(slot, 0),
             validation: sum(slot, 1),
             held_out: sum(slot, 2),
+            penalty: self.compiled.penalty(&found, slot) * unit,
         }))
     }
 
@@ -203,17 +225,63 @@ impl Engine for GpuEngine {
         })
     }
 
+    fn balance(&mut self) -> Result<()> {
+        let Some(recording) = self.compiled.balance else { return Ok(()) };
+        self.last = None;
+        self.run(recording)
+    }
+
+    fn scale_terms(&mut self) -> Result<[f64; 2]> {
+        let Some(group) = self.last else {
+            return Err(Error::Setting("no pass has told about the scale of the data".into()));
+        };
+        // Asked a few times before the first sweep: on the host, in double precision.
+        let l = self.job.plan.groups()[group].factors[0];
+        let factors = self.on_host()?;
+        let lambda = self.unchanged(group, &factors);
+        let (a, b) = self.parts_on_host(group, 0, &factors, &lambda)?;
+        let unit = self.job.objective_unit();
+        let term = |sums: Vec<f64>| {
+            factors[l].iter().zip(sums).map(|(x, sum)| x * sum).sum::<f64>() * unit
+        };
+        Ok([term(a), term(b)])
+    }
+
+    fn parts(&mut self, at: usize, lambda: &[Vec<f64>]) -> Result<(Vec<f64>, Vec<f64>)> {
+        let Some(group) = self.last else {
+            return Err(Error::Setting("no pass has left numerators and denominators".into()));
+        };
+        let l = self.job.plan.groups()[group].factors[at];
+        let scale = self.job.objective_unit() * self.compiled.scales[l];
+        let (a, b) = self.parts_on_host(group, at, &self.on_host()?, lambda)?;
+        let scaled = |sums: Vec<f64>| sums.into_iter().map(|x| x * scale).collect();
+        Ok((scaled(a), scaled(b)))
+    }
+
+    fn load(&mut self, factors: &[ArrayD<f64>]) -> Result<()> {
+        self.last = None;
+        let rules = factors.iter().zip(&self.job.rules);
+        self.fixed = rules.map(|(values, rule)| rule.fixed.then(|| values.clone())).collect();
+        self.upload_factors(factors)?;
+        self.run(self.compiled.begin)
+    }
+
     fn factors(&self) -> Result<Vec<ArrayD<f64>>> {
         let shapes = self.job.plan.shapes();
         let places = &self.compiled.places;
         let all = self.singles(self.compiled.factors, places[places.len() - 1])?;
         let one = |(l, scale): (usize, &f64)| {
-            let data =
-                all[places[l]..places[l + 1]].iter().map(|&x| f64::from(x) / scale).collect();
+            if let Some(Some(given)) = self.fixed.get(l) {
+                return Ok(given.clone());
+            }
+            // Single precision rounds bounds too.
+            let Rule { lower, upper, .. } = self.job.rules[l];
+            let entry = |&x: &f32| (f64::from(x) / scale).max(lower).min(upper);
+            let data = all[places[l]..places[l + 1]].iter().map(entry).collect();
             ArrayD::from_shape_vec(IxDyn(&shapes.factor(l)), data)
                 .map_err(|e| Error::Setting(format!("factor {}: {e}", l + 1)))
         };
-        self.scales.iter().enumerate().map(one).collect()
+        self.compiled.scales.iter().enumerate().map(one).collect()
     }
 
     fn mark(&mut self) -> Result<()> {

@@ -15,7 +15,7 @@ use super::Gpu;
 use super::engine::GpuEngine;
 use super::program::{Compiled, Tuning, compile};
 use super::recording::{BufferId, BufferKind, Command, Program};
-use super::shaders::{CORPUS, MOVING, few, job_listed, job_on, moving};
+use super::shaders::{CORPUS, MOVING, few, job_listed, job_on, moving, penalized_job};
 use super::tests::gpu;
 use crate::data::{Observations, Rest};
 use crate::engine::{Engine, Job};
@@ -43,6 +43,8 @@ const WRITTEN_FIRST: &[&str] = &[
     "losses of workgroups",
     "largest entries",
     "temporary",
+    "sums of powers",
+    "scales of slices",
 ];
 
 /// Puts the bands behind the buffers; returns where they begin.
@@ -83,18 +85,19 @@ fn fit(engine: &mut GpuEngine, groups: usize) -> (Vec<ArrayD<f64>>, Vec<u64>) {
             engine.pass(group).unwrap();
             engine.update(group).unwrap();
         }
+        engine.balance().unwrap();
         engine.remember().unwrap();
         engine.extrapolate(0.5, 0.7).unwrap();
         losses.extend(engine.sums().unwrap());
     }
     engine.evaluate().unwrap();
     losses.extend(engine.sums().unwrap());
-    let losses = losses.iter().flat_map(|s| [s.train, s.validation, s.held_out]);
+    let losses = losses.iter().flat_map(|s| [s.train, s.validation, s.held_out, s.penalty]);
     (engine.factors().unwrap(), losses.map(f64::to_bits).collect())
 }
 
 /// Data that differ from cell to cell, and nothing special about them.
-fn values(shape: &[usize]) -> ArrayD<f64> {
+pub(super) fn values(shape: &[usize]) -> ArrayD<f64> {
     let mut n = 0u32;
     ArrayD::from_shape_simple_fn(shape, || {
         n += 1;
@@ -102,7 +105,7 @@ fn values(shape: &[usize]) -> ArrayD<f64> {
     })
 }
 
-fn started(mut job: Job) -> Job {
+pub(super) fn started(mut job: Job) -> Job {
     let shapes = job.plan.shapes();
     let factors = shapes.model().factors().len();
     let start: Vec<ArrayD<f64>> =
@@ -115,11 +118,11 @@ fn started(mut job: Job) -> Job {
 fn compare(gpu: &Gpu, job: &Job, tuning: &Tuning, what: &str) {
     let groups = job.plan.groups().len();
     let compiled = || compile(job, gpu.limits(), tuning).unwrap();
-    let plain = fit(&mut GpuEngine::load(gpu, job.clone(), compiled()).unwrap(), groups);
+    let plain = fit(&mut GpuEngine::placed(gpu, job.clone(), compiled()).unwrap(), groups);
     assert!(plain.0.iter().flatten().all(|x| x.is_finite()), "{what}");
     let mut spoilt: Compiled = compiled();
     let bands = spoil(&mut spoilt.program);
-    let mut engine = GpuEngine::load(gpu, job.clone(), spoilt).unwrap();
+    let mut engine = GpuEngine::placed(gpu, job.clone(), spoilt).unwrap();
     let found = fit(&mut engine, groups);
     assert!(found == plain, "{what}: something past the end of a buffer was read");
     for (buffer, end) in bands {
@@ -150,6 +153,8 @@ fn nothing_past_the_end_of_a_buffer_is_touched() {
         let what = format!("{model} under {} with {tuning:?}", loss.name());
         let observe = |o: Observations| if n % 3 == 1 { o } else { split(o) };
         let job = started(job_on(&values(shape), model, ranks, loss, grouping, u64::MAX, observe));
+        // Every fourth one penalised, and every kind of penalty.
+        let job = if n % 4 == 2 { penalized_job(job, n) } else { job };
         compare(&gpu, &job, &tuning, &what);
     }
     // Larger than a tile in both directions, in parts, and of an inner dimension with a remainder.
@@ -212,7 +217,7 @@ fn what_is_read_past_the_end_shows() {
             }
         }
         spoil(&mut compiled.program);
-        fit(&mut GpuEngine::load(&gpu, job.clone(), compiled).unwrap(), job.plan.groups().len())
+        fit(&mut GpuEngine::placed(&gpu, job.clone(), compiled).unwrap(), job.plan.groups().len())
     };
     assert!(run(false) != run(true));
 }

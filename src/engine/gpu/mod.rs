@@ -7,7 +7,8 @@
 //!   files in `shaders/`, [`lists`] and [`listed`] those of a pass over a list of cells, [`contract`]
 //!   the small contractions;
 //! - [`program`] makes a [`Program`](recording::Program) of all of them, with [`dense`] and
-//!   [`sampled`] for passes and [`updates`] for what is between: buffers, shaders, recorded commands,
+//!   [`sampled`] for passes, [`updates`] for what is between, and [`penalties`] for what holds
+//!   besides the data: buffers, shaders, recorded commands,
 //!   as plain data that is tested without a device;
 //! - [`check`] holds it against a device's limits, [`adapter`] finds and describes devices,
 //!   [`handle`] owns one, [`runtime`] carries programs out, [`stream`] brings the data, and [`engine`]
@@ -26,6 +27,7 @@ mod handle;
 mod listed;
 mod lists;
 mod numbers;
+mod penalties;
 mod program;
 mod rates;
 mod recording;

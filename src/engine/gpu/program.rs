@@ -1,18 +1,21 @@
 //! From a job to a program: every buffer, shader and command of a fit. What a pass does is in
 //! [`dense`](super::dense) and [`sampled`](super::sampled), what an update does in
-//! [`updates`](super::updates).
+//! [`updates`](super::updates) and [`penalties`](super::penalties).
 
 use std::collections::{HashMap, HashSet};
+
+use ndarray::ArrayD;
 
 use super::cells::Cells;
 use super::contract::View;
 use super::geometry::Part;
+use super::penalties::{PenaltySums, rules};
 use super::recording::{
     Access, Buffer, BufferId, BufferKind, Command, Dispatch, GpuLimits, Program, Recording,
     RecordingId, Shader, ShaderId, Window,
 };
 use crate::data::Rest;
-use crate::engine::{Job, Slot};
+use crate::engine::{Job, Rule, Slot};
 use crate::error::{Error, Result};
 use crate::model::{Letter, Shapes};
 use crate::plan::{Contraction, Plan};
@@ -65,8 +68,19 @@ pub(super) struct Compiled {
     /// Where each factor begins among the factors, and one more for their end.
     pub places: Vec<usize>,
     pub factors: BufferId,
-    /// Sums of losses by slot, then a word that says which factor is not finite (from 1).
+    /// What each factor is multiplied with on the device: a power of two.
+    pub scales: Vec<f64>,
+    /// Numerator, then denominator of the last pass.
+    pub sums: BufferId,
+    /// Sums of losses by slot, then a word that says which factor is not finite (from 1), then sums
+    /// of powers of penalised factors by slot.
     pub results: BufferId,
+    /// Words of the results.
+    pub result_words: usize,
+    /// The penalised factors, where their sums of powers begin, and how many of these a slot has.
+    pub penalties: Vec<PenaltySums>,
+    pub penalties_at: usize,
+    pub penalty_words: usize,
     /// The weights of the extrapolation.
     pub weights: BufferId,
     pub slabs: Vec<Slab>,
@@ -78,6 +92,8 @@ pub(super) struct Compiled {
     /// For each pass, which of its dispatches work on the data and not on small tensors.
     pub reads_data: Vec<Vec<bool>>,
     pub updates: Vec<RecordingId>,
+    /// A cycle over the trades of scale, where there are any.
+    pub balance: Option<RecordingId>,
     pub mark: RecordingId,
     pub extrapolate: RecordingId,
     pub retreat: RecordingId,
@@ -115,6 +131,30 @@ pub(super) fn compile(job: &Job, limits: &GpuLimits, tuning: &Tuning) -> Result<
     Compiler::new(job, limits, tuning)?.run()
 }
 
+/// Powers of two, one for each factor, that bring their largest entries to the same size and their
+/// product to 1 / `unit`: single precision holds neither very large nor very small factors, and ŷ
+/// depends on their product alone. `start` may be empty, where a program is looked at and not run.
+fn scales(start: &[ArrayD<f64>], factors: usize, unit: f64) -> Vec<f64> {
+    let exponents: Vec<i32> = (0..factors)
+        .map(|l| {
+            let entries = start.get(l).into_iter().flatten();
+            let largest = entries.copied().fold(0.0, f64::max);
+            if largest > 0.0 && largest.is_finite() { largest.log2().floor() as i32 } else { 0 }
+        })
+        .collect();
+    let goal = exponents.iter().sum::<i32>() - unit.log2().round() as i32;
+    let count = exponents.len().max(1) as i32;
+    exponents
+        .iter()
+        .enumerate()
+        .map(|(l, e)| {
+            // The remainder goes to the first factors.
+            let share = goal.div_euclid(count) + i32::from((l as i32) < goal.rem_euclid(count));
+            2f64.powi(share - e)
+        })
+        .collect()
+}
+
 /// Stored products of factors, by the factors and the order of the letters.
 pub(super) type Key = (Vec<usize>, Vec<Letter>);
 
@@ -147,6 +187,12 @@ pub(super) struct Compiler<'a> {
     pub(super) limits: &'a GpuLimits,
     pub(super) tuning: &'a Tuning,
     pub(super) cells: Cells,
+    /// What holds for the factors on the device.
+    pub(super) rules: Vec<Rule>,
+    pub(super) scales: Vec<f64>,
+    pub(super) penalty_sums: Vec<PenaltySums>,
+    pub(super) penalties_at: usize,
+    pub(super) penalty_words: usize,
     pub(super) program: Program,
     pub(super) shaders: HashMap<Shader, ShaderId>,
     /// The last of the uniform buffers.
@@ -221,7 +267,17 @@ impl<'a> Compiler<'a> {
             .max()
             .unwrap_or(1);
 
+        let scales = scales(&job.start, places.len() - 1, job.unit);
+        let rules = rules(job, &scales);
+        let (penalty_sums, penalty_words) = PenaltySums::new(&rules, &places);
+        let penalties_at = Slot::COUNT * SLOT_SUMS + 1;
+
         let mut compiler = Compiler {
+            rules,
+            scales,
+            penalty_sums,
+            penalties_at,
+            penalty_words,
             cells: match &job.sparse {
                 Some(list) => Cells::zeros(&job.data, &job.loss, list.rest() == Rest::ByRole),
                 None => Cells::new(&job.data, &job.loss),
@@ -273,7 +329,7 @@ impl<'a> Compiler<'a> {
         c.partial = c.storage("partial sums", 1);
         c.entries = [c.storage("a of a part", 1), c.storage("b of a part", 1)];
         c.losses = c.storage("losses of workgroups", 1);
-        c.results = c.storage("sums of losses", Slot::COUNT * SLOT_SUMS + 1);
+        c.results = c.storage("sums of losses", penalties_at + Slot::COUNT * penalty_words);
         let chunks = c.largest_places[c.largest_places.len() - 1];
         c.largest = c.storage("largest entries", chunks);
         c.broken = c.storage("the status", 1);
@@ -307,6 +363,7 @@ impl<'a> Compiler<'a> {
         let remember = self.copy("remember", &[(factors, self.remembered)]);
         let recall = self.copy("recall", &[(self.remembered, factors)]);
         let extrapolate = self.extrapolate()?;
+        let balance = self.balance()?;
         let status = (Slot::COUNT * SLOT_SUMS * 4) as u64;
         let report = self.record(Recording {
             label: "report".into(),
@@ -369,13 +426,20 @@ impl<'a> Compiler<'a> {
             reads_data,
             places: self.places,
             factors: self.factors,
+            scales: self.scales,
+            sums: self.sums,
             results: self.results,
+            result_words: self.penalties_at + Slot::COUNT * self.penalty_words,
+            penalties: self.penalty_sums,
+            penalties_at: self.penalties_at,
+            penalty_words: self.penalty_words,
             weights: self.weights,
             slabs: self.slabs,
             turns: self.turns,
             begin,
             passes,
             updates,
+            balance,
             mark,
             extrapolate,
             retreat,

@@ -94,6 +94,7 @@ impl Compiler<'_> {
         let volume: usize = shapes.sizes(&pass.letters).iter().product();
         commands.push(Command::Clear { buffer: self.sums, offset: 0, bytes: 8 * volume as u64 });
         self.clear_losses(&mut commands, slot);
+        self.penalties(&mut commands, slot)?;
         let mut pending = Pending { commands, pass, bases, slot, losses: 0 };
 
         // Sums over all cells that have no closed form.

@@ -6,10 +6,10 @@ use super::program::{Tuning, compile};
 use super::recording::{Access, BufferId, BufferKind, Command, GpuLimits, Program, Shader};
 use crate::data::{Observations, Rest};
 use crate::engine::cpu::needs;
-use crate::engine::{Job, Numbers, Slot};
-use crate::loss::Loss;
+use crate::engine::{Job, Numbers, Rule, Slot};
+use crate::loss::{Loss, Penalty};
 use crate::model::{Model, Shapes};
-use crate::plan::{DataInfo, Grouping, Plan, Sampling, Settings};
+use crate::plan::{Balancing, DataInfo, Grouping, Plan, Sampling, Settings};
 
 /// The job of a model on ones of this shape, without a device.
 fn job(
@@ -86,7 +86,10 @@ fn job_of(
     let mut losses = vec![None; plan.groups().len()];
     *losses.last_mut().unwrap() = Some(Slot::Middle);
     losses[0] = Some(Slot::Start);
+    let rules = vec![Rule::default(); plan.shapes().model().factors().len()];
     Job {
+        rules,
+        balancing: None,
         plan: Arc::new(plan),
         data: Arc::new(data),
         sparse: sparse.map(Arc::new),
@@ -97,6 +100,25 @@ fn job_of(
         start: Vec::new(),
         unit: 1.0,
     }
+}
+
+/// The job with a penalty on every factor, of several kinds, and the trades among them; the last of
+/// three factors or more has bounds instead.
+pub(super) fn penalized_job(mut job: Job, kind: usize) -> Job {
+    let count = job.rules.len();
+    for (l, rule) in job.rules.iter_mut().enumerate() {
+        match count > 2 && l == count - 1 && kind.is_multiple_of(2) {
+            true => (rule.lower, rule.upper) = (0.01, 3.0),
+            false => {
+                let power = [1.0, 2.0, 1.5, 3.0][(l + kind) % 4];
+                rule.penalty = Some(Penalty::new(0.1 + 0.2 * l as f64, power));
+            }
+        }
+    }
+    let trading: Vec<usize> = (0..count).filter(|&l| job.rules[l].penalty.is_some()).collect();
+    let balancing = Balancing::new(job.plan.shapes().model(), &trading);
+    job.balancing = Some(balancing).filter(|b| !b.trades().is_empty()).map(Arc::new);
+    job
 }
 
 /// Parses and checks every shader as a device's driver would, and holds every dispatch against the
@@ -220,6 +242,23 @@ fn every_shader_of_the_corpus_validates() {
                 }
                 let job = job(model, shape, ranks, Loss::kl(), grouping.clone(), masked);
                 validate(&compile(&job, &limits, &tuning).unwrap().program, &limits);
+            }
+        }
+    }
+}
+
+#[test]
+fn every_shader_of_penalised_fits_validates() {
+    let limits = GpuLimits::default();
+    let plain = |o: Observations| o;
+    let every = losses();
+    for (n, (model, shape, ranks)) in CORPUS.iter().enumerate() {
+        for (kind, grouping) in [Grouping::Block, Grouping::Grouped].into_iter().enumerate() {
+            // Every loss meets every power, alone and in groups, somewhere.
+            for loss in [&every[n % every.len()], &every[(n + 3) % every.len()]] {
+                let job = job(model, shape, ranks, loss.clone(), grouping.clone(), plain);
+                let job = penalized_job(job, n / every.len() + 2 * kind + n);
+                validate(&compile(&job, &limits, &Tuning::default()).unwrap().program, &limits);
             }
         }
     }
@@ -383,6 +422,16 @@ fn shaders_are_what_one_would_write() {
     let (model, shape, ranks) = UBER;
     let log = program(&job(model, shape, ranks, log, Grouping::Grouped, plain), 48);
     insta::assert_snapshot!("step_log", source(&log, "step"));
+
+    // A penalty of p = 3, whose step has no closed form.
+    let cp = ("ir,jr,ar->ija", [5, 7, 4], [('r', 3)]);
+    let cp = job(cp.0, &cp.1, &cp.2, alpha_beta(), Grouping::Block, plain);
+    let cp = program(&penalized_job(cp, 3), 48);
+    insta::assert_snapshot!("step_of_a_penalty", source(&cp, "step"));
+    insta::assert_snapshot!("commands_of_balancing", {
+        let all = commands(&cp);
+        all[all.find("balance:").unwrap()..].to_string()
+    });
 }
 
 #[test]

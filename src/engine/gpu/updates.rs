@@ -1,10 +1,12 @@
 //! What happens to factors between passes, as commands: updates, extrapolation, floors.
 
 use super::contract::View;
+use super::penalties::penalized;
 use super::program::{Compiler, sums_letters};
 use super::recording::{Access, Command, Dispatch, Recording, RecordingId, Shader, Window};
+use crate::engine::Rule;
 use crate::error::{Error, Result};
-use crate::loss::Majorizer;
+use crate::loss::{Loss, Majorizer};
 
 impl Compiler<'_> {
     /// The update of a group from the sums of its pass: docs/method.md.
@@ -60,7 +62,8 @@ impl Compiler<'_> {
                         self.contract(commands, contraction, &inputs, &out, -1.0, true)?;
                     }
                 }
-                let shader = self.shader(step(majorizer, single)?);
+                let rule = self.rules[l];
+                let shader = self.shader(step(&self.job.loss, &rule, single)?);
                 let (fold, numbers) = self.each_entry(l);
                 let mut bindings = vec![
                     numbers,
@@ -70,6 +73,9 @@ impl Compiler<'_> {
                 ];
                 if !single {
                     bindings.push(self.whole(self.powers));
+                }
+                if is_bound(&rule) {
+                    bindings.push(self.rule_window(l));
                 }
                 commands.push(Command::Dispatch(Dispatch {
                     shader,
@@ -117,8 +123,28 @@ impl Compiler<'_> {
         }));
     }
 
-    /// Changes a factor and raises it to its floor.
+    /// Changes a factor, and brings it above its floor and between its bounds.
     fn apply(&mut self, commands: &mut Vec<Command>, l: usize, change: Change) -> Result<()> {
+        self.change(commands, l, change)?;
+        self.raise(commands, l, Raise::Up)
+    }
+
+    /// Takes the entries of a factor that stand at its floor for 0.
+    pub(super) fn sink(&mut self, commands: &mut Vec<Command>, l: usize) -> Result<()> {
+        if self.job.numbers.factor_floor > 0.0 {
+            self.change(commands, l, Change::Nothing)?;
+            self.raise(commands, l, Raise::ToZero)?;
+        }
+        Ok(())
+    }
+
+    /// Raises a factor to its floor.
+    pub(super) fn settle(&mut self, commands: &mut Vec<Command>, l: usize) -> Result<()> {
+        self.apply(commands, l, Change::Nothing)
+    }
+
+    /// Changes a factor and finds its largest entry.
+    fn change(&mut self, commands: &mut Vec<Command>, l: usize, change: Change) -> Result<()> {
         let size = self.places[l + 1] - self.places[l];
         let chunks = size.div_ceil(1024);
         let numbers = self.words(&[
@@ -149,39 +175,69 @@ impl Compiler<'_> {
             workgroups: [x as u32, chunks.div_ceil(x) as u32, 1],
             work: 4.0 * size as f64,
         }));
-        let floor = self.job.numbers.factor_floor;
-        if floor > 0.0 {
-            let fold = self.fold(size.div_ceil(64));
-            let numbers = self.words(&[
-                self.places[l] as u32,
-                size as u32,
-                self.largest_places[l] as u32,
-                chunks as u32,
-                fold[0],
-                (floor as f32).to_bits(),
-                1e-37f32.to_bits(),
-                0,
-            ]);
-            let shader = self.shader(Shader {
-                label: "raise".into(),
-                source: include_str!("../../../shaders/raise.wgsl").into(),
-                bindings: vec![Access::Uniform, Access::ReadWrite, Access::Read],
-                invocations: 64,
-                workgroup_bytes: 256,
-            });
-            commands.push(Command::Dispatch(Dispatch {
-                shader,
-                bindings: vec![numbers, self.whole(self.factors), self.whole(self.largest)],
-                workgroups: fold,
-                work: size as f64,
-            }));
-        }
         Ok(())
+    }
+
+    /// What entries below the floor of a factor become, its largest being known.
+    fn raise(&mut self, commands: &mut Vec<Command>, l: usize, raise: Raise) -> Result<()> {
+        let rule = self.rules[l];
+        let floor = self.job.numbers.factor_floor;
+        let bounded = !rule.is_unbounded();
+        if floor <= 0.0 && !bounded {
+            return Ok(());
+        }
+        let size = self.places[l + 1] - self.places[l];
+        let fold = self.fold(size.div_ceil(64));
+        let least: f32 = if floor > 0.0 { 1e-37 } else { 0.0 };
+        let numbers = self.words(&[
+            self.places[l] as u32,
+            size as u32,
+            self.largest_places[l] as u32,
+            size.div_ceil(1024) as u32,
+            fold[0],
+            (floor as f32).to_bits(),
+            least.to_bits(),
+            0,
+        ]);
+        let value = match (raise, bounded) {
+            (Raise::Up, false) => "factors[at] = max(factors[at], least);",
+            (Raise::Up, true) => "factors[at] = min(max(factors[at], max(least, rule.y)), rule.z);",
+            (Raise::ToZero, _) => "if factors[at] <= least {\n    factors[at] = 0.0;\n}",
+        };
+        let bounds = bounded && raise == Raise::Up;
+        let mut accesses = vec![Access::Uniform, Access::ReadWrite, Access::Read];
+        let mut bindings = vec![numbers, self.whole(self.factors), self.whole(self.largest)];
+        if bounds {
+            accesses.push(Access::Uniform);
+            bindings.push(self.rule_window(l));
+        }
+        let shader = self.shader(Shader {
+            label: if raise == Raise::Up { "raise".into() } else { "sink".into() },
+            source: super::text::fill(
+                include_str!("../../../shaders/raise.wgsl"),
+                &[("value", value.into()), ("rule", rule_binding(bounds, 3))],
+            )?,
+            bindings: accesses,
+            invocations: 64,
+            workgroup_bytes: 256,
+        });
+        commands.push(Command::Dispatch(Dispatch {
+            shader,
+            bindings,
+            workgroups: fold,
+            work: size as f64,
+        }));
+        Ok(())
+    }
+
+    /// The factors that are not fixed.
+    fn free(&self) -> Vec<usize> {
+        (0..self.rules.len()).filter(|&l| !self.rules[l].fixed).collect()
     }
 
     pub(super) fn begin(&mut self) -> Result<RecordingId> {
         let mut recording = Recording { label: "begin".into(), commands: Vec::new() };
-        for l in 0..self.places.len() - 1 {
+        for l in self.free() {
             self.apply(&mut recording.commands, l, Change::Nothing)?;
         }
         Ok(self.record(recording))
@@ -189,7 +245,7 @@ impl Compiler<'_> {
 
     pub(super) fn extrapolate(&mut self) -> Result<RecordingId> {
         let mut recording = Recording { label: "extrapolate".into(), commands: Vec::new() };
-        for l in 0..self.places.len() - 1 {
+        for l in self.free() {
             self.apply(&mut recording.commands, l, Change::Extrapolate)?;
         }
         recording.commands.push(self.copied(self.factors, self.origin));
@@ -203,6 +259,13 @@ enum Change {
     Multiply,
     Extrapolate,
     Nothing,
+}
+
+/// What happens to the entries of a factor that are not above its floor.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Raise {
+    Up,
+    ToZero,
 }
 
 impl Change {
@@ -264,7 +327,7 @@ impl Change {
 }
 
 /// `base` to a constant power, as text.
-fn power(base: &str, exponent: f64) -> String {
+pub(super) fn power(base: &str, exponent: f64) -> String {
     match exponent {
         0.0 => "1.0".into(),
         1.0 => base.into(),
@@ -275,8 +338,25 @@ fn power(base: &str, exponent: f64) -> String {
     }
 }
 
+/// Whether a step has to know the rule of its factor.
+fn is_bound(rule: &Rule) -> bool {
+    rule.penalty.is_some() || !rule.is_unbounded()
+}
+
+/// The text that declares what a shader reads of a rule.
+fn rule_binding(given: bool, binding: usize) -> String {
+    match given {
+        true => format!(
+            "// What makes the pull of the penalty, then the least and the most that an entry may be.\n\
+             @group(0) @binding({binding}) var<uniform> rule: vec4<f32>;"
+        ),
+        false => String::new(),
+    }
+}
+
 /// The shader of a step of the update.
-fn step(majorizer: Majorizer, single: bool) -> Result<Shader> {
+pub(super) fn step(loss: &Loss, rule: &Rule, single: bool) -> Result<Shader> {
+    let majorizer = loss.majorizer();
     let finish = match single {
         true => {
             "// Only what is not finite is brought back to the interval.\n\
@@ -285,8 +365,9 @@ fn step(majorizer: Majorizer, single: bool) -> Result<Shader> {
         false => "change = clamp(moved, LEAST, MOST);",
     };
     let indent = |text: &str| -> String { text.lines().map(|l| format!("    {l}\n")).collect() };
-    let change = match majorizer {
-        Majorizer::Power { .. } => {
+    let mut change = match (rule.penalty, majorizer) {
+        (Some(penalty), _) => penalized(majorizer, loss.slope(), penalty, finish),
+        (None, Majorizer::Power { .. }) => {
             let gamma = majorizer.gamma().unwrap_or(1.0);
             let (at_zero, at_infinity) =
                 if gamma > 0.0 { ("0.0", "MOST") } else { ("MOST", "0.0") };
@@ -303,13 +384,19 @@ fn step(majorizer: Majorizer, single: bool) -> Result<Shader> {
             );
             text + &indent(finish) + "}"
         }
-        Majorizer::Log => {
+        (None, Majorizer::Log) => {
             let mut text =
                 "if b != 0.0 {\n    let moved = exp(clamp(a / b, -80.0, 80.0));\n".to_string();
             text += &indent(finish);
             text + "}"
         }
     };
+    if rule.lower > 0.0 {
+        change += "\nif factors[at] * change < rule.y {\n    change = rule.y / factors[at];\n}";
+    }
+    if rule.upper.is_finite() {
+        change += "\nif factors[at] * change > rule.z {\n    change = rule.z / factors[at];\n}";
+    }
     let powers = match (single, majorizer) {
         (true, _) => String::new(),
         (false, Majorizer::Power { p_a, p_b }) => {
@@ -337,9 +424,14 @@ fn step(majorizer: Majorizer, single: bool) -> Result<Shader> {
     } else {
         bindings.push(Access::ReadWrite);
     }
+    let declared = rule_binding(is_bound(rule), bindings.len());
+    if is_bound(rule) {
+        bindings.push(Access::Uniform);
+    }
+    let words = [("change", change), ("powers", powers), ("rule", declared)];
     Ok(Shader {
         label: "step".into(),
-        source: super::text::fill(&template, &[("change", change), ("powers", powers)])?,
+        source: super::text::fill(&template, &words)?,
         bindings,
         invocations: 64,
         workgroup_bytes: 0,

@@ -1,0 +1,170 @@
+//! The arguments about factors: penalties, bounds, values that are given.
+
+use std::path::{Path, PathBuf};
+
+use clap::{Args, ValueEnum};
+use ndarray::ArrayD;
+
+use super::output::factor_name;
+use crate::error::Result;
+use crate::fit::{Balance, NNEinFact};
+use crate::io::{self, FileKind};
+use crate::loss::Penalty;
+use crate::model::Model;
+
+/// Penalties, bounds and fixed factors. A factor is called by its letters, or theta_N where several
+/// have the same.
+#[derive(Debug, Args)]
+pub struct RuleArgs {
+    /// Add MU times the sum of the entries of every factor to the sum of the losses: sparse factors
+    #[arg(long, value_name = "MU", allow_negative_numbers = true, conflicts_with = "l2")]
+    l1: Option<f64>,
+
+    /// Add MU times the sum of the squared entries of every factor to the sum of the losses: it prunes
+    /// components that the data do not need
+    #[arg(long, value_name = "MU", allow_negative_numbers = true)]
+    l2: Option<f64>,
+
+    /// A penalty on one factor, as in ikr:l1=0.1, jr:l2=0.5 or dr:l1.5=0.2 (any power of at least 1);
+    /// once for each factor
+    #[arg(long = "penalty", value_name = "FACTOR:lP=MU", value_parser = penalty)]
+    penalties: Vec<(String, Penalty)>,
+
+    /// When penalised factors trade scale, which leaves predictions as they are and lowers penalties
+    /// [default: sweep, where there are penalties]
+    #[arg(long, value_enum)]
+    balance: Option<BalanceArg>,
+
+    /// Keep a factor as it is in a file, as in ma=A.npy (of an .npz the array theta_N of the factor, or
+    /// the only one); once for each factor
+    #[arg(long = "fix", value_name = "FACTOR=FILE", value_parser = fixed)]
+    fixed: Vec<(String, PathBuf)>,
+
+    /// Keep the entries of a factor between two numbers, as in ikr=0:1 or jr=0.1:inf; once for each
+    /// factor
+    #[arg(long = "bounds", value_name = "FACTOR=FROM:TO", value_parser = bounds)]
+    bounds: Vec<(String, [f64; 2])>,
+}
+
+/// The values of `--balance`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum BalanceArg {
+    /// Not at all; the start keeps its scale
+    Never,
+    /// Before the first sweep, with the best scale for the start
+    Start,
+    /// Before the first sweep and after every one
+    Sweep,
+}
+
+impl RuleArgs {
+    /// Puts them into the settings of a fit; reads the files of fixed factors.
+    pub fn apply(&self, model: &Model, mut settings: NNEinFact) -> Result<NNEinFact> {
+        if let Some(penalty) = self.l1.map(Penalty::l1).or(self.l2.map(Penalty::l2)) {
+            settings = settings.penalty_on_all(penalty);
+        }
+        for (factor, penalty) in &self.penalties {
+            settings = settings.penalty(factor, *penalty);
+        }
+        for (factor, path) in &self.fixed {
+            let values = values(path, model.factor_named(factor)?)?;
+            settings = settings.fix(factor, values);
+        }
+        for (factor, [lower, upper]) in &self.bounds {
+            settings = settings.bounds(factor, *lower, *upper);
+        }
+        Ok(match self.balance {
+            None => settings,
+            Some(BalanceArg::Never) => settings.balance(Balance::Never),
+            Some(BalanceArg::Start) => settings.balance(Balance::AtStart),
+            Some(BalanceArg::Sweep) => settings.balance(Balance::EverySweep),
+        })
+    }
+
+    /// The files that are read.
+    pub fn inputs(&self) -> impl Iterator<Item = &Path> {
+        self.fixed.iter().map(|(_, path)| path.as_path())
+    }
+}
+
+/// The values of factor `l` from a file.
+fn values(path: &Path, l: usize) -> Result<ArrayD<f64>> {
+    let name = factor_name(l);
+    let key = match FileKind::of(path)? {
+        FileKind::Npz if io::npz_names(path)?.iter().any(|info| info.name == name) => Some(name),
+        _ => None,
+    };
+    io::read_array_f64(path, key.as_deref())
+}
+
+fn penalty(text: &str) -> Result<(String, Penalty), String> {
+    let expected = "a factor, lP and a weight are expected, as in ikr:l1=0.1";
+    let (factor, rest) = text.split_once(':').ok_or(expected)?;
+    let (kind, weight) = rest.split_once('=').ok_or(expected)?;
+    let power =
+        kind.trim().strip_prefix('l').and_then(|p| p.parse::<f64>().ok()).ok_or_else(|| {
+            format!(
+                "`{}` is no penalty: l1, l2 or l and another power are; {expected}",
+                kind.trim()
+            )
+        })?;
+    let weight = weight.trim();
+    let weight = weight
+        .parse::<f64>()
+        .map_err(|_| format!("the weight `{weight}` is not a number: {expected}"))?;
+    let penalty = Penalty::new(weight, power);
+    match penalty.problem() {
+        Some(problem) => Err(problem),
+        None => Ok((factor.trim().into(), penalty)),
+    }
+}
+
+fn fixed(text: &str) -> Result<(String, PathBuf), String> {
+    match text.split_once('=') {
+        Some((factor, file)) if !factor.trim().is_empty() && !file.is_empty() => {
+            Ok((factor.trim().into(), file.into()))
+        }
+        _ => Err("a factor and a file are expected, as in ma=A.npy".into()),
+    }
+}
+
+fn bounds(text: &str) -> Result<(String, [f64; 2]), String> {
+    let expected = "a factor and two numbers are expected, as in ikr=0:1";
+    let (factor, range) = text.split_once('=').ok_or(expected)?;
+    let (lower, upper) = range.split_once(':').ok_or(expected)?;
+    let number = |text: &str| {
+        let text = text.trim();
+        text.parse::<f64>().map_err(|_| format!("`{text}` is not a number: {expected}"))
+    };
+    Ok((factor.trim().into(), [number(lower)?, number(upper)?]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn penalties() {
+        assert_eq!(penalty("ikr:l1=0.1"), Ok(("ikr".into(), Penalty::l1(0.1))));
+        assert_eq!(penalty(" jr : l2 = 1e-3 "), Ok(("jr".into(), Penalty::l2(1e-3))));
+        assert_eq!(penalty("theta_2:l1.5=2"), Ok(("theta_2".into(), Penalty::new(2.0, 1.5))));
+        for bad in
+            ["", "ikr", "ikr:l1", "ikr=0.1", "ikr:1=2", "ikr:l0.5=1", "ikr:l1=-1", "ikr:l1=x"]
+        {
+            assert!(penalty(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn ranges_and_files() {
+        assert_eq!(bounds("ikr=0:1"), Ok(("ikr".into(), [0.0, 1.0])));
+        assert_eq!(bounds("jr=0.5:inf"), Ok(("jr".into(), [0.5, f64::INFINITY])));
+        for bad in ["ikr", "ikr=1", "ikr=a:b", "0:1"] {
+            assert!(bounds(bad).is_err(), "{bad}");
+        }
+        assert_eq!(fixed("ma=A.npy"), Ok(("ma".into(), "A.npy".into())));
+        for bad in ["ma", "=A.npy", "ma="] {
+            assert!(fixed(bad).is_err(), "{bad}");
+        }
+    }
+}

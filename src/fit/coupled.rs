@@ -1,0 +1,417 @@
+//! Fits to several tensors that share factors.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use ndarray::ArrayD;
+
+use super::builder::{Algorithm, NNEinFact, Source, Start};
+use super::history::History;
+use super::rules::{Balance, Rules, mean};
+use super::watch::{Portions, Watch};
+use super::{Fit, form, open, scale, solve, start};
+use crate::data::{Observations, Prepared, Role};
+use crate::engine::coupled::{CoupledEngine, Joint, Member};
+use crate::engine::{Device, Engine, Job, Sums};
+use crate::error::{Error, Result};
+use crate::loss::Loss;
+use crate::model::{Model, Shapes};
+use crate::plan::{Balancing, Plan};
+
+/// One of the tensors of a coupled fit: a model, data, a loss, and how much it counts.
+#[derive(Debug)]
+pub struct Part {
+    model: Model,
+    observations: Observations,
+    loss: Loss,
+    weight: f64,
+}
+
+impl Part {
+    /// A tensor (an array, coordinates or observations) and its model. A factor with the same letters as
+    /// one of another part is the same factor, and a letter is the same index everywhere.
+    ///
+    /// # Errors
+    /// Where the string is not a model, or the data cannot be used.
+    pub fn new(model: &str, data: impl Source) -> Result<Part> {
+        Ok(Part {
+            model: Model::parse(model)?,
+            observations: data.observations()?.into_owned(),
+            loss: Loss::kl(),
+            weight: 1.0,
+        })
+    }
+
+    /// The loss. Default: [`Loss::kl`].
+    #[must_use]
+    pub fn loss(mut self, loss: Loss) -> Part {
+        self.loss = loss;
+        self
+    }
+
+    /// What the sum of this part's losses is multiplied with, a number above 0. Default: 1.
+    #[must_use]
+    pub fn weight(mut self, weight: f64) -> Part {
+        self.weight = weight;
+        self
+    }
+}
+
+/// A fit to several tensors that share factors: it minimises `Σ_t weight_t Σ W_t ℓ_t(Y_t, ŷ_t)` and the
+/// penalties, and like that of one tensor this never rises.
+///
+/// The parts may have different losses, shapes, masks and forms of data. A sweep updates groups of
+/// factors from a pass over every tensor that has one of them; what the tensors say about a factor that
+/// they share adds up.
+///
+/// ```
+/// use ndarray::Array2;
+/// use nneinfact::fit::{Coupled, Part};
+/// use nneinfact::{Loss, Observations};
+///
+/// // Ratings of a few items only, and what is known of all people.
+/// let ratings = Array2::from_shape_fn((12, 8), |(i, j)| ((i % 3 + 1) * (j + 1)) as f64);
+/// let seen = Array2::from_shape_fn((12, 8), |(i, j)| (5 * i + j) % 4 == 0);
+/// let traits = Array2::from_shape_fn((12, 5), |(i, k)| ((i % 3 + 1) * (k + 2)) as f64);
+///
+/// let ratings = Observations::new(&ratings).mask(&seen)?;
+/// let fit = Coupled::new([
+///     Part::new("ir,jr->ij", &ratings)?,
+///     Part::new("ir,kr->ik", &traits)?.loss(Loss::euclidean()).weight(0.5),
+/// ])
+/// .settings(|all| all.ranks([('r', 2)]).seed(3))
+/// .fit()?;
+///
+/// assert_eq!(fit.factor("ir")?.shape(), [12, 2]);
+/// let predicted = fit.parts()[0].predict(&[1, 1])?;
+/// assert!((predicted - 4.0).abs() < 1.0);
+/// # Ok::<(), nneinfact::Error>(())
+/// ```
+#[must_use]
+pub struct Coupled {
+    parts: Vec<Part>,
+    configure: Vec<Configure>,
+}
+
+/// Settings that are made once the union of the models is known.
+type Configure = Box<dyn FnOnce(NNEinFact) -> NNEinFact + Send>;
+
+impl Coupled {
+    /// A fit to these tensors.
+    pub fn new(parts: impl IntoIterator<Item = Part>) -> Coupled {
+        Coupled { parts: parts.into_iter().collect(), configure: Vec::new() }
+    }
+
+    /// Settings of the fit: ranks (of the letters that are latent in every part), penalties, bounds and
+    /// fixed factors, algorithm, device, precision, seed, stopping, observers. Those of data and loss are
+    /// the parts' own.
+    pub fn settings(
+        mut self,
+        set: impl FnOnce(NNEinFact) -> NNEinFact + Send + 'static,
+    ) -> Coupled {
+        self.configure.push(Box::new(set));
+        self
+    }
+
+    /// Fits.
+    ///
+    /// # Errors
+    /// As [`NNEinFact::fit`], of any of the parts; and where a letter has different sizes in two parts.
+    pub fn fit(self) -> Result<CoupledFit> {
+        let Coupled { parts, configure } = self;
+        if parts.is_empty() {
+            return Err(Error::Setting("a coupled fit needs at least one tensor".into()));
+        }
+        for (t, part) in parts.iter().enumerate() {
+            if !(part.weight > 0.0 && part.weight.is_finite()) {
+                return Err(Error::Setting(format!(
+                    "the weight of tensor {} must be a finite number above 0, not {}",
+                    t + 1,
+                    part.weight
+                )));
+            }
+        }
+        // The ranks are among the settings, which need a model.
+        let mut settings = NNEinFact::of(parts[0].model.clone());
+        for set in configure {
+            settings = set(settings);
+        }
+        let device = match settings.device.take() {
+            Some(device) => device,
+            None => Device::auto()?,
+        };
+        settings.device = Some(device.clone());
+        device.clone().install(move || run(settings, parts, &device))
+    }
+}
+
+impl std::fmt::Debug for Coupled {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Coupled").field("parts", &self.parts).finish_non_exhaustive()
+    }
+}
+
+/// What a coupled fit returns.
+#[derive(Clone, Debug)]
+pub struct CoupledFit {
+    model: Model,
+    factors: Vec<ArrayD<f64>>,
+    history: History,
+    parts: Vec<Fit>,
+}
+
+impl CoupledFit {
+    /// All factors, those of the first part first, each once.
+    #[must_use]
+    pub fn factors(&self) -> &[ArrayD<f64>] {
+        &self.factors
+    }
+
+    /// The factor of these letters.
+    ///
+    /// # Errors
+    /// Where there is none, or there are several.
+    pub fn factor(&self, name: &str) -> Result<&ArrayD<f64>> {
+        Ok(&self.factors[self.model.factor_named(name)?])
+    }
+
+    /// The losses of all parts together, each with its weight, divided by the sum of the weights of all
+    /// observed cells (times those of the parts).
+    #[must_use]
+    pub fn history(&self) -> &History {
+        &self.history
+    }
+
+    /// The fits to the single tensors: factors, predictions, and a history of one element, their own
+    /// losses at the end.
+    #[must_use]
+    pub fn parts(&self) -> &[Fit] {
+        &self.parts
+    }
+}
+
+/// A part whose data are ready.
+struct Ready {
+    settings: NNEinFact,
+    shapes: Shapes,
+    data: Prepared,
+    weight: f64,
+}
+
+fn run(mut settings: NNEinFact, parts: Vec<Part>, device: &Device) -> Result<CoupledFit> {
+    let started = Instant::now();
+    settings.check()?;
+    let ranks = ranks(&settings.ranks, &parts)?;
+    let mut ready = Vec::new();
+    let mut portions = Portions::default();
+    for part in parts {
+        let Part { model, observations, loss, weight } = part;
+        let latent = model.latent();
+        let own =
+            ranks.iter().filter(|(letter, _)| latent.iter().any(|x| char::from(x) == *letter));
+        let settings = settings.alike(model).ranks(own.copied()).loss(loss);
+        let (shapes, data) = open::prepared(&settings, &observations)?;
+        portions.add(&data, weight);
+        ready.push(Ready { settings, shapes, data, weight });
+    }
+    portions.check(&settings)?;
+    let all: Vec<Shapes> = ready.iter().map(|part| part.shapes.clone()).collect();
+    let (shapes, places) = Shapes::union(&all)?;
+    settings.model = shapes.model().clone();
+    let mut rules = Rules::new(&settings, &shapes)?;
+    rules.balancing = balancing(&shapes, &places, &rules);
+    for (part, own) in ready.iter().zip(&places) {
+        if own.iter().all(|&l| rules.rules[l].fixed) {
+            return Err(Error::Setting(format!(
+                "all factors of {} are fixed: there is nothing to fit to that tensor",
+                part.shapes.model()
+            )));
+        }
+    }
+    let groups = groups(&ready, &places, &rules)?;
+    let balance = settings.balance.unwrap_or_default();
+    let start = start(&mut settings, &shapes, &rules, &ready, &places)?;
+
+    let mut members = Vec::new();
+    let mut plans = Vec::new();
+    for (part, own) in ready.into_iter().zip(&places) {
+        let Ready { mut settings, shapes, data, weight } = part;
+        let mine = |group: &Vec<usize>| -> Vec<usize> {
+            (0..own.len()).filter(|&m| group.contains(&own[m])).collect()
+        };
+        let grouped: Vec<Vec<usize>> = groups.iter().map(mine).collect();
+        let mut next = 0;
+        let number = |group: &Vec<usize>| {
+            let number = (!group.is_empty()).then_some(next);
+            next += usize::from(number.is_some());
+            number
+        };
+        let numbers = grouped.iter().map(number).collect();
+        let grouped: Vec<Vec<usize>> = grouped.into_iter().filter(|g| !g.is_empty()).collect();
+        settings.groups = Some(grouped.clone());
+        let starts: Vec<ArrayD<f64>> = own.iter().map(|&l| start[l].clone()).collect();
+        for (m, _) in own.iter().enumerate().filter(|(_, l)| rules.rules[**l].fixed) {
+            settings = settings.fix(&format!("theta_{}", m + 1), starts[m].clone());
+        }
+        let own_rules = Rules::new(&settings, &shapes)?;
+        let chosen = form::choose(&settings, &shapes, &settings.loss, data)?;
+        let job = open::job(&settings, &shapes, chosen, own_rules, starts)?;
+        // What one tensor says is not all that there is: no exact steps.
+        let job = Job { exact: false, balancing: None, ..job };
+        plans.push((Arc::clone(&job.plan), Portions::of(&job.data)));
+        members.push(Member {
+            loss: job.loss.clone(),
+            engine: device.open(job, settings.precision)?,
+            weight,
+            factors: own.clone(),
+            groups: numbers,
+            own: grouped,
+        });
+    }
+    let count = groups.len();
+    let model = shapes.model().clone();
+    let penalized = rules.is_penalized();
+    let balancing = rules.balancing.filter(|_| balance == Balance::EverySweep);
+    let balanced = balancing.is_some();
+    let joint = Joint {
+        shapes,
+        groups,
+        rules: rules.rules,
+        balancing,
+        floor: settings.factor_floor,
+        cycles: settings.inner_cycles,
+        guarded: settings.algorithm == Algorithm::Accelerated,
+    };
+    let mut engine = CoupledEngine::new(members, joint, &start)?;
+    let mut history = History::new(&settings, Some(device));
+    let mut watch = Watch::new(&mut settings, portions, started, balanced, penalized);
+    solve::sweeps(&mut engine, count, &mut watch, &mut history)?;
+    let factors = engine.factors()?;
+    let ends = engine.evaluate_each()?;
+    let mut parts = Vec::new();
+    for (((plan, portions), own), sums) in plans.into_iter().zip(&places).zip(ends) {
+        let own = own.iter().map(|&l| factors[l].clone()).collect();
+        parts.push(Fit::new(plan, own, end(&history, &portions, sums)));
+    }
+    Ok(CoupledFit { model, factors, history, parts })
+}
+
+/// The trades of scale that leave every part's ŷ as it is: among factors that are in the same parts.
+fn balancing(shapes: &Shapes, places: &[Vec<usize>], rules: &Rules) -> Option<Balancing> {
+    let mut lists: Vec<(Vec<bool>, Vec<usize>)> = Vec::new();
+    for l in rules.balancing.as_ref()?.factors() {
+        let holders: Vec<bool> = places.iter().map(|own| own.contains(&l)).collect();
+        match lists.iter_mut().find(|(other, _)| *other == holders) {
+            Some((_, list)) => list.push(l),
+            None => lists.push((holders, vec![l])),
+        }
+    }
+    let lists: Vec<Vec<usize>> = lists.into_iter().map(|(_, list)| list).collect();
+    Some(Balancing::among(shapes.model(), &lists)).filter(|b| !b.trades().is_empty())
+}
+
+/// The ranks for all parts: those that were given, and of letters that are latent in one part and
+/// observed in another what the data say.
+fn ranks(given: &[(char, usize)], parts: &[Part]) -> Result<Vec<(char, usize)>> {
+    let observed = parts.iter().flat_map(|part| {
+        let letters = part.model.output().iter().map(|&x| char::from(x));
+        letters.zip(part.observations.shape().iter().copied())
+    });
+    let mut ranks: Vec<(char, usize)> = observed.collect();
+    for &(letter, rank) in given {
+        let latent = |part: &Part| part.model.latent().iter().any(|x| char::from(x) == letter);
+        if !parts.iter().any(latent) {
+            return Err(Error::Setting(format!(
+                "a rank was given for the letter {letter}, which is not a latent letter of any of the models"
+            )));
+        }
+        ranks.push((letter, rank));
+    }
+    Ok(ranks)
+}
+
+/// The groups of all factors: those of the part with the most to do, then what they leave of the groups
+/// of the others.
+fn groups(ready: &[Ready], places: &[Vec<usize>], rules: &Rules) -> Result<Vec<Vec<usize>>> {
+    let mut order: Vec<usize> = (0..ready.len()).collect();
+    order.sort_by_key(|&t| std::cmp::Reverse(ready[t].data.cells(Role::Train)));
+    let mut groups: Vec<Vec<usize>> = Vec::new();
+    for t in order {
+        let Ready { settings, shapes, data, .. } = &ready[t];
+        let info = crate::plan::DataInfo::c_order(shapes, data.coordinates().map_or(4, |_| 0));
+        let mut wanted = settings.grouping();
+        if shapes.model().factors().len() == 1 {
+            wanted = crate::plan::Grouping::Block;
+        }
+        let planner = crate::plan::Settings { grouping: wanted, ..Default::default() };
+        let plan = Plan::new(shapes, &info, &planner)?;
+        for group in plan.groups() {
+            let all = group.factors.iter().map(|&m| places[t][m]);
+            let left: Vec<usize> = all
+                .filter(|l| !rules.rules[*l].fixed && !groups.iter().flatten().any(|m| m == l))
+                .collect();
+            if !left.is_empty() {
+                groups.push(left);
+            }
+        }
+    }
+    Ok(groups)
+}
+
+/// The factors to start from. Random ones are scaled so that the mean of every ŷ suits its tensor, as far
+/// as that goes together.
+fn start(
+    settings: &mut NNEinFact,
+    shapes: &Shapes,
+    rules: &Rules,
+    ready: &[Ready],
+    places: &[Vec<usize>],
+) -> Result<Vec<ArrayD<f64>>> {
+    let (mut factors, made) = match std::mem::take(&mut settings.start) {
+        Start::Factors(factors) => (start::given(shapes, &factors)?, false),
+        Start::Random => (start::uniform(shapes, settings.seed)?, true),
+        _ => {
+            return Err(Error::Unsupported(
+                "several tensors start from random or from given factors".into(),
+            ));
+        }
+    };
+    rules.place(shapes, &mut factors, false);
+    if made {
+        // The scale of one tensor disturbs that of another one: in turns, they settle.
+        for _ in 0..TURNS {
+            for (part, own) in ready.iter().zip(places) {
+                let free: Vec<usize> = own.iter().copied().filter(|&l| rules.scales(l)).collect();
+                let parts: Vec<ArrayD<f64>> = own.iter().map(|&l| factors[l].clone()).collect();
+                let goal = start::target(&part.settings.loss, &part.data);
+                let scale =
+                    (goal / mean(&part.shapes, &parts)).powf(1.0 / free.len().max(1) as f64);
+                if scale > 0.0 && scale.is_finite() {
+                    free.into_iter().for_each(|l| factors[l].mapv_inplace(|x| x * scale));
+                }
+            }
+        }
+    }
+    if settings.balance.unwrap_or_default() != Balance::Never && rules.is_penalized() {
+        scale::start(shapes, rules, &mut factors);
+    }
+    Ok(factors)
+}
+
+/// How often the tensors take turns in scaling a start.
+const TURNS: usize = 50;
+
+/// The history of a part: its losses at the end.
+fn end(all: &History, portions: &Portions, sums: Sums) -> History {
+    let one = |sum: f64, role: Role| portions.mean(sum, role).into_iter().collect();
+    History {
+        loss: one(sums.train, Role::Train),
+        penalty: Vec::new(),
+        validation_loss: one(sums.validation, Role::Validation),
+        heldout_loss: one(sums.held_out, Role::HeldOut),
+        seconds: all.seconds.last().copied().into_iter().collect(),
+        sweeps: vec![all.iterations],
+        returned: 0,
+        ..all.clone()
+    }
+}

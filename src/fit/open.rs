@@ -1,0 +1,305 @@
+//! From settings and observations to a fit on its device.
+
+use std::sync::Arc;
+
+use ndarray::ArrayD;
+
+use super::builder::{Algorithm, NNEinFact, Start};
+use super::form::{self, Chosen};
+use super::rules::{self, Balance, Rules};
+use super::start::{self, Basis};
+use super::watch::Portions;
+use super::{scale, solve};
+use crate::data::{Observations, Prepared, Role};
+use crate::engine::{Device, Engine, Job, Numbers, Precision, Slot, available_memory};
+use crate::error::{Error, Result};
+use crate::loss::{Domain, Loss, Tape};
+use crate::model::Shapes;
+use crate::plan::{DataInfo, Plan, Sampling, Settings};
+
+/// Plans a fit.
+pub(super) fn plan(
+    settings: &NNEinFact,
+    shapes: &Shapes,
+    data: DataInfo,
+    sampling: Option<Sampling>,
+) -> Result<Plan> {
+    let entries = shapes.volume(shapes.model().observed());
+    let precision = settings.precision;
+    let default = || {
+        let share = match sampling {
+            Some(sampling) => 32.0 * (sampling.listed + sampling.exceptions) as f64,
+            None => entries * data.value_bytes as f64 / 4.0,
+        };
+        let own = shapes.parameters().saturating_mul(precision.bytes() as u64 + 16);
+        // A quarter of data that are larger than memory may be more than all there is.
+        let most = match available_memory() {
+            Some(available) if data.streamed => available / 4,
+            _ => u64::MAX,
+        };
+        (share as u64).min(most).max(64 << 20).saturating_add(own)
+    };
+    let memory = settings.memory_limit.unwrap_or_else(default);
+    plan_within(settings, shapes, data, sampling, memory)
+}
+
+/// Plans a fit whose intermediates take at most so many bytes.
+pub(super) fn plan_within(
+    settings: &NNEinFact,
+    shapes: &Shapes,
+    data: DataInfo,
+    sampling: Option<Sampling>,
+    memory: u64,
+) -> Result<Plan> {
+    settings.check()?;
+    let loss = &settings.loss;
+    // Θ, its value before an update, λ, and contractions of N and D onto it.
+    let factors = shapes.parameters().saturating_mul(8 * 6);
+    if let Some(available) = available_memory()
+        && factors > available
+    {
+        return Err(Error::Memory {
+            what: format!("the factors of {} ({} parameters)", shapes.model(), shapes.parameters()),
+            needed: factors,
+            available,
+            help: "lower the ranks".into(),
+        });
+    }
+    let plain = !data.masked && data.weight_bytes == 0 && sampling.is_none();
+    let planner = Settings {
+        grouping: settings.grouping(),
+        element_bytes: settings.precision.bytes(),
+        entry_cost: entry_cost(loss),
+        closed_denominator: plain && loss.denominator_constant().is_some(),
+        sampling,
+        fixed: rules::fixed(settings)?,
+        // A shader of a GPU sees the products of a pass as one buffer.
+        memory: memory
+            .min(settings.device.as_ref().and_then(Device::largest_buffer).unwrap_or(u64::MAX)),
+    };
+    Plan::new(shapes, &data, &planner)
+}
+
+/// Elementwise operations per entry, roughly.
+fn entry_cost(loss: &Loss) -> f64 {
+    let tape = Tape::compile(&[loss.a(), loss.b(), loss.loss()]);
+    4.0 + tape.len() as f64 + 20.0 * tape.transcendentals() as f64
+}
+
+/// A fit that is ready to sweep.
+pub(super) struct Opened {
+    pub engine: Box<dyn Engine>,
+    pub plan: Arc<Plan>,
+    pub data: Arc<Prepared>,
+    /// Whether factors trade scale after every sweep.
+    pub balance: bool,
+    pub penalized: bool,
+    /// That of the start.
+    pub seed: u64,
+    pub warnings: Vec<String>,
+}
+
+/// Prepares and plans a fit, and puts it on its device.
+pub(super) fn open(
+    settings: &mut NNEinFact,
+    observations: &Observations,
+    device: &Device,
+) -> Result<Opened> {
+    let (shapes, data) = prepared(settings, observations)?;
+    Portions::of(&data).check(settings)?;
+    let rules = Rules::new(settings, &shapes)?;
+    let loss = settings.loss.clone();
+    let chosen = form::choose(settings, &shapes, &loss, data)?;
+    let wanted = std::mem::take(&mut settings.start);
+    let made = !matches!(wanted, Start::Factors(_));
+    if settings.starts > 1 && !made {
+        return Err(Error::Setting(format!(
+            "{} starts were asked for, but the factors to start from are given: several starts are random ones",
+            settings.starts
+        )));
+    }
+    let rescale = settings.balance.unwrap_or_default() != Balance::Never && rules.is_penalized();
+    let start = |seed: u64, chosen: &Chosen| -> Result<Vec<ArrayD<f64>>> {
+        let Chosen { data, sparse, .. } = chosen;
+        let basis = Basis { shapes: &shapes, loss: &loss, data, sparse: sparse.as_ref(), seed };
+        let mut start = start::make(wanted.clone(), &basis)?;
+        rules.place(&shapes, &mut start, made);
+        if rescale {
+            scale::start(&shapes, &rules, &mut start);
+        }
+        Ok(start)
+    };
+    let seeds = settings.seed..settings.seed.saturating_add(settings.starts as u64);
+    let starts: Result<Vec<_>> = seeds.map(|seed| Ok((seed, start(seed, &chosen)?))).collect();
+    let mut starts = starts?.into_iter();
+    let Some((seed, mut first)) = starts.next() else {
+        return Err(Error::Setting("a fit has at least one start".into()));
+    };
+    let job = job(settings, &shapes, chosen, rules.clone(), first.clone())?;
+    let (plan, data, balance) =
+        (Arc::clone(&job.plan), Arc::clone(&job.data), job.balancing.is_some());
+    let mut engine = device.open(job, settings.precision)?;
+    let rescaled = |engine: &mut dyn Engine, start: &mut Vec<ArrayD<f64>>| match rescale {
+        true => scale::rescale(engine, &plan, &loss, &rules, start),
+        false => Ok(None),
+    };
+    let mut warning = rescaled(engine.as_mut(), &mut first)?;
+    let mut best = (seed, first);
+    if starts.len() > 0 {
+        let groups = plan.groups().len();
+        let try_out = |engine: &mut dyn Engine| {
+            solve::try_out(settings, engine, groups, Portions::of(&data), balance)
+        };
+        let mut least = try_out(engine.as_mut())?;
+        for (seed, mut start) in starts {
+            if settings.cancel.is_cancelled() {
+                break;
+            }
+            engine.load(&start)?;
+            let told = rescaled(engine.as_mut(), &mut start)?;
+            let objective = try_out(engine.as_mut())?;
+            if objective < least {
+                (least, best, warning) = (objective, (seed, start), told);
+            }
+        }
+        engine.load(&best.1)?;
+    }
+    Ok(Opened {
+        engine,
+        plan,
+        data,
+        balance,
+        penalized: rules.is_penalized(),
+        seed: best.0,
+        warnings: Vec::from_iter(warning),
+    })
+}
+
+/// The sizes of a fit, and its data, checked.
+pub(super) fn prepared(
+    settings: &NNEinFact,
+    observations: &Observations,
+) -> Result<(Shapes, Prepared)> {
+    settings.check()?;
+    let shape = observations.shape();
+    let shapes = Shapes::new(&settings.model, shape, &settings.ranks)?;
+    let loss = &settings.loss;
+    for side in loss.sides() {
+        if side.shape() != shape {
+            return Err(Error::Shape {
+                what: format!("the side tensor of the {} loss", loss.name()),
+                found: format!("{:?}", side.shape()),
+                expected: format!("{shape:?}, the shape of the data"),
+            });
+        }
+    }
+    let data = observations.prepare()?;
+    check_domain(loss, &data)?;
+    Ok((shapes, data))
+}
+
+/// What a device is to do, from a start that is placed and balanced.
+pub(super) fn job(
+    settings: &NNEinFact,
+    shapes: &Shapes,
+    chosen: Chosen,
+    rules: Rules,
+    start: Vec<ArrayD<f64>>,
+) -> Result<Job> {
+    let loss = settings.loss.clone();
+    let Chosen { plan, data, sparse } = chosen;
+    let numbers = Numbers {
+        prediction_floor: settings
+            .prediction_floor
+            .unwrap_or_else(|| prediction_floor(&loss, &data, settings.precision)),
+        factor_floor: settings.factor_floor,
+        inner_cycles: settings.inner_cycles,
+    };
+    // The first pass of a sweep tells the losses at its start. The guard of an extrapolation needs
+    // those of the last pass too.
+    let mut losses = vec![None; plan.groups().len()];
+    if let Some(last) = losses.last_mut()
+        && settings.algorithm == Algorithm::Accelerated
+    {
+        *last = Some(Slot::Middle);
+    }
+    losses[0] = Some(Slot::Start);
+    // Accelerated fits are free in how they get there. Each cell has to count, and once.
+    let exact = settings.algorithm == Algorithm::Accelerated
+        && loss.is_half_squared_distance()
+        && data.weights().is_none()
+        && data.cells(Role::Train) as f64 == shapes.volume(shapes.model().observed())
+        && rules.penalties().iter().flatten().all(|p| [1.0, 2.0].contains(&p.power()));
+    let balance = settings.balance.unwrap_or_default() == Balance::EverySweep;
+    Ok(Job {
+        plan: Arc::new(plan),
+        losses,
+        exact,
+        unit: unit(&loss, &data),
+        data: Arc::new(data),
+        sparse: sparse.map(Arc::new),
+        loss,
+        numbers,
+        start,
+        balancing: rules.balancing.filter(|_| balance).map(Arc::new),
+        rules: rules.rules,
+    })
+}
+
+fn check_domain(loss: &Loss, data: &Prepared) -> Result<()> {
+    let domain = *loss.domain();
+    let side = loss.sides().first();
+    // Whole numbers as they are stored are finite and not negative.
+    let storage = data.coordinates().map_or(data.values().storage(), |list| list.values());
+    let whole = storage.kind().is_whole();
+    if domain == Domain::NonNegative && whole {
+        return Ok(());
+    }
+    let outside = match (domain, side) {
+        // A number of trials per entry, by its index in C order.
+        (Domain::UpTo(crate::loss::Trials::Side(_)), Some(side)) => {
+            let trials: Vec<f64> = side.iter().copied().collect();
+            data.first_outside(|x, i| domain.contains(x, &trials[i..=i]))
+        }
+        _ => data.first_outside(|x, _| domain.contains(x, &[])),
+    };
+    match outside {
+        None => Ok(()),
+        Some(outside) => Err(Error::Domain {
+            count: outside.count,
+            index: outside.index,
+            value: outside.value,
+            loss: loss.name().into(),
+            domain: domain.describe(),
+            help: if outside.value.is_nan() {
+                "if NaN means missing, say so (nan_missing, --nan-missing), or mask these entries"
+                    .into()
+            } else {
+                domain.help().into()
+            },
+        }),
+    }
+}
+
+/// The default floor of ŷ: see [`NNEinFact::prediction_floor`].
+fn prediction_floor(loss: &Loss, data: &Prepared, precision: Precision) -> f64 {
+    let scale = if loss.is_odds() || data.mean() <= 0.0 { 1.0 } else { data.mean() };
+    let relative = match precision {
+        Precision::F64 => 1e-10,
+        Precision::F32 => {
+            let exponent = loss.largest_exponent().max(1.0);
+            10f64.powf(-30.0 / exponent).max(1e-10)
+        }
+    };
+    scale * relative
+}
+
+/// The unit that the data are divided by inside the engine: 1 for data of usual size, else the
+/// power of two nearest to their mean.
+fn unit(loss: &Loss, data: &Prepared) -> f64 {
+    let mean = data.mean();
+    if loss.homogeneity().is_none() || mean <= 0.0 || (1e-4..1e4).contains(&mean) {
+        return 1.0;
+    }
+    2f64.powi(mean.log2().round() as i32)
+}
