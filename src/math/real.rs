@@ -57,6 +57,15 @@ pub trait Real:
         b: Self::Vector<S>,
         c: Self::Vector<S>,
     ) -> Self::Vector<S>;
+    /// `x` where it is above `floor`, else `floor`; NaN becomes `floor`.
+    fn at_least<S: Simd>(simd: S, x: Self::Vector<S>, floor: Self::Vector<S>) -> Self::Vector<S>;
+    /// `a` where `condition` is above 0, else `b`.
+    fn choose<S: Simd>(
+        simd: S,
+        condition: Self::Vector<S>,
+        a: Self::Vector<S>,
+        b: Self::Vector<S>,
+    ) -> Self::Vector<S>;
     /// The sum of the elements, in an order that depends on `S` only.
     fn reduce_sum<S: Simd>(simd: S, a: Self::Vector<S>) -> Self;
     /// The slice as whole vectors, and what is left.
@@ -66,7 +75,7 @@ pub trait Real:
 }
 
 macro_rules! real {
-    ($t:ty, $name:literal, $v:ident, $splat:ident, $add:ident, $mul:ident, $fma:ident, $sum:ident, $as:ident, $as_mut:ident) => {
+    ($t:ty, $name:literal, $v:ident, $splat:ident, $add:ident, $mul:ident, $fma:ident, $above:ident, $select:ident, $sum:ident, $as:ident, $as_mut:ident) => {
         impl Real for $t {
             type Vector<S: Simd> = S::$v;
             const ZERO: Self = 0.0;
@@ -99,6 +108,14 @@ macro_rules! real {
                 simd.$fma(a, b, c)
             }
             #[inline(always)]
+            fn at_least<S: Simd>(simd: S, x: S::$v, floor: S::$v) -> S::$v {
+                simd.$select(simd.$above(x, floor), x, floor)
+            }
+            #[inline(always)]
+            fn choose<S: Simd>(simd: S, condition: S::$v, a: S::$v, b: S::$v) -> S::$v {
+                simd.$select(simd.$above(condition, simd.$splat(0.0)), a, b)
+            }
+            #[inline(always)]
             fn reduce_sum<S: Simd>(simd: S, a: S::$v) -> Self {
                 simd.$sum(a)
             }
@@ -122,6 +139,8 @@ real!(
     add_f32s,
     mul_f32s,
     mul_add_e_f32s,
+    greater_than_f32s,
+    select_f32s,
     reduce_sum_f32s,
     as_simd_f32s,
     as_mut_simd_f32s
@@ -134,6 +153,8 @@ real!(
     add_f64s,
     mul_f64s,
     mul_add_e_f64s,
+    greater_than_f64s,
+    select_f64s,
     reduce_sum_f64s,
     as_simd_f64s,
     as_mut_simd_f64s

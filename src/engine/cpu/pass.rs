@@ -474,6 +474,7 @@ impl<'a, T: Elementwise> Tile<'a, T> {
                 inner,
                 width,
                 ld,
+                self.source.floor,
                 &mut self.y,
             );
         }
@@ -644,18 +645,17 @@ impl<T: Elementwise> Entries<T> {
         let Source { data, wants, .. } = *source;
         let x = &mut self.x[..width];
         let train = &mut self.train[..width];
-        if source.zeros {
-            x[..lanes].fill(T::ZERO);
-        } else {
+        // Where all data are 0, `x` is from the beginning.
+        if !source.zeros {
             for run in runs {
                 data.values().load(at + run.offset, run.stride, &mut x[run.start..][..run.len]);
             }
+            if source.scale != T::ONE {
+                x.iter_mut().for_each(|x| *x = *x * source.scale);
+            }
+            // Lanes that are not there get a harmless value.
+            x[lanes..].fill(T::ONE);
         }
-        if source.scale != T::ONE {
-            x.iter_mut().for_each(|x| *x = *x * source.scale);
-        }
-        // Lanes that are not there get a harmless value.
-        x[lanes..].fill(T::ONE);
 
         let roles = source.roles;
         let (mut validation, mut held_out) = (false, false);
@@ -689,8 +689,14 @@ impl<T: Elementwise> Entries<T> {
                         to,
                     );
                 }
-                for (x, &missing) in x[..lanes].iter_mut().zip(&*missing) {
-                    *x = if missing > T::ZERO { T::ONE } else { *x };
+                // What stands behind the lanes is 1 already, or not looked at.
+                missing[lanes..].fill(T::ZERO);
+                let (x, _) = T::as_vectors_mut::<S>(x);
+                let one = T::splat(simd, T::ONE);
+                // Chosen in registers: a loop that writes only some of `x` is made of masked
+                // stores, which some processors take twenty cycles for.
+                for (x, &missing) in x.iter_mut().zip(T::as_vectors::<S>(missing).0) {
+                    *x = T::choose(simd, missing, one, *x);
                 }
             }
         }
@@ -722,12 +728,6 @@ impl<T: Elementwise> Entries<T> {
                 side.load(at + run.offset, run.stride, to);
             }
             self.sides[i][lanes..width].fill(T::ONE);
-        }
-
-        let floor = source.floor;
-        // Where nobody reads ŷ, there is none.
-        if source.tape.reads_y() {
-            y.iter_mut().for_each(|y| *y = if *y > floor { *y } else { floor });
         }
 
         let loss = &mut self.loss[..width];

@@ -381,8 +381,10 @@ impl<T: Elementwise> WithSimd for Run<'_, T> {
                 }
                 _ => forward::<S, T, 0, 0>(simd, &tables, cells, &stretches, start, kv, &mut y),
             }
-            let floor = sampler.floor;
-            y[..len].iter_mut().for_each(|y| *y = if *y > floor { *y } else { floor });
+            let floor = T::splat(simd, sampler.floor);
+            for y in T::as_vectors_mut::<S>(&mut y).0 {
+                *y = T::at_least(simd, *y, floor);
+            }
 
             sides.clear();
             for side in &cells.sides {
