@@ -48,7 +48,8 @@
 //!
 //! # Guarantees
 //!
-//! The training loss never rises from sweep to sweep (up to rounding). The same input, seed and
+//! The training loss never rises from sweep to sweep (up to rounding; Adam, which is there for
+//! comparisons, is the exception). The same input, seed and
 //! device give the same bits, with any number of threads. Bad input is an [`Error`] that says what
 //! is wrong, where, and what would be accepted; nothing reachable from this interface panics.
 //!

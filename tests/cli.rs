@@ -1072,3 +1072,37 @@ fn bad_penalties_bounds_and_fixed_factors() {
         bench.fit_refused(arguments, names);
     }
 }
+
+#[test]
+fn adam_and_its_learning_rate() {
+    let bench = Bench::new();
+    let adam = ["--algorithm", "adam", "--max-iter", "30", "--precision", "f64"];
+    let run = |more: &[&str]| {
+        let all = [&adam[..], more, &["--history", "h.json"]].concat();
+        let report = bench.fit(&all);
+        assert!(report.contains("adam"), "{report}");
+        let text = std::fs::read_to_string(bench.path("h.json")).unwrap();
+        let history: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(history["algorithm"], "adam");
+        let returned = history["returned"].as_u64().unwrap() as usize;
+        history["loss"][returned].as_f64().unwrap()
+    };
+    // The default is 0.1.
+    assert_eq!(run(&[]), run(&["--learning-rate", "0.1"]));
+    assert_ne!(run(&[]), run(&["--learning-rate", "0.01"]));
+
+    let cases: [(&[&str], &[&str]); 7] = [
+        (&["--learning-rate", "0.1"], &["learning rate", "accelerated"]),
+        (&["--learning-rate", "0.1", "--algorithm", "block"], &["learning rate", "block"]),
+        (&["--algorithm", "adam", "--learning-rate", "0"], &["above 0", "0"]),
+        (&["--algorithm", "adam", "--learning-rate", "-0.1"], &["above 0", "-0.1"]),
+        (&["--algorithm", "adam", "--learning-rate", "nan"], &["above 0", "NaN"]),
+        (&["--algorithm", "adam", "--learning-rate", "inf"], &["above 0", "inf"]),
+        (&["--algorithm", "adam", "--learning-rate", "fast"], &["--learning-rate", "fast"]),
+    ];
+    for (arguments, names) in cases {
+        bench.fit_refused(arguments, names);
+    }
+    // Before the data are read.
+    bench.fit_refused(&["nowhere.npy", "--learning-rate", "0.1"], &["learning rate"]);
+}

@@ -19,6 +19,9 @@ pub enum AlgorithmArg {
     Grouped,
     /// Grouped, with a guarded extrapolation: fewer sweeps to the same loss
     Accelerated,
+    /// Adam on the logarithms of the factors, for comparison: the loss may rise on its way (see
+    /// --learning-rate)
+    Adam,
 }
 
 impl From<AlgorithmArg> for Algorithm {
@@ -27,6 +30,7 @@ impl From<AlgorithmArg> for Algorithm {
             AlgorithmArg::Block => Algorithm::Block,
             AlgorithmArg::Grouped => Algorithm::Grouped,
             AlgorithmArg::Accelerated => Algorithm::Accelerated,
+            AlgorithmArg::Adam => Algorithm::Adam,
         }
     }
 }

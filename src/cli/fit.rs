@@ -135,6 +135,11 @@ pub struct FitArgs {
     )]
     tol: f64,
 
+    /// How far a step of --algorithm adam goes: at first every entry changes by a factor of about
+    /// exp(±RATE) [default: 0.1]
+    #[arg(long, value_name = "RATE", allow_negative_numbers = true)]
+    learning_rate: Option<f64>,
+
     /// Look at the losses every so many sweeps only (block and grouped): a GPU need not wait for it
     #[arg(long, value_name = "N", default_value_t = 1)]
     look_every: usize,
@@ -200,6 +205,12 @@ pub fn run(args: &FitArgs) -> Result<()> {
     let began = Instant::now();
     let Problem { model, loss, settings } = args.problem.check()?;
     args.components.check(&model)?;
+    let settings = match args.learning_rate {
+        Some(rate) => settings.learning_rate(rate),
+        None => settings,
+    };
+    // What is wrong with the settings is told before the data are read.
+    settings.check()?;
     let outputs = Outputs { factors: args.out.clone(), history: args.history.clone() };
     outputs.check(&args.inputs())?;
     let device = device(&args.device, args.threads)?;

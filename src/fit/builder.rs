@@ -9,7 +9,7 @@ use ndarray::{ArrayBase, ArrayD, Data, Dimension};
 use super::form::DataAs;
 use super::observe::{Cancel, Observer};
 use super::rules::{Balance, Rules, Wish};
-use super::{Fit, form, open, solve};
+use super::{Fit, adam, form, open, solve};
 use crate::data::{Coordinates, Dense, Element, Observations};
 use crate::engine::{Device, Precision};
 use crate::error::{Error, Result};
@@ -29,16 +29,23 @@ pub enum Algorithm {
     /// same loss, at hardly more cost per sweep. The loss never rises here either.
     #[default]
     Accelerated,
+    /// Adam (Kingma & Ba 2015) on the logarithms of all factors at once, with β₁ = 0.9, β₂ = 0.999,
+    /// ε = 1e-8 and a [learning rate](NNEinFact::learning_rate): what automatic differentiation would
+    /// do, for comparisons and as an independent check. A step costs the passes of a grouped sweep, but
+    /// **the loss may rise**; the factors that are returned are the best that were seen (lowest
+    /// objective, with early stopping lowest validation loss).
+    Adam,
 }
 
 impl Algorithm {
-    /// "block", "grouped" or "accelerated".
+    /// "block", "grouped", "accelerated" or "adam".
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             Algorithm::Block => "block",
             Algorithm::Grouped => "grouped",
             Algorithm::Accelerated => "accelerated",
+            Algorithm::Adam => "adam",
         }
     }
 }
@@ -128,6 +135,7 @@ pub struct NNEinFact {
     pub(super) device: Option<Device>,
     pub(super) precision: Precision,
     pub(super) algorithm: Algorithm,
+    pub(super) learning_rate: Option<f64>,
     pub(super) groups: Option<Vec<Vec<usize>>>,
     pub(super) start: Start,
     /// What was asked for of single factors, by their names.
@@ -156,6 +164,8 @@ impl NNEinFact {
     pub const TRIAL_SWEEPS: usize = 10;
     /// The default of [`tolerance`](Self::tolerance).
     pub const TOLERANCE: f64 = 1e-6;
+    /// The default of [`learning_rate`](Self::learning_rate).
+    pub const LEARNING_RATE: f64 = 0.1;
     /// The default of [`factor_floor`](Self::factor_floor).
     pub const FACTOR_FLOOR: f64 = 1e-16;
 
@@ -176,6 +186,7 @@ impl NNEinFact {
             device: None,
             precision: Precision::default(),
             algorithm: Algorithm::default(),
+            learning_rate: None,
             groups: None,
             start: Start::Random,
             wishes: Vec::new(),
@@ -204,6 +215,7 @@ impl NNEinFact {
             device: self.device.clone(),
             precision: self.precision,
             algorithm: self.algorithm,
+            learning_rate: self.learning_rate,
             max_iter: self.max_iter,
             tolerance: self.tolerance,
             prediction_floor: self.prediction_floor,
@@ -242,6 +254,30 @@ impl NNEinFact {
     /// How a sweep goes over the factors. Default: [`Algorithm::Accelerated`].
     pub fn algorithm(mut self, algorithm: Algorithm) -> Self {
         self.algorithm = algorithm;
+        self
+    }
+
+    /// How far a step of [`Algorithm::Adam`] goes: at first every entry changes by a factor of about
+    /// exp(±rate). Above 0. Default: [`Self::LEARNING_RATE`]. An error with another algorithm.
+    ///
+    /// Adam follows the gradient of the *mean* loss. Its ε is not scaled with it: where the mean loss is
+    /// far below 1e-6, as of data far below 1, steps become short; multiply such data by a number.
+    ///
+    /// ```
+    /// use ndarray::Array2;
+    /// use nneinfact::{Algorithm, NNEinFact};
+    ///
+    /// let y = Array2::from_shape_fn((12, 9), |(i, j)| ((i + 1) * (j % 3 + 1)) as f64);
+    /// let fit = NNEinFact::new("ir,jr->ij")?
+    ///     .ranks([('r', 2)])
+    ///     .algorithm(Algorithm::Adam)
+    ///     .learning_rate(0.05)
+    ///     .fit(&y)?;
+    /// assert!(fit.history().returned_loss() < 1e-2 * fit.history().loss[0]);
+    /// # Ok::<(), nneinfact::Error>(())
+    /// ```
+    pub fn learning_rate(mut self, rate: f64) -> Self {
+        self.learning_rate = Some(rate);
         self
     }
 
@@ -397,7 +433,8 @@ impl NNEinFact {
 
     /// Tries so many starts, of consecutive seeds from [`seed`](Self::seed) on, for
     /// [`Self::TRIAL_SWEEPS`] sweeps each, and fits from the best of them: the fit is that of its seed,
-    /// which [`History::seed`](super::History::seed) tells. Default: 1. The data are uploaded once.
+    /// which [`History::seed`](super::History::seed) tells. Default: 1. The data are uploaded once. (For
+    /// [`Algorithm::Adam`], too, what is tried is multiplicative sweeps: a few steps would tell little.)
     pub fn starts(mut self, starts: usize) -> Self {
         self.starts = starts;
         self
@@ -410,7 +447,8 @@ impl NNEinFact {
     }
 
     /// Stops when the training loss F of sweep n fulfils `F_{n−1} − F_n ≤ T · max(|F_n|, F_0 − F_n)`
-    /// three times in a row. Default: [`Self::TOLERANCE`]; 0 never stops early.
+    /// three times in a row (for [`Algorithm::Adam`], which may rise, `|F_{n−1} − F_n|`). Default:
+    /// [`Self::TOLERANCE`]; 0 never stops early.
     pub fn tolerance(mut self, tolerance: f64) -> Self {
         self.tolerance = tolerance;
         self
@@ -442,7 +480,7 @@ impl NNEinFact {
 
     /// Reads the losses back every so many sweeps only, so that a GPU does not wait for the host in
     /// between: the history has an element for each look, and the tolerance, observers and
-    /// cancellation act there. Default: 1. The accelerated algorithm and early stopping need every
+    /// cancellation act there. Default: 1. The accelerated algorithm, Adam and early stopping need every
     /// sweep's losses and look at all of them, whatever this says.
     pub fn look_every(mut self, sweeps: usize) -> Self {
         self.look_every = sweeps;
@@ -518,6 +556,35 @@ impl NNEinFact {
         solve::profile(self, data.observations()?.as_ref(), repeats)
     }
 
+    /// The gradient of what a fit lowers, at the start: by the logarithm of every entry of every
+    /// factor, of the weighted *mean* of the training losses (with penalties as in
+    /// [`History::penalty`](super::History::penalty)). Of the shapes of the factors; 0 for those that are
+    /// fixed. Start from the factors of a fit to see how far it is from stationary.
+    ///
+    /// ```
+    /// use ndarray::array;
+    /// use nneinfact::{Device, NNEinFact, Precision, fit::Start};
+    ///
+    /// let y = array![[4.0, 2.0, 8.0], [2.0, 1.0, 4.0]];
+    /// let settings = || NNEinFact::new("ir,jr->ij").map(|f| {
+    ///     f.ranks([('r', 1)]).device(Device::cpu()).precision(Precision::F64)
+    /// });
+    /// let largest = |g: &[ndarray::ArrayD<f64>]| {
+    ///     g.iter().flatten().fold(0.0, |m: f64, g| m.max(g.abs()))
+    /// };
+    /// let start = settings()?.gradient(&y)?;
+    /// let fit = settings()?.fit(&y)?;
+    /// let end = settings()?.start(Start::Factors(fit.into_factors())).gradient(&y)?;
+    /// assert!(largest(&end) < 1e-6 * largest(&start));
+    /// # Ok::<(), nneinfact::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`fit`](Self::fit).
+    pub fn gradient(self, data: impl Source) -> Result<Vec<ArrayD<f64>>> {
+        adam::gradient(self, data.observations()?.as_ref())
+    }
+
     /// Fits the model to an array (`f32`, `f64`, `bool` or any integer type) or to
     /// [`Observations`].
     ///
@@ -532,12 +599,14 @@ impl NNEinFact {
         match (&self.groups, self.algorithm) {
             (Some(groups), _) => Grouping::Given(groups.clone()),
             (None, Algorithm::Block) => Grouping::Block,
-            (None, Algorithm::Grouped | Algorithm::Accelerated) => Grouping::Grouped,
+            (None, Algorithm::Grouped | Algorithm::Accelerated | Algorithm::Adam) => {
+                Grouping::Grouped
+            }
         }
     }
 
     /// Checks the settings that do not depend on the data.
-    pub(super) fn check(&self) -> Result<()> {
+    pub(crate) fn check(&self) -> Result<()> {
         let refuse = |message: String| Err(Error::Setting(message));
         if let Start::Gamma { shape } = self.start
             && !(shape > 0.0 && shape.is_finite())
@@ -560,6 +629,19 @@ impl NNEinFact {
             && !(floor > 0.0 && floor.is_finite())
         {
             return refuse(format!("the prediction floor must be positive, not {floor}"));
+        }
+        if let Some(rate) = self.learning_rate {
+            if self.algorithm != Algorithm::Adam {
+                return refuse(format!(
+                    "a learning rate is for the adam algorithm, not for {}, whose steps need none",
+                    self.algorithm.name()
+                ));
+            }
+            if !(rate > 0.0 && rate.is_finite()) {
+                return refuse(format!(
+                    "the learning rate must be a finite number above 0, as 0.1, not {rate}"
+                ));
+            }
         }
         if self.inner_cycles == 0 {
             return refuse("the number of inner cycles must be at least 1".into());

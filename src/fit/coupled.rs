@@ -201,6 +201,12 @@ struct Ready {
 fn run(mut settings: NNEinFact, parts: Vec<Part>, device: &Device) -> Result<CoupledFit> {
     let started = Instant::now();
     settings.check()?;
+    if settings.algorithm == Algorithm::Adam {
+        return Err(Error::Unsupported(
+            "several tensors are fitted by block, grouped or accelerated sweeps, not by adam"
+                .into(),
+        ));
+    }
     let ranks = ranks(&settings.ranks, &parts)?;
     let mut ready = Vec::new();
     let mut portions = Portions::default();

@@ -59,7 +59,7 @@ pub struct History {
     pub sweeps: Vec<usize>,
     /// Why the fit stopped.
     pub stopped_by: StoppedBy,
-    /// "block", "grouped" or "accelerated".
+    /// "block", "grouped", "accelerated" or "adam".
     pub algorithm: String,
     /// What it ran on.
     pub device: String,
@@ -70,7 +70,8 @@ pub struct History {
     /// The number of completed sweeps.
     pub iterations: usize,
     /// Which element the returned factors belong to: the last, except where early stopping
-    /// returns the one of lowest validation loss.
+    /// returns the one of lowest validation loss, or [`Algorithm::Adam`](super::Algorithm::Adam) the
+    /// one of lowest objective.
     pub returned: usize,
 }
 

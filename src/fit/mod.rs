@@ -3,6 +3,7 @@
 //! [`NNEinFact`] collects the settings, [`NNEinFact::fit`] checks them once and runs the algorithm,
 //! and [`Fit`] holds what came out.
 
+mod adam;
 mod builder;
 mod components;
 mod coupled;

@@ -11,7 +11,7 @@ use super::start::{self, Basis};
 use super::watch::Portions;
 use super::{scale, solve};
 use crate::data::{Observations, Prepared, Role};
-use crate::engine::{Device, Engine, Job, Numbers, Precision, Slot, available_memory};
+use crate::engine::{Device, Engine, Job, Numbers, Precision, Rule, Slot, available_memory};
 use crate::error::{Error, Result};
 use crate::loss::{Domain, Loss, Tape};
 use crate::model::Shapes;
@@ -94,6 +94,8 @@ pub(super) struct Opened {
     /// Whether factors trade scale after every sweep.
     pub balance: bool,
     pub penalized: bool,
+    /// What holds for each factor.
+    pub rules: Vec<Rule>,
     /// That of the start.
     pub seed: u64,
     pub warnings: Vec<String>,
@@ -170,6 +172,7 @@ pub(super) fn open(
         data,
         balance,
         penalized: rules.is_penalized(),
+        rules: rules.rules,
         seed: best.0,
         warnings: Vec::from_iter(warning),
     })

@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::Fit;
-use super::builder::NNEinFact;
+use super::adam::{self, Adam};
+use super::builder::{Algorithm, NNEinFact};
 use super::history::{History, StoppedBy};
 use super::open::{Opened, open};
 use super::watch::{Portions, Watch};
@@ -47,15 +48,24 @@ pub(super) fn profile(
 
 fn run(mut settings: NNEinFact, observations: &Observations, device: &Device) -> Result<Fit> {
     let started = Instant::now();
-    let Opened { mut engine, plan, data, balance, penalized, seed, warnings } =
+    let Opened { mut engine, plan, data, balance, penalized, rules, seed, warnings } =
         open(&mut settings, observations, device)?;
     let early_stopping = settings.early_stopping;
     let mut history = History { seed, ..History::new(&settings, Some(device)) };
     let portions = Portions::of(&data);
+    let adam = match settings.algorithm {
+        Algorithm::Adam => Some(Adam::new(&settings, &plan, rules, &portions, engine.as_ref())?),
+        _ => None,
+    };
+    let best_kept = early_stopping || adam.is_some();
     let mut watch = Watch::new(&mut settings, portions, started, balance, penalized);
     let groups = plan.groups().len();
-    if let Err(cause) = sweeps(engine.as_mut(), groups, &mut watch, &mut history) {
-        return Err(failed(cause, engine.as_mut(), plan, history, early_stopping));
+    let swept = match adam {
+        Some(adam) => adam::sweeps(engine.as_mut(), adam, &mut watch, &mut history),
+        None => sweeps(engine.as_mut(), groups, &mut watch, &mut history),
+    };
+    if let Err(cause) = swept {
+        return Err(failed(cause, engine.as_mut(), plan, history, early_stopping, best_kept));
     }
     let factors = engine.factors()?;
     Ok(Fit::new(plan, factors, history).with_warnings(warnings))
@@ -95,12 +105,16 @@ fn failed(
     plan: Arc<Plan>,
     mut history: History,
     early_stopping: bool,
+    best_kept: bool,
 ) -> Error {
     let Some(newest) = history.loss.len().checked_sub(1) else { return cause };
-    // With early stopping it is the best point that is remembered, not the newest.
-    let best =
-        |i: &usize, j: &usize| history.validation_loss[*i].total_cmp(&history.validation_loss[*j]);
-    let kept = (0..history.validation_loss.len()).filter(|_| early_stopping).min_by(best);
+    // With early stopping, and by Adam, it is the best point that is remembered, not the newest.
+    let losses = match early_stopping {
+        true => history.validation_loss.clone(),
+        false => history.objective(),
+    };
+    let best = |i: &usize, j: &usize| losses[*i].total_cmp(&losses[*j]);
+    let kept = (0..losses.len()).filter(|_| best_kept).min_by(best);
     let returned = kept.unwrap_or(newest);
     let rescued = engine.recall().and_then(|()| engine.factors());
     match rescued {

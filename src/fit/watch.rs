@@ -72,6 +72,8 @@ pub(super) struct Watch<'a> {
     course: Option<Course>,
     slow: usize,
     rises: usize,
+    /// Whether the objective may rise on its way.
+    may_rise: bool,
     /// The lowest validation loss.
     pub best: f64,
 }
@@ -107,6 +109,7 @@ impl<'a> Watch<'a> {
             course: None,
             slow: 0,
             rises: 0,
+            may_rise: settings.algorithm == Algorithm::Adam,
             best: f64::INFINITY,
         }
     }
@@ -154,6 +157,8 @@ impl<'a> Watch<'a> {
         }
         if let Some(Course { first, before }) = self.course {
             let progress = before - objective;
+            // A rise on the way to somewhere lower is no end.
+            let progress = if self.may_rise { progress.abs() } else { progress };
             let slow = progress <= self.tolerance * objective.abs().max(first - objective);
             self.slow = if slow { self.slow + 1 } else { 0 };
         }

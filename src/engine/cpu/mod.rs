@@ -35,6 +35,7 @@ use crate::plan::{Pass, Quadratic};
 pub(crate) use balance::balance;
 pub(crate) use contract::{contract, rearrange};
 pub(crate) use sparse::needs;
+pub(crate) use update::{overflowed, raise};
 
 /// The instruction set that the passes use on this machine.
 pub(crate) fn simd_name() -> &'static str {

@@ -160,7 +160,7 @@ impl Bounded {
 }
 
 /// A factor's entry is not finite after its update.
-pub(in crate::engine) fn overflowed(shapes: &Shapes, l: usize, entry: usize) -> Error {
+pub(crate) fn overflowed(shapes: &Shapes, l: usize, entry: usize) -> Error {
     Error::Numeric(format!(
         "the update of factor {} ({}) overflowed at entry {entry}: the data or the start span too many orders of magnitude for this loss",
         l + 1,
@@ -223,7 +223,7 @@ pub(in crate::engine) fn floor_of(factor: &[f64], floor: f64, least: f64) -> f64
 }
 
 /// Raises entries to the floor, and brings them inside the bounds.
-pub(in crate::engine) fn raise(factor: &mut [f64], floor: f64, least: f64, rule: &Rule) {
+pub(crate) fn raise(factor: &mut [f64], floor: f64, least: f64, rule: &Rule) {
     let floor = floor_of(factor, floor, least).max(rule.lower);
     if floor > 0.0 || rule.upper.is_finite() {
         factor.iter_mut().for_each(|x| *x = x.max(floor).min(rule.upper));
