@@ -4,6 +4,7 @@
 //! and [`Fit`] holds what came out.
 
 mod builder;
+mod checkpoint;
 mod components;
 mod coupled;
 mod fitted;
@@ -18,6 +19,7 @@ mod start;
 mod watch;
 
 pub use builder::{Algorithm, NNEinFact, Source, Start};
+pub use checkpoint::{Checkpoint, Every};
 pub use components::{Norm, ScalesInto};
 pub use coupled::{Coupled, CoupledFit, Part};
 pub use fitted::Fit;
