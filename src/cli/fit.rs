@@ -6,6 +6,7 @@ use std::time::Instant;
 use clap::Args;
 
 use super::args::DataAsArg;
+use super::checkpoint::CheckpointArgs;
 use super::components::ComponentArgs;
 use super::output::{Outputs, read_factors};
 use super::problem::{Problem, ProblemArgs};
@@ -182,6 +183,9 @@ pub struct FitArgs {
     #[arg(long, value_name = "HISTORY.json")]
     history: Option<PathBuf>,
 
+    #[command(flatten)]
+    checkpoint: CheckpointArgs,
+
     /// Show progress also where standard error is not a terminal
     #[arg(long, conflicts_with = "quiet")]
     progress: bool,
@@ -213,6 +217,9 @@ pub fn run(args: &FitArgs) -> Result<()> {
     settings.check()?;
     let outputs = Outputs { factors: args.out.clone(), history: args.history.clone() };
     outputs.check(&args.inputs())?;
+    let written: Vec<&Path> =
+        [&outputs.factors, &outputs.history].into_iter().filter_map(|p| p.as_deref()).collect();
+    args.checkpoint.check(&[args.inputs(), args.starts()].concat(), &written)?;
     let device = device(&args.device, args.threads)?;
     let mut settings = settings
         .device(device.clone())
@@ -235,6 +242,7 @@ pub fn run(args: &FitArgs) -> Result<()> {
         settings = settings.start(Start::Factors(read_factors(path, &model)?));
     }
     settings = args.rules.apply(&model, settings)?;
+    settings = args.checkpoint.apply(settings, args.quiet)?;
 
     let mut report = Report::default();
     // On the device's threads: not more of them read than fit.
@@ -257,7 +265,7 @@ pub fn run(args: &FitArgs) -> Result<()> {
         (false, true) => Show::Always,
         (false, false) => Show::OnTerminal,
     };
-    let (settings, progress) = Progress::attach(settings, show);
+    let (settings, progress) = Progress::attach(settings, show, &device);
     let fitting = Instant::now();
     let fitted = settings.fit(&observations);
     if let Err(Error::Broken { last, .. }) = &fitted {
@@ -289,6 +297,7 @@ pub fn run(args: &FitArgs) -> Result<()> {
     report.add("time", format!("{} for the fit, {} in all", duration(fitting), duration(whole)));
     report.add_memory();
     report.add_outputs(&outputs, &fit);
+    args.checkpoint.report(&fit, &mut report);
     print(&report.into_text())
 }
 
@@ -306,6 +315,11 @@ impl FitArgs {
         ];
         let optional = optional.into_iter().filter_map(|path| path.as_deref());
         std::iter::once(self.data.as_path()).chain(optional).chain(self.rules.inputs()).collect()
+    }
+
+    /// The files that the start is read from.
+    fn starts(&self) -> Vec<&Path> {
+        self.init.as_deref().into_iter().chain(self.start.input()).collect()
     }
 
     /// Reads the data and what goes with them.

@@ -6,6 +6,7 @@
 
 mod args;
 mod bench;
+mod checkpoint;
 mod components;
 mod demo;
 mod devices;

@@ -177,7 +177,7 @@ fn absorb(
 }
 
 /// Whether a file can be made at `path`, tried out with one that is gone again at once.
-fn check_writable(option: &str, path: &Path) -> Result<()> {
+pub fn check_writable(option: &str, path: &Path) -> Result<()> {
     let refuse = |why: String| {
         Err(Error::Setting(format!("{option} {} cannot be written: {why}", path.display())))
     };
@@ -203,11 +203,12 @@ fn check_writable(option: &str, path: &Path) -> Result<()> {
 }
 
 /// Whether a path is that of a file, there or not yet, and not of a terminal or a pipe.
-fn is_ordinary(path: &Path) -> bool {
+pub fn is_ordinary(path: &Path) -> bool {
     fs::metadata(path).map_or(true, |m| m.is_file())
 }
 
-fn same_file(a: &Path, b: &Path) -> bool {
+/// Whether both are there, and the same file.
+pub fn same_file(a: &Path, b: &Path) -> bool {
     match (fs::canonicalize(a), fs::canonicalize(b)) {
         (Ok(a), Ok(b)) => a == b,
         _ => false,

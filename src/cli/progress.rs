@@ -4,9 +4,12 @@ use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
+use terminal_size::{Height, Width, terminal_size_of};
 
 use super::complain;
-use super::report::{duration, number};
+use super::report::{duration, number, peak_memory};
+use crate::engine::Device;
+use crate::error::bytes;
 use crate::fit::{Cancel, Flow, NNEinFact, Observer, Sweep};
 
 /// The exit status of a process that Ctrl-C ended, as shells have it: 128 + SIGINT.
@@ -31,26 +34,27 @@ pub struct Progress {
 impl Progress {
     /// Shows the progress of the fit to be, and lets Ctrl-C stop it: the first time after the
     /// sweep, the second time the process at once.
-    pub fn attach(settings: NNEinFact, show: Show) -> (NNEinFact, Progress) {
+    pub fn attach(settings: NNEinFact, show: Show, device: &Device) -> (NNEinFact, Progress) {
         let terminal = std::io::stderr().is_terminal();
         let bar = (terminal && show != Show::Never).then(|| {
             let bar = ProgressBar::new(0);
             // The template is a constant, so it cannot be wrong at run time only.
-            if let Ok(style) = ProgressStyle::with_template("{bar:16} {wide_msg}") {
+            if let Ok(style) = ProgressStyle::with_template("{wide_msg}") {
                 bar.set_style(style);
             }
+            bar.set_message("preparing the data");
             bar
         });
         let target = match (&bar, show) {
             (Some(bar), _) => Some(Target::Bar(bar.clone())),
-            (None, Show::Always) => Some(Target::Lines { last: None }),
+            (None, Show::Always) => Some(Target::Lines),
             (None, _) => None,
         };
         let cancel = Cancel::new();
         interruptible(&cancel, bar.clone());
         let mut settings = settings.cancel(&cancel);
         if let Some(target) = target {
-            settings = settings.observe(Teller { target, before: None, began: 0.0 });
+            settings = settings.observe(Teller::new(target, &device.to_string()));
         }
         (settings, Progress { bar })
     }
@@ -69,6 +73,10 @@ fn interruptible(cancel: &Cancel, bar: Option<ProgressBar>) {
     let switch = cancel.clone();
     let handler = move || {
         if switch.is_cancelled() {
+            // What was shown last stays on the screen, and what follows begins on a line of its own.
+            if let Some(bar) = &bar {
+                bar.abandon();
+            }
             std::process::exit(INTERRUPTED);
         }
         switch.cancel();
@@ -85,63 +93,173 @@ fn interruptible(cancel: &Cancel, bar: Option<ProgressBar>) {
     }
 }
 
+/// Where progress is told.
 enum Target {
+    /// On one line of a terminal.
     Bar(ProgressBar),
-    Lines { last: Option<Instant> },
+    /// As lines.
+    Lines,
+}
+
+impl Target {
+    /// How long what was told stands before it is told anew.
+    fn rest(&self) -> Duration {
+        match self {
+            Target::Bar(_) => Duration::from_millis(50),
+            Target::Lines => Duration::from_secs(1),
+        }
+    }
+
+    /// The columns that there are; `None` for as many as it takes.
+    fn columns(&self) -> Option<usize> {
+        let Target::Bar(_) = self else { return None };
+        let (Width(columns), _) =
+            terminal_size_of(std::io::stderr()).unwrap_or((Width(80), Height(24)));
+        // Some terminals go on to the next line once the last column is full.
+        Some(usize::from(columns).saturating_sub(1))
+    }
 }
 
 /// Tells every sweep.
 struct Teller {
     target: Target,
+    /// The name of the device, in full and in short.
+    device: [String; 2],
+    /// When it was told last.
+    told: Option<Instant>,
     /// The loss of the sweep before.
     before: Option<f64>,
-    /// When the start had been evaluated, in seconds of the fit.
-    began: f64,
+    /// The first sweep that was seen, and when it ended, in seconds of the fit.
+    began: Option<(usize, f64)>,
 }
 
 impl Observer for Teller {
     fn sweep(&mut self, sweep: &Sweep) -> Flow {
-        if sweep.iteration == 0 {
-            self.began = sweep.seconds;
-        }
-        let line = self.line(sweep);
-        self.before = Some(sweep.loss);
-        match &mut self.target {
-            Target::Bar(bar) => {
-                bar.set_length(sweep.max_iter as u64);
-                bar.set_position(sweep.iteration as u64);
-                bar.set_message(line);
-            }
-            Target::Lines { last } => {
-                if last.is_none_or(|at| at.elapsed() >= Duration::from_secs(1)) {
-                    *last = Some(Instant::now());
+        self.began.get_or_insert((sweep.iteration, sweep.seconds));
+        if self.told.is_none_or(|at| at.elapsed() >= self.target.rest()) {
+            self.told = Some(Instant::now());
+            let memory = sweep.device_memory.or_else(peak_memory);
+            let line = self.line(sweep, memory, self.target.columns());
+            match &self.target {
+                Target::Bar(bar) => bar.set_message(line),
+                Target::Lines => {
                     let _ = writeln!(std::io::stderr().lock(), "{line}");
                 }
             }
         }
+        self.before = Some(sweep.loss);
         Flow::Continue
     }
 }
 
+/// A part of the line, in full and in short.
+struct Part {
+    full: String,
+    short: String,
+    /// Which parts are left out first where there is no room: those of high rank.
+    rank: usize,
+}
+
+/// Between parts.
+const GAP: &str = "  ";
+/// Columns of the bar inside its brackets.
+const BAR: usize = 10;
+
 impl Teller {
-    fn line(&self, sweep: &Sweep) -> String {
-        let mut line =
-            format!("sweep {}/{}  loss {}", sweep.iteration, sweep.max_iter, number(sweep.loss));
-        if let Some(before) = self.before {
-            line += &format!(" ({:+.1e})", sweep.loss - before);
+    fn new(target: Target, device: &str) -> Teller {
+        // As in "gpu (NVIDIA H100, Vulkan, driver …)" and "cpu (2 threads, 256-bit SIMD)".
+        let (kind, about) = device.split_once(" (").unwrap_or((device, ""));
+        let first = about.split(',').next().unwrap_or("").trim_end_matches(')');
+        let full = match kind {
+            "gpu" => first.to_string(),
+            _ => format!("{kind}, {first}"),
+        };
+        Teller { target, device: [full, kind.into()], told: None, before: None, began: None }
+    }
+
+    /// What is known after a sweep, in as many columns.
+    fn line(&self, sweep: &Sweep, memory: Option<u64>, columns: Option<usize>) -> String {
+        let parts = self.parts(sweep, memory);
+        let Some(columns) = columns else {
+            let full: Vec<&str> = parts.iter().map(|part| part.full.as_str()).collect();
+            return full.join(GAP);
+        };
+        let width = |text: &str| text.chars().count();
+        let mut ranked: Vec<usize> = (0..parts.len()).collect();
+        ranked.sort_by_key(|&i| parts[i].rank);
+        let mut left = columns + GAP.len();
+        // First in short as many as there is room for, then in full as many of these.
+        let mut shown: Vec<Option<&str>> = vec![None; parts.len()];
+        for &i in &ranked {
+            let needed = width(&parts[i].short) + GAP.len();
+            if needed <= left {
+                left -= needed;
+                shown[i] = Some(&parts[i].short);
+            }
+        }
+        for &i in &ranked {
+            let more = width(&parts[i].full) - width(&parts[i].short).min(width(&parts[i].full));
+            if shown[i].is_some() && more <= left {
+                left -= more;
+                shown[i] = Some(&parts[i].full);
+            }
+        }
+        let shown: Vec<&str> = shown.into_iter().flatten().collect();
+        let line = shown.join(GAP);
+        match left >= BAR + 2 + GAP.len() && sweep.max_iter > 0 {
+            true => {
+                let done = (BAR * sweep.iteration.min(sweep.max_iter)) / sweep.max_iter;
+                format!("[{}{}]{GAP}{line}", "#".repeat(done), "-".repeat(BAR - done))
+            }
+            false => line,
+        }
+    }
+
+    fn parts(&self, sweep: &Sweep, memory: Option<u64>) -> Vec<Part> {
+        let mut parts = Vec::new();
+        let mut add = |rank: usize, full: String, short: String| {
+            parts.push(Part { full, short, rank });
+        };
+        let count = format!("{}/{}", sweep.iteration, sweep.max_iter);
+        add(0, format!("sweep {count}"), count);
+        add(1, format!("loss {}", number(sweep.loss)), number(sweep.loss));
+        if sweep.failed_checkpoints > 0 {
+            add(2, "checkpoint not written".into(), "NOT SAVED".into());
+        }
+        // Of the loss, as the tolerance is.
+        let change = self.before.map(|before| (sweep.loss - before) / sweep.loss.abs());
+        if let Some(change) = change.filter(|change| change.is_finite()) {
+            add(4, format!("change {change:+.1e}"), format!("{change:+.1e}"));
         }
         if let Some(loss) = sweep.validation_loss {
-            line += &format!("  validation {}", number(loss));
+            add(6, format!("validation {}", number(loss)), format!("val {}", number(loss)));
         }
         if let Some(loss) = sweep.heldout_loss {
-            line += &format!("  held-out {}", number(loss));
+            add(5, format!("held-out {}", number(loss)), format!("out {}", number(loss)));
         }
-        let rate = sweep.iteration as f64 / (sweep.seconds - self.began);
-        if rate.is_finite() && rate > 0.0 {
-            let left = sweep.max_iter.saturating_sub(sweep.iteration) as f64 / rate;
-            line += &format!("  {rate:.1} sweeps/s  at most {} left", duration(left));
+        let (first, start) = self.began.unwrap_or((sweep.iteration, sweep.seconds));
+        let each = (sweep.seconds - start) / sweep.iteration.saturating_sub(first) as f64;
+        if each.is_finite() && each > 0.0 {
+            match each < 1.0 {
+                true => {
+                    let rate = 1.0 / each;
+                    let rate =
+                        if rate < 100.0 { format!("{rate:.1}") } else { format!("{rate:.0}") };
+                    add(7, format!("{rate} sweeps/s"), format!("{rate}/s"));
+                }
+                false => add(7, format!("{each:.1} s/sweep"), format!("{each:.0} s each")),
+            }
+            // It may stop before that.
+            let left = each * sweep.max_iter.saturating_sub(sweep.iteration) as f64;
+            let left = duration(left);
+            add(3, format!("at most {left} left"), format!("<{left}"));
         }
-        line
+        let with = |name: &str, between: &str| match memory {
+            Some(memory) => format!("{name}{between}{}", bytes(memory)),
+            None => name.to_string(),
+        };
+        add(8, with(&self.device[0], ", "), with(&self.device[1], " "));
+        parts
     }
 }
 
@@ -149,24 +267,64 @@ impl Teller {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_line_says_what_is_known() {
-        let teller =
-            Teller { target: Target::Lines { last: None }, before: Some(0.75), began: 1.0 };
-        let sweep = Sweep {
+    fn sweep() -> Sweep {
+        Sweep {
             iteration: 10,
             max_iter: 100,
             loss: 0.5,
             validation_loss: None,
             heldout_loss: Some(0.625),
             seconds: 3.0,
-        };
+            device_memory: None,
+            failed_checkpoints: 0,
+        }
+    }
+
+    fn teller() -> Teller {
+        let teller = Teller::new(Target::Lines, "cpu (2 threads, 256-bit SIMD)");
+        Teller { before: Some(0.75), began: Some((0, 1.0)), ..teller }
+    }
+
+    #[test]
+    fn a_line_says_what_is_known() {
+        let (teller, sweep) = (teller(), sweep());
         assert_eq!(
-            teller.line(&sweep),
-            "sweep 10/100  loss 0.500000 (-2.5e-1)  held-out 0.625000  5.0 sweeps/s  at most 18 s left"
+            teller.line(&sweep, Some(96 << 20), None),
+            "sweep 10/100  loss 0.500000  change -5.0e-1  held-out 0.625000  5.0 sweeps/s  at most 18 s left  cpu, 2 threads, 96 MiB"
         );
         let start = Sweep { iteration: 0, heldout_loss: None, seconds: 1.0, ..sweep };
         let teller = Teller { before: None, ..teller };
-        assert_eq!(teller.line(&start), "sweep 0/100  loss 0.500000");
+        assert_eq!(teller.line(&start, None, None), "sweep 0/100  loss 0.500000  cpu, 2 threads");
+        // Resumed, it counts what it saw, and slow sweeps by their seconds.
+        let teller = Teller { began: Some((8, 1.0)), before: None, ..teller };
+        let slow = Sweep { seconds: 9.0, heldout_loss: None, ..sweep };
+        assert!(
+            teller.line(&slow, None, None).contains("4.0 s/sweep  at most 6 min left"),
+            "{}",
+            teller.line(&slow, None, None)
+        );
+    }
+
+    #[test]
+    fn a_line_never_wraps() {
+        let teller = teller();
+        let long = Sweep {
+            iteration: 123_456,
+            max_iter: 1_000_000,
+            loss: -123.456,
+            validation_loss: Some(1.5e-9),
+            failed_checkpoints: 1,
+            ..sweep()
+        };
+        for sweep in [sweep(), long] {
+            for columns in 0..200 {
+                let line = teller.line(&sweep, Some(96 << 20), Some(columns));
+                assert!(line.len() <= columns, "{columns}: {line}");
+            }
+        }
+        assert_eq!(teller.line(&sweep(), None, Some(39)), "10/100  loss 0.500000  -5.0e-1  <18 s");
+        assert!(teller.line(&long, None, Some(60)).contains("NOT SAVED"));
+        let wide = teller.line(&sweep(), None, Some(150));
+        assert!(wide.starts_with("[#---------]  sweep 10/100  loss"), "{wide}");
     }
 }

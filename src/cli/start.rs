@@ -1,6 +1,6 @@
 //! Where `fit` starts.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 
@@ -63,6 +63,11 @@ impl StartArgs {
             }
             (Some(StartArg::Svd), _) => Some(Start::Svd),
         })
+    }
+
+    /// The file that is read.
+    pub fn input(&self) -> Option<&Path> {
+        self.grow.as_deref()
     }
 
     /// Says where the fit started, where that was asked for.

@@ -8,7 +8,7 @@ use ndarray::ArrayD;
 
 use super::cpu::balance::{penalty, trade};
 use super::cpu::update::{Bounded, extrapolate, overflowed, raise};
-use super::{Engine, Rule, Slot, Sums};
+use super::{Engine, Rule, Slot, State, Sums};
 use crate::error::{Error, Result};
 use crate::loss::{Loss, Share};
 use crate::model::Shapes;
@@ -54,6 +54,14 @@ pub(crate) struct CoupledEngine {
     /// The group of the last pass.
     last: Option<usize>,
     losses: [Sums; Slot::COUNT],
+}
+
+/// Checkpoints are of fits to one tensor.
+pub(crate) fn unsaved() -> Error {
+    Error::Unsupported(
+        "a fit to several tensors cannot be saved and resumed: checkpoints are for fits to one"
+            .into(),
+    )
 }
 
 /// The least floor of a factor: passes may be in single precision.
@@ -282,5 +290,13 @@ impl Engine for CoupledEngine {
             self.share()?;
         }
         Ok(())
+    }
+
+    fn state(&self) -> Result<State> {
+        Err(unsaved())
+    }
+
+    fn restore(&mut self, _: &State) -> Result<()> {
+        Err(unsaved())
     }
 }

@@ -353,6 +353,15 @@ impl Device {
         Ok(None)
     }
 
+    /// "cpu" or "gpu".
+    pub(crate) fn kind_name(&self) -> &'static str {
+        match &self.kind {
+            Kind::Cpu => "cpu",
+            #[cfg(feature = "gpu")]
+            Kind::Gpu(_) => "gpu",
+        }
+    }
+
     /// The largest buffer that a pass may read products of factors from, where there is a limit.
     pub(crate) fn largest_buffer(&self) -> Option<u64> {
         match &self.kind {

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use ndarray::ArrayD;
 
 use crate::data::{Prepared, Sparse};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::loss::{Loss, Penalty};
 use crate::plan::{Balancing, Plan};
 
@@ -145,6 +145,9 @@ pub struct Job {
     pub numbers: Numbers,
     /// The factors to start from, in the model's order.
     pub start: Vec<ArrayD<f64>>,
+    /// What the engine multiplies each factor with to have it in its own units, powers of two: those
+    /// of the [`State`] that a fit goes on from; `None` where it is to choose them from the start.
+    pub scales: Option<Vec<f64>>,
     /// What holds for each factor, in the user's units.
     pub rules: Vec<Rule>,
     /// The trades of scale among the factors, all of which have a penalty; `None` where
@@ -166,6 +169,35 @@ impl Job {
     #[must_use]
     pub fn objective_unit(&self) -> f64 {
         self.unit.powf(self.loss.homogeneity().unwrap_or(0.0))
+    }
+}
+
+/// All factors that an engine keeps, to the bit: where a fit goes on from.
+#[derive(Clone, Debug, PartialEq, Default)]
+pub struct State {
+    /// What each factor is multiplied with in the engine, powers of two.
+    pub scales: Vec<f64>,
+    /// The factors as they are, in the engine's units, each in C order of its letters.
+    pub factors: Vec<Vec<f64>>,
+    /// The plain result that the next extrapolation starts from; `None` where nothing was
+    /// [marked](Engine::mark).
+    pub plain: Option<Vec<Vec<f64>>>,
+    /// The point that the last sweep began at; `None` for the factors themselves.
+    pub origin: Option<Vec<Vec<f64>>>,
+    /// The factors remembered last.
+    pub remembered: Option<Vec<Vec<f64>>>,
+}
+
+impl State {
+    /// Checks that a state is one of these factors, in these units.
+    pub(crate) fn check(&self, scales: &[f64], sizes: &[usize]) -> Result<()> {
+        let all = [Some(&self.factors), self.plain.as_ref(), self.origin.as_ref()];
+        let mut all = all.into_iter().chain([self.remembered.as_ref()]).flatten();
+        let fits = |factors: &Vec<Vec<f64>>| factors.iter().map(Vec::len).eq(sizes.iter().copied());
+        if all.all(fits) && self.scales == scales {
+            return Ok(());
+        }
+        Err(Error::Setting("a state is that of a fit with other factors or other units".into()))
     }
 }
 
@@ -282,6 +314,24 @@ pub trait Engine: Send {
     /// # Errors
     /// Where the device fails.
     fn recall(&mut self) -> Result<()>;
+
+    /// All factors that it keeps, to the bit.
+    ///
+    /// # Errors
+    /// Where the device fails.
+    fn state(&self) -> Result<State>;
+
+    /// Goes to where an engine of the same job was when it gave this state; a pass has to follow.
+    ///
+    /// # Errors
+    /// Where the device fails, or the state does not have the job's sizes and units.
+    fn restore(&mut self, state: &State) -> Result<()>;
+
+    /// Bytes of memory of its own that the device gives to the fit; `None` where that is the memory
+    /// of the process.
+    fn device_memory(&self) -> Option<u64> {
+        None
+    }
 }
 
 /// The middle of a list of numbers, NaN for none.

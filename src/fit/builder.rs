@@ -2,10 +2,12 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use ndarray::{ArrayBase, ArrayD, Data, Dimension};
 
+use super::checkpoint::{Checkpoint, Every};
 use super::form::DataAs;
 use super::observe::{Cancel, Observer};
 use super::rules::{Balance, Rules, Wish};
@@ -155,6 +157,8 @@ pub struct NNEinFact {
     pub(super) data_as: DataAs,
     pub(super) observers: Vec<Box<dyn Observer>>,
     pub(super) cancel: Cancel,
+    pub(super) checkpoint: Option<(PathBuf, Every)>,
+    pub(super) resume: Option<Box<Checkpoint>>,
 }
 
 impl NNEinFact {
@@ -205,6 +209,8 @@ impl NNEinFact {
             data_as: DataAs::Auto,
             observers: Vec::new(),
             cancel: Cancel::new(),
+            checkpoint: None,
+            resume: None,
         }
     }
 
@@ -514,6 +520,53 @@ impl NNEinFact {
         self
     }
 
+    /// Saves the fit in a file, now and then and where it ends or is interrupted, for
+    /// [`resume`](Self::resume) to go on from there. The file is replaced as a whole: killed at any
+    /// moment, the process leaves the newest one that is complete.
+    ///
+    /// It is written for the first time before the first look at the losses, so that a file that cannot
+    /// be written is an error of the fit that costs nothing. If that fails later (the disk is full),
+    /// the fit goes on, it is tried again at the next time, and
+    /// [`Fit::warnings`] tells of it. A fit that ends leaves the file, from which a longer one goes on.
+    /// Of several [`starts`](Self::starts) only the fit from the best is saved.
+    ///
+    /// All data are read once more, to be known again.
+    ///
+    /// ```
+    /// use ndarray::Array2;
+    /// use nneinfact::fit::{Checkpoint, Every};
+    /// use nneinfact::NNEinFact;
+    ///
+    /// # let folder = tempfile::tempdir().unwrap();
+    /// # let path = folder.path().join("fit.checkpoint");
+    /// let y = Array2::from_shape_fn((30, 20), |(i, j)| ((i + 1) * (j % 5 + 2)) as f64);
+    /// let fit = || NNEinFact::new("ir,jr->ij").map(|fit| fit.ranks([('r', 3)]).tolerance(0.0));
+    ///
+    /// let short = fit()?.max_iter(10).checkpoint(&path, Every::sweeps(5)).fit(&y)?;
+    /// let resumed = fit()?.max_iter(25).resume(Checkpoint::read(&path)?).fit(&y)?;
+    /// let whole = fit()?.max_iter(25).fit(&y)?;
+    /// assert_eq!(resumed.factors(), whole.factors());
+    /// assert_eq!(resumed.history().loss, whole.history().loss);
+    /// # Ok::<(), nneinfact::Error>(())
+    /// ```
+    pub fn checkpoint(mut self, path: impl AsRef<Path>, every: Every) -> Self {
+        self.checkpoint = Some((path.as_ref().into(), every));
+        self
+    }
+
+    /// Goes on from a checkpoint of the same fit: the result has the bits of a fit that was never
+    /// interrupted. Data and settings have to be the same, but for
+    /// [`max_iter`](Self::max_iter) and [`tolerance`](Self::tolerance), and so has the kind of device
+    /// (the same bits come from the same device). The start that the settings ask for is not made
+    /// again. The history goes on, and its seconds too.
+    ///
+    /// # Errors
+    /// Those of [`fit`](Self::fit), which is where the fit is compared; the message says what differs.
+    pub fn resume(mut self, checkpoint: Checkpoint) -> Self {
+        self.resume = Some(Box::new(checkpoint));
+        self
+    }
+
     /// A switch to stop the fit from elsewhere.
     pub fn cancel(mut self, cancel: &Cancel) -> Self {
         self.cancel = cancel.clone();
@@ -642,6 +695,13 @@ impl NNEinFact {
                     "the learning rate must be a finite number above 0, as 0.1, not {rate}"
                 ));
             }
+        }
+        if self.algorithm == Algorithm::Adam && (self.checkpoint.is_some() || self.resume.is_some())
+        {
+            return refuse(
+                "checkpoints are of block, grouped and accelerated fits: what adam remembers of earlier gradients is not kept"
+                    .into(),
+            );
         }
         if self.inner_cycles == 0 {
             return refuse("the number of inner cycles must be at least 1".into());

@@ -11,7 +11,7 @@ use super::rules::{Balance, Rules, mean};
 use super::watch::{Portions, Watch};
 use super::{Fit, form, open, scale, solve, start};
 use crate::data::{Observations, Prepared, Role};
-use crate::engine::coupled::{CoupledEngine, Joint, Member};
+use crate::engine::coupled::{CoupledEngine, Joint, Member, unsaved};
 use crate::engine::{Device, Engine, Job, Sums};
 use crate::error::{Error, Result};
 use crate::loss::Loss;
@@ -207,6 +207,9 @@ fn run(mut settings: NNEinFact, parts: Vec<Part>, device: &Device) -> Result<Cou
                 .into(),
         ));
     }
+    if settings.checkpoint.is_some() || settings.resume.is_some() {
+        return Err(unsaved());
+    }
     let ranks = ranks(&settings.ranks, &parts)?;
     let mut ready = Vec::new();
     let mut portions = Portions::default();
@@ -291,7 +294,7 @@ fn run(mut settings: NNEinFact, parts: Vec<Part>, device: &Device) -> Result<Cou
     let mut engine = CoupledEngine::new(members, joint, &start)?;
     let mut history = History::new(&settings, Some(device));
     let mut watch = Watch::new(&mut settings, portions, started, balanced, penalized);
-    solve::sweeps(&mut engine, count, &mut watch, &mut history)?;
+    solve::sweeps(&mut engine, count, &mut watch, &mut history, &mut None, None)?;
     let factors = engine.factors()?;
     let ends = engine.evaluate_each()?;
     let mut parts = Vec::new();

@@ -5,6 +5,7 @@
 
 mod adam;
 mod builder;
+mod checkpoint;
 mod components;
 mod coupled;
 mod fitted;
@@ -19,6 +20,7 @@ mod start;
 mod watch;
 
 pub use builder::{Algorithm, NNEinFact, Source, Start};
+pub use checkpoint::{Checkpoint, Every};
 pub use components::{Norm, ScalesInto};
 pub use coupled::{Coupled, CoupledFit, Part};
 pub use fitted::Fit;

@@ -26,8 +26,14 @@ pub struct Sweep {
     pub validation_loss: Option<f64>,
     /// Over the held-out entries, where there are any.
     pub heldout_loss: Option<f64>,
-    /// Seconds since the start of the fit.
+    /// Seconds since the start of the fit, those before it was [resumed](super::NNEinFact::resume)
+    /// included.
     pub seconds: f64,
+    /// Bytes that the fit takes on a device with memory of its own.
+    pub device_memory: Option<u64>,
+    /// How many checkpoints in a row, up to the newest, could not be written. The fit goes on
+    /// without them.
+    pub failed_checkpoints: usize,
 }
 
 /// Something that watches a fit.

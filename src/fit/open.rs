@@ -5,6 +5,7 @@ use std::sync::Arc;
 use ndarray::ArrayD;
 
 use super::builder::{Algorithm, NNEinFact, Start};
+use super::checkpoint::{Checkpoint, Identity, Keeper};
 use super::form::{self, Chosen};
 use super::rules::{self, Balance, Rules};
 use super::start::{self, Basis};
@@ -99,6 +100,10 @@ pub(super) struct Opened {
     /// That of the start.
     pub seed: u64,
     pub warnings: Vec<String>,
+    /// What saves the fit, where that was asked for.
+    pub keeper: Option<Keeper>,
+    /// Where it goes on from; the engine is there.
+    pub resumed: Option<Checkpoint>,
 }
 
 /// Prepares and plans a fit, and puts it on its device.
@@ -111,7 +116,42 @@ pub(super) fn open(
     Portions::of(&data).check(settings)?;
     let rules = Rules::new(settings, &shapes)?;
     let loss = settings.loss.clone();
+    let saved = settings.checkpoint.is_some() || settings.resume.is_some();
+    let fingerprint = saved.then(|| data.fingerprint());
     let chosen = form::choose(settings, &shapes, &loss, data)?;
+    let identity =
+        fingerprint.map(|data| Identity::new(settings, data, &rules, &chosen.plan, device));
+    let keeper = |settings: &mut NNEinFact, seed: u64, warnings: &[String]| {
+        let ((path, every), identity) = settings.checkpoint.take().zip(identity.clone())?;
+        Some(Keeper::new(path, every, identity, &shapes, seed, warnings))
+    };
+    if let (Some(checkpoint), Some(identity)) = (settings.resume.take(), &identity) {
+        checkpoint.check(identity, &shapes)?;
+        let mut start = checkpoint.factors()?;
+        rules.place(&shapes, &mut start, false);
+        let (penalized, state) = (rules.is_penalized(), &checkpoint.state);
+        let job = job(settings, &shapes, chosen, rules.clone(), start)?;
+        let job = Job { scales: Some(state.scales.clone()), ..job };
+        let (plan, data, balance) =
+            (Arc::clone(&job.plan), Arc::clone(&job.data), job.balancing.is_some());
+        let mut engine = device.open(job, settings.precision)?;
+        engine.restore(state)?;
+        let (seed, warnings) = (checkpoint.seed(), checkpoint.warnings().to_vec());
+        let keeper = keeper(settings, seed, &warnings).map(|keeper| checkpoint.kept_by(keeper));
+        let resumed = Some(*checkpoint);
+        return Ok(Opened {
+            engine,
+            plan,
+            data,
+            balance,
+            penalized,
+            rules: rules.rules,
+            seed,
+            warnings,
+            keeper,
+            resumed,
+        });
+    }
     let wanted = std::mem::take(&mut settings.start);
     let made = !matches!(wanted, Start::Factors(_));
     if settings.starts > 1 && !made {
@@ -166,6 +206,7 @@ pub(super) fn open(
         }
         engine.load(&best.1)?;
     }
+    let warnings = Vec::from_iter(warning);
     Ok(Opened {
         engine,
         plan,
@@ -174,7 +215,9 @@ pub(super) fn open(
         penalized: rules.is_penalized(),
         rules: rules.rules,
         seed: best.0,
-        warnings: Vec::from_iter(warning),
+        keeper: keeper(settings, best.0, &warnings),
+        resumed: None,
+        warnings,
     })
 }
 
@@ -244,6 +287,7 @@ pub(super) fn job(
         loss,
         numbers,
         start,
+        scales: None,
         balancing: rules.balancing.filter(|_| balance).map(Arc::new),
         rules: rules.rules,
     })

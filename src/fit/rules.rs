@@ -4,6 +4,7 @@ use ndarray::ArrayD;
 
 use super::builder::NNEinFact;
 use super::start::total;
+use crate::data::digest;
 use crate::engine::Rule;
 use crate::error::{Error, Result};
 use crate::loss::Penalty;
@@ -115,6 +116,22 @@ impl Rules {
 
     pub fn is_penalized(&self) -> bool {
         self.rules.iter().any(|rule| rule.penalty.is_some())
+    }
+
+    /// What holds for a factor, in words.
+    pub fn describe(&self, l: usize) -> String {
+        let Rule { penalty, lower, upper, .. } = self.rules[l];
+        if let Some(values) = &self.given[l] {
+            return format!("fixed {:016x}", digest(values.iter().map(|x| x.to_bits())));
+        }
+        let bounds = match self.rules[l].is_unbounded() {
+            true => String::new(),
+            false => format!(", from {lower} to {upper}"),
+        };
+        match penalty {
+            Some(penalty) => format!("l{}={}{bounds}", penalty.power(), penalty.weight()),
+            None => format!("no penalty{bounds}"),
+        }
     }
 
     pub fn penalties(&self) -> Vec<Option<Penalty>> {

@@ -6,6 +6,7 @@ use std::time::Instant;
 use super::Fit;
 use super::adam::{self, Adam};
 use super::builder::{Algorithm, NNEinFact};
+use super::checkpoint::{Keeper, Point, Stage};
 use super::history::{History, StoppedBy};
 use super::open::{Opened, open};
 use super::watch::{Portions, Watch};
@@ -48,8 +49,18 @@ pub(super) fn profile(
 
 fn run(mut settings: NNEinFact, observations: &Observations, device: &Device) -> Result<Fit> {
     let started = Instant::now();
-    let Opened { mut engine, plan, data, balance, penalized, rules, seed, warnings } =
-        open(&mut settings, observations, device)?;
+    let Opened {
+        mut engine,
+        plan,
+        data,
+        balance,
+        penalized,
+        rules,
+        seed,
+        mut warnings,
+        mut keeper,
+        resumed,
+    } = open(&mut settings, observations, device)?;
     let early_stopping = settings.early_stopping;
     let mut history = History { seed, ..History::new(&settings, Some(device)) };
     let portions = Portions::of(&data);
@@ -59,15 +70,17 @@ fn run(mut settings: NNEinFact, observations: &Observations, device: &Device) ->
     };
     let best_kept = early_stopping || adam.is_some();
     let mut watch = Watch::new(&mut settings, portions, started, balance, penalized);
+    let resumed = resumed.map(|checkpoint| checkpoint.go_on(&mut watch, &mut history));
     let groups = plan.groups().len();
-    let swept = match adam {
+    let done = match adam {
         Some(adam) => adam::sweeps(engine.as_mut(), adam, &mut watch, &mut history),
-        None => sweeps(engine.as_mut(), groups, &mut watch, &mut history),
+        None => sweeps(engine.as_mut(), groups, &mut watch, &mut history, &mut keeper, resumed),
     };
-    if let Err(cause) = swept {
+    if let Err(cause) = done {
         return Err(failed(cause, engine.as_mut(), plan, history, early_stopping, best_kept));
     }
     let factors = engine.factors()?;
+    warnings.extend(keeper.and_then(|keeper| keeper.warning()));
     Ok(Fit::new(plan, factors, history).with_warnings(warnings))
 }
 
@@ -89,7 +102,7 @@ pub(super) fn try_out(
     };
     let mut history = History::new(&trial, settings.device.as_ref());
     let mut watch = Watch::new(&mut trial, portions, Instant::now(), balance, true);
-    match sweeps(engine, groups, &mut watch, &mut history) {
+    match sweeps(engine, groups, &mut watch, &mut history, &mut None, None) {
         Ok(()) => Ok(history.objective().last().copied().unwrap_or(f64::INFINITY)),
         // Another start may go well.
         Err(Error::Numeric(_)) => Ok(f64::INFINITY),
@@ -134,67 +147,145 @@ fn failed(
 /// In an accelerated fit (docs/method.md) every sweep but the last ends with an extrapolation, whose
 /// loss comes with the first pass of the next sweep for free; if it is above that in the middle of
 /// the sweep before, the point is given up for the plain result, at the cost of a pass.
+///
+/// The keeper saves it before the first look, between looks and sweeps, and after the last sweep. A
+/// fit that is resumed is at such a place, its engine and history being as they were there.
 pub(super) fn sweeps(
     engine: &mut dyn Engine,
     groups: usize,
     watch: &mut Watch<'_>,
     history: &mut History,
+    keeper: &mut Option<Keeper>,
+    resumed: Option<Point>,
 ) -> Result<()> {
     let mut momentum = watch.accelerated.then(Momentum::new);
-    if momentum.is_some() {
-        engine.mark()?;
+    // Whether the history has the losses at the factors already.
+    let mut looked = false;
+    // The objective in the middle of the last sweep, where that was before the fit was resumed.
+    let mut middle_before = None;
+    // With early stopping the factors that are remembered are not those of the last look, so that an
+    // interrupted sweep could not be taken back in the file: it is completed.
+    let patient = keeper.is_some() && watch.early_stopping;
+    match resumed {
+        None => {
+            if momentum.is_some() {
+                engine.mark()?;
+            }
+            save(keeper, engine, watch, history, &momentum, Stage::Swept)?;
+        }
+        Some(point) => {
+            if let Some(momentum) = &mut momentum {
+                (momentum.t, momentum.before) = (point.t, point.before);
+            }
+            looked = point.stage == Stage::Looked;
+            if looked && let Some(reason) = watch.verdict(history) {
+                history.stopped_by = reason;
+                return finish(engine, watch, history);
+            }
+            if !looked && history.iterations > 0 {
+                middle_before = Some(point.middle);
+                // It was the last sweep that had been asked for.
+                if history.iterations < watch.max_iter {
+                    extrapolate(engine, &mut momentum)?;
+                }
+            }
+        }
     }
     loop {
-        // The first pass of a sweep gives the loss at the end of the one before for free.
         let last = history.iterations >= watch.max_iter;
-        if momentum.is_none() && !last && !history.iterations.is_multiple_of(watch.every) {
-            // Nobody looks: the device goes on without the host.
+        let known = std::mem::take(&mut looked);
+        // Nobody looks: the device goes on without the host.
+        let unseen = !known
+            && momentum.is_none()
+            && !last
+            && !history.iterations.is_multiple_of(watch.every);
+        if known || unseen {
             engine.pass(0)?;
-            if !sweep(engine, groups, watch)? {
-                interrupted(engine, history)?;
+        } else {
+            // The first pass of a sweep gives the loss at the end of the one before for free.
+            let look = |engine: &mut dyn Engine| {
+                match last {
+                    true => engine.evaluate()?,
+                    false => engine.pass(0)?,
+                }
+                engine.sums()
+            };
+            let [mut sums, middle] = look(engine)?;
+            let middle = middle_before.take().unwrap_or(middle.objective());
+            if let Some(momentum) = &mut momentum
+                && momentum.rejects(sums.objective(), (groups > 1).then_some(middle))
+            {
+                engine.retreat()?;
+                [sums, _] = look(engine)?;
+            }
+            if let Some(momentum) = &mut momentum {
+                momentum.before = sums.objective();
+            }
+            let stop = watch.record(sums, engine, history)?;
+            // From the end of the last sweep a longer fit goes on as if it had been asked for at once.
+            let due = |keeper: &Keeper| match stop {
+                Some(_) => !keeper.has_swept(history.iterations),
+                None => keeper.is_due(history.iterations),
+            };
+            if keeper.as_ref().is_some_and(due) {
+                save(keeper, engine, watch, history, &momentum, Stage::Looked)?;
+            }
+            if let Some(reason) = stop {
+                history.stopped_by = reason;
                 break;
             }
-            history.iterations += 1;
-            continue;
-        }
-        let look = |engine: &mut dyn Engine| {
-            match last {
-                true => engine.evaluate()?,
-                false => engine.pass(0)?,
-            }
-            engine.sums()
-        };
-        let [mut sums, middle] = look(engine)?;
-        if let Some(momentum) = &mut momentum
-            && momentum.rejects(sums.objective(), (groups > 1).then_some(middle.objective()))
-        {
-            engine.retreat()?;
-            [sums, _] = look(engine)?;
-        }
-        if let Some(momentum) = &mut momentum {
-            momentum.before = sums.objective();
-        }
-        if let Some(reason) = watch.record(sums, engine, history)? {
-            history.stopped_by = reason;
-            break;
         }
         // A sweep is all or nothing: a failure or an interruption in its middle goes back.
-        if !watch.early_stopping {
+        if !unseen && !watch.early_stopping {
             engine.remember()?;
         }
-        if !sweep(engine, groups, watch)? {
+        if !sweep(engine, groups, watch, patient)? {
             interrupted(engine, history)?;
+            save(keeper, engine, watch, history, &momentum, Stage::Looked)?;
             break;
         }
         history.iterations += 1;
-        // The last point is a plain result.
-        if let Some(momentum) = &mut momentum
-            && history.iterations < watch.max_iter
-        {
-            let [momentum, relaxation] = momentum.next();
-            engine.extrapolate(momentum, relaxation)?;
+        if history.iterations >= watch.max_iter {
+            save(keeper, engine, watch, history, &momentum, Stage::Swept)?;
+        } else {
+            extrapolate(engine, &mut momentum)?;
         }
     }
+    finish(engine, watch, history)
+}
+
+/// Moves on from the plain result of a sweep. The last point of a fit is a plain result.
+fn extrapolate(engine: &mut dyn Engine, momentum: &mut Option<Momentum>) -> Result<()> {
+    if let Some(momentum) = momentum {
+        let [momentum, relaxation] = momentum.next();
+        engine.extrapolate(momentum, relaxation)?;
+    }
+    Ok(())
+}
+
+/// Saves a fit that is to be saved.
+fn save(
+    keeper: &mut Option<Keeper>,
+    engine: &mut dyn Engine,
+    watch: &mut Watch<'_>,
+    history: &History,
+    momentum: &Option<Momentum>,
+    stage: Stage,
+) -> Result<()> {
+    let Some(keeper) = keeper else { return Ok(()) };
+    // The guard of the next extrapolation asks for it.
+    let middle = match (stage, momentum) {
+        (Stage::Swept, Some(_)) if history.iterations > 0 => engine.sums()?[1].objective(),
+        _ => 0.0,
+    };
+    let (t, before) = momentum.as_ref().map_or((1.0, 0.0), |m| (m.t, m.before));
+    keeper.save(engine, watch, history, Point { stage, t, before, middle })?;
+    watch.failed_checkpoints = keeper.failures;
+    Ok(())
+}
+
+/// Leaves the engine at the factors to return.
+fn finish(engine: &mut dyn Engine, watch: &Watch<'_>, history: &mut History) -> Result<()> {
     history.returned = history.loss.len().saturating_sub(1);
     if watch.early_stopping && watch.best.is_finite() {
         engine.recall()?;
@@ -215,11 +306,12 @@ fn interrupted(engine: &mut dyn Engine, history: &mut History) -> Result<()> {
     Ok(())
 }
 
-/// One sweep whose first pass is done. `false` where it was cancelled.
-fn sweep(engine: &mut dyn Engine, groups: usize, watch: &Watch<'_>) -> Result<bool> {
+/// One sweep whose first pass is done. `false` where it was cancelled, which one that is `patient` does
+/// not look at.
+fn sweep(engine: &mut dyn Engine, groups: usize, watch: &Watch<'_>, patient: bool) -> Result<bool> {
     engine.update(0)?;
     for group in 1..groups {
-        if watch.cancel.is_cancelled() {
+        if !patient && watch.cancel.is_cancelled() {
             return Ok(false);
         }
         engine.pass(group)?;

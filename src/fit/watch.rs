@@ -76,6 +76,10 @@ pub(super) struct Watch<'a> {
     may_rise: bool,
     /// The lowest validation loss.
     pub best: f64,
+    /// Seconds that were spent on the fit before it was resumed.
+    spent: f64,
+    /// Checkpoints in a row that could not be written.
+    pub failed_checkpoints: usize,
 }
 
 /// The objective as it was.
@@ -111,7 +115,50 @@ impl<'a> Watch<'a> {
             rises: 0,
             may_rise: settings.algorithm == Algorithm::Adam,
             best: f64::INFINITY,
+            spent: 0.0,
+            failed_checkpoints: 0,
         }
+    }
+
+    /// Goes on where another watch was with this history, after so many seconds.
+    pub fn go_on(&mut self, history: &History, seconds: f64) {
+        self.spent = seconds;
+        let validation = |i: usize| history.validation_loss.get(i).copied();
+        for (i, objective) in history.objective().into_iter().enumerate() {
+            self.note(objective, validation(i), i.checked_sub(1).and_then(validation));
+        }
+    }
+
+    /// Seconds of the fit so far.
+    pub fn seconds(&self) -> f64 {
+        self.spent + self.started.elapsed().as_secs_f64()
+    }
+
+    /// Takes an element of the history in; whether its validation loss is the lowest so far.
+    fn note(&mut self, objective: f64, validation: Option<f64>, before: Option<f64>) -> bool {
+        let mut best = false;
+        if self.early_stopping
+            && let Some(validation) = validation
+        {
+            best = validation < self.best;
+            if best {
+                self.best = validation;
+            }
+            match before {
+                Some(before) if validation > before => self.rises += 1,
+                _ => self.rises = 0,
+            }
+        }
+        if let Some(Course { first, before }) = self.course {
+            let progress = before - objective;
+            // A rise on the way to somewhere lower is no end.
+            let progress = if self.may_rise { progress.abs() } else { progress };
+            let slow = progress <= self.tolerance * objective.abs().max(first - objective);
+            self.slow = if slow { self.slow + 1 } else { 0 };
+        }
+        let first = self.course.map_or(objective, |course| course.first);
+        self.course = Some(Course { first, before: objective });
+        best
     }
 
     /// Adds an element to the history; a reason where the fit is to stop at it.
@@ -132,7 +179,7 @@ impl<'a> Watch<'a> {
         let loss = mean(sums.train, Role::Train).unwrap_or(f64::NAN);
         let validation = mean(sums.validation, Role::Validation);
         let held_out = mean(sums.held_out, Role::HeldOut);
-        let seconds = self.started.elapsed().as_secs_f64();
+        let seconds = self.seconds();
         let penalty = mean(sums.penalty, Role::Train).unwrap_or(0.0);
         let objective = loss + penalty;
         let validation_before = history.validation_loss.last().copied();
@@ -143,27 +190,9 @@ impl<'a> Watch<'a> {
         history.seconds.push(seconds);
         history.sweeps.push(history.iterations);
 
-        if self.early_stopping
-            && let Some(validation) = validation
-        {
-            if validation < self.best {
-                self.best = validation;
-                engine.remember()?;
-            }
-            match validation_before {
-                Some(before) if validation > before => self.rises += 1,
-                _ => self.rises = 0,
-            }
+        if self.note(objective, validation, validation_before) {
+            engine.remember()?;
         }
-        if let Some(Course { first, before }) = self.course {
-            let progress = before - objective;
-            // A rise on the way to somewhere lower is no end.
-            let progress = if self.may_rise { progress.abs() } else { progress };
-            let slow = progress <= self.tolerance * objective.abs().max(first - objective);
-            self.slow = if slow { self.slow + 1 } else { 0 };
-        }
-        let first = self.course.map_or(objective, |course| course.first);
-        self.course = Some(Course { first, before: objective });
         let seen = Sweep {
             iteration: history.iterations,
             max_iter: self.max_iter,
@@ -171,6 +200,8 @@ impl<'a> Watch<'a> {
             validation_loss: validation,
             heldout_loss: held_out,
             seconds,
+            device_memory: engine.device_memory(),
+            failed_checkpoints: self.failed_checkpoints,
         };
         // Every observer sees every sweep, whatever another says.
         let mut stop = false;
@@ -181,7 +212,14 @@ impl<'a> Watch<'a> {
             Some(StoppedBy::Interrupted)
         } else if stop {
             Some(StoppedBy::Observer)
-        } else if self.rises >= RISES {
+        } else {
+            self.verdict(history)
+        })
+    }
+
+    /// The reason to stop at the last element of the history, where its numbers give one.
+    pub fn verdict(&self, history: &History) -> Option<StoppedBy> {
+        if self.rises >= RISES {
             Some(StoppedBy::Validation)
         } else if self.tolerance > 0.0 && self.slow >= PATIENCE {
             Some(StoppedBy::Tolerance)
@@ -189,6 +227,6 @@ impl<'a> Watch<'a> {
             Some(StoppedBy::MaxIter)
         } else {
             None
-        })
+        }
     }
 }

@@ -11,6 +11,7 @@
 //! Writers write to a temporary name in the same folder and rename at the end, so that nothing
 //! half-written is ever left under the name asked for.
 
+mod archive;
 mod dtype;
 mod header;
 mod map;
@@ -27,10 +28,12 @@ use ndarray::ArrayD;
 use crate::data::Dense;
 use crate::{Error, Result};
 
+pub(crate) use archive::Archive;
 pub use map::{SLAB_BYTES, map_bool, map_npy, map_npy_in};
 pub use npy::{read_bool, read_npy, read_npy_from};
 pub use npz::{ArrayInfo, npz_names, read_npz, read_npz_arrays, read_npz_from};
 pub use tns::{read_tns, read_tns_from};
+pub(crate) use write::remove_leftovers;
 pub use write::{write_json, write_npy, write_npz};
 
 /// What a file holds, by its extension.

@@ -214,7 +214,7 @@ impl<'a, R: Read + Seek> Npz<'a, R> {
     }
 }
 
-fn zip_fault(path: &Path, e: ZipError) -> Error {
+pub(super) fn zip_fault(path: &Path, e: ZipError) -> Error {
     match e {
         ZipError::Io(e) => fault_in(path, e.into()),
         e => Error::format(path, format!("not an .npz archive that can be read: {e}")),

@@ -75,7 +75,7 @@ pub fn write_json(path: impl AsRef<Path>, value: &impl Serialize) -> Result<()> 
     })
 }
 
-fn npy<S, D>(to: &mut (impl Write + ?Sized), array: &ArrayBase<S, D>) -> io::Result<()>
+pub(super) fn npy<S, D>(to: &mut (impl Write + ?Sized), array: &ArrayBase<S, D>) -> io::Result<()>
 where
     S: Data,
     S::Elem: Copy + Into<f64>,
@@ -103,11 +103,14 @@ where
 }
 
 /// What files are written to.
-trait Sink: Write + Seek {}
+pub(super) trait Sink: Write + Seek {}
 impl<T: Write + Seek> Sink for T {}
 
 /// Writes a file under a temporary name in the same folder and renames it.
-fn replace(path: &Path, write: impl FnOnce(&mut dyn Sink) -> io::Result<()>) -> Result<()> {
+pub(super) fn replace(
+    path: &Path,
+    write: impl FnOnce(&mut dyn Sink) -> io::Result<()>,
+) -> Result<()> {
     replace_inner(path, write).map_err(|e| Error::file(path, e))
 }
 
@@ -130,17 +133,17 @@ fn replace_inner(
             return device.write_all(all.get_ref());
         }
     }
-    let folder = match target.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    };
+    let folder = folder_of(&target);
+    let prefix = prefix_of(&target);
     let mut builder = tempfile::Builder::new();
-    builder.prefix(".nneinfact-").suffix(".tmp");
+    builder.prefix(&prefix).suffix(SUFFIX);
     // What an ordinary new file gets (the system takes the umask off); by default nobody else
     // could read it.
     #[cfg(unix)]
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
     let mut file = builder.tempfile_in(folder)?;
+    // While this process lives, nobody takes the file for a leftover. Not every system has locks.
+    let _ = file.as_file().try_lock();
     let mut buffered = BufWriter::new(file.as_file_mut());
     write(&mut buffered)?;
     buffered.flush()?;
@@ -150,5 +153,66 @@ fn replace_inner(
     }
     file.as_file().sync_all()?;
     file.persist(&target).map_err(|e| e.error)?;
+    // The new name has to be on the disk too. Not every file system can be asked for that, and the
+    // file is whole either way.
+    #[cfg(unix)]
+    let _ = fs::File::open(folder).and_then(|folder| folder.sync_all());
     Ok(())
+}
+
+const SUFFIX: &str = ".tmp";
+
+fn folder_of(target: &Path) -> &Path {
+    match target.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    }
+}
+
+/// What the names of temporary files for a target begin with. Not with all of its name, which may
+/// be as long as names can be.
+fn prefix_of(target: &Path) -> String {
+    let name = target.file_name().unwrap_or_default().to_string_lossy();
+    let sum = name.bytes().fold(0xcbf2_9ce4_8422_2325u64, |sum, byte| {
+        (sum ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    format!(".nneinfact-{sum:016x}-")
+}
+
+/// Removes temporary files of this target that a process left behind when it was killed.
+pub(crate) fn remove_leftovers(path: &Path) {
+    let target = fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
+    let prefix = prefix_of(&target);
+    let Ok(entries) = fs::read_dir(folder_of(&target)) else { return };
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        let left = name.starts_with(&prefix) && name.ends_with(SUFFIX);
+        // Whoever writes it has it locked. What cannot be removed does no harm.
+        if left
+            && let Ok(file) = OpenOptions::new().write(true).open(entry.path())
+            && file.try_lock().is_ok()
+        {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_nobody_writes_is_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("state");
+        let prefix = prefix_of(&path);
+        let names = [format!("{prefix}dead.tmp"), format!("{prefix}busy.tmp"), "x.tmp".into()];
+        let made: Vec<fs::File> =
+            names.iter().map(|n| fs::File::create(folder.path().join(n)).unwrap()).collect();
+        made[1].try_lock().unwrap();
+        remove_leftovers(&path);
+        let there = names.map(|name| folder.path().join(name).exists());
+        assert_eq!(there, [false, true, true]);
+    }
 }

@@ -103,7 +103,7 @@ pub fn run(args: &DemoArgs) -> Result<()> {
         .device(device.clone())
         .seed(args.seed);
     let show = if args.quiet { Show::Never } else { Show::OnTerminal };
-    let (settings, progress) = Progress::attach(settings, show);
+    let (settings, progress) = Progress::attach(settings, show, &device);
     let fitting = Instant::now();
     let fit = settings.fit(&observations)?;
     let fitting = fitting.elapsed().as_secs_f64();

@@ -25,7 +25,7 @@ use self::quadratic::Objective;
 use self::sparse::{Lists, Outcome, Parts};
 use self::stream::Schedule;
 use self::update::Update;
-use super::{Engine, Job, Rule, Slot, Sums};
+use super::{Engine, Job, Rule, Slot, State, Sums};
 use crate::data::Dense;
 use crate::error::{Error, Result};
 use crate::loss::Tape;
@@ -151,6 +151,12 @@ impl<T: Elementwise> CpuEngine<T> {
 
     /// The least floor of a factor: what is smaller is lost in the passes.
     const LEAST: f64 = if T::BYTES == 4 { 1e-37 } else { 0.0 };
+
+    /// What each factor is multiplied with here: see [`State`].
+    fn scales(&self) -> Vec<f64> {
+        let of = |l: usize| if l == 0 { 1.0 / self.job.unit } else { 1.0 };
+        (0..self.factors.len()).map(of).collect()
+    }
 
     fn raise(&mut self, l: usize) {
         if !self.rules[l].fixed {
@@ -495,6 +501,27 @@ impl<T: Elementwise> Engine for CpuEngine<T> {
         if let Some(factors) = &self.remembered {
             self.factors.clone_from(factors);
         }
+        Ok(())
+    }
+
+    fn state(&self) -> Result<State> {
+        Ok(State {
+            scales: self.scales(),
+            factors: self.factors.clone(),
+            plain: self.plain.clone(),
+            origin: self.plain.as_ref().map(|_| self.origin.clone()),
+            remembered: self.remembered.clone(),
+        })
+    }
+
+    fn restore(&mut self, state: &State) -> Result<()> {
+        let sizes: Vec<usize> = self.factors.iter().map(Vec::len).collect();
+        state.check(&self.scales(), &sizes)?;
+        self.factors.clone_from(&state.factors);
+        self.plain.clone_from(&state.plain);
+        self.origin.clone_from(state.origin.as_ref().unwrap_or(&state.factors));
+        self.remembered.clone_from(&state.remembered);
+        self.last = None;
         Ok(())
     }
 }

@@ -8,7 +8,7 @@ use super::recording::{BufferId, RecordingId};
 use super::runtime::Loaded;
 use super::stream::{self, Upload};
 use crate::engine::cpu::update::{Denominator, Update};
-use crate::engine::{Engine, Job, PassTime, Rule, Slot, Sums, median};
+use crate::engine::{Engine, Job, PassTime, Rule, Slot, State, Sums, median};
 use crate::error::{Error, Result};
 
 /// A fit whose factors, data and sums stay on a device.
@@ -23,6 +23,8 @@ pub(super) struct GpuEngine {
     remembered: bool,
     /// The group whose sums are on the device.
     last: Option<usize>,
+    /// Of all buffers.
+    bytes: u64,
 }
 
 impl GpuEngine {
@@ -51,6 +53,7 @@ impl GpuEngine {
 
     /// Uploads a job that has been compiled.
     pub(super) fn placed(gpu: &Gpu, mut job: Job, mut compiled: Compiled) -> Result<GpuEngine> {
+        let bytes = compiled.program.buffers.iter().map(|buffer| buffer.bytes).sum();
         let loaded = gpu.load(std::mem::take(&mut compiled.program))?;
         let start = std::mem::take(&mut job.start);
         let mut engine = GpuEngine {
@@ -62,6 +65,7 @@ impl GpuEngine {
             marked: false,
             remembered: false,
             last: None,
+            bytes,
         };
         if engine.compiled.turns.is_empty() {
             engine.upload.send(&engine.job, &engine.compiled.slabs, &engine.loaded, |_| Ok(()))?;
@@ -100,8 +104,13 @@ impl GpuEngine {
 
     /// The factors as they are on the device.
     fn on_host(&self) -> Result<Vec<Vec<f64>>> {
+        self.kept(self.compiled.factors)
+    }
+
+    /// The factors in a buffer, in the device's units.
+    fn kept(&self, buffer: BufferId) -> Result<Vec<Vec<f64>>> {
         let places = &self.compiled.places;
-        let all = self.singles(self.compiled.factors, places[places.len() - 1])?;
+        let all = self.singles(buffer, places[places.len() - 1])?;
         let of = |pair: &[usize]| all[pair[0]..pair[1]].iter().map(|&x| f64::from(x)).collect();
         Ok(places.windows(2).map(of).collect())
     }
@@ -317,6 +326,46 @@ impl Engine for GpuEngine {
             self.run(self.compiled.recall)?;
         }
         Ok(())
+    }
+
+    fn state(&self) -> Result<State> {
+        let kept = |there: bool, buffer: BufferId| match there {
+            true => self.kept(buffer).map(Some),
+            false => Ok(None),
+        };
+        Ok(State {
+            scales: self.compiled.scales.clone(),
+            factors: self.kept(self.compiled.factors)?,
+            plain: kept(self.marked, self.compiled.plain)?,
+            origin: kept(self.marked, self.compiled.origin)?,
+            remembered: kept(self.remembered, self.compiled.remembered)?,
+        })
+    }
+
+    fn restore(&mut self, state: &State) -> Result<()> {
+        let places = &self.compiled.places;
+        let sizes: Vec<usize> = places.windows(2).map(|pair| pair[1] - pair[0]).collect();
+        state.check(&self.compiled.scales, &sizes)?;
+        let origin = state.plain.as_ref().map(|_| state.origin.as_ref().unwrap_or(&state.factors));
+        for (buffer, factors) in [
+            (self.compiled.factors, Some(&state.factors)),
+            (self.compiled.plain, state.plain.as_ref()),
+            (self.compiled.origin, origin),
+            (self.compiled.remembered, state.remembered.as_ref()),
+        ] {
+            let Some(factors) = factors else { continue };
+            let bytes: Vec<u8> =
+                factors.iter().flatten().flat_map(|&x| (x as f32).to_le_bytes()).collect();
+            self.loaded.write(buffer, 0, &bytes)?;
+        }
+        self.marked = state.plain.is_some();
+        self.remembered = state.remembered.is_some();
+        self.last = None;
+        Ok(())
+    }
+
+    fn device_memory(&self) -> Option<u64> {
+        Some(self.bytes)
     }
 }
 

@@ -68,6 +68,10 @@ pub(super) struct Compiled {
     /// Where each factor begins among the factors, and one more for their end.
     pub places: Vec<usize>,
     pub factors: BufferId,
+    /// Where [`Engine::mark`](crate::engine::Engine::mark) and the like keep factors.
+    pub plain: BufferId,
+    pub origin: BufferId,
+    pub remembered: BufferId,
     /// What each factor is multiplied with on the device: a power of two.
     pub scales: Vec<f64>,
     /// Numerator, then denominator of the last pass.
@@ -267,7 +271,10 @@ impl<'a> Compiler<'a> {
             .max()
             .unwrap_or(1);
 
-        let scales = scales(&job.start, places.len() - 1, job.unit);
+        let scales = match &job.scales {
+            Some(given) if given.len() + 1 == places.len() => given.clone(),
+            _ => scales(&job.start, places.len() - 1, job.unit),
+        };
         let rules = rules(job, &scales);
         let (penalty_sums, penalty_words) = PenaltySums::new(&rules, &places);
         let penalties_at = Slot::COUNT * SLOT_SUMS + 1;
@@ -426,6 +433,9 @@ impl<'a> Compiler<'a> {
             reads_data,
             places: self.places,
             factors: self.factors,
+            plain: self.plain,
+            origin: self.origin,
+            remembered: self.remembered,
             scales: self.scales,
             sums: self.sums,
             results: self.results,

@@ -98,6 +98,7 @@ fn job_of(
         exact: false,
         numbers: Numbers { prediction_floor: 1e-10, factor_floor: 1e-16, inner_cycles: 1 },
         start: Vec::new(),
+        scales: None,
         unit: 1.0,
     }
 }
