@@ -39,7 +39,7 @@ impl Progress {
         let bar = (terminal && show != Show::Never).then(|| {
             let bar = ProgressBar::new(0);
             // The template is a constant, so it cannot be wrong at run time only.
-            if let Ok(style) = ProgressStyle::with_template("{wide_msg}") {
+            if let Ok(style) = ProgressStyle::with_template("{msg}") {
                 bar.set_style(style);
             }
             bar.set_message("preparing the data");
@@ -115,8 +115,8 @@ impl Target {
         let Target::Bar(_) = self else { return None };
         let (Width(columns), _) =
             terminal_size_of(std::io::stderr()).unwrap_or((Width(80), Height(24)));
-        // Some terminals go on to the next line once the last column is full.
-        Some(usize::from(columns).saturating_sub(1))
+        // With room for the ^C that terminals show: on the next line it would be in the way.
+        Some(usize::from(columns).saturating_sub(3))
     }
 }
 
@@ -158,6 +158,16 @@ struct Part {
     short: String,
     /// Which parts are left out first where there is no room: those of high rank.
     rank: usize,
+}
+
+/// A loss, with four digits that count.
+fn brief(x: f64) -> String {
+    match x.abs() {
+        size if (1e-3..1e4).contains(&size) => {
+            format!("{x:.*}", (3.0 - size.log10().floor()) as usize)
+        }
+        _ => format!("{x:.2e}"),
+    }
 }
 
 /// Between parts.
@@ -222,7 +232,7 @@ impl Teller {
         };
         let count = format!("{}/{}", sweep.iteration, sweep.max_iter);
         add(0, format!("sweep {count}"), count);
-        add(1, format!("loss {}", number(sweep.loss)), number(sweep.loss));
+        add(1, format!("loss {}", number(sweep.loss)), format!("loss {}", brief(sweep.loss)));
         if sweep.failed_checkpoints > 0 {
             add(2, "checkpoint not written".into(), "NOT SAVED".into());
         }
@@ -232,10 +242,10 @@ impl Teller {
             add(4, format!("change {change:+.1e}"), format!("{change:+.1e}"));
         }
         if let Some(loss) = sweep.validation_loss {
-            add(6, format!("validation {}", number(loss)), format!("val {}", number(loss)));
+            add(6, format!("validation {}", number(loss)), format!("val {}", brief(loss)));
         }
         if let Some(loss) = sweep.heldout_loss {
-            add(5, format!("held-out {}", number(loss)), format!("out {}", number(loss)));
+            add(5, format!("held-out {}", number(loss)), format!("out {}", brief(loss)));
         }
         let (first, start) = self.began.unwrap_or((sweep.iteration, sweep.seconds));
         let each = (sweep.seconds - start) / sweep.iteration.saturating_sub(first) as f64;
@@ -322,7 +332,12 @@ mod tests {
                 assert!(line.len() <= columns, "{columns}: {line}");
             }
         }
-        assert_eq!(teller.line(&sweep(), None, Some(39)), "10/100  loss 0.500000  -5.0e-1  <18 s");
+        assert_eq!(teller.line(&sweep(), None, Some(39)), "10/100  loss 0.5000  -5.0e-1  <18 s");
+        assert_eq!(
+            [brief(0.0518784), brief(-123.456), brief(9999.9)],
+            ["0.05188", "-123.5", "10000"]
+        );
+        assert_eq!([brief(1.5e-9), brief(0.0)], ["1.50e-9", "0.00e0"]);
         assert!(teller.line(&long, None, Some(60)).contains("NOT SAVED"));
         let wide = teller.line(&sweep(), None, Some(150));
         assert!(wide.starts_with("[#---------]  sweep 10/100  loss"), "{wide}");

@@ -558,7 +558,9 @@ impl NNEinFact {
     /// interrupted. Data and settings have to be the same, but for
     /// [`max_iter`](Self::max_iter) and [`tolerance`](Self::tolerance), and so has the kind of device
     /// (the same bits come from the same device). The start that the settings ask for is not made
-    /// again. The history goes on, and its seconds too.
+    /// again. The history goes on, and its seconds too. (Of several [`starts`](Self::starts) another one
+    /// may be the best after fewer than [`TRIAL_SWEEPS`](Self::TRIAL_SWEEPS), where so few were all that
+    /// had been asked for.)
     ///
     /// # Errors
     /// Those of [`fit`](Self::fit), which is where the fit is compared; the message says what differs.
