@@ -9,7 +9,7 @@ use super::cells::{self, Reading};
 use super::output::{check_writable, same_file};
 use super::{complain, print};
 use crate::error::{Error, Result, bytes};
-use crate::fit::{DataRecord, History, Saved};
+use crate::fit::{DataRecord, History, LossRecord, Saved};
 use crate::io::{self, FileKind};
 use crate::loss::Loss;
 use crate::model::Model;
@@ -212,7 +212,11 @@ pub fn run(args: &ReportArgs) -> Result<()> {
         })?,
     };
     if let Some(path) = &args.history {
-        saved = saved.with_history(history(path)?);
+        let history = history(path)?;
+        if saved.record().loss.is_none() && !history.loss_name.is_empty() {
+            saved = saved.with_loss(LossRecord::of(&history.loss_name));
+        }
+        saved = saved.with_history(history);
     }
     let report = args.looks.apply(Report::new(&saved))?;
     let report = match page {

@@ -39,9 +39,9 @@ pub(super) fn diagram(shapes: &Shapes, modes: &[Axis]) -> Drawing {
     for (letter, holders) in &order {
         let middle = holders.iter().map(|&l| xs[l]).sum::<f64>() / holders.len().max(1) as f64;
         let text = format!("{letter} = {}", separated(shapes.size(*letter) as f64));
-        let from = holders.first().map_or(middle, |&l| xs[l]).min(middle) - 12.0;
-        let to =
-            holders.last().map_or(middle, |&l| xs[l]).max(middle + 12.0 + width_of(&text) * 1.15);
+        let half = 0.6 * width_of(&text) + 4.0;
+        let from = holders.first().map_or(middle, |&l| xs[l]).min(middle - half);
+        let to = holders.last().map_or(middle, |&l| xs[l]).max(middle + half);
         let free = |level: &Vec<(f64, f64)>| level.iter().all(|&(a, b)| to < a || from > b);
         let level = levels.iter().position(free).unwrap_or_else(|| {
             levels.push(Vec::new());
@@ -50,7 +50,7 @@ pub(super) fn diagram(shapes: &Shapes, modes: &[Axis]) -> Drawing {
         levels[level].push((from, to));
         dots.push((letter, holders, middle, level, text));
     }
-    let row = 14.0 + LEVEL * levels.len() as f64 + RADIUS + 12.0;
+    let row = 24.0 + LEVEL * levels.len() as f64 + RADIUS + 12.0;
     let legs = row + RADIUS + 34.0;
     let width = 28.0 + STEP * factors.len() as f64;
     let height = legs + 34.0;
@@ -133,7 +133,7 @@ pub(super) fn diagram(shapes: &Shapes, modes: &[Axis]) -> Drawing {
                 at(*x),
                 at(row + RADIUS + 6.0),
                 at(*x),
-                at(y - 9.0)
+                at(y - 11.0)
             ));
         }
         if holders.len() > 1 {
@@ -155,7 +155,7 @@ pub(super) fn diagram(shapes: &Shapes, modes: &[Axis]) -> Drawing {
             at(y),
             escape(&format!("summed over {letter}, rank {}", shapes.size(**letter)))
         ));
-        out.text(middle + 9.0, y - 5.0, "t2 halo", "start", text);
+        out.text(*middle, y - 9.0, "t2 halo", "middle", text);
     }
     for (l, &x) in xs.iter().enumerate() {
         let sizes: Vec<String> = shapes.factor(l).iter().map(ToString::to_string).collect();

@@ -133,7 +133,9 @@ pub(super) fn number(x: f64, digits: i32) -> String {
         return if x.is_nan() { "–".into() } else { x.to_string().replace("inf", "∞") };
     }
     let magnitude = x.abs().log10().floor() as i32;
-    if (6..15).contains(&magnitude) || (magnitude >= digits && magnitude < 6) {
+    if (4..15).contains(&magnitude)
+        && (magnitude >= 6 || magnitude + 1 >= digits || x.fract() == 0.0)
+    {
         return separated(x);
     }
     if !(-4..6).contains(&magnitude) {
@@ -189,8 +191,9 @@ pub(super) fn width_of(text: &str) -> f64 {
         .map(|c| match c {
             'i' | 'j' | 'l' | '.' | ',' | '\'' | ':' | '|' | 'I' | 't' | 'f' | ' ' => 3.2,
             'm' | 'w' | 'M' | 'W' | '%' => 8.6,
-            c if c.is_ascii_uppercase() => 6.8,
-            c if c.is_ascii() => 5.7,
+            c if c.is_ascii_uppercase() => 6.9,
+            c if c.is_ascii_digit() => 6.3,
+            c if c.is_ascii() => 5.9,
             _ => 9.0,
         })
         .sum()

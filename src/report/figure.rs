@@ -44,7 +44,7 @@ pub(super) fn figure(report: &Report<'_>) -> String {
     let trial = views(saved, &axes, Sizes { most: 1, ..sized(4) });
     for (g, trial) in trial.groups.iter().enumerate() {
         let each = trial.components.first().map_or(1, |c| c.panels.len()).max(1);
-        let columns = each.clamp(3, 5);
+        let columns = if each == 1 { 4 } else { each.clamp(3, 5) };
         let mut made = views(saved, &axes, sized(columns));
         if g >= made.groups.len() {
             break;

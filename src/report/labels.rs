@@ -66,15 +66,22 @@ pub(super) struct Axis {
     pub upwards: bool,
     /// Whether this is a mode of the data as it is, whose labels the page holds once.
     pub mode: bool,
+    /// The index that it begins with, where a part of a mode is shown.
+    pub first: usize,
 }
 
 impl Axis {
     /// What an index is called.
     pub fn label(&self, i: usize) -> String {
-        match self.labels.as_ref().and_then(|labels| labels.get(i)) {
+        match self.labels.as_ref().and_then(|labels| labels.get(self.first + i)) {
             Some(label) => label.clone(),
-            None => i.to_string(),
+            None => (self.first + i).to_string(),
         }
+    }
+
+    /// A part of it.
+    pub fn part(&self, indices: &std::ops::Range<usize>) -> Axis {
+        Axis { first: self.first + indices.start, size: indices.len(), ..self.clone() }
     }
 
     /// The name of the mode with its letter.

@@ -23,8 +23,18 @@ pub(super) fn totals(axis: &Axis, sums: &[Sums], size: (f64, f64)) -> Drawing {
     let observed: Vec<f64> = sums.iter().map(|s| s.observed).collect();
     let predicted: Vec<f64> = sums.iter().map(|s| s.predicted).collect();
     let series = [
-        Series { name: "observed", class: "obs", values: &observed, form: Form::of(axis) },
-        Series { name: "predicted", class: "pred", values: &predicted, form: Form::Line },
+        Series {
+            name: "observed",
+            class: "obs",
+            values: &observed,
+            form: if Form::of(axis) == Form::Bars { Form::Bars } else { Form::Area },
+        },
+        Series {
+            name: "predicted",
+            class: "pred",
+            values: &predicted,
+            form: if Form::of(axis) == Form::Bars { Form::Marks } else { Form::Line },
+        },
     ];
     vectors(&format!("{}: totals", axis.title()), axis, &series, size)
 }
@@ -52,7 +62,7 @@ pub(super) fn worst(axes: &[Axis], portion: &Portion) -> String {
         .take(WORST)
         .map(|(axis, i, s)| {
             format!(
-                "<tr><th scope=\"row\">{} = {}</th><td>{}</td><td>{} ×</td><td>{}</td><td>{}</td><td>{}</td></tr>",
+                "<tr><th scope=\"row\">{} = {}</th><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td></tr>",
                 escape(&axis.name),
                 escape(&axis.label(i)),
                 number(s.mean_loss(), 4),
@@ -64,7 +74,7 @@ pub(super) fn worst(axes: &[Axis], portion: &Portion) -> String {
         })
         .collect();
     format!(
-        "<div class=\"scroll\"><table><thead><tr><th scope=\"col\">Slice</th><th scope=\"col\">Mean loss</th><th scope=\"col\">Of the mean</th><th scope=\"col\">Share of loss</th><th scope=\"col\">Observed</th><th scope=\"col\">Predicted</th></tr></thead><tbody>{rows}</tbody></table></div>"
+        "<div class=\"scroll\"><table><thead><tr><th scope=\"col\">Slice</th><th scope=\"col\">Mean loss</th><th scope=\"col\">× overall</th><th scope=\"col\">Share of loss</th><th scope=\"col\">Observed</th><th scope=\"col\">Predicted</th></tr></thead><tbody>{rows}</tbody></table></div>"
     )
 }
 
@@ -72,9 +82,9 @@ pub(super) fn worst(axes: &[Axis], portion: &Portion) -> String {
 pub(super) fn sentence(residuals: &Residuals, portion: &Portion) -> String {
     let all = &portion.all;
     let mut text =
-        format!("{} cells: total observed {}", number(all.cells, 9), number(all.observed, 6));
+        format!("{} cells: total observed {}", number(all.cells, 9), number(all.observed, 5));
     if residuals.has_predictions() {
-        text += &format!(", predicted {}", number(all.predicted, 6));
+        text += &format!(", predicted {}", number(all.predicted, 5));
     }
     if residuals.has_loss() {
         text += &format!(", mean loss {}", number(all.mean_loss(), 5));

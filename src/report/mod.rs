@@ -155,6 +155,7 @@ impl<'a> Report<'a> {
                     labels: labels.and_then(|l| l.indices.clone()),
                     upwards: self.upwards.contains(&letter),
                     mode: true,
+                    first: 0,
                 }
             })
             .collect()

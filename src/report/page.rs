@@ -58,7 +58,7 @@ fn sized(drawing: &Drawing) -> String {
     format!(
         "<div class=\"sized\" style=\"width:{:.0}px;min-width:{:.0}px\">{}</div>",
         drawing.width,
-        drawing.width.min(0.8 * drawing.width + 60.0),
+        0.72 * drawing.width,
         drawing.inline("diagram")
     )
 }
@@ -70,7 +70,7 @@ fn head(report: &Report<'_>, axes: &[Axis]) -> String {
     facts.push(("Model", format!("<code>{}</code>", escape(saved.model().text()))));
     let shape: Vec<String> = axes
         .iter()
-        .map(|axis| format!("{} {}", separated(axis.size as f64), escape(&axis.title())))
+        .map(|axis| format!("{} {}", escape(&axis.title()), separated(axis.size as f64)))
         .collect();
     facts.push(("Data", shape.join(" × ")));
     let ranks: Vec<String> =
@@ -150,7 +150,7 @@ fn course(history: &History) -> Vec<(&'static str, String)> {
 }
 
 fn convergence(history: &History) -> String {
-    let size = (480.0, 280.0);
+    let size = (420.0, 250.0);
     let mut drawings = vec![curves::curves(history, Against::Sweeps, size)];
     if history.seconds.len() == history.loss.len() {
         drawings.push(curves::curves(history, Against::Seconds, size));
@@ -192,7 +192,7 @@ fn factors(views: &Views) -> String {
 
 fn components(group: &Group) -> String {
     let letter = group.letter;
-    let many = group.components.iter().map(|c| c.panels.len()).max().unwrap_or(0) > 1;
+    let panels = group.components.iter().map(|c| c.panels.len()).max().unwrap_or(0);
     let card = |component: &Component| -> String {
         let panels: String = component.panels.iter().map(|d| figure(d, "panel")).collect();
         let parts: String = component.parts.iter().map(|d| figure(d, "panel")).collect();
@@ -211,7 +211,11 @@ fn components(group: &Group) -> String {
         )
     };
     let (shown, folded) = group.components.split_at(group.components.len().min(SHOWN));
-    let class = if many { "cards wide" } else { "cards" };
+    let class = match panels {
+        0 | 1 => "cards",
+        2 => "cards two",
+        _ => "cards wide",
+    };
     let mut text = format!(
         "<section aria-labelledby=\"letter-{letter}\"><h2 id=\"letter-{letter}\">Components {letter}</h2><p class=\"note\">{} component{} of <code>{}</code>, by their share of the sum of ŷ. Every drawing sums to 1: scales can move from factor to factor, shares cannot. {}</p><div class=\"{class}\">{}</div>",
         group.rank,
@@ -257,7 +261,7 @@ fn residuals(report: &Report<'_>, axes: &[Axis]) -> String {
         return text + "</section>";
     }
     text += "<p class=\"note\"><span class=\"key obs\"></span> observed <span class=\"key pred\"></span> predicted. Totals and mean losses over the cells at each index.</p>";
-    let size = (400.0, 150.0);
+    let size = (290.0, 128.0);
     for portion in residuals.portions() {
         text += &format!(
             "<h3>{}</h3><p>{}</p>",
@@ -271,7 +275,7 @@ fn residuals(report: &Report<'_>, axes: &[Axis]) -> String {
                 drawings += &figure(&leftover::losses(axis, sums, size), "panel");
             }
         }
-        text += &format!("<div class=\"pair\">{drawings}</div>");
+        text += &format!("<div class=\"panels\">{drawings}</div>");
         if residuals.has_loss() {
             text += &format!("<h4>Worst-fitted slices</h4>{}", leftover::worst(axes, portion));
         }

@@ -9,6 +9,10 @@ use super::raster;
 pub(super) enum Form {
     Bars,
     Line,
+    /// What is below a line.
+    Area,
+    /// A stroke across each bar of another vector.
+    Marks,
 }
 
 impl Form {
@@ -87,7 +91,7 @@ pub(super) fn vectors(
     for series in series {
         match series.form {
             Form::Bars => {
-                for (i, &value) in series.values.iter().enumerate() {
+                for (i, &value) in series.values.iter().enumerate().filter(|v| v.1.is_finite()) {
                     let gap = (0.15 * slot).min(2.0);
                     let (top, base) = (y(value.max(0.0)), y(value.min(0.0)));
                     out.rect(
@@ -96,6 +100,27 @@ pub(super) fn vectors(
                         (slot - 2.0 * gap, base - top),
                         "",
                     );
+                }
+            }
+            Form::Marks => {
+                for (i, &value) in series.values.iter().enumerate().filter(|v| v.1.is_finite()) {
+                    let reach = (0.42 * slot).min(14.0);
+                    out.line(
+                        &format!("l {}", series.class),
+                        (middle(i) - reach, y(value)),
+                        (middle(i) + reach, y(value)),
+                    );
+                }
+            }
+            Form::Area => {
+                let columns = (2.0 * (frame.right - frame.left)) as usize;
+                let bounds = bounded(series.values, columns);
+                let finite = || bounds.iter().filter(|p| p.1.is_finite());
+                if let (Some(first), Some(last)) = (finite().next(), finite().next_back()) {
+                    let line = finite().map(|&(i, v)| (middle(i), y(v)));
+                    let ends = |i: usize| std::iter::once((middle(i), y(0.0)));
+                    let class = format!("b {}", series.class);
+                    out.path(&class, ends(first.0).chain(line).chain(ends(last.0)));
                 }
             }
             Form::Line => {
@@ -107,7 +132,7 @@ pub(super) fn vectors(
         }
     }
     spots(&mut out, axis, series, &frame);
-    index_ticks(&mut out, axis, (frame.left, frame.right), frame.bottom + 11.0);
+    index_ticks(&mut out, axis, (frame.left, frame.right), frame.bottom + 12.5);
     out
 }
 
@@ -182,14 +207,10 @@ fn index_ticks(out: &mut Drawing, axis: &Axis, (from, to): (f64, f64), y: f64) {
             if widest <= slot {
                 (0..n).map(|i| (i, axis.label(i))).unzip()
             } else if slot >= 13.0 && n <= 12 {
-                // Short forms, if they still tell the indices apart.
-                let short: Vec<String> = labels.iter().map(|l| shortened(l, slot - 3.0)).collect();
-                let mut distinct = short.clone();
-                distinct.sort();
-                distinct.dedup();
-                match distinct.len() == short.len() {
-                    true => short.into_iter().enumerate().unzip(),
-                    false => every(axis, slot),
+                // Short forms, all of one length, if they still tell the indices apart.
+                match shortened(labels, slot - 3.0) {
+                    Some(short) => short.into_iter().enumerate().unzip(),
+                    None => every(axis, slot),
                 }
             } else {
                 every(axis, slot)
@@ -197,29 +218,27 @@ fn index_ticks(out: &mut Drawing, axis: &Axis, (from, to): (f64, f64), y: f64) {
         }
         None => {
             let count = ((to - from) / 40.0).floor().max(2.0) as usize;
-            let mut marks = ticks(0.0, (n - 1) as f64, count);
-            marks.retain(|m| m.fract() == 0.0);
-            marks.iter().map(|&m| (m as usize, (m as usize).to_string())).unzip()
+            whole_ticks(axis, count).into_iter().unzip()
         }
     };
     for (i, text) in indices.into_iter().zip(texts) {
         let half = 0.46 * width_of(&text);
-        let x = middle(i).clamp(from + half - 4.0, (to - half + 4.0).max(from + half - 4.0));
+        let x = middle(i).clamp(from + half - 2.0, (to - half + 4.0).max(from + half - 2.0));
         out.text(x, y, "n", "middle", &text);
     }
 }
 
-/// The first letters of a label that fit.
-fn shortened(label: &str, width: f64) -> String {
-    let mut kept = String::new();
-    for c in label.chars() {
-        kept.push(c);
-        if width_of(&kept) > width && kept.chars().count() > 1 {
-            kept.pop();
-            break;
-        }
-    }
-    kept
+/// The first letters of all labels, three of them or as many as fit and tell them apart.
+fn shortened(labels: &[String], width: f64) -> Option<Vec<String>> {
+    let first = |n: usize| -> Vec<String> {
+        labels.iter().map(|label| label.chars().take(n).collect()).collect()
+    };
+    [3, 4, 5, 2, 1].into_iter().map(first).find(|short| {
+        let mut distinct = short.clone();
+        distinct.sort();
+        distinct.dedup();
+        distinct.len() == short.len() && short.iter().all(|s| width_of(s) <= width)
+    })
 }
 
 /// Every so-many-th label, cut where it is long.
@@ -258,16 +277,17 @@ pub(super) fn heat(title: &str, matrix: &Matrix<'_>, width: f64, detail: &mut us
     let mut positive: Vec<f64> = values.iter().copied().filter(|&x| x > 0.0).collect();
     positive.sort_unstable_by(f64::total_cmp);
     let typical = positive.get(positive.len() * 9 / 10).copied().unwrap_or(0.0);
-    let root = positive.len() > 16 && max > 8.0 * typical;
-    let share = |x: f64| match max > 0.0 {
-        true if root => (x / max).sqrt(),
-        true => x / max,
-        false => 0.0,
+    let root = match max / typical {
+        x if positive.len() <= 16 || x <= 8.0 => 1.0,
+        x if x <= 64.0 => 2.0,
+        _ => 4.0,
     };
+    let share = |x: f64| if max > 0.0 { (x / max).powf(1.0 / root) } else { 0.0 };
     let row_texts = row_labels(rows);
     let left = row_texts.iter().map(|(_, t)| width_of(t)).fold(0.0, f64::max).min(70.0) + 6.0;
-    let bar_text = [max, max / 4.0].map(|x| width_of(&number(x, 3)));
-    let right = 14.0 + bar_text[0].max(bar_text[1]) + 6.0;
+    let half = 0.5f64.powf(root) * max;
+    let bar_text = [max, half].map(|x| width_of(&number(x, 3)));
+    let right = 20.0 + bar_text[0].max(bar_text[1]) + 6.0;
     let head = if title.is_empty() { 6.0 } else { 20.0 };
     let mut plot = (width - left - right).max(20.0);
     let mut high = match matrix.square {
@@ -337,14 +357,10 @@ pub(super) fn heat(title: &str, matrix: &Matrix<'_>, width: f64, detail: &mut us
         let y = head + (i as f64 + 0.5) * high / size.0 as f64;
         out.text(left - 4.0, y.max(head + 4.0) + 3.5, "n", "end", &cut(text, 66.0));
     }
-    index_ticks(&mut out, columns, (left, left + plot), bottom + 11.0);
-    let across = format!(
-        "{} → · {} {}",
-        columns.title(),
-        rows.title(),
-        if rows.upwards { "↑" } else { "↓" }
-    );
-    out.text(left, bottom + 24.0, "n", "start", &cut(&across, width - left));
+    index_ticks(&mut out, columns, (left, left + plot), bottom + 12.0);
+    let across =
+        format!("{} → · {} {}", columns.name, rows.name, if rows.upwards { "↑" } else { "↓" });
+    out.text(left, bottom + 25.0, "n", "start", &cut(&across, width - left));
     // The colour bar.
     let x = left + plot + 8.0;
     out.push(&format!(
@@ -353,8 +369,7 @@ pub(super) fn heat(title: &str, matrix: &Matrix<'_>, width: f64, detail: &mut us
         at(head),
         at(high)
     ));
-    let middle = if root { max / 4.0 } else { max / 2.0 };
-    for (share, value) in [(1.0, max), (0.5, middle), (0.0, 0.0)] {
+    for (share, value) in [(1.0, max), (0.5, half), (0.0, 0.0)] {
         let y = bottom - share * high;
         let y = (y + 3.5).clamp(head + 8.0, bottom);
         out.text(x + 10.0, y, "n", "start", &number(value, 3));
@@ -368,15 +383,27 @@ fn row_labels(axis: &Axis) -> Vec<(usize, String)> {
     if n <= 12 {
         return (0..n).map(|i| (i, axis.label(i))).collect();
     }
-    let mut marks = ticks(0.0, (n - 1) as f64, 4);
-    marks.retain(|m| m.fract() == 0.0);
-    marks.iter().map(|&m| (m as usize, axis.label(m as usize))).collect()
+    whole_ticks(axis, 4)
+}
+
+/// Round indices with their labels.
+fn whole_ticks(axis: &Axis, count: usize) -> Vec<(usize, String)> {
+    let first = axis.first as f64;
+    ticks(first, first + axis.size.saturating_sub(1) as f64, count)
+        .into_iter()
+        .filter(|m| m.fract() == 0.0 && *m >= first)
+        .map(|m| (m as usize - axis.first, axis.label(m as usize - axis.first)))
+        .collect()
 }
 
 /// Where the page's script finds the labels of an axis: under the mode's letter, or here.
 fn named(which: char, axis: &Axis) -> String {
     if axis.mode {
-        return format!(" data-{which}=\"{}\"", axis.letter);
+        let first = match axis.first {
+            0 => String::new(),
+            first => format!(" data-{which}o=\"{first}\""),
+        };
+        return format!(" data-{which}=\"{}\"{first}", axis.letter);
     }
     match &axis.labels {
         Some(labels) if labels.len() <= 1024 => {

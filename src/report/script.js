@@ -25,6 +25,9 @@
   function named(d, which, from, to) {
     var axis = axes[d[which]], listed = d[which + "l"];
     var labels = listed ? listed.split("|") : axis ? axis.labels : null;
+    var first = +(d[which + "o"] || 0);
+    from += first;
+    to += first;
     if (labels) { to = Math.min(to, labels.length); }
     function one(i) { return labels ? labels[i] : String(i); }
     var text = to - from > 1 ? one(from) + " – " + one(to - 1) : one(from);

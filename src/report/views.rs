@@ -1,5 +1,7 @@
 //! What is drawn of the factors: which drawings, in which order.
 
+use std::ops::Range;
+
 use ndarray::{ArrayD, Axis as NdAxis, IxDyn};
 
 use super::draw::{Drawing, number, percent};
@@ -60,6 +62,8 @@ struct Pair {
     second: usize,
     component: Letter,
     summed: Vec<Letter>,
+    /// The rows and columns that are shown.
+    window: [Range<usize>; 2],
 }
 
 /// What decides how large drawings are.
@@ -76,6 +80,9 @@ pub(super) struct Sizes {
 impl Sizes {
     pub const PAGE: Sizes = Sizes { width: 270.0, height: 128.0, most: DRAWN, hover: true };
 }
+
+/// The share of all images that may lie beyond each edge of what is shown of them.
+const OUTSIDE: f64 = 2.5e-3;
 
 struct Maker<'a> {
     saved: &'a Saved,
@@ -149,7 +156,11 @@ impl Maker<'_> {
                 let (summed, kept): (Vec<Letter>, Vec<Letter>) =
                     sets[0].iter().partition(|&x| self.uses(x) == 2);
                 if let (false, &[component]) = (summed.is_empty(), kept.as_slice()) {
-                    pairs.push(Pair { first, second, component, summed });
+                    let size = |x: &[Letter]| 0..self.saved.shapes().size(x[0]);
+                    let window = [size(&a), size(&b)];
+                    let mut pair = Pair { first, second, component, summed, window };
+                    pair.window = self.window(&pair).unwrap_or(pair.window);
+                    pairs.push(pair);
                 }
             }
         }
@@ -167,6 +178,7 @@ impl Maker<'_> {
                 labels: None,
                 upwards: false,
                 mode: false,
+                first: 0,
             },
         }
     }
@@ -198,6 +210,7 @@ impl Maker<'_> {
             }),
             upwards: false,
             mode: false,
+            first: 0,
         }
     }
 
@@ -226,7 +239,19 @@ impl Maker<'_> {
         // The letter that ties most comes first.
         groups.sort_by_key(|g| std::cmp::Reverse(g.1.len()));
         let groups = groups.into_iter().map(|(x, l)| self.group(x, &l, &pairs)).collect();
-        let others = others.into_iter().map(|l| self.single(l)).collect();
+        let saved = self.saved;
+        let mut others: Vec<Single> = others
+            .into_iter()
+            .map(|l| {
+                let title = format!("theta_{}: {}", l + 1, model.factor_name(l));
+                self.single(title, &class(l), &model.factors()[l], &saved.factors()[l])
+            })
+            .collect();
+        if let Some(weights) = saved.weights().filter(|w| w.ndim() > 0) {
+            let letters: Vec<Letter> = model.latent().iter().collect();
+            let name: String = letters.iter().map(|&x| char::from(x)).collect();
+            others.push(self.single(format!("weights: {name}"), &class(5), &letters, weights));
+        }
         Views { groups, others }
     }
 
@@ -241,8 +266,26 @@ impl Maker<'_> {
                 model.factor_name(pair.first),
                 model.factor_name(pair.second)
             ));
+            let [rows, columns] = &pair.window;
+            let axes = [pair.first, pair.second].map(|l| self.joined(&self.observed(l)));
+            if (rows.len(), columns.len()) != (axes[0].size, axes[1].size) {
+                let part = |axis: &Axis, r: &Range<usize>| {
+                    format!("{} {} to {}", axis.name, axis.label(r.start), axis.label(r.end - 1))
+                };
+                notes.push(format!(
+                    "The maps are cut to {} and {}; less than {} lies beyond each edge.",
+                    part(&axes[0], rows),
+                    part(&axes[1], columns),
+                    percent(OUTSIDE)
+                ));
+            }
         }
         let mut components = Vec::new();
+        let usual = self.sizes.height;
+        if pairs.iter().any(|p| factors.contains(&p.first)) && factors.len() > 2 {
+            // Maps are as high as they are wide.
+            self.sizes.height = 1.3 * usual;
+        }
         for &(index, share) in order.iter().take(self.sizes.most) {
             let mut component = Component { index, share, panels: Vec::new(), parts: Vec::new() };
             for &l in factors {
@@ -265,6 +308,7 @@ impl Maker<'_> {
             }
             components.push(component);
         }
+        self.sizes.height = usual;
         let left_out = order.len() - components.len();
         Group {
             letter: letter.into(),
@@ -328,33 +372,30 @@ impl Maker<'_> {
         square: bool,
     ) -> Option<Drawing> {
         let (rows, columns) = (self.joined(rows), self.joined(columns));
+        self.drawn(&rows, &columns, values, square)
+    }
+
+    fn drawn(
+        &mut self,
+        rows: &Axis,
+        columns: &Axis,
+        values: &[f64],
+        square: bool,
+    ) -> Option<Drawing> {
         if !self.spend(rows.size, columns.size) {
             return None;
         }
         let title = format!("{} × {}", rows.title(), columns.title());
         let ratio = rows.size as f64 / columns.size.max(1) as f64;
         let square = square && (0.3..3.0).contains(&ratio);
-        let matrix = Matrix { rows: &rows, columns: &columns, values, square };
+        let matrix = Matrix { rows, columns, values, square };
         Some(heat(&title, &matrix, self.sizes.width, &mut self.detail))
     }
 
     /// Two factors multiplied at one index of their component letter.
     fn product(&mut self, pair: &Pair, index: usize) -> Option<Drawing> {
-        let model = self.saved.model();
-        // Rows of the mode, columns of the letters that are summed over.
-        let unfold = |l: usize| -> Option<(usize, Vec<f64>)> {
-            let letters = &model.factors()[l];
-            let axis = letters.iter().position(|&x| x == pair.component)?;
-            let part = self.saved.factors()[l].index_axis(NdAxis(axis), index);
-            let rest: Vec<Letter> =
-                letters.iter().copied().filter(|&x| x != pair.component).collect();
-            let mode = self.observed(l);
-            let order: Option<Vec<usize>> =
-                mode.iter().chain(&pair.summed).map(|x| rest.iter().position(|y| y == x)).collect();
-            let turned = part.permuted_axes(IxDyn(&order?));
-            Some((turned.shape()[0], turned.iter().copied().collect()))
-        };
-        let ((m, a), (n, b)) = (unfold(pair.first)?, unfold(pair.second)?);
+        let ((m, a), (n, b)) =
+            (self.unfold(pair, pair.first, index)?, self.unfold(pair, pair.second, index)?);
         let k = a.len() / m.max(1);
         let mut values = vec![0.0; m * n];
         for i in 0..m {
@@ -363,17 +404,82 @@ impl Maker<'_> {
             }
         }
         scale(&mut values);
-        let (rows, columns) = (self.observed(pair.first), self.observed(pair.second));
-        self.matrix(&rows, &columns, &values, true)
+        let [rows, columns] = pair.window.clone();
+        let values: Vec<f64> =
+            rows.clone().flat_map(|i| values[i * n..][columns.clone()].to_vec()).collect();
+        let axis = |maker: &Self, l: usize, part| maker.joined(&maker.observed(l)).part(part);
+        let axes = (axis(self, pair.first, &rows), axis(self, pair.second, &columns));
+        self.drawn(&axes.0, &axes.1, &values, true)
+    }
+
+    /// A factor of a pair at an index of the component: rows of its mode, columns of the letters that
+    /// are summed over.
+    fn unfold(&self, pair: &Pair, l: usize, index: usize) -> Option<(usize, Vec<f64>)> {
+        let letters = &self.saved.model().factors()[l];
+        let axis = letters.iter().position(|&x| x == pair.component)?;
+        let part = self.saved.factors()[l].index_axis(NdAxis(axis), index);
+        let rest: Vec<Letter> = letters.iter().copied().filter(|&x| x != pair.component).collect();
+        let mode = self.observed(l);
+        let order: Option<Vec<usize>> =
+            mode.iter().chain(&pair.summed).map(|x| rest.iter().position(|y| y == x)).collect();
+        let turned = part.permuted_axes(IxDyn(&order?));
+        Some((turned.shape()[0], turned.iter().copied().collect()))
+    }
+
+    /// The part of the images where nearly everything is, the same for all components: of a city only
+    /// the few places where something happens. `None` where that is not much smaller than the whole.
+    fn window(&self, pair: &Pair) -> Option<[Range<usize>; 2]> {
+        let mut sums: [Vec<f64>; 2] = pair.window.clone().map(|r| vec![0.0; r.len()]);
+        for index in 0..self.saved.shapes().size(pair.component) {
+            let sides =
+                [self.unfold(pair, pair.first, index)?, self.unfold(pair, pair.second, index)?];
+            let columns = sides.each_ref().map(|(m, values)| {
+                let k = values.len() / (*m).max(1);
+                (0..k).map(|c| values.iter().skip(c).step_by(k).sum::<f64>()).collect::<Vec<f64>>()
+            });
+            let total: f64 = columns[0].iter().zip(&columns[1]).map(|(a, b)| a * b).sum();
+            if total > 0.0 {
+                for (side, sums) in sums.iter_mut().enumerate() {
+                    let (m, values) = &sides[side];
+                    let k = values.len() / (*m).max(1);
+                    for (i, sum) in sums.iter_mut().enumerate() {
+                        let row = &values[i * k..][..k];
+                        let other = &columns[1 - side];
+                        *sum += row.iter().zip(other).map(|(a, b)| a * b).sum::<f64>() / total;
+                    }
+                }
+            }
+        }
+        let part = sums.each_ref().map(|sums| {
+            let most = OUTSIDE * sums.iter().sum::<f64>();
+            let mut gone = 0.0;
+            let below = |x: &&f64| {
+                gone += **x;
+                gone < most
+            };
+            let from = sums.iter().take_while(below).count();
+            gone = 0.0;
+            let below = |x: &&f64| {
+                gone += **x;
+                gone < most
+            };
+            let to = sums.len() - sums.iter().rev().take_while(below).count();
+            from.saturating_sub(1)..(to + 1).min(sums.len())
+        });
+        let area = |part: &[Range<usize>; 2]| (part[0].len() * part[1].len()) as f64;
+        (part.iter().all(|r| r.len() > 3) && area(&part) < 0.6 * area(&pair.window)).then_some(part)
     }
 
     /// A factor by itself.
-    fn single(&mut self, l: usize) -> Single {
+    fn single(
+        &mut self,
+        title: String,
+        class: &str,
+        letters: &[Letter],
+        factor: &ArrayD<f64>,
+    ) -> Single {
         let saved = self.saved;
         let model = saved.model();
-        let letters = model.factors()[l].clone();
-        let title = format!("theta_{}: {}", l + 1, model.factor_name(l));
-        let factor = &saved.factors()[l];
         let mut panels = Vec::new();
         let mut note = String::new();
         // Indices of latent letters by weight, as everywhere.
@@ -396,13 +502,12 @@ impl Maker<'_> {
             };
             Axis { labels, ..axis }
         };
-        let class = class(l);
         match letters.len() {
             1 => {
                 let values: Vec<f64> = sorted.iter().copied().collect();
                 let axis = axis(self, 0);
                 let size = (self.sizes.width, self.sizes.height);
-                panels.push(profile(&axis.title(), &axis, &values, &class, size));
+                panels.push(profile(&axis.title(), &axis, &values, class, size));
             }
             2 => {
                 let values: Vec<f64> = sorted.iter().copied().collect();
