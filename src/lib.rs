@@ -44,6 +44,7 @@
 //! - [`data`]: masks, weights, splits; tensors in the smallest type that holds them.
 //! - [`io`]: `.npy`, `.npz` and `.tns` files.
 //! - [`plan`]: what a fit will do, without doing it.
+//! - [`report`]: a fit as a page with plots.
 //! - [`reference`](mod@reference): the method in naive loops, to check everything else against.
 //!
 //! # Guarantees
@@ -69,6 +70,7 @@ pub mod math;
 pub mod model;
 pub mod plan;
 pub mod reference;
+pub mod report;
 
 pub use data::Observations;
 pub use engine::{Device, Precision};

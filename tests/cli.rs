@@ -899,7 +899,7 @@ fn starts_are_chosen() {
         let first = ["--max-iter", "0", "--history", "h.json", "--out", "f.npz"];
         let said = bench.fit(&[&first, extra].concat());
         let losses = bench.losses("h.json");
-        (said, losses[0], std::fs::read(bench.path("f.npz")).unwrap())
+        (said, losses[0], io::read_npz_arrays(bench.path("f.npz")).unwrap())
     };
     let (said, random, plain) = fit(&[]);
     assert!(!said.contains("start"), "{said}");

@@ -7,7 +7,7 @@ use clap::Args;
 
 use super::complain;
 use super::output::{check_writable, is_ordinary, same_file};
-use super::report::Report;
+use super::summary::Summary;
 use crate::error::{Error, Result};
 use crate::fit::{Checkpoint, Every, Fit, NNEinFact, StoppedBy};
 
@@ -89,14 +89,14 @@ impl CheckpointArgs {
     }
 
     /// Says what became of the file.
-    pub fn report(&self, fit: &Fit, report: &mut Report) {
+    pub fn describe(&self, fit: &Fit, summary: &mut Summary) {
         let Some(path) = self.checkpoint.as_ref().filter(|path| is_ordinary(path)) else { return };
         let how = match fit.history().stopped_by {
             StoppedBy::MaxIter => "--resume with a larger --max-iter goes on from it",
             StoppedBy::Tolerance => "--resume with a smaller --tol goes on from it",
             _ => "--resume goes on from it",
         };
-        report.add("checkpoint", format!("{}: {how}", path.display()));
+        summary.add("checkpoint", format!("{}: {how}", path.display()));
     }
 }
 

@@ -1,4 +1,4 @@
-//! The command line: `nneinfact fit`, `explain`, `devices`, `demo` and `bench`.
+//! The command line: `nneinfact fit`, `report`, `explain`, `devices`, `demo` and `bench`.
 //!
 //! Results go to standard output; warnings, progress and errors go to standard error. The exit
 //! status is 0 where the work was done (an interrupted fit that wrote its factors included), 2
@@ -6,6 +6,7 @@
 
 mod args;
 mod bench;
+mod cells;
 mod checkpoint;
 mod components;
 mod demo;
@@ -18,6 +19,7 @@ mod progress;
 mod report;
 mod rules;
 mod start;
+mod summary;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -38,6 +40,8 @@ struct Cli {
 enum Command {
     /// Fit a model to a tensor in a file
     Fit(Box<fit::FitArgs>),
+    /// Show a fit as a page with plots, and as a figure
+    Report(Box<report::ReportArgs>),
     /// List what this program can run on
     Devices,
     /// Show how a model would be fitted and what that costs, without data
@@ -55,6 +59,7 @@ pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let done = match &cli.command {
         Command::Fit(args) => fit::run(args),
+        Command::Report(args) => report::run(args),
         Command::Devices => devices::run(),
         Command::Explain(args) => explain::run(args),
         Command::Demo(args) => demo::run(args),

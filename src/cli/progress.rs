@@ -7,7 +7,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use terminal_size::{Height, Width, terminal_size_of};
 
 use super::complain;
-use super::report::{duration, number, peak_memory};
+use super::summary::{duration, number, peak_memory};
 use crate::engine::Device;
 use crate::error::bytes;
 use crate::fit::{Cancel, Flow, NNEinFact, Observer, Sweep};
