@@ -75,6 +75,14 @@ pub fn write_json(path: impl AsRef<Path>, value: &impl Serialize) -> Result<()> 
     })
 }
 
+/// Writes a text.
+///
+/// # Errors
+/// [`Error::File`] where the file cannot be written; what stood there before is then still there.
+pub fn write_text(path: impl AsRef<Path>, text: &str) -> Result<()> {
+    replace(path.as_ref(), |to| to.write_all(text.as_bytes()))
+}
+
 fn npy<S, D>(to: &mut (impl Write + ?Sized), array: &ArrayBase<S, D>) -> io::Result<()>
 where
     S: Data,
