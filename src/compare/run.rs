@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::score::Scores;
-use crate::data::Fingerprint;
+use crate::data::Digest;
 use crate::fit::History;
 use crate::loss::Loss;
 
@@ -52,7 +52,7 @@ pub struct RunSettings {
 impl RunSettings {
     /// The name of the run's files.
     pub(super) fn file_name(&self) -> String {
-        let mut print = Fingerprint::new();
+        let mut print = Digest::new();
         print.text(&serde_json::to_string(self).unwrap_or_default());
         print.hex()
     }
@@ -60,7 +60,7 @@ impl RunSettings {
 
 /// A fingerprint of what a loss computes.
 pub(super) fn loss_terms(loss: &Loss) -> String {
-    let mut print = Fingerprint::new();
+    let mut print = Digest::new();
     for expression in [loss.a(), loss.b(), loss.loss()] {
         print.text(&expression.to_string());
     }

@@ -402,6 +402,8 @@ fn ranks(shapes: &Shapes) -> Vec<(char, usize)> {
 
 #[cfg(test)]
 mod tests {
+    use ndarray::Dimension;
+
     use super::*;
 
     #[test]

@@ -13,7 +13,7 @@
 
 mod coordinates;
 mod dense;
-mod fingerprint;
+mod digest;
 mod layout;
 mod mapped;
 mod observations;
@@ -25,7 +25,7 @@ mod storage;
 
 pub use coordinates::{Coordinates, CoordinatesBuilder, Indices};
 pub use dense::{Dense, DenseBuilder, Order};
-pub(crate) use fingerprint::Fingerprint;
+pub(crate) use digest::Digest;
 pub use mapped::Mapped;
 pub(crate) use mapped::{Ranges, Slabs, Slice, in_slabs, slab_cells};
 pub use observations::{Observations, Values};

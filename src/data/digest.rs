@@ -10,14 +10,14 @@ use super::{Coordinates, Dense, Indices, Observations};
 /// A hash of 64 bits that is the same on every machine and in every version: FNV-1a over words of
 /// eight bytes, each mixed first. It tells data apart that are different by accident, not by intent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Fingerprint(u64);
+pub(crate) struct Digest(u64);
 
 /// Cells that are hashed on their own. Fixed, as the result depends on it.
 const BLOCK: usize = 1 << 15;
 
-impl Fingerprint {
-    pub fn new() -> Fingerprint {
-        Fingerprint(0xcbf2_9ce4_8422_2325)
+impl Digest {
+    pub fn new() -> Digest {
+        Digest(0xcbf2_9ce4_8422_2325)
     }
 
     pub fn word(&mut self, word: u64) {
@@ -59,7 +59,7 @@ impl Fingerprint {
                     let start = block * BLOCK;
                     let mut values = vec![0.0f64; BLOCK.min(n - start)];
                     tensor.load(start, 1, &mut values);
-                    let mut part = Fingerprint::new();
+                    let mut part = Digest::new();
                     part.words(values.iter().map(|x| x.to_bits()));
                     part.0
                 })
@@ -112,7 +112,7 @@ impl Observations {
     /// ```
     #[must_use]
     pub fn fingerprint(&self) -> String {
-        let mut all = Fingerprint::new();
+        let mut all = Digest::new();
         match &self.coordinates {
             Some(list) => all.list(list),
             None => all.dense(&self.values),
@@ -186,7 +186,7 @@ mod tests {
     #[test]
     fn texts() {
         let print = |texts: &[&str]| {
-            let mut print = Fingerprint::new();
+            let mut print = Digest::new();
             texts.iter().for_each(|text| print.text(text));
             print
         };
