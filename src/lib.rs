@@ -45,6 +45,7 @@
 //! - [`compare`]: many fits to the same data, a table of them, and which components they agree on.
 //! - [`io`]: `.npy`, `.npz` and `.tns` files.
 //! - [`plan`]: what a fit will do, without doing it.
+//! - [`report`]: a fit as a page with plots.
 //! - [`reference`](mod@reference): the method in naive loops, to check everything else against.
 //!
 //! # Guarantees
@@ -70,6 +71,7 @@ pub mod math;
 pub mod model;
 pub mod plan;
 pub mod reference;
+pub mod report;
 
 pub use data::Observations;
 pub use engine::{Device, Precision};

@@ -2,7 +2,7 @@
 
 use clap::{Args, ValueEnum};
 
-use super::report::{Report, percent};
+use super::summary::{Summary, percent};
 use crate::error::Result;
 use crate::fit::{Fit, Norm, ScalesInto};
 use crate::model::Model;
@@ -79,9 +79,9 @@ impl ComponentArgs {
     }
 
     /// Says what was done.
-    pub fn report(&self, report: &mut Report, fit: &Fit) -> Result<()> {
+    pub fn describe(&self, summary: &mut Summary, fit: &Fit) -> Result<()> {
         let mut title = "components";
-        let mut add = |fact: String| report.add(std::mem::take(&mut title), fact);
+        let mut add = |fact: String| summary.add(std::mem::take(&mut title), fact);
         if self.drop_empty.is_some() && !fit.model().latent().is_empty() {
             let (before, after) = (fit.plan().shapes(), fit.shapes());
             let ranks: Vec<String> = fit

@@ -6,19 +6,21 @@ use std::time::Instant;
 use clap::Args;
 
 use super::args::DataAsArg;
+use super::cells::{self, Reading};
 use super::components::ComponentArgs;
 use super::output::{Outputs, read_factors};
 use super::problem::{Problem, ProblemArgs};
 use super::progress::{Progress, Show};
-use super::report::{self, Report, duration};
+use super::report::LookArgs;
 use super::rules::RuleArgs;
 use super::start::StartArgs;
+use super::summary::{self, Summary, duration};
 use super::{complain, print};
-use crate::data::{Observations, Values};
-use crate::engine::{Device, available_memory};
-use crate::error::{Error, Result, bytes};
-use crate::fit::{NNEinFact, Start};
-use crate::io::{self, FileKind};
+use crate::engine::Device;
+use crate::error::{Error, Result};
+use crate::fit::{DataRecord, NNEinFact, Start};
+use crate::io;
+use crate::report::{Report, Residuals};
 
 /// The arguments of `fit`.
 #[derive(Debug, Args)]
@@ -177,6 +179,13 @@ pub struct FitArgs {
     #[arg(long, value_name = "HISTORY.json")]
     history: Option<PathBuf>,
 
+    /// Where to write a page with plots of the fit: see `nneinfact report`
+    #[arg(long, value_name = "REPORT.html")]
+    report: Option<PathBuf>,
+
+    #[command(flatten)]
+    looks: LookArgs,
+
     /// Show progress also where standard error is not a terminal
     #[arg(long, conflicts_with = "quiet")]
     progress: bool,
@@ -200,7 +209,16 @@ pub fn run(args: &FitArgs) -> Result<()> {
     let began = Instant::now();
     let Problem { model, loss, settings } = args.problem.check()?;
     args.components.check(&model)?;
-    let outputs = Outputs { factors: args.out.clone(), history: args.history.clone() };
+    if args.report.is_none() && args.looks.any() {
+        return Err(Error::Setting("--labels, --upwards and --title are for --report".into()));
+    }
+    let outputs = Outputs {
+        factors: args.out.clone(),
+        history: args.history.clone(),
+        report: args.report.clone(),
+        loss: Some(args.problem.loss.record(&loss)),
+        data: Some(cells::absolute(&args.record())),
+    };
     outputs.check(&args.inputs())?;
     let device = device(&args.device, args.threads)?;
     let mut settings = settings
@@ -225,17 +243,20 @@ pub fn run(args: &FitArgs) -> Result<()> {
     }
     settings = args.rules.apply(&model, settings)?;
 
-    let mut report = Report::default();
+    let mut summary = Summary::default();
     // On the device's threads: not more of them read than fit.
     let (observations, about) = device.install(|| -> Result<_> {
-        let observations = args.observations()?;
+        let observations = cells::observations(&args.record(), args.reading())?;
         let about = match args.quiet {
             true => None,
-            false => Some((report::data(&args.data, &observations), report::roles(&observations)?)),
+            false => {
+                Some((summary::data(&args.data, &observations), summary::roles(&observations)?))
+            }
         };
         Ok((observations, about))
     })?;
 
+    args.looks.check(&model, observations.shape())?;
     // Those of the model alone have been told.
     let told = model.warnings().len();
     for warning in settings.warnings(observations.shape())?.iter().skip(told) {
@@ -264,21 +285,27 @@ pub fn run(args: &FitArgs) -> Result<()> {
     drop(progress);
     fit.warnings().iter().for_each(|warning| complain("warning", warning));
     outputs.write(&fit)?;
+    if let Some(path) = &args.report {
+        let saved = outputs.saved(&fit);
+        let looks = args.looks.apply(Report::new(&saved))?;
+        let residuals = device.install(|| Residuals::new(&saved, &observations, Some(&loss)))?;
+        io::write_text(path, &looks.residuals(residuals).html())?;
+    }
 
     let Some((data, roles)) = about else { return Ok(()) };
-    report.add_model(&fit, &loss);
-    report.add("data", data);
+    summary.add_model(&fit, &loss);
+    summary.add("data", data);
     if !roles.is_empty() {
-        report.add("", roles.join(", "));
+        summary.add("", roles.join(", "));
     }
-    args.start.report(&fit, &mut report);
-    report.add_fit(&fit, args.tol);
-    args.components.report(&mut report, &fit)?;
+    args.start.describe(&fit, &mut summary);
+    summary.add_fit(&fit, args.tol);
+    args.components.describe(&mut summary, &fit)?;
     let whole = began.elapsed().as_secs_f64();
-    report.add("time", format!("{} for the fit, {} in all", duration(fitting), duration(whole)));
-    report.add_memory();
-    report.add_outputs(&outputs, &fit);
-    print(&report.into_text())
+    summary.add("time", format!("{} for the fit, {} in all", duration(fitting), duration(whole)));
+    summary.add_memory();
+    summary.add_outputs(&outputs, &fit);
+    print(&summary.into_text())
 }
 
 impl FitArgs {
@@ -294,127 +321,40 @@ impl FitArgs {
             &self.validation_coordinates,
         ];
         let optional = optional.into_iter().filter_map(|path| path.as_deref());
-        std::iter::once(self.data.as_path()).chain(optional).chain(self.rules.inputs()).collect()
+        std::iter::once(self.data.as_path())
+            .chain(optional)
+            .chain(self.rules.inputs())
+            .chain(self.looks.inputs())
+            .collect()
     }
 
-    /// Reads the data and what goes with them.
-    fn observations(&self) -> Result<Observations> {
-        let mut observations = Observations::new(self.values()?);
-        // What goes with the data is as large as they are.
-        let streamed = observations.values().is_mapped();
-        if let Some(path) = &self.mask {
-            observations = match streamed {
-                true => observations.mask_from(&io::map_bool(path)?)?,
-                false => observations.mask(&io::read_bool(path)?)?,
-            };
+    /// Where the data are, and what decides which of them are fitted.
+    fn record(&self) -> DataRecord {
+        DataRecord {
+            path: self.data.clone(),
+            key: self.key.clone(),
+            shape: self.shape.clone(),
+            mask: self.mask.clone(),
+            weights: self.weights.clone(),
+            nan_missing: self.nan_missing,
+            unlisted_missing: self.unlisted_missing,
+            missing: self.missing.clone(),
+            heldout: self.heldout,
+            heldout_mask: self.heldout_mask.clone(),
+            heldout_coordinates: self.heldout_coordinates.clone(),
+            validation: self.validation,
+            validation_coordinates: self.validation_coordinates.clone(),
+            split_seed: self.split_seed,
         }
-        if let Some(path) = &self.weights {
-            let weights = match FileKind::of(path)? {
-                FileKind::Npy if streamed => io::map_npy(path)?,
-                _ => io::read_dense(path, None)?,
-            };
-            observations = observations.weights(weights)?;
-        }
-        if self.nan_missing {
-            observations = observations.nan_missing();
-        }
-        if self.unlisted_missing {
-            if observations.coordinates().is_none() {
-                return Err(Error::Setting(format!(
-                    "--unlisted-missing is for .tns files, not for {}, which has all entries",
-                    self.data.display()
-                )));
-            }
-            observations = observations.unlisted_missing();
-        }
-        let shape = observations.shape().to_vec();
-        let cells = |path: &Path| io::read_tns(path, Some(&shape));
-        if let Some(path) = &self.missing {
-            observations = observations.missing_at(cells(path)?)?;
-        }
-        if let Some(path) = &self.heldout_coordinates {
-            observations = observations.held_out_at(cells(path)?)?;
-        }
-        if let Some(path) = &self.validation_coordinates {
-            observations = observations.validation_at(cells(path)?)?;
-        }
-        if let Some(fraction) = self.heldout {
-            observations = observations.held_out(fraction, self.split_seed)?;
-        }
-        if let Some(path) = &self.heldout_mask {
-            observations = match streamed {
-                true => observations.held_out_mask_from(&io::map_bool(path)?)?,
-                false => observations.held_out_mask(&io::read_bool(path)?)?,
-            };
-        }
-        if let Some(fraction) = self.validation {
-            observations = observations.validation(fraction, self.split_seed)?;
-        }
-        Ok(observations)
     }
 
-    /// Whether the data, a .npy, stay in their file.
-    fn streams(&self) -> Result<bool> {
-        if self.stream || self.no_stream {
-            return Ok(self.stream);
-        }
-        let file = std::fs::metadata(&self.data).map_err(|e| Error::file(&self.data, e))?;
-        let Some(available) = available_memory().filter(|_| file.is_file()) else {
-            return Ok(false);
+    /// How the data are read.
+    fn reading(&self) -> Reading {
+        let stream = match (self.stream, self.no_stream) {
+            (true, _) => Some(true),
+            (false, true) => Some(false),
+            (false, false) => None,
         };
-        if file.len() <= available / 2 {
-            return Ok(false);
-        }
-        if !self.quiet {
-            complain(
-                "notice",
-                &format!(
-                    "{}: its {} are more than half of the {} of memory that are free, so they are \
-                     read from the file in every pass (--no-stream reads them into memory)",
-                    self.data.display(),
-                    bytes(file.len()),
-                    bytes(available)
-                ),
-            );
-        }
-        Ok(true)
-    }
-
-    fn values(&self) -> Result<Values> {
-        let path = &self.data;
-        let refuse = |option: &str, kind: &str| {
-            Err(Error::Setting(format!("{option} is for {kind} files, not for {}", path.display())))
-        };
-        match (FileKind::of(path)?, &self.key, &self.shape) {
-            (FileKind::Npy | FileKind::Npz, _, Some(_)) => refuse("--shape", ".tns"),
-            (FileKind::Npy | FileKind::Tns, Some(_), _) => refuse("--key", ".npz"),
-            (FileKind::Npz, ..) if self.stream => Err(Error::Setting(format!(
-                "--stream is for .npy files, whose entries lie in the file as they are; those of {} are packed: save the array by itself, with numpy.save",
-                path.display()
-            ))),
-            (FileKind::Tns, ..) if self.stream => Err(Error::Setting(format!(
-                "--stream is for .npy files; {} is a list of entries, which is kept in memory as a list",
-                path.display()
-            ))),
-            (FileKind::Npy, None, None) if self.streams()? => Ok(io::map_npy(path)?.into()),
-            (FileKind::Npy | FileKind::Npz, key, None) => {
-                Ok(io::read_dense(path, key.as_deref())?.into())
-            }
-            (FileKind::Tns, None, shape) => {
-                let coordinates = io::read_tns(path, shape.as_deref())?;
-                if coordinates.duplicates() > 0 {
-                    complain(
-                        "notice",
-                        &format!(
-                            "{}: {} entries stand at the same place as another one and were added \
-                             to it",
-                            path.display(),
-                            report::count(coordinates.duplicates())
-                        ),
-                    );
-                }
-                Ok(coordinates.into())
-            }
-        }
+        Reading { stream, quiet: self.quiet }
     }
 }

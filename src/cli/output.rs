@@ -3,10 +3,11 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use ndarray::{ArrayBase, ArrayD, Axis, Data, IxDyn};
+use ndarray::{ArrayBase, ArrayD, Data, IxDyn};
 
 use crate::error::{Error, Result};
-use crate::fit::Fit;
+use crate::fit::{DataRecord, Fit, LossRecord, Record, Saved};
+pub(super) use crate::fit::{WEIGHTS, factor_name};
 use crate::io;
 use crate::model::{Letter, Model};
 
@@ -17,13 +18,20 @@ pub struct Outputs {
     pub factors: Option<PathBuf>,
     /// For the history.
     pub history: Option<PathBuf>,
+    /// For the page.
+    pub report: Option<PathBuf>,
+    /// What the factors' file says of the loss and the data, besides what the fit says.
+    pub loss: Option<LossRecord>,
+    /// As `loss`.
+    pub data: Option<DataRecord>,
 }
 
 impl Outputs {
     /// Checks, before a long fit, that its result can be written, and that it would not replace one
     /// of the `inputs`.
     pub fn check(&self, inputs: &[&Path]) -> Result<()> {
-        let outputs = [("--out", &self.factors), ("--history", &self.history)];
+        let outputs =
+            [("--out", &self.factors), ("--history", &self.history), ("--report", &self.report)];
         for (option, path) in outputs {
             let Some(path) = path else { continue };
             check_writable(option, path)?;
@@ -35,43 +43,44 @@ impl Outputs {
                 )));
             }
         }
-        if let (Some(factors), Some(history)) = (&self.factors, &self.history)
-            && (factors == history || same_file(factors, history))
-            && is_ordinary(factors)
-        {
-            return Err(Error::Setting(format!(
-                "--out and --history are the same file, {}",
-                factors.display()
-            )));
+        for (i, (option, path)) in outputs.iter().enumerate() {
+            for (other, other_path) in &outputs[i + 1..] {
+                if let (Some(a), Some(b)) = (path, other_path)
+                    && (a == b || same_file(a, b))
+                    && is_ordinary(a)
+                {
+                    return Err(Error::Setting(format!(
+                        "{option} and {other} are the same file, {}",
+                        a.display()
+                    )));
+                }
+            }
         }
         Ok(())
     }
 
-    /// Writes what was asked for, each file as a whole or not at all.
+    /// A fit with what is known of its loss and data.
+    pub fn saved(&self, fit: &Fit) -> Saved {
+        let mut saved = Saved::new(fit);
+        if let Some(loss) = &self.loss {
+            saved = saved.with_loss(loss.clone());
+        }
+        if let Some(data) = &self.data {
+            saved = saved.with_data(data.clone());
+        }
+        saved
+    }
+
+    /// Writes factors and history where that was asked for, each file as a whole or not at all.
     pub fn write(&self, fit: &Fit) -> Result<()> {
         if let Some(path) = &self.factors {
-            let mut arrays = named(fit.factors());
-            if let Some(weights) = fit.weights() {
-                let view = weights.view();
-                // Readers pass over single numbers.
-                let view = if view.ndim() == 0 { view.insert_axis(Axis(0)) } else { view };
-                arrays.push((WEIGHTS.into(), view));
-            }
-            io::write_npz(path, &arrays)?;
+            self.saved(fit).save(path)?;
         }
         if let Some(path) = &self.history {
             io::write_json(path, fit.history())?;
         }
         Ok(())
     }
-}
-
-/// The name in files of the weights that go with normalised factors.
-pub const WEIGHTS: &str = "weights";
-
-/// The name of factor `l`, counted from 0, in files.
-pub fn factor_name(l: usize) -> String {
-    format!("theta_{}", l + 1)
 }
 
 /// Factors with their names in files.
@@ -89,7 +98,11 @@ pub fn read_factors(path: &Path, model: &Model) -> Result<Vec<ArrayD<f64>>> {
     }
     let count = model.factors().len();
     let expected: Vec<String> = (0..count).map(factor_name).collect();
-    let found: Vec<String> = io::npz_names(path)?.into_iter().map(|info| info.name).collect();
+    let found: Vec<String> = io::npz_names(path)?
+        .into_iter()
+        .map(|info| info.name)
+        .filter(|name| name != Record::NAME)
+        .collect();
     let wrong = || {
         let quoted: Vec<String> = found.iter().map(|name| format!("\"{name}\"")).collect();
         let found = if quoted.is_empty() { "none".into() } else { quoted.join(", ") };
@@ -177,7 +190,7 @@ fn absorb(
 }
 
 /// Whether a file can be made at `path`, tried out with one that is gone again at once.
-fn check_writable(option: &str, path: &Path) -> Result<()> {
+pub fn check_writable(option: &str, path: &Path) -> Result<()> {
     let refuse = |why: String| {
         Err(Error::Setting(format!("{option} {} cannot be written: {why}", path.display())))
     };
@@ -207,7 +220,7 @@ fn is_ordinary(path: &Path) -> bool {
     fs::metadata(path).map_or(true, |m| m.is_file())
 }
 
-fn same_file(a: &Path, b: &Path) -> bool {
+pub fn same_file(a: &Path, b: &Path) -> bool {
     match (fs::canonicalize(a), fs::canonicalize(b)) {
         (Ok(a), Ok(b)) => a == b,
         _ => false,

@@ -5,7 +5,7 @@ use clap::Args;
 use super::args::{self, AlgorithmArg, NumberOrFile, PrecisionArg};
 use super::complain;
 use crate::error::Result;
-use crate::fit::NNEinFact;
+use crate::fit::{LossRecord, NNEinFact, SideRecord};
 use crate::loss::{Loss, LossParameters};
 use crate::model::{Model, Shapes};
 
@@ -65,6 +65,24 @@ pub struct LossArgs {
 }
 
 impl LossArgs {
+    /// What a file says of the loss: the name, and where its parameters are.
+    pub fn record(&self, loss: &Loss) -> LossRecord {
+        let side = |p: &Option<NumberOrFile>| {
+            p.as_ref().map(|p| match p {
+                NumberOrFile::Number(number) => SideRecord::Number(*number),
+                NumberOrFile::File(path) => {
+                    let whole = std::path::absolute(path).unwrap_or_else(|_| path.clone());
+                    SideRecord::File(whole)
+                }
+            })
+        };
+        LossRecord {
+            dispersion: side(&self.dispersion),
+            trials: side(&self.trials),
+            ..LossRecord::of(loss.name())
+        }
+    }
+
     /// The loss; reads the files of its parameters.
     fn loss(&self) -> Result<Loss> {
         let side = |p: &Option<NumberOrFile>| p.as_ref().map(NumberOrFile::side).transpose();

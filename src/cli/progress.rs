@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::complain;
-use super::report::{duration, number};
+use super::summary::{duration, number};
 use crate::fit::{Cancel, Flow, NNEinFact, Observer, Sweep};
 
 /// The exit status of a process that Ctrl-C ended, as shells have it: 128 + SIGINT.

@@ -1,281 +1,330 @@
-//! The summary of a fit in plain words.
+//! `nneinfact report`, and `--report` of `fit`.
 
-use std::fmt::Write as _;
-use std::path::Path;
+use std::fs;
+use std::path::{Path, PathBuf};
 
-use rayon::prelude::*;
+use clap::Args;
 
-use super::output::Outputs;
-use crate::data::{Coordinates, Dense, Observations, Role, Storage};
-use crate::error::{Result, bytes};
-use crate::fit::{Fit, StoppedBy};
+use super::cells::{self, Reading};
+use super::output::{check_writable, same_file};
+use super::{complain, print};
+use crate::error::{Error, Result, bytes};
+use crate::fit::{DataRecord, History, Saved};
+use crate::io::{self, FileKind};
 use crate::loss::Loss;
+use crate::model::Model;
+use crate::report::{Labels, Report, Residuals, unknown_mode};
 
-/// A list of facts, each under a short title.
-#[derive(Default)]
-pub struct Report {
-    text: String,
+/// The arguments of `report`.
+#[derive(Debug, Args)]
+pub struct ReportArgs {
+    /// A fit as `nneinfact fit --out` writes it, or an .npz of arrays theta_1 to theta_L of another
+    /// program, with --model
+    #[arg(value_name = "FIT.npz")]
+    fit: PathBuf,
+
+    /// The data that were fitted [default: the file that the fit names, if it is still there]
+    #[arg(long, value_name = "FILE", conflicts_with = "no_data")]
+    data: Option<PathBuf>,
+
+    /// The array to read from an .npz with --data
+    #[arg(long, value_name = "NAME", requires = "data")]
+    key: Option<String>,
+
+    /// Do not read the data: no residuals
+    #[arg(long)]
+    no_data: bool,
+
+    #[command(flatten)]
+    looks: LookArgs,
+
+    /// Where to write the page [default: beside the fit, with the extension .html, unless --plot is
+    /// given]
+    #[arg(long, value_name = "REPORT.html")]
+    out: Option<PathBuf>,
+
+    /// Where to write a figure of the losses and the components
+    #[arg(long, value_name = "FILE.svg")]
+    plot: Option<PathBuf>,
+
+    /// The model of a file that does not say it
+    #[arg(long, value_name = "MODEL")]
+    model: Option<String>,
+
+    /// The losses sweep by sweep of a file that does not hold them, as `fit --history` writes them
+    #[arg(long, value_name = "HISTORY.json")]
+    history: Option<PathBuf>,
 }
 
-impl Report {
-    const WIDTH: usize = 11;
+/// How a report looks.
+#[derive(Clone, Debug, Default, Args)]
+#[group(skip)]
+pub struct LookArgs {
+    /// Names for the indices of a mode, one on each line, as in h=hours.txt; a first line `# Hour`
+    /// names the mode, and so does h:Hour=hours.txt, or h:Hour without a file. Once for each mode
+    #[arg(long, value_name = "MODE[:NAME]=FILE", value_parser = labelled)]
+    labels: Vec<Labelled>,
 
-    /// Adds a fact.
-    pub fn add(&mut self, title: &str, fact: impl AsRef<str>) {
-        // Formatting into a string does not fail.
-        let _ = writeln!(self.text, "{title:<width$}{}", fact.as_ref(), width = Self::WIDTH);
+    /// Draw a mode with its first index at the bottom in heat maps, as latitudes
+    #[arg(long, value_name = "MODE", value_delimiter = ',')]
+    upwards: Vec<char>,
+
+    /// What stands above the page [default: the model]
+    #[arg(long, value_name = "TEXT")]
+    title: Option<String>,
+}
+
+/// A value of `--labels`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Labelled {
+    mode: char,
+    name: Option<String>,
+    file: Option<PathBuf>,
+}
+
+fn labelled(text: &str) -> Result<Labelled, String> {
+    let expected = "a mode and a file are expected, as in h=hours.txt or h:Hour=hours.txt";
+    let (what, file) = match text.split_once('=') {
+        Some((_, "")) => return Err(expected.into()),
+        Some((what, file)) => (what, Some(file.into())),
+        None => (text, None),
+    };
+    let (mode, name) = match what.split_once(':') {
+        Some((mode, name)) => (mode, Some(name.trim().to_string()).filter(|n| !n.is_empty())),
+        None => (what, None),
+    };
+    let mut letters = mode.trim().chars();
+    match (letters.next(), letters.next()) {
+        (Some(mode), None) if file.is_some() || name.is_some() => Ok(Labelled { mode, name, file }),
+        (Some(_), Some(_)) => Err(format!("`{}` is not one letter: {expected}", mode.trim())),
+        _ => Err(expected.into()),
+    }
+}
+
+impl LookArgs {
+    /// Whether anything was said.
+    pub fn any(&self) -> bool {
+        !self.labels.is_empty() || !self.upwards.is_empty() || self.title.is_some()
     }
 
-    /// The text.
-    pub fn into_text(self) -> String {
-        self.text
+    /// The files that are read.
+    pub fn inputs(&self) -> impl Iterator<Item = &Path> {
+        self.labels.iter().filter_map(|l| l.file.as_deref())
     }
 
-    /// What was fitted: the model, the ranks, the loss.
-    pub fn add_model(&mut self, fit: &Fit, loss: &Loss) {
-        let shapes = fit.shapes();
-        let ranks: Vec<String> = fit
-            .model()
-            .latent()
-            .iter()
-            .map(|letter| format!("{letter} = {}", shapes.size(letter)))
-            .collect();
-        let ranks = if ranks.is_empty() { "no ranks".into() } else { ranks.join(", ") };
-        let parameters = count(shapes.parameters());
-        self.add("model", format!("{}, {ranks}: {parameters} parameters", fit.model()));
-        self.add("loss", loss.describe());
-        for note in loss.notes() {
-            self.add("", format!("note: {note}"));
-        }
-    }
-
-    /// How it was fitted, and how that ended.
-    pub fn add_fit(&mut self, fit: &Fit, tolerance: f64) {
-        let history = fit.history();
-        self.add("device", format!("{}, {}", history.device, history.precision));
-        let passes = fit.plan().groups().len();
-        self.add(
-            "algorithm",
-            format!(
-                "{}: {} ({passes} pass{} over the data a sweep)",
-                history.algorithm,
-                fit.plan().cut(),
-                if passes == 1 { "" } else { "es" }
-            ),
-        );
-        if let (Some(sampling), Some(unlisted)) =
-            (fit.plan().settings().sampling, fit.plan().unlisted())
-        {
-            let listed = sampling.listed + sampling.exceptions;
-            self.add("passes", format!("over {} listed cells; {unlisted}", count(listed)));
-        }
-        let why = match history.stopped_by {
-            StoppedBy::Tolerance => format!(
-                "stopped because the loss fell by less than {tolerance:e} of itself three times in \
-                 a row (--tol)"
-            ),
-            StoppedBy::MaxIter => "all that were asked for (--max-iter)".into(),
-            StoppedBy::Validation => "stopped because the validation loss kept rising".into(),
-            StoppedBy::Interrupted => "interrupted".into(),
-            StoppedBy::Observer => "stopped by the program".into(),
-        };
-        self.add("sweeps", format!("{}, {why}", history.iterations));
-        let returned = history.sweeps.get(history.returned).copied();
-        if let Some(sweep) = returned.filter(|&sweep| sweep != history.iterations) {
-            self.add("", format!("the factors are those of sweep {sweep}, the best"));
-        }
-        let losses = [
-            ("training", &history.loss),
-            ("penalty", &history.penalty),
-            ("validation", &history.validation_loss),
-            ("held-out", &history.heldout_loss),
-        ];
-        for (title, losses) in losses {
-            if let (Some(&first), Some(&last)) = (losses.first(), losses.get(history.returned)) {
-                let what = if title == "penalty" { "per entry" } else { "mean loss" };
-                self.add(title, format!("{what} {} -> {}", number(first), number(last)));
+    /// Refuses, before a long fit, what [`LookArgs::apply`] would refuse.
+    pub fn check(&self, model: &Model, shape: &[usize]) -> Result<()> {
+        let modes = || model.output().iter().map(|&x| char::from(x)).zip(shape);
+        for labelled in &self.labels {
+            let labels = labelled.read()?;
+            if let Some((_, &size)) = modes().find(|(mode, _)| *mode == labelled.mode) {
+                labels.check(labelled.mode, size).map_err(|e| labelled.in_file(e))?;
             }
         }
-    }
-
-    /// The most memory that this process ever took, where the system tells.
-    pub fn add_memory(&mut self) {
-        if let Some(peak) = peak_memory() {
-            self.add("memory", format!("{} at the peak", bytes(peak)));
+        let named = self.labels.iter().map(|l| l.mode).chain(self.upwards.iter().copied());
+        for mode in named {
+            if !modes().any(|(x, _)| x == mode) {
+                return Err(unknown_mode(model, mode));
+            }
         }
+        Ok(())
     }
 
-    /// The files that were written.
-    pub fn add_outputs(&mut self, outputs: &Outputs, fit: &Fit) {
-        match &outputs.factors {
+    /// Puts them into a report; reads the files of labels.
+    pub fn apply<'a>(&self, mut report: Report<'a>) -> Result<Report<'a>> {
+        for labelled in &self.labels {
+            report =
+                report.labels(labelled.mode, labelled.read()?).map_err(|e| labelled.in_file(e))?;
+        }
+        for &mode in &self.upwards {
+            report = report.upwards(mode)?;
+        }
+        if let Some(title) = &self.title {
+            report = report.title(title);
+        }
+        Ok(report)
+    }
+}
+
+impl Labelled {
+    fn read(&self) -> Result<Labels> {
+        let mut labels = match &self.file {
+            None => Labels::default(),
             Some(path) => {
-                let last = fit.factors().len();
-                let names =
-                    if last == 1 { "theta_1".into() } else { format!("theta_1 … theta_{last}") };
-                let weights = fit.weights().map_or("", |_| ", weights");
-                self.add("written", format!("{}: {names}{weights}", path.display()));
+                let text = fs::read(path).map_err(|e| Error::file(path, e))?;
+                let text = String::from_utf8(text).map_err(|_| {
+                    Error::format(path, "labels are read as UTF-8, which this is not")
+                })?;
+                Labels::parse(&text)
             }
-            None => self.add("written", "no factors: give --out FACTORS.npz to keep them"),
+        };
+        if let Some(name) = &self.name {
+            labels.name = Some(name.clone());
         }
-        if let Some(path) = &outputs.history {
-            self.add("", format!("{}: the losses sweep by sweep", path.display()));
+        Ok(labels)
+    }
+
+    fn in_file(&self, error: Error) -> Error {
+        match &self.file {
+            Some(path) => Error::format(path, error.to_string()),
+            None => error,
         }
     }
 }
 
-/// What data these are: shape, how many entries are not zero, how they are kept.
-pub fn data(path: &Path, observations: &Observations) -> String {
-    let text = match observations.coordinates() {
-        Some(list) => coordinates(list),
-        None => tensor(observations.values()),
+/// Reads a fit, and makes a page or a figure of it.
+pub fn run(args: &ReportArgs) -> Result<()> {
+    let page = match (&args.out, &args.plot) {
+        (Some(path), _) => Some(path.clone()),
+        (None, Some(_)) => None,
+        (None, None) => Some(args.fit.with_extension("html")),
     };
-    format!("{}: {text}", path.display())
-}
-
-fn coordinates(list: &Coordinates) -> String {
-    let shape: Vec<String> = list.shape().iter().map(ToString::to_string).collect();
-    let cells = match list.cells() {
-        n if n < 1e15 => count(n as u64),
-        n => format!("{n:.1e}"),
-    };
-    let listed = list.len() as f64 / list.cells();
-    format!(
-        "{}, {cells} entries, {} of them listed ({}); values kept as {}",
-        shape.join(" × "),
-        count(list.len() as u64),
-        percent(100.0 * listed),
-        list.values().type_name()
-    )
-}
-
-/// As [`data`], without a file.
-pub fn tensor(values: &Dense) -> String {
-    let shape: Vec<String> = values.shape().iter().map(ToString::to_string).collect();
-    if let Some(mapped) = values.storage().mapped() {
-        // Counting would read all of the file once more.
-        return format!(
-            "{}, {} entries; {} of {} are streamed from the file in every pass, {} at a time",
-            shape.join(" × "),
-            count(values.len() as u64),
-            bytes(mapped.file_bytes()),
-            mapped.file_type(),
-            bytes(mapped.slab_bytes())
-        );
-    }
-    let nonzeros = nonzeros(values);
-    format!(
-        "{}, {} entries, {} of them not zero ({}); kept as {} in {}",
-        shape.join(" × "),
-        count(values.len() as u64),
-        count(nonzeros),
-        share(nonzeros, values.len() as u64),
-        values.storage().type_name(),
-        bytes(values.bytes())
-    )
-}
-
-/// Which entries take part in what, a phrase each; none where all are trained on.
-pub fn roles(observations: &Observations) -> Result<Vec<String>> {
-    if observations.all_train() && observations.coordinates().is_none() {
-        // Nothing to count, and counting would read all of a file that is streamed.
-        return Ok(Vec::new());
-    }
-    let prepared = observations.prepare()?;
-    let all: u64 = Role::ALL.map(|role| prepared.cells(role)).iter().sum();
-    if prepared.cells(Role::Train) == all {
-        return Ok(Vec::new());
-    }
-    let roles = [
-        (Role::Train, "to train on"),
-        (Role::Validation, "for validation"),
-        (Role::HeldOut, "held out"),
-        (Role::Missing, "missing"),
-    ];
-    Ok(roles
-        .into_iter()
-        .map(|(role, what)| (prepared.cells(role), what))
-        .filter(|&(cells, _)| cells > 0)
-        .map(|(cells, what)| format!("{} {what} ({})", count(cells), share(cells, all)))
-        .collect())
-}
-
-fn nonzeros(values: &Dense) -> u64 {
-    fn of<T: Copy + Sync + PartialEq + Default>(cells: &[T]) -> u64 {
-        let zero = T::default();
-        let part = |part: &[T]| part.iter().filter(|&&x| x != zero).count() as u64;
-        cells.par_chunks(1 << 16).map(part).sum()
-    }
-    match values.storage() {
-        Storage::U8(v) => of(v),
-        Storage::U16(v) => of(v),
-        Storage::U32(v) => of(v),
-        Storage::F32(v) => of(v),
-        Storage::F64(v) => of(v),
-        Storage::Mapped(_) => values.iter().filter(|&x| x != 0.0).count() as u64,
-    }
-}
-
-/// The most memory that this process ever took, in bytes, where the system tells.
-fn peak_memory() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    kib.checked_mul(1024)
-}
-
-/// A whole number with separators: 45,360,000.
-pub fn count(n: u64) -> String {
-    let digits = n.to_string();
-    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
-    for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i).is_multiple_of(3) {
-            text.push(',');
+    let mut inputs = vec![args.fit.as_path()];
+    inputs.extend(args.data.as_deref().into_iter().chain(args.history.as_deref()));
+    inputs.extend(args.looks.inputs());
+    for (option, path) in [("--out", &page), ("--plot", &args.plot)] {
+        let Some(path) = path else { continue };
+        check_writable(option, path)?;
+        if let Some(input) = inputs.iter().find(|input| same_file(input, path)) {
+            return Err(Error::Setting(format!(
+                "{option} {} would replace {}, which is read: choose another name",
+                path.display(),
+                input.display()
+            )));
         }
-        text.push(digit);
     }
-    text
+    if let (Some(page), Some(plot)) = (&page, &args.plot)
+        && page == plot
+    {
+        return Err(Error::Setting(format!(
+            "--out and --plot are the same file, {}",
+            page.display()
+        )));
+    }
+
+    let mut saved = match &args.model {
+        Some(model) => Saved::load_as(&args.fit, model)?,
+        None => Saved::load(&args.fit).map_err(|e| match e {
+            Error::Format { path, reason } if reason.contains("name the model") => {
+                Error::Format { path, reason: format!("{reason}, with --model") }
+            }
+            e => e,
+        })?,
+    };
+    if let Some(path) = &args.history {
+        saved = saved.with_history(history(path)?);
+    }
+    let report = args.looks.apply(Report::new(&saved))?;
+    let report = match page {
+        None => report,
+        Some(_) => with_residuals(args, &saved, report)?,
+    };
+    let mut said = String::new();
+    for (path, plot) in [(&page, false), (&args.plot, true)] {
+        let Some(path) = path else { continue };
+        let text = if plot { report.svg() } else { report.html() };
+        io::write_text(path, &text)?;
+        said += &format!("{}: {}\n", path.display(), bytes(text.len() as u64));
+    }
+    print(&said)
 }
 
-/// A share in per cent, with the digits that say something.
-pub fn share(part: u64, all: u64) -> String {
-    percent(100.0 * part as f64 / all.max(1) as f64)
+/// Reads a history as `fit --history` writes it.
+fn history(path: &Path) -> Result<History> {
+    let text = fs::read_to_string(path).map_err(|e| match e.kind() {
+        std::io::ErrorKind::InvalidData => {
+            Error::format(path, "a history is read as JSON in UTF-8, which this is not")
+        }
+        _ => Error::file(path, e),
+    })?;
+    serde_json::from_str(&text)
+        .map_err(|e| Error::format(path, format!("this is no history of a fit: {e}")))
 }
 
-/// A number of per cent, with the digits that say something.
-pub fn percent(percent: f64) -> String {
-    match percent {
-        p if p == 0.0 || p >= 10.0 => format!("{p:.0} %"),
-        p if p >= 0.01 => format!("{p:.2} %"),
-        p => format!("{p:.1e} %"),
+/// The report with residuals, where the data are at hand; else with a word on why there are none.
+fn with_residuals<'a>(args: &ReportArgs, saved: &Saved, report: Report<'a>) -> Result<Report<'a>> {
+    if args.no_data {
+        return Ok(report);
+    }
+    let known = saved.record().data.clone();
+    let record = match (&args.data, known) {
+        (Some(path), known) => {
+            let kind = FileKind::of(path)?;
+            let known = known.unwrap_or_default();
+            DataRecord {
+                path: path.clone(),
+                // That of another file has to be said again.
+                key: args.key.clone().or_else(|| known.key.filter(|_| kind == FileKind::Npz)),
+                shape: match kind {
+                    FileKind::Tns => Some(saved.record().shape.clone()),
+                    FileKind::Npy | FileKind::Npz => None,
+                },
+                ..known
+            }
+        }
+        (None, None) => {
+            return Ok(report.note(
+                "There are no residuals, because the fit does not say where its data are. Give \
+                 --data to see them.",
+            ));
+        }
+        (None, Some(known)) => {
+            let missing = located(&known, &args.fit);
+            match missing {
+                Ok(record) => record,
+                Err(path) => {
+                    let name = path.display();
+                    complain(
+                        "notice",
+                        &format!(
+                            "{name} is not there any more: no residuals (--data says where it is)"
+                        ),
+                    );
+                    return Ok(report.note(format!(
+                        "There are no residuals, because {name} was not there when this page was made."
+                    )));
+                }
+            }
+        }
+    };
+    let loss = loss(saved)?;
+    let observations = cells::observations(&record, Reading::default())?;
+    Ok(report.residuals(Residuals::new(saved, &observations, loss.as_ref())?))
+}
+
+/// The loss, where it can be made again; that of factors from elsewhere is not known.
+fn loss(saved: &Saved) -> Result<Option<Loss>> {
+    match &saved.record().loss {
+        None => Ok(None),
+        Some(record) => match record.loss() {
+            Ok(loss) => Ok(Some(loss)),
+            Err(Error::Loss(_)) => Ok(None),
+            Err(e) => Err(e),
+        },
     }
 }
 
-/// A loss, with six digits that count.
-pub fn number(x: f64) -> String {
-    let size = x.abs();
-    if size == 0.0 || !size.is_finite() {
-        return x.to_string();
-    }
-    let magnitude = size.log10().floor();
-    if (-4.0..6.0).contains(&magnitude) {
-        format!("{x:.*}", (5.0 - magnitude) as usize)
-    } else {
-        format!("{x:.5e}")
-    }
-}
-
-/// Seconds as people say them.
-pub fn duration(seconds: f64) -> String {
-    let whole = seconds.round();
-    if seconds < 9.95 {
-        format!("{seconds:.1} s").replace(".0 s", " s")
-    } else if whole < 120.0 {
-        format!("{whole:.0} s")
-    } else if whole < 7200.0 {
-        format!("{:.0} min", (whole / 60.0).floor())
-    } else {
-        format!("{:.0} h {:.0} min", (whole / 3600.0).floor(), (whole % 3600.0 / 60.0).floor())
-    }
+/// The record with files as they are found now: where they were, or beside the fit. Gives the first
+/// that is nowhere.
+fn located(record: &DataRecord, fit: &Path) -> Result<DataRecord, PathBuf> {
+    let find = |path: &PathBuf| -> Result<PathBuf, PathBuf> {
+        let beside = path.file_name().map(|name| fit.with_file_name(name));
+        std::iter::once(path.clone())
+            .chain(beside)
+            .find(|path| path.is_file())
+            .ok_or_else(|| path.clone())
+    };
+    let optional = |path: &Option<PathBuf>| path.as_ref().map(find).transpose();
+    Ok(DataRecord {
+        path: find(&record.path)?,
+        mask: optional(&record.mask)?,
+        weights: optional(&record.weights)?,
+        missing: optional(&record.missing)?,
+        heldout_mask: optional(&record.heldout_mask)?,
+        heldout_coordinates: optional(&record.heldout_coordinates)?,
+        validation_coordinates: optional(&record.validation_coordinates)?,
+        ..record.clone()
+    })
 }
 
 #[cfg(test)]
@@ -283,39 +332,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers() {
-        assert_eq!(count(0), "0");
-        assert_eq!(count(999), "999");
-        assert_eq!(count(1000), "1,000");
-        assert_eq!(count(45_360_000), "45,360,000");
-        assert_eq!(share(1, 4), "25 %");
-        assert_eq!(share(63, 10_000), "0.63 %");
-        assert_eq!(share(1, 1_000_000_000), "1.0e-7 %");
-        assert_eq!(share(0, 7), "0 %");
-        assert_eq!(number(0.0), "0");
-        assert_eq!(number(0.0131234567), "0.0131235");
-        assert_eq!(number(-12.5), "-12.5000");
-        assert_eq!(number(123456.0), "123456");
-        assert_eq!(number(1.5e-9), "1.50000e-9");
-        assert_eq!(number(f64::NAN), "NaN");
-    }
-
-    #[test]
-    fn durations() {
-        assert_eq!(duration(0.04), "0 s");
-        assert_eq!(duration(3.21), "3.2 s");
-        assert_eq!(duration(18.0), "18 s");
-        assert_eq!(duration(9.97), "10 s");
-        assert_eq!(duration(300.0), "5 min");
-        assert_eq!(duration(7260.0), "2 h 1 min");
-    }
-
-    #[test]
-    fn nonzeros_of_every_type() -> Result<()> {
-        for factor in [1.0, 1e3, 1e6, 0.5, 1e-300] {
-            let cells = [0.0, 1.0, 0.0, 2.0, 3.0].map(|x| x * factor).to_vec();
-            assert_eq!(nonzeros(&Dense::from_vec(&[5], cells)?), 3, "{factor}");
+    fn labels_of_modes() {
+        let of = |mode, name: Option<&str>, file: Option<&str>| {
+            Ok(Labelled { mode, name: name.map(Into::into), file: file.map(Into::into) })
+        };
+        assert_eq!(labelled("h=hours.txt"), of('h', None, Some("hours.txt")));
+        assert_eq!(labelled("h:Hour=a=b.txt"), of('h', Some("Hour"), Some("a=b.txt")));
+        assert_eq!(labelled("h:Hour of day"), of('h', Some("Hour of day"), None));
+        for bad in ["", "h", "h=", "hh=x", "=x", "h:", ":Hour=x"] {
+            assert!(labelled(bad).is_err(), "{bad}");
         }
-        Ok(())
     }
 }

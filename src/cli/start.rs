@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 
 use super::output::read_factors;
-use super::report::Report;
+use super::summary::Summary;
 use crate::error::{Error, Result};
 use crate::fit::{Fit, Start};
 use crate::model::Model;
@@ -66,23 +66,23 @@ impl StartArgs {
     }
 
     /// Says where the fit started, where that was asked for.
-    pub fn report(&self, fit: &Fit, report: &mut Report) {
+    pub fn describe(&self, fit: &Fit, summary: &mut Summary) {
         if self.starts > 1 {
             let best =
                 format!("{} were tried; seed {} was the best", self.starts, fit.history().seed);
-            report.add("starts", best);
+            summary.add("starts", best);
         }
         match (self.start, &self.grow) {
             (None, None) => {}
             (None, Some(path)) => {
-                report.add("start", format!("grown from {}", path.display()));
+                summary.add("start", format!("grown from {}", path.display()));
             }
-            (Some(StartArg::Random), _) => report.add("start", "uniform random numbers"),
+            (Some(StartArg::Random), _) => summary.add("start", "uniform random numbers"),
             (Some(StartArg::Gamma), _) => {
                 let shape = self.gamma_shape.unwrap_or(SHAPE);
-                report.add("start", format!("gamma-distributed random numbers, shape {shape}"));
+                summary.add("start", format!("gamma-distributed random numbers, shape {shape}"));
             }
-            (Some(StartArg::Svd), _) => report.add("start", "singular vectors of the data"),
+            (Some(StartArg::Svd), _) => summary.add("start", "singular vectors of the data"),
         }
     }
 }

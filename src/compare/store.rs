@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::run::{RunResult, RunSettings};
 use crate::error::{Error, Result};
-use crate::fit::History;
+use crate::fit::{Fit, History};
 use crate::io;
 
 /// What says that a folder is one of ours.
@@ -133,19 +133,9 @@ impl Store {
     }
 
     /// Keeps a finished run. The factors come first: the run is there once its .json is, whole.
-    pub fn save(
-        &self,
-        settings: &RunSettings,
-        result: &RunResult,
-        history: &History,
-        factors: &[ArrayD<f64>],
-    ) -> Result<()> {
-        let named: Vec<(String, ndarray::ArrayViewD<'_, f64>)> = factors
-            .iter()
-            .enumerate()
-            .map(|(l, factor)| (format!("theta_{}", l + 1), factor.view()))
-            .collect();
-        io::write_npz(self.factors_file(settings), &named)?;
+    pub fn save(&self, settings: &RunSettings, result: &RunResult, fit: &Fit) -> Result<()> {
+        fit.save(self.factors_file(settings))?;
+        let history = fit.history();
         let run = RunFile { format: RUN, version: VERSION, settings, result, history };
         io::write_json(self.folder.join(Store::run_file(settings)), &run)
     }

@@ -749,12 +749,7 @@ impl Study {
                         Ok(scores) => {
                             let result = RunResult::new(fit.history(), scores);
                             match &store {
-                                Some(store) => store.save(
-                                    &run.settings,
-                                    &result,
-                                    fit.history(),
-                                    fit.factors(),
-                                )?,
+                                Some(store) => store.save(&run.settings, &result, &fit)?,
                                 None => factors[n] = Some(fit.into_factors()),
                             }
                             Outcome::Finished(result)
@@ -1143,7 +1138,7 @@ mod tests {
         refused(study().model(nmf("nmf")), "model \"nmf\": ");
         refused(study().model(nmf("nmf").rank('r', [2, 0])), "model \"nmf\": ");
         refused(study().model(nmf("nmf").rank('r', [2]).rank('z', [2])), "z");
-        refused(study().model(nmf("nmf").rank('r', [])), "r has no ranks");
+        refused(study().model(nmf("nmf").rank('r', [])), "no rank given for the latent letter r");
         refused(study().splits(0), "1 split");
         refused(study().starts(0), "1 start");
         refused(study().held_out(1.0), "held-out fraction");

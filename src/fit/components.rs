@@ -5,11 +5,11 @@ use std::fmt;
 use ndarray::{ArrayD, Axis, IxDyn};
 
 use super::Fit;
+use super::saved::totals;
 use crate::engine::available_memory;
-use crate::engine::cpu::{contract, rearrange};
+use crate::engine::cpu::rearrange;
 use crate::error::{Error, Result};
 use crate::model::{Letter, Letters, Model, ModelError, Shapes};
-use crate::plan::Contraction;
 
 /// What is 1 of a normalised column: see [`Fit::normalize`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -264,18 +264,7 @@ impl Fit {
 
     /// The sum of the terms of ŷ for each index of a letter.
     fn through(&self, letter: Letter) -> Vec<f64> {
-        let model = self.shapes.model();
-        let latent: Vec<Letter> = model.latent().iter().collect();
-        let mut letters: Vec<&[Letter]> = model.factors().iter().map(Vec::as_slice).collect();
-        let mut data: Vec<Vec<f64>> =
-            self.factors.iter().map(|f| f.iter().copied().collect()).collect();
-        if let Some(weights) = &self.weights {
-            letters.push(&latent);
-            data.push(weights.iter().copied().collect());
-        }
-        let views: Vec<&[f64]> = data.iter().map(Vec::as_slice).collect();
-        let plan = Contraction::new(&self.shapes, &letters, &[letter]);
-        contract(&self.shapes, &plan, &views)
+        totals(&self.shapes, &self.factors, self.weights.as_ref(), &[letter])
     }
 
     /// Takes these indices of a latent letter, in this order, from all that have it.

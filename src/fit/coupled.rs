@@ -258,7 +258,8 @@ fn run(mut settings: NNEinFact, parts: Vec<Part>, device: &Device) -> Result<Cou
         let job = open::job(&settings, &shapes, chosen, own_rules, starts)?;
         // What one tensor says is not all that there is: no exact steps.
         let job = Job { exact: false, balancing: None, ..job };
-        plans.push((Arc::clone(&job.plan), Portions::of(&job.data)));
+        let loss = job.loss.name().to_string();
+        plans.push((Arc::clone(&job.plan), Portions::of(&job.data), loss));
         members.push(Member {
             loss: job.loss.clone(),
             engine: device.open(job, settings.precision)?,
@@ -284,14 +285,17 @@ fn run(mut settings: NNEinFact, parts: Vec<Part>, device: &Device) -> Result<Cou
     };
     let mut engine = CoupledEngine::new(members, joint, &start)?;
     let mut history = History::new(&settings, Some(device));
+    let names: Vec<&str> = plans.iter().map(|(_, _, loss)| loss.as_str()).collect();
+    history.loss_name = names.join(" + ");
     let mut watch = Watch::new(&mut settings, portions, started, balanced, penalized);
     solve::sweeps(&mut engine, count, &mut watch, &mut history)?;
     let factors = engine.factors()?;
     let ends = engine.evaluate_each()?;
     let mut parts = Vec::new();
-    for (((plan, portions), own), sums) in plans.into_iter().zip(&places).zip(ends) {
+    for (((plan, portions, loss), own), sums) in plans.into_iter().zip(&places).zip(ends) {
         let own = own.iter().map(|&l| factors[l].clone()).collect();
-        parts.push(Fit::new(plan, own, end(&history, &portions, sums)));
+        let history = History { loss_name: loss, ..end(&history, &portions, sums) };
+        parts.push(Fit::new(plan, own, history));
     }
     Ok(CoupledFit { model, factors, history, parts })
 }

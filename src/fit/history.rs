@@ -2,13 +2,13 @@
 
 use std::fmt;
 
-use serde::Serialize;
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::builder::NNEinFact;
 use crate::engine::Device;
 
 /// Why a fit stopped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum StoppedBy {
@@ -41,29 +41,39 @@ impl fmt::Display for StoppedBy {
 /// All losses are weighted means over their entries, in the units of the loss. Element 0 belongs to
 /// the start, element n to the factors after n sweeps (after `sweeps[n]` sweeps, where
 /// [`NNEinFact::look_every`](super::NNEinFact::look_every) asked for fewer).
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct History {
     /// Over the training entries.
+    #[serde(deserialize_with = "numbers")]
     pub loss: Vec<f64>,
     /// The penalties of all factors, divided by what the training loss is divided by (the sum of the
     /// weights): what a fit lowers is `loss` + `penalty`. Empty without penalties.
+    #[serde(default, deserialize_with = "numbers")]
     pub penalty: Vec<f64>,
     /// Over the validation entries; empty without a validation split.
+    #[serde(default, deserialize_with = "numbers")]
     pub validation_loss: Vec<f64>,
     /// Over the held-out entries; empty without a held-out split.
+    #[serde(default, deserialize_with = "numbers")]
     pub heldout_loss: Vec<f64>,
     /// Seconds since the start of the fit at which each element was known. Preparing the data and
     /// the first pass are included, reading a file is not.
+    #[serde(default, deserialize_with = "numbers")]
     pub seconds: Vec<f64>,
     /// The number of sweeps before each element.
+    #[serde(default)]
     pub sweeps: Vec<usize>,
     /// Why the fit stopped.
     pub stopped_by: StoppedBy,
+    /// The loss, by its name with the parameters ([`Loss::name`](crate::Loss::name)).
+    #[serde(default)]
+    pub loss_name: String,
     /// "block", "grouped" or "accelerated".
     pub algorithm: String,
     /// What it ran on.
     pub device: String,
     /// The seed of the start, where it was random: of several the one that was best.
+    #[serde(default)]
     pub seed: u64,
     /// "f32" or "f64".
     pub precision: String,
@@ -71,7 +81,14 @@ pub struct History {
     pub iterations: usize,
     /// Which element the returned factors belong to: the last, except where early stopping
     /// returns the one of lowest validation loss.
+    #[serde(default)]
     pub returned: usize,
+}
+
+/// JSON has no number for what is not finite, and `null` is written for it.
+fn numbers<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<f64>, D::Error> {
+    let numbers = Vec::<Option<f64>>::deserialize(from)?;
+    Ok(numbers.into_iter().map(|x| x.unwrap_or(f64::NAN)).collect())
 }
 
 impl History {
@@ -85,6 +102,7 @@ impl History {
             seconds: Vec::new(),
             sweeps: Vec::new(),
             stopped_by: StoppedBy::MaxIter,
+            loss_name: settings.loss.name().into(),
             algorithm: settings.algorithm.name().into(),
             device: device.map(ToString::to_string).unwrap_or_default(),
             seed: settings.seed,

@@ -325,7 +325,7 @@ fn check_domain(loss: &Loss, data: &Prepared) -> Result<()> {
 }
 
 /// The default floor of ŷ: see [`NNEinFact::prediction_floor`].
-fn prediction_floor(loss: &Loss, data: &Prepared, precision: Precision) -> f64 {
+pub(crate) fn prediction_floor(loss: &Loss, data: &Prepared, precision: Precision) -> f64 {
     let scale = if loss.is_odds() || data.mean() <= 0.0 { 1.0 } else { data.mean() };
     let relative = match precision {
         Precision::F64 => 1e-10,

@@ -89,6 +89,30 @@ pub fn read_npz_arrays(path: impl AsRef<Path>) -> Result<Vec<(String, ArrayD<f64
     Ok(arrays)
 }
 
+/// Reads a text that stands beside the arrays of an `.npz` file, under its whole name; `None` where
+/// there is none.
+///
+/// # Errors
+/// [`Error::File`] where the file cannot be read; [`Error::Format`] where it is not a zip archive, or
+/// the text is not UTF-8 or longer than 256 MiB.
+pub fn read_npz_text(path: impl AsRef<Path>, name: &str) -> Result<Option<String>> {
+    const LONGEST: u64 = 256 << 20;
+    let path = path.as_ref();
+    let mut npz = Npz::new(BufReader::new(super::open(path)?.0), path)?;
+    let Some(index) = npz.archive.index_for_name(name) else { return Ok(None) };
+    let entry = npz.archive.by_index(index).map_err(|e| zip_fault(path, e))?;
+    let mut bytes = Vec::new();
+    // What is there counts, not what the archive says.
+    entry.take(LONGEST + 1).read_to_end(&mut bytes).map_err(|e| fault_in(path, e.into()))?;
+    if bytes.len() as u64 > LONGEST {
+        return Err(Error::format(path, format!("the text \"{name}\" is longer than 256 MiB")));
+    }
+    match String::from_utf8(bytes) {
+        Ok(text) => Ok(Some(text)),
+        Err(_) => Err(Error::format(path, format!("the text \"{name}\" is not UTF-8"))),
+    }
+}
+
 fn read(reader: impl Read + Seek, path: &Path, key: Option<&str>) -> Result<Dense> {
     let mut npz = Npz::new(reader, path)?;
     let index = match key {

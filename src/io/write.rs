@@ -24,6 +24,25 @@ where
     S::Elem: Copy + Into<f64>,
     D: Dimension,
 {
+    write_npz_with(path, arrays, &[])
+}
+
+/// [`write_npz`] with texts beside the arrays, each under its whole name (`fit.json`): numpy lists
+/// them too, and gives their bytes. [`read_npz_text`](super::read_npz_text) reads them.
+///
+/// # Errors
+/// As [`write_npz`].
+pub fn write_npz_with<N, S, D>(
+    path: impl AsRef<Path>,
+    arrays: &[(N, ArrayBase<S, D>)],
+    texts: &[(&str, &str)],
+) -> Result<()>
+where
+    N: AsRef<str>,
+    S: Data,
+    S::Elem: Copy + Into<f64>,
+    D: Dimension,
+{
     let path = path.as_ref();
     for (i, (name, _)) in arrays.iter().enumerate() {
         let name = name.as_ref();
@@ -44,6 +63,12 @@ where
                 .large_file(large);
             zip.start_file(format!("{}.npy", name.as_ref()), options)?;
             npy(&mut BufWriter::new(&mut zip), array)?;
+        }
+        for (name, text) in texts {
+            let options =
+                SimpleFileOptions::default().compression_method(CompressionMethod::Deflated);
+            zip.start_file(*name, options)?;
+            zip.write_all(text.as_bytes())?;
         }
         zip.finish()?;
         Ok(())
@@ -75,7 +100,7 @@ pub fn write_json(path: impl AsRef<Path>, value: &impl Serialize) -> Result<()> 
     })
 }
 
-/// Writes a text.
+/// Writes a text as it is.
 ///
 /// # Errors
 /// [`Error::File`] where the file cannot be written; what stood there before is then still there.

@@ -18,7 +18,7 @@ use super::fit::device;
 use super::output::{Outputs, named};
 use super::print;
 use super::progress::{Progress, Show};
-use super::report::{self, Report, duration, number};
+use super::summary::{self, Summary, duration, number};
 use crate::data::{Dense, Observations, Prepared, Role, Storage};
 use crate::error::{Error, Result};
 use crate::fit::NNEinFact;
@@ -87,6 +87,7 @@ pub fn run(args: &DemoArgs) -> Result<()> {
     let outputs = Outputs {
         factors: Some(folder.join("factors.npz")),
         history: Some(folder.join("history.json")),
+        ..Outputs::default()
     };
     outputs.check(&[])?;
     let device = device("auto", args.threads)?;
@@ -121,17 +122,17 @@ pub fn run(args: &DemoArgs) -> Result<()> {
     }
 
     let (roles, truth) = device.install(|| -> Result<_> {
-        Ok((report::roles(&observations)?, true_loss(&planted.rates(), &observations.prepare()?)))
+        Ok((summary::roles(&observations)?, true_loss(&planted.rates(), &observations.prepare()?)))
     })?;
-    let mut report = Report::default();
-    report.add("data", format!("made-up pickups, {}", report::tensor(&counts)));
-    report.add("", roles.join(", "));
-    report.add_model(&fit, &loss);
-    report.add_fit(&fit, NNEinFact::TOLERANCE);
+    let mut summary = Summary::default();
+    summary.add("data", format!("made-up pickups, {}", summary::tensor(&counts)));
+    summary.add("", roles.join(", "));
+    summary.add_model(&fit, &loss);
+    summary.add_fit(&fit, NNEinFact::TOLERANCE);
     let [train, held_out] = truth.map(number);
-    report.add("yardstick", format!("the truth itself: training {train}, held-out {held_out}"));
+    summary.add("yardstick", format!("the truth itself: training {train}, held-out {held_out}"));
     let whole = began.elapsed().as_secs_f64();
-    report.add(
+    summary.add(
         "time",
         format!(
             "{} to make the data, {} to fit them, {} in all",
@@ -140,13 +141,13 @@ pub fn run(args: &DemoArgs) -> Result<()> {
             duration(whole)
         ),
     );
-    report.add_memory();
-    report.add_outputs(&outputs, &fit);
-    report.add("", format!("{}: the factors of the truth", truth_file.display()));
+    summary.add_memory();
+    summary.add_outputs(&outputs, &fit);
+    summary.add("", format!("{}: the factors of the truth", truth_file.display()));
     if args.save_data {
-        report.add("", format!("{}: the data", data_file.display()));
+        summary.add("", format!("{}: the data", data_file.display()));
     }
-    let mut text = report.into_text();
+    let mut text = summary.into_text();
     if let Some(matches) = recovery::matches(&planted, fit.factors()) {
         text += &table(&matches);
     }

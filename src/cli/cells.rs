@@ -1,0 +1,156 @@
+//! The data of a fit, with the role of every cell, from files.
+
+use std::path::{Path, PathBuf};
+
+use super::{complain, summary};
+use crate::data::{Observations, Values};
+use crate::engine::available_memory;
+use crate::error::{Error, Result, bytes};
+use crate::fit::DataRecord;
+use crate::io::{self, FileKind};
+
+/// How data are read.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Reading {
+    /// Whether they stay in their file; where nothing is said, large ones do.
+    pub stream: Option<bool>,
+    /// Without a notice.
+    pub quiet: bool,
+}
+
+/// A record with files that are found from any folder.
+pub fn absolute(record: &DataRecord) -> DataRecord {
+    let whole = |path: &PathBuf| std::path::absolute(path).unwrap_or_else(|_| path.clone());
+    let optional = |path: &Option<PathBuf>| path.as_ref().map(whole);
+    DataRecord {
+        path: whole(&record.path),
+        mask: optional(&record.mask),
+        weights: optional(&record.weights),
+        missing: optional(&record.missing),
+        heldout_mask: optional(&record.heldout_mask),
+        heldout_coordinates: optional(&record.heldout_coordinates),
+        validation_coordinates: optional(&record.validation_coordinates),
+        ..record.clone()
+    }
+}
+
+/// Reads the data and what goes with them.
+pub fn observations(record: &DataRecord, reading: Reading) -> Result<Observations> {
+    let mut observations = Observations::new(values(record, reading)?);
+    // What goes with the data is as large as they are.
+    let streamed = observations.values().is_mapped();
+    if let Some(path) = &record.mask {
+        observations = match streamed {
+            true => observations.mask_from(&io::map_bool(path)?)?,
+            false => observations.mask(&io::read_bool(path)?)?,
+        };
+    }
+    if let Some(path) = &record.weights {
+        let weights = match FileKind::of(path)? {
+            FileKind::Npy if streamed => io::map_npy(path)?,
+            _ => io::read_dense(path, None)?,
+        };
+        observations = observations.weights(weights)?;
+    }
+    if record.nan_missing {
+        observations = observations.nan_missing();
+    }
+    if record.unlisted_missing {
+        if observations.coordinates().is_none() {
+            return Err(Error::Setting(format!(
+                "--unlisted-missing is for .tns files, not for {}, which has all entries",
+                record.path.display()
+            )));
+        }
+        observations = observations.unlisted_missing();
+    }
+    let shape = observations.shape().to_vec();
+    let cells = |path: &Path| io::read_tns(path, Some(&shape));
+    if let Some(path) = &record.missing {
+        observations = observations.missing_at(cells(path)?)?;
+    }
+    if let Some(path) = &record.heldout_coordinates {
+        observations = observations.held_out_at(cells(path)?)?;
+    }
+    if let Some(path) = &record.validation_coordinates {
+        observations = observations.validation_at(cells(path)?)?;
+    }
+    if let Some(fraction) = record.heldout {
+        observations = observations.held_out(fraction, record.split_seed)?;
+    }
+    if let Some(path) = &record.heldout_mask {
+        observations = match streamed {
+            true => observations.held_out_mask_from(&io::map_bool(path)?)?,
+            false => observations.held_out_mask(&io::read_bool(path)?)?,
+        };
+    }
+    if let Some(fraction) = record.validation {
+        observations = observations.validation(fraction, record.split_seed)?;
+    }
+    Ok(observations)
+}
+
+/// Whether the data, a .npy, stay in their file.
+fn streams(path: &Path, reading: Reading) -> Result<bool> {
+    if let Some(stream) = reading.stream {
+        return Ok(stream);
+    }
+    let file = std::fs::metadata(path).map_err(|e| Error::file(path, e))?;
+    let Some(available) = available_memory().filter(|_| file.is_file()) else {
+        return Ok(false);
+    };
+    if file.len() <= available / 2 {
+        return Ok(false);
+    }
+    if !reading.quiet {
+        complain(
+            "notice",
+            &format!(
+                "{}: its {} are more than half of the {} of memory that are free, so they are \
+                 read from the file in every pass (--no-stream reads them into memory)",
+                path.display(),
+                bytes(file.len()),
+                bytes(available)
+            ),
+        );
+    }
+    Ok(true)
+}
+
+fn values(record: &DataRecord, reading: Reading) -> Result<Values> {
+    let path = &record.path;
+    let refuse = |option: &str, kind: &str| {
+        Err(Error::Setting(format!("{option} is for {kind} files, not for {}", path.display())))
+    };
+    match (FileKind::of(path)?, &record.key, &record.shape) {
+        (FileKind::Npy | FileKind::Npz, _, Some(_)) => refuse("--shape", ".tns"),
+        (FileKind::Npy | FileKind::Tns, Some(_), _) => refuse("--key", ".npz"),
+        (FileKind::Npz, ..) if reading.stream == Some(true) => Err(Error::Setting(format!(
+            "--stream is for .npy files, whose entries lie in the file as they are; those of {} are packed: save the array by itself, with numpy.save",
+            path.display()
+        ))),
+        (FileKind::Tns, ..) if reading.stream == Some(true) => Err(Error::Setting(format!(
+            "--stream is for .npy files; {} is a list of entries, which is kept in memory as a list",
+            path.display()
+        ))),
+        (FileKind::Npy, None, None) if streams(path, reading)? => Ok(io::map_npy(path)?.into()),
+        (FileKind::Npy | FileKind::Npz, key, None) => {
+            Ok(io::read_dense(path, key.as_deref())?.into())
+        }
+        (FileKind::Tns, None, shape) => {
+            let coordinates = io::read_tns(path, shape.as_deref())?;
+            if coordinates.duplicates() > 0 {
+                complain(
+                    "notice",
+                    &format!(
+                        "{}: {} entries stand at the same place as another one and were added \
+                         to it",
+                        path.display(),
+                        summary::count(coordinates.duplicates())
+                    ),
+                );
+            }
+            Ok(coordinates.into())
+        }
+    }
+}

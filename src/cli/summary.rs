@@ -1,0 +1,324 @@
+//! The summary of a fit in plain words.
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use rayon::prelude::*;
+
+use super::output::Outputs;
+use crate::data::{Coordinates, Dense, Observations, Role, Storage};
+use crate::error::{Result, bytes};
+use crate::fit::{Fit, StoppedBy};
+use crate::loss::Loss;
+
+/// A list of facts, each under a short title.
+#[derive(Default)]
+pub struct Summary {
+    text: String,
+}
+
+impl Summary {
+    const WIDTH: usize = 11;
+
+    /// Adds a fact.
+    pub fn add(&mut self, title: &str, fact: impl AsRef<str>) {
+        // Formatting into a string does not fail.
+        let _ = writeln!(self.text, "{title:<width$}{}", fact.as_ref(), width = Self::WIDTH);
+    }
+
+    /// The text.
+    pub fn into_text(self) -> String {
+        self.text
+    }
+
+    /// What was fitted: the model, the ranks, the loss.
+    pub fn add_model(&mut self, fit: &Fit, loss: &Loss) {
+        let shapes = fit.shapes();
+        let ranks: Vec<String> = fit
+            .model()
+            .latent()
+            .iter()
+            .map(|letter| format!("{letter} = {}", shapes.size(letter)))
+            .collect();
+        let ranks = if ranks.is_empty() { "no ranks".into() } else { ranks.join(", ") };
+        let parameters = count(shapes.parameters());
+        self.add("model", format!("{}, {ranks}: {parameters} parameters", fit.model()));
+        self.add("loss", loss.describe());
+        for note in loss.notes() {
+            self.add("", format!("note: {note}"));
+        }
+    }
+
+    /// How it was fitted, and how that ended.
+    pub fn add_fit(&mut self, fit: &Fit, tolerance: f64) {
+        let history = fit.history();
+        self.add("device", format!("{}, {}", history.device, history.precision));
+        let passes = fit.plan().groups().len();
+        self.add(
+            "algorithm",
+            format!(
+                "{}: {} ({passes} pass{} over the data a sweep)",
+                history.algorithm,
+                fit.plan().cut(),
+                if passes == 1 { "" } else { "es" }
+            ),
+        );
+        if let (Some(sampling), Some(unlisted)) =
+            (fit.plan().settings().sampling, fit.plan().unlisted())
+        {
+            let listed = sampling.listed + sampling.exceptions;
+            self.add("passes", format!("over {} listed cells; {unlisted}", count(listed)));
+        }
+        let why = match history.stopped_by {
+            StoppedBy::Tolerance => format!(
+                "stopped because the loss fell by less than {tolerance:e} of itself three times in \
+                 a row (--tol)"
+            ),
+            StoppedBy::MaxIter => "all that were asked for (--max-iter)".into(),
+            StoppedBy::Validation => "stopped because the validation loss kept rising".into(),
+            StoppedBy::Interrupted => "interrupted".into(),
+            StoppedBy::Observer => "stopped by the program".into(),
+        };
+        self.add("sweeps", format!("{}, {why}", history.iterations));
+        let returned = history.sweeps.get(history.returned).copied();
+        if let Some(sweep) = returned.filter(|&sweep| sweep != history.iterations) {
+            self.add("", format!("the factors are those of sweep {sweep}, the best"));
+        }
+        let losses = [
+            ("training", &history.loss),
+            ("penalty", &history.penalty),
+            ("validation", &history.validation_loss),
+            ("held-out", &history.heldout_loss),
+        ];
+        for (title, losses) in losses {
+            if let (Some(&first), Some(&last)) = (losses.first(), losses.get(history.returned)) {
+                let what = if title == "penalty" { "per entry" } else { "mean loss" };
+                self.add(title, format!("{what} {} -> {}", number(first), number(last)));
+            }
+        }
+    }
+
+    /// The most memory that this process ever took, where the system tells.
+    pub fn add_memory(&mut self) {
+        if let Some(peak) = peak_memory() {
+            self.add("memory", format!("{} at the peak", bytes(peak)));
+        }
+    }
+
+    /// The files that were written.
+    pub fn add_outputs(&mut self, outputs: &Outputs, fit: &Fit) {
+        match &outputs.factors {
+            Some(path) => {
+                let last = fit.factors().len();
+                let names =
+                    if last == 1 { "theta_1".into() } else { format!("theta_1 … theta_{last}") };
+                let weights = fit.weights().map_or("", |_| ", weights");
+                self.add("written", format!("{}: {names}{weights}", path.display()));
+            }
+            None => self.add("written", "no factors: give --out FACTORS.npz to keep them"),
+        }
+        if let Some(path) = &outputs.history {
+            self.add("", format!("{}: the losses sweep by sweep", path.display()));
+        }
+        if let Some(path) = &outputs.report {
+            self.add("", format!("{}: the report", path.display()));
+        }
+    }
+}
+
+/// What data these are: shape, how many entries are not zero, how they are kept.
+pub fn data(path: &Path, observations: &Observations) -> String {
+    let text = match observations.coordinates() {
+        Some(list) => coordinates(list),
+        None => tensor(observations.values()),
+    };
+    format!("{}: {text}", path.display())
+}
+
+fn coordinates(list: &Coordinates) -> String {
+    let shape: Vec<String> = list.shape().iter().map(ToString::to_string).collect();
+    let cells = match list.cells() {
+        n if n < 1e15 => count(n as u64),
+        n => format!("{n:.1e}"),
+    };
+    let listed = list.len() as f64 / list.cells();
+    format!(
+        "{}, {cells} entries, {} of them listed ({}); values kept as {}",
+        shape.join(" × "),
+        count(list.len() as u64),
+        percent(100.0 * listed),
+        list.values().type_name()
+    )
+}
+
+/// As [`data`], without a file.
+pub fn tensor(values: &Dense) -> String {
+    let shape: Vec<String> = values.shape().iter().map(ToString::to_string).collect();
+    if let Some(mapped) = values.storage().mapped() {
+        // Counting would read all of the file once more.
+        return format!(
+            "{}, {} entries; {} of {} are streamed from the file in every pass, {} at a time",
+            shape.join(" × "),
+            count(values.len() as u64),
+            bytes(mapped.file_bytes()),
+            mapped.file_type(),
+            bytes(mapped.slab_bytes())
+        );
+    }
+    let nonzeros = nonzeros(values);
+    format!(
+        "{}, {} entries, {} of them not zero ({}); kept as {} in {}",
+        shape.join(" × "),
+        count(values.len() as u64),
+        count(nonzeros),
+        share(nonzeros, values.len() as u64),
+        values.storage().type_name(),
+        bytes(values.bytes())
+    )
+}
+
+/// Which entries take part in what, a phrase each; none where all are trained on.
+pub fn roles(observations: &Observations) -> Result<Vec<String>> {
+    if observations.all_train() && observations.coordinates().is_none() {
+        // Nothing to count, and counting would read all of a file that is streamed.
+        return Ok(Vec::new());
+    }
+    let prepared = observations.prepare()?;
+    let all: u64 = Role::ALL.map(|role| prepared.cells(role)).iter().sum();
+    if prepared.cells(Role::Train) == all {
+        return Ok(Vec::new());
+    }
+    let roles = [
+        (Role::Train, "to train on"),
+        (Role::Validation, "for validation"),
+        (Role::HeldOut, "held out"),
+        (Role::Missing, "missing"),
+    ];
+    Ok(roles
+        .into_iter()
+        .map(|(role, what)| (prepared.cells(role), what))
+        .filter(|&(cells, _)| cells > 0)
+        .map(|(cells, what)| format!("{} {what} ({})", count(cells), share(cells, all)))
+        .collect())
+}
+
+fn nonzeros(values: &Dense) -> u64 {
+    fn of<T: Copy + Sync + PartialEq + Default>(cells: &[T]) -> u64 {
+        let zero = T::default();
+        let part = |part: &[T]| part.iter().filter(|&&x| x != zero).count() as u64;
+        cells.par_chunks(1 << 16).map(part).sum()
+    }
+    match values.storage() {
+        Storage::U8(v) => of(v),
+        Storage::U16(v) => of(v),
+        Storage::U32(v) => of(v),
+        Storage::F32(v) => of(v),
+        Storage::F64(v) => of(v),
+        Storage::Mapped(_) => values.iter().filter(|&x| x != 0.0).count() as u64,
+    }
+}
+
+/// The most memory that this process ever took, in bytes, where the system tells.
+fn peak_memory() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    kib.checked_mul(1024)
+}
+
+/// A whole number with separators: 45,360,000.
+pub fn count(n: u64) -> String {
+    let digits = n.to_string();
+    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// A share in per cent, with the digits that say something.
+pub fn share(part: u64, all: u64) -> String {
+    percent(100.0 * part as f64 / all.max(1) as f64)
+}
+
+/// A number of per cent, with the digits that say something.
+pub fn percent(percent: f64) -> String {
+    match percent {
+        p if p == 0.0 || p >= 10.0 => format!("{p:.0} %"),
+        p if p >= 0.01 => format!("{p:.2} %"),
+        p => format!("{p:.1e} %"),
+    }
+}
+
+/// A loss, with six digits that count.
+pub fn number(x: f64) -> String {
+    let size = x.abs();
+    if size == 0.0 || !size.is_finite() {
+        return x.to_string();
+    }
+    let magnitude = size.log10().floor();
+    if (-4.0..6.0).contains(&magnitude) {
+        format!("{x:.*}", (5.0 - magnitude) as usize)
+    } else {
+        format!("{x:.5e}")
+    }
+}
+
+/// Seconds as people say them.
+pub fn duration(seconds: f64) -> String {
+    let whole = seconds.round();
+    if seconds < 9.95 {
+        format!("{seconds:.1} s").replace(".0 s", " s")
+    } else if whole < 120.0 {
+        format!("{whole:.0} s")
+    } else if whole < 7200.0 {
+        format!("{:.0} min", (whole / 60.0).floor())
+    } else {
+        format!("{:.0} h {:.0} min", (whole / 3600.0).floor(), (whole % 3600.0 / 60.0).floor())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers() {
+        assert_eq!(count(0), "0");
+        assert_eq!(count(999), "999");
+        assert_eq!(count(1000), "1,000");
+        assert_eq!(count(45_360_000), "45,360,000");
+        assert_eq!(share(1, 4), "25 %");
+        assert_eq!(share(63, 10_000), "0.63 %");
+        assert_eq!(share(1, 1_000_000_000), "1.0e-7 %");
+        assert_eq!(share(0, 7), "0 %");
+        assert_eq!(number(0.0), "0");
+        assert_eq!(number(0.0131234567), "0.0131235");
+        assert_eq!(number(-12.5), "-12.5000");
+        assert_eq!(number(123456.0), "123456");
+        assert_eq!(number(1.5e-9), "1.50000e-9");
+        assert_eq!(number(f64::NAN), "NaN");
+    }
+
+    #[test]
+    fn durations() {
+        assert_eq!(duration(0.04), "0 s");
+        assert_eq!(duration(3.21), "3.2 s");
+        assert_eq!(duration(18.0), "18 s");
+        assert_eq!(duration(9.97), "10 s");
+        assert_eq!(duration(300.0), "5 min");
+        assert_eq!(duration(7260.0), "2 h 1 min");
+    }
+
+    #[test]
+    fn nonzeros_of_every_type() -> Result<()> {
+        for factor in [1.0, 1e3, 1e6, 0.5, 1e-300] {
+            let cells = [0.0, 1.0, 0.0, 2.0, 3.0].map(|x| x * factor).to_vec();
+            assert_eq!(nonzeros(&Dense::from_vec(&[5], cells)?), 3, "{factor}");
+        }
+        Ok(())
+    }
+}

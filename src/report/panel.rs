@@ -1,0 +1,404 @@
+//! Small drawings of vectors and matrices.
+
+use super::draw::{Drawing, at, cut, escape, extent, number, ticks, width_of};
+use super::labels::Axis;
+use super::raster;
+
+/// How a vector is drawn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Form {
+    Bars,
+    Line,
+}
+
+impl Form {
+    /// Bars where indices have names or are few, else a line.
+    pub fn of(axis: &Axis) -> Form {
+        let limit = if axis.labels.is_some() { 40 } else { 12 };
+        if axis.size <= limit { Form::Bars } else { Form::Line }
+    }
+}
+
+/// Where things are inside a drawing.
+struct Frame {
+    left: f64,
+    right: f64,
+    top: f64,
+    bottom: f64,
+}
+
+/// The places under a pointer that a line has at most.
+const SPOTS: usize = 80;
+
+/// A vector of one mode.
+pub(super) fn profile(
+    title: &str,
+    axis: &Axis,
+    values: &[f64],
+    class: &str,
+    (width, height): (f64, f64),
+) -> Drawing {
+    let series = [Series { name: "", class, values, form: Form::of(axis) }];
+    vectors(title, axis, &series, (width, height))
+}
+
+/// One of several vectors over the same mode.
+pub(super) struct Series<'a> {
+    pub name: &'a str,
+    pub class: &'a str,
+    pub values: &'a [f64],
+    pub form: Form,
+}
+
+/// Vectors of one mode.
+pub(super) fn vectors(
+    title: &str,
+    axis: &Axis,
+    series: &[Series<'_>],
+    (width, height): (f64, f64),
+) -> Drawing {
+    let all = || series.iter().flat_map(|s| s.values.iter().copied());
+    let (low, high) = extent(all()).unwrap_or((0.0, 0.0));
+    let peak = series.first().and_then(|s| {
+        let at = (0..s.values.len()).max_by(|&a, &b| s.values[a].total_cmp(&s.values[b]))?;
+        Some(format!("largest {} at {}", number(s.values[at], 3), axis.label(at)))
+    });
+    let mut out = Drawing::new(
+        width,
+        height,
+        format!("{title}, {} indices, {}", axis.size, peak.unwrap_or_default()),
+    );
+    let (low, high) = (low.min(0.0), if high > low.min(0.0) { high } else { low.min(0.0) + 1.0 });
+    let marks = ticks(low, high, 2);
+    let margin = marks.iter().map(|&m| width_of(&number(m, 3))).fold(0.0, f64::max);
+    let head = if title.is_empty() { 6.0 } else { 20.0 };
+    let frame = Frame { left: margin + 8.0, right: width - 6.0, top: head, bottom: height - 17.0 };
+    let y = |v: f64| frame.bottom + (v - low) / (high - low) * (frame.top - frame.bottom);
+    if !title.is_empty() {
+        out.text(0.0, 11.0, "t", "start", &cut(title, width));
+    }
+    for &mark in &marks {
+        out.line("g", (frame.left, y(mark)), (frame.right, y(mark)));
+        out.text(frame.left - 4.0, y(mark) + 3.5, "n", "end", &number(mark, 3));
+    }
+    let n = axis.size.max(1);
+    let slot = (frame.right - frame.left) / n as f64;
+    let middle = |i: usize| frame.left + (i as f64 + 0.5) * slot;
+    for series in series {
+        match series.form {
+            Form::Bars => {
+                for (i, &value) in series.values.iter().enumerate() {
+                    let gap = (0.15 * slot).min(2.0);
+                    let (top, base) = (y(value.max(0.0)), y(value.min(0.0)));
+                    out.rect(
+                        &format!("b {}", series.class),
+                        (frame.left + i as f64 * slot + gap, top),
+                        (slot - 2.0 * gap, base - top),
+                        "",
+                    );
+                }
+            }
+            Form::Line => {
+                let class = format!("l {}", series.class);
+                let columns = (2.0 * (frame.right - frame.left)) as usize;
+                let bounds = bounded(series.values, columns);
+                out.path(&class, bounds.iter().map(|&(i, v)| (middle(i), y(v))));
+            }
+        }
+    }
+    spots(&mut out, axis, series, &frame);
+    index_ticks(&mut out, axis, (frame.left, frame.right), frame.bottom + 11.0);
+    out
+}
+
+/// What the pointer says along a mode: transparent strips, for single indices or stretches of them.
+fn spots(out: &mut Drawing, axis: &Axis, series: &[Series<'_>], frame: &Frame) {
+    let n = axis.size.max(1);
+    let step = n.div_ceil(SPOTS);
+    let slot = (frame.right - frame.left) / n as f64;
+    let named = |s: &Series<'_>, text: String| match s.name {
+        "" => text,
+        name => format!("{name} {text}"),
+    };
+    for start in (0..axis.size).step_by(step) {
+        let end = (start + step).min(axis.size);
+        let place = match end - start {
+            1 => axis.label(start),
+            _ => format!("{} – {}", axis.label(start), axis.label(end - 1)),
+        };
+        let values: Vec<String> = series
+            .iter()
+            .filter_map(|s| {
+                let part = s.values.get(start..end.min(s.values.len()))?;
+                let (low, high) = extent(part.iter().copied())?;
+                Some(named(
+                    s,
+                    match end - start {
+                        1 => number(high, 4),
+                        _ => format!("{} to {}", number(low, 3), number(high, 3)),
+                    },
+                ))
+            })
+            .collect();
+        out.rect(
+            "h",
+            (frame.left + start as f64 * slot, frame.top),
+            ((end - start) as f64 * slot, frame.bottom - frame.top),
+            &format!("{place}: {}", if values.is_empty() { "–".into() } else { values.join(", ") }),
+        );
+    }
+}
+
+/// A line with at most about so many points: of each stretch the smallest and the largest, in their
+/// order, so that no peak is lost.
+fn bounded(values: &[f64], most: usize) -> Vec<(usize, f64)> {
+    if values.len() <= most.max(4) {
+        return values.iter().copied().enumerate().collect();
+    }
+    let step = (2 * values.len()).div_ceil(most);
+    let mut points = Vec::new();
+    for (part, chunk) in values.chunks(step).enumerate() {
+        let place = |i: usize| (part * step + i, chunk[i]);
+        let low = (0..chunk.len()).min_by(|&a, &b| chunk[a].total_cmp(&chunk[b]));
+        let high = (0..chunk.len()).max_by(|&a, &b| chunk[a].total_cmp(&chunk[b]));
+        if let (Some(low), Some(high)) = (low, high) {
+            points.push(place(low.min(high)));
+            if low != high {
+                points.push(place(low.max(high)));
+            }
+        }
+    }
+    points
+}
+
+/// The labels under a horizontal axis of indices, as many as there is room for.
+fn index_ticks(out: &mut Drawing, axis: &Axis, (from, to): (f64, f64), y: f64) {
+    let n = axis.size.max(1);
+    let slot = (to - from) / n as f64;
+    let middle = |i: usize| from + (i as f64 + 0.5) * slot;
+    let (indices, texts): (Vec<usize>, Vec<String>) = match &axis.labels {
+        Some(labels) => {
+            let widest = labels.iter().map(|l| width_of(l)).fold(0.0, f64::max) + 5.0;
+            if widest <= slot {
+                (0..n).map(|i| (i, axis.label(i))).unzip()
+            } else if slot >= 13.0 && n <= 12 {
+                // Short forms, if they still tell the indices apart.
+                let short: Vec<String> = labels.iter().map(|l| shortened(l, slot - 3.0)).collect();
+                let mut distinct = short.clone();
+                distinct.sort();
+                distinct.dedup();
+                match distinct.len() == short.len() {
+                    true => short.into_iter().enumerate().unzip(),
+                    false => every(axis, slot),
+                }
+            } else {
+                every(axis, slot)
+            }
+        }
+        None => {
+            let count = ((to - from) / 40.0).floor().max(2.0) as usize;
+            let mut marks = ticks(0.0, (n - 1) as f64, count);
+            marks.retain(|m| m.fract() == 0.0);
+            marks.iter().map(|&m| (m as usize, (m as usize).to_string())).unzip()
+        }
+    };
+    for (i, text) in indices.into_iter().zip(texts) {
+        let half = 0.46 * width_of(&text);
+        let x = middle(i).clamp(from + half - 4.0, (to - half + 4.0).max(from + half - 4.0));
+        out.text(x, y, "n", "middle", &text);
+    }
+}
+
+/// The first letters of a label that fit.
+fn shortened(label: &str, width: f64) -> String {
+    let mut kept = String::new();
+    for c in label.chars() {
+        kept.push(c);
+        if width_of(&kept) > width && kept.chars().count() > 1 {
+            kept.pop();
+            break;
+        }
+    }
+    kept
+}
+
+/// Every so-many-th label, cut where it is long.
+fn every(axis: &Axis, slot: f64) -> (Vec<usize>, Vec<String>) {
+    let texts: Vec<String> = (0..axis.size).map(|i| cut(&axis.label(i), 66.0)).collect();
+    let widest = texts.iter().map(|t| width_of(t)).fold(0.0, f64::max) + 8.0;
+    let least = (widest / slot).ceil().max(1.0) as usize;
+    // Steps that people count in.
+    let step = [1, 2, 3, 4, 5, 6, 8, 10, 12, 20, 24, 25, 50, 100, 200, 250, 500, 1000]
+        .into_iter()
+        .find(|&s| s >= least)
+        .unwrap_or(least);
+    (0..axis.size).step_by(step).map(|i| (i, texts[i].clone())).unzip()
+}
+
+/// A matrix over two axes.
+pub(super) struct Matrix<'a> {
+    pub rows: &'a Axis,
+    pub columns: &'a Axis,
+    pub values: &'a [f64],
+    /// One entry is as high as it is wide.
+    pub square: bool,
+}
+
+/// The most pixels along an axis of a heat map.
+const PIXELS: usize = 256;
+
+/// A matrix as a heat map. `detail` are the bytes that may still be spent on numbers for the page's
+/// script.
+pub(super) fn heat(title: &str, matrix: &Matrix<'_>, width: f64, detail: &mut usize) -> Drawing {
+    let (rows, columns) = (matrix.rows, matrix.columns);
+    let size = (rows.size.max(1), columns.size.max(1));
+    let ((m, n), (a, b), values) = raster::reduced(size, matrix.values, PIXELS);
+    let max = values.iter().copied().fold(0.0, f64::max);
+    // Where nearly all entries are far below the largest, squares would leave them in the dark.
+    let mut positive: Vec<f64> = values.iter().copied().filter(|&x| x > 0.0).collect();
+    positive.sort_unstable_by(f64::total_cmp);
+    let typical = positive.get(positive.len() * 9 / 10).copied().unwrap_or(0.0);
+    let root = positive.len() > 16 && max > 8.0 * typical;
+    let share = |x: f64| match max > 0.0 {
+        true if root => (x / max).sqrt(),
+        true => x / max,
+        false => 0.0,
+    };
+    let row_texts = row_labels(rows);
+    let left = row_texts.iter().map(|(_, t)| width_of(t)).fold(0.0, f64::max).min(70.0) + 6.0;
+    let bar_text = [max, max / 4.0].map(|x| width_of(&number(x, 3)));
+    let right = 14.0 + bar_text[0].max(bar_text[1]) + 6.0;
+    let head = if title.is_empty() { 6.0 } else { 20.0 };
+    let mut plot = (width - left - right).max(20.0);
+    let mut high = match matrix.square {
+        true => plot * size.0 as f64 / size.1 as f64,
+        false => (11.0 * size.0 as f64).clamp(44.0, 150.0),
+    };
+    let tallest = 1.25 * plot;
+    if matrix.square && high > tallest {
+        plot *= tallest / high;
+        high = tallest;
+    }
+    let bottom = head + high;
+    let mut out = Drawing::new(
+        width,
+        bottom + 30.0,
+        format!(
+            "{title}: heat map of {} by {}, {} × {} entries, largest {}",
+            rows.title(),
+            columns.title(),
+            size.0,
+            size.1,
+            number(max, 3)
+        ),
+    );
+    if !title.is_empty() {
+        out.text(0.0, 11.0, "t", "start", &cut(title, width));
+    }
+    let shares: Vec<f64> = match rows.upwards {
+        true => values.chunks(n).rev().flatten().map(|&x| share(x)).collect(),
+        false => values.iter().map(|&x| share(x)).collect(),
+    };
+    let mut hover = String::new();
+    let bytes = 8 * m * n / 3;
+    if *detail >= bytes {
+        *detail -= bytes;
+        let up = if rows.upwards { " data-up=\"1\"" } else { "" };
+        hover = format!(
+            " data-v=\"{}\" data-m=\"{m}\" data-n=\"{n}\" data-a=\"{a}\" data-b=\"{b}\" data-max=\"{max:e}\"{}{}{up}",
+            raster::packed(&values, max),
+            named('r', rows),
+            named('c', columns)
+        );
+    }
+    let note = match (a, b) {
+        (1, 1) => String::new(),
+        _ => format!(", every pixel the mean of {a} × {b}"),
+    };
+    if let Some(uri) = raster::image(n, m, &shares) {
+        out.push(&format!(
+            "<image class=\"px\" x=\"{}\" y=\"{}\" width=\"{}\" height=\"{}\" preserveAspectRatio=\"none\" href=\"{uri}\"{hover}><title>{}</title></image>",
+            at(left),
+            at(head),
+            at(plot),
+            at(high),
+            escape(&format!("largest {}{note}", number(max, 4)))
+        ));
+    }
+    out.push(&format!(
+        "<rect class=\"f\" x=\"{}\" y=\"{}\" width=\"{}\" height=\"{}\"/>",
+        at(left),
+        at(head),
+        at(plot),
+        at(high)
+    ));
+    for (i, text) in &row_texts {
+        let i = if rows.upwards { size.0 - 1 - i } else { *i };
+        let y = head + (i as f64 + 0.5) * high / size.0 as f64;
+        out.text(left - 4.0, y.max(head + 4.0) + 3.5, "n", "end", &cut(text, 66.0));
+    }
+    index_ticks(&mut out, columns, (left, left + plot), bottom + 11.0);
+    let across = format!(
+        "{} → · {} {}",
+        columns.title(),
+        rows.title(),
+        if rows.upwards { "↑" } else { "↓" }
+    );
+    out.text(left, bottom + 24.0, "n", "start", &cut(&across, width - left));
+    // The colour bar.
+    let x = left + plot + 8.0;
+    out.push(&format!(
+        "<rect x=\"{}\" y=\"{}\" width=\"7\" height=\"{}\" fill=\"url(#heat)\"/>",
+        at(x),
+        at(head),
+        at(high)
+    ));
+    let middle = if root { max / 4.0 } else { max / 2.0 };
+    for (share, value) in [(1.0, max), (0.5, middle), (0.0, 0.0)] {
+        let y = bottom - share * high;
+        let y = (y + 3.5).clamp(head + 8.0, bottom);
+        out.text(x + 10.0, y, "n", "start", &number(value, 3));
+    }
+    out
+}
+
+/// The labels beside a vertical axis of indices.
+fn row_labels(axis: &Axis) -> Vec<(usize, String)> {
+    let n = axis.size;
+    if n <= 12 {
+        return (0..n).map(|i| (i, axis.label(i))).collect();
+    }
+    let mut marks = ticks(0.0, (n - 1) as f64, 4);
+    marks.retain(|m| m.fract() == 0.0);
+    marks.iter().map(|&m| (m as usize, axis.label(m as usize))).collect()
+}
+
+/// Where the page's script finds the labels of an axis: under the mode's letter, or here.
+fn named(which: char, axis: &Axis) -> String {
+    if axis.mode {
+        return format!(" data-{which}=\"{}\"", axis.letter);
+    }
+    match &axis.labels {
+        Some(labels) if labels.len() <= 1024 => {
+            let labels: Vec<String> = labels.iter().map(|l| l.replace('|', "/")).collect();
+            format!(" data-{which}l=\"{}\"", escape(&labels.join("|")))
+        }
+        _ => String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_keep_their_peaks() {
+        let mut values = vec![0.0; 10_000];
+        values[4321] = 5.0;
+        values[4322] = -2.0;
+        let points = bounded(&values, 400);
+        assert!(points.len() <= 420);
+        assert!(points.contains(&(4321, 5.0)) && points.contains(&(4322, -2.0)));
+        assert!(points.is_sorted_by_key(|p| p.0));
+    }
+}
