@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use self::progress::Progress;
-use self::spec::{ModelSpec, Spec};
+use self::spec::Spec;
 use super::args::{self, AlgorithmArg, DataAsArg, PrecisionArg};
 use super::cells::{self, Reading};
 use super::progress::Show;
