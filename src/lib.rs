@@ -42,6 +42,7 @@
 //! - [`fit`]: settings, algorithms, stopping, history, observers, predictions.
 //! - [`loss`]: the losses, and how to write one of your own.
 //! - [`data`]: masks, weights, splits; tensors in the smallest type that holds them.
+//! - [`compare`]: many fits to the same data, a table of them, and which components they agree on.
 //! - [`io`]: `.npy`, `.npz` and `.tns` files.
 //! - [`plan`]: what a fit will do, without doing it.
 //! - [`report`]: a fit as a page with plots.
@@ -59,6 +60,7 @@
 
 #[cfg(feature = "cli")]
 pub mod cli;
+pub mod compare;
 pub mod data;
 pub mod engine;
 mod error;

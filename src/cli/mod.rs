@@ -1,13 +1,15 @@
-//! The command line: `nneinfact fit`, `report`, `explain`, `devices`, `demo` and `bench`.
+//! The command line: `nneinfact fit`, `compare`, `report`, `explain`, `devices`, `demo` and `bench`.
 //!
 //! Results go to standard output; warnings, progress and errors go to standard error. The exit
 //! status is 0 where the work was done (an interrupted fit that wrote its factors included), 2
-//! where the command line or the input is wrong, and 1 for anything else.
+//! where the command line or the input is wrong, 130 where a study was interrupted, and 1 for
+//! anything else.
 
 mod args;
 mod bench;
 mod cells;
 mod checkpoint;
+mod compare;
 mod components;
 mod demo;
 mod devices;
@@ -40,6 +42,8 @@ struct Cli {
 enum Command {
     /// Fit a model to a tensor in a file
     Fit(Box<fit::FitArgs>),
+    /// Fit many models to a tensor and compare how well they predict what was held out
+    Compare(Box<compare::CompareArgs>),
     /// Show a fit as a page with plots, and as a figure
     Report(Box<report::ReportArgs>),
     /// List what this program can run on
@@ -59,6 +63,7 @@ pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let done = match &cli.command {
         Command::Fit(args) => fit::run(args),
+        Command::Compare(args) => compare::run(args),
         Command::Report(args) => report::run(args),
         Command::Devices => devices::run(),
         Command::Explain(args) => explain::run(args),

@@ -97,7 +97,7 @@ fn values(path: &Path, l: usize) -> Result<ArrayD<f64>> {
     io::read_array_f64(path, key.as_deref())
 }
 
-fn penalty(text: &str) -> Result<(String, Penalty), String> {
+pub(super) fn penalty(text: &str) -> Result<(String, Penalty), String> {
     let expected = "a factor, lP and a weight are expected, as in ikr:l1=0.1";
     let (factor, rest) = text.split_once(':').ok_or(expected)?;
     let (kind, weight) = rest.split_once('=').ok_or(expected)?;

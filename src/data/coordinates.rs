@@ -202,7 +202,7 @@ impl Coordinates {
     }
 
     /// The index of every entry in C order, for shapes of less than 2⁶⁴ cells.
-    pub(super) fn keys(&self) -> Vec<u64> {
+    pub(crate) fn keys(&self) -> Vec<u64> {
         let mut keys = vec![0u64; self.len()];
         for (list, &n) in self.indices.iter().zip(&self.shape) {
             let n = n as u64;

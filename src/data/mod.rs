@@ -13,6 +13,7 @@
 
 mod coordinates;
 mod dense;
+mod digest;
 mod fingerprint;
 mod layout;
 mod mapped;
@@ -25,6 +26,7 @@ mod storage;
 
 pub use coordinates::{Coordinates, CoordinatesBuilder, Indices};
 pub use dense::{Dense, DenseBuilder, Order};
+pub(crate) use digest::Digest;
 pub(crate) use fingerprint::{Fingerprint, digest};
 pub use mapped::Mapped;
 pub(crate) use mapped::{Ranges, Slabs, Slice, in_slabs, slab_cells};

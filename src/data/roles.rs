@@ -292,6 +292,10 @@ impl Bits {
         self.ones
     }
 
+    pub fn words(&self) -> &[u64] {
+        &self.words
+    }
+
     pub fn get(&self, cell: usize) -> bool {
         self.words[cell / 64] >> (cell % 64) & 1 == 1
     }

@@ -379,19 +379,29 @@ impl Device {
         }
     }
 
-    /// Puts a job on the device.
-    pub(crate) fn open(&self, job: Job, precision: Precision) -> Result<Box<dyn Engine>> {
+    /// Refuses a precision that the device does not have.
+    pub(crate) fn check_precision(&self, precision: Precision) -> Result<()> {
         match (&self.kind, precision) {
-            (Kind::Cpu, Precision::F32) => Ok(Box::new(CpuEngine::<f32>::new(job)?)),
-            (Kind::Cpu, Precision::F64) => Ok(Box::new(CpuEngine::<f64>::new(job)?)),
+            (Kind::Cpu, _) => Ok(()),
             #[cfg(feature = "gpu")]
-            (Kind::Gpu(gpu), Precision::F32) => super::gpu::open(gpu, job, &self.tuning),
+            (Kind::Gpu(_), Precision::F32) => Ok(()),
             #[cfg(feature = "gpu")]
             (Kind::Gpu(_), Precision::F64) => Err(Error::Setting(
                 "f64 is not available on a GPU, whose shaders have single precision: use f32 there, \
                  or --device cpu with --precision f64"
                     .into(),
             )),
+        }
+    }
+
+    /// Puts a job on the device.
+    pub(crate) fn open(&self, job: Job, precision: Precision) -> Result<Box<dyn Engine>> {
+        self.check_precision(precision)?;
+        match (&self.kind, precision) {
+            (Kind::Cpu, Precision::F32) => Ok(Box::new(CpuEngine::<f32>::new(job)?)),
+            (Kind::Cpu, Precision::F64) => Ok(Box::new(CpuEngine::<f64>::new(job)?)),
+            #[cfg(feature = "gpu")]
+            (Kind::Gpu(gpu), _) => super::gpu::open(gpu, job, &self.tuning),
         }
     }
 }

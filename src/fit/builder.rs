@@ -12,7 +12,7 @@ use super::form::DataAs;
 use super::observe::{Cancel, Observer};
 use super::rules::{Balance, Rules, Wish};
 use super::{Fit, adam, form, open, solve};
-use crate::data::{Coordinates, Dense, Element, Observations};
+use crate::data::{Coordinates, Dense, Element, Observations, Prepared};
 use crate::engine::{Device, Precision};
 use crate::error::{Error, Result};
 use crate::loss::{Loss, Penalty};
@@ -648,6 +648,17 @@ impl NNEinFact {
     /// [`Error::Numeric`] where no sweep could be completed.
     pub fn fit(self, data: impl Source) -> Result<Fit> {
         solve::fit(self, data.observations()?.as_ref())
+    }
+
+    /// As [`fit`](Self::fit), to observations that several fits share.
+    pub(crate) fn fit_prepared(self, data: &Prepared) -> Result<Fit> {
+        solve::fit(self, open::Given::Prepared(data))
+    }
+
+    /// What [`fit_prepared`](Self::fit_prepared) would refuse, as far as that is known before the
+    /// first sweep; the data are looked at once for the loss's domain.
+    pub(crate) fn check_prepared(&self, data: &Prepared) -> Result<()> {
+        open::check(self, data)
     }
 
     pub(super) fn grouping(&self) -> Grouping {

@@ -104,6 +104,43 @@ pub(super) fn choose(
     }
 }
 
+/// Finds out whether a form of the data can be planned within memory, without making it.
+pub(super) fn check(settings: &NNEinFact, shapes: &Shapes, data: &Prepared) -> Result<()> {
+    let zero = settings.loss.at_zero();
+    let sparse = match settings.data_as {
+        DataAs::Dense => None,
+        DataAs::Auto | DataAs::Sparse => Some(
+            sparse_plan(settings, shapes, &zero, data)
+                .and_then(|(plan, listing)| check_list(&plan, listing, settings)),
+        ),
+    };
+    let sparse = match sparse {
+        Some(Ok(())) => return Ok(()),
+        Some(Err(error)) if settings.data_as == DataAs::Sparse => return Err(error),
+        other => other.and_then(Result::err),
+    };
+    let info = match data.coordinates() {
+        None => dense_info(data),
+        Some(_) => {
+            let limit = available_memory().unwrap_or(u64::MAX);
+            let needed = cells(shapes) * value_bytes(data) as f64;
+            if needed > limit as f64 {
+                // What stands in the way of the list is the better answer.
+                return Err(sparse.unwrap_or_else(|| Error::Memory {
+                    what: "the dense form of the coordinates".into(),
+                    needed: needed as u64,
+                    available: limit,
+                    help: "leave the data as a list".into(),
+                }));
+            }
+            let mut info = DataInfo::c_order(shapes, value_bytes(data));
+            info.masked = data.cells(Role::Train) as f64 != cells(shapes);
+            info
+        }
+    };
+    open::plan(settings, shapes, info, None).map(|_| ())
+}
+
 /// Bytes of a value, were coordinates expanded.
 fn value_bytes(data: &Prepared) -> usize {
     data.coordinates()
@@ -215,6 +252,12 @@ fn plan_listing(
 
 /// Makes the list, after a look at the memory that it takes.
 fn listed(plan: Plan, listing: Listing, data: Prepared, settings: &NNEinFact) -> Result<Chosen> {
+    check_list(&plan, listing, settings)?;
+    let list = data.list(listing.rest);
+    Ok(Chosen { plan, data, sparse: Some(list) })
+}
+
+fn check_list(plan: &Plan, listing: Listing, settings: &NNEinFact) -> Result<()> {
     let precision = settings.precision.bytes() as u64;
     let groups = plan.sampled().iter().map(|pass| {
         let each = 4 * pass.operands.len() as u64 + 16;
@@ -235,6 +278,5 @@ fn listed(plan: Plan, listing: Listing, data: Prepared, settings: &NNEinFact) ->
             help: "lower the ranks, or group fewer factors (the block algorithm)".into(),
         });
     }
-    let list = data.list(listing.rest);
-    Ok(Chosen { plan, data, sparse: Some(list) })
+    Ok(())
 }

@@ -106,10 +106,52 @@ pub(super) struct Opened {
     pub resumed: Option<Checkpoint>,
 }
 
+/// The data of a fit.
+#[derive(Clone, Copy)]
+pub(super) enum Given<'a> {
+    Observations(&'a Observations),
+    /// Observations that several fits share, and that were prepared once for all.
+    Prepared(&'a Prepared),
+}
+
+impl<'a> From<&'a Observations> for Given<'a> {
+    fn from(observations: &'a Observations) -> Given<'a> {
+        Given::Observations(observations)
+    }
+}
+
+impl Given<'_> {
+    fn shape(&self) -> &[usize] {
+        match self {
+            Given::Observations(observations) => observations.shape(),
+            Given::Prepared(data) => data.shape(),
+        }
+    }
+
+    fn prepare(&self) -> Result<Prepared> {
+        match self {
+            Given::Observations(observations) => observations.prepare(),
+            Given::Prepared(data) => Ok((*data).clone()),
+        }
+    }
+}
+
+/// Finds what is wrong with a fit as far as that is possible without starting it: settings, ranks,
+/// the loss's domain, memory.
+pub(super) fn check(settings: &NNEinFact, data: &Prepared) -> Result<()> {
+    let (shapes, data) = prepared(settings, Given::Prepared(data))?;
+    if let Some(device) = &settings.device {
+        device.check_precision(settings.precision)?;
+    }
+    Portions::of(&data).check(settings)?;
+    Rules::new(settings, &shapes)?;
+    form::check(settings, &shapes, &data)
+}
+
 /// Prepares and plans a fit, and puts it on its device.
-pub(super) fn open(
+pub(super) fn open<'a>(
     settings: &mut NNEinFact,
-    observations: &Observations,
+    observations: impl Into<Given<'a>>,
     device: &Device,
 ) -> Result<Opened> {
     let (shapes, data) = prepared(settings, observations)?;
@@ -222,10 +264,11 @@ pub(super) fn open(
 }
 
 /// The sizes of a fit, and its data, checked.
-pub(super) fn prepared(
+pub(super) fn prepared<'a>(
     settings: &NNEinFact,
-    observations: &Observations,
+    observations: impl Into<Given<'a>>,
 ) -> Result<(Shapes, Prepared)> {
+    let observations = observations.into();
     settings.check()?;
     let shape = observations.shape();
     let shapes = Shapes::new(&settings.model, shape, &settings.ranks)?;

@@ -8,21 +8,21 @@ use super::adam::{self, Adam};
 use super::builder::{Algorithm, NNEinFact};
 use super::checkpoint::{Keeper, Point, Stage};
 use super::history::{History, StoppedBy};
-use super::open::{Opened, open};
+use super::open::{Given, Opened, open};
 use super::watch::{Portions, Watch};
 use crate::data::Observations;
 use crate::engine::{Device, Engine, PassTime};
 use crate::error::{Error, Result};
 use crate::plan::Plan;
 
-pub(super) fn fit(settings: NNEinFact, observations: &Observations) -> Result<Fit> {
-    let mut settings = settings;
+pub(super) fn fit<'a>(settings: NNEinFact, data: impl Into<Given<'a>>) -> Result<Fit> {
+    let (mut settings, data) = (settings, data.into());
     let device = match settings.device.take() {
         Some(device) => device,
         None => Device::auto()?,
     };
     settings.device = Some(device.clone());
-    device.clone().install(move || run(settings, observations, &device))
+    device.clone().install(move || run(settings, data, &device))
 }
 
 /// How long the passes of a fit take, with its plan.
@@ -47,7 +47,7 @@ pub(super) fn profile(
     })
 }
 
-fn run(mut settings: NNEinFact, observations: &Observations, device: &Device) -> Result<Fit> {
+fn run(mut settings: NNEinFact, given: Given<'_>, device: &Device) -> Result<Fit> {
     let started = Instant::now();
     let Opened {
         mut engine,
@@ -60,7 +60,7 @@ fn run(mut settings: NNEinFact, observations: &Observations, device: &Device) ->
         mut warnings,
         mut keeper,
         resumed,
-    } = open(&mut settings, observations, device)?;
+    } = open(&mut settings, given, device)?;
     let early_stopping = settings.early_stopping;
     let mut history = History { seed, ..History::new(&settings, Some(device)) };
     let portions = Portions::of(&data);

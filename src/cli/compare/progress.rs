@@ -1,0 +1,179 @@
+//! Progress of a study on standard error, and Ctrl-C.
+
+use std::io::{IsTerminal, Write};
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::INTERRUPTED;
+use crate::cli::complain;
+use crate::cli::progress::Show;
+use crate::cli::summary::{duration, number};
+use crate::compare::{Event, Outcome, Standing, Study, Watch};
+use crate::fit::{Cancel, Sweep};
+
+/// The progress line of a running study. Dropping it takes the line off the screen.
+pub struct Progress {
+    bar: Option<ProgressBar>,
+}
+
+impl Progress {
+    /// Shows the progress of the study to be, and lets Ctrl-C stop it: the first time after the
+    /// sweep, the second time the process at once.
+    pub fn attach(study: Study, show: Show) -> (Study, Progress) {
+        let terminal = std::io::stderr().is_terminal();
+        let bar = (terminal && show != Show::Never).then(|| {
+            let bar = ProgressBar::new(0);
+            // The template is a constant, so it cannot be wrong at run time only.
+            if let Ok(style) = ProgressStyle::with_template("{bar:16} {wide_msg}") {
+                bar.set_style(style);
+            }
+            bar
+        });
+        let cancel = Cancel::new();
+        interruptible(&cancel, bar.clone());
+        let study = study.cancel(&cancel);
+        let study = match (&bar, show) {
+            (Some(_), _) | (None, Show::Always) => {
+                study.watch(Teller { bar: bar.clone(), kept: 0, told: None })
+            }
+            (None, _) => study,
+        };
+        (study, Progress { bar })
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+/// Connects Ctrl-C (and a polite request of the system to end) with the switch.
+fn interruptible(cancel: &Cancel, bar: Option<ProgressBar>) {
+    let switch = cancel.clone();
+    let handler = move || {
+        if switch.is_cancelled() {
+            std::process::exit(INTERRUPTED);
+        }
+        switch.cancel();
+        let message = "interrupted: stopping after this sweep; once more ends at once";
+        match &bar {
+            Some(bar) => bar.println(message),
+            None => {
+                let _ = writeln!(std::io::stderr().lock(), "{message}");
+            }
+        }
+    };
+    if let Err(e) = ctrlc::set_handler(handler) {
+        complain("warning", &format!("Ctrl-C will end the program at once: {e}"));
+    }
+}
+
+/// Tells what happens: a line for every run, and in between the sweep on a line that does not stay.
+struct Teller {
+    bar: Option<ProgressBar>,
+    /// Runs taken from the folder that nothing was said of yet.
+    kept: usize,
+    /// When a sweep was told last, where there is no bar.
+    told: Option<Instant>,
+}
+
+impl Teller {
+    fn say(&self, line: &str) {
+        match &self.bar {
+            Some(bar) => bar.println(line),
+            None => {
+                let _ = writeln!(std::io::stderr().lock(), "{line}");
+            }
+        }
+    }
+
+    fn say_kept(&mut self) {
+        let line = match std::mem::take(&mut self.kept) {
+            0 => return,
+            1 => "1 run was finished before".to_string(),
+            n => format!("{n} runs were finished before"),
+        };
+        self.say(&line);
+    }
+}
+
+impl Watch for Teller {
+    fn event(&mut self, event: &Event<'_>) {
+        match event {
+            Event::Begins(standing) => {
+                self.say_kept();
+                if let Some(bar) = &self.bar {
+                    bar.set_length(standing.runs as u64);
+                    bar.set_position(standing.run as u64 - 1);
+                    bar.set_message(format!("{}  {}", head(standing), left(standing)));
+                }
+            }
+            Event::Sweep(standing, sweep) => {
+                let line = sweep_line(standing, sweep);
+                match &self.bar {
+                    Some(bar) => bar.set_message(line),
+                    None if self.told.is_none_or(|at| at.elapsed() >= Duration::from_secs(5)) => {
+                        self.told = Some(Instant::now());
+                        self.say(&line);
+                    }
+                    None => {}
+                }
+            }
+            Event::Ends { kept: true, .. } => self.kept += 1,
+            Event::Ends { standing, outcome, .. } => self.say(&end_line(standing, outcome)),
+        }
+    }
+}
+
+fn head(standing: &Standing) -> String {
+    format!("run {}/{}  {}", standing.run, standing.runs, standing.label)
+}
+
+/// What is known of the time left.
+fn left(standing: &Standing) -> String {
+    match standing.left {
+        Some(left) => format!("about {} left", duration(left)),
+        None => "time left not known before a run is done".into(),
+    }
+}
+
+fn sweep_line(standing: &Standing, sweep: &Sweep) -> String {
+    let mut line =
+        format!("{}  sweep {}  loss {}", head(standing), sweep.iteration, number(sweep.loss));
+    for (what, loss) in [("validation", sweep.validation_loss), ("held-out", sweep.heldout_loss)] {
+        if let Some(loss) = loss {
+            line += &format!("  {what} {}", number(loss));
+        }
+    }
+    format!("{line}  {}", left(standing))
+}
+
+fn end_line(standing: &Standing, outcome: &Outcome) -> String {
+    let head = head(standing);
+    let what = match outcome {
+        Outcome::Finished(result) => {
+            let mut what = format!("training {}", number(result.training_loss));
+            if let Some(loss) = result.heldout_loss {
+                what = format!("held-out {}, {what}", number(loss));
+            }
+            format!(
+                "{what}, {} sweeps ({}), {}",
+                result.sweeps,
+                result.stopped_by,
+                duration(result.seconds)
+            )
+        }
+        Outcome::Failed(message) => {
+            format!("failed: {}", message.lines().next().unwrap_or_default())
+        }
+        _ => "not done".into(),
+    };
+    match standing.run == standing.runs {
+        true => format!("{head}: {what}"),
+        false => format!("{head}: {what}; {}", left(standing)),
+    }
+}

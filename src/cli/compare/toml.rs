@@ -1,0 +1,290 @@
+//! The file that describes a study.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use clap::ValueEnum;
+use serde::Deserialize;
+
+use super::spec::{self, ModelSpec, RankSpec, Spec};
+use crate::cli::args::{self, AlgorithmArg, DataAsArg, PrecisionArg};
+use crate::error::{Error, Result};
+use crate::fit::DataRecord;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    data: PathBuf,
+    key: Option<String>,
+    shape: Option<Vec<usize>>,
+    mask: Option<PathBuf>,
+    weights: Option<PathBuf>,
+    #[serde(default)]
+    nan_missing: bool,
+    #[serde(default)]
+    unlisted_missing: bool,
+    missing: Option<PathBuf>,
+    heldout: Option<f64>,
+    heldout_mask: Option<PathBuf>,
+    heldout_coordinates: Option<PathBuf>,
+    validation: Option<f64>,
+    validation_coordinates: Option<PathBuf>,
+    #[serde(default)]
+    early_stopping: bool,
+    #[serde(default)]
+    losses: Vec<String>,
+    #[serde(default)]
+    penalties: Vec<String>,
+    #[serde(default)]
+    algorithms: Vec<String>,
+    precision: Option<String>,
+    max_iter: Option<usize>,
+    tol: Option<f64>,
+    memory_limit: Option<String>,
+    data_as: Option<String>,
+    splits: Option<usize>,
+    starts: Option<usize>,
+    split_seed: Option<u64>,
+    seed: Option<u64>,
+    match_parameters: Option<u64>,
+    score: Option<String>,
+    device: Option<String>,
+    threads: Option<usize>,
+    out: Option<PathBuf>,
+    model: Vec<FileModel>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FileModel {
+    name: Option<String>,
+    model: String,
+    #[serde(default)]
+    ranks: BTreeMap<String, ::toml::Value>,
+    #[serde(default)]
+    fixed: Vec<String>,
+    match_parameters: Option<u64>,
+    #[serde(default)]
+    penalties: Vec<String>,
+}
+
+/// Reads a study from a file. Paths in it are relative to its folder.
+pub fn read(path: &Path) -> Result<Spec> {
+    let text = std::fs::read_to_string(path).map_err(|e| match e.kind() {
+        std::io::ErrorKind::InvalidData => Error::format(path, "it is not text"),
+        _ => Error::file(path, e),
+    })?;
+    parse(&text, path)
+}
+
+fn parse(text: &str, path: &Path) -> Result<Spec> {
+    let file: File = ::toml::from_str(text).map_err(|e| {
+        Error::format(path, format!("this is not a study: {}", e.to_string().trim()))
+    })?;
+    let folder = path.parent().unwrap_or(Path::new(""));
+    // What is wrong with a value is said with the file's name before it.
+    let of = |error: Error| match error {
+        error @ (Error::File { .. } | Error::Format { .. }) => error,
+        error => Error::format(path, error.to_string()),
+    };
+    let near = |path: PathBuf| folder.join(path);
+    let mut models = Vec::new();
+    for model in file.model {
+        models.push(model_spec(model).map_err(of)?);
+    }
+    let algorithms: Result<Vec<AlgorithmArg>> =
+        file.algorithms.iter().map(|text| value("algorithms", text)).collect();
+    let memory_limit = file.memory_limit.as_deref().map(|text| {
+        args::bytes(text).map_err(|e| Error::Setting(format!("memory_limit = {text:?}: {e}")))
+    });
+    let precision = file.precision.as_deref().map(|text| value::<PrecisionArg>("precision", text));
+    let data_as = file.data_as.as_deref().map(|text| value::<DataAsArg>("data_as", text));
+    if file.mask.is_some() && file.weights.is_some() {
+        return Err(Error::format(path, "mask and weights exclude each other: 0 is a weight"));
+    }
+    if file.heldout.is_some() && file.heldout_mask.is_some() {
+        return Err(Error::format(path, "heldout and heldout_mask exclude each other"));
+    }
+    Ok(Spec {
+        data: DataRecord {
+            path: near(file.data),
+            key: file.key,
+            shape: file.shape,
+            mask: file.mask.map(near),
+            weights: file.weights.map(near),
+            nan_missing: file.nan_missing,
+            unlisted_missing: file.unlisted_missing,
+            missing: file.missing.map(near),
+            heldout: None,
+            heldout_mask: file.heldout_mask.map(near),
+            heldout_coordinates: file.heldout_coordinates.map(near),
+            validation: None,
+            validation_coordinates: file.validation_coordinates.map(near),
+            split_seed: 0,
+        },
+        models,
+        losses: spec::losses(&file.losses, folder).map_err(of)?,
+        penalties: spec::penalties(&file.penalties).map_err(of)?,
+        algorithms: algorithms.map_err(of)?.into_iter().map(Into::into).collect(),
+        precision: precision.transpose().map_err(of)?.map(Into::into),
+        max_iter: file.max_iter,
+        tol: file.tol,
+        memory_limit: memory_limit.transpose().map_err(of)?,
+        data_as: data_as.transpose().map_err(of)?.map(Into::into),
+        heldout: file.heldout,
+        validation: file.validation,
+        early_stopping: file.early_stopping,
+        splits: file.splits,
+        starts: file.starts,
+        split_seed: file.split_seed,
+        seed: file.seed,
+        match_parameters: file.match_parameters,
+        score: file.score.as_deref().map(spec::score).transpose().map_err(of)?,
+        device: file.device,
+        threads: file.threads,
+        out: Some(file.out.map_or_else(|| path.with_extension(""), near)),
+    })
+}
+
+/// One of the values that an option has.
+fn value<T: ValueEnum>(key: &str, text: &str) -> Result<T> {
+    T::from_str(text, false).map_err(|_| {
+        let names: Vec<String> = T::value_variants()
+            .iter()
+            .filter_map(|v| Some(v.to_possible_value()?.get_name().to_string()))
+            .collect();
+        Error::Setting(format!("{key}: {text:?} is not one of {}", names.join(", ")))
+    })
+}
+
+fn model_spec(model: FileModel) -> Result<ModelSpec> {
+    let name = match model.name {
+        Some(name) => name,
+        None => model.model.split_whitespace().collect(),
+    };
+    spec::check_name(&name)?;
+    let refuse = |what: String| Err(Error::Setting(format!("model {name:?}: {what}")));
+    let one = |text: &str| {
+        let mut letters = text.chars();
+        letters.next().filter(|_| letters.next().is_none())
+    };
+    let mut ranks = Vec::new();
+    for (key, value) in &model.ranks {
+        let Some(letter) = one(key) else {
+            return refuse(format!("ranks: {key:?} is not one letter"));
+        };
+        let values = match value {
+            ::toml::Value::Array(values) => values.clone(),
+            value => vec![value.clone()],
+        };
+        let sizes: Option<Vec<usize>> = values
+            .iter()
+            .map(|v| usize::try_from(v.as_integer()?).ok().filter(|&n| n > 0))
+            .collect();
+        match sizes {
+            Some(sizes) if !sizes.is_empty() => {
+                ranks.push(RankSpec { letter, ranks: sizes, fixed: false });
+            }
+            _ => {
+                return refuse(format!(
+                    "ranks: {letter} = {value}, but a whole number of at least 1 or a list of such is expected"
+                ));
+            }
+        }
+    }
+    for text in &model.fixed {
+        match ranks.iter_mut().find(|rank| one(text) == Some(rank.letter)) {
+            Some(rank) => rank.fixed = true,
+            None => return refuse(format!("fixed: {text:?} is not a letter that has ranks here")),
+        }
+    }
+    Ok(ModelSpec {
+        penalties: spec::penalties(&model.penalties)
+            .map_err(|e| Error::Setting(format!("model {name:?}: {e}")))?,
+        name,
+        model: model.model,
+        ranks,
+        match_parameters: model.match_parameters,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WHOLE: &str = r#"
+        data = "uber.npz"
+        key = "Y"
+        heldout = 0.1
+        validation = 0.05
+        early_stopping = true
+        splits = 3
+        losses = ["kl", "ab:0.7:0"]
+        penalties = ["none", "l2=0.1"]
+        algorithms = ["grouped"]
+        precision = "f64"
+        score = "mae"
+        match_parameters = 50000
+
+        [[model]]
+        name = "custom"
+        model = "wr,hr,dr,ikr,jkr->whdij"
+        ranks = { r = 40, k = [4, 6] }
+        fixed = ["k"]
+
+        [[model]]
+        model = "wr,hr,dr,ir,jr -> whdij"
+        ranks = { r = 195 }
+        match_parameters = 20000
+    "#;
+
+    #[test]
+    fn a_file_says_what_to_compare() {
+        let spec = parse(WHOLE, Path::new("studies/uber.toml")).unwrap();
+        assert_eq!(spec.data.path, Path::new("studies/uber.npz"));
+        assert_eq!(spec.out.as_deref(), Some(Path::new("studies/uber")));
+        let [custom, cp] = &spec.models[..] else { panic!("two models") };
+        assert_eq!((custom.name.as_str(), cp.name.as_str()), ("custom", "wr,hr,dr,ir,jr->whdij"));
+        let k = RankSpec { letter: 'k', ranks: vec![4, 6], fixed: true };
+        let r = RankSpec { letter: 'r', ranks: vec![40], fixed: false };
+        assert_eq!(custom.ranks, [k, r]);
+        assert_eq!(cp.match_parameters, Some(20_000));
+        assert_eq!((spec.losses.len(), spec.penalties.len(), spec.splits), (2, 2, Some(3)));
+        spec.study().unwrap().check().unwrap();
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        let refused = |from: &str, to: &str, parts: &[&str]| {
+            let text = WHOLE.replacen(from, to, 1);
+            assert_ne!(text, WHOLE);
+            let error = match parse(&text, Path::new("uber.toml")) {
+                Err(error) => error,
+                Ok(spec) => spec.study().and_then(|s| s.check()).unwrap_err(),
+            };
+            let message = error.to_string();
+            assert!(error.is_input(), "{message}");
+            for part in parts {
+                assert!(message.contains(part), "`{part}` is not in: {message}");
+            }
+        };
+        refused("splits", "split", &["uber.toml", "`split`", "`splits`"]);
+        refused("fixed", "fix", &["`fix`", "`fixed`", "`ranks`"]);
+        refused("splits = 3", "splits = \"three\"", &["splits", "three"]);
+        refused("splits = 3", "splits = -3", &["splits", "-3"]);
+        refused("\"ab:0.7:0\"", "\"ab:0.7\"", &["uber.toml", "alpha-beta:ALPHA:BETA"]);
+        refused("\"l2=0.1\"", "\"l3\"", &["penalty", "l3"]);
+        refused("\"grouped\"", "\"sgd\"", &["algorithms", "sgd", "block, grouped, accelerated"]);
+        refused("\"f64\"", "\"f16\"", &["precision", "f16", "f32, f64"]);
+        refused("\"mae\"", "\"auc\"", &["auc", "poisson"]);
+        refused("r = 40", "r = 0", &["custom", "r = 0"]);
+        refused("r = 40", "r = 4.5", &["custom", "r = 4.5"]);
+        refused("r = 40", "rr = 40", &["custom", "\"rr\""]);
+        refused("r = 40, ", "", &["custom", "r"]);
+        refused("[\"k\"]", "[\"z\"]", &["custom", "\"z\""]);
+        refused("jkr->whdij", "jkr>whdij", &["->"]);
+        refused("heldout = 0.1", "heldout = 1.5", &["held-out", "1.5"]);
+        refused("data = \"uber.npz\"", "", &["data"]);
+        refused("data = \"uber.npz\"", "data = ", &["uber.toml"]);
+    }
+}

@@ -1,0 +1,22 @@
+//! Comparing models: many fits to the same data, a table of how well they predict what was held out,
+//! and which of their components are found again.
+//!
+//! A [`Study`] names models with grids of ranks, losses, penalties and algorithms, and how often the
+//! data are split and fits started. [`Study::run`] carries it out, from where it was interrupted where
+//! it has a folder, and gives a [`Table`]. [`stability`] compares the components of fits by itself.
+//! On the command line this is `nneinfact compare`.
+
+mod estimate;
+mod ranks;
+mod run;
+mod score;
+mod stability;
+mod store;
+mod study;
+mod table;
+
+pub use run::{Outcome, RunResult, RunSettings};
+pub use score::{Score, Scores};
+pub use stability::{ComponentStability, LetterStability, Stability, Verdict, stability};
+pub use study::{Candidate, Event, Penalties, Standing, Study, Watch};
+pub use table::{Mean, Row, Run, Table};
