@@ -39,6 +39,7 @@
 //!
 //! # Where to look
 //!
+//! - [`guide`]: which model and which loss for which question, held-out data, ranks, speed, limits.
 //! - [`fit`]: settings, algorithms, stopping, history, observers, predictions.
 //! - [`loss`]: the losses, and how to write one of your own.
 //! - [`data`]: masks, weights, splits; tensors in the smallest type that holds them.
@@ -65,6 +66,7 @@ pub mod data;
 pub mod engine;
 mod error;
 pub mod fit;
+pub mod guide;
 pub mod io;
 pub mod loss;
 #[doc(hidden)]
