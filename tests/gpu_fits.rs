@@ -4,10 +4,9 @@
 
 mod common;
 
-use common::{CORPUS, Case, Random, data, deviation, entry, losses};
+use common::{CORPUS, Case, Random, deviation, losses};
 use ndarray::ArrayD;
 use nneinfact::fit::{Cancel, DataAs, Flow, Start, Sweep};
-use nneinfact::model::Shapes;
 use nneinfact::reference::Problem;
 use nneinfact::{Algorithm, Device, Error, Fit, Loss, NNEinFact, Observations, wgpu};
 use proptest::prelude::*;

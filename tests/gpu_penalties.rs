@@ -4,12 +4,9 @@
 
 mod common;
 
-use common::{CORPUS, Case, Random, deviation, entry, largest_rise};
-use ndarray::ArrayD;
-use nneinfact::fit::{Balance, DataAs, Start};
+use common::{CORPUS, Case, Random, deviation, largest_rise};
+use nneinfact::fit::{Balance, DataAs};
 use nneinfact::loss::Penalty;
-use nneinfact::model::Shapes;
-use nneinfact::reference::predict;
 use nneinfact::{Algorithm, Device, Fit, Loss, NNEinFact, Observations, Precision};
 
 /// On a GPU in single precision, on the CPU in double precision where there is none.

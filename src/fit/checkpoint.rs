@@ -189,6 +189,7 @@ impl Checkpoint {
             // Whole numbers that were written as such; casts saturate.
             sweeps: list("sweeps")?.into_iter().map(|n| n as usize).collect(),
             stopped_by: StoppedBy::Interrupted,
+            loss_name: about.fit.loss().into(),
             algorithm: about.algorithm.clone(),
             device: about.device.clone(),
             seed: about.seed,
@@ -338,6 +339,11 @@ impl Checkpoint {
 pub(super) struct Identity(Vec<(String, String)>);
 
 impl Identity {
+    /// The name of the loss.
+    fn loss(&self) -> &str {
+        self.0.iter().find(|(what, _)| what == "loss").map_or("", |(_, how)| how)
+    }
+
     /// That of the fit to be, before its start is taken out of the settings.
     pub fn new(
         settings: &NNEinFact,
