@@ -358,8 +358,13 @@ pub(super) fn heat(title: &str, matrix: &Matrix<'_>, width: f64, detail: &mut us
         out.text(left - 4.0, y.max(head + 4.0) + 3.5, "n", "end", &cut(text, 66.0));
     }
     index_ticks(&mut out, columns, (left, left + plot), bottom + 12.0);
-    let across =
-        format!("{} → · {} {}", columns.name, rows.name, if rows.upwards { "↑" } else { "↓" });
+    let up = if rows.upwards { "↑" } else { "↓" };
+    let root = match root {
+        1.0 => "",
+        2.0 => " · colour √",
+        _ => " · colour ⁴√",
+    };
+    let across = format!("{} → · {} {up}{root}", columns.name, rows.name);
     out.text(left, bottom + 25.0, "n", "start", &cut(&across, width - left));
     // The colour bar.
     let x = left + plot + 8.0;

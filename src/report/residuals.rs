@@ -347,6 +347,8 @@ fn dense(saved: &Saved, prepared: &Prepared, loss: Option<&Loss>, floor: f64) ->
             merge(&mut sums, &part?, &starts);
         }
     }
+    // Data that stay in their file may have changed meanwhile.
+    prepared.check()?;
     Ok(sums)
 }
 

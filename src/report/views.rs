@@ -82,7 +82,7 @@ impl Sizes {
 }
 
 /// The share of all images that may lie beyond each edge of what is shown of them.
-const OUTSIDE: f64 = 2.5e-3;
+const OUTSIDE: f64 = 2e-3;
 
 struct Maker<'a> {
     saved: &'a Saved,
@@ -273,7 +273,7 @@ impl Maker<'_> {
                     format!("{} {} to {}", axis.name, axis.label(r.start), axis.label(r.end - 1))
                 };
                 notes.push(format!(
-                    "The maps are cut to {} and {}; less than {} lies beyond each edge.",
+                    "The maps are cut to {} and {}; on average less than {} of one lies beyond each edge.",
                     part(&axes[0], rows),
                     part(&axes[1], columns),
                     percent(OUTSIDE)
