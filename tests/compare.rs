@@ -30,12 +30,18 @@ fn counts(random: &mut Random, means: &ArrayD<f64>) -> ArrayD<f64> {
 
 /// 20 × 15 × 8 counts of three components that hardly overlap.
 fn planted() -> ArrayD<f64> {
+    blobs(1.0, 3.0)
+}
+
+/// The same, so many times as large, and the third of this width along the last mode.
+fn blobs(scale: f64, width: f64) -> ArrayD<f64> {
     let mut random = Random::new(7);
     let means = Array3::from_shape_fn((20, 15, 8), |(i, j, k)| {
         let bump = |at: f64, x: usize, width: f64| (-((x as f64 - at) / width).powi(2)).exp();
-        0.05 + 9.0 * bump(3.0, i, 2.0) * bump(3.0, j, 2.0) * bump(1.0, k, 2.0)
-            + 7.0 * bump(10.0, i, 2.0) * bump(11.0, j, 2.0) * bump(6.0, k, 2.0)
-            + 8.0 * bump(16.0, i, 2.0) * bump(7.0, j, 2.0) * bump(3.5, k, 3.0)
+        let first = 9.0 * bump(3.0, i, 2.0) * bump(3.0, j, 2.0) * bump(1.0, k, 2.0);
+        let second = 7.0 * bump(10.0, i, 2.0) * bump(11.0, j, 2.0) * bump(6.0, k, 2.0);
+        let third = 8.0 * bump(16.0, i, 2.0) * bump(7.0, j, 2.0) * bump(3.5, k, width);
+        0.05 + scale * (first + second + third)
     });
     counts(&mut random, &means.into_dyn())
 }
@@ -288,31 +294,37 @@ fn a_gpu_gives_the_same_table() {
 
 #[test]
 fn planted_components_are_stable_and_surplus_ones_are_not() {
-    let y = planted();
-    let fit = |split: u64, seed: u64, rank| {
-        NNEinFact::new("ir,jr,kr->ijk")
-            .unwrap()
-            .ranks([('r', rank)])
-            .device(Device::cpu())
-            .seed(seed)
-            .fit(&Observations::new(&y).held_out(0.1, split).unwrap())
-            .unwrap()
-            .sorted()
+    let y = blobs(2.0, 2.0);
+    // Two splits, two starts of each; the best comes first.
+    let fits = |rank| -> Vec<Fit> {
+        let fit = |n: u64| {
+            NNEinFact::new("ir,jr,kr->ijk")
+                .unwrap()
+                .ranks([('r', rank)])
+                .device(Device::cpu())
+                .seed(n)
+                .fit(&Observations::new(&y).held_out(0.1, n / 2).unwrap())
+                .unwrap()
+                .sorted()
+        };
+        let mut fits: Vec<Fit> = (0..4).map(fit).collect();
+        fits.sort_by(|a, b| a.history().last_loss().total_cmp(&b.history().last_loss()));
+        fits
     };
-    let fits: Vec<Fit> = (0..4).map(|n| fit(n / 2, n, 3)).collect();
-    let found = stability(&fits.iter().collect::<Vec<_>>()).unwrap();
+    let right = fits(3);
+    let found = stability(&right.iter().collect::<Vec<_>>()).unwrap();
     assert_eq!((found.fits, found.letters.len()), (4, 1));
     assert_eq!(found.letters[0].stable(), 3, "{found:?}");
     assert!(found.letters[0].min() > 0.95, "{found:?}");
 
-    // Three more than there are: they go wherever noise takes them.
-    let fits: Vec<Fit> = (0..4).map(|n| fit(n / 2, n, 6)).collect();
+    // Two more than there are: they go wherever noise takes them.
+    let fits = fits(5);
     let found = stability(&fits.iter().collect::<Vec<_>>()).unwrap();
     let components = &found.letters[0].components;
     // Sorted by weight: the planted ones come first.
     for component in &components[..3] {
         assert_eq!(component.verdict, Verdict::Stable, "{found:?}");
-        assert!(component.share > 0.15, "{found:?}");
+        assert!(component.share > 0.2, "{found:?}");
     }
     for component in &components[3..] {
         assert_eq!(component.verdict, Verdict::Unstable, "{found:?}");
@@ -486,13 +498,13 @@ fn a_score_that_suits_the_data_is_taken() {
 
 #[test]
 fn a_run_that_fails_does_not_end_the_study() {
-    // In single precision the square of this is not finite.
-    let y = Array2::from_shape_fn((6, 5), |(i, j)| if i == j { 1e25 } else { 1.0 }).into_dyn();
+    // In single precision the ninth power of the largest entry is not finite.
+    let y = Array2::from_shape_fn((40, 40), |(i, j)| if i + j == 0 { 1e6 } else { 1.0 }).into_dyn();
     let nmf = |rank| Candidate::new(format!("r{rank}"), "ir,jr->ij").unwrap().rank('r', [rank]);
     let table = Study::new()
         .model(nmf(1))
         .model(nmf(2))
-        .loss(Loss::beta(3.0).unwrap())
+        .loss(Loss::beta(9.0).unwrap())
         .loss(Loss::kl())
         .device(Device::cpu())
         .max_iter(5)

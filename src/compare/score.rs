@@ -377,14 +377,14 @@ fn predict_at(
         }
         name.insert(0, cell);
         let mut rows = Vec::new();
-        for n in 0..count {
+        (0..count).for_each(|n| {
             let mut view = factor.view();
             // From the last axis to the first, so that the others keep their numbers.
             for &(axis, mode) in observed.iter().rev() {
                 view.index_axis_inplace(Axis(axis), indices[mode][n]);
             }
             rows.extend(view.iter().copied());
-        }
+        });
         data.push(rows);
         names.push(name);
     }

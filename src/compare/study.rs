@@ -675,7 +675,9 @@ impl Study {
         for setup in &setups {
             let settings = self.settings(setup, &losses[setup.loss], device)?;
             let context = format!("model {:?} with {}", setup.name, setup.ranks_text());
-            for warning in settings.warnings(observations.shape())? {
+            let warnings =
+                settings.warnings(observations.shape()).map_err(|e| about(&context, e))?;
+            for warning in warnings {
                 let note = format!("model {:?}: {warning}", setup.name);
                 if !notes.contains(&note) {
                     notes.push(note);
@@ -729,10 +731,11 @@ impl Study {
                 break;
             }
             tell(&self.watchers, &Event::Begins(&standing));
+            // What came before is not held while the next is made.
+            prepared = prepared.filter(|(split, _)| *split == run.split);
             let data = match prepared.take() {
-                Some((split, data)) if split == run.split => data,
-                // What came before is not held while the next is made.
-                _ => self.split(observations, run.split)?.prepare()?,
+                Some((_, data)) => data,
+                None => self.split(observations, run.split)?.prepare()?,
             };
             let settings = self.settings(setup, &losses[setup.loss], device)?;
             let loss = &losses[setup.loss];
