@@ -7,6 +7,8 @@
 
 mod common;
 
+use std::process::ExitCode;
+
 use common::{Convention, Failure, Options, mean, seconds, shapes, split, start};
 use nneinfact::fit::{Start, StoppedBy};
 use nneinfact::{Algorithm, Error, NNEinFact};
@@ -118,7 +120,11 @@ fn pairs(text: &str) -> Result<Vec<(f64, f64)>, Failure> {
     text.split(',').map(one).collect()
 }
 
-fn main() -> Result<(), Failure> {
+fn main() -> ExitCode {
+    common::main(run)
+}
+
+fn run() -> Result<(), Failure> {
     let options = Options::read(
         "paper_adam",
         &[

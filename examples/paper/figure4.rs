@@ -7,6 +7,8 @@
 
 mod common;
 
+use std::process::ExitCode;
+
 use common::{DAYS, Failure, Options};
 use ndarray::{Array2, ArrayD, Ix2, Ix3};
 use nneinfact::{Fit, NNEinFact, Observations, io};
@@ -125,7 +127,11 @@ fn from_monday() -> Vec<usize> {
     week.iter().filter_map(|day| DAYS.iter().position(|d| d == day)).collect()
 }
 
-fn main() -> Result<(), Failure> {
+fn main() -> ExitCode {
+    common::main(run)
+}
+
+fn run() -> Result<(), Failure> {
     let options = Options::read(
         "paper_figure4",
         &[

@@ -7,6 +7,7 @@
 
 mod common;
 
+use std::process::ExitCode;
 use std::time::Instant;
 
 use common::{Convention, Failure, Options, mean, seconds, shapes, split, standard_error};
@@ -139,7 +140,11 @@ struct Outcome {
     unfinished: usize,
 }
 
-fn main() -> Result<(), Failure> {
+fn main() -> ExitCode {
+    common::main(run)
+}
+
+fn run() -> Result<(), Failure> {
     let options = Options::read(
         "paper_table1",
         &[
