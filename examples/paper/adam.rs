@@ -7,6 +7,8 @@
 
 mod common;
 
+use std::process::ExitCode;
+
 use common::{Convention, Failure, Options, mean, seconds, shapes, split, start};
 use nneinfact::fit::{Start, StoppedBy};
 use nneinfact::{Algorithm, Error, NNEinFact};
@@ -118,7 +120,11 @@ fn pairs(text: &str) -> Result<Vec<(f64, f64)>, Failure> {
     text.split(',').map(one).collect()
 }
 
-fn main() -> Result<(), Failure> {
+fn main() -> ExitCode {
+    common::main(run)
+}
+
+fn run() -> Result<(), Failure> {
     let options = Options::read(
         "paper_adam",
         &[
@@ -160,7 +166,8 @@ fn main() -> Result<(), Failure> {
     let methods: Vec<Method> = methods.collect();
     for (alpha, beta) in pairs {
         let convention = Convention::new(alpha, beta)?;
-        let row = PUBLISHED.iter().find(|row| row.pair == (alpha, beta));
+        // Beside other data it would say nothing.
+        let row = PUBLISHED.iter().find(|row| row.pair == (alpha, beta) && !quick);
         println!("{}", convention.describe());
         println!(
             "{:<22} {:>10} {:>10} {:>9} {:>7} {:>9} {:>9}  stopped by",

@@ -9,6 +9,7 @@
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::path::PathBuf;
+use std::process::ExitCode;
 use std::sync::Arc;
 
 use ndarray::{ArrayD, IxDyn};
@@ -27,6 +28,17 @@ pub const SHAPE: [usize; 5] = [27, 24, 7, 100, 100];
 pub const DAYS: [&str; 7] =
     ["Friday", "Saturday", "Sunday", "Thursday", "Tuesday", "Wednesday", "Monday"];
 
+/// Runs a program, and says in words what went wrong.
+pub fn main(program: fn() -> Result<(), Failure>) -> ExitCode {
+    match program() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("error: {failure}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
 /// The arguments of a program: a file, `--quick`, and options with a value.
 pub struct Options {
     file: Option<PathBuf>,
@@ -40,14 +52,14 @@ impl Options {
         let usage = || {
             let mut text = format!(
                 "usage: cargo run --release --example {program} -- [uber.npz] [--quick]\n\n\
-                 uber.npz  the paper's tensor: array Y of 27 × 24 × 7 × 100 × 100 counts, which its\n          \
-                 authors publish (github.com/jhood3/einfact, data/Y.npz)\n\
-                 --quick   a few sweeps of small models, on the tensor with a map of 20 × 20 or,\n          \
-                 without a file, on made-up counts: to see that the program runs\n\
-                 --device  what to run on [auto]\n\
-                 --threads how many of them [all]\n"
+                 uber.npz     the paper's tensor: array Y of 27 × 24 × 7 × 100 × 100 counts, which\n             \
+                 its authors publish (github.com/jhood3/einfact, data/Y.npz)\n\
+                 --quick      a few sweeps of small models, on the tensor with a map of 20 × 20\n             \
+                 or, without a file, on made-up counts: to see that the program runs\n\
+                 --device     what to run on [auto]\n\
+                 --threads    how many of them [all]\n"
             );
-            known.iter().for_each(|(name, what)| text += &format!("{name:<9} {what}\n"));
+            known.iter().for_each(|(name, what)| text += &format!("{name:<12} {what}\n"));
             text
         };
         let mut options = Options { file: None, quick: false, values: BTreeMap::new() };

@@ -7,8 +7,10 @@
 
 mod common;
 
+use std::process::ExitCode;
+
 use common::{DAYS, Failure, Options};
-use ndarray::{ArrayD, Ix2, Ix3};
+use ndarray::{Array2, ArrayD, Ix2, Ix3};
 use nneinfact::{Fit, NNEinFact, Observations, io};
 
 const MODEL: &str = "wr,hr,dr,ikr,jkr->whdij";
@@ -38,10 +40,18 @@ struct Component {
     share: f64,
     hours: Vec<f64>,
     days: Vec<f64>,
-    /// The last week's strength in units of the first week's that has any.
+    /// The last third of the weeks over the first: single weeks may be cut short.
     growth: f64,
-    /// Row, column and share of the map in that cell.
-    peak: (usize, usize, f64),
+    /// Shares of the cells of the map.
+    map: Array2<f64>,
+}
+
+/// Row and column of the largest entry.
+fn largest(map: &Array2<f64>) -> (usize, usize) {
+    let better = |best: ((usize, usize), f64), (at, &x): ((usize, usize), &f64)| {
+        if x > best.1 { (at, x) } else { best }
+    };
+    map.indexed_iter().fold(((0, 0), f64::NEG_INFINITY), better).0
 }
 
 /// A column of a matrix, with a sum of 1.
@@ -65,17 +75,16 @@ fn components(fit: &Fit) -> Result<Vec<Component>, Failure> {
         let (down, across) =
             (rows.index_axis(ndarray::Axis(2), r), columns.index_axis(ndarray::Axis(2), r));
         let map = down.dot(&across.t());
-        let (peak, highest) = map
-            .indexed_iter()
-            .fold(((0, 0), 0.0), |best, (at, &x)| if x > best.1 { (at, x) } else { best });
         let weeks = profile(weeks, r)?;
-        let first = weeks.iter().copied().find(|&w| w > 0.0).unwrap_or(f64::NAN);
+        let third = weeks.len().div_ceil(3);
+        let first: f64 = weeks.iter().take(third).sum();
+        let last: f64 = weeks.iter().rev().take(third).sum();
         found.push(Component {
             share: weight / all,
             hours: profile(hours, r)?,
             days: profile(days, r)?,
-            growth: weeks.last().copied().unwrap_or(f64::NAN) / first,
-            peak: (peak.0, peak.1, highest / map.sum()),
+            growth: last / first,
+            map: &map / map.sum().max(f64::MIN_POSITIVE),
         });
     }
     Ok(found)
@@ -118,7 +127,11 @@ fn from_monday() -> Vec<usize> {
     week.iter().filter_map(|day| DAYS.iter().position(|d| d == day)).collect()
 }
 
-fn main() -> Result<(), Failure> {
+fn main() -> ExitCode {
+    common::main(run)
+}
+
+fn run() -> Result<(), Failure> {
     let options = Options::read(
         "paper_figure4",
         &[
@@ -156,15 +169,21 @@ fn main() -> Result<(), Failure> {
     );
     let components = components(&fit)?;
     let order = from_monday();
+    // Where the pickups of all components are.
+    let size = components.first().map_or((0, 0), |first| first.map.dim());
+    let mut all: Array2<f64> = Array2::zeros(size);
+    components.iter().for_each(|component| all.scaled_add(component.share, &component.map));
     println!(
-        " r  share  hours 0 to 23              peaks        Mo … Su  weekend  growth  map's maximum"
+        " r  share  hours 0 to 23              peaks        Mo … Su  weekend  growth  most in cell    \
+         more than others in"
     );
     for (r, component) in components.iter().enumerate() {
         let days: Vec<f64> = order.iter().map(|&d| component.days[d]).collect();
         let weekend: f64 = days.iter().skip(4).sum();
-        let (row, column, share) = component.peak;
+        let cell =
+            |at: (usize, usize)| format!("{},{} ({:.0} %)", at.0, at.1, 100.0 * component.map[at]);
         println!(
-            "{:>2} {:>5.1}%  |{}|  {:<11}  |{}|  {:>5.0} %  ×{:<5.2}  row {row}, column {column} ({:.1} %)",
+            "{:>2} {:>5.1}%  |{}|  {:<11}  |{}|  {:>5.0} %  ×{:<5.2}  {:<14}  {}",
             r + 1,
             100.0 * component.share,
             bars(&component.hours),
@@ -172,11 +191,13 @@ fn main() -> Result<(), Failure> {
             bars(&days),
             100.0 * weekend,
             component.growth,
-            100.0 * share
+            cell(largest(&component.map)),
+            cell(largest(&(&component.map - &all)))
         );
     }
     println!(
-        "(weekend: Friday to Sunday, 43 % where days are alike; growth: last week against first)\n"
+        "(weekend: Friday to Sunday, 43 % where days are alike; growth: the last third of the weeks over \
+         the first; cells are row, column, with their share of the component)\n"
     );
     println!("The classes that the paper shows, and the component that is most like each:");
     for shown in &SHOWN {
