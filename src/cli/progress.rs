@@ -39,7 +39,7 @@ impl Progress {
         let bar = (terminal && show != Show::Never).then(|| {
             let bar = ProgressBar::new(0);
             // The template is a constant, so it cannot be wrong at run time only.
-            if let Ok(style) = ProgressStyle::with_template("{msg}") {
+            if let Ok(style) = ProgressStyle::with_template("{wide_msg}") {
                 bar.set_style(style);
             }
             bar.set_message("preparing the data");
@@ -115,8 +115,8 @@ impl Target {
         let Target::Bar(_) = self else { return None };
         let (Width(columns), _) =
             terminal_size_of(std::io::stderr()).unwrap_or((Width(80), Height(24)));
-        // With room for the ^C that terminals show: on the next line it would be in the way.
-        Some(usize::from(columns).saturating_sub(3))
+        // Some terminals go on to the next line once the last column is full.
+        Some(usize::from(columns).saturating_sub(1))
     }
 }
 
@@ -332,7 +332,7 @@ mod tests {
                 assert!(line.len() <= columns, "{columns}: {line}");
             }
         }
-        assert_eq!(teller.line(&sweep(), None, Some(39)), "10/100  loss 0.5000  -5.0e-1  <18 s");
+        assert_eq!(teller.line(&sweep(), None, Some(39)), "10/100  loss 0.500000  -5.0e-1  <18 s");
         assert_eq!(
             [brief(0.0518784), brief(-123.456), brief(9999.9)],
             ["0.05188", "-123.5", "10000"]

@@ -180,6 +180,9 @@ impl Checkpoint {
             Ok(array.into_raw_vec_and_offset().0)
         };
         let scales = list("scales")?;
+        if !scales.iter().all(|scale| scale.is_normal() && *scale > 0.0) {
+            return Err(refuse("its scales are none".into()));
+        }
         let mut history = History {
             loss: list("loss")?,
             penalty: list("penalty")?,
@@ -200,7 +203,8 @@ impl Checkpoint {
         history.returned = history.loss.len().saturating_sub(1);
         let looks = history.loss.len();
         let optional = [&history.penalty, &history.validation_loss, &history.heldout_loss];
-        if history.seconds.len() != looks
+        if about.sweeps as u64 >= 1 << 53
+            || history.seconds.len() != looks
             || history.sweeps.len() != looks
             || optional.iter().any(|list| !list.is_empty() && list.len() != looks)
             || about.point.stage == Stage::Looked && history.sweeps.last() != Some(&about.sweeps)
