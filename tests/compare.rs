@@ -303,7 +303,7 @@ fn planted_components_are_stable_and_surplus_ones_are_not() {
                 .ranks([('r', rank)])
                 .device(Device::cpu())
                 .seed(n)
-                .fit(&Observations::new(&y).held_out(0.1, n / 2).unwrap())
+                .fit(Observations::new(&y).held_out(0.1, n / 2).unwrap())
                 .unwrap()
                 .sorted()
         };
