@@ -183,11 +183,16 @@ fn run() -> Result<(), Failure> {
                     .start(Start::Factors(start(&sizes, seed)))
                     .early_stopping(true)
                     .tolerance(0.0)
-                    .observe(convention.stop())
                     .max_iter(sweeps);
                 let settings = match method {
-                    Method::Updates(algorithm) => settings.algorithm(algorithm),
-                    Method::Adam(n) => settings.algorithm(Algorithm::Adam).learning_rate(RATES[n]),
+                    Method::Updates(algorithm) => {
+                        let patience = if algorithm == Algorithm::Block { 1 } else { 3 };
+                        settings.algorithm(algorithm).observe(convention.stop(patience))
+                    }
+                    Method::Adam(n) => settings
+                        .algorithm(Algorithm::Adam)
+                        .learning_rate(RATES[n])
+                        .observe(convention.stop(1)),
                 };
                 let (fit, broken) = match settings.fit(&split(&tensor, seed)?) {
                     Ok(fit) => (fit, false),

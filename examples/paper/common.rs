@@ -255,15 +255,18 @@ impl Convention {
     }
 
     /// Stops as the paper does, apart from its early stopping: when the training loss changes by less
-    /// than 1e-6 in a sweep, which its code asks for after 100 sweeps only.
-    pub fn stop(&self) -> impl FnMut(&Sweep) -> Flow + Send + 'static {
+    /// than 1e-6 in a sweep, which its code asks for after 100 sweeps only. Once is enough there; an
+    /// extrapolation that was rejected may move little and the next one far, so that accelerated sweeps
+    /// need `patience`.
+    pub fn stop(&self, patience: usize) -> impl FnMut(&Sweep) -> Flow + Send + 'static {
         let factor = self.factor;
-        let mut before = f64::INFINITY;
+        let (mut before, mut slow) = (f64::INFINITY, 0);
         move |sweep: &Sweep| {
             let loss = factor * sweep.loss;
             let settled = sweep.iteration > 100 && (before - loss).abs() < 1e-6;
+            slow = if settled { slow + 1 } else { 0 };
             before = loss;
-            if settled { Flow::Stop } else { Flow::Continue }
+            if slow >= patience { Flow::Stop } else { Flow::Continue }
         }
     }
 }

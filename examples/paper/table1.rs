@@ -173,7 +173,7 @@ fn run() -> Result<(), Failure> {
     println!("{}", convention.describe());
     println!(
         "{splits} splits of 90/10 with 5 % of the training cells for validation, accelerated sweeps from \
-         scaled random starts, at most {sweeps} of them; stopped as in the paper. On {device}.\n"
+         scaled random starts, at most {sweeps} of them; stopped as in the paper, when three in a row change little. On {device}.\n"
     );
     let mut table: Vec<(&Row, Outcome)> = Vec::new();
     for row in which.iter().map(|n| &ROWS[n - 1]) {
@@ -198,7 +198,7 @@ fn run() -> Result<(), Failure> {
                     .seed(seed)
                     .early_stopping(true)
                     .tolerance(0.0)
-                    .observe(convention.stop())
+                    .observe(convention.stop(3))
                     .max_iter(sweeps)
                     .fit(&split(&tensor, seed)?)?;
                 let history = fit.history();
