@@ -33,7 +33,10 @@ fn factors(model: &str, shape: &[usize], ranks: &[(char, usize)]) -> Saved {
 }
 
 /// Models of every kind, with the shape of their data and their ranks.
-fn kinds() -> Vec<(&'static str, Vec<usize>, Vec<(char, usize)>)> {
+/// A model, the shape of its data, its ranks.
+type Kind = (&'static str, Vec<usize>, Vec<(char, usize)>);
+
+fn kinds() -> Vec<Kind> {
     vec![
         ("ir,jr->ij", vec![14, 300], vec![('r', 4)]),
         ("ir,jr,kr->ijk", vec![20, 6, 5], vec![('r', 30)]),
@@ -108,7 +111,7 @@ fn pages_of_every_kind_of_model() {
             assert!(named(&name), "{model}: no {name}");
         }
         // Something is drawn of every factor, and nothing is drawn outside of numbers.
-        let drawings = parsed.descendants().filter(|n| is(&n, "figure")).count();
+        let drawings = parsed.descendants().filter(|n| is(n, "figure")).count();
         assert!(drawings >= 1, "{model}");
         only_numbers(&page);
         assert!(page.len() < 4 << 20, "{model}: {}", page.len());
@@ -185,7 +188,7 @@ fn labels_are_shown_and_cannot_do_harm() {
         .title("<h1>&'\"</title>");
     for text in [report.html(), report.svg()] {
         let parsed = document(&text);
-        let all = |name: &str| parsed.descendants().filter(|n| is(&n, name)).count();
+        let all = |name: &str| parsed.descendants().filter(|n| is(n, name)).count();
         assert_eq!(all("script"), if text.contains("<html") { 2 } else { 0 });
         assert_eq!(all("img") + all("onload"), 0);
         let words: String = parsed.descendants().filter_map(|n| n.text()).collect();

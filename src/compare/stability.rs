@@ -381,7 +381,8 @@ mod tests {
 
     #[test]
     fn similarities_are_cosines_of_parts_for_models_of_every_kind() {
-        let cases: [(&str, &[usize], &[(char, usize)]); 5] = [
+        type Case = (&'static str, &'static [usize], &'static [(char, usize)]);
+        let cases: [Case; 5] = [
             ("ir,jr,kr->ijk", &[4, 5, 3], &[('r', 3)]),
             ("ia,jb,kc,abc->ijk", &[4, 5, 3], &[('a', 2), ('b', 3), ('c', 2)]),
             ("ia,ajb,bk->ijk", &[4, 5, 3], &[('a', 2), ('b', 3)]),

@@ -180,7 +180,7 @@ mod tests {
             plain().nan_missing(),
             plain().mask(&mask)?,
             plain().held_out_mask(&mask)?,
-            plain().weights(&y.mapv(|x| 1.0 + x))?,
+            plain().weights(y.mapv(|x| 1.0 + x))?,
             plain().missing_at(list()?)?,
             plain().held_out_at(list()?)?,
             plain().validation_at(list()?)?,

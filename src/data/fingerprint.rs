@@ -59,14 +59,14 @@ mod tests {
     fn the_same_data_are_the_same_and_others_are_not() {
         let y = Array2::from_shape_fn((211, 173), |(i, j)| ((i * j) % 300) as f64);
         let plain = of(&Observations::new(&y));
-        assert_eq!(of(&Observations::new(&y.mapv(|x| x as u16))), plain);
+        assert_eq!(of(&Observations::new(y.mapv(|x| x as u16))), plain);
         // Any one cell, also the last.
         for at in [[0, 0], [94, 120], [210, 172]] {
             let mut other = y.clone();
             other[at] += 1.0;
             assert_ne!(of(&Observations::new(&other)).values, plain.values, "{at:?}");
         }
-        let turned = Observations::new(&y.t().as_standard_layout().to_owned().reversed_axes());
+        let turned = Observations::new(y.t().as_standard_layout().to_owned().reversed_axes());
         assert_ne!(of(&turned).values, plain.values);
     }
 

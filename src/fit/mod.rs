@@ -31,5 +31,6 @@ pub use observe::{Cancel, Flow, Observer, Sweep};
 pub(crate) use open::prediction_floor;
 pub use rules::Balance;
 pub use saved::{DataRecord, LossRecord, Record, Saved, SideRecord};
+#[cfg(feature = "cli")]
 pub(crate) use saved::{WEIGHTS, factor_name};
 pub use scale::balanced;

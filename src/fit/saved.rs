@@ -264,6 +264,9 @@ impl Fit {
     }
 }
 
+/// Factors in the model's order, and weights where there are any.
+type Arrays = (Vec<ArrayD<f64>>, Option<ArrayD<f64>>);
+
 impl Saved {
     /// What [`Fit::save`] writes.
     #[must_use]
@@ -373,7 +376,7 @@ impl Saved {
     }
 
     /// The arrays of a file: factors, weights.
-    fn arrays(path: &Path, model: &Model) -> Result<(Vec<ArrayD<f64>>, Option<ArrayD<f64>>)> {
+    fn arrays(path: &Path, model: &Model) -> Result<Arrays> {
         let mut arrays = io::read_npz_arrays(path)?;
         let found: Vec<String> = arrays.iter().map(|(name, _)| format!("\"{name}\"")).collect();
         let mut take = |name: &str| {
