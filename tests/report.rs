@@ -32,10 +32,10 @@ fn factors(model: &str, shape: &[usize], ranks: &[(char, usize)]) -> Saved {
     Saved::from_factors(model, factors).unwrap()
 }
 
-/// Models of every kind, with the shape of their data and their ranks.
 /// A model, the shape of its data, its ranks.
 type Kind = (&'static str, Vec<usize>, Vec<(char, usize)>);
 
+/// Models of every kind.
 fn kinds() -> Vec<Kind> {
     vec![
         ("ir,jr->ij", vec![14, 300], vec![('r', 4)]),
