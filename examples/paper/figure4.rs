@@ -2,7 +2,7 @@
 //! model are, by hour, weekday and place.
 //!
 //! ```text
-//! cargo run --release --example paper_figure4 -- uber.npz --out factors.npz
+//! cargo run --release --example paper_figure4 -- uber.npz --report figure4.html
 //! ```
 
 mod common;
@@ -11,7 +11,9 @@ use std::process::ExitCode;
 
 use common::{DAYS, Failure, Options};
 use ndarray::{Array2, ArrayD, Ix2, Ix3};
-use nneinfact::{Fit, NNEinFact, Observations, io};
+use nneinfact::fit::Saved;
+use nneinfact::report::{Labels, Report, Residuals};
+use nneinfact::{Fit, Loss, NNEinFact, Observations, io};
 
 const MODEL: &str = "wr,hr,dr,ikr,jkr->whdij";
 
@@ -140,6 +142,7 @@ fn run() -> Result<(), Failure> {
             ("--sweeps", "at most so many [500]"),
             ("--seed", "that of the start [0]"),
             ("--out", "where to write the factors, an .npz"),
+            ("--report", "where to write the figure as a page, an .html"),
         ],
     )?;
     let quick = options.quick;
@@ -148,12 +151,13 @@ fn run() -> Result<(), Failure> {
     let sweeps: usize = options.number("--sweeps", if quick { 30 } else { 500 })?;
     let device = options.device()?;
     let tensor = options.tensor()?;
+    let observations = Observations::shared(tensor);
     let fit = NNEinFact::new(MODEL)?
         .ranks([('r', rank), ('k', maps)])
         .device(device)
         .seed(options.number("--seed", 0)?)
         .max_iter(sweeps)
-        .fit(Observations::shared(tensor))?
+        .fit(&observations)?
         .sorted();
     let history = fit.history();
     println!(
@@ -214,11 +218,24 @@ fn run() -> Result<(), Failure> {
         }
     }
     if let Some(path) = options.given("--out") {
-        let named = fit.factors().iter().enumerate();
-        let arrays: Vec<(String, ArrayD<f64>)> =
-            named.map(|(l, factor)| (format!("theta_{}", l + 1), factor.clone())).collect();
-        io::write_npz(path, &arrays)?;
+        fit.save(path)?;
         println!("\n{path}: theta_1 to theta_5, components by weight");
+    }
+    if let Some(path) = options.given("--report") {
+        let saved = Saved::new(&fit);
+        let hours: String = (0..24).map(|hour| format!("{hour:02}:00\n")).collect();
+        let page = Report::new(&saved)
+            .title("Uber pickups in New York City, April to September 2014")
+            .labels('w', Labels::named("Week"))?
+            .labels('h', Labels::parse(&format!("# Hour\n{hours}")))?
+            .labels('d', Labels::parse(&format!("# Weekday\n{}\n", DAYS.join("\n"))))?
+            .labels('i', Labels::named("Latitude"))?
+            .labels('j', Labels::named("Longitude"))?
+            .upwards('i')?
+            .residuals(Residuals::new(&saved, &observations, Some(&Loss::kl()))?)
+            .html();
+        io::write_text(path, &page)?;
+        println!("\n{path}: all components with their maps, and what the fit leaves over");
     }
     Ok(())
 }
