@@ -91,8 +91,11 @@ fn product_block<S: Simd, T: Real, const N: usize>(
             }
         }
     }
+    // A loop, as a closure given to `map` is not inlined, and then compiled for no instruction set.
     for (row, sums) in rows.chunks_exact_mut(ld).zip(sums) {
-        row[j..j + N].copy_from_slice(&sums.map(|y| T::at_least(simd, y, floor)));
+        for (to, y) in row[j..j + N].iter_mut().zip(sums) {
+            *to = T::at_least(simd, y, floor);
+        }
     }
 }
 
