@@ -9,7 +9,7 @@ use common::{
     largest_rise, losses, mean_term,
 };
 use ndarray::{Array2, Array3, ArrayD, Axis, IxDyn, array};
-use nneinfact::fit::{Cancel, Flow, Start, StoppedBy, Sweep};
+use nneinfact::fit::{Cancel, DataAs, Flow, Start, StoppedBy, Sweep};
 use nneinfact::loss::Domain;
 use nneinfact::model::{ModelError, Shapes};
 use nneinfact::reference;
@@ -477,6 +477,51 @@ fn the_tolerance_stops_at_the_third_slow_sweep_in_a_row() {
         let three: Vec<usize> =
             (2..slow.len()).filter(|&n| slow[n - 2..=n].iter().all(|&s| s)).collect();
         assert_eq!(three, [slow.len() - 1], "{tolerance}");
+    }
+}
+
+/// Half the squared distance, all cells observed: the exact objective of each group.
+#[test]
+fn exact_fits_fall_where_components_die_and_slices_are_empty() {
+    for (name, shape) in [
+        ("Uber, first", vec![5, 4, 3, 7, 6]),
+        ("NMF", vec![12, 9]),
+        ("CP, 3 modes", vec![7, 6, 5]),
+        ("Tucker", vec![6, 5, 4]),
+        ("tensor train", vec![6, 5, 4]),
+    ] {
+        let case = entry(name);
+        let shapes = case.shapes(&shape);
+        for seed in 0..6 {
+            let mut random = Random::new(seed);
+            // Few counts, and slices without any: with the ranks of the corpus, more components
+            // than they need.
+            let y = ArrayD::from_shape_fn(IxDyn(&shape), |at| {
+                let empty = at[0] == 1 || at[shape.len() - 1] == 2 || random.uniform() < 0.9;
+                if empty { 0.0 } else { (6.0 * random.uniform()).ceil() }
+            });
+            for configuration in cpu_configurations() {
+                for form in [DataAs::Dense, DataAs::Sparse] {
+                    let fit = configured(&shapes, &configuration)
+                        .loss(Loss::euclidean())
+                        .data_as(form)
+                        .seed(seed)
+                        .max_iter(60)
+                        .fit(&y)
+                        .unwrap_or_else(|e| panic!("{name}, seed {seed}: {e}"));
+                    let history = fit.history();
+                    let most = if configuration.precision == Precision::F64 { 1e-9 } else { 1e-4 };
+                    // A term of the loss is of the size of half the square of a datum.
+                    let term = 0.5 * y.iter().map(|x| x * x).sum::<f64>() / y.len() as f64;
+                    let rise = largest_rise(&history.loss, term);
+                    assert!(rise <= most, "{name}, seed {seed}: rise {rise:e}, {:?}", history.loss);
+                    let whole = fit.reconstruct().expect("small");
+                    let loss = mean_term(&Loss::euclidean(), &y, None, &whole, 0.0);
+                    let apart = (loss - history.returned_loss()).abs() / term;
+                    assert!(apart <= most, "{name}, seed {seed}: {loss} {:?}", history.loss);
+                }
+            }
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use nneinfact::data::{Dense, Storage};
-use nneinfact::fit::StoppedBy;
+use nneinfact::fit::{DataAs, StoppedBy};
 use nneinfact::{Fit, Loss, NNEinFact, Observations, io};
 
 mod common;
@@ -30,12 +30,16 @@ fn fit(loss: Loss, observations: &Observations, sweeps: usize) -> Fit {
                 .fit(observations)
         })
         .expect("the fit runs to its end");
+    falls(&fit);
+    fit
+}
+
+fn falls(fit: &Fit) {
     let history = fit.history();
     for (n, pair) in history.loss.windows(2).enumerate() {
         assert!(pair[1] <= pair[0] * (1.0 + 1e-4), "the loss rose in sweep {}: {pair:?}", n + 1);
     }
     assert!(fit.factors().iter().flatten().all(|x| x.is_finite() && *x >= 0.0));
-    fit
 }
 
 fn split(values: Dense) -> Observations {
@@ -64,6 +68,27 @@ fn a_loss_without_a_closed_form_runs() {
 }
 
 #[test]
+fn euclid_falls_where_parts_of_the_map_are_empty() {
+    let Some(values) = tensor() else { return };
+    // All cells, so that each group's exact objective is lowered.
+    let observations = Observations::shared(Arc::new(values));
+    for data_as in [DataAs::Dense, DataAs::Sparse] {
+        let fit = NNEinFact::new(MODEL)
+            .and_then(|f| {
+                f.ranks([('r', 10), ('k', 6)])
+                    .loss(Loss::euclidean())
+                    .data_as(data_as)
+                    .max_iter(20)
+                    .fit(&observations)
+            })
+            .expect("the fit runs to its end");
+        falls(&fit);
+        // Grouped majorization is above 0.6 after as many sweeps.
+        assert!(fit.history().returned_loss() < 0.30, "{}", fit.history().returned_loss());
+    }
+}
+
+#[test]
 fn bernoulli_runs_on_whether_there_was_a_pickup() {
     let Some(values) = tensor() else { return };
     let any: Vec<bool> = values.iter().map(|count| count > 0.0).collect();
@@ -80,7 +105,6 @@ fn bernoulli_runs_on_whether_there_was_a_pickup() {
 #[cfg(feature = "gpu")]
 fn a_gpu_agrees() {
     use nneinfact::Device;
-    use nneinfact::fit::DataAs;
 
     let Some(gpu) = common::gpu() else { return };
     let Some(values) = tensor() else { return };

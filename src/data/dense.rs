@@ -225,6 +225,12 @@ impl Dense {
         ArrayD::from_shape_vec(IxDyn(self.shape()), self.iter().collect()).unwrap_or_default()
     }
 
+    /// Asks for the elements from `offset` on, in the order of memory, to be brought into the caches.
+    #[inline(always)]
+    pub(crate) fn prefetch(&self, offset: usize, len: usize) {
+        self.storage.prefetch(offset, len);
+    }
+
     /// Reads the cells at the offsets `offset`, `offset + stride`, … of the memory (in elements)
     /// into `out`. This is what a pass reads its data with: contiguous runs (`stride` 1) are
     /// converted in vectors of the instruction set that the caller is compiled for.

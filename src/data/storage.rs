@@ -186,6 +186,13 @@ impl Storage {
         sums.iter().for_each(|x| *sum += x);
     }
 
+    /// Asks for the elements from `offset` on to be brought into the caches; what is outside the list
+    /// is left out. Says nothing to processors that are not asked so from Rust.
+    #[inline(always)]
+    pub(crate) fn prefetch(&self, offset: usize, len: usize) {
+        with_slice!(self, v => prefetch(v, offset, len), _m => ());
+    }
+
     /// Reads the elements `offset`, `offset + stride`, … into `out`.
     ///
     /// # Panics
@@ -194,6 +201,18 @@ impl Storage {
     pub fn load<T: Real>(&self, offset: usize, stride: usize, out: &mut [T]) {
         with_slice!(self, v => load(v, offset, stride, out), m => m.load(offset, stride, out));
     }
+}
+
+#[inline(always)]
+fn prefetch<A>(from: &[A], offset: usize, len: usize) {
+    #[cfg(target_arch = "x86_64")]
+    for line in from.iter().skip(offset).take(len).step_by(64 / size_of::<A>()) {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: every x86-64 processor has the instruction, and it accesses nothing.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(line).cast()) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = (from, offset, len);
 }
 
 /// One run of [`Storage::load`]. Always inlined, so that it is compiled for the instruction set

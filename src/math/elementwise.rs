@@ -205,13 +205,14 @@ impl Elementwise for f32 {
         const LN2_HIGH: f32 = 6.931_381_2e-1;
         const LN2_LOW: f32 = 9.058_001e-6;
         let subnormal = self < f32::MIN_POSITIVE;
-        let scaled = self * 33_554_432.0; // 2²⁵
-        let (k, f) = if subnormal { split32(scaled, -25) } else { split32(self, 0) };
-        let s = f / (2.0 + f);
-        let z = s * s;
-        let r = z * polynomial!(fused, z, 0.666_666_6, 0.400_009_72, 0.284_987_87, 0.242_790_79);
-        let h = 0.5 * f * f;
-        let ln = s * (h + r) + k * LN2_LOW - h + f + k * LN2_HIGH;
+        let (x, offset) = if subnormal { (self * 33_554_432.0, -25.0) } else { (self, 0.0) }; // 2²⁵
+        let (k, f) = split32(x, 0);
+        let k = k + offset;
+        // ln(1 + f) = f − f²/2 + f³·q(f), the largest part last. No quotient, which costs as much as
+        // all the rest.
+        let tail = mul_add!(fused, f, cubic_tail32(f, fused), -0.5);
+        let small = mul_add!(fused, f * f, tail, k * LN2_LOW);
+        let ln = mul_add!(fused, k, LN2_HIGH, f + small);
         let ln = if self == 0.0 { f32::NEG_INFINITY } else { ln };
         let ln = if self == f32::INFINITY { f32::INFINITY } else { ln };
         if self >= 0.0 { ln } else { f32::NAN }

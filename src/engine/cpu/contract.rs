@@ -57,6 +57,12 @@ fn pair(
 
     let size = |letters: &[Letter]| -> usize { shapes.sizes(letters).iter().product() };
     let (b, m, n, k) = (size(&batch), size(&rows), size(&columns), size(&inner));
+    if columns.is_empty() && k >= STREAMED && b * m * k >= PARALLEL {
+        return stream(shapes, left, right, output);
+    }
+    if rows.is_empty() && k >= STREAMED && b * n * k >= PARALLEL {
+        return stream(shapes, right, left, output);
+    }
     let order = |parts: [&[Letter]; 3]| -> Vec<Letter> { parts.concat() };
     let a = rearrange(shapes, left.0, left.1, &order([&batch, &rows, &inner]));
     let c = rearrange(shapes, right.0, right.1, &order([&batch, &inner, &columns]));
@@ -90,6 +96,75 @@ fn pair(
 
 /// Multiply-adds, and entries moved, from which on work is shared among threads.
 const PARALLEL: usize = 1 << 16;
+
+/// Terms of a sum from which on the larger tensor is read as it lies, see [`stream`].
+const STREAMED: usize = 8;
+/// At most so many parts of the larger tensor are summed up on their own.
+const PARTS: usize = 16;
+
+/// `Σ left · right` where `right` has no letter of its own: one walk over `left` in its order of
+/// memory, without the copy in another order that a matrix product would need.
+fn stream(
+    shapes: &Shapes,
+    left: (&[Letter], &[f64]),
+    right: (&[Letter], &[f64]),
+    output: &[Letter],
+) -> Vec<f64> {
+    let strides = |of: &[Letter]| -> Vec<usize> {
+        let one = |x: &Letter| match of.iter().position(|y| y == x) {
+            Some(axis) => shapes.sizes(&of[axis + 1..]).iter().product(),
+            None => 0,
+        };
+        left.0.iter().map(one).collect()
+    };
+    let sizes = shapes.sizes(left.0);
+    let (from, to) = (strides(right.0), strides(output));
+    let total: usize = shapes.sizes(output).iter().product();
+    let (Some(&run), Some(&step), Some(&out)) = (sizes.last(), from.last(), to.last()) else {
+        return vec![left.1[0] * right.1[0]];
+    };
+    let runs = left.1.len() / run;
+    // A function of the sizes alone, as it decides the order of sums.
+    let parts = PARTS.min(left.1.len() / total.max(1)).min(runs).max(1);
+    let part = |i: usize| -> Vec<f64> {
+        let mut result = vec![0.0; total];
+        let (first, end) = (runs * i / parts, runs * (i + 1) / parts);
+        let mut at = Walk::at(&sizes, &from, first * run);
+        let mut place = Walk::at(&sizes, &to, first * run);
+        for left in left.1[first * run..end * run].chunks_exact(run) {
+            let right = &right.1[at.offset()..];
+            let to = &mut result[place.offset()..];
+            match (out, step) {
+                (0, 1) => to[0] += left.iter().zip(right).map(|(x, y)| x * y).sum::<f64>(),
+                (0, _) => {
+                    to[0] += left.iter().enumerate().map(|(i, x)| x * right[i * step]).sum::<f64>();
+                }
+                (1, 1) => {
+                    let terms = to.iter_mut().zip(left).zip(right);
+                    terms.for_each(|((to, x), y)| *to += x * y);
+                }
+                (1, 0) => {
+                    let y = right[0];
+                    to.iter_mut().zip(left).for_each(|(to, x)| *to += x * y);
+                }
+                _ => {
+                    for (i, x) in left.iter().enumerate() {
+                        to[i * out] += x * right[i * step];
+                    }
+                }
+            }
+            at.skip(run);
+            place.skip(run);
+        }
+        result
+    };
+    let mut results = (0..parts).into_par_iter().map(part).collect::<Vec<_>>().into_iter();
+    let mut sum = results.next().unwrap_or_default();
+    for result in results {
+        sum.iter_mut().zip(result).for_each(|(sum, x)| *sum += x);
+    }
+    sum
+}
 
 /// A row-major matrix product.
 fn product(m: usize, k: usize, n: usize, a: &[f64], b: &[f64], c: &mut [f64]) {
@@ -283,6 +358,38 @@ mod tests {
             result[at(&letters(output))] += term;
         }
         result
+    }
+
+    #[test]
+    fn large_tensors_are_summed_as_they_lie() {
+        let model = Model::parse("ir,jr,kr->ijk").unwrap();
+        let shapes = Shapes::new(&model, &[24, 30, 26], &[('r', 9)]).unwrap();
+        let fill = |names: &str, seed: f64| -> Vec<f64> {
+            let n: usize = shapes.sizes(&letters(names)).iter().product();
+            (0..n).map(|i| ((i as f64 + seed) * 0.7391).sin() + 1.5).collect()
+        };
+        // The letter that is last in memory is summed over, kept, and kept with another step; the
+        // smaller tensor has it or has not.
+        let cases = [
+            (["jkir", "ir"], "jk"),
+            (["jkir", "kr"], "jir"),
+            (["jkir", "kj"], "ri"),
+            (["jkir", "kj"], "ir"),
+            (["kj", "jkir"], "ir"),
+            (["jkri", "ir"], "kj"),
+            (["jkri", "jk"], ""),
+        ];
+        for (inputs, output) in cases {
+            let data = [fill(inputs[0], 0.0), fill(inputs[1], 1.0)];
+            let [left, right] = inputs.map(letters);
+            let found = pair(&shapes, (&left, &data[0]), (&right, &data[1]), &letters(output));
+            let named = [(inputs[0], data[0].as_slice()), (inputs[1], data[1].as_slice())];
+            let expected = naive(&shapes, &named, output);
+            assert_eq!(found.len(), expected.len(), "{inputs:?} -> {output}");
+            for (f, e) in found.iter().zip(&expected) {
+                assert!((f - e).abs() <= 1e-12 * e.abs(), "{inputs:?} -> {output}: {f} {e}");
+            }
+        }
     }
 
     #[test]

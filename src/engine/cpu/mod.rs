@@ -102,7 +102,7 @@ impl Exact {
             None => job.data.values().sum_of_squares(),
         };
         let squares = 0.5 * sum / (job.unit * job.unit);
-        let least = if T::BYTES == 4 { 1e-5 } else { 1e-11 };
+        let least = if T::BYTES == 4 { 1e-3 } else { 1e-11 };
         Some(Exact { objectives: objectives?, squares, least })
     }
 }
@@ -158,10 +158,20 @@ impl<T: Elementwise> CpuEngine<T> {
         (0..self.factors.len()).map(of).collect()
     }
 
+    /// What entries are raised to: relative to the largest of their factor, and at least. Coordinate
+    /// descent leaves zero by itself and may make a component of one factor as large as its partner is
+    /// small: a floor relative to that would raise all its other entries to numbers that matter.
+    fn floors(&self) -> [f64; 2] {
+        match self.exact {
+            Some(_) => [0.0; 2],
+            None => [self.job.numbers.factor_floor, Self::LEAST],
+        }
+    }
+
     fn raise(&mut self, l: usize) {
         if !self.rules[l].fixed {
-            let floor = self.job.numbers.factor_floor;
-            update::raise(&mut self.factors[l], floor, Self::LEAST, &self.rules[l]);
+            let [floor, least] = self.floors();
+            update::raise(&mut self.factors[l], floor, least, &self.rules[l]);
         }
     }
 
@@ -385,7 +395,7 @@ impl<T: Elementwise> Engine for CpuEngine<T> {
 
     fn balance(&mut self) -> Result<()> {
         let Some(balancing) = self.job.balancing.clone() else { return Ok(()) };
-        let floors = [self.job.numbers.factor_floor, Self::LEAST];
+        let floors = self.floors();
         let shapes = self.job.plan.shapes();
         balance::trade(shapes, &balancing, &self.rules, &mut self.factors, floors);
         Ok(())

@@ -466,6 +466,16 @@ impl<'a, T: Elementwise> Tile<'a, T> {
         let (ld, inner) = (g.block_lanes, g.inner);
         let width = self.lanes.1.div_ceil(T::MAX_LANES) * T::MAX_LANES;
         let padded = self.rows.1.div_ceil(PANEL) * PANEL;
+        if !self.source.zeros {
+            // Pieces of a kilobyte or two, far apart: too short for processors to see them coming.
+            // They arrive while ŷ is formed.
+            for row in &self.row_offsets {
+                for run in self.runs.iter().filter(|run| run.stride == 1) {
+                    let at = self.data_outer + row + run.offset;
+                    self.source.data.values().prefetch(at, run.len);
+                }
+            }
+        }
         if self.source.tape.reads_y() {
             kernel::product(
                 self.arch,

@@ -22,6 +22,9 @@ const CYCLES: usize = 3;
 const TURNS: usize = 6;
 /// A row is left where the steps of a turn are this much shorter than those of its first.
 const SHORT: f64 = 1e-3;
+/// A step takes no entry further than this times the largest of its factor: where nearly nothing
+/// depends on an entry, its minimum is anywhere.
+const REACH: f64 = 1e8;
 /// Rows of a unit of parallel work.
 const ROWS: usize = 64;
 
@@ -137,7 +140,9 @@ impl Objective<'_> {
                 form.penalize(rule);
                 let mut theta = self.arranged(at, factors);
                 let k = form.latent;
-                let bounds = [rule.lower, rule.upper];
+                let largest = theta.iter().copied().fold(0.0, f64::max);
+                let reach = if largest > 0.0 { REACH * largest } else { f64::INFINITY };
+                let bounds = [rule.lower, rule.upper.min(reach.max(rule.lower))];
                 theta.par_chunks_mut(k * form.rows).enumerate().for_each(|(batch, theta)| {
                     let square = &form.square[batch * k * k..][..k * k];
                     let linear = &form.linear[batch * k * form.rows..][..k * form.rows];
