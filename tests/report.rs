@@ -267,7 +267,7 @@ fn large_entries_are_named() {
     let saved = Saved::from_factors("dr,wr->dw", vec![documents, words.into_dyn()]).unwrap();
     let names: String = (0..30).map(|i| format!("word{i}\n")).collect();
     let page = Report::new(&saved).labels('w', Labels::parse(&names)).unwrap().html();
-    assert!(page.contains(">word21, word7, word3</text>"));
+    assert!(page.contains(">largest: word21, word7, word3</text>"));
 }
 
 #[test]

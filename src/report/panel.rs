@@ -66,7 +66,10 @@ fn largest(axis: &Axis, values: &[f64]) -> String {
     order.sort_unstable_by(descending);
     match order.is_empty() {
         true => "nothing above 0".into(),
-        false => order.iter().map(|&i| axis.label(i)).collect::<Vec<_>>().join(", "),
+        false => {
+            let names: Vec<String> = order.iter().map(|&i| axis.label(i)).collect();
+            format!("largest: {}", names.join(", "))
+        }
     }
 }
 
