@@ -6,10 +6,10 @@ use std::sync::Arc;
 
 use ndarray::{Array2, ArrayD, Dimension, IxDyn, ShapeBuilder};
 use nneinfact::data::{Coordinates, Dense, Role};
-use nneinfact::fit::{Fit, LossRecord, Norm, Saved, ScalesInto, SideRecord};
+use nneinfact::fit::{DataAs, Fit, LossRecord, Norm, Saved, ScalesInto, SideRecord};
 use nneinfact::io;
 use nneinfact::loss::{LossParameters, NAMES};
-use nneinfact::model::{Model, Shapes};
+use nneinfact::model::{Letter, Model, Shapes};
 use nneinfact::report::{Labels, Portion, Report, Residuals, Sums};
 use nneinfact::{Error, Loss, NNEinFact, Observations, Precision};
 
@@ -172,6 +172,104 @@ fn pairs_of_modes_become_maps() {
     assert!(page.contains("The maps are cut to i 19 to 28 and j 19 to 28"), "{page}");
 }
 
+/// The heat maps of a page.
+fn maps<'a, 'b>(page: &'a roxmltree::Document<'b>) -> Vec<roxmltree::Node<'a, 'b>> {
+    page.descendants().filter(|n| is(n, "image")).collect()
+}
+
+#[test]
+fn small_maps_with_long_labels() {
+    let model = "wr,hr,ir,jr,dxr->whijdx";
+    let saved = factors(model, &[3, 4, 5, 6, 7, 20], &[('r', 2)]);
+    let labels = |n: usize| Labels {
+        name: Some("A mode of a very long name".into()),
+        indices: Some((0..n).map(|i| format!("a label that is much too long, {i}")).collect()),
+    };
+    let report = Report::new(&saved).labels('d', labels(7)).unwrap().labels('x', labels(20));
+    let figure = report.unwrap().svg();
+    only_numbers(&figure);
+    assert_eq!(maps(&document(&figure)).len(), 2);
+}
+
+#[test]
+fn maps_are_binned_before_they_are_multiplied() {
+    let product = |m: usize, n: usize| {
+        let saved = factors("hr,ikr,jkr->hij", &[4, m, n], &[('r', 2), ('k', 3)]);
+        (Report::new(&saved).html(), saved)
+    };
+    // 160 GB, if it were formed.
+    let (page, _) = product(200_000, 100_000);
+    assert_eq!(page.matches("200000 × 100000 entries").count(), 2);
+    assert!(page.len() < 4 << 20, "{}", page.len());
+
+    let (m, n) = (600, 520);
+    let (page, saved) = product(m, n);
+    let parsed = document(&page);
+    let order = saved.totals(&[Letter::new('r').unwrap()]);
+    let heavy = usize::from(order[1] > order[0]);
+    let (a, b) = (&saved.factors()[1], &saved.factors()[2]);
+    let entry =
+        |i: usize, j: usize| -> f64 { (0..3).map(|k| a[[i, k, heavy]] * b[[j, k, heavy]]).sum() };
+    let (mut total, mut means) = (0.0, vec![[0.0; 2]; 200 * 174]);
+    for i in 0..m {
+        for j in 0..n {
+            total += entry(i, j);
+            let mean = &mut means[i / 3 * 174 + j / 3];
+            *mean = [mean[0] + entry(i, j), mean[1] + 1.0];
+        }
+    }
+    let expected = means.iter().map(|[sum, n]| sum / n / total).fold(0.0, f64::max);
+    let found: f64 = maps(&parsed)[0].attribute("data-max").unwrap().parse().unwrap();
+    assert!((found / expected - 1.0).abs() < 1e-9, "{found} {expected}");
+}
+
+#[test]
+fn every_map_has_numbers() {
+    let page_of = |r: usize| {
+        let saved = factors("hr,ikr,jkr->hij", &[4, 300, 300], &[('r', r), ('k', 2)]);
+        Report::new(&saved).html()
+    };
+    let page = page_of(40);
+    let parsed = document(&page);
+    let maps = maps(&parsed);
+    let number = |map: &roxmltree::Node<'_, '_>, name: &str| -> usize {
+        map.attribute(name).map_or(1, |x| x.parse().unwrap())
+    };
+    assert!(maps.len() >= 40);
+    for map in &maps {
+        let step = number(map, "data-f");
+        let [rows, columns] = ["data-m", "data-n"].map(|name| number(map, name).div_ceil(step));
+        // Two bytes each, in base 64.
+        let length = (2 * rows * columns).div_ceil(3) * 4;
+        assert_eq!(map.attribute("data-v").unwrap().len(), length);
+    }
+    assert!(maps.iter().any(|map| number(map, "data-f") > 1));
+    assert!(!page.contains("heat maps of the lighter components are left out"));
+    // Beyond that, what is left out is said.
+    assert!(page_of(60).contains("heat maps of the lighter components are left out"));
+}
+
+#[test]
+fn slices_of_a_core_have_one_scale() {
+    let saved = factors("ia,jb,kc,abc->ijk", &[9, 7, 5], &[('a', 3), ('b', 2), ('c', 4)]);
+    let page = Report::new(&saved).html();
+    let parsed = document(&page);
+    let largest: Vec<_> = maps(&parsed).iter().map(|map| map.attribute("data-max")).collect();
+    assert_eq!(largest.len(), 3);
+    assert!(largest[0].is_some() && largest.iter().all(|x| *x == largest[0]), "{largest:?}");
+}
+
+#[test]
+fn large_entries_are_named() {
+    let mut words = Array2::zeros((30, 1));
+    (words[[7, 0]], words[[21, 0]], words[[3, 0]]) = (2.0, 5.0, 1.0);
+    let documents = Array2::ones((4, 1)).into_dyn();
+    let saved = Saved::from_factors("dr,wr->dw", vec![documents, words.into_dyn()]).unwrap();
+    let names: String = (0..30).map(|i| format!("word{i}\n")).collect();
+    let page = Report::new(&saved).labels('w', Labels::parse(&names)).unwrap().html();
+    assert!(page.contains(">largest: word21, word7, word3</text>"));
+}
+
 #[test]
 fn labels_are_shown_and_cannot_do_harm() {
     let saved = factors("ir,jr->ij", &[3, 4], &[('r', 2)]);
@@ -211,6 +309,16 @@ fn labels_that_do_not_fit_are_refused() {
         assert!(error.contains(mode) && error.contains("i, j"), "{error}");
     }
     assert!(Report::new(&saved).upwards('r').is_err());
+    // A number sign is part of a label, unless a space is after it.
+    let labels = Labels::parse("#1\n#2\n#3\n#4\n");
+    assert_eq!((labels.name.as_deref(), labels.indices.as_ref().unwrap().len()), (None, 4));
+    let error = refused('j', "# one\ntwo\nthree\nfour\n").to_string();
+    assert!(error.contains("3 labels") && error.contains("# alone"), "{error}");
+    let labels = Labels::parse("#\n# one\ntwo\nthree\nfour\n");
+    assert_eq!(labels.indices.as_ref().map(|l| l[0].as_str()), Some("# one"));
+    assert!(Report::new(&saved).labels('j', labels).is_ok());
+    let error = refused('j', "#Fruit\na\nb\nc\nd\n").to_string();
+    assert!(error.contains("5 labels") && error.contains("space"), "{error}");
     // A name alone is fine.
     assert!(Report::new(&saved).labels('i', Labels::parse("# Row\n")).is_ok());
 }
@@ -359,6 +467,32 @@ fn residuals_are_sums_over_all_cells() {
 }
 
 /// A list of the entries of an array that a condition picks.
+#[test]
+fn residuals_have_the_floor_of_the_fit() {
+    let y = counts();
+    let observations = Observations::new(&y);
+    let loss = Loss::kl();
+    let settings = NNEinFact::new(MODEL).unwrap().ranks(RANKS).precision(Precision::F64);
+    // Zeros that are summed over as a whole have no floor.
+    let settings = settings.data_as(DataAs::Dense);
+    let fit = settings.max_iter(4).prediction_floor(0.5).fit(&observations).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("fit.npz");
+    fit.save(&path).unwrap();
+    let saved = Saved::load(&path).unwrap();
+    let mean = |saved: &Saved| {
+        let residuals = Residuals::new(saved, &observations, Some(&loss)).unwrap();
+        residuals.portions()[0].all.mean_loss()
+    };
+    let expected = fit.history().last_loss();
+    assert!((mean(&saved) / expected - 1.0).abs() < 1e-9, "{} {expected}", mean(&saved));
+    // It is the record that says so.
+    let mut history = fit.history().clone();
+    history.prediction_floor = None;
+    let other = mean(&saved.with_history(history));
+    assert!((other / expected - 1.0).abs() > 1e-3, "{other} {expected}");
+}
+
 fn list(y: &ArrayD<f64>, pick: impl Fn(usize, f64) -> bool) -> Arc<Coordinates> {
     let mut indices = vec![Vec::new(); y.ndim()];
     let mut values = Vec::new();
@@ -773,6 +907,7 @@ mod program {
         refused(&["--labels", "i=no.txt"], &["no.txt"]);
         refused(&["--labels", "r=i.txt"], &["no mode r", "i, j"]);
         refused(&["--labels", "i"], &["--labels", "h=hours.txt"]);
+        refused(&["--labels", "i:Row", "--labels", "i=i.txt"], &["twice", "mode i", "i:Name=FILE"]);
         refused(&["--upwards", "x"], &["no mode x"]);
         refused(&["--data", "no.npy"], &["no.npy"]);
         refused(&["--data", "i.txt"], &["i.txt", ".npy"]);

@@ -112,8 +112,23 @@ impl LookArgs {
         self.labels.iter().filter_map(|l| l.file.as_deref())
     }
 
+    /// Refuses two `--labels` for one mode, of which one would be lost.
+    fn once(&self) -> Result<()> {
+        for (i, labelled) in self.labels.iter().enumerate() {
+            if self.labels[..i].iter().any(|other| other.mode == labelled.mode) {
+                let mode = labelled.mode;
+                return Err(Error::Setting(format!(
+                    "--labels is given twice for the mode {mode}: once is expected, with a name and \
+                     a file in one as in {mode}:Name=FILE"
+                )));
+            }
+        }
+        Ok(())
+    }
+
     /// Refuses, before a long fit, what [`LookArgs::apply`] would refuse.
     pub fn check(&self, model: &Model, shape: &[usize]) -> Result<()> {
+        self.once()?;
         let modes = || model.output().iter().map(|&x| char::from(x)).zip(shape);
         for labelled in &self.labels {
             let labels = labelled.read()?;
@@ -132,6 +147,7 @@ impl LookArgs {
 
     /// Puts them into a report; reads the files of labels.
     pub fn apply<'a>(&self, mut report: Report<'a>) -> Result<Report<'a>> {
+        self.once()?;
         for labelled in &self.labels {
             report =
                 report.labels(labelled.mode, labelled.read()?).map_err(|e| labelled.in_file(e))?;

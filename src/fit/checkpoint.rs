@@ -197,6 +197,7 @@ impl Checkpoint {
             device: about.device.clone(),
             seed: about.seed,
             precision: about.precision.clone(),
+            prediction_floor: about.fit.prediction_floor(),
             iterations: about.sweeps,
             returned: 0,
         };
@@ -346,6 +347,11 @@ impl Identity {
     /// The name of the loss.
     fn loss(&self) -> &str {
         self.0.iter().find(|(what, _)| what == "loss").map_or("", |(_, how)| how)
+    }
+
+    /// The floor of ŷ, where one was asked for.
+    fn prediction_floor(&self) -> Option<f64> {
+        self.0.iter().find(|(what, _)| what == "prediction floor")?.1.parse().ok()
     }
 
     /// That of the fit to be, before its start is taken out of the settings.

@@ -77,6 +77,9 @@ pub struct History {
     pub seed: u64,
     /// "f32" or "f64".
     pub precision: String,
+    /// The floor of ŷ that was [asked for](super::NNEinFact::prediction_floor); `None` for the default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prediction_floor: Option<f64>,
     /// The number of completed sweeps.
     pub iterations: usize,
     /// Which element the returned factors belong to: the last, except where early stopping
@@ -108,6 +111,7 @@ impl History {
             device: device.map(ToString::to_string).unwrap_or_default(),
             seed: settings.seed,
             precision: settings.precision.name().into(),
+            prediction_floor: settings.prediction_floor,
             iterations: 0,
             returned: 0,
         }

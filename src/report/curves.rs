@@ -75,7 +75,7 @@ pub(super) fn curves(history: &History, against: Against, (width, height): (f64,
         to: 26.0,
     };
     let marks = vertical.ticks(5);
-    let left = marks.iter().map(|&m| width_of(&number(m, 4))).fold(0.0, f64::max) + 12.0;
+    let left = marks.iter().map(|&m| width_of(&number(m, 4))).fold(0.0, f64::max) + 26.0;
     let horizontal = Ruler {
         scale: match (against, log_x) {
             (_, false) => Scale::Linear,
@@ -106,6 +106,11 @@ pub(super) fn curves(history: &History, against: Against, (width, height): (f64,
     }
     let scale = if log_x { ", log scale" } else { "" };
     out.text(0.5 * (left + width - 10.0), height - 9.0, "n", "middle", &format!("{what}{scale}"));
+    let scale = if log_y { ", log scale" } else { "" };
+    out.push(&format!(
+        "<text class=\"n\" transform=\"translate(9 {}) rotate(-90)\" text-anchor=\"middle\">mean loss{scale}</text>",
+        at(0.5 * (vertical.from + vertical.to))
+    ));
     // The legend, which is also the title.
     let mut place = left;
     for (name, class, _) in &all {

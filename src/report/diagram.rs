@@ -7,7 +7,7 @@ use crate::model::{Letter, Shapes};
 /// The distance of neighbouring factors.
 const STEP: f64 = 84.0;
 /// The distance of levels of latent letters.
-const LEVEL: f64 = 34.0;
+const LEVEL: f64 = 38.0;
 const RADIUS: f64 = 17.0;
 
 /// Factors as nodes in a row; above them latent letters as dots that tie factors together, below them
@@ -82,7 +82,7 @@ pub(super) fn diagram(shapes: &Shapes, modes: &[Axis]) -> Drawing {
                 at(middle + 0.55 * (xs[l] - middle)),
                 at(y),
                 at(xs[l]),
-                at(y + 0.25 * (row - y)),
+                at(y + 0.02 * (row - y)),
                 at(xs[l]),
                 at(row)
             ));

@@ -24,8 +24,8 @@ use crate::error::{Error, Result};
 use crate::fit::Saved;
 use crate::model::{Letter, Model};
 
-use labels::Axis;
 pub use labels::Labels;
+use labels::{Axis, Names};
 pub use residuals::{Portion, Residuals, Sums};
 
 /// A fit to be looked at.
@@ -81,7 +81,7 @@ impl<'a> Report<'a> {
         self
     }
 
-    /// Names for a mode of the data and for its indices.
+    /// Names for a mode of the data and for its indices, in place of those that were given before.
     ///
     /// # Errors
     /// [`Error::Setting`] where the model has no such mode, or the number of labels is not that of its
@@ -152,7 +152,7 @@ impl<'a> Report<'a> {
                     letter: letter.into(),
                     name: name.unwrap_or_else(|| letter.to_string()),
                     size: self.saved.shapes().size(letter),
-                    labels: labels.and_then(|l| l.indices.clone()),
+                    labels: labels.and_then(|l| l.indices.clone()).map(Names::new),
                     upwards: self.upwards.contains(&letter),
                     mode: true,
                     first: 0,

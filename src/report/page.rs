@@ -37,7 +37,7 @@ pub(super) fn page(report: &Report<'_>) -> String {
     let labels: serde_json::Map<String, serde_json::Value> = axes
         .iter()
         .map(|axis| {
-            let labels = axis.labels.as_ref().filter(|labels| labels.len() <= LONGEST);
+            let labels = axis.labels.as_ref().map(|l| &l.all[..]).filter(|l| l.len() <= LONGEST);
             (axis.letter.to_string(), json!({ "name": axis.name, "labels": labels }))
         })
         .collect();
@@ -56,7 +56,7 @@ pub(super) fn page(report: &Report<'_>) -> String {
 /// A drawing that keeps its size, where there is room for it.
 fn sized(drawing: &Drawing) -> String {
     format!(
-        "<div class=\"sized\" style=\"width:{:.0}px;min-width:{:.0}px\">{}</div>",
+        "<div class=\"sized\" style=\"width:min(100%,{:.0}px);min-width:{:.0}px\">{}</div>",
         drawing.width,
         0.72 * drawing.width,
         drawing.inline("diagram")
@@ -157,7 +157,7 @@ fn convergence(history: &History) -> String {
     }
     let drawings: String = drawings.iter().map(|d| figure(d, "curves")).collect();
     format!(
-        "<section aria-labelledby=\"convergence\"><h2 id=\"convergence\">Convergence</h2><div class=\"pair\">{drawings}</div><p class=\"note\">Weighted mean losses over their entries.</p></section>"
+        "<section aria-labelledby=\"convergence\"><h2 id=\"convergence\">Convergence</h2><div class=\"pair\">{drawings}</div><p class=\"note\">Mean losses over their entries, weighted where there are weights.</p></section>"
     )
 }
 

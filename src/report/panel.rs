@@ -43,7 +43,34 @@ pub(super) fn profile(
     (width, height): (f64, f64),
 ) -> Drawing {
     let series = [Series { name: "", class, values, form: Form::of(axis) }];
-    vectors(title, axis, &series, (width, height))
+    let (mut out, complete) = ticked(title, axis, &series, (width, height));
+    if axis.labels.is_some() && !complete {
+        // Names without room below their bars: those that matter most.
+        out.text(0.0, out.height + 8.0, "n", "start", &cut(&largest(axis, values), width));
+        out.height += 12.0;
+    }
+    out
+}
+
+/// The most names that are said beside a drawing.
+const NAMED: usize = 6;
+
+/// The indices of the largest entries by their names.
+fn largest(axis: &Axis, values: &[f64]) -> String {
+    let descending = |a: &usize, b: &usize| values[*b].total_cmp(&values[*a]).then(a.cmp(b));
+    let mut order: Vec<usize> = (0..values.len()).filter(|&i| values[i] > 0.0).collect();
+    if order.len() > NAMED {
+        order.select_nth_unstable_by(NAMED, descending);
+        order.truncate(NAMED);
+    }
+    order.sort_unstable_by(descending);
+    match order.is_empty() {
+        true => "nothing above 0".into(),
+        false => {
+            let names: Vec<String> = order.iter().map(|&i| axis.label(i)).collect();
+            format!("largest: {}", names.join(", "))
+        }
+    }
 }
 
 /// One of several vectors over the same mode.
@@ -59,8 +86,18 @@ pub(super) fn vectors(
     title: &str,
     axis: &Axis,
     series: &[Series<'_>],
-    (width, height): (f64, f64),
+    size: (f64, f64),
 ) -> Drawing {
+    ticked(title, axis, series, size).0
+}
+
+/// Vectors of one mode, and whether every index has its label below.
+fn ticked(
+    title: &str,
+    axis: &Axis,
+    series: &[Series<'_>],
+    (width, height): (f64, f64),
+) -> (Drawing, bool) {
     let all = || series.iter().flat_map(|s| s.values.iter().copied());
     let (low, high) = extent(all()).unwrap_or((0.0, 0.0));
     let peak = series.first().and_then(|s| {
@@ -132,8 +169,8 @@ pub(super) fn vectors(
         }
     }
     spots(&mut out, axis, series, &frame);
-    index_ticks(&mut out, axis, (frame.left, frame.right), frame.bottom + 12.5);
-    out
+    let complete = index_ticks(&mut out, axis, (frame.left, frame.right), frame.bottom + 12.5);
+    (out, complete)
 }
 
 /// What the pointer says along a mode: transparent strips, for single indices or stretches of them.
@@ -196,19 +233,18 @@ fn bounded(values: &[f64], most: usize) -> Vec<(usize, f64)> {
     points
 }
 
-/// The labels under a horizontal axis of indices, as many as there is room for.
-fn index_ticks(out: &mut Drawing, axis: &Axis, (from, to): (f64, f64), y: f64) {
+/// The labels under a horizontal axis of indices, as many as there is room for; whether that is all.
+fn index_ticks(out: &mut Drawing, axis: &Axis, (from, to): (f64, f64), y: f64) -> bool {
     let n = axis.size.max(1);
     let slot = (to - from) / n as f64;
     let middle = |i: usize| from + (i as f64 + 0.5) * slot;
     let (indices, texts): (Vec<usize>, Vec<String>) = match &axis.labels {
         Some(labels) => {
-            let widest = labels.iter().map(|l| width_of(l)).fold(0.0, f64::max) + 5.0;
-            if widest <= slot {
+            if labels.widest + 5.0 <= slot {
                 (0..n).map(|i| (i, axis.label(i))).unzip()
             } else if slot >= 13.0 && n <= 12 {
                 // Short forms, all of one length, if they still tell the indices apart.
-                match shortened(labels, slot - 3.0) {
+                match shortened(axis, slot - 3.0) {
                     Some(short) => short.into_iter().enumerate().unzip(),
                     None => every(axis, slot),
                 }
@@ -221,17 +257,25 @@ fn index_ticks(out: &mut Drawing, axis: &Axis, (from, to): (f64, f64), y: f64) {
             whole_ticks(axis, count).into_iter().unzip()
         }
     };
+    let complete = indices.len() == n;
+    // Those at the ends may reach beyond the axis, but not out of the drawing.
+    let mut free = f64::NEG_INFINITY;
     for (i, text) in indices.into_iter().zip(texts) {
-        let half = 0.46 * width_of(&text);
-        let x = middle(i).clamp(from + half - 2.0, (to - half + 4.0).max(from + half - 2.0));
-        out.text(x, y, "n", "middle", &text);
+        let half = 0.53 * width_of(&text);
+        let least = half.max(from + half - 20.0);
+        let x = middle(i).clamp(least, (to + 5.0 - half).max(least));
+        if x - half > free {
+            out.text(x, y, "n", "middle", &text);
+            free = x + half + 2.0;
+        }
     }
+    complete
 }
 
 /// The first letters of all labels, three of them or as many as fit and tell them apart.
-fn shortened(labels: &[String], width: f64) -> Option<Vec<String>> {
+fn shortened(axis: &Axis, width: f64) -> Option<Vec<String>> {
     let first = |n: usize| -> Vec<String> {
-        labels.iter().map(|label| label.chars().take(n).collect()).collect()
+        (0..axis.size).map(|i| axis.label(i).chars().take(n).collect()).collect()
     };
     [3, 4, 5, 2, 1].into_iter().map(first).find(|short| {
         let mut distinct = short.clone();
@@ -243,15 +287,14 @@ fn shortened(labels: &[String], width: f64) -> Option<Vec<String>> {
 
 /// Every so-many-th label, cut where it is long.
 fn every(axis: &Axis, slot: f64) -> (Vec<usize>, Vec<String>) {
-    let texts: Vec<String> = (0..axis.size).map(|i| cut(&axis.label(i), 66.0)).collect();
-    let widest = texts.iter().map(|t| width_of(t)).fold(0.0, f64::max) + 8.0;
+    let widest = axis.labels.as_ref().map_or(40.0, |labels| labels.widest).min(66.0) + 8.0;
     let least = (widest / slot).ceil().max(1.0) as usize;
     // Steps that people count in.
     let step = [1, 2, 3, 4, 5, 6, 8, 10, 12, 20, 24, 25, 50, 100, 200, 250, 500, 1000]
         .into_iter()
         .find(|&s| s >= least)
         .unwrap_or(least);
-    (0..axis.size).step_by(step).map(|i| (i, texts[i].clone())).unzip()
+    (0..axis.size).step_by(step).map(|i| (i, cut(&axis.label(i), 66.0))).unzip()
 }
 
 /// A matrix over two axes.
@@ -261,33 +304,67 @@ pub(super) struct Matrix<'a> {
     pub values: &'a [f64],
     /// One entry is as high as it is wide.
     pub square: bool,
+    /// The rows and columns whose mean is one of the values, where they are such means already.
+    pub block: Option<(usize, usize)>,
+    /// The scale of the colours, where it is that of other heat maps too.
+    pub tone: Option<Tone>,
+}
+
+/// How numbers become colours.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Tone {
+    /// The largest.
+    max: f64,
+    /// Which root of its share of the largest decides the colour of an entry.
+    root: f64,
+}
+
+impl Tone {
+    pub fn of(values: &[f64]) -> Tone {
+        let max = values.iter().copied().fold(0.0, f64::max);
+        // Where nearly all entries are far below the largest, squares would leave them in the dark.
+        let mut positive: Vec<f64> = values.iter().copied().filter(|&x| x > 0.0).collect();
+        positive.sort_unstable_by(f64::total_cmp);
+        let typical = positive.get(positive.len() * 9 / 10).copied().unwrap_or(0.0);
+        let root = match max / typical {
+            x if positive.len() <= 16 || x <= 8.0 => 1.0,
+            x if x <= 64.0 => 2.0,
+            _ => 4.0,
+        };
+        Tone { max, root }
+    }
 }
 
 /// The most pixels along an axis of a heat map.
-const PIXELS: usize = 256;
+pub(super) const PIXELS: usize = 256;
+
+/// Below this side length a heat map of many entries has numbers for them, whatever was spent.
+const LEAST_DETAIL: usize = 24;
 
 /// A matrix as a heat map. `detail` are the bytes that may still be spent on numbers for the page's
-/// script.
-pub(super) fn heat(title: &str, matrix: &Matrix<'_>, width: f64, detail: &mut usize) -> Drawing {
+/// script, where there is one. Each map takes a part of what is left, so that all have numbers: late
+/// ones of many entries for blocks of them.
+pub(super) fn heat(
+    title: &str,
+    matrix: &Matrix<'_>,
+    width: f64,
+    detail: Option<&mut usize>,
+) -> Drawing {
     let (rows, columns) = (matrix.rows, matrix.columns);
     let size = (rows.size.max(1), columns.size.max(1));
-    let ((m, n), (a, b), values) = raster::reduced(size, matrix.values, PIXELS);
-    let max = values.iter().copied().fold(0.0, f64::max);
-    // Where nearly all entries are far below the largest, squares would leave them in the dark.
-    let mut positive: Vec<f64> = values.iter().copied().filter(|&x| x > 0.0).collect();
-    positive.sort_unstable_by(f64::total_cmp);
-    let typical = positive.get(positive.len() * 9 / 10).copied().unwrap_or(0.0);
-    let root = match max / typical {
-        x if positive.len() <= 16 || x <= 8.0 => 1.0,
-        x if x <= 64.0 => 2.0,
-        _ => 4.0,
+    let ((m, n), (a, b), values) = match matrix.block {
+        None => raster::reduced(size, matrix.values, PIXELS),
+        Some((a, b)) => ((size.0.div_ceil(a), size.1.div_ceil(b)), (a, b), matrix.values.to_vec()),
     };
+    let Tone { max, root } = matrix.tone.unwrap_or_else(|| Tone::of(&values));
     let share = |x: f64| if max > 0.0 { (x / max).powf(1.0 / root) } else { 0.0 };
     let row_texts = row_labels(rows);
-    let left = row_texts.iter().map(|(_, t)| width_of(t)).fold(0.0, f64::max).min(70.0) + 6.0;
+    let beside = row_texts.iter().map(|(_, t)| width_of(t)).fold(0.0, f64::max);
+    let left = beside.min(70.0).min(0.3 * width) + 6.0;
     let half = 0.5f64.powf(root) * max;
     let bar_text = [max, half].map(|x| width_of(&number(x, 3)));
-    let right = 20.0 + bar_text[0].max(bar_text[1]) + 6.0;
+    // At least as much as most numbers take, so that maps beside each other are of one size.
+    let right = 20.0 + bar_text[0].max(bar_text[1]).max(34.0) + 6.0;
     let head = if title.is_empty() { 6.0 } else { 20.0 };
     let mut plot = (width - left - right).max(20.0);
     let mut high = match matrix.square {
@@ -299,6 +376,8 @@ pub(super) fn heat(title: &str, matrix: &Matrix<'_>, width: f64, detail: &mut us
         plot *= tallest / high;
         high = tallest;
     }
+    // Three numbers stand beside the colours.
+    high = high.max(36.0);
     let bottom = head + high;
     let mut out = Drawing::new(
         width,
@@ -320,13 +399,23 @@ pub(super) fn heat(title: &str, matrix: &Matrix<'_>, width: f64, detail: &mut us
         false => values.iter().map(|&x| share(x)).collect(),
     };
     let mut hover = String::new();
-    let bytes = 8 * m * n / 3;
-    if *detail >= bytes {
-        *detail -= bytes;
+    if let Some(detail) = detail {
+        let bytes = |step: usize| 8 * m.div_ceil(step) * n.div_ceil(step) / 3;
+        let allowed = (*detail / 8).max(bytes(1).min(8 * LEAST_DETAIL * LEAST_DETAIL / 3));
+        // Both sides together, so that entries stay as square as they are.
+        let step = (1..=PIXELS).find(|&step| bytes(step) <= allowed).unwrap_or(PIXELS);
+        *detail = detail.saturating_sub(bytes(step));
+        let coarse = match step {
+            1 => None,
+            _ => Some(raster::blocks((m, n), &values, (step, step)).1),
+        };
         let up = if rows.upwards { " data-up=\"1\"" } else { "" };
+        let step = if step > 1 { format!(" data-f=\"{step}\"") } else { String::new() };
         hover = format!(
-            " data-v=\"{}\" data-m=\"{m}\" data-n=\"{n}\" data-a=\"{a}\" data-b=\"{b}\" data-max=\"{max:e}\"{}{}{up}",
-            raster::packed(&values, max),
+            " data-v=\"{}\" data-m=\"{m}\" data-n=\"{n}\" data-a=\"{a}\" data-b=\"{b}\" data-s=\"{}\" data-t=\"{}\" data-max=\"{max:e}\"{}{}{step}{up}",
+            raster::packed(coarse.as_ref().unwrap_or(&values), max),
+            size.0,
+            size.1,
             named('r', rows),
             named('c', columns)
         );
@@ -335,7 +424,7 @@ pub(super) fn heat(title: &str, matrix: &Matrix<'_>, width: f64, detail: &mut us
         (1, 1) => String::new(),
         _ => format!(", every pixel the mean of {a} × {b}"),
     };
-    if let Some(uri) = raster::image(n, m, &shares) {
+    if let Some(uri) = raster::enlarged(n, m, &shares) {
         out.push(&format!(
             "<image class=\"px\" x=\"{}\" y=\"{}\" width=\"{}\" height=\"{}\" preserveAspectRatio=\"none\" href=\"{uri}\"{hover}><title>{}</title></image>",
             at(left),
@@ -352,10 +441,13 @@ pub(super) fn heat(title: &str, matrix: &Matrix<'_>, width: f64, detail: &mut us
         at(plot),
         at(high)
     ));
-    for (i, text) in &row_texts {
+    // Not more of them than there is room for.
+    let apart = row_texts.get(1).map_or(1, |(i, _)| i - row_texts[0].0) as f64;
+    let every = (10.0 / (apart * high / size.0 as f64)).ceil().max(1.0) as usize;
+    for (i, text) in row_texts.iter().step_by(every) {
         let i = if rows.upwards { size.0 - 1 - i } else { *i };
         let y = head + (i as f64 + 0.5) * high / size.0 as f64;
-        out.text(left - 4.0, y.max(head + 4.0) + 3.5, "n", "end", &cut(text, 66.0));
+        out.text(left - 4.0, y.max(head + 4.0) + 3.5, "n", "end", &cut(text, left - 5.0));
     }
     index_ticks(&mut out, columns, (left, left + plot), bottom + 12.0);
     let up = if rows.upwards { "↑" } else { "↓" };
@@ -364,8 +456,15 @@ pub(super) fn heat(title: &str, matrix: &Matrix<'_>, width: f64, detail: &mut us
         2.0 => " · colour √",
         _ => " · colour ⁴√",
     };
-    let across = format!("{} → · {} {up}{root}", columns.name, rows.name);
-    out.text(left, bottom + 25.0, "n", "start", &cut(&across, width - left));
+    let across = |columns: &str, rows: &str| format!("{columns} → · {rows} {up}{root}");
+    let full = across(&columns.name, &rows.name);
+    let (full, place) = match width_of(&full) {
+        wide if wide <= width - left => (full, left),
+        wide if wide <= width => (full, width - wide),
+        // The title has the letters with their names.
+        _ => (across(&columns.letters(), &rows.letters()), 0.0),
+    };
+    out.text(place, bottom + 25.0, "n", "start", &cut(&full, width));
     // The colour bar.
     let x = left + plot + 8.0;
     out.push(&format!(
@@ -376,7 +475,7 @@ pub(super) fn heat(title: &str, matrix: &Matrix<'_>, width: f64, detail: &mut us
     ));
     for (share, value) in [(1.0, max), (0.5, half), (0.0, 0.0)] {
         let y = bottom - share * high;
-        let y = (y + 3.5).clamp(head + 8.0, bottom);
+        let y = (y + 3.5).min(bottom).max(head + 8.0);
         out.text(x + 10.0, y, "n", "start", &number(value, 3));
     }
     out
@@ -411,8 +510,8 @@ fn named(which: char, axis: &Axis) -> String {
         return format!(" data-{which}=\"{}\"{first}", axis.letter);
     }
     match &axis.labels {
-        Some(labels) if labels.len() <= 1024 => {
-            let labels: Vec<String> = labels.iter().map(|l| l.replace('|', "/")).collect();
+        Some(labels) if labels.all.len() <= 1024 => {
+            let labels: Vec<String> = labels.all.iter().map(|l| l.replace('|', "/")).collect();
             format!(" data-{which}l=\"{}\"", escape(&labels.join("|")))
         }
         _ => String::new(),

@@ -69,6 +69,21 @@ pub(super) fn image(width: usize, height: usize, shares: &[f64]) -> Option<Strin
     Some(format!("data:image/png;base64,{}", STANDARD.encode(&bytes)))
 }
 
+/// Pixels of an image that viewers are not told to draw sharp have to be large themselves.
+const SHARP: usize = 192;
+
+/// As [`image`], with every pixel repeated where there are few of them: printers and many programs
+/// that show an SVG would blur them.
+pub(super) fn enlarged(width: usize, height: usize, shares: &[f64]) -> Option<String> {
+    let times = (SHARP / width.max(height).max(1)).max(1);
+    let mut large = Vec::with_capacity(shares.len() * times * times);
+    for row in shares.chunks(width.max(1)) {
+        let wide: Vec<f64> = row.iter().flat_map(|&x| std::iter::repeat_n(x, times)).collect();
+        (0..times).for_each(|_| large.extend_from_slice(&wide));
+    }
+    image(times * width, times * height, &large)
+}
+
 /// Shares of the largest in 16 bits, for the page's script to say the number under the pointer.
 pub(super) fn packed(values: &[f64], max: f64) -> String {
     let share = |x: f64| if max > 0.0 { (65535.0 * x / max).round() as u16 } else { 0 };
@@ -85,10 +100,20 @@ pub(super) fn reduced(
     if (a, b) == (1, 1) {
         return ((rows, columns), (1, 1), values.to_vec());
     }
+    let (size, means) = blocks((rows, columns), values, (a, b));
+    (size, (a, b), means)
+}
+
+/// The means of blocks of a matrix.
+pub(super) fn blocks(
+    (rows, columns): (usize, usize),
+    values: &[f64],
+    (a, b): (usize, usize),
+) -> ((usize, usize), Vec<f64>) {
     let (m, n) = (rows.div_ceil(a), columns.div_ceil(b));
     let mut means = vec![0.0; m * n];
     let mut counts = vec![0.0; m * n];
-    for (i, row) in values.chunks(columns).enumerate() {
+    for (i, row) in values.chunks(columns.max(1)).enumerate() {
         for (j, &x) in row.iter().enumerate() {
             let at = i / a * n + j / b;
             means[at] += x;
@@ -96,7 +121,7 @@ pub(super) fn reduced(
         }
     }
     means.iter_mut().zip(&counts).for_each(|(x, n)| *x /= n);
-    ((m, n), (a, b), means)
+    ((m, n), means)
 }
 
 #[cfg(test)]

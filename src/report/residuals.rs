@@ -153,7 +153,10 @@ impl Residuals {
                 "The loss is not known here, so that there are totals only, without losses.".into(),
             );
         }
-        let floor = loss.map_or(0.0, |loss| prediction_floor(loss, &prepared, precision));
+        let asked = saved.record().history.as_ref().and_then(|h| h.prediction_floor);
+        let floor = loss.map_or(0.0, |loss| {
+            asked.unwrap_or_else(|| prediction_floor(loss, &prepared, precision))
+        });
         let table = match prepared.coordinates() {
             None => dense(saved, &prepared, loss, floor)?,
             Some(_) => residuals.listed(saved, &prepared, loss, floor)?,

@@ -22,7 +22,8 @@
     if (x === 0) { return "0"; }
     return String(parseFloat(x.toPrecision(4)));
   }
-  function named(d, which, from, to) {
+  function named(d, which, size, from, to) {
+    to = Math.min(to, size);
     var axis = axes[d[which]], listed = d[which + "l"];
     var labels = listed ? listed.split("|") : axis ? axis.labels : null;
     var first = +(d[which + "o"] || 0);
@@ -45,9 +46,14 @@
     var r = Math.min(m - 1, Math.max(0, Math.floor((e.clientY - box.top) / box.height * m)));
     var c = Math.min(n - 1, Math.max(0, Math.floor((e.clientX - box.left) / box.width * n)));
     if (d.up) { r = m - 1 - r; }
-    var value = maps.get(el)[r * n + c] / 65535 * d.max;
-    return named(d, "r", r * d.a, (r + 1) * d.a) + ", " + named(d, "c", c * d.b, (c + 1) * d.b) +
-      ": " + digits(value);
+    // Of a map beyond what a page should weigh there are only means of blocks.
+    var f = +(d.f || 1), a = f * d.a, b = f * d.b;
+    r = Math.floor(r / f);
+    c = Math.floor(c / f);
+    var value = maps.get(el)[r * Math.ceil(n / f) + c] / 65535 * d.max;
+    var mean = (a > 1 && +d.s > 1) || (b > 1 && +d.t > 1) ? ": mean " : ": ";
+    return named(d, "r", +d.s, r * a, (r + 1) * a) + ", " + named(d, "c", +d.t, c * b, (c + 1) * b) +
+      mean + digits(value);
   }
   function show(e) {
     var el = e.target, text = "";
@@ -67,4 +73,14 @@
   document.addEventListener("pointermove", show);
   document.addEventListener("pointerdown", show);
   document.addEventListener("scroll", function () { tip.style.display = "none"; }, true);
+  // On paper nothing can be unfolded.
+  var opened = [];
+  addEventListener("beforeprint", function () {
+    opened = [].slice.call(document.querySelectorAll("details:not([open])"));
+    opened.forEach(function (el) { el.open = true; });
+  });
+  addEventListener("afterprint", function () {
+    opened.forEach(function (el) { el.open = false; });
+    opened = [];
+  });
 }());

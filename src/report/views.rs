@@ -5,8 +5,9 @@ use std::ops::Range;
 use ndarray::{ArrayD, Axis as NdAxis, IxDyn};
 
 use super::draw::{Drawing, number, percent};
-use super::labels::Axis;
-use super::panel::{Matrix, heat, profile};
+use super::labels::{Axis, Names};
+use super::panel::{Matrix, PIXELS as SIDE, Tone, heat, profile};
+use super::raster;
 use crate::fit::Saved;
 use crate::model::{Letter, Letters};
 
@@ -88,7 +89,7 @@ struct Maker<'a> {
     saved: &'a Saved,
     modes: &'a [Axis],
     sizes: Sizes,
-    detail: usize,
+    detail: Option<usize>,
     pixels: f64,
 }
 
@@ -98,7 +99,7 @@ fn class(l: usize) -> String {
 }
 
 pub(super) fn views(saved: &Saved, modes: &[Axis], sizes: Sizes) -> Views {
-    let detail = if sizes.hover { DETAIL } else { 0 };
+    let detail = sizes.hover.then_some(DETAIL);
     let mut maker = Maker { saved, modes, sizes, detail, pixels: PIXELS };
     maker.all()
 }
@@ -196,7 +197,7 @@ impl Maker<'_> {
             name: names.join(" × "),
             size,
             labels: (size <= 4096).then(|| {
-                (0..size)
+                let all = (0..size)
                     .map(|mut i| {
                         let mut parts: Vec<String> = Vec::new();
                         for axis in axes.iter().rev() {
@@ -206,7 +207,8 @@ impl Maker<'_> {
                         parts.reverse();
                         parts.join(", ")
                     })
-                    .collect()
+                    .collect();
+                Names::new(all)
             }),
             upwards: false,
             mode: false,
@@ -281,6 +283,8 @@ impl Maker<'_> {
             }
         }
         let mut components = Vec::new();
+        // Drawings for which there was no room any more.
+        let mut missing = 0usize;
         let usual = self.sizes.height;
         if pairs.iter().any(|p| factors.contains(&p.first)) && factors.len() > 2 {
             // Maps are as high as they are wide.
@@ -289,26 +293,37 @@ impl Maker<'_> {
         for &(index, share) in order.iter().take(self.sizes.most) {
             let mut component = Component { index, share, panels: Vec::new(), parts: Vec::new() };
             for &l in factors {
-                match pairs.iter().find(|p| p.first == l || p.second == l) {
-                    None => component.panels.extend(self.panel(l, letter, index)),
+                let drawn = match pairs.iter().find(|p| p.first == l || p.second == l) {
+                    None => self.panel(l, letter, index),
                     Some(pair) if pair.first == l => {
-                        component.panels.extend(self.product(pair, index));
+                        let drawn = self.product(pair, index);
                         for l in [pair.first, pair.second] {
                             if components.len() < SHOWN {
                                 component.parts.extend(self.panel(l, letter, index));
                             }
                         }
+                        drawn
                     }
-                    Some(_) => {}
-                }
+                    Some(_) => continue,
+                };
+                missing += usize::from(drawn.is_none());
+                component.panels.extend(drawn);
             }
             // Beyond what a page should weigh.
             if component.panels.is_empty() && !components.is_empty() {
+                // Those are counted as components.
+                missing = 0;
                 break;
             }
             components.push(component);
         }
         self.sizes.height = usual;
+        if missing > 0 {
+            notes.push(format!(
+                "{missing} heat maps of the lighter components are left out: there are too many for \
+                 a page."
+            ));
+        }
         let left_out = order.len() - components.len();
         Group {
             letter: letter.into(),
@@ -385,31 +400,59 @@ impl Maker<'_> {
         if !self.spend(rows.size, columns.size) {
             return None;
         }
+        Some(self.map(rows, columns, values, square, None))
+    }
+
+    /// A heat map for which pixels were taken.
+    fn map(
+        &mut self,
+        rows: &Axis,
+        columns: &Axis,
+        values: &[f64],
+        square: bool,
+        block: Option<(usize, usize)>,
+    ) -> Drawing {
         let title = format!("{} × {}", rows.title(), columns.title());
         let ratio = rows.size as f64 / columns.size.max(1) as f64;
         let square = square && (0.3..3.0).contains(&ratio);
-        let matrix = Matrix { rows, columns, values, square };
-        Some(heat(&title, &matrix, self.sizes.width, &mut self.detail))
+        let matrix = Matrix { rows, columns, values, square, block, tone: None };
+        heat(&title, &matrix, self.sizes.width, self.detail.as_mut())
     }
 
     /// Two factors multiplied at one index of their component letter.
     fn product(&mut self, pair: &Pair, index: usize) -> Option<Drawing> {
-        let ((m, a), (n, b)) =
-            (self.unfold(pair, pair.first, index)?, self.unfold(pair, pair.second, index)?);
-        let k = a.len() / m.max(1);
-        let mut values = vec![0.0; m * n];
-        for i in 0..m {
-            for j in 0..n {
-                values[i * n + j] = (0..k).map(|c| a[i * k + c] * b[j * k + c]).sum();
-            }
+        let windows = pair.window.clone();
+        if !self.spend(windows[0].len(), windows[1].len()) {
+            return None;
         }
-        scale(&mut values);
-        let [rows, columns] = pair.window.clone();
-        let values: Vec<f64> =
-            rows.clone().flat_map(|i| values[i * n..][columns.clone()].to_vec()).collect();
-        let axis = |maker: &Self, l: usize, part| maker.joined(&maker.observed(l)).part(part);
-        let axes = (axis(self, pair.first, &rows), axis(self, pair.second, &columns));
-        self.drawn(&axes.0, &axes.1, &values, true)
+        let mut sides =
+            [self.unfold(pair, pair.first, index)?, self.unfold(pair, pair.second, index)?];
+        // Relative to the largest, so that sums are finite.
+        for (_, values) in &mut sides {
+            scale(values);
+        }
+        let k = sides[0].1.len() / sides[0].0.max(1);
+        let column = |side: usize, c: usize| sides[side].1.iter().skip(c).step_by(k).sum::<f64>();
+        let total: f64 = (0..k).map(|c| column(0, c) * column(1, c)).sum();
+        let unit = if total > 0.0 { total } else { 1.0 };
+        // The mean of a block of the product is the product of the means: the whole, which can be
+        // very large, is never formed.
+        let means = [0, 1].map(|side| {
+            let part = &sides[side].1[windows[side].start * k..windows[side].end * k];
+            let step = windows[side].len().div_ceil(SIDE).max(1);
+            let ((m, _), means) = raster::blocks((windows[side].len(), k), part, (step, 1));
+            (step, m, means)
+        });
+        let [(a, m, left), (b, n, right)] = means;
+        let values: Vec<f64> = (0..m * n)
+            .map(|at| {
+                let (left, right) = (&left[at / n * k..][..k], &right[at % n * k..][..k]);
+                left.iter().zip(right).map(|(x, y)| x * y).sum::<f64>() / unit
+            })
+            .collect();
+        let axis = |l: usize, part| self.joined(&self.observed(l)).part(part);
+        let axes = (axis(pair.first, &windows[0]), axis(pair.second, &windows[1]));
+        Some(self.map(&axes.0, &axes.1, &values, true, Some((a, b))))
     }
 
     /// A factor of a pair at an index of the component: rows of its mode, columns of the letters that
@@ -497,7 +540,7 @@ impl Maker<'_> {
         let axis = |maker: &Maker<'_>, at: usize| -> Axis {
             let axis = maker.axis(letters[at]);
             let labels = match model.latent().contains(letters[at]) {
-                true => Some(orders[at].iter().map(ToString::to_string).collect()),
+                true => Some(Names::new(orders[at].iter().map(ToString::to_string).collect())),
                 false => axis.labels.clone(),
             };
             Axis { labels, ..axis }
@@ -512,12 +555,7 @@ impl Maker<'_> {
             2 => {
                 let values: Vec<f64> = sorted.iter().copied().collect();
                 let (rows, columns) = (axis(self, 0), axis(self, 1));
-                if self.spend(rows.size, columns.size) {
-                    let square = (0.3..3.0).contains(&(rows.size as f64 / columns.size as f64));
-                    let matrix = Matrix { rows: &rows, columns: &columns, values: &values, square };
-                    let title = format!("{} × {}", rows.title(), columns.title());
-                    panels.push(heat(&title, &matrix, self.sizes.width, &mut self.detail));
-                }
+                panels.extend(self.drawn(&rows, &columns, &values, true));
             }
             _ => {
                 let (first, rows) = (axis(self, 0), axis(self, 1));
@@ -525,6 +563,10 @@ impl Maker<'_> {
                     3 => axis(self, 2),
                     _ => self.joined(&letters[2..]),
                 };
+                // One scale for all slices, so that they can be compared.
+                let shown: Vec<f64> = sorted.outer_iter().take(SHOWN).flatten().copied().collect();
+                let whole = rows.size <= SIDE && columns.size <= SIDE;
+                let tone = whole.then(|| Tone::of(&shown));
                 for (i, part) in sorted.outer_iter().enumerate().take(SHOWN) {
                     if !self.spend(rows.size, columns.size) {
                         break;
@@ -532,9 +574,10 @@ impl Maker<'_> {
                     let values: Vec<f64> = part.iter().copied().collect();
                     let square = letters.len() == 3
                         && (0.3..3.0).contains(&(rows.size as f64 / columns.size as f64));
-                    let matrix = Matrix { rows: &rows, columns: &columns, values: &values, square };
+                    let (rows, columns, values) = (&rows, &columns, &values[..]);
+                    let matrix = Matrix { rows, columns, values, square, block: None, tone };
                     let title = format!("{} = {}", first.letter, first.label(i));
-                    panels.push(heat(&title, &matrix, self.sizes.width, &mut self.detail));
+                    panels.push(heat(&title, &matrix, self.sizes.width, self.detail.as_mut()));
                 }
                 if panels.len() < first.size {
                     note = format!(
