@@ -512,7 +512,7 @@ impl Table {
     /// The components of the best row of every model, each with how far other runs agree.
     fn components(&self) -> String {
         let mut text = String::from(
-            "Components of the best row of each model. A cosine of 1 means that a run has the component too, up to its scale.\n\
+            "Components of the best row of each model, largest first, counted from 0 as in the file. A cosine of 1 means that a run has the component too, up to its scale.\n\
              starts: mean over the other starts of its split; splits: over the best starts of the other splits;\n\
              better half: over the better half of the runs, which gives the verdict; all: over all runs, mean and minimum.\n",
         );
@@ -541,7 +541,9 @@ impl Table {
             let mut lines = vec![titles.map(String::from).to_vec()];
             let cosine = |x: Option<f64>| x.map_or("-".into(), |x| format!("{x:.2}"));
             for letter in &stability.letters {
-                for c in &letter.components {
+                let mut components: Vec<_> = letter.components.iter().collect();
+                components.sort_by(|a, b| b.weight.total_cmp(&a.weight));
+                for c in components {
                     lines.push(vec![
                         format!("{} {}", letter.letter, c.component),
                         number(c.weight),
