@@ -8,9 +8,10 @@ use nneinfact::compare::{
     Candidate, Event, Outcome, Penalties, Score, Study, Table, Verdict, stability,
 };
 use nneinfact::data::{Coordinates, Role};
-use nneinfact::fit::Cancel;
+use nneinfact::fit::{Cancel, DataRecord, Saved};
 use nneinfact::loss::Penalty;
-use nneinfact::{Device, Fit, Loss, NNEinFact, Observations, Precision, io};
+use nneinfact::report::Residuals;
+use nneinfact::{Algorithm, Device, Fit, Loss, NNEinFact, Observations, Precision, io};
 
 mod common;
 
@@ -75,6 +76,7 @@ fn timeless(table: &Table) -> serde_json::Value {
         match value {
             serde_json::Value::Object(map) => {
                 map.remove("seconds");
+                map.remove("wall_seconds");
                 map.values_mut().for_each(strip);
             }
             serde_json::Value::Array(all) => all.iter_mut().for_each(strip),
@@ -385,10 +387,13 @@ fn kept_runs_are_taken_and_a_study_can_grow() {
             for run in row["runs"].as_array_mut().unwrap() {
                 run.as_object_mut().unwrap().remove("file");
             }
+            row["best"].as_object_mut().unwrap().remove("file");
         }
     }
     assert_eq!(resumed, uninterrupted);
-    for name in ["table.json", "table.csv", "table.txt", "stability.json", "study.json"] {
+    for name in
+        ["table.json", "table.csv", "table.txt", "stability.json", "stability.txt", "study.json"]
+    {
         assert!(path.join(name).is_file(), "{name}");
     }
     let file = table.rows()[0].runs[0].file.as_ref().unwrap();
@@ -431,20 +436,241 @@ fn kept_runs_are_taken_and_a_study_can_grow() {
     assert_eq!(*fresh.lock().unwrap(), 8);
 }
 
+/// How many runs of a study are taken from its folder, and how many are fitted.
+fn counted(study: Study, y: &ArrayD<f64>) -> (Table, [usize; 2]) {
+    let told = Arc::new(Mutex::new([0, 0]));
+    let count = Arc::clone(&told);
+    let study = study.watch(move |event: &Event<'_>| {
+        if let Event::Ends { kept, .. } = event {
+            count.lock().unwrap()[usize::from(!kept)] += 1;
+        }
+    });
+    let table = study.run(y).unwrap();
+    let told = *told.lock().unwrap();
+    (table, told)
+}
+
 #[test]
 fn damaged_runs_are_done_again() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("study");
     let y = planted();
-    let study = || Study::new().model(cp(&[1, 2])).device(Device::cpu()).max_iter(5).folder(&path);
+    let study = || {
+        let models = cp(&[1, 2, 3, 4, 5]);
+        Study::new().model(models).device(Device::cpu()).max_iter(5).starts(2).folder(&path)
+    };
     let first = study().run(&y).unwrap();
-    let files: Vec<_> =
-        first.rows().iter().map(|row| path.join(row.runs[0].file.as_ref().unwrap())).collect();
-    std::fs::write(&files[0], "{ half of").unwrap();
-    std::fs::remove_file(files[1].with_extension("npz")).unwrap();
-    let again = study().run(&y).unwrap();
+    let files: Vec<_> = first
+        .rows()
+        .iter()
+        .map(|row| path.join(row.runs[0].file.as_ref().unwrap()).with_extension("npz"))
+        .collect();
+    std::fs::write(files[0].with_extension("json"), "{ half of").unwrap();
+    std::fs::remove_file(&files[1]).unwrap();
+    // Half a file, and one with the factors of another run.
+    let whole = std::fs::read(&files[2]).unwrap();
+    let factors = io::read_npz_arrays(&files[2]).unwrap();
+    std::fs::write(&files[2], &whole[..whole.len() / 2]).unwrap();
+    std::fs::copy(&files[4], &files[3]).unwrap();
+    let (again, told) = counted(study(), &y);
+    assert_eq!(told, [6, 4]);
     assert_eq!(timeless(&again), timeless(&first));
-    assert!(files[1].with_extension("npz").is_file());
+    assert_eq!(io::read_npz_arrays(&files[2]).unwrap(), factors);
+    let (_, told) = counted(study(), &y);
+    assert_eq!(told, [10, 0]);
+}
+
+/// The name of a temporary file of this target, as writers make them.
+fn leftover(target: &str) -> String {
+    let sum = target.bytes().fold(0xcbf2_9ce4_8422_2325u64, |sum, byte| {
+        (sum ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    format!(".nneinfact-{sum:016x}-Xy12.tmp")
+}
+
+#[test]
+fn what_a_killed_study_left_is_ours() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("study");
+    let y = planted();
+    let study = || Study::new().model(cp(&[1])).device(Device::cpu()).max_iter(2).folder(&path);
+    // Killed before its first file was whole.
+    std::fs::create_dir(&path).unwrap();
+    std::fs::write(path.join(leftover("study.json")), "{ \"form").unwrap();
+    study().check().unwrap();
+    study().run(&y).unwrap();
+    assert!(!path.join(leftover("study.json")).exists());
+    // And in the middle of a run's; what others keep there stays.
+    for name in [leftover("0123.npz"), ".nneinfact-notes.tmp".into()] {
+        std::fs::write(path.join("runs").join(name), "half").unwrap();
+    }
+    study().run(&y).unwrap();
+    assert!(!path.join("runs").join(leftover("0123.npz")).exists());
+    assert!(path.join("runs/.nneinfact-notes.tmp").exists());
+    // Other files are still those of others.
+    let other = folder.path().join("other");
+    std::fs::create_dir(&other).unwrap();
+    std::fs::write(other.join(leftover("thesis.json")), "").unwrap();
+    let error = Study::new().model(cp(&[1])).folder(&other).check().unwrap_err().to_string();
+    assert!(error.contains("other files"), "{error}");
+}
+
+#[test]
+fn infinite_losses_come_last_before_and_after_an_interruption() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("study");
+    let y = planted();
+    let study = || {
+        let study = Study::new().model(cp(&[1, 2, 3])).device(Device::cpu()).max_iter(20);
+        study.held_out(0.1).splits(2).folder(&path)
+    };
+    let first = study().run(&y).unwrap();
+    // The best row had a cell that the model cannot explain at all.
+    let best = first.rows()[0].clone();
+    let file = path.join(best.runs[0].file.as_ref().unwrap());
+    let mut run: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+    run["result"]["heldout_loss"] = "inf".into();
+    run["result"]["scores"]["poisson"] = "-inf".into();
+    std::fs::write(&file, run.to_string()).unwrap();
+    let (table, told) = counted(study(), &y);
+    assert_eq!(told, [6, 0]);
+    let last = &table.rows()[2];
+    assert_eq!(last.ranks, best.ranks);
+    assert_eq!(last.heldout_loss.unwrap().mean, f64::INFINITY);
+    assert_eq!(table.by_score()[2].ranks, best.ranks);
+    assert!(table.to_string().contains(" inf "), "{table}");
+    let json = timeless(&table);
+    assert_eq!(json["rows"][2]["heldout_loss"]["mean"], "inf");
+    assert_eq!(json["rows"][2]["score"]["mean"], "-inf");
+    // As often as it is run.
+    assert_eq!(timeless(&study().run(&y).unwrap()), json);
+}
+
+#[test]
+fn runs_are_files_of_fits_that_know_their_split() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("study");
+    let y = planted();
+    let record = DataRecord { path: "/data/y.npy".into(), ..DataRecord::default() };
+    let table = Study::new()
+        .model(cp(&[2]))
+        .device(Device::cpu())
+        .precision(Precision::F64)
+        .held_out(0.2)
+        .validation(0.1)
+        .splits(2)
+        .split_seed(3)
+        .max_iter(10)
+        .data_record(record)
+        .folder(&path)
+        .run(&y)
+        .unwrap();
+    let row = &table.rows()[0];
+    for run in &row.runs {
+        let file = path.join(run.file.as_ref().unwrap()).with_extension("npz");
+        let saved = Saved::load(file).unwrap();
+        let data = saved.record().data.clone().unwrap();
+        assert_eq!(data.path, std::path::Path::new("/data/y.npy"));
+        assert_eq!((data.heldout, data.validation), (Some(0.2), Some(0.1)));
+        assert_eq!(data.split_seed, run.split_seed);
+        // What the file says is enough to find the losses of the run again.
+        let observations = Observations::new(&y)
+            .held_out(data.heldout.unwrap(), data.split_seed)
+            .unwrap()
+            .validation(data.validation.unwrap(), data.split_seed)
+            .unwrap();
+        let loss = saved.record().loss.as_ref().unwrap().loss().unwrap();
+        let residuals = Residuals::new(&saved, &observations, Some(&loss)).unwrap();
+        let result = run.outcome.result().unwrap();
+        let expected = [
+            (Role::Train, result.training_loss),
+            (Role::Validation, result.validation_loss.unwrap()),
+            (Role::HeldOut, result.heldout_loss.unwrap()),
+        ];
+        for (role, loss) in expected {
+            let portion = residuals.portions().iter().find(|p| p.role == role).unwrap();
+            let found = portion.all.mean_loss();
+            assert!((found - loss).abs() < 1e-9 * loss, "{role:?}: {found} {loss}");
+        }
+        assert!(result.wall_seconds >= result.seconds);
+    }
+    let best = row.best.as_ref().unwrap();
+    let file = path.join(best.file.as_ref().unwrap());
+    assert!(file.is_file());
+    let command = format!("nneinfact report {}", file.display());
+    assert!(table.to_string().contains(&command), "{command} is not in\n{table}");
+}
+
+#[test]
+fn rows_are_told_apart_and_say_what_they_are_of() {
+    let y = planted();
+    let table = Study::new()
+        .model(cp(&[1]))
+        .model(Candidate::new("nmf", "ir,jkr->ijk").unwrap().rank('r', [1]))
+        .match_parameters(140)
+        .match_parameters(172)
+        .algorithm(Algorithm::Grouped)
+        .algorithm(Algorithm::Adam)
+        .learning_rate(0.2)
+        .held_out(0.1)
+        .max_iter(20)
+        .device(Device::cpu())
+        .run(&y)
+        .unwrap();
+    let text = table.to_string();
+    let rows = table.rows();
+    // 43 parameters a component of CP, 140 of the other.
+    let ranks = |name: &str, n| {
+        let of = |row: &&nneinfact::compare::Row| row.name == name && row.matched == Some(n);
+        rows.iter().filter(of).map(|row| row.ranks[&'r']).collect::<Vec<_>>()
+    };
+    assert_eq!((ranks("cp", 140), ranks("cp", 172)), (vec![3; 2], vec![4; 2]));
+    assert_eq!((ranks("nmf", 140), ranks("nmf", 172)), (vec![1; 2], vec![]));
+    let marked: Vec<&str> =
+        rows.iter().filter(|row| row.best_of_model).map(|row| row.name.as_str()).collect();
+    assert!(marked.len() == 2 && marked.contains(&"cp") && marked.contains(&"nmf"), "{marked:?}");
+    let labels: std::collections::BTreeSet<String> = rows.iter().map(|row| row.label()).collect();
+    assert_eq!(labels.len(), rows.len());
+    assert!(labels.contains("cp r=3, kl, adam(0.2)"), "{labels:?}");
+    for part in ["asked for", "172", "cp *", "nmf *", "best row of its model", "more than once"] {
+        assert!(text.contains(part), "`{part}` is not in\n{text}");
+    }
+    assert!(!text.contains("1 of 1"), "{text}");
+}
+
+#[test]
+fn components_are_listed_with_where_they_were_found() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("study");
+    let y = blobs(2.0, 2.0);
+    let table = Study::new()
+        .model(cp(&[2, 3]))
+        .device(Device::cpu())
+        .held_out(0.1)
+        .splits(2)
+        .starts(3)
+        .folder(&path)
+        .run(&y)
+        .unwrap();
+    let row = &table.rows()[0];
+    let (best, stability) = (row.best.as_ref().unwrap(), row.stability.as_ref().unwrap());
+    // Of three starts of each split two, the best of which is not among the others.
+    assert_eq!((stability.fits, stability.better), (6, 3));
+    let component = &stability.letters[0].components[0];
+    assert!(component.starts.is_some() && component.splits.is_some(), "{component:?}");
+    let text = std::fs::read_to_string(path.join("stability.txt")).unwrap();
+    for part in ["cp r=3, kl", "r 0", "r 2", "verdict", "stable", best.file.as_ref().unwrap()] {
+        assert!(text.contains(part), "`{part}` is not in\n{text}");
+    }
+    // Of every model its best row only.
+    assert!(!text.contains("cp r=2"), "{text}");
+    let json: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(path.join("stability.json")).unwrap()).unwrap();
+    assert_eq!(json["rows"].as_array().unwrap().len(), 2);
+    let reference = &json["rows"][0]["reference"];
+    assert_eq!(reference["file"].as_str(), best.file.as_deref());
+    assert_eq!(reference["split"].as_u64(), Some(best.split as u64));
 }
 
 #[test]
@@ -518,6 +744,7 @@ fn a_run_that_fails_does_not_end_the_study() {
         .collect();
     assert!(!failed.is_empty(), "{table}");
     assert!(table.rows().iter().any(|row| row.training_loss.is_some()), "{table}");
+    assert!(table.to_string().contains("0 of 1"), "{table}");
     for row in failed {
         assert!(row.training_loss.is_none() && row.failures.len() == 1);
         assert!(table.to_string().contains(&format!("{} failed: ", row.label())), "{table}");

@@ -93,6 +93,7 @@ fn timeless(mut value: Value) -> Value {
         match value {
             Value::Object(map) => {
                 map.remove("seconds");
+                map.remove("wall_seconds");
                 map.values_mut().for_each(strip);
             }
             Value::Array(all) => all.iter_mut().for_each(strip),
@@ -179,6 +180,50 @@ fn tables_are_printed_and_written() {
     assert!(bench.path("out").join(file).is_file());
     // Quiet is quiet.
     assert_eq!(bench.good(&[&arguments[..], &["--quiet"]].concat()), "");
+}
+
+#[test]
+fn the_best_run_is_reported_by_the_command_in_the_table() {
+    let bench = Bench::new();
+    // A dispersion per entry, in two files: two losses of one name.
+    for (name, value) in [("low.npy", 1.0), ("high.npy", 5.0)] {
+        io::write_npy(bench.path(name), &tensor().mapv(|_| value)).unwrap();
+    }
+    let mut arguments = vec!["y.npy"];
+    arguments.extend(["--model", "cp: ir,jr,kr->ijk", "--rank", "r=2", "--heldout", "0.2"]);
+    arguments.extend([
+        "--validation",
+        "0.1",
+        "--splits",
+        "2",
+        "--max-iter",
+        "10",
+        "--out",
+        "a study",
+    ]);
+    arguments.extend(["--loss", "negative-binomial:low.npy", "--device", "cpu"]);
+    arguments.extend(["--loss", "negative-binomial:high.npy"]);
+    let text = bench.good(&arguments);
+    assert!(text.contains("loss negative-binomial(low.npy)"), "{text}");
+    assert!(text.contains("loss negative-binomial(high.npy)"), "{text}");
+    let table = bench.table("a study");
+    let rows = table["rows"].as_array().unwrap();
+    assert_eq!(rows.len(), 2);
+    for row in rows {
+        assert!(text.contains(&format!("a study/{}", row["best"]["file"].as_str().unwrap())));
+    }
+    let command = text.lines().find_map(|l| l.split_once("nneinfact report ")).unwrap().1;
+    let file = command.trim_matches('\'');
+    let output = Command::new(env!("CARGO_BIN_EXE_nneinfact"))
+        .args(["report", file])
+        .current_dir(bench.folder.path())
+        .output()
+        .unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success() && said.is_empty(), "{said}");
+    let page = std::fs::read_to_string(bench.path(file).with_extension("html")).unwrap();
+    assert!(page.contains("Held-out cells") && page.contains("Validation cells"), "{file}");
+    assert!(!page.contains("There are no residuals"), "{file}");
 }
 
 #[test]
@@ -334,6 +379,13 @@ fn bad_options_are_refused() {
     refused(&["--score", "mae"], &["mae", "held out"]);
     refused(&["--match-parameters", "7"], &["7"]);
     refused(&["--match-parameters", "many"], &["--match-parameters"]);
+    refused(&["--match-parameters", "200,many"], &["--match-parameters", "many"]);
+    refused(&["--loss", "kl", "--loss", "kl"], &["loss kl", "twice"]);
+    refused(&["--penalty", "l1=1", "--penalty", "l1=1"], &["penalty l1=1", "twice"]);
+    refused(&["--algorithm", "block", "--algorithm", "block"], &["algorithm block", "twice"]);
+    refused(&["--learning-rate", "0.1"], &["learning rate", "adam"]);
+    refused(&["--algorithm", "adam", "--learning-rate", "0,0.1"], &["learning rate", "0"]);
+    refused(&["--heldout", "0.1", "--splits", "99999999999"], &["100000 runs"]);
     refused(&["--tol", "-1"], &["tolerance", "-1"]);
     refused(&["--key", "Y"], &["--key"]);
     refused(&["--mask", "nowhere.npy"], &["nowhere.npy"]);
@@ -345,6 +397,13 @@ fn bad_options_are_refused() {
         &["nowhere.npy"],
     );
     bench.refused(&["nowhere.toml", "--out", "out"], &["nowhere.toml"]);
+    // What has nothing to do with the data is said before they are looked for.
+    let early = ["nowhere.npy", "--model", "ir,jr->ij", "--rank", "r=2", "--out", "out"];
+    let before =
+        |extra: &[&str], parts: &[&str]| bench.refused(&[&early[..], extra].concat(), parts);
+    before(&["--tol", "-1"], &["tolerance", "-1"]);
+    before(&["--penalty", "zr:l1=1"], &["zr"]);
+    before(&["--early-stopping"], &["early stopping", "validation"]);
     let mut arguments = vec!["y.npy"];
     arguments.extend(MODELS);
     bench.refused(&arguments, &["--out"]);

@@ -282,13 +282,15 @@ fn with_residuals<'a>(args: &ReportArgs, saved: &Saved, report: Report<'a>) -> R
                 ..known
             }
         }
-        (None, None) => {
+        // A study in a program knows its splits, and no file.
+        (None, known) if known.as_ref().is_none_or(|k| k.path.as_os_str().is_empty()) => {
             return Ok(report.note(
                 "There are no residuals, because the fit does not say where its data are. Give \
                  --data to see them.",
             ));
         }
-        (None, Some(known)) => {
+        (None, known) => {
+            let known = known.unwrap_or_default();
             let missing = located(&known, &args.fit);
             match missing {
                 Ok(record) => record,

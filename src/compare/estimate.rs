@@ -1,5 +1,7 @@
 //! How long the rest of a study will take.
 
+use std::collections::BTreeMap;
+
 /// A run, as far as its time is concerned.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Load {
@@ -10,23 +12,47 @@ pub(super) struct Load {
     pub parameters: f64,
 }
 
+/// A sum of so many.
+#[derive(Clone, Copy, Debug, Default)]
+struct Sum {
+    sum: f64,
+    count: f64,
+}
+
+impl Sum {
+    fn add(&mut self, x: f64) {
+        self.sum += x;
+        self.count += 1.0;
+    }
+
+    fn mean(self) -> Option<f64> {
+        (self.count > 0.0).then(|| self.sum / self.count)
+    }
+}
+
 /// Times of the runs that are done.
 #[derive(Clone, Debug)]
 pub(super) struct Times {
     loads: Vec<Load>,
-    seconds: Vec<Option<f64>>,
+    /// Seconds of the runs of a setup.
+    setups: BTreeMap<usize, Sum>,
+    /// Seconds a parameter of the runs of a kind.
+    kinds: BTreeMap<usize, Sum>,
+    /// Seconds a parameter of all.
+    all: Sum,
 }
 
 impl Times {
     pub fn new(loads: Vec<Load>) -> Times {
-        let seconds = vec![None; loads.len()];
-        Times { loads, seconds }
+        Times { loads, setups: BTreeMap::new(), kinds: BTreeMap::new(), all: Sum::default() }
     }
 
     pub fn done(&mut self, run: usize, seconds: f64) {
-        if let Some(to) = self.seconds.get_mut(run) {
-            *to = Some(seconds);
-        }
+        let Some(load) = self.loads.get(run) else { return };
+        let rate = seconds / load.parameters.max(1.0);
+        self.setups.entry(load.setup).or_default().add(seconds);
+        self.kinds.entry(load.kind).or_default().add(rate);
+        self.all.add(rate);
     }
 
     /// The seconds that a run will take: the mean of runs of the same setup; else, as time grows
@@ -34,18 +60,12 @@ impl Times {
     /// `None` before any run is done.
     pub fn expected(&self, run: usize) -> Option<f64> {
         let load = self.loads.get(run)?;
-        let known = || self.loads.iter().zip(&self.seconds).filter_map(|(l, s)| Some((l, (*s)?)));
-        let mean = |values: Vec<f64>| match values.len() {
-            0 => None,
-            n => Some(values.iter().sum::<f64>() / n as f64),
-        };
-        let rate = |(l, s): (&Load, f64)| s / l.parameters.max(1.0);
-        mean(known().filter(|(l, _)| l.setup == load.setup).map(|(_, s)| s).collect())
-            .or_else(|| {
-                let alike = known().filter(|(l, _)| l.kind == load.kind).map(rate).collect();
-                Some(mean(alike)? * load.parameters)
-            })
-            .or_else(|| Some(mean(known().map(rate).collect())? * load.parameters))
+        let mean =
+            |sums: &BTreeMap<usize, Sum>, key: usize| sums.get(&key).copied().and_then(Sum::mean);
+        mean(&self.setups, load.setup).or_else(|| {
+            let rate = mean(&self.kinds, load.kind).or(self.all.mean())?;
+            Some(rate * load.parameters)
+        })
     }
 
     /// The seconds that these runs will take; `None` where nothing is known yet.

@@ -6,17 +6,24 @@
 //! it has a folder, and gives a [`Table`]. [`stability`] compares the components of fits by itself.
 //! On the command line this is `nneinfact compare`.
 
+mod candidate;
 mod estimate;
+mod events;
 mod ranks;
+mod rows;
 mod run;
+mod running;
 mod score;
+mod setups;
 mod stability;
 mod store;
 mod study;
 mod table;
 
+pub use candidate::{Candidate, Penalties};
+pub use events::{Event, Standing, Watch};
 pub use run::{Outcome, RunResult, RunSettings};
 pub use score::{Score, Scores};
 pub use stability::{ComponentStability, LetterStability, Stability, Verdict, stability};
-pub use study::{Candidate, Event, Penalties, Standing, Study, Watch};
-pub use table::{Mean, Row, Run, Table};
+pub use study::Study;
+pub use table::{Best, Mean, Row, Run, Table};

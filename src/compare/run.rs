@@ -29,8 +29,10 @@ pub struct RunSettings {
     pub loss_terms: String,
     /// The penalties, as the command line writes them.
     pub penalty: String,
-    /// "block", "grouped" or "accelerated".
+    /// "block", "grouped", "accelerated" or "adam".
     pub algorithm: String,
+    /// That of Adam, where one was given.
+    pub learning_rate: Option<f64>,
     /// "f32" or "f64".
     pub precision: String,
     /// The most sweeps.
@@ -64,6 +66,7 @@ pub(super) fn loss_terms(loss: &Loss) -> String {
     for expression in [loss.a(), loss.b(), loss.loss()] {
         print.text(&expression.to_string());
     }
+    print.text(&format!("{:?} {:?}", loss.majorizer(), loss.domain()));
     for side in loss.sides() {
         print.word(side.len() as u64);
         print.words(side.iter().map(|x| x.to_bits()));
@@ -71,17 +74,22 @@ pub(super) fn loss_terms(loss: &Loss) -> String {
     print.hex()
 }
 
-/// What came out of a run. Losses are means, at the factors that the fit returned.
+/// What came out of a run. Losses are means, at the factors that the fit returned. One that is no
+/// number, or too large for one, is infinite here, worse than any other; in JSON it is `"inf"`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct RunResult {
     /// Over the training cells.
+    #[serde(with = "limitless")]
     pub training_loss: f64,
     /// The penalties, divided by what the training loss is divided by.
+    #[serde(with = "limitless")]
     pub penalty: f64,
     /// Over the validation cells, where there are any.
+    #[serde(with = "limitless::option")]
     pub validation_loss: Option<f64>,
     /// Over the held-out cells, where there are any.
+    #[serde(with = "limitless::option")]
     pub heldout_loss: Option<f64>,
     /// Scores of the held-out cells that do not depend on the loss.
     pub scores: Scores,
@@ -91,6 +99,9 @@ pub struct RunResult {
     pub returned: usize,
     /// Seconds from the start of the fit to its last sweep; the scores are not in it.
     pub seconds: f64,
+    /// Seconds that the run took in all: with its split, where it was the first to need it, the scores,
+    /// and the file of the factors.
+    pub wall_seconds: f64,
     /// Why it stopped.
     pub stopped_by: String,
     /// What it ran on.
@@ -99,9 +110,9 @@ pub struct RunResult {
 
 impl RunResult {
     pub(super) fn new(history: &History, scores: Scores) -> RunResult {
-        let at = |losses: &[f64]| losses.get(history.returned).copied();
+        let at = |losses: &[f64]| losses.get(history.returned).copied().map(limitless::worst);
         RunResult {
-            training_loss: history.returned_loss(),
+            training_loss: limitless::worst(history.returned_loss()),
             penalty: at(&history.penalty).unwrap_or(0.0),
             validation_loss: at(&history.validation_loss),
             heldout_loss: at(&history.heldout_loss),
@@ -109,6 +120,7 @@ impl RunResult {
             sweeps: history.iterations,
             returned: at_sweep(history),
             seconds: history.seconds.last().copied().unwrap_or(0.0),
+            wall_seconds: 0.0,
             stopped_by: history.stopped_by.to_string(),
             device: history.device.clone(),
         }
@@ -117,7 +129,7 @@ impl RunResult {
     /// What the best of several starts is chosen by: the validation loss, or without one what the fit
     /// lowers.
     pub(super) fn criterion(&self) -> f64 {
-        self.validation_loss.unwrap_or(self.training_loss + self.penalty)
+        limitless::worst(self.validation_loss.unwrap_or(self.training_loss + self.penalty))
     }
 }
 
@@ -146,5 +158,113 @@ impl Outcome {
             Outcome::Finished(result) => Some(result),
             _ => None,
         }
+    }
+}
+
+/// Numbers that may be infinite, in JSON, which has none: `"inf"` and `"-inf"`. What is no number at all
+/// is written as `null`, and read as one that is worse than all.
+pub(super) mod limitless {
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    /// A loss by which nothing that is no number is ever the least. (The sign of such a number decides
+    /// on which side of all others it is sorted.)
+    pub fn worst(loss: f64) -> f64 {
+        if loss.is_finite() { loss } else { f64::INFINITY }
+    }
+
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Either {
+        Number(f64),
+        Text(String),
+    }
+
+    impl Either {
+        fn number<E: serde::de::Error>(self) -> Result<f64, E> {
+            match self {
+                Either::Number(x) => Ok(x),
+                Either::Text(text) => match text.as_str() {
+                    "inf" => Ok(f64::INFINITY),
+                    "-inf" => Ok(f64::NEG_INFINITY),
+                    text => Err(E::custom(format!("{text:?} is no number"))),
+                },
+            }
+        }
+    }
+
+    pub fn serialize<S: Serializer>(x: &f64, to: S) -> Result<S::Ok, S::Error> {
+        match x.is_infinite() {
+            true => to.serialize_str(&x.to_string()),
+            false => to.serialize_f64(*x),
+        }
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<f64, D::Error> {
+        Option::<Either>::deserialize(from)?.map_or(Ok(f64::INFINITY), Either::number)
+    }
+
+    /// Where there may be none.
+    pub mod option {
+        use super::{Deserialize, Deserializer, Either, Serializer};
+
+        pub fn serialize<S: Serializer>(x: &Option<f64>, to: S) -> Result<S::Ok, S::Error> {
+            match x {
+                Some(x) => super::serialize(x, to),
+                None => to.serialize_none(),
+            }
+        }
+
+        pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<f64>, D::Error> {
+            Option::<Either>::deserialize(from)?.map(Either::number).transpose()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn result(training: f64, validation: Option<f64>, heldout: Option<f64>) -> RunResult {
+        RunResult {
+            training_loss: training,
+            penalty: 0.0,
+            validation_loss: validation,
+            heldout_loss: heldout,
+            scores: Scores { poisson: Some(f64::NEG_INFINITY), rmse: Some(2.0), mae: None },
+            sweeps: 3,
+            returned: 3,
+            seconds: 1.0,
+            wall_seconds: 2.0,
+            stopped_by: "tolerance".into(),
+            device: "cpu".into(),
+        }
+    }
+
+    #[test]
+    fn what_is_not_finite_survives_a_file() {
+        let whole = result(f64::INFINITY, Some(f64::INFINITY), Some(f64::INFINITY));
+        for result in [result(1.0, None, None), whole] {
+            let text = serde_json::to_string(&result).unwrap();
+            let again: RunResult = serde_json::from_str(&text).unwrap();
+            assert_eq!(again, result, "{text}");
+            assert_eq!(again.criterion(), result.criterion());
+        }
+    }
+
+    #[test]
+    fn what_is_no_number_is_never_the_least() {
+        // The sign of 0/0 depends on the machine.
+        for none in [f64::NAN, -f64::NAN, f64::NEG_INFINITY] {
+            assert_eq!(result(1.0, Some(none), None).criterion(), f64::INFINITY);
+            assert_eq!(result(none, None, None).criterion(), f64::INFINITY);
+        }
+        assert_eq!(result(1.0, Some(2.0), None).criterion(), 2.0);
+    }
+
+    #[test]
+    fn losses_are_told_apart_by_what_they_compute() {
+        let terms = |side: f64| loss_terms(&Loss::negative_binomial(side).unwrap());
+        assert_eq!(terms(2.0), terms(2.0));
+        assert_ne!(terms(2.0), terms(3.0));
     }
 }

@@ -3,13 +3,15 @@
 use std::fmt;
 use std::ops::Range;
 
-use ndarray::{ArrayD, Axis, Slice};
+use ndarray::{ArrayD, Axis};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
+use super::run::limitless;
 use crate::data::{Indicators, Prepared, Rest, Role};
 use crate::engine::cpu::contract;
 use crate::error::{Error, Result};
+use crate::fit::block_of;
 use crate::loss::Loss;
 use crate::model::{Letter, Model, Shapes};
 use crate::plan::Contraction;
@@ -69,14 +71,18 @@ impl fmt::Display for Score {
     }
 }
 
-/// The scores of one fit; those that do not apply are `None`.
+/// The scores of one fit; those that do not apply are `None`. What is too large for a number, or none,
+/// is infinite (minus infinity for [`Score::Poisson`]), worse than any other; in JSON it is `"inf"`.
 #[derive(Clone, Copy, Debug, PartialEq, Default, Serialize, Deserialize)]
 pub struct Scores {
     /// [`Score::Poisson`]; only for counts.
+    #[serde(with = "limitless::option")]
     pub poisson: Option<f64>,
     /// [`Score::Rmse`].
+    #[serde(with = "limitless::option")]
     pub rmse: Option<f64>,
     /// [`Score::Mae`].
+    #[serde(with = "limitless::option")]
     pub mae: Option<f64>,
 }
 
@@ -160,11 +166,12 @@ impl<'a> Scorer<'a> {
         };
         let mut sums = Sums::default();
         parts.into_iter().for_each(|part| sums.add(part));
-        let mean = |sum: f64| Some(sum / sums.weight).filter(|x| x.is_finite());
+        let mean = |sum: f64| (sums.weight > 0.0).then(|| sum / sums.weight);
         Ok(Scores {
-            poisson: mean(sums.poisson).filter(|_| self.counts),
-            rmse: mean(sums.squared).map(f64::sqrt),
-            mae: mean(sums.absolute),
+            // Higher is better: what is no number is the lowest.
+            poisson: mean(-sums.poisson).filter(|_| self.counts).map(|x| -limitless::worst(x)),
+            rmse: mean(sums.squared).map(|x| limitless::worst(x.sqrt())),
+            mae: mean(sums.absolute).map(limitless::worst),
         })
     }
 
@@ -193,7 +200,7 @@ impl<'a> Scorer<'a> {
         let c = c_strides(shape);
         let table = Indicators::<f64>::new();
         let score = |block: &[Range<usize>]| -> Result<Sums> {
-            let predicted = predict(shapes, factors, block)?;
+            let predicted = block_of(shapes, factors, None, block, shapes.model().output())?;
             let run = block.last().map_or(1, Range::len);
             let step = strides.last().copied().unwrap_or(1);
             let mut held_out = vec![0.0; run];
@@ -320,31 +327,6 @@ fn blocks(shape: &[usize]) -> Vec<Vec<Range<usize>>> {
     all
 }
 
-/// ŷ over a block, in C order.
-fn predict(shapes: &Shapes, factors: &[ArrayD<f64>], block: &[Range<usize>]) -> Result<Vec<f64>> {
-    let model = shapes.model();
-    let lengths: Vec<usize> = block.iter().map(Range::len).collect();
-    let local = Shapes::new(model, &lengths, &ranks(shapes))?;
-    let range = |x: &Letter| model.output().iter().position(|y| y == x).map(|m| &block[m]);
-    let data: Vec<Vec<f64>> = factors
-        .iter()
-        .zip(model.factors())
-        .map(|(factor, letters)| {
-            let mut view = factor.view();
-            for (axis, letter) in letters.iter().enumerate() {
-                if let Some(range) = range(letter) {
-                    view.slice_axis_inplace(Axis(axis), Slice::from(range.clone()));
-                }
-            }
-            view.iter().copied().collect()
-        })
-        .collect();
-    let letters: Vec<&[Letter]> = model.factors().iter().map(Vec::as_slice).collect();
-    let plan = Contraction::new(&local, &letters, model.output());
-    let slices: Vec<&[f64]> = data.iter().map(Vec::as_slice).collect();
-    Ok(contract(&local, &plan, &slices))
-}
-
 /// ŷ at some cells, whose indices are given mode by mode.
 fn predict_at(
     shapes: &Shapes,
@@ -446,7 +428,7 @@ mod tests {
             let all = crate::reference::predict(&shapes, &factors);
             let near = |found: f64, expected: f64| (found - expected).abs() < 1e-12 * expected;
             let block: Vec<Range<usize>> = shape.iter().map(|&n| 1..n).collect();
-            let found = predict(&shapes, &factors, &block)?;
+            let found = block_of(&shapes, &factors, None, &block, model.output())?;
             let inner = all.indexed_iter().filter(|(at, _)| at.slice().iter().all(|&i| i > 0));
             let expected: Vec<f64> = inner.map(|(_, &y)| y).collect();
             assert_eq!(found.len(), expected.len());

@@ -5,6 +5,7 @@ use pathfinding::matrix::Matrix;
 use pathfinding::prelude::kuhn_munkres;
 use serde::{Deserialize, Serialize};
 
+use super::run::limitless::worst;
 use crate::engine::cpu::contract;
 use crate::error::{Error, Result};
 use crate::fit::Fit;
@@ -16,8 +17,13 @@ use crate::plan::Contraction;
 pub struct Stability {
     /// How many fits were compared, the first of which the components are those of.
     pub fits: usize,
+    /// How many of the others are in the better half, which decides.
+    pub better: usize,
     /// The latent letters, in the order `A`–`Z`, `a`–`z`.
     pub letters: Vec<LetterStability>,
+    /// What was left out, and why.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
 }
 
 /// The components of one latent letter.
@@ -43,6 +49,14 @@ pub struct ComponentStability {
     pub mean: f64,
     /// The least similarity to its matches in the other fits.
     pub min: f64,
+    /// As `mean`, over the better half of the fits: one that got stuck takes no part.
+    pub better: f64,
+    /// As `min`, over the better half of the fits.
+    pub better_min: f64,
+    /// The mean over other starts of the same split, in a study.
+    pub starts: Option<f64>,
+    /// The mean over the best starts of the other splits, in a study.
+    pub splits: Option<f64>,
     /// What that means.
     pub verdict: Verdict,
 }
@@ -51,7 +65,7 @@ pub struct ComponentStability {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Verdict {
-    /// The mean similarity is at least [`Stability::STABLE`].
+    /// The mean similarity over the better half of the fits is at least [`Stability::STABLE`].
     Stable,
     /// It is less.
     Unstable,
@@ -73,19 +87,16 @@ impl Stability {
     /// people call components similar (Lorenzo-Seva & ten Berge 2006, Methodology 2; from 0.95 on
     /// they call them equal).
     pub const STABLE: f64 = 0.85;
+    /// The largest rank of a letter whose components are compared: finding out which of them belong
+    /// together takes time that grows with its cube.
+    pub const LARGEST_RANK: usize = 512;
 }
 
 impl LetterStability {
-    /// The median over the components of their mean similarity.
+    /// The median over the components of their mean similarity, over all fits.
     #[must_use]
     pub fn median(&self) -> f64 {
-        let mut means: Vec<f64> = self.components.iter().map(|c| c.mean).collect();
-        means.sort_by(f64::total_cmp);
-        match means.len() {
-            0 => f64::NAN,
-            n if n % 2 == 1 => means[n / 2],
-            n => 0.5 * (means[n / 2 - 1] + means[n / 2]),
-        }
+        median(self.components.iter().map(|c| c.mean).collect())
     }
 
     /// The least similarity of any component to any of its matches.
@@ -94,10 +105,31 @@ impl LetterStability {
         self.components.iter().map(|c| c.min).fold(f64::INFINITY, f64::min)
     }
 
+    /// As [`median`](Self::median), over the better half of the fits.
+    #[must_use]
+    pub fn better_median(&self) -> f64 {
+        median(self.components.iter().map(|c| c.better).collect())
+    }
+
+    /// As [`min`](Self::min), over the better half of the fits.
+    #[must_use]
+    pub fn better_min(&self) -> f64 {
+        self.components.iter().map(|c| c.better_min).fold(f64::INFINITY, f64::min)
+    }
+
     /// How many components are stable.
     #[must_use]
     pub fn stable(&self) -> usize {
         self.components.iter().filter(|c| c.verdict == Verdict::Stable).count()
+    }
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    match values.len() {
+        0 => f64::NAN,
+        n if n % 2 == 1 => values[n / 2],
+        n => 0.5 * (values[n / 2 - 1] + values[n / 2]),
     }
 }
 
@@ -112,6 +144,11 @@ impl LetterStability {
 /// letter the components of the first fit are matched one to one with those of every other fit so that
 /// the sum of the similarities is largest (Kuhn–Munkres); what has no match, and what is 0, has
 /// similarity 0.
+///
+/// A fit that got stuck agrees with nothing, and says nothing of the components of others. So the
+/// verdict is by the better half of the other fits (at least one), those of lowest training loss with
+/// penalties; the mean and the minimum over all are there too. Letters of more than
+/// [`Stability::LARGEST_RANK`] components are left out, with a note.
 ///
 /// ```
 /// use ndarray::Array2;
@@ -137,14 +174,45 @@ impl LetterStability {
 pub fn stability(fits: &[&Fit]) -> Result<Stability> {
     let networks: Result<Vec<Network>> =
         fits.iter().map(|fit| Network::new(fit.shapes(), fit.factors(), fit.weights())).collect();
-    between(&networks?)
+    let reached = |fit: &&Fit| {
+        let history = fit.history();
+        worst(history.objective().get(history.returned).copied().unwrap_or(f64::INFINITY))
+    };
+    let losses: Vec<f64> = fits.iter().skip(1).map(reached).collect();
+    let better = better_half(&losses);
+    let kin: Vec<Kin> = better.iter().map(|&better| Kin { better, ..Kin::default() }).collect();
+    between(&networks?, &kin)
 }
 
-/// As [`stability`], of fits of which there are only the factors.
-pub(super) fn stability_of(shapes: &Shapes, fits: &[Vec<ArrayD<f64>>]) -> Result<Stability> {
+/// What a fit is to the first one.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Kin {
+    /// Whether it is in the better half.
+    pub better: bool,
+    /// Whether it is another start of the same split.
+    pub start: bool,
+    /// Whether it is the best start of another split.
+    pub split: bool,
+}
+
+/// Which of some losses are in the lower half, rounded up.
+pub(super) fn better_half(losses: &[f64]) -> Vec<bool> {
+    let mut order: Vec<usize> = (0..losses.len()).collect();
+    order.sort_by(|&a, &b| losses[a].total_cmp(&losses[b]));
+    let mut better = vec![false; losses.len()];
+    order.iter().take(losses.len().div_ceil(2)).for_each(|&n| better[n] = true);
+    better
+}
+
+/// As [`stability`], of fits of which there are only the factors; what the others are to the first.
+pub(super) fn stability_of(
+    shapes: &Shapes,
+    fits: &[Vec<ArrayD<f64>>],
+    kin: &[Kin],
+) -> Result<Stability> {
     let networks: Result<Vec<Network>> =
         fits.iter().map(|factors| Network::new(shapes, factors, None)).collect();
-    between(&networks?)
+    between(&networks?, kin)
 }
 
 /// A fit as tensors over letters.
@@ -241,7 +309,7 @@ impl<'a> Network<'a> {
     }
 }
 
-fn between(networks: &[Network<'_>]) -> Result<Stability> {
+fn between(networks: &[Network<'_>], kin: &[Kin]) -> Result<Stability> {
     let [first, others @ ..] = networks else {
         return Err(Error::Setting("stability is that of at least two fits, not of none".into()));
     };
@@ -264,39 +332,65 @@ fn between(networks: &[Network<'_>]) -> Result<Stability> {
             other.shapes.data()
         )));
     }
+    // Where nobody is better, everybody counts.
+    let some = kin.iter().any(|kin| kin.better);
+    let better: Vec<bool> =
+        (0..others.len()).map(|n| !some || kin.get(n).is_some_and(|kin| kin.better)).collect();
     let latent: Letters = first.shapes.model().latent();
-    let letters: Result<Vec<LetterStability>> = latent
-        .iter()
-        .map(|letter| {
-            let sums = first.sums(letter);
-            let total: f64 = sums.iter().sum();
-            let norms = norms(first, letter)?;
-            let mut found: Vec<Vec<f64>> = vec![Vec::new(); sums.len()];
-            for other in others {
-                let similarities = similarities(first, &norms, other, letter)?;
-                for (to, x) in found.iter_mut().zip(matched(&similarities)) {
-                    to.push(x);
-                }
+    let mut notes = Vec::new();
+    let mut letters = Vec::new();
+    for letter in latent.iter() {
+        let rank = networks.iter().map(|network| network.shapes.size(letter)).max().unwrap_or(0);
+        if rank > Stability::LARGEST_RANK {
+            notes.push(format!(
+                "the components of {letter} are not compared: there are {rank}, and finding out which belong together is done for up to {}",
+                Stability::LARGEST_RANK
+            ));
+            continue;
+        }
+        let sums = first.sums(letter);
+        let total: f64 = sums.iter().sum();
+        let norms = norms(first, letter)?;
+        let mut found: Vec<Vec<f64>> = vec![Vec::new(); sums.len()];
+        for other in others {
+            let similarities = similarities(first, &norms, other, letter)?;
+            for (to, x) in found.iter_mut().zip(matched(&similarities)) {
+                to.push(x);
             }
-            let component = |(component, (sum, found)): (usize, (&f64, &Vec<f64>))| {
-                let mean = found.iter().sum::<f64>() / found.len() as f64;
-                ComponentStability {
-                    component,
-                    weight: sum * first.scale,
-                    share: if total > 0.0 { sum / total } else { 0.0 },
-                    mean,
-                    min: found.iter().copied().fold(f64::INFINITY, f64::min),
-                    verdict: match mean >= Stability::STABLE {
-                        true => Verdict::Stable,
-                        false => Verdict::Unstable,
-                    },
-                }
+        }
+        let component = |(component, (sum, found)): (usize, (&f64, &Vec<f64>))| {
+            let of = |takes: &dyn Fn(usize) -> bool| -> Vec<f64> {
+                found.iter().enumerate().filter(|(n, _)| takes(*n)).map(|(_, &x)| x).collect()
             };
-            let components = sums.iter().zip(&found).enumerate().map(component).collect();
-            Ok(LetterStability { letter: letter.into(), components })
-        })
-        .collect();
-    Ok(Stability { fits: networks.len(), letters: letters? })
+            let mean = |all: &[f64]| match all.len() {
+                0 => None,
+                n => Some(all.iter().sum::<f64>() / n as f64),
+            };
+            let least = |all: &[f64]| all.iter().copied().fold(f64::INFINITY, f64::min);
+            let good = of(&|n| better[n]);
+            // There is one at least.
+            let over_good = mean(&good).unwrap_or(0.0);
+            ComponentStability {
+                component,
+                weight: sum * first.scale,
+                share: if total > 0.0 { sum / total } else { 0.0 },
+                mean: mean(found).unwrap_or(0.0),
+                min: least(found),
+                better: over_good,
+                better_min: least(&good),
+                starts: mean(&of(&|n| kin.get(n).is_some_and(|kin| kin.start))),
+                splits: mean(&of(&|n| kin.get(n).is_some_and(|kin| kin.split))),
+                verdict: match over_good >= Stability::STABLE {
+                    true => Verdict::Stable,
+                    false => Verdict::Unstable,
+                },
+            }
+        };
+        let components = sums.iter().zip(&found).enumerate().map(component).collect();
+        letters.push(LetterStability { letter: letter.into(), components });
+    }
+    let better = better.iter().filter(|&&better| better).count();
+    Ok(Stability { fits: networks.len(), better, letters, notes })
 }
 
 /// The lengths of the parts of a letter's indices.
@@ -437,7 +531,7 @@ mod tests {
         }
         two[0] *= 1e-200;
         two[1] *= 1e190;
-        let stability = stability_of(&shapes, &[one, two]).unwrap();
+        let stability = stability_of(&shapes, &[one, two], &[]).unwrap();
         assert_eq!(stability.letters.len(), 2);
         for letter in &stability.letters {
             for component in &letter.components {
@@ -457,7 +551,7 @@ mod tests {
             (a * b).sum() / ((a * a).sum() * (b * b).sum()).sqrt()
         };
         let expected = cosine(&one[0], &two[0]) * cosine(&one[1], &two[1]);
-        let found = stability_of(&shapes, &[one, two]).unwrap();
+        let found = stability_of(&shapes, &[one, two], &[]).unwrap();
         let component = &found.letters[0].components[0];
         assert!((component.mean - expected).abs() < 1e-12 && component.mean == component.min);
     }
@@ -479,7 +573,7 @@ mod tests {
     #[test]
     fn one_fit_has_no_stability() {
         let shapes = shapes("ir,jr->ij", &[6, 5], &[('r', 2)]);
-        let error = stability_of(&shapes, &[factors(&shapes, 1.0)]).unwrap_err().to_string();
+        let error = stability_of(&shapes, &[factors(&shapes, 1.0)], &[]).unwrap_err().to_string();
         assert!(error.contains("two fits"), "{error}");
         assert!(stability(&[]).is_err());
     }
@@ -489,9 +583,43 @@ mod tests {
         let shapes = shapes("ir,jr->ij", &[6, 5], &[('r', 2)]);
         let mut one = factors(&shapes, 1.0);
         one[0].index_axis_mut(Axis(1), 1).fill(0.0);
-        let found = stability_of(&shapes, &[one.clone(), one]).unwrap();
+        let found = stability_of(&shapes, &[one.clone(), one], &[]).unwrap();
         let components = &found.letters[0].components;
         assert!(components[0].mean > 0.999 && components[0].share == 1.0);
         assert_eq!((components[1].mean, components[1].verdict), (0.0, Verdict::Unstable));
+    }
+
+    #[test]
+    fn a_stuck_fit_does_not_decide() {
+        let shapes = shapes("ir,jr->ij", &[6, 5], &[('r', 2)]);
+        let one = factors(&shapes, 1.0);
+        let mut stuck = one.clone();
+        stuck[0].index_axis_mut(Axis(1), 0).fill(0.0);
+        let kin = |better, start, split| Kin { better, start, split };
+        let all = [kin(true, true, false), kin(true, false, true), kin(false, true, false)];
+        let fits = [one.clone(), one.clone(), one.clone(), stuck];
+        let found = stability_of(&shapes, &fits, &all).unwrap();
+        let component = &found.letters[0].components[0];
+        assert_eq!((found.fits, found.better, component.verdict), (4, 2, Verdict::Stable));
+        assert!(component.better_min > 0.999 && component.min == 0.0, "{component:?}");
+        assert!((component.mean - 2.0 / 3.0).abs() < 1e-9, "{component:?}");
+        assert!((component.starts.unwrap() - 0.5).abs() < 1e-9, "{component:?}");
+        assert!((component.splits.unwrap() - 1.0).abs() < 1e-9, "{component:?}");
+        // Where nobody is said to be better, all decide.
+        let found = stability_of(&shapes, &fits, &[]).unwrap();
+        assert_eq!(found.letters[0].components[0].verdict, Verdict::Unstable);
+        assert_eq!(found.better, 3);
+        assert_eq!(better_half(&[3.0, f64::INFINITY, 1.0]), [true, false, true]);
+        assert_eq!(better_half(&[]), [false; 0]);
+    }
+
+    #[test]
+    fn letters_of_many_components_are_left_out() {
+        let rank = Stability::LARGEST_RANK + 1;
+        let shapes = shapes("ir,rk,kj->ij", &[3, 4], &[('r', rank), ('k', 2)]);
+        let one = factors(&shapes, 1.0);
+        let found = stability_of(&shapes, &[one.clone(), one], &[]).unwrap();
+        assert_eq!(found.letters.iter().map(|l| l.letter).collect::<String>(), "k");
+        assert!(found.notes.len() == 1 && found.notes[0].contains("513"), "{:?}", found.notes);
     }
 }

@@ -8,15 +8,17 @@ use serde::{Deserialize, Serialize};
 
 use super::run::{RunResult, RunSettings};
 use crate::error::{Error, Result};
-use crate::fit::{Fit, History};
+use crate::fit::{History, Saved};
 use crate::io;
+use crate::model::Shapes;
 
 /// What says that a folder is one of ours.
 const MARK: &str = "study.json";
 const FORMAT: &str = "nneinfact study";
 const RUN: &str = "nneinfact run";
-/// Of both files.
 const VERSION: u32 = 1;
+/// Of runs. Those of another version are done again.
+const RUN_VERSION: u32 = 2;
 
 /// A folder that runs are kept in.
 pub(super) struct Store {
@@ -86,9 +88,13 @@ impl Store {
             },
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
                 let mut entries = fs::read_dir(folder).map_err(|e| Error::file(folder, e))?;
-                match entries.next() {
-                    None => Ok(()),
-                    Some(_) => refuse(format!(
+                // What a process left that was killed while it wrote the mark is ours.
+                let other = |entry: std::io::Result<fs::DirEntry>| {
+                    !entry.is_ok_and(|entry| io::is_leftover(&mark, &entry.file_name()))
+                };
+                match entries.any(other) {
+                    false => Ok(()),
+                    true => refuse(format!(
                         "it holds other files and no {MARK}: choose an empty or a new folder"
                     )),
                 }
@@ -110,6 +116,8 @@ impl Store {
             io::write_json(&mark, &mark_is)?;
         }
         fs::create_dir_all(&runs).map_err(|e| Error::file(&runs, e))?;
+        io::remove_leftovers_in(folder);
+        io::remove_leftovers_in(&runs);
         Ok(Store { folder: folder.to_path_buf() })
     }
 
@@ -118,41 +126,60 @@ impl Store {
         format!("runs/{}.json", settings.file_name())
     }
 
+    /// The file of a run's factors, relative to the folder.
+    pub fn factors_name(settings: &RunSettings) -> String {
+        format!("runs/{}.npz", settings.file_name())
+    }
+
     fn factors_file(&self, settings: &RunSettings) -> PathBuf {
-        self.folder.join(format!("runs/{}.npz", settings.file_name()))
+        self.folder.join(Store::factors_name(settings))
     }
 
     /// The result of a run that was finished before; `None` where there is none, or its files are not
-    /// what they should be.
-    pub fn load(&self, settings: &RunSettings) -> Option<RunResult> {
+    /// what they should be. Then it has to be done again.
+    pub fn load(&self, settings: &RunSettings, shapes: &Shapes) -> Option<RunResult> {
         let bytes = fs::read(self.folder.join(Store::run_file(settings))).ok()?;
         let known: Known = serde_json::from_slice(&bytes).ok()?;
         // The name is a hash, so that everything is compared.
-        let same = known.format == RUN && known.version == VERSION && known.settings == *settings;
-        (same && self.factors_file(settings).is_file()).then_some(known.result)
+        let same =
+            known.format == RUN && known.version == RUN_VERSION && known.settings == *settings;
+        (same && self.factors(settings, shapes).is_ok()).then_some(known.result)
     }
 
-    /// Keeps a finished run. The factors come first: the run is there once its .json is, whole.
-    pub fn save(&self, settings: &RunSettings, result: &RunResult, fit: &Fit) -> Result<()> {
-        fit.save(self.factors_file(settings))?;
-        let history = fit.history();
-        let run = RunFile { format: RUN, version: VERSION, settings, result, history };
+    /// Keeps the factors of a finished run, as a file that can be reported.
+    pub fn save_factors(&self, settings: &RunSettings, saved: &Saved) -> Result<()> {
+        saved.save(self.factors_file(settings))
+    }
+
+    /// Keeps a finished run. Its factors come first: the run is there once its .json is, whole.
+    pub fn save(
+        &self,
+        settings: &RunSettings,
+        result: &RunResult,
+        history: &History,
+    ) -> Result<()> {
+        let run = RunFile { format: RUN, version: RUN_VERSION, settings, result, history };
         io::write_json(self.folder.join(Store::run_file(settings)), &run)
     }
 
     /// The factors of a run that was finished.
-    pub fn factors(&self, settings: &RunSettings, count: usize) -> Result<Vec<ArrayD<f64>>> {
+    pub fn factors(&self, settings: &RunSettings, shapes: &Shapes) -> Result<Vec<ArrayD<f64>>> {
         let path = self.factors_file(settings);
-        let mut arrays = io::read_npz_arrays(&path)?;
-        (1..=count)
-            .map(|l| {
-                let name = format!("theta_{l}");
-                match arrays.iter().position(|(n, _)| *n == name) {
-                    Some(at) => Ok(arrays.swap_remove(at).1),
-                    None => Err(Error::format(&path, format!("there is no array {name} in it"))),
-                }
-            })
-            .collect()
+        let saved = Saved::load_as(&path, shapes.model().text())?;
+        let sizes = |shapes: &Shapes| -> Vec<Vec<usize>> {
+            (0..shapes.model().factors().len()).map(|l| shapes.factor(l)).collect()
+        };
+        match sizes(saved.shapes()) == sizes(shapes) {
+            true => Ok(saved.factors().to_vec()),
+            false => Err(Error::format(
+                &path,
+                format!(
+                    "the factors have shapes {:?}, not {:?}",
+                    sizes(saved.shapes()),
+                    sizes(shapes)
+                ),
+            )),
+        }
     }
 
     pub fn folder(&self) -> &Path {

@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::run::Outcome;
+use super::run::{Outcome, limitless};
 use super::score::Score;
+use super::setups::ranks_text;
 use super::stability::Stability;
-use super::study::ranks_text;
 use crate::error::Result;
 use crate::io;
 
@@ -38,6 +38,9 @@ pub struct Table {
     by_score: Vec<String>,
     notes: Vec<String>,
     rows: Vec<Row>,
+    /// Where the files are; that may change.
+    #[serde(skip)]
+    pub(super) folder: Option<PathBuf>,
 }
 
 /// One setup: a model with its ranks, a loss, penalties, an algorithm. Means are over the splits, each
@@ -51,11 +54,18 @@ pub struct Row {
     pub model: String,
     /// The rank of every latent letter.
     pub ranks: BTreeMap<char, usize>,
-    /// The loss, by name.
+    /// The number of parameters that the ranks were chosen for
+    /// ([`Study::match_parameters`](super::Study::match_parameters)).
+    pub matched: Option<u64>,
+    /// Whether it is the best row of its model under its loss, by what rows are sorted by.
+    pub best_of_model: bool,
+    /// The loss, by name; where losses share one, with what tells them apart.
     pub loss: String,
+    /// A fingerprint of what the loss computes.
+    pub loss_terms: String,
     /// The penalties; "none".
     pub penalty: String,
-    /// "block", "grouped" or "accelerated".
+    /// "block", "grouped", "accelerated" or "adam", or "adam(0.05)" with a learning rate that was given.
     pub algorithm: String,
     /// "f32" or "f64".
     pub precision: String,
@@ -77,11 +87,29 @@ pub struct Row {
     pub stopped_by: BTreeMap<String, usize>,
     /// What went wrong, each message once.
     pub failures: Vec<String>,
+    /// The best run: of those that represent their splits the one with the lowest validation loss, or
+    /// without validation cells training loss with penalties.
+    pub best: Option<Best>,
     /// How far the components of all finished runs agree with those of the best; `None` for less than
     /// two.
     pub stability: Option<Stability>,
     /// Every run.
     pub runs: Vec<Run>,
+    /// Whether there are several algorithms in the table.
+    #[serde(skip)]
+    pub(super) several: bool,
+}
+
+/// A run among those of a row.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Best {
+    /// The split, counted from 1.
+    pub split: usize,
+    /// The start, counted from 1.
+    pub start: usize,
+    /// The file of the factors in the folder of the study, which `nneinfact report` makes a page of.
+    pub file: Option<String>,
 }
 
 /// One run of a setup.
@@ -107,7 +135,8 @@ pub struct Run {
 /// A mean over splits.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Mean {
-    /// The mean.
+    /// The mean; `"inf"` in JSON where a value is infinite.
+    #[serde(serialize_with = "limitless::serialize")]
     pub mean: f64,
     /// Its standard error, s/√n with the sample's standard deviation s; `None` for one value. (Splits
     /// share training cells, so that it tells the scatter of splits, and not that of new data.)
@@ -127,6 +156,7 @@ impl Mean {
         let mean = values.iter().sum::<f64>() / n;
         let squares: f64 = values.iter().map(|x| (x - mean) * (x - mean)).sum();
         let standard_error = (values.len() > 1).then(|| (squares / (n - 1.0) / n).sqrt());
+        let standard_error = standard_error.filter(|error| error.is_finite());
         Some(Mean { mean, standard_error, count: values.len() })
     }
 }
@@ -154,7 +184,7 @@ impl Row {
     /// What rows are sorted by; infinite where there is no result.
     pub(super) fn criterion(&self) -> f64 {
         let first = self.heldout_loss.or(self.validation_loss).or(self.training_loss);
-        first.map_or(f64::INFINITY, |mean| mean.mean)
+        first.map_or(f64::INFINITY, |mean| limitless::worst(mean.mean))
     }
 
     /// Name, ranks and what else tells it from other rows.
@@ -163,6 +193,9 @@ impl Row {
         let mut label = format!("{} {}, {}", self.name, ranks_text(&self.ranks), self.loss);
         if self.penalty != "none" {
             let _ = write!(label, ", {}", self.penalty);
+        }
+        if self.several {
+            let _ = write!(label, ", {}", self.algorithm);
         }
         label
     }
@@ -193,6 +226,7 @@ impl Table {
             by_score: Vec::new(),
             notes,
             rows,
+            folder: None,
         };
         table.by_score = table.by_score().into_iter().map(Row::label).collect();
         table
@@ -234,12 +268,11 @@ impl Table {
     #[must_use]
     pub fn by_score(&self) -> Vec<&Row> {
         let mut rows: Vec<&Row> = self.rows.iter().filter(|row| row.score.is_some()).collect();
-        let value = |row: &Row| row.score.map_or(f64::NAN, |score| score.mean);
-        let up = self.score.is_some_and(Score::higher_is_better);
-        rows.sort_by(|a, b| match up {
-            true => value(b).total_cmp(&value(a)),
-            false => value(a).total_cmp(&value(b)),
-        });
+        // The lower the better, and what is no number last.
+        let sign = if self.score.is_some_and(Score::higher_is_better) { -1.0 } else { 1.0 };
+        let value =
+            |row: &Row| row.score.map_or(f64::INFINITY, |s| limitless::worst(sign * s.mean));
+        rows.sort_by(|a, b| value(a).total_cmp(&value(b)));
         rows
     }
 
@@ -261,7 +294,7 @@ impl Table {
             "loss,name,model,ranks,penalty,algorithm,precision,parameters,splits,\
              heldout_loss,heldout_loss_se,validation_loss,validation_loss_se,\
              training_loss,training_loss_se,score,score_mean,score_se,\
-             sweeps,seconds,stopped_by,failures\n",
+             sweeps,seconds,stopped_by,failures,matched,best_of_model,best_run\n",
         );
         for row in &self.rows {
             let mut cells = vec![
@@ -292,6 +325,10 @@ impl Table {
             cells.push(row.seconds.map_or(String::new(), |s| s.to_string()));
             cells.push(stopped(&row.stopped_by));
             cells.push(row.failures.join("; "));
+            cells.push(row.matched.map_or(String::new(), |n| n.to_string()));
+            cells.push(row.best_of_model.to_string());
+            let file = row.best.as_ref().and_then(|best| best.file.clone());
+            cells.push(file.unwrap_or_default());
             let quoted: Vec<String> = cells.iter().map(|cell| quote(cell)).collect();
             text += &quoted.join(",");
             text.push('\n');
@@ -300,7 +337,8 @@ impl Table {
     }
 
     /// Writes `table.json` (with every run), `table.csv`, `table.txt` and, where components were
-    /// compared, `stability.json` into a folder, each as a whole or not at all.
+    /// compared, `stability.json` and `stability.txt` (of the best row of every model) into a folder,
+    /// each as a whole or not at all.
     ///
     /// # Errors
     /// [`Error::File`](crate::Error::File) where a file cannot be written.
@@ -313,6 +351,8 @@ impl Table {
             loss: &'a str,
             penalty: &'a str,
             algorithm: &'a str,
+            /// The run whose components they are.
+            reference: &'a Option<Best>,
             #[serde(flatten)]
             stability: &'a Stability,
         }
@@ -332,17 +372,28 @@ impl Table {
         for row in &self.rows {
             let Row { name, model, ranks, loss, penalty, algorithm, stability, .. } = row;
             if let Some(stability) = stability {
-                rows.push(Of { name, model, ranks, loss, penalty, algorithm, stability });
+                let reference = &row.best;
+                rows.push(Of {
+                    name,
+                    model,
+                    ranks,
+                    loss,
+                    penalty,
+                    algorithm,
+                    reference,
+                    stability,
+                });
             }
         }
         if !rows.is_empty() {
             let all = All {
                 format: "nneinfact stability",
-                version: 1,
+                version: 2,
                 stable_from: Stability::STABLE,
                 rows,
             };
             io::write_json(folder.join("stability.json"), &all)?;
+            io::write_text(folder.join("stability.txt"), &self.components())?;
         }
         Ok(())
     }
@@ -377,8 +428,11 @@ impl fmt::Display for Table {
         if self.rows.iter().any(|row| row.stability.is_some()) {
             writeln!(
                 f,
-                "agreement: of the components of each letter between all runs, median and minimum of their cosines"
+                "agreement: of the components of each letter between the better half of the runs, median and minimum of their cosines"
             )?;
+        }
+        if self.several_rows() {
+            writeln!(f, "*: the best row of its model")?;
         }
         for loss in self.losses() {
             let rows: Vec<&Row> = self.rows.iter().filter(|row| row.loss == loss).collect();
@@ -398,22 +452,27 @@ impl fmt::Display for Table {
                 "\nby {score}, whatever the loss (losses of different kinds cannot be compared)"
             )?;
             let rows = self.by_score();
+            let several = rows.iter().any(|row| row.several);
             let cells = |row: &&Row| -> Vec<String> {
                 let value = row.score.map_or(String::new(), |m| m.to_string());
-                vec![
+                let mut cells = vec![
                     row.name.clone(),
                     ranks_text(&row.ranks),
                     row.loss.clone(),
                     row.penalty.clone(),
-                    value,
-                ]
+                ];
+                cells.extend(several.then(|| row.algorithm.clone()));
+                cells.push(value);
+                cells
             };
-            let mut lines = vec![
-                ["model", "ranks", "loss", "penalty", score.name()].map(String::from).to_vec(),
-            ];
+            let mut titles = vec!["model", "ranks", "loss", "penalty"];
+            titles.extend(several.then_some("algorithm"));
+            titles.push(score.name());
+            let mut lines: Vec<Vec<String>> = vec![titles.into_iter().map(String::from).collect()];
             lines.extend(rows.iter().map(cells));
             f.write_str(&aligned(&lines, &[]))?;
         }
+        self.write_files(f)?;
         if !self.notes.is_empty() {
             writeln!(f)?;
         }
@@ -422,12 +481,100 @@ impl fmt::Display for Table {
 }
 
 impl Table {
+    /// Whether some model has several rows under a loss, so that it tells something which is the best.
+    fn several_rows(&self) -> bool {
+        let marked = self.rows.iter().filter(|row| row.best_of_model).count();
+        marked < self.rows.iter().filter(|row| row.training_loss.is_some()).count()
+    }
+
+    /// Where the best run of every row is, and what makes a page of it.
+    fn write_files(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let place = |file: &String| match &self.folder {
+            Some(folder) => folder.join(file).display().to_string(),
+            None => file.clone(),
+        };
+        let files: Vec<(&Row, String)> = self
+            .rows
+            .iter()
+            .filter_map(|row| Some((row, place(row.best.as_ref()?.file.as_ref()?))))
+            .collect();
+        let Some((_, first)) = files.first() else { return Ok(()) };
+        let mut lines = vec![vec!["best run of".to_string(), "file".to_string()]];
+        lines.extend(files.iter().map(|(row, file)| vec![row.label(), file.clone()]));
+        writeln!(
+            f,
+            "\n{}\na page of a run, as of the first: nneinfact report {}",
+            aligned(&lines, &[]).trim_end(),
+            shell(first)
+        )
+    }
+
+    /// The components of the best row of every model, each with how far other runs agree.
+    fn components(&self) -> String {
+        let mut text = String::from(
+            "Components of the best row of each model, largest first, counted from 0 as in the file. A cosine of 1 means that a run has the component too, up to its scale.\n\
+             starts: mean over the other starts of its split; splits: over the best starts of the other splits;\n\
+             better half: over the better half of the runs, which gives the verdict; all: over all runs, mean and minimum.\n",
+        );
+        for row in self.rows.iter().filter(|row| row.best_of_model) {
+            let (Some(stability), Some(best)) = (&row.stability, &row.best) else { continue };
+            let file = best.file.as_ref().map_or(String::new(), |file| format!(", {file}"));
+            let _ = writeln!(
+                text,
+                "\n{}: the components of split {}, start {}{file}; {} of {} other runs in the better half",
+                row.label(),
+                best.split,
+                best.start,
+                stability.better,
+                stability.fits.saturating_sub(1)
+            );
+            let titles = [
+                "component",
+                "weight",
+                "share",
+                "starts",
+                "splits",
+                "better half",
+                "all",
+                "verdict",
+            ];
+            let mut lines = vec![titles.map(String::from).to_vec()];
+            let cosine = |x: Option<f64>| x.map_or("-".into(), |x| format!("{x:.2}"));
+            for letter in &stability.letters {
+                let mut components: Vec<_> = letter.components.iter().collect();
+                components.sort_by(|a, b| b.weight.total_cmp(&a.weight));
+                for c in components {
+                    lines.push(vec![
+                        format!("{} {}", letter.letter, c.component),
+                        number(c.weight),
+                        format!("{:.1} %", 100.0 * c.share),
+                        cosine(c.starts),
+                        cosine(c.splits),
+                        format!("{:.2}", c.better),
+                        format!("{:.2}/{:.2}", c.mean, c.min),
+                        c.verdict.name().into(),
+                    ]);
+                }
+            }
+            text += &aligned(&lines, &[false, true, true, true, true, true, true]);
+            for note in &stability.notes {
+                let _ = writeln!(text, "  {note}");
+            }
+        }
+        text
+    }
+
     fn group(&self, rows: &[&Row]) -> String {
         let some = |has: &dyn Fn(&Row) -> bool| self.rows.iter().any(has);
         let mean = |value: Option<Mean>| value.map_or("-".into(), |m| m.to_string());
         type Column<'a> = (&'a str, bool, Box<dyn Fn(&Row) -> String + 'a>);
+        let several = self.several_rows();
+        let name = move |row: &Row| match several && row.best_of_model {
+            true => format!("{} *", row.name),
+            false => row.name.clone(),
+        };
         let mut columns: Vec<Column<'_>> = vec![
-            ("model", false, Box::new(|row| row.name.clone())),
+            ("model", false, Box::new(name)),
             ("ranks", false, Box::new(|row| ranks_text(&row.ranks))),
         ];
         if some(&|row| row.penalty != "none") {
@@ -436,7 +583,19 @@ impl Table {
         if some(&|row| row.algorithm != self.rows[0].algorithm) {
             columns.push(("algorithm", false, Box::new(|row| row.algorithm.clone())));
         }
+        if some(&|row| row.matched != self.rows[0].matched) {
+            let asked = |row: &Row| row.matched.map_or("-".into(), |n| n.to_string());
+            columns.push(("asked for", true, Box::new(asked)));
+        }
         columns.push(("parameters", true, Box::new(|row| row.parameters.to_string())));
+        // Where something is not there, how many splits the means are over.
+        if some(&|row| row.runs.iter().any(|run| run.outcome.result().is_none())) {
+            let splits = self.splits;
+            let of = move |row: &Row| {
+                format!("{} of {splits}", row.training_loss.map_or(0, |mean| mean.count))
+            };
+            columns.push(("splits", true, Box::new(of)));
+        }
         if some(&|row| row.heldout_loss.is_some()) {
             columns.push(("held-out", false, Box::new(move |row| mean(row.heldout_loss))));
         }
@@ -469,13 +628,22 @@ impl Table {
     }
 }
 
-/// Median and least similarity of the components of every letter.
+/// A path as an argument on a command line.
+fn shell(path: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+=:,@%\\".contains(c);
+    match path.chars().all(plain) {
+        true => path.into(),
+        false => format!("'{}'", path.replace('\'', "'\\''")),
+    }
+}
+
+/// Median and least similarity of the components of every letter, over the better half of the runs.
 fn agreement(row: &Row) -> String {
     let Some(stability) = &row.stability else { return "-".into() };
     let each: Vec<String> = stability
         .letters
         .iter()
-        .map(|l| format!("{} {:.2}/{:.2}", l.letter, l.median(), l.min()))
+        .map(|l| format!("{} {:.2}/{:.2}", l.letter, l.better_median(), l.better_min()))
         .collect();
     if each.is_empty() { "-".into() } else { each.join(", ") }
 }
@@ -573,5 +741,19 @@ mod tests {
     fn columns_are_aligned_by_characters() {
         let lines = vec![vec!["é".into(), "n".into()], vec!["abc".into(), "12".into()]];
         assert_eq!(aligned(&lines, &[false, true]), "  é     n\n  abc  12\n");
+    }
+
+    #[test]
+    fn paths_are_quoted_for_a_shell() {
+        assert_eq!(shell("study/runs/0a.npz"), "study/runs/0a.npz");
+        assert_eq!(shell("my study/it's.npz"), "'my study/it'\\''s.npz'");
+    }
+
+    #[test]
+    fn an_infinite_mean_says_so() {
+        let mean = Mean::of(&[1.0, f64::INFINITY]).unwrap();
+        assert_eq!((mean.to_string().as_str(), mean.standard_error), ("inf", None));
+        let json = serde_json::to_value(mean).unwrap();
+        assert_eq!(json["mean"], "inf");
     }
 }

@@ -30,6 +30,7 @@ pub use history::{History, StoppedBy};
 pub use observe::{Cancel, Flow, Observer, Sweep};
 pub(crate) use open::prediction_floor;
 pub use rules::Balance;
+pub(crate) use saved::block_of;
 pub use saved::{DataRecord, LossRecord, Record, Saved, SideRecord};
 #[cfg(feature = "cli")]
 pub(crate) use saved::{WEIGHTS, factor_name};

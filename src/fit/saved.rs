@@ -566,27 +566,37 @@ impl Saved {
     /// ŷ over a block of indices (a range for each mode of the data), with its axes in the order of
     /// `order`, a permutation of the model's output.
     pub(crate) fn block(&self, ranges: &[Range<usize>], order: &[Letter]) -> Result<Vec<f64>> {
-        let model = self.model();
-        let shape: Vec<usize> = ranges.iter().map(Range::len).collect();
-        let ranks: Vec<(char, usize)> =
-            model.latent().iter().map(|x| (x.into(), self.shapes.size(x))).collect();
-        let shapes = Shapes::new(model, &shape, &ranks)?;
-        let parts: Vec<ArrayD<f64>> = self
-            .factors
-            .iter()
-            .zip(model.factors())
-            .map(|(factor, letters)| {
-                let mut view = factor.view();
-                for (axis, letter) in letters.iter().enumerate() {
-                    if let Some(mode) = model.output().iter().position(|x| x == letter) {
-                        view.slice_axis_inplace(Axis(axis), Slice::from(ranges[mode].clone()));
-                    }
-                }
-                view.to_owned()
-            })
-            .collect();
-        Ok(totals(&shapes, &parts, self.weights.as_ref(), order))
+        block_of(&self.shapes, &self.factors, self.weights.as_ref(), ranges, order)
     }
+}
+
+/// As [`Saved::block`], of factors.
+pub(crate) fn block_of(
+    shapes: &Shapes,
+    factors: &[ArrayD<f64>],
+    weights: Option<&ArrayD<f64>>,
+    ranges: &[Range<usize>],
+    order: &[Letter],
+) -> Result<Vec<f64>> {
+    let model = shapes.model();
+    let shape: Vec<usize> = ranges.iter().map(Range::len).collect();
+    let ranks: Vec<(char, usize)> =
+        model.latent().iter().map(|x| (x.into(), shapes.size(x))).collect();
+    let local = Shapes::new(model, &shape, &ranks)?;
+    let parts: Vec<ArrayD<f64>> = factors
+        .iter()
+        .zip(model.factors())
+        .map(|(factor, letters)| {
+            let mut view = factor.view();
+            for (axis, letter) in letters.iter().enumerate() {
+                if let Some(mode) = model.output().iter().position(|x| x == letter) {
+                    view.slice_axis_inplace(Axis(axis), Slice::from(ranges[mode].clone()));
+                }
+            }
+            view.to_owned()
+        })
+        .collect();
+    Ok(totals(&local, &parts, weights, order))
 }
 
 /// The sums of the terms of ŷ over all letters but `output`.

@@ -33,7 +33,7 @@ pub use map::{SLAB_BYTES, map_bool, map_npy, map_npy_in};
 pub use npy::{read_bool, read_npy, read_npy_from};
 pub use npz::{ArrayInfo, npz_names, read_npz, read_npz_arrays, read_npz_from, read_npz_text};
 pub use tns::{read_tns, read_tns_from};
-pub(crate) use write::remove_leftovers;
+pub(crate) use write::{is_leftover, remove_leftovers, remove_leftovers_in};
 pub use write::{write_json, write_npy, write_npz, write_npz_with, write_text};
 
 /// What a file holds, by its extension.

@@ -1,5 +1,6 @@
 //! Writing files: whole or not at all.
 
+use std::ffi::OsStr;
 use std::fs::{self, OpenOptions};
 use std::io::{self, BufWriter, Cursor, Seek, Write};
 use std::path::{Path, PathBuf};
@@ -193,6 +194,7 @@ fn replace_inner(
     Ok(())
 }
 
+const PREFIX: &str = ".nneinfact-";
 const SUFFIX: &str = ".tmp";
 
 fn folder_of(target: &Path) -> &Path {
@@ -209,20 +211,38 @@ fn prefix_of(target: &Path) -> String {
     let sum = name.bytes().fold(0xcbf2_9ce4_8422_2325u64, |sum, byte| {
         (sum ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
     });
-    format!(".nneinfact-{sum:016x}-")
+    format!("{PREFIX}{sum:016x}-")
+}
+
+/// Whether a name is that of a temporary file of this target.
+pub(crate) fn is_leftover(path: &Path, name: &OsStr) -> bool {
+    let name = name.to_string_lossy();
+    name.starts_with(&prefix_of(path)) && name.ends_with(SUFFIX)
 }
 
 /// Removes temporary files of this target that a process left behind when it was killed.
 pub(crate) fn remove_leftovers(path: &Path) {
     let target = fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
-    let prefix = prefix_of(&target);
-    let Ok(entries) = fs::read_dir(folder_of(&target)) else { return };
-    for entry in entries.flatten() {
-        let name = entry.file_name();
+    remove_unlocked(folder_of(&target), |name| is_leftover(&target, name));
+}
+
+/// Removes temporary files of any target in a folder that a process left behind.
+pub(crate) fn remove_leftovers_in(folder: &Path) {
+    remove_unlocked(folder, |name| {
         let name = name.to_string_lossy();
-        let left = name.starts_with(&prefix) && name.ends_with(SUFFIX);
+        let rest = name.strip_prefix(PREFIX).and_then(|rest| rest.split_once('-'));
+        let sum = rest.is_some_and(|(sum, _)| {
+            sum.len() == 16 && sum.bytes().all(|byte| byte.is_ascii_hexdigit())
+        });
+        sum && name.ends_with(SUFFIX)
+    });
+}
+
+fn remove_unlocked(folder: &Path, left: impl Fn(&OsStr) -> bool) {
+    let Ok(entries) = fs::read_dir(folder) else { return };
+    for entry in entries.flatten() {
         // Whoever writes it has it locked. What cannot be removed does no harm.
-        if left
+        if left(&entry.file_name())
             && let Ok(file) = OpenOptions::new().write(true).open(entry.path())
             && file.try_lock().is_ok()
         {

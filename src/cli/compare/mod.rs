@@ -53,6 +53,15 @@ pub struct CompareArgs {
     #[arg(long = "algorithm", value_enum)]
     algorithms: Vec<AlgorithmArg>,
 
+    /// How far a step of --algorithm adam goes; a list, as in 0.03,0.1, tries each [default: 0.1]
+    #[arg(
+        long = "learning-rate",
+        value_name = "RATE[,RATE…]",
+        value_delimiter = ',',
+        allow_negative_numbers = true
+    )]
+    learning_rates: Vec<f64>,
+
     /// The type of number that passes over the data compute with [default: f32]
     #[arg(long, value_enum)]
     precision: Option<PrecisionArg>,
@@ -95,9 +104,9 @@ pub struct CompareArgs {
     seed: Option<u64>,
 
     /// Choose the ranks of every model so that it has about so many parameters: those given are
-    /// proportions
-    #[arg(long, value_name = "N")]
-    match_parameters: Option<u64>,
+    /// proportions. A list, as in 25000,50000,100000, tries each
+    #[arg(long, value_name = "N[,N…]", value_delimiter = ',')]
+    match_parameters: Vec<u64>,
 
     /// A score that can be compared between losses: poisson, rmse, mae or none [default: poisson for
     /// counts, rmse for others]
@@ -193,7 +202,7 @@ STUDY.toml has the same things under the same names, with lists where an option 
   early_stopping = true
   splits = 3
   losses = [\"kl\", \"ab:0.7:0\"]
-  match_parameters = 50000
+  match_parameters = 50000           # or a list, [25000, 50000, 100000]
 
   [[model]]
   name = \"custom\"
@@ -203,7 +212,9 @@ STUDY.toml has the same things under the same names, with lists where an option 
 
 Every finished run is kept in FOLDER/runs. The same command goes on where it was interrupted, and \
 one with more models, splits or starts takes what is there. FOLDER/table.txt, .csv and .json have \
-the table, the last with every run; stability.json which components all runs agree on.";
+the table, the last with every run; stability.txt which components of the best row of each model are \
+found again, stability.json those of all rows. `nneinfact report FOLDER/runs/….npz` makes a page of a \
+run; the table has the file of the best run of each row.";
 
 impl CompareArgs {
     /// The study that the command line or its file describes.
@@ -224,6 +235,7 @@ impl CompareArgs {
             losses: spec::losses(&self.losses, Path::new(""))?,
             penalties: spec::penalties(&self.penalties)?,
             algorithms: self.algorithms.iter().map(|&a| a.into()).collect(),
+            learning_rates: self.learning_rates.clone(),
             precision: self.precision.map(Into::into),
             max_iter: self.max_iter,
             tol: self.tol,
@@ -236,7 +248,7 @@ impl CompareArgs {
             starts: self.starts,
             split_seed: self.split_seed,
             seed: self.seed,
-            match_parameters: self.match_parameters,
+            match_parameters: self.match_parameters.clone(),
             score: self.score.as_deref().map(spec::score).transpose()?,
             device: None,
             threads: None,
@@ -284,6 +296,7 @@ impl CompareArgs {
             ("--loss", !self.losses.is_empty()),
             ("--penalty", !self.penalties.is_empty()),
             ("--algorithm", !self.algorithms.is_empty()),
+            ("--learning-rate", !self.learning_rates.is_empty()),
             ("--precision", self.precision.is_some()),
             ("--max-iter", self.max_iter.is_some()),
             ("--tol", self.tol.is_some()),
@@ -294,7 +307,7 @@ impl CompareArgs {
             ("--early-stopping", self.early_stopping),
             ("--split-seed", self.split_seed.is_some()),
             ("--seed", self.seed.is_some()),
-            ("--match-parameters", self.match_parameters.is_some()),
+            ("--match-parameters", !self.match_parameters.is_empty()),
             ("--score", self.score.is_some()),
             ("--memory-limit", self.memory_limit.is_some()),
             ("--data-as", self.data_as.is_some()),
@@ -339,7 +352,7 @@ pub fn run(args: &CompareArgs) -> Result<()> {
     let table = table?;
     if !args.quiet {
         let files = match table.rows().iter().any(|row| row.stability.is_some()) {
-            true => "table.txt, table.csv, table.json, stability.json, runs/",
+            true => "table.txt, table.csv, table.json, stability.txt, stability.json, runs/",
             false => "table.txt, table.csv, table.json, runs/",
         };
         print(&format!("{table}\nwritten to {}: {files}\n", folder.display()))?;

@@ -109,7 +109,7 @@ impl Watch for Teller {
                 if let Some(bar) = &self.bar {
                     bar.set_length(standing.runs as u64);
                     bar.set_position(standing.run as u64 - 1);
-                    bar.set_message(format!("{}  {}", head(standing), left(standing)));
+                    bar.set_message(format!("{}{}", left(standing), head(standing)));
                 }
             }
             Event::Sweep(standing, sweep) => {
@@ -133,23 +133,30 @@ fn head(standing: &Standing) -> String {
     format!("run {}/{}  {}", standing.run, standing.runs, standing.label)
 }
 
-/// What is known of the time left.
+/// The estimate of the time left, which stands first in a line, so that it is on a narrow terminal too;
+/// nothing is known before a run is done.
 fn left(standing: &Standing) -> String {
     match standing.left {
-        Some(left) => format!("about {} left", duration(left)),
-        None => "time left not known before a run is done".into(),
+        Some(left) => format!("about {} left  ", duration(left)),
+        None if standing.run == 1 => "first run  ".into(),
+        None => String::new(),
     }
 }
 
 fn sweep_line(standing: &Standing, sweep: &Sweep) -> String {
-    let mut line =
-        format!("{}  sweep {}  loss {}", head(standing), sweep.iteration, number(sweep.loss));
+    let mut line = format!(
+        "{}{}  sweep {}  loss {}",
+        left(standing),
+        head(standing),
+        sweep.iteration,
+        number(sweep.loss)
+    );
     for (what, loss) in [("validation", sweep.validation_loss), ("held-out", sweep.heldout_loss)] {
         if let Some(loss) = loss {
             line += &format!("  {what} {}", number(loss));
         }
     }
-    format!("{line}  {}", left(standing))
+    line
 }
 
 fn end_line(standing: &Standing, outcome: &Outcome) -> String {
@@ -174,6 +181,27 @@ fn end_line(standing: &Standing, outcome: &Outcome) -> String {
     };
     match standing.run == standing.runs {
         true => format!("{head}: {what}"),
-        false => format!("{head}: {what}; {}", left(standing)),
+        false => format!("{}{head}: {what}", left(standing)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn standing(left: Option<f64>) -> Standing {
+        Standing { run: 3, runs: 40, label: "cubic low-rank Tucker ".repeat(3), left }
+    }
+
+    #[test]
+    fn the_estimate_is_on_narrow_terminals_too() {
+        let outcome = Outcome::Failed("no".into());
+        let line = end_line(&standing(Some(7260.0)), &outcome);
+        assert!(line.starts_with("about 2 h 1 min left  run 3/40"), "{line}");
+        // Nothing is known before the first run is done.
+        let line = end_line(&standing(None), &outcome);
+        assert!(line.starts_with("run 3/40") && !line.contains("left"), "{line}");
+        let first = Standing { run: 1, ..standing(None) };
+        assert!(left(&first).starts_with("first run"));
     }
 }

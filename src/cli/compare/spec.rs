@@ -3,21 +3,22 @@
 use std::path::{Path, PathBuf};
 
 use crate::cli::args::NumberOrFile;
-use crate::cli::rules;
+use crate::cli::{cells, rules};
 use crate::compare::{Candidate, Penalties, Score, Study};
 use crate::engine::Precision;
 use crate::error::{Error, Result};
-use crate::fit::{Algorithm, DataAs, DataRecord};
-use crate::loss::{Loss, LossParameters, NAMES};
+use crate::fit::{Algorithm, DataAs, DataRecord, LossRecord, SideRecord};
+use crate::loss::{Loss, LossParameters, NAMES, Side};
 use crate::model::{Letter, Model};
 
 /// All that a study can be told; what is `None` or empty has the default of the library.
 pub struct Spec {
     pub data: DataRecord,
     pub models: Vec<ModelSpec>,
-    pub losses: Vec<Loss>,
+    pub losses: Vec<(Loss, LossRecord)>,
     pub penalties: Vec<Penalties>,
     pub algorithms: Vec<Algorithm>,
+    pub learning_rates: Vec<f64>,
     pub precision: Option<Precision>,
     pub max_iter: Option<usize>,
     pub tol: Option<f64>,
@@ -30,7 +31,7 @@ pub struct Spec {
     pub starts: Option<usize>,
     pub split_seed: Option<u64>,
     pub seed: Option<u64>,
-    pub match_parameters: Option<u64>,
+    pub match_parameters: Vec<u64>,
     /// `Some(None)` for no score.
     pub score: Option<Option<Score>>,
     pub device: Option<String>,
@@ -44,7 +45,7 @@ pub struct ModelSpec {
     pub name: String,
     pub model: String,
     pub ranks: Vec<RankSpec>,
-    pub match_parameters: Option<u64>,
+    pub match_parameters: Vec<u64>,
     pub penalties: Vec<Penalties>,
 }
 
@@ -59,7 +60,8 @@ pub struct RankSpec {
 impl Spec {
     /// The study, without device and folder.
     pub fn study(&self) -> Result<Study> {
-        let mut study = Study::new().early_stopping(self.early_stopping);
+        let record = cells::absolute(&self.data);
+        let mut study = Study::new().early_stopping(self.early_stopping).data_record(record);
         for model in &self.models {
             let mut candidate = Candidate::new(&model.name, &model.model)?;
             for rank in &model.ranks {
@@ -68,7 +70,7 @@ impl Spec {
                     candidate = candidate.fixed(rank.letter);
                 }
             }
-            if let Some(parameters) = model.match_parameters {
+            for &parameters in &model.match_parameters {
                 candidate = candidate.match_parameters(parameters);
             }
             if !model.penalties.is_empty() {
@@ -76,14 +78,20 @@ impl Spec {
             }
             study = study.model(candidate);
         }
-        for loss in &self.losses {
-            study = study.loss(loss.clone());
+        for (loss, record) in &self.losses {
+            study = study.loss_from(loss.clone(), record.clone());
         }
         for penalties in &self.penalties {
             study = study.penalties(penalties.clone());
         }
         for &algorithm in &self.algorithms {
             study = study.algorithm(algorithm);
+        }
+        for &rate in &self.learning_rates {
+            study = study.learning_rate(rate);
+        }
+        for &parameters in &self.match_parameters {
+            study = study.match_parameters(parameters);
         }
         macro_rules! set {
             ($($setting:ident = $value:expr),+ $(,)?) => {
@@ -102,7 +110,6 @@ impl Spec {
             starts = self.starts,
             split_seed = self.split_seed,
             seed = self.seed,
-            match_parameters = self.match_parameters,
             score = self.score,
         }
         Ok(study)
@@ -128,7 +135,7 @@ pub fn models(texts: &[String], ranks: &[String]) -> Result<Vec<ModelSpec>> {
             name,
             model,
             ranks: Vec::new(),
-            match_parameters: None,
+            match_parameters: Vec::new(),
             penalties: Vec::new(),
         });
     }
@@ -240,19 +247,11 @@ fn rank_list(text: &str) -> Result<Vec<RankSpec>> {
 }
 
 /// Losses with their parameters after colons; files are relative to a folder.
-pub fn losses(texts: &[String], folder: &Path) -> Result<Vec<Loss>> {
-    let mut losses: Vec<Loss> = Vec::new();
-    for text in texts {
-        let loss = loss(text, folder)?;
-        if losses.iter().any(|other| other.name() == loss.name()) {
-            return refuse(format!("the loss {} is there twice", loss.name()));
-        }
-        losses.push(loss);
-    }
-    Ok(losses)
+pub fn losses(texts: &[String], folder: &Path) -> Result<Vec<(Loss, LossRecord)>> {
+    texts.iter().map(|text| loss(text, folder)).collect()
 }
 
-fn loss(text: &str, folder: &Path) -> Result<Loss> {
+fn loss(text: &str, folder: &Path) -> Result<(Loss, LossRecord)> {
     let mut parts = text.split(':').map(str::trim);
     let name = match parts.next().unwrap_or_default() {
         "ab" => "alpha-beta",
@@ -287,25 +286,38 @@ fn loss(text: &str, folder: &Path) -> Result<Loss> {
             refuse(format!("the loss {text:?}: {} is not a number, but {:?}", takes[n], values[n]))
         })
     };
-    let side = || -> Result<_> {
+    let side = || -> Result<(Side, SideRecord)> {
         let parsed = NumberOrFile::parse(values[0])
             .map_err(|e| Error::Setting(format!("the loss {text:?}: {e}")))?;
-        let parsed = match parsed {
-            NumberOrFile::File(path) => NumberOrFile::File(folder.join(path)),
-            number => number,
+        let (parsed, record) = match parsed {
+            NumberOrFile::Number(number) => (parsed, SideRecord::Number(number)),
+            NumberOrFile::File(path) => {
+                let path = folder.join(path);
+                let whole = std::path::absolute(&path).unwrap_or_else(|_| path.clone());
+                (NumberOrFile::File(path), SideRecord::File(whole))
+            }
         };
-        parsed.side()
+        Ok((parsed.side()?, record))
     };
     let mut parameters = LossParameters::default();
+    let (mut dispersion, mut trials) = (None, None);
     match name {
         "alpha" => parameters.alpha = Some(number(0)?),
         "beta" => parameters.beta = Some(number(0)?),
         "alpha-beta" => (parameters.alpha, parameters.beta) = (Some(number(0)?), Some(number(1)?)),
-        "negative-binomial" => parameters.dispersion = Some(side()?),
-        "binomial" => parameters.trials = Some(side()?),
+        "negative-binomial" => {
+            let (side, record) = side()?;
+            (parameters.dispersion, dispersion) = (Some(side), Some(record));
+        }
+        "binomial" => {
+            let (side, record) = side()?;
+            (parameters.trials, trials) = (Some(side), Some(record));
+        }
         _ => {}
     }
-    Loss::named(name, &parameters)
+    let loss = Loss::named(name, &parameters)?;
+    let record = LossRecord { dispersion, trials, ..LossRecord::of(loss.name()) };
+    Ok((loss, record))
 }
 
 /// Penalties that are tried: each none, one on all factors, or some on single ones.
@@ -392,7 +404,7 @@ mod tests {
 
     #[test]
     fn losses_take_parameters_after_colons() {
-        let name = |text: &str| loss(text, Path::new("")).map(|loss| loss.name().to_string());
+        let name = |text: &str| loss(text, Path::new("")).map(|(loss, _)| loss.name().to_string());
         assert_eq!(name("kl").unwrap(), "kl");
         assert_eq!(name("ab:0.7:0").unwrap(), "alpha-beta(0.7, 0)");
         assert_eq!(name(" alpha-beta : 0.7 : -0.5 ").unwrap(), "alpha-beta(0.7, -0.5)");
@@ -410,7 +422,6 @@ mod tests {
             let error = name(text).unwrap_err();
             assert!(error.is_input() && error.to_string().contains(part), "{text}: {error}");
         }
-        assert!(losses(&strings(&["kl", "kl"]), Path::new("")).is_err());
     }
 
     #[test]

@@ -37,6 +37,7 @@ struct File {
     penalties: Vec<String>,
     #[serde(default)]
     algorithms: Vec<String>,
+    learning_rate: Option<Numbers<f64>>,
     precision: Option<String>,
     max_iter: Option<usize>,
     tol: Option<f64>,
@@ -46,12 +47,30 @@ struct File {
     starts: Option<usize>,
     split_seed: Option<u64>,
     seed: Option<u64>,
-    match_parameters: Option<u64>,
+    match_parameters: Option<Numbers<u64>>,
     score: Option<String>,
     device: Option<String>,
     threads: Option<usize>,
     out: Option<PathBuf>,
     model: Vec<FileModel>,
+}
+
+/// A number, or a list of them.
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "a number or a list of numbers is expected")]
+enum Numbers<T> {
+    One(T),
+    Many(Vec<T>),
+}
+
+impl<T> Numbers<T> {
+    fn list(numbers: Option<Numbers<T>>) -> Vec<T> {
+        match numbers {
+            None => Vec::new(),
+            Some(Numbers::One(number)) => vec![number],
+            Some(Numbers::Many(numbers)) => numbers,
+        }
+    }
 }
 
 #[derive(Deserialize)]
@@ -63,7 +82,7 @@ struct FileModel {
     ranks: BTreeMap<String, ::toml::Value>,
     #[serde(default)]
     fixed: Vec<String>,
-    match_parameters: Option<u64>,
+    match_parameters: Option<Numbers<u64>>,
     #[serde(default)]
     penalties: Vec<String>,
 }
@@ -126,6 +145,7 @@ fn parse(text: &str, path: &Path) -> Result<Spec> {
         losses: spec::losses(&file.losses, folder).map_err(of)?,
         penalties: spec::penalties(&file.penalties).map_err(of)?,
         algorithms: algorithms.map_err(of)?.into_iter().map(Into::into).collect(),
+        learning_rates: Numbers::list(file.learning_rate),
         precision: precision.transpose().map_err(of)?.map(Into::into),
         max_iter: file.max_iter,
         tol: file.tol,
@@ -138,7 +158,7 @@ fn parse(text: &str, path: &Path) -> Result<Spec> {
         starts: file.starts,
         split_seed: file.split_seed,
         seed: file.seed,
-        match_parameters: file.match_parameters,
+        match_parameters: Numbers::list(file.match_parameters),
         score: file.score.as_deref().map(spec::score).transpose().map_err(of)?,
         device: file.device,
         threads: file.threads,
@@ -204,7 +224,7 @@ fn model_spec(model: FileModel) -> Result<ModelSpec> {
         name,
         model: model.model,
         ranks,
-        match_parameters: model.match_parameters,
+        match_parameters: Numbers::list(model.match_parameters),
     })
 }
 
@@ -221,10 +241,11 @@ mod tests {
         splits = 3
         losses = ["kl", "ab:0.7:0"]
         penalties = ["none", "l2=0.1"]
-        algorithms = ["grouped"]
+        algorithms = ["grouped", "adam"]
+        learning_rate = 0.05
         precision = "f64"
         score = "mae"
-        match_parameters = 50000
+        match_parameters = [25000, 50000]
 
         [[model]]
         name = "custom"
@@ -248,7 +269,11 @@ mod tests {
         let k = RankSpec { letter: 'k', ranks: vec![4, 6], fixed: true };
         let r = RankSpec { letter: 'r', ranks: vec![40], fixed: false };
         assert_eq!(custom.ranks, [k, r]);
-        assert_eq!(cp.match_parameters, Some(20_000));
+        assert_eq!(spec.match_parameters, [25_000, 50_000]);
+        assert_eq!(
+            (&cp.match_parameters[..], &spec.learning_rates[..]),
+            (&[20_000][..], &[0.05][..])
+        );
         assert_eq!((spec.losses.len(), spec.penalties.len(), spec.splits), (2, 2, Some(3)));
         spec.study().unwrap().check().unwrap();
     }
@@ -281,6 +306,13 @@ mod tests {
         refused("r = 40", "r = 4.5", &["custom", "r = 4.5"]);
         refused("r = 40", "rr = 40", &["custom", "\"rr\""]);
         refused("r = 40, ", "", &["custom", "r"]);
+        refused("25000", "many", &["uber.toml"]);
+        refused("[25000, 50000]", "\"many\"", &["match_parameters", "a list of numbers"]);
+        refused("[25000, 50000]", "[0]", &["at least 1"]);
+        refused("0.05\n        early", "0.0\n        early", &["early stopping", "validation"]);
+        refused("rate = 0.05", "rate = -1.0", &["learning rate", "-1"]);
+        refused(", \"adam\"]", "]", &["learning rate", "adam"]);
+        refused("\"kl\", ", "\"ab:0.7:0\", ", &["alpha-beta(0.7, 0)", "twice"]);
         refused("[\"k\"]", "[\"z\"]", &["custom", "\"z\""]);
         refused("jkr->whdij", "jkr>whdij", &["->"]);
         refused("heldout = 0.1", "heldout = 1.5", &["held-out", "1.5"]);
