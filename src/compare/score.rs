@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::data::{Indicators, Prepared, Rest, Role};
-use crate::engine::cpu::contract;
+use crate::engine::cpu::contract_within;
 use crate::error::{Error, Result};
 use crate::loss::Loss;
 use crate::model::{Letter, Model, Shapes};
@@ -342,7 +342,7 @@ fn predict(shapes: &Shapes, factors: &[ArrayD<f64>], block: &[Range<usize>]) -> 
     let letters: Vec<&[Letter]> = model.factors().iter().map(Vec::as_slice).collect();
     let plan = Contraction::new(&local, &letters, model.output());
     let slices: Vec<&[f64]> = data.iter().map(Vec::as_slice).collect();
-    Ok(contract(&local, &plan, &slices))
+    contract_within(&local, &plan, &slices)
 }
 
 /// ŷ at some cells, whose indices are given mode by mode.
@@ -393,7 +393,7 @@ fn predict_at(
     let letters: Vec<&[Letter]> = cells.factors().iter().map(Vec::as_slice).collect();
     let plan = Contraction::new(&local, &letters, cells.output());
     let slices: Vec<&[f64]> = data.iter().map(Vec::as_slice).collect();
-    Ok(contract(&local, &plan, &slices))
+    contract_within(&local, &plan, &slices)
 }
 
 fn ranks(shapes: &Shapes) -> Vec<(char, usize)> {

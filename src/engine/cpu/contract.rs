@@ -2,8 +2,40 @@
 
 use rayon::prelude::*;
 
+use crate::engine::available_memory;
+use crate::error::{Error, Result};
 use crate::model::{Letter, Letters, Shapes};
 use crate::plan::{Contraction, Slot};
+
+/// Contractions that take less than this are not held against the memory there is: asking takes
+/// longer than many of them.
+const LITTLE: f64 = 67_108_864.0;
+
+/// As [`contract`], for sizes that nothing has planned for: refused where its tensors would not fit
+/// in memory.
+///
+/// # Errors
+/// [`Error::Memory`].
+pub(crate) fn contract_within(
+    shapes: &Shapes,
+    plan: &Contraction,
+    inputs: &[&[f64]],
+) -> Result<Vec<f64>> {
+    // The two tensors of a step, in the order that their product needs, and the result.
+    let needed = 8.0 * (4.0 * plan.peak() + shapes.volume(plan.output().iter().collect()));
+    if needed > LITTLE {
+        let available = available_memory().unwrap_or(u64::MAX / 2);
+        if needed > available as f64 {
+            return Err(Error::Memory {
+                what: format!("multiplying the factors of {}", shapes.model()),
+                needed: needed as u64,
+                available,
+                help: "lower the ranks".into(),
+            });
+        }
+    }
+    Ok(contract(shapes, plan, inputs))
+}
 
 /// Evaluates a contraction. Each input has the letters, in the order, that the contraction was
 /// planned for.
@@ -25,6 +57,12 @@ pub(crate) fn contract(shapes: &Shapes, plan: &Contraction, inputs: &[&[f64]]) -
         let left = (letters_of(step.left), get(step.left));
         let right = (letters_of(step.right), get(step.right));
         let result = pair(shapes, left, right, &step.letters);
+        // A result is used once.
+        for slot in [step.left, step.right] {
+            if let Slot::Step(i) = slot {
+                results[i] = Vec::new();
+            }
+        }
         results.push(result);
     }
     let (letters, data): (&[Letter], &[f64]) = match results.last() {
@@ -93,9 +131,12 @@ const PARALLEL: usize = 1 << 16;
 
 /// A row-major matrix product.
 fn product(m: usize, k: usize, n: usize, a: &[f64], b: &[f64], c: &mut [f64]) {
-    assert!(a.len() == m * k && b.len() == k * n && c.len() == m * n);
-    // SAFETY: the assertion above is what the strides below reach, and no size is so large that
-    // an offset overflows, since all three are slices.
+    let is = |len: usize, rows: usize, columns: usize| rows.checked_mul(columns) == Some(len);
+    assert!(is(a.len(), m, k) && is(b.len(), k, n) && is(c.len(), m, n));
+    // SAFETY: the matrices are row-major with rows of k, n and n entries, so that the offsets reached
+    // are below m·k, k·n and m·n: by the assertion, whose products do not overflow, the lengths of
+    // the slices. A slice has at most isize::MAX bytes, so that these offsets are no more; where a
+    // matrix has no entry, none is reached. `c` is borrowed mutably, so that it overlaps neither.
     unsafe {
         matrixmultiply::dgemm(
             m,
@@ -283,6 +324,20 @@ mod tests {
             result[at(&letters(output))] += term;
         }
         result
+    }
+
+    #[test]
+    fn what_does_not_fit_in_memory_is_refused() {
+        // Whichever letter is summed over first, three others are left: 1e15 entries.
+        let model = Model::parse("ia,ab,ac,ad,bc,bd,cd->i").unwrap();
+        let ranks = ['a', 'b', 'c', 'd'].map(|x| (x, 100_000));
+        let shapes = Shapes::new(&model, &[2], &ranks).unwrap();
+        let views: Vec<&[Letter]> = model.factors().iter().map(Vec::as_slice).collect();
+        let plan = Contraction::new(&shapes, &views, model.output());
+        // The tensors are not looked at.
+        let error = contract_within(&shapes, &plan, &[[].as_slice(); 7]).unwrap_err();
+        assert!(matches!(error, Error::Memory { .. }), "{error}");
+        assert!(error.to_string().contains("lower the ranks"), "{error}");
     }
 
     #[test]
