@@ -21,8 +21,7 @@ pub(crate) fn contract_within(
     plan: &Contraction,
     inputs: &[&[f64]],
 ) -> Result<Vec<f64>> {
-    // The two tensors of a step, in the order that their product needs, and the result.
-    let needed = 8.0 * (4.0 * plan.peak() + shapes.volume(plan.output().iter().collect()));
+    let needed = 8.0 * entries(shapes, plan);
     if needed > LITTLE {
         let available = available_memory().unwrap_or(u64::MAX / 2);
         if needed > available as f64 {
@@ -35,6 +34,28 @@ pub(crate) fn contract_within(
         }
     }
     Ok(contract(shapes, plan, inputs))
+}
+
+/// The most entries that a contraction has in memory at once, beside its inputs.
+fn entries(shapes: &Shapes, plan: &Contraction) -> f64 {
+    let volume = |letters: &[Letter]| shapes.volume(letters.iter().collect());
+    let of = |slot: Slot| match slot {
+        Slot::Input(i) => (volume(&plan.inputs()[i]), 0.0),
+        Slot::Step(i) => (volume(&plan.steps()[i].letters), volume(&plan.steps()[i].letters)),
+    };
+    // `held` is results that wait for their step.
+    let (mut held, mut most) = (0.0, 0.0f64);
+    for step in plan.steps() {
+        let ((left, left_held), (right, right_held)) = (of(step.left), of(step.right));
+        let result = volume(&step.letters);
+        // Both tensors once more, in the order that their product needs.
+        most = most.max(held + left + right + result);
+        held += result - left_held - right_held;
+    }
+    match plan.steps().last() {
+        Some(step) if step.letters == plan.output() => most,
+        _ => most.max(held + volume(plan.output())),
+    }
 }
 
 /// Evaluates a contraction. Each input has the letters, in the order, that the contraction was
@@ -65,13 +86,13 @@ pub(crate) fn contract(shapes: &Shapes, plan: &Contraction, inputs: &[&[f64]]) -
         }
         results.push(result);
     }
-    let (letters, data): (&[Letter], &[f64]) = match results.last() {
-        Some(data) => (&plan.steps()[results.len() - 1].letters, data),
-        None => match plan.inputs().first() {
-            Some(letters) => (letters, inputs[0]),
-            // The empty product is 1.
-            None => (&[], &[1.0]),
-        },
+    if let (Some(data), Some(step)) = (results.pop(), plan.steps().last()) {
+        return rearrange_owned(shapes, step.letters.clone(), data, plan.output());
+    }
+    let (letters, data): (&[Letter], &[f64]) = match plan.inputs().first() {
+        Some(letters) => (letters, inputs[0]),
+        // The empty product is 1.
+        None => (&[], &[1.0]),
     };
     rearrange(shapes, letters, data, plan.output())
 }
