@@ -52,9 +52,13 @@
 //! # Guarantees
 //!
 //! The training loss never rises from sweep to sweep (up to rounding; Adam, which is there for
-//! comparisons, is the exception). The same input, seed and
-//! device give the same bits, with any number of threads. Bad input is an [`Error`] that says what
-//! is wrong, where, and what would be accepted; nothing reachable from this interface panics.
+//! comparisons, is the exception). The same input, seed and device give the same bits, with any
+//! number of threads. Bad input is an [`Error`] that says what is wrong, where, and what would be
+//! accepted. Nothing reachable from this interface panics but the few functions whose documentation
+//! says when, under *Panics*: the [reference](mod@reference), and parts to build engines from, such
+//! as [`loss::Tape`] and [`data::Dense::load`]. A fit that would take more memory than there is, is
+//! an error before its factors, sums and products are allocated; a process whose memory runs out
+//! nevertheless is ended by its system, as any is.
 //!
 //! The method is NNEinFact (Hood & Schein 2026, arXiv 2602.02759), with grouped joint
 //! majorization for fewer passes over the data.

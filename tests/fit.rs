@@ -8,8 +8,8 @@ use common::{
     CORPUS, Configuration, Random, array_deviation, cpu_configurations, data, deviation, entry,
     largest_rise, losses, mean_term,
 };
-use ndarray::{Array2, Array3, ArrayD, Axis, IxDyn, array};
-use nneinfact::fit::{Cancel, DataAs, Flow, Start, StoppedBy, Sweep};
+use ndarray::{Array2, Array3, ArrayD, Axis, Dimension as _, IxDyn, array};
+use nneinfact::fit::{Cancel, DataAs, Flow, Norm, ScalesInto, Start, StoppedBy, Sweep};
 use nneinfact::loss::Domain;
 use nneinfact::model::{ModelError, Shapes};
 use nneinfact::reference;
@@ -812,6 +812,93 @@ fn an_index_outside_the_data_is_refused() {
     refused(fit.predict(&[3, 0]), shape, &["[3, 0]", "[3, 4]"]);
     refused(fit.predict(&[1]), shape, &["[1]", "2 indices"]);
     refused(fit.slice(&[None, Some(4)]), shape, &["[all, 4]"]);
+}
+
+#[test]
+fn many_predictions_are_those_of_single_ones() {
+    for name in ["CP, 3 modes", "Tucker"] {
+        let shapes = entry(name).shapes(&[4, 5, 3]);
+        let y = Random::new(31).tensor(&[4, 5, 3], 0.5, 2.0);
+        let fit = settings(&shapes).max_iter(3).fit(&y).expect("it fits");
+        let weighted = fit.normalize(Norm::L1, ScalesInto::Weights).expect("weights");
+        for fit in [&fit, &weighted] {
+            let all: Vec<Vec<usize>> =
+                y.indexed_iter().map(|(at, _)| at.slice().to_vec()).collect();
+            let many = fit.predict_many(&all).expect("inside");
+            let one: Vec<f64> = all.iter().map(|at| fit.predict(at).expect("inside")).collect();
+            assert_eq!(many, one, "{name}");
+            let whole = fit.reconstruct().expect("small");
+            for (at, found) in all.iter().zip(&many) {
+                assert!((found / whole[at.as_slice()] - 1.0).abs() < 1e-12, "{name}: {at:?}");
+            }
+            assert!(fit.predict_many(&[]).expect("nothing").is_empty());
+            let shape = |e: &Error| matches!(e, Error::Shape { .. });
+            for bad in [vec![0, 5, 0], vec![0, 0], vec![], vec![0; 4]] {
+                let said = format!("{bad:?}");
+                refused(fit.predict_many(&[vec![0; 3], bad]), shape, &[&said, "[4, 5, 3]"]);
+            }
+        }
+    }
+}
+
+#[test]
+fn starts_beyond_the_largest_seed_go_on_at_0() {
+    let mut later = 0;
+    for n in 0..4 {
+        let y = Random::new(40 + n).tensor(&[9, 8], 0.0, 3.0);
+        let fit = |seed: u64, starts: usize| {
+            let fit = NNEinFact::new("ir,jr->ij").expect("a model").ranks([('r', 3)]);
+            let fit = fit.algorithm(Algorithm::Grouped).precision(Precision::F64);
+            let fit = fit.tolerance(0.0).max_iter(NNEinFact::TRIAL_SWEEPS).device(Device::cpu());
+            fit.seed(seed).starts(starts).fit(&y).expect("it fits")
+        };
+        let losses = [u64::MAX, 0, 1].map(|seed| (fit(seed, 1).history().last_loss(), seed));
+        let (least, best) = losses.into_iter().min_by(|a, b| a.0.total_cmp(&b.0)).expect("three");
+        let several = fit(u64::MAX, 3);
+        assert_eq!(several.history().seed, best, "{losses:?}");
+        assert_eq!(several.history().last_loss(), least);
+        later += usize::from(best != u64::MAX);
+    }
+    assert!(later > 0, "the first start is always the best: this shows nothing");
+}
+
+#[test]
+fn models_of_more_than_32_factors_fit() {
+    // Vectors, each of them many times, between two factors that share a rank. With the vectors in one
+    // group, the objective of each of them is a product of 67 tensors.
+    let vectors: Vec<&str> = (0..34).map(|n| ["i", "j", "k"][n % 3]).collect();
+    let model = format!("ir,{},jr->ijk", vectors.join(","));
+    let y = ArrayD::from_shape_fn(IxDyn(&[3, 4, 2]), |at| {
+        (1.0 + at[0] as f64) * (2.0 + at[1] as f64) * (1.0 + 3.0 * at[2] as f64)
+    });
+    for loss in [Loss::kl(), Loss::euclidean()] {
+        for data_as in [DataAs::Dense, DataAs::Sparse] {
+            let name = format!("{} {data_as}", loss.name());
+            let fit = NNEinFact::new(&model).expect("a model").ranks([('r', 2)]);
+            let fit = fit.loss(loss.clone()).precision(Precision::F64).data_as(data_as);
+            let fit = fit.groups(vec![vec![0, 35], (1..35).collect()]).max_iter(200);
+            let fit = fit.device(Device::cpu()).fit(&y).expect(&name);
+            let losses = &fit.history().loss;
+            let rises = losses.windows(2).filter(|w| w[1] > w[0] + 1e-9 * losses[0].abs());
+            assert_eq!(rises.count(), 0, "{name}: {losses:?}");
+            let predicted = fit.reconstruct().expect("small");
+            assert!(array_deviation(&predicted, &y) < 0.02, "{name}: {losses:?}");
+            let expected = reference::predict(fit.shapes(), fit.factors());
+            assert!(array_deviation(&predicted, &expected) < 1e-12, "{name}");
+        }
+    }
+}
+
+#[test]
+fn a_memory_limit_above_what_there_is_does_not_help() {
+    let y = Array2::<f64>::ones((100, 100));
+    for data_as in [DataAs::Auto, DataAs::Dense, DataAs::Sparse] {
+        // Numerator and denominator of the first two factors together have 4e10 entries.
+        let fit = NNEinFact::new("ia,jb,ab->ij").expect("a model");
+        let fit = fit.ranks([('a', 2000), ('b', 2000)]).groups(vec![vec![0, 1], vec![2]]);
+        let fit = fit.device(Device::cpu()).memory_limit(u64::MAX).data_as(data_as);
+        refused(fit.fit(&y), |e| matches!(e, Error::Memory { .. }), &["memory", "GiB"]);
+    }
 }
 
 #[test]

@@ -724,4 +724,35 @@ mod custom {
         }
         refused(kl().majorizer(KL).loss(large), "operations");
     }
+
+    #[test]
+    fn expressions_of_any_depth_are_taken_or_refused() {
+        let kl = || Loss::custom("k").a(x() / y()).b(1.0.into()).majorizer(KL);
+        // What depends on x alone changes nothing but the value.
+        let long = |terms: usize| (0..terms).fold(y() - x() * y().ln(), |sum, _| sum + x() * 1e-3);
+        let loss = kl().loss(long(400)).build().unwrap();
+        assert!((loss.eval_loss(2.0, 1.0, &[]) - 1.8).abs() < 1e-12);
+        assert!(kl().loss(long(497)).build().is_ok());
+        refused(kl().loss(long(498)), "500 operations deep");
+        // As many as would not fit any stack, also where they are dropped, compared or printed.
+        let million = long(1_000_000);
+        assert!(million.eval(1.0, 1.0, &[]).is_nan());
+        assert_eq!(million.to_string(), "…");
+        assert!(million == million.clone() && million != x());
+        assert_eq!(million.sides(), 0);
+        let tape = Tape::compile(&[&million]);
+        let mut out = [0.0f64];
+        tape.run(&[1.0], &[1.0], &[], &mut Scratch::new(), &mut [&mut out]);
+        assert!(out[0].is_nan());
+        let wgsl = wgsl_function("f", &[&million], 0).unwrap_err().to_string();
+        assert!(wgsl.contains("500 operations deep"), "{wgsl}");
+        // Whatever it becomes a part of.
+        refused(kl().loss(million.exp() * 0.0 + y()), "500 operations deep");
+        let chain = (0..1_000_000).fold(y(), |e, n| match n % 3 {
+            0 => e.exp(),
+            1 => -Expr::select_positive(&e, &x(), &y()),
+            _ => 1.0 / e,
+        });
+        refused(kl().loss(y()).a(chain), "500 operations deep");
+    }
 }

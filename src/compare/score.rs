@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::run::limitless;
 use crate::data::{Indicators, Prepared, Rest, Role};
-use crate::engine::cpu::contract;
+use crate::engine::cpu::contract_within;
 use crate::error::{Error, Result};
 use crate::fit::block_of;
 use crate::loss::Loss;
@@ -375,7 +375,7 @@ fn predict_at(
     let letters: Vec<&[Letter]> = cells.factors().iter().map(Vec::as_slice).collect();
     let plan = Contraction::new(&local, &letters, cells.output());
     let slices: Vec<&[f64]> = data.iter().map(Vec::as_slice).collect();
-    Ok(contract(&local, &plan, &slices))
+    contract_within(&local, &plan, &slices)
 }
 
 fn ranks(shapes: &Shapes) -> Vec<(char, usize)> {

@@ -6,7 +6,7 @@ use pathfinding::prelude::kuhn_munkres;
 use serde::{Deserialize, Serialize};
 
 use super::run::limitless::worst;
-use crate::engine::cpu::contract;
+use crate::engine::cpu::contract_within;
 use crate::error::{Error, Result};
 use crate::fit::Fit;
 use crate::model::{Letter, Letters, Model, Shapes};
@@ -170,7 +170,7 @@ fn median(mut values: Vec<f64>) -> f64 {
 /// # Errors
 /// [`Error::Setting`] where there are less than two fits, or they are not of the same model for data
 /// of the same shape; [`Error::Unsupported`] where two copies of the model need more letters than
-/// there are, or more than 64 factors.
+/// there are, or more than 64 factors; [`Error::Memory`] where their product does not fit in memory.
 pub fn stability(fits: &[&Fit]) -> Result<Stability> {
     let networks: Result<Vec<Network>> =
         fits.iter().map(|fit| Network::new(fit.shapes(), fit.factors(), fit.weights())).collect();
@@ -249,11 +249,11 @@ impl<'a> Network<'a> {
     }
 
     /// For each index of a letter the sum of its part, over the scale.
-    fn sums(&self, letter: Letter) -> Vec<f64> {
+    fn sums(&self, letter: Letter) -> Result<Vec<f64>> {
         let letters: Vec<&[Letter]> = self.names.iter().map(Vec::as_slice).collect();
         let views: Vec<&[f64]> = self.tensors.iter().map(Vec::as_slice).collect();
         let plan = Contraction::new(self.shapes, &letters, &[letter]);
-        contract(self.shapes, &plan, &views)
+        contract_within(self.shapes, &plan, &views)
     }
 
     /// The inner products of parts of this network with parts of another one, for every pair of
@@ -305,7 +305,7 @@ impl<'a> Network<'a> {
         let views: Vec<&[f64]> =
             self.tensors.iter().chain(&other.tensors).map(Vec::as_slice).collect();
         let plan = Contraction::new(&shapes, &letters, &output);
-        Ok(contract(&shapes, &plan, &views))
+        contract_within(&shapes, &plan, &views)
     }
 }
 
@@ -348,7 +348,7 @@ fn between(networks: &[Network<'_>], kin: &[Kin]) -> Result<Stability> {
             ));
             continue;
         }
-        let sums = first.sums(letter);
+        let sums = first.sums(letter)?;
         let total: f64 = sums.iter().sum();
         let norms = norms(first, letter)?;
         let mut found: Vec<Vec<f64>> = vec![Vec::new(); sums.len()];
@@ -506,7 +506,7 @@ mod tests {
                     }
                 }
                 let total: f64 = ones.iter().map(|p| p.sum()).sum();
-                for (i, sum) in a.sums(letter).iter().enumerate() {
+                for (i, sum) in a.sums(letter).unwrap().iter().enumerate() {
                     assert!((sum * a.scale / ones[i].sum() - 1.0).abs() < 1e-10);
                     assert!(total > 0.0);
                 }

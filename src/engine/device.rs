@@ -238,7 +238,7 @@ impl Device {
     /// what a smaller GPU would do.
     ///
     /// # Errors
-    /// [`Error::Device`] where there is none.
+    /// [`Error::Device`] where there is none, or where no fit could run within the limits.
     #[cfg(feature = "gpu")]
     pub fn gpu_within(limits: &wgpu::Limits) -> Result<Device> {
         let gpu = super::gpu::Gpu::open(super::gpu::Wanted::Best, Some(limits))?;
@@ -253,8 +253,8 @@ impl Device {
     /// sees the errors of its own calls only.
     ///
     /// # Errors
-    /// [`Error::Device`] where the device cannot run compute shaders, [`Error::DeviceFailed`] where
-    /// it is lost.
+    /// [`Error::Device`] where the device cannot run compute shaders or its limits are too small for
+    /// any fit, [`Error::DeviceFailed`] where it is lost.
     #[cfg(feature = "gpu")]
     pub fn from_wgpu(device: wgpu::Device, queue: wgpu::Queue) -> Result<Device> {
         Ok(Device::new(Kind::Gpu(super::gpu::Gpu::from_wgpu(device, queue)?)))

@@ -437,9 +437,9 @@ impl NNEinFact {
         self
     }
 
-    /// Tries so many starts, of consecutive seeds from [`seed`](Self::seed) on, for
-    /// [`Self::TRIAL_SWEEPS`] sweeps each, and fits from the best of them: the fit is that of its seed,
-    /// which [`History::seed`](super::History::seed) tells. Default: 1. The data are uploaded once. (For
+    /// Tries so many starts, of consecutive seeds from [`seed`](Self::seed) on (after the largest
+    /// there is comes 0), for [`Self::TRIAL_SWEEPS`] sweeps each, and fits from the best of them: the
+    /// fit is that of its seed, which [`History::seed`](super::History::seed) tells. Default: 1. The data are uploaded once. (For
     /// [`Algorithm::Adam`], too, what is tried is multiplicative sweeps: a few steps would tell little.)
     pub fn starts(mut self, starts: usize) -> Self {
         self.starts = starts;

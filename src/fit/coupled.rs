@@ -389,7 +389,7 @@ fn start(
             ));
         }
     };
-    rules.place(shapes, &mut factors, false);
+    rules.place(shapes, &mut factors, false)?;
     if made {
         // The scale of one tensor disturbs that of another one: in turns, they settle.
         for _ in 0..TURNS {
@@ -398,7 +398,7 @@ fn start(
                 let parts: Vec<ArrayD<f64>> = own.iter().map(|&l| factors[l].clone()).collect();
                 let goal = start::target(&part.settings.loss, &part.data);
                 let scale =
-                    (goal / mean(&part.shapes, &parts)).powf(1.0 / free.len().max(1) as f64);
+                    (goal / mean(&part.shapes, &parts)?).powf(1.0 / free.len().max(1) as f64);
                 if scale > 0.0 && scale.is_finite() {
                     free.into_iter().for_each(|l| factors[l].mapv_inplace(|x| x * scale));
                 }

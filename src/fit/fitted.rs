@@ -6,7 +6,7 @@ use ndarray::{ArrayD, IxDyn};
 
 use super::history::History;
 use crate::engine::available_memory;
-use crate::engine::cpu::contract;
+use crate::engine::cpu::contract_within;
 use crate::error::{Error, Result};
 use crate::model::{Letter, Model, Shapes};
 use crate::plan::{Contraction, Plan};
@@ -114,7 +114,14 @@ impl Fit {
     /// # Errors
     /// [`Error::Shape`] where an index is not one of the data.
     pub fn predict_many(&self, indices: &[Vec<usize>]) -> Result<Vec<f64>> {
-        indices.iter().map(|index| self.predict(index)).collect()
+        let modes = vec![Some(0); self.model().output().len()];
+        let plan = Slicing::new(self, &modes);
+        let predict = |index: &Vec<usize>| -> Result<f64> {
+            let fixed: Vec<Option<usize>> = index.iter().map(|&i| Some(i)).collect();
+            self.check_index(&fixed)?;
+            Ok(plan.at(self, &fixed)?.first().copied().unwrap_or(0.0))
+        };
+        indices.iter().map(predict).collect()
     }
 
     /// ŷ with some modes fixed: `Some(i)` takes index `i` of a mode, `None` the whole of it. The
@@ -124,27 +131,9 @@ impl Fit {
     /// [`Error::Shape`] where the index does not fit the data; [`Error::Memory`] where the result
     /// would not fit in memory.
     pub fn slice(&self, fixed: &[Option<usize>]) -> Result<ArrayD<f64>> {
-        let shapes = self.shapes();
-        let model = shapes.model();
-        let shape = shapes.data();
-        let inside = |(i, &n): (&Option<usize>, &usize)| i.is_none_or(|i| i < n);
-        if fixed.len() != shape.len() || !fixed.iter().zip(&shape).all(inside) {
-            let found: Vec<String> =
-                fixed.iter().map(|i| i.map_or("all".into(), |i| i.to_string())).collect();
-            return Err(Error::Shape {
-                what: "the index".into(),
-                found: format!("[{}]", found.join(", ")),
-                expected: format!("{} indices inside the data's shape {shape:?}", shape.len()),
-            });
-        }
-        let at = |letter: Letter| {
-            model.output().iter().position(|&x| x == letter).and_then(|mode| fixed[mode])
-        };
-        let keep = |letters: &[Letter]| -> Vec<Letter> {
-            letters.iter().copied().filter(|&x| at(x).is_none()).collect()
-        };
-        let output = keep(model.output());
-        let sizes = shapes.sizes(&output);
+        self.check_index(fixed)?;
+        let slicing = Slicing::new(self, fixed);
+        let sizes = self.shapes.sizes(slicing.plan.output());
         let needed = 8.0 * sizes.iter().map(|&n| n as f64).product::<f64>();
         if let Some(available) = available_memory()
             && needed > available as f64
@@ -156,31 +145,27 @@ impl Fit {
                 help: "reconstruct slices of it, or predict single entries".into(),
             });
         }
-        let mut letters = Vec::new();
-        let mut data = Vec::new();
-        for (factor, names) in self.factors.iter().zip(model.factors()) {
-            let mut view = factor.view();
-            // From the last axis to the first, so that the others keep their numbers.
-            for axis in (0..names.len()).rev() {
-                if let Some(i) = at(names[axis]) {
-                    view = view.index_axis_move(ndarray::Axis(axis), i);
-                }
-            }
-            letters.push(keep(names));
-            data.push(view.iter().copied().collect::<Vec<f64>>());
-        }
-        if let Some(weights) = &self.weights {
-            letters.push(model.latent().iter().collect());
-            data.push(weights.iter().copied().collect());
-        }
-        let views: Vec<&[Letter]> = letters.iter().map(Vec::as_slice).collect();
-        let slices: Vec<&[f64]> = data.iter().map(Vec::as_slice).collect();
-        let plan = Contraction::new(shapes, &views, &output);
-        let result = contract(shapes, &plan, &slices);
+        let result = slicing.at(self, fixed)?;
         ArrayD::from_shape_vec(IxDyn(&sizes), result).map_err(|e| Error::Shape {
             what: "the reconstruction".into(),
             found: e.to_string(),
             expected: format!("{sizes:?}"),
+        })
+    }
+
+    /// Refuses what is no index of the data.
+    fn check_index(&self, fixed: &[Option<usize>]) -> Result<()> {
+        let shape = self.shapes.data();
+        let inside = |(i, &n): (&Option<usize>, &usize)| i.is_none_or(|i| i < n);
+        if fixed.len() == shape.len() && fixed.iter().zip(&shape).all(inside) {
+            return Ok(());
+        }
+        let found: Vec<String> =
+            fixed.iter().map(|i| i.map_or("all".into(), |i| i.to_string())).collect();
+        Err(Error::Shape {
+            what: "the index".into(),
+            found: format!("[{}]", found.join(", ")),
+            expected: format!("{} indices inside the data's shape {shape:?}", shape.len()),
         })
     }
 
@@ -190,5 +175,54 @@ impl Fit {
     /// [`Error::Memory`] where it would not fit in memory.
     pub fn reconstruct(&self) -> Result<ArrayD<f64>> {
         self.slice(&vec![None; self.model().output().len()])
+    }
+}
+
+/// How ŷ is computed where the same modes are fixed, whatever they are fixed at.
+struct Slicing {
+    plan: Contraction,
+    /// For each axis of each factor, the mode that fixes it.
+    axes: Vec<Vec<Option<usize>>>,
+    weights: Option<Vec<f64>>,
+}
+
+impl Slicing {
+    /// `fixed` has an entry for each mode of the data.
+    fn new(fit: &Fit, fixed: &[Option<usize>]) -> Slicing {
+        let model = fit.model();
+        let modes = model.output().iter().zip(fixed).enumerate();
+        let fixed: Vec<(Letter, usize)> =
+            modes.filter(|(_, (_, i))| i.is_some()).map(|(mode, (&x, _))| (x, mode)).collect();
+        let mode = |x: Letter| fixed.iter().find(|(y, _)| *y == x).map(|&(_, mode)| mode);
+        let keep = |letters: &[Letter]| -> Vec<Letter> {
+            letters.iter().copied().filter(|&x| mode(x).is_none()).collect()
+        };
+        let mut letters: Vec<Vec<Letter>> = model.factors().iter().map(|x| keep(x)).collect();
+        if fit.weights.is_some() {
+            letters.push(model.latent().iter().collect());
+        }
+        let views: Vec<&[Letter]> = letters.iter().map(Vec::as_slice).collect();
+        Slicing {
+            plan: Contraction::new(&fit.shapes, &views, &keep(model.output())),
+            axes: model.factors().iter().map(|x| x.iter().map(|&x| mode(x)).collect()).collect(),
+            weights: fit.weights.as_ref().map(|w| w.iter().copied().collect()),
+        }
+    }
+
+    /// ŷ at these indices of the fixed modes, which are inside the data.
+    fn at(&self, fit: &Fit, fixed: &[Option<usize>]) -> Result<Vec<f64>> {
+        let slice = |(factor, axes): (&ArrayD<f64>, &Vec<Option<usize>>)| -> Vec<f64> {
+            let mut view = factor.view();
+            // From the last axis to the first, so that the others keep their numbers.
+            for (axis, mode) in axes.iter().enumerate().rev() {
+                if let Some(i) = mode.and_then(|mode| fixed[mode]) {
+                    view.index_axis_inplace(ndarray::Axis(axis), i);
+                }
+            }
+            view.iter().copied().collect()
+        };
+        let data: Vec<Vec<f64>> = fit.factors.iter().zip(&self.axes).map(slice).collect();
+        let slices: Vec<&[f64]> = data.iter().chain(&self.weights).map(Vec::as_slice).collect();
+        contract_within(&fit.shapes, &self.plan, &slices)
     }
 }

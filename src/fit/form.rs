@@ -75,7 +75,7 @@ pub(super) fn choose(
                 info
             }
         };
-        Ok((open::plan(settings, shapes, info.clone(), None)?, info))
+        Ok((dense_plan(settings, shapes, info.clone())?, info))
     };
     match sparse {
         Some(Ok((plan, listing))) => {
@@ -86,7 +86,7 @@ pub(super) fn choose(
                 && other.cost() < plan.cost()
             {
                 let data = data.densified(limit)?;
-                let plan = open::plan(settings, shapes, dense_info(&data), None)?;
+                let plan = dense_plan(settings, shapes, dense_info(&data))?;
                 return Ok(Chosen { plan, data, sparse: None });
             }
             listed(plan, listing, data, settings)
@@ -98,7 +98,7 @@ pub(super) fn choose(
                 (Err(_), Some(Err(sparse))) => return Err(sparse),
                 (Err(dense), _) => return Err(dense),
             };
-            let plan = open::plan(settings, shapes, dense_info(&data), None)?;
+            let plan = dense_plan(settings, shapes, dense_info(&data))?;
             Ok(Chosen { plan, data, sparse: None })
         }
     }
@@ -138,7 +138,27 @@ pub(super) fn check(settings: &NNEinFact, shapes: &Shapes, data: &Prepared) -> R
             info
         }
     };
-    open::plan(settings, shapes, info, None).map(|_| ())
+    dense_plan(settings, shapes, info).map(|_| ())
+}
+
+/// The plan for a value of every cell, if the memory there is holds what it stores. (Sums and products
+/// of a fit on a GPU are there, and its own memory is asked.)
+fn dense_plan(settings: &NNEinFact, shapes: &Shapes, info: DataInfo) -> Result<Plan> {
+    let plan = open::plan(settings, shapes, info, None)?;
+    let on_gpu = settings.device.as_ref().is_some_and(|device| device.kind_name() == "gpu");
+    let needed = plan.memory().saturating_add(shapes.parameters().saturating_mul(8 * 6));
+    if let Some(available) = available_memory()
+        && needed > available
+        && !on_gpu
+    {
+        return Err(Error::Memory {
+            what: "the stored products and sums of a fit".into(),
+            needed,
+            available,
+            help: "set a lower memory limit, or group fewer factors (the block algorithm)".into(),
+        });
+    }
+    Ok(plan)
 }
 
 /// Bytes of a value, were coordinates expanded.
@@ -264,10 +284,10 @@ fn check_list(plan: &Plan, listing: Listing, settings: &NNEinFact) -> Result<()>
         listing.train * (each + precision) + listing.exceptions * (each + 9)
     });
     // While it is sorted, an entry has a key and a place.
-    let needed = groups.sum::<u64>()
-        + 24 * (listing.train + listing.exceptions)
-        + plan.memory()
-        + plan.shapes().parameters() * 48;
+    let needed = groups.sum::<u64>() + 24 * (listing.train + listing.exceptions);
+    let needed = needed
+        .saturating_add(plan.memory())
+        .saturating_add(plan.shapes().parameters().saturating_mul(48));
     if let Some(available) = available_memory()
         && needed > available
     {

@@ -11,7 +11,7 @@ use super::rules::{self, Balance, Rules};
 use super::start::{self, Basis};
 use super::watch::Portions;
 use super::{scale, solve};
-use crate::data::{Observations, Prepared, Role};
+use crate::data::{Observations, Prepared, Role, Sparse};
 use crate::engine::{Device, Engine, Job, Numbers, Precision, Rule, Slot, available_memory};
 use crate::error::{Error, Result};
 use crate::loss::{Domain, Loss, Tape};
@@ -170,7 +170,7 @@ pub(super) fn open<'a>(
     if let (Some(checkpoint), Some(identity)) = (settings.resume.take(), &identity) {
         checkpoint.check(identity, &shapes)?;
         let mut start = checkpoint.factors()?;
-        rules.place(&shapes, &mut start, false);
+        rules.place(&shapes, &mut start, false)?;
         let (penalized, state) = (rules.is_penalized(), &checkpoint.state);
         let job = job(settings, &shapes, chosen, rules.clone(), start)?;
         let job = Job { scales: Some(state.scales.clone()), ..job };
@@ -203,25 +203,25 @@ pub(super) fn open<'a>(
         )));
     }
     let rescale = settings.balance.unwrap_or_default() != Balance::Never && rules.is_penalized();
-    let start = |seed: u64, chosen: &Chosen| -> Result<Vec<ArrayD<f64>>> {
-        let Chosen { data, sparse, .. } = chosen;
-        let basis = Basis { shapes: &shapes, loss: &loss, data, sparse: sparse.as_ref(), seed };
+    let start = |seed: u64, data: &Prepared, sparse: Option<&Sparse>| -> Result<Vec<ArrayD<f64>>> {
+        let basis = Basis { shapes: &shapes, loss: &loss, data, sparse, seed };
         let mut start = start::make(wanted.clone(), &basis)?;
-        rules.place(&shapes, &mut start, made);
+        rules.place(&shapes, &mut start, made)?;
         if rescale {
             scale::start(&shapes, &rules, &mut start);
         }
         Ok(start)
     };
-    let seeds = settings.seed..settings.seed.saturating_add(settings.starts as u64);
-    let starts: Result<Vec<_>> = seeds.map(|seed| Ok((seed, start(seed, &chosen)?))).collect();
-    let mut starts = starts?.into_iter();
-    let Some((seed, mut first)) = starts.next() else {
+    if settings.starts == 0 {
         return Err(Error::Setting("a fit has at least one start".into()));
-    };
+    }
+    let seed = settings.seed;
+    let mut first = start(seed, &chosen.data, chosen.sparse.as_ref())?;
     let job = job(settings, &shapes, chosen, rules.clone(), first.clone())?;
     let (plan, data, balance) =
         (Arc::clone(&job.plan), Arc::clone(&job.data), job.balancing.is_some());
+    // Other starts may need the list that the engine takes.
+    let sparse = job.sparse.clone().filter(|_| settings.starts > 1);
     let mut engine = device.open(job, settings.precision)?;
     let rescaled = |engine: &mut dyn Engine, start: &mut Vec<ArrayD<f64>>| match rescale {
         true => scale::rescale(engine, &plan, &loss, &rules, start),
@@ -229,21 +229,24 @@ pub(super) fn open<'a>(
     };
     let mut warning = rescaled(engine.as_mut(), &mut first)?;
     let mut best = (seed, first);
-    if starts.len() > 0 {
+    if settings.starts > 1 {
         let groups = plan.groups().len();
         let try_out = |engine: &mut dyn Engine| {
             solve::try_out(settings, engine, groups, Portions::of(&data), balance)
         };
         let mut least = try_out(engine.as_mut())?;
-        for (seed, mut start) in starts {
+        for n in 1..settings.starts as u64 {
             if settings.cancel.is_cancelled() {
                 break;
             }
-            engine.load(&start)?;
-            let told = rescaled(engine.as_mut(), &mut start)?;
+            // After the last seed comes 0.
+            let seed = seed.wrapping_add(n);
+            let mut next = start(seed, &data, sparse.as_deref())?;
+            engine.load(&next)?;
+            let told = rescaled(engine.as_mut(), &mut next)?;
             let objective = try_out(engine.as_mut())?;
             if objective < least {
-                (least, best, warning) = (objective, (seed, start), told);
+                (least, best, warning) = (objective, (seed, next), told);
             }
         }
         engine.load(&best.1)?;

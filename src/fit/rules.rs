@@ -164,8 +164,11 @@ impl Rules {
 
     /// Puts the given values in, and brings the others inside their bounds. A start that was made, and
     /// not given, gets back the mean of ŷ that it had.
-    pub fn place(&self, shapes: &Shapes, start: &mut [ArrayD<f64>], made: bool) {
-        let before = mean(shapes, start);
+    ///
+    /// # Errors
+    /// [`Error::Memory`] where that mean takes more memory than there is.
+    pub fn place(&self, shapes: &Shapes, start: &mut [ArrayD<f64>], made: bool) -> Result<()> {
+        let before = if made { mean(shapes, start)? } else { 0.0 };
         let mut changed = false;
         for (l, factor) in start.iter_mut().enumerate() {
             if let Some(values) = &self.given[l] {
@@ -177,11 +180,15 @@ impl Rules {
                 changed = true;
             }
         }
+        if !(made && changed) {
+            return Ok(());
+        }
         let free: Vec<usize> = (0..start.len()).filter(|&l| self.scales(l)).collect();
-        let scale = (before / mean(shapes, start)).powf(1.0 / free.len().max(1) as f64);
-        if made && changed && scale > 0.0 && scale.is_finite() {
+        let scale = (before / mean(shapes, start)?).powf(1.0 / free.len().max(1) as f64);
+        if scale > 0.0 && scale.is_finite() {
             free.into_iter().for_each(|l| start[l].mapv_inplace(|x| x * scale));
         }
+        Ok(())
     }
 }
 
@@ -220,9 +227,9 @@ pub(super) fn entries(factor: &ArrayD<f64>, what: &str) -> Result<()> {
 }
 
 /// The mean of ŷ over all cells.
-pub(super) fn mean(shapes: &Shapes, factors: &[ArrayD<f64>]) -> f64 {
+pub(super) fn mean(shapes: &Shapes, factors: &[ArrayD<f64>]) -> Result<f64> {
     let data: Vec<Vec<f64>> = factors.iter().map(|f| f.iter().copied().collect()).collect();
-    total(shapes, &data) / shapes.volume(shapes.model().observed())
+    Ok(total(shapes, &data)? / shapes.volume(shapes.model().observed()))
 }
 
 /// The factors that settings fix, whatever their values.

@@ -9,7 +9,7 @@ use ndarray::{ArrayD, Axis, IxDyn, Slice};
 use serde::{Deserialize, Serialize};
 
 use super::{Fit, History};
-use crate::engine::cpu::contract;
+use crate::engine::cpu::{contract, contract_within};
 use crate::error::{Error, Result};
 use crate::io::{self, FileKind};
 use crate::loss::{Loss, LossParameters, Side};
@@ -544,7 +544,7 @@ impl Saved {
     }
 
     /// The sums of ŷ² over all modes but these, in C order of these; `None` where the alphabet has no
-    /// letters left for that.
+    /// letters left for that, or the products on the way do not fit in memory.
     pub(crate) fn totals_of_squares(&self, letters: &[Letter]) -> Option<Vec<f64>> {
         let (shapes, pairs) = self.shapes.doubled()?;
         let other = |x: Letter| pairs.iter().find(|(y, _)| *y == x).map_or(x, |pair| pair.1);
@@ -560,7 +560,7 @@ impl Saved {
             names.iter().map(|n| n.iter().map(|&x| other(x)).collect()).collect();
         let all: Vec<&[Letter]> = names.iter().chain(&twin).map(Vec::as_slice).collect();
         let views: Vec<&[f64]> = data.iter().chain(&data).map(Vec::as_slice).collect();
-        Some(contract(&shapes, &Contraction::new(&shapes, &all, letters), &views))
+        contract_within(&shapes, &Contraction::new(&shapes, &all, letters), &views).ok()
     }
 
     /// ŷ over a block of indices (a range for each mode of the data), with its axes in the order of
@@ -596,7 +596,7 @@ pub(crate) fn block_of(
             view.to_owned()
         })
         .collect();
-    Ok(totals(&local, &parts, weights, order))
+    totals_within(&local, &parts, weights, order)
 }
 
 /// The sums of the terms of ŷ over all letters but `output`.
@@ -606,6 +606,30 @@ pub(super) fn totals(
     weights: Option<&ArrayD<f64>>,
     output: &[Letter],
 ) -> Vec<f64> {
+    with_all(shapes, factors, weights, output, contract)
+}
+
+/// As [`totals`], over sizes that may be large.
+///
+/// # Errors
+/// [`Error::Memory`] where the products on the way do not fit in memory.
+fn totals_within(
+    shapes: &Shapes,
+    factors: &[ArrayD<f64>],
+    weights: Option<&ArrayD<f64>>,
+    output: &[Letter],
+) -> Result<Vec<f64>> {
+    with_all(shapes, factors, weights, output, contract_within)
+}
+
+/// Contracts all tensors of ŷ onto some letters.
+fn with_all<T>(
+    shapes: &Shapes,
+    factors: &[ArrayD<f64>],
+    weights: Option<&ArrayD<f64>>,
+    output: &[Letter],
+    contract: impl FnOnce(&Shapes, &Contraction, &[&[f64]]) -> T,
+) -> T {
     let model = shapes.model();
     let latent: Vec<Letter> = model.latent().iter().collect();
     let mut letters: Vec<&[Letter]> = model.factors().iter().map(Vec::as_slice).collect();

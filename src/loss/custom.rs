@@ -6,6 +6,7 @@ use ndarray::ArrayD;
 
 use crate::{Error, Result};
 
+use super::expr::DEEPEST;
 use super::{Domain, Expr, Loss, Majorizer, Trials, wgsl_function};
 
 /// The most operations that an expression of a custom loss may have.
@@ -133,6 +134,12 @@ impl LossBuilder {
         let expression = loss.ok_or_else(|| missing("the expression of the loss"))?;
         let majorizer = majorizer.ok_or_else(|| missing("the majorizer"))?;
         for (what, e) in [("a", &a), ("b", &b), ("the loss", &expression)] {
+            if e.is_too_deep() {
+                return Err(wrong(format!(
+                    "{what} is more than {DEEPEST} operations deep: make long sums and products of \
+                     parts of about the same size"
+                )));
+            }
             if e.size() > LARGEST {
                 return Err(wrong(format!("{what} has more than {LARGEST} operations")));
             }

@@ -5,7 +5,7 @@ use std::fmt;
 use std::ops::{Add, Div, Mul, Neg, Sub};
 use std::sync::Arc;
 
-use crate::Result;
+use crate::{Error, Result};
 
 use super::graph::Graph;
 
@@ -20,6 +20,10 @@ use super::graph::Graph;
 /// `e / 1`, `−(−e)`, `e⁰` and `e¹` are what they seem. `e · 0` and `0 / e` are kept, since they are
 /// NaN where `e` is infinite, NaN or (in the quotient) zero.
 ///
+/// An expression can be up to 500 operations deep: sums of more terms than that are to be made of
+/// partial sums. A deeper one evaluates to NaN, and is refused where a loss or a shader is made of
+/// it.
+///
 /// ```
 /// use nneinfact::loss::Expr;
 ///
@@ -29,7 +33,17 @@ use super::graph::Graph;
 /// assert_eq!(kl.eval(2.0, 2.0, &[]), 0.0);
 /// ```
 #[derive(Clone)]
-pub struct Expr(Arc<Node>);
+pub struct Expr(Arc<Inner>);
+
+/// A node with its depth: the most operations on a way down to a leaf.
+struct Inner {
+    node: Node,
+    depth: u32,
+}
+
+/// The depth above which an expression is [`Node::TooDeep`]. Everything that walks over expressions,
+/// dropping them too, goes down by calls, and this many fit the stack of any thread.
+pub(super) const DEEPEST: u32 = 500;
 
 /// What an expression is made of.
 #[derive(Clone, Debug)]
@@ -48,31 +62,48 @@ pub(super) enum Node {
     Exp(Expr),
     /// The condition, the value where it is above 0, the value elsewhere.
     Select(Expr, Expr, Expr),
+    /// What stands for an expression deeper than [`DEEPEST`], and for all that is made of it. No
+    /// loss is built from one.
+    TooDeep,
 }
 
 impl Expr {
+    fn new(node: Node) -> Expr {
+        let depth = children(&node).map(|child| child.0.depth + 1).max().unwrap_or(0);
+        let deeper = children(&node).any(Expr::is_too_deep);
+        match depth > DEEPEST || deeper {
+            true => Expr(Arc::new(Inner { node: Node::TooDeep, depth: 0 })),
+            false => Expr(Arc::new(Inner { node, depth })),
+        }
+    }
+
+    /// Whether it was cut off for its depth.
+    pub(super) fn is_too_deep(&self) -> bool {
+        matches!(self.0.node, Node::TooDeep)
+    }
+
     /// The datum.
     #[must_use]
     pub fn x() -> Expr {
-        Expr(Arc::new(Node::X))
+        Expr::new(Node::X)
     }
 
     /// The model's value ŷ at the entry, positive.
     #[must_use]
     pub fn y() -> Expr {
-        Expr(Arc::new(Node::Y))
+        Expr::new(Node::Y)
     }
 
     /// The entry's value in side tensor `i`, counted from 0: a dispersion, a number of trials.
     #[must_use]
     pub fn side(i: usize) -> Expr {
-        Expr(Arc::new(Node::Side(i)))
+        Expr::new(Node::Side(i))
     }
 
     /// A constant.
     #[must_use]
     pub fn constant(value: f64) -> Expr {
-        Expr(Arc::new(Node::Constant(value)))
+        Expr::new(Node::Constant(value))
     }
 
     /// The natural logarithm. It is −∞ at 0 and NaN below.
@@ -80,7 +111,7 @@ impl Expr {
     pub fn ln(&self) -> Expr {
         match self.as_constant() {
             Some(c) => Expr::constant(c.ln()),
-            None => Expr(Arc::new(Node::Ln(self.clone()))),
+            None => Expr::new(Node::Ln(self.clone())),
         }
     }
 
@@ -89,7 +120,7 @@ impl Expr {
     pub fn exp(&self) -> Expr {
         match self.as_constant() {
             Some(c) => Expr::constant(c.exp()),
-            None => Expr(Arc::new(Node::Exp(self.clone()))),
+            None => Expr::new(Node::Exp(self.clone())),
         }
     }
 
@@ -108,7 +139,7 @@ impl Expr {
         }
         match self.as_constant() {
             Some(c) => Expr::constant(power(c, exponent)),
-            None => Expr(Arc::new(Node::Pow(self.clone(), exponent))),
+            None => Expr::new(Node::Pow(self.clone(), exponent)),
         }
     }
 
@@ -130,18 +161,19 @@ impl Expr {
         if then == otherwise {
             return then.clone();
         }
-        Expr(Arc::new(Node::Select(condition.clone(), then.clone(), otherwise.clone())))
+        Expr::new(Node::Select(condition.clone(), then.clone(), otherwise.clone()))
     }
 
     /// The value in double precision. A side value that `sides` does not hold is NaN.
     #[must_use]
     pub fn eval(&self, x: f64, y: f64, sides: &[f64]) -> f64 {
         let value = |e: &Expr| e.eval(x, y, sides);
-        match &*self.0 {
+        match self.node() {
             Node::X => x,
             Node::Y => y,
             Node::Side(i) => sides.get(*i).copied().unwrap_or(f64::NAN),
             Node::Constant(c) => *c,
+            Node::TooDeep => f64::NAN,
             Node::Add(a, b) => value(a) + value(b),
             Node::Sub(a, b) => value(a) - value(b),
             Node::Mul(a, b) => value(a) * value(b),
@@ -163,7 +195,7 @@ impl Expr {
     /// Its value, if the expression is a constant.
     #[must_use]
     pub fn as_constant(&self) -> Option<f64> {
-        match *self.0 {
+        match *self.node() {
             Node::Constant(c) => Some(c),
             _ => None,
         }
@@ -184,7 +216,7 @@ impl Expr {
     /// How many side tensors are needed: one more than the largest index that occurs.
     #[must_use]
     pub fn sides(&self) -> usize {
-        match &*self.0 {
+        match self.node() {
             Node::Side(i) => i.saturating_add(1),
             node => children(node).map(Expr::sides).max().unwrap_or(0),
         }
@@ -205,7 +237,7 @@ impl Expr {
         // Constants that are not finite come from the datum (ln 0, 0⁻¹): they do not vanish.
         let tame = |e: &Expr| e.as_constant().is_none_or(|c| c.is_finite() && c != 0.0);
         self.rebuild(&|node| matches!(node, Node::X).then(|| Expr::constant(0.0)), &|e| {
-            let vanishes = match &*e.0 {
+            let vanishes = match e.node() {
                 Node::Mul(a, b) => (is_zero(a) && tame(b)) || (tame(a) && is_zero(b)),
                 Node::Div(a, b) => is_zero(a) && tame(b),
                 _ => false,
@@ -219,7 +251,7 @@ impl Expr {
     /// argument, an exponential as its argument.
     #[must_use]
     pub fn largest_exponent(&self) -> f64 {
-        match &*self.0 {
+        match self.node() {
             Node::Y => 1.0,
             Node::Mul(a, b) | Node::Div(a, b) => a.largest_exponent() + b.largest_exponent(),
             Node::Pow(a, p) => p.abs() * a.largest_exponent(),
@@ -230,11 +262,11 @@ impl Expr {
     /// The number of operations and leaves, shared ones counted each time. Saturates.
     pub(super) fn size(&self) -> u64 {
         fn count(e: &Expr, known: &mut HashMap<*const Node, u64>) -> u64 {
-            let at = Arc::as_ptr(&e.0);
+            let at: *const Node = e.node();
             if let Some(&n) = known.get(&at) {
                 return n;
             }
-            let n = children(&e.0).fold(1u64, |n, child| n.saturating_add(count(child, known)));
+            let n = children(e.node()).fold(1u64, |n, child| n.saturating_add(count(child, known)));
             known.insert(at, n);
             n
         }
@@ -242,11 +274,11 @@ impl Expr {
     }
 
     pub(super) fn node(&self) -> &Node {
-        &self.0
+        &self.0.node
     }
 
     fn any(&self, found: &impl Fn(&Node) -> bool) -> bool {
-        found(&self.0) || children(&self.0).any(|child| child.any(found))
+        found(self.node()) || children(self.node()).any(|child| child.any(found))
     }
 
     /// The expression with some nodes replaced and the rest built anew, each result passed
@@ -256,12 +288,12 @@ impl Expr {
         replace: &impl Fn(&Node) -> Option<Expr>,
         then: &impl Fn(Expr) -> Expr,
     ) -> Expr {
-        if let Some(e) = replace(&self.0) {
+        if let Some(e) = replace(self.node()) {
             return e;
         }
         let again = |e: &Expr| e.rebuild(replace, then);
-        then(match &*self.0 {
-            Node::X | Node::Y | Node::Side(_) | Node::Constant(_) => self.clone(),
+        then(match self.node() {
+            Node::X | Node::Y | Node::Side(_) | Node::Constant(_) | Node::TooDeep => self.clone(),
             Node::Add(a, b) => again(a) + again(b),
             Node::Sub(a, b) => again(a) - again(b),
             Node::Mul(a, b) => again(a) * again(b),
@@ -277,7 +309,7 @@ impl Expr {
 
 fn children(node: &Node) -> impl Iterator<Item = &Expr> {
     let list: [Option<&Expr>; 3] = match node {
-        Node::X | Node::Y | Node::Side(_) | Node::Constant(_) => [None; 3],
+        Node::X | Node::Y | Node::Side(_) | Node::Constant(_) | Node::TooDeep => [None; 3],
         Node::Neg(a) | Node::Pow(a, _) | Node::Ln(a) | Node::Exp(a) => [Some(a), None, None],
         Node::Add(a, b) | Node::Sub(a, b) | Node::Mul(a, b) | Node::Div(a, b) => {
             [Some(a), Some(b), None]
@@ -309,7 +341,7 @@ fn power(base: f64, exponent: f64) -> f64 {
 /// # Errors
 /// [`Error::Loss`](crate::Error::Loss) where there are no expressions or more than four, where one
 /// needs a side value beyond `sides`, and where a constant is not a normal number in single
-/// precision (WGSL refuses such a shader).
+/// precision (WGSL refuses such a shader), and where an expression is too deep.
 ///
 /// ```
 /// use nneinfact::loss::{Expr, wgsl_function};
@@ -319,6 +351,9 @@ fn power(base: f64, exponent: f64) -> f64 {
 /// # Ok::<(), nneinfact::Error>(())
 /// ```
 pub fn wgsl_function(name: &str, outputs: &[&Expr], sides: usize) -> Result<String> {
+    if outputs.iter().any(|e| e.is_too_deep()) {
+        return Err(Error::Loss(format!("an expression is more than {DEEPEST} operations deep")));
+    }
     Graph::new(outputs).wgsl(name, sides)
 }
 
@@ -327,8 +362,8 @@ impl PartialEq for Expr {
     fn eq(&self, other: &Expr) -> bool {
         use Node::*;
         Arc::ptr_eq(&self.0, &other.0)
-            || match (&*self.0, &*other.0) {
-                (X, X) | (Y, Y) => true,
+            || match (self.node(), other.node()) {
+                (X, X) | (Y, Y) | (TooDeep, TooDeep) => true,
                 (Side(i), Side(j)) => i == j,
                 (Constant(a), Constant(b)) => a.to_bits() == b.to_bits(),
                 (Add(a, b), Add(c, d))
@@ -352,27 +387,27 @@ impl From<f64> for Expr {
 }
 
 fn add(a: Expr, b: Expr) -> Expr {
-    match (&*a.0, &*b.0) {
+    match (a.node(), b.node()) {
         (Node::Constant(p), Node::Constant(q)) => Expr::constant(p + q),
         (Node::Constant(0.0), _) => b,
         (_, Node::Constant(0.0)) => a,
         (_, Node::Neg(e)) => sub(a.clone(), e.clone()),
-        _ => Expr(Arc::new(Node::Add(a, b))),
+        _ => Expr::new(Node::Add(a, b)),
     }
 }
 
 fn sub(a: Expr, b: Expr) -> Expr {
-    match (&*a.0, &*b.0) {
+    match (a.node(), b.node()) {
         (Node::Constant(p), Node::Constant(q)) => Expr::constant(p - q),
         (Node::Constant(0.0), _) => neg(b),
         (_, Node::Constant(0.0)) => a,
         (_, Node::Neg(e)) => add(a.clone(), e.clone()),
-        _ => Expr(Arc::new(Node::Sub(a, b))),
+        _ => Expr::new(Node::Sub(a, b)),
     }
 }
 
 fn mul(a: Expr, b: Expr) -> Expr {
-    match (&*a.0, &*b.0) {
+    match (a.node(), b.node()) {
         (Node::Constant(p), Node::Constant(q)) => Expr::constant(p * q),
         (Node::Constant(1.0), _) => b,
         (_, Node::Constant(1.0)) => a,
@@ -388,24 +423,24 @@ fn mul(a: Expr, b: Expr) -> Expr {
             let e = e.pow(-p);
             div(b, e)
         }
-        _ => Expr(Arc::new(Node::Mul(a, b))),
+        _ => Expr::new(Node::Mul(a, b)),
     }
 }
 
 fn div(a: Expr, b: Expr) -> Expr {
-    match (&*a.0, &*b.0) {
+    match (a.node(), b.node()) {
         (Node::Constant(p), Node::Constant(q)) => Expr::constant(p / q),
         (_, Node::Constant(1.0)) => a,
         (_, Node::Constant(-1.0)) => neg(a),
-        _ => Expr(Arc::new(Node::Div(a, b))),
+        _ => Expr::new(Node::Div(a, b)),
     }
 }
 
 fn neg(a: Expr) -> Expr {
-    match &*a.0 {
+    match a.node() {
         Node::Constant(c) => Expr::constant(-c),
         Node::Neg(e) => e.clone(),
-        _ => Expr(Arc::new(Node::Neg(a))),
+        _ => Expr::new(Node::Neg(a)),
     }
 }
 
@@ -468,7 +503,7 @@ impl Expr {
     /// Prints with parentheses where the expression binds less tightly than `strength`: 1 a sum,
     /// 2 a product, 3 a sign, 4 a power.
     fn print(&self, f: &mut fmt::Formatter<'_>, strength: u8) -> fmt::Result {
-        let own = match &*self.0 {
+        let own = match self.node() {
             Node::Add(..) | Node::Sub(..) => 1,
             Node::Mul(..) | Node::Div(..) => 2,
             Node::Neg(_) => 3,
@@ -484,11 +519,12 @@ impl Expr {
             f.write_str(sign)?;
             b.print(f, right)
         };
-        match &*self.0 {
+        match self.node() {
             Node::X => f.write_str("x"),
             Node::Y => f.write_str("y"),
             Node::Side(i) => write!(f, "s{i}"),
             Node::Constant(c) => write!(f, "{c}"),
+            Node::TooDeep => f.write_str("…"),
             Node::Add(a, b) => binary(a, " + ", b, 1),
             Node::Sub(a, b) => binary(a, " - ", b, 2),
             Node::Mul(a, b) => binary(a, " * ", b, 3),

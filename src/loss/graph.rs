@@ -116,6 +116,7 @@ impl Graph {
             Node::Y => self.push(Op::Y),
             Node::Side(i) => self.push(Op::Side(*i)),
             Node::Constant(c) => self.literal(*c),
+            Node::TooDeep => self.literal(f64::NAN),
             Node::Add(a, b) => {
                 let (a, b) = (self.lower(a, lowered), self.lower(b, lowered));
                 self.push(Op::Add(a.min(b), a.max(b)))

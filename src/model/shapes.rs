@@ -129,12 +129,11 @@ impl Shapes {
         letters.iter().map(|l| self.size(l) as f64).product()
     }
 
-    /// The number of entries of all factors together.
+    /// The number of entries of all factors together; where that is no `u64`, the largest one.
     #[must_use]
     pub fn parameters(&self) -> u64 {
-        (0..self.model.factors().len())
-            .map(|l| self.factor(l).iter().map(|&n| n as u64).product::<u64>())
-            .sum()
+        let entries = |l| self.factor(l).iter().fold(1u64, |all, &n| all.saturating_mul(n as u64));
+        (0..self.model.factors().len()).map(entries).fold(0, u64::saturating_add)
     }
 
     /// The union of several models: all their factors, those of the same letters being one, over all

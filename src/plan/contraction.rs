@@ -108,10 +108,12 @@ impl Contraction {
             Tree::Leaf(input) => return Slot::Input(*input),
             Tree::Pair(left, right) => (left, right),
         };
-        let used = tree.mask();
+        let mut used = vec![false; sets.len()];
+        tree.mark(&mut used);
         let left = self.flatten(shapes, left, sets, out);
         let right = self.flatten(shapes, right, sets, out);
-        let needed = needed_outside(sets, used, out);
+        let outside = sets.iter().zip(&used).filter(|&(_, &used)| !used);
+        let needed = outside.fold(out, |all, (&set, _)| all | set);
         let (l, r) = (self.letters_of(left).to_vec(), self.letters_of(right).to_vec());
         let (l_set, r_set): (Letters, Letters) = (l.iter().collect(), r.iter().collect());
         let shared = l.iter().filter(|&&x| r_set.contains(x));
@@ -138,25 +140,26 @@ enum Tree {
 }
 
 impl Tree {
-    /// The inputs below this node, as a bit set.
-    fn mask(&self) -> u64 {
+    /// Marks the inputs below this node.
+    fn mark(&self, used: &mut [bool]) {
         match self {
-            Tree::Leaf(input) => 1 << input,
-            Tree::Pair(left, right) => left.mask() | right.mask(),
+            Tree::Leaf(input) => used[*input] = true,
+            Tree::Pair(left, right) => {
+                left.mark(used);
+                right.mark(used);
+            }
         }
     }
 }
 
-/// The letters that the output or an input outside `mask` has.
-fn needed_outside(sets: &[Letters], mask: u64, out: Letters) -> Letters {
-    (0..sets.len()).filter(|i| mask >> i & 1 == 0).fold(out, |acc, i| acc | sets[i])
-}
-
-/// The letters that the product of the inputs in `mask` keeps.
-fn kept(sets: &[Letters], mask: u64, out: Letters) -> Letters {
-    let all =
-        (0..sets.len()).filter(|i| mask >> i & 1 == 1).fold(Letters::EMPTY, |acc, i| acc | sets[i]);
-    all & needed_outside(sets, mask, out)
+/// The letters that the product of the inputs in `mask` keeps: those that the output or another input
+/// has.
+fn kept(sets: &[Letters], mask: usize, out: Letters) -> Letters {
+    let union = |inside: bool| {
+        let chosen = (0..sets.len()).filter(|i| (mask >> i & 1 == 1) == inside);
+        chosen.fold(Letters::EMPTY, |all, i| all | sets[i])
+    };
+    union(true) & (out | union(false))
 }
 
 /// The tree of least multiply-adds, by dynamic programming over subsets of the inputs.
@@ -170,7 +173,7 @@ fn optimal(shapes: &Shapes, sets: &[Letters], out: Letters) -> Option<Tree> {
         .map(|mask| match mask.count_ones() {
             // A single input has not been summed over anything yet.
             1 => sets[mask.trailing_zeros() as usize],
-            _ => kept(sets, mask as u64, out),
+            _ => kept(sets, mask, out),
         })
         .collect();
     let mut best = vec![(f64::INFINITY, 0usize); full + 1];
@@ -208,24 +211,47 @@ fn optimal(shapes: &Shapes, sets: &[Letters], out: Letters) -> Option<Tree> {
 
 /// Joins the pair whose result grows least (in entries, over the pair) until one is left.
 fn greedy(shapes: &Shapes, sets: &[Letters], out: Letters) -> Option<Tree> {
-    let mut nodes: Vec<Tree> = (0..sets.len()).map(Tree::Leaf).collect();
+    // With each node its letters that the output or another node has.
+    let mut nodes: Vec<(Tree, Letters)> =
+        sets.iter().enumerate().map(|(i, &set)| (Tree::Leaf(i), set)).collect();
+    let needed = needed_from(sets, out);
+    nodes.iter_mut().for_each(|(_, set)| *set = *set & needed[0]);
     while nodes.len() > 1 {
-        let volume = |mask: u64| shapes.volume(kept(sets, mask, out));
+        let letters: Vec<Letters> = nodes.iter().map(|node| node.1).collect();
+        let needed = needed_from(&letters, out);
+        let joined = |a: Letters, b: Letters| {
+            let both = a & b;
+            (both & needed[1]) | (((a | b) - both) & needed[0])
+        };
+        let volumes: Vec<f64> = letters.iter().map(|&set| shapes.volume(set)).collect();
         let mut best = (f64::INFINITY, 0, 1);
         for i in 0..nodes.len() {
             for j in i + 1..nodes.len() {
-                let (a, b) = (nodes[i].mask(), nodes[j].mask());
-                let growth = volume(a | b) - volume(a) - volume(b);
+                let growth =
+                    shapes.volume(joined(letters[i], letters[j])) - volumes[i] - volumes[j];
                 if growth < best.0 {
                     best = (growth, i, j);
                 }
             }
         }
-        let right = nodes.swap_remove(best.2);
-        let left = std::mem::replace(&mut nodes[best.1], Tree::Leaf(0));
-        nodes[best.1] = Tree::Pair(Box::new(left), Box::new(right));
+        let (_, i, j) = best;
+        let (right, _) = nodes.swap_remove(j);
+        let left = std::mem::replace(&mut nodes[i].0, Tree::Leaf(0));
+        nodes[i] = (Tree::Pair(Box::new(left), Box::new(right)), joined(letters[i], letters[j]));
     }
-    nodes.pop()
+    nodes.pop().map(|(tree, _)| tree)
+}
+
+/// The letters that one node of a product has to keep, and those that two have to keep when they are
+/// joined: letters of the output, and those that at least two, or at least three, of the nodes have.
+fn needed_from(nodes: &[Letters], out: Letters) -> [Letters; 2] {
+    let (mut one, mut two, mut three) = (Letters::EMPTY, Letters::EMPTY, Letters::EMPTY);
+    for &set in nodes {
+        three = three | (two & set);
+        two = two | (one & set);
+        one = one | set;
+    }
+    [out | two, out | three]
 }
 
 #[cfg(test)]
@@ -259,5 +285,32 @@ mod tests {
         let plan = Contraction::new(&shapes, &views, &letters("z"));
         assert_eq!(plan.steps().len(), 11);
         assert_eq!(plan.steps()[10].letters, letters("z"));
+    }
+
+    #[test]
+    fn more_inputs_than_a_model_has_factors_are_told_apart() {
+        // 70 vectors along two letters, in turns: one letter is summed over, the other is kept.
+        let model = Model::parse("ar,b->ab").unwrap();
+        let shapes = Shapes::new(&model, &[5, 7], &[('r', 3)]).unwrap();
+        let (a, b) = (letters("a"), letters("b"));
+        let views: Vec<&[Letter]> =
+            (0..70).map(|i| if i % 2 == 0 { a.as_slice() } else { b.as_slice() }).collect();
+        let plan = Contraction::new(&shapes, &views, &b);
+        assert_eq!(plan.steps().len(), 69);
+        // Every input and every step but the last is used once.
+        let mut used = vec![0; 70 + 69];
+        for step in plan.steps() {
+            for slot in [step.left, step.right] {
+                match slot {
+                    Slot::Input(i) => used[i] += 1,
+                    Slot::Step(i) => used[70 + i] += 1,
+                }
+            }
+        }
+        assert!(used[..138].iter().all(|&n| n == 1) && used[138] == 0);
+        assert_eq!(plan.steps()[68].letters, b);
+        // No sum over a letter comes before its last input: what is left of `a` until then has it.
+        let with_a = plan.steps().iter().filter(|step| step.letters.contains(&a[0])).count();
+        assert!((33..=35).contains(&with_a), "{with_a}");
     }
 }

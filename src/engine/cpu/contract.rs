@@ -2,8 +2,61 @@
 
 use rayon::prelude::*;
 
+use crate::engine::available_memory;
+use crate::error::{Error, Result};
 use crate::model::{Letter, Letters, Shapes};
 use crate::plan::{Contraction, Slot};
+
+/// Contractions that take less than this are not held against the memory there is: asking takes
+/// longer than many of them.
+const LITTLE: f64 = 67_108_864.0;
+
+/// As [`contract`], for sizes that nothing has planned for: refused where its tensors would not fit
+/// in memory.
+///
+/// # Errors
+/// [`Error::Memory`].
+pub(crate) fn contract_within(
+    shapes: &Shapes,
+    plan: &Contraction,
+    inputs: &[&[f64]],
+) -> Result<Vec<f64>> {
+    let needed = 8.0 * entries(shapes, plan);
+    if needed > LITTLE {
+        let available = available_memory().unwrap_or(u64::MAX / 2);
+        if needed > available as f64 {
+            return Err(Error::Memory {
+                what: format!("multiplying the factors of {}", shapes.model()),
+                needed: needed as u64,
+                available,
+                help: "lower the ranks".into(),
+            });
+        }
+    }
+    Ok(contract(shapes, plan, inputs))
+}
+
+/// The most entries that a contraction has in memory at once, beside its inputs.
+fn entries(shapes: &Shapes, plan: &Contraction) -> f64 {
+    let volume = |letters: &[Letter]| shapes.volume(letters.iter().collect());
+    let of = |slot: Slot| match slot {
+        Slot::Input(i) => (volume(&plan.inputs()[i]), 0.0),
+        Slot::Step(i) => (volume(&plan.steps()[i].letters), volume(&plan.steps()[i].letters)),
+    };
+    // `held` is results that wait for their step.
+    let (mut held, mut most) = (0.0, 0.0f64);
+    for step in plan.steps() {
+        let ((left, left_held), (right, right_held)) = (of(step.left), of(step.right));
+        let result = volume(&step.letters);
+        // Both tensors once more, in the order that their product needs.
+        most = most.max(held + left + right + result);
+        held += result - left_held - right_held;
+    }
+    match plan.steps().last() {
+        Some(step) if step.letters == plan.output() => most,
+        _ => most.max(held + volume(plan.output())),
+    }
+}
 
 /// Evaluates a contraction. Each input has the letters, in the order, that the contraction was
 /// planned for.
@@ -25,15 +78,21 @@ pub(crate) fn contract(shapes: &Shapes, plan: &Contraction, inputs: &[&[f64]]) -
         let left = (letters_of(step.left), get(step.left));
         let right = (letters_of(step.right), get(step.right));
         let result = pair(shapes, left, right, &step.letters);
+        // A result is used once.
+        for slot in [step.left, step.right] {
+            if let Slot::Step(i) = slot {
+                results[i] = Vec::new();
+            }
+        }
         results.push(result);
     }
-    let (letters, data): (&[Letter], &[f64]) = match results.last() {
-        Some(data) => (&plan.steps()[results.len() - 1].letters, data),
-        None => match plan.inputs().first() {
-            Some(letters) => (letters, inputs[0]),
-            // The empty product is 1.
-            None => (&[], &[1.0]),
-        },
+    if let (Some(data), Some(step)) = (results.pop(), plan.steps().last()) {
+        return rearrange_owned(shapes, step.letters.clone(), data, plan.output());
+    }
+    let (letters, data): (&[Letter], &[f64]) = match plan.inputs().first() {
+        Some(letters) => (letters, inputs[0]),
+        // The empty product is 1.
+        None => (&[], &[1.0]),
     };
     rearrange(shapes, letters, data, plan.output())
 }
@@ -57,10 +116,11 @@ fn pair(
 
     let size = |letters: &[Letter]| -> usize { shapes.sizes(letters).iter().product() };
     let (b, m, n, k) = (size(&batch), size(&rows), size(&columns), size(&inner));
-    if columns.is_empty() && k >= STREAMED && b * m * k >= PARALLEL {
+    let within = |small: &[Letter], large: &Letters| small.iter().all(|&x| large.contains(x));
+    if within(right.0, &l) && k >= STREAMED && b * m * k >= PARALLEL {
         return stream(shapes, left, right, output);
     }
-    if rows.is_empty() && k >= STREAMED && b * n * k >= PARALLEL {
+    if within(left.0, &r) && k >= STREAMED && b * n * k >= PARALLEL {
         return stream(shapes, right, left, output);
     }
     let order = |parts: [&[Letter]; 3]| -> Vec<Letter> { parts.concat() };
@@ -168,9 +228,12 @@ fn stream(
 
 /// A row-major matrix product.
 fn product(m: usize, k: usize, n: usize, a: &[f64], b: &[f64], c: &mut [f64]) {
-    assert!(a.len() == m * k && b.len() == k * n && c.len() == m * n);
-    // SAFETY: the assertion above is what the strides below reach, and no size is so large that
-    // an offset overflows, since all three are slices.
+    let is = |len: usize, rows: usize, columns: usize| rows.checked_mul(columns) == Some(len);
+    assert!(is(a.len(), m, k) && is(b.len(), k, n) && is(c.len(), m, n));
+    // SAFETY: the matrices are row-major with rows of k, n and n entries, so that the offsets reached
+    // are below m·k, k·n and m·n: by the assertion, whose products do not overflow, the lengths of
+    // the slices. A slice has at most isize::MAX bytes, so that these offsets are no more; where a
+    // matrix has no entry, none is reached. `c` is borrowed mutably, so that it overlaps neither.
     unsafe {
         matrixmultiply::dgemm(
             m,
@@ -378,6 +441,8 @@ mod tests {
             (["kj", "jkir"], "ir"),
             (["jkri", "ir"], "kj"),
             (["jkri", "jk"], ""),
+            // A letter of the smaller tensor alone is summed over as well.
+            (["jki", "kr"], "ji"),
         ];
         for (inputs, output) in cases {
             let data = [fill(inputs[0], 0.0), fill(inputs[1], 1.0)];
@@ -390,6 +455,20 @@ mod tests {
                 assert!((f - e).abs() <= 1e-12 * e.abs(), "{inputs:?} -> {output}: {f} {e}");
             }
         }
+    }
+
+    #[test]
+    fn what_does_not_fit_in_memory_is_refused() {
+        // Whichever letter is summed over first, three others are left: 1e15 entries.
+        let model = Model::parse("ia,ab,ac,ad,bc,bd,cd->i").unwrap();
+        let ranks = ['a', 'b', 'c', 'd'].map(|x| (x, 100_000));
+        let shapes = Shapes::new(&model, &[2], &ranks).unwrap();
+        let views: Vec<&[Letter]> = model.factors().iter().map(Vec::as_slice).collect();
+        let plan = Contraction::new(&shapes, &views, model.output());
+        // The tensors are not looked at.
+        let error = contract_within(&shapes, &plan, &[[].as_slice(); 7]).unwrap_err();
+        assert!(matches!(error, Error::Memory { .. }), "{error}");
+        assert!(error.to_string().contains("lower the ranks"), "{error}");
     }
 
     #[test]

@@ -33,7 +33,7 @@ use crate::math::Elementwise;
 use crate::plan::{Pass, Quadratic};
 
 pub(crate) use balance::balance;
-pub(crate) use contract::{contract, rearrange};
+pub(crate) use contract::{contract, contract_within, rearrange};
 pub(crate) use sparse::needs;
 pub(crate) use update::{overflowed, raise};
 

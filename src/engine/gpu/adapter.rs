@@ -4,6 +4,7 @@ use std::sync::OnceLock;
 
 use super::handle::Gpu;
 use super::recording::GpuLimits;
+use super::turn::Turn;
 use crate::engine::{AdapterInfo, AdapterKind};
 use crate::error::{Error, Result};
 
@@ -20,6 +21,7 @@ pub(crate) enum Wanted<'a> {
 
 /// What there is, best first.
 pub(crate) fn list() -> Vec<AdapterInfo> {
+    let _turn = Turn::take();
     adapters().into_iter().map(|(_, info)| info).collect()
 }
 
@@ -34,8 +36,10 @@ impl Gpu {
     /// Opens an adapter. With `within`, the device is asked for no more than these limits.
     ///
     /// # Errors
-    /// [`Error::Device`] where there is no such adapter, or its driver does not open it.
+    /// [`Error::Device`] where there is no such adapter, its driver does not open it, or the limits
+    /// are too small.
     pub fn open(wanted: Wanted<'_>, within: Option<&wgpu::Limits>) -> Result<Gpu> {
+        let turn = Turn::take();
         let mut adapters = adapters();
         let infos: Vec<AdapterInfo> = adapters.iter().map(|(_, info)| info.clone()).collect();
         let (adapter, info) = adapters.swap_remove(choose(&infos, wanted)?);
@@ -64,7 +68,11 @@ impl Gpu {
                 ..Default::default()
             });
             match pollster::block_on(request) {
-                Ok((device, queue)) => return Ok(Gpu::own(device, queue, info)),
+                Ok((device, queue)) => {
+                    // What becomes of the device takes its own turns.
+                    drop(turn);
+                    return Gpu::own(device, queue, info);
+                }
                 Err(error) => refusal = error.to_string(),
             }
         }
@@ -127,10 +135,15 @@ impl GpuLimits {
     }
 }
 
-fn adapters() -> Vec<(wgpu::Adapter, AdapterInfo)> {
-    if wgpu::Instance::enabled_backend_features().is_empty() {
-        return Vec::new();
-    }
+/// The way to all drivers. There is one for the whole process, which is never dropped: dropping the
+/// last would unload drivers that may still have threads. So what the environment says about it
+/// (`WGPU_BACKEND` and others of wgpu's) counts as it is when it is first asked.
+fn instance() -> &'static (wgpu::Instance, wgpu::Backends) {
+    static INSTANCE: OnceLock<(wgpu::Instance, wgpu::Backends)> = OnceLock::new();
+    INSTANCE.get_or_init(make_instance)
+}
+
+fn make_instance() -> (wgpu::Instance, wgpu::Backends) {
     // OpenGL is left out: its drivers take minutes over shaders like ours and have lower limits.
     // WGPU_BACKEND=gl asks for it.
     let backends =
@@ -148,8 +161,17 @@ fn adapters() -> Vec<(wgpu::Adapter, AdapterInfo)> {
         },
         ..wgpu::InstanceDescriptor::new_without_display_handle()
     });
+    (instance, backends)
+}
+
+/// What there is, best first, for who has a turn.
+fn adapters() -> Vec<(wgpu::Adapter, AdapterInfo)> {
+    if wgpu::Instance::enabled_backend_features().is_empty() {
+        return Vec::new();
+    }
+    let (instance, backends) = instance();
     let mut found: Vec<(wgpu::Adapter, AdapterInfo)> =
-        pollster::block_on(instance.enumerate_adapters(backends))
+        pollster::block_on(instance.enumerate_adapters(*backends))
             .into_iter()
             .map(|adapter| {
                 let info = describe(

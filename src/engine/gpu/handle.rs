@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::adapter::{describe, device_memory, label};
 use super::recording::{Access, GpuLimits, Shader};
+use super::turn::{Begin, End, Turn};
 use crate::engine::AdapterInfo;
 use crate::error::{Error, Result};
 
@@ -17,12 +18,15 @@ pub(crate) struct Gpu {
 }
 
 struct Shared {
-    device: wgpu::Device,
-    queue: wgpu::Queue,
     info: AdapterInfo,
     limits: GpuLimits,
     state: Arc<State>,
+    // Fields are dropped in their order: a software driver takes these back in a turn.
+    _begin: Begin,
     pipelines: Mutex<HashMap<Shader, Arc<Pipeline>>>,
+    queue: wgpu::Queue,
+    device: wgpu::Device,
+    _end: End,
 }
 
 /// What the device tells from its own callbacks.
@@ -51,10 +55,11 @@ pub(super) enum Fault {
     Lost(Error),
 }
 
-/// Whether wgpu leaves out of shaders what keeps them in their buffers whatever they compute, and
-/// what ends endless loops. That is safe only for shaders that are in bounds by construction; it is
-/// said to gain up to a third.
-const TRUSTED: bool = false;
+/// What the smallest fits need at least. Above this, what a program needs is held against the limits
+/// when it is made.
+const LEAST_INVOCATIONS: u64 = 64;
+const LEAST_BYTES: u64 = 4096;
+const LEAST_UNIFORM_BYTES: u64 = 256;
 
 /// Compiled shaders that are kept for the next fit although no fit uses them now.
 const KEPT: usize = 256;
@@ -66,7 +71,10 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Gpu {
     /// Takes over a device that this crate has opened.
-    pub(super) fn own(device: wgpu::Device, queue: wgpu::Queue, info: AdapterInfo) -> Gpu {
+    ///
+    /// # Errors
+    /// [`Error::Device`] where its limits are too small for any fit.
+    pub(super) fn own(device: wgpu::Device, queue: wgpu::Queue, info: AdapterInfo) -> Result<Gpu> {
         let state = Arc::new(State::default());
         let lost = Arc::clone(&state);
         device.set_device_lost_callback(move |reason, message| {
@@ -96,25 +104,30 @@ impl Gpu {
             device.features(),
             device_memory(&device),
         );
-        let gpu = Gpu::new(device, queue, info, Arc::default());
-        let limits = gpu.limits();
-        if limits.storage_buffers == 0 || limits.invocations == 0 || limits.workgroups == 0 {
-            return Err(Error::Device(format!(
-                "{} was opened without compute shaders (its limits allow {} storage buffers and {} \
-                 invocations): request it with wgpu::Limits::default() or the adapter's limits",
-                gpu.name(),
-                limits.storage_buffers,
-                limits.invocations
-            )));
-        }
+        let gpu = Gpu::new(device, queue, info, Arc::default())?;
         gpu.alive()?;
         Ok(gpu)
     }
 
-    fn new(device: wgpu::Device, queue: wgpu::Queue, info: AdapterInfo, state: Arc<State>) -> Gpu {
+    fn new(
+        device: wgpu::Device,
+        queue: wgpu::Queue,
+        info: AdapterInfo,
+        state: Arc<State>,
+    ) -> Result<Gpu> {
         let limits = GpuLimits::of(&device.limits());
+        usable(&info, &limits)?;
+        let turns = info.is_software();
         let pipelines = Mutex::default();
-        Gpu { shared: Arc::new(Shared { device, queue, info, limits, state, pipelines }) }
+        let (_begin, _end) = (Begin(turns), End(turns));
+        let shared = Shared { info, limits, state, _begin, pipelines, queue, device, _end };
+        Ok(Gpu { shared: Arc::new(shared) })
+    }
+
+    /// A turn with the device, where its driver is a software one; others take calls from many
+    /// threads.
+    pub(super) fn turn(&self) -> Option<Turn> {
+        self.info().is_software().then(Turn::take)
     }
 
     /// What programs have to stay within.
@@ -212,8 +225,10 @@ impl Gpu {
     }
 
     /// Runs calls to the device such that what they raise comes back from here: outside of error
-    /// scopes it would go to a handler, and the default one panics.
+    /// scopes it would go to a handler, and the default one panics. A software device is idle when
+    /// this returns. `work` may not call this, nor [`poll`](Self::poll).
     pub(super) fn guarded<T>(&self, work: impl FnOnce() -> T) -> Result<T, Fault> {
+        let turn = self.turn();
         let device = self.device();
         let memory = device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
         let internal = device.push_error_scope(wgpu::ErrorFilter::Internal);
@@ -222,7 +237,12 @@ impl Gpu {
         let validation = pollster::block_on(validation.pop());
         let internal = pollster::block_on(internal.pop());
         let memory = pollster::block_on(memory.pop());
-        self.check().map_err(Fault::Lost)?;
+        let idle = match turn {
+            Some(_) => self.polled(wgpu::PollType::wait_indefinitely()),
+            None => Ok(()),
+        };
+        drop(turn);
+        idle.and_then(|()| self.check()).map_err(Fault::Lost)?;
         if memory.is_some() {
             return Err(Fault::Memory);
         }
@@ -237,14 +257,34 @@ impl Gpu {
     /// # Errors
     /// [`Error::DeviceFailed`] where it is lost.
     pub(super) fn poll(&self, how: wgpu::PollType) -> Result<()> {
+        let _turn = self.turn();
+        self.polled(how)
+    }
+
+    /// As [`poll`](Self::poll), for who has a turn.
+    fn polled(&self, how: wgpu::PollType) -> Result<()> {
+        self.waited(|| self.device().poll(how))
+    }
+
+    /// Waits for the device in a given way. A device that cannot be waited for is lost.
+    ///
+    /// # Errors
+    /// [`Error::DeviceFailed`] where it is lost.
+    pub(super) fn waited(
+        &self,
+        wait: impl FnOnce() -> Result<wgpu::PollStatus, wgpu::PollError>,
+    ) -> Result<()> {
         // wgpu panics where waiting fails, which is what happens when a driver gives up. Its locks
-        // are released by then and its callback has told why.
-        let polled = catch_unwind(AssertUnwindSafe(|| self.device().poll(how)));
+        // are released by then and its callback has told why, if there is one.
+        let waited = catch_unwind(AssertUnwindSafe(wait));
+        if waited.is_err() {
+            lock(&self.shared.state.lost)
+                .get_or_insert_with(|| "its driver failed while it was waited for".to_string());
+        }
         self.check()?;
-        match polled {
-            Ok(Ok(_)) => Ok(()),
+        match waited {
             Ok(Err(error)) => Err(self.lost(&error.to_string())),
-            Err(_) => Err(self.lost("its driver failed while it was waited for")),
+            _ => Ok(()),
         }
     }
 
@@ -272,6 +312,7 @@ impl Gpu {
         };
         let mut pipelines = lock(&self.shared.pipelines);
         if pipelines.len() >= KEPT {
+            let _turn = self.turn();
             pipelines.retain(|_, pipeline| Arc::strong_count(pipeline) > 1);
         }
         Ok(Arc::clone(pipelines.entry(shader.clone()).or_insert(pipeline)))
@@ -296,19 +337,7 @@ impl Gpu {
             label,
             source: wgpu::ShaderSource::Wgsl(shader.source.as_str().into()),
         };
-        let module = if TRUSTED {
-            let checks = wgpu::ShaderRuntimeChecks {
-                bounds_checks: false,
-                force_loop_bounding: false,
-                int_div_checks: false,
-                ..wgpu::ShaderRuntimeChecks::checked()
-            };
-            // SAFETY: the shaders of this crate stay within the windows that `Program::check` has
-            // seen, their loops end, and they divide by sizes, which are not 0.
-            unsafe { device.create_shader_module_trusted(source, checks) }
-        } else {
-            device.create_shader_module(source)
-        };
+        let module = device.create_shader_module(source);
         let entries: Vec<wgpu::BindGroupLayoutEntry> = (0..)
             .zip(&shader.bindings)
             .map(|(binding, access)| wgpu::BindGroupLayoutEntry {
@@ -367,6 +396,27 @@ impl Gpu {
 impl fmt::Debug for Gpu {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Gpu").field(&self.name()).finish()
+    }
+}
+
+/// Refuses limits that are too small for any fit: whoever lays one out may count on these.
+fn usable(info: &AdapterInfo, limits: &GpuLimits) -> Result<()> {
+    let needs = [
+        ("storage buffers", u64::from(limits.storage_buffers), 1),
+        ("uniform buffers", u64::from(limits.uniform_buffers), 1),
+        ("invocations in a workgroup", u64::from(limits.invocations), LEAST_INVOCATIONS),
+        ("workgroups", u64::from(limits.workgroups), 1),
+        ("bytes of a buffer", limits.buffer_bytes, LEAST_BYTES),
+        ("bytes of a storage binding", limits.binding_bytes, LEAST_BYTES),
+        ("bytes of a uniform binding", limits.uniform_bytes, LEAST_UNIFORM_BYTES),
+    ];
+    match needs.into_iter().find(|&(_, allowed, least)| allowed < least) {
+        None => Ok(()),
+        Some((what, allowed, least)) => Err(Error::Device(format!(
+            "the limits of {} allow {allowed} {what}, and the compute shaders of a fit need at least \
+             {least}: ask for wgpu::Limits::default() or the adapter's limits",
+            label(info)
+        ))),
     }
 }
 

@@ -11,7 +11,8 @@
 //!   besides the data: buffers, shaders, recorded commands,
 //!   as plain data that is tested without a device;
 //! - [`check`] holds it against a device's limits, [`adapter`] finds and describes devices,
-//!   [`handle`] owns one, [`runtime`] carries programs out, [`stream`] brings the data, and [`engine`]
+//!   [`handle`] owns one, [`turn`] keeps threads apart that call software ones, [`runtime`] carries
+//!   programs out, [`stream`] brings the data, and [`engine`]
 //!   is the fit that runs them.
 
 mod adapter;
@@ -41,6 +42,7 @@ mod stream;
 mod tests;
 mod text;
 mod tiles;
+mod turn;
 mod updates;
 
 pub(crate) use adapter::{Wanted, any_real, list};

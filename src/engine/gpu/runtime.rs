@@ -80,12 +80,20 @@ impl Gpu {
         program.check(self.limits())?;
         self.fits(&program)?;
         self.alive()?;
-        // What was dropped since the device was last looked at is freed by this.
-        self.poll(wgpu::PollType::Poll)?;
+        // What was dropped since the device was last looked at is freed by this. A software device
+        // may be at work for its owner, and is not to compile meanwhile.
+        let software = self.info().is_software();
+        self.poll(match software {
+            true => wgpu::PollType::wait_indefinitely(),
+            false => wgpu::PollType::Poll,
+        })?;
         // Before the buffers: a device that is busy with memory compiles no better, and a shader
         // that does not compile is better known before gigabytes are uploaded.
-        let pipelines: Vec<Result<Arc<Pipeline>>> =
-            program.shaders.par_iter().map(|shader| self.pipeline(shader)).collect();
+        let shaders = &program.shaders;
+        let pipelines: Vec<Result<Arc<Pipeline>>> = match software {
+            true => shaders.iter().map(|shader| self.pipeline(shader)).collect(),
+            false => shaders.par_iter().map(|shader| self.pipeline(shader)).collect(),
+        };
         let pipelines: Vec<Arc<Pipeline>> = pipelines.into_iter().collect::<Result<_>>()?;
         let contents: Vec<Vec<u8>> =
             program.buffers.iter_mut().map(|b| std::mem::take(&mut b.content)).collect();
@@ -134,7 +142,9 @@ impl Gpu {
                 }),
                 Err(fault) => {
                     // What there is already is given back now, not when the device next looks.
+                    let turn = self.turn();
                     placed.iter().for_each(|p: &Placed| p.buffer.destroy());
+                    drop(turn);
                     return Err(match fault {
                         Fault::Memory => self.out_of_memory(program),
                         fault => self.failed(&format!("making `{}`", buffer.label), fault),
@@ -193,6 +203,15 @@ fn steps(
         recordings.push(Steps { label: recording.label.clone(), steps });
     }
     recordings
+}
+
+impl Drop for Loaded {
+    fn drop(&mut self) {
+        let _turn = self.gpu.turn();
+        self.recordings.clear();
+        self.buffers.clear();
+        *lock(&self.staging) = None;
+    }
 }
 
 fn bind(gpu: &Gpu, pipeline: &Pipeline, windows: &[Window], buffers: &[Placed]) -> wgpu::BindGroup {

@@ -1,16 +1,25 @@
 //! The runtime on small programs made by hand, and every way in which it can fail.
 
+use std::sync::OnceLock;
+
 use super::recording::{
     Access, Buffer, BufferId, BufferKind, Command, Dispatch, GpuLimits, Program, Recording,
     RecordingId, Shader, ShaderId, Window,
 };
 use super::runtime::Loaded;
-use super::{Gpu, Wanted};
+use super::{Gpu, Wanted, turn};
 use crate::error::{Error, Result};
 
-/// A GPU, a software one if need be. Without any a test fails, unless the environment says that
-/// there is none: a test that passes because nothing was there to test says nothing.
+/// A GPU, a software one if need be, opened once for all tests. Without any a test fails, unless the
+/// environment says that there is none: a test that passes because nothing was there to test says
+/// nothing.
 pub(super) fn gpu() -> Option<Gpu> {
+    static SHARED: OnceLock<Option<Gpu>> = OnceLock::new();
+    SHARED.get_or_init(own).clone()
+}
+
+/// As [`gpu`], for tests that break it or look at what it keeps.
+fn own() -> Option<Gpu> {
     if std::env::var_os("NNEINFACT_NO_GPU").is_some_and(|v| v == "1") {
         eprintln!("skipped: NNEINFACT_NO_GPU=1");
         return None;
@@ -256,7 +265,7 @@ fn large_uploads_and_reads_go_in_pieces() {
 
 #[test]
 fn loads_on_one_device_share_its_shaders() {
-    let Some(gpu) = gpu() else { return };
+    let Some(gpu) = own() else { return };
     let first = gpu.load(doubling(100)).unwrap();
     assert_eq!(gpu.compiled(), 1);
     let second = gpu.clone().load(doubling(300)).unwrap();
@@ -314,6 +323,48 @@ fn workers_may_use_one_device_at_once() {
         }
     });
     assert_eq!(gpu.stray(), None);
+}
+
+#[test]
+fn threads_may_open_use_and_drop_devices_at_once() {
+    let Some(_) = gpu() else { return };
+    std::thread::scope(|scope| {
+        for n in 1..4 {
+            scope.spawn(move || {
+                let gpu = own().unwrap();
+                let mut program = doubling(64 * n);
+                program.shaders[0] = scaling(n as f32);
+                let loaded = gpu.load(program).unwrap();
+                loaded.run(RUN).unwrap();
+                assert_eq!(read(&loaded, 0, 3)[2], 2.0 * n as f32);
+                assert_eq!(gpu.stray(), None);
+            });
+        }
+    });
+}
+
+#[test]
+fn one_thread_at_a_time_has_a_turn() {
+    use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+    let busy = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for n in 0..4 {
+            let busy = &busy;
+            scope.spawn(move || {
+                for round in 0..200 {
+                    // Also as the first and the last of what is dropped.
+                    let dropped = (round + n) % 2 == 0;
+                    let begun = (!dropped).then(turn::Turn::take);
+                    drop(turn::Begin(dropped));
+                    assert!(!busy.swap(true, SeqCst));
+                    std::thread::yield_now();
+                    assert!(busy.swap(false, SeqCst));
+                    drop(turn::End(dropped));
+                    drop(begun);
+                }
+            });
+        }
+    });
 }
 
 // What can go wrong.
@@ -495,6 +546,28 @@ fn small_limits_are_those_of_the_device() {
 }
 
 #[test]
+fn limits_that_are_too_small_for_any_fit_are_refused() {
+    let Some(_) = gpu() else { return };
+    type Change = fn(&mut wgpu::Limits);
+    let small: [(Change, &str); 6] = [
+        (|l| *l = wgpu::Limits::downlevel_webgl2_defaults(), "0 storage buffers"),
+        (|l| l.max_storage_buffers_per_shader_stage = 0, "0 storage buffers"),
+        (|l| l.max_compute_workgroups_per_dimension = 0, "0 workgroups"),
+        (|l| l.max_compute_workgroup_size_y = 1, "1 invocations"),
+        (|l| l.max_storage_buffer_binding_size = 0, "0 bytes of a storage binding"),
+        (|l| l.max_buffer_size = 100, "100 bytes of a buffer"),
+    ];
+    for (change, said) in small {
+        let mut limits = wgpu::Limits::default();
+        change(&mut limits);
+        let error = Gpu::open(Wanted::Best, Some(&limits)).expect_err("too small");
+        assert!(matches!(error, Error::Device(_)) && error.is_input(), "{error}");
+        let message = error.to_string();
+        assert!(message.contains(said) && message.contains("wgpu::Limits::default()"), "{message}");
+    }
+}
+
+#[test]
 fn out_of_memory_says_what_was_needed() {
     let Some(gpu) = gpu() else { return };
     // As many of the largest buffers as no machine has memory for.
@@ -520,7 +593,7 @@ fn out_of_memory_says_what_was_needed() {
 
 #[test]
 fn a_lost_device_is_an_error_from_then_on() {
-    let Some(gpu) = gpu() else { return };
+    let Some(gpu) = own() else { return };
     let loaded = gpu.load(doubling(1000)).unwrap();
     loaded.run(RUN).unwrap();
     gpu.device().destroy();
@@ -540,6 +613,23 @@ fn a_lost_device_is_an_error_from_then_on() {
     drop(loaded);
     // A new device has nothing to do with it.
     works(&Gpu::open(Wanted::Best, None).unwrap());
+}
+
+#[test]
+fn a_driver_that_fails_while_it_is_waited_for_has_lost_the_device() {
+    let Some(gpu) = own() else { return };
+    let loaded = gpu.load(doubling(10)).unwrap();
+    let message = refused(gpu.waited(|| panic!("as wgpu does where waiting fails")));
+    assert!(message.contains("was lost"), "{message}");
+    let after = [
+        refused(gpu.check()),
+        refused(loaded.run(RUN)),
+        refused(loaded.read(BufferId(0), 0, 4)),
+        refused(gpu.load(doubling(10))),
+    ];
+    for again in after {
+        assert_eq!(again, message);
+    }
 }
 
 /// A device as another program would own it, with its defaults.

@@ -40,11 +40,11 @@ pub fn start(shapes: &Shapes, factors: &[ArrayD<f64>], seed: u64) -> Result<Vec<
         };
         factors.iter().enumerate().map(one).collect()
     };
-    let before = total(shapes, &grow(0.0));
+    let before = total(shapes, &grow(0.0))?;
     let mut share = SHARE;
     let mut grown = grow(share);
     // The sum is continuous in the share and `before` at 0.
-    while before > 0.0 && total(shapes, &grown) > (1.0 + ADDED) * before && share > 1e-12 {
+    while before > 0.0 && total(shapes, &grown)? > (1.0 + ADDED) * before && share > 1e-12 {
         share /= 2.0;
         grown = grow(share);
     }

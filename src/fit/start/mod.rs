@@ -11,7 +11,7 @@ use ndarray::{ArrayD, IxDyn};
 use super::builder::Start;
 use super::rules::checked;
 use crate::data::{Prepared, Sparse};
-use crate::engine::cpu::contract;
+use crate::engine::cpu::contract_within;
 use crate::error::{Error, Result};
 use crate::loss::{Domain, Loss};
 use crate::model::{Letter, Shapes};
@@ -43,7 +43,7 @@ pub(super) fn make(start: Start, basis: &Basis<'_>) -> Result<Vec<ArrayD<f64>>> 
 fn scaled(basis: &Basis<'_>, mut start: Vec<Vec<f64>>) -> Result<Vec<ArrayD<f64>>> {
     let Basis { shapes, loss, data, .. } = *basis;
     let factors = shapes.model().factors();
-    let mean = total(shapes, &start) / shapes.volume(shapes.model().observed());
+    let mean = total(shapes, &start)? / shapes.volume(shapes.model().observed());
     let scale = (target(loss, data) / mean).powf(1.0 / factors.len() as f64);
     if !(scale > 0.0 && scale.is_finite()) {
         return Err(Error::Observations(format!(
@@ -56,11 +56,14 @@ fn scaled(basis: &Basis<'_>, mut start: Vec<Vec<f64>>) -> Result<Vec<ArrayD<f64>
 }
 
 /// The sum of ŷ over all entries.
-pub(super) fn total(shapes: &Shapes, factors: &[Vec<f64>]) -> f64 {
+///
+/// # Errors
+/// [`Error::Memory`] where the products of factors on the way do not fit in memory.
+pub(super) fn total(shapes: &Shapes, factors: &[Vec<f64>]) -> Result<f64> {
     let letters: Vec<&[Letter]> = shapes.model().factors().iter().map(Vec::as_slice).collect();
     let views: Vec<&[f64]> = factors.iter().map(Vec::as_slice).collect();
-    let sum = contract(shapes, &Contraction::new(shapes, &letters, &[]), &views);
-    sum.first().copied().unwrap_or(0.0)
+    let sum = contract_within(shapes, &Contraction::new(shapes, &letters, &[]), &views)?;
+    Ok(sum.first().copied().unwrap_or(0.0))
 }
 
 /// The mean of ŷ at the start.
