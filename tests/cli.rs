@@ -1023,9 +1023,20 @@ fn factors_are_penalised_bounded_and_fixed() {
         let both: Vec<f64> =
             numbers("loss").iter().zip(numbers("penalty")).map(|(l, p)| l + p).collect();
         assert!(both.windows(2).all(|pair| pair[1] <= pair[0] * (1.0 + 1e-4)), "{both:?}");
-        // Both factors have the same penalty, or nearly, and were balanced.
+        // Balanced: p μ Σ θ^p of a component is the same in both factors.
         let values = factors();
-        assert!(values.iter().all(|(_, f)| f.iter().all(|x| x.is_finite())));
+        let level = |l: usize, p: f64, weight: f64| -> Vec<f64> {
+            let powers = values[l].1.mapv(|x| p * weight * x.powf(p));
+            powers.sum_axis(ndarray::Axis(0)).into_iter().collect()
+        };
+        let [left, right] = match penalty {
+            ["--l1", ..] => [level(0, 1.0, 0.5), level(1, 1.0, 0.5)],
+            ["--l2", ..] => [level(0, 2.0, 0.1), level(1, 2.0, 0.1)],
+            _ => [level(0, 1.0, 0.2), level(1, 2.0, 0.3)],
+        };
+        for (x, y) in left.iter().zip(&right) {
+            assert!(*x > 0.0 && (x - y).abs() < 1e-3 * x, "{penalty:?}: {left:?} {right:?}");
+        }
     }
 
     let known = Array2::from_shape_fn((6, 2), |(i, r)| ((i + r) % 3) as f64);
@@ -1042,7 +1053,29 @@ fn factors_are_penalised_bounded_and_fixed() {
     // A penalty that scale can run away from is told on standard error.
     let output = bench.run(&bench.fit_arguments(&["--penalty", "ir:l1=1", "--max-iter", "2"]));
     let told = String::from_utf8(output.stderr).unwrap();
-    assert!(output.status.success() && told.contains("void"), "{told}");
+    assert!(output.status.success() && told.matches("is void").count() == 1, "{told}");
+}
+
+#[test]
+fn fixed_factors_of_a_normalised_file_are_those_that_were_fitted() {
+    let bench = Bench::new();
+    let cpu = ["--device", "cpu", "--precision", "f64", "--max-iter", "5"];
+    let fit = |extra: &[&str]| bench.fit(&[&cpu[..], extra].concat());
+    fit(&["--normalize", "l1", "--out", "normal.npz"]);
+    let arrays = io::read_npz_arrays(bench.path("normal.npz")).unwrap();
+    let array = |name: &str| arrays.iter().find(|(n, _)| n == name).unwrap().1.clone();
+    // The weights go into the first factor that has their letters, as with --init.
+    let scaled = &array("theta_1") * &array("weights");
+    let kept = |factor: &str, l: usize| {
+        fit(&["--fix", &format!("{factor}=normal.npz"), "--out", "f.npz"]);
+        io::read_npz_arrays(bench.path("f.npz")).unwrap().swap_remove(l).1
+    };
+    let found = kept("ir", 0);
+    assert!(found.iter().zip(&scaled).all(|(f, e)| (f - e).abs() <= 1e-12 * e), "{found} {scaled}");
+    assert_eq!(kept("jr", 1), array("theta_2"));
+    // Of another model, whose factor the weights belong into is not there.
+    bench.npz("part.npz", &[("theta_1", array("theta_1")), ("weights", array("weights"))]);
+    bench.fit_refused(&["--fix", "ir=part.npz"], &["part.npz", "weights", "--normalize"]);
 }
 
 #[test]

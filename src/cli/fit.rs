@@ -280,9 +280,8 @@ pub fn run(args: &FitArgs) -> Result<()> {
     args.looks.check(&model, observations.shape())?;
     // Those of the model alone have been told.
     let told = model.warnings().len();
-    for warning in settings.warnings(observations.shape())?.iter().skip(told) {
-        complain("warning", warning);
-    }
+    let told = settings.warnings(observations.shape())?.split_off(told);
+    told.iter().for_each(|warning| complain("warning", warning));
     let show = match (args.quiet, args.progress) {
         (true, _) => Show::Never,
         (false, true) => Show::Always,
@@ -304,7 +303,8 @@ pub fn run(args: &FitArgs) -> Result<()> {
     let fit = args.components.apply(&fitted?)?;
     let fitting = fitting.elapsed().as_secs_f64();
     drop(progress);
-    fit.warnings().iter().for_each(|warning| complain("warning", warning));
+    let new = fit.warnings().iter().filter(|warning| !told.contains(warning));
+    new.for_each(|warning| complain("warning", warning));
     outputs.write(&fit)?;
     if let Some(path) = &args.report {
         let saved = outputs.saved(&fit);

@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use clap::{Args, ValueEnum};
 use ndarray::ArrayD;
 
-use super::output::factor_name;
-use crate::error::Result;
-use crate::fit::{Balance, NNEinFact};
+use super::output::read_factors;
+use crate::error::{Error, Result};
+use crate::fit::{Balance, NNEinFact, WEIGHTS, factor_name};
 use crate::io::{self, FileKind};
 use crate::loss::Penalty;
 use crate::model::Model;
@@ -67,7 +67,7 @@ impl RuleArgs {
             settings = settings.penalty(factor, *penalty);
         }
         for (factor, path) in &self.fixed {
-            let values = values(path, model.factor_named(factor)?)?;
+            let values = values(path, model, model.factor_named(factor)?)?;
             settings = settings.fix(factor, values);
         }
         for (factor, [lower, upper]) in &self.bounds {
@@ -88,13 +88,29 @@ impl RuleArgs {
 }
 
 /// The values of factor `l` from a file.
-fn values(path: &Path, l: usize) -> Result<ArrayD<f64>> {
+fn values(path: &Path, model: &Model, l: usize) -> Result<ArrayD<f64>> {
     let name = factor_name(l);
-    let key = match FileKind::of(path)? {
-        FileKind::Npz if io::npz_names(path)?.iter().any(|info| info.name == name) => Some(name),
-        _ => None,
+    let names = match FileKind::of(path)? {
+        FileKind::Npz => io::npz_names(path)?,
+        _ => Vec::new(),
     };
-    io::read_array_f64(path, key.as_deref())
+    let has = |name: &str| names.iter().any(|info| info.name == name);
+    if !has(&name) {
+        return io::read_array_f64(path, None);
+    }
+    if !has(WEIGHTS) {
+        return io::read_array_f64(path, Some(&name));
+    }
+    // Beside weights the factors are not the whole model: it is to be the one that --init would take.
+    match read_factors(path, model) {
+        Ok(mut factors) => Ok(factors.swap_remove(l)),
+        Err(error) => Err(Error::format(
+            path,
+            format!(
+                "beside the weights of normalised components, {name} alone is not what was fitted, and the weights cannot be multiplied into a factor ({error}): write the file without --normalize, or with --scales-into"
+            ),
+        )),
+    }
 }
 
 pub(super) fn penalty(text: &str) -> Result<(String, Penalty), String> {

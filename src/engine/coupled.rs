@@ -137,6 +137,17 @@ impl CoupledEngine {
         self.members.iter_mut().map(of).collect()
     }
 
+    /// For every tensor its loss, its weight, and Σ W a ŷ and Σ W b ŷ at the factors as they are.
+    pub fn scale_parts(&mut self) -> Result<Vec<(Loss, f64, [f64; 2])>> {
+        self.last = None;
+        let of = |member: &mut Member| {
+            member.engine.pass(0)?;
+            member.engine.sums()?;
+            Ok((member.loss.clone(), member.weight, member.engine.scale_terms()?))
+        };
+        self.members.iter_mut().map(of).collect()
+    }
+
     /// What the tensors say about every entry of factor `l`, given the factors of change of the group.
     fn shares(&mut self, group: usize, l: usize, lambda: &[Vec<f64>]) -> Result<Vec<Vec<Share>>> {
         let members = &self.joint.groups[group];
@@ -265,7 +276,9 @@ impl Engine for CoupledEngine {
     }
 
     fn scale_terms(&mut self) -> Result<[f64; 2]> {
-        Err(Error::Setting("several losses have no common scale".into()))
+        Err(Error::Setting(
+            "what several losses say of a common scale is not one pair of numbers".into(),
+        ))
     }
 
     fn parts(&mut self, _: usize, _: &[Vec<f64>]) -> Result<(Vec<f64>, Vec<f64>)> {

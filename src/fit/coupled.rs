@@ -7,7 +7,8 @@ use ndarray::ArrayD;
 
 use super::builder::{Algorithm, NNEinFact, Source, Start};
 use super::history::History;
-use super::rules::{Balance, Rules, mean};
+use super::rules::{Balance, Rules, mean, vanished, void};
+use super::scale::Term;
 use super::watch::{Portions, Watch};
 use super::{Fit, form, open, scale, solve, start};
 use crate::data::{Observations, Prepared, Role};
@@ -16,7 +17,7 @@ use crate::engine::{Device, Engine, Job, Sums};
 use crate::error::{Error, Result};
 use crate::loss::Loss;
 use crate::model::{Model, Shapes};
-use crate::plan::{Balancing, Plan};
+use crate::plan::{Balancing, Plan, opposites};
 
 /// One of the tensors of a coupled fit: a model, data, a loss, and how much it counts.
 #[derive(Debug)]
@@ -158,6 +159,7 @@ pub struct CoupledFit {
     factors: Vec<ArrayD<f64>>,
     history: History,
     parts: Vec<Fit>,
+    warnings: Vec<String>,
 }
 
 impl CoupledFit {
@@ -173,6 +175,12 @@ impl CoupledFit {
     /// Where there is none, or there are several.
     pub fn factor(&self, name: &str) -> Result<&ArrayD<f64>> {
         Ok(&self.factors[self.model.factor_named(name)?])
+    }
+
+    /// What is probably not meant, a sentence each, and what turned out while fitting.
+    #[must_use]
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
     }
 
     /// The losses of all parts together, each with its weight, divided by the sum of the weights of all
@@ -210,6 +218,12 @@ fn run(mut settings: NNEinFact, parts: Vec<Part>, device: &Device) -> Result<Cou
     if settings.checkpoint.is_some() || settings.resume.is_some() {
         return Err(unsaved());
     }
+    if settings.starts > 1 {
+        return Err(Error::Unsupported(format!(
+            "a fit to several tensors has one start, not {}: fit with several seeds, and keep the fit whose history ends lowest",
+            settings.starts
+        )));
+    }
     let ranks = ranks(&settings.ranks, &parts)?;
     let mut ready = Vec::new();
     let mut portions = Portions::default();
@@ -239,7 +253,9 @@ fn run(mut settings: NNEinFact, parts: Vec<Part>, device: &Device) -> Result<Cou
     }
     let groups = groups(&ready, &places, &rules)?;
     let balance = settings.balance.unwrap_or_default();
-    let start = start(&mut settings, &shapes, &rules, &ready, &places)?;
+    let mut start = start(&mut settings, &shapes, &rules, &ready, &places)?;
+    let mut warnings: Vec<String> = falling_away(&shapes, &places, &rules).into_iter().collect();
+    let means: Vec<f64> = ready.iter().map(|part| part.data.mean()).collect();
 
     let mut members = Vec::new();
     let mut plans = Vec::new();
@@ -281,18 +297,28 @@ fn run(mut settings: NNEinFact, parts: Vec<Part>, device: &Device) -> Result<Cou
     let count = groups.len();
     let model = shapes.model().clone();
     let penalized = rules.is_penalized();
-    let balancing = rules.balancing.filter(|_| balance == Balance::EverySweep);
+    let balancing = rules.balancing.clone().filter(|_| balance == Balance::EverySweep);
     let balanced = balancing.is_some();
     let joint = Joint {
         shapes,
         groups,
-        rules: rules.rules,
+        rules: rules.rules.clone(),
         balancing,
         floor: settings.factor_floor,
         cycles: settings.inner_cycles,
         guarded: settings.algorithm == Algorithm::Accelerated,
     };
     let mut engine = CoupledEngine::new(members, joint, &start)?;
+    if balance != Balance::Never && penalized {
+        let scaled = |own: &Vec<usize>| own.iter().filter(|&&l| rules.scales(l)).count() as f64;
+        let scaled: Vec<f64> = places.iter().map(scaled).collect();
+        warnings.extend(scale::rescale(&rules, &mut start, |start| {
+            engine.load(start)?;
+            let told = engine.scale_parts()?.into_iter().zip(&scaled);
+            let term = |((loss, weight, sums), &factors)| Term { loss, weight, sums, factors };
+            Ok(told.map(term).collect())
+        })?);
+    }
     let mut history = History::new(&settings, Some(device));
     let names: Vec<&str> = plans.iter().map(|(_, _, loss)| loss.as_str()).collect();
     history.loss_name = names.join(" + ");
@@ -301,26 +327,62 @@ fn run(mut settings: NNEinFact, parts: Vec<Part>, device: &Device) -> Result<Cou
     let factors = engine.factors()?;
     let ends = engine.evaluate_each()?;
     let mut parts = Vec::new();
-    for (((plan, portions, loss), own), sums) in plans.into_iter().zip(&places).zip(ends) {
-        let own = own.iter().map(|&l| factors[l].clone()).collect();
+    for (t, ((plan, portions, loss), sums)) in plans.into_iter().zip(ends).enumerate() {
+        let own: Vec<ArrayD<f64>> = places[t].iter().map(|&l| factors[l].clone()).collect();
         let history = History { loss_name: loss, ..end(&history, &portions, sums) };
+        let gone = penalized.then(|| vanished(&own, mean(plan.shapes(), &own), means[t])).flatten();
+        warnings.extend(gone.map(|gone| format!("tensor {}: {gone}", t + 1)));
         parts.push(Fit::new(plan, own, history));
     }
-    Ok(CoupledFit { model, factors, history, parts })
+    Ok(CoupledFit { model, factors, history, parts, warnings })
 }
 
-/// The trades of scale that leave every part's ŷ as it is: among factors that are in the same parts.
+/// The trades of scale that leave every part's ŷ as it is.
 fn balancing(shapes: &Shapes, places: &[Vec<usize>], rules: &Rules) -> Option<Balancing> {
-    let mut lists: Vec<(Vec<bool>, Vec<usize>)> = Vec::new();
-    for l in rules.balancing.as_ref()?.factors() {
-        let holders: Vec<bool> = places.iter().map(|own| own.contains(&l)).collect();
-        match lists.iter_mut().find(|(other, _)| *other == holders) {
-            Some((_, list)) => list.push(l),
-            None => lists.push((holders, vec![l])),
+    let trading = rules.balancing.as_ref()?.factors();
+    Some(Balancing::coupled(shapes.model(), &trading, places)).filter(|b| !b.is_empty())
+}
+
+/// A warning where penalised factors can shrink while factors without a penalty grow, every ŷ staying
+/// as it is.
+fn falling_away(shapes: &Shapes, places: &[Vec<usize>], rules: &Rules) -> Option<String> {
+    // Factors in the same parts for which the same holds are of one kind.
+    let about = |l: usize| -> (Vec<bool>, bool, bool) {
+        let holders = places.iter().map(|own| own.contains(&l)).collect();
+        (holders, rules.can_vanish(l), rules.is_loose(l))
+    };
+    let mut kinds: Vec<Vec<usize>> = Vec::new();
+    for l in (0..rules.rules.len()).filter(|&l| rules.can_vanish(l) || rules.is_loose(l)) {
+        match kinds.iter_mut().find(|kind| about(kind[0]) == about(l)) {
+            Some(kind) => kind.push(l),
+            None => kinds.push(vec![l]),
         }
     }
-    let lists: Vec<Vec<usize>> = lists.into_iter().map(|(_, list)| list).collect();
-    Some(Balancing::among(shapes.model(), &lists)).filter(|b| !b.trades().is_empty())
+    let sets: Vec<Vec<usize>> = places
+        .iter()
+        .map(|own| (0..kinds.len()).filter(|&k| own.contains(&kinds[k][0])).collect())
+        .collect();
+    let all = opposites(kinds.len(), &sets);
+    for signs in all.iter().flat_map(|signs| [1, -1].map(|by| signs.iter().map(move |s| s * by))) {
+        let moved: Vec<(usize, i8)> =
+            signs.enumerate().filter(|(_, s)| *s != 0).map(|(k, s)| (kinds[k][0], s)).collect();
+        let fine = |&(l, sign): &(usize, i8)| match sign {
+            1 => rules.is_loose(l),
+            // A factor without a penalty may make up for what others get.
+            _ => rules.can_vanish(l) || rules.rules[l].lower == 0.0,
+        };
+        let pick = |which: &dyn Fn(usize, i8) -> bool| -> Vec<usize> {
+            let picked = kinds
+                .iter()
+                .filter(|kind| moved.iter().any(|&(l, sign)| l == kind[0] && which(l, sign)));
+            picked.flatten().copied().collect()
+        };
+        let falling = pick(&|l, sign| sign < 0 && rules.can_vanish(l));
+        if moved.iter().all(fine) && !falling.is_empty() {
+            return Some(void(shapes, &falling, &pick(&|_, sign| sign > 0)));
+        }
+    }
+    None
 }
 
 /// The ranks for all parts: those that were given, and of letters that are latent in one part and

@@ -46,8 +46,9 @@ impl Fit {
         Fit { warnings, ..self }
     }
 
-    /// What turned out while fitting, a sentence each: see also
-    /// [`NNEinFact::warnings`](super::NNEinFact::warnings), which needs no fit.
+    /// What is probably not meant, a sentence each: of penalties and bounds, as
+    /// [`NNEinFact::warnings`](super::NNEinFact::warnings) tells without a fit, and what turned out while
+    /// fitting.
     #[must_use]
     pub fn warnings(&self) -> &[String] {
         &self.warnings

@@ -178,7 +178,9 @@ pub(super) fn open<'a>(
             (Arc::clone(&job.plan), Arc::clone(&job.data), job.balancing.is_some());
         let mut engine = device.open(job, settings.precision)?;
         engine.restore(state)?;
-        let (seed, warnings) = (checkpoint.seed(), checkpoint.warnings().to_vec());
+        let (seed, mut warnings) = (checkpoint.seed(), checkpoint.warnings().to_vec());
+        let known = |warning: &String| checkpoint.warnings().contains(warning);
+        warnings.extend(rules.warnings(&shapes).into_iter().filter(|warning| !known(warning)));
         let keeper = keeper(settings, seed, &warnings).map(|keeper| checkpoint.kept_by(keeper));
         let resumed = Some(*checkpoint);
         return Ok(Opened {
@@ -224,8 +226,10 @@ pub(super) fn open<'a>(
     let sparse = job.sparse.clone().filter(|_| settings.starts > 1);
     let mut engine = device.open(job, settings.precision)?;
     let rescaled = |engine: &mut dyn Engine, start: &mut Vec<ArrayD<f64>>| match rescale {
-        true => scale::rescale(engine, &plan, &loss, &rules, start),
-        false => Ok(None),
+        true if !plan.groups().is_empty() => {
+            scale::rescale(&rules, start, |start| scale::term(engine, &loss, &rules, start))
+        }
+        _ => Ok(None),
     };
     let mut warning = rescaled(engine.as_mut(), &mut first)?;
     let mut best = (seed, first);
@@ -251,7 +255,8 @@ pub(super) fn open<'a>(
         }
         engine.load(&best.1)?;
     }
-    let warnings = Vec::from_iter(warning);
+    let mut warnings = rules.warnings(&shapes);
+    warnings.extend(warning);
     Ok(Opened {
         engine,
         plan,

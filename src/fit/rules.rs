@@ -110,7 +110,7 @@ impl Rules {
         }
         let trading: Vec<usize> =
             (0..count).filter(|&l| rules[l].penalty.is_some() && rules[l].is_unbounded()).collect();
-        let balancing = Some(Balancing::new(model, &trading)).filter(|b| !b.trades().is_empty());
+        let balancing = Some(Balancing::new(model, &trading)).filter(|b| !b.is_empty());
         Ok(Rules { rules, given, balancing })
     }
 
@@ -145,21 +145,25 @@ impl Rules {
 
     /// What the user should know.
     pub fn warnings(&self, shapes: &Shapes) -> Vec<String> {
-        let model = shapes.model();
-        let names = |which: &dyn Fn(usize) -> bool| -> Vec<String> {
-            let all = (0..self.rules.len()).filter(|&l| which(l));
-            all.map(|l| format!("{} ({})", l + 1, model.factor_name(l))).collect()
+        let all = |which: fn(&Rules, usize) -> bool| -> Vec<usize> {
+            (0..self.rules.len()).filter(|&l| which(self, l)).collect()
         };
-        let penalized = names(&|l| self.rules[l].penalty.is_some());
-        let loose = names(&|l| self.scales(l) && self.rules[l].penalty.is_none());
-        if penalized.is_empty() || loose.is_empty() {
-            return Vec::new();
+        let [falling, loose] = [all(Rules::can_vanish), all(Rules::is_loose)];
+        match falling.is_empty() || loose.is_empty() {
+            true => Vec::new(),
+            false => vec![void(shapes, &falling, &loose)],
         }
-        vec![format!(
-            "the penalty on factor {} is void in the long run: its scale can go over to factor {}, which has none, at no cost; penalise all factors, or fix or bound the others",
-            penalized.join(", "),
-            loose.join(", ")
-        )]
+    }
+
+    /// Whether a factor has a penalty that nothing keeps from going to 0.
+    pub fn can_vanish(&self, l: usize) -> bool {
+        self.rules[l].penalty.is_some() && self.rules[l].lower == 0.0
+    }
+
+    /// Whether a factor can take any scale, at no cost. A lower bound does not keep it from growing.
+    pub fn is_loose(&self, l: usize) -> bool {
+        let Rule { penalty, upper, fixed, .. } = self.rules[l];
+        !fixed && upper == f64::INFINITY && penalty.is_none()
     }
 
     /// Puts the given values in, and brings the others inside their bounds. A start that was made, and
@@ -191,6 +195,40 @@ impl Rules {
         Ok(())
     }
 }
+
+/// That the penalty on some factors is void, as others are loose.
+pub(super) fn void(shapes: &Shapes, penalized: &[usize], loose: &[usize]) -> String {
+    let names = |which: &[usize]| -> String {
+        let model = shapes.model();
+        let names = which.iter().map(|&l| format!("{} ({})", l + 1, model.factor_name(l)));
+        names.collect::<Vec<String>>().join(", ")
+    };
+    format!(
+        "the penalty on factor {} is void in the long run: its scale can go over to factor {}, which has none, at no cost; penalise all factors, or fix or bound the others",
+        names(penalized),
+        names(loose)
+    )
+}
+
+/// What to say of a penalised fit whose model ended at zero: ŷ has this mean, the data that one.
+pub(super) fn vanished(factors: &[ArrayD<f64>], predicted: f64, data: f64) -> Option<String> {
+    if predicted > VANISHED * data || data <= 0.0 {
+        return None;
+    }
+    let zero = |factor: &ArrayD<f64>| factor.iter().all(|&x| x == 0.0);
+    let zeros: Vec<String> =
+        (0..factors.len()).filter(|&l| zero(&factors[l])).map(|l| (l + 1).to_string()).collect();
+    let which = match zeros.as_slice() {
+        [] => String::new(),
+        zeros => format!(" (factor {} is)", zeros.join(", ")),
+    };
+    Some(format!(
+        "the model ended at zero everywhere{which}: the penalties outweigh the data, and what is zero does not come back; lower their weights"
+    ))
+}
+
+/// A model whose mean is a smaller share of that of the data than this is zero.
+const VANISHED: f64 = 1e-12;
 
 /// Checks a factor that was given: `what` as in "theta_1 of the start".
 pub(super) fn checked(shapes: &Shapes, l: usize, factor: &ArrayD<f64>, what: &str) -> Result<()> {

@@ -3,13 +3,13 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::Fit;
 use super::adam::{self, Adam};
 use super::builder::{Algorithm, NNEinFact};
 use super::checkpoint::{Keeper, Point, Stage};
 use super::history::{History, StoppedBy};
 use super::open::{Given, Opened, open};
 use super::watch::{Portions, Watch};
+use super::{Fit, rules};
 use crate::data::Observations;
 use crate::engine::{Device, Engine, PassTime};
 use crate::error::{Error, Result};
@@ -80,6 +80,10 @@ fn run(mut settings: NNEinFact, given: Given<'_>, device: &Device) -> Result<Fit
         return Err(failed(cause, engine.as_mut(), plan, history, early_stopping, best_kept));
     }
     let factors = engine.factors()?;
+    if penalized {
+        let predicted = rules::mean(plan.shapes(), &factors);
+        warnings.extend(rules::vanished(&factors, predicted, data.mean()));
+    }
     warnings.extend(keeper.and_then(|keeper| keeper.warning()));
     Ok(Fit::new(plan, factors, history).with_warnings(warnings))
 }

@@ -45,7 +45,8 @@ mod sampled;
 mod search;
 mod value;
 
-pub use balancing::{Balancing, Trade};
+pub(crate) use balancing::opposites;
+pub use balancing::{Balancing, Exchange, Trade};
 pub use contraction::{Contraction, Slot, Step};
 pub use input::{DataInfo, Grouping, Settings};
 pub use layout::{Layout, Operand, Side};

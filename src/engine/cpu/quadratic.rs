@@ -198,12 +198,15 @@ impl WithSimd for Descend<'_> {
                 let mut moved = 0.0;
                 for s in 0..latent {
                     let q = &square[s * latent..][..latent];
-                    // Nothing depends on the entry where its curvature is 0.
+                    // No data depend on the entry where its curvature is 0.
                     if q[s] > 0.0 {
                         let step = (slope[s] / q[s]).max(lower - theta[s]).min(upper - theta[s]);
                         theta[s] += step;
                         moved += step * step * q[s];
                         slope.iter_mut().zip(q).for_each(|(slope, q)| *slope -= q * step);
+                    } else if slope[s] < 0.0 {
+                        // A penalty does all the same.
+                        theta[s] = lower;
                     }
                 }
                 if turn == 0 {

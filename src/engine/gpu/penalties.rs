@@ -583,7 +583,7 @@ mod tests {
         ];
         let mut wrong = Vec::new();
         for loss in &losses {
-            for p in [1.0, 1.5, 2.0, 3.0] {
+            for p in [1.0, 1.05, 1.5, 2.0, 3.0, 6.0] {
                 let found = found(&gpu, loss, p);
                 let mut found = found.iter();
                 for weight in WEIGHTS.map(f64::from) {
