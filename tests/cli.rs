@@ -1140,3 +1140,52 @@ fn adam_and_its_learning_rate() {
     // Before the data are read.
     bench.fit_refused(&["nowhere.npy", "--learning-rate", "0.1"], &["learning rate"]);
 }
+
+#[test]
+fn a_benchmark_measures_the_processor_and_sets_passes_beside_it() {
+    let bench = Bench::new();
+    let report =
+        bench.good(&["bench", "--quick", "--device", "cpu", "--threads", "2", "--only", "pickups"]);
+    let report: serde_json::Value = serde_json::from_str(&report).unwrap();
+    let rates = report["measured_rates"].as_object().unwrap();
+    for name in ["read_bytes", "copy_bytes", "multiply_adds", "powers", "logarithms"] {
+        let rate = rates[&format!("{name}_per_second")].as_f64().unwrap();
+        assert!(rate > 0.0 && rate.is_finite(), "{name}: {rate}");
+    }
+    let rate = |name: &str| rates[&format!("{name}_per_second")].as_f64().unwrap();
+    let mut kl = Vec::new();
+    for problem in report["problems"].as_array().unwrap() {
+        let name = problem["problem"].as_str().unwrap();
+        assert!(problem.get("error").is_none(), "{problem}");
+        let passes = problem["passes"].as_array().unwrap();
+        assert!(!passes.is_empty(), "{name}");
+        for pass in passes {
+            let number = |key: &str| pass[key].as_f64().unwrap();
+            // The longer of what reading and what computing would take at the rates above.
+            let memory = number("bytes") / rate("read_bytes");
+            let arithmetic = number("multiply_adds") / rate("multiply_adds")
+                + number("powers") / rate("powers")
+                + number("logarithms") / rate("logarithms");
+            let bound = memory.max(arithmetic);
+            assert!((number("bound_seconds") / bound - 1.0).abs() < 1e-9, "{name}: {pass}");
+            let fraction = number("fraction_of_bound") * number("seconds");
+            assert!(bound > 0.0 && (fraction / bound - 1.0).abs() < 1e-9, "{name}: {pass}");
+        }
+        let first = &passes[0];
+        let entries: f64 =
+            problem["shape"].as_array().unwrap().iter().map(|n| n.as_f64().unwrap()).product();
+        match name.rsplit_once(", ").unwrap().1 {
+            // x/ŷ has no power, and the loss one logarithm of the ratio.
+            "kl" => {
+                assert_eq!(first["powers"].as_f64(), Some(0.0), "{name}");
+                assert_eq!(first["logarithms"].as_f64(), Some(entries), "{name}");
+                kl.push(first["inner"].as_f64().unwrap());
+            }
+            _ => assert!(
+                first["powers"].as_f64().unwrap() + first["logarithms"].as_f64().unwrap() > 0.0,
+                "{name}"
+            ),
+        }
+    }
+    assert_eq!(kl, [4.0, 10.0, 40.0, 195.0]);
+}

@@ -591,6 +591,12 @@ fn tapes_are_short() {
     let beta = Loss::beta(1.3).unwrap();
     let all = tape(&[beta.a(), beta.b(), beta.loss()]);
     assert_eq!(all.transcendentals(), 2, "{all:?}");
+    assert_eq!((all.powers(), all.logarithms()), (2, 0), "{all:?}");
+    // The loss of KL takes a logarithm, what its updates need neither that nor a power.
+    let kl = Loss::kl();
+    let (update, loss) = (tape(&[kl.a(), kl.b()]), tape(&[kl.a(), kl.loss()]));
+    assert_eq!((update.powers(), update.logarithms()), (0, 0), "{update:?}");
+    assert_eq!((loss.powers(), loss.logarithms()), (0, 1), "{loss:?}");
     // Leaves and constants as outputs, one twice.
     let (x, y, one) = (Expr::x(), Expr::y(), Expr::constant(1.0));
     let e = &x + &y;

@@ -338,7 +338,7 @@ impl Device {
         devices
     }
 
-    /// What it can do at best, measured now; `None` for a CPU, and for a GPU without a clock.
+    /// What it can do at best, measured now; `None` for a GPU without a clock.
     ///
     /// # Errors
     /// Where the device fails.
@@ -348,9 +348,7 @@ impl Device {
         if let Kind::Gpu(gpu) = &self.kind {
             return super::gpu::measure(gpu, quick);
         }
-        // There is nothing to be quick about on a CPU.
-        let _ = quick;
-        Ok(None)
+        Ok(Some(self.install(|| super::cpu::measure(quick))))
     }
 
     /// "cpu" or "gpu".

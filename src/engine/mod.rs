@@ -105,15 +105,20 @@ pub struct PassTime {
     pub kernel_seconds: Option<f64>,
 }
 
-/// What a device can do at best, as measured on it.
+/// What a device can do at best, as measured on it, with all that it computes with at once.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Rates {
+    /// Bytes of a large array that is read and not written, as a pass reads its data. On a GPU
+    /// those of the copy.
+    pub read_bytes_per_second: f64,
     /// Bytes read and written by a copy.
     pub copy_bytes_per_second: f64,
-    /// Multiply-adds in single precision.
+    /// Multiply-adds in single precision, of numbers in registers.
     pub multiply_adds_per_second: f64,
-    /// Powers in single precision.
+    /// Powers in single precision, with an exponent between −1 and 1.
     pub powers_per_second: f64,
+    /// Natural logarithms in single precision.
+    pub logarithms_per_second: f64,
 }
 
 /// The numbers that guard a fit (docs/method.md).

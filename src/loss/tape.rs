@@ -299,10 +299,23 @@ impl Tape {
     /// logarithm.
     #[must_use]
     pub fn transcendentals(&self) -> usize {
-        let costly = |i: &Instruction<Place>| {
-            matches!(i, Instruction::Pow(..) | Instruction::Ln(_) | Instruction::Exp(_))
-        };
-        self.instructions.iter().filter(|(_, i)| costly(i)).count()
+        self.powers() + self.logarithms()
+    }
+
+    /// The number of powers per entry, square roots not counted.
+    #[must_use]
+    pub fn powers(&self) -> usize {
+        self.count(|i| matches!(i, Instruction::Pow(..)))
+    }
+
+    /// The number of logarithms and exponentials per entry.
+    #[must_use]
+    pub fn logarithms(&self) -> usize {
+        self.count(|i| matches!(i, Instruction::Ln(_) | Instruction::Exp(_)))
+    }
+
+    fn count(&self, which: impl Fn(&Instruction<Place>) -> bool) -> usize {
+        self.instructions.iter().filter(|(_, i)| which(i)).count()
     }
 
     /// Evaluates the expressions at every entry of a block, anywhere.

@@ -9,6 +9,7 @@ mod geometry;
 mod kernel;
 mod pass;
 mod quadratic;
+mod rates;
 mod sampled;
 mod sparse;
 mod stream;
@@ -34,6 +35,7 @@ use crate::plan::{Pass, Quadratic};
 
 pub(crate) use balance::balance;
 pub(crate) use contract::{contract, contract_within, rearrange};
+pub(super) use rates::measure;
 pub(crate) use sparse::needs;
 pub(crate) use update::{overflowed, raise};
 

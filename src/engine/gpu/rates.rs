@@ -13,7 +13,7 @@ use crate::error::Result;
 /// Multiply-adds of four components that a thread does one after another, in each of eight chains.
 const STEPS: usize = 512;
 const CHAINS: usize = 8;
-/// Powers of four components that a thread computes.
+/// Powers, or logarithms, of four components that a thread computes.
 const POWERS: usize = 64;
 /// Each measurement is the best of this many.
 const REPEATS: usize = 5;
@@ -46,6 +46,9 @@ pub(crate) fn measure(gpu: &Gpu, quick: bool) -> Result<Option<Rates>> {
         format!(
             "var x = source[at] + 1.5;\nfor (var i = 0u; i < {POWERS}u; i++) {{\n    x = pow(x, vec4<f32>(0.7)) + 0.5;\n}}\nresult[at] = x;"
         ),
+        format!(
+            "var x = source[at] + 1.5;\nfor (var i = 0u; i < {POWERS}u; i++) {{\n    x = log(x) + 2.0;\n}}\nresult[at] = x;"
+        ),
     ];
     let storage = |label: &str| Buffer {
         label: label.into(),
@@ -61,7 +64,7 @@ pub(crate) fn measure(gpu: &Gpu, quick: bool) -> Result<Option<Rates>> {
     for (i, body) in bodies.into_iter().enumerate() {
         let source = fill(include_str!("../../../shaders/rates.wgsl"), &[("body", body)])?;
         program.shaders.push(Shader {
-            label: ["copy", "multiply-adds", "powers"][i].into(),
+            label: ["copy", "multiply-adds", "powers", "logarithms"][i].into(),
             source,
             bindings: vec![Access::Read, Access::ReadWrite],
             invocations: 256,
@@ -79,17 +82,20 @@ pub(crate) fn measure(gpu: &Gpu, quick: bool) -> Result<Option<Rates>> {
         });
     }
     let loaded = gpu.load(program)?;
-    let mut best = [f64::INFINITY; 3];
+    let mut best = [f64::INFINITY; 4];
     for _ in 0..REPEATS {
         for (i, best) in best.iter_mut().enumerate() {
             let Some(seconds) = time(&loaded, RecordingId(i))? else { return Ok(None) };
             *best = best.min(seconds);
         }
     }
+    let copied = 2.0 * bytes as f64 / best[0];
     Ok(Some(Rates {
-        copy_bytes_per_second: 2.0 * bytes as f64 / best[0],
+        read_bytes_per_second: copied,
+        copy_bytes_per_second: copied,
         multiply_adds_per_second: (some as usize * STEPS * CHAINS * 4) as f64 / best[1],
         powers_per_second: (some as usize * POWERS * 4) as f64 / best[2],
+        logarithms_per_second: (some as usize * POWERS * 4) as f64 / best[3],
     }))
 }
 
