@@ -330,7 +330,9 @@ fn run(mut settings: NNEinFact, parts: Vec<Part>, device: &Device) -> Result<Cou
     for (t, ((plan, portions, loss), sums)) in plans.into_iter().zip(ends).enumerate() {
         let own: Vec<ArrayD<f64>> = places[t].iter().map(|&l| factors[l].clone()).collect();
         let history = History { loss_name: loss, ..end(&history, &portions, sums) };
-        let gone = penalized.then(|| vanished(&own, mean(plan.shapes(), &own), means[t])).flatten();
+        // Where the mean takes more memory than there is, there is no warning, but there is a fit.
+        let predicted = if penalized { mean(plan.shapes(), &own).ok() } else { None };
+        let gone = predicted.and_then(|predicted| vanished(&own, predicted, means[t]));
         warnings.extend(gone.map(|gone| format!("tensor {}: {gone}", t + 1)));
         parts.push(Fit::new(plan, own, history));
     }

@@ -80,8 +80,8 @@ fn run(mut settings: NNEinFact, given: Given<'_>, device: &Device) -> Result<Fit
         return Err(failed(cause, engine.as_mut(), plan, history, early_stopping, best_kept));
     }
     let factors = engine.factors()?;
-    if penalized {
-        let predicted = rules::mean(plan.shapes(), &factors);
+    // Where the mean takes more memory than there is, there is no warning, but there is a fit.
+    if penalized && let Ok(predicted) = rules::mean(plan.shapes(), &factors) {
         warnings.extend(rules::vanished(&factors, predicted, data.mean()));
     }
     warnings.extend(keeper.and_then(|keeper| keeper.warning()));
