@@ -298,7 +298,10 @@ fn a_coupled_start_is_at_its_best_scale() -> Result<(), Error> {
                 assert!(moved > least, "{} {by}: {scale}: {moved} {least}", other.name());
             }
         }
-        // Under KL zero is never best.
+        // Where a datum above zero has an infinite loss at zero, as under KL, zero is never best.
+        if other.name().starts_with("negative-binomial") {
+            continue;
+        }
         let told = run(Loss::euclidean(), start.clone(), Balance::AtStart, 1e6)?;
         let zero = |warning: &String| warning.contains("zero everywhere");
         assert!(told.warnings().iter().any(zero), "{}: {:?}", other.name(), told.warnings());

@@ -584,6 +584,9 @@ mod tests {
         let mut wrong = Vec::new();
         for loss in &losses {
             for p in [1.0, 1.05, 1.5, 2.0, 3.0, 6.0] {
+                // A power of 1 / (p − 1) multiplies the roundings of a logarithm.
+                let near = p < 1.5 && p > 1.0 && loss.majorizer() == Majorizer::Log;
+                let exact = if near { 3e-4 } else { 1e-5 };
                 let found = found(&gpu, loss, p);
                 let mut found = found.iter();
                 for weight in WEIGHTS.map(f64::from) {
@@ -606,7 +609,7 @@ mod tests {
                         let right = match expected {
                             x if x < 1e-20 => found < 1e-19,
                             x if x > 1e20 => found >= 1e6,
-                            x => (found - x).abs() <= 1e-5 * x + rounding,
+                            x => (found - x).abs() <= exact * x + rounding,
                         };
                         if !right {
                             wrong.push(format!(
