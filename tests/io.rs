@@ -9,7 +9,8 @@ use nneinfact::Error;
 use nneinfact::data::Storage;
 use nneinfact::io::{
     FileKind, npz_names, read_array_f64, read_bool, read_dense, read_npy, read_npy_from, read_npz,
-    read_npz_arrays, read_npz_from, read_tns, read_tns_from, write_json, write_npy, write_npz,
+    read_npz_arrays, read_npz_from, read_npz_text, read_tns, read_tns_from, write_json, write_npy,
+    write_npz, write_npz_with,
 };
 
 fn fixture(name: &str) -> PathBuf {
@@ -271,6 +272,48 @@ fn tns_files() {
         let found = message(read(text, shape));
         assert!(found.contains(says) && found.contains("x.tns"), "{found}");
     }
+}
+
+#[test]
+fn texts_beside_arrays_are_seen_by_those_who_ask() {
+    let folder = tempfile::tempdir().unwrap();
+    let npz = folder.path().join("factors.npz");
+    // Larger than what is kept of the end while it is written, and not to be compressed.
+    let mut state = 1u64;
+    let noise = Array1::from_shape_simple_fn(400_000, || {
+        state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        (state >> 11) as f64
+    });
+    for arrays in [
+        vec![("theta_1", array![1.0, 2.0].into_dyn())],
+        vec![("theta_1", noise.into_dyn()), ("theta_2", array![3.0].into_dyn())],
+    ] {
+        let long = "é".repeat(100_000);
+        write_npz_with(&npz, &arrays, &[("fit.json", &long), ("notes", "")]).unwrap();
+        let names: Vec<String> = npz_names(&npz).unwrap().into_iter().map(|a| a.name).collect();
+        let expected: Vec<&str> = arrays.iter().map(|(name, _)| *name).collect();
+        assert_eq!(names, expected);
+        for ((name, found), (_, array)) in read_npz_arrays(&npz).unwrap().iter().zip(&arrays) {
+            assert_eq!(found, array, "{name}");
+        }
+        let text = |name: &str| read_npz_text(&npz, name);
+        assert_eq!(text("fit.json").unwrap().as_deref(), Some(long.as_str()));
+        assert_eq!(text("notes").unwrap().as_deref(), Some(""));
+        assert_eq!(text("theta").unwrap(), None);
+
+        // Lengths that lead out of the file.
+        let bytes = fs::read(&npz).unwrap();
+        let mark = bytes.windows(8).rposition(|w| w == b"nneinfa\x01").unwrap();
+        for at in [mark - 16, mark - 8] {
+            let mut damaged = bytes.clone();
+            damaged[at..at + 8].fill(0xff);
+            fs::write(&npz, &damaged).unwrap();
+            assert_eq!(text("notes").unwrap(), None);
+            assert_eq!(read_npz_arrays(&npz).unwrap().len(), arrays.len());
+        }
+    }
+    write_npz(&npz, &[("theta_1", array![1.0])]).unwrap();
+    assert_eq!(read_npz_text(&npz, "fit.json").unwrap(), None);
 }
 
 #[test]

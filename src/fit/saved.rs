@@ -19,8 +19,8 @@ use crate::plan::Contraction;
 /// A fit as a file holds it: the factors, and what is known of where they come from.
 ///
 /// The file is an `.npz` of the arrays `theta_1`, `theta_2`, …, in the model's order, `weights`
-/// beside [normalised](Fit::normalize) ones, and the text `fit.json`, a [`Record`]. Programs that
-/// look for arrays only do not see the text.
+/// beside [normalised](Fit::normalize) ones, and the text `fit.json`, a [`Record`], which other
+/// programs do not see ([`io::write_npz_with`]).
 ///
 /// ```
 /// use ndarray::array;

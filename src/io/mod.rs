@@ -12,6 +12,7 @@
 //! half-written is ever left under the name asked for.
 
 mod archive;
+mod aside;
 mod dtype;
 mod header;
 mod map;

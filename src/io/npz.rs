@@ -7,6 +7,7 @@ use ndarray::ArrayD;
 use zip::ZipArchive;
 use zip::result::ZipError;
 
+use super::aside;
 use super::dtype::Kind;
 use super::header::Header;
 use super::npy::{Extent, fault_in, read_array};
@@ -89,8 +90,9 @@ pub fn read_npz_arrays(path: impl AsRef<Path>) -> Result<Vec<(String, ArrayD<f64
     Ok(arrays)
 }
 
-/// Reads a text that stands beside the arrays of an `.npz` file, under its whole name; `None` where
-/// there is none.
+/// Reads a text that stands beside the arrays of an `.npz` file, where
+/// [`write_npz_with`](super::write_npz_with) puts it or as an entry of this name; `None` where there is
+/// none.
 ///
 /// # Errors
 /// [`Error::File`] where the file cannot be read; [`Error::Format`] where it is not a zip archive, or
@@ -99,11 +101,20 @@ pub fn read_npz_text(path: impl AsRef<Path>, name: &str) -> Result<Option<String
     const LONGEST: u64 = 256 << 20;
     let path = path.as_ref();
     let mut npz = Npz::new(BufReader::new(super::open(path)?.0), path)?;
-    let Some(index) = npz.archive.index_for_name(name) else { return Ok(None) };
-    let entry = npz.archive.by_index(index).map_err(|e| zip_fault(path, e))?;
     let mut bytes = Vec::new();
-    // What is there counts, not what the archive says.
-    entry.take(LONGEST + 1).read_to_end(&mut bytes).map_err(|e| fault_in(path, e.into()))?;
+    if let Some(index) = npz.archive.index_for_name(name) {
+        let entry = npz.archive.by_index(index).map_err(|e| zip_fault(path, e))?;
+        // What is there counts, not what the archive says.
+        entry.take(LONGEST + 1).read_to_end(&mut bytes).map_err(|e| fault_in(path, e.into()))?;
+    } else {
+        let directory = npz.archive.central_directory_start();
+        let mut file = npz.archive.into_inner();
+        let text = aside::read(&mut file, directory, name, LONGEST);
+        match text.map_err(|e| Error::file(path, e))? {
+            Some(text) => bytes = text,
+            None => return Ok(None),
+        }
+    }
     if bytes.len() as u64 > LONGEST {
         return Err(Error::format(path, format!("the text \"{name}\" is longer than 256 MiB")));
     }

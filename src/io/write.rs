@@ -10,6 +10,7 @@ use serde::Serialize;
 use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, ZipWriter};
 
+use super::aside::Recorder;
 use crate::{Error, Result};
 
 /// Writes arrays to a compressed `.npz` file, in C order as `<f8`, as `numpy.savez_compressed`
@@ -28,8 +29,10 @@ where
     write_npz_with(path, arrays, &[])
 }
 
-/// [`write_npz`] with texts beside the arrays, each under its whole name (`fit.json`): numpy lists
-/// them too, and gives their bytes. [`read_npz_text`](super::read_npz_text) reads them.
+/// [`write_npz`] with texts beside the arrays, each under its own name (`fit.json`), which
+/// [`read_npz_text`](super::read_npz_text) reads. Other programs see the arrays and nothing else: the
+/// texts stand in front of the archive's directory and are not listed there. In an archive that may be
+/// larger than 4 GiB they are ordinary entries, which numpy lists.
 ///
 /// # Errors
 /// As [`write_npz`].
@@ -54,8 +57,11 @@ where
             ));
         }
     }
+    let numbers: u64 = arrays.iter().map(|(_, array)| array.len() as u64).sum();
+    let aside = !texts.is_empty() && numbers < (u64::from(u32::MAX) >> 1) / 8;
+    let listed = if aside { &[][..] } else { texts };
     replace(path, |to| {
-        let mut zip = ZipWriter::new(to);
+        let mut zip = ZipWriter::new(Recorder::new(to));
         for (name, array) in arrays {
             // Archives need another form of header for entries of 4 GiB and more.
             let large = array.len() as u64 >= (u64::from(u32::MAX) - (1 << 20)) / 8;
@@ -65,14 +71,14 @@ where
             zip.start_file(format!("{}.npy", name.as_ref()), options)?;
             npy(&mut BufWriter::new(&mut zip), array)?;
         }
-        for (name, text) in texts {
+        for (name, text) in listed {
             let options =
                 SimpleFileOptions::default().compression_method(CompressionMethod::Deflated);
             zip.start_file(*name, options)?;
             zip.write_all(text.as_bytes())?;
         }
-        zip.finish()?;
-        Ok(())
+        let written = zip.finish()?;
+        if aside { written.insert(texts) } else { Ok(()) }
     })
 }
 

@@ -322,13 +322,32 @@ impl<T: Elementwise> CpuEngine<T> {
             })
             .collect();
         let scales = normalizers(&products);
-        let tensors: Vec<Vec<T>> = products
-            .iter()
-            .zip(&scales)
-            .map(|(data, scale)| data.iter().map(|x| T::from_f64(x * scale)).collect())
-            .collect();
+        let largest: Vec<f64> = products.iter().map(|t| largest(t)).collect();
+        // What an entry of 1 in place of the largest could at most add to ŷ.
+        let most = largest.iter().product::<f64>() * pass.inner_size(self.job.plan.shapes()) as f64;
+        let floor = self.job.numbers.prediction_floor / self.job.unit;
+        let negligible = match T::BYTES {
+            4 => (NEGLIGIBLE * floor / most).min(TINY),
+            _ => 0.0,
+        };
+        let cast = |((data, scale), largest): ((&Vec<f64>, &f64), f64)| -> Vec<T> {
+            let least = negligible * largest;
+            let one = |&x: &f64| T::from_f64(if x < least { 0.0 } else { x * scale });
+            data.iter().map(one).collect()
+        };
+        let tensors: Vec<Vec<T>> = products.iter().zip(&scales).zip(largest).map(cast).collect();
         (tensors, scales[1..].iter().product())
     }
+}
+
+/// Entries so small beside the largest of their tensor that a product of two might be subnormal count
+/// as 0 in single precision: processors take a hundred times as long for such numbers.
+const TINY: f64 = 1.0 / (1u64 << 56) as f64;
+/// But only where all that an entry could add to ŷ is a smaller share of ŷ's floor than this.
+const NEGLIGIBLE: f64 = 1e-3;
+
+fn largest(tensor: &[f64]) -> f64 {
+    tensor.iter().copied().fold(0.0, f64::max)
 }
 
 /// Powers of two, one for each tensor, that bring their largest entries near 1 but leave the
@@ -338,7 +357,7 @@ fn normalizers(tensors: &[Vec<f64>]) -> Vec<f64> {
     let exponents: Vec<i32> = tensors
         .iter()
         .map(|t| {
-            let largest = t.iter().copied().fold(0.0, f64::max);
+            let largest = largest(t);
             if largest > 0.0 && largest.is_finite() { largest.log2().floor() as i32 } else { 0 }
         })
         .collect();
