@@ -2,17 +2,16 @@
 //!
 //! Programs take what an archive lists for arrays: a text among them would be in numpy's `files`. So
 //! texts stand between the last entry and the directory, which readers of archives pass over, as the
-//! signatures of Android's packages do. Each is followed by its name, the length of both, and a mark;
-//! they are read backwards from where the directory begins.
+//! signatures of Android's packages do: an archive of their own, its length, and a mark.
 
 use std::io::{self, Read, Seek, SeekFrom, Write};
 
 use super::write::Sink;
 
-/// What every text ends in.
+/// What the texts end in.
 const MARK: &[u8; 8] = b"nneinfa\x01";
-/// The mark, behind the lengths of name and text.
-const TRAILER: u64 = 8 + 8 + MARK.len() as u64;
+/// The mark, behind the length of the texts' archive.
+const TRAILER: u64 = 8 + MARK.len() as u64;
 /// The end of an archive: a signature, and at these places the directory's length and offset.
 const END: usize = 22;
 const SIGNATURE: &[u8; 4] = b"PK\x05\x06";
@@ -36,8 +35,8 @@ impl<'a> Recorder<'a> {
         Recorder { to, at: 0, start: 0, tail: Vec::new() }
     }
 
-    /// Puts texts, under their names, in front of the directory of the archive that was written.
-    pub fn insert(self, texts: &[(&str, &str)]) -> io::Result<()> {
+    /// Puts the texts' archive in front of the directory of the one that was written.
+    pub fn insert(self, texts: &[u8]) -> io::Result<()> {
         let Recorder { to, start, tail, .. } = self;
         let unlike = || io::Error::other("the archive does not end as archives do");
         let end = tail.len().checked_sub(END).ok_or_else(unlike)?;
@@ -45,26 +44,21 @@ impl<'a> Recorder<'a> {
             let bytes = tail.get(end + at..end + at + 4)?;
             Some(u32::from_le_bytes(bytes.try_into().ok()?))
         };
-        let (length, offset) = (number(LENGTH_AT), number(OFFSET_AT));
-        let (Some(length), Some(offset)) = (length, offset) else { return Err(unlike()) };
+        let (size, offset) = (number(LENGTH_AT), number(OFFSET_AT));
+        let (Some(size), Some(offset)) = (size, offset) else { return Err(unlike()) };
         let directory =
             u64::from(offset).checked_sub(start).and_then(|at| usize::try_from(at).ok());
-        let directory = directory.filter(|at| at + length as usize == end).ok_or_else(unlike)?;
+        let directory = directory.filter(|at| at + size as usize == end).ok_or_else(unlike)?;
         if !tail[end..].starts_with(SIGNATURE) {
             return Err(unlike());
         }
 
         to.seek(SeekFrom::Start(u64::from(offset)))?;
-        let mut inserted = 0u64;
-        for (name, text) in texts {
-            let lengths = [name.len() as u64, text.len() as u64];
-            to.write_all(text.as_bytes())?;
-            to.write_all(name.as_bytes())?;
-            lengths.iter().try_for_each(|length| to.write_all(&length.to_le_bytes()))?;
-            to.write_all(MARK)?;
-            inserted += lengths.iter().sum::<u64>() + TRAILER;
-        }
-        let moved = u32::try_from(u64::from(offset) + inserted)
+        let length = texts.len() as u64;
+        to.write_all(texts)?;
+        to.write_all(&length.to_le_bytes())?;
+        to.write_all(MARK)?;
+        let moved = u32::try_from(u64::from(offset) + length + TRAILER)
             .map_err(|_| io::Error::other("the archive is larger than 4 GiB"))?;
         to.write_all(&tail[directory..end + OFFSET_AT])?;
         to.write_all(&moved.to_le_bytes())?;
@@ -106,34 +100,25 @@ impl Seek for Recorder<'_> {
     }
 }
 
-/// Reads the text of this name from in front of the directory, if it is there and at most so long.
+/// Reads the texts' archive from in front of the directory, if it is there and at most so long.
 pub(super) fn read(
     from: &mut (impl Read + Seek),
     directory: u64,
-    name: &str,
     longest: u64,
 ) -> io::Result<Option<Vec<u8>>> {
-    let mut end = directory;
-    loop {
-        let Some(trailer) = end.checked_sub(TRAILER) else { return Ok(None) };
-        from.seek(SeekFrom::Start(trailer))?;
-        let mut bytes = [0; TRAILER as usize];
-        from.read_exact(&mut bytes)?;
-        let number = |at: usize| -> u64 {
-            bytes[at..at + 8].iter().rev().fold(0, |sum, &byte| sum << 8 | u64::from(byte))
-        };
-        let (name_length, length) = (number(0), number(8));
-        let start = name_length.checked_add(length).and_then(|all| trailer.checked_sub(all));
-        let Some(start) = start.filter(|_| bytes.ends_with(MARK)) else { return Ok(None) };
-        if name_length == name.len() as u64 && length <= longest {
-            let mut text = vec![0; (length + name_length) as usize];
-            from.seek(SeekFrom::Start(start))?;
-            from.read_exact(&mut text)?;
-            if text[length as usize..] == *name.as_bytes() {
-                text.truncate(length as usize);
-                return Ok(Some(text));
-            }
-        }
-        end = start;
-    }
+    let Some(trailer) = directory.checked_sub(TRAILER) else { return Ok(None) };
+    from.seek(SeekFrom::Start(trailer))?;
+    let (mut length, mut mark) = ([0; 8], [0; MARK.len()]);
+    from.read_exact(&mut length)?;
+    from.read_exact(&mut mark)?;
+    let length = u64::from_le_bytes(length);
+    let Some(start) = trailer.checked_sub(length).filter(|_| mark == *MARK && length <= longest)
+    else {
+        return Ok(None);
+    };
+    // As long as what is there, since it ends before the directory.
+    let mut texts = vec![0; length as usize];
+    from.seek(SeekFrom::Start(start))?;
+    from.read_exact(&mut texts)?;
+    Ok(Some(texts))
 }

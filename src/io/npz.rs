@@ -1,6 +1,6 @@
 //! Reading `.npz` files: zip archives of `.npy` arrays.
 
-use std::io::{BufReader, Read, Seek, SeekFrom};
+use std::io::{BufReader, Cursor, Read, Seek, SeekFrom};
 use std::path::Path;
 
 use ndarray::ArrayD;
@@ -102,18 +102,20 @@ pub fn read_npz_text(path: impl AsRef<Path>, name: &str) -> Result<Option<String
     let path = path.as_ref();
     let mut npz = Npz::new(BufReader::new(super::open(path)?.0), path)?;
     let mut bytes = Vec::new();
-    if let Some(index) = npz.archive.index_for_name(name) {
-        let entry = npz.archive.by_index(index).map_err(|e| zip_fault(path, e))?;
+    let mut take = |entry: &mut dyn Read| -> Result<()> {
         // What is there counts, not what the archive says.
-        entry.take(LONGEST + 1).read_to_end(&mut bytes).map_err(|e| fault_in(path, e.into()))?;
+        let read = entry.take(LONGEST + 1).read_to_end(&mut bytes);
+        read.map(|_| ()).map_err(|e| fault_in(path, e.into()))
+    };
+    if let Some(index) = npz.archive.index_for_name(name) {
+        take(&mut npz.archive.by_index(index).map_err(|e| zip_fault(path, e))?)?;
     } else {
         let directory = npz.archive.central_directory_start();
-        let mut file = npz.archive.into_inner();
-        let text = aside::read(&mut file, directory, name, LONGEST);
-        match text.map_err(|e| Error::file(path, e))? {
-            Some(text) => bytes = text,
-            None => return Ok(None),
-        }
+        let texts = aside::read(&mut npz.archive.into_inner(), directory, LONGEST);
+        let Some(texts) = texts.map_err(|e| Error::file(path, e))? else { return Ok(None) };
+        let mut texts = ZipArchive::new(Cursor::new(texts)).map_err(|e| zip_fault(path, e))?;
+        let Some(index) = texts.index_for_name(name) else { return Ok(None) };
+        take(&mut texts.by_index(index).map_err(|e| zip_fault(path, e))?)?;
     }
     if bytes.len() as u64 > LONGEST {
         return Err(Error::format(path, format!("the text \"{name}\" is longer than 256 MiB")));

@@ -59,7 +59,6 @@ where
     }
     let numbers: u64 = arrays.iter().map(|(_, array)| array.len() as u64).sum();
     let aside = !texts.is_empty() && numbers < (u64::from(u32::MAX) >> 1) / 8;
-    let listed = if aside { &[][..] } else { texts };
     replace(path, |to| {
         let mut zip = ZipWriter::new(Recorder::new(to));
         for (name, array) in arrays {
@@ -71,15 +70,24 @@ where
             zip.start_file(format!("{}.npy", name.as_ref()), options)?;
             npy(&mut BufWriter::new(&mut zip), array)?;
         }
-        for (name, text) in listed {
-            let options =
-                SimpleFileOptions::default().compression_method(CompressionMethod::Deflated);
-            zip.start_file(*name, options)?;
-            zip.write_all(text.as_bytes())?;
+        if !aside {
+            write_texts(&mut zip, texts)?;
+            return zip.finish().map(|_| ()).map_err(io::Error::from);
         }
-        let written = zip.finish()?;
-        if aside { written.insert(texts) } else { Ok(()) }
+        let mut own = ZipWriter::new(Cursor::new(Vec::new()));
+        write_texts(&mut own, texts)?;
+        let own = own.finish()?.into_inner();
+        zip.finish()?.insert(&own)
     })
+}
+
+fn write_texts(zip: &mut ZipWriter<impl Write + Seek>, texts: &[(&str, &str)]) -> io::Result<()> {
+    for (name, text) in texts {
+        let options = SimpleFileOptions::default().compression_method(CompressionMethod::Deflated);
+        zip.start_file(*name, options)?;
+        zip.write_all(text.as_bytes())?;
+    }
+    Ok(())
 }
 
 /// Writes an array to a `.npy` file, in C order as `<f8`.
