@@ -234,7 +234,7 @@ pub trait Engine: Send {
     ///
     /// # Errors
     /// Where the device fails, or an update since the last call produced a factor that is not
-    /// finite ([`Error::Numeric`](crate::Error::Numeric)).
+    /// finite ([`Error::Numeric`]).
     fn sums(&mut self) -> Result<[Sums; Slot::COUNT]>;
 
     /// How long a pass of the group takes: the median of several.
