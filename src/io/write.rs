@@ -183,6 +183,8 @@ fn replace_inner(
     }
     let folder = folder_of(&target);
     let prefix = prefix_of(&target);
+    // Of a process that was killed while it wrote the same file.
+    remove_unlocked(folder, |name| is_leftover(&target, name));
     let mut builder = tempfile::Builder::new();
     builder.prefix(&prefix).suffix(SUFFIX);
     // What an ordinary new file gets (the system takes the umask off); by default nobody else
