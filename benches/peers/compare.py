@@ -55,8 +55,8 @@ def run_ours(options, problem, folder, sweeps):
          factors, "--quiet", *options.extra], folder, options.threads)
     found = json.loads(history.read_text())
     with np.load(factors) as kept:
-        factors = problem.model.split("->")[0].split(",")
-        loss = problem.evaluate([kept[f"theta_{n + 1}"] for n in range(len(factors))])
+        count = problem.model.count(",") + 1
+        loss = problem.evaluate([kept[f"theta_{n + 1}"] for n in range(count)])
     return {"loss": found["loss"], "seconds": found["seconds"], "loss_recomputed": loss,
             "process_seconds": usage["seconds"], "cpu_seconds": usage["cpu_seconds"],
             "mib": usage["mib"], "device": found["device"],
