@@ -51,7 +51,7 @@ def run_ours(options, problem, folder, sweeps):
     usage = measured(
         [options.program, "fit", problem.data, "--model", problem.model, "--rank", ranks,
          *problem.loss, *problem.arguments, "--init", problem.init, "--tol", "0", "--max-iter",
-         sweeps, "--threads", options.threads, "--device", "cpu", "--history", history, "--out",
+         sweeps, "--threads", options.threads, "--device", options.device, "--history", history, "--out",
          factors, "--quiet", *options.extra], folder, options.threads)
     found = json.loads(history.read_text())
     with np.load(factors) as kept:
@@ -73,7 +73,8 @@ def run_peer(options, problem, folder):
         points = [options.iterations]
     settings = {**problem.settings, "data": problem.data, "init": problem.init,
                 "model": problem.model, "ranks": problem.ranks, "folder": str(folder),
-                "threads": options.threads, "iterations": points}
+                "threads": options.threads, "iterations": points,
+                "device": "cpu" if options.device == "cpu" else "cuda"}
     (Path(folder) / "settings.json").write_text(json.dumps(settings))
     usage = measured([sys.executable, HERE / "runners.py", problem.runner,
                       Path(folder) / "settings.json"], folder, options.threads)
@@ -113,6 +114,8 @@ def reached(run, goal):
 
 def compare(options, name, folder):
     problem = CASES[name](options, folder)
+    if options.device != "cpu" and problem.runner != "einfact":
+        raise Absent(f"--device {options.device}: this peer runs on the CPU alone")
     print(f"{name}: {problem.title}", file=sys.stderr, flush=True)
     load = [os.getloadavg()[0]]
     # Ours runs before and after the peer, and the slower of the two counts.
@@ -139,7 +142,7 @@ def compare(options, name, folder):
             goal |= {"our_seconds": seconds, "our_sweeps": sweep,
                      "ratio": goal["peer_seconds"] / seconds}
     return {"case": name, "title": problem.title, "model": problem.model, "machine": machine(),
-            "threads": options.threads, "load": load, "date": datetime.date.today().isoformat(),
+            "device": options.device, "threads": options.threads, "load": load, "date": datetime.date.today().isoformat(),
             "quick": options.quick, "command": shlex.join(["compare.py", *sys.argv[1:]]),
             "program": version(options.program), "peer": peer, "ours": [before, after],
             "goals": goals}
@@ -172,6 +175,10 @@ def main():
     parser.add_argument("--only", default=",".join(CASES), metavar="CASE,…",
                         help=f"the cases to run: {', '.join(CASES)} [default: all]")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="[default: all]")
+    parser.add_argument("--device", default="cpu", metavar="NAME",
+                        help="what `nneinfact fit` runs on; with anything but cpu, einfact.py runs "
+                             "on CUDA's first device and the other peers are left out "
+                             "[default: cpu]")
     parser.add_argument("--einfact", metavar="PATH", help="the authors' einfact.py")
     parser.add_argument("--comm", metavar="FOLDER", help="a checkout of CoMM")
     parser.add_argument("--uber", metavar="FILE.npz", help="the Uber tensor, as its array Y")

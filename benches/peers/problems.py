@@ -236,7 +236,8 @@ def make_uber(options, folder, alpha, beta):
         if curve is None:
             record = Path(options.out).resolve() / f"reference_uber_{name}.csv"
             record.write_text(
-                f"# authors' einfact.py (PyTorch, CPU, {options.threads} threads), Uber tensor, "
+                f"# authors' einfact.py (PyTorch, {options.device}, {options.threads} threads), "
+                "Uber tensor, "
                 f"wr,hr,dr,ikr,jkr->whdij, r=10, k=6, alpha={alpha:g}, beta={beta:g}, all cells "
                 "observed (their random 5 % validation split disabled), the start of the curves "
                 "beside this one\n"

@@ -149,7 +149,7 @@ def einfact(settings):
     model = AllObserved(settings["model"],
                         dict(zip(settings["model"].split("->")[1], tensor.shape),
                              **settings["ranks"]),
-                        device="cpu", alpha=alpha, beta=beta)
+                        device=settings["device"], alpha=alpha, beta=beta)
     history = model.fit(tensor, max_iter=settings["iterations"][-1], verbose=False)
     save(settings, len(history["time"]) - 1, model.get_params())
     return {"version": f"einfact.py (torch {torch.__version__})",
