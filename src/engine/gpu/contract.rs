@@ -1,4 +1,4 @@
-//! Small contractions as dispatches of `contract.wgsl` and `contract_long.wgsl`.
+//! Small contractions as dispatches of `contract.wgsl` and `contract_shared.wgsl`.
 
 use super::program::Compiler;
 use super::recording::{Access, BufferId, Command, Dispatch, Shader};
@@ -28,10 +28,19 @@ pub(super) struct Axis {
     pub b: usize,
 }
 
-/// Sums with more terms than this get a workgroup for each output, where outputs are few.
-const LONG: usize = 512;
-/// With this many outputs a thread each keeps a device busy, however long the sums.
-const MANY: usize = 16_384;
+/// Terms that a thread adds up one after another, at least, before others share its output: each costs
+/// it the time of a read.
+const TERMS: usize = 4;
+/// With this many threads a device is busy.
+const MANY: usize = 1 << 18;
+/// Threads of a workgroup.
+const THREADS: usize = 64;
+
+/// How many threads share an output.
+fn lanes(outputs: usize, terms: usize) -> usize {
+    let most = (terms / TERMS).min(MANY / outputs.max(1)).clamp(1, THREADS);
+    1 << most.ilog2()
+}
 
 /// A tensor with letters that neither the other one nor the output has is summed over them first
 /// where that saves at least this many terms: a dispatch more for long sums that are short then.
@@ -206,13 +215,13 @@ impl Compiler<'_> {
         let mut terms = join(terms, |x| (x.a.max(x.b), x.a, x.b));
         let count: usize = outputs.iter().map(|x| x.size).product();
         let length: usize = terms.iter().map(|x| x.size).product();
-        let long = length > LONG && count < MANY;
-        let run = match long {
-            true => Axis { size: 1, out: 0, a: 0, b: 0 },
-            false => terms.pop().unwrap_or(Axis { size: 1, out: 0, a: 0, b: 0 }),
+        let lanes = lanes(count, length);
+        let run = match lanes {
+            1 => terms.pop().unwrap_or(Axis { size: 1, out: 0, a: 0, b: 0 }),
+            _ => Axis { size: 1, out: 0, a: 0, b: 0 },
         };
         let loops: usize = terms.iter().map(|x| x.size).product();
-        let workgroups = if long { count } else { count.div_ceil(64) };
+        let workgroups = count.div_ceil(THREADS / lanes);
         let fold = self.fold(workgroups);
         let mut numbers = vec![
             count as u32,
@@ -235,7 +244,7 @@ impl Compiler<'_> {
         numbers.resize(4 * (axes + 3), 0);
         let window = self.words(&numbers);
         let shader = self.shader(shader(
-            long,
+            lanes,
             usize::from(a.is_some()) + usize::from(b.is_some()),
             add,
             axes,
@@ -255,10 +264,10 @@ impl Compiler<'_> {
     }
 }
 
-fn shader(long: bool, inputs: usize, add: bool, axes: usize) -> Result<Shader> {
-    let template = match long {
-        true => include_str!("../../../shaders/contract_long.wgsl"),
-        false => include_str!("../../../shaders/contract.wgsl"),
+fn shader(lanes: usize, inputs: usize, add: bool, axes: usize) -> Result<Shader> {
+    let template = match lanes {
+        1 => include_str!("../../../shaders/contract.wgsl"),
+        _ => include_str!("../../../shaders/contract_shared.wgsl"),
     };
     let second = match inputs {
         2 => "@group(0) @binding(2) var<storage, read> b: array<f32>;",
@@ -270,23 +279,26 @@ fn shader(long: bool, inputs: usize, add: bool, axes: usize) -> Result<Shader> {
         _ => "sum = fma(a[place.x], b[place.y], sum);",
     };
     let op = if add { "+=" } else { "=" };
-    let words = [
+    let mut words = vec![
         ("axes", format!("{axes}u")),
         ("second", second.into()),
         ("out", if inputs == 2 { "3" } else { "2" }.into()),
         ("term", term.into()),
         ("store", format!("out[at.x] {op} bitcast<f32>(numbers[1].w) * total;")),
     ];
+    if lanes > 1 {
+        words.push(("lanes", format!("{lanes}u")));
+    }
     let mut bindings = vec![Access::Uniform, Access::Read];
     if inputs == 2 {
         bindings.push(Access::Read);
     }
     bindings.push(Access::ReadWrite);
     Ok(Shader {
-        label: format!("contraction{}", if long { " of long sums" } else { "" }),
+        label: format!("contraction{}", if lanes > 1 { " of shared sums" } else { "" }),
         source: fill(template, &words)?,
         bindings,
-        invocations: 64,
-        workgroup_bytes: if long { 256 } else { 0 },
+        invocations: THREADS as u32,
+        workgroup_bytes: if lanes > 1 { 4 * THREADS as u32 } else { 0 },
     })
 }

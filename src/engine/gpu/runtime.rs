@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, mpsc};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rayon::prelude::*;
 
@@ -21,6 +21,11 @@ use crate::error::{Error, Result};
 /// cutting there costs nothing that can be seen.
 const SUBMISSION_WORK: f64 = 4e10;
 
+/// Recordings are submitted once they have this many steps or so much work: 0.1 ms of a data-centre
+/// GPU, which must not wait while the host goes on.
+const TOGETHER: usize = 256;
+const TOGETHER_WORK: f64 = 2e9;
+
 /// Uploads go through staging memory in pieces of this size.
 const UPLOAD: usize = 32 << 20;
 
@@ -32,6 +37,9 @@ const READ: u64 = 16 << 20;
 
 /// The smallest staging buffer for reads: what a fit reads in a sweep is less.
 const SMALL_READ: u64 = 4 << 10;
+
+/// How long a thread stays awake for the end of a read.
+const AWAKE: Duration = Duration::from_millis(1);
 
 /// How long a thread may take, each time and how often, to pass on what it was told in our place.
 const LATE: Duration = Duration::from_millis(100);
@@ -47,6 +55,8 @@ pub(crate) struct Loaded {
     recordings: Vec<Steps>,
     /// What reads are mapped through, kept for the next one.
     staging: Mutex<Option<wgpu::Buffer>>,
+    /// What is to run and was not submitted yet.
+    pending: Mutex<Vec<RecordingId>>,
 }
 
 /// A buffer on the device.
@@ -66,6 +76,16 @@ enum Step {
     Dispatch { pipeline: Arc<Pipeline>, group: wgpu::BindGroup, workgroups: [u32; 3], work: f64 },
     Copy { from: wgpu::Buffer, from_offset: u64, to: wgpu::Buffer, to_offset: u64, bytes: u64 },
     Clear { buffer: wgpu::Buffer, offset: u64, bytes: u64 },
+}
+
+impl Step {
+    /// Floating-point operations.
+    fn work(&self) -> f64 {
+        match self {
+            Step::Dispatch { work, .. } => *work,
+            Step::Copy { .. } | Step::Clear { .. } => 0.0,
+        }
+    }
 }
 
 impl Gpu {
@@ -101,7 +121,13 @@ impl Gpu {
         let recordings = self
             .guarded(|| steps(self, &program, &buffers, &pipelines))
             .map_err(|fault| self.failed("binding buffers", fault))?;
-        let loaded = Loaded { gpu: self.clone(), buffers, recordings, staging: Mutex::default() };
+        let loaded = Loaded {
+            gpu: self.clone(),
+            buffers,
+            recordings,
+            staging: Mutex::default(),
+            pending: Mutex::default(),
+        };
         for (n, mut content) in contents.into_iter().enumerate() {
             content.resize(content.len().next_multiple_of(4), 0);
             loaded.write(BufferId(n), 0, &content)?;
@@ -242,6 +268,8 @@ impl Loaded {
     pub fn write(&self, buffer: BufferId, offset: u64, bytes: &[u8]) -> Result<()> {
         let place = self.place(buffer, offset, bytes.len() as u64, "writing")?;
         self.gpu.check()?;
+        // The queue writes before what is submitted next.
+        self.flush()?;
         let queue = self.gpu.queue();
         let large = bytes.len() > UPLOAD;
         for (n, piece) in bytes.chunks(UPLOAD).enumerate() {
@@ -261,30 +289,45 @@ impl Loaded {
         Ok(())
     }
 
-    /// Runs a recording; returns before the device is done.
+    /// Runs a recording after those before it; returns before the device is done. Submissions cost
+    /// more than what a small recording does: it waits for others to be submitted with, until there
+    /// is enough to do, or something is written, read or waited for.
     ///
     /// # Errors
-    /// Where the device fails, or failed in what was run before.
+    /// Where there is no such recording, or the device fails, or failed in what was run before.
     pub fn run(&self, recording: RecordingId) -> Result<()> {
-        self.run_many(&[recording])
+        self.gpu.check()?;
+        self.recording(recording)?;
+        let enough = {
+            let mut pending = lock(&self.pending);
+            pending.push(recording);
+            let steps =
+                pending.iter().filter_map(|r| self.recordings.get(r.0)).flat_map(|r| &r.steps);
+            let work = steps.clone().map(Step::work).sum::<f64>();
+            work > TOGETHER_WORK || steps.count() > TOGETHER
+        };
+        if enough { self.flush() } else { Ok(()) }
     }
 
-    /// Runs recordings one after the other; returns before the device is done. Cheaper than running
-    /// each by itself.
-    ///
-    /// # Errors
-    /// Where the device fails, or failed in what was run before.
-    pub fn run_many(&self, recordings: &[RecordingId]) -> Result<()> {
-        self.gpu.check()?;
-        let mut steps = Vec::new();
-        for &recording in recordings {
-            steps.extend(&self.recording(recording)?.steps);
+    /// Submits what is to run.
+    fn flush(&self) -> Result<()> {
+        let recordings = std::mem::take(&mut *lock(&self.pending));
+        if recordings.is_empty() {
+            return Ok(());
         }
         self.gpu
-            .guarded(|| self.submit(&steps))
-            .map_err(|fault| self.gpu.failed(&self.running(recordings), fault))?;
+            .guarded(|| self.submit(&self.steps(&recordings), None))
+            .map_err(|fault| self.gpu.failed(&self.running(&recordings), fault))?;
         // So that a device that is lost is known to be now, and what is done is freed.
         self.gpu.poll(wgpu::PollType::Poll)
+    }
+
+    fn steps(&self, recordings: &[RecordingId]) -> Vec<&Step> {
+        recordings
+            .iter()
+            .filter_map(|r| self.recordings.get(r.0))
+            .flat_map(|recording| &recording.steps)
+            .collect()
     }
 
     fn running(&self, recordings: &[RecordingId]) -> String {
@@ -296,14 +339,21 @@ impl Loaded {
         format!("running {}", labels.join(", "))
     }
 
-    fn submit(&self, steps: &[&Step]) {
+    /// Submits steps, and `after` with the last of them.
+    fn submit(&self, steps: &[&Step], after: Option<&dyn Fn(&mut wgpu::CommandEncoder)>) {
         let mut rest = steps;
-        while !rest.is_empty() {
+        loop {
             let (now, later) = rest.split_at(submission(rest));
             rest = later;
             let mut encoder = self.encoder();
             encode(&mut encoder, now);
+            if let (true, Some(after)) = (rest.is_empty(), after) {
+                after(&mut encoder);
+            }
             self.gpu.queue().submit([encoder.finish()]);
+            if rest.is_empty() {
+                break;
+            }
         }
     }
 
@@ -317,6 +367,7 @@ impl Loaded {
     /// # Errors
     /// Where the device fails, or failed in what was run before.
     pub fn wait(&self) -> Result<()> {
+        self.flush()?;
         self.idle()?;
         self.gpu.alive()
     }
@@ -327,6 +378,7 @@ impl Loaded {
     /// # Errors
     /// Where the device fails.
     pub fn milestone(&self) -> Result<wgpu::SubmissionIndex> {
+        self.flush()?;
         self.gpu
             .guarded(|| self.gpu.queue().submit([]))
             .map_err(|fault| self.gpu.failed("sending data", fault))
@@ -338,6 +390,20 @@ impl Loaded {
     /// Where the device fails.
     pub fn wait_for(&self, milestone: wgpu::SubmissionIndex) -> Result<()> {
         self.gpu.poll(wgpu::PollType::Wait { submission_index: Some(milestone), timeout: None })
+    }
+
+    /// Waits for a message of the device, which mostly is a moment away, while a thread that sleeps is
+    /// woken late; `None` where it took longer, and the device is idle now.
+    fn soon<T>(&self, told: &mpsc::Receiver<T>) -> Result<Option<T>> {
+        let began = Instant::now();
+        while !self.gpu.info().is_software() && began.elapsed() < AWAKE {
+            self.gpu.poll(wgpu::PollType::Poll)?;
+            if let Ok(message) = told.try_recv() {
+                return Ok(Some(message));
+            }
+            std::hint::spin_loop();
+        }
+        self.idle().map(|()| None)
     }
 
     fn idle(&self) -> Result<()> {
@@ -352,6 +418,9 @@ impl Loaded {
     pub fn read(&self, buffer: BufferId, offset: u64, bytes: u64) -> Result<Vec<u8>> {
         let place = self.place(buffer, offset, bytes, "reading")?;
         self.gpu.check()?;
+        if bytes == 0 {
+            self.flush()?;
+        }
         let mut result = Vec::new();
         if result.try_reserve_exact(usize::try_from(bytes).unwrap_or(usize::MAX)).is_err() {
             return Err(Error::DeviceFailed(format!(
@@ -382,20 +451,22 @@ impl Loaded {
             _ => self.gpu.guarded(|| self.staging(bytes.next_power_of_two().max(SMALL_READ)))?,
         };
         let (tell, told) = mpsc::channel();
+        let recordings = std::mem::take(&mut *lock(&self.pending));
         self.gpu.guarded(|| {
-            let mut encoder = self.encoder();
-            encoder.copy_buffer_to_buffer(from, offset, &staging, 0, bytes);
-            self.gpu.queue().submit([encoder.finish()]);
+            let copy = |encoder: &mut wgpu::CommandEncoder| {
+                encoder.copy_buffer_to_buffer(from, offset, &staging, 0, bytes);
+            };
+            self.submit(&self.steps(&recordings), Some(&copy));
             staging.map_async(wgpu::MapMode::Read, 0..bytes, move |outcome| {
                 // Whoever does not listen any more has failed already.
                 let _ = tell.send(outcome);
             });
         })?;
-        self.idle().map_err(Fault::Lost)?;
-        // The device is idle, so that the outcome is there, or with another thread that waited for
+        let soon = self.soon(&told).map_err(Fault::Lost)?;
+        // Else the device is idle, so that the outcome is there, or with another thread that waited for
         // the device too and is about to tell. Where nobody is, the channel says so. A buffer that
         // was not mapped is not kept.
-        let mut outcome = told.recv_timeout(LATE);
+        let mut outcome = soon.map_or_else(|| told.recv_timeout(LATE), Ok);
         for _ in 0..LATE_TRIES {
             if outcome != Err(mpsc::RecvTimeoutError::Timeout) {
                 break;
@@ -436,6 +507,7 @@ impl Loaded {
     /// Where the device fails, or failed in what was run before.
     pub fn profile(&self, recording: RecordingId) -> Result<Option<Vec<f64>>> {
         self.gpu.check()?;
+        self.flush()?;
         let steps = &self.recording(recording)?.steps;
         if !self.gpu.device().features().contains(wgpu::Features::TIMESTAMP_QUERY) {
             return Ok(None);
@@ -535,12 +607,10 @@ impl Loaded {
 fn submission(steps: &[&Step]) -> usize {
     let mut sum = 0.0;
     for (n, step) in steps.iter().enumerate() {
-        if let Step::Dispatch { work, .. } = step {
-            if sum > 0.0 && sum + work > SUBMISSION_WORK {
-                return n;
-            }
-            sum += work;
+        if sum > 0.0 && sum + step.work() > SUBMISSION_WORK {
+            return n;
         }
+        sum += step.work();
     }
     steps.len()
 }

@@ -98,7 +98,8 @@ fn numbers_are_doubled() {
     let Some(gpu) = gpu() else { return };
     let loaded = gpu.load(doubling(1000)).unwrap();
     loaded.run(RUN).unwrap();
-    loaded.run_many(&[RUN, RUN]).unwrap();
+    loaded.run(RUN).unwrap();
+    loaded.run(RUN).unwrap();
     let expected: Vec<f32> = (0..1000).map(|i| 8.0 * i as f32).collect();
     assert_eq!(read(&loaded, 0, 1000), expected);
     // What is written is seen by what runs next, and by it only.
@@ -226,7 +227,8 @@ fn many_submissions_keep_their_order() {
     let loaded = gpu.load(program).unwrap();
     let mut expected = 1u32;
     for n in 0..100 {
-        loaded.run_many(&[RecordingId(0), RecordingId(1)]).unwrap();
+        loaded.run(RecordingId(0)).unwrap();
+        loaded.run(RecordingId(1)).unwrap();
         expected = expected.wrapping_mul(2).wrapping_add(1) * 2 + 1;
         expected = (expected + 1) * 2;
         if expected > 1 << 20 {

@@ -1,9 +1,11 @@
-// A contraction whose outputs are few and whose sums are long: a workgroup for each output. Its
-// threads sum every 64th term, and their sums are added pairwise.
+// A contraction whose sums are long beside the number of its outputs: LANES threads share an output,
+// so that no thread waits for many terms one after another. A lane sums every LANES-th term, and the
+// lanes' sums are added pairwise.
 //
 // numbers: as in contract.wgsl, all summed axes among the axes.
 
 const AXES = $axes;
+const LANES = $lanes;
 
 @group(0) @binding(0) var<uniform> numbers: array<vec4<u32>, AXES + 3>;
 @group(0) @binding(1) var<storage, read> a: array<f32>;
@@ -17,10 +19,10 @@ fn main(
     @builtin(workgroup_id) group: vec3<u32>,
     @builtin(local_invocation_index) thread: u32,
 ) {
-    var rest = group.y * numbers[2].x + group.x;
-    if rest >= numbers[0].x {
-        return;
-    }
+    let output = ((group.y * numbers[2].x + group.x) * 64u + thread) / LANES;
+    let lane = thread % LANES;
+    let live = output < numbers[0].x;
+    var rest = output;
     var at = numbers[1].xyz;
     for (var axis = numbers[0].y; axis > 0u; axis--) {
         let size = numbers[axis + 2u];
@@ -28,12 +30,14 @@ fn main(
         rest /= size.x;
     }
     let first_summed = 3u + numbers[0].y;
+    // Those beyond the last go along to the barriers.
+    let terms = select(0u, numbers[0].w, live);
     var total = 0.0;
-    var term = thread;
-    while term < numbers[0].w {
+    var term = lane;
+    while term < terms {
         // Sums of at most 64 terms, so that rounding does not grow with their number.
         var sum = 0.0;
-        for (var i = 0u; i < 64u && term < numbers[0].w; i++) {
+        for (var i = 0u; i < 64u && term < terms; i++) {
             var place = at.yz;
             var index = term;
             for (var axis = numbers[0].z; axis > 0u; axis--) {
@@ -42,19 +46,19 @@ fn main(
                 index /= size.x;
             }
             $term
-            term += 64u;
+            term += LANES;
         }
         total += sum;
     }
     sums[thread] = total;
-    for (var half = 32u; half > 0u; half >>= 1u) {
+    for (var half = LANES / 2u; half > 0u; half >>= 1u) {
         workgroupBarrier();
-        if thread < half {
+        if lane < half {
             sums[thread] += sums[thread + half];
         }
     }
-    if thread == 0u {
-        total = sums[0];
+    if live && lane == 0u {
+        total = sums[thread];
         $store
     }
 }
