@@ -6,20 +6,21 @@
 
 const AXES = $axes;
 const LANES = $lanes;
+const THREADS = $threads;
 
 @group(0) @binding(0) var<uniform> numbers: array<vec4<u32>, AXES + 3>;
 @group(0) @binding(1) var<storage, read> a: array<f32>;
 $second
 @group(0) @binding($out) var<storage, read_write> out: array<f32>;
 
-var<workgroup> sums: array<f32, 64>;
+var<workgroup> sums: array<f32, THREADS>;
 
-@compute @workgroup_size(64)
+@compute @workgroup_size(THREADS)
 fn main(
     @builtin(workgroup_id) group: vec3<u32>,
     @builtin(local_invocation_index) thread: u32,
 ) {
-    let output = ((group.y * numbers[2].x + group.x) * 64u + thread) / LANES;
+    let output = ((group.y * numbers[2].x + group.x) * THREADS + thread) / LANES;
     let lane = thread % LANES;
     let live = output < numbers[0].x;
     var rest = output;

@@ -71,25 +71,18 @@ fn main(
         $moving_rows
         workgroupBarrier();
         let near = thread % TILE;
-        if near < count {
-            let other = other_at(start + near);
-            if thread < TILE {
-                other_places[near] = other.data;
-            }
-            for (var k = thread / TILE; k < BLOCKS_K; k += THREADS / TILE) {
-                tile[near * BLOCKS_K + k] = other_vector(own, summed, other, 4u * k);
-            }
+        // Those past the end are read, and not worked on.
+        let other = other_at(start + min(near, count - 1u));
+        if thread < TILE {
+            other_places[near] = other.data;
+        }
+        for (var k = thread / TILE; k < BLOCKS_K; k += THREADS / TILE) {
+            tile[near * BLOCKS_K + k] = other_vector(own, summed, other, 4u * k);
         }
         workgroupBarrier();
         $stage_cells
         $tile_losses
-        for (var n = slice; n < count; n += SLICES) {
-            $columns
-            $prediction
-            $read_cell
-            $evaluate
-            $accumulate
-        }
+        $walk
         $add_losses
     }
     $finish

@@ -91,8 +91,16 @@ impl Kind {
         }
     }
 
-    /// Element `at` of an array of words as a single.
-    fn load(self, array: &str) -> String {
+    /// Elements in a word; 0 where none are stored.
+    pub fn in_word(self) -> usize {
+        match self {
+            Kind::Zero => 0,
+            kind => 4 / kind.bytes() as usize,
+        }
+    }
+
+    /// Element `at`, the name of a variable, of an array of words as a single.
+    pub fn load(self, array: &str) -> String {
         match self {
             Kind::Zero => "0.0".into(),
             Kind::U8 => format!("f32((({array}[at >> 2u]) >> ((at & 3u) * 8u)) & 0xffu)"),

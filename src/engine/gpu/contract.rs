@@ -1,7 +1,7 @@
 //! Small contractions as dispatches of `contract.wgsl` and `contract_shared.wgsl`.
 
 use super::program::Compiler;
-use super::recording::{Access, BufferId, Command, Dispatch, Shader};
+use super::recording::{Access, BufferId, Command, Dispatch, GpuLimits, Shader};
 use super::text::fill;
 use crate::error::Result;
 use crate::model::{Letter, Letters, Shapes};
@@ -33,13 +33,15 @@ pub(super) struct Axis {
 const TERMS: usize = 4;
 /// With this many threads a device is busy.
 const MANY: usize = 1 << 18;
-/// Threads of a workgroup.
+/// Threads of a workgroup, and the most that share an output where the device allows it.
 const THREADS: usize = 64;
+const LANES: usize = 256;
 
 /// How many threads share an output.
-fn lanes(outputs: usize, terms: usize) -> usize {
-    let most = (terms / TERMS).min(MANY / outputs.max(1)).clamp(1, THREADS);
-    1 << most.ilog2()
+fn lanes(outputs: usize, terms: usize, limits: &GpuLimits) -> usize {
+    let most = limits.most_threads(LANES as u32) as usize;
+    let wanted = (terms / TERMS).min(MANY / outputs.max(1)).clamp(1, most);
+    1 << wanted.ilog2()
 }
 
 /// A tensor with letters that neither the other one nor the output has is summed over them first
@@ -215,13 +217,14 @@ impl Compiler<'_> {
         let mut terms = join(terms, |x| (x.a.max(x.b), x.a, x.b));
         let count: usize = outputs.iter().map(|x| x.size).product();
         let length: usize = terms.iter().map(|x| x.size).product();
-        let lanes = lanes(count, length);
+        let lanes = lanes(count, length, self.limits);
+        let threads = THREADS.max(lanes);
         let run = match lanes {
             1 => terms.pop().unwrap_or(Axis { size: 1, out: 0, a: 0, b: 0 }),
             _ => Axis { size: 1, out: 0, a: 0, b: 0 },
         };
         let loops: usize = terms.iter().map(|x| x.size).product();
-        let workgroups = count.div_ceil(THREADS / lanes);
+        let workgroups = count.div_ceil(threads / lanes);
         let fold = self.fold(workgroups);
         let mut numbers = vec![
             count as u32,
@@ -286,8 +289,10 @@ fn shader(lanes: usize, inputs: usize, add: bool, axes: usize) -> Result<Shader>
         ("term", term.into()),
         ("store", format!("out[at.x] {op} bitcast<f32>(numbers[1].w) * total;")),
     ];
+    let threads = THREADS.max(lanes);
     if lanes > 1 {
         words.push(("lanes", format!("{lanes}u")));
+        words.push(("threads", format!("{threads}u")));
     }
     let mut bindings = vec![Access::Uniform, Access::Read];
     if inputs == 2 {
@@ -298,7 +303,7 @@ fn shader(lanes: usize, inputs: usize, add: bool, axes: usize) -> Result<Shader>
         label: format!("contraction{}", if lanes > 1 { " of shared sums" } else { "" }),
         source: fill(template, &words)?,
         bindings,
-        invocations: THREADS as u32,
-        workgroup_bytes: if lanes > 1 { 4 * THREADS as u32 } else { 0 },
+        invocations: threads as u32,
+        workgroup_bytes: if lanes > 1 { 4 * threads as u32 } else { 0 },
     })
 }

@@ -70,7 +70,7 @@ impl Compiler<'_> {
         self.penalties(commands, slot)?;
         let Some(_) = self.streamed() else {
             let losses = self.every_cell(commands, &cells, slot, false, &mut Vec::new())?;
-            self.add_losses(commands, slot, losses);
+            self.add_losses(commands, slot, losses)?;
             return Ok(self.record(recording));
         };
         // The beginning, the part of each slab, and the end are recordings of their own.
@@ -78,7 +78,7 @@ impl Compiler<'_> {
         let losses = self.every_cell(commands, &cells, slot, false, &mut stages)?;
         stages.push(std::mem::take(commands));
         let mut end = Recording { label: format!("end of pass {group}"), commands: Vec::new() };
-        self.add_losses(&mut end.commands, slot, losses);
+        self.add_losses(&mut end.commands, slot, losses)?;
         let mut stages = stages.into_iter();
         recording.commands = stages.next().unwrap_or_default();
         let label = format!("a slab of pass {group}");
@@ -120,29 +120,19 @@ impl Compiler<'_> {
     ) -> Result<usize> {
         let plan = self.plan;
         let pass = &plan.passes()[reading.group];
-        let Reading { wants, terms, target, .. } = reading;
+        let Reading { wants, target, .. } = reading;
         let wants = *wants;
         let geometry = Geometry::new(plan, pass, &reading.bases);
-        let kernel = if geometry.k <= self.tuning.register_k {
-            let rows = RowsShader::new(plan, &geometry, &self.cells, terms, wants, self.limits)?;
-            let id = self.shader(rows.shader.clone());
-            Kernel::Rows(id, Box::new(rows))
-        } else {
-            let entries = tiles::entries(plan, &geometry, &self.cells, terms, wants, self.limits)?;
-            let sums = tiles::sums(plan, &geometry, wants, self.limits)?;
-            let ids = [self.shader(entries.shader.clone()), self.shader(sums.shader.clone())];
-            Kernel::Tiles(ids, Box::new([entries, sums]))
+        let mut kernel = self.kernel(reading, &geometry, true)?;
+        let mut parts = self.parts(&geometry, &kernel, wants.halves());
+        let strides = &plan.data().strides;
+        let whole = |(slab, part): &(usize, Part)| {
+            let begin = part.offset(strides) - self.slabs[*slab].part.offset(strides);
+            begin.is_multiple_of(kernel.aligned())
         };
-
-        let mut parts: Vec<(usize, Part)> = Vec::new();
-        for slab in 0..self.slabs.len() {
-            let mut stack = vec![self.slabs[slab].part.clone()];
-            while let Some(part) = stack.pop() {
-                match self.too_large(&part, &geometry, &kernel, wants.halves()) {
-                    Some((first, second)) => stack.extend([second, first]),
-                    None => parts.push((slab, part)),
-                }
-            }
+        if !parts.iter().all(whole) {
+            kernel = self.kernel(reading, &geometry, false)?;
+            parts = self.parts(&geometry, &kernel, wants.halves());
         }
         let several = parts.len() > 1;
         if several && !add {
@@ -167,7 +157,7 @@ impl Compiler<'_> {
             )?;
             if losses > 0 && losses + left > room {
                 // The losses so far make room for those of this part.
-                self.add_losses(commands, slot, losses);
+                self.add_losses(commands, slot, losses)?;
                 losses = 0;
                 work.clear();
                 left = self.pass_part(
@@ -178,6 +168,42 @@ impl Compiler<'_> {
             losses += left;
         }
         Ok(losses)
+    }
+
+    /// The shaders of a pass. `whole_words` says that its parts begin at whole words of the data.
+    fn kernel(
+        &mut self,
+        reading: &Reading<'_>,
+        geometry: &Geometry,
+        whole_words: bool,
+    ) -> Result<Kernel> {
+        let (plan, limits, cells) = (self.plan, self.limits, &self.cells);
+        let Reading { wants, terms, .. } = reading;
+        Ok(if geometry.k <= self.tuning.register_k {
+            let rows = RowsShader::new(plan, geometry, cells, terms, *wants, whole_words, limits)?;
+            let id = self.shader(rows.shader.clone());
+            Kernel::Rows(id, Box::new(rows))
+        } else {
+            let entries = tiles::entries(plan, geometry, cells, terms, *wants, limits)?;
+            let sums = tiles::sums(plan, geometry, *wants, limits)?;
+            let ids = [self.shader(entries.shader.clone()), self.shader(sums.shader.clone())];
+            Kernel::Tiles(ids, Box::new([entries, sums]))
+        })
+    }
+
+    /// The parts that the data are gone over in, each with its slab.
+    fn parts(&self, geometry: &Geometry, kernel: &Kernel, halves: usize) -> Vec<(usize, Part)> {
+        let mut parts: Vec<(usize, Part)> = Vec::new();
+        for slab in 0..self.slabs.len() {
+            let mut stack = vec![self.slabs[slab].part.clone()];
+            while let Some(part) = stack.pop() {
+                match self.too_large(&part, geometry, kernel, halves) {
+                    Some((first, second)) => stack.extend([second, first]),
+                    None => parts.push((slab, part)),
+                }
+            }
+        }
+        parts
     }
 
     /// Cuts a part that would take too long, or too much memory for its sums.
@@ -416,6 +442,16 @@ pub(super) struct Reading<'a> {
 enum Kernel {
     Rows(ShaderId, Box<RowsShader>),
     Tiles([ShaderId; 2], Box<[TileShader; 2]>),
+}
+
+impl Kernel {
+    /// At multiples of how many cells its parts have to begin.
+    fn aligned(&self) -> usize {
+        match self {
+            Kernel::Rows(_, rows) => rows.aligned,
+            Kernel::Tiles(..) => 1,
+        }
+    }
 }
 
 /// Floating-point operations of a part, roughly.

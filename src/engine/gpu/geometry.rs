@@ -139,6 +139,9 @@ pub(super) fn stride(shapes: &Shapes, letters: &[Letter], letter: Letter) -> usi
     }
 }
 
+/// Parts of a long mode begin at multiples of this, so that the words of the data hold whole cells.
+const CUT_AT: usize = 16;
+
 /// A part of the data: for each observed letter, in the model's order, where it begins and how long
 /// it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -173,15 +176,17 @@ impl Part {
         self.ranges.iter().zip(strides).map(|(r, s)| r.0 * s).sum()
     }
 
-    /// Two parts of about the same size, cut along a mode; `None` where that has only one index.
+    /// Two parts of about the same size, cut along a mode, at a multiple of [`CUT_AT`] where that is
+    /// long; `None` where it has only one index.
     pub fn cut(&self, mode: usize) -> Option<(Part, Part)> {
         let (start, len) = self.ranges[mode];
         if len < 2 {
             return None;
         }
+        let half = if len >= 2 * CUT_AT { len / 2 / CUT_AT * CUT_AT } else { len / 2 };
         let (mut first, mut second) = (self.clone(), self.clone());
-        first.ranges[mode] = (start, len / 2);
-        second.ranges[mode] = (start + len / 2, len - len / 2);
+        first.ranges[mode] = (start, half);
+        second.ranges[mode] = (start + half, len - half);
         Some((first, second))
     }
 
@@ -207,6 +212,7 @@ impl Part {
         let (start, len) = self.ranges[mode];
         let each = self.entries() / len;
         let step = (most / each).max(1);
+        let step = if step >= CUT_AT { step / CUT_AT * CUT_AT } else { step };
         for first in (0..len).step_by(step) {
             let mut slab = self.clone();
             slab.ranges[mode] = (start + first, step.min(len - first));

@@ -14,6 +14,7 @@ use super::recording::{
     Access, Buffer, BufferId, BufferKind, Command, Dispatch, GpuLimits, Program, Recording,
     RecordingId, Shader, ShaderId, Window,
 };
+use super::text::fill;
 use crate::data::Rest;
 use crate::engine::{Job, Rule, Slot};
 use crate::error::{Error, Result};
@@ -601,16 +602,20 @@ impl<'a> Compiler<'a> {
         commands: &mut Vec<Command>,
         slot: Option<Slot>,
         losses: usize,
-    ) {
-        let Some(slot) = slot else { return };
+    ) -> Result<()> {
+        let Some(slot) = slot else { return Ok(()) };
         self.grow(self.losses, 3 * losses);
+        let threads = self.limits.most_threads(256);
         let numbers = self.words(&[losses as u32, (slot as usize * SLOT_SUMS) as u32, 0, 0]);
         let shader = self.shader(Shader {
             label: "losses".into(),
-            source: include_str!("../../../shaders/losses.wgsl").into(),
+            source: fill(
+                include_str!("../../../shaders/losses.wgsl"),
+                &[("lanes", format!("{}u", threads / 32))],
+            )?,
             bindings: vec![Access::Uniform, Access::Read, Access::ReadWrite],
-            invocations: 32,
-            workgroup_bytes: 0,
+            invocations: threads,
+            workgroup_bytes: 4 * threads,
         });
         commands.push(Command::Dispatch(Dispatch {
             shader,
@@ -618,6 +623,7 @@ impl<'a> Compiler<'a> {
             workgroups: [3, 1, 1],
             work: 3.0 * losses as f64,
         }));
+        Ok(())
     }
 
     /// Forms a product that the passes of a group read, where it is not there yet; returns where it

@@ -138,6 +138,13 @@ pub(crate) struct GpuLimits {
     pub uniform_align: u32,
 }
 
+impl GpuLimits {
+    /// The largest power of two of threads that a workgroup may have, up to `most`.
+    pub fn most_threads(&self, most: u32) -> u32 {
+        1 << self.invocations.clamp(1, most.max(1)).ilog2()
+    }
+}
+
 impl Default for GpuLimits {
     /// What WebGPU guarantees.
     fn default() -> GpuLimits {

@@ -14,8 +14,14 @@ const TEMPLATE: &str = include_str!("../../../shaders/pass.wgsl");
 
 /// Threads of a workgroup, where the device allows as many.
 const THREADS: usize = 128;
-/// Indices of the other side in a tile.
+/// Indices of the other side in a tile, and in one whose values are fetched by words.
 const TILE: usize = 32;
+const WORDS_TILE: usize = 64;
+/// Cells that a thread works on side by side, and the most registers of sums that it has then.
+const ABREAST: usize = 4;
+const ABREAST_REGISTERS: usize = 96;
+/// Reads that a thread has under way at once where a workgroup fetches cells.
+const READS: usize = 4;
 
 /// A shader with what a dispatch of it depends on.
 #[derive(Clone, Debug)]
@@ -28,15 +34,19 @@ pub(super) struct RowsShader {
     pub slices: usize,
     /// Indices of the other side in a tile.
     pub tile: usize,
+    /// Parts of the data have to begin at multiples of this many cells.
+    pub aligned: usize,
 }
 
 impl RowsShader {
+    /// Where not told that parts of the data begin with `whole_words`, it does not count on it.
     pub fn new(
         plan: &Plan,
         geometry: &Geometry,
         cells: &Cells,
         terms: &Terms,
         wants: Wants,
+        whole_words: bool,
         limits: &GpuLimits,
     ) -> Result<RowsShader> {
         let shapes = plan.shapes();
@@ -57,11 +67,22 @@ impl RowsShader {
         let fields = cells.fields();
         let staged =
             !fields.is_empty() && lanes > 1 && stride(&geometry.other) < stride(&geometry.side);
+        // Values of which several fit a word are fetched so, where words do not straddle rows.
+        let in_word = cells.values.in_word();
+        let by_words =
+            staged && whole_words && in_word > 1 && rows_of_words(plan, geometry, in_word);
+        let columns = |field: &str, tile: usize| match by_words && field == "value" {
+            true => tile.div_ceil(in_word),
+            false => tile,
+        };
         let bytes = |tile: usize| {
-            let stage = if staged { (tile + 1) * lanes * 4 * fields.len() + 4 * lanes } else { 0 };
+            let stage: usize =
+                fields.iter().map(|(field, _)| 4 * lanes * (columns(field, tile) + 1)).sum();
+            let stage = if staged { stage + 4 * lanes } else { 0 };
             tile * blocks_k * 16 + tile * 4 + stage + if wants.losses { threads * 16 } else { 0 }
         };
-        let mut tile = TILE.max(slices).min(other.next_power_of_two()).min(threads);
+        let most = if by_words { WORDS_TILE } else { TILE };
+        let mut tile = most.max(slices).min(other.next_power_of_two()).min(threads);
         while tile > 1 && bytes(tile) > limits.workgroup_bytes as usize {
             tile /= 2;
         }
@@ -241,9 +262,13 @@ impl RowsShader {
             }
         }
 
-        let mut columns = String::new();
+        let mut columns_text = String::new();
         for &(b, width) in &blocks {
-            let _ = writeln!(columns, "let c{b} = tile[n * BLOCKS_K + {b}u]{};", swizzle(width));
+            let _ = writeln!(
+                columns_text,
+                "let c{b} = tile[(n + {{j}}u) * BLOCKS_K + {b}u]{};",
+                swizzle(width)
+            );
         }
         let mut prediction = String::new();
         let full = k / 4;
@@ -279,39 +304,89 @@ impl RowsShader {
         }
 
         let mut workgroup = String::new();
-        let (mut stage_rows, mut stage_cells, mut read_cell) =
-            (String::new(), String::new(), String::new());
+        let (scale, floor) = (n.word(Number::Scale), n.word(Number::Floor));
+        let (mut stage_rows, mut stage_cells) = (String::new(), String::new());
         if staged {
             workgroup += "var<workgroup> row_places: array<u32, LANES>;\n";
             stage_rows += "if thread < LANES {\n    row_places[thread] = side.data;\n}\n";
-            stage_cells += "for (var i = thread; i < LANES * TILE; i += THREADS) {\n";
-            stage_cells += "    let m = i / TILE;\n    let n = i % TILE;\n    if n < count {\n";
-            stage_cells +=
-                "        let at = own.data + summed.data + row_places[m] + other_places[n];\n";
             for (field, kind) in &fields {
+                let columns = columns(field, tile);
+                let by_words = by_words && field == "value";
+                let kind = if by_words { "u32" } else { kind };
                 let _ = writeln!(
                     workgroup,
-                    "var<workgroup> stage_{field}: array<{kind}, LANES * (TILE + 1)>;"
+                    "var<workgroup> stage_{field}: array<{kind}, {}u>;",
+                    lanes * (columns + 1)
                 );
-                let _ = writeln!(
-                    stage_cells,
-                    "        stage_{field}[m * (TILE + 1u) + n] = {field}(at);"
-                );
+                let fetched = match by_words {
+                    true => format!("values[at / {in_word}u]"),
+                    false => format!("{field}(at)"),
+                };
+                let cells = lanes * columns;
+                stage_cells += &fetch(field, &fetched, cells, columns, tile / columns, threads);
             }
-            stage_cells += "    }\n}\nworkgroupBarrier();\n";
-            read_cell += "let at = lane * (TILE + 1u) + n;\n";
-        } else {
-            read_cell += "let at = own.data + summed.data + side.data + other_places[n];\n";
+            stage_cells += "workgroupBarrier();\n";
+        }
+        // The fields of cell `n` of the tile.
+        let mut read_cells = String::new();
+        let mut known = String::new();
+        if !staged && !fields.is_empty() {
+            read_cells +=
+                "let at{j} = own.data + summed.data + side.data + other_places[n + {j}u];\n";
         }
         for (field, _) in &fields {
-            let value = if staged { format!("stage_{field}[at]") } else { format!("{field}(at)") };
-            let _ = match field.as_str() {
-                // Only this one is changed, where the cell is missing.
-                "value" if cells.missing => writeln!(read_cell, "var x = {value};"),
-                "value" => writeln!(read_cell, "let x = {value};"),
-                _ => writeln!(read_cell, "let cell_{field} = {value};"),
+            read_cells += &match (staged, by_words && field == "value") {
+                (true, true) => {
+                    let row = (columns(field, tile) + 1) * in_word;
+                    let load = cells.values.load("stage_value").replace("at ", "at{j} ");
+                    format!(
+                        "let at{{j}} = lane * {row}u + n + {{j}}u;\nlet {field}{{j}} = {load} * bitcast<f32>({scale});\n"
+                    )
+                }
+                (true, false) => format!(
+                    "let {field}{{j}} = stage_{field}[lane * {}u + n + {{j}}u];\n",
+                    tile + 1
+                ),
+                _ => format!("let {field}{{j}} = {field}(at{{j}});\n"),
             };
+            known += match field.as_str() {
+                // Only this one is changed, where the cell is missing.
+                "value" if cells.missing => "var x = value{j};\n".into(),
+                "value" => "let x = value{j};\n".into(),
+                _ => format!("let cell_{field} = {field}{{j}};\n"),
+            }
+            .as_str();
         }
+        let registers_of_sums = k * (1 + accumulators.len());
+        let abreast = if registers_of_sums <= ABREAST_REGISTERS { ABREAST } else { 1 };
+        let body = format!(
+            "{columns_text}{prediction}{known}{}{accumulate}",
+            cells.evaluate(wants, &floor)
+        );
+        let work_on = |count: usize| {
+            let all = |text: &str| -> String {
+                (0..count).map(|j| text.replace("{j}", &j.to_string())).collect()
+            };
+            all(&read_cells) + &all(&format!("{{\n{}}}\n", indented(&body)))
+        };
+        let mut walk = String::new();
+        if abreast > 1 {
+            let _ = writeln!(
+                walk,
+                "for (var n = {abreast}u * slice; n + {}u <= count; n += {}u) {{",
+                abreast,
+                abreast * slices
+            );
+            walk += &indented(&work_on(abreast));
+            let _ = writeln!(
+                walk,
+                "}}\nfor (var n = count / {abreast}u * {abreast}u + slice; n < count; n += SLICES) {{"
+            );
+        } else {
+            walk += "for (var n = slice; n < count; n += SLICES) {\n";
+        }
+        walk += &indented(&work_on(1));
+        walk += "}\n";
         let (mut tile_losses, mut add_losses, mut reduction) =
             (String::new(), String::new(), String::new());
         if wants.losses {
@@ -343,8 +418,6 @@ impl RowsShader {
             );
             access.push(Access::ReadWrite);
         }
-        let scale = n.word(Number::Scale);
-        let floor = n.word(Number::Floor);
         let slab_cells = n.word(Number::SlabCells);
         let words = [
             ("lanes", format!("{lanes}u")),
@@ -377,11 +450,7 @@ impl RowsShader {
             ("moving_rows", moving_rows),
             ("stage_cells", stage_cells),
             ("tile_losses", tile_losses),
-            ("columns", columns),
-            ("prediction", prediction),
-            ("read_cell", read_cell),
-            ("evaluate", cells.evaluate(wants, &floor)),
-            ("accumulate", accumulate),
+            ("walk", walk),
             ("add_losses", add_losses),
             ("finish", finish),
             ("reduce_losses", reduction),
@@ -400,6 +469,51 @@ impl RowsShader {
             lanes,
             slices,
             tile,
+            aligned: if by_words { in_word } else { 1 },
         })
     }
+}
+
+/// Whether the data's rows along the other side are whole words.
+fn rows_of_words(plan: &Plan, geometry: &Geometry, in_word: usize) -> bool {
+    let shapes = plan.shapes();
+    let stride = |x| plan.data().stride(shapes, x);
+    let observed = shapes.model().output().iter().copied().filter(|&x| shapes.size(x) > 1);
+    geometry.other.last().is_some_and(|&x| stride(x) == 1 && shapes.size(x) > 1)
+        && observed.map(stride).all(|n| n == 1 || n.is_multiple_of(in_word))
+}
+
+/// A workgroup's reads of `cells` cells, or words of them, in rows of `columns`, each of `each` cells.
+fn fetch(
+    field: &str,
+    fetched: &str,
+    cells: usize,
+    columns: usize,
+    each: usize,
+    threads: usize,
+) -> String {
+    let reads = READS.min(cells.div_ceil(threads));
+    let mut text = String::new();
+    let _ = writeln!(text, "for (var i = thread; i < {cells}u; i += {}u) {{", reads * threads);
+    // All reads before the first is waited for. Those past the end repeat the last.
+    for r in 0..reads {
+        let _ = writeln!(text, "    let i{r} = min(i + {}u, {}u);", r * threads, cells - 1);
+        let _ = writeln!(
+            text,
+            "    let from{r} = own.data + summed.data + row_places[i{r} / {columns}u] + other_places[i{r} % {columns}u * {each}u];",
+        );
+        let _ = writeln!(text, "    let read{r} = {};", fetched.replace("at", &format!("from{r}")));
+    }
+    for r in 0..reads {
+        let _ = writeln!(
+            text,
+            "    stage_{field}[i{r} / {columns}u * {}u + i{r} % {columns}u] = read{r};",
+            columns + 1
+        );
+    }
+    text + "}\n"
+}
+
+fn indented(text: &str) -> String {
+    text.lines().map(|line| format!("    {line}\n")).collect()
 }

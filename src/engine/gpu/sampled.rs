@@ -138,7 +138,7 @@ impl Compiler<'_> {
         {
             self.total_loss(&mut pending.commands, &zero.loss, slot)?;
         }
-        self.add_losses(&mut pending.commands, slot, pending.losses);
+        self.add_losses(&mut pending.commands, slot, pending.losses)?;
         let label = format!("pass {group}");
         Ok(self.record(Recording { label, commands: pending.commands }))
     }
@@ -314,7 +314,7 @@ impl Compiler<'_> {
         for part in cells.cut(&cut) {
             if terms.losses() && pending.losses > 0 && pending.losses + part.blocks > room {
                 // The losses so far make room for those of this part.
-                self.add_losses(&mut pending.commands, pending.slot, pending.losses);
+                self.add_losses(&mut pending.commands, pending.slot, pending.losses)?;
                 pending.losses = 0;
             }
             let mut index = part.index;

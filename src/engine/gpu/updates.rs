@@ -1,5 +1,7 @@
 //! What happens to factors between passes, as commands: updates, extrapolation, floors.
 
+use std::ops::Range;
+
 use super::contract::View;
 use super::penalties::penalized;
 use super::program::{Compiler, sums_letters};
@@ -20,8 +22,8 @@ impl Compiler<'_> {
         let mut recording = Recording { label: format!("update {group}"), commands: Vec::new() };
         let commands = &mut recording.commands;
         if !single {
-            for &l in &members {
-                self.begin_factor(commands, l);
+            for run in neighbours(&members) {
+                self.begin_factors(commands, run);
             }
         }
         let cycles = if single { 1 } else { self.job.numbers.inner_cycles };
@@ -64,7 +66,7 @@ impl Compiler<'_> {
                 }
                 let rule = self.rules[l];
                 let shader = self.shader(step(&self.job.loss, &rule, single)?);
-                let (fold, numbers) = self.each_entry(l);
+                let (fold, numbers) = self.each_entry(l..l + 1);
                 let mut bindings = vec![
                     numbers,
                     self.whole(self.quotients),
@@ -85,24 +87,24 @@ impl Compiler<'_> {
                 }));
             }
         }
-        for &l in &members {
-            self.apply(commands, l, Change::Multiply)?;
-        }
+        self.apply_all(commands, &members, Change::Multiply)?;
         Ok(self.record(recording))
     }
 
-    /// A thread for each entry of a factor: workgroups, and the numbers of begin.wgsl and step.wgsl.
-    fn each_entry(&mut self, l: usize) -> ([u32; 3], Window) {
-        let size = self.places[l + 1] - self.places[l];
+    /// A thread for each entry of neighbouring factors: workgroups, and the numbers of begin.wgsl and
+    /// step.wgsl.
+    fn each_entry(&mut self, factors: Range<usize>) -> ([u32; 3], Window) {
+        let size = self.places[factors.end] - self.places[factors.start];
         let parameters = self.places[self.places.len() - 1];
         let fold = self.fold(size.div_ceil(64));
-        let words = [self.places[l], size, fold[0] as usize, parameters].map(|n| n as u32);
+        let first = self.places[factors.start];
+        let words = [first, size, fold[0] as usize, parameters].map(|n| n as u32);
         (fold, self.words(&words))
     }
 
-    fn begin_factor(&mut self, commands: &mut Vec<Command>, l: usize) {
-        let size = self.places[l + 1] - self.places[l];
-        let (fold, numbers) = self.each_entry(l);
+    fn begin_factors(&mut self, commands: &mut Vec<Command>, factors: Range<usize>) {
+        let size = self.places[factors.end] - self.places[factors.start];
+        let (fold, numbers) = self.each_entry(factors);
         let shader = self.shader(Shader {
             label: "begin".into(),
             source: include_str!("../../../shaders/begin.wgsl").into(),
@@ -121,6 +123,61 @@ impl Compiler<'_> {
             workgroups: fold,
             work: size as f64,
         }));
+    }
+
+    /// Changes factors, and brings them above their floors and between their bounds. Those that are
+    /// small, and have no bounds, in one dispatch: a workgroup each.
+    fn apply_all(
+        &mut self,
+        commands: &mut Vec<Command>,
+        factors: &[usize],
+        change: Change,
+    ) -> Result<()> {
+        let threads = self.limits.most_threads(1024);
+        let sizes: Vec<usize> = self.places.windows(2).map(|pair| pair[1] - pair[0]).collect();
+        let (small, others): (Vec<usize>, Vec<usize>) = factors
+            .iter()
+            .partition(|&&l| self.rules[l].is_unbounded() && sizes[l] <= ALONE * threads as usize);
+        let most = self.limits.workgroups as usize;
+        for small in small.chunks(SMALL.min(most)) {
+            let (floor, least) = self.least_entries();
+            let mut numbers = vec![floor.to_bits(), least.to_bits(), 0, 0];
+            for &l in small {
+                numbers.extend([self.places[l] as u32, sizes[l] as u32, l as u32, 0]);
+            }
+            numbers.resize(4 * (SMALL + 1), 0);
+            let shader = self.shader(change.whole_shader(threads)?);
+            let numbers = self.words(&numbers);
+            let bindings = self.changed(change, numbers, false);
+            commands.push(Command::Dispatch(Dispatch {
+                shader,
+                bindings,
+                workgroups: [small.len() as u32, 1, 1],
+                work: 5.0 * small.iter().map(|&l| sizes[l]).sum::<usize>() as f64,
+            }));
+        }
+        others.iter().try_for_each(|&l| self.apply(commands, l, change))
+    }
+
+    /// The least entries of factors: as a fraction of their largest, and in any case.
+    fn least_entries(&self) -> (f32, f32) {
+        let floor = self.job.numbers.factor_floor;
+        (floor as f32, if floor > 0.0 { 1e-37 } else { 0.0 })
+    }
+
+    /// What the shader of a change binds: `largest` where it leaves the largest entries there.
+    fn changed(&self, change: Change, numbers: Window, largest: bool) -> Vec<Window> {
+        let mut bindings = vec![numbers, self.whole(self.factors)];
+        match change {
+            Change::Multiply => bindings.push(self.whole(self.lambda)),
+            Change::Extrapolate | Change::Nothing => bindings.push(self.whole(self.plain)),
+        }
+        bindings.extend(largest.then(|| self.whole(self.largest)));
+        bindings.push(self.whole(self.broken));
+        if change == Change::Extrapolate {
+            bindings.extend([self.whole(self.weights), self.whole(self.origin)]);
+        }
+        bindings
     }
 
     /// Changes a factor, and brings it above its floor and between its bounds.
@@ -154,15 +211,7 @@ impl Compiler<'_> {
             l as u32,
         ]);
         let shader = self.shader(change.shader()?);
-        let mut bindings = vec![numbers, self.whole(self.factors)];
-        match change {
-            Change::Multiply => bindings.push(self.whole(self.lambda)),
-            Change::Extrapolate | Change::Nothing => bindings.push(self.whole(self.plain)),
-        }
-        bindings.extend([self.whole(self.largest), self.whole(self.broken)]);
-        if change == Change::Extrapolate {
-            bindings.extend([self.whole(self.weights), self.whole(self.origin)]);
-        }
+        let bindings = self.changed(change, numbers, true);
         let x = chunks.min(32_768).min(self.limits.workgroups as usize);
         if x < 32_768 && chunks > x {
             return Err(Error::Device(
@@ -188,14 +237,14 @@ impl Compiler<'_> {
         }
         let size = self.places[l + 1] - self.places[l];
         let fold = self.fold(size.div_ceil(64));
-        let least: f32 = if floor > 0.0 { 1e-37 } else { 0.0 };
+        let (fraction, least) = self.least_entries();
         let numbers = self.words(&[
             self.places[l] as u32,
             size as u32,
             self.largest_places[l] as u32,
             size.div_ceil(1024) as u32,
             fold[0],
-            (floor as f32).to_bits(),
+            fraction.to_bits(),
             least.to_bits(),
             0,
         ]);
@@ -237,20 +286,36 @@ impl Compiler<'_> {
 
     pub(super) fn begin(&mut self) -> Result<RecordingId> {
         let mut recording = Recording { label: "begin".into(), commands: Vec::new() };
-        for l in self.free() {
-            self.apply(&mut recording.commands, l, Change::Nothing)?;
-        }
+        let free = self.free();
+        self.apply_all(&mut recording.commands, &free, Change::Nothing)?;
         Ok(self.record(recording))
     }
 
     pub(super) fn extrapolate(&mut self) -> Result<RecordingId> {
         let mut recording = Recording { label: "extrapolate".into(), commands: Vec::new() };
-        for l in self.free() {
-            self.apply(&mut recording.commands, l, Change::Extrapolate)?;
-        }
+        let free = self.free();
+        self.apply_all(&mut recording.commands, &free, Change::Extrapolate)?;
         recording.commands.push(self.copied(self.factors, self.origin));
         Ok(self.record(recording))
     }
+}
+
+/// The largest number of entries, per thread of its workgroup, of a factor that one workgroup changes:
+/// more workgroups, and a dispatch more, are faster above.
+const ALONE: usize = 8;
+/// Factors that one dispatch changes: with what they share, 256 bytes of numbers.
+const SMALL: usize = 15;
+
+/// Runs of neighbouring factors among some in order.
+fn neighbours(factors: &[usize]) -> Vec<Range<usize>> {
+    let mut runs: Vec<Range<usize>> = Vec::new();
+    for &l in factors {
+        match runs.last_mut() {
+            Some(run) if run.end == l => run.end += 1,
+            _ => runs.push(l..l + 1),
+        }
+    }
+    runs
 }
 
 /// What happens to a factor.
@@ -269,8 +334,9 @@ enum Raise {
 }
 
 impl Change {
-    fn shader(self) -> Result<Shader> {
-        let value = match self {
+    /// The new `value` of entry `at`, as statements.
+    fn value(self) -> &'static str {
+        match self {
             Change::Multiply => "let value = factors[at] * other[at];",
             Change::Nothing => "let value = factors[at];",
             Change::Extrapolate => {
@@ -287,42 +353,69 @@ impl Change {
                  \x20   }\n\
                  }"
             }
-        };
-        let more = match self {
-            Change::Extrapolate => {
-                "@group(0) @binding(5) var<uniform> weights: vec4<f32>;\n\
-                 @group(0) @binding(6) var<storage, read> origin: array<f32>;"
-            }
-            _ => "",
-        };
-        let mut bindings = vec![
-            Access::Uniform,
-            Access::ReadWrite,
-            Access::Read,
-            Access::ReadWrite,
-            Access::ReadWrite,
-        ];
-        let mut template = include_str!("../../../shaders/apply.wgsl").to_string();
+        }
+    }
+
+    /// A shader from a template whose own bindings are these.
+    fn fill(
+        self,
+        template: &str,
+        mut bindings: Vec<Access>,
+        threads: u32,
+        words: &[(&str, String)],
+    ) -> Result<Shader> {
+        let mut template = template.to_string();
+        let mut more = String::new();
         if self == Change::Extrapolate {
+            let next = bindings.len();
             bindings[2] = Access::ReadWrite;
             bindings.extend([Access::Uniform, Access::Read]);
             template =
                 template.replace("var<storage, read> other", "var<storage, read_write> other");
+            more = format!(
+                "@group(0) @binding({next}) var<uniform> weights: vec4<f32>;\n\
+                 @group(0) @binding({}) var<storage, read> origin: array<f32>;",
+                next + 1
+            );
         }
+        let mut words = words.to_vec();
+        words.extend([("new_value", self.value().to_string()), ("more", more)]);
         Ok(Shader {
             label: match self {
                 Change::Multiply => "apply".into(),
                 Change::Extrapolate => "extrapolate".into(),
                 Change::Nothing => "largest".into(),
             },
-            source: super::text::fill(
-                &template,
-                &[("new_value", value.into()), ("more", more.into())],
-            )?,
+            source: super::text::fill(&template, &words)?,
             bindings,
-            invocations: 64,
-            workgroup_bytes: 256,
+            invocations: threads,
+            workgroup_bytes: 4 * threads,
         })
+    }
+
+    /// A workgroup for every 1024 entries of a factor; what is largest remains to be found.
+    fn shader(self) -> Result<Shader> {
+        let access = [
+            Access::Uniform,
+            Access::ReadWrite,
+            Access::Read,
+            Access::ReadWrite,
+            Access::ReadWrite,
+        ];
+        self.fill(include_str!("../../../shaders/apply.wgsl"), access.to_vec(), 64, &[])
+    }
+
+    /// A workgroup for every factor.
+    fn whole_shader(self, threads: u32) -> Result<Shader> {
+        let access = [Access::Uniform, Access::ReadWrite, Access::Read, Access::ReadWrite];
+        let words = [("threads", format!("{threads}u")), ("vectors", format!("{}u", SMALL + 1))];
+        let shader = self.fill(
+            include_str!("../../../shaders/apply_whole.wgsl"),
+            access.to_vec(),
+            threads,
+            &words,
+        )?;
+        Ok(Shader { label: format!("{} and raise", shader.label), ..shader })
     }
 }
 
