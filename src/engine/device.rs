@@ -441,3 +441,16 @@ pub fn available_memory() -> Option<u64> {
     let available = limit.map_or(host, |free| host.min(free));
     (available > 0).then_some(available)
 }
+
+/// The memory that this process may take where nothing else does, in bytes, where the system tells.
+/// Choices that decide about results are made by this and not by what is free at the moment: the same
+/// fit on the same machine comes out the same.
+#[must_use]
+pub(crate) fn total_memory() -> Option<u64> {
+    let mut system = sysinfo::System::new().ok()?;
+    system.refresh_memory();
+    let host = system.total_memory();
+    let limit = system.cgroup_limits().map(|c| c.total_memory).filter(|&total| total > 0);
+    let total = limit.map_or(host, |total| host.min(total));
+    (total > 0).then_some(total)
+}

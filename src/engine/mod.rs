@@ -20,6 +20,7 @@ use crate::error::{Error, Result};
 use crate::loss::{Loss, Penalty};
 use crate::plan::{Balancing, Plan};
 
+pub(crate) use device::total_memory;
 pub use device::{AdapterInfo, AdapterKind, Device, DeviceInfo, Precision, available_memory};
 
 /// Sums of `W·ℓ` over the training, validation and held-out entries, and of the penalties.

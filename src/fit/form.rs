@@ -5,7 +5,7 @@ use std::fmt;
 use super::builder::NNEinFact;
 use super::open;
 use crate::data::{Listing, Prepared, Rest, Role, Sparse};
-use crate::engine::available_memory;
+use crate::engine::{available_memory, total_memory};
 use crate::engine::cpu::needs;
 use crate::error::{Error, Result};
 use crate::loss::{AtZero, Loss};
@@ -80,12 +80,13 @@ pub(super) fn choose(
     match sparse {
         Some(Ok((plan, listing))) => {
             // What takes as much memory as there is wins nothing by being a little faster.
-            let fits = given_dense || cells(shapes) * 8.0 < limit as f64 / 4.0;
+            let total = total_memory().unwrap_or(u64::MAX);
+            let fits = given_dense || cells(shapes) * 8.0 < total as f64 / 4.0;
             if fits
                 && let Ok((other, _)) = dense()
                 && other.cost() < plan.cost()
+                && let Ok(data) = data.densified(limit)
             {
-                let data = data.densified(limit)?;
                 let plan = dense_plan(settings, shapes, dense_info(&data))?;
                 return Ok(Chosen { plan, data, sparse: None });
             }

@@ -12,7 +12,7 @@ use super::start::{self, Basis};
 use super::watch::Portions;
 use super::{scale, solve};
 use crate::data::{Observations, Prepared, Role, Sparse};
-use crate::engine::{Device, Engine, Job, Numbers, Precision, Rule, Slot, available_memory};
+use crate::engine::{Device, Engine, Job, Numbers, Precision, Rule, Slot, available_memory, total_memory};
 use crate::error::{Error, Result};
 use crate::loss::{Domain, Loss, Tape};
 use crate::model::Shapes;
@@ -34,8 +34,8 @@ pub(super) fn plan(
         };
         let own = shapes.parameters().saturating_mul(precision.bytes() as u64 + 16);
         // A quarter of data that are larger than memory may be more than all there is.
-        let most = match available_memory() {
-            Some(available) if data.streamed => available / 4,
+        let most = match total_memory() {
+            Some(total) if data.streamed => total / 8,
             _ => u64::MAX,
         };
         (share as u64).min(most).max(64 << 20).saturating_add(own)
