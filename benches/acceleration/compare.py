@@ -8,6 +8,7 @@ docs/acceleration.md quotes what it prints. Needs numpy, nothing else.
 """
 
 import argparse
+import time
 import warnings
 
 import numpy as np
@@ -81,10 +82,10 @@ class Problem:
             return (a @ v).reshape(shape_u), (b @ v).reshape(shape_u), loss
         return (a.T @ u).reshape(shape_v), (b.T @ u).reshape(shape_v), loss
 
-    def update(self, group, x, numerator, denominator):
+    def update(self, group, x, numerator, denominator, cycles=1):
         factors, out = self.groups[group]
         old, change = x[group], [np.ones_like(f) for f in x[group]]
-        for at, letters in enumerate(factors):
+        for at, letters in [*enumerate(factors)] * (cycles if len(factors) > 1 else 1):
             others = [m for m in range(len(factors)) if m != at]
 
             def onto(tensor, p):
@@ -120,7 +121,9 @@ def shaped(vector, like):
 
 
 class Plain:
-    """Grouped sweeps alone."""
+    """Grouped sweeps alone, with so many cycles over the factors of a group after its pass."""
+
+    cycles = 1
 
     def begin(self, x):
         pass
@@ -136,8 +139,8 @@ class Weights(Plain):
     """P ⊙ (P/C)^w ⊙ (P/X)^v, with Nesterov's w; v is a share of the optimized gradient method's
     weight, or constant. After a rejection `left` of t remains."""
 
-    def __init__(self, share=0.0, constant=0.0, left=0.0):
-        self.share, self.constant, self.left = share, constant, left
+    def __init__(self, share=0.0, constant=0.0, left=0.0, cycles=1):
+        self.share, self.constant, self.left, self.cycles = share, constant, left, cycles
 
     def begin(self, x):
         self.c, self.t = flat(x), 1.0
@@ -152,6 +155,30 @@ class Weights(Plain):
 
     def reject(self):
         self.t = max(1.0, self.left * self.t)
+
+
+class Groups(Plain):
+    """As `Weights` with all of the optimized gradient method's weight, but with a t for each group,
+    which is halved too where the group's sweep went against its momentum (the gradient test of
+    O'Donoghue & Candès 2015, group by group)."""
+
+    def begin(self, x):
+        self.c, self.t = [flat([g]) for g in x], [1.0] * len(x)
+
+    def next(self, x, p):
+        moved = []
+        for at, group in enumerate(p):
+            plain, begun, before = flat([group]), flat([x[at]]), self.c[at]
+            if np.log(begun / plain) @ np.log(plain / before) > 0:
+                self.t[at] = max(1.0, 0.5 * self.t[at])
+            t = (1 + (1 + 4 * self.t[at] ** 2) ** 0.5) / 2
+            w, v = min((self.t[at] - 1) / t, 0.99), self.t[at] / t
+            moved.append(plain * (plain / before) ** w * (plain / begun) ** v)
+            self.t[at], self.c[at] = t, plain
+        return shaped(np.concatenate(moved), p)
+
+    def reject(self):
+        self.t = [max(1.0, 0.5 * t) for t in self.t]
 
 
 class Adaptive(Plain):
@@ -226,6 +253,9 @@ SCHEMES = {
     "relaxed-0.9": lambda: Weights(constant=0.9, left=0.5),
     "ogm-0.5": lambda: Weights(share=0.5, left=0.5),
     "ogm": lambda: Weights(share=1.0, left=0.5),
+    "ogm-groups": Groups,
+    "ogm-2-cycles": lambda: Weights(share=1.0, left=0.5, cycles=2),
+    "ogm-4-cycles": lambda: Weights(share=1.0, left=0.5, cycles=4),
     "adaptive": Adaptive,
     "squarem": Squarem,
     "anderson-3": lambda: Anderson(3),
@@ -234,10 +264,11 @@ SCHEMES = {
 
 
 def run(problem, scheme, sweeps):
-    """(loss, passes so far) at every accepted point, and the number of rejections."""
+    """(loss, passes so far, seconds so far) at every accepted point, and the number of rejections."""
     x = plain = problem.start
     scheme.begin(x)
     history, middle, extrapolated, rejected, problem.passes = [], None, False, 0, 0
+    began = time.perf_counter()
     for _ in range(sweeps + 1):
         n, d, loss = problem.run_pass(0, x)
         if extrapolated and not loss <= middle:
@@ -245,10 +276,10 @@ def run(problem, scheme, sweeps):
             rejected += 1
             x = plain
             n, d, loss = problem.run_pass(0, x)
-        history.append((loss, problem.passes))
-        plain = problem.update(0, x, n, d)
+        history.append((loss, problem.passes, time.perf_counter() - began))
+        plain = problem.update(0, x, n, d, scheme.cycles)
         n, d, middle = problem.run_pass(1, plain)
-        plain = problem.update(1, plain, n, d)
+        plain = problem.update(1, plain, n, d, scheme.cycles)
         moved = scheme.next(x, plain)
         extrapolated = moved is not None
         x = raised(moved) if extrapolated else plain
@@ -272,24 +303,27 @@ def main():
         for loss in losses:
             for seed in range(seeds):
                 problem = Problem(model, seed, *loss)
-                goal = run(problem, Plain(), options.sweeps)[0][-1][0]
+                goal, _, seconds = run(problem, Plain(), options.sweeps)[0][-1]
                 for name in names:
                     history, rejected = run(problem, SCHEMES[name](), options.sweeps)
-                    hit = next((i for i, (f, _) in enumerate(history) if f <= goal * (1 + 1e-12)), None)
+                    hit = next((i for i, (f, *_) in enumerate(history) if f <= goal * (1 + 1e-12)), None)
                     passes = history[hit][1] if hit is not None else np.inf
                     sweeps = hit if hit is not None else np.inf
-                    found[name].append((sweeps, passes, rejected, model, loss))
+                    time_spent = history[hit][2] / seconds if hit is not None else np.inf
+                    found[name].append((sweeps, passes, rejected, model, loss, time_spent))
     count = len(found[names[0]])
     print(f"{count} problems; to the loss of {options.sweeps} grouped sweeps\n")
-    print("| scheme | sweeps, median | passes, median | passes, worst | not reached | rejected, mean |")
-    print("| --- | ---: | ---: | ---: | ---: | ---: |")
+    print("| scheme | sweeps, median | passes, median | passes, worst | not reached | rejected, mean "
+          "| seconds of the grouped sweeps, median |")
+    print("| --- | ---: | ---: | ---: | ---: | ---: | ---: |")
     for name in names:
         rows = found[name]
         passes = np.array([r[1] for r in rows])
         missed = int(np.isinf(passes).sum())
         worst = "—" if missed else f"{passes.max():.0f}"
         print(f"| {name} | {np.median([r[0] for r in rows]):.1f} | {np.median(passes):.1f} | {worst} "
-              f"| {missed} | {np.mean([r[2] for r in rows]):.1f} |")
+              f"| {missed} | {np.mean([r[2] for r in rows]):.1f} "
+              f"| {np.median([r[5] for r in rows]):.2f} |")
     print("\nMedian passes by loss (alpha, beta) and model:\n")
     keys = [("loss", 4, l) for l in losses] + [("model", 3, m) for m in models]
     print("| | " + " | ".join(str(k[2]) for k in keys) + " |")
