@@ -51,14 +51,17 @@ impl Sparse {
 
     /// From entries sorted by index.
     pub(super) fn from_entries(shape: &[usize], entries: &[Entry], rest: Rest) -> Sparse {
-        let mut values = StorageBuilder::new(entries.len());
-        for block in entries.chunks(4096) {
-            values.push(&block.iter().map(|e| e.1).collect::<Vec<f64>>());
-        }
-        let keys: Vec<u64> = entries.par_iter().map(|e| e.0).collect();
+        Sparse::from_parts(shape, &entries.chunks(1 << 16).collect::<Vec<_>>(), rest)
+    }
+
+    /// From entries sorted by index, in parts.
+    fn from_parts(shape: &[usize], parts: &[&[Entry]], rest: Rest) -> Sparse {
+        let mut values = StorageBuilder::new(parts.iter().map(|part| part.len()).sum());
+        values.push(&of_all(parts, |e| e.1));
+        let keys = of_all(parts, |e| e.0);
         let list = Arc::new(Coordinates::from_keys(shape, keys, values.finish()));
-        let plain = entries.iter().all(|e| e.2 == Role::Train);
-        let roles = (!plain).then(|| entries.iter().map(|e| e.2).collect());
+        let plain = parts.par_iter().all(|part| part.iter().all(|e| e.2 == Role::Train));
+        let roles = (!plain).then(|| parts.iter().copied().flatten().map(|e| e.2).collect());
         Sparse { list, roles, rest }
     }
 
@@ -125,6 +128,24 @@ impl Sparse {
     }
 }
 
+/// Something of all entries, in their order.
+fn of_all<T: Copy + Default + Send>(parts: &[&[Entry]], of: impl Fn(&Entry) -> T + Sync) -> Vec<T> {
+    let mut all = vec![T::default(); parts.iter().map(|part| part.len()).sum()];
+    let mut left = all.as_mut_slice();
+    let mut places = Vec::with_capacity(parts.len());
+    for part in parts {
+        let (place, after) = std::mem::take(&mut left).split_at_mut(part.len());
+        places.push(place);
+        left = after;
+    }
+    places.into_par_iter().zip(parts).for_each(|(place, part)| {
+        for (to, entry) in place.iter_mut().zip(*part) {
+            *to = of(entry);
+        }
+    });
+    all
+}
+
 /// Cells of a unit of parallel work; a multiple of the cells in a word of roles.
 const TASK: usize = 1 << 17;
 
@@ -165,13 +186,9 @@ impl Lookup<'_> {
     }
 }
 
-/// Lists the cells that have to be, out of `n` cells in some order of memory.
-pub(super) fn entries(
-    lookup: &Lookup<'_>,
-    roles: Option<&Roles>,
-    n: usize,
-    rest: Rest,
-) -> Vec<Entry> {
+/// Lists the cells that have to be, out of `n` cells in some order of memory; in parts that follow one
+/// another.
+fn entries(lookup: &Lookup<'_>, roles: Option<&Roles>, n: usize, rest: Rest) -> Vec<Vec<Entry>> {
     let dense: &[&Dense] = match lookup {
         Lookup::Dense(dense) => &[*dense],
         Lookup::List(..) => &[],
@@ -214,7 +231,11 @@ pub(super) fn entries(
             found
         }));
     });
-    parts.concat()
+    parts
+}
+
+fn slices(parts: &[Vec<Entry>]) -> Vec<&[Entry]> {
+    parts.iter().map(Vec::as_slice).collect()
 }
 
 impl Prepared {
@@ -261,20 +282,22 @@ impl Prepared {
             }
             let keys = coordinates.keys();
             let lookup = Lookup::List(&keys, coordinates.values());
-            let entries = entries(&lookup, self.roles(), n, rest);
-            return Sparse::from_entries(self.shape(), &entries, rest);
+            let parts = entries(&lookup, self.roles(), n, rest);
+            return Sparse::from_parts(self.shape(), &slices(&parts), rest);
         }
         let values = self.values();
-        let mut entries = entries(&Lookup::Dense(values), self.roles(), n, rest);
-        if !values.is_c_order() {
-            let runs = values.layout().runs_in_c();
-            entries.par_iter_mut().for_each(|entry| {
-                let mut place = [0];
-                runs.fill(entry.0 as usize, &mut place);
-                entry.0 = place[0];
-            });
-            entries.par_sort_unstable_by_key(|entry| entry.0);
+        let parts = entries(&Lookup::Dense(values), self.roles(), n, rest);
+        if values.is_c_order() {
+            return Sparse::from_parts(self.shape(), &slices(&parts), rest);
         }
+        let mut entries = parts.concat();
+        let runs = values.layout().runs_in_c();
+        entries.par_iter_mut().for_each(|entry| {
+            let mut place = [0];
+            runs.fill(entry.0 as usize, &mut place);
+            entry.0 = place[0];
+        });
+        entries.par_sort_unstable_by_key(|entry| entry.0);
         Sparse::from_entries(self.shape(), &entries, rest)
     }
 }

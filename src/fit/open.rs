@@ -12,7 +12,9 @@ use super::start::{self, Basis};
 use super::watch::Portions;
 use super::{scale, solve};
 use crate::data::{Observations, Prepared, Role, Sparse};
-use crate::engine::{Device, Engine, Job, Numbers, Precision, Rule, Slot, available_memory, total_memory};
+use crate::engine::{
+    Device, Engine, Job, Numbers, Precision, Rule, Slot, available_memory, total_memory,
+};
 use crate::error::{Error, Result};
 use crate::loss::{Domain, Loss, Tape};
 use crate::model::Shapes;
