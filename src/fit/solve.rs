@@ -1,7 +1,7 @@
 //! The loop of a fit.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::adam::{self, Adam};
 use super::builder::{Algorithm, NNEinFact};
@@ -25,6 +25,9 @@ pub(super) fn fit<'a>(settings: NNEinFact, data: impl Into<Given<'a>>) -> Result
     device.clone().install(move || run(settings, data, &device))
 }
 
+/// How long passes are run before they are timed.
+const WARM: Duration = Duration::from_millis(300);
+
 /// How long the passes of a fit take, with its plan.
 pub(super) fn profile(
     mut settings: NNEinFact,
@@ -38,9 +41,16 @@ pub(super) fn profile(
     settings.device = Some(device.clone());
     device.clone().install(move || {
         let Opened { mut engine, plan, .. } = open(&mut settings, observations, &device)?;
-        // The first pass compiles, and makes what the others read.
-        engine.pass(0)?;
-        engine.sums()?;
+        // The first pass compiles, and makes what the others read; and a device that was idle takes a
+        // while to come to its full clock.
+        let began = Instant::now();
+        loop {
+            engine.pass(0)?;
+            engine.sums()?;
+            if repeats < 2 || began.elapsed() > WARM {
+                break;
+            }
+        }
         let times: Result<Vec<PassTime>> =
             (0..plan.groups().len()).map(|group| engine.time(group, repeats)).collect();
         Ok((plan, times?))

@@ -257,8 +257,15 @@ impl Graph {
         };
         let uses = self.uses();
         let mut text = String::new();
-        if self.ops.iter().zip(&uses).any(|(op, &n)| n > 0 && matches!(op, Op::Ln(_))) {
-            let _ = write!(text, "{}", LN.replace("$name", name));
+        let of_quotient = |a: Id| matches!(self.ops[a], Op::Div(..));
+        for (quotients, function) in [(false, LN), (true, LN_OF_QUOTIENT)] {
+            let called = |(op, &n): (&Op, &_)| match op {
+                Op::Ln(a) => n > 0 && of_quotient(*a) == quotients,
+                _ => false,
+            };
+            if self.ops.iter().zip(&uses).any(called) {
+                text += &function.replace("$name", name);
+            }
         }
         let _ = write!(text, "fn {name}(x: f32, y: f32");
         for i in 0..sides {
@@ -300,7 +307,12 @@ impl Graph {
                         (power, false)
                     }
                 }
-                Op::Ln(a) => (format!("{name}_ln({})", p(a)), false),
+                Op::Ln(a) => match self.ops[a] {
+                    Op::Div(above, below) => {
+                        (format!("{name}_ln_of_quotient({}, {})", p(above), p(below)), false)
+                    }
+                    _ => (format!("{name}_ln({})", p(a)), false),
+                },
                 Op::Exp(a) => (format!("exp({})", p(a)), false),
                 Op::Select(c, a, b) => {
                     (format!("select({}, {}, {} > 0.0)", p(b), p(a), p(c)), false)
@@ -338,6 +350,20 @@ fn $name_ln(x: f32) -> f32 {
         return 2.0 * s * fma(q, fma(q, fma(q, fma(q, 0.11111111, 0.14285715), 0.2), 0.33333334), 1.0);
     }
     return log(x);
+}
+";
+
+/// As [`LN`], of a quotient: its rounding, 2.5 units of the last place on a device, is not in the
+/// logarithm.
+const LN_OF_QUOTIENT: &str = "\
+fn $name_ln_of_quotient(above: f32, below: f32) -> f32 {
+    let d = above - below;
+    if abs(d) < 0.25 * below {
+        let s = d / (above + below);
+        let q = s * s;
+        return 2.0 * s * fma(q, fma(q, fma(q, fma(q, 0.11111111, 0.14285715), 0.2), 0.33333334), 1.0);
+    }
+    return log(above / below);
 }
 ";
 
