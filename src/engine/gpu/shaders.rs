@@ -195,7 +195,7 @@ pub(super) const CORPUS: &[Entry] = &[
     ("irz,jr->ij", &[5, 7], &[('r', 2), ('z', 3)]),
     ("ijr->ij", &[5, 7], &[('r', 2)]),
     ("i,j,k->ijk", &[3, 4, 5], &[]),
-    // Few outputs and long sums: contractions by `contract_long.wgsl`.
+    // Few outputs and long sums: contractions by `contract_shared.wgsl`, with many lanes.
     ("ir,jr,ar->ija", &[3, 1500, 2], &[('r', 2)]),
     ("ir,jr->ij", &[3, 1500], &[('r', 2)]),
 ];
