@@ -92,16 +92,6 @@ fn main(
         }
     }
     $losses
-    for (var i = 0u; i < 4u; i++) {
-        for (var j = 0u; j < 4u; j++) {
-            if first_row + row + i < $side_count && first_column + column + j < $other_count {
-                var y = predictions[i][j];
-                let at = own.data + summed.data + row_places[row + i].data + column_places[column + j].data;
-                $read_cell
-                $evaluate
-                $store
-            }
-        }
-    }
+    $cells
     $reduce_losses
 }

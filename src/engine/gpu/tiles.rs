@@ -143,9 +143,7 @@ pub(super) fn entries(
         ("row_of_thread", row),
         ("column_of_thread", column),
         ("losses", losses),
-        ("read_cell", read),
-        ("evaluate", cells.evaluate(wants, &floor)),
-        ("store", store),
+        ("cells", each_cell(&(read + &cells.evaluate(wants, &floor) + &store), n)),
         ("reduce_losses", reduce),
         ("numbers", format!("{}u", n.vectors())),
     ];
@@ -162,6 +160,29 @@ pub(super) fn entries(
         numbers,
         tile: 4 * edge,
     })
+}
+
+/// What is done at each of a thread's cells. Its rows are written out, and its columns chosen by
+/// comparisons: drivers keep an array of predictions in memory where an index of it is computed and the
+/// loop too long to be unrolled.
+fn each_cell(body: &str, n: &mut Numbers) -> String {
+    let (side, other) = (n.word(Number::SideCount), n.word(Number::OtherCount));
+    let mut text = String::new();
+    for i in 0..4 {
+        let _ = writeln!(text, "{{\n    let i = {i}u;\n    let along = predictions[{i}];");
+        text += "    for (var j = 0u; j < 4u; j++) {\n";
+        let _ = writeln!(
+            text,
+            "        if first_row + row + i < {side} && first_column + column + j < {other} {{"
+        );
+        text += "            var y = select(select(along.x, along.y, j == 1u), select(along.z, along.w, j == 3u), j > 1u);\n";
+        text += "            let at = own.data + summed.data + row_places[row + i].data + column_places[column + j].data;\n";
+        for line in body.lines() {
+            let _ = writeln!(text, "            {line}");
+        }
+        text += "        }\n    }\n}\n";
+    }
+    text
 }
 
 /// The shader that sums numerator and denominator.
