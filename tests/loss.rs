@@ -609,6 +609,49 @@ fn tapes_are_short() {
 }
 
 #[test]
+fn the_divergence_of_kl_is_one_instruction() {
+    fn check<T: nneinfact::math::Elementwise>(outputs: &[&Expr], tolerance: f64) {
+        let of = |v: f64| T::from_f64(v);
+        let xs = [0.0, 1e-37, 1e-30, 0.3, 1.0, 2.0, 255.0, 1e9, 1e25];
+        let ys = [1e-10, 1e-3, 0.7, 1.0, 2.0, 300.0, 1e12, 1e28];
+        let x: Vec<T> = xs.iter().flat_map(|&x| ys.map(|_| of(x))).collect();
+        let y: Vec<T> = xs.iter().flat_map(|_| ys.map(of)).collect();
+        let mut results = vec![vec![of(f64::NAN); x.len()]; outputs.len()];
+        let mut places: Vec<&mut [T]> = results.iter_mut().map(Vec::as_mut_slice).collect();
+        Tape::compile(outputs).run(&x, &y, &[], &mut Scratch::new(), &mut places);
+        for (e, result) in outputs.iter().zip(&results) {
+            for ((x, y), &found) in x.iter().zip(&y).zip(result) {
+                let (x, y, found) = (x.to_f64(), y.to_f64(), found.to_f64());
+                let want = e.eval(x, y, &[]);
+                // The size of the terms that the loss is a sum of; a quotient is one itself. Beside 1,
+                // one that is subnormal is nothing.
+                let log = if x > 0.0 { (x / y).ln().abs() } else { 0.0 };
+                let terms = if *e == Loss::kl().loss() { x * log + x + y } else { want };
+                let error = (found - want).abs();
+                assert!(error <= tolerance * terms + 1e-38, "{e} at {x}, {y}: {found} {want}");
+            }
+        }
+    }
+    let kl = Loss::kl();
+    let (a, b, loss) = (kl.a(), kl.b(), kl.loss());
+    // What else needs the quotient keeps it an instruction of its own.
+    let other = a + 1.0;
+    let cases: [(&[&Expr], usize); 6] = [
+        (&[a, loss], 1),
+        (&[loss, a], 1),
+        (&[loss], 1),
+        (&[a, b, loss], 2),
+        (&[a, loss, a, loss], 3),
+        (&[&other, loss], 7),
+    ];
+    for (outputs, instructions) in cases {
+        assert_eq!(Tape::compile(outputs).len(), instructions, "{outputs:?}");
+        check::<f32>(outputs, 4e-7);
+        check::<f64>(outputs, 1e-15);
+    }
+}
+
+#[test]
 fn a_scratch_serves_blocks_of_any_length() {
     let loss = Loss::alpha_beta(1.3, 0.4).unwrap();
     let tape = Tape::compile(&[loss.loss()]);

@@ -309,8 +309,12 @@ type LargeProblem = (&'static str, &'static [usize], &'static [(char, usize)]);
 #[test]
 fn tiles_of_every_kind_are_those_of_the_reference() {
     // Sizes beyond a tile in rows, lanes and inner letters, none of them a multiple of anything.
-    let problems: [LargeProblem; 7] = [
+    let problems: [LargeProblem; 10] = [
         ("ir,jr->ij", &[37, 1103], &[('r', 21)]),
+        // Rows that are used where they stand: in panels of four, and of eight as `C` is large.
+        ("ir,jr->ij", &[140, 1103], &[('r', 21)]),
+        ("ir,jr->ij", &[148, 531], &[('r', 6)]),
+        ("ir,jr->ij", &[44, 301], &[('r', 130)]),
         ("ir,jr->ij", &[1403, 3], &[('r', 5)]),
         ("ir,jr->ij", &[3, 2], &[('r', 129)]),
         ("ir,jr,ar->ija", &[33, 19, 47], &[('r', 9)]),

@@ -84,6 +84,12 @@ enum Instruction<P> {
     Select(P, P, P),
     /// The same with a constant elsewhere.
     SelectOr(P, P, f64),
+    /// The Kullback–Leibler divergence of y from x, and x / y, which goes to the place named.
+    Divergence {
+        x: P,
+        y: P,
+        quotient: P,
+    },
 }
 
 impl<P: Copy> Instruction<P> {
@@ -99,6 +105,7 @@ impl<P: Copy> Instruction<P> {
                 [Some(a), Some(b), None]
             }
             MulAdd(a, b, c) | Select(a, b, c) => [Some(a), Some(b), Some(c)],
+            Divergence { x, y, .. } => [Some(x), Some(y), None],
         };
         list.into_iter().flatten()
     }
@@ -122,6 +129,7 @@ impl<P: Copy> Instruction<P> {
             Exp(a) => Exp(f(a)),
             Select(c, a, b) => Select(f(c), f(a), f(b)),
             SelectOr(c, a, k) => SelectOr(f(c), f(a), k),
+            Divergence { x, y, quotient } => Divergence { x: f(x), y: f(y), quotient: f(quotient) },
         }
     }
 }
@@ -178,6 +186,39 @@ fn select(graph: &Graph, uses: &[usize], id: Id) -> Instruction<Id> {
     }
 }
 
+/// Where an output is the Kullback–Leibler divergence, makes one instruction of it and of x / y,
+/// which is `a` of that loss: together they take half the time of one loop after another, as most of
+/// it goes into a quotient, a logarithm and the memory between them, which wait for different units.
+/// Returns the quotient.
+fn fuse(graph: &Graph, uses: &[usize], chosen: &mut [Option<Instruction<Id>>]) -> Option<Id> {
+    use Instruction::*;
+    for &loss in &graph.outputs {
+        // From the end: s − x + y, s = x ln q where q > 0, else 0.
+        let Some(Add(a, b)) = chosen[loss] else { continue };
+        let (difference, y) = if graph.ops[a] == Op::Y { (b, a) } else { (a, b) };
+        let Some(Sub(select, x)) = chosen[difference] else { continue };
+        let Some(SelectOr(quotient, product, 0.0)) = chosen[select] else { continue };
+        let Some(Mul(a, b)) = chosen[product] else { continue };
+        let log = if a == x { b } else { a };
+        let expected = graph.ops[x] == Op::X
+            && graph.ops[y] == Op::Y
+            && (a == x || b == x)
+            && matches!(chosen[log], Some(Ln(of)) if of == quotient)
+            && matches!(chosen[quotient], Some(Div(n, d)) if (n, d) == (x, y));
+        // What is not an instruction of its own any more must not be read by another one.
+        let asked = graph.outputs.iter().filter(|&&o| o == quotient).count();
+        let inside = [difference, select, product, log];
+        let alone = inside.iter().all(|&id| uses[id] == 1) && uses[quotient] == 2 + asked;
+        if expected && alone {
+            inside.iter().for_each(|&id| chosen[id] = None);
+            chosen[quotient] = None;
+            chosen[loss] = Some(Divergence { x, y, quotient });
+            return Some(quotient);
+        }
+    }
+    None
+}
+
 /// m · n + c as one instruction, unless a factor is a constant: then the product is cheaper as it
 /// is.
 fn fused(graph: &Graph, m: Id, n: Id, c: Id, otherwise: Instruction<Id>) -> Instruction<Id> {
@@ -229,6 +270,15 @@ impl Tape {
             .collect();
         let mut instructions = Vec::new();
         let mut registers = 0;
+        if let Some(quotient) = fuse(&graph, &uses, &mut chosen) {
+            places[quotient] = match graph.outputs.iter().position(|&o| o == quotient) {
+                Some(k) => Some(Place::Output(k)),
+                None => {
+                    registers += 1;
+                    Some(Place::Register(0))
+                }
+            };
+        }
         let mut free: Vec<usize> = Vec::new();
         for (id, instruction) in chosen.into_iter().enumerate() {
             let Some(instruction) = instruction else { continue };
@@ -311,7 +361,8 @@ impl Tape {
     /// The number of logarithms and exponentials per entry.
     #[must_use]
     pub fn logarithms(&self) -> usize {
-        self.count(|i| matches!(i, Instruction::Ln(_) | Instruction::Exp(_)))
+        use Instruction::{Divergence, Exp, Ln};
+        self.count(|i| matches!(i, Ln(_) | Exp(_) | Divergence { .. }))
     }
 
     fn count(&self, which: impl Fn(&Instruction<Place>) -> bool) -> usize {
@@ -366,6 +417,17 @@ impl Tape {
         }
         for &(to, instruction) in &self.instructions {
             // The block is taken out while it is written, so that the others can be read.
+            if let (Place::Output(k), Instruction::Divergence { quotient, .. }) = (to, instruction)
+            {
+                let loss = std::mem::take(&mut outputs[k]);
+                match quotient {
+                    Place::Register(r) => divergence(x, y, &mut registers[r][..n], loss, fused),
+                    Place::Output(q) => divergence(x, y, outputs[q], loss, fused),
+                    Place::X | Place::Y | Place::Side(_) => {}
+                }
+                outputs[k] = loss;
+                continue;
+            }
             match to {
                 Place::Register(r) => {
                     let mut block = std::mem::take(&mut registers[r]);
@@ -383,6 +445,26 @@ impl Tape {
     }
 }
 
+/// x / y, and x ln(x / y) − x + y.
+#[inline(always)]
+fn divergence<T: Elementwise>(
+    x: &[T],
+    y: &[T],
+    quotients: &mut [T],
+    losses: &mut [T],
+    fused: bool,
+) {
+    let terms = x.iter().zip(y).zip(quotients.iter_mut()).zip(losses.iter_mut());
+    for (((&x, &y), quotient), loss) in terms {
+        let q = x / y;
+        let log = q.ln_normal(fused);
+        // A quotient that is subnormal counts as 0: beside y, x is not there.
+        let term = if q >= T::LEAST_NORMAL { x * log } else { T::ZERO };
+        *quotient = q;
+        *loss = term - x + y;
+    }
+}
+
 /// One instruction over a block.
 #[inline(always)]
 #[expect(clippy::too_many_arguments, reason = "a struct of them would be taken apart right away")]
@@ -397,37 +479,39 @@ fn step<T: Elementwise>(
     outputs: &[&mut [T]],
 ) {
     let n = to.len();
-    let at = |place: Place| -> &[T] {
-        match place {
-            Place::X => &x[..n],
-            Place::Y => &y[..n],
-            Place::Side(i) => &sides[i][..n],
-            Place::Register(r) => &registers[r][..n],
-            Place::Output(k) => &outputs[k][..n],
-        }
-    };
     let c = T::from_f64;
     // Loops are written out by a macro: a closure is not sure to be inlined, and one that is not
     // is compiled for the oldest processor.
+    macro_rules! at {
+        ($place:expr) => {
+            match $place {
+                Place::X => &x[..n],
+                Place::Y => &y[..n],
+                Place::Side(i) => &sides[i][..n],
+                Place::Register(r) => &registers[r][..n],
+                Place::Output(k) => &outputs[k][..n],
+            }
+        };
+    }
     macro_rules! each {
         ($a:ident => $value:expr) => {
-            for (to, &$a) in to.iter_mut().zip(at($a)) {
+            for (to, &$a) in to.iter_mut().zip(at!($a)) {
                 *to = $value;
             }
         };
         ($a:ident, $b:ident => $value:expr) => {
-            for ((to, &$a), &$b) in to.iter_mut().zip(at($a)).zip(at($b)) {
+            for ((to, &$a), &$b) in to.iter_mut().zip(at!($a)).zip(at!($b)) {
                 *to = $value;
             }
         };
         ($a:ident, $b:ident, $c:ident => $value:expr) => {
-            for (((to, &$a), &$b), &$c) in to.iter_mut().zip(at($a)).zip(at($b)).zip(at($c)) {
+            for (((to, &$a), &$b), &$c) in to.iter_mut().zip(at!($a)).zip(at!($b)).zip(at!($c)) {
                 *to = $value;
             }
         };
     }
     match instruction {
-        Instruction::Copy(a) => to.copy_from_slice(at(a)),
+        Instruction::Copy(a) => to.copy_from_slice(at!(a)),
         Instruction::Fill(k) => to.fill(c(k)),
         Instruction::Affine { a, factor, constant } => {
             let (factor, constant) = (c(factor), c(constant));
@@ -464,5 +548,7 @@ fn step<T: Elementwise>(
             let k = c(k);
             each!(condition, a => if condition > T::ZERO { a } else { k });
         }
+        // It writes two blocks, and is carried out where both are at hand.
+        Instruction::Divergence { .. } => {}
     }
 }

@@ -39,6 +39,13 @@ pub trait Elementwise: Real {
     /// below, ∞ at ∞.
     fn ln(self, fused: bool) -> Self;
 
+    /// The least number of full precision.
+    const LEAST_NORMAL: Self;
+
+    /// As [`ln`](Self::ln), of a finite number of at least [`LEAST_NORMAL`](Self::LEAST_NORMAL). Of
+    /// others it is some number, at no cost.
+    fn ln_normal(self, fused: bool) -> Self;
+
     /// The exponential, to 1 ulp (`f32`: 2 ulp). 0 at −∞ and, in `f32`, where the result would be
     /// below 1.7e-38; ∞ at ∞.
     fn exp(self, fused: bool) -> Self;
@@ -202,20 +209,21 @@ impl Elementwise for f32 {
 
     #[inline(always)]
     fn ln(self, fused: bool) -> f32 {
-        const LN2_HIGH: f32 = 6.931_381_2e-1;
-        const LN2_LOW: f32 = 9.058_001e-6;
         let subnormal = self < f32::MIN_POSITIVE;
         let (x, offset) = if subnormal { (self * 33_554_432.0, -25.0) } else { (self, 0.0) }; // 2²⁵
         let (k, f) = split32(x, 0);
-        let k = k + offset;
-        // ln(1 + f) = f − f²/2 + f³·q(f), the largest part last. No quotient, which costs as much as
-        // all the rest.
-        let tail = mul_add!(fused, f, cubic_tail32(f, fused), -0.5);
-        let small = mul_add!(fused, f * f, tail, k * LN2_LOW);
-        let ln = mul_add!(fused, k, LN2_HIGH, f + small);
+        let ln = ln_of_parts32(k + offset, f, fused);
         let ln = if self == 0.0 { f32::NEG_INFINITY } else { ln };
         let ln = if self == f32::INFINITY { f32::INFINITY } else { ln };
         if self >= 0.0 { ln } else { f32::NAN }
+    }
+
+    const LEAST_NORMAL: f32 = f32::MIN_POSITIVE;
+
+    #[inline(always)]
+    fn ln_normal(self, fused: bool) -> f32 {
+        let (k, f) = split32(self, 0);
+        ln_of_parts32(k, f, fused)
     }
 
     #[inline(always)]
@@ -356,6 +364,18 @@ impl Elementwise for f32 {
     }
 }
 
+/// The logarithm of 2^k · (1 + f) with 1 + f in [√½, √2).
+#[inline(always)]
+fn ln_of_parts32(k: f32, f: f32, fused: bool) -> f32 {
+    const LN2_HIGH: f32 = 6.931_381_2e-1;
+    const LN2_LOW: f32 = 9.058_001e-6;
+    // ln(1 + f) = f − f²/2 + f³·q(f), the largest part last. No quotient, which costs as much as
+    // all the rest.
+    let tail = mul_add!(fused, f, cubic_tail32(f, fused), -0.5);
+    let small = mul_add!(fused, f * f, tail, k * LN2_LOW);
+    mul_add!(fused, k, LN2_HIGH, f + small)
+}
+
 /// q(f) in ln(1 + f) = f − f²/2 + f³·q(f) for 1 + f in [√½, √2): a minimax fit, to 6e-9 of the
 /// logarithm.
 #[inline(always)]
@@ -392,6 +412,13 @@ impl Elementwise for f64 {
         let ln = if self == 0.0 { f64::NEG_INFINITY } else { ln };
         let ln = if self == f64::INFINITY { f64::INFINITY } else { ln };
         if self >= 0.0 { ln } else { f64::NAN }
+    }
+
+    const LEAST_NORMAL: f64 = f64::MIN_POSITIVE;
+
+    #[inline(always)]
+    fn ln_normal(self, fused: bool) -> f64 {
+        finite_ln64(self, fused)
     }
 
     #[inline(always)]
@@ -498,6 +525,9 @@ mod tests {
             for x in singles() {
                 let want = f64::from(x).ln();
                 assert!(want == 0.0 || ulps(Elementwise::ln(x, fused), want) < 2.0, "ln {x}");
+                if x.is_normal() {
+                    assert_eq!(x.ln_normal(fused), Elementwise::ln(x, fused), "ln {x}");
+                }
                 for x in [x, -x] {
                     let (got, want) = (Elementwise::exp(x, fused), f64::from(x).exp());
                     if want < 1.7e-38 {

@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use super::contract::Walk;
+use super::kernel::PANEL;
 use crate::data::Dense;
 use crate::math::Real;
 use crate::model::{Letter, Letters, Shapes};
@@ -128,10 +129,18 @@ pub(super) struct Geometry {
     pub inner: usize,
     /// For each tensor, the offset of each inner index.
     pub inner_offsets: Vec<Vec<usize>>,
+    /// For each tensor, whether its inner indices follow one another.
+    pub inner_in_order: Vec<bool>,
     /// Rows of a tile.
     pub block_rows: usize,
     /// Lanes of a tile: a multiple of the widest vector.
     pub block_lanes: usize,
+    /// Rows that are worked on before they are summed up.
+    pub strip_rows: usize,
+    /// Rows whose ŷ is formed at once.
+    pub band_rows: usize,
+    /// Tiles whose sums are kept in the precision of the pass before they move to double.
+    pub flush: usize,
     /// The target's own inner and side sizes.
     pub target_inner: usize,
     pub target_side: usize,
@@ -147,11 +156,17 @@ pub(super) struct Geometry {
     pub sum_parts: usize,
 }
 
-/// Bytes of second-level cache that the matrices of a tile may fill.
+/// Bytes of second-level cache that `C`, and with it the sums of lanes, may fill.
 const CACHE: usize = 256 << 10;
-/// Most rows and lanes of a tile.
+/// Bytes of first-level cache that `C` may fill.
+const RESIDENT: usize = 24 << 10;
+/// Most rows of a tile. Taller ones would be formed less often, but where data stay in a file a stretch
+/// of a gang (`stream.rs`) is at least a tile of each strand, which is too much for a small slab.
 const MAX_ROWS: usize = 16;
+/// Most lanes of a tile, in bytes.
 const MAX_LANES_BYTES: usize = 2048;
+/// About so many terms are summed up in the precision of the pass: a few rows' share of a tile.
+const MAX_TERMS: usize = 512;
 /// Aim for this many tasks.
 const TASKS: usize = 64;
 /// Partial sums may take this much memory.
@@ -196,16 +211,27 @@ impl Geometry {
         let lanes = Axis::new(plan, &layout.lanes, &tensors);
 
         let pad = |n: usize| n.div_ceil(T::MAX_LANES) * T::MAX_LANES;
-        let matrices = if side == Side::Lanes { 3 } else { 1 };
-        let fit = CACHE / (inner * T::BYTES * matrices) / T::MAX_LANES * T::MAX_LANES;
-        let block_lanes =
-            fit.clamp(4 * T::MAX_LANES, MAX_LANES_BYTES / T::BYTES).min(pad(lanes.len));
+        // Where `C` fits into the first-level cache it stays there beside four long rows of ŷ, `a` and
+        // what else is formed of them; where it does not, it is read for eight rows at a time, and
+        // those are shorter.
+        let resident = inner * MAX_LANES_BYTES <= RESIDENT;
+        let most = if resident { MAX_LANES_BYTES } else { MAX_LANES_BYTES / 2 } / T::BYTES;
+        let matrices = if side == Side::Lanes { 2 } else { 1 };
+        let step = 4 * T::MAX_LANES;
+        let fit = CACHE / (inner * T::BYTES * matrices) / step * step;
+        let block_lanes = fit.clamp(step, most.max(step)).min(pad(lanes.len));
+        let band_rows = if resident { PANEL } else { 2 * PANEL };
         let sums = inner * T::MAX_LANES * T::BYTES * 2;
-        let block_rows = match side {
-            Side::Rows => (CACHE / sums).clamp(4, MAX_ROWS) / 4 * 4,
-            Side::Lanes => MAX_ROWS,
-        }
-        .min(rows.len.div_ceil(4) * 4);
+        let (block_rows, strip_rows, flush) = match side {
+            Side::Rows => {
+                let rows = (3 * CACHE / sums).clamp(2 * PANEL, MAX_ROWS) / 8 * 8;
+                (rows, band_rows, MAX_TERMS / T::MAX_LANES)
+            }
+            Side::Lanes => (MAX_ROWS, MAX_ROWS, MAX_TERMS / MAX_ROWS),
+        };
+        let padded = rows.len.next_multiple_of(PANEL);
+        let [block_rows, strip_rows, band_rows] =
+            [block_rows, strip_rows, band_rows].map(|rows| rows.min(padded));
 
         let disjoint = target_side_letters.len() == side_letters.len();
         let mut geometry = Geometry {
@@ -217,9 +243,13 @@ impl Geometry {
             rows,
             lanes,
             inner,
+            inner_in_order: inner_offsets.iter().map(|k| is_contiguous(k)).collect(),
             inner_offsets,
             block_rows,
             block_lanes,
+            strip_rows,
+            band_rows,
+            flush,
             target_inner: shapes.sizes(&target_inner_letters).iter().product(),
             target_side: shapes.sizes(&target_side_letters).iter().product(),
             target_inner_map,
@@ -296,9 +326,14 @@ impl Geometry {
     }
 }
 
+/// Whether offsets are this far apart.
+pub(super) fn is_evenly_spaced(offsets: &[usize], stride: usize) -> bool {
+    offsets.windows(2).all(|w| w[1] == w[0] + stride)
+}
+
 /// Whether offsets follow one another without a gap, so that a block can be copied whole.
 pub(super) fn is_contiguous(offsets: &[usize]) -> bool {
-    offsets.windows(2).all(|w| w[1] == w[0] + 1)
+    is_evenly_spaced(offsets, 1)
 }
 
 /// The side tensors of a loss in the data's order of memory.

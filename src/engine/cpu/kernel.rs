@@ -8,17 +8,19 @@ use pulp::{Arch, Simd, WithSimd};
 
 use crate::math::Real;
 
-/// Rows that the register tile of [`product`] and [`reduce_rows`] holds.
+/// Rows that the register tile of [`product`] and [`reduce_rows`] holds at least. Where there are
+/// many registers, and so many rows, it holds twice as many: then half as much of `C` is read, which
+/// comes from the second-level cache unless it is small.
 pub(super) const PANEL: usize = 4;
+const BOTH: usize = 2 * PANEL;
 
 /// `y[m, n] = Σ_k r[m, k] · c[k, n]`, raised to `floor`.
 ///
-/// `panels` holds `R` in panels of [`PANEL`] rows, each stored inner-major (`[k][PANEL]`) and
-/// padded with zero rows; `y` has room for as many rows.
+/// `r` holds `R` row-major (`[m][inner]`), a multiple of [`PANEL`] rows; so does `y`.
 #[allow(clippy::too_many_arguments)]
 pub(super) fn product<T: Real>(
     arch: Arch,
-    panels: &[T],
+    r: &[T],
     c: &[T],
     inner: usize,
     width: usize,
@@ -26,11 +28,11 @@ pub(super) fn product<T: Real>(
     floor: T,
     y: &mut [T],
 ) {
-    arch.dispatch(Product { panels, c, inner, width, ld, floor, y });
+    arch.dispatch(Product { r, c, inner, width, ld, floor, y });
 }
 
 struct Product<'a, T> {
-    panels: &'a [T],
+    r: &'a [T],
     c: &'a [T],
     inner: usize,
     width: usize,
@@ -51,41 +53,65 @@ impl<T: Real> WithSimd for Product<'_, T> {
         // Here and not in a loop over memory: compilers make that one of masked stores, which some
         // processors take twenty cycles for.
         let floor = T::splat(simd, self.floor);
-        let panels = self.panels.chunks_exact(PANEL * self.inner);
-        for (panel, rows) in panels.zip(y.chunks_exact_mut(PANEL * ld)) {
+        let (mut r, mut y) = (self.r, y);
+        while !r.is_empty() {
+            let both = S::REGISTER_COUNT >= 32 && r.len() >= BOTH * self.inner;
+            let rows = if both { BOTH } else { PANEL };
+            let (panel, below) = r.split_at(rows * self.inner);
+            let (to, rest) = y.split_at_mut(rows * ld);
             let mut j = 0;
-            if S::REGISTER_COUNT >= 32 {
-                while j + 4 <= width {
-                    product_block::<S, T, 4>(simd, panel, c, ld, j, floor, rows);
-                    j += 4;
+            if both {
+                while j + 3 <= width {
+                    product_block::<S, T, BOTH, 3>(simd, panel, self.inner, c, ld, j, floor, to);
+                    j += 3;
+                }
+                if j + 2 <= width {
+                    product_block::<S, T, BOTH, 2>(simd, panel, self.inner, c, ld, j, floor, to);
+                    j += 2;
+                }
+                if j < width {
+                    product_block::<S, T, BOTH, 1>(simd, panel, self.inner, c, ld, j, floor, to);
+                }
+            } else {
+                if S::REGISTER_COUNT >= 32 {
+                    while j + 4 <= width {
+                        product_block::<S, T, PANEL, 4>(
+                            simd, panel, self.inner, c, ld, j, floor, to,
+                        );
+                        j += 4;
+                    }
+                }
+                while j + 2 <= width {
+                    product_block::<S, T, PANEL, 2>(simd, panel, self.inner, c, ld, j, floor, to);
+                    j += 2;
+                }
+                if j < width {
+                    product_block::<S, T, PANEL, 1>(simd, panel, self.inner, c, ld, j, floor, to);
                 }
             }
-            while j + 2 <= width {
-                product_block::<S, T, 2>(simd, panel, c, ld, j, floor, rows);
-                j += 2;
-            }
-            if j < width {
-                product_block::<S, T, 1>(simd, panel, c, ld, j, floor, rows);
-            }
+            (r, y) = (below, rest);
         }
     }
 }
 
 #[inline(always)]
-fn product_block<S: Simd, T: Real, const N: usize>(
+#[allow(clippy::too_many_arguments)]
+fn product_block<S: Simd, T: Real, const M: usize, const N: usize>(
     simd: S,
     panel: &[T],
+    inner: usize,
     c: &[T::Vector<S>],
     ld: usize,
     j: usize,
     floor: T::Vector<S>,
     rows: &mut [T::Vector<S>],
 ) {
-    let mut sums = [[T::splat(simd, T::ZERO); N]; PANEL];
-    for (r, c) in panel.chunks_exact(PANEL).zip(c.chunks_exact(ld)) {
+    let mut sums = [[T::splat(simd, T::ZERO); N]; M];
+    let r: [&[T]; M] = std::array::from_fn(|m| &panel[m * inner..][..inner]);
+    for (k, c) in c.chunks_exact(ld).take(inner).enumerate() {
         let c = &c[j..j + N];
-        for m in 0..PANEL {
-            let r = T::splat(simd, r[m]);
+        for m in 0..M {
+            let r = T::splat(simd, r[m][k]);
             for i in 0..N {
                 sums[m][i] = T::mul_add(simd, r, c[i], sums[m][i]);
             }
@@ -102,13 +128,14 @@ fn product_block<S: Simd, T: Real, const N: usize>(
 /// `sums[m, k] += Σ_n a[m, n] · c[k, n]`, each sum kept as a vector of partial sums.
 ///
 /// `sums` holds one vector of the instruction set per `(m, k)` at its start, row-major in `m`;
-/// [`collect_rows`] adds them up. `rows` is a multiple of [`PANEL`].
+/// [`collect_rows`] adds them up. `rows` says which row of `sums` is the first, and how many there
+/// are, both multiples of [`PANEL`].
 #[allow(clippy::too_many_arguments)]
 pub(super) fn reduce_rows<T: Real>(
     arch: Arch,
     a: &[T],
     c: &[T],
-    rows: usize,
+    rows: (usize, usize),
     inner: usize,
     width: usize,
     ld: usize,
@@ -120,7 +147,7 @@ pub(super) fn reduce_rows<T: Real>(
 struct ReduceRows<'a, T> {
     a: &'a [T],
     c: &'a [T],
-    rows: usize,
+    rows: (usize, usize),
     inner: usize,
     width: usize,
     ld: usize,
@@ -137,47 +164,74 @@ impl<T: Real> WithSimd for ReduceRows<'_, T> {
         let (c, _) = T::as_vectors::<S>(self.c);
         let (sums, _) = T::as_vectors_mut::<S>(self.sums);
         let (width, ld) = (self.width / lanes, self.ld / lanes);
-        for m in (0..self.rows).step_by(PANEL) {
-            let a: [&[T::Vector<S>]; PANEL] = std::array::from_fn(|i| &a[(m + i) * ld..][..width]);
+        let sums = &mut sums[self.rows.0 * self.inner..];
+        let mut m = 0;
+        while m < self.rows.1 {
+            if S::REGISTER_COUNT >= 32 && m + BOTH <= self.rows.1 {
+                let rows: [&[T::Vector<S>]; BOTH] =
+                    std::array::from_fn(|i| &a[(m + i) * ld..][..width]);
+                let mut k = 0;
+                while k + 3 <= self.inner {
+                    reduce_rows_block::<S, T, BOTH, 3>(simd, rows, c, ld, m, k, self.inner, sums);
+                    k += 3;
+                }
+                if k + 2 <= self.inner {
+                    reduce_rows_block::<S, T, BOTH, 2>(simd, rows, c, ld, m, k, self.inner, sums);
+                    k += 2;
+                }
+                if k < self.inner {
+                    reduce_rows_block::<S, T, BOTH, 1>(simd, rows, c, ld, m, k, self.inner, sums);
+                }
+                m += BOTH;
+                continue;
+            }
+            let rows: [&[T::Vector<S>]; PANEL] =
+                std::array::from_fn(|i| &a[(m + i) * ld..][..width]);
             let mut k = 0;
             if S::REGISTER_COUNT >= 32 {
                 while k + 4 <= self.inner {
-                    reduce_rows_block::<S, T, 4>(simd, a, c, ld, width, m, k, self.inner, sums);
+                    reduce_rows_block::<S, T, PANEL, 4>(simd, rows, c, ld, m, k, self.inner, sums);
                     k += 4;
                 }
             }
             while k + 2 <= self.inner {
-                reduce_rows_block::<S, T, 2>(simd, a, c, ld, width, m, k, self.inner, sums);
+                reduce_rows_block::<S, T, PANEL, 2>(simd, rows, c, ld, m, k, self.inner, sums);
                 k += 2;
             }
             if k < self.inner {
-                reduce_rows_block::<S, T, 1>(simd, a, c, ld, width, m, k, self.inner, sums);
+                reduce_rows_block::<S, T, PANEL, 1>(simd, rows, c, ld, m, k, self.inner, sums);
             }
+            m += PANEL;
         }
     }
 }
 
 #[inline(always)]
 #[allow(clippy::too_many_arguments)]
-fn reduce_rows_block<S: Simd, T: Real, const N: usize>(
+fn reduce_rows_block<S: Simd, T: Real, const M: usize, const N: usize>(
     simd: S,
-    a: [&[T::Vector<S>]; PANEL],
+    a: [&[T::Vector<S>]; M],
     c: &[T::Vector<S>],
     ld: usize,
-    width: usize,
     m: usize,
     k: usize,
     inner: usize,
     sums: &mut [T::Vector<S>],
 ) {
+    let width = a[0].len();
     let c: [&[T::Vector<S>]; N] = std::array::from_fn(|i| &c[(k + i) * ld..][..width]);
-    let a: [&[T::Vector<S>]; PANEL] = std::array::from_fn(|i| &a[i][..width]);
-    let mut acc = [[T::splat(simd, T::ZERO); N]; PANEL];
+    let a: [&[T::Vector<S>]; M] = std::array::from_fn(|i| &a[i][..width]);
+    let mut acc = [[T::splat(simd, T::ZERO); N]; M];
     for j in 0..width {
-        for i in 0..PANEL {
+        // Columns are loaded once, as there are fewer of them than rows.
+        let mut columns = [acc[0][0]; N];
+        for l in 0..N {
+            columns[l] = c[l][j];
+        }
+        for i in 0..M {
             let x = a[i][j];
             for l in 0..N {
-                acc[i][l] = T::mul_add(simd, x, c[l][j], acc[i][l]);
+                acc[i][l] = T::mul_add(simd, x, columns[l], acc[i][l]);
             }
         }
     }
@@ -353,17 +407,22 @@ mod tests {
         let r = fill(rows * inner, 1);
         let c = fill(inner * ld, 2);
         let a = fill(padded * ld, 3);
-        let mut panels = vec![0.0; padded * inner];
-        for m in 0..rows {
-            for k in 0..inner {
-                panels[m / PANEL * PANEL * inner + k * PANEL + m % PANEL] = r[m * inner + k];
-            }
-        }
+        let mut padded_r = r.clone();
+        padded_r.resize(padded * inner, 0.0);
         let mut y = to(vec![0.0; padded * ld]);
         let floor = 0.9;
-        product(arch, &to(panels), &to(c.clone()), inner, width, ld, T::from_f64(floor), &mut y);
+        product(arch, &to(padded_r), &to(c.clone()), inner, width, ld, T::from_f64(floor), &mut y);
         let mut rows_sums = to(vec![0.0; padded * inner * T::MAX_LANES]);
-        reduce_rows(arch, &to(a.clone()), &to(c.clone()), padded, inner, width, ld, &mut rows_sums);
+        reduce_rows(
+            arch,
+            &to(a.clone()),
+            &to(c.clone()),
+            (0, padded),
+            inner,
+            width,
+            ld,
+            &mut rows_sums,
+        );
         let mut collected = to(vec![0.0; padded * inner]);
         collect_rows(arch, &mut rows_sums, &mut collected);
         assert!(rows_sums.iter().all(|&x| x == T::ZERO));

@@ -9,7 +9,7 @@ use rayon::prelude::*;
 
 use std::ops::Range;
 
-use super::geometry::{Geometry, Run, is_contiguous, runs};
+use super::geometry::{Geometry, Run, is_contiguous, is_evenly_spaced, runs};
 use super::kernel::{self, PANEL};
 use super::stream::{self, Schedule};
 use crate::data::{Dense, Indicators, Prepared, Role, Roles};
@@ -54,9 +54,6 @@ pub(super) struct Outcome {
     pub denominator: Vec<f64>,
     pub sums: Sums,
 }
-
-/// Rows or lanes whose sums are kept in single precision before they move to double.
-const FLUSH: usize = 32;
 
 /// Runs a pass over `tensors`, the target first, each in the order of its operand in the plan.
 pub(super) fn run<T: Elementwise>(
@@ -158,11 +155,15 @@ pub(super) struct Tile<'a, T> {
     data_outer: usize,
     rows: (usize, usize),
     lanes: (usize, usize),
+    /// Lanes with their padding: what lies between the rows of all matrices of a tile, so that rows
+    /// follow one another and many of them are one loop.
+    ld: usize,
     row_offsets: Vec<usize>,
     runs: Vec<Run>,
-    /// `R`, row-major and in panels; `C`; and the product of the target's partners on its side.
+    /// `R`, row-major, where it has to be formed, or where it stands as it is.
     r: Vec<T>,
-    panels: Vec<T>,
+    place: Option<Place>,
+    /// `C`, and the product of the target's partners on its side.
     c: Vec<T>,
     partners: Vec<T>,
     offsets: Vec<usize>,
@@ -185,7 +186,17 @@ pub(super) struct Aside<T> {
     pending: usize,
 }
 
-/// The entries of a row of a tile.
+/// Where `R` stands in a tensor, so that it need not be copied.
+#[derive(Clone, Copy)]
+struct Place {
+    tensor: usize,
+    offset: usize,
+}
+
+/// Entries that the loss's expressions are evaluated on at a time, if rows are not longer.
+const CHUNK: usize = 512;
+
+/// The entries of a few rows.
 struct Entries<T> {
     x: Vec<T>,
     train: Vec<T>,
@@ -207,6 +218,9 @@ impl<'a, T: Elementwise> Tile<'a, T> {
             Side::Lanes => inner * lanes,
         };
         let wants = source.wants;
+        let strip = geometry.strip_rows * lanes;
+        let chunk = lanes.max(CHUNK);
+        let weighs = source.weighs();
         Tile {
             geometry,
             source,
@@ -216,24 +230,25 @@ impl<'a, T: Elementwise> Tile<'a, T> {
             data_outer: 0,
             rows: (0, 0),
             lanes: (0, 0),
+            ld: 0,
             row_offsets: Vec::new(),
             runs: Vec::new(),
             r: zeros(rows * inner),
-            panels: zeros(rows * inner),
+            place: None,
             c: zeros(inner * lanes),
             partners: Vec::new(),
             offsets: Vec::new(),
-            y: zeros(rows * lanes),
-            a: zeros(if wants.numerator { rows * lanes } else { 0 }),
-            b: zeros(if wants.denominator { rows * lanes } else { 0 }),
+            y: zeros(geometry.band_rows * lanes),
+            a: zeros(if wants.numerator { strip } else { 0 }),
+            b: zeros(if wants.denominator { strip } else { 0 }),
             entries: Entries {
-                x: zeros(lanes),
-                train: zeros(lanes),
-                validation: zeros(lanes),
-                held_out: zeros(lanes),
-                weight: zeros(lanes),
-                loss: zeros(lanes),
-                sides: vec![zeros(lanes); source.sides.len()],
+                x: zeros(chunk),
+                train: zeros(if weighs { chunk } else { 0 }),
+                validation: zeros(if weighs { chunk } else { 0 }),
+                held_out: zeros(if weighs { chunk } else { 0 }),
+                weight: zeros(if weighs { chunk } else { 0 }),
+                loss: zeros(if wants.losses { chunk } else { 0 }),
+                sides: vec![zeros(chunk); source.sides.len()],
                 scratch: Scratch::default(),
                 indicators: Indicators::new(),
             },
@@ -354,7 +369,7 @@ impl<'a, T: Elementwise> Tile<'a, T> {
             let last = unit + 1 == sum.0 + sum.1;
             // The partners' product changes with the outer index.
             let moves = g.partners && (unit + 1) / others != summed;
-            if self.pending == FLUSH || last || moves {
+            if self.pending == g.flush || last || moves {
                 self.flush(side, part);
                 self.pending = 0;
             }
@@ -374,10 +389,24 @@ impl<'a, T: Elementwise> Tile<'a, T> {
         let g = self.geometry;
         let inner = g.inner;
         self.rows = rows;
-        g.rows.data_offsets(rows.0, rows.1, &mut self.row_offsets);
+        // With those below, which are the next to be worked on if the target is among the lanes.
+        let below = if g.side == Side::Lanes { 2 * PANEL } else { 0 };
+        let len = (rows.1 + below).min(g.rows.len - rows.0);
+        g.rows.data_offsets(rows.0, len, &mut self.row_offsets);
+        let target = g.side == Side::Rows;
+        self.place = None;
+        let mut standing = g.sides.iter().enumerate().filter(|&(_, &side)| side == Side::Rows);
+        if let (Some((t, _)), None) = (standing.next(), standing.next()) {
+            g.rows.offsets(t, rows.0, rows.1, &mut self.offsets);
+            let follow = g.inner_in_order[t] && is_evenly_spaced(&self.offsets, inner);
+            if follow && rows.1.is_multiple_of(PANEL) {
+                // One tensor, whose rows follow one another just as those of `R` do.
+                self.place = Some(Place { tensor: t, offset: self.outer[t] + self.offsets[0] });
+                return;
+            }
+        }
         let r = &mut self.r[..rows.1 * inner];
         r.fill(T::ONE);
-        let target = g.side == Side::Rows;
         if target && g.partners {
             self.partners.clear();
             self.partners.resize(rows.1 * inner, T::ONE);
@@ -398,22 +427,17 @@ impl<'a, T: Elementwise> Tile<'a, T> {
                 }
             }
         }
-        // Panels of a few rows, inner-major; rows that are not there are zero.
-        for (p, panel) in self.panels.chunks_exact_mut(PANEL * inner).enumerate() {
-            for m in 0..PANEL {
-                let row = p * PANEL + m;
-                for k in 0..inner {
-                    panel[k * PANEL + m] = if row < rows.1 { r[row * inner + k] } else { T::ZERO };
-                }
-            }
-        }
+        // Rows that are not there are zero.
+        let padded = rows.1.next_multiple_of(PANEL);
+        self.r[rows.1 * inner..padded * inner].fill(T::ZERO);
     }
 
     /// Forms `C` for a block of lanes, and the partners' product where the target is among them.
     fn form_lanes(&mut self, lanes: (usize, usize)) {
         let g = self.geometry;
-        let ld = g.block_lanes;
+        let ld = lanes.1.next_multiple_of(T::MAX_LANES);
         self.lanes = lanes;
+        self.ld = ld;
         g.lanes.data_offsets(lanes.0, lanes.1, &mut self.offsets);
         runs(&self.offsets, &mut self.runs);
         let target = g.side == Side::Lanes;
@@ -451,7 +475,7 @@ impl<'a, T: Elementwise> Tile<'a, T> {
             first = false;
         }
         // Lanes that are not there are zero, so that they add nothing whatever stands in `a`.
-        for row in self.c.chunks_exact_mut(ld) {
+        for row in self.c[..g.inner * ld].chunks_exact_mut(ld) {
             if first {
                 row[..lanes.1].fill(T::ONE);
             }
@@ -459,91 +483,102 @@ impl<'a, T: Elementwise> Tile<'a, T> {
         }
     }
 
-    /// Computes one tile and adds its share to the running sums.
+    /// Computes one tile and adds its share to the running sums, a strip of rows at a time: what is
+    /// formed for a strip stays in the first-level cache until it is summed up.
     fn tile(&mut self) {
-        let g = self.geometry;
-        let wants = self.source.wants;
-        let (ld, inner) = (g.block_lanes, g.inner);
-        let width = self.lanes.1.div_ceil(T::MAX_LANES) * T::MAX_LANES;
-        let padded = self.rows.1.div_ceil(PANEL) * PANEL;
-        if !self.source.zeros {
-            // Pieces of a kilobyte or two, far apart: too short for processors to see them coming.
-            // They arrive while ŷ is formed.
-            for row in &self.row_offsets {
-                for run in self.runs.iter().filter(|run| run.stride == 1) {
-                    let at = self.data_outer + row + run.offset;
-                    self.source.data.values().prefetch(at, run.len);
-                }
-            }
-        }
-        if self.source.tape.reads_y() {
-            kernel::product(
-                self.arch,
-                &self.panels[..padded * inner],
-                &self.c,
-                inner,
-                width,
-                ld,
-                self.source.floor,
-                &mut self.y,
-            );
-        }
-        let sums = self.elementwise(width);
-        self.losses.train += sums.train;
-        self.losses.validation += sums.validation;
-        self.losses.held_out += sums.held_out;
-
-        let [numerator, denominator] = &mut self.sums;
-        let add = |entries: &[T], sums: &mut [T]| match g.side {
-            Side::Rows => {
-                kernel::reduce_rows(self.arch, entries, &self.c, padded, inner, width, ld, sums);
-            }
-            Side::Lanes => {
-                kernel::reduce_lanes(
-                    self.arch,
-                    entries,
-                    &self.r,
-                    self.rows.1,
-                    inner,
-                    width,
-                    ld,
-                    sums,
-                );
-            }
-        };
-        if wants.numerator {
-            add(&self.a, numerator);
-        }
-        if wants.denominator {
-            add(&self.b, denominator);
+        let step = self.geometry.strip_rows;
+        for start in (0..self.rows.1).step_by(step) {
+            self.strip(start, step.min(self.rows.1 - start));
         }
     }
 
-    /// Reads the entries of a tile and evaluates the loss's expressions on them.
-    fn elementwise(&mut self, width: usize) -> Sums {
-        let ld = self.geometry.block_lanes;
-        let source = self.source;
-        let (data_outer, lanes) = (self.data_outer, self.lanes.1);
-        let Tile { row_offsets, runs, y, a, b, entries, arch, .. } = self;
-        arch.dispatch(Evaluate {
-            source,
-            row_offsets,
-            runs,
-            data_outer,
-            lanes,
-            width,
-            ld,
-            y,
-            a,
-            b,
-            entries,
-        })
+    /// Asks for the data of some rows, two panels below those that begin at `row`. Pieces of a
+    /// kilobyte or less, far apart: too short for processors to see them coming. And not of many rows at
+    /// once, as a processor waits where more than a dozen lines are on their way.
+    #[inline(always)]
+    fn prefetch(&self, row: usize, rows: usize) {
+        if self.source.zeros {
+            return;
+        }
+        let row = row + 2 * PANEL;
+        for row in row..row + rows {
+            let (row, shift) = match self.row_offsets.get(row) {
+                Some(&offset) => (offset, 0),
+                // The next tile of the same rows most likely begins where this one ends.
+                None if self.geometry.side == Side::Rows => {
+                    match self.row_offsets.get(row - self.rows.1) {
+                        Some(&offset) => (offset, self.lanes.1),
+                        None => return,
+                    }
+                }
+                None => return,
+            };
+            for run in self.runs.iter().filter(|run| run.stride == 1) {
+                let at = self.data_outer + row + run.offset + shift;
+                self.source.data.values().prefetch(at, run.len);
+            }
+        }
+    }
+
+    fn strip(&mut self, start: usize, rows: usize) {
+        let g = self.geometry;
+        let wants = self.source.wants;
+        let (ld, inner) = (self.ld, g.inner);
+        let padded = rows.next_multiple_of(PANEL);
+        let r = match self.place {
+            Some(place) => &self.tensors[place.tensor][place.offset..],
+            None => &self.r,
+        };
+        let r = &r[start * inner..][..padded * inner];
+        let c = &self.c[..inner * ld];
+        for first in (0..rows).step_by(g.band_rows) {
+            let rows = g.band_rows.min(rows - first);
+            let padded = rows.next_multiple_of(PANEL);
+            let band = first * ld..(first + padded) * ld;
+            self.prefetch(start + first, padded / 2);
+            if self.source.tape.reads_y() {
+                let r = &r[first * inner..][..padded * inner];
+                let y = &mut self.y[..padded * ld];
+                kernel::product(self.arch, r, c, inner, ld, ld, self.source.floor, y);
+            }
+            self.prefetch(start + first + padded / 2, padded / 2);
+            let sums = self.arch.dispatch(Evaluate {
+                source: self.source,
+                rows: &self.row_offsets[start + first..][..rows],
+                runs: &self.runs,
+                data_outer: self.data_outer,
+                lanes: self.lanes.1,
+                ld,
+                y: &self.y,
+                a: if wants.numerator { &mut self.a[band.clone()] } else { &mut [] },
+                b: if wants.denominator { &mut self.b[band] } else { &mut [] },
+                entries: &mut self.entries,
+            });
+            self.losses.train += sums.train;
+            self.losses.validation += sums.validation;
+            self.losses.held_out += sums.held_out;
+        }
+
+        let [numerator, denominator] = &mut self.sums;
+        let wanted =
+            [(wants.numerator, &self.a, numerator), (wants.denominator, &self.b, denominator)];
+        for (_, entries, sums) in wanted.into_iter().filter(|(wanted, ..)| *wanted) {
+            match g.side {
+                Side::Rows => {
+                    let at = (start, padded);
+                    kernel::reduce_rows(self.arch, entries, c, at, inner, ld, ld, sums);
+                }
+                Side::Lanes => {
+                    kernel::reduce_lanes(self.arch, entries, r, rows, inner, ld, ld, sums);
+                }
+            }
+        }
     }
 
     /// Moves the running sums to double precision, times the partners' product.
     fn flush(&mut self, side: (usize, usize), part: &mut Part) {
         let g = self.geometry;
-        let (inner, ld) = (g.inner, g.block_lanes);
+        let (inner, ld) = (g.inner, self.ld);
         let map = &g.target_inner_map;
         // Where each index of the block stands in the part.
         let mut places = Vec::new();
@@ -602,13 +637,13 @@ impl<'a, T: Elementwise> Tile<'a, T> {
 /// into the dispatched function is compiled for its instruction set.
 struct Evaluate<'a, T> {
     source: &'a Source<'a, T>,
-    row_offsets: &'a [usize],
+    /// The offsets of the rows.
+    rows: &'a [usize],
     runs: &'a [Run],
     data_outer: usize,
     lanes: usize,
-    width: usize,
     ld: usize,
-    y: &'a mut [T],
+    y: &'a [T],
     a: &'a mut [T],
     b: &'a mut [T],
     entries: &'a mut Entries<T>,
@@ -617,44 +652,113 @@ struct Evaluate<'a, T> {
 impl<T: Elementwise> WithSimd for Evaluate<'_, T> {
     type Output = Sums;
 
+    /// Computes `a` and `b`, times the training weights, and the losses.
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) -> Sums {
-        let wants = self.source.wants;
+        let Evaluate { source, rows, runs, data_outer, lanes, ld, y, a, b, entries } = self;
+        let wants = source.wants;
+        let weighs = source.weighs();
+        let [validation, held_out] = source.withheld();
         let mut sums = Sums::default();
-        for (m, &row) in self.row_offsets.iter().enumerate() {
-            let at = self.data_outer + row;
-            let range = m * self.ld..m * self.ld + self.width;
-            let y = &mut self.y[range.clone()];
-            let a = if wants.numerator { &mut self.a[range.clone()] } else { &mut [] };
-            let b = if wants.denominator { &mut self.b[range] } else { &mut [] };
-            let row = self.entries.row(simd, self.source, self.runs, at, self.lanes, y, a, b);
-            sums.train += row.train;
-            sums.validation += row.validation;
-            sums.held_out += row.held_out;
+        // A few hundred entries at a time: what is read and what instructions leave for one another
+        // stays in the first-level cache beside the tile, and no loop is too short.
+        let step = (CHUNK / ld).max(1);
+        let mut first = 0;
+        while first < rows.len() {
+            let rows = &rows[first..rows.len().min(first + step)];
+            let n = rows.len() * ld;
+            for (m, row) in rows.iter().enumerate() {
+                entries.fill(simd, source, runs, data_outer + row, lanes, m * ld..(m + 1) * ld);
+            }
+
+            let range = first * ld..first * ld + n;
+            let y = &y[range.clone()];
+            let a = if wants.numerator { &mut a[range.clone()] } else { &mut [] };
+            let b = if wants.denominator { &mut b[range] } else { &mut [] };
+            let loss = if wants.losses { &mut entries.loss[..n] } else { &mut [] };
+            // At most one loss has side tensors, and one of them.
+            let side: &[T] = match entries.sides.first() {
+                Some(side) => &side[..n],
+                None => &[],
+            };
+            let sides: &[&[T]] = if entries.sides.is_empty() { &[] } else { &[side] };
+            // One call for all cases: it is inlined, and large.
+            let (mut all, from, to): ([&mut [T]; 3], usize, usize) =
+                match (wants.numerator, wants.denominator) {
+                    (true, true) => ([&mut *a, &mut *b, loss], 0, 2),
+                    (true, false) => ([&mut [], &mut *a, loss], 1, 2),
+                    (false, true) => ([&mut [], &mut *b, loss], 1, 2),
+                    _ => ([&mut [], &mut [], loss], 2, 2),
+                };
+            let to = to + usize::from(wants.losses);
+            let scratch = &mut entries.scratch;
+            source.tape.run_with(simd, &entries.x[..n], y, sides, scratch, &mut all[from..to]);
+
+            if weighs {
+                let train = &entries.train[..n];
+                if wants.numerator {
+                    weigh(a, train);
+                }
+                if wants.denominator {
+                    weigh(b, train);
+                }
+            }
+            if wants.losses {
+                // Lanes that are not there have losses, too.
+                let (step, lanes) = if lanes == ld { (n, n) } else { (ld, lanes) };
+                let mut start = 0;
+                while start < n {
+                    let range = start..start + lanes;
+                    let loss = &entries.loss[range.clone()];
+                    sums.train += match weighs {
+                        true => weighted_sum(loss, &entries.train[range.clone()]),
+                        false => sum(loss),
+                    };
+                    if validation {
+                        sums.validation += weighted_sum(loss, &entries.validation[range.clone()]);
+                    }
+                    if held_out {
+                        sums.held_out += weighted_sum(loss, &entries.held_out[range]);
+                    }
+                    start += step;
+                }
+            }
+            first += step;
         }
         sums
     }
 }
 
-impl<T: Elementwise> Entries<T> {
-    /// Computes `a` and `b`, times the training weights, and the losses of one row of a tile.
+impl<T: Elementwise> Source<'_, T> {
+    /// Whether cells have weights, if only 0 and 1.
     #[inline(always)]
-    #[allow(clippy::too_many_arguments)]
-    fn row<S: Simd>(
+    fn weighs(&self) -> bool {
+        self.roles.is_some() || self.data.weights().is_some()
+    }
+
+    /// Whether losses of cells withheld for validation are asked for, and of those held out.
+    #[inline(always)]
+    fn withheld(&self) -> [bool; 2] {
+        let asked = self.wants.losses && self.roles.is_some();
+        let any = |role: Role| asked && self.data.cells(role) > 0;
+        [any(Role::Validation), any(Role::HeldOut)]
+    }
+}
+
+impl<T: Elementwise> Entries<T> {
+    /// Reads the entries of a row, to a range of those that are worked on together.
+    #[inline(always)]
+    fn fill<S: Simd>(
         &mut self,
         simd: S,
         source: &Source<'_, T>,
         runs: &[Run],
         at: usize,
         lanes: usize,
-        y: &mut [T],
-        a: &mut [T],
-        b: &mut [T],
-    ) -> Sums {
-        let width = y.len();
-        let Source { data, wants, .. } = *source;
-        let x = &mut self.x[..width];
-        let train = &mut self.train[..width];
+        range: Range<usize>,
+    ) {
+        let data = source.data;
+        let x = &mut self.x[range.clone()];
         // Where all data are 0, `x` is from the beginning.
         if !source.zeros {
             for run in runs {
@@ -667,13 +771,11 @@ impl<T: Elementwise> Entries<T> {
             x[lanes..].fill(T::ONE);
         }
 
-        let roles = source.roles;
-        let (mut validation, mut held_out) = (false, false);
-        if let Some(roles) = roles {
-            validation = wants.losses && data.cells(Role::Validation) > 0;
-            held_out = wants.losses && data.cells(Role::HeldOut) > 0;
-            let v = &mut self.validation[..width];
-            let h = &mut self.held_out[..width];
+        let [validation, held_out] = source.withheld();
+        if let Some(roles) = source.roles {
+            let train = &mut self.train[range.clone()];
+            let v = &mut self.validation[range.clone()];
+            let h = &mut self.held_out[range.clone()];
             for run in runs {
                 let range = run.start..run.start + run.len;
                 roles.expand(
@@ -688,7 +790,7 @@ impl<T: Elementwise> Entries<T> {
             // A missing entry may hold anything, NaN included: it must not reach a sum. Withheld
             // entries are inside the domain, and have no weight.
             if data.cells(Role::Missing) > 0 {
-                let missing = &mut self.weight[..width];
+                let missing = &mut self.weight[range.clone()];
                 for run in runs {
                     let to = &mut missing[run.start..run.start + run.len];
                     roles.indicator(
@@ -710,22 +812,22 @@ impl<T: Elementwise> Entries<T> {
                 }
             }
         }
-        let weighted = data.weights().is_some();
         if let Some(weights) = data.weights() {
-            let weight = &mut self.weight[..width];
+            let train = &mut self.train[range.clone()];
+            let weight = &mut self.weight[range.clone()];
             for run in runs {
                 weights.load(at + run.offset, run.stride, &mut weight[run.start..][..run.len]);
             }
             weight[lanes..].fill(T::ZERO);
-            match roles {
+            match source.roles {
                 Some(_) => {
                     train.iter_mut().zip(&*weight).for_each(|(t, &w)| *t = *t * w);
                     if validation {
-                        let v = self.validation[..width].iter_mut();
+                        let v = self.validation[range.clone()].iter_mut();
                         v.zip(&*weight).for_each(|(t, &w)| *t = *t * w);
                     }
                     if held_out {
-                        let h = self.held_out[..width].iter_mut();
+                        let h = self.held_out[range.clone()].iter_mut();
                         h.zip(&*weight).for_each(|(t, &w)| *t = *t * w);
                     }
                 }
@@ -733,52 +835,12 @@ impl<T: Elementwise> Entries<T> {
             }
         }
         for (i, side) in source.sides.iter().enumerate() {
+            let to = &mut self.sides[i][range.clone()];
             for run in runs {
-                let to = &mut self.sides[i][run.start..][..run.len];
-                side.load(at + run.offset, run.stride, to);
+                side.load(at + run.offset, run.stride, &mut to[run.start..][..run.len]);
             }
-            self.sides[i][lanes..width].fill(T::ONE);
+            to[lanes..].fill(T::ONE);
         }
-
-        let loss = &mut self.loss[..width];
-        // At most one loss has side tensors, and one of them.
-        let side: &[T] = self.sides.first().map_or(&[], |s| &s[..width]);
-        let sides: &[&[T]] = if self.sides.is_empty() { &[] } else { &[side] };
-        let scratch = &mut self.scratch;
-        // One call for all cases: it is inlined, and large.
-        let (mut all, from, to): ([&mut [T]; 3], usize, usize) =
-            match (wants.numerator, wants.denominator) {
-                (true, true) => ([&mut *a, &mut *b, loss], 0, 2),
-                (true, false) => ([&mut [], &mut *a, loss], 1, 2),
-                (false, true) => ([&mut [], &mut *b, loss], 1, 2),
-                _ => ([&mut [], &mut [], loss], 2, 2),
-            };
-        let to = to + usize::from(wants.losses);
-        source.tape.run_with(simd, x, y, sides, scratch, &mut all[from..to]);
-
-        if roles.is_some() || weighted {
-            if wants.numerator {
-                weigh(a, train);
-            }
-            if wants.denominator {
-                weigh(b, train);
-            }
-        }
-        let mut sums = Sums::default();
-        if wants.losses {
-            let loss = &loss[..lanes];
-            sums.train = match roles.is_some() || weighted {
-                true => weighted_sum(loss, train),
-                false => sum(loss),
-            };
-            if validation {
-                sums.validation = weighted_sum(loss, &self.validation[..lanes]);
-            }
-            if held_out {
-                sums.held_out = weighted_sum(loss, &self.held_out[..lanes]);
-            }
-        }
-        sums
     }
 }
 
@@ -797,31 +859,62 @@ fn weigh<T: Elementwise>(values: &mut [T], weights: &[T]) {
 
 /// Independent partial sums, so that the order does not depend on the instruction set.
 const CHAINS: usize = 16;
+/// As many of these side by side: an addition takes processors a few steps, in which they begin
+/// others that do not wait for it.
+const ABREAST: usize = 4;
 
 #[inline(always)]
 pub(super) fn sum<T: Elementwise>(values: &[T]) -> f64 {
-    let mut sums = [T::ZERO; CHAINS];
-    let chunks = values.chunks_exact(CHAINS);
+    let mut sums = [[T::ZERO; CHAINS]; ABREAST];
+    let mut chunks = values.chunks_exact(CHAINS * ABREAST);
+    for chunk in &mut chunks {
+        for (sums, chunk) in sums.iter_mut().zip(chunk.chunks_exact(CHAINS)) {
+            for (sum, &x) in sums.iter_mut().zip(chunk) {
+                *sum += x;
+            }
+        }
+    }
+    let chunks = chunks.remainder().chunks_exact(CHAINS);
     let rest: f64 = chunks.remainder().iter().map(|x| x.to_f64()).sum();
     for chunk in chunks {
-        for (sum, &x) in sums.iter_mut().zip(chunk) {
+        for (sum, &x) in sums[0].iter_mut().zip(chunk) {
             *sum += x;
         }
     }
-    sums.iter().map(|x| x.to_f64()).sum::<f64>() + rest
+    total(&sums) + rest
 }
 
 #[inline(always)]
 fn weighted_sum<T: Elementwise>(values: &[T], weights: &[T]) -> f64 {
-    let mut sums = [T::ZERO; CHAINS];
-    let n = values.len() / CHAINS * CHAINS;
-    for (values, weights) in values[..n].chunks_exact(CHAINS).zip(weights[..n].chunks_exact(CHAINS))
-    {
-        for ((sum, &x), &w) in sums.iter_mut().zip(values).zip(weights) {
+    const STEP: usize = CHAINS * ABREAST;
+    let mut sums = [[T::ZERO; CHAINS]; ABREAST];
+    let n = values.len() / STEP * STEP;
+    for (values, weights) in values[..n].chunks_exact(STEP).zip(weights[..n].chunks_exact(STEP)) {
+        let parts = values.chunks_exact(CHAINS).zip(weights.chunks_exact(CHAINS));
+        for (sums, (values, weights)) in sums.iter_mut().zip(parts) {
+            for ((sum, &x), &w) in sums.iter_mut().zip(values).zip(weights) {
+                *sum += weighted(x, w);
+            }
+        }
+    }
+    let end = values.len() / CHAINS * CHAINS;
+    let parts = values[n..end].chunks_exact(CHAINS).zip(weights[n..end].chunks_exact(CHAINS));
+    for (values, weights) in parts {
+        for ((sum, &x), &w) in sums[0].iter_mut().zip(values).zip(weights) {
             *sum += weighted(x, w);
         }
     }
     let rest: f64 =
-        values[n..].iter().zip(&weights[n..]).map(|(&x, &w)| weighted(x, w).to_f64()).sum();
-    sums.iter().map(|x| x.to_f64()).sum::<f64>() + rest
+        values[end..].iter().zip(&weights[end..]).map(|(&x, &w)| weighted(x, w).to_f64()).sum();
+    total(&sums) + rest
+}
+
+#[inline(always)]
+fn total<T: Elementwise>(sums: &[[T; CHAINS]; ABREAST]) -> f64 {
+    let [a, b, c, d] = sums;
+    let mut total = 0.0;
+    for (((&a, &b), &c), &d) in a.iter().zip(b).zip(c).zip(d) {
+        total += ((a + b) + (c + d)).to_f64();
+    }
+    total
 }
