@@ -276,6 +276,12 @@ pub(crate) fn rearrange(
     }
     let out: Letters = output.iter().collect();
     let summed: Vec<Letter> = letters.iter().copied().filter(|&x| !out.contains(x)).collect();
+    let kept: Vec<Letter> = output.iter().copied().filter(|x| letters.contains(x)).collect();
+    if !summed.is_empty() && kept.len() < output.len() {
+        // A sum is formed once, and not for every place where it is repeated.
+        let sums = rearrange(shapes, letters, data, &kept);
+        return rearrange(shapes, &kept, &sums, output);
+    }
     let mut loops = output.to_vec();
     loops.extend(&summed);
     // Strides in the source; 0 along letters that it does not have.
@@ -421,6 +427,18 @@ mod tests {
             result[at(&letters(output))] += term;
         }
         result
+    }
+
+    #[test]
+    fn sums_are_repeated_along_letters_of_the_output_alone() {
+        let model = Model::parse("ir,jr,ar->ija").unwrap();
+        let shapes = Shapes::new(&model, &[5, 4, 3], &[('r', 2)]).unwrap();
+        for (from, to) in [("ir", "raj"), ("ir", "jr"), ("ir", "j"), ("ija", "rj"), ("i", "ra")] {
+            let volume: usize = shapes.sizes(&letters(from)).iter().product();
+            let data: Vec<f64> = (0..volume).map(|i| (i * i % 17) as f64 - 3.0).collect();
+            let found = rearrange(&shapes, &letters(from), &data, &letters(to));
+            assert_eq!(found, naive(&shapes, &[(from, &data)], to), "{from} to {to}");
+        }
     }
 
     #[test]
