@@ -19,7 +19,7 @@ const ROUNDS: usize = 60;
 /// The logarithm of the first scale that is tried for such losses; those after it are ever further off.
 const FIRST: f64 = 0.25;
 /// Logarithms of scales that are as close as this are the same.
-const CLOSE: f64 = 1e-4;
+const CLOSE: f64 = 1e-6;
 /// The logarithms of scales that are compared.
 const REACH: f64 = 80.0;
 const GRID: usize = 8_000;
