@@ -434,12 +434,7 @@ impl fmt::Debug for Device {
 /// The memory that this process may still take, in bytes, where the system tells.
 #[must_use]
 pub fn available_memory() -> Option<u64> {
-    let mut system = sysinfo::System::new().ok()?;
-    system.refresh_memory();
-    let host = system.available_memory();
-    let limit = system.cgroup_limits().map(|c| c.free_memory).filter(|&free| free > 0);
-    let available = limit.map_or(host, |free| host.min(free));
-    (available > 0).then_some(available)
+    memory(sysinfo::System::available_memory, |group| group.free_memory)
 }
 
 /// The memory that this process may take where nothing else does, in bytes, where the system tells.
@@ -447,10 +442,17 @@ pub fn available_memory() -> Option<u64> {
 /// fit on the same machine comes out the same.
 #[must_use]
 pub(crate) fn total_memory() -> Option<u64> {
+    memory(sysinfo::System::total_memory, |group| group.total_memory)
+}
+
+/// Memory of the host, or of the control group where that has less.
+fn memory(
+    host: impl Fn(&sysinfo::System) -> u64,
+    group: impl Fn(&sysinfo::CGroupLimits) -> u64,
+) -> Option<u64> {
     let mut system = sysinfo::System::new().ok()?;
     system.refresh_memory();
-    let host = system.total_memory();
-    let limit = system.cgroup_limits().map(|c| c.total_memory).filter(|&total| total > 0);
-    let total = limit.map_or(host, |total| host.min(total));
-    (total > 0).then_some(total)
+    let limit = system.cgroup_limits().map(|limits| group(&limits)).filter(|&bytes| bytes > 0);
+    let bytes = limit.map_or(host(&system), |limit| host(&system).min(limit));
+    (bytes > 0).then_some(bytes)
 }
