@@ -2,7 +2,7 @@
 
 use pulp::Simd;
 
-use crate::math::{Elementwise, has_fused};
+use crate::math::{Aligned, Elementwise, has_fused};
 
 use super::expr::Expr;
 use super::graph::{Graph, Id, Op};
@@ -35,7 +35,7 @@ pub struct Tape {
 /// The registers of a [`Tape`]: memory that is kept between calls.
 #[derive(Clone, Debug, Default)]
 pub struct Scratch<T> {
-    registers: Vec<Vec<T>>,
+    registers: Vec<Aligned<T>>,
 }
 
 impl<T> Scratch<T> {
@@ -408,11 +408,11 @@ impl Tape {
         assert!(outputs.len() == self.outputs && outputs.iter().all(|o| o.len() == n), "outputs");
         let registers = &mut scratch.registers;
         if registers.len() < self.registers {
-            registers.resize_with(self.registers, Vec::new);
+            registers.resize_with(self.registers, || Aligned::zeros(0));
         }
         for register in registers.iter_mut().take(self.registers) {
             if register.len() < n {
-                register.resize(n, T::ZERO);
+                register.resize(n);
             }
         }
         for &(to, instruction) in &self.instructions {
@@ -475,7 +475,7 @@ fn step<T: Elementwise>(
     x: &[T],
     y: &[T],
     sides: &[&[T]],
-    registers: &[Vec<T>],
+    registers: &[Aligned<T>],
     outputs: &[&mut [T]],
 ) {
     let n = to.len();

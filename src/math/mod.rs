@@ -4,8 +4,10 @@
 //! written once, generic over [`Real`] and over [`pulp::Simd`], and is compiled for every
 //! instruction set that `pulp` selects from at run time.
 
+mod aligned;
 mod elementwise;
 mod real;
 
+pub use aligned::Aligned;
 pub use elementwise::{Elementwise, has_fused};
 pub use real::Real;

@@ -139,6 +139,9 @@ pub(super) struct Geometry {
     pub strip_rows: usize,
     /// Rows whose ŷ is formed at once.
     pub band_rows: usize,
+    /// Whether rows are summed up with neighbouring inner indices in a vector, and not neighbouring
+    /// lanes: then from one row of `C` turned over, and of the sums, to the next it is so far.
+    pub across: Option<usize>,
     /// Tiles whose sums are kept in the precision of the pass before they move to double.
     pub flush: usize,
     /// The target's own inner and side sizes.
@@ -151,22 +154,28 @@ pub(super) struct Geometry {
     pub disjoint: bool,
     /// Whether other tensors stand on the target's side.
     pub partners: bool,
-    /// How the work is cut: parts of the target, and parts of what is summed over.
-    pub own_parts: usize,
+    /// Parts that what is summed over is cut into, as there are few parts of the target.
     pub sum_parts: usize,
 }
 
-/// Bytes of second-level cache that `C`, and with it the sums of lanes, may fill.
-const CACHE: usize = 256 << 10;
+/// Bytes of second-level cache that `C` may fill, with its like: the sums of lanes, or `C` turned
+/// over.
+const CACHE: usize = 384 << 10;
 /// Bytes of first-level cache that `C` may fill.
 const RESIDENT: usize = 24 << 10;
-/// Most rows of a tile. Taller ones would be formed less often, but where data stay in a file a stretch
-/// of a gang (`stream.rs`) is at least a tile of each strand, which is too much for a small slab.
-const MAX_ROWS: usize = 16;
-/// Most lanes of a tile, in bytes.
-const MAX_LANES_BYTES: usize = 2048;
+/// Most lanes of a tile, in bytes, where `C` stays in the first-level cache; where it does not, half
+/// as many: three vectors at a time of all of `C`'s rows then do so.
+const MAX_LANES_BYTES: usize = 1536;
+/// Most cells of a tile. Where data stay in a file, a stretch of a gang (`stream.rs`) is at least a
+/// tile of each strand.
+const MAX_CELLS: usize = 8192;
+/// Inner sizes from which on rows are summed up with neighbouring inner indices in a vector: below,
+/// too many of its elements may stand for none.
+const ACROSS: usize = 32;
 /// About so many terms are summed up in the precision of the pass: a few rows' share of a tile.
 const MAX_TERMS: usize = 512;
+/// The same in tiles, where each is summed up by itself before.
+const MAX_TILES: usize = 8;
 /// Aim for this many tasks.
 const TASKS: usize = 64;
 /// Partial sums may take this much memory.
@@ -211,23 +220,21 @@ impl Geometry {
         let lanes = Axis::new(plan, &layout.lanes, &tensors);
 
         let pad = |n: usize| n.div_ceil(T::MAX_LANES) * T::MAX_LANES;
-        // Where `C` fits into the first-level cache it stays there beside four long rows of ŷ, `a` and
-        // what else is formed of them; where it does not, it is read for eight rows at a time, and
-        // those are shorter.
+        // Where `C` fits into the first-level cache it stays there beside eight long rows of ŷ, `a` and
+        // what else is formed of them.
         let resident = inner * MAX_LANES_BYTES <= RESIDENT;
         let most = if resident { MAX_LANES_BYTES } else { MAX_LANES_BYTES / 2 } / T::BYTES;
-        let matrices = if side == Side::Lanes { 2 } else { 1 };
-        let step = 4 * T::MAX_LANES;
+        let across = (side == Side::Rows && inner >= ACROSS).then(|| pad(inner));
+        let matrices = if side == Side::Lanes || across.is_some() { 2 } else { 1 };
+        let step = 3 * T::MAX_LANES;
         let fit = CACHE / (inner * T::BYTES * matrices) / step * step;
         let block_lanes = fit.clamp(step, most.max(step)).min(pad(lanes.len));
-        let band_rows = if resident { PANEL } else { 2 * PANEL };
-        let sums = inner * T::MAX_LANES * T::BYTES * 2;
-        let (block_rows, strip_rows, flush) = match side {
-            Side::Rows => {
-                let rows = (3 * CACHE / sums).clamp(2 * PANEL, MAX_ROWS) / 8 * 8;
-                (rows, band_rows, MAX_TERMS / T::MAX_LANES)
-            }
-            Side::Lanes => (MAX_ROWS, MAX_ROWS, MAX_TERMS / MAX_ROWS),
+        let band_rows = if resident { 2 * PANEL } else { 4 * PANEL };
+        let tall = |most: usize| (MAX_CELLS / block_lanes / 16 * 16).clamp(16, most);
+        let (block_rows, strip_rows, flush) = match (side, across) {
+            (Side::Rows, None) => (16, band_rows, MAX_TERMS * T::MAX_LANES / block_lanes),
+            (Side::Rows, Some(_)) => (tall(32), band_rows, MAX_TILES),
+            (Side::Lanes, _) => (tall(32), tall(32), MAX_TERMS / tall(32)),
         };
         let padded = rows.len.next_multiple_of(PANEL);
         let [block_rows, strip_rows, band_rows] =
@@ -249,22 +256,31 @@ impl Geometry {
             block_lanes,
             strip_rows,
             band_rows,
+            across,
             flush,
             target_inner: shapes.sizes(&target_inner_letters).iter().product(),
             target_side: shapes.sizes(&target_side_letters).iter().product(),
             target_inner_map,
             disjoint,
-            own_parts: 1,
             sum_parts: 1,
         };
-        geometry.own_parts = geometry.own_granules().min(TASKS);
-        if geometry.own_parts < TASKS / 2 {
+        let granules = geometry.own_granules();
+        if granules < TASKS / 2 {
             let target = geometry.own.len * geometry.target_side * geometry.target_inner;
             let affordable = (PARTIALS / (16 * target.max(1))).max(4);
             geometry.sum_parts =
-                TASKS.div_ceil(geometry.own_parts).min(affordable).min(geometry.sum_units()).max(1);
+                TASKS.div_ceil(granules).min(affordable).min(geometry.sum_units()).max(1);
         }
         geometry
+    }
+
+    /// Running sums of a block of the target's side, in elements.
+    pub fn running_sums<T: Real>(&self) -> usize {
+        match (self.side, self.across) {
+            (Side::Rows, None) => self.block_rows * self.inner * T::MAX_LANES,
+            (Side::Rows, Some(stride)) => self.block_rows * stride,
+            (Side::Lanes, _) => self.block_lanes * self.inner,
+        }
     }
 
     /// Blocks of the target's side.

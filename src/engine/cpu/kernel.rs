@@ -8,11 +8,23 @@ use pulp::{Arch, Simd, WithSimd};
 
 use crate::math::Real;
 
-/// Rows that the register tile of [`product`] and [`reduce_rows`] holds at least. Where there are
-/// many registers, and so many rows, it holds twice as many: then half as much of `C` is read, which
-/// comes from the second-level cache unless it is small.
+/// Rows that the register tile of [`product`], [`reduce_rows`] and [`reduce_across`] holds at least.
+/// Where there are many registers, and so many rows, it holds twice as many.
 pub(super) const PANEL: usize = 4;
 const BOTH: usize = 2 * PANEL;
+
+/// How many vectors, of `left`, the register tile takes next to its rows: three where there are
+/// many registers, else two. None is left alone, as one has too few sums on their way for the units
+/// that add to them.
+#[inline(always)]
+fn abreast<S: Simd>(left: usize) -> usize {
+    match left {
+        4 => 2,
+        _ if S::REGISTER_COUNT >= 32 => left.min(3),
+        3 => 2,
+        _ => left.min(2),
+    }
+}
 
 /// `y[m, n] = Σ_k r[m, k] · c[k, n]`, raised to `floor`.
 ///
@@ -53,50 +65,40 @@ impl<T: Real> WithSimd for Product<'_, T> {
         // Here and not in a loop over memory: compilers make that one of masked stores, which some
         // processors take twenty cycles for.
         let floor = T::splat(simd, self.floor);
-        let (mut r, mut y) = (self.r, y);
-        while !r.is_empty() {
-            let both = S::REGISTER_COUNT >= 32 && r.len() >= BOTH * self.inner;
-            let rows = if both { BOTH } else { PANEL };
-            let (panel, below) = r.split_at(rows * self.inner);
-            let (to, rest) = y.split_at_mut(rows * ld);
-            let mut j = 0;
-            if both {
-                while j + 3 <= width {
-                    product_block::<S, T, BOTH, 3>(simd, panel, self.inner, c, ld, j, floor, to);
-                    j += 3;
-                }
-                if j + 2 <= width {
-                    product_block::<S, T, BOTH, 2>(simd, panel, self.inner, c, ld, j, floor, to);
-                    j += 2;
-                }
-                if j < width {
-                    product_block::<S, T, BOTH, 1>(simd, panel, self.inner, c, ld, j, floor, to);
-                }
-            } else {
-                if S::REGISTER_COUNT >= 32 {
-                    while j + 4 <= width {
-                        product_block::<S, T, PANEL, 4>(
-                            simd, panel, self.inner, c, ld, j, floor, to,
-                        );
-                        j += 4;
+        // A few columns of `C`, which stay in the first-level cache, for all rows.
+        let mut j = 0;
+        while j < width {
+            let n = abreast::<S>(width - j);
+            let (mut r, mut y) = (self.r, &mut *y);
+            while !r.is_empty() {
+                let both = S::REGISTER_COUNT >= 32 && r.len() >= BOTH * self.inner;
+                let rows = if both { BOTH } else { PANEL };
+                let (panel, below) = r.split_at(rows * self.inner);
+                let (to, rest) = y.split_at_mut(rows * ld);
+                match (both, n) {
+                    (true, 3) => {
+                        times::<S, T, BOTH, 3>(simd, panel, self.inner, c, ld, j, floor, to)
                     }
+                    (true, 2) => {
+                        times::<S, T, BOTH, 2>(simd, panel, self.inner, c, ld, j, floor, to)
+                    }
+                    (true, _) => {
+                        times::<S, T, BOTH, 1>(simd, panel, self.inner, c, ld, j, floor, to)
+                    }
+                    (_, 3) => times::<S, T, PANEL, 3>(simd, panel, self.inner, c, ld, j, floor, to),
+                    (_, 2) => times::<S, T, PANEL, 2>(simd, panel, self.inner, c, ld, j, floor, to),
+                    (_, _) => times::<S, T, PANEL, 1>(simd, panel, self.inner, c, ld, j, floor, to),
                 }
-                while j + 2 <= width {
-                    product_block::<S, T, PANEL, 2>(simd, panel, self.inner, c, ld, j, floor, to);
-                    j += 2;
-                }
-                if j < width {
-                    product_block::<S, T, PANEL, 1>(simd, panel, self.inner, c, ld, j, floor, to);
-                }
+                (r, y) = (below, rest);
             }
-            (r, y) = (below, rest);
+            j += n;
         }
     }
 }
 
 #[inline(always)]
 #[allow(clippy::too_many_arguments)]
-fn product_block<S: Simd, T: Real, const M: usize, const N: usize>(
+fn times<S: Simd, T: Real, const M: usize, const N: usize>(
     simd: S,
     panel: &[T],
     inner: usize,
@@ -106,9 +108,36 @@ fn product_block<S: Simd, T: Real, const M: usize, const N: usize>(
     floor: T::Vector<S>,
     rows: &mut [T::Vector<S>],
 ) {
+    let sums = outer_products::<S, T, M, N>(simd, panel, inner, inner, c, ld, j);
+    // A loop, as a closure given to `map` is not inlined, and then compiled for no instruction set.
+    for (row, sums) in rows.chunks_exact_mut(ld).zip(sums) {
+        for (to, y) in row[j..j + N].iter_mut().zip(sums) {
+            *to = T::at_least(simd, y, floor);
+        }
+    }
+}
+
+/// `Σ_k r[m, k] · c[k, j..j + N]` for the `M` rows of a panel, each of `depth` elements, `stride` of
+/// them apart.
+#[inline(always)]
+fn outer_products<S: Simd, T: Real, const M: usize, const N: usize>(
+    simd: S,
+    panel: &[T],
+    depth: usize,
+    stride: usize,
+    c: &[T::Vector<S>],
+    ld: usize,
+    j: usize,
+) -> [[T::Vector<S>; N]; M] {
     let mut sums = [[T::splat(simd, T::ZERO); N]; M];
-    let r: [&[T]; M] = std::array::from_fn(|m| &panel[m * inner..][..inner]);
-    for (k, c) in c.chunks_exact(ld).take(inner).enumerate() {
+    let r: [&[T]; M] = std::array::from_fn(|m| &panel[m * stride..][..depth]);
+    // All of one length that the loop ends at: no step asks whether it is inside.
+    let depth = r[0].len();
+    let r: [&[T]; M] = std::array::from_fn(|m| &r[m][..depth]);
+    for (k, c) in c.chunks_exact(ld).enumerate() {
+        if k >= depth {
+            break;
+        }
         let c = &c[j..j + N];
         for m in 0..M {
             let r = T::splat(simd, r[m][k]);
@@ -117,12 +146,7 @@ fn product_block<S: Simd, T: Real, const M: usize, const N: usize>(
             }
         }
     }
-    // A loop, as a closure given to `map` is not inlined, and then compiled for no instruction set.
-    for (row, sums) in rows.chunks_exact_mut(ld).zip(sums) {
-        for (to, y) in row[j..j + N].iter_mut().zip(sums) {
-            *to = T::at_least(simd, y, floor);
-        }
-    }
+    sums
 }
 
 /// `sums[m, k] += Σ_n a[m, n] · c[k, n]`, each sum kept as a vector of partial sums.
@@ -167,50 +191,44 @@ impl<T: Real> WithSimd for ReduceRows<'_, T> {
         let sums = &mut sums[self.rows.0 * self.inner..];
         let mut m = 0;
         while m < self.rows.1 {
-            if S::REGISTER_COUNT >= 32 && m + BOTH <= self.rows.1 {
-                let rows: [&[T::Vector<S>]; BOTH] =
-                    std::array::from_fn(|i| &a[(m + i) * ld..][..width]);
-                let mut k = 0;
-                while k + 3 <= self.inner {
-                    reduce_rows_block::<S, T, BOTH, 3>(simd, rows, c, ld, m, k, self.inner, sums);
-                    k += 3;
-                }
-                if k + 2 <= self.inner {
-                    reduce_rows_block::<S, T, BOTH, 2>(simd, rows, c, ld, m, k, self.inner, sums);
-                    k += 2;
-                }
-                if k < self.inner {
-                    reduce_rows_block::<S, T, BOTH, 1>(simd, rows, c, ld, m, k, self.inner, sums);
-                }
-                m += BOTH;
-                continue;
-            }
-            let rows: [&[T::Vector<S>]; PANEL] =
-                std::array::from_fn(|i| &a[(m + i) * ld..][..width]);
+            let both = S::REGISTER_COUNT >= 32 && m + BOTH <= self.rows.1;
+            let a = &a[m * ld..];
             let mut k = 0;
-            if S::REGISTER_COUNT >= 32 {
-                while k + 4 <= self.inner {
-                    reduce_rows_block::<S, T, PANEL, 4>(simd, rows, c, ld, m, k, self.inner, sums);
-                    k += 4;
+            while k < self.inner {
+                let n = abreast::<S>(self.inner - k);
+                match (both, n) {
+                    (true, 3) => inner_products::<S, T, BOTH, 3>(
+                        simd, a, width, c, ld, m, k, self.inner, sums,
+                    ),
+                    (true, 2) => inner_products::<S, T, BOTH, 2>(
+                        simd, a, width, c, ld, m, k, self.inner, sums,
+                    ),
+                    (true, _) => inner_products::<S, T, BOTH, 1>(
+                        simd, a, width, c, ld, m, k, self.inner, sums,
+                    ),
+                    (_, 3) => inner_products::<S, T, PANEL, 3>(
+                        simd, a, width, c, ld, m, k, self.inner, sums,
+                    ),
+                    (_, 2) => inner_products::<S, T, PANEL, 2>(
+                        simd, a, width, c, ld, m, k, self.inner, sums,
+                    ),
+                    (_, _) => inner_products::<S, T, PANEL, 1>(
+                        simd, a, width, c, ld, m, k, self.inner, sums,
+                    ),
                 }
+                k += n;
             }
-            while k + 2 <= self.inner {
-                reduce_rows_block::<S, T, PANEL, 2>(simd, rows, c, ld, m, k, self.inner, sums);
-                k += 2;
-            }
-            if k < self.inner {
-                reduce_rows_block::<S, T, PANEL, 1>(simd, rows, c, ld, m, k, self.inner, sums);
-            }
-            m += PANEL;
+            m += if both { BOTH } else { PANEL };
         }
     }
 }
 
 #[inline(always)]
 #[allow(clippy::too_many_arguments)]
-fn reduce_rows_block<S: Simd, T: Real, const M: usize, const N: usize>(
+fn inner_products<S: Simd, T: Real, const M: usize, const N: usize>(
     simd: S,
-    a: [&[T::Vector<S>]; M],
+    a: &[T::Vector<S>],
+    width: usize,
     c: &[T::Vector<S>],
     ld: usize,
     m: usize,
@@ -218,6 +236,7 @@ fn reduce_rows_block<S: Simd, T: Real, const M: usize, const N: usize>(
     inner: usize,
     sums: &mut [T::Vector<S>],
 ) {
+    let a: [&[T::Vector<S>]; M] = std::array::from_fn(|i| &a[i * ld..][..width]);
     let width = a[0].len();
     let c: [&[T::Vector<S>]; N] = std::array::from_fn(|i| &c[(k + i) * ld..][..width]);
     let a: [&[T::Vector<S>]; M] = std::array::from_fn(|i| &a[i][..width]);
@@ -267,6 +286,92 @@ impl<T: Real> WithSimd for CollectRows<'_, T> {
     }
 }
 
+/// The same sums as [`reduce_rows`], but with neighbouring `k` in the elements of a vector:
+/// `sums[m, k] += Σ_n a[m, n] · across[n, k]`.
+///
+/// `across` is `C` turned over, and a row of it, as one of `sums`, has `stride` elements. So there are
+/// no partial sums to keep, and a register tile holds its sums over all lanes: what takes least time
+/// where `K` fills a few vectors.
+pub(super) fn reduce_across<T: Real>(
+    arch: Arch,
+    a: &[T],
+    across: &[T],
+    width: usize,
+    ld: usize,
+    stride: usize,
+    sums: &mut [T],
+) {
+    arch.dispatch(ReduceAcross { a, across, width, ld, stride, sums });
+}
+
+struct ReduceAcross<'a, T> {
+    a: &'a [T],
+    across: &'a [T],
+    width: usize,
+    ld: usize,
+    stride: usize,
+    sums: &'a mut [T],
+}
+
+impl<T: Real> WithSimd for ReduceAcross<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let lanes = size_of::<T::Vector<S>>() / T::BYTES;
+        let (across, _) = T::as_vectors::<S>(self.across);
+        let (sums, _) = T::as_vectors_mut::<S>(self.sums);
+        let (width, ld, stride) = (self.width, self.ld, self.stride / lanes);
+        let mut k = 0;
+        while k < stride {
+            let n = abreast::<S>(stride - k);
+            let (mut a, mut sums) = (self.a, &mut *sums);
+            while !a.is_empty() {
+                let both = S::REGISTER_COUNT >= 32 && a.len() >= BOTH * ld;
+                let rows = if both { BOTH } else { PANEL };
+                let (panel, below) = a.split_at(rows * ld);
+                let (to, rest) = sums.split_at_mut(rows * stride);
+                match (both, n) {
+                    (true, 3) => {
+                        add::<S, T, BOTH, 3>(simd, panel, width, ld, across, stride, k, to)
+                    }
+                    (true, 2) => {
+                        add::<S, T, BOTH, 2>(simd, panel, width, ld, across, stride, k, to)
+                    }
+                    (true, _) => {
+                        add::<S, T, BOTH, 1>(simd, panel, width, ld, across, stride, k, to)
+                    }
+                    (_, 3) => add::<S, T, PANEL, 3>(simd, panel, width, ld, across, stride, k, to),
+                    (_, 2) => add::<S, T, PANEL, 2>(simd, panel, width, ld, across, stride, k, to),
+                    (_, _) => add::<S, T, PANEL, 1>(simd, panel, width, ld, across, stride, k, to),
+                }
+                (a, sums) = (below, rest);
+            }
+            k += n;
+        }
+    }
+}
+
+#[inline(always)]
+#[allow(clippy::too_many_arguments)]
+fn add<S: Simd, T: Real, const M: usize, const N: usize>(
+    simd: S,
+    panel: &[T],
+    width: usize,
+    ld: usize,
+    across: &[T::Vector<S>],
+    stride: usize,
+    k: usize,
+    rows: &mut [T::Vector<S>],
+) {
+    let sums = outer_products::<S, T, M, N>(simd, panel, width, ld, across, stride, k);
+    for (row, sums) in rows.chunks_exact_mut(stride).zip(sums) {
+        for (to, x) in row[k..k + N].iter_mut().zip(sums) {
+            *to = <T as Real>::add(simd, *to, x);
+        }
+    }
+}
+
 /// `sums[k, n] += Σ_m r[m, k] · a[m, n]`.
 ///
 /// `r` holds `R` row-major (`[m][inner]`), `sums` has `ld` elements from one `k` to the next.
@@ -307,49 +412,38 @@ impl<T: Real> WithSimd for ReduceLanes<'_, T> {
         let r = &self.r[..self.rows * self.inner];
         let mut k = 0;
         while k < self.inner {
+            // Shares of what is left that are not much smaller than the others.
             let n = match self.inner - k {
-                4.. => 4,
-                2.. => 2,
-                _ => 1,
+                left @ 0..=5 => left,
+                6 => 3,
+                7 => 4,
+                9 | 10 => 5,
+                _ if S::REGISTER_COUNT >= 32 => 8,
+                _ => 4,
             };
             let mut j = 0;
             while j < width {
-                let wide = S::REGISTER_COUNT >= 32 && j + 4 <= width;
-                let v = if wide {
-                    4
-                } else if j + 2 <= width {
-                    2
-                } else {
-                    1
-                };
+                let v = abreast::<S>(width - j);
+                let inner = self.inner;
                 match (n, v) {
-                    (4, 4) => {
-                        reduce_lanes_block::<S, T, 4, 4>(simd, a, r, self.inner, ld, k, j, sums)
-                    }
-                    (4, 2) => {
-                        reduce_lanes_block::<S, T, 4, 2>(simd, a, r, self.inner, ld, k, j, sums)
-                    }
-                    (4, _) => {
-                        reduce_lanes_block::<S, T, 4, 1>(simd, a, r, self.inner, ld, k, j, sums)
-                    }
-                    (2, 4) => {
-                        reduce_lanes_block::<S, T, 2, 4>(simd, a, r, self.inner, ld, k, j, sums)
-                    }
-                    (2, 2) => {
-                        reduce_lanes_block::<S, T, 2, 2>(simd, a, r, self.inner, ld, k, j, sums)
-                    }
-                    (2, _) => {
-                        reduce_lanes_block::<S, T, 2, 1>(simd, a, r, self.inner, ld, k, j, sums)
-                    }
-                    (_, 4) => {
-                        reduce_lanes_block::<S, T, 1, 4>(simd, a, r, self.inner, ld, k, j, sums)
-                    }
-                    (_, 2) => {
-                        reduce_lanes_block::<S, T, 1, 2>(simd, a, r, self.inner, ld, k, j, sums)
-                    }
-                    (_, _) => {
-                        reduce_lanes_block::<S, T, 1, 1>(simd, a, r, self.inner, ld, k, j, sums)
-                    }
+                    (8, 3) => columns::<S, T, 8, 3>(simd, a, r, inner, ld, k, j, sums),
+                    (8, 2) => columns::<S, T, 8, 2>(simd, a, r, inner, ld, k, j, sums),
+                    (8, _) => columns::<S, T, 8, 1>(simd, a, r, inner, ld, k, j, sums),
+                    (5, 3) => columns::<S, T, 5, 3>(simd, a, r, inner, ld, k, j, sums),
+                    (5, 2) => columns::<S, T, 5, 2>(simd, a, r, inner, ld, k, j, sums),
+                    (5, _) => columns::<S, T, 5, 1>(simd, a, r, inner, ld, k, j, sums),
+                    (4, 3) => columns::<S, T, 4, 3>(simd, a, r, inner, ld, k, j, sums),
+                    (4, 2) => columns::<S, T, 4, 2>(simd, a, r, inner, ld, k, j, sums),
+                    (4, _) => columns::<S, T, 4, 1>(simd, a, r, inner, ld, k, j, sums),
+                    (3, 3) => columns::<S, T, 3, 3>(simd, a, r, inner, ld, k, j, sums),
+                    (3, 2) => columns::<S, T, 3, 2>(simd, a, r, inner, ld, k, j, sums),
+                    (3, _) => columns::<S, T, 3, 1>(simd, a, r, inner, ld, k, j, sums),
+                    (2, 3) => columns::<S, T, 2, 3>(simd, a, r, inner, ld, k, j, sums),
+                    (2, 2) => columns::<S, T, 2, 2>(simd, a, r, inner, ld, k, j, sums),
+                    (2, _) => columns::<S, T, 2, 1>(simd, a, r, inner, ld, k, j, sums),
+                    (_, 3) => columns::<S, T, 1, 3>(simd, a, r, inner, ld, k, j, sums),
+                    (_, 2) => columns::<S, T, 1, 2>(simd, a, r, inner, ld, k, j, sums),
+                    (_, _) => columns::<S, T, 1, 1>(simd, a, r, inner, ld, k, j, sums),
                 }
                 j += v;
             }
@@ -360,7 +454,7 @@ impl<T: Real> WithSimd for ReduceLanes<'_, T> {
 
 #[inline(always)]
 #[allow(clippy::too_many_arguments)]
-fn reduce_lanes_block<S: Simd, T: Real, const K: usize, const V: usize>(
+fn columns<S: Simd, T: Real, const K: usize, const V: usize>(
     simd: S,
     a: &[T::Vector<S>],
     r: &[T],
@@ -426,6 +520,13 @@ mod tests {
         let mut collected = to(vec![0.0; padded * inner]);
         collect_rows(arch, &mut rows_sums, &mut collected);
         assert!(rows_sums.iter().all(|&x| x == T::ZERO));
+        let stride = inner.next_multiple_of(T::MAX_LANES);
+        let mut across = to(vec![0.0; ld * stride]);
+        for (k, row) in to(c.clone()).chunks_exact(ld).enumerate() {
+            row.iter().enumerate().for_each(|(n, &x)| across[n * stride + k] = x);
+        }
+        let mut across_sums = to(vec![1.0; padded * stride]);
+        reduce_across(arch, &to(a.clone()), &across, width, ld, stride, &mut across_sums);
         let mut lane_sums = to(vec![1.0; inner * ld]);
         reduce_lanes(arch, &to(a.clone()), &to(r.clone()), rows, inner, width, ld, &mut lane_sums);
 
@@ -443,6 +544,7 @@ mod tests {
             for k in 0..inner {
                 let expected: f64 = (0..width).map(|n| a[m * ld + n] * c[k * ld + n]).sum();
                 near(collected[m * inner + k], expected, "rows");
+                near(across_sums[m * stride + k], 1.0 + expected, "across");
             }
         }
         for k in 0..inner {
@@ -457,7 +559,7 @@ mod tests {
     #[test]
     fn products_on_tiles_are_right_at_every_remainder() {
         for rows in [1, 3, 4, 5, 8, 11] {
-            for inner in [1, 2, 3, 4, 5, 7, 10] {
+            for inner in [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 13, 33] {
                 for width in [16, 32, 48, 64, 112] {
                     check::<f32>(rows, inner, width, 112, 1e-5);
                     check::<f64>(rows, inner, width, 128, 1e-13);

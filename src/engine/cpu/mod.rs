@@ -5,6 +5,7 @@
 
 pub(super) mod balance;
 mod contract;
+mod evaluate;
 mod geometry;
 mod kernel;
 mod pass;
@@ -13,6 +14,7 @@ mod rates;
 mod sampled;
 mod sparse;
 mod stream;
+mod tile;
 pub(super) mod update;
 
 use std::collections::HashMap;

@@ -10,7 +10,7 @@ use std::ops::Range;
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
-use super::pass::sum;
+use super::evaluate::sum;
 use crate::data::{Dense, Role, Sparse};
 pub(super) use crate::engine::cells::Part;
 use crate::engine::cells::Sorted;

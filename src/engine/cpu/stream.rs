@@ -2,11 +2,10 @@
 //!
 //! In memory every task runs through its share of the data, wherever that lies. Data in a file are
 //! to be read from one end to the other, a slab at a time, while the next slab is on its way. What
-//! must not change for that is the order of the sums, so work is cut into *strands*: a part of the
-//! target over a part of what is summed over, whose tiles follow one another in a fixed order. Strands
-//! know nothing of each other. A *gang* of strands is worked on side by side, a *stretch* of tiles of
-//! each at a time, and such a stretch of a gang is a slab; sums of strands whose turn is over are put
-//! aside until the next slab.
+//! must not change for that is the order of the sums, so it is the strands (`pass.rs`) that are shared
+//! out in another way. A *gang* of strands is worked on side by side, a *stretch* of tiles of each at a
+//! time, and such a stretch of a gang is a slab; sums of strands whose turn is over are put aside until
+//! the next slab.
 //!
 //! Which strands make a gang, and how long a stretch is, decides what a slab holds: many short runs
 //! all over the file, or a few long ones. That is not reasoned about but tried, on one slab of each
@@ -18,7 +17,8 @@ use std::sync::Mutex;
 use rayon::prelude::*;
 
 use super::geometry::{Geometry, Run, runs};
-use super::pass::{Aside, Part, Source, Tile, cut};
+use super::pass::{Part, Source, cut};
+use super::tile::{Strand, Tile};
 use crate::data::{Prepared, Ranges, in_slabs, slab_cells};
 use crate::math::{Elementwise, Real};
 use crate::plan::Side;
@@ -70,10 +70,7 @@ impl Schedule {
         let tile = g.block_rows.min(g.rows.len) * g.block_lanes.min(g.lanes.len);
         let steps = g.steps((0, g.sum_units().div_ceil(g.sum_parts)));
         // Sums that are put aside may take what the sums of all strands take anyway, or a slab.
-        let sums = match g.side {
-            Side::Rows => g.block_rows * g.inner * T::MAX_LANES,
-            Side::Lanes => g.block_lanes * g.inner,
-        };
+        let sums = g.running_sums::<T>();
         let target = g.own.len * g.target_side * g.target_inner * g.sum_parts;
         let most_aside = (16 * target).max(slab * cell_bytes) / (2 * sums * T::BYTES);
 
@@ -287,13 +284,13 @@ fn tiles(
     tiles_at(g, granule, sum, steps, |_, rows, lanes| work(rows, lanes));
 }
 
-/// A part of the target over a part of what is summed over, as far as it has come.
-struct Strand<T> {
+/// Where a strand of a gang stands.
+struct Member<T> {
     granule: usize,
     part_of_sum: usize,
     sum: (usize, usize),
+    strand: Option<Strand<T>>,
     part: Option<Part>,
-    aside: Option<Aside<T>>,
 }
 
 /// The parts of the target over each part of what is summed over, in the order in which they are
@@ -312,44 +309,43 @@ pub(super) fn parts<T: Elementwise>(
     // Buffers that nobody uses.
     let tiles: Mutex<Vec<Tile<'_, T>>> = Mutex::default();
     let take = || tiles.lock().ok().and_then(|mut tiles| tiles.pop());
-    let mut gang: Vec<Strand<T>> = Vec::new();
+    let mut gang: Vec<Member<T>> = Vec::new();
     let ranges = slabs.iter().map(|&(gang, stretch)| schedule.slab(g, gang, stretch));
     in_slabs(&source.data.tensors(), ranges, |number| {
         let (at, stretch) = slabs[number];
         if stretch == 0 {
             gang.clear();
-            gang.extend(schedule.members(g, at).map(|(granule, part_of_sum)| Strand {
+            gang.extend(schedule.members(g, at).map(|(granule, part_of_sum)| Member {
                 granule,
                 part_of_sum,
                 sum: cut(g.sum_units(), g.sum_parts, part_of_sum),
+                strand: None,
                 part: None,
-                aside: None,
             }));
         }
-        gang.par_iter_mut().with_max_len(1).for_each(|strand| {
-            let all = g.steps(strand.sum);
+        gang.par_iter_mut().with_max_len(1).for_each(|member| {
+            let all = g.steps(member.sum);
             let steps = schedule.steps(all, stretch);
             if steps.is_empty() {
                 return;
             }
             let mut tile = take().unwrap_or_else(|| Tile::new(g, source, tensors));
-            let mut part = strand.part.take().unwrap_or_else(|| tile.begin(strand.granule));
-            if strand.aside.is_some() {
-                tile.exchange(&mut strand.aside);
+            let strand = member.strand.take();
+            let mut strand = strand.unwrap_or_else(|| tile.begin(member.granule, member.sum));
+            let done = steps.end == all;
+            tile.advance(&mut strand, steps);
+            if done {
+                member.part = Some(tile.end(strand));
+            } else {
+                member.strand = Some(strand);
             }
-            let end = steps.end;
-            tile.advance(strand.granule, strand.sum, steps, &mut part);
-            if end < all {
-                tile.exchange(&mut strand.aside);
-            }
-            strand.part = Some(part);
             if let Ok(mut tiles) = tiles.lock() {
                 tiles.push(tile);
             }
         });
         if number + 1 == slabs.len() || slabs[number + 1].0 != at {
-            for strand in &mut gang {
-                done[strand.part_of_sum * granules + strand.granule] = strand.part.take();
+            for member in &mut gang {
+                done[member.part_of_sum * granules + member.granule] = member.part.take();
             }
         }
     });

@@ -1,0 +1,346 @@
+//! The elementwise part of a pass: `a`, `b` and the losses of a few rows of a tile.
+
+use std::ops::Range;
+
+use pulp::{Simd, WithSimd};
+
+use super::geometry::Run;
+use super::pass::Source;
+use crate::data::{Indicators, Role};
+use crate::engine::Sums;
+use crate::loss::Scratch;
+use crate::math::{Aligned, Elementwise};
+
+/// Entries that the loss's expressions are evaluated on at a time, if rows are not longer.
+const CHUNK: usize = 512;
+
+/// The entries of a few rows.
+pub(super) struct Entries<T> {
+    x: Aligned<T>,
+    train: Aligned<T>,
+    validation: Aligned<T>,
+    held_out: Aligned<T>,
+    weight: Aligned<T>,
+    loss: Aligned<T>,
+    sides: Vec<Aligned<T>>,
+    scratch: Scratch<T>,
+    indicators: Indicators<T>,
+}
+
+impl<T: Elementwise> Entries<T> {
+    /// Room for rows of at most so many lanes.
+    pub fn new(source: &Source<'_, T>, lanes: usize) -> Entries<T> {
+        let chunk = lanes.max(CHUNK);
+        let room = |wanted: bool| Aligned::zeros(if wanted { chunk } else { 0 });
+        let weighs = source.weighs();
+        Entries {
+            x: room(true),
+            train: room(weighs),
+            validation: room(weighs),
+            held_out: room(weighs),
+            weight: room(weighs),
+            loss: room(source.wants.losses),
+            sides: vec![room(true); source.sides.len()],
+            scratch: Scratch::default(),
+            indicators: Indicators::new(),
+        }
+    }
+
+    /// Reads the entries of a row, to a range of those that are worked on together.
+    #[inline(always)]
+    fn fill<S: Simd>(
+        &mut self,
+        simd: S,
+        source: &Source<'_, T>,
+        runs: &[Run],
+        at: usize,
+        lanes: usize,
+        range: Range<usize>,
+    ) {
+        let data = source.data;
+        let x = &mut self.x[range.clone()];
+        // Where all data are 0, `x` is from the beginning.
+        if !source.zeros {
+            for run in runs {
+                data.values().load(at + run.offset, run.stride, &mut x[run.start..][..run.len]);
+            }
+            if source.scale != T::ONE {
+                x.iter_mut().for_each(|x| *x = *x * source.scale);
+            }
+            // Lanes that are not there get a harmless value.
+            x[lanes..].fill(T::ONE);
+        }
+
+        let [validation, held_out] = source.withheld();
+        if let Some(roles) = source.roles {
+            let train = &mut self.train[range.clone()];
+            let v = &mut self.validation[range.clone()];
+            let h = &mut self.held_out[range.clone()];
+            for run in runs {
+                let range = run.start..run.start + run.len;
+                roles.expand(
+                    &self.indicators,
+                    at + run.offset,
+                    run.stride,
+                    &mut train[range.clone()],
+                    if validation { Some(&mut v[range.clone()]) } else { None },
+                    if held_out { Some(&mut h[range.clone()]) } else { None },
+                );
+            }
+            // A missing entry may hold anything, NaN included: it must not reach a sum. Withheld
+            // entries are inside the domain, and have no weight.
+            if data.cells(Role::Missing) > 0 {
+                let missing = &mut self.weight[range.clone()];
+                for run in runs {
+                    let to = &mut missing[run.start..run.start + run.len];
+                    roles.indicator(
+                        &self.indicators,
+                        Role::Missing,
+                        at + run.offset,
+                        run.stride,
+                        to,
+                    );
+                }
+                // What stands behind the lanes is 1 already, or not looked at.
+                missing[lanes..].fill(T::ZERO);
+                let (x, _) = T::as_vectors_mut::<S>(x);
+                let one = T::splat(simd, T::ONE);
+                // Chosen in registers: a loop that writes only some of `x` is made of masked
+                // stores, which some processors take twenty cycles for.
+                for (x, &missing) in x.iter_mut().zip(T::as_vectors::<S>(missing).0) {
+                    *x = T::choose(simd, missing, one, *x);
+                }
+            }
+        }
+        if let Some(weights) = data.weights() {
+            let train = &mut self.train[range.clone()];
+            let weight = &mut self.weight[range.clone()];
+            for run in runs {
+                weights.load(at + run.offset, run.stride, &mut weight[run.start..][..run.len]);
+            }
+            weight[lanes..].fill(T::ZERO);
+            match source.roles {
+                Some(_) => {
+                    train.iter_mut().zip(&*weight).for_each(|(t, &w)| *t = *t * w);
+                    if validation {
+                        let v = self.validation[range.clone()].iter_mut();
+                        v.zip(&*weight).for_each(|(t, &w)| *t = *t * w);
+                    }
+                    if held_out {
+                        let h = self.held_out[range.clone()].iter_mut();
+                        h.zip(&*weight).for_each(|(t, &w)| *t = *t * w);
+                    }
+                }
+                None => train.copy_from_slice(weight),
+            }
+        }
+        for (i, side) in source.sides.iter().enumerate() {
+            let to = &mut self.sides[i][range.clone()];
+            for run in runs {
+                side.load(at + run.offset, run.stride, &mut to[run.start..][..run.len]);
+            }
+            to[lanes..].fill(T::ONE);
+        }
+    }
+}
+
+/// The elementwise part of a tile. A type of its own, and not a closure, as only what is inlined
+/// into the dispatched function is compiled for its instruction set.
+pub(super) struct Evaluate<'a, T> {
+    pub source: &'a Source<'a, T>,
+    /// The offsets of the rows.
+    pub rows: &'a [usize],
+    pub runs: &'a [Run],
+    pub data_outer: usize,
+    pub lanes: usize,
+    /// Elements from one row of a block to the next.
+    pub ld: usize,
+    pub y: &'a [T],
+    pub a: &'a mut [T],
+    pub b: &'a mut [T],
+    pub entries: &'a mut Entries<T>,
+    pub losses: &'a mut Losses,
+}
+
+impl<T: Elementwise> WithSimd for Evaluate<'_, T> {
+    type Output = ();
+
+    /// Computes `a` and `b`, times the training weights, and adds up the losses.
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Evaluate { source, rows, runs, data_outer, lanes, ld, y, a, b, entries, losses } = self;
+        let wants = source.wants;
+        let weighs = source.weighs();
+        let [validation, held_out] = source.withheld();
+        // A few hundred entries at a time: what is read and what instructions leave for one another
+        // stays in the first-level cache beside the tile, and no loop is too short.
+        let step = (CHUNK / ld).max(1);
+        let mut first = 0;
+        while first < rows.len() {
+            let rows = &rows[first..rows.len().min(first + step)];
+            let n = rows.len() * ld;
+            for (m, row) in rows.iter().enumerate() {
+                entries.fill(simd, source, runs, data_outer + row, lanes, m * ld..(m + 1) * ld);
+            }
+
+            let range = first * ld..first * ld + n;
+            let y = &y[range.clone()];
+            let a = if wants.numerator { &mut a[range.clone()] } else { &mut [] };
+            let b = if wants.denominator { &mut b[range] } else { &mut [] };
+            let loss = if wants.losses { &mut entries.loss[..n] } else { &mut [] };
+            // At most one loss has side tensors, and one of them.
+            let side: &[T] = match entries.sides.first() {
+                Some(side) => &side[..n],
+                None => &[],
+            };
+            let sides: &[&[T]] = if entries.sides.is_empty() { &[] } else { &[side] };
+            // One call for all cases: it is inlined, and large.
+            let (mut all, from, to): ([&mut [T]; 3], usize, usize) =
+                match (wants.numerator, wants.denominator) {
+                    (true, true) => ([&mut *a, &mut *b, loss], 0, 2),
+                    (true, false) => ([&mut [], &mut *a, loss], 1, 2),
+                    (false, true) => ([&mut [], &mut *b, loss], 1, 2),
+                    _ => ([&mut [], &mut [], loss], 2, 2),
+                };
+            let to = to + usize::from(wants.losses);
+            let scratch = &mut entries.scratch;
+            source.tape.run_with(simd, &entries.x[..n], y, sides, scratch, &mut all[from..to]);
+
+            if weighs {
+                let train = &entries.train[..n];
+                if wants.numerator {
+                    weigh(a, train);
+                }
+                if wants.denominator {
+                    weigh(b, train);
+                }
+            }
+            if wants.losses {
+                // Lanes that are not there have losses, too.
+                let (step, lanes) = if lanes == ld { (n, n) } else { (ld, lanes) };
+                let mut start = 0;
+                while start < n {
+                    let range = start..start + lanes;
+                    let loss = &entries.loss[range.clone()];
+                    match weighs {
+                        true => {
+                            add_weighted(loss, &entries.train[range.clone()], &mut losses.train)
+                        }
+                        false => add(loss, &mut losses.train),
+                    }
+                    if validation {
+                        let weights = &entries.validation[range.clone()];
+                        add_weighted(loss, weights, &mut losses.validation);
+                    }
+                    if held_out {
+                        add_weighted(loss, &entries.held_out[range], &mut losses.held_out);
+                    }
+                    start += step;
+                }
+            }
+            first += step;
+        }
+    }
+}
+
+/// `x · w`, and 0 where the weight is, whatever `x` is.
+#[inline(always)]
+fn weighted<T: Elementwise>(x: T, w: T) -> T {
+    if w > T::ZERO { x * w } else { T::ZERO }
+}
+
+#[inline(always)]
+fn weigh<T: Elementwise>(values: &mut [T], weights: &[T]) {
+    for (x, &w) in values.iter_mut().zip(weights) {
+        *x = weighted(*x, w);
+    }
+}
+
+/// Independent partial sums, so that the order does not depend on the instruction set.
+const CHAINS: usize = 16;
+/// As many of these side by side: an addition takes processors a few steps, in which they begin
+/// others that do not wait for it.
+const ABREAST: usize = 4;
+
+/// Partial sums of losses by the role of their cells. They become one number each when a tile is
+/// done, which takes longer than adding a block to them.
+#[derive(Default)]
+pub(super) struct Losses {
+    train: [f64; CHAINS],
+    validation: [f64; CHAINS],
+    held_out: [f64; CHAINS],
+}
+
+impl Losses {
+    /// Their sums. What is left is nothing.
+    pub fn take(&mut self) -> Sums {
+        let Losses { train, validation, held_out } = std::mem::take(self);
+        let [train, validation, held_out] = [train, validation, held_out].map(|x| x.iter().sum());
+        Sums { train, validation, held_out, ..Sums::default() }
+    }
+}
+
+/// The sum of some values.
+#[inline(always)]
+pub(super) fn sum<T: Elementwise>(values: &[T]) -> f64 {
+    let mut sums = [0.0; CHAINS];
+    add(values, &mut sums);
+    sums.iter().sum()
+}
+
+#[inline(always)]
+fn add<T: Elementwise>(values: &[T], to: &mut [f64; CHAINS]) {
+    let mut sums = [[T::ZERO; CHAINS]; ABREAST];
+    let mut chunks = values.chunks_exact(CHAINS * ABREAST);
+    for chunk in &mut chunks {
+        for (sums, chunk) in sums.iter_mut().zip(chunk.chunks_exact(CHAINS)) {
+            for (sum, &x) in sums.iter_mut().zip(chunk) {
+                *sum += x;
+            }
+        }
+    }
+    let chunks = chunks.remainder().chunks_exact(CHAINS);
+    for (to, x) in to.iter_mut().zip(chunks.remainder()) {
+        *to += x.to_f64();
+    }
+    for chunk in chunks {
+        for (sum, &x) in sums[0].iter_mut().zip(chunk) {
+            *sum += x;
+        }
+    }
+    collect(&sums, to);
+}
+
+#[inline(always)]
+fn add_weighted<T: Elementwise>(values: &[T], weights: &[T], to: &mut [f64; CHAINS]) {
+    const STEP: usize = CHAINS * ABREAST;
+    let mut sums = [[T::ZERO; CHAINS]; ABREAST];
+    let n = values.len() / STEP * STEP;
+    for (values, weights) in values[..n].chunks_exact(STEP).zip(weights[..n].chunks_exact(STEP)) {
+        let parts = values.chunks_exact(CHAINS).zip(weights.chunks_exact(CHAINS));
+        for (sums, (values, weights)) in sums.iter_mut().zip(parts) {
+            for ((sum, &x), &w) in sums.iter_mut().zip(values).zip(weights) {
+                *sum += weighted(x, w);
+            }
+        }
+    }
+    let end = values.len() / CHAINS * CHAINS;
+    let parts = values[n..end].chunks_exact(CHAINS).zip(weights[n..end].chunks_exact(CHAINS));
+    for (values, weights) in parts {
+        for ((sum, &x), &w) in sums[0].iter_mut().zip(values).zip(weights) {
+            *sum += weighted(x, w);
+        }
+    }
+    for ((to, &x), &w) in to.iter_mut().zip(&values[end..]).zip(&weights[end..]) {
+        *to += weighted(x, w).to_f64();
+    }
+    collect(&sums, to);
+}
+
+#[inline(always)]
+fn collect<T: Elementwise>(sums: &[[T; CHAINS]; ABREAST], to: &mut [f64; CHAINS]) {
+    let [a, b, c, d] = sums;
+    for ((((to, &a), &b), &c), &d) in to.iter_mut().zip(a).zip(b).zip(c).zip(d) {
+        *to += ((a + b) + (c + d)).to_f64();
+    }
+}

@@ -1,0 +1,591 @@
+//! The buffers that a thread works in, and the work on one tile.
+
+use std::ops::Range;
+
+use pulp::Arch;
+
+use super::evaluate::{Entries, Evaluate, Losses};
+use super::geometry::{Geometry, Run, is_contiguous, is_evenly_spaced, runs};
+use super::kernel::{self, PANEL};
+use super::pass::{Part, Source};
+use crate::engine::Sums;
+use crate::math::{Aligned, Elementwise};
+use crate::plan::Side;
+
+/// A part of the target over a part of what is summed over, as far as it has come.
+pub(super) struct Strand<T> {
+    granule: usize,
+    /// Where in what is summed over it begins, and how many units of it there are.
+    sum: (usize, usize),
+    part: Part,
+    /// Running sums of numerator and denominator, in the precision of the pass.
+    sums: [Aligned<T>; 2],
+    /// Tiles whose sums have not moved to double precision yet.
+    pending: usize,
+    /// Where the target stands among the rows, those that were worked on last.
+    rows: Rows<T>,
+}
+
+/// Some rows, and what is formed for them.
+struct Rows<T> {
+    /// What it was formed for.
+    formed: Formed,
+    /// The first, and how many.
+    at: (usize, usize),
+    /// Where they begin in the data, from the outer index on.
+    offsets: Vec<usize>,
+    /// `R`, row-major, where it has to be formed, or where it stands as it is.
+    r: Aligned<T>,
+    place: Option<Place>,
+    /// The product of the target's partners, where it is among the rows.
+    partners: Vec<T>,
+}
+
+/// Some lanes, and what is formed for them.
+struct Lanes<T> {
+    formed: Formed,
+    at: (usize, usize),
+    /// Lanes with their padding: what lies between the rows of all matrices of a tile, so that rows
+    /// follow one another and many of them are one loop.
+    ld: usize,
+    /// Where they are in the data.
+    runs: Vec<Run>,
+    c: Aligned<T>,
+    /// `C` turned over, where rows are summed up across the inner index.
+    across: Aligned<T>,
+    /// The product of the target's partners, where it is among the lanes.
+    partners: Vec<T>,
+}
+
+/// Which block of a side is formed, and the outer offsets in the tensors on that side: with the same
+/// ones it is the same.
+#[derive(Default)]
+struct Formed {
+    block: Option<usize>,
+    outer: Vec<usize>,
+}
+
+impl Formed {
+    /// Whether it is this block at these offsets; from now on it is.
+    fn is(&mut self, g: &Geometry, side: Side, block: usize, outer: &[usize]) -> bool {
+        let here = || outer.iter().zip(&g.sides).filter(|&(_, &s)| s == side).map(|(&o, _)| o);
+        if self.block == Some(block) && self.outer.iter().copied().eq(here()) {
+            return true;
+        }
+        self.block = Some(block);
+        self.outer.clear();
+        self.outer.extend(here());
+        false
+    }
+}
+
+/// Where `R` stands in a tensor, so that it need not be copied.
+#[derive(Clone, Copy)]
+struct Place {
+    tensor: usize,
+    offset: usize,
+}
+
+/// The buffers of a thread, and where it stands.
+pub(super) struct Tile<'a, T> {
+    geometry: &'a Geometry,
+    source: &'a Source<'a, T>,
+    tensors: &'a [&'a [T]],
+    arch: Arch,
+    /// Offsets of the outer indices in each tensor.
+    outer: Vec<usize>,
+    data_outer: usize,
+    rows: Rows<T>,
+    lanes: Lanes<T>,
+    /// Where the rows are in the data that are worked on next, from the same outer index on.
+    ahead: Vec<usize>,
+    offsets: Vec<usize>,
+    y: Aligned<T>,
+    a: Aligned<T>,
+    b: Aligned<T>,
+    entries: Entries<T>,
+    losses: Losses,
+    collected: Vec<T>,
+    /// Strands that are done, for their memory.
+    spare: Vec<Strand<T>>,
+}
+
+impl<T: Elementwise> Rows<T> {
+    fn new() -> Rows<T> {
+        Rows {
+            formed: Formed::default(),
+            at: (0, 0),
+            offsets: Vec::new(),
+            r: Aligned::zeros(0),
+            place: None,
+            partners: Vec::new(),
+        }
+    }
+}
+
+impl<'a, T: Elementwise> Tile<'a, T> {
+    pub fn new(geometry: &'a Geometry, source: &'a Source<'a, T>, tensors: &'a [&'a [T]]) -> Self {
+        let (lanes, inner) = (geometry.block_lanes, geometry.inner);
+        let wants = source.wants;
+        let strip = geometry.strip_rows * lanes;
+        Tile {
+            geometry,
+            source,
+            tensors,
+            arch: Arch::new(),
+            outer: vec![0; tensors.len()],
+            data_outer: 0,
+            rows: Rows::new(),
+            lanes: Lanes {
+                formed: Formed::default(),
+                at: (0, 0),
+                ld: 0,
+                runs: Vec::new(),
+                c: Aligned::zeros(inner * lanes),
+                across: Aligned::zeros(geometry.across.map_or(0, |stride| stride * lanes)),
+                partners: Vec::new(),
+            },
+            ahead: Vec::new(),
+            offsets: Vec::new(),
+            y: Aligned::zeros(geometry.band_rows * lanes),
+            a: Aligned::zeros(if wants.numerator { strip } else { 0 }),
+            b: Aligned::zeros(if wants.denominator { strip } else { 0 }),
+            entries: Entries::new(source, lanes),
+            losses: Losses::default(),
+            collected: Vec::new(),
+            spare: Vec::new(),
+        }
+    }
+
+    /// Works on some parts of the target, each over a range of what is summed over.
+    pub fn run(&mut self, granules: Range<usize>, sum: (usize, usize)) -> Vec<Part> {
+        let steps = self.geometry.steps(sum);
+        if self.geometry.side == Side::Lanes {
+            return granules
+                .map(|granule| {
+                    let mut strand = self.begin(granule, sum);
+                    self.advance(&mut strand, 0..steps);
+                    self.end(strand)
+                })
+                .collect();
+        }
+        // Side by side, as they have lanes in common, for which `C` is formed once.
+        let mut strands: Vec<Strand<T>> =
+            granules.map(|granule| self.begin(granule, sum)).collect();
+        for step in 0..steps {
+            for i in 0..strands.len() {
+                // After the last one, the first has its turn with the next lanes, which most likely
+                // follow these in memory.
+                let (next, shift) = match strands.get(i + 1) {
+                    Some(next) => (next, 0),
+                    None => (&strands[0], self.lanes.at.1),
+                };
+                self.ahead.clear();
+                if next.part.own == strands[i].part.own {
+                    self.ahead.extend(next.rows.offsets.iter().map(|offset| offset + shift));
+                }
+                self.step(&mut strands[i], step);
+            }
+        }
+        strands.into_iter().map(|strand| self.end(strand)).collect()
+    }
+
+    /// A strand to which nothing has been added.
+    pub fn begin(&mut self, granule: usize, sum: (usize, usize)) -> Strand<T> {
+        let g = self.geometry;
+        let (own, blocks) = g.granule(granule);
+        let (start, len) = match g.disjoint {
+            true => g.block(blocks.start),
+            false => (0, g.target_side),
+        };
+        let size = len * g.target_inner;
+        let wants = self.source.wants;
+        let part = Part {
+            own,
+            start,
+            len,
+            numerator: vec![0.0; if wants.numerator { size } else { 0 }],
+            denominator: vec![0.0; if wants.denominator { size } else { 0 }],
+            sums: Sums::default(),
+        };
+        match self.spare.pop() {
+            // Its sums have all been moved to its part.
+            Some(spare) => Strand { granule, sum, part, pending: 0, ..spare },
+            None => {
+                let room = |wanted| Aligned::zeros(if wanted { g.running_sums::<T>() } else { 0 });
+                Strand {
+                    granule,
+                    sum,
+                    part,
+                    sums: [room(wants.numerator), room(wants.denominator)],
+                    pending: 0,
+                    rows: Rows::new(),
+                }
+            }
+        }
+    }
+
+    /// What has been added to a strand that has taken all of its steps.
+    pub fn end(&mut self, mut strand: Strand<T>) -> Part {
+        let empty = Part {
+            own: 0,
+            start: 0,
+            len: 0,
+            numerator: Vec::new(),
+            denominator: Vec::new(),
+            sums: Sums::default(),
+        };
+        let part = std::mem::replace(&mut strand.part, empty);
+        self.spare.push(strand);
+        part
+    }
+
+    /// Adds some of its steps to a strand: every block of the target's side with every unit of what
+    /// is summed over, in this order.
+    pub fn advance(&mut self, strand: &mut Strand<T>, steps: Range<usize>) {
+        for step in steps {
+            self.ahead.clear();
+            if self.geometry.side == Side::Rows {
+                let shift = self.lanes.at.1;
+                self.ahead.extend(strand.rows.offsets.iter().map(|offset| offset + shift));
+            }
+            self.step(strand, step);
+        }
+    }
+
+    fn step(&mut self, strand: &mut Strand<T>, step: usize) {
+        let g = self.geometry;
+        let (own, blocks) = g.granule(strand.granule);
+        let sum = strand.sum;
+        let (block, unit) = (blocks.start + step / sum.1, sum.0 + step % sum.1);
+        let others = g.other_blocks();
+        let (summed, other) = (unit / others, unit % others);
+        self.at_outer(own, summed);
+        match g.side {
+            Side::Rows => {
+                std::mem::swap(&mut self.rows, &mut strand.rows);
+                self.form_rows(block, g.block(block));
+                self.form_lanes(other, g.other_block(other));
+            }
+            Side::Lanes => {
+                self.form_lanes(block, g.block(block));
+                self.form_rows(other, g.other_block(other));
+            }
+        }
+        self.tile(strand);
+        let losses = self.losses.take();
+        strand.part.sums.train += losses.train;
+        strand.part.sums.validation += losses.validation;
+        strand.part.sums.held_out += losses.held_out;
+
+        strand.pending += 1;
+        let last = unit + 1 == sum.0 + sum.1;
+        // The partners' product changes with the outer index.
+        let moves = g.partners && (unit + 1) / others != summed;
+        if strand.pending == g.flush || last || moves {
+            self.flush(strand, g.block(block));
+            strand.pending = 0;
+        }
+        if g.side == Side::Rows {
+            std::mem::swap(&mut self.rows, &mut strand.rows);
+        }
+    }
+
+    fn at_outer(&mut self, own: usize, summed: usize) {
+        let g = self.geometry;
+        for (t, offset) in self.outer.iter_mut().enumerate() {
+            *offset = g.own.offset(t, own) + g.summed.offset(t, summed);
+        }
+        self.data_outer = g.own.data_offset(own) + g.summed.data_offset(summed);
+    }
+
+    /// Forms `R` for a block of rows, and the partners' product where the target is among them.
+    fn form_rows(&mut self, block: usize, at: (usize, usize)) {
+        let g = self.geometry;
+        let inner = g.inner;
+        let target = g.side == Side::Rows;
+        let rows = &mut self.rows;
+        if rows.formed.is(g, Side::Rows, block, &self.outer) {
+            if !target {
+                self.look_below(at);
+            }
+            return;
+        }
+        rows.at = at;
+        g.rows.data_offsets(at.0, at.1, &mut rows.offsets);
+        rows.place = None;
+        let mut standing = g.sides.iter().enumerate().filter(|&(_, &side)| side == Side::Rows);
+        if let (Some((t, _)), None) = (standing.next(), standing.next()) {
+            g.rows.offsets(t, at.0, at.1, &mut self.offsets);
+            let follow = g.inner_in_order[t] && is_evenly_spaced(&self.offsets, inner);
+            if follow && at.1.is_multiple_of(PANEL) {
+                // One tensor, whose rows follow one another just as those of `R` do.
+                rows.place = Some(Place { tensor: t, offset: self.outer[t] + self.offsets[0] });
+            }
+        }
+        if rows.place.is_none() {
+            // Rows that are not there are zero.
+            let padded = at.1.next_multiple_of(PANEL);
+            rows.r.resize(padded * inner);
+            rows.r[..at.1 * inner].fill(T::ONE);
+            rows.r[at.1 * inner..].fill(T::ZERO);
+            if target && g.partners {
+                rows.partners.clear();
+                rows.partners.resize(at.1 * inner, T::ONE);
+            }
+            let standing = self.tensors.iter().enumerate();
+            for (t, data) in standing.filter(|&(t, _)| g.sides[t] == Side::Rows) {
+                g.rows.offsets(t, at.0, at.1, &mut self.offsets);
+                let k = &g.inner_offsets[t];
+                for (m, &offset) in self.offsets.iter().enumerate() {
+                    let from = &data[self.outer[t] + offset..];
+                    for (to, &k) in rows.r[m * inner..][..inner].iter_mut().zip(k) {
+                        *to = *to * from[k];
+                    }
+                    if target && g.partners && t > 0 {
+                        for (to, &k) in rows.partners[m * inner..][..inner].iter_mut().zip(k) {
+                            *to = *to * from[k];
+                        }
+                    }
+                }
+            }
+        }
+        if !target {
+            self.look_below(at);
+        }
+    }
+
+    /// Finds the rows below those worked on, which are the next if the target is among the lanes.
+    fn look_below(&mut self, at: (usize, usize)) {
+        let g = self.geometry;
+        let below = at.0 + at.1;
+        let len = g.band_rows.min(g.rows.len - below);
+        g.rows.data_offsets(below, len, &mut self.ahead);
+    }
+
+    /// Forms `C` for a block of lanes, and the partners' product where the target is among them.
+    fn form_lanes(&mut self, block: usize, at: (usize, usize)) {
+        let g = self.geometry;
+        let lanes = &mut self.lanes;
+        if lanes.formed.is(g, Side::Lanes, block, &self.outer) {
+            return;
+        }
+        let ld = at.1.next_multiple_of(T::MAX_LANES);
+        (lanes.at, lanes.ld) = (at, ld);
+        g.lanes.data_offsets(at.0, at.1, &mut self.offsets);
+        runs(&self.offsets, &mut lanes.runs);
+        let target = g.side == Side::Lanes;
+        if target && g.partners {
+            lanes.partners.clear();
+            lanes.partners.resize(g.inner * ld, T::ONE);
+        }
+        let mut first = true;
+        for (t, data) in self.tensors.iter().enumerate().filter(|&(t, _)| g.sides[t] == Side::Lanes)
+        {
+            g.lanes.offsets(t, at.0, at.1, &mut self.offsets);
+            let offsets = &self.offsets;
+            let contiguous = is_contiguous(offsets);
+            for k in 0..g.inner {
+                let from = &data[self.outer[t] + g.inner_offsets[t][k]..];
+                let to = &mut lanes.c[k * ld..][..at.1];
+                match (first, contiguous) {
+                    (true, true) => to.copy_from_slice(&from[offsets[0]..][..at.1]),
+                    (true, false) => {
+                        to.iter_mut().zip(offsets).for_each(|(to, &n)| *to = from[n]);
+                    }
+                    (false, true) => {
+                        let from = &from[offsets[0]..][..at.1];
+                        to.iter_mut().zip(from).for_each(|(to, &x)| *to = *to * x);
+                    }
+                    (false, false) => {
+                        to.iter_mut().zip(offsets).for_each(|(to, &n)| *to = *to * from[n]);
+                    }
+                }
+                if target && g.partners && t > 0 {
+                    let to = &mut lanes.partners[k * ld..][..at.1];
+                    to.iter_mut().zip(offsets).for_each(|(to, &n)| *to = *to * from[n]);
+                }
+            }
+            first = false;
+        }
+        // Lanes that are not there are zero, so that they add nothing whatever stands in `a`.
+        for row in lanes.c[..g.inner * ld].chunks_exact_mut(ld) {
+            if first {
+                row[..at.1].fill(T::ONE);
+            }
+            row[at.1..].fill(T::ZERO);
+        }
+        if let Some(stride) = g.across {
+            // What stands behind the inner indices is 0 from the beginning.
+            let across = &mut lanes.across[..ld * stride];
+            for (k, row) in lanes.c[..g.inner * ld].chunks_exact(ld).enumerate() {
+                for (to, &x) in across.chunks_exact_mut(stride).zip(row) {
+                    to[k] = x;
+                }
+            }
+        }
+    }
+
+    /// Computes one tile and adds its share to the running sums, a strip of rows at a time: what is
+    /// formed for a strip stays in the first-level cache until it is summed up.
+    fn tile(&mut self, strand: &mut Strand<T>) {
+        let step = self.geometry.strip_rows;
+        let rows = self.rows.at.1;
+        for start in (0..rows).step_by(step) {
+            self.strip(start, step.min(rows - start), strand);
+        }
+    }
+
+    /// Asks for the data of some rows, a band below those that begin at `row`. Pieces of a kilobyte or
+    /// less, far apart: too short for processors to see them coming. And not of many rows at once, as
+    /// a processor waits where more than a dozen lines are on their way.
+    #[inline(always)]
+    fn prefetch(&self, row: usize, rows: usize) {
+        if self.source.zeros {
+            return;
+        }
+        let row = row + self.geometry.band_rows;
+        for row in row..row + rows {
+            let offset = match self.rows.offsets.get(row) {
+                Some(offset) => offset,
+                None => match self.ahead.get(row - self.rows.offsets.len()) {
+                    Some(offset) => offset,
+                    None => return,
+                },
+            };
+            for run in self.lanes.runs.iter().filter(|run| run.stride == 1) {
+                let at = self.data_outer + offset + run.offset;
+                self.source.data.values().prefetch(at, run.len);
+            }
+        }
+    }
+
+    fn strip(&mut self, start: usize, rows: usize, strand: &mut Strand<T>) {
+        let g = self.geometry;
+        let wants = self.source.wants;
+        let (ld, inner) = (self.lanes.ld, g.inner);
+        let padded = rows.next_multiple_of(PANEL);
+        let r = match self.rows.place {
+            Some(place) => &self.tensors[place.tensor][place.offset..],
+            None => &*self.rows.r,
+        };
+        let r = &r[start * inner..][..padded * inner];
+        let c = &self.lanes.c[..inner * ld];
+        for first in (0..rows).step_by(g.band_rows) {
+            let rows = g.band_rows.min(rows - first);
+            let padded = rows.next_multiple_of(PANEL);
+            let band = first * ld..(first + padded) * ld;
+            self.prefetch(start + first, padded / 2);
+            if self.source.tape.reads_y() {
+                let r = &r[first * inner..][..padded * inner];
+                let y = &mut self.y[..padded * ld];
+                kernel::product(self.arch, r, c, inner, ld, ld, self.source.floor, y);
+            }
+            self.prefetch(start + first + padded / 2, padded / 2);
+            self.arch.dispatch(Evaluate {
+                source: self.source,
+                rows: &self.rows.offsets[start + first..][..rows],
+                runs: &self.lanes.runs,
+                data_outer: self.data_outer,
+                lanes: self.lanes.at.1,
+                ld,
+                y: &self.y,
+                a: if wants.numerator { &mut self.a[band.clone()] } else { &mut [] },
+                b: if wants.denominator { &mut self.b[band] } else { &mut [] },
+                entries: &mut self.entries,
+                losses: &mut self.losses,
+            });
+        }
+
+        let [numerator, denominator] = &mut strand.sums;
+        let wanted =
+            [(wants.numerator, &self.a, numerator), (wants.denominator, &self.b, denominator)];
+        for (_, entries, sums) in wanted.into_iter().filter(|(wanted, ..)| *wanted) {
+            let entries = &entries[..padded * ld];
+            match (g.side, g.across) {
+                (Side::Rows, None) => {
+                    let at = (start, padded);
+                    kernel::reduce_rows(self.arch, entries, c, at, inner, ld, ld, sums);
+                }
+                (Side::Rows, Some(stride)) => {
+                    let across = &self.lanes.across[..ld * stride];
+                    let sums = &mut sums[start * stride..][..padded * stride];
+                    kernel::reduce_across(self.arch, entries, across, ld, ld, stride, sums);
+                }
+                (Side::Lanes, _) => {
+                    kernel::reduce_lanes(self.arch, entries, r, rows, inner, ld, ld, sums);
+                }
+            }
+        }
+    }
+
+    /// Moves the running sums of a strand to double precision, times the partners' product.
+    fn flush(&mut self, strand: &mut Strand<T>, side: (usize, usize)) {
+        let g = self.geometry;
+        let (inner, ld) = (g.inner, self.lanes.ld);
+        let map = &g.target_inner_map;
+        // Where each index of the block stands in the part.
+        let mut places = Vec::new();
+        if g.disjoint {
+            places.extend(0..side.1);
+        } else {
+            let axis = if g.side == Side::Rows { &g.rows } else { &g.lanes };
+            // The target's offsets along its side, in units of its own side index.
+            axis.offsets(0, side.0, side.1, &mut places);
+            if g.side == Side::Rows {
+                places.iter_mut().for_each(|p| *p /= g.target_inner);
+            }
+        }
+        let Part { len, numerator, denominator, .. } = &mut strand.part;
+        for (sums, to) in strand.sums.iter_mut().zip([numerator, denominator]) {
+            if to.is_empty() {
+                continue;
+            }
+            match g.side {
+                Side::Rows => {
+                    let (collected, stride): (&[T], usize) = match g.across {
+                        Some(stride) => (sums, stride),
+                        None => {
+                            self.collected.clear();
+                            self.collected.resize(side.1 * inner, T::ZERO);
+                            kernel::collect_rows(self.arch, sums, &mut self.collected);
+                            (&self.collected, inner)
+                        }
+                    };
+                    for (m, &place) in places.iter().enumerate() {
+                        let to = &mut to[place * g.target_inner..][..g.target_inner];
+                        for (k, (&x, &at)) in collected[m * stride..].iter().zip(map).enumerate() {
+                            let mut value = x.to_f64();
+                            if g.partners {
+                                value *= self.rows.partners[m * inner + k].to_f64();
+                            }
+                            to[at] += value;
+                        }
+                    }
+                    // Padding rows have sums too; they belong to nobody.
+                    sums.fill(T::ZERO);
+                }
+                Side::Lanes => {
+                    for k in 0..inner {
+                        let from = &mut sums[k * ld..][..ld];
+                        let to = &mut to[map[k] * *len..][..*len];
+                        if g.disjoint && !g.partners {
+                            for (to, &x) in to.iter_mut().zip(&*from) {
+                                *to += x.to_f64();
+                            }
+                        } else {
+                            for (n, &place) in places.iter().enumerate() {
+                                let mut value = from[n].to_f64();
+                                if g.partners {
+                                    value *= self.lanes.partners[k * ld + n].to_f64();
+                                }
+                                to[place] += value;
+                            }
+                        }
+                        from.fill(T::ZERO);
+                    }
+                }
+            }
+        }
+    }
+}
