@@ -140,12 +140,13 @@ fn leading(x: f32) -> f32 {
     f32::from_bits(x.to_bits() & 0xffff_f000)
 }
 
-/// A positive normal number as 2^k · (1 + f) with 1 + f in [√½, √2), `k` raised by `offset`.
+/// A positive normal number as 2^k · (1 + f) with 1 + f in [√½, √2).
 #[inline(always)]
-fn split32(x: f32, offset: i32) -> (f32, f32) {
-    let bits = x.to_bits().wrapping_add(0x3f80_0000 - 0x3f35_04f3);
-    let k = ((bits >> 23) as i32).wrapping_add(offset - 127) as f32;
-    let mantissa = f32::from_bits((bits & 0x007f_ffff) + 0x3f35_04f3);
+fn split32(x: f32) -> (f32, f32) {
+    // How far it is above √½, whose exponent is −1: a whole binade more for every k.
+    let above = x.to_bits().wrapping_sub(0x3f35_04f3);
+    let k = (above as i32 >> 23) as f32;
+    let mantissa = f32::from_bits(x.to_bits().wrapping_sub(above & 0xff80_0000));
     (k, mantissa - 1.0)
 }
 
@@ -211,7 +212,7 @@ impl Elementwise for f32 {
     fn ln(self, fused: bool) -> f32 {
         let subnormal = self < f32::MIN_POSITIVE;
         let (x, offset) = if subnormal { (self * 33_554_432.0, -25.0) } else { (self, 0.0) }; // 2²⁵
-        let (k, f) = split32(x, 0);
+        let (k, f) = split32(x);
         let ln = ln_of_parts32(k + offset, f, fused);
         let ln = if self == 0.0 { f32::NEG_INFINITY } else { ln };
         let ln = if self == f32::INFINITY { f32::INFINITY } else { ln };
@@ -222,7 +223,7 @@ impl Elementwise for f32 {
 
     #[inline(always)]
     fn ln_normal(self, fused: bool) -> f32 {
-        let (k, f) = split32(self, 0);
+        let (k, f) = split32(self);
         ln_of_parts32(k, f, fused)
     }
 
@@ -250,7 +251,7 @@ impl Elementwise for f32 {
 
     #[inline(always)]
     fn pow(self, e: Exponent32, fused: bool) -> f32 {
-        let (k, f) = split32(self, 0);
+        let (k, f) = split32(self);
         // p · log2 x as a rounded value and its error: for a power of 60 the rounding error of a
         // plain product would be 2e-6 of the result. So is every step whose error counts.
         let cube = f * f * f * cubic_tail32(f, fused);
@@ -367,13 +368,19 @@ impl Elementwise for f32 {
 /// The logarithm of 2^k · (1 + f) with 1 + f in [√½, √2).
 #[inline(always)]
 fn ln_of_parts32(k: f32, f: f32, fused: bool) -> f32 {
-    const LN2_HIGH: f32 = 6.931_381_2e-1;
-    const LN2_LOW: f32 = 9.058_001e-6;
-    // ln(1 + f) = f − f²/2 + f³·q(f), the largest part last. No quotient, which costs as much as
-    // all the rest.
-    let tail = mul_add!(fused, f, cubic_tail32(f, fused), -0.5);
-    let small = mul_add!(fused, f * f, tail, k * LN2_LOW);
-    mul_add!(fused, k, LN2_HIGH, f + small)
+    // ln(1 + f) = f + f²·(f·q(f) − ½), with q as below. No quotient, which costs as much as all the
+    // rest; and by Estrin's scheme, see `pow_fraction`.
+    let f2 = f * f;
+    let f4 = f2 * f2;
+    let t01 = mul_add!(fused, f, 0.333_333_31, -0.5);
+    let t23 = mul_add!(fused, f, 0.200_012_27, -0.250_008_2);
+    let t45 = mul_add!(fused, f, 0.142_017_57, -0.166_233_57);
+    let t67 = mul_add!(fused, f, 0.127_615_78, -0.131_601_83);
+    let t03 = mul_add!(fused, f2, t23, t01);
+    let t48 = mul_add!(fused, f4, -7.634_499e-2, mul_add!(fused, f2, t67, t45));
+    let tail = mul_add!(fused, f4, t48, t03);
+    // The nearest number to ln 2 is off by 3e-9 of it.
+    mul_add!(fused, k, std::f32::consts::LN_2, mul_add!(fused, f2, tail, f))
 }
 
 /// q(f) in ln(1 + f) = f − f²/2 + f³·q(f) for 1 + f in [√½, √2): a minimax fit, to 6e-9 of the

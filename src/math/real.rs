@@ -75,7 +75,7 @@ pub trait Real:
 }
 
 macro_rules! real {
-    ($t:ty, $name:literal, $v:ident, $splat:ident, $add:ident, $mul:ident, $fma:ident, $above:ident, $select:ident, $sum:ident, $as:ident, $as_mut:ident) => {
+    ($t:ty, $name:literal, $v:ident, $splat:ident, $add:ident, $mul:ident, $fma:ident, $above:ident, $max:ident, $select:ident, $sum:ident, $as:ident, $as_mut:ident) => {
         impl Real for $t {
             type Vector<S: Simd> = S::$v;
             const ZERO: Self = 0.0;
@@ -109,7 +109,12 @@ macro_rules! real {
             }
             #[inline(always)]
             fn at_least<S: Simd>(simd: S, x: S::$v, floor: S::$v) -> S::$v {
-                simd.$select(simd.$above(x, floor), x, floor)
+                // There it is one instruction, with this very meaning.
+                if cfg!(target_arch = "x86_64") {
+                    simd.$max(x, floor)
+                } else {
+                    simd.$select(simd.$above(x, floor), x, floor)
+                }
             }
             #[inline(always)]
             fn choose<S: Simd>(simd: S, condition: S::$v, a: S::$v, b: S::$v) -> S::$v {
@@ -140,6 +145,7 @@ real!(
     mul_f32s,
     mul_add_e_f32s,
     greater_than_f32s,
+    max_f32s,
     select_f32s,
     reduce_sum_f32s,
     as_simd_f32s,
@@ -154,6 +160,7 @@ real!(
     mul_f64s,
     mul_add_e_f64s,
     greater_than_f64s,
+    max_f64s,
     select_f64s,
     reduce_sum_f64s,
     as_simd_f64s,

@@ -133,12 +133,11 @@ fn pair(
             product(m, k, n, &a[i * m * k..][..m * k], &c[i * k * n..][..k * n], result);
         });
     } else if k == 1 {
-        for i in 0..b * m {
-            let (x, from) = (a[i], &c[i / m * n..][..n]);
-            for (to, &y) in result[i * n..][..n].iter_mut().zip(from) {
-                *to = x * y;
-            }
-        }
+        let rows = result.par_chunks_exact_mut(n).with_min_len((PARALLEL / 4).div_ceil(n));
+        rows.enumerate().for_each(|(i, to)| {
+            let from = &c[i / m * n..][..n];
+            to.iter_mut().zip(from).for_each(|(to, &y)| *to = a[i] * y);
+        });
     } else {
         for i in 0..b {
             product(

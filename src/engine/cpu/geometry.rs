@@ -176,6 +176,9 @@ const ACROSS: usize = 32;
 const MAX_TERMS: usize = 512;
 /// The same in tiles, where each is summed up by itself before.
 const MAX_TILES: usize = 8;
+/// Most strands that are worked on together, and what is formed for them, in bytes.
+const GROUP: usize = 16;
+const GROUP_BYTES: usize = 768 << 10;
 /// Aim for this many tasks.
 const TASKS: usize = 64;
 /// Partial sums may take this much memory.
@@ -233,7 +236,7 @@ impl Geometry {
         let tall = |most: usize| (MAX_CELLS / block_lanes / 16 * 16).clamp(16, most);
         let (block_rows, strip_rows, flush) = match (side, across) {
             (Side::Rows, None) => (16, band_rows, MAX_TERMS * T::MAX_LANES / block_lanes),
-            (Side::Rows, Some(_)) => (tall(32), band_rows, MAX_TILES),
+            (Side::Rows, Some(_)) => (tall(32), tall(32), MAX_TILES),
             (Side::Lanes, _) => (tall(32), tall(32), MAX_TERMS / tall(32)),
         };
         let padded = rows.len.next_multiple_of(PANEL);
@@ -272,6 +275,16 @@ impl Geometry {
                 TASKS.div_ceil(granules).min(affordable).min(geometry.sum_units()).max(1);
         }
         geometry
+    }
+
+    /// Strands that are worked on together at most: as many as leave what is formed for each, on the
+    /// target's side, in the second-level cache.
+    pub fn group<T: Real>(&self) -> usize {
+        let formed = match self.side {
+            Side::Rows => self.block_rows * self.inner,
+            Side::Lanes => self.block_lanes * self.inner,
+        };
+        (GROUP_BYTES / (T::BYTES * (formed + self.running_sums::<T>()))).clamp(1, GROUP)
     }
 
     /// Running sums of a block of the target's side, in elements.

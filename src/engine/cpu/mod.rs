@@ -21,6 +21,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use ndarray::{ArrayD, IxDyn};
+use rayon::prelude::*;
 
 use self::geometry::Geometry;
 use self::pass::{Source, Wants};
@@ -254,8 +255,7 @@ impl<T: Elementwise> CpuEngine<T> {
         // What was changed meanwhile may have been read.
         self.job.data.check()?;
 
-        outcome.numerator.iter_mut().for_each(|x| *x /= others);
-        outcome.denominator.iter_mut().for_each(|x| *x /= others);
+        outcome.divide(others);
         let unit = self.job.objective_unit();
         outcome.sums.train *= unit;
         outcome.sums.validation *= unit;
@@ -275,7 +275,7 @@ impl<T: Elementwise> CpuEngine<T> {
                 pass.others.iter().map(|&l| self.factors[l].as_slice()).collect();
             let constant = self.job.loss.denominator_constant().unwrap_or(1.0);
             outcome.denominator = contract(plan.shapes(), &pass.closed_denominator, &inputs);
-            outcome.denominator.iter_mut().for_each(|x| *x *= constant);
+            outcome.denominator.par_iter_mut().with_min_len(SHARE).for_each(|x| *x *= constant);
         }
         let pass::Outcome { numerator, denominator, sums } = outcome;
         Ok(Outcome { numerator, denominator, reduced: false, sums })
@@ -323,8 +323,8 @@ impl<T: Elementwise> CpuEngine<T> {
                 contract(self.job.plan.shapes(), &operand.form, &inputs)
             })
             .collect();
-        let scales = normalizers(&products);
         let largest: Vec<f64> = products.iter().map(|t| largest(t)).collect();
+        let scales = normalizers(&largest);
         // What an entry of 1 in place of the largest could at most add to ŷ.
         let most = largest.iter().product::<f64>() * pass.inner_size(self.job.plan.shapes()) as f64;
         let floor = self.job.numbers.prediction_floor / self.job.unit;
@@ -335,7 +335,7 @@ impl<T: Elementwise> CpuEngine<T> {
         let cast = |((data, scale), largest): ((&Vec<f64>, &f64), f64)| -> Vec<T> {
             let least = negligible * largest;
             let one = |&x: &f64| T::from_f64(if x < least { 0.0 } else { x * scale });
-            data.iter().map(one).collect()
+            data.par_iter().with_min_len(SHARE).map(one).collect()
         };
         let tensors: Vec<Vec<T>> = products.iter().zip(&scales).zip(largest).map(cast).collect();
         (tensors, scales[1..].iter().product())
@@ -348,20 +348,31 @@ const TINY: f64 = 1.0 / (1u64 << 56) as f64;
 /// But only where all that an entry could add to ŷ is a smaller share of ŷ's floor than this.
 const NEGLIGIBLE: f64 = 1e-3;
 
+/// Entries of a tensor that are worth another thread.
+const SHARE: usize = 1 << 14;
+
 fn largest(tensor: &[f64]) -> f64 {
-    tensor.iter().copied().fold(0.0, f64::max)
+    // Side by side, as a comparison waits for the one before. What is no number is not the largest.
+    let larger = |a: f64, b: f64| if b > a { b } else { a };
+    let of = |share: &[f64]| {
+        let mut most = [0.0; 16];
+        let chunks = share.chunks_exact(most.len());
+        let rest = chunks.remainder().iter().copied().fold(0.0, larger);
+        for chunk in chunks {
+            most.iter_mut().zip(chunk).for_each(|(most, &x)| *most = larger(*most, x));
+        }
+        most.into_iter().fold(rest, larger)
+    };
+    tensor.par_chunks(SHARE).map(of).reduce(|| 0.0, larger)
 }
 
-/// Powers of two, one for each tensor, that bring their largest entries near 1 but leave the
-/// product of all as it is: products of factors may be far out of the range of single precision
+/// Powers of two, one for each tensor with the largest entry given, that bring these near 1 but leave
+/// the product of all as it is: products of factors may be far out of the range of single precision
 /// although ŷ is not.
-fn normalizers(tensors: &[Vec<f64>]) -> Vec<f64> {
-    let exponents: Vec<i32> = tensors
+fn normalizers(largest: &[f64]) -> Vec<f64> {
+    let exponents: Vec<i32> = largest
         .iter()
-        .map(|t| {
-            let largest = largest(t);
-            if largest > 0.0 && largest.is_finite() { largest.log2().floor() as i32 } else { 0 }
-        })
+        .map(|&x| if x > 0.0 && x.is_finite() { x.log2().floor() as i32 } else { 0 })
         .collect();
     let total: i32 = exponents.iter().sum();
     let mut shifts: Vec<i32> = exponents.iter().map(|e| -e).collect();

@@ -79,15 +79,74 @@ pub(super) fn run<T: Elementwise>(
     if source.wants.denominator {
         outcome.denominator = vec![0.0; total];
     }
-    // In the order of the tasks, whichever thread ran them.
-    for part in parts {
+    for part in &parts {
         outcome.sums.train += part.sums.train;
         outcome.sums.validation += part.sums.validation;
         outcome.sums.held_out += part.sums.held_out;
-        part.place(geometry, &part.numerator, &mut outcome.numerator);
-        part.place(geometry, &part.denominator, &mut outcome.denominator);
     }
+    add_up(geometry, &parts, |part| &part.numerator, &mut outcome.numerator);
+    add_up(geometry, &parts, |part| &part.denominator, &mut outcome.denominator);
     outcome
+}
+
+impl Outcome {
+    /// Divides the sums by a scale that the tensors carried.
+    pub fn divide(&mut self, scale: f64) {
+        if scale != 1.0 {
+            let all = self.numerator.par_iter_mut().chain(&mut self.denominator);
+            all.with_min_len(SHARE).for_each(|x| *x /= scale);
+        }
+    }
+}
+
+/// Entries that are worth another thread.
+const SHARE: usize = 1 << 14;
+
+/// Adds the blocks of all parts to the target that they are parts of: to each of its entries in the
+/// order of the parts.
+fn add_up(
+    geometry: &Geometry,
+    parts: &[Part],
+    block: impl Fn(&Part) -> &[f64] + Sync,
+    to: &mut [f64],
+) {
+    if to.is_empty() {
+        return;
+    }
+    let add = |to: &mut [f64], from: &[f64]| {
+        to.iter_mut().zip(from).for_each(|(to, from)| *to += from);
+    };
+    let granules = geometry.own_granules();
+    match geometry.side {
+        // A block is rows that follow one another, and block follows upon block.
+        Side::Rows => {
+            let mut rest = to;
+            let mut blocks = Vec::with_capacity(granules);
+            for part in &parts[..granules] {
+                let (block, after) = rest.split_at_mut(part.len * geometry.target_inner);
+                blocks.push(block);
+                rest = after;
+            }
+            let least = (SHARE * granules).div_ceil(blocks.iter().map(|b| b.len()).sum());
+            blocks.par_iter_mut().with_min_len(least).enumerate().for_each(|(i, to)| {
+                parts[i..].iter().step_by(granules).for_each(|part| add(to, block(part)));
+            });
+        }
+        // A block is some lanes of every inner index.
+        Side::Lanes => {
+            let (side, inner) = (geometry.target_side, geometry.target_inner);
+            let each = granules / geometry.own.len;
+            let rows = to.par_chunks_exact_mut(side).with_min_len(SHARE.div_ceil(side));
+            rows.enumerate().for_each(|(row, to)| {
+                let (own, k) = (row / inner, row % inner);
+                for parts in parts.chunks_exact(granules) {
+                    for part in &parts[own * each..][..each] {
+                        add(&mut to[part.start..][..part.len], &block(part)[k * part.len..]);
+                    }
+                }
+            });
+        }
+    }
 }
 
 /// The parts of the target over each part of what is summed over, in the order in which they are
@@ -98,7 +157,7 @@ fn parts<T: Elementwise>(
     tensors: &[&[T]],
 ) -> Vec<Part> {
     let threads = rayon::current_num_threads();
-    let groups = groups(geometry, threads);
+    let groups = groups(geometry, geometry.group::<T>(), threads);
     // Taken in order, the small ones last.
     let next = AtomicUsize::new(0);
     let work = |_| {
@@ -117,22 +176,20 @@ fn parts<T: Elementwise>(
     done.into_iter().flat_map(|(.., parts)| parts).collect()
 }
 
-/// Most strands that are worked on together.
-const GROUP: usize = 16;
 /// Groups that threads have to share, at least, for each of them.
 const GROUPS: usize = 2;
 
 /// Strands that a thread works on together: a part of what is summed over, and some parts of the
 /// target. As large as there is use for, and smaller towards the end, so that no thread waits long for
 /// another.
-fn groups(geometry: &Geometry, threads: usize) -> Vec<(usize, Range<usize>)> {
+fn groups(geometry: &Geometry, most: usize, threads: usize) -> Vec<(usize, Range<usize>)> {
     let granules = geometry.own_granules();
     let mut left = granules * geometry.sum_parts;
     let mut groups = Vec::new();
     for s in 0..geometry.sum_parts {
         let mut first = 0;
         while first < granules {
-            let size = (left / (GROUPS * threads)).clamp(1, GROUP).min(granules - first);
+            let size = (left / (GROUPS * threads)).clamp(1, most).min(granules - first);
             groups.push((s, first..first + size));
             (first, left) = (first + size, left - size);
         }
@@ -153,28 +210,6 @@ pub(super) struct Part {
     pub numerator: Vec<f64>,
     pub denominator: Vec<f64>,
     pub sums: Sums,
-}
-
-impl Part {
-    /// Adds a block to the target that it is part of.
-    fn place(&self, geometry: &Geometry, block: &[f64], to: &mut [f64]) {
-        if block.is_empty() {
-            return;
-        }
-        let (side, inner) = (geometry.target_side, geometry.target_inner);
-        let to = &mut to[self.own * side * inner..][..side * inner];
-        let add = |to: &mut [f64], from: &[f64]| {
-            to.iter_mut().zip(from).for_each(|(to, from)| *to += from);
-        };
-        match geometry.side {
-            Side::Rows => add(&mut to[self.start * inner..][..self.len * inner], block),
-            Side::Lanes => {
-                for (to, from) in to.chunks_exact_mut(side).zip(block.chunks_exact(self.len)) {
-                    add(&mut to[self.start..][..self.len], from);
-                }
-            }
-        }
-    }
 }
 
 impl<T: Elementwise> Source<'_, T> {

@@ -11,7 +11,7 @@ use pulp::{Arch, Simd, WithSimd};
 
 use crate::engine::Rates;
 use crate::loss::{Expr, Scratch, Tape};
-use crate::math::Real;
+use crate::math::{Aligned, Real};
 
 /// Elements that all threads together read, larger than most caches, and the least for one thread.
 const ELEMENTS: usize = 64 << 20;
@@ -53,8 +53,9 @@ pub(crate) fn measure(quick: bool) -> Rates {
         let tape = Tape::compile(&[of]);
         let blocks = BLOCKS / shrink;
         best(repeats, &|_| {
-            let y: Vec<f32> = (0..BLOCK).map(|i| 0.1 + i as f32 / 100.0).collect();
-            let mut result = vec![0.0; BLOCK];
+            let mut y = Aligned::zeros(BLOCK);
+            y.iter_mut().enumerate().for_each(|(i, y)| *y = 0.1 + i as f32 / 100.0);
+            let mut result = Aligned::zeros(BLOCK);
             Arch::new().dispatch(Elementwise { tape: &tape, y: &y, blocks, result: &mut result });
             (blocks * BLOCK) as f64
         })

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::contract::{Walk, contract, rearrange};
 use super::sampled::{ByRole, Cells, Listed, Outputs, Part, Rows, Sampler};
 use super::update::Denominator;
-use super::{CpuEngine, Source, Wants, normalizers, pass};
+use super::{CpuEngine, Source, Wants, largest, normalizers, pass};
 use crate::data::{Dense, Rest, Sparse};
 use crate::engine::{Job, Sums};
 use crate::loss::{AtZero, Expr, Loss, Tape, ZeroTerm};
@@ -235,7 +235,8 @@ impl<T: Elementwise> CpuEngine<T> {
         let at = lists.prepare_tape(true, train);
         let mut denominator = vec![0.0; if train.denominator { size } else { 0 }];
 
-        let scales = normalizers(&products);
+        let largest: Vec<f64> = products.iter().map(|t| largest(t)).collect();
+        let scales = normalizers(&largest);
         let rows: Vec<Rows<T>> =
             products.iter().zip(&scales).map(|(p, &s)| Rows::new(p, inner, s)).collect();
         let sampler = Sampler {
@@ -405,8 +406,7 @@ impl<T: Elementwise> CpuEngine<T> {
             schedule: None,
         };
         let mut outcome = pass::run(&self.geometries[group], &source, &views);
-        outcome.numerator.iter_mut().for_each(|x| *x /= others);
-        outcome.denominator.iter_mut().for_each(|x| *x /= others);
+        outcome.divide(others);
         outcome
     }
 }

@@ -22,8 +22,6 @@ pub(super) struct Strand<T> {
     sums: [Aligned<T>; 2],
     /// Tiles whose sums have not moved to double precision yet.
     pending: usize,
-    /// Where the target stands among the rows, those that were worked on last.
-    rows: Rows<T>,
 }
 
 /// Some rows, and what is formed for them.
@@ -97,8 +95,14 @@ pub(super) struct Tile<'a, T> {
     data_outer: usize,
     rows: Rows<T>,
     lanes: Lanes<T>,
-    /// Where the rows are in the data that are worked on next, from the same outer index on.
+    /// Those on the target's side of the strands that are worked on together.
+    rows_of: Vec<Rows<T>>,
+    lanes_of: Vec<Lanes<T>>,
+    /// Where the rows are in the data that are worked on next, from the same outer index and the same
+    /// lanes on.
     ahead: Vec<usize>,
+    /// Where the rows of the tile are, and those.
+    upcoming: Vec<usize>,
     offsets: Vec<usize>,
     y: Aligned<T>,
     a: Aligned<T>,
@@ -123,9 +127,29 @@ impl<T: Elementwise> Rows<T> {
     }
 }
 
+impl<T: Elementwise> Lanes<T> {
+    fn new(geometry: &Geometry) -> Lanes<T> {
+        let lanes = geometry.block_lanes;
+        Lanes {
+            formed: Formed::default(),
+            at: (0, 0),
+            ld: 0,
+            runs: Vec::new(),
+            c: Aligned::zeros(geometry.inner * lanes),
+            across: Aligned::zeros(geometry.across.map_or(0, |stride| stride * lanes)),
+            partners: Vec::new(),
+        }
+    }
+
+    /// Where the first is in the data.
+    fn offset(&self) -> usize {
+        self.runs.first().map_or(0, |run| run.offset)
+    }
+}
+
 impl<'a, T: Elementwise> Tile<'a, T> {
     pub fn new(geometry: &'a Geometry, source: &'a Source<'a, T>, tensors: &'a [&'a [T]]) -> Self {
-        let (lanes, inner) = (geometry.block_lanes, geometry.inner);
+        let lanes = geometry.block_lanes;
         let wants = source.wants;
         let strip = geometry.strip_rows * lanes;
         Tile {
@@ -136,16 +160,11 @@ impl<'a, T: Elementwise> Tile<'a, T> {
             outer: vec![0; tensors.len()],
             data_outer: 0,
             rows: Rows::new(),
-            lanes: Lanes {
-                formed: Formed::default(),
-                at: (0, 0),
-                ld: 0,
-                runs: Vec::new(),
-                c: Aligned::zeros(inner * lanes),
-                across: Aligned::zeros(geometry.across.map_or(0, |stride| stride * lanes)),
-                partners: Vec::new(),
-            },
+            lanes: Lanes::new(geometry),
+            rows_of: Vec::new(),
+            lanes_of: Vec::new(),
             ahead: Vec::new(),
+            upcoming: Vec::new(),
             offsets: Vec::new(),
             y: Aligned::zeros(geometry.band_rows * lanes),
             a: Aligned::zeros(if wants.numerator { strip } else { 0 }),
@@ -159,32 +178,49 @@ impl<'a, T: Elementwise> Tile<'a, T> {
 
     /// Works on some parts of the target, each over a range of what is summed over.
     pub fn run(&mut self, granules: Range<usize>, sum: (usize, usize)) -> Vec<Part> {
-        let steps = self.geometry.steps(sum);
-        if self.geometry.side == Side::Lanes {
-            return granules
-                .map(|granule| {
-                    let mut strand = self.begin(granule, sum);
-                    self.advance(&mut strand, 0..steps);
-                    self.end(strand)
-                })
-                .collect();
-        }
-        // Side by side, as they have lanes in common, for which `C` is formed once.
+        let g = self.geometry;
         let mut strands: Vec<Strand<T>> =
             granules.map(|granule| self.begin(granule, sum)).collect();
-        for step in 0..steps {
+        match g.side {
+            Side::Rows => self.rows_of.resize_with(strands.len(), Rows::new),
+            Side::Lanes => self.lanes_of.resize_with(strands.len(), || Lanes::new(g)),
+        }
+        // Side by side, as they have in common what is not on the target's side, which is formed once
+        // for all; and what they read of the data lies side by side, too.
+        for step in 0..g.steps(sum) {
             for i in 0..strands.len() {
-                // After the last one, the first has its turn with the next lanes, which most likely
-                // follow these in memory.
-                let (next, shift) = match strands.get(i + 1) {
-                    Some(next) => (next, 0),
-                    None => (&strands[0], self.lanes.at.1),
-                };
+                let next = if i + 1 < strands.len() { i + 1 } else { 0 };
+                let here = strands[next].part.own == strands[i].part.own;
                 self.ahead.clear();
-                if next.part.own == strands[i].part.own {
-                    self.ahead.extend(next.rows.offsets.iter().map(|offset| offset + shift));
+                match g.side {
+                    Side::Rows => {
+                        // The next lanes most likely follow these in memory.
+                        let shift = if next == 0 { self.lanes.at.1 } else { 0 };
+                        let rows = &self.rows_of[next].offsets;
+                        if here {
+                            self.ahead.extend(rows.iter().map(|row| row + shift));
+                        }
+                        std::mem::swap(&mut self.rows, &mut self.rows_of[i]);
+                        self.step(&mut strands[i], step);
+                        std::mem::swap(&mut self.rows, &mut self.rows_of[i]);
+                    }
+                    Side::Lanes => {
+                        let shift = self.lanes_of[next].offset();
+                        std::mem::swap(&mut self.lanes, &mut self.lanes_of[i]);
+                        let shift = shift.wrapping_sub(self.lanes.offset());
+                        let (first, len) = self.rows.at;
+                        if next == 0 {
+                            let below = first + len;
+                            let len = g.band_rows.min(g.rows.len - below);
+                            g.rows.data_offsets(below, len, &mut self.ahead);
+                        } else if here {
+                            self.ahead.extend(&self.rows.offsets);
+                        }
+                        self.ahead.iter_mut().for_each(|row| *row = row.wrapping_add(shift));
+                        self.step(&mut strands[i], step);
+                        std::mem::swap(&mut self.lanes, &mut self.lanes_of[i]);
+                    }
                 }
-                self.step(&mut strands[i], step);
             }
         }
         strands.into_iter().map(|strand| self.end(strand)).collect()
@@ -219,7 +255,6 @@ impl<'a, T: Elementwise> Tile<'a, T> {
                     part,
                     sums: [room(wants.numerator), room(wants.denominator)],
                     pending: 0,
-                    rows: Rows::new(),
                 }
             }
         }
@@ -243,12 +278,10 @@ impl<'a, T: Elementwise> Tile<'a, T> {
     /// Adds some of its steps to a strand: every block of the target's side with every unit of what
     /// is summed over, in this order.
     pub fn advance(&mut self, strand: &mut Strand<T>, steps: Range<usize>) {
+        // Where the next tile is, processors find out soon enough: data that stay in a file are read
+        // slab by slab.
+        self.ahead.clear();
         for step in steps {
-            self.ahead.clear();
-            if self.geometry.side == Side::Rows {
-                let shift = self.lanes.at.1;
-                self.ahead.extend(strand.rows.offsets.iter().map(|offset| offset + shift));
-            }
             self.step(strand, step);
         }
     }
@@ -263,7 +296,6 @@ impl<'a, T: Elementwise> Tile<'a, T> {
         self.at_outer(own, summed);
         match g.side {
             Side::Rows => {
-                std::mem::swap(&mut self.rows, &mut strand.rows);
                 self.form_rows(block, g.block(block));
                 self.form_lanes(other, g.other_block(other));
             }
@@ -286,9 +318,6 @@ impl<'a, T: Elementwise> Tile<'a, T> {
             self.flush(strand, g.block(block));
             strand.pending = 0;
         }
-        if g.side == Side::Rows {
-            std::mem::swap(&mut self.rows, &mut strand.rows);
-        }
     }
 
     fn at_outer(&mut self, own: usize, summed: usize) {
@@ -306,9 +335,6 @@ impl<'a, T: Elementwise> Tile<'a, T> {
         let target = g.side == Side::Rows;
         let rows = &mut self.rows;
         if rows.formed.is(g, Side::Rows, block, &self.outer) {
-            if !target {
-                self.look_below(at);
-            }
             return;
         }
         rows.at = at;
@@ -350,17 +376,6 @@ impl<'a, T: Elementwise> Tile<'a, T> {
                 }
             }
         }
-        if !target {
-            self.look_below(at);
-        }
-    }
-
-    /// Finds the rows below those worked on, which are the next if the target is among the lanes.
-    fn look_below(&mut self, at: (usize, usize)) {
-        let g = self.geometry;
-        let below = at.0 + at.1;
-        let len = g.band_rows.min(g.rows.len - below);
-        g.rows.data_offsets(below, len, &mut self.ahead);
     }
 
     /// Forms `C` for a block of lanes, and the partners' product where the target is among them.
@@ -429,34 +444,13 @@ impl<'a, T: Elementwise> Tile<'a, T> {
     /// Computes one tile and adds its share to the running sums, a strip of rows at a time: what is
     /// formed for a strip stays in the first-level cache until it is summed up.
     fn tile(&mut self, strand: &mut Strand<T>) {
+        self.upcoming.clear();
+        self.upcoming.extend(&self.rows.offsets);
+        self.upcoming.extend(&self.ahead);
         let step = self.geometry.strip_rows;
         let rows = self.rows.at.1;
         for start in (0..rows).step_by(step) {
             self.strip(start, step.min(rows - start), strand);
-        }
-    }
-
-    /// Asks for the data of some rows, a band below those that begin at `row`. Pieces of a kilobyte or
-    /// less, far apart: too short for processors to see them coming. And not of many rows at once, as
-    /// a processor waits where more than a dozen lines are on their way.
-    #[inline(always)]
-    fn prefetch(&self, row: usize, rows: usize) {
-        if self.source.zeros {
-            return;
-        }
-        let row = row + self.geometry.band_rows;
-        for row in row..row + rows {
-            let offset = match self.rows.offsets.get(row) {
-                Some(offset) => offset,
-                None => match self.ahead.get(row - self.rows.offsets.len()) {
-                    Some(offset) => offset,
-                    None => return,
-                },
-            };
-            for run in self.lanes.runs.iter().filter(|run| run.stride == 1) {
-                let at = self.data_outer + offset + run.offset;
-                self.source.data.values().prefetch(at, run.len);
-            }
         }
     }
 
@@ -475,16 +469,17 @@ impl<'a, T: Elementwise> Tile<'a, T> {
             let rows = g.band_rows.min(rows - first);
             let padded = rows.next_multiple_of(PANEL);
             let band = first * ld..(first + padded) * ld;
-            self.prefetch(start + first, padded / 2);
             if self.source.tape.reads_y() {
                 let r = &r[first * inner..][..padded * inner];
                 let y = &mut self.y[..padded * ld];
                 kernel::product(self.arch, r, c, inner, ld, ld, self.source.floor, y);
             }
-            self.prefetch(start + first + padded / 2, padded / 2);
+            let at = start + first;
+            let ahead = self.upcoming.len().min(at + g.band_rows);
             self.arch.dispatch(Evaluate {
                 source: self.source,
-                rows: &self.rows.offsets[start + first..][..rows],
+                rows: &self.upcoming[at..at + rows],
+                ahead: &self.upcoming[ahead..],
                 runs: &self.lanes.runs,
                 data_outer: self.data_outer,
                 lanes: self.lanes.at.1,
