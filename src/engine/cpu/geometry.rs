@@ -33,6 +33,18 @@ impl Axis {
         }
     }
 
+    /// How many indices follow one another in the data without a gap.
+    fn run(&self) -> usize {
+        let mut run = 1;
+        for (&size, &stride) in self.sizes.iter().zip(&self.data).rev() {
+            if size > 1 && stride != run {
+                break;
+            }
+            run *= size;
+        }
+        run
+    }
+
     /// The offset of an index in the data.
     pub fn data_offset(&self, index: usize) -> usize {
         Walk::at(&self.sizes, &self.data, index).offset()
@@ -133,8 +145,9 @@ pub(super) struct Geometry {
     pub inner_in_order: Vec<bool>,
     /// Rows of a tile.
     pub block_rows: usize,
-    /// Lanes of a tile: a multiple of the widest vector.
+    /// Lanes of a tile, and these with padding to a multiple of the widest vector.
     pub block_lanes: usize,
+    pub width: usize,
     /// Rows that are worked on before they are summed up.
     pub strip_rows: usize,
     /// Rows whose ŷ is formed at once.
@@ -231,11 +244,18 @@ impl Geometry {
         let matrices = if side == Side::Lanes || across.is_some() { 2 } else { 1 };
         let step = 3 * T::MAX_LANES;
         let fit = CACHE / (inner * T::BYTES * matrices) / step * step;
-        let block_lanes = fit.clamp(step, most.max(step)).min(pad(lanes.len));
+        let most = fit.clamp(step, most.max(step));
+        // Whole runs of the data, if they are short, and all blocks of about the same width: what takes
+        // time for every run and every block is not spent on a few lanes.
+        let run = lanes.run();
+        let block_lanes = match (most + most / 4) / run {
+            runs @ 1.. if (2..lanes.len).contains(&run) => (runs * run).min(lanes.len),
+            _ => pad(lanes.len.div_ceil(lanes.len.div_ceil(most))),
+        };
         let band_rows = if resident { 2 * PANEL } else { 4 * PANEL };
         let tall = |most: usize| (MAX_CELLS / block_lanes / 16 * 16).clamp(16, most);
         let (block_rows, strip_rows, flush) = match (side, across) {
-            (Side::Rows, None) => (16, band_rows, MAX_TERMS * T::MAX_LANES / block_lanes),
+            (Side::Rows, None) => (16, band_rows, MAX_TERMS * T::MAX_LANES / pad(block_lanes)),
             (Side::Rows, Some(_)) => (tall(32), tall(32), MAX_TILES),
             (Side::Lanes, _) => (tall(32), tall(32), MAX_TERMS / tall(32)),
         };
@@ -257,6 +277,7 @@ impl Geometry {
             inner_offsets,
             block_rows,
             block_lanes,
+            width: pad(block_lanes),
             strip_rows,
             band_rows,
             across,
@@ -282,7 +303,7 @@ impl Geometry {
     pub fn group<T: Real>(&self) -> usize {
         let formed = match self.side {
             Side::Rows => self.block_rows * self.inner,
-            Side::Lanes => self.block_lanes * self.inner,
+            Side::Lanes => self.width * self.inner,
         };
         (GROUP_BYTES / (T::BYTES * (formed + self.running_sums::<T>()))).clamp(1, GROUP)
     }
@@ -292,7 +313,7 @@ impl Geometry {
         match (self.side, self.across) {
             (Side::Rows, None) => self.block_rows * self.inner * T::MAX_LANES,
             (Side::Rows, Some(stride)) => self.block_rows * stride,
-            (Side::Lanes, _) => self.block_lanes * self.inner,
+            (Side::Lanes, _) => self.width * self.inner,
         }
     }
 

@@ -86,27 +86,41 @@ impl Schedule {
             }
             let mut gangs = vec![strands, g.own_granules(), g.side_blocks(), g.own.len, threads];
             gangs.extend((0..usize::BITS / 2).map(|i| 1usize << (2 * i)));
+            // As many as fill a slab, with a tile of each or whole rows or columns of tiles.
+            let others = g.other_blocks();
+            gangs.extend([1, others].map(|n| (slab / tile.saturating_mul(n)).max(1)));
             gangs.sort_unstable();
             gangs.dedup();
             for gang in gangs.into_iter().filter(|&n| n <= strands) {
-                let stretch = (slab / tile.saturating_mul(gang).max(1)).clamp(1, steps);
-                let aside = stretch < steps && gang > most_aside.max(threads);
-                // Far more than a slab in one step.
-                let large = gang > 1 && tile.saturating_mul(gang) > slab.saturating_mul(2);
-                if aside || large {
-                    continue;
-                }
-                let mut candidate = Schedule { order, gang, stretch, grain };
-                let mut cost = candidate.cost(g, cell_bytes, threads);
-                // Pages that hold little of what is needed take memory too.
-                let whole = candidate.cells(&candidate.slab(g, 0, 0));
-                if whole > 2 * slab && stretch > 1 {
-                    let shorter = (stretch as f64 * slab as f64 / whole as f64) as usize;
-                    candidate.stretch = shorter.max(1);
-                    cost = candidate.cost(g, cell_bytes, threads);
-                }
-                if best.as_ref().is_none_or(|(least, _)| cost < *least) {
-                    best = Some((cost, candidate));
+                let most = (slab / tile.saturating_mul(gang).max(1)).clamp(1, steps);
+                // Whole rows or columns of tiles too, even if they are a little more than a slab:
+                // their parts lie side by side.
+                let whole = (most / others * others).max(others).min(steps);
+                let mut stretches = vec![most, whole];
+                stretches.dedup();
+                for stretch in stretches {
+                    let aside = stretch < steps && gang > most_aside.max(threads);
+                    // Far more than a slab in one stretch.
+                    let cells = tile.saturating_mul(gang).saturating_mul(stretch);
+                    let large = match stretch > most {
+                        true => cells > slab + slab / 4,
+                        false => gang > 1 && cells > slab.saturating_mul(2),
+                    };
+                    if aside || large {
+                        continue;
+                    }
+                    let mut candidate = Schedule { order, gang, stretch, grain };
+                    let mut cost = candidate.cost(g, cell_bytes, threads);
+                    // Pages that hold little of what is needed take memory too.
+                    let read = candidate.cells(&candidate.slab(g, 0, 0));
+                    if read > 2 * slab && stretch > 1 {
+                        let shorter = (stretch as f64 * slab as f64 / read as f64) as usize;
+                        candidate.stretch = shorter.max(1);
+                        cost = candidate.cost(g, cell_bytes, threads);
+                    }
+                    if best.as_ref().is_none_or(|(least, _)| cost < *least) {
+                        best = Some((cost, candidate));
+                    }
                 }
             }
         }

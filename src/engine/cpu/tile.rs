@@ -129,7 +129,7 @@ impl<T: Elementwise> Rows<T> {
 
 impl<T: Elementwise> Lanes<T> {
     fn new(geometry: &Geometry) -> Lanes<T> {
-        let lanes = geometry.block_lanes;
+        let lanes = geometry.width;
         Lanes {
             formed: Formed::default(),
             at: (0, 0),
@@ -149,7 +149,7 @@ impl<T: Elementwise> Lanes<T> {
 
 impl<'a, T: Elementwise> Tile<'a, T> {
     pub fn new(geometry: &'a Geometry, source: &'a Source<'a, T>, tensors: &'a [&'a [T]]) -> Self {
-        let lanes = geometry.block_lanes;
+        let lanes = geometry.width;
         let wants = source.wants;
         let strip = geometry.strip_rows * lanes;
         Tile {
