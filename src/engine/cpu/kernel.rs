@@ -130,17 +130,17 @@ fn outer_products<S: Simd, T: Real, const M: usize, const N: usize>(
     j: usize,
 ) -> [[T::Vector<S>; N]; M] {
     let mut sums = [[T::splat(simd, T::ZERO); N]; M];
-    let r: [&[T]; M] = std::array::from_fn(|m| &panel[m * stride..][..depth]);
-    // All of one length that the loop ends at: no step asks whether it is inside.
-    let depth = r[0].len();
-    let r: [&[T]; M] = std::array::from_fn(|m| &r[m][..depth]);
-    for (k, c) in c.chunks_exact(ld).enumerate() {
-        if k >= depth {
-            break;
-        }
+    // Eight iterators where four are enough: those that nobody asks are not there in the end. And
+    // iterators, as an index into each row would be checked in every step.
+    let row = |m: usize| panel[m.min(M - 1) * stride..][..depth].iter();
+    let (r01, r23) = (row(0).zip(row(1)), row(2).zip(row(3)));
+    let (r45, r67) = (row(4).zip(row(5)), row(6).zip(row(7)));
+    let r = r01.zip(r23).zip(r45.zip(r67));
+    for (c, (((r0, r1), (r2, r3)), ((r4, r5), (r6, r7)))) in c.chunks_exact(ld).zip(r) {
         let c = &c[j..j + N];
+        let r = [*r0, *r1, *r2, *r3, *r4, *r5, *r6, *r7];
         for m in 0..M {
-            let r = T::splat(simd, r[m][k]);
+            let r = T::splat(simd, r[m]);
             for i in 0..N {
                 sums[m][i] = T::mul_add(simd, r, c[i], sums[m][i]);
             }

@@ -547,6 +547,14 @@ impl<'a, T: Elementwise> Tile<'a, T> {
                             (&self.collected, inner)
                         }
                     };
+                    if g.disjoint && !g.partners && is_contiguous(map) {
+                        let rows = collected.chunks_exact(stride);
+                        for (to, from) in to.chunks_exact_mut(g.target_inner).zip(rows) {
+                            to.iter_mut().zip(from).for_each(|(to, &x)| *to += x.to_f64());
+                        }
+                        sums.fill(T::ZERO);
+                        continue;
+                    }
                     for (m, &place) in places.iter().enumerate() {
                         let to = &mut to[place * g.target_inner..][..g.target_inner];
                         for (k, (&x, &at)) in collected[m * stride..].iter().zip(map).enumerate() {
