@@ -188,9 +188,9 @@ const ACROSS: usize = 32;
 /// About so many terms are summed up in the precision of the pass: a few rows' share of a tile.
 const MAX_TERMS: usize = 512;
 /// The same in tiles, where each is summed up by itself before.
-const MAX_TILES: usize = 8;
+const MAX_TILES: usize = 16;
 /// Most strands that are worked on together, and what is formed for them, in bytes.
-const GROUP: usize = 16;
+const GROUP: usize = 32;
 const GROUP_BYTES: usize = 768 << 10;
 /// Aim for this many tasks.
 const TASKS: usize = 64;
