@@ -191,39 +191,53 @@ impl<'a, T: Elementwise> Tile<'a, T> {
             for i in 0..strands.len() {
                 let next = if i + 1 < strands.len() { i + 1 } else { 0 };
                 let here = strands[next].part.own == strands[i].part.own;
-                self.ahead.clear();
-                match g.side {
-                    Side::Rows => {
-                        // The next lanes most likely follow these in memory.
-                        let shift = if next == 0 { self.lanes.at.1 } else { 0 };
-                        let rows = &self.rows_of[next].offsets;
-                        if here {
-                            self.ahead.extend(rows.iter().map(|row| row + shift));
-                        }
-                        std::mem::swap(&mut self.rows, &mut self.rows_of[i]);
-                        self.step(&mut strands[i], step);
-                        std::mem::swap(&mut self.rows, &mut self.rows_of[i]);
-                    }
-                    Side::Lanes => {
-                        let shift = self.lanes_of[next].offset();
-                        std::mem::swap(&mut self.lanes, &mut self.lanes_of[i]);
-                        let shift = shift.wrapping_sub(self.lanes.offset());
-                        let (first, len) = self.rows.at;
-                        if next == 0 {
-                            let below = first + len;
-                            let len = g.band_rows.min(g.rows.len - below);
-                            g.rows.data_offsets(below, len, &mut self.ahead);
-                        } else if here {
-                            self.ahead.extend(&self.rows.offsets);
-                        }
-                        self.ahead.iter_mut().for_each(|row| *row = row.wrapping_add(shift));
-                        self.step(&mut strands[i], step);
-                        std::mem::swap(&mut self.lanes, &mut self.lanes_of[i]);
-                    }
-                }
+                self.exchange(i);
+                self.form(&strands[i], step);
+                self.look_ahead(next, here);
+                self.step(&mut strands[i], step);
+                self.exchange(i);
             }
         }
         strands.into_iter().map(|strand| self.end(strand)).collect()
+    }
+
+    /// Takes up what is formed for a strand on the target's side, or puts it aside.
+    fn exchange(&mut self, strand: usize) {
+        match self.geometry.side {
+            Side::Rows => std::mem::swap(&mut self.rows, &mut self.rows_of[strand]),
+            Side::Lanes => std::mem::swap(&mut self.lanes, &mut self.lanes_of[strand]),
+        }
+    }
+
+    /// Finds the rows that are worked on after those that are formed, for strand `next` of a group; `here`
+    /// is whether that is at the same outer index. A guess is enough: it is what is asked for early.
+    fn look_ahead(&mut self, next: usize, here: bool) {
+        let g = self.geometry;
+        self.ahead.clear();
+        match g.side {
+            Side::Rows => {
+                // After the last strand come the next lanes, which most likely follow these in memory.
+                let shift = if next == 0 { self.lanes.at.1 } else { 0 };
+                // Of a strand alone it is put away, and empty.
+                let rows = if self.rows_of.len() == 1 { &self.rows } else { &self.rows_of[next] };
+                if here {
+                    self.ahead.extend(rows.offsets.iter().map(|row| row + shift));
+                }
+            }
+            Side::Lanes => {
+                let alone = self.lanes_of.len() == 1;
+                let lanes = if alone { &self.lanes } else { &self.lanes_of[next] };
+                let shift = lanes.offset().wrapping_sub(self.lanes.offset());
+                if next == 0 {
+                    let below = self.rows.at.0 + self.rows.at.1;
+                    let len = g.band_rows.min(g.rows.len - below);
+                    g.rows.data_offsets(below, len, &mut self.ahead);
+                } else if here {
+                    self.ahead.extend(&self.rows.offsets);
+                }
+                self.ahead.iter_mut().for_each(|row| *row = row.wrapping_add(shift));
+            }
+        }
     }
 
     /// A strand to which nothing has been added.
@@ -282,18 +296,23 @@ impl<'a, T: Elementwise> Tile<'a, T> {
         // slab by slab.
         self.ahead.clear();
         for step in steps {
+            self.form(strand, step);
             self.step(strand, step);
         }
     }
 
-    fn step(&mut self, strand: &mut Strand<T>, step: usize) {
+    /// The block of the target's side that a step works on, and the unit of what is summed over.
+    fn position(&self, strand: &Strand<T>, step: usize) -> (usize, usize) {
+        let (_, blocks) = self.geometry.granule(strand.granule);
+        (blocks.start + step / strand.sum.1, strand.sum.0 + step % strand.sum.1)
+    }
+
+    /// Forms `R` and `C` for a step of a strand.
+    fn form(&mut self, strand: &Strand<T>, step: usize) {
         let g = self.geometry;
-        let (own, blocks) = g.granule(strand.granule);
-        let sum = strand.sum;
-        let (block, unit) = (blocks.start + step / sum.1, sum.0 + step % sum.1);
-        let others = g.other_blocks();
-        let (summed, other) = (unit / others, unit % others);
-        self.at_outer(own, summed);
+        let (block, unit) = self.position(strand, step);
+        let (summed, other) = (unit / g.other_blocks(), unit % g.other_blocks());
+        self.at_outer(g.granule(strand.granule).0, summed);
         match g.side {
             Side::Rows => {
                 self.form_rows(block, g.block(block));
@@ -304,6 +323,12 @@ impl<'a, T: Elementwise> Tile<'a, T> {
                 self.form_rows(other, g.other_block(other));
             }
         }
+    }
+
+    /// Works on the tile of a step, for which `R` and `C` are formed.
+    fn step(&mut self, strand: &mut Strand<T>, step: usize) {
+        let g = self.geometry;
+        let (block, unit) = self.position(strand, step);
         self.tile(strand);
         let losses = self.losses.take();
         strand.part.sums.train += losses.train;
@@ -311,9 +336,10 @@ impl<'a, T: Elementwise> Tile<'a, T> {
         strand.part.sums.held_out += losses.held_out;
 
         strand.pending += 1;
-        let last = unit + 1 == sum.0 + sum.1;
+        let last = unit + 1 == strand.sum.0 + strand.sum.1;
         // The partners' product changes with the outer index.
-        let moves = g.partners && (unit + 1) / others != summed;
+        let others = g.other_blocks();
+        let moves = g.partners && (unit + 1) / others != unit / others;
         if strand.pending == g.flush || last || moves {
             self.flush(strand, g.block(block));
             strand.pending = 0;
