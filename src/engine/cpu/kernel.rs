@@ -494,8 +494,22 @@ mod tests {
             .collect()
     }
 
-    fn check<T: Real>(rows: usize, inner: usize, width: usize, ld: usize, tolerance: f64) {
-        let arch = Arch::new();
+    /// All instruction sets that this machine has.
+    fn all() -> Vec<Arch> {
+        let mut all = vec![Arch::new(), Arch::Scalar];
+        #[cfg(target_arch = "x86_64")]
+        all.extend(pulp::x86::V3::try_new().map(Arch::V3));
+        all
+    }
+
+    fn check<T: Real>(
+        arch: Arch,
+        rows: usize,
+        inner: usize,
+        width: usize,
+        ld: usize,
+        tolerance: f64,
+    ) {
         let padded = rows.div_ceil(PANEL) * PANEL;
         let to = |x: Vec<f64>| -> Vec<T> { x.into_iter().map(T::from_f64).collect() };
         let r = fill(rows * inner, 1);
@@ -558,11 +572,13 @@ mod tests {
 
     #[test]
     fn products_on_tiles_are_right_at_every_remainder() {
-        for rows in [1, 3, 4, 5, 8, 11] {
-            for inner in [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 13, 33] {
-                for width in [16, 32, 48, 64, 112] {
-                    check::<f32>(rows, inner, width, 112, 1e-5);
-                    check::<f64>(rows, inner, width, 128, 1e-13);
+        for arch in all() {
+            for rows in [1, 3, 4, 5, 8, 11] {
+                for inner in [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 13, 33] {
+                    for width in [16, 32, 48, 64, 112] {
+                        check::<f32>(arch, rows, inner, width, 112, 1e-5);
+                        check::<f64>(arch, rows, inner, width, 128, 1e-13);
+                    }
                 }
             }
         }
