@@ -145,8 +145,9 @@ pub(super) struct Geometry {
     pub inner_in_order: Vec<bool>,
     /// Rows of a tile.
     pub block_rows: usize,
-    /// Lanes of a tile, and these with padding to a multiple of the widest vector.
+    /// Lanes of a tile.
     pub block_lanes: usize,
+    /// The same with padding to a multiple of the widest vector.
     pub width: usize,
     /// Rows that are worked on before they are summed up.
     pub strip_rows: usize,

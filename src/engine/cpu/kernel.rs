@@ -40,17 +40,31 @@ pub(super) fn product<T: Real>(
     floor: T,
     y: &mut [T],
 ) {
-    arch.dispatch(Product { r, c, inner, width, ld, floor, y });
+    let then = Then::Raise(floor);
+    arch.dispatch(Product { r, depth: inner, stride: inner, c, width, ld, then, to: y });
 }
 
+/// `Σ_k r[m, k] · c[k, n]` over `depth` indices k.
 struct Product<'a, T> {
     r: &'a [T],
+    depth: usize,
+    /// Elements from one row of `r` to the next.
+    stride: usize,
     c: &'a [T],
-    inner: usize,
     width: usize,
+    /// Elements from one row of `c`, and of the result, to the next.
     ld: usize,
-    floor: T,
-    y: &'a mut [T],
+    then: Then<T>,
+    to: &'a mut [T],
+}
+
+/// What becomes of a product.
+#[derive(Clone, Copy)]
+enum Then<T> {
+    /// It is raised to a floor, and takes the place of what was there.
+    Raise(T),
+    /// It is added to what was there.
+    Add,
 }
 
 impl<T: Real> WithSimd for Product<'_, T> {
@@ -59,37 +73,41 @@ impl<T: Real> WithSimd for Product<'_, T> {
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
         let lanes = size_of::<T::Vector<S>>() / T::BYTES;
-        let (c, _) = T::as_vectors::<S>(self.c);
-        let (y, _) = T::as_vectors_mut::<S>(self.y);
-        let (width, ld) = (self.width / lanes, self.ld / lanes);
-        // Here and not in a loop over memory: compilers make that one of masked stores, which some
-        // processors take twenty cycles for.
-        let floor = T::splat(simd, self.floor);
+        let Product { r, depth, stride, c, width, ld, then, to } = self;
+        let (c, _) = T::as_vectors::<S>(c);
+        let (to, _) = T::as_vectors_mut::<S>(to);
+        let (width, ld) = (width / lanes, ld / lanes);
         // A few columns of `C`, which stay in the first-level cache, for all rows.
         let mut j = 0;
         while j < width {
             let n = abreast::<S>(width - j);
-            let (mut r, mut y) = (self.r, &mut *y);
+            let (mut r, mut to) = (r, &mut *to);
             while !r.is_empty() {
-                let both = S::REGISTER_COUNT >= 32 && r.len() >= BOTH * self.inner;
+                let both = S::REGISTER_COUNT >= 32 && r.len() >= BOTH * stride;
                 let rows = if both { BOTH } else { PANEL };
-                let (panel, below) = r.split_at(rows * self.inner);
-                let (to, rest) = y.split_at_mut(rows * ld);
+                let (panel, below) = r.split_at(rows * stride);
+                let (y, rest) = to.split_at_mut(rows * ld);
                 match (both, n) {
                     (true, 3) => {
-                        times::<S, T, BOTH, 3>(simd, panel, self.inner, c, ld, j, floor, to)
+                        block::<S, T, BOTH, 3>(simd, panel, depth, stride, c, ld, j, then, y)
                     }
                     (true, 2) => {
-                        times::<S, T, BOTH, 2>(simd, panel, self.inner, c, ld, j, floor, to)
+                        block::<S, T, BOTH, 2>(simd, panel, depth, stride, c, ld, j, then, y)
                     }
                     (true, _) => {
-                        times::<S, T, BOTH, 1>(simd, panel, self.inner, c, ld, j, floor, to)
+                        block::<S, T, BOTH, 1>(simd, panel, depth, stride, c, ld, j, then, y)
                     }
-                    (_, 3) => times::<S, T, PANEL, 3>(simd, panel, self.inner, c, ld, j, floor, to),
-                    (_, 2) => times::<S, T, PANEL, 2>(simd, panel, self.inner, c, ld, j, floor, to),
-                    (_, _) => times::<S, T, PANEL, 1>(simd, panel, self.inner, c, ld, j, floor, to),
+                    (_, 3) => {
+                        block::<S, T, PANEL, 3>(simd, panel, depth, stride, c, ld, j, then, y)
+                    }
+                    (_, 2) => {
+                        block::<S, T, PANEL, 2>(simd, panel, depth, stride, c, ld, j, then, y)
+                    }
+                    (_, _) => {
+                        block::<S, T, PANEL, 1>(simd, panel, depth, stride, c, ld, j, then, y)
+                    }
                 }
-                (r, y) = (below, rest);
+                (r, to) = (below, rest);
             }
             j += n;
         }
@@ -98,21 +116,27 @@ impl<T: Real> WithSimd for Product<'_, T> {
 
 #[inline(always)]
 #[allow(clippy::too_many_arguments)]
-fn times<S: Simd, T: Real, const M: usize, const N: usize>(
+fn block<S: Simd, T: Real, const M: usize, const N: usize>(
     simd: S,
     panel: &[T],
-    inner: usize,
+    depth: usize,
+    stride: usize,
     c: &[T::Vector<S>],
     ld: usize,
     j: usize,
-    floor: T::Vector<S>,
+    then: Then<T>,
     rows: &mut [T::Vector<S>],
 ) {
-    let sums = outer_products::<S, T, M, N>(simd, panel, inner, inner, c, ld, j);
-    // A loop, as a closure given to `map` is not inlined, and then compiled for no instruction set.
+    let sums = outer_products::<S, T, M, N>(simd, panel, depth, stride, c, ld, j);
+    // Loops, as a closure given to `map` is not inlined, and then compiled for no instruction set.
     for (row, sums) in rows.chunks_exact_mut(ld).zip(sums) {
-        for (to, y) in row[j..j + N].iter_mut().zip(sums) {
-            *to = T::at_least(simd, y, floor);
+        for (to, x) in row[j..j + N].iter_mut().zip(sums) {
+            *to = match then {
+                // Here and not in a loop over memory: compilers make that one of masked stores, which
+                // some processors take twenty cycles for.
+                Then::Raise(floor) => T::at_least(simd, x, T::splat(simd, floor)),
+                Then::Add => <T as Real>::add(simd, *to, x),
+            };
         }
     }
 }
@@ -301,75 +325,16 @@ pub(super) fn reduce_across<T: Real>(
     stride: usize,
     sums: &mut [T],
 ) {
-    arch.dispatch(ReduceAcross { a, across, width, ld, stride, sums });
-}
-
-struct ReduceAcross<'a, T> {
-    a: &'a [T],
-    across: &'a [T],
-    width: usize,
-    ld: usize,
-    stride: usize,
-    sums: &'a mut [T],
-}
-
-impl<T: Real> WithSimd for ReduceAcross<'_, T> {
-    type Output = ();
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) {
-        let lanes = size_of::<T::Vector<S>>() / T::BYTES;
-        let (across, _) = T::as_vectors::<S>(self.across);
-        let (sums, _) = T::as_vectors_mut::<S>(self.sums);
-        let (width, ld, stride) = (self.width, self.ld, self.stride / lanes);
-        let mut k = 0;
-        while k < stride {
-            let n = abreast::<S>(stride - k);
-            let (mut a, mut sums) = (self.a, &mut *sums);
-            while !a.is_empty() {
-                let both = S::REGISTER_COUNT >= 32 && a.len() >= BOTH * ld;
-                let rows = if both { BOTH } else { PANEL };
-                let (panel, below) = a.split_at(rows * ld);
-                let (to, rest) = sums.split_at_mut(rows * stride);
-                match (both, n) {
-                    (true, 3) => {
-                        add::<S, T, BOTH, 3>(simd, panel, width, ld, across, stride, k, to)
-                    }
-                    (true, 2) => {
-                        add::<S, T, BOTH, 2>(simd, panel, width, ld, across, stride, k, to)
-                    }
-                    (true, _) => {
-                        add::<S, T, BOTH, 1>(simd, panel, width, ld, across, stride, k, to)
-                    }
-                    (_, 3) => add::<S, T, PANEL, 3>(simd, panel, width, ld, across, stride, k, to),
-                    (_, 2) => add::<S, T, PANEL, 2>(simd, panel, width, ld, across, stride, k, to),
-                    (_, _) => add::<S, T, PANEL, 1>(simd, panel, width, ld, across, stride, k, to),
-                }
-                (a, sums) = (below, rest);
-            }
-            k += n;
-        }
-    }
-}
-
-#[inline(always)]
-#[allow(clippy::too_many_arguments)]
-fn add<S: Simd, T: Real, const M: usize, const N: usize>(
-    simd: S,
-    panel: &[T],
-    width: usize,
-    ld: usize,
-    across: &[T::Vector<S>],
-    stride: usize,
-    k: usize,
-    rows: &mut [T::Vector<S>],
-) {
-    let sums = outer_products::<S, T, M, N>(simd, panel, width, ld, across, stride, k);
-    for (row, sums) in rows.chunks_exact_mut(stride).zip(sums) {
-        for (to, x) in row[k..k + N].iter_mut().zip(sums) {
-            *to = <T as Real>::add(simd, *to, x);
-        }
-    }
+    arch.dispatch(Product {
+        r: a,
+        depth: width,
+        stride: ld,
+        c: across,
+        width: stride,
+        ld: stride,
+        then: Then::Add,
+        to: sums,
+    });
 }
 
 /// `sums[k, n] += Σ_m r[m, k] · a[m, n]`.

@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rayon::prelude::*;
 
+use super::SHARE;
 use super::geometry::Geometry;
 use super::stream::{self, Schedule};
 use super::tile::Tile;
@@ -98,9 +99,6 @@ impl Outcome {
         }
     }
 }
-
-/// Entries that are worth another thread.
-const SHARE: usize = 1 << 14;
 
 /// Adds the blocks of all parts to the target that they are parts of: to each of its entries in the
 /// order of the parts.
@@ -203,6 +201,7 @@ pub(super) fn cut(n: usize, parts: usize, i: usize) -> (usize, usize) {
 }
 
 /// The share of a part of the target: a block `[side][inner]` for rows, `[inner][side]` for lanes.
+#[derive(Default)]
 pub(super) struct Part {
     pub own: usize,
     pub start: usize,

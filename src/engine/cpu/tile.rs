@@ -276,15 +276,7 @@ impl<'a, T: Elementwise> Tile<'a, T> {
 
     /// What has been added to a strand that has taken all of its steps.
     pub fn end(&mut self, mut strand: Strand<T>) -> Part {
-        let empty = Part {
-            own: 0,
-            start: 0,
-            len: 0,
-            numerator: Vec::new(),
-            denominator: Vec::new(),
-            sums: Sums::default(),
-        };
-        let part = std::mem::replace(&mut strand.part, empty);
+        let part = std::mem::take(&mut strand.part);
         self.spare.push(strand);
         part
     }
@@ -578,17 +570,17 @@ impl<'a, T: Elementwise> Tile<'a, T> {
                         for (to, from) in to.chunks_exact_mut(g.target_inner).zip(rows) {
                             to.iter_mut().zip(from).for_each(|(to, &x)| *to += x.to_f64());
                         }
-                        sums.fill(T::ZERO);
-                        continue;
-                    }
-                    for (m, &place) in places.iter().enumerate() {
-                        let to = &mut to[place * g.target_inner..][..g.target_inner];
-                        for (k, (&x, &at)) in collected[m * stride..].iter().zip(map).enumerate() {
-                            let mut value = x.to_f64();
-                            if g.partners {
-                                value *= self.rows.partners[m * inner + k].to_f64();
+                    } else {
+                        for (m, &place) in places.iter().enumerate() {
+                            let to = &mut to[place * g.target_inner..][..g.target_inner];
+                            let sums = collected[m * stride..].iter().zip(map);
+                            for (k, (&x, &at)) in sums.enumerate() {
+                                let mut value = x.to_f64();
+                                if g.partners {
+                                    value *= self.rows.partners[m * inner + k].to_f64();
+                                }
+                                to[at] += value;
                             }
-                            to[at] += value;
                         }
                     }
                     // Padding rows have sums too; they belong to nobody.
