@@ -369,6 +369,16 @@ impl Tape {
         self.instructions.iter().filter(|(_, i)| which(i)).count()
     }
 
+    /// Whether this computes x / y and the Kullback–Leibler divergence, and nothing else: what
+    /// [`divergence_in_place`] does.
+    pub(crate) fn is_divergence(&self) -> bool {
+        use Instruction::Divergence;
+        let [(to, Divergence { x: Place::X, y: Place::Y, quotient })] = *self.instructions else {
+            return false;
+        };
+        self.outputs == 2 && (quotient, to) == (Place::Output(0), Place::Output(1))
+    }
+
     /// Evaluates the expressions at every entry of a block, anywhere.
     ///
     /// # Panics
@@ -456,13 +466,46 @@ fn divergence<T: Elementwise>(
 ) {
     let terms = x.iter().zip(y).zip(quotients.iter_mut()).zip(losses.iter_mut());
     for (((&x, &y), quotient), loss) in terms {
-        let q = x / y;
-        let log = q.ln_normal(fused);
-        // A quotient that is subnormal counts as 0: beside y, x is not there.
-        let term = if q >= T::LEAST_NORMAL { x * log } else { T::ZERO };
-        *quotient = q;
-        *loss = term - x + y;
+        (*quotient, *loss) = divergence_of(x, y, fused);
     }
+}
+
+/// Puts x / y in the place of y, and adds up x ln(x / y) − x + y, in as many parts as `sums` has, of
+/// which each takes one in so many entries.
+#[inline(always)]
+pub(crate) fn divergence_in_place<S: Simd, T: Elementwise, const PARTS: usize>(
+    _simd: S,
+    x: &[T],
+    y: &mut [T],
+    sums: &mut [T; PARTS],
+) {
+    let fused = has_fused::<S>();
+    let (x, x_rest) = x.as_chunks::<PARTS>();
+    let (y, y_rest) = y.as_chunks_mut::<PARTS>();
+    // A copy of the sums, which stays in registers.
+    let mut parts = *sums;
+    for (x, y) in x.iter().zip(y) {
+        for ((&x, y), sum) in x.iter().zip(y).zip(&mut parts) {
+            let (quotient, loss) = divergence_of(x, *y, fused);
+            *y = quotient;
+            *sum += loss;
+        }
+    }
+    for ((&x, y), sum) in x_rest.iter().zip(y_rest).zip(&mut parts) {
+        let (quotient, loss) = divergence_of(x, *y, fused);
+        *y = quotient;
+        *sum += loss;
+    }
+    *sums = parts;
+}
+
+#[inline(always)]
+fn divergence_of<T: Elementwise>(x: T, y: T, fused: bool) -> (T, T) {
+    let quotient = x / y;
+    let log = quotient.ln_normal(fused);
+    // A quotient that is subnormal counts as 0: beside y, x is not there.
+    let term = if quotient >= T::LEAST_NORMAL { x * log } else { T::ZERO };
+    (quotient, term - x + y)
 }
 
 /// One instruction over a block.

@@ -351,7 +351,9 @@ impl Elementwise for f32 {
         let p01 = mul_add!(fused, r, 0.693_146_97, 1.000_000_07);
         let p23 = mul_add!(fused, r, 0.055_507_13, 0.240_221_2);
         let p45 = mul_add!(fused, r, 0.001_327_65, 0.009_675_54);
-        let exp2 = mul_add!(fused, r2 * r2, p45, mul_add!(fused, r2, p23, p01));
+        // No r⁴, which may be subnormal, where processors take a hundred cycles for it: of a base of 1,
+        // the most frequent one in counts, r is 1e-10.
+        let exp2 = mul_add!(fused, r2, mul_add!(fused, r2, p45, p23), p01);
         // The low bits of `rounded` are the binary exponent; those above leave the word.
         let power = f32::from_bits(exp2.to_bits().wrapping_add(rounded.to_bits() << 23));
         let power = if self < f32::MIN_POSITIVE { e.at_zero } else { power };

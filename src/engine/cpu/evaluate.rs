@@ -8,7 +8,7 @@ use super::geometry::Run;
 use super::pass::Source;
 use crate::data::{Indicators, Role};
 use crate::engine::Sums;
-use crate::loss::Scratch;
+use crate::loss::{Scratch, divergence_in_place};
 use crate::math::{Aligned, Elementwise};
 
 /// Entries that the loss's expressions are evaluated on at a time, if rows are not longer.
@@ -181,15 +181,7 @@ impl<T: Elementwise> WithSimd for Evaluate<'_, T> {
         while first < rows.len() {
             let rows = &rows[first..rows.len().min(first + step)];
             let n = rows.len() * ld;
-            // Asked for early, as pieces of a kilobyte or less, far apart, are too short for processors
-            // to see them coming; and a few at a time, as they wait where more than a dozen lines are
-            // on their way.
-            for row in ahead.iter().skip(first).take(rows.len()) {
-                let at = data_outer.wrapping_add(*row);
-                for run in runs.iter().filter(|run| run.stride == 1 && !source.zeros) {
-                    source.data.values().prefetch(at.wrapping_add(run.offset), run.len);
-                }
-            }
+            ask_for(source, runs, data_outer, ahead.iter().skip(first).take(rows.len()));
             for (m, row) in rows.iter().enumerate() {
                 entries.fill(simd, source, runs, data_outer + row, lanes, m * ld..(m + 1) * ld);
             }
@@ -248,6 +240,73 @@ impl<T: Elementwise> WithSimd for Evaluate<'_, T> {
                     }
                     start += step;
                 }
+            }
+            first += step;
+        }
+    }
+}
+
+/// Asks for the data of some rows. Early, as pieces of a kilobyte or less, far apart, are too short for
+/// processors to see them coming; and a few rows at a time, as they wait where more than a dozen lines
+/// are on their way.
+#[inline(always)]
+fn ask_for<'a, T>(
+    source: &Source<'_, T>,
+    runs: &[Run],
+    data_outer: usize,
+    rows: impl Iterator<Item = &'a usize>,
+) {
+    for row in rows {
+        let at = data_outer.wrapping_add(*row);
+        for run in runs.iter().filter(|run| run.stride == 1 && !source.zeros) {
+            source.data.values().prefetch(at.wrapping_add(run.offset), run.len);
+        }
+    }
+}
+
+/// What [`Evaluate`] does where that is no more than `x / y` and its divergence: without a block of
+/// memory for each, and without an interpreter.
+pub(super) struct Divergences<'a, T> {
+    pub source: &'a Source<'a, T>,
+    /// As in [`Evaluate`].
+    pub rows: &'a [usize],
+    pub ahead: &'a [usize],
+    pub runs: &'a [Run],
+    pub data_outer: usize,
+    pub lanes: usize,
+    pub ld: usize,
+    /// ŷ, in whose place `a` is put.
+    pub y: &'a mut [T],
+    pub entries: &'a mut Entries<T>,
+    pub losses: &'a mut Losses,
+}
+
+impl<T: Elementwise> WithSimd for Divergences<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Divergences { source, rows, ahead, runs, data_outer, lanes, ld, y, entries, losses } =
+            self;
+        let step = (CHUNK / ld).max(1);
+        let mut first = 0;
+        while first < rows.len() {
+            let rows = &rows[first..rows.len().min(first + step)];
+            ask_for(source, runs, data_outer, ahead.iter().skip(first).take(rows.len()));
+            for (m, row) in rows.iter().enumerate() {
+                entries.fill(simd, source, runs, data_outer + row, lanes, m * ld..(m + 1) * ld);
+            }
+            let n = rows.len() * ld;
+            let y = &mut y[first * ld..][..n];
+            // Lanes that are not there stay as they are: they have no quotient, and no loss.
+            let (step_lanes, lanes) = if lanes == ld { (n, n) } else { (ld, lanes) };
+            let mut sums = [T::ZERO; CHAINS];
+            for (x, y) in entries.x[..n].chunks_exact(step_lanes).zip(y.chunks_exact_mut(step_lanes))
+            {
+                divergence_in_place(simd, &x[..lanes], &mut y[..lanes], &mut sums);
+            }
+            for (to, sum) in losses.train.iter_mut().zip(sums) {
+                *to += sum.to_f64();
             }
             first += step;
         }

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use pulp::Arch;
 
-use super::evaluate::{Entries, Evaluate, Losses};
+use super::evaluate::{Divergences, Entries, Evaluate, Losses};
 use super::geometry::{Geometry, Run, is_contiguous, is_evenly_spaced, runs};
 use super::kernel::{self, PANEL};
 use super::pass::{Part, Source};
@@ -104,6 +104,8 @@ pub(super) struct Tile<'a, T> {
     /// Where the rows of the tile are, and those.
     upcoming: Vec<usize>,
     offsets: Vec<usize>,
+    /// Whether `a` takes the place of ŷ, and there is nothing else.
+    divergence: bool,
     y: Aligned<T>,
     a: Aligned<T>,
     b: Aligned<T>,
@@ -151,6 +153,7 @@ impl<'a, T: Elementwise> Tile<'a, T> {
     pub fn new(geometry: &'a Geometry, source: &'a Source<'a, T>, tensors: &'a [&'a [T]]) -> Self {
         let lanes = geometry.width;
         let wants = source.wants;
+        let divergence = source.is_divergence();
         let strip = geometry.strip_rows * lanes;
         Tile {
             geometry,
@@ -166,7 +169,8 @@ impl<'a, T: Elementwise> Tile<'a, T> {
             ahead: Vec::new(),
             upcoming: Vec::new(),
             offsets: Vec::new(),
-            y: Aligned::zeros(geometry.band_rows * lanes),
+            divergence,
+            y: Aligned::zeros(if divergence { 0 } else { geometry.band_rows * lanes }),
             a: Aligned::zeros(if wants.numerator { strip } else { 0 }),
             b: Aligned::zeros(if wants.denominator { strip } else { 0 }),
             entries: Entries::new(source, lanes),
@@ -487,26 +491,48 @@ impl<'a, T: Elementwise> Tile<'a, T> {
             let rows = g.band_rows.min(rows - first);
             let padded = rows.next_multiple_of(PANEL);
             let band = first * ld..(first + padded) * ld;
+            let y = match self.divergence {
+                true => &mut self.a[band.clone()],
+                false => &mut self.y[..padded * ld],
+            };
             if self.source.tape.reads_y() {
                 let r = &r[first * inner..][..padded * inner];
-                let y = &mut self.y[..padded * ld];
                 kernel::product(self.arch, r, c, inner, ld, ld, self.source.floor, y);
             }
             let at = start + first;
             let ahead = self.upcoming.len().min(at + g.band_rows);
+            let (source, runs) = (self.source, &*self.lanes.runs);
+            let (rows, ahead) = (&self.upcoming[at..at + rows], &self.upcoming[ahead..]);
+            let (data_outer, lanes) = (self.data_outer, self.lanes.at.1);
+            let (entries, losses) = (&mut self.entries, &mut self.losses);
+            if self.divergence {
+                self.arch.dispatch(Divergences {
+                    source,
+                    rows,
+                    ahead,
+                    runs,
+                    data_outer,
+                    lanes,
+                    ld,
+                    y,
+                    entries,
+                    losses,
+                });
+                continue;
+            }
             self.arch.dispatch(Evaluate {
-                source: self.source,
-                rows: &self.upcoming[at..at + rows],
-                ahead: &self.upcoming[ahead..],
-                runs: &self.lanes.runs,
-                data_outer: self.data_outer,
-                lanes: self.lanes.at.1,
+                source,
+                rows,
+                ahead,
+                runs,
+                data_outer,
+                lanes,
                 ld,
                 y: &self.y,
                 a: if wants.numerator { &mut self.a[band.clone()] } else { &mut [] },
                 b: if wants.denominator { &mut self.b[band] } else { &mut [] },
-                entries: &mut self.entries,
-                losses: &mut self.losses,
+                entries,
+                losses,
             });
         }
 
