@@ -502,10 +502,10 @@ pub(crate) fn divergence_in_place<S: Simd, T: Elementwise, const PARTS: usize>(
 #[inline(always)]
 fn divergence_of<T: Elementwise>(x: T, y: T, fused: bool) -> (T, T) {
     let quotient = x / y;
+    // Of a quotient that is 0 or subnormal the logarithm is some number, which does not matter: beside
+    // y, so many times x is nothing.
     let log = quotient.ln_normal(fused);
-    // A quotient that is subnormal counts as 0: beside y, x is not there.
-    let term = if quotient >= T::LEAST_NORMAL { x * log } else { T::ZERO };
-    (quotient, term - x + y)
+    (quotient, x.multiply_add(log, y - x, fused))
 }
 
 /// One instruction over a block.
@@ -558,13 +558,13 @@ fn step<T: Elementwise>(
         Instruction::Fill(k) => to.fill(c(k)),
         Instruction::Affine { a, factor, constant } => {
             let (factor, constant) = (c(factor), c(constant));
-            each!(a => factor * a + constant);
+            each!(a => factor.multiply_add(a, constant, fused));
         }
         Instruction::Add(a, b) => each!(a, b => a + b),
         Instruction::Sub(a, b) => each!(a, b => a - b),
         Instruction::Mul(a, b) => each!(a, b => a * b),
         Instruction::Div(a, b) => each!(a, b => a / b),
-        Instruction::MulAdd(a, b, c) => each!(a, b, c => a * b + c),
+        Instruction::MulAdd(a, b, c) => each!(a, b, c => a.multiply_add(b, c, fused)),
         Instruction::Quotient(k, a) => {
             let k = c(k);
             each!(a => k / a);
