@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::run::limitless;
-use crate::data::{Indicators, Prepared, Rest, Role};
+use crate::data::{Prepared, Rest, Role};
 use crate::engine::cpu::contract_within;
 use crate::error::{Error, Result};
 use crate::fit::block_of;
@@ -198,7 +198,6 @@ impl<'a> Scorer<'a> {
             None => data.values().strides().to_vec(),
         };
         let c = c_strides(shape);
-        let table = Indicators::<f64>::new();
         let score = |block: &[Range<usize>]| -> Result<Sums> {
             let predicted = block_of(shapes, factors, None, block, shapes.model().output())?;
             let run = block.last().map_or(1, Range::len);
@@ -213,7 +212,7 @@ impl<'a> Scorer<'a> {
                     index.iter().zip(strides).map(|(i, s)| i * s).sum()
                 };
                 let (offset, cell) = (place(&strides), place(&c));
-                roles.indicator(&table, Role::HeldOut, offset, step, &mut held_out);
+                roles.indicator(pulp::Scalar::new(), Role::HeldOut, offset, step, &mut held_out);
                 if held_out.iter().any(|&h| h != 0.0) {
                     match (&keys, data.coordinates()) {
                         (Some(keys), Some(list)) => {

@@ -33,7 +33,7 @@ pub(crate) use mapped::{Ranges, Slabs, Slice, in_slabs, slab_cells};
 pub use observations::{Observations, Values};
 pub use prepared::{Outside, Portion, Prepared};
 pub use random::uniform_u32;
-pub use roles::{Indicators, Role, Roles};
+pub use roles::{Role, Roles};
 pub use sparse::{Listing, Rest, Sparse};
 #[cfg(feature = "gpu")]
 pub(crate) use storage::Kind;

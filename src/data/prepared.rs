@@ -11,7 +11,7 @@ use super::observations::Split;
 use super::roles::{Bits, PER_WORD};
 use super::sparse::Entry;
 use super::storage::{Convert, Summary};
-use super::{Coordinates, Dense, Indicators, Observations, Rest, Role, Roles, Sparse, Storage};
+use super::{Coordinates, Dense, Observations, Rest, Role, Roles, Sparse, Storage};
 use crate::{Error, Result};
 
 /// Observations that a fit can run on: values, the role of every cell, weights, and sums over
@@ -248,12 +248,11 @@ impl<F: Fn(f64, usize) -> bool> WithSimd for OutsideTask<'_, F> {
     type Output = Option<(u64, u64)>;
 
     #[inline(always)]
-    fn with_simd<S: Simd>(self, _simd: S) -> Self::Output {
+    fn with_simd<S: Simd>(self, simd: S) -> Self::Output {
         let n = self.prepared.values.len();
         let mut buffers = Buffers::new();
         let Buffers { values, role: flags, place, missing, .. } = &mut *buffers;
         let mut found: Option<(u64, u64)> = None;
-        let table = Indicators::new();
         for start in blocks(self.task, n) {
             let len = BLOCK.min(n - start);
             let (values, flags, place) = (&mut values[..len], &mut flags[..len], &mut place[..len]);
@@ -264,7 +263,7 @@ impl<F: Fn(f64, usize) -> bool> WithSimd for OutsideTask<'_, F> {
             }
             if let Some(roles) = &self.prepared.roles {
                 let missing = &mut missing[..len];
-                roles.indicator(&table, Role::Missing, start, 1, missing);
+                roles.indicator(simd, Role::Missing, start, 1, missing);
                 for (flag, &missing) in flags.iter_mut().zip(&*missing) {
                     *flag &= u8::from(missing == 0.0);
                 }

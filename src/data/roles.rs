@@ -1,6 +1,8 @@
 //! What each cell is for, in two bits.
 
-use crate::math::Real;
+use pulp::Simd;
+
+use crate::math::{Real, prefetch};
 
 /// What a cell is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -39,34 +41,6 @@ pub struct Roles {
 pub(super) const PER_WORD: usize = 32;
 /// Cells whose roles are expanded at a time.
 const LANES: usize = 16;
-/// Cells whose roles are in a byte.
-const PER_BYTE: usize = 4;
-
-/// Indicators by role and by the byte that holds the roles of four cells: what [`Roles::expand`]
-/// looks up. Loops that shift out two bits a lane do not compile to vectors; copies from here do.
-#[derive(Clone, Debug)]
-pub struct Indicators<T> {
-    table: Vec<[[T; PER_BYTE]; 256]>,
-}
-
-impl<T: Real> Indicators<T> {
-    /// The tables of all roles.
-    #[must_use]
-    pub fn new() -> Indicators<T> {
-        let one = |role: Role, byte: usize, i: usize| {
-            if byte >> (2 * i) & 3 == role as usize { T::ONE } else { T::ZERO }
-        };
-        let table = Role::ALL
-            .map(|role| std::array::from_fn(|byte| std::array::from_fn(|i| one(role, byte, i))));
-        Indicators { table: table.to_vec() }
-    }
-}
-
-impl<T: Real> Default for Indicators<T> {
-    fn default() -> Indicators<T> {
-        Indicators::new()
-    }
-}
 
 /// The roles of [`LANES`] cells from `cell` on, two bits each. Reads one word beyond that of the
 /// cell.
@@ -126,15 +100,21 @@ impl Roles {
         self.counts[role as usize]
     }
 
+    /// Asks for the roles of the cells from `offset` on to be brought into the caches.
+    #[inline(always)]
+    pub(crate) fn prefetch(&self, offset: usize, len: usize) {
+        prefetch(&self.words, offset / PER_WORD, len / PER_WORD + 1);
+    }
+
     /// Writes 1 where the cell at `offset`, `offset + stride`, … of the memory (in elements) has
     /// the role, and 0 where it has another.
     ///
     /// # Panics
     /// Where the run leaves the tensor, as indexing a slice does.
     #[inline(always)]
-    pub fn indicator<T: Real>(
+    pub(crate) fn indicator<S: Simd, T: Real>(
         &self,
-        table: &Indicators<T>,
+        simd: S,
         role: Role,
         offset: usize,
         stride: usize,
@@ -148,7 +128,7 @@ impl Roles {
             }
             return;
         }
-        self.spread(table, offset, [(role, out)]);
+        self.spread(simd, offset, [(role, out)]);
     }
 
     /// The indicators of a run for training and, where asked for, for the withheld cells: what a
@@ -158,9 +138,9 @@ impl Roles {
     /// # Panics
     /// Where the run leaves the tensor, as indexing a slice does.
     #[inline(always)]
-    pub fn expand<T: Real>(
+    pub(crate) fn expand<S: Simd, T: Real>(
         &self,
-        table: &Indicators<T>,
+        simd: S,
         offset: usize,
         stride: usize,
         train: &mut [T],
@@ -168,53 +148,47 @@ impl Roles {
         held_out: Option<&mut [T]>,
     ) {
         if stride != 1 {
-            self.indicator(table, Role::Train, offset, stride, train);
+            self.indicator(simd, Role::Train, offset, stride, train);
             if let Some(out) = validation {
-                self.indicator(table, Role::Validation, offset, stride, out);
+                self.indicator(simd, Role::Validation, offset, stride, out);
             }
             if let Some(out) = held_out {
-                self.indicator(table, Role::HeldOut, offset, stride, out);
+                self.indicator(simd, Role::HeldOut, offset, stride, out);
             }
             return;
         }
         let train = (Role::Train, train);
         match (validation, held_out) {
-            (None, None) => self.spread(table, offset, [train]),
-            (Some(v), None) => self.spread(table, offset, [train, (Role::Validation, v)]),
-            (None, Some(h)) => self.spread(table, offset, [train, (Role::HeldOut, h)]),
+            (None, None) => self.spread(simd, offset, [train]),
+            (Some(v), None) => self.spread(simd, offset, [train, (Role::Validation, v)]),
+            (None, Some(h)) => self.spread(simd, offset, [train, (Role::HeldOut, h)]),
             (Some(v), Some(h)) => {
-                self.spread(table, offset, [train, (Role::Validation, v), (Role::HeldOut, h)]);
+                self.spread(simd, offset, [train, (Role::Validation, v), (Role::HeldOut, h)]);
             }
         }
     }
 
     /// The indicators of several roles over a contiguous run.
     #[inline(always)]
-    fn spread<T: Real, const N: usize>(
+    fn spread<S: Simd, T: Real, const N: usize>(
         &self,
-        table: &Indicators<T>,
+        simd: S,
         offset: usize,
         mut outputs: [(Role, &mut [T]); N],
     ) {
         let len = outputs[0].1.len();
         let words = &self.words[offset / PER_WORD..];
-        let whole = len / LANES * LANES;
-        for start in (0..whole).step_by(LANES) {
-            let bytes = codes(words, offset % PER_WORD + start).to_le_bytes();
+        for start in (0..len).step_by(LANES) {
+            let codes = codes(words, offset % PER_WORD + start);
             for (role, out) in &mut outputs {
-                let table = &table.table[*role as usize];
-                let out = out[start..start + LANES].chunks_exact_mut(PER_BYTE);
-                for (to, byte) in out.zip(bytes) {
-                    to.copy_from_slice(&table[usize::from(byte)]);
-                }
-            }
-        }
-        if whole < len {
-            let bytes = codes(words, offset % PER_WORD + whole).to_le_bytes();
-            for (role, out) in &mut outputs {
-                let table = &table.table[*role as usize];
-                for (to, byte) in out[whole..].chunks_mut(PER_BYTE).zip(bytes) {
-                    to.copy_from_slice(&table[usize::from(byte)][..to.len()]);
+                let wanted = LOW as u32 * *role as u32;
+                match out[start..].first_chunk_mut() {
+                    Some(out) => T::equal_pairs(simd, codes, wanted, out),
+                    None => {
+                        let mut last = [T::ZERO; LANES];
+                        T::equal_pairs(simd, codes, wanted, &mut last);
+                        out[start..].copy_from_slice(&last[..len - start]);
+                    }
                 }
             }
         }
@@ -315,6 +289,8 @@ impl Bits {
 
 #[cfg(test)]
 mod tests {
+    use pulp::Scalar;
+
     use super::*;
 
     fn roles(n: usize) -> (Roles, Vec<Role>) {
@@ -331,7 +307,6 @@ mod tests {
     #[test]
     fn expands_any_run() {
         let (packed, list) = roles(300);
-        let table = Indicators::new();
         for stride in [1, 2, 7, 33] {
             for offset in 0..100 {
                 for len in [0, 1, 5, 16, 31, 32, 33, 64, 65, 100] {
@@ -342,7 +317,7 @@ mod tests {
                     let mut validation = vec![9.0f32; len];
                     let mut held_out = vec![9.0f32; len];
                     packed.expand(
-                        &table,
+                        Scalar::new(),
                         offset,
                         stride,
                         &mut train,
@@ -360,8 +335,7 @@ mod tests {
             }
         }
         let mut whole = vec![0.0f64; 300];
-        let table = Indicators::new();
-        packed.indicator(&table, Role::Train, 0, 1, &mut whole);
+        packed.indicator(Scalar::new(), Role::Train, 0, 1, &mut whole);
         assert_eq!(whole.iter().sum::<f64>(), packed.count(Role::Train) as f64);
     }
 

@@ -5,7 +5,7 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::mapped::{Mapped, Slice};
-use crate::math::Real;
+use crate::math::{self, Real};
 pub(super) use sealed::Convert;
 
 /// Numbers in one of the element types that the passes read.
@@ -190,7 +190,7 @@ impl Storage {
     /// is left out. Says nothing to processors that are not asked so from Rust.
     #[inline(always)]
     pub(crate) fn prefetch(&self, offset: usize, len: usize) {
-        with_slice!(self, v => prefetch(v, offset, len), _m => ());
+        with_slice!(self, v => math::prefetch(v, offset, len), _m => ());
     }
 
     /// Reads the elements `offset`, `offset + stride`, … into `out`.
@@ -201,21 +201,6 @@ impl Storage {
     pub fn load<T: Real>(&self, offset: usize, stride: usize, out: &mut [T]) {
         with_slice!(self, v => load(v, offset, stride, out), m => m.load(offset, stride, out));
     }
-}
-
-#[inline(always)]
-fn prefetch<A>(from: &[A], offset: usize, len: usize) {
-    #[cfg(target_arch = "x86_64")]
-    // One line more than so many elements fill, as they rarely begin with one.
-    let each = 64 / size_of::<A>();
-    let Some(from) = from.get(offset..) else { return };
-    for line in from.iter().take(len + each).step_by(each) {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        // SAFETY: every x86-64 processor has the instruction, and it accesses nothing.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(line).cast()) };
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = (from, offset, len);
 }
 
 /// One run of [`Storage::load`]. Always inlined, so that it is compiled for the instruction set

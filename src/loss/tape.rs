@@ -369,14 +369,19 @@ impl Tape {
         self.instructions.iter().filter(|(_, i)| which(i)).count()
     }
 
-    /// Whether this computes x / y and the Kullback–Leibler divergence, and nothing else: what
-    /// [`divergence_in_place`] does.
+    /// Whether this computes x / y, perhaps 1, and the Kullback–Leibler divergence, in this order and
+    /// nothing else: what [`divergence_in_place`] does.
     pub(crate) fn is_divergence(&self) -> bool {
-        use Instruction::Divergence;
-        let [(to, Divergence { x: Place::X, y: Place::Y, quotient })] = *self.instructions else {
+        use Instruction::{Divergence, Fill};
+        let (one, last) = match *self.instructions {
+            [last] => (false, last),
+            [(Place::Output(1), Fill(1.0)), last] => (true, last),
+            _ => return false,
+        };
+        let (Place::Output(loss), Divergence { x: Place::X, y: Place::Y, quotient }) = last else {
             return false;
         };
-        self.outputs == 2 && (quotient, to) == (Place::Output(0), Place::Output(1))
+        quotient == Place::Output(0) && loss == 1 + usize::from(one) && self.outputs == loss + 1
     }
 
     /// Evaluates the expressions at every entry of a block, anywhere.
@@ -497,6 +502,25 @@ pub(crate) fn divergence_in_place<S: Simd, T: Elementwise, const PARTS: usize>(
         *sum += loss;
     }
     *sums = parts;
+}
+
+/// As [`divergence_in_place`], with quotients times weights, and the losses, without them, one by one. A
+/// quotient without weight is 0, whatever it is.
+#[inline(always)]
+pub(crate) fn weighted_divergence_in_place<S: Simd, T: Elementwise>(
+    _simd: S,
+    x: &[T],
+    y: &mut [T],
+    weights: &[T],
+    losses: &mut [T],
+) {
+    let fused = has_fused::<S>();
+    let terms = x.iter().zip(y).zip(weights).zip(losses);
+    for (((&x, y), &weight), loss) in terms {
+        let (quotient, divergence) = divergence_of(x, *y, fused);
+        *y = if weight > T::ZERO { quotient * weight } else { T::ZERO };
+        *loss = divergence;
+    }
 }
 
 #[inline(always)]

@@ -6,8 +6,10 @@
 
 mod aligned;
 mod elementwise;
+mod prefetch;
 mod real;
 
 pub use aligned::Aligned;
 pub use elementwise::{Elementwise, has_fused};
+pub(crate) use prefetch::prefetch;
 pub use real::Real;

@@ -66,6 +66,9 @@ pub trait Real:
         a: Self::Vector<S>,
         b: Self::Vector<S>,
     ) -> Self::Vector<S>;
+    /// Writes 1 where a pair of bits of `a` is that of `b`, and 0 elsewhere: for the 16 pairs of bits
+    /// from the lowest on.
+    fn equal_pairs<S: Simd>(simd: S, a: u32, b: u32, out: &mut [Self; 16]);
     /// The sum of the elements, in an order that depends on `S` only.
     fn reduce_sum<S: Simd>(simd: S, a: Self::Vector<S>) -> Self;
     /// The slice as whole vectors, and what is left.
@@ -75,7 +78,8 @@ pub trait Real:
 }
 
 macro_rules! real {
-    ($t:ty, $name:literal, $v:ident, $splat:ident, $add:ident, $mul:ident, $fma:ident, $above:ident, $max:ident, $select:ident, $sum:ident, $as:ident, $as_mut:ident) => {
+    ($t:ty, $name:literal, $v:ident, $splat:ident, $add:ident, $mul:ident, $fma:ident, $above:ident, $max:ident, $select:ident, $sum:ident, $as:ident, $as_mut:ident,
+     $bits:ty, $splat_bits:ident, $and:ident, $equal:ident, $as_bits:ident) => {
         impl Real for $t {
             type Vector<S: Simd> = S::$v;
             const ZERO: Self = 0.0;
@@ -121,6 +125,28 @@ macro_rules! real {
                 simd.$select(simd.$above(condition, simd.$splat(0.0)), a, b)
             }
             #[inline(always)]
+            fn equal_pairs<S: Simd>(simd: S, a: u32, b: u32, out: &mut [Self; 16]) {
+                const fn pairs() -> [$bits; 16] {
+                    let mut pairs = [3; 16];
+                    let mut i = 0;
+                    while i < 16 {
+                        pairs[i] <<= 2 * i;
+                        i += 1;
+                    }
+                    pairs
+                }
+                // Compared where they stand, as not every instruction set shifts each lane by a
+                // number of bits of its own.
+                static PAIRS: [$bits; 16] = pairs();
+                let differing = simd.$splat_bits(<$bits>::from(a ^ b));
+                let (pairs, _) = S::$as_bits(&PAIRS);
+                let (out, _) = S::$as_mut(out);
+                for (to, &pair) in out.iter_mut().zip(pairs) {
+                    let equal = simd.$equal(simd.$and(differing, pair), simd.$splat_bits(0));
+                    *to = simd.$select(equal, simd.$splat(1.0), simd.$splat(0.0));
+                }
+            }
+            #[inline(always)]
             fn reduce_sum<S: Simd>(simd: S, a: S::$v) -> Self {
                 simd.$sum(a)
             }
@@ -149,7 +175,12 @@ real!(
     select_f32s,
     reduce_sum_f32s,
     as_simd_f32s,
-    as_mut_simd_f32s
+    as_mut_simd_f32s,
+    u32,
+    splat_u32s,
+    and_u32s,
+    equal_u32s,
+    as_simd_u32s
 );
 real!(
     f64,
@@ -164,5 +195,10 @@ real!(
     select_f64s,
     reduce_sum_f64s,
     as_simd_f64s,
-    as_mut_simd_f64s
+    as_mut_simd_f64s,
+    u64,
+    splat_u64s,
+    and_u64s,
+    equal_u64s,
+    as_simd_u64s
 );

@@ -6,9 +6,9 @@ use pulp::{Simd, WithSimd};
 
 use super::geometry::Run;
 use super::pass::Source;
-use crate::data::{Indicators, Role};
+use crate::data::Role;
 use crate::engine::Sums;
-use crate::loss::{Scratch, divergence_in_place};
+use crate::loss::{Scratch, divergence_in_place, weighted_divergence_in_place};
 use crate::math::{Aligned, Elementwise};
 
 /// Entries that the loss's expressions are evaluated on at a time, if rows are not longer.
@@ -24,7 +24,6 @@ pub(super) struct Entries<T> {
     loss: Aligned<T>,
     sides: Vec<Aligned<T>>,
     scratch: Scratch<T>,
-    indicators: Indicators<T>,
 }
 
 impl<T: Elementwise> Entries<T> {
@@ -42,7 +41,6 @@ impl<T: Elementwise> Entries<T> {
             loss: room(source.wants.losses),
             sides: vec![room(true); source.sides.len()],
             scratch: Scratch::default(),
-            indicators: Indicators::new(),
         }
     }
 
@@ -79,7 +77,7 @@ impl<T: Elementwise> Entries<T> {
             for run in runs {
                 let range = run.start..run.start + run.len;
                 roles.expand(
-                    &self.indicators,
+                    simd,
                     at + run.offset,
                     run.stride,
                     &mut train[range.clone()],
@@ -94,7 +92,7 @@ impl<T: Elementwise> Entries<T> {
                 for run in runs {
                     let to = &mut missing[run.start..run.start + run.len];
                     roles.indicator(
-                        &self.indicators,
+                        simd,
                         Role::Missing,
                         at + run.offset,
                         run.stride,
@@ -173,7 +171,6 @@ impl<T: Elementwise> WithSimd for Evaluate<'_, T> {
             self;
         let wants = source.wants;
         let weighs = source.weighs();
-        let [validation, held_out] = source.withheld();
         // A few hundred entries at a time: what is read and what instructions leave for one another
         // stays in the first-level cache beside the tile, and no loop is too short.
         let step = (CHUNK / ld).max(1);
@@ -219,27 +216,7 @@ impl<T: Elementwise> WithSimd for Evaluate<'_, T> {
                 }
             }
             if wants.losses {
-                // Lanes that are not there have losses, too.
-                let (step, lanes) = if lanes == ld { (n, n) } else { (ld, lanes) };
-                let mut start = 0;
-                while start < n {
-                    let range = start..start + lanes;
-                    let loss = &entries.loss[range.clone()];
-                    match weighs {
-                        true => {
-                            add_weighted(loss, &entries.train[range.clone()], &mut losses.train)
-                        }
-                        false => add(loss, &mut losses.train),
-                    }
-                    if validation {
-                        let weights = &entries.validation[range.clone()];
-                        add_weighted(loss, weights, &mut losses.validation);
-                    }
-                    if held_out {
-                        add_weighted(loss, &entries.held_out[range], &mut losses.held_out);
-                    }
-                    start += step;
-                }
+                losses.add(source, entries, lanes, ld, n);
             }
             first += step;
         }
@@ -258,8 +235,20 @@ fn ask_for<'a, T>(
 ) {
     for row in rows {
         let at = data_outer.wrapping_add(*row);
-        for run in runs.iter().filter(|run| run.stride == 1 && !source.zeros) {
-            source.data.values().prefetch(at.wrapping_add(run.offset), run.len);
+        for run in runs.iter().filter(|run| run.stride == 1) {
+            let at = at.wrapping_add(run.offset);
+            if !source.zeros {
+                source.data.values().prefetch(at, run.len);
+            }
+            if let Some(roles) = source.roles {
+                roles.prefetch(at, run.len);
+            }
+            if let Some(weights) = source.data.weights() {
+                weights.prefetch(at, run.len);
+            }
+            for side in source.sides {
+                side.prefetch(at, run.len);
+            }
         }
     }
 }
@@ -277,6 +266,7 @@ pub(super) struct Divergences<'a, T> {
     pub ld: usize,
     /// ŷ, in whose place `a` is put.
     pub y: &'a mut [T],
+    pub b: &'a mut [T],
     pub entries: &'a mut Entries<T>,
     pub losses: &'a mut Losses,
 }
@@ -286,8 +276,19 @@ impl<T: Elementwise> WithSimd for Divergences<'_, T> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let Divergences { source, rows, ahead, runs, data_outer, lanes, ld, y, entries, losses } =
-            self;
+        let Divergences {
+            source,
+            rows,
+            ahead,
+            runs,
+            data_outer,
+            lanes,
+            ld,
+            y,
+            b,
+            entries,
+            losses,
+        } = self;
         let step = (CHUNK / ld).max(1);
         let mut first = 0;
         while first < rows.len() {
@@ -298,15 +299,26 @@ impl<T: Elementwise> WithSimd for Divergences<'_, T> {
             }
             let n = rows.len() * ld;
             let y = &mut y[first * ld..][..n];
-            // Lanes that are not there stay as they are: they have no quotient, and no loss.
-            let (step_lanes, lanes) = if lanes == ld { (n, n) } else { (ld, lanes) };
-            let mut sums = [T::ZERO; CHAINS];
-            for (x, y) in entries.x[..n].chunks_exact(step_lanes).zip(y.chunks_exact_mut(step_lanes))
-            {
-                divergence_in_place(simd, &x[..lanes], &mut y[..lanes], &mut sums);
-            }
-            for (to, sum) in losses.train.iter_mut().zip(sums) {
-                *to += sum.to_f64();
+            if source.weighs() {
+                let (train, loss) = (&entries.train[..n], &mut entries.loss[..n]);
+                weighted_divergence_in_place(simd, &entries.x[..n], y, train, loss);
+                if source.wants.denominator {
+                    b[first * ld..][..n].copy_from_slice(train);
+                }
+                losses.add(source, entries, lanes, ld, n);
+            } else {
+                if source.wants.denominator {
+                    b[first * ld..][..n].fill(T::ONE);
+                }
+                // Lanes that are not there stay as they are: they have no quotient, and no loss.
+                let (step, lanes) = if lanes == ld { (n, n) } else { (ld, lanes) };
+                let mut sums = [T::ZERO; CHAINS];
+                for (x, y) in entries.x[..n].chunks_exact(step).zip(y.chunks_exact_mut(step)) {
+                    divergence_in_place(simd, &x[..lanes], &mut y[..lanes], &mut sums);
+                }
+                for (to, sum) in losses.train.iter_mut().zip(sums) {
+                    *to += sum.to_f64();
+                }
             }
             first += step;
         }
@@ -342,6 +354,36 @@ pub(super) struct Losses {
 }
 
 impl Losses {
+    /// Adds the losses of `n` entries in rows of so many lanes, with their padding `ld`.
+    #[inline(always)]
+    fn add<T: Elementwise>(
+        &mut self,
+        source: &Source<'_, T>,
+        entries: &Entries<T>,
+        lanes: usize,
+        ld: usize,
+        n: usize,
+    ) {
+        let weighs = source.weighs();
+        let [validation, held_out] = source.withheld();
+        // Lanes that are not there have losses, too.
+        let (step, lanes) = if lanes == ld { (n, n) } else { (ld, lanes) };
+        for start in (0..n).step_by(step) {
+            let range = start..start + lanes;
+            let loss = &entries.loss[range.clone()];
+            match weighs {
+                true => add_weighted(loss, &entries.train[range.clone()], &mut self.train),
+                false => add(loss, &mut self.train),
+            }
+            if validation {
+                add_weighted(loss, &entries.validation[range.clone()], &mut self.validation);
+            }
+            if held_out {
+                add_weighted(loss, &entries.held_out[range], &mut self.held_out);
+            }
+        }
+    }
+
     /// Their sums. What is left is nothing.
     pub fn take(&mut self) -> Sums {
         let Losses { train, validation, held_out } = std::mem::take(self);
@@ -360,57 +402,42 @@ pub(super) fn sum<T: Elementwise>(values: &[T]) -> f64 {
 
 #[inline(always)]
 fn add<T: Elementwise>(values: &[T], to: &mut [f64; CHAINS]) {
-    let mut sums = [[T::ZERO; CHAINS]; ABREAST];
-    let mut chunks = values.chunks_exact(CHAINS * ABREAST);
-    for chunk in &mut chunks {
-        for (sums, chunk) in sums.iter_mut().zip(chunk.chunks_exact(CHAINS)) {
-            for (sum, &x) in sums.iter_mut().zip(chunk) {
-                *sum += x;
-            }
-        }
-    }
-    let chunks = chunks.remainder().chunks_exact(CHAINS);
-    for (to, x) in to.iter_mut().zip(chunks.remainder()) {
-        *to += x.to_f64();
-    }
+    let (chunks, rest) = values.as_chunks::<{ CHAINS * ABREAST }>();
+    // One loop over all sums, which is what becomes vectors in registers.
+    let mut sums = [T::ZERO; CHAINS * ABREAST];
     for chunk in chunks {
-        for (sum, &x) in sums[0].iter_mut().zip(chunk) {
+        for (sum, &x) in sums.iter_mut().zip(chunk) {
             *sum += x;
         }
+    }
+    for (sum, &x) in sums.iter_mut().zip(rest) {
+        *sum += x;
     }
     collect(&sums, to);
 }
 
 #[inline(always)]
 fn add_weighted<T: Elementwise>(values: &[T], weights: &[T], to: &mut [f64; CHAINS]) {
-    const STEP: usize = CHAINS * ABREAST;
-    let mut sums = [[T::ZERO; CHAINS]; ABREAST];
-    let n = values.len() / STEP * STEP;
-    for (values, weights) in values[..n].chunks_exact(STEP).zip(weights[..n].chunks_exact(STEP)) {
-        let parts = values.chunks_exact(CHAINS).zip(weights.chunks_exact(CHAINS));
-        for (sums, (values, weights)) in sums.iter_mut().zip(parts) {
-            for ((sum, &x), &w) in sums.iter_mut().zip(values).zip(weights) {
-                *sum += weighted(x, w);
-            }
-        }
-    }
-    let end = values.len() / CHAINS * CHAINS;
-    let parts = values[n..end].chunks_exact(CHAINS).zip(weights[n..end].chunks_exact(CHAINS));
-    for (values, weights) in parts {
-        for ((sum, &x), &w) in sums[0].iter_mut().zip(values).zip(weights) {
+    let (chunks, rest) = values.as_chunks::<{ CHAINS * ABREAST }>();
+    let (weight_chunks, rest_weights) = weights.as_chunks::<{ CHAINS * ABREAST }>();
+    let mut sums = [T::ZERO; CHAINS * ABREAST];
+    for (chunk, weights) in chunks.iter().zip(weight_chunks) {
+        for ((sum, &x), &w) in sums.iter_mut().zip(chunk).zip(weights) {
             *sum += weighted(x, w);
         }
     }
-    for ((to, &x), &w) in to.iter_mut().zip(&values[end..]).zip(&weights[end..]) {
-        *to += weighted(x, w).to_f64();
+    for ((sum, &x), &w) in sums.iter_mut().zip(rest).zip(rest_weights) {
+        *sum += weighted(x, w);
     }
     collect(&sums, to);
 }
 
 #[inline(always)]
-fn collect<T: Elementwise>(sums: &[[T; CHAINS]; ABREAST], to: &mut [f64; CHAINS]) {
-    let [a, b, c, d] = sums;
-    for ((((to, &a), &b), &c), &d) in to.iter_mut().zip(a).zip(b).zip(c).zip(d) {
-        *to += ((a + b) + (c + d)).to_f64();
+fn collect<T: Elementwise>(sums: &[T; CHAINS * ABREAST], to: &mut [f64; CHAINS]) {
+    let (sums, _) = sums.as_chunks::<CHAINS>();
+    for sums in sums {
+        for (to, &sum) in to.iter_mut().zip(sums) {
+            *to += sum.to_f64();
+        }
     }
 }

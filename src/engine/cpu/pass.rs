@@ -220,7 +220,7 @@ impl<T: Elementwise> Source<'_, T> {
 
     /// Whether all that is to be done with ŷ is what `Divergences` does.
     pub fn is_divergence(&self) -> bool {
-        !self.weighs() && self.tape.is_divergence()
+        self.tape.is_divergence()
     }
 
     /// Whether losses of cells withheld for validation are asked for, and of those held out.

@@ -515,6 +515,7 @@ impl<'a, T: Elementwise> Tile<'a, T> {
                     lanes,
                     ld,
                     y,
+                    b: if wants.denominator { &mut self.b[band] } else { &mut [] },
                     entries,
                     losses,
                 });

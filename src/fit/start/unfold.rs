@@ -1,6 +1,7 @@
 //! The data as matrices, without a copy of them: some modes along the rows, the others along the
 //! columns.
 
+use pulp::Scalar;
 use std::borrow::Cow;
 use std::ops::Range;
 
@@ -9,7 +10,7 @@ use ndarray::{Array2, ArrayView2, s};
 use rayon::prelude::*;
 
 use super::Basis;
-use crate::data::{Dense, Indicators, Prepared, Rest, Role, Roles, Sparse};
+use crate::data::{Dense, Prepared, Rest, Role, Roles, Sparse};
 use crate::engine::available_memory;
 use crate::error::{Error, Result};
 
@@ -83,7 +84,6 @@ impl<'a> Source<'a> {
                 Matrix::Dense(Box::new(DenseMatrix {
                     values,
                     roles: data.roles(),
-                    table: Indicators::new(),
                     run,
                     starts: offsets(outer, &runs),
                     column_strides: strides(&columns),
@@ -188,7 +188,6 @@ struct Entry {
 struct DenseMatrix<'a> {
     values: &'a Dense,
     roles: Option<&'a Roles>,
-    table: Indicators<f64>,
     /// Stride and length of the last of the modes along the rows.
     run: (usize, usize),
     /// Where its runs start, over the other modes along the rows.
@@ -373,7 +372,7 @@ impl DenseMatrix<'_> {
                 self.values.load(offset + start, stride, out);
                 if let Some(roles) = self.roles {
                     let first = offset + start;
-                    roles.indicator(&self.table, Role::Train, first, stride, &mut train);
+                    roles.indicator(Scalar::new(), Role::Train, first, stride, &mut train);
                     for (x, &train) in out.iter_mut().zip(&train) {
                         *x = if train == 1.0 { *x / source.scale } else { source.mean };
                     }
