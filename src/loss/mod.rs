@@ -32,7 +32,7 @@ pub use majorizer::Majorizer;
 pub use penalty::{Penalty, Share};
 pub use side::Side;
 #[doc(hidden)]
-pub(crate) use tape::{divergence_in_place, weighted_divergence_in_place};
+pub(crate) use tape::{divergence_in_place, weighted, weighted_divergence_in_place};
 pub use tape::{Scratch, Tape};
 pub use zero::{AtZero, Monomial, ZeroTerm};
 

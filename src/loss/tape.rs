@@ -504,23 +504,52 @@ pub(crate) fn divergence_in_place<S: Simd, T: Elementwise, const PARTS: usize>(
     *sums = parts;
 }
 
-/// As [`divergence_in_place`], with quotients times weights, and the losses, without them, one by one. A
-/// quotient without weight is 0, whatever it is.
+/// As [`divergence_in_place`], with a sum for each of several lists of weights. Quotients are multiplied
+/// by the first. What has no weight is 0, whatever it is.
 #[inline(always)]
-pub(crate) fn weighted_divergence_in_place<S: Simd, T: Elementwise>(
+pub(crate) fn weighted_divergence_in_place<S: Simd, T: Elementwise, const PARTS: usize, const N: usize>(
     _simd: S,
     x: &[T],
     y: &mut [T],
-    weights: &[T],
-    losses: &mut [T],
+    weights: [&[T]; N],
+    sums: [&mut [T; PARTS]; N],
 ) {
     let fused = has_fused::<S>();
-    let terms = x.iter().zip(y).zip(weights).zip(losses);
-    for (((&x, y), &weight), loss) in terms {
-        let (quotient, divergence) = divergence_of(x, *y, fused);
-        *y = if weight > T::ZERO { quotient * weight } else { T::ZERO };
-        *loss = divergence;
+    let mut parts = [[T::ZERO; PARTS]; N];
+    let (x, x_rest) = x.as_chunks::<PARTS>();
+    let (y, y_rest) = y.as_chunks_mut::<PARTS>();
+    let rest = x.len() * PARTS;
+    for (i, (x, y)) in x.iter().zip(y).enumerate() {
+        let mut now = [x; N];
+        for (now, weights) in now.iter_mut().zip(&weights) {
+            *now = &weights.as_chunks().0[i];
+        }
+        for k in 0..PARTS {
+            let (quotient, loss) = divergence_of(x[k], y[k], fused);
+            y[k] = weighted(quotient, now[0][k]);
+            for (parts, weights) in parts.iter_mut().zip(&now) {
+                parts[k] += weighted(loss, weights[k]);
+            }
+        }
     }
+    for (k, (&x, y)) in x_rest.iter().zip(y_rest).enumerate() {
+        let (quotient, loss) = divergence_of(x, *y, fused);
+        *y = weighted(quotient, weights[0][rest + k]);
+        for (parts, weights) in parts.iter_mut().zip(&weights) {
+            parts[k] += weighted(loss, weights[rest + k]);
+        }
+    }
+    for (sums, parts) in sums.into_iter().zip(&parts) {
+        for (sum, &part) in sums.iter_mut().zip(parts) {
+            *sum += part;
+        }
+    }
+}
+
+/// `x · w`, and 0 where the weight is, whatever `x` is.
+#[inline(always)]
+pub(crate) fn weighted<T: Elementwise>(x: T, w: T) -> T {
+    if w > T::ZERO { x * w } else { T::ZERO }
 }
 
 #[inline(always)]

@@ -8,7 +8,7 @@ use super::geometry::Run;
 use super::pass::Source;
 use crate::data::Role;
 use crate::engine::Sums;
-use crate::loss::{Scratch, divergence_in_place, weighted_divergence_in_place};
+use crate::loss::{Scratch, divergence_in_place, weighted, weighted_divergence_in_place};
 use crate::math::{Aligned, Elementwise};
 
 /// Entries that the loss's expressions are evaluated on at a time, if rows are not longer.
@@ -289,6 +289,7 @@ impl<T: Elementwise> WithSimd for Divergences<'_, T> {
             entries,
             losses,
         } = self;
+        let (weighs, withheld) = (source.weighs(), source.withheld());
         let step = (CHUNK / ld).max(1);
         let mut first = 0;
         while first < rows.len() {
@@ -299,36 +300,45 @@ impl<T: Elementwise> WithSimd for Divergences<'_, T> {
             }
             let n = rows.len() * ld;
             let y = &mut y[first * ld..][..n];
-            if source.weighs() {
-                let (train, loss) = (&entries.train[..n], &mut entries.loss[..n]);
-                weighted_divergence_in_place(simd, &entries.x[..n], y, train, loss);
-                if source.wants.denominator {
-                    b[first * ld..][..n].copy_from_slice(train);
-                }
-                losses.add(source, entries, lanes, ld, n);
-            } else {
-                if source.wants.denominator {
-                    b[first * ld..][..n].fill(T::ONE);
-                }
-                // Lanes that are not there stay as they are: they have no quotient, and no loss.
-                let (step, lanes) = if lanes == ld { (n, n) } else { (ld, lanes) };
-                let mut sums = [T::ZERO; CHAINS];
-                for (x, y) in entries.x[..n].chunks_exact(step).zip(y.chunks_exact_mut(step)) {
-                    divergence_in_place(simd, &x[..lanes], &mut y[..lanes], &mut sums);
-                }
-                for (to, sum) in losses.train.iter_mut().zip(sums) {
-                    *to += sum.to_f64();
+            if source.wants.denominator {
+                let b = &mut b[first * ld..][..n];
+                match weighs {
+                    true => b.copy_from_slice(&entries.train[..n]),
+                    false => b.fill(T::ONE),
                 }
             }
+            // Lanes that are not there stay as they are: they have no quotient, and no loss.
+            let (step_lanes, lanes) = if lanes == ld { (n, n) } else { (ld, lanes) };
+            let [mut train, mut validation, mut held_out] = [[T::ZERO; CHAINS]; 3];
+            for start in (0..n).step_by(step_lanes) {
+                let range = start..start + lanes;
+                let (x, y) = (&entries.x[range.clone()], &mut y[range.clone()]);
+                if !weighs {
+                    divergence_in_place(simd, x, y, &mut train);
+                    continue;
+                }
+                let t = &entries.train[range.clone()];
+                let v = &entries.validation[range.clone()];
+                let h = &entries.held_out[range];
+                let (t_sum, v_sum, h_sum) = (&mut train, &mut validation, &mut held_out);
+                match withheld {
+                    [false, false] => weighted_divergence_in_place(simd, x, y, [t], [t_sum]),
+                    [true, false] => {
+                        weighted_divergence_in_place(simd, x, y, [t, v], [t_sum, v_sum]);
+                    }
+                    [false, true] => {
+                        weighted_divergence_in_place(simd, x, y, [t, h], [t_sum, h_sum]);
+                    }
+                    [true, true] => {
+                        let sums = [t_sum, v_sum, h_sum];
+                        weighted_divergence_in_place(simd, x, y, [t, v, h], sums);
+                    }
+                }
+            }
+            losses.collect(&train, &validation, &held_out);
             first += step;
         }
     }
-}
-
-/// `x · w`, and 0 where the weight is, whatever `x` is.
-#[inline(always)]
-fn weighted<T: Elementwise>(x: T, w: T) -> T {
-    if w > T::ZERO { x * w } else { T::ZERO }
 }
 
 #[inline(always)]
@@ -380,6 +390,26 @@ impl Losses {
             }
             if held_out {
                 add_weighted(loss, &entries.held_out[range], &mut self.held_out);
+            }
+        }
+    }
+
+    /// Adds some sums by role.
+    #[inline(always)]
+    fn collect<T: Elementwise>(
+        &mut self,
+        train: &[T; CHAINS],
+        validation: &[T; CHAINS],
+        held_out: &[T; CHAINS],
+    ) {
+        let all = [
+            (&mut self.train, train),
+            (&mut self.validation, validation),
+            (&mut self.held_out, held_out),
+        ];
+        for (to, from) in all {
+            for (to, &x) in to.iter_mut().zip(from) {
+                *to += x.to_f64();
             }
         }
     }
