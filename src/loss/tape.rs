@@ -84,6 +84,12 @@ enum Instruction<P> {
     Select(P, P, P),
     /// The same with a constant elsewhere.
     SelectOr(P, P, f64),
+    /// `scale · factor · ln of`, and 0 where `of`, which is x / y, is 0.
+    Term {
+        of: P,
+        factor: P,
+        scale: f64,
+    },
     /// The Kullback–Leibler divergence of y from x, and x / y, which goes to the place named.
     Divergence {
         x: P,
@@ -105,6 +111,7 @@ impl<P: Copy> Instruction<P> {
                 [Some(a), Some(b), None]
             }
             MulAdd(a, b, c) | Select(a, b, c) => [Some(a), Some(b), Some(c)],
+            Term { of, factor, .. } => [Some(of), Some(factor), None],
             Divergence { x, y, .. } => [Some(x), Some(y), None],
         };
         list.into_iter().flatten()
@@ -129,6 +136,7 @@ impl<P: Copy> Instruction<P> {
             Exp(a) => Exp(f(a)),
             Select(c, a, b) => Select(f(c), f(a), f(b)),
             SelectOr(c, a, k) => SelectOr(f(c), f(a), k),
+            Term { of, factor, scale } => Term { of: f(of), factor: f(factor), scale },
             Divergence { x, y, quotient } => Divergence { x: f(x), y: f(y), quotient: f(quotient) },
         }
     }
@@ -219,6 +227,35 @@ fn fuse(graph: &Graph, uses: &[usize], chosen: &mut [Option<Instruction<Id>>]) -
     None
 }
 
+/// Makes one instruction of each guarded product with the logarithm of x / y, as it stands in the loss of
+/// other divergences: the guard is one for the logarithm, too, which then needs none of its own.
+fn fuse_terms(
+    graph: &Graph,
+    uses: &[usize],
+    chosen: &mut [Option<Instruction<Id>>],
+    last_use: &mut [Id],
+) {
+    use Instruction::*;
+    for id in 0..chosen.len() {
+        let Some(SelectOr(of, value, 0.0)) = chosen[id] else { continue };
+        let (product, scale) = match chosen[value] {
+            Some(Affine { a, factor, constant: 0.0 }) => (a, factor),
+            _ => (value, 1.0),
+        };
+        let Some(Mul(a, b)) = chosen[product] else { continue };
+        let is_log = |id: Id| matches!(chosen[id], Some(Ln(x)) if x == of);
+        let (log, factor) = if is_log(a) { (a, b) } else { (b, a) };
+        let quotient =
+            matches!(chosen[of], Some(Div(x, y)) if (graph.ops[x], graph.ops[y]) == (Op::X, Op::Y));
+        let inside = [value, product, log];
+        if is_log(log) && quotient && inside.iter().all(|&id| uses[id] == 1) {
+            inside.iter().for_each(|&id| chosen[id] = None);
+            chosen[id] = Some(Term { of, factor, scale });
+            last_use[factor] = last_use[factor].max(id);
+        }
+    }
+}
+
 /// m · n + c as one instruction, unless a factor is a constant: then the product is cheaper as it
 /// is.
 fn fused(graph: &Graph, m: Id, n: Id, c: Id, otherwise: Instruction<Id>) -> Instruction<Id> {
@@ -279,6 +316,7 @@ impl Tape {
                 }
             };
         }
+        fuse_terms(&graph, &uses, &mut chosen, &mut last_use);
         let mut free: Vec<usize> = Vec::new();
         for (id, instruction) in chosen.into_iter().enumerate() {
             let Some(instruction) = instruction else { continue };
@@ -361,8 +399,8 @@ impl Tape {
     /// The number of logarithms and exponentials per entry.
     #[must_use]
     pub fn logarithms(&self) -> usize {
-        use Instruction::{Divergence, Exp, Ln};
-        self.count(|i| matches!(i, Ln(_) | Exp(_) | Divergence { .. }))
+        use Instruction::{Divergence, Exp, Ln, Term};
+        self.count(|i| matches!(i, Ln(_) | Exp(_) | Term { .. } | Divergence { .. }))
     }
 
     fn count(&self, which: impl Fn(&Instruction<Place>) -> bool) -> usize {
@@ -507,7 +545,12 @@ pub(crate) fn divergence_in_place<S: Simd, T: Elementwise, const PARTS: usize>(
 /// As [`divergence_in_place`], with a sum for each of several lists of weights. Quotients are multiplied
 /// by the first. What has no weight is 0, whatever it is.
 #[inline(always)]
-pub(crate) fn weighted_divergence_in_place<S: Simd, T: Elementwise, const PARTS: usize, const N: usize>(
+pub(crate) fn weighted_divergence_in_place<
+    S: Simd,
+    T: Elementwise,
+    const PARTS: usize,
+    const N: usize,
+>(
     _simd: S,
     x: &[T],
     y: &mut [T],
@@ -643,6 +686,13 @@ fn step<T: Elementwise>(
         Instruction::SelectOr(condition, a, k) => {
             let k = c(k);
             each!(condition, a => if condition > T::ZERO { a } else { k });
+        }
+        Instruction::Term { of, factor, scale } => {
+            let scale = c(scale);
+            each!(of, factor => {
+                let term = scale * factor * of.ln_positive(fused);
+                if of > T::ZERO { term } else { T::ZERO }
+            });
         }
         // It writes two blocks, and is carried out where both are at hand.
         Instruction::Divergence { .. } => {}

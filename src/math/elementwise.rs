@@ -39,6 +39,10 @@ pub trait Elementwise: Real {
     /// below, ∞ at ∞.
     fn ln(self, fused: bool) -> Self;
 
+    /// As [`ln`](Self::ln), of a positive finite number, subnormal ones included. Of others it is some
+    /// number.
+    fn ln_positive(self, fused: bool) -> Self;
+
     /// The least number of full precision.
     const LEAST_NORMAL: Self;
 
@@ -212,11 +216,16 @@ impl Elementwise for f32 {
     }
 
     #[inline(always)]
-    fn ln(self, fused: bool) -> f32 {
+    fn ln_positive(self, fused: bool) -> f32 {
         let subnormal = self < f32::MIN_POSITIVE;
         let (x, offset) = if subnormal { (self * 33_554_432.0, -25.0) } else { (self, 0.0) }; // 2²⁵
         let (k, f) = split32(x);
-        let ln = ln_of_parts32(k + offset, f, fused);
+        ln_of_parts32(k + offset, f, fused)
+    }
+
+    #[inline(always)]
+    fn ln(self, fused: bool) -> f32 {
+        let ln = self.ln_positive(fused);
         let ln = if self == 0.0 { f32::NEG_INFINITY } else { ln };
         let ln = if self == f32::INFINITY { f32::INFINITY } else { ln };
         if self >= 0.0 { ln } else { f32::NAN }
@@ -424,8 +433,13 @@ impl Elementwise for f64 {
     }
 
     #[inline(always)]
+    fn ln_positive(self, fused: bool) -> f64 {
+        finite_ln64(self, fused)
+    }
+
+    #[inline(always)]
     fn ln(self, fused: bool) -> f64 {
-        let ln = finite_ln64(self, fused);
+        let ln = self.ln_positive(fused);
         let ln = if self == 0.0 { f64::NEG_INFINITY } else { ln };
         let ln = if self == f64::INFINITY { f64::INFINITY } else { ln };
         if self >= 0.0 { ln } else { f64::NAN }

@@ -16,4 +16,3 @@ pub(crate) fn prefetch<A>(from: &[A], offset: usize, len: usize) {
     #[cfg(not(target_arch = "x86_64"))]
     let _ = (from, offset, len);
 }
-

@@ -91,13 +91,7 @@ impl<T: Elementwise> Entries<T> {
                 let missing = &mut self.weight[range.clone()];
                 for run in runs {
                     let to = &mut missing[run.start..run.start + run.len];
-                    roles.indicator(
-                        simd,
-                        Role::Missing,
-                        at + run.offset,
-                        run.stride,
-                        to,
-                    );
+                    roles.indicator(simd, Role::Missing, at + run.offset, run.stride, to);
                 }
                 // What stands behind the lanes is 1 already, or not looked at.
                 missing[lanes..].fill(T::ZERO);
@@ -276,19 +270,8 @@ impl<T: Elementwise> WithSimd for Divergences<'_, T> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let Divergences {
-            source,
-            rows,
-            ahead,
-            runs,
-            data_outer,
-            lanes,
-            ld,
-            y,
-            b,
-            entries,
-            losses,
-        } = self;
+        let Divergences { source, rows, ahead, runs, data_outer, lanes, ld, y, b, entries, losses } =
+            self;
         let (weighs, withheld) = (source.weighs(), source.withheld());
         let step = (CHUNK / ld).max(1);
         let mut first = 0;
