@@ -423,6 +423,12 @@ fn add<T: Elementwise>(values: &[T], to: &mut [f64; CHAINS]) {
             *sum += x;
         }
     }
+    let (chunks, rest) = rest.as_chunks::<CHAINS>();
+    for chunk in chunks {
+        for (sum, &x) in sums.iter_mut().zip(chunk) {
+            *sum += x;
+        }
+    }
     for (sum, &x) in sums.iter_mut().zip(rest) {
         *sum += x;
     }
@@ -432,9 +438,16 @@ fn add<T: Elementwise>(values: &[T], to: &mut [f64; CHAINS]) {
 #[inline(always)]
 fn add_weighted<T: Elementwise>(values: &[T], weights: &[T], to: &mut [f64; CHAINS]) {
     let (chunks, rest) = values.as_chunks::<{ CHAINS * ABREAST }>();
-    let (weight_chunks, rest_weights) = weights.as_chunks::<{ CHAINS * ABREAST }>();
+    let (chunk_weights, rest_weights) = weights.as_chunks::<{ CHAINS * ABREAST }>();
     let mut sums = [T::ZERO; CHAINS * ABREAST];
-    for (chunk, weights) in chunks.iter().zip(weight_chunks) {
+    for (chunk, weights) in chunks.iter().zip(chunk_weights) {
+        for ((sum, &x), &w) in sums.iter_mut().zip(chunk).zip(weights) {
+            *sum += weighted(x, w);
+        }
+    }
+    let (chunks, rest) = rest.as_chunks::<CHAINS>();
+    let (chunk_weights, rest_weights) = rest_weights.as_chunks::<CHAINS>();
+    for (chunk, weights) in chunks.iter().zip(chunk_weights) {
         for ((sum, &x), &w) in sums.iter_mut().zip(chunk).zip(weights) {
             *sum += weighted(x, w);
         }
@@ -447,10 +460,17 @@ fn add_weighted<T: Elementwise>(values: &[T], weights: &[T], to: &mut [f64; CHAI
 
 #[inline(always)]
 fn collect<T: Elementwise>(sums: &[T; CHAINS * ABREAST], to: &mut [f64; CHAINS]) {
-    let (sums, _) = sums.as_chunks::<CHAINS>();
-    for sums in sums {
-        for (to, &sum) in to.iter_mut().zip(sums) {
-            *to += sum.to_f64();
-        }
+    let ([a, b, c, d], _) = sums.as_chunks::<CHAINS>() else { return };
+    // Loop by loop, as each becomes a few vectors, and all at once do not.
+    let (mut left, mut right) = (*a, *c);
+    for ((left, right), (&b, &d)) in left.iter_mut().zip(&mut right).zip(b.iter().zip(d)) {
+        *left += b;
+        *right += d;
+    }
+    for (left, &right) in left.iter_mut().zip(&right) {
+        *left += right;
+    }
+    for (to, &sum) in to.iter_mut().zip(&left) {
+        *to += sum.to_f64();
     }
 }
