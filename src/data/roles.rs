@@ -289,9 +289,10 @@ impl Bits {
 
 #[cfg(test)]
 mod tests {
-    use pulp::Scalar;
+    use pulp::{Scalar, WithSimd};
 
     use super::*;
+    use crate::math::instruction_sets;
 
     fn roles(n: usize) -> (Roles, Vec<Role>) {
         let list: Vec<Role> = (0..n).map(|i| Role::ALL[(i * i / 3 + i / 7) % 4]).collect();
@@ -304,35 +305,51 @@ mod tests {
         (Roles::from_words(words, n, counts), list)
     }
 
-    #[test]
-    fn expands_any_run() {
-        let (packed, list) = roles(300);
-        for stride in [1, 2, 7, 33] {
-            for offset in 0..100 {
-                for len in [0, 1, 5, 16, 31, 32, 33, 64, 65, 100] {
-                    if len > 0 && offset + (len - 1) * stride >= 300 {
-                        continue;
-                    }
-                    let mut train = vec![9.0f32; len];
-                    let mut validation = vec![9.0f32; len];
-                    let mut held_out = vec![9.0f32; len];
-                    packed.expand(
-                        Scalar::new(),
-                        offset,
-                        stride,
-                        &mut train,
-                        Some(&mut validation),
-                        Some(&mut held_out),
-                    );
-                    for i in 0..len {
-                        let role = list[offset + i * stride];
-                        assert_eq!(packed.get(offset + i * stride), role);
-                        assert_eq!(train[i], f32::from(u8::from(role == Role::Train)));
-                        assert_eq!(validation[i], f32::from(u8::from(role == Role::Validation)));
-                        assert_eq!(held_out[i], f32::from(u8::from(role == Role::HeldOut)));
+    /// Checks many runs of some roles under one instruction set.
+    struct Runs<'a, T>(&'a Roles, &'a [Role], std::marker::PhantomData<T>);
+
+    impl<T: Real> WithSimd for Runs<'_, T> {
+        type Output = ();
+
+        #[inline(always)]
+        fn with_simd<S: Simd>(self, simd: S) {
+            let Runs(packed, list, _) = self;
+            for stride in [1, 2, 7, 33] {
+                for offset in 0..100 {
+                    for len in [0, 1, 5, 16, 31, 32, 33, 64, 65, 100] {
+                        if len > 0 && offset + (len - 1) * stride >= list.len() {
+                            continue;
+                        }
+                        let [mut train, mut validation, mut held_out] =
+                            [(); 3].map(|()| vec![T::from_f64(9.0); len]);
+                        packed.expand(
+                            simd,
+                            offset,
+                            stride,
+                            &mut train,
+                            Some(&mut validation),
+                            Some(&mut held_out),
+                        );
+                        for i in 0..len {
+                            let role = list[offset + i * stride];
+                            assert_eq!(packed.get(offset + i * stride), role);
+                            let is = |of| if role == of { T::ONE } else { T::ZERO };
+                            assert_eq!(train[i], is(Role::Train));
+                            assert_eq!(validation[i], is(Role::Validation));
+                            assert_eq!(held_out[i], is(Role::HeldOut));
+                        }
                     }
                 }
             }
+        }
+    }
+
+    #[test]
+    fn expands_any_run() {
+        let (packed, list) = roles(300);
+        for arch in instruction_sets() {
+            arch.dispatch(Runs(&packed, &list, std::marker::PhantomData::<f32>));
+            arch.dispatch(Runs(&packed, &list, std::marker::PhantomData::<f64>));
         }
         let mut whole = vec![0.0f64; 300];
         packed.indicator(Scalar::new(), Role::Train, 0, 1, &mut whole);

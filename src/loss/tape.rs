@@ -698,3 +698,106 @@ fn step<T: Elementwise>(
         Instruction::Divergence { .. } => {}
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use pulp::WithSimd;
+
+    use super::*;
+    use crate::math::instruction_sets;
+
+    const PARTS: usize = 16;
+
+    /// The loops over the divergence of KL beside the numbers one by one, for so many entries.
+    struct Divergences<T>(usize, std::marker::PhantomData<T>);
+
+    impl<T: Elementwise> WithSimd for Divergences<T> {
+        type Output = ();
+
+        #[inline(always)]
+        fn with_simd<S: Simd>(self, simd: S) {
+            let n = self.0;
+            let list =
+                |of: fn(usize) -> f64| (0..n).map(|i| T::from_f64(of(i))).collect::<Vec<T>>();
+            let x = list(|i| (i * i % 5) as f64);
+            let y = list(|i| 0.1 + (i % 7) as f64);
+            let train = list(|i| (i % 3) as f64 / 2.0);
+            let held_out = list(|i| f64::from(u8::from(i % 3 == 0)));
+            let ones = list(|_| 1.0);
+
+            let loss = |i: usize| {
+                let (x, y) = (x[i].to_f64(), y[i].to_f64());
+                if x > 0.0 { x * (x / y).ln() - x + y } else { y }
+            };
+            let close = |got: T, want: f64| {
+                assert!(
+                    (got.to_f64() - want).abs() <= 2e-6 * (1.0 + want.abs()),
+                    "{n}: {got} {want}"
+                );
+            };
+            let check = |quotients: &[T], weights: &[T]| {
+                for i in 0..n {
+                    close(quotients[i], x[i].to_f64() / y[i].to_f64() * weights[i].to_f64());
+                }
+            };
+            let total = |sums: &[T; PARTS], weights: &[T]| {
+                for (part, &sum) in sums.iter().enumerate() {
+                    let entries = (part..n).step_by(PARTS);
+                    // Each sum begins with 1, as sums go on from one block to the next.
+                    close(sum, 1.0 + entries.map(|i| weights[i].to_f64() * loss(i)).sum::<f64>());
+                }
+            };
+
+            let (mut a, mut sums) = (y.clone(), [T::ONE; PARTS]);
+            divergence_in_place(simd, &x, &mut a, &mut sums);
+            check(&a, &ones);
+            total(&sums, &ones);
+
+            let (mut a, mut sums) = (y.clone(), [T::ONE; PARTS]);
+            weighted_divergence_in_place(simd, &x, &mut a, [&train], [&mut sums]);
+            check(&a, &train);
+            total(&sums, &train);
+
+            let (mut a, mut sums, mut others) = (y.clone(), [T::ONE; PARTS], [T::ONE; PARTS]);
+            let both = [&mut sums, &mut others];
+            weighted_divergence_in_place(simd, &x, &mut a, [&train, &held_out], both);
+            check(&a, &train);
+            total(&sums, &train);
+            total(&others, &held_out);
+        }
+    }
+
+    #[test]
+    fn divergences_are_those_of_the_numbers_one_by_one() {
+        for arch in instruction_sets() {
+            for n in [0, 1, 15, 16, 17, 64, 100] {
+                arch.dispatch(Divergences(n, std::marker::PhantomData::<f32>));
+                arch.dispatch(Divergences(n, std::marker::PhantomData::<f64>));
+            }
+        }
+    }
+
+    #[test]
+    fn what_has_no_weight_is_nothing_whatever_it_is() {
+        let (x, weights) = ([1.0f32; 3], [0.0; 3]);
+        let mut y = [f32::NAN, f32::INFINITY, 0.0];
+        let mut sums = [0.0; PARTS];
+        let simd = pulp::Scalar::new();
+        weighted_divergence_in_place(simd, &x, &mut y, [&weights], [&mut sums]);
+        assert_eq!((y, sums), ([0.0; 3], [0.0; PARTS]));
+    }
+
+    #[test]
+    fn only_the_update_and_the_loss_of_kl_are_a_divergence() {
+        let kl = crate::loss::Loss::kl();
+        let (a, b, loss) = (kl.a(), kl.b(), kl.loss());
+        let is = |outputs: &[&Expr]| Tape::compile(outputs).is_divergence();
+        assert!(is(&[a, loss]) && is(&[a, b, loss]));
+        let two = Expr::constant(2.0);
+        let others: [&[&Expr]; 7] =
+            [&[a], &[loss], &[a, b], &[loss, a], &[a, loss, b], &[b, a, loss], &[a, &two, loss]];
+        assert!(others.iter().all(|outputs| !is(outputs)));
+        let euclidean = crate::loss::Loss::euclidean();
+        assert!(!is(&[euclidean.a(), euclidean.b(), euclidean.loss()]));
+    }
+}

@@ -13,3 +13,12 @@ pub use aligned::Aligned;
 pub use elementwise::{Elementwise, has_fused};
 pub(crate) use prefetch::prefetch;
 pub use real::Real;
+
+/// All instruction sets that this machine has, for tests.
+#[cfg(test)]
+pub(crate) fn instruction_sets() -> Vec<pulp::Arch> {
+    let mut all = vec![pulp::Arch::new(), pulp::Arch::Scalar];
+    #[cfg(target_arch = "x86_64")]
+    all.extend(pulp::x86::V3::try_new().map(pulp::Arch::V3));
+    all
+}

@@ -450,6 +450,7 @@ fn columns<S: Simd, T: Real, const K: usize, const V: usize>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::math::instruction_sets;
 
     fn fill(n: usize, seed: u32) -> Vec<f64> {
         (0..n)
@@ -457,14 +458,6 @@ mod tests {
                 f64::from((i as u32).wrapping_mul(2654435761).wrapping_add(seed) >> 16) / 65536.0
             })
             .collect()
-    }
-
-    /// All instruction sets that this machine has.
-    fn all() -> Vec<Arch> {
-        let mut all = vec![Arch::new(), Arch::Scalar];
-        #[cfg(target_arch = "x86_64")]
-        all.extend(pulp::x86::V3::try_new().map(Arch::V3));
-        all
     }
 
     fn check<T: Real>(
@@ -537,7 +530,7 @@ mod tests {
 
     #[test]
     fn products_on_tiles_are_right_at_every_remainder() {
-        for arch in all() {
+        for arch in instruction_sets() {
             for rows in [1, 3, 4, 5, 8, 11] {
                 for inner in [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 13, 33] {
                     for width in [16, 32, 48, 64, 112] {
