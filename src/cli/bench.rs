@@ -39,6 +39,8 @@ struct Problem {
     model: &'static str,
     ranks: &'static [(char, usize)],
     loss: fn() -> Result<Loss>,
+    /// This share of the cells is withheld from the fit.
+    held_out: f64,
 }
 
 /// Counts like those of the NNEinFact paper: pickups over time and space, events between countries
@@ -125,6 +127,7 @@ const PROBLEMS: &[Problem] = &[
         model: SPATIAL,
         ranks: &[('r', 4), ('k', 6)],
         loss: || Ok(Loss::kl()),
+        held_out: 0.0,
     },
     Problem {
         name: "pickups, spatial, K=10, kl",
@@ -132,6 +135,15 @@ const PROBLEMS: &[Problem] = &[
         model: SPATIAL,
         ranks: &[('r', 10), ('k', 6)],
         loss: || Ok(Loss::kl()),
+        held_out: 0.0,
+    },
+    Problem {
+        name: "pickups, spatial, K=10, kl, a tenth held out",
+        data: Shape::Pickups,
+        model: SPATIAL,
+        ranks: &[('r', 10), ('k', 6)],
+        loss: || Ok(Loss::kl()),
+        held_out: 0.1,
     },
     Problem {
         name: "pickups, spatial, K=10, alpha-beta(0.7, 0)",
@@ -139,6 +151,7 @@ const PROBLEMS: &[Problem] = &[
         model: SPATIAL,
         ranks: &[('r', 10), ('k', 6)],
         loss: || Loss::alpha_beta(0.7, 0.0),
+        held_out: 0.0,
     },
     Problem {
         name: "pickups, spatial, K=40, kl",
@@ -146,6 +159,7 @@ const PROBLEMS: &[Problem] = &[
         model: SPATIAL,
         ranks: &[('r', 40), ('k', 6)],
         loss: || Ok(Loss::kl()),
+        held_out: 0.0,
     },
     Problem {
         name: "pickups, spatial, K=40, alpha-beta(1.3, 1)",
@@ -153,6 +167,7 @@ const PROBLEMS: &[Problem] = &[
         model: SPATIAL,
         ranks: &[('r', 40), ('k', 6)],
         loss: || Loss::alpha_beta(1.3, 1.0),
+        held_out: 0.0,
     },
     Problem {
         name: "pickups, cp, K=195, kl",
@@ -160,6 +175,7 @@ const PROBLEMS: &[Problem] = &[
         model: CP,
         ranks: &[('r', 195)],
         loss: || Ok(Loss::kl()),
+        held_out: 0.0,
     },
     Problem {
         name: "pickups, cp, K=195, negative-binomial(2)",
@@ -167,6 +183,7 @@ const PROBLEMS: &[Problem] = &[
         model: CP,
         ranks: &[('r', 195)],
         loss: || Loss::negative_binomial(2.0),
+        held_out: 0.0,
     },
     Problem {
         name: "events, cp with a factored mode, K=20, kl",
@@ -174,6 +191,7 @@ const PROBLEMS: &[Problem] = &[
         model: "ir,jr,ak,kr,tr->ijat",
         ranks: &[('r', 20), ('k', 6)],
         loss: || Ok(Loss::kl()),
+        held_out: 0.0,
     },
     Problem {
         name: "trade, custom, alpha-beta(0.1, 1.1)",
@@ -181,6 +199,7 @@ const PROBLEMS: &[Problem] = &[
         model: "ik,jqk,aiq,q->ija",
         ranks: &[('k', 8), ('q', 5)],
         loss: || Loss::alpha_beta(0.1, 1.1),
+        held_out: 0.0,
     },
 ];
 
@@ -243,6 +262,11 @@ impl Problem {
         rates: Option<Rates>,
         quick: bool,
     ) -> Result<Value> {
+        let withheld = match self.held_out > 0.0 {
+            true => Some(observations.clone().held_out(self.held_out, 7)?),
+            false => None,
+        };
+        let observations = withheld.as_ref().unwrap_or(observations);
         let (plan, times) =
             self.settings(device)?.profile(observations, if quick { 1 } else { 7 })?;
         let loss = (self.loss)()?;
