@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::fit::device;
 use super::print;
 use crate::data::{DenseBuilder, Observations, Order, uniform_u32};
-use crate::engine::{Device, Rates};
+use crate::engine::{Device, PassTime, Rates};
 use crate::error::{Error, Result};
 use crate::fit::{DataAs, NNEinFact};
 use crate::loss::{Loss, Tape};
@@ -273,9 +273,7 @@ impl Problem {
         let passes: Vec<Value> = times
             .iter()
             .enumerate()
-            .map(|(group, time)| {
-                pass(&plan, group, &loss, time.seconds, time.kernel_seconds, rates)
-            })
+            .map(|(group, time)| pass(&plan, group, &loss, time, rates))
             .collect();
         let fit = self.settings(device)?.max_iter(if quick { 5 } else { 300 }).fit(observations)?;
         let history = fit.history();
@@ -300,14 +298,7 @@ impl Problem {
 
 /// A pass beside the least time that it could take: that of reading the data, or that of all
 /// multiply-adds, powers and logarithms one after another, whichever is longer.
-fn pass(
-    plan: &Plan,
-    group: usize,
-    loss: &Loss,
-    seconds: f64,
-    kernel_seconds: Option<f64>,
-    rates: Option<Rates>,
-) -> Value {
+fn pass(plan: &Plan, group: usize, loss: &Loss, time: &PassTime, rates: Option<Rates>) -> Value {
     let pass = &plan.passes()[group];
     let model = plan.shapes().model();
     let entries = plan.shapes().volume(model.observed());
@@ -331,11 +322,13 @@ fn pass(
         (memory, arithmetic)
     });
     let bound = bounds.map(|(memory, arithmetic)| memory.max(arithmetic));
+    let PassTime { seconds, least_seconds, kernel_seconds } = *time;
     let measured = kernel_seconds.unwrap_or(seconds);
     json!({
         "factors": plan.groups()[group].factors.iter().map(|&l| model.factor_name(l)).collect::<Vec<_>>(),
         "inner": pass.inner_size(plan.shapes()),
         "seconds": seconds,
+        "least_seconds": least_seconds,
         "kernel_seconds": kernel_seconds,
         "bytes": pass.bytes,
         "multiply_adds": pass.flops,
@@ -349,5 +342,6 @@ fn pass(
         "arithmetic_seconds": bounds.map(|(_, arithmetic)| arithmetic),
         "bound_seconds": bound,
         "fraction_of_bound": bound.map(|b| b / measured),
+        "fraction_of_bound_at_best": bound.map(|b| b / least_seconds),
     })
 }

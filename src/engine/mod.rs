@@ -100,10 +100,20 @@ impl Slot {
 /// How long a pass takes.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct PassTime {
-    /// Seconds of everything from the factors to numerator, denominator and losses.
+    /// Seconds of everything from the factors to numerator, denominator and losses: the median.
     pub seconds: f64,
+    /// The least of these. What a device can do at best ([`Rates`]) is measured at its best, too.
+    pub least_seconds: f64,
     /// Seconds of what reads the data, by the device's own clock, where it has one.
     pub kernel_seconds: Option<f64>,
+}
+
+impl PassTime {
+    /// Of all measurements of a pass, at least one.
+    pub(crate) fn new(seconds: Vec<f64>, kernels: Option<Vec<f64>>) -> PassTime {
+        let least_seconds = seconds.iter().copied().fold(f64::INFINITY, f64::min);
+        PassTime { seconds: median(seconds), least_seconds, kernel_seconds: kernels.map(median) }
+    }
 }
 
 /// What a device can do at best, as measured on it, with all that it computes with at once.
@@ -250,7 +260,7 @@ pub trait Engine: Send {
             self.sums()?;
             seconds.push(started.elapsed().as_secs_f64());
         }
-        Ok(PassTime { seconds: median(seconds), kernel_seconds: None })
+        Ok(PassTime::new(seconds, None))
     }
 
     /// Makes the trades of [`Job::balancing`] once: changes of scale that leave ŷ as it is and do not
@@ -341,7 +351,7 @@ pub trait Engine: Send {
 }
 
 /// The middle of a list of numbers, NaN for none.
-pub(crate) fn median(mut values: Vec<f64>) -> f64 {
+fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }

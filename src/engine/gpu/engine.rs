@@ -8,7 +8,7 @@ use super::recording::{BufferId, RecordingId};
 use super::runtime::Loaded;
 use super::stream::{self, Upload};
 use crate::engine::cpu::update::{Denominator, Update};
-use crate::engine::{Engine, Job, PassTime, Rule, Slot, State, Sums, median};
+use crate::engine::{Engine, Job, PassTime, Rule, Slot, State, Sums};
 use crate::error::{Error, Result};
 
 /// A fit whose factors, data and sums stay on a device.
@@ -229,8 +229,8 @@ impl Engine for GpuEngine {
         }
         self.last = None;
         Ok(match all.is_empty() {
-            true => PassTime { seconds: median(walls), kernel_seconds: None },
-            false => PassTime { seconds: median(all), kernel_seconds: Some(median(kernels)) },
+            true => PassTime::new(walls, None),
+            false => PassTime::new(all, Some(kernels)),
         })
     }
 
