@@ -136,9 +136,8 @@ impl<T: Elementwise> Entries<T> {
     }
 }
 
-/// The elementwise part of a tile. A type of its own, and not a closure, as only what is inlined
-/// into the dispatched function is compiled for its instruction set.
-pub(super) struct Evaluate<'a, T> {
+/// A few rows of a tile, and where their entries are read to.
+pub(super) struct Band<'a, T> {
     pub source: &'a Source<'a, T>,
     /// The offsets of the rows, and of those that come a while after them.
     pub rows: &'a [usize],
@@ -148,11 +147,66 @@ pub(super) struct Evaluate<'a, T> {
     pub lanes: usize,
     /// Elements from one row of a block to the next.
     pub ld: usize,
+    pub entries: &'a mut Entries<T>,
+    pub losses: &'a mut Losses,
+}
+
+impl<T: Elementwise> Band<'_, T> {
+    /// Reads the entries of the rows from `first` on, as many as are worked on together: some hundreds, so
+    /// that what is read and what instructions leave for one another stays in the first-level cache
+    /// beside the tile, and no loop is too short. Returns the number of rows, 0 at the end.
+    #[inline(always)]
+    fn read<S: Simd>(&mut self, simd: S, first: usize) -> usize {
+        let rows = (CHUNK / self.ld).max(1).min(self.rows.len() - first);
+        // Asked for early, as pieces of a kilobyte or less, far apart, are too short for processors to see
+        // them coming; and a few rows at a time, as they wait where more than a dozen lines are on their
+        // way.
+        for row in self.ahead.iter().skip(first).take(rows) {
+            self.ask_for(self.data_outer.wrapping_add(*row));
+        }
+        for (m, row) in self.rows[first..first + rows].iter().enumerate() {
+            let (at, range) = (self.data_outer + row, m * self.ld..(m + 1) * self.ld);
+            self.entries.fill(simd, self.source, self.runs, at, self.lanes, range);
+        }
+        rows
+    }
+
+    /// Asks for the data of a row.
+    #[inline(always)]
+    fn ask_for(&self, at: usize) {
+        let source = self.source;
+        for run in self.runs.iter().filter(|run| run.stride == 1) {
+            let at = at.wrapping_add(run.offset);
+            if !source.zeros {
+                source.data.values().prefetch(at, run.len);
+            }
+            if let Some(roles) = source.roles {
+                roles.prefetch(at, run.len);
+            }
+            if let Some(weights) = source.data.weights() {
+                weights.prefetch(at, run.len);
+            }
+            for side in source.sides {
+                side.prefetch(at, run.len);
+            }
+        }
+    }
+
+    /// The parts of `n` entries that are of cells: all of them, or row by row those before the padding.
+    #[inline(always)]
+    fn cells(&self, n: usize) -> impl Iterator<Item = Range<usize>> + use<T> {
+        let (step, lanes) = if self.lanes == self.ld { (n, n) } else { (self.ld, self.lanes) };
+        (0..n).step_by(step).map(move |start| start..start + lanes)
+    }
+}
+
+/// The elementwise part of a tile. A type of its own, and not a closure, as only what is inlined
+/// into the dispatched function is compiled for its instruction set.
+pub(super) struct Evaluate<'a, T> {
+    pub band: Band<'a, T>,
     pub y: &'a [T],
     pub a: &'a mut [T],
     pub b: &'a mut [T],
-    pub entries: &'a mut Entries<T>,
-    pub losses: &'a mut Losses,
 }
 
 impl<T: Elementwise> WithSimd for Evaluate<'_, T> {
@@ -161,23 +215,18 @@ impl<T: Elementwise> WithSimd for Evaluate<'_, T> {
     /// Computes `a` and `b`, times the training weights, and adds up the losses.
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let Evaluate { source, rows, ahead, runs, data_outer, lanes, ld, y, a, b, entries, losses } =
-            self;
+        let Evaluate { mut band, y, a, b } = self;
+        let (source, ld) = (band.source, band.ld);
         let wants = source.wants;
         let weighs = source.weighs();
-        // A few hundred entries at a time: what is read and what instructions leave for one another
-        // stays in the first-level cache beside the tile, and no loop is too short.
-        let step = (CHUNK / ld).max(1);
         let mut first = 0;
-        while first < rows.len() {
-            let rows = &rows[first..rows.len().min(first + step)];
-            let n = rows.len() * ld;
-            ask_for(source, runs, data_outer, ahead.iter().skip(first).take(rows.len()));
-            for (m, row) in rows.iter().enumerate() {
-                entries.fill(simd, source, runs, data_outer + row, lanes, m * ld..(m + 1) * ld);
-            }
-
+        while first < band.rows.len() {
+            let rows = band.read(simd, first);
+            let n = rows * ld;
             let range = first * ld..first * ld + n;
+            first += rows;
+            let cells = band.cells(n);
+            let entries = &mut *band.entries;
             let y = &y[range.clone()];
             let a = if wants.numerator { &mut a[range.clone()] } else { &mut [] };
             let b = if wants.denominator { &mut b[range] } else { &mut [] };
@@ -210,38 +259,7 @@ impl<T: Elementwise> WithSimd for Evaluate<'_, T> {
                 }
             }
             if wants.losses {
-                losses.add(source, entries, lanes, ld, n);
-            }
-            first += step;
-        }
-    }
-}
-
-/// Asks for the data of some rows. Early, as pieces of a kilobyte or less, far apart, are too short for
-/// processors to see them coming; and a few rows at a time, as they wait where more than a dozen lines
-/// are on their way.
-#[inline(always)]
-fn ask_for<'a, T>(
-    source: &Source<'_, T>,
-    runs: &[Run],
-    data_outer: usize,
-    rows: impl Iterator<Item = &'a usize>,
-) {
-    for row in rows {
-        let at = data_outer.wrapping_add(*row);
-        for run in runs.iter().filter(|run| run.stride == 1) {
-            let at = at.wrapping_add(run.offset);
-            if !source.zeros {
-                source.data.values().prefetch(at, run.len);
-            }
-            if let Some(roles) = source.roles {
-                roles.prefetch(at, run.len);
-            }
-            if let Some(weights) = source.data.weights() {
-                weights.prefetch(at, run.len);
-            }
-            for side in source.sides {
-                side.prefetch(at, run.len);
+                band.losses.add(source, entries, cells);
             }
         }
     }
@@ -250,19 +268,10 @@ fn ask_for<'a, T>(
 /// What [`Evaluate`] does where that is no more than `x / y` and its divergence: without a block of
 /// memory for each, and without an interpreter.
 pub(super) struct Divergences<'a, T> {
-    pub source: &'a Source<'a, T>,
-    /// As in [`Evaluate`].
-    pub rows: &'a [usize],
-    pub ahead: &'a [usize],
-    pub runs: &'a [Run],
-    pub data_outer: usize,
-    pub lanes: usize,
-    pub ld: usize,
+    pub band: Band<'a, T>,
     /// ŷ, in whose place `a` is put.
     pub y: &'a mut [T],
     pub b: &'a mut [T],
-    pub entries: &'a mut Entries<T>,
-    pub losses: &'a mut Losses,
 }
 
 impl<T: Elementwise> WithSimd for Divergences<'_, T> {
@@ -270,31 +279,28 @@ impl<T: Elementwise> WithSimd for Divergences<'_, T> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let Divergences { source, rows, ahead, runs, data_outer, lanes, ld, y, b, entries, losses } =
-            self;
+        let Divergences { mut band, y, b } = self;
+        let (source, ld) = (band.source, band.ld);
         let (weighs, withheld) = (source.weighs(), source.withheld());
-        let step = (CHUNK / ld).max(1);
         let mut first = 0;
-        while first < rows.len() {
-            let rows = &rows[first..rows.len().min(first + step)];
-            ask_for(source, runs, data_outer, ahead.iter().skip(first).take(rows.len()));
-            for (m, row) in rows.iter().enumerate() {
-                entries.fill(simd, source, runs, data_outer + row, lanes, m * ld..(m + 1) * ld);
-            }
-            let n = rows.len() * ld;
-            let y = &mut y[first * ld..][..n];
+        while first < band.rows.len() {
+            let rows = band.read(simd, first);
+            let n = rows * ld;
+            let range = first * ld..first * ld + n;
+            first += rows;
+            let cells = band.cells(n);
+            let entries = &*band.entries;
+            let y = &mut y[range.clone()];
             if source.wants.denominator {
-                let b = &mut b[first * ld..][..n];
+                let b = &mut b[range];
                 match weighs {
                     true => b.copy_from_slice(&entries.train[..n]),
                     false => b.fill(T::ONE),
                 }
             }
             // Lanes that are not there stay as they are: they have no quotient, and no loss.
-            let (step_lanes, lanes) = if lanes == ld { (n, n) } else { (ld, lanes) };
             let [mut train, mut validation, mut held_out] = [[T::ZERO; CHAINS]; 3];
-            for start in (0..n).step_by(step_lanes) {
-                let range = start..start + lanes;
+            for range in cells {
                 let (x, y) = (&entries.x[range.clone()], &mut y[range.clone()]);
                 if !weighs {
                     divergence_in_place(simd, x, y, &mut train);
@@ -318,8 +324,7 @@ impl<T: Elementwise> WithSimd for Divergences<'_, T> {
                     }
                 }
             }
-            losses.collect(&train, &validation, &held_out);
-            first += step;
+            band.losses.collect(&train, &validation, &held_out);
         }
     }
 }
@@ -347,22 +352,17 @@ pub(super) struct Losses {
 }
 
 impl Losses {
-    /// Adds the losses of `n` entries in rows of so many lanes, with their padding `ld`.
+    /// Adds the losses of some entries, those of cells: padding has losses, too.
     #[inline(always)]
     fn add<T: Elementwise>(
         &mut self,
         source: &Source<'_, T>,
         entries: &Entries<T>,
-        lanes: usize,
-        ld: usize,
-        n: usize,
+        cells: impl Iterator<Item = Range<usize>>,
     ) {
         let weighs = source.weighs();
         let [validation, held_out] = source.withheld();
-        // Lanes that are not there have losses, too.
-        let (step, lanes) = if lanes == ld { (n, n) } else { (ld, lanes) };
-        for start in (0..n).step_by(step) {
-            let range = start..start + lanes;
+        for range in cells {
             let loss = &entries.loss[range.clone()];
             match weighs {
                 true => add_weighted(loss, &entries.train[range.clone()], &mut self.train),

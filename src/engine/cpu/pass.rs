@@ -218,11 +218,6 @@ impl<T: Elementwise> Source<'_, T> {
         self.roles.is_some() || self.data.weights().is_some()
     }
 
-    /// Whether all that is to be done with ŷ is what `Divergences` does.
-    pub fn is_divergence(&self) -> bool {
-        self.tape.is_divergence()
-    }
-
     /// Whether losses of cells withheld for validation are asked for, and of those held out.
     #[inline(always)]
     pub fn withheld(&self) -> [bool; 2] {

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use pulp::Arch;
 
-use super::evaluate::{Divergences, Entries, Evaluate, Losses};
+use super::evaluate::{Band, Divergences, Entries, Evaluate, Losses};
 use super::geometry::{Geometry, Run, is_contiguous, is_evenly_spaced, runs};
 use super::kernel::{self, PANEL};
 use super::pass::{Part, Source};
@@ -153,7 +153,7 @@ impl<'a, T: Elementwise> Tile<'a, T> {
     pub fn new(geometry: &'a Geometry, source: &'a Source<'a, T>, tensors: &'a [&'a [T]]) -> Self {
         let lanes = geometry.width;
         let wants = source.wants;
-        let divergence = source.is_divergence();
+        let divergence = source.tape.is_divergence();
         let strip = geometry.strip_rows * lanes;
         Tile {
             geometry,
@@ -490,51 +490,31 @@ impl<'a, T: Elementwise> Tile<'a, T> {
         for first in (0..rows).step_by(g.band_rows) {
             let rows = g.band_rows.min(rows - first);
             let padded = rows.next_multiple_of(PANEL);
-            let band = first * ld..(first + padded) * ld;
-            let y = match self.divergence {
-                true => &mut self.a[band.clone()],
-                false => &mut self.y[..padded * ld],
-            };
+            let places = first * ld..(first + padded) * ld;
+            let a = if wants.numerator { &mut self.a[places.clone()] } else { &mut [] };
+            let b = if wants.denominator { &mut self.b[places] } else { &mut [] };
             if self.source.tape.reads_y() {
+                let y = if self.divergence { &mut *a } else { &mut self.y[..padded * ld] };
                 let r = &r[first * inner..][..padded * inner];
                 kernel::product(self.arch, r, c, inner, ld, ld, self.source.floor, y);
             }
             let at = start + first;
             let ahead = self.upcoming.len().min(at + g.band_rows);
-            let (source, runs) = (self.source, &*self.lanes.runs);
-            let (rows, ahead) = (&self.upcoming[at..at + rows], &self.upcoming[ahead..]);
-            let (data_outer, lanes) = (self.data_outer, self.lanes.at.1);
-            let (entries, losses) = (&mut self.entries, &mut self.losses);
-            if self.divergence {
-                self.arch.dispatch(Divergences {
-                    source,
-                    rows,
-                    ahead,
-                    runs,
-                    data_outer,
-                    lanes,
-                    ld,
-                    y,
-                    b: if wants.denominator { &mut self.b[band] } else { &mut [] },
-                    entries,
-                    losses,
-                });
-                continue;
-            }
-            self.arch.dispatch(Evaluate {
-                source,
-                rows,
-                ahead,
-                runs,
-                data_outer,
-                lanes,
+            let band = Band {
+                source: self.source,
+                rows: &self.upcoming[at..at + rows],
+                ahead: &self.upcoming[ahead..],
+                runs: &self.lanes.runs,
+                data_outer: self.data_outer,
+                lanes: self.lanes.at.1,
                 ld,
-                y: &self.y,
-                a: if wants.numerator { &mut self.a[band.clone()] } else { &mut [] },
-                b: if wants.denominator { &mut self.b[band] } else { &mut [] },
-                entries,
-                losses,
-            });
+                entries: &mut self.entries,
+                losses: &mut self.losses,
+            };
+            match self.divergence {
+                true => self.arch.dispatch(Divergences { band, y: a, b }),
+                false => self.arch.dispatch(Evaluate { band, y: &self.y, a, b }),
+            }
         }
 
         let [numerator, denominator] = &mut strand.sums;

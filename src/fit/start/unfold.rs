@@ -1,12 +1,12 @@
 //! The data as matrices, without a copy of them: some modes along the rows, the others along the
 //! columns.
 
-use pulp::Scalar;
 use std::borrow::Cow;
 use std::ops::Range;
 
 use ndarray::linalg::general_mat_mul;
 use ndarray::{Array2, ArrayView2, s};
+use pulp::Scalar;
 use rayon::prelude::*;
 
 use super::Basis;
