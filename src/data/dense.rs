@@ -1,5 +1,6 @@
 //! A tensor with a value in every cell.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use ndarray::{ArrayBase, ArrayD, Data, Dimension, IxDyn};
@@ -225,10 +226,10 @@ impl Dense {
         ArrayD::from_shape_vec(IxDyn(self.shape()), self.iter().collect()).unwrap_or_default()
     }
 
-    /// Asks for the elements from `offset` on, in the order of memory, to be brought into the caches.
+    /// Asks for a part of some rows, in the order of memory, as [`math::prefetch`](crate::math::prefetch).
     #[inline(always)]
-    pub(crate) fn prefetch(&self, offset: usize, len: usize) {
-        self.storage.prefetch(offset, len);
+    pub(crate) fn prefetch(&self, start: usize, rows: &[usize], part: Range<usize>, last: bool) {
+        self.storage.prefetch(start, rows, part, last);
     }
 
     /// Reads the cells at the offsets `offset`, `offset + stride`, … of the memory (in elements)

@@ -1,5 +1,7 @@
 //! What each cell is for, in two bits.
 
+use std::ops::Range;
+
 use pulp::Simd;
 
 use crate::math::{Real, prefetch};
@@ -102,8 +104,11 @@ impl Roles {
 
     /// Asks for the roles of the cells from `offset` on to be brought into the caches.
     #[inline(always)]
-    pub(crate) fn prefetch(&self, offset: usize, len: usize) {
-        prefetch(&self.words, offset / PER_WORD, len / PER_WORD + 1);
+    pub(crate) fn prefetch(&self, start: usize, rows: &[usize], part: Range<usize>, last: bool) {
+        let part = part.start / PER_WORD..part.end / PER_WORD;
+        for row in rows {
+            prefetch(&self.words, start.wrapping_add(*row) / PER_WORD, &[0], part.clone(), last);
+        }
     }
 
     /// Writes 1 where the cell at `offset`, `offset + stride`, … of the memory (in elements) has

@@ -189,8 +189,8 @@ impl Storage {
     /// Asks for the elements from `offset` on to be brought into the caches; what is outside the list
     /// is left out. Says nothing to processors that are not asked so from Rust.
     #[inline(always)]
-    pub(crate) fn prefetch(&self, offset: usize, len: usize) {
-        with_slice!(self, v => math::prefetch(v, offset, len), _m => ());
+    pub(crate) fn prefetch(&self, start: usize, rows: &[usize], part: Range<usize>, last: bool) {
+        with_slice!(self, v => math::prefetch(v, start, rows, part, last), _m => ());
     }
 
     /// Reads the elements `offset`, `offset + stride`, … into `out`.

@@ -31,9 +31,9 @@ pub use expr::{Expr, wgsl_function};
 pub use majorizer::Majorizer;
 pub use penalty::{Penalty, Share};
 pub use side::Side;
-pub use tape::{Scratch, Tape};
 #[doc(hidden)]
-pub(crate) use tape::{divergence_in_place, weighted, weighted_divergence_in_place};
+pub(crate) use tape::weighted;
+pub use tape::{Scratch, Tape};
 pub use zero::{AtZero, Monomial, ZeroTerm};
 
 /// A loss ℓ(x, y) with the update that decreases it.

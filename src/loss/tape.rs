@@ -408,7 +408,7 @@ impl Tape {
     }
 
     /// Whether this computes x / y, perhaps 1, and the Kullback–Leibler divergence, in this order and
-    /// nothing else: what [`divergence_in_place`] does.
+    /// nothing else: what the CPU engine does in registers.
     pub(crate) fn is_divergence(&self) -> bool {
         use Instruction::{Divergence, Fill};
         let (one, last) = match *self.instructions {
@@ -510,82 +510,6 @@ fn divergence<T: Elementwise>(
     let terms = x.iter().zip(y).zip(quotients.iter_mut()).zip(losses.iter_mut());
     for (((&x, &y), quotient), loss) in terms {
         (*quotient, *loss) = divergence_of(x, y, fused);
-    }
-}
-
-/// Puts x / y in the place of y, and adds up x ln(x / y) − x + y, in as many parts as `sums` has, of
-/// which each takes one in so many entries.
-#[inline(always)]
-pub(crate) fn divergence_in_place<S: Simd, T: Elementwise, const PARTS: usize>(
-    _simd: S,
-    x: &[T],
-    y: &mut [T],
-    sums: &mut [T; PARTS],
-) {
-    let fused = has_fused::<S>();
-    let (x, x_rest) = x.as_chunks::<PARTS>();
-    let (y, y_rest) = y.as_chunks_mut::<PARTS>();
-    // A copy of the sums, which stays in registers.
-    let mut parts = *sums;
-    for (x, y) in x.iter().zip(y) {
-        for ((&x, y), sum) in x.iter().zip(y).zip(&mut parts) {
-            let (quotient, loss) = divergence_of(x, *y, fused);
-            *y = quotient;
-            *sum += loss;
-        }
-    }
-    for ((&x, y), sum) in x_rest.iter().zip(y_rest).zip(&mut parts) {
-        let (quotient, loss) = divergence_of(x, *y, fused);
-        *y = quotient;
-        *sum += loss;
-    }
-    *sums = parts;
-}
-
-/// As [`divergence_in_place`], with a sum for each of several lists of weights. Quotients are multiplied
-/// by the first. What has no weight is 0, whatever it is.
-#[inline(always)]
-pub(crate) fn weighted_divergence_in_place<
-    S: Simd,
-    T: Elementwise,
-    const PARTS: usize,
-    const N: usize,
->(
-    _simd: S,
-    x: &[T],
-    y: &mut [T],
-    weights: [&[T]; N],
-    sums: [&mut [T; PARTS]; N],
-) {
-    let fused = has_fused::<S>();
-    let mut parts = [[T::ZERO; PARTS]; N];
-    let (x, x_rest) = x.as_chunks::<PARTS>();
-    let (y, y_rest) = y.as_chunks_mut::<PARTS>();
-    let rest = x.len() * PARTS;
-    for (i, (x, y)) in x.iter().zip(y).enumerate() {
-        let mut now = [x; N];
-        for (now, weights) in now.iter_mut().zip(&weights) {
-            *now = &weights.as_chunks().0[i];
-        }
-        for k in 0..PARTS {
-            let (quotient, loss) = divergence_of(x[k], y[k], fused);
-            y[k] = weighted(quotient, now[0][k]);
-            for (parts, weights) in parts.iter_mut().zip(&now) {
-                parts[k] += weighted(loss, weights[k]);
-            }
-        }
-    }
-    for (k, (&x, y)) in x_rest.iter().zip(y_rest).enumerate() {
-        let (quotient, loss) = divergence_of(x, *y, fused);
-        *y = weighted(quotient, weights[0][rest + k]);
-        for (parts, weights) in parts.iter_mut().zip(&weights) {
-            parts[k] += weighted(loss, weights[rest + k]);
-        }
-    }
-    for (sums, parts) in sums.into_iter().zip(&parts) {
-        for (sum, &part) in sums.iter_mut().zip(parts) {
-            *sum += part;
-        }
     }
 }
 
@@ -701,91 +625,7 @@ fn step<T: Elementwise>(
 
 #[cfg(test)]
 mod tests {
-    use pulp::WithSimd;
-
     use super::*;
-    use crate::math::instruction_sets;
-
-    const PARTS: usize = 16;
-
-    /// The loops over the divergence of KL beside the numbers one by one, for so many entries.
-    struct Divergences<T>(usize, std::marker::PhantomData<T>);
-
-    impl<T: Elementwise> WithSimd for Divergences<T> {
-        type Output = ();
-
-        #[inline(always)]
-        fn with_simd<S: Simd>(self, simd: S) {
-            let n = self.0;
-            let list =
-                |of: fn(usize) -> f64| (0..n).map(|i| T::from_f64(of(i))).collect::<Vec<T>>();
-            let x = list(|i| (i * i % 5) as f64);
-            let y = list(|i| 0.1 + (i % 7) as f64);
-            let train = list(|i| (i % 3) as f64 / 2.0);
-            let held_out = list(|i| f64::from(u8::from(i % 3 == 0)));
-            let ones = list(|_| 1.0);
-
-            let loss = |i: usize| {
-                let (x, y) = (x[i].to_f64(), y[i].to_f64());
-                if x > 0.0 { x * (x / y).ln() - x + y } else { y }
-            };
-            let close = |got: T, want: f64| {
-                assert!(
-                    (got.to_f64() - want).abs() <= 2e-6 * (1.0 + want.abs()),
-                    "{n}: {got} {want}"
-                );
-            };
-            let check = |quotients: &[T], weights: &[T]| {
-                for i in 0..n {
-                    close(quotients[i], x[i].to_f64() / y[i].to_f64() * weights[i].to_f64());
-                }
-            };
-            let total = |sums: &[T; PARTS], weights: &[T]| {
-                for (part, &sum) in sums.iter().enumerate() {
-                    let entries = (part..n).step_by(PARTS);
-                    // Each sum begins with 1, as sums go on from one block to the next.
-                    close(sum, 1.0 + entries.map(|i| weights[i].to_f64() * loss(i)).sum::<f64>());
-                }
-            };
-
-            let (mut a, mut sums) = (y.clone(), [T::ONE; PARTS]);
-            divergence_in_place(simd, &x, &mut a, &mut sums);
-            check(&a, &ones);
-            total(&sums, &ones);
-
-            let (mut a, mut sums) = (y.clone(), [T::ONE; PARTS]);
-            weighted_divergence_in_place(simd, &x, &mut a, [&train], [&mut sums]);
-            check(&a, &train);
-            total(&sums, &train);
-
-            let (mut a, mut sums, mut others) = (y.clone(), [T::ONE; PARTS], [T::ONE; PARTS]);
-            let both = [&mut sums, &mut others];
-            weighted_divergence_in_place(simd, &x, &mut a, [&train, &held_out], both);
-            check(&a, &train);
-            total(&sums, &train);
-            total(&others, &held_out);
-        }
-    }
-
-    #[test]
-    fn divergences_are_those_of_the_numbers_one_by_one() {
-        for arch in instruction_sets() {
-            for n in [0, 1, 15, 16, 17, 64, 100] {
-                arch.dispatch(Divergences(n, std::marker::PhantomData::<f32>));
-                arch.dispatch(Divergences(n, std::marker::PhantomData::<f64>));
-            }
-        }
-    }
-
-    #[test]
-    fn what_has_no_weight_is_nothing_whatever_it_is() {
-        let (x, weights) = ([1.0f32; 3], [0.0; 3]);
-        let mut y = [f32::NAN, f32::INFINITY, 0.0];
-        let mut sums = [0.0; PARTS];
-        let simd = pulp::Scalar::new();
-        weighted_divergence_in_place(simd, &x, &mut y, [&weights], [&mut sums]);
-        assert_eq!((y, sums), ([0.0; 3], [0.0; PARTS]));
-    }
 
     #[test]
     fn only_the_update_and_the_loss_of_kl_are_a_divergence() {

@@ -50,6 +50,9 @@ pub trait Elementwise: Real {
     /// 0 and of what lies between it is some finite number, at no cost.
     fn ln_normal(self, fused: bool) -> Self;
 
+    /// [`ln_normal`](Self::ln_normal) of each number of a vector, and the very same.
+    fn ln_normal_vector<S: Simd>(simd: S, x: Self::Vector<S>) -> Self::Vector<S>;
+
     /// The exponential, to 1 ulp (`f32`: 2 ulp). 0 at −∞ and, in `f32`, where the result would be
     /// below 1.7e-38; ∞ at ∞.
     fn exp(self, fused: bool) -> Self;
@@ -240,6 +243,31 @@ impl Elementwise for f32 {
     }
 
     #[inline(always)]
+    fn ln_normal_vector<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
+        let c = |x: f32| simd.splat_f32s(x);
+        let u = |x: u32| simd.splat_u32s(x);
+        let above = simd.add_u32s(simd.transmute_u32s_f32s(x), u(0x3f80_0000 - 0x3f35_04f3));
+        // No instruction set converts integers in the way of all others: it becomes the low bits of 2²³.
+        let k = simd.or_u32s(simd.wrapping_dyn_shr_u32s(above, u(23)), u(0x4b00_0000));
+        let k = simd.sub_f32s(simd.transmute_f32s_u32s(k), c(8_388_608.0 + 127.0));
+        let mantissa = simd.add_u32s(simd.and_u32s(above, u(0x007f_ffff)), u(0x3f35_04f3));
+        let f = simd.sub_f32s(simd.transmute_f32s_u32s(mantissa), c(1.0));
+
+        // As in `ln_of_parts32`.
+        let f2 = simd.mul_f32s(f, f);
+        let f4 = simd.mul_f32s(f2, f2);
+        let q = |i: usize| simd.splat_f32s(LN32[i]);
+        let t01 = simd.mul_add_e_f32s(f, q(1), q(0));
+        let t23 = simd.mul_add_e_f32s(f, q(3), q(2));
+        let t45 = simd.mul_add_e_f32s(f, q(5), q(4));
+        let t67 = simd.mul_add_e_f32s(f, q(7), q(6));
+        let t03 = simd.mul_add_e_f32s(f2, t23, t01);
+        let t48 = simd.mul_add_e_f32s(f4, q(8), simd.mul_add_e_f32s(f2, t67, t45));
+        let tail = simd.mul_add_e_f32s(f4, t48, t03);
+        simd.mul_add_e_f32s(f2, tail, simd.mul_add_e_f32s(k, c(std::f32::consts::LN_2), f))
+    }
+
+    #[inline(always)]
     fn exp(self, fused: bool) -> f32 {
         const LN2_HIGH: f32 = 6.931_457_5e-1;
         const LN2_LOW: f32 = 1.428_606_8e-6;
@@ -384,6 +412,20 @@ impl Elementwise for f32 {
     }
 }
 
+/// The tail of ln(1 + f) = f + f² · tail(f) for 1 + f in [√½, √2), from the constant upwards: a minimax
+/// fit, to 6e-9 of the logarithm.
+const LN32: [f32; 9] = [
+    -0.5,
+    0.333_333_31,
+    -0.250_008_2,
+    0.200_012_27,
+    -0.166_233_57,
+    0.142_017_57,
+    -0.131_601_83,
+    0.127_615_78,
+    -7.634_499e-2,
+];
+
 /// The logarithm of 2^k · (1 + f) with 1 + f in [√½, √2).
 #[inline(always)]
 fn ln_of_parts32(k: f32, f: f32, fused: bool) -> f32 {
@@ -391,12 +433,13 @@ fn ln_of_parts32(k: f32, f: f32, fused: bool) -> f32 {
     // rest; and by Estrin's scheme, see `pow_fraction`.
     let f2 = f * f;
     let f4 = f2 * f2;
-    let t01 = mul_add!(fused, f, 0.333_333_31, -0.5);
-    let t23 = mul_add!(fused, f, 0.200_012_27, -0.250_008_2);
-    let t45 = mul_add!(fused, f, 0.142_017_57, -0.166_233_57);
-    let t67 = mul_add!(fused, f, 0.127_615_78, -0.131_601_83);
+    let q = LN32;
+    let t01 = mul_add!(fused, f, q[1], q[0]);
+    let t23 = mul_add!(fused, f, q[3], q[2]);
+    let t45 = mul_add!(fused, f, q[5], q[4]);
+    let t67 = mul_add!(fused, f, q[7], q[6]);
     let t03 = mul_add!(fused, f2, t23, t01);
-    let t48 = mul_add!(fused, f4, -7.634_499e-2, mul_add!(fused, f2, t67, t45));
+    let t48 = mul_add!(fused, f4, q[8], mul_add!(fused, f2, t67, t45));
     let tail = mul_add!(fused, f4, t48, t03);
     // The nearest number to ln 2 is off by 3e-9 of it. What is known first is added first.
     mul_add!(fused, f2, tail, mul_add!(fused, k, std::f32::consts::LN_2, f))
@@ -450,6 +493,18 @@ impl Elementwise for f64 {
     #[inline(always)]
     fn ln_normal(self, fused: bool) -> f64 {
         finite_ln64(self, fused)
+    }
+
+    #[inline(always)]
+    fn ln_normal_vector<S: Simd>(_simd: S, x: S::f64s) -> S::f64s {
+        // What this becomes is vectors again. Not every instruction set has what is asked of integers
+        // here as an operation of its own.
+        let mut ln = [x];
+        for x in bytemuck::cast_slice_mut::<_, f64>(&mut ln) {
+            *x = finite_ln64(*x, has_fused::<S>());
+        }
+        let [ln] = ln;
+        ln
     }
 
     #[inline(always)]
@@ -575,6 +630,37 @@ mod tests {
                     }
                 }
             }
+        }
+    }
+
+    /// Logarithms in vectors beside those one by one.
+    struct Logarithms<'a, T>(&'a [T]);
+
+    impl<T: Elementwise> pulp::WithSimd for Logarithms<'_, T> {
+        type Output = ();
+
+        #[inline(always)]
+        fn with_simd<S: Simd>(self, simd: S) {
+            for &x in self.0 {
+                let mut vector = [T::splat(simd, x)];
+                vector = [T::ln_normal_vector(simd, vector[0])];
+                for &ln in bytemuck::cast_slice::<_, T>(&vector) {
+                    assert_eq!(ln, x.ln_normal(has_fused::<S>()), "ln {x}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn logarithms_in_vectors_are_the_same() {
+        let singles: Vec<f32> = singles().filter(|x| x.is_normal()).step_by(7).collect();
+        let doubles: Vec<f64> = doubles().filter(|x| x.is_normal()).step_by(7).collect();
+        for arch in crate::math::instruction_sets() {
+            arch.dispatch(Logarithms(&singles));
+            arch.dispatch(Logarithms(&doubles));
+            // What is not normal has some finite logarithm.
+            arch.dispatch(Logarithms(&[0.0f32, 1e-40]));
+            arch.dispatch(Logarithms(&[0.0f64]));
         }
     }
 

@@ -48,6 +48,10 @@ pub trait Real:
     fn splat<S: Simd>(simd: S, x: Self) -> Self::Vector<S>;
     /// `a + b`.
     fn add<S: Simd>(simd: S, a: Self::Vector<S>, b: Self::Vector<S>) -> Self::Vector<S>;
+    /// `a − b`.
+    fn sub<S: Simd>(simd: S, a: Self::Vector<S>, b: Self::Vector<S>) -> Self::Vector<S>;
+    /// `a / b`.
+    fn div<S: Simd>(simd: S, a: Self::Vector<S>, b: Self::Vector<S>) -> Self::Vector<S>;
     /// `a · b`.
     fn mul<S: Simd>(simd: S, a: Self::Vector<S>, b: Self::Vector<S>) -> Self::Vector<S>;
     /// `a · b + c`, fused where the instruction set can.
@@ -78,7 +82,7 @@ pub trait Real:
 }
 
 macro_rules! real {
-    ($t:ty, $name:literal, $v:ident, $splat:ident, $add:ident, $mul:ident, $fma:ident, $above:ident, $max:ident, $select:ident, $sum:ident, $as:ident, $as_mut:ident,
+    ($t:ty, $name:literal, $v:ident, $splat:ident, $add:ident, $sub:ident, $div:ident, $mul:ident, $fma:ident, $above:ident, $max:ident, $select:ident, $sum:ident, $as:ident, $as_mut:ident,
      $bits:ty, $splat_bits:ident, $and:ident, $equal:ident, $as_bits:ident) => {
         impl Real for $t {
             type Vector<S: Simd> = S::$v;
@@ -102,6 +106,14 @@ macro_rules! real {
             #[inline(always)]
             fn add<S: Simd>(simd: S, a: S::$v, b: S::$v) -> S::$v {
                 simd.$add(a, b)
+            }
+            #[inline(always)]
+            fn sub<S: Simd>(simd: S, a: S::$v, b: S::$v) -> S::$v {
+                simd.$sub(a, b)
+            }
+            #[inline(always)]
+            fn div<S: Simd>(simd: S, a: S::$v, b: S::$v) -> S::$v {
+                simd.$div(a, b)
             }
             #[inline(always)]
             fn mul<S: Simd>(simd: S, a: S::$v, b: S::$v) -> S::$v {
@@ -168,6 +180,8 @@ real!(
     f32s,
     splat_f32s,
     add_f32s,
+    sub_f32s,
+    div_f32s,
     mul_f32s,
     mul_add_e_f32s,
     greater_than_f32s,
@@ -188,6 +202,8 @@ real!(
     f64s,
     splat_f64s,
     add_f64s,
+    sub_f64s,
+    div_f64s,
     mul_f64s,
     mul_add_e_f64s,
     greater_than_f64s,

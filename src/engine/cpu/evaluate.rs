@@ -8,7 +8,7 @@ use super::geometry::Run;
 use super::pass::Source;
 use crate::data::Role;
 use crate::engine::Sums;
-use crate::loss::{Scratch, divergence_in_place, weighted, weighted_divergence_in_place};
+use crate::loss::{Scratch, weighted};
 use crate::math::{Aligned, Elementwise};
 
 /// Entries that the loss's expressions are evaluated on at a time, if rows are not longer.
@@ -16,7 +16,7 @@ const CHUNK: usize = 768;
 
 /// The entries of a few rows.
 pub(super) struct Entries<T> {
-    x: Aligned<T>,
+    pub x: Aligned<T>,
     train: Aligned<T>,
     validation: Aligned<T>,
     held_out: Aligned<T>,
@@ -27,14 +27,15 @@ pub(super) struct Entries<T> {
 }
 
 impl<T: Elementwise> Entries<T> {
-    /// Room for rows of at most so many lanes.
-    pub fn new(source: &Source<'_, T>, lanes: usize) -> Entries<T> {
-        let chunk = lanes.max(CHUNK);
+    /// Room for so many rows of at most so many lanes, and for some hundreds of entries at least.
+    pub fn new(source: &Source<'_, T>, rows: usize, lanes: usize) -> Entries<T> {
+        let chunk = (rows * lanes).max(CHUNK);
         let room = |wanted: bool| Aligned::zeros(if wanted { chunk } else { 0 });
         let weighs = source.weighs();
         Entries {
             x: room(true),
-            train: room(weighs),
+            // Where nothing has a weight, it may tell cells from padding.
+            train: room(true),
             validation: room(weighs),
             held_out: room(weighs),
             weight: room(weighs),
@@ -42,6 +43,11 @@ impl<T: Elementwise> Entries<T> {
             sides: vec![room(true); source.sides.len()],
             scratch: Scratch::default(),
         }
+    }
+
+    /// The weights for training, for validation and of cells held out.
+    pub fn weights(&self) -> [&[T]; 3] {
+        [&self.train, &self.validation, &self.held_out]
     }
 
     /// Reads the entries of a row, to a range of those that are worked on together.
@@ -84,6 +90,9 @@ impl<T: Elementwise> Entries<T> {
                     if validation { Some(&mut v[range.clone()]) } else { None },
                     if held_out { Some(&mut h[range.clone()]) } else { None },
                 );
+            }
+            for weights in [train, v, h] {
+                weights[lanes..].fill(T::ZERO);
             }
             // A missing entry may hold anything, NaN included: it must not reach a sum. Withheld
             // entries are inside the domain, and have no weight.
@@ -152,18 +161,11 @@ pub(super) struct Band<'a, T> {
 }
 
 impl<T: Elementwise> Band<'_, T> {
-    /// Reads the entries of the rows from `first` on, as many as are worked on together: some hundreds, so
-    /// that what is read and what instructions leave for one another stays in the first-level cache
-    /// beside the tile, and no loop is too short. Returns the number of rows, 0 at the end.
+    /// Reads the entries of the rows from `first` on, as many as are worked on together. Returns the
+    /// number of rows.
     #[inline(always)]
-    fn read<S: Simd>(&mut self, simd: S, first: usize) -> usize {
-        let rows = (CHUNK / self.ld).max(1).min(self.rows.len() - first);
-        // Asked for early, as pieces of a kilobyte or less, far apart, are too short for processors to see
-        // them coming; and a few rows at a time, as they wait where more than a dozen lines are on their
-        // way.
-        for row in self.ahead.iter().skip(first).take(rows) {
-            self.ask_for(self.data_outer.wrapping_add(*row));
-        }
+    pub fn read<S: Simd>(&mut self, simd: S, first: usize, most: usize) -> usize {
+        let rows = most.min(self.rows.len() - first);
         for (m, row) in self.rows[first..first + rows].iter().enumerate() {
             let (at, range) = (self.data_outer + row, m * self.ld..(m + 1) * self.ld);
             self.entries.fill(simd, self.source, self.runs, at, self.lanes, range);
@@ -171,24 +173,42 @@ impl<T: Elementwise> Band<'_, T> {
         rows
     }
 
-    /// Asks for the data of a row.
+    /// Asks for some lanes of some rows of those that come a while after these. Early, as pieces of a
+    /// kilobyte or less, far apart, are too short for processors to see them coming; and little at a
+    /// time, as they wait where more than a dozen lines are on their way.
     #[inline(always)]
-    fn ask_for(&self, at: usize) {
+    pub fn look_ahead(&self, rows: Range<usize>, lanes: Range<usize>) {
         let source = self.source;
+        let rows = &self.ahead[rows.start.min(self.ahead.len())..rows.end.min(self.ahead.len())];
         for run in self.runs.iter().filter(|run| run.stride == 1) {
-            let at = at.wrapping_add(run.offset);
+            let end = run.start + run.len;
+            let (from, to) = (lanes.start.max(run.start), lanes.end.min(end));
+            if from >= to {
+                continue;
+            }
+            let start = self.data_outer.wrapping_add(run.offset);
+            let (part, last) = (from - run.start..to - run.start, to == end);
             if !source.zeros {
-                source.data.values().prefetch(at, run.len);
+                source.data.values().prefetch(start, rows, part.clone(), last);
             }
             if let Some(roles) = source.roles {
-                roles.prefetch(at, run.len);
+                roles.prefetch(start, rows, part.clone(), last);
             }
             if let Some(weights) = source.data.weights() {
-                weights.prefetch(at, run.len);
+                weights.prefetch(start, rows, part.clone(), last);
             }
             for side in source.sides {
-                side.prefetch(at, run.len);
+                side.prefetch(start, rows, part.clone(), last);
             }
+        }
+    }
+
+    /// Where nothing has a weight, gives cells one of 1, and padding one of 0: from a lane of each row on.
+    #[inline(always)]
+    pub fn mark(&mut self, rows: usize, from: usize) {
+        for row in self.entries.train[..rows * self.ld].chunks_exact_mut(self.ld) {
+            row[from..self.lanes].fill(T::ONE);
+            row[self.lanes..].fill(T::ZERO);
         }
     }
 
@@ -221,7 +241,10 @@ impl<T: Elementwise> WithSimd for Evaluate<'_, T> {
         let weighs = source.weighs();
         let mut first = 0;
         while first < band.rows.len() {
-            let rows = band.read(simd, first);
+            // Some hundreds of entries, so that what is read and what instructions leave for one another
+            // stays in the first-level cache beside the tile, and no loop is too short.
+            let rows = band.read(simd, first, (CHUNK / ld).max(1));
+            band.look_ahead(first..first + rows, 0..ld);
             let n = rows * ld;
             let range = first * ld..first * ld + n;
             first += rows;
@@ -261,70 +284,6 @@ impl<T: Elementwise> WithSimd for Evaluate<'_, T> {
             if wants.losses {
                 band.losses.add(source, entries, cells);
             }
-        }
-    }
-}
-
-/// What [`Evaluate`] does where that is no more than `x / y` and its divergence: without a block of
-/// memory for each, and without an interpreter.
-pub(super) struct Divergences<'a, T> {
-    pub band: Band<'a, T>,
-    /// ŷ, in whose place `a` is put.
-    pub y: &'a mut [T],
-    pub b: &'a mut [T],
-}
-
-impl<T: Elementwise> WithSimd for Divergences<'_, T> {
-    type Output = ();
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) {
-        let Divergences { mut band, y, b } = self;
-        let (source, ld) = (band.source, band.ld);
-        let (weighs, withheld) = (source.weighs(), source.withheld());
-        let mut first = 0;
-        while first < band.rows.len() {
-            let rows = band.read(simd, first);
-            let n = rows * ld;
-            let range = first * ld..first * ld + n;
-            first += rows;
-            let cells = band.cells(n);
-            let entries = &*band.entries;
-            let y = &mut y[range.clone()];
-            if source.wants.denominator {
-                let b = &mut b[range];
-                match weighs {
-                    true => b.copy_from_slice(&entries.train[..n]),
-                    false => b.fill(T::ONE),
-                }
-            }
-            // Lanes that are not there stay as they are: they have no quotient, and no loss.
-            let [mut train, mut validation, mut held_out] = [[T::ZERO; CHAINS]; 3];
-            for range in cells {
-                let (x, y) = (&entries.x[range.clone()], &mut y[range.clone()]);
-                if !weighs {
-                    divergence_in_place(simd, x, y, &mut train);
-                    continue;
-                }
-                let t = &entries.train[range.clone()];
-                let v = &entries.validation[range.clone()];
-                let h = &entries.held_out[range];
-                let (t_sum, v_sum, h_sum) = (&mut train, &mut validation, &mut held_out);
-                match withheld {
-                    [false, false] => weighted_divergence_in_place(simd, x, y, [t], [t_sum]),
-                    [true, false] => {
-                        weighted_divergence_in_place(simd, x, y, [t, v], [t_sum, v_sum]);
-                    }
-                    [false, true] => {
-                        weighted_divergence_in_place(simd, x, y, [t, h], [t_sum, h_sum]);
-                    }
-                    [true, true] => {
-                        let sums = [t_sum, v_sum, h_sum];
-                        weighted_divergence_in_place(simd, x, y, [t, v, h], sums);
-                    }
-                }
-            }
-            band.losses.collect(&train, &validation, &held_out);
         }
     }
 }
@@ -377,22 +336,13 @@ impl Losses {
         }
     }
 
-    /// Adds some sums by role.
+    /// Adds some sums for each of the roles.
     #[inline(always)]
-    fn collect<T: Elementwise>(
-        &mut self,
-        train: &[T; CHAINS],
-        validation: &[T; CHAINS],
-        held_out: &[T; CHAINS],
-    ) {
-        let all = [
-            (&mut self.train, train),
-            (&mut self.validation, validation),
-            (&mut self.held_out, held_out),
-        ];
-        for (to, from) in all {
-            for (to, &x) in to.iter_mut().zip(from) {
-                *to += x.to_f64();
+    pub fn collect<T: Elementwise>(&mut self, sums: &[T], each: usize) {
+        let roles = [&mut self.train, &mut self.validation, &mut self.held_out];
+        for (to, from) in roles.into_iter().zip(sums.chunks_exact(each)) {
+            for (i, x) in from.iter().enumerate() {
+                to[i % CHAINS] += x.to_f64();
             }
         }
     }

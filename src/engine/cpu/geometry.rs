@@ -47,12 +47,12 @@ impl Axis {
 
     /// The offset of an index in the data.
     pub fn data_offset(&self, index: usize) -> usize {
-        Walk::at(&self.sizes, &self.data, index).offset()
+        offset(&self.sizes, &self.data, index)
     }
 
     /// The offset of an index in tensor `t`.
     pub fn offset(&self, t: usize, index: usize) -> usize {
-        Walk::at(&self.sizes, &self.tensors[t], index).offset()
+        offset(&self.sizes, &self.tensors[t], index)
     }
 
     /// The offsets of a range of indices in tensor `t`.
@@ -64,6 +64,16 @@ impl Axis {
     pub fn data_offsets(&self, start: usize, len: usize, out: &mut Vec<usize>) {
         fill(&self.sizes, &self.data, start, len, out);
     }
+}
+
+/// The offset of an index: tiles are too many to walk there in memory of its own.
+fn offset(sizes: &[usize], strides: &[usize], mut index: usize) -> usize {
+    let mut offset = 0;
+    for (size, stride) in sizes.iter().zip(strides).rev() {
+        offset += index % size * stride;
+        index /= size;
+    }
+    offset
 }
 
 /// The offsets of a range of indices. Along the last axis they are evenly spaced: the odometer
@@ -297,6 +307,12 @@ impl Geometry {
                 TASKS.div_ceil(granules).min(affordable).min(geometry.sum_units()).max(1);
         }
         geometry
+    }
+
+    /// Whether there are so few inner indices that a tile adds its share of the sums as it goes along,
+    /// where it is worked on in registers.
+    pub fn few(&self) -> bool {
+        self.inner < ACROSS
     }
 
     /// Strands that are worked on together at most: as many as leave what is formed for each, on the

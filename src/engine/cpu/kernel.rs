@@ -11,13 +11,13 @@ use crate::math::Real;
 /// Rows that the register tile of [`product`], [`reduce_rows`] and [`reduce_across`] holds at least.
 /// Where there are many registers, and so many rows, it holds twice as many.
 pub(super) const PANEL: usize = 4;
-const BOTH: usize = 2 * PANEL;
+pub(super) const BOTH: usize = 2 * PANEL;
 
 /// How many vectors, of `left`, the register tile takes next to its rows: three where there are
 /// many registers, else two. None is left alone, as one has too few sums on their way for the units
 /// that add to them.
 #[inline(always)]
-fn abreast<S: Simd>(left: usize) -> usize {
+pub(super) fn abreast<S: Simd>(left: usize) -> usize {
     match left {
         4 => 2,
         _ if S::REGISTER_COUNT >= 32 => left.min(3),
@@ -127,7 +127,7 @@ fn block<S: Simd, T: Real, const M: usize, const N: usize>(
     then: Then<T>,
     rows: &mut [T::Vector<S>],
 ) {
-    let sums = outer_products::<S, T, M, N>(simd, panel, depth, stride, c, ld, j);
+    let sums = outer_products::<S, T, M, N>(simd, panel, M, depth, stride, c, ld, j);
     // Loops, as a closure given to `map` is not inlined, and then compiled for no instruction set.
     for (row, sums) in rows.chunks_exact_mut(ld).zip(sums) {
         for (to, x) in row[j..j + N].iter_mut().zip(sums) {
@@ -142,11 +142,13 @@ fn block<S: Simd, T: Real, const M: usize, const N: usize>(
 }
 
 /// `Σ_k r[m, k] · c[k, j..j + N]` for the `M` rows of a panel, each of `depth` elements, `stride` of
-/// them apart.
+/// them apart. Where there are fewer, the last of them is taken for those that are not there.
 #[inline(always)]
-fn outer_products<S: Simd, T: Real, const M: usize, const N: usize>(
+#[allow(clippy::too_many_arguments)]
+pub(super) fn outer_products<S: Simd, T: Real, const M: usize, const N: usize>(
     simd: S,
     panel: &[T],
+    rows: usize,
     depth: usize,
     stride: usize,
     c: &[T::Vector<S>],
@@ -156,9 +158,15 @@ fn outer_products<S: Simd, T: Real, const M: usize, const N: usize>(
     let mut sums = [[T::splat(simd, T::ZERO); N]; M];
     // Eight iterators where four are enough: those that nobody asks are not there in the end. And
     // iterators, as an index into each row would be checked in every step.
-    let row = |m: usize| panel[m.min(M - 1) * stride..][..depth].iter();
-    let (r01, r23) = (row(0).zip(row(1)), row(2).zip(row(3)));
-    let (r45, r67) = (row(4).zip(row(5)), row(6).zip(row(7)));
+    let last = rows.min(M) - 1;
+    // A macro, as a closure may not be inlined.
+    macro_rules! row {
+        ($m:literal) => {
+            panel[if $m < M { last.min($m) } else { 0 } * stride..][..depth].iter()
+        };
+    }
+    let (r01, r23) = (row!(0).zip(row!(1)), row!(2).zip(row!(3)));
+    let (r45, r67) = (row!(4).zip(row!(5)), row!(6).zip(row!(7)));
     let r = r01.zip(r23).zip(r45.zip(r67));
     for (c, (((r0, r1), (r2, r3)), ((r4, r5), (r6, r7)))) in c.chunks_exact(ld).zip(r) {
         let c = &c[j..j + N];

@@ -5,6 +5,7 @@
 
 pub(super) mod balance;
 mod contract;
+mod divergence;
 mod evaluate;
 mod geometry;
 mod kernel;

@@ -4,9 +4,10 @@ use std::ops::Range;
 
 use pulp::Arch;
 
-use super::evaluate::{Band, Divergences, Entries, Evaluate, Losses};
+use super::divergence::{Divergences, To};
+use super::evaluate::{Band, Entries, Evaluate, Losses};
 use super::geometry::{Geometry, Run, is_contiguous, is_evenly_spaced, runs};
-use super::kernel::{self, PANEL};
+use super::kernel::{self, BOTH, PANEL};
 use super::pass::{Part, Source};
 use crate::engine::Sums;
 use crate::math::{Aligned, Elementwise};
@@ -104,8 +105,10 @@ pub(super) struct Tile<'a, T> {
     /// Where the rows of the tile are, and those.
     upcoming: Vec<usize>,
     offsets: Vec<usize>,
-    /// Whether `a` takes the place of ŷ, and there is nothing else.
+    /// Whether the loss is the Kullback–Leibler divergence, which is worked on in registers, and whether
+    /// it is summed up there, too.
     divergence: bool,
+    summed: bool,
     y: Aligned<T>,
     a: Aligned<T>,
     b: Aligned<T>,
@@ -154,7 +157,8 @@ impl<'a, T: Elementwise> Tile<'a, T> {
         let lanes = geometry.width;
         let wants = source.wants;
         let divergence = source.tape.is_divergence();
-        let strip = geometry.strip_rows * lanes;
+        let summed = divergence && geometry.few();
+        let strip = if summed { 0 } else { geometry.strip_rows * lanes };
         Tile {
             geometry,
             source,
@@ -170,10 +174,11 @@ impl<'a, T: Elementwise> Tile<'a, T> {
             upcoming: Vec::new(),
             offsets: Vec::new(),
             divergence,
+            summed,
             y: Aligned::zeros(if divergence { 0 } else { geometry.band_rows * lanes }),
             a: Aligned::zeros(if wants.numerator { strip } else { 0 }),
             b: Aligned::zeros(if wants.denominator { strip } else { 0 }),
-            entries: Entries::new(source, lanes),
+            entries: Entries::new(source, if divergence { BOTH } else { 1 }, lanes),
             losses: Losses::default(),
             collected: Vec::new(),
             spare: Vec::new(),
@@ -469,8 +474,8 @@ impl<'a, T: Elementwise> Tile<'a, T> {
         self.upcoming.clear();
         self.upcoming.extend(&self.rows.offsets);
         self.upcoming.extend(&self.ahead);
-        let step = self.geometry.strip_rows;
         let rows = self.rows.at.1;
+        let step = if self.summed { rows } else { self.geometry.strip_rows };
         for start in (0..rows).step_by(step) {
             self.strip(start, step.min(rows - start), strand);
         }
@@ -487,19 +492,15 @@ impl<'a, T: Elementwise> Tile<'a, T> {
         };
         let r = &r[start * inner..][..padded * inner];
         let c = &self.lanes.c[..inner * ld];
-        for first in (0..rows).step_by(g.band_rows) {
-            let rows = g.band_rows.min(rows - first);
+        // As many rows as are formed at once: by the tile, all of them.
+        let at_once = if self.divergence { rows } else { g.band_rows };
+        for first in (0..rows).step_by(at_once) {
+            let rows = at_once.min(rows - first);
             let padded = rows.next_multiple_of(PANEL);
-            let places = first * ld..(first + padded) * ld;
-            let a = if wants.numerator { &mut self.a[places.clone()] } else { &mut [] };
-            let b = if wants.denominator { &mut self.b[places] } else { &mut [] };
-            if self.source.tape.reads_y() {
-                let y = if self.divergence { &mut *a } else { &mut self.y[..padded * ld] };
-                let r = &r[first * inner..][..padded * inner];
-                kernel::product(self.arch, r, c, inner, ld, ld, self.source.floor, y);
-            }
+            let r = &r[first * inner..][..padded * inner];
             let at = start + first;
-            let ahead = self.upcoming.len().min(at + g.band_rows);
+            // Those that are worked on a few rows at a time ask for the next few.
+            let ahead = if self.divergence { at } else { self.upcoming.len().min(at + at_once) };
             let band = Band {
                 source: self.source,
                 rows: &self.upcoming[at..at + rows],
@@ -511,10 +512,25 @@ impl<'a, T: Elementwise> Tile<'a, T> {
                 entries: &mut self.entries,
                 losses: &mut self.losses,
             };
-            match self.divergence {
-                true => self.arch.dispatch(Divergences { band, y: a, b }),
-                false => self.arch.dispatch(Evaluate { band, y: &self.y, a, b }),
+            if self.summed {
+                let [numerator, denominator] = &mut strand.sums;
+                let to = To::Sums(g.side, start, [numerator, denominator]);
+                self.arch.dispatch(Divergences { band, r, c, inner, to });
+                return;
             }
+            let places = first * ld..(first + padded) * ld;
+            let a = if wants.numerator { &mut self.a[places.clone()] } else { &mut [] };
+            let b = if wants.denominator { &mut self.b[places] } else { &mut [] };
+            if self.divergence {
+                let to = To::Entries([a, b]);
+                self.arch.dispatch(Divergences { band, r, c, inner, to });
+                continue;
+            }
+            if self.source.tape.reads_y() {
+                let y = &mut self.y[..padded * ld];
+                kernel::product(self.arch, r, c, inner, ld, ld, self.source.floor, y);
+            }
+            self.arch.dispatch(Evaluate { band, y: &self.y, a, b });
         }
 
         let [numerator, denominator] = &mut strand.sums;
