@@ -247,6 +247,8 @@ impl<S: Simd, T: Elementwise> Tile<'_, S, T> {
                     to[j..j + V].copy_from_slice(values);
                 }
             }
+            // Tiles whose sums are added at once are never taller: this is not to be compiled.
+            Vectors::Sums(..) if M != FEW => {}
             Vectors::Sums(Side::Rows, start, to) => {
                 let sums = &mut to[which][(*start + self.first) * inner..][..M * inner];
                 add_rows::<S, T, M, V>(simd, values, c, ld, j, inner, sums);
