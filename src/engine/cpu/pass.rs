@@ -3,7 +3,8 @@
 //! Neither ŷ nor `a`, `b` or ℓ ever exist as tensors: a tile of a few rows by some hundred lanes is
 //! read, its ŷ formed by a small matrix product, the loss's expressions evaluated on it, and its
 //! share of `N` and `D` added by two more products, all within the second-level cache (`tile.rs`,
-//! with `evaluate.rs` and `kernel.rs`). Here is how the tiles are shared out.
+//! with `evaluate.rs` and `kernel.rs`; for the default loss `divergence.rs`). Here is how the tiles are
+//! shared out.
 //!
 //! Work is cut into *strands*: a part of the target over a part of what is summed over, whose tiles
 //! follow one another in a fixed order. Strands know nothing of each other, so the order of all sums
