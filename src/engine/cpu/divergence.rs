@@ -10,6 +10,7 @@ use pulp::{Simd, WithSimd};
 
 use super::evaluate::Band;
 use super::kernel::{BOTH, PANEL, abreast, outer_products};
+use super::pass::Wants;
 use crate::math::{Elementwise, Real};
 use crate::plan::Side;
 
@@ -24,7 +25,7 @@ pub(super) struct Divergences<'a, T> {
     pub to: To<'a, T>,
 }
 
-/// What becomes of `a`, and of `b` where a denominator is wanted.
+/// What becomes of `a` and `b`, those of them that are wanted.
 pub(super) enum To<'a, T> {
     /// They are kept, row by row.
     Entries([&'a mut [T]; 2]),
@@ -84,7 +85,7 @@ impl<T: Elementwise> WithSimd for Divergences<'_, T> {
                     T::as_vectors::<S>(held_out).0,
                 ],
                 withheld: band.source.withheld(),
-                denominator: band.source.wants.denominator,
+                wants: band.source.wants,
                 first,
                 rows,
                 losses: [T::splat(simd, T::ZERO); 3],
@@ -147,7 +148,7 @@ struct Tile<'a, S: Simd, T: Elementwise> {
     /// Weights for training, validation and cells held out.
     weights: [&'a [T::Vector<S>]; 3],
     withheld: [bool; 2],
-    denominator: bool,
+    wants: Wants,
     /// The number of the first row, and how many there are: the others of a tile are nobody's.
     first: usize,
     rows: usize,
@@ -217,8 +218,10 @@ impl<S: Simd, T: Elementwise> Tile<'_, S, T> {
             self.losses[0] = sum;
         }
 
-        self.put::<M, V>(j, panel, &a, 0, to);
-        if self.denominator {
+        if self.wants.numerator {
+            self.put::<M, V>(j, panel, &a, 0, to);
+        }
+        if self.wants.denominator {
             let mut b = [[T::splat(simd, T::ONE); V]; M];
             if WEIGHTED {
                 for m in 0..M.min(rows) {
@@ -343,7 +346,7 @@ mod tests {
     use super::super::evaluate::{Entries, Losses};
     use super::super::geometry::Run;
     use super::super::kernel;
-    use super::super::pass::{Source, Wants};
+    use super::super::pass::Source;
     use super::*;
     use crate::data::{Dense, Observations, Prepared, Role};
     use crate::loss::{Loss, Tape};
@@ -378,11 +381,17 @@ mod tests {
         (rows, lanes, inner): (usize, usize, usize),
         side: Option<Side>,
         data: &Prepared,
-        denominator: bool,
+        [numerator, denominator]: [bool; 2],
     ) {
         let loss = Loss::kl();
-        let (both, one) = ([loss.a(), loss.b(), loss.loss()], [loss.a(), loss.loss()]);
-        let tape = Tape::compile(if denominator { &both } else { &one });
+        let mut outputs = vec![loss.loss()];
+        if denominator {
+            outputs.insert(0, loss.b());
+        }
+        if numerator {
+            outputs.insert(0, loss.a());
+        }
+        let tape = Tape::compile(&outputs);
         assert!(tape.is_divergence());
         let floor = 0.02;
         let source = Source {
@@ -393,7 +402,7 @@ mod tests {
             scale: T::ONE,
             floor: T::from_f64(floor),
             tape: &tape,
-            wants: Wants { numerator: true, denominator, losses: true },
+            wants: Wants { numerator, denominator, losses: true },
             schedule: None,
         };
         let padded = rows.next_multiple_of(PANEL);
@@ -471,10 +480,10 @@ mod tests {
         near(got.validation, sums[1], "validation");
         near(got.held_out, sums[2], "held out");
 
-        for (which, want) in [want_a, want_b].iter().enumerate().take(1 + usize::from(denominator))
-        {
-            let result = &mut results[which];
+        let wanted = [(want_a, numerator), (want_b, denominator)];
+        for ((want, wanted), result) in wanted.iter().zip(&mut results) {
             match side {
+                _ if !wanted => assert!(result.iter().all(|&x| x == T::ZERO)),
                 None => {
                     for ((m, n), &want) in want.indexed_iter() {
                         near(result[m * ld + n].to_f64(), want, "entry");
@@ -515,8 +524,10 @@ mod tests {
                     for inner in [1, 2, 5, 33] {
                         let size = (rows, lanes, inner);
                         for side in [None, Some(Side::Rows), Some(Side::Lanes)] {
-                            check::<f32>(arch, size, side, &data, weighted);
-                            check::<f64>(arch, size, side, &data, !weighted);
+                            for wanted in [[false, false], [true, false], [true, true]] {
+                                check::<f32>(arch, size, side, &data, wanted);
+                                check::<f64>(arch, size, side, &data, wanted);
+                            }
                         }
                     }
                 }
