@@ -148,7 +148,8 @@ impl<T: Elementwise> Entries<T> {
 /// A few rows of a tile, and where their entries are read to.
 pub(super) struct Band<'a, T> {
     pub source: &'a Source<'a, T>,
-    /// The offsets of the rows, and of those that come a while after them.
+    /// The offsets of the rows, and of those to ask for early: the rows after them, or all from the first of
+    /// these on where they are worked on a few at a time.
     pub rows: &'a [usize],
     pub ahead: &'a [usize],
     pub runs: &'a [Run],
