@@ -256,13 +256,13 @@ impl Elementwise for f32 {
         // As in `ln_of_parts32`.
         let f2 = simd.mul_f32s(f, f);
         let f4 = simd.mul_f32s(f2, f2);
-        let q = |i: usize| simd.splat_f32s(LN32[i]);
-        let t01 = simd.mul_add_e_f32s(f, q(1), q(0));
-        let t23 = simd.mul_add_e_f32s(f, q(3), q(2));
-        let t45 = simd.mul_add_e_f32s(f, q(5), q(4));
-        let t67 = simd.mul_add_e_f32s(f, q(7), q(6));
+        let q = |i: usize| simd.splat_f32s(CUBIC_TAIL32[i]);
+        let t01 = simd.mul_add_e_f32s(f, q(0), c(-0.5));
+        let t23 = simd.mul_add_e_f32s(f, q(2), q(1));
+        let t45 = simd.mul_add_e_f32s(f, q(4), q(3));
+        let t67 = simd.mul_add_e_f32s(f, q(6), q(5));
         let t03 = simd.mul_add_e_f32s(f2, t23, t01);
-        let t48 = simd.mul_add_e_f32s(f4, q(8), simd.mul_add_e_f32s(f2, t67, t45));
+        let t48 = simd.mul_add_e_f32s(f4, q(7), simd.mul_add_e_f32s(f2, t67, t45));
         let tail = simd.mul_add_e_f32s(f4, t48, t03);
         simd.mul_add_e_f32s(f2, tail, simd.mul_add_e_f32s(k, c(std::f32::consts::LN_2), f))
     }
@@ -412,10 +412,9 @@ impl Elementwise for f32 {
     }
 }
 
-/// The tail of ln(1 + f) = f + f² · tail(f) for 1 + f in [√½, √2), from the constant upwards: a minimax
+/// q(f) in ln(1 + f) = f − f²/2 + f³·q(f) for 1 + f in [√½, √2), from the constant upwards: a minimax
 /// fit, to 6e-9 of the logarithm.
-const LN32: [f32; 9] = [
-    -0.5,
+const CUBIC_TAIL32: [f32; 8] = [
     0.333_333_31,
     -0.250_008_2,
     0.200_012_27,
@@ -429,38 +428,27 @@ const LN32: [f32; 9] = [
 /// The logarithm of 2^k · (1 + f) with 1 + f in [√½, √2).
 #[inline(always)]
 fn ln_of_parts32(k: f32, f: f32, fused: bool) -> f32 {
-    // ln(1 + f) = f + f²·(f·q(f) − ½), with q as below. No quotient, which costs as much as all the
+    // ln(1 + f) = f + f²·(f·q(f) − ½). No quotient, which costs as much as all the
     // rest; and by Estrin's scheme, see `pow_fraction`.
     let f2 = f * f;
     let f4 = f2 * f2;
-    let q = LN32;
-    let t01 = mul_add!(fused, f, q[1], q[0]);
-    let t23 = mul_add!(fused, f, q[3], q[2]);
-    let t45 = mul_add!(fused, f, q[5], q[4]);
-    let t67 = mul_add!(fused, f, q[7], q[6]);
+    let q = CUBIC_TAIL32;
+    let t01 = mul_add!(fused, f, q[0], -0.5);
+    let t23 = mul_add!(fused, f, q[2], q[1]);
+    let t45 = mul_add!(fused, f, q[4], q[3]);
+    let t67 = mul_add!(fused, f, q[6], q[5]);
     let t03 = mul_add!(fused, f2, t23, t01);
-    let t48 = mul_add!(fused, f4, q[8], mul_add!(fused, f2, t67, t45));
+    let t48 = mul_add!(fused, f4, q[7], mul_add!(fused, f2, t67, t45));
     let tail = mul_add!(fused, f4, t48, t03);
     // The nearest number to ln 2 is off by 3e-9 of it. What is known first is added first.
     mul_add!(fused, f2, tail, mul_add!(fused, k, std::f32::consts::LN_2, f))
 }
 
-/// q(f) in ln(1 + f) = f − f²/2 + f³·q(f) for 1 + f in [√½, √2): a minimax fit, to 6e-9 of the
-/// logarithm.
+/// q(f) of [`CUBIC_TAIL32`].
 #[inline(always)]
 fn cubic_tail32(f: f32, fused: bool) -> f32 {
-    polynomial!(
-        fused,
-        f,
-        0.333_333_31,
-        -0.250_008_2,
-        0.200_012_27,
-        -0.166_233_57,
-        0.142_017_57,
-        -0.131_601_83,
-        0.127_615_78,
-        -7.634_499e-2
-    )
+    let q = CUBIC_TAIL32;
+    polynomial!(fused, f, q[0], q[1], q[2], q[3], q[4], q[5], q[6], q[7])
 }
 
 impl Elementwise for f64 {

@@ -3,8 +3,8 @@
 //! Product, quotient and divergence of a tile are one stretch of code, in registers: ŷ is not written
 //! to memory and read again. Where K is small, a tile's share of the sums is added right there, too, to
 //! the numerator and the denominator at once; and the memory of the next rows is asked for tile by tile,
-//! as processors wait where they have a dozen lines on their way. It takes a tenth less time than one loop
-//! after another over a strip at K up to thirty or so, and the same time beyond.
+//! as processors wait where they have a dozen lines on their way. It takes up to a tenth less time than one
+//! loop after another over a strip at K up to thirty or so, and the same time beyond.
 
 use pulp::{Simd, WithSimd};
 
