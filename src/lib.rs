@@ -65,26 +65,88 @@
 
 #[cfg(feature = "cli")]
 pub mod cli;
-pub mod compare;
-pub mod data;
-pub mod engine;
-mod error;
-pub mod fit;
 pub mod guide;
-pub mod io;
-pub mod loss;
-#[doc(hidden)]
-pub mod math;
-pub mod model;
-pub mod plan;
-pub mod reference;
-pub mod report;
 
-pub use data::Observations;
-pub use engine::{Device, Precision};
-pub use error::{Error, Result};
-pub use fit::{Algorithm, Fit, NNEinFact};
-pub use loss::Loss;
+/// Many fits to the same data, a table of them, and which components they agree on.
+pub mod compare {
+    pub use nneinfact_insight::compare::*;
+}
+
+/// Observations: values, masks, weights, splits; tensors in the smallest type that holds them.
+pub mod data {
+    pub use nneinfact_core::data::{
+        Coordinates, CoordinatesBuilder, Dense, DenseBuilder, Element, Indices, Listing, Mapped,
+        Observations, Order, Outside, Portion, Prepared, Rest, Role, Roles, Sparse, Storage,
+        Values, uniform_u32,
+    };
+}
+
+/// What a fit runs on, and the interface of an engine.
+pub mod engine {
+    pub use nneinfact_core::engine::{
+        AdapterInfo, AdapterKind, Engine, Job, Numbers, PassTime, Precision, Rates, Rule, Slot,
+        State, Sums,
+    };
+    pub use nneinfact_core::memory::available_memory;
+    pub use nneinfact_fit::{Device, DeviceInfo};
+}
+
+/// Settings, algorithms, stopping, history, observers, predictions, files of fits.
+pub mod fit {
+    pub use nneinfact_fit::{
+        Algorithm, Balance, Cancel, Checkpoint, Coupled, CoupledFit, DataAs, DataRecord, Every,
+        Fit, Flow, History, LossRecord, NNEinFact, Norm, Observer, Part, Record, Saved, ScalesInto,
+        SideRecord, Source, Start, StoppedBy, Sweep, Unfinished, balanced,
+    };
+}
+
+/// `.npy`, `.npz` and `.tns` files.
+pub mod io {
+    pub use nneinfact_fit::io::{
+        ArrayInfo, FileKind, SLAB_BYTES, map_bool, map_npy, map_npy_in, npz_names, read_array_f64,
+        read_bool, read_dense, read_npy, read_npy_from, read_npz, read_npz_arrays, read_npz_from,
+        read_npz_text, read_tns, read_tns_from, write_json, write_npy, write_npz, write_npz_with,
+        write_text,
+    };
+}
+
+/// The losses, and how to write one of your own.
+pub mod loss {
+    pub use nneinfact_core::loss::{
+        AtZero, Domain, Expr, Loss, LossBuilder, LossParameters, Majorizer, Monomial, NAMES,
+        Penalty, Scratch, Share, Side, Tape, Trials, ZeroTerm, wgsl_function,
+    };
+}
+
+/// Models: einsum strings, letters, shapes; mistakes with carets under the text.
+pub mod model {
+    pub use nneinfact_core::model::{Letter, Letters, Model, ModelError, Shapes};
+}
+
+/// What a fit will do, without doing it.
+pub mod plan {
+    pub use nneinfact_core::plan::{
+        Balancing, Contraction, Coupling, DataInfo, Exchange, Gram, Group, Grouping, Layout,
+        Operand, Pass, Plan, Quadratic, SampledPass, Sampling, Settings, Side, Slot, Step, Table,
+        Totals, Trade, Unlisted,
+    };
+}
+
+/// The method in naive loops, to check everything else against.
+pub mod reference {
+    pub use nneinfact_core::reference::*;
+}
+
+/// A fit as a page with plots.
+pub mod report {
+    pub use nneinfact_insight::report::*;
+}
+
+pub use nneinfact_core::data::Observations;
+pub use nneinfact_core::engine::Precision;
+pub use nneinfact_core::error::{Error, Result};
+pub use nneinfact_core::loss::Loss;
+pub use nneinfact_fit::{Algorithm, Device, Fit, NNEinFact};
 /// The version of wgpu that this crate is built with, for programs that own a GPU device and pass it
 /// to [`Device::from_wgpu`].
 #[cfg(feature = "gpu")]

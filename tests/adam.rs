@@ -283,8 +283,8 @@ fn a_fit_that_is_cancelled_or_diverges_keeps_its_best_point() -> Result<(), Erro
     assert!(!error.is_input());
     assert!(error.to_string().contains("lower learning rate"), "{error}");
     let Error::Broken { last, .. } = error else { panic!("{error}") };
-    assert_eq!((last.history().returned, last.history().sweeps.as_slice()), (0, [0].as_slice()));
-    assert!(deviation(last.factors(), &start) < 1e-14);
+    assert_eq!((last.history.returned, last.history.sweeps.as_slice()), (0, [0].as_slice()));
+    assert!(deviation(&last.factors, &start) < 1e-14);
     Ok(())
 }
 

@@ -610,7 +610,7 @@ fn tapes_are_short() {
 
 #[test]
 fn the_divergence_of_kl_is_one_instruction() {
-    fn check<T: nneinfact::math::Elementwise>(outputs: &[&Expr], tolerance: f64) {
+    fn check<T: nneinfact_simd::Elementwise>(outputs: &[&Expr], tolerance: f64) {
         let of = |v: f64| T::from_f64(v);
         let xs = [0.0, 1e-37, 1e-30, 0.3, 1.0, 2.0, 255.0, 1e9, 1e25];
         let ys = [1e-10, 1e-3, 0.7, 1.0, 2.0, 300.0, 1e12, 1e28];

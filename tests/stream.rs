@@ -412,6 +412,148 @@ fn a_file_that_changes_during_a_fit_ends_it() {
         };
         assert!(cause.to_string().contains("was changed"), "{cause}");
         assert!(cause.to_string().contains(says), "{cause}");
-        assert_eq!(last.history().iterations, 2);
+        assert_eq!(last.history.iterations, 2);
+    }
+}
+
+/// What of a file is in memory, and how often it is fetched.
+mod slabs {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use std::ops::Range;
+    use std::sync::Mutex;
+
+    use nneinfact::fit::DataAs;
+    use nneinfact::{Device, Loss, NNEinFact, Observations, Result};
+    use nneinfact_core::data::{Dense, Order as Memory, Slabs, Slice};
+
+    /// Cells of which it is known how many are in memory, and whether one was read that was not.
+    #[derive(Debug)]
+    struct Watched {
+        cells: Vec<f64>,
+        slab_bytes: u64,
+        /// Which are there, and how many.
+        resident: Mutex<(Vec<bool>, usize)>,
+        most: AtomicUsize,
+        fetched: AtomicUsize,
+        missed: AtomicUsize,
+    }
+
+    impl Slabs for Watched {
+        fn len(&self) -> usize {
+            self.cells.len()
+        }
+
+        fn cell_bytes(&self) -> usize {
+            8
+        }
+
+        fn type_name(&self) -> &'static str {
+            "f64"
+        }
+
+        fn slice(&self) -> Option<Slice<'_>> {
+            None
+        }
+
+        fn read(&self, offset: usize, stride: usize, out: &mut [f64]) {
+            let resident = self.resident.lock().unwrap();
+            for (i, to) in out.iter_mut().enumerate() {
+                let cell = offset + i * stride;
+                self.missed.fetch_add(usize::from(!resident.0[cell]), Ordering::Relaxed);
+                *to = self.cells[cell];
+            }
+        }
+
+        fn fetch(&self, cells: Range<usize>) {
+            let mut resident = self.resident.lock().unwrap();
+            let there = resident.0[cells.clone()].iter().filter(|&&there| there).count();
+            let new = cells.len() - there;
+            resident.0[cells].fill(true);
+            resident.1 += new;
+            self.fetched.fetch_add(new, Ordering::Relaxed);
+            self.most.fetch_max(resident.1, Ordering::Relaxed);
+        }
+
+        fn release(&self, cells: Range<usize>) {
+            let mut resident = self.resident.lock().unwrap();
+            resident.1 -= resident.0[cells.clone()].iter().filter(|&&there| there).count();
+            resident.0[cells].fill(false);
+        }
+
+        fn slab_bytes(&self) -> u64 {
+            self.slab_bytes
+        }
+
+        fn check(&self) -> Result<()> {
+            Ok(())
+        }
+    }
+
+    /// Nothing is read that was not fetched before, little is in memory at a time, and little is
+    /// fetched more than once in a pass, wherever the target's letters stand in memory.
+    #[test]
+    fn slabs_hold_what_is_read_and_little_else() {
+        let slab = 1 << 17;
+        for (model, shape) in [
+            ("ir,jr->ij", vec![1000, 1600]),
+            ("ir,jr->ij", vec![1600, 1000]),
+            ("ir,jr->ij", vec![12, 130_000]),
+            ("ir,jr->ij", vec![160_000, 10]),
+            ("ir,jr,kr->ijk", vec![100, 100, 160]),
+            ("ir,jr,kr->kij", vec![8, 500, 400]),
+            ("ia,ajb,bk->ijk", vec![150, 100, 107]),
+        ] {
+            for memory in [Memory::C, Memory::Fortran] {
+                let n: usize = shape.iter().product();
+                let cells: Vec<f64> = (0..n).map(|i| 0.1 + (i * 7919 % 101) as f64).collect();
+                let source = Arc::new(Watched {
+                    cells: cells.clone(),
+                    slab_bytes: 8 * slab as u64,
+                    resident: Mutex::new((vec![false; n], 0)),
+                    most: AtomicUsize::new(0),
+                    fetched: AtomicUsize::new(0),
+                    missed: AtomicUsize::new(0),
+                });
+                let fit = |data: Dense| {
+                    NNEinFact::new(model)
+                        .unwrap()
+                        .ranks(
+                            ['a', 'b', 'r']
+                                .into_iter()
+                                .filter(|&r| model.contains(r))
+                                .map(|r| (r, 3)),
+                        )
+                        .loss(Loss::kl())
+                        .device(Device::cpu().threads(2).unwrap())
+                        .data_as(DataAs::Dense)
+                        .algorithm(nneinfact::Algorithm::Grouped)
+                        .tolerance(0.0)
+                        .max_iter(3)
+                        .fit(Observations::new(data))
+                        .unwrap()
+                };
+                let what = format!("{model} {shape:?} {memory:?}");
+                let streamed =
+                    fit(Dense::from_slabs(&shape, memory, Arc::clone(&source) as _).unwrap());
+                let mut builder = nneinfact_core::data::DenseBuilder::new(n);
+                builder.push(&cells);
+                let in_memory = fit(builder.finish(&shape, memory).unwrap());
+                assert_eq!(streamed.factors(), in_memory.factors(), "{what}");
+                assert_eq!(streamed.history().loss, in_memory.history().loss, "{what}");
+
+                assert_eq!(source.missed.load(Ordering::Relaxed), 0, "{what}");
+                assert_eq!(source.resident.lock().unwrap().1, 0, "{what}");
+                let most = source.most.load(Ordering::Relaxed);
+                // The one being worked on, the next, and what their edges share with others.
+                assert!(most <= 5 * slab, "{what}: {most} of {n} cells in memory");
+                // Preparation, the check of the domain, the passes of three sweeps, and the loss at
+                // their end.
+                let passes = 2 + 3 * streamed.plan().groups().len() + 1;
+                let read = source.fetched.load(Ordering::Relaxed) as f64 / (n * passes) as f64;
+                assert!((0.99..1.3).contains(&read), "{what}: read {read} times in a pass");
+            }
+        }
     }
 }

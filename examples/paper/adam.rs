@@ -197,7 +197,7 @@ fn run() -> Result<(), Failure> {
                 let (fit, broken) = match settings.fit(&split(&tensor, seed)?) {
                     Ok(fit) => (fit, false),
                     // Long steps may leave the range of numbers: what was best until then is kept.
-                    Err(Error::Broken { last, .. }) => (*last, true),
+                    Err(Error::Broken { last, .. }) => (nneinfact::Fit::from(*last), true),
                     Err(error) => return Err(error.into()),
                 };
                 let history = fit.history();

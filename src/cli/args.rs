@@ -4,11 +4,11 @@ use std::path::PathBuf;
 
 use clap::ValueEnum;
 
-use crate::engine::Precision;
-use crate::error::Result;
-use crate::fit::{Algorithm, DataAs};
-use crate::io;
-use crate::loss::Side;
+use nneinfact_core::engine::Precision;
+use nneinfact_core::error::Result;
+use nneinfact_core::loss::Side;
+use nneinfact_fit::io;
+use nneinfact_fit::{Algorithm, DataAs};
 
 /// The values of `--algorithm`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

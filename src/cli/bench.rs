@@ -5,12 +5,13 @@ use serde_json::{Value, json};
 
 use super::fit::device;
 use super::print;
-use crate::data::{DenseBuilder, Observations, Order, uniform_u32};
-use crate::engine::{Device, PassTime, Rates};
-use crate::error::{Error, Result};
-use crate::fit::{DataAs, NNEinFact};
-use crate::loss::{Loss, Tape};
-use crate::plan::Plan;
+use nneinfact_core::data::{DenseBuilder, Observations, Order, uniform_u32};
+use nneinfact_core::engine::{PassTime, Rates};
+use nneinfact_core::error::{Error, Result};
+use nneinfact_core::loss::{Loss, Tape};
+use nneinfact_core::plan::Plan;
+use nneinfact_fit::Device;
+use nneinfact_fit::{DataAs, NNEinFact};
 
 /// The arguments of `bench`.
 #[derive(Debug, Args)]

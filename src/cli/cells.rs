@@ -3,11 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use super::{complain, summary};
-use crate::data::{Observations, Values};
-use crate::engine::available_memory;
-use crate::error::{Error, Result, bytes};
-use crate::fit::DataRecord;
-use crate::io::{self, FileKind};
+use nneinfact_core::data::{Observations, Values};
+use nneinfact_core::error::{Error, Result, bytes};
+use nneinfact_core::memory::available_memory;
+use nneinfact_fit::DataRecord;
+use nneinfact_fit::io::{self, FileKind};
 
 /// How data are read.
 #[derive(Clone, Copy, Debug, Default)]

@@ -8,8 +8,8 @@ use clap::Args;
 use super::complain;
 use super::output::{check_writable, is_ordinary, same_file};
 use super::summary::Summary;
-use crate::error::{Error, Result};
-use crate::fit::{Checkpoint, Every, Fit, NNEinFact, StoppedBy};
+use nneinfact_core::error::{Error, Result};
+use nneinfact_fit::{Checkpoint, Every, Fit, NNEinFact, StoppedBy};
 
 /// Saving a fit that is under way, and going on from there.
 #[derive(Debug, Args)]

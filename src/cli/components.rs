@@ -3,9 +3,9 @@
 use clap::{Args, ValueEnum};
 
 use super::summary::{Summary, percent};
-use crate::error::Result;
-use crate::fit::{Fit, Norm, ScalesInto};
-use crate::model::Model;
+use nneinfact_core::error::Result;
+use nneinfact_core::model::Model;
+use nneinfact_fit::{Fit, Norm, ScalesInto};
 
 /// The form in which components are written. None of it changes what the model predicts.
 #[derive(Debug, Args)]

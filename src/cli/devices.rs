@@ -1,8 +1,9 @@
 //! `nneinfact devices`.
 
 use super::print;
-use crate::engine::{AdapterInfo, Device};
-use crate::error::{Result, bytes};
+use nneinfact_core::engine::AdapterInfo;
+use nneinfact_core::error::{Result, bytes};
+use nneinfact_fit::Device;
 
 /// Lists the devices and says which one `auto` takes and why.
 pub fn run() -> Result<()> {

@@ -6,7 +6,7 @@ use clap::builder::TypedValueParser as _;
 
 use super::print;
 use super::problem::ProblemArgs;
-use crate::error::Result;
+use nneinfact_core::error::Result;
 
 /// The arguments of `explain`.
 #[derive(Debug, Args)]

@@ -17,11 +17,11 @@ use super::rules::RuleArgs;
 use super::start::StartArgs;
 use super::summary::{self, Summary, duration};
 use super::{complain, print};
-use crate::engine::Device;
-use crate::error::{Error, Result};
-use crate::fit::{DataRecord, NNEinFact, Start};
-use crate::io;
-use crate::report::{Report, Residuals};
+use nneinfact_core::error::{Error, Result};
+use nneinfact_fit::Device;
+use nneinfact_fit::io;
+use nneinfact_fit::{DataRecord, Fit, NNEinFact, Start, Unfinished};
+use nneinfact_insight::report::{Report, Residuals};
 
 /// The arguments of `fit`.
 #[derive(Debug, Args)]
@@ -292,7 +292,8 @@ pub fn run(args: &FitArgs) -> Result<()> {
     let fitted = settings.fit(&observations);
     if let Err(Error::Broken { last, .. }) = &fitted {
         // What was reached is not lost; the error and its exit status stay.
-        outputs.write(args.components.apply(last).as_ref().unwrap_or(last))?;
+        let last = Fit::from(Unfinished::clone(last));
+        outputs.write(args.components.apply(&last).as_ref().unwrap_or(&last))?;
         if let Some(path) = &args.out {
             complain(
                 "notice",

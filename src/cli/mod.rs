@@ -28,7 +28,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::error::{Error, Result};
+use nneinfact_core::error::{Error, Result};
 
 /// Fits nonnegative tensor factorizations written as einsum strings.
 #[derive(Debug, Parser)]

@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 
 use ndarray::{ArrayBase, ArrayD, Data, IxDyn};
 
-use crate::error::{Error, Result};
-use crate::fit::{DataRecord, Fit, LossRecord, Record, Saved};
-pub(super) use crate::fit::{WEIGHTS, factor_name};
-use crate::io;
-use crate::model::{Letter, Model};
+use nneinfact_core::error::{Error, Result};
+use nneinfact_core::model::{Letter, Model};
+use nneinfact_fit::io;
+use nneinfact_fit::{DataRecord, Fit, LossRecord, Record, Saved};
+pub(super) use nneinfact_fit::{WEIGHTS, factor_name};
 
 /// The files that a fit is to write.
 #[derive(Clone, Debug, Default)]

@@ -4,10 +4,10 @@ use clap::Args;
 
 use super::args::{self, AlgorithmArg, NumberOrFile, PrecisionArg};
 use super::complain;
-use crate::error::Result;
-use crate::fit::{LossRecord, NNEinFact, SideRecord};
-use crate::loss::{Loss, LossParameters};
-use crate::model::{Model, Shapes};
+use nneinfact_core::error::Result;
+use nneinfact_core::loss::{Loss, LossParameters};
+use nneinfact_core::model::{Model, Shapes};
+use nneinfact_fit::{LossRecord, NNEinFact, SideRecord};
 
 /// Model, ranks, loss, algorithm.
 #[derive(Debug, Args)]

@@ -8,9 +8,9 @@ use terminal_size::{Height, Width, terminal_size_of};
 
 use super::complain;
 use super::summary::{duration, number, peak_memory};
-use crate::engine::Device;
-use crate::error::bytes;
-use crate::fit::{Cancel, Flow, NNEinFact, Observer, Sweep};
+use nneinfact_core::error::bytes;
+use nneinfact_fit::Device;
+use nneinfact_fit::{Cancel, Flow, NNEinFact, Observer, Sweep};
 
 /// The exit status of a process that Ctrl-C ended, as shells have it: 128 + SIGINT.
 const INTERRUPTED: i32 = 130;

@@ -8,12 +8,12 @@ use clap::Args;
 use super::cells::{self, Reading};
 use super::output::{check_writable, same_file};
 use super::{complain, print};
-use crate::error::{Error, Result, bytes};
-use crate::fit::{DataRecord, History, LossRecord, Saved};
-use crate::io::{self, FileKind};
-use crate::loss::Loss;
-use crate::model::Model;
-use crate::report::{Labels, Report, Residuals, unknown_mode};
+use nneinfact_core::error::{Error, Result, bytes};
+use nneinfact_core::loss::Loss;
+use nneinfact_core::model::Model;
+use nneinfact_fit::io::{self, FileKind};
+use nneinfact_fit::{DataRecord, History, LossRecord, Saved};
+use nneinfact_insight::report::{Labels, Report, Residuals, unknown_mode};
 
 /// The arguments of `report`.
 #[derive(Debug, Args)]

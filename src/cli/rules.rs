@@ -6,11 +6,11 @@ use clap::{Args, ValueEnum};
 use ndarray::ArrayD;
 
 use super::output::read_factors;
-use crate::error::{Error, Result};
-use crate::fit::{Balance, NNEinFact, WEIGHTS, factor_name};
-use crate::io::{self, FileKind};
-use crate::loss::Penalty;
-use crate::model::Model;
+use nneinfact_core::error::{Error, Result};
+use nneinfact_core::loss::Penalty;
+use nneinfact_core::model::Model;
+use nneinfact_fit::io::{self, FileKind};
+use nneinfact_fit::{Balance, NNEinFact, WEIGHTS, factor_name};
 
 /// Penalties, bounds and fixed factors. A factor is called by its letters, or theta_N where several
 /// have the same.

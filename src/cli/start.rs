@@ -6,9 +6,9 @@ use clap::{Args, ValueEnum};
 
 use super::output::read_factors;
 use super::summary::Summary;
-use crate::error::{Error, Result};
-use crate::fit::{Fit, Start};
-use crate::model::Model;
+use nneinfact_core::error::{Error, Result};
+use nneinfact_core::model::Model;
+use nneinfact_fit::{Fit, Start};
 
 /// The start, but for `--init`.
 #[derive(Debug, Args)]

@@ -6,10 +6,10 @@ use std::path::Path;
 use rayon::prelude::*;
 
 use super::output::Outputs;
-use crate::data::{Coordinates, Dense, Observations, Role, Storage};
-use crate::error::{Result, bytes};
-use crate::fit::{Fit, StoppedBy};
-use crate::loss::Loss;
+use nneinfact_core::data::{Coordinates, Dense, Observations, Role, Storage};
+use nneinfact_core::error::{Result, bytes};
+use nneinfact_core::loss::Loss;
+use nneinfact_fit::{Fit, StoppedBy};
 
 /// A list of facts, each under a short title.
 #[derive(Default)]

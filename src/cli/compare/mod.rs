@@ -14,8 +14,8 @@ use super::args::{self, AlgorithmArg, DataAsArg, PrecisionArg};
 use super::cells::{self, Reading};
 use super::progress::Show;
 use super::{fit, print};
-use crate::error::{Error, Result};
-use crate::fit::DataRecord;
+use nneinfact_core::error::{Error, Result};
+use nneinfact_fit::DataRecord;
 
 /// The exit status of a study that Ctrl-C ended, as shells have it: 128 + SIGINT.
 const INTERRUPTED: i32 = 130;

@@ -9,8 +9,8 @@ use super::INTERRUPTED;
 use crate::cli::complain;
 use crate::cli::progress::Show;
 use crate::cli::summary::{duration, number};
-use crate::compare::{Event, Outcome, Standing, Study, Watch};
-use crate::fit::{Cancel, Sweep};
+use nneinfact_fit::{Cancel, Sweep};
+use nneinfact_insight::compare::{Event, Outcome, Standing, Study, Watch};
 
 /// The progress line of a running study. Dropping it takes the line off the screen.
 pub struct Progress {

@@ -4,12 +4,12 @@ use std::path::{Path, PathBuf};
 
 use crate::cli::args::NumberOrFile;
 use crate::cli::{cells, rules};
-use crate::compare::{Candidate, Penalties, Score, Study};
-use crate::engine::Precision;
-use crate::error::{Error, Result};
-use crate::fit::{Algorithm, DataAs, DataRecord, LossRecord, SideRecord};
-use crate::loss::{Loss, LossParameters, NAMES, Side};
-use crate::model::{Letter, Model};
+use nneinfact_core::engine::Precision;
+use nneinfact_core::error::{Error, Result};
+use nneinfact_core::loss::{Loss, LossParameters, NAMES, Side};
+use nneinfact_core::model::{Letter, Model};
+use nneinfact_fit::{Algorithm, DataAs, DataRecord, LossRecord, SideRecord};
+use nneinfact_insight::compare::{Candidate, Penalties, Score, Study};
 
 /// All that a study can be told; what is `None` or empty has the default of the library.
 pub struct Spec {

@@ -8,8 +8,8 @@ use serde::Deserialize;
 
 use super::spec::{self, ModelSpec, RankSpec, Spec};
 use crate::cli::args::{self, AlgorithmArg, DataAsArg, PrecisionArg};
-use crate::error::{Error, Result};
-use crate::fit::DataRecord;
+use nneinfact_core::error::{Error, Result};
+use nneinfact_fit::DataRecord;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -19,11 +19,11 @@ use super::output::{Outputs, named};
 use super::print;
 use super::progress::{Progress, Show};
 use super::summary::{self, Summary, duration, number};
-use crate::data::{Dense, Observations, Prepared, Role, Storage};
-use crate::error::{Error, Result};
-use crate::fit::NNEinFact;
-use crate::io;
-use crate::loss::Loss;
+use nneinfact_core::data::{Dense, Observations, Prepared, Role, Storage};
+use nneinfact_core::error::{Error, Result};
+use nneinfact_core::loss::Loss;
+use nneinfact_fit::NNEinFact;
+use nneinfact_fit::io;
 
 /// The model of the planted tensor, and what is fitted to it.
 const MODEL: &str = "wr,dr,hr,irk,jrk->wdhij";

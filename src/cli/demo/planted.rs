@@ -10,8 +10,8 @@
 use ndarray::{Array2, Array3, ArrayD};
 use rayon::prelude::*;
 
-use crate::data::{Dense, DenseBuilder, Order, uniform_u32};
-use crate::error::Result;
+use nneinfact_core::data::{Dense, DenseBuilder, Order, uniform_u32};
+use nneinfact_core::error::Result;
 
 /// Blobs on the map that each pattern has.
 pub const BLOBS: usize = 3;

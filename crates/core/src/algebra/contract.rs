@@ -1,0 +1,516 @@
+//! Small contractions in double precision.
+
+use rayon::prelude::*;
+
+use crate::error::{Error, Result};
+use crate::memory::available_memory;
+use crate::model::{Letter, Letters, Shapes};
+use crate::plan::{Contraction, Slot};
+
+/// Contractions that take less than this are not held against the memory there is: asking takes
+/// longer than many of them.
+const LITTLE: f64 = 67_108_864.0;
+
+/// As [`contract`], for sizes that nothing has planned for: refused where its tensors would not fit
+/// in memory.
+///
+/// # Errors
+/// [`Error::Memory`].
+pub fn contract_within(shapes: &Shapes, plan: &Contraction, inputs: &[&[f64]]) -> Result<Vec<f64>> {
+    let needed = 8.0 * entries(shapes, plan);
+    if needed > LITTLE {
+        let available = available_memory().unwrap_or(u64::MAX / 2);
+        if needed > available as f64 {
+            return Err(Error::Memory {
+                what: format!("multiplying the factors of {}", shapes.model()),
+                needed: needed as u64,
+                available,
+                help: "lower the ranks".into(),
+            });
+        }
+    }
+    Ok(contract(shapes, plan, inputs))
+}
+
+/// The most entries that a contraction has in memory at once, beside its inputs.
+fn entries(shapes: &Shapes, plan: &Contraction) -> f64 {
+    let volume = |letters: &[Letter]| shapes.volume(letters.iter().collect());
+    let of = |slot: Slot| match slot {
+        Slot::Input(i) => (volume(&plan.inputs()[i]), 0.0),
+        Slot::Step(i) => (volume(&plan.steps()[i].letters), volume(&plan.steps()[i].letters)),
+    };
+    // `held` is results that wait for their step.
+    let (mut held, mut most) = (0.0, 0.0f64);
+    for step in plan.steps() {
+        let ((left, left_held), (right, right_held)) = (of(step.left), of(step.right));
+        let result = volume(&step.letters);
+        // Both tensors once more, in the order that their product needs.
+        most = most.max(held + left + right + result);
+        held += result - left_held - right_held;
+    }
+    match plan.steps().last() {
+        Some(step) if step.letters == plan.output() => most,
+        _ => most.max(held + volume(plan.output())),
+    }
+}
+
+/// Evaluates a contraction. Each input has the letters, in the order, that the contraction was
+/// planned for.
+pub fn contract(shapes: &Shapes, plan: &Contraction, inputs: &[&[f64]]) -> Vec<f64> {
+    let mut results: Vec<Vec<f64>> = Vec::with_capacity(plan.steps().len());
+    let letters_of = |slot: Slot| -> &[Letter] {
+        match slot {
+            Slot::Input(i) => &plan.inputs()[i],
+            Slot::Step(i) => &plan.steps()[i].letters,
+        }
+    };
+    for step in plan.steps() {
+        let get = |slot: Slot| -> &[f64] {
+            match slot {
+                Slot::Input(i) => inputs[i],
+                Slot::Step(i) => &results[i],
+            }
+        };
+        let left = (letters_of(step.left), get(step.left));
+        let right = (letters_of(step.right), get(step.right));
+        let result = pair(shapes, left, right, &step.letters);
+        // A result is used once.
+        for slot in [step.left, step.right] {
+            if let Slot::Step(i) = slot {
+                results[i] = Vec::new();
+            }
+        }
+        results.push(result);
+    }
+    if let (Some(data), Some(step)) = (results.pop(), plan.steps().last()) {
+        return rearrange_owned(shapes, step.letters.clone(), data, plan.output());
+    }
+    let (letters, data): (&[Letter], &[f64]) = match plan.inputs().first() {
+        Some(letters) => (letters, inputs[0]),
+        // The empty product is 1.
+        None => (&[], &[1.0]),
+    };
+    rearrange(shapes, letters, data, plan.output())
+}
+
+/// `Σ left · right` over the letters not in `output`.
+fn pair(
+    shapes: &Shapes,
+    left: (&[Letter], &[f64]),
+    right: (&[Letter], &[f64]),
+    output: &[Letter],
+) -> Vec<f64> {
+    let set = |letters: &[Letter]| -> Letters { letters.iter().collect() };
+    let (l, r, out) = (set(left.0), set(right.0), set(output));
+    let pick = |from: &[Letter], keep: &dyn Fn(Letter) -> bool| -> Vec<Letter> {
+        from.iter().copied().filter(|&x| keep(x)).collect()
+    };
+    let batch = pick(output, &|x| l.contains(x) && r.contains(x));
+    let rows = pick(output, &|x| l.contains(x) && !r.contains(x));
+    let columns = pick(output, &|x| !l.contains(x) && r.contains(x));
+    let inner = pick(left.0, &|x| r.contains(x) && !out.contains(x));
+
+    let size = |letters: &[Letter]| -> usize { shapes.sizes(letters).iter().product() };
+    let (b, m, n, k) = (size(&batch), size(&rows), size(&columns), size(&inner));
+    let within = |small: &[Letter], large: &Letters| small.iter().all(|&x| large.contains(x));
+    if within(right.0, &l) && k >= STREAMED && b * m * k >= PARALLEL {
+        return stream(shapes, left, right, output);
+    }
+    if within(left.0, &r) && k >= STREAMED && b * n * k >= PARALLEL {
+        return stream(shapes, right, left, output);
+    }
+    let order = |parts: [&[Letter]; 3]| -> Vec<Letter> { parts.concat() };
+    let a = rearrange(shapes, left.0, left.1, &order([&batch, &rows, &inner]));
+    let c = rearrange(shapes, right.0, right.1, &order([&batch, &inner, &columns]));
+    let mut result = vec![0.0; b * m * n];
+    if k > 1 && b > 1 && b * m * k * n >= PARALLEL {
+        // Each product is computed by one thread, whichever it is.
+        result.par_chunks_mut(m * n).enumerate().for_each(|(i, result)| {
+            product(m, k, n, &a[i * m * k..][..m * k], &c[i * k * n..][..k * n], result);
+        });
+    } else if k == 1 {
+        let rows = result.par_chunks_exact_mut(n).with_min_len((PARALLEL / 4).div_ceil(n));
+        rows.enumerate().for_each(|(i, to)| {
+            let from = &c[i / m * n..][..n];
+            to.iter_mut().zip(from).for_each(|(to, &y)| *to = a[i] * y);
+        });
+    } else {
+        for i in 0..b {
+            product(
+                m,
+                k,
+                n,
+                &a[i * m * k..][..m * k],
+                &c[i * k * n..][..k * n],
+                &mut result[i * m * n..][..m * n],
+            );
+        }
+    }
+    rearrange_owned(shapes, order([&batch, &rows, &columns]), result, output)
+}
+
+/// Multiply-adds, and entries moved, from which on work is shared among threads.
+const PARALLEL: usize = 1 << 16;
+
+/// Terms of a sum from which on the larger tensor is read as it lies, see [`stream`].
+const STREAMED: usize = 8;
+/// At most so many parts of the larger tensor are summed up on their own.
+const PARTS: usize = 16;
+
+/// `Σ left · right` where `right` has no letter of its own: one walk over `left` in its order of
+/// memory, without the copy in another order that a matrix product would need.
+fn stream(
+    shapes: &Shapes,
+    left: (&[Letter], &[f64]),
+    right: (&[Letter], &[f64]),
+    output: &[Letter],
+) -> Vec<f64> {
+    let strides = |of: &[Letter]| -> Vec<usize> {
+        let one = |x: &Letter| match of.iter().position(|y| y == x) {
+            Some(axis) => shapes.sizes(&of[axis + 1..]).iter().product(),
+            None => 0,
+        };
+        left.0.iter().map(one).collect()
+    };
+    let sizes = shapes.sizes(left.0);
+    let (from, to) = (strides(right.0), strides(output));
+    let total: usize = shapes.sizes(output).iter().product();
+    let (Some(&run), Some(&step), Some(&out)) = (sizes.last(), from.last(), to.last()) else {
+        return vec![left.1[0] * right.1[0]];
+    };
+    let runs = left.1.len() / run;
+    // A function of the sizes alone, as it decides the order of sums.
+    let parts = PARTS.min(left.1.len() / total.max(1)).min(runs).max(1);
+    let part = |i: usize| -> Vec<f64> {
+        let mut result = vec![0.0; total];
+        let (first, end) = (runs * i / parts, runs * (i + 1) / parts);
+        let mut at = Walk::at(&sizes, &from, first * run);
+        let mut place = Walk::at(&sizes, &to, first * run);
+        for left in left.1[first * run..end * run].chunks_exact(run) {
+            let right = &right.1[at.offset()..];
+            let to = &mut result[place.offset()..];
+            match (out, step) {
+                (0, 1) => to[0] += left.iter().zip(right).map(|(x, y)| x * y).sum::<f64>(),
+                (0, _) => {
+                    to[0] += left.iter().enumerate().map(|(i, x)| x * right[i * step]).sum::<f64>();
+                }
+                (1, 1) => {
+                    let terms = to.iter_mut().zip(left).zip(right);
+                    terms.for_each(|((to, x), y)| *to += x * y);
+                }
+                (1, 0) => {
+                    let y = right[0];
+                    to.iter_mut().zip(left).for_each(|(to, x)| *to += x * y);
+                }
+                _ => {
+                    for (i, x) in left.iter().enumerate() {
+                        to[i * out] += x * right[i * step];
+                    }
+                }
+            }
+            at.skip(run);
+            place.skip(run);
+        }
+        result
+    };
+    let mut results = (0..parts).into_par_iter().map(part).collect::<Vec<_>>().into_iter();
+    let mut sum = results.next().unwrap_or_default();
+    for result in results {
+        sum.iter_mut().zip(result).for_each(|(sum, x)| *sum += x);
+    }
+    sum
+}
+
+/// A row-major matrix product.
+fn product(m: usize, k: usize, n: usize, a: &[f64], b: &[f64], c: &mut [f64]) {
+    let is = |len: usize, rows: usize, columns: usize| rows.checked_mul(columns) == Some(len);
+    assert!(is(a.len(), m, k) && is(b.len(), k, n) && is(c.len(), m, n));
+    // SAFETY: the matrices are row-major with rows of k, n and n entries, so that the offsets reached
+    // are below m·k, k·n and m·n: by the assertion, whose products do not overflow, the lengths of
+    // the slices. A slice has at most isize::MAX bytes, so that these offsets are no more; where a
+    // matrix has no entry, none is reached. `c` is borrowed mutably, so that it overlaps neither.
+    unsafe {
+        matrixmultiply::dgemm(
+            m,
+            k,
+            n,
+            1.0,
+            a.as_ptr(),
+            k as isize,
+            1,
+            b.as_ptr(),
+            n as isize,
+            1,
+            0.0,
+            c.as_mut_ptr(),
+            n as isize,
+            1,
+        );
+    }
+}
+
+fn rearrange_owned(
+    shapes: &Shapes,
+    letters: Vec<Letter>,
+    data: Vec<f64>,
+    output: &[Letter],
+) -> Vec<f64> {
+    if letters == output { data } else { rearrange(shapes, &letters, &data, output) }
+}
+
+/// Sums over the letters that `output` lacks, repeats along those that only it has, and brings the
+/// rest into its order.
+pub fn rearrange(shapes: &Shapes, letters: &[Letter], data: &[f64], output: &[Letter]) -> Vec<f64> {
+    if letters == output {
+        return data.to_vec();
+    }
+    let out: Letters = output.iter().collect();
+    let summed: Vec<Letter> = letters.iter().copied().filter(|&x| !out.contains(x)).collect();
+    let kept: Vec<Letter> = output.iter().copied().filter(|x| letters.contains(x)).collect();
+    if !summed.is_empty() && kept.len() < output.len() {
+        // A sum is formed once, and not for every place where it is repeated.
+        let sums = rearrange(shapes, letters, data, &kept);
+        return rearrange(shapes, &kept, &sums, output);
+    }
+    let mut loops = output.to_vec();
+    loops.extend(&summed);
+    // Strides in the source; 0 along letters that it does not have.
+    let strides: Vec<usize> = loops
+        .iter()
+        .map(|x| match letters.iter().position(|y| y == x) {
+            Some(axis) => letters[axis + 1..].iter().map(|&y| shapes.size(y)).product(),
+            None => 0,
+        })
+        .collect();
+    let sizes = shapes.sizes(&loops);
+    let terms: usize = shapes.sizes(&summed).iter().product();
+    let total: usize = shapes.sizes(output).iter().product();
+    if terms == 1 && total >= PARALLEL && output.len() > 1 {
+        // Whole runs of the last axis, shared out.
+        let (run, step) = match (sizes.last(), strides.last()) {
+            (Some(&run), Some(&step)) => (run, step),
+            _ => (1, 0),
+        };
+        let share = PARALLEL.div_ceil(4 * run) * run;
+        let mut result = vec![0.0; total];
+        result.par_chunks_mut(share).enumerate().for_each(|(i, to)| {
+            let mut walk = Walk::at(&sizes, &strides, i * share);
+            for to in to.chunks_exact_mut(run) {
+                let from = &data[walk.offset()..];
+                match step {
+                    1 => to.copy_from_slice(&from[..run]),
+                    _ => to.iter_mut().enumerate().for_each(|(i, to)| *to = from[i * step]),
+                }
+                walk.skip(run);
+            }
+        });
+        return result;
+    }
+    let mut result = Vec::with_capacity(total);
+    let mut walk = Walk::new(&sizes, &strides);
+    if terms == 1 {
+        // The innermost loop runs over a whole axis at a time.
+        let (run, step) = match (sizes.last(), strides.last()) {
+            (Some(&run), Some(&step)) => (run, step),
+            _ => (1, 0),
+        };
+        while result.len() < total {
+            let offset = walk.offset();
+            result.extend((0..run).map(|i| data[offset + i * step]));
+            walk.skip(run);
+        }
+    } else {
+        while result.len() < total {
+            let mut sum = 0.0;
+            for _ in 0..terms {
+                sum += data[walk.offset()];
+                walk.skip(1);
+            }
+            result.push(sum);
+        }
+    }
+    result
+}
+
+/// An odometer over several axes that knows the offset of where it is.
+pub struct Walk<'a> {
+    sizes: &'a [usize],
+    strides: &'a [usize],
+    index: Vec<usize>,
+    offset: usize,
+}
+
+impl<'a> Walk<'a> {
+    pub fn new(sizes: &'a [usize], strides: &'a [usize]) -> Walk<'a> {
+        Walk { sizes, strides, index: vec![0; sizes.len()], offset: 0 }
+    }
+
+    /// Starts at a linear index.
+    pub fn at(sizes: &'a [usize], strides: &'a [usize], mut linear: usize) -> Walk<'a> {
+        let mut walk = Walk::new(sizes, strides);
+        for axis in (0..sizes.len()).rev() {
+            walk.index[axis] = linear % sizes[axis];
+            linear /= sizes[axis];
+            walk.offset += walk.index[axis] * strides[axis];
+        }
+        walk
+    }
+
+    pub fn offset(&self) -> usize {
+        self.offset
+    }
+
+    /// Steps forward; `steps` may not cross more than one end of the last axis.
+    pub fn skip(&mut self, steps: usize) {
+        let Some(last) = self.sizes.len().checked_sub(1) else { return };
+        self.index[last] += steps;
+        self.offset += steps * self.strides[last];
+        let mut axis = last;
+        while self.index[axis] >= self.sizes[axis] {
+            self.index[axis] -= self.sizes[axis];
+            self.offset -= self.sizes[axis] * self.strides[axis];
+            if axis == 0 {
+                return;
+            }
+            axis -= 1;
+            self.index[axis] += 1;
+            self.offset += self.strides[axis];
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Model;
+
+    fn letters(text: &str) -> Vec<Letter> {
+        text.chars().filter_map(Letter::new).collect()
+    }
+
+    /// Sums over every combination of letters, one term at a time.
+    fn naive(shapes: &Shapes, inputs: &[(&str, &[f64])], output: &str) -> Vec<f64> {
+        let mut all = letters(output);
+        for (names, _) in inputs {
+            for x in letters(names) {
+                if !all.contains(&x) {
+                    all.push(x);
+                }
+            }
+        }
+        let sizes = shapes.sizes(&all);
+        let volume = |l: &[Letter]| shapes.sizes(l).iter().product::<usize>();
+        let mut result = vec![0.0; volume(&letters(output))];
+        for linear in 0..sizes.iter().product() {
+            let mut rest = linear;
+            let mut index = vec![0; all.len()];
+            for axis in (0..all.len()).rev() {
+                index[axis] = rest % sizes[axis];
+                rest /= sizes[axis];
+            }
+            let at = |names: &[Letter]| {
+                names.iter().fold(0, |acc, x| {
+                    acc * shapes.size(*x) + index[all.iter().position(|y| y == x).unwrap()]
+                })
+            };
+            let term: f64 = inputs.iter().map(|(names, data)| data[at(&letters(names))]).product();
+            result[at(&letters(output))] += term;
+        }
+        result
+    }
+
+    #[test]
+    fn sums_are_repeated_along_letters_of_the_output_alone() {
+        let model = Model::parse("ir,jr,ar->ija").unwrap();
+        let shapes = Shapes::new(&model, &[5, 4, 3], &[('r', 2)]).unwrap();
+        for (from, to) in [("ir", "raj"), ("ir", "jr"), ("ir", "j"), ("ija", "rj"), ("i", "ra")] {
+            let volume: usize = shapes.sizes(&letters(from)).iter().product();
+            let data: Vec<f64> = (0..volume).map(|i| (i * i % 17) as f64 - 3.0).collect();
+            let found = rearrange(&shapes, &letters(from), &data, &letters(to));
+            assert_eq!(found, naive(&shapes, &[(from, &data)], to), "{from} to {to}");
+        }
+    }
+
+    #[test]
+    fn large_tensors_are_summed_as_they_lie() {
+        let model = Model::parse("ir,jr,kr->ijk").unwrap();
+        let shapes = Shapes::new(&model, &[24, 30, 26], &[('r', 9)]).unwrap();
+        let fill = |names: &str, seed: f64| -> Vec<f64> {
+            let n: usize = shapes.sizes(&letters(names)).iter().product();
+            (0..n).map(|i| ((i as f64 + seed) * 0.7391).sin() + 1.5).collect()
+        };
+        // The letter that is last in memory is summed over, kept, and kept with another step; the
+        // smaller tensor has it or has not.
+        let cases = [
+            (["jkir", "ir"], "jk"),
+            (["jkir", "kr"], "jir"),
+            (["jkir", "kj"], "ri"),
+            (["jkir", "kj"], "ir"),
+            (["kj", "jkir"], "ir"),
+            (["jkri", "ir"], "kj"),
+            (["jkri", "jk"], ""),
+            // A letter of the smaller tensor alone is summed over as well.
+            (["jki", "kr"], "ji"),
+        ];
+        for (inputs, output) in cases {
+            let data = [fill(inputs[0], 0.0), fill(inputs[1], 1.0)];
+            let [left, right] = inputs.map(letters);
+            let found = pair(&shapes, (&left, &data[0]), (&right, &data[1]), &letters(output));
+            let named = [(inputs[0], data[0].as_slice()), (inputs[1], data[1].as_slice())];
+            let expected = naive(&shapes, &named, output);
+            assert_eq!(found.len(), expected.len(), "{inputs:?} -> {output}");
+            for (f, e) in found.iter().zip(&expected) {
+                assert!((f - e).abs() <= 1e-12 * e.abs(), "{inputs:?} -> {output}: {f} {e}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_does_not_fit_in_memory_is_refused() {
+        // Whichever letter is summed over first, three others are left: 1e15 entries.
+        let model = Model::parse("ia,ab,ac,ad,bc,bd,cd->i").unwrap();
+        let ranks = ['a', 'b', 'c', 'd'].map(|x| (x, 100_000));
+        let shapes = Shapes::new(&model, &[2], &ranks).unwrap();
+        let views: Vec<&[Letter]> = model.factors().iter().map(Vec::as_slice).collect();
+        let plan = Contraction::new(&shapes, &views, model.output());
+        // The tensors are not looked at.
+        let error = contract_within(&shapes, &plan, &[[].as_slice(); 7]).unwrap_err();
+        assert!(matches!(error, Error::Memory { .. }), "{error}");
+        assert!(error.to_string().contains("lower the ranks"), "{error}");
+    }
+
+    #[test]
+    fn contractions_equal_the_sum_over_all_indices() {
+        let model = Model::parse("irk,jrk,wr,k->wij").unwrap();
+        let shapes = Shapes::new(&model, &[3, 4, 2], &[('r', 5), ('k', 2)]).unwrap();
+        let fill = |names: &str, seed: f64| -> Vec<f64> {
+            let n: usize = shapes.sizes(&letters(names)).iter().product();
+            (0..n).map(|i| ((i as f64 + seed) * 0.7391).sin() + 1.5).collect()
+        };
+        let cases: [(&[&str], &str); 8] = [
+            (&["irk", "jrk"], "ijr"),
+            (&["irk", "jrk", "wr", "k"], "wij"),
+            (&["wijr", "irk", "wr"], "jrk"),
+            (&["irk"], "ri"),
+            (&["irk"], ""),
+            (&["wr"], "rkw"),
+            (&["irk", "k"], "jri"),
+            (&["wr", "k"], "kwr"),
+        ];
+        for (inputs, output) in cases {
+            let data: Vec<Vec<f64>> =
+                inputs.iter().enumerate().map(|(i, names)| fill(names, i as f64)).collect();
+            let named: Vec<Vec<Letter>> = inputs.iter().map(|names| letters(names)).collect();
+            let views: Vec<&[Letter]> = named.iter().map(Vec::as_slice).collect();
+            let plan = Contraction::new(&shapes, &views, &letters(output));
+            let slices: Vec<&[f64]> = data.iter().map(Vec::as_slice).collect();
+            let found = contract(&shapes, &plan, &slices);
+            let pairs: Vec<(&str, &[f64])> = inputs.iter().copied().zip(slices).collect();
+            let expected = naive(&shapes, &pairs, output);
+            assert_eq!(found.len(), expected.len(), "{inputs:?} -> {output}");
+            for (f, e) in found.iter().zip(&expected) {
+                assert!((f - e).abs() <= 1e-12 * e.abs(), "{inputs:?} -> {output}: {f} {e}");
+            }
+        }
+    }
+}

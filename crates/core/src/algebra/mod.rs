@@ -1,0 +1,10 @@
+//! The small algebra of factors, in double precision on the host: contractions, the rules of an
+//! update, balancing, coordinate descent.
+
+pub mod balance;
+pub mod contract;
+pub mod quadratic;
+pub mod update;
+
+pub use contract::{contract, contract_within, rearrange};
+pub use update::{overflowed, raise};

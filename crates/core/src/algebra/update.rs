@@ -1,0 +1,226 @@
+//! The update of a group of factors from the numerator and denominator of its pass.
+
+use pulp::{Simd, WithSimd};
+
+use super::contract::contract;
+use crate::engine::Rule;
+use crate::error::{Error, Result};
+use crate::loss::{Loss, Majorizer};
+use crate::model::Shapes;
+use crate::plan::{Contraction, Group};
+use nneinfact_simd::{Elementwise, has_fused};
+
+/// Factors of change are kept inside this interval in groups of several factors: with an empty or
+/// unobserved slice a quotient would be 0 or infinite, and the next one undefined. The surrogate is
+/// convex in each factor of change, so moving only part of the way cannot raise the loss.
+const CLIP: (f64, f64) = (1e-6, 1e6);
+
+/// A denominator, with the contractions that bring it onto the letters of each factor of the group.
+#[derive(Clone, Copy)]
+pub struct Denominator<'a> {
+    pub data: &'a [f64],
+    pub updates: &'a [Contraction],
+}
+
+/// What the factors of a group are updated from.
+pub struct Update<'a> {
+    pub shapes: &'a Shapes,
+    pub group: &'a Group,
+    pub loss: &'a Loss,
+    /// In the model's order, in the units of the factors as they are here.
+    pub rules: &'a [Rule],
+    pub numerator: &'a [f64],
+    pub denominator: Denominator<'a>,
+    /// How often the factors take turns.
+    pub cycles: usize,
+}
+
+impl Update<'_> {
+    /// Updates the factors of the group in place.
+    ///
+    /// Cycles over the factors l of the group, each step minimising the surrogate, with the penalty of
+    /// the factor, exactly in the factor of change λ_l (docs/method.md): without one, for a power family
+    /// `λ_l = [⟨N, Θ̃_m λ_m^(1+p_a)⟩ / ⟨D, Θ̃_m λ_m^(1+p_b)⟩]^γ`, contracted over the other factors m.
+    pub fn apply(&self, factors: &mut [Vec<f64>]) -> Result<()> {
+        let members = &self.group.factors;
+        let single = members.len() == 1;
+        let mut lambda: Vec<Vec<f64>> =
+            members.iter().map(|&l| vec![1.0; factors[l].len()]).collect();
+        let cycles = if single { 1 } else { self.cycles };
+        for _ in 0..cycles {
+            for (at, &l) in members.iter().enumerate() {
+                let (a, b) = self.parts(at, factors, &lambda);
+                let step = self.step(self.rules[l]);
+                let entries = factors[l].iter().zip(a.iter().zip(&b));
+                let bounded = Bounded { single, rule: self.rules[l] };
+                for (to, (&theta, (&a, &b))) in lambda[at].iter_mut().zip(entries) {
+                    *to = bounded.change(theta, step(theta, a, b));
+                }
+            }
+        }
+        for (lambda, &l) in lambda.iter().zip(members) {
+            factors[l].iter_mut().zip(lambda).for_each(|(x, &change)| *x *= change);
+            if let Some(at) = factors[l].iter().position(|x| !x.is_finite()) {
+                return Err(overflowed(self.shapes, l, at));
+            }
+        }
+        Ok(())
+    }
+
+    /// The factor of change of an entry of a factor under a rule, from the entry and its parts of
+    /// numerator and denominator.
+    fn step(&self, rule: Rule) -> impl Fn(f64, f64, f64) -> f64 {
+        let majorizer = self.loss.majorizer();
+        let slope = self.loss.slope();
+        move |theta, a, b| match rule.penalty {
+            Some(penalty) => {
+                let pull = penalty.derivative(theta) / slope.abs();
+                majorizer.penalized(a, b, pull, penalty.power(), slope < 0.0)
+            }
+            None => match majorizer {
+                Majorizer::Power { .. } if a == 0.0 && b == 0.0 => 1.0,
+                Majorizer::Log if b == 0.0 => 1.0,
+                _ => majorizer.g_inverse(a / b),
+            },
+        }
+    }
+
+    /// Numerator and denominator of every entry of the group's factor `at`, `lambda` being the factors
+    /// of change so far.
+    pub fn parts(
+        &self,
+        at: usize,
+        factors: &[Vec<f64>],
+        lambda: &[Vec<f64>],
+    ) -> (Vec<f64>, Vec<f64>) {
+        let members = &self.group.factors;
+        let others: Vec<usize> = (0..members.len()).filter(|&m| m != at).collect();
+        let onto = |plan: &Contraction, sums: &[f64], tensors: &[Vec<f64>]| -> Vec<f64> {
+            let mut inputs = vec![sums];
+            inputs.extend(tensors.iter().map(Vec::as_slice));
+            contract(self.shapes, plan, &inputs)
+        };
+        let above = |tensors: &[Vec<f64>]| onto(&self.group.updates[at], self.numerator, tensors);
+        let below = |tensors: &[Vec<f64>]| {
+            onto(&self.denominator.updates[at], self.denominator.data, tensors)
+        };
+        match self.loss.majorizer() {
+            Majorizer::Power { p_a, p_b } => {
+                let powered = |p: f64| -> Vec<Vec<f64>> {
+                    let of =
+                        |&m: &usize| scaled(&factors[members[m]], &lambda[m], |x| x.powf(1.0 + p));
+                    others.iter().map(of).collect()
+                };
+                (above(&powered(p_a)), below(&powered(p_b)))
+            }
+            Majorizer::Log => {
+                let current: Vec<Vec<f64>> = others
+                    .iter()
+                    .map(|&m| scaled(&factors[members[m]], &lambda[m], |x| x))
+                    .collect();
+                let mut a = above(&current);
+                for (i, &m) in others.iter().enumerate() {
+                    if lambda[m].iter().all(|&x| x == 1.0) {
+                        continue;
+                    }
+                    let mut changed = current.clone();
+                    changed[i] = scaled(&factors[members[m]], &lambda[m], |x| x * x.ln());
+                    let correction = below(&changed);
+                    a.iter_mut().zip(correction).for_each(|(a, c)| *a -= c);
+                }
+                let b = below(&current);
+                (a, b)
+            }
+        }
+    }
+}
+
+/// What a factor of change may be.
+pub struct Bounded {
+    /// Whether the group has this factor only.
+    pub single: bool,
+    pub rule: Rule,
+}
+
+impl Bounded {
+    /// The factor of change nearest to `change` that the entry `theta` may have.
+    pub fn change(&self, theta: f64, change: f64) -> f64 {
+        let change = if self.single && change.is_finite() {
+            change
+        } else if change.is_nan() {
+            1.0
+        } else {
+            change.clamp(CLIP.0, CLIP.1)
+        };
+        match theta > 0.0 {
+            true => change.max(self.rule.lower / theta).min(self.rule.upper / theta),
+            false => change,
+        }
+    }
+}
+
+/// A factor's entry is not finite after its update.
+pub fn overflowed(shapes: &Shapes, l: usize, entry: usize) -> Error {
+    Error::Numeric(format!(
+        "the update of factor {} ({}) overflowed at entry {entry}: the data or the start span too many orders of magnitude for this loss",
+        l + 1,
+        shapes.model().factor_name(l)
+    ))
+}
+
+/// `Θ̃ · f(λ)`, and 0 where Θ̃ is: λ may be raised to a negative power.
+fn scaled(factor: &[f64], lambda: &[f64], f: impl Fn(f64) -> f64) -> Vec<f64> {
+    let entry = |(&x, &change): (&f64, &f64)| if x == 0.0 { 0.0 } else { x * f(change) };
+    factor.iter().zip(lambda).map(entry).collect()
+}
+
+/// Moves P to `P ⊙ (P / C)^w₀ ⊙ (P / X)^w₁`, P staying where one of them is 0; C becomes P.
+pub fn extrapolate(plain: &mut [f64], before: &mut [f64], origin: &[f64], weights: [f64; 2]) {
+    pulp::Arch::new().dispatch(Extrapolate { plain, before, origin, weights });
+}
+
+/// A type of its own, and not a closure, as only what is inlined into the dispatched function is
+/// compiled for its instruction set.
+struct Extrapolate<'a> {
+    plain: &'a mut [f64],
+    before: &'a mut [f64],
+    origin: &'a [f64],
+    weights: [f64; 2],
+}
+
+impl WithSimd for Extrapolate<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        let Extrapolate { plain, before, origin, weights: [momentum, relaxation] } = self;
+        let fused = has_fused::<S>();
+        for ((x, before), &origin) in plain.iter_mut().zip(before).zip(origin) {
+            let p = *x;
+            let power = momentum * Elementwise::ln(p / *before, fused)
+                + relaxation * Elementwise::ln(p / origin, fused);
+            let moved = p * Elementwise::exp(power, fused);
+            *before = p;
+            // Not a number where two of them are 0; infinite where only C or X is.
+            let moves = (moved < f64::INFINITY) & (p > 0.0);
+            *x = if moves { moved } else { p };
+        }
+    }
+}
+
+/// What entries are raised to: `floor` times the largest entry (never below `least`), or 0 where the
+/// floor is off.
+pub fn floor_of(factor: &[f64], floor: f64, least: f64) -> f64 {
+    match floor {
+        0.0 => 0.0,
+        _ => (factor.iter().copied().fold(0.0, f64::max) * floor).max(least),
+    }
+}
+
+/// Raises entries to the floor, and brings them inside the bounds.
+pub fn raise(factor: &mut [f64], floor: f64, least: f64, rule: &Rule) {
+    let floor = floor_of(factor, floor, least).max(rule.lower);
+    if floor > 0.0 || rule.upper.is_finite() {
+        factor.iter_mut().for_each(|x| *x = x.max(floor).min(rule.upper));
+    }
+}

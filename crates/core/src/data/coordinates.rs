@@ -1,0 +1,435 @@
+//! A tensor as the list of its entries.
+
+use rayon::prelude::*;
+
+use super::storage::StorageBuilder;
+use super::{Dense, Storage};
+use crate::error::{Error, Result};
+
+/// A tensor as the list of its entries (coordinate format): for every entry an index for each
+/// mode, counted from 0, and a value.
+///
+/// The entries are sorted in C order and no index is there twice: duplicates are summed, and
+/// [`Coordinates::duplicates`] says how many there were. Explicit zeros are kept.
+///
+/// ```
+/// use nneinfact::data::Coordinates;
+///
+/// let list = Coordinates::new(&[2, 3], &[vec![1, 0, 1], vec![2, 1, 2]], &[5.0, 1.0, 4.0])?;
+/// assert_eq!((list.len(), list.duplicates()), (2, 1));
+/// let tensor = list.to_dense(1_000_000)?;
+/// assert_eq!(tensor.get(&[1, 2]), Some(9.0));
+/// # Ok::<(), nneinfact::Error>(())
+/// ```
+#[derive(Clone, Debug, PartialEq)]
+pub struct Coordinates {
+    shape: Vec<usize>,
+    indices: Vec<Indices>,
+    values: Storage,
+    duplicates: u64,
+}
+
+/// The indices of all entries along one mode, counted from 0.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Indices {
+    /// For modes of up to 2³² − 1.
+    U32(Vec<u32>),
+    /// For longer modes.
+    U64(Vec<u64>),
+}
+
+impl Indices {
+    /// The index of entry `i`, or `None` where there is none.
+    #[must_use]
+    pub fn get(&self, i: usize) -> Option<u64> {
+        match self {
+            Indices::U32(v) => v.get(i).map(|&x| x.into()),
+            Indices::U64(v) => v.get(i).copied(),
+        }
+    }
+
+    /// The number of entries.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        match self {
+            Indices::U32(v) => v.len(),
+            Indices::U64(v) => v.len(),
+        }
+    }
+
+    /// Whether there is no entry.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn push(&mut self, index: u64) {
+        match self {
+            Indices::U64(v) => v.push(index),
+            Indices::U32(v) => match u32::try_from(index) {
+                Ok(index) => v.push(index),
+                Err(_) => {
+                    let mut wide: Vec<u64> = v.iter().map(|&x| x.into()).collect();
+                    wide.push(index);
+                    *self = Indices::U64(wide);
+                }
+            },
+        }
+    }
+
+    /// Multiplies every key by the length of the mode and adds the index.
+    fn append_to<K: Key>(&self, keys: &mut [(K, f64)], length: u64) {
+        let length = K::from(length);
+        let append = |(key, index): (&mut (K, f64), u64)| key.0 = key.0 * length + K::from(index);
+        match self {
+            Indices::U32(v) => {
+                keys.par_iter_mut().zip(v).map(|(k, &i)| (k, i.into())).for_each(append);
+            }
+            Indices::U64(v) => keys.par_iter_mut().zip(v).map(|(k, &i)| (k, i)).for_each(append),
+        }
+    }
+}
+
+/// A linear C index, wide enough for the shape.
+trait Key:
+    Copy
+    + Ord
+    + Send
+    + Sync
+    + From<u64>
+    + std::ops::Mul<Output = Self>
+    + std::ops::Add<Output = Self>
+    + std::ops::Div<Output = Self>
+    + std::ops::Rem<Output = Self>
+{
+    /// The key of a single mode.
+    fn low(self) -> u64;
+}
+
+impl Key for u64 {
+    fn low(self) -> u64 {
+        self
+    }
+}
+
+impl Key for u128 {
+    fn low(self) -> u64 {
+        self as u64
+    }
+}
+
+impl Coordinates {
+    /// The tensor of this shape with these entries: one list of indices (counted from 0) for each
+    /// mode, all as long as `values`, in any order.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] where the number of lists is not that of the modes, lists differ in
+    /// length, an index is not below the length of its mode, a mode is empty, or the shape has
+    /// more than 2¹²⁸ cells.
+    pub fn new(shape: &[usize], indices: &[Vec<u64>], values: &[f64]) -> Result<Coordinates> {
+        if indices.len() != shape.len() {
+            return Err(Error::Shape {
+                what: "the coordinates".into(),
+                found: format!("{} lists of indices", indices.len()),
+                expected: format!("{}, one for each mode of the shape {shape:?}", shape.len()),
+            });
+        }
+        if let Some(mode) = indices.iter().position(|list| list.len() != values.len()) {
+            return Err(Error::Shape {
+                what: format!("the list of indices of mode {}", mode + 1),
+                found: format!("{} entries", indices[mode].len()),
+                expected: format!("{}, as many as there are values", values.len()),
+            });
+        }
+        let mut builder = CoordinatesBuilder::new(shape.len());
+        for (to, list) in builder.indices.iter_mut().zip(indices) {
+            list.iter().for_each(|&i| to.push(i));
+        }
+        for (max, list) in builder.max.iter_mut().zip(indices) {
+            *max = list.iter().copied().max().unwrap_or(0);
+        }
+        builder.values.extend_from_slice(values);
+        builder.finish(Some(shape))
+    }
+
+    /// The length of each mode.
+    #[must_use]
+    pub fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    /// The indices, one list for each mode.
+    #[must_use]
+    pub fn indices(&self) -> &[Indices] {
+        &self.indices
+    }
+
+    /// The sum of the squares of the values, in their order.
+    pub fn sum_of_squares(&self) -> f64 {
+        let mut sum = 0.0;
+        self.values.add_squares(0..self.values.len(), &mut sum);
+        sum
+    }
+
+    /// The values.
+    #[must_use]
+    pub fn values(&self) -> &Storage {
+        &self.values
+    }
+
+    /// The number of entries.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.values.len()
+    }
+
+    /// Whether there is no entry.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.values.is_empty()
+    }
+
+    /// How many of the entries given were added to another one of the same index.
+    #[must_use]
+    pub fn duplicates(&self) -> u64 {
+        self.duplicates
+    }
+
+    /// The number of cells of the tensor, listed or not, as a float: it can be beyond any integer.
+    #[must_use]
+    pub fn cells(&self) -> f64 {
+        self.shape.iter().map(|&n| n as f64).product()
+    }
+
+    /// The index of every entry in C order, for shapes of less than 2⁶⁴ cells.
+    pub fn keys(&self) -> Vec<u64> {
+        let mut keys = vec![0u64; self.len()];
+        for (list, &n) in self.indices.iter().zip(&self.shape) {
+            let n = n as u64;
+            match list {
+                Indices::U32(v) => keys
+                    .par_iter_mut()
+                    .zip(v)
+                    .for_each(|(k, &i)| *k = k.wrapping_mul(n).wrapping_add(i.into())),
+                Indices::U64(v) => keys
+                    .par_iter_mut()
+                    .zip(v)
+                    .for_each(|(k, &i)| *k = k.wrapping_mul(n).wrapping_add(i)),
+            }
+        }
+        keys
+    }
+
+    /// From indices in C order, sorted and each there once, that lie inside the shape.
+    pub(super) fn from_keys(shape: &[usize], mut keys: Vec<u64>, values: Storage) -> Coordinates {
+        let mut indices = Vec::with_capacity(shape.len());
+        for &n in shape.iter().rev() {
+            let n = (n as u64).max(1);
+            let split = |key: &mut u64| {
+                let index = *key % n;
+                *key /= n;
+                index
+            };
+            indices.push(if u32::try_from(n).is_ok() {
+                Indices::U32(keys.par_iter_mut().map(|k| split(k) as u32).collect())
+            } else {
+                Indices::U64(keys.par_iter_mut().map(split).collect())
+            });
+        }
+        indices.reverse();
+        Coordinates { shape: shape.to_vec(), indices, values, duplicates: 0 }
+    }
+
+    /// The tensor with all its cells, those that are not listed 0, in C order.
+    ///
+    /// # Errors
+    /// [`Error::Memory`] where that takes more than `limit` bytes.
+    pub fn to_dense(&self, limit: u64) -> Result<Dense> {
+        let each = self.values.kind().bytes() as u64;
+        let cells = self.shape.iter().try_fold(1usize, |n, &m| n.checked_mul(m));
+        let needed = cells.and_then(|n| each.checked_mul(n as u64));
+        let (Some(cells), true) =
+            (cells, needed.is_some_and(|n| n <= limit.min(isize::MAX as u64)))
+        else {
+            return Err(Error::Memory {
+                what: format!(
+                    "the dense form of the coordinates (shape {:?}, {} entries)",
+                    self.shape,
+                    self.len()
+                ),
+                needed: needed.unwrap_or(u64::MAX),
+                available: limit,
+                help: "a tensor with smaller modes, or a higher limit, would fit".into(),
+            });
+        };
+        let storage = match &self.values {
+            Storage::U8(v) => Storage::U8(self.scatter(v, cells)),
+            Storage::U16(v) => Storage::U16(self.scatter(v, cells)),
+            Storage::U32(v) => Storage::U32(self.scatter(v, cells)),
+            Storage::F32(v) => Storage::F32(self.scatter(v, cells)),
+            Storage::F64(v) => Storage::F64(self.scatter(v, cells)),
+            Storage::Mapped(mapped) => {
+                let mut values = vec![0.0; mapped.len()];
+                mapped.load(0, 1, &mut values);
+                Storage::F64(self.scatter(&values, cells))
+            }
+        };
+        Dense::from_storage(&self.shape, storage)
+    }
+
+    fn scatter<A: Copy + Default>(&self, values: &[A], cells: usize) -> Vec<A> {
+        let mut all = vec![A::default(); cells];
+        for (i, &value) in values.iter().enumerate() {
+            let place = self.indices.iter().zip(&self.shape).fold(0usize, |place, (list, &n)| {
+                // Every list has an index for every value, below the length of its mode.
+                place * n + list.get(i).unwrap_or(0) as usize
+            });
+            all[place] = value;
+        }
+        all
+    }
+}
+
+/// Builds [`Coordinates`] entry by entry.
+#[derive(Clone, Debug)]
+pub struct CoordinatesBuilder {
+    indices: Vec<Indices>,
+    max: Vec<u64>,
+    values: Vec<f64>,
+}
+
+impl CoordinatesBuilder {
+    /// A builder for a tensor with this many modes.
+    #[must_use]
+    pub fn new(modes: usize) -> CoordinatesBuilder {
+        CoordinatesBuilder {
+            indices: vec![Indices::U32(Vec::new()); modes],
+            max: vec![0; modes],
+            values: Vec::new(),
+        }
+    }
+
+    /// Appends an entry; `index` counts from 0.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] where the number of indices is not that of the modes.
+    pub fn push(&mut self, index: &[u64], value: f64) -> Result<()> {
+        if index.len() != self.indices.len() {
+            return Err(Error::Shape {
+                what: "the index of an entry".into(),
+                found: format!("{} modes", index.len()),
+                expected: format!("{}", self.indices.len()),
+            });
+        }
+        for ((list, max), &i) in self.indices.iter_mut().zip(&mut self.max).zip(index) {
+            list.push(i);
+            *max = (*max).max(i);
+        }
+        self.values.push(value);
+        Ok(())
+    }
+
+    /// The number of entries so far, duplicates included.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.values.len()
+    }
+
+    /// Whether there is no entry yet.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.values.is_empty()
+    }
+
+    /// Sorts the entries and sums duplicates. Without a shape, every mode is as long as its
+    /// largest index asks for.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] where an index is not below the length of its mode, a mode is empty, the
+    /// number of modes differs, or the shape has more than 2¹²⁸ cells.
+    pub fn finish(self, shape: Option<&[usize]>) -> Result<Coordinates> {
+        let what = || "the coordinates".to_string();
+        let shape: Vec<usize> = match shape {
+            Some(shape) => shape.to_vec(),
+            None if self.is_empty() => vec![0; self.max.len()],
+            None => self.max.iter().map(|&m| (m as usize).saturating_add(1)).collect(),
+        };
+        if shape.len() != self.max.len() {
+            return Err(Error::Shape {
+                what: what(),
+                found: format!("indices for {} modes", self.max.len()),
+                expected: format!("{} modes, as the shape {shape:?} has", shape.len()),
+            });
+        }
+        if let Some(mode) = shape.iter().position(|&n| n == 0) {
+            return Err(Error::Shape {
+                what: what(),
+                found: format!("mode {} of length 0", mode + 1),
+                expected: "at least 1".into(),
+            });
+        }
+        for (mode, (&max, &n)) in self.max.iter().zip(&shape).enumerate() {
+            if !self.values.is_empty() && max >= n as u64 {
+                return Err(Error::Shape {
+                    what: what(),
+                    found: format!("index {max} (counted from 0) along mode {}", mode + 1),
+                    expected: format!("indices below {n}, as the shape {shape:?} has"),
+                });
+            }
+        }
+        match shape.iter().try_fold(1u128, |cells, &n| cells.checked_mul(n as u128)) {
+            Some(cells) if u64::try_from(cells).is_ok() => self.sorted::<u64>(shape),
+            Some(_) => self.sorted::<u128>(shape),
+            None => Err(Error::Shape {
+                what: what(),
+                found: format!("{shape:?}"),
+                expected: "a shape of at most 2^128 cells".into(),
+            }),
+        }
+    }
+
+    fn sorted<K: Key>(self, shape: Vec<usize>) -> Result<Coordinates> {
+        let mut entries: Vec<(K, f64)> =
+            self.values.iter().map(|&value| (K::from(0), value)).collect();
+        drop(self.values);
+        for (list, &n) in self.indices.into_iter().zip(&shape) {
+            list.append_to(&mut entries, n as u64);
+        }
+        // Files are usually sorted already. By value too, so that duplicates are always summed
+        // in the same order.
+        let order = |a: &(K, f64), b: &(K, f64)| a.0.cmp(&b.0).then(a.1.total_cmp(&b.1));
+        if !entries.is_sorted_by(|a, b| order(a, b).is_le()) {
+            entries.par_sort_unstable_by(order);
+        }
+        let before = entries.len();
+        entries.dedup_by(|next, kept| {
+            let same = next.0 == kept.0;
+            if same {
+                kept.1 += next.1;
+            }
+            same
+        });
+        let duplicates = (before - entries.len()) as u64;
+
+        let mut values = StorageBuilder::new(entries.len());
+        for block in entries.chunks(4096) {
+            values.push(&block.iter().map(|e| e.1).collect::<Vec<f64>>());
+        }
+        let mut indices = Vec::with_capacity(shape.len());
+        for &n in shape.iter().rev() {
+            let length = K::from(n as u64);
+            let split = |e: &mut (K, f64)| {
+                let index = (e.0 % length).low();
+                e.0 = e.0 / length;
+                index
+            };
+            indices.push(if u32::try_from(n).is_ok() {
+                Indices::U32(entries.par_iter_mut().map(|e| split(e) as u32).collect())
+            } else {
+                Indices::U64(entries.par_iter_mut().map(split).collect())
+            });
+        }
+        indices.reverse();
+        Ok(Coordinates { shape, indices, values: values.finish(), duplicates })
+    }
+}

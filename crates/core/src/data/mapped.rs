@@ -1,0 +1,267 @@
+//! Cells that stay where they are, in a file mapped into the address space, and are read in slabs.
+//!
+//! What is read does not depend on the slabs: a mapped tensor answers any read at any time, only
+//! slower where its pages have to come from the file first. Slabs decide when pages are fetched
+//! and when they are given back.
+
+use std::fmt::Debug;
+use std::ops::Range;
+use std::sync::{Arc, OnceLock};
+
+use super::Dense;
+use super::storage::{Kind, Summary};
+use crate::error::Result;
+use nneinfact_simd::Real;
+
+/// A source of slabs of cells, in their order of memory. `io` implements it for files.
+pub trait Slabs: Debug + Send + Sync {
+    /// The number of cells.
+    fn len(&self) -> usize;
+    /// Bytes of a cell where it lies.
+    fn cell_bytes(&self) -> usize;
+    /// The element type of the source, as Rust writes it.
+    fn type_name(&self) -> &'static str;
+    /// The cells as a slice, where they lie as memory would hold them.
+    fn slice(&self) -> Option<Slice<'_>>;
+    /// Reads the cells `offset`, `offset + stride`, … in any type.
+    ///
+    /// # Panics
+    /// Where the run leaves the tensor, as indexing a slice does.
+    fn read(&self, offset: usize, stride: usize, out: &mut [f64]);
+    /// Brings cells into memory, and returns when they are there.
+    fn fetch(&self, cells: Range<usize>);
+    /// These cells are not needed soon.
+    fn release(&self, cells: Range<usize>);
+    /// How many bytes are to be worked on at a time.
+    fn slab_bytes(&self) -> u64;
+    /// Whether the source is still what it was when it was opened.
+    fn check(&self) -> Result<()>;
+}
+
+/// Cells of a type that passes read without a conversion of their own.
+#[derive(Clone, Copy, Debug)]
+pub enum Slice<'a> {
+    U8(&'a [u8]),
+    U16(&'a [u16]),
+    U32(&'a [u32]),
+    F32(&'a [f32]),
+    F64(&'a [f64]),
+}
+
+/// The cells of a [`Dense`](super::Dense) tensor that stay in a file: see
+/// [`map_npy`](crate::io::map_npy).
+#[derive(Clone, Debug)]
+pub struct Mapped {
+    source: Arc<dyn Slabs>,
+    /// What the cells need of an element type in memory, once somebody has read all of them. Plans
+    /// depend on it, and they are to be those of the same data in memory.
+    summary: Arc<OnceLock<Summary>>,
+}
+
+impl Mapped {
+    pub(super) fn new(source: Arc<dyn Slabs>) -> Mapped {
+        Mapped { source, summary: Arc::default() }
+    }
+
+    /// The number of cells.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.source.len()
+    }
+
+    /// Whether there is no cell.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The bytes that the cells take in their file.
+    #[must_use]
+    pub fn file_bytes(&self) -> u64 {
+        self.len() as u64 * self.source.cell_bytes() as u64
+    }
+
+    /// How many bytes of the file a fit works on at a time. About three times as many are in memory:
+    /// those being worked on, those being fetched, and those on their way out.
+    #[must_use]
+    pub fn slab_bytes(&self) -> u64 {
+        self.source.slab_bytes()
+    }
+
+    /// The element type of the file, as Rust writes it ("u16").
+    #[must_use]
+    pub fn file_type(&self) -> &'static str {
+        self.source.type_name()
+    }
+
+    pub(super) fn set_summary(&self, summary: Summary) {
+        // The same whoever comes first: all have read the same cells.
+        let _ = self.summary.set(summary);
+    }
+
+    pub(super) fn summary(&self) -> Option<Summary> {
+        self.summary.get().copied()
+    }
+
+    /// The smallest type that is exact, where it is known.
+    pub(super) fn kind(&self) -> Option<Kind> {
+        self.summary().map(Summary::kind)
+    }
+
+    pub(super) fn slice(&self) -> Option<Slice<'_>> {
+        self.source.slice()
+    }
+
+    /// [`Storage::load`](super::Storage::load) by way of doubles.
+    #[inline(never)]
+    pub(super) fn load<T: Real>(&self, offset: usize, stride: usize, out: &mut [T]) {
+        let mut buffer = [0.0; 256];
+        for (i, out) in out.chunks_mut(buffer.len()).enumerate() {
+            let values = &mut buffer[..out.len()];
+            self.source.read(offset + i * 256 * stride, stride, values);
+            out.iter_mut().zip(&*values).for_each(|(to, &x)| *to = T::from_f64(x));
+        }
+    }
+
+    pub(super) fn fetch(&self, cells: Range<usize>) {
+        self.source.fetch(cells);
+    }
+
+    pub(super) fn release(&self, cells: Range<usize>) {
+        self.source.release(cells);
+    }
+
+    pub(super) fn check(&self) -> Result<()> {
+        self.source.check()
+    }
+
+    /// Bytes of a cell in the file.
+    pub(super) fn cell_bytes(&self) -> usize {
+        self.source.cell_bytes()
+    }
+}
+
+impl PartialEq for Mapped {
+    /// Whether they are the same file, opened once.
+    fn eq(&self, other: &Mapped) -> bool {
+        Arc::ptr_eq(&self.source, &other.source)
+    }
+}
+
+/// Cells that are read at about the same time: ranges in order of memory that do not touch.
+pub type Ranges = Vec<Range<usize>>;
+
+/// Works through slabs one after the other, with the next one being fetched meanwhile and those
+/// behind released. `work` is called with the number of each slab, in order, on this thread.
+///
+/// Only speed and memory depend on what the slabs say; tensors that are in memory do not matter.
+pub fn in_slabs(
+    tensors: &[&Dense],
+    slabs: impl Iterator<Item = Ranges> + Send,
+    mut work: impl FnMut(usize),
+) {
+    let mapped: Vec<&Mapped> = tensors.iter().filter_map(|t| t.storage().mapped()).collect();
+    let fetch = |slab: &Ranges| {
+        for range in slab {
+            mapped.iter().for_each(|m| m.fetch(range.clone()));
+        }
+    };
+    let release = |range: Range<usize>| mapped.iter().for_each(|m| m.release(range.clone()));
+    let mut now: Ranges = Vec::new();
+    let mut number = 0;
+    let mut step = |next: Ranges, released: &dyn Fn()| {
+        without(&now, &next, &mut |range| release(range));
+        released();
+        now = next;
+        work(number);
+        number += 1;
+    };
+    let mut slabs = slabs;
+    if !mapped.is_empty() {
+        std::thread::scope(|scope| {
+            // No room in the channel: it fetches a slab, hands it over, and goes on to the next.
+            let (sender, receiver) = std::sync::mpsc::sync_channel::<Ranges>(0);
+            // What is behind goes before it fetches: the slab after the next may want it back.
+            let (go, gone) = std::sync::mpsc::channel::<()>();
+            let slabs = &mut slabs;
+            let helper = move || {
+                for slab in slabs {
+                    fetch(&slab);
+                    if sender.send(slab).is_err() || gone.recv().is_err() {
+                        break;
+                    }
+                }
+            };
+            let named = std::thread::Builder::new().name("nneinfact-slabs".into());
+            // Without a helper nothing arrives here, and pages come as they are read.
+            let _ = named.spawn_scoped(scope, helper);
+            // A helper that is gone needs no word.
+            let released = || go.send(()).unwrap_or_default();
+            receiver.iter().for_each(|slab| step(slab, &released));
+        });
+    }
+    slabs.for_each(|slab| step(slab, &|| ()));
+    now.into_iter().for_each(release);
+}
+
+/// Works through all cells in their order of memory, a slab at a time where tensors stay in files
+/// and at once where none does. Every range but the last is a multiple of `unit` long.
+pub fn in_order(tensors: &[&Dense], cells: usize, unit: usize, mut work: impl FnMut(Range<usize>)) {
+    let step = slab_cells(tensors).map_or(cells, |n| n / unit * unit).max(unit);
+    let range = |number: usize| number * step..cells.min((number + 1) * step);
+    let slabs = (0..cells.div_ceil(step)).map(|number| vec![range(number)]);
+    in_slabs(tensors, slabs, |number| work(range(number)));
+}
+
+/// How many cells make a slab of all tensors that stay in files together; `None` where none does.
+pub fn slab_cells(tensors: &[&Dense]) -> Option<usize> {
+    let mapped: Vec<&Mapped> = tensors.iter().filter_map(|t| t.storage().mapped()).collect();
+    let bytes = mapped.iter().map(|m| m.slab_bytes()).min()?;
+    let each: usize = mapped.iter().map(|m| m.cell_bytes()).sum();
+    Some((bytes as usize / each.max(1)).max(1))
+}
+
+/// The parts of `a` that are not in `b`.
+fn without(a: &[Range<usize>], b: &[Range<usize>], found: &mut impl FnMut(Range<usize>)) {
+    let mut b = b.iter().peekable();
+    for range in a {
+        let mut start = range.start;
+        while let Some(other) = b.peek() {
+            if other.end <= start {
+                b.next();
+                continue;
+            }
+            if other.start >= range.end {
+                break;
+            }
+            if other.start > start {
+                found(start..other.start);
+            }
+            start = other.end;
+            if start >= range.end {
+                break;
+            }
+        }
+        if start < range.end {
+            found(start..range.end);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_left_of_ranges() {
+        let mut found = Vec::new();
+        without(&[0..10, 20..30, 40..50], &[2..4, 6..22, 24..26, 29..60], &mut |r| found.push(r));
+        assert_eq!(found, [0..2, 4..6, 22..24, 26..29]);
+        found.clear();
+        without(&[5..9, 12..14], &[0..5, 9..12], &mut |r| found.push(r));
+        assert_eq!(found, [5..9, 12..14]);
+        found.clear();
+        without(&[5..9, 11..12], &[0..10, 11..50], &mut |r| found.push(r));
+        assert!(found.is_empty());
+    }
+}

@@ -1,0 +1,39 @@
+//! Observations: the values, which of them count, and how they are split.
+//!
+//! [`Dense`] holds a tensor once, in the smallest element type that is exact. [`Observations`] is
+//! what a user hands to a fit: values with a mask, weights and random splits;
+//! [`Observations::prepare`] turns it into [`Prepared`], where every cell has one [`Role`].
+//! [`Coordinates`] holds a tensor as a list of its entries, and [`Sparse`] is what passes over data
+//! that are mostly zeros read: a list of cells, and what is known of the others.
+//!
+//! Data larger than memory stay in their file: [`Mapped`] cells are read as they are needed, a slab
+//! at a time, and give the same results ([`map_npy`](crate::io::map_npy)).
+//!
+//! Numbers of cells are `usize` or `u64` throughout: tensors of more than 2³² cells are usual.
+
+mod coordinates;
+mod dense;
+mod digest;
+mod fingerprint;
+mod layout;
+mod mapped;
+mod observations;
+mod prepared;
+mod random;
+mod roles;
+mod sparse;
+mod storage;
+
+pub use coordinates::{Coordinates, CoordinatesBuilder, Indices};
+pub use dense::{Dense, DenseBuilder, Order};
+pub use digest::Digest;
+pub use fingerprint::{Fingerprint, digest};
+pub use mapped::Mapped;
+pub use mapped::{Ranges, Slabs, Slice, in_slabs, slab_cells};
+pub use observations::{Observations, Values};
+pub use prepared::{Outside, Portion, Prepared};
+pub use random::uniform_u32;
+pub use roles::{Role, Roles};
+pub use sparse::{Listing, Rest, Sparse};
+pub use storage::Kind;
+pub use storage::{Element, Storage};

@@ -1,0 +1,388 @@
+//! What each cell is for, in two bits.
+
+use std::ops::Range;
+
+use pulp::Simd;
+
+use nneinfact_simd::{Real, prefetch};
+
+/// What a cell is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Role {
+    /// Not observed, or of weight 0: it takes part in nothing.
+    Missing = 0,
+    /// The factors are fitted to it.
+    Train = 1,
+    /// Withheld from the fit; decides when to stop.
+    Validation = 2,
+    /// Withheld from the fit; only reported.
+    HeldOut = 3,
+}
+
+impl Role {
+    /// All roles, in the order of their numbers.
+    pub const ALL: [Role; 4] = [Role::Missing, Role::Train, Role::Validation, Role::HeldOut];
+}
+
+/// The role of every cell of a [`Dense`](super::Dense), in its order of memory, two bits each.
+///
+/// They are stored, not recomputed from the seed in every pass: hashing every index would cost
+/// about a third of a pass, and two bits add an eighth to the bytes of a `u16` datum. Masks and
+/// missing values, which no hash can give, come in the same two bits.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Roles {
+    /// Cell `i` in the bits 2 (i mod 32) of word i / 32. One word more than needed, so that a run
+    /// that starts inside a word can always read the next.
+    words: Vec<u64>,
+    len: usize,
+    counts: [u64; 4],
+}
+
+/// Cells in a word.
+pub(super) const PER_WORD: usize = 32;
+/// Cells whose roles are expanded at a time.
+const LANES: usize = 16;
+
+/// The roles of [`LANES`] cells from `cell` on, two bits each. Reads one word beyond that of the
+/// cell.
+#[inline(always)]
+fn codes(words: &[u64], cell: usize) -> u32 {
+    let (word, shift) = (cell / PER_WORD, 2 * (cell % PER_WORD));
+    (words[word] >> shift | (words[word + 1] << 1) << (63 - shift)) as u32
+}
+
+/// The low bit of every cell in a word.
+pub(super) const LOW: u64 = 0x5555_5555_5555_5555;
+
+impl Roles {
+    /// From packed words; `words` holds at least one more than `len` cells need, and the cells
+    /// beyond `len` are `Missing`.
+    pub(super) fn from_words(words: Vec<u64>, len: usize, counts: [u64; 4]) -> Roles {
+        debug_assert!(words.len() > len.div_ceil(PER_WORD));
+        Roles { words, len, counts }
+    }
+
+    /// The number of cells.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there is no cell.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The memory that they take, in bytes.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        size_of_val(self.words.as_slice()) as u64
+    }
+
+    /// The packed roles: cell `i` in the two bits from `2 (i mod 32)` of word `i / 32`, the number
+    /// of the role as in [`Role`]. What follows the last cell is 0, and there is at least one word
+    /// more than the cells need.
+    #[must_use]
+    pub fn words(&self) -> &[u64] {
+        &self.words
+    }
+
+    /// The role of the cell at an offset of the memory, in elements; `Missing` outside.
+    #[must_use]
+    pub fn get(&self, offset: usize) -> Role {
+        let word = self.words.get(offset / PER_WORD).copied().unwrap_or(0);
+        Role::ALL[(word >> (2 * (offset % PER_WORD)) & 3) as usize]
+    }
+
+    /// How many cells have a role.
+    #[must_use]
+    pub fn count(&self, role: Role) -> u64 {
+        self.counts[role as usize]
+    }
+
+    /// Asks for the roles of the cells from `offset` on to be brought into the caches.
+    #[inline(always)]
+    pub fn prefetch(&self, start: usize, rows: &[usize], part: Range<usize>, last: bool) {
+        let part = part.start / PER_WORD..part.end / PER_WORD;
+        for row in rows {
+            prefetch(&self.words, start.wrapping_add(*row) / PER_WORD, &[0], part.clone(), last);
+        }
+    }
+
+    /// Writes 1 where the cell at `offset`, `offset + stride`, … of the memory (in elements) has
+    /// the role, and 0 where it has another.
+    ///
+    /// # Panics
+    /// Where the run leaves the tensor, as indexing a slice does.
+    #[inline(always)]
+    pub fn indicator<S: Simd, T: Real>(
+        &self,
+        simd: S,
+        role: Role,
+        offset: usize,
+        stride: usize,
+        out: &mut [T],
+    ) {
+        if stride != 1 {
+            for (i, to) in out.iter_mut().enumerate() {
+                let cell = offset + i * stride;
+                let code = self.words[cell / PER_WORD] >> (2 * (cell % PER_WORD)) & 3;
+                *to = if code == role as u64 { T::ONE } else { T::ZERO };
+            }
+            return;
+        }
+        self.spread(simd, offset, [(role, out)]);
+    }
+
+    /// The indicators of a run for training and, where asked for, for the withheld cells: what a
+    /// pass multiplies its weights with. All slices have the length of the run; see
+    /// [`Roles::indicator`].
+    ///
+    /// # Panics
+    /// Where the run leaves the tensor, as indexing a slice does.
+    #[inline(always)]
+    pub fn expand<S: Simd, T: Real>(
+        &self,
+        simd: S,
+        offset: usize,
+        stride: usize,
+        train: &mut [T],
+        validation: Option<&mut [T]>,
+        held_out: Option<&mut [T]>,
+    ) {
+        if stride != 1 {
+            self.indicator(simd, Role::Train, offset, stride, train);
+            if let Some(out) = validation {
+                self.indicator(simd, Role::Validation, offset, stride, out);
+            }
+            if let Some(out) = held_out {
+                self.indicator(simd, Role::HeldOut, offset, stride, out);
+            }
+            return;
+        }
+        let train = (Role::Train, train);
+        match (validation, held_out) {
+            (None, None) => self.spread(simd, offset, [train]),
+            (Some(v), None) => self.spread(simd, offset, [train, (Role::Validation, v)]),
+            (None, Some(h)) => self.spread(simd, offset, [train, (Role::HeldOut, h)]),
+            (Some(v), Some(h)) => {
+                self.spread(simd, offset, [train, (Role::Validation, v), (Role::HeldOut, h)]);
+            }
+        }
+    }
+
+    /// The indicators of several roles over a contiguous run.
+    #[inline(always)]
+    fn spread<S: Simd, T: Real, const N: usize>(
+        &self,
+        simd: S,
+        offset: usize,
+        mut outputs: [(Role, &mut [T]); N],
+    ) {
+        let len = outputs[0].1.len();
+        let words = &self.words[offset / PER_WORD..];
+        for start in (0..len).step_by(LANES) {
+            let codes = codes(words, offset % PER_WORD + start);
+            for (role, out) in &mut outputs {
+                let wanted = LOW as u32 * *role as u32;
+                match out[start..].first_chunk_mut() {
+                    Some(out) => T::equal_pairs(simd, codes, wanted, out),
+                    None => {
+                        let mut last = [T::ZERO; LANES];
+                        T::equal_pairs(simd, codes, wanted, &mut last);
+                        out[start..].copy_from_slice(&last[..len - start]);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Whether all cells of the contiguous run have the role: lets a pass skip the indicators.
+    #[must_use]
+    pub fn all(&self, role: Role, offset: usize, len: usize) -> bool {
+        let wanted = LOW * role as u64;
+        let mut at = offset;
+        let end = offset.saturating_add(len);
+        while at < end {
+            let n = (PER_WORD - at % PER_WORD).min(end - at);
+            let keep = (u64::MAX >> (64 - 2 * n)) << (2 * (at % PER_WORD));
+            let Some(word) = self.words.get(at / PER_WORD) else { return false };
+            if (word ^ wanted) & keep != 0 {
+                return false;
+            }
+            at += n;
+        }
+        true
+    }
+}
+
+/// One bit a cell: a mask, in the order of memory of the values it belongs to.
+#[derive(Clone, Debug)]
+pub(super) struct Bits {
+    words: Vec<u64>,
+    ones: u64,
+}
+
+impl Bits {
+    pub fn pack(cells: impl Iterator<Item = bool>, len: usize) -> Bits {
+        let mut words = Vec::with_capacity(len.div_ceil(64));
+        let (mut word, mut n) = (0u64, 0u32);
+        for cell in cells {
+            word |= u64::from(cell) << n;
+            n += 1;
+            if n == 64 {
+                words.push(word);
+                (word, n) = (0, 0);
+            }
+        }
+        if n > 0 {
+            words.push(word);
+        }
+        let ones = words.iter().map(|w| u64::from(w.count_ones())).sum();
+        Bits { words, ones }
+    }
+
+    /// `len` cells, of which those listed are 1.
+    pub fn from_list(cells: impl Iterator<Item = usize>, len: usize) -> Bits {
+        let mut bits = Bits::none(len);
+        cells.for_each(|cell| bits.set(cell));
+        bits.counted()
+    }
+
+    /// `len` cells, all 0.
+    pub fn none(len: usize) -> Bits {
+        Bits { words: vec![0u64; len.div_ceil(64)], ones: 0 }
+    }
+
+    /// Makes a cell 1; [`Bits::counted`] has to follow in the end.
+    pub fn set(&mut self, cell: usize) {
+        self.words[cell / 64] |= 1 << (cell % 64);
+    }
+
+    /// These bits, counted.
+    pub fn counted(self) -> Bits {
+        let ones = self.words.iter().map(|w| u64::from(w.count_ones())).sum();
+        Bits { ones, ..self }
+    }
+
+    pub fn ones(&self) -> u64 {
+        self.ones
+    }
+
+    pub fn words(&self) -> &[u64] {
+        &self.words
+    }
+
+    pub fn get(&self, cell: usize) -> bool {
+        self.words[cell / 64] >> (cell % 64) & 1 == 1
+    }
+
+    /// The bits of the cells from `offset`, a multiple of 64, as 0 and 1.
+    #[inline(always)]
+    pub fn expand(&self, offset: usize, out: &mut [u8]) {
+        for (to, &word) in out.chunks_mut(64).zip(&self.words[offset / 64..]) {
+            for (to, byte) in to.chunks_mut(8).zip(word.to_le_bytes()) {
+                for (i, to) in to.iter_mut().enumerate() {
+                    *to = byte >> i & 1;
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use pulp::{Scalar, WithSimd};
+
+    use super::*;
+    use nneinfact_simd::instruction_sets;
+
+    fn roles(n: usize) -> (Roles, Vec<Role>) {
+        let list: Vec<Role> = (0..n).map(|i| Role::ALL[(i * i / 3 + i / 7) % 4]).collect();
+        let mut words = vec![0u64; n.div_ceil(PER_WORD) + 1];
+        let mut counts = [0; 4];
+        for (i, &role) in list.iter().enumerate() {
+            words[i / PER_WORD] |= (role as u64) << (2 * (i % PER_WORD));
+            counts[role as usize] += 1;
+        }
+        (Roles::from_words(words, n, counts), list)
+    }
+
+    /// Checks many runs of some roles under one instruction set.
+    struct Runs<'a, T>(&'a Roles, &'a [Role], std::marker::PhantomData<T>);
+
+    impl<T: Real> WithSimd for Runs<'_, T> {
+        type Output = ();
+
+        #[inline(always)]
+        fn with_simd<S: Simd>(self, simd: S) {
+            let Runs(packed, list, _) = self;
+            for stride in [1, 2, 7, 33] {
+                for offset in 0..100 {
+                    for len in [0, 1, 5, 16, 31, 32, 33, 64, 65, 100] {
+                        if len > 0 && offset + (len - 1) * stride >= list.len() {
+                            continue;
+                        }
+                        let [mut train, mut validation, mut held_out] =
+                            [(); 3].map(|()| vec![T::from_f64(9.0); len]);
+                        packed.expand(
+                            simd,
+                            offset,
+                            stride,
+                            &mut train,
+                            Some(&mut validation),
+                            Some(&mut held_out),
+                        );
+                        for i in 0..len {
+                            let role = list[offset + i * stride];
+                            assert_eq!(packed.get(offset + i * stride), role);
+                            let is = |of| if role == of { T::ONE } else { T::ZERO };
+                            assert_eq!(train[i], is(Role::Train));
+                            assert_eq!(validation[i], is(Role::Validation));
+                            assert_eq!(held_out[i], is(Role::HeldOut));
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn expands_any_run() {
+        let (packed, list) = roles(300);
+        for arch in instruction_sets() {
+            arch.dispatch(Runs(&packed, &list, std::marker::PhantomData::<f32>));
+            arch.dispatch(Runs(&packed, &list, std::marker::PhantomData::<f64>));
+        }
+        let mut whole = vec![0.0f64; 300];
+        packed.indicator(Scalar::new(), Role::Train, 0, 1, &mut whole);
+        assert_eq!(whole.iter().sum::<f64>(), packed.count(Role::Train) as f64);
+    }
+
+    #[test]
+    fn recognises_uniform_runs() {
+        let n = 200;
+        let mut words = vec![LOW; n / PER_WORD + 2];
+        words[2] ^= 3 << 10;
+        let packed = Roles::from_words(words, n, [0; 4]);
+        let other = 64 + 5;
+        for offset in 0..120 {
+            for len in [0, 1, 3, 32, 64, 80] {
+                let touches = (offset..offset + len).contains(&other);
+                assert_eq!(packed.all(Role::Train, offset, len), !touches, "{offset} {len}");
+            }
+        }
+    }
+
+    #[test]
+    fn packs_bits() {
+        let cells: Vec<bool> = (0..1000).map(|i| i % 3 == 0 || i % 7 == 2).collect();
+        let bits = Bits::pack(cells.iter().copied(), cells.len());
+        assert_eq!(bits.ones(), cells.iter().filter(|&&c| c).count() as u64);
+        let mut out = vec![0; 1000 - 128];
+        bits.expand(128, &mut out);
+        assert!(out.iter().zip(&cells[128..]).all(|(&o, &c)| o == u8::from(c)));
+    }
+}

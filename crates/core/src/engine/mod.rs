@@ -1,0 +1,356 @@
+//! Engines: what carries out a plan on a device.
+//!
+//! A fit needs few operations of a device, those of the trait [`Engine`]. Pass and update are
+//! separate: a pass leaves the sums `N`, `D` and the losses, which add up over disjoint parts of
+//! the data, and an update reads nothing but them.
+
+mod adapter;
+pub mod cells;
+mod needs;
+mod precision;
+
+use std::sync::Arc;
+
+use ndarray::ArrayD;
+
+use crate::data::{Prepared, Sparse};
+use crate::error::{Error, Result};
+use crate::loss::{Loss, Penalty};
+use crate::plan::{Balancing, Plan};
+
+pub use adapter::{AdapterInfo, AdapterKind};
+pub use needs::needs;
+pub use precision::Precision;
+
+/// Sums of `W·ℓ` over the training, validation and held-out entries, and of the penalties.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Sums {
+    /// Over training entries.
+    pub train: f64,
+    /// Over validation entries.
+    pub validation: f64,
+    /// Over held-out entries.
+    pub held_out: f64,
+    /// The penalties of all factors.
+    pub penalty: f64,
+}
+
+impl Sums {
+    /// What a fit lowers: the training loss with the penalties.
+    #[must_use]
+    pub fn objective(self) -> f64 {
+        self.train + self.penalty
+    }
+}
+
+/// What holds for a factor besides the data.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Rule {
+    /// Its penalty; one with μ = 0 is none.
+    pub penalty: Option<Penalty>,
+    /// The least that an entry may be.
+    pub lower: f64,
+    /// The most that an entry may be.
+    pub upper: f64,
+    /// Whether it stays as it is.
+    pub fixed: bool,
+}
+
+impl Default for Rule {
+    fn default() -> Rule {
+        Rule { penalty: None, lower: 0.0, upper: f64::INFINITY, fixed: false }
+    }
+}
+
+impl Rule {
+    /// Whether entries may be any number of at least 0.
+    #[must_use]
+    pub fn is_unbounded(&self) -> bool {
+        self.lower == 0.0 && self.upper == f64::INFINITY
+    }
+
+    /// The same rule for the factor divided by `unit`, the objective being divided by `scale`.
+    #[must_use]
+    pub fn rescaled(self, unit: f64, scale: f64) -> Rule {
+        Rule {
+            penalty: self.penalty.map(|penalty| penalty.rescaled(unit, scale)),
+            lower: self.lower / unit,
+            upper: self.upper / unit,
+            fixed: self.fixed,
+        }
+    }
+}
+
+/// Where losses are kept until they are read: reading waits for the device, so all that a sweep
+/// needs to know is read at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Slot {
+    /// Those at the start of a sweep.
+    Start = 0,
+    /// Those at the last pass of a sweep.
+    Middle = 1,
+}
+
+impl Slot {
+    /// The number of slots.
+    pub const COUNT: usize = 2;
+}
+
+/// How long a pass takes.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct PassTime {
+    /// Seconds of everything from the factors to numerator, denominator and losses: the median.
+    pub seconds: f64,
+    /// The least of these. What a device can do at best ([`Rates`]) is measured at its best, too.
+    pub least_seconds: f64,
+    /// Seconds of what reads the data, by the device's own clock, where it has one.
+    pub kernel_seconds: Option<f64>,
+}
+
+impl PassTime {
+    /// Of all measurements of a pass, at least one.
+    pub fn new(seconds: Vec<f64>, kernels: Option<Vec<f64>>) -> PassTime {
+        let least_seconds = seconds.iter().copied().fold(f64::INFINITY, f64::min);
+        PassTime { seconds: median(seconds), least_seconds, kernel_seconds: kernels.map(median) }
+    }
+}
+
+/// What a device can do at best, as measured on it, with all that it computes with at once.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Rates {
+    /// Bytes of a large array that is read and not written, as a pass reads its data. On a GPU
+    /// those of the copy.
+    pub read_bytes_per_second: f64,
+    /// Bytes read and written by a copy.
+    pub copy_bytes_per_second: f64,
+    /// Multiply-adds in single precision, of numbers in registers.
+    pub multiply_adds_per_second: f64,
+    /// Powers in single precision, with an exponent between −1 and 1.
+    pub powers_per_second: f64,
+    /// Natural logarithms in single precision.
+    pub logarithms_per_second: f64,
+}
+
+/// The numbers that guard a fit (docs/method.md).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Numbers {
+    /// ŷ is raised to this before a power, a quotient or a logarithm. In the units of the data.
+    pub prediction_floor: f64,
+    /// After an update, entries of a factor are raised to this times its largest entry.
+    pub factor_floor: f64,
+    /// How often the factors of a group are cycled over after a pass.
+    pub inner_cycles: usize,
+}
+
+/// Everything that an engine is made from.
+#[derive(Clone, Debug)]
+pub struct Job {
+    /// What to do.
+    pub plan: Arc<Plan>,
+    /// The observations.
+    pub data: Arc<Prepared>,
+    /// The list of cells that passes go over in place of all cells, where the plan has
+    /// [sampled passes](Plan::sampled).
+    pub sparse: Option<Arc<Sparse>>,
+    /// The loss.
+    pub loss: Loss,
+    /// For each group, where the losses of its pass go; `None` where they are not computed.
+    pub losses: Vec<Option<Slot>>,
+    /// The numbers that guard the fit.
+    pub numbers: Numbers,
+    /// The factors to start from, in the model's order.
+    pub start: Vec<ArrayD<f64>>,
+    /// What the engine multiplies each factor with to have it in its own units, powers of two: those
+    /// of the [`State`] that a fit goes on from; `None` where it is to choose them from the start.
+    pub scales: Option<Vec<f64>>,
+    /// What holds for each factor, in the user's units.
+    pub rules: Vec<Rule>,
+    /// The trades of scale among the factors, all of which have a penalty; `None` where
+    /// [`Engine::balance`] is not called.
+    pub balancing: Option<Arc<Balancing>>,
+    /// Whether an engine that can do so lowers half the squared distance, all cells being observed,
+    /// by coordinate descent on a group's exact objective in place of majorization
+    /// (docs/method.md).
+    pub exact: bool,
+    /// The unit of the data: values are divided by it as they are read, a power of two (1 where
+    /// the loss is not homogeneous). The start and the factors are in the user's units; the engine
+    /// carries the unit in the first factor.
+    pub unit: f64,
+}
+
+impl Job {
+    /// What the objective in the user's units is divided by in the engine's: the unit of the data to the
+    /// loss's degree.
+    #[must_use]
+    pub fn objective_unit(&self) -> f64 {
+        self.unit.powf(self.loss.homogeneity().unwrap_or(0.0))
+    }
+}
+
+/// All factors that an engine keeps, to the bit: where a fit goes on from.
+#[derive(Clone, Debug, PartialEq, Default)]
+pub struct State {
+    /// What each factor is multiplied with in the engine, powers of two.
+    pub scales: Vec<f64>,
+    /// The factors as they are, in the engine's units, each in C order of its letters.
+    pub factors: Vec<Vec<f64>>,
+    /// The plain result that the next extrapolation starts from; `None` where nothing was
+    /// [marked](Engine::mark).
+    pub plain: Option<Vec<Vec<f64>>>,
+    /// The point that the last sweep began at; `None` for the factors themselves.
+    pub origin: Option<Vec<Vec<f64>>>,
+    /// The factors remembered last.
+    pub remembered: Option<Vec<Vec<f64>>>,
+}
+
+impl State {
+    /// Checks that a state is one of these factors, in these units.
+    pub fn check(&self, scales: &[f64], sizes: &[usize]) -> Result<()> {
+        let all = [Some(&self.factors), self.plain.as_ref(), self.origin.as_ref()];
+        let mut all = all.into_iter().chain([self.remembered.as_ref()]).flatten();
+        let fits = |factors: &Vec<Vec<f64>>| factors.iter().map(Vec::len).eq(sizes.iter().copied());
+        if all.all(fits) && self.scales == scales {
+            return Ok(());
+        }
+        Err(Error::Setting("a state is that of a fit with other factors or other units".into()))
+    }
+}
+
+/// What a device does for a fit.
+pub trait Engine: Send {
+    /// Reads the data once: computes numerator and denominator for the plan's group, and where
+    /// [`Job::losses`] has a slot for the group the losses at the factors as they are before its
+    /// update, for [`Engine::sums`] to return. A device may still be at work when this returns.
+    ///
+    /// # Errors
+    /// Where the device fails.
+    fn pass(&mut self, group: usize) -> Result<()>;
+
+    /// Updates the factors of the group from the sums of the last pass. A factor that becomes not
+    /// finite is an error of this call or of the next [`Engine::sums`].
+    ///
+    /// # Errors
+    /// Where the device fails, or the group had no pass.
+    fn update(&mut self, group: usize) -> Result<()>;
+
+    /// Computes the losses at the factors as they are, for [`Slot::Start`]. No update may follow.
+    ///
+    /// # Errors
+    /// Where the device fails.
+    fn evaluate(&mut self) -> Result<()>;
+
+    /// The losses last computed for each [`Slot`]; waits for the device. A loss that is not finite
+    /// is returned as it is: the caller knows whether it matters.
+    ///
+    /// # Errors
+    /// Where the device fails, or an update since the last call produced a factor that is not
+    /// finite ([`Error::Numeric`]).
+    fn sums(&mut self) -> Result<[Sums; Slot::COUNT]>;
+
+    /// How long a pass of the group takes: the median of several.
+    ///
+    /// # Errors
+    /// Where the device fails.
+    fn time(&mut self, group: usize, repeats: usize) -> Result<PassTime> {
+        let mut seconds = Vec::new();
+        for _ in 0..repeats.max(1) {
+            let started = std::time::Instant::now();
+            self.pass(group)?;
+            self.sums()?;
+            seconds.push(started.elapsed().as_secs_f64());
+        }
+        Ok(PassTime::new(seconds, None))
+    }
+
+    /// Makes the trades of [`Job::balancing`] once: changes of scale that leave ŷ as it is and do not
+    /// raise the penalties.
+    ///
+    /// # Errors
+    /// Where the device fails.
+    fn balance(&mut self) -> Result<()>;
+
+    /// `Σ W a ŷ` and `Σ W b ŷ` of the last pass, before its update: what the loss says about a common
+    /// scale of ŷ.
+    ///
+    /// # Errors
+    /// Where the device fails, or there was no pass.
+    fn scale_terms(&mut self) -> Result<[f64; 2]>;
+
+    /// Numerator and denominator of every entry of the factor `at` (counted in the group) from the sums
+    /// of the last pass, in the user's units and per |c|: `lambda` has the factors of change of the
+    /// group's factors so far.
+    ///
+    /// # Errors
+    /// Where the device fails, or there was no pass.
+    fn parts(&mut self, at: usize, lambda: &[Vec<f64>]) -> Result<(Vec<f64>, Vec<f64>)>;
+
+    /// Replaces the factors: in the model's order, in the user's units, and of the shapes that the
+    /// start had. What was marked or remembered stays.
+    ///
+    /// # Errors
+    /// Where the device fails.
+    fn load(&mut self, factors: &[ArrayD<f64>]) -> Result<()>;
+
+    /// The factors, in the model's order.
+    ///
+    /// # Errors
+    /// Where the device fails.
+    fn factors(&self) -> Result<Vec<ArrayD<f64>>>;
+
+    /// Takes the factors as they are for the plain result that the first extrapolation starts from,
+    /// and for the point that the first sweep begins at.
+    ///
+    /// # Errors
+    /// Where the device fails.
+    fn mark(&mut self) -> Result<()>;
+
+    /// Extrapolates in log space: with P the factors as they are, the plain result of a sweep, C the
+    /// plain result before it and X the point that the sweep began at, moves to
+    /// `P ⊙ (P / C)^momentum ⊙ (P / X)^relaxation` (to P where one of them is 0), takes P for C,
+    /// and where it moved to for X. In an [exact](Job::exact) fit, whose entries reach 0, it moves
+    /// to `P + momentum (P − C) + relaxation (P − X)`, or to 0 where that is negative.
+    ///
+    fn extrapolate(&mut self, momentum: f64, relaxation: f64) -> Result<()>;
+
+    /// Goes back from an extrapolated point to the plain result that it came from.
+    ///
+    /// # Errors
+    /// Where the device fails, or nothing was marked.
+    fn retreat(&mut self) -> Result<()>;
+
+    /// Remembers the factors as they are, in place of those remembered before.
+    ///
+    /// # Errors
+    /// Where the device fails.
+    fn remember(&mut self) -> Result<()>;
+
+    /// Goes back to the factors remembered last. Nothing happens where there are none.
+    ///
+    /// # Errors
+    /// Where the device fails.
+    fn recall(&mut self) -> Result<()>;
+
+    /// All factors that it keeps, to the bit.
+    ///
+    /// # Errors
+    /// Where the device fails.
+    fn state(&self) -> Result<State>;
+
+    /// Goes to where an engine of the same job was when it gave this state; a pass has to follow.
+    ///
+    /// # Errors
+    /// Where the device fails, or the state does not have the job's sizes and units.
+    fn restore(&mut self, state: &State) -> Result<()>;
+
+    /// Bytes of memory of its own that the device gives to the fit; `None` where that is the memory
+    /// of the process.
+    fn device_memory(&self) -> Option<u64> {
+        None
+    }
+}
+
+/// The middle of a list of numbers, NaN for none.
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+}

@@ -1,0 +1,475 @@
+//! The losses that come with the crate.
+
+use crate::error::{Error, Result};
+
+use super::{Domain, Expr, Loss, Majorizer, Side, Target, Trials};
+
+/// Below this size β or α + β counts as 0 in the loss (not in the update): the general divergence
+/// cancels there in single precision.
+const LIMIT: f64 = 1e-3;
+
+/// The smallest size of an α other than 0: with a smaller one nothing is left of the divergence,
+/// of the order of 1, in differences of terms of the order of 1/α².
+const SMALLEST_ALPHA: f64 = 1e-6;
+
+/// The names that [`Loss::named`] knows.
+pub const NAMES: [&str; 15] = [
+    "kl",
+    "euclidean",
+    "itakura-saito",
+    "hellinger",
+    "reverse-kl",
+    "neyman",
+    "pearson",
+    "alpha",
+    "beta",
+    "alpha-beta",
+    "negative-binomial",
+    "geometric",
+    "bernoulli",
+    "binomial",
+    "jensen-shannon",
+];
+
+/// The parameters that [`Loss::named`] may need, each given or not.
+#[derive(Clone, Default, PartialEq, Debug)]
+pub struct LossParameters {
+    /// α of alpha and alpha-beta.
+    pub alpha: Option<f64>,
+    /// β of alpha-beta, or b of beta.
+    pub beta: Option<f64>,
+    /// φ of negative-binomial.
+    pub dispersion: Option<Side>,
+    /// n of binomial.
+    pub trials: Option<Side>,
+}
+
+/// A member of the αβ-family with its exponents, each as exact as it can be had: α + β − 1 has to
+/// be 0, and not 1e-17, where that is meant.
+#[derive(Clone, Copy)]
+struct AlphaBeta {
+    alpha: f64,
+    beta: f64,
+    /// α + β.
+    sum: f64,
+}
+
+impl AlphaBeta {
+    fn new(alpha: f64, beta: f64) -> AlphaBeta {
+        AlphaBeta { alpha, beta, sum: tidy(alpha + beta) }
+    }
+}
+
+/// The decimal number that a sum of two short decimal numbers was meant to be.
+fn tidy(value: f64) -> f64 {
+    let near = (value * 1e12).round() / 1e12;
+    if (near - value).abs() <= 4.0 * f64::EPSILON * (1.0 + value.abs()) { near } else { value }
+}
+
+/// The exponents `p_a` and `p_b` of the majorizer of the αβ-divergence, α ≠ 0: of `y^(β−1)` and
+/// `y^(α+β−1)`, the power that belongs to the convex part of the loss stays and the one that
+/// belongs to the concave part is replaced by its tangent.
+fn majorizer(alpha: f64, p: f64, q: f64) -> Majorizer {
+    let (p, q) = if alpha > 0.0 { (p.min(0.0), q.max(0.0)) } else { (p.max(0.0), q.min(0.0)) };
+    Majorizer::Power { p_a: p, p_b: q }
+}
+
+/// `then` where x > 0, else 0: the convention at a datum of 0.
+fn where_positive(then: &Expr) -> Expr {
+    Expr::select_positive(&Expr::x(), then, &Expr::constant(0.0))
+}
+
+/// `then`, a multiple of the logarithm of `ratio`, or 0 where the ratio is 0: at a datum of 0, and
+/// where the quotient of a tiny datum and ŷ underflows although the datum is positive.
+fn unless_it_vanishes(ratio: &Expr, then: &Expr) -> Expr {
+    Expr::select_positive(ratio, then, &Expr::constant(0.0))
+}
+
+/// The αβ-divergence (Cichocki, Cruces & Amari 2011) for α ≠ 0, and what to note about it.
+fn divergence(AlphaBeta { alpha, beta, sum }: AlphaBeta) -> (Expr, Vec<String>, f64) {
+    let (x, y) = (Expr::x(), Expr::y());
+    let note = |what: &str, value: f64, case: &str| {
+        vec![format!(
+            "{what} = {value} is so close to 0 that the general formula would cancel: the loss is \
+             computed as that of {case} (the update is not)"
+        )]
+    };
+    if beta.abs() < LIMIT {
+        let notes = if beta == 0.0 { Vec::new() } else { note("beta", beta, "beta = 0") };
+        let power = x.pow(alpha);
+        let ratio = &x / &y;
+        let log = alpha * (&power * ratio.ln());
+        let log = if alpha > 0.0 { unless_it_vanishes(&ratio, &log) } else { log };
+        return ((log - power + y.pow(alpha)) / (alpha * alpha), notes, alpha);
+    }
+    if sum.abs() < LIMIT {
+        let notes =
+            if sum == 0.0 { Vec::new() } else { note("alpha + beta", sum, "beta = -alpha") };
+        let ratio = &x / &y;
+        let log = if alpha < 0.0 { -alpha * ratio.ln() } else { alpha * (&y / &x).ln() };
+        return ((ratio.pow(alpha) - 1.0 + log) / (alpha * alpha), notes, 0.0);
+    }
+    let loss = if alpha == beta {
+        // A square, which cannot cancel.
+        (x.pow(alpha) - y.pow(alpha)).pow(2.0) / (2.0 * alpha * alpha)
+    } else if (alpha, beta) == (2.0, -1.0) {
+        (&x - &y).pow(2.0) / (2.0 * y)
+    } else if (alpha, beta) == (-1.0, 2.0) {
+        (&x - &y).pow(2.0) / (2.0 * x)
+    } else {
+        x.pow(sum) / (beta * sum) + y.pow(sum) / (alpha * sum)
+            - x.pow(alpha) * y.pow(beta) / (alpha * beta)
+    };
+    (loss, Vec::new(), sum)
+}
+
+impl Loss {
+    /// The generalised Kullback–Leibler divergence, x ln(x/y) − x + y: Poisson counts. x ≥ 0.
+    #[must_use]
+    pub fn kl() -> Loss {
+        Loss::family("kl".into(), AlphaBeta::new(1.0, 0.0))
+    }
+
+    /// Half the squared distance, ½(x − y)²: Gaussian noise. x ≥ 0.
+    #[must_use]
+    pub fn euclidean() -> Loss {
+        Loss::family("euclidean".into(), AlphaBeta::new(1.0, 1.0))
+    }
+
+    /// The Itakura–Saito divergence, x/y − 1 + ln(y/x): multiplicative noise. x > 0.
+    #[must_use]
+    pub fn itakura_saito() -> Loss {
+        Loss::family("itakura-saito".into(), AlphaBeta::new(1.0, -1.0))
+    }
+
+    /// The Hellinger distance as the αβ-divergence with α = β = ½, 2(√x − √y)². x ≥ 0.
+    #[must_use]
+    pub fn hellinger() -> Loss {
+        Loss::family("hellinger".into(), AlphaBeta::new(0.5, 0.5))
+    }
+
+    /// The reverse Kullback–Leibler divergence, y ln(y/x) − y + x. x > 0.
+    #[must_use]
+    pub fn reverse_kl() -> Loss {
+        let (x, y) = (Expr::x(), Expr::y());
+        Loss {
+            description: "reverse-kl, that is alpha-beta(0, 1)".into(),
+            a: (&x / &y).ln(),
+            b: Expr::constant(1.0),
+            loss: &y * (&y / &x).ln() - &y + &x,
+            majorizer: Majorizer::Log,
+            domain: Domain::Positive,
+            homogeneity: Some(1.0),
+            ..Loss::plain("reverse-kl")
+        }
+    }
+
+    /// Neyman's χ² as the αβ-divergence with α = −1, β = 2, (x − y)²/(2x). x > 0.
+    #[must_use]
+    pub fn neyman() -> Loss {
+        Loss::family("neyman".into(), AlphaBeta::new(-1.0, 2.0))
+    }
+
+    /// Pearson's χ² as the αβ-divergence with α = 2, β = −1, (x − y)²/(2y). x ≥ 0.
+    #[must_use]
+    pub fn pearson() -> Loss {
+        Loss::family("pearson".into(), AlphaBeta::new(2.0, -1.0))
+    }
+
+    /// The α-divergence, the αβ-divergence with β = 1 − α. x ≥ 0, or x > 0 where α ≤ 0.
+    ///
+    /// # Errors
+    /// [`Error::Loss`] where α is not finite, or so close to 0 that nothing is left of the
+    /// divergence (α = 0 itself is the reverse Kullback–Leibler divergence).
+    pub fn alpha(alpha: f64) -> Result<Loss> {
+        let name = format!("alpha({alpha})");
+        let beta = tidy(1.0 - alpha);
+        Loss::checked_family(name, AlphaBeta { alpha, beta, sum: 1.0 })
+    }
+
+    /// The β-divergence with `b` as Févotte & Idier (2011) and scikit-learn write it, that is 2
+    /// for Euclidean, 1 for Kullback–Leibler, 0 for Itakura–Saito: the αβ-divergence with α = 1,
+    /// β = b − 1. x ≥ 0, or x > 0 where b ≤ 0.
+    ///
+    /// # Errors
+    /// [`Error::Loss`] where `b` is not finite.
+    ///
+    /// ```
+    /// use nneinfact::loss::Loss;
+    ///
+    /// assert_eq!(
+    ///     Loss::beta(0.5)?.describe(),
+    ///     "beta-divergence b = 0.5, that is alpha-beta(1, -0.5)"
+    /// );
+    /// # Ok::<(), nneinfact::Error>(())
+    /// ```
+    pub fn beta(b: f64) -> Result<Loss> {
+        let family = AlphaBeta { alpha: 1.0, beta: tidy(b - 1.0), sum: b };
+        let mut loss = Loss::checked_family(format!("beta({b})"), family)?;
+        loss.description =
+            format!("beta-divergence b = {b}, that is alpha-beta(1, {})", family.beta);
+        Ok(loss)
+    }
+
+    /// The αβ-divergence of Cichocki, Cruces & Amari (2011). With `s = α + β`,
+    ///
+    /// | case | ℓ(x, y) |
+    /// | --- | --- |
+    /// | α, β, s ≠ 0 | 1/(αβ) · [α/s · x^s + β/s · y^s − x^α y^β] |
+    /// | β = 0 | 1/α² · [y^α − x^α + α x^α ln(x/y)] |
+    /// | α = −β | 1/α² · [(x/y)^α − 1 + α ln(y/x)] |
+    /// | α = 0, β = 1 | y ln(y/x) − y + x |
+    ///
+    /// with a = x^α y^(β−1) and b = y^(α+β−1). x ≥ 0, or x > 0 where α ≤ 0 or α + β ≤ 0.
+    ///
+    /// # Errors
+    /// [`Error::Loss`] where a parameter is not finite, for α = 0 with β ≠ 1, whose update has no
+    /// closed form, and for an α so close to 0 that nothing is left of the divergence.
+    pub fn alpha_beta(alpha: f64, beta: f64) -> Result<Loss> {
+        Loss::checked_family(format!("alpha-beta({alpha}, {beta})"), AlphaBeta::new(alpha, beta))
+    }
+
+    /// Negative-binomial counts with dispersion φ > 0, up to terms constant in y:
+    /// (φ+x) ln(φ+y) − x ln y. The variance at mean y is y + y²/φ. x ≥ 0.
+    ///
+    /// # Errors
+    /// [`Error::Loss`] where a φ is not a positive number.
+    pub fn negative_binomial(dispersion: impl Into<Side>) -> Result<Loss> {
+        let dispersion = dispersion.into();
+        dispersion.check_positive("the dispersion of the negative-binomial loss")?;
+        Ok(Loss::negative_binomial_of(dispersion))
+    }
+
+    /// Geometric counts: negative-binomial with dispersion 1. x ≥ 0.
+    #[must_use]
+    pub fn geometric() -> Loss {
+        Loss {
+            name: "geometric".into(),
+            description: "geometric, that is negative-binomial(1)".into(),
+            ..Loss::negative_binomial_of(Side::Scalar(1.0))
+        }
+    }
+
+    /// Zeros and ones, the model's value being the odds y = p/(1−p): ln(1+y) − x ln y.
+    #[must_use]
+    pub fn bernoulli() -> Loss {
+        let (x, y) = (Expr::x(), Expr::y());
+        Loss {
+            description: "bernoulli, the model's values being odds".into(),
+            a: &x / &y,
+            b: 1.0 / (1.0 + &y),
+            loss: (1.0 + &y).ln() - where_positive(&(&x * y.ln())),
+            domain: Domain::Binary,
+            target: Target::Odds,
+            ..Loss::plain("bernoulli")
+        }
+    }
+
+    /// Successes in n > 0 trials, the model's value being the odds y = p/(1−p), up to terms
+    /// constant in y: n ln(1+y) − x ln y. 0 ≤ x ≤ n.
+    ///
+    /// # Errors
+    /// [`Error::Loss`] where an n is not a positive number.
+    pub fn binomial(trials: impl Into<Side>) -> Result<Loss> {
+        let trials = trials.into();
+        trials.check_positive("the number of trials of the binomial loss")?;
+        let (x, y) = (Expr::x(), Expr::y());
+        let label = trials.label();
+        let domain = Domain::UpTo(match trials {
+            Side::Scalar(n) => Trials::Scalar(n),
+            Side::Tensor(_) => Trials::Side(0),
+        });
+        let (n, sides) = trials.into_expr();
+        Ok(Loss {
+            description: format!(
+                "binomial with number of trials {label}, the model's values being odds"
+            ),
+            a: &x / &y,
+            b: &n / (1.0 + &y),
+            loss: &n * (1.0 + &y).ln() - where_positive(&(&x * y.ln())),
+            domain,
+            sides,
+            target: Target::Odds,
+            ..Loss::plain(format!("binomial({label})"))
+        })
+    }
+
+    /// The Jensen–Shannon divergence ½[x ln(x/m) + y ln(y/m)] with m = (x + y)/2. x ≥ 0.
+    #[must_use]
+    pub fn jensen_shannon() -> Loss {
+        let (x, y) = (Expr::x(), Expr::y());
+        let mean = 0.5 * (&x + &y);
+        let ratio = &x / &mean;
+        Loss {
+            // ln((x+y)/(2y)), written so that the value at x = 0 is a constant.
+            a: (0.5 * (&x / &y) + 0.5).ln(),
+            b: Expr::constant(1.0),
+            // −m ln m + ½(x ln x + y ln y), which would cancel where x and y are large.
+            loss: 0.5 * (unless_it_vanishes(&ratio, &(&x * ratio.ln())) + &y * (&y / &mean).ln()),
+            majorizer: Majorizer::Log,
+            slope: 0.5,
+            homogeneity: Some(1.0),
+            ..Loss::plain("jensen-shannon")
+        }
+    }
+
+    /// The loss of a name of [`NAMES`], for command lines and configuration files.
+    ///
+    /// # Errors
+    /// [`Error::Loss`] where the name is unknown, a parameter that the loss needs is missing, one
+    /// is given that it does not take, or one is outside its range.
+    ///
+    /// ```
+    /// use nneinfact::loss::{Loss, LossParameters};
+    ///
+    /// let parameters = LossParameters { dispersion: Some(2.0.into()), ..Default::default() };
+    /// let loss = Loss::named("negative-binomial", &parameters)?;
+    /// assert_eq!(loss.name(), "negative-binomial(2)");
+    /// # Ok::<(), nneinfact::Error>(())
+    /// ```
+    pub fn named(name: &str, parameters: &LossParameters) -> Result<Loss> {
+        let LossParameters { alpha, beta, dispersion, trials } = parameters;
+        let takes: &[&str] = match name {
+            "alpha" => &["alpha"],
+            "beta" => &["beta"],
+            "alpha-beta" => &["alpha", "beta"],
+            "negative-binomial" => &["dispersion"],
+            "binomial" => &["trials"],
+            _ if NAMES.contains(&name) => &[],
+            _ => {
+                return Err(Error::Loss(format!(
+                    "there is no loss named {name:?}: the names are {}",
+                    NAMES.join(", ")
+                )));
+            }
+        };
+        let given = [
+            ("alpha", alpha.is_some()),
+            ("beta", beta.is_some()),
+            ("dispersion", dispersion.is_some()),
+            ("trials", trials.is_some()),
+        ];
+        for (parameter, given) in given {
+            if given && !takes.contains(&parameter) {
+                let takes = match takes {
+                    [] => "takes no parameters".to_string(),
+                    takes => format!("takes {} only", takes.join(" and ")),
+                };
+                return Err(Error::Loss(format!(
+                    "the {name} loss does not take {parameter}: it {takes}"
+                )));
+            }
+        }
+        let missing = |parameter: &str| {
+            Error::Loss(format!(
+                "the {name} loss needs {}: {parameter} is missing",
+                takes.join(" and ")
+            ))
+        };
+        let need = |value: Option<f64>, parameter| value.ok_or_else(|| missing(parameter));
+        let need_side =
+            |value: &Option<Side>, parameter| value.clone().ok_or_else(|| missing(parameter));
+        match name {
+            "euclidean" => Ok(Loss::euclidean()),
+            "itakura-saito" => Ok(Loss::itakura_saito()),
+            "hellinger" => Ok(Loss::hellinger()),
+            "reverse-kl" => Ok(Loss::reverse_kl()),
+            "neyman" => Ok(Loss::neyman()),
+            "pearson" => Ok(Loss::pearson()),
+            "alpha" => Loss::alpha(need(*alpha, "alpha")?),
+            "beta" => Loss::beta(need(*beta, "beta")?),
+            "alpha-beta" => Loss::alpha_beta(need(*alpha, "alpha")?, need(*beta, "beta")?),
+            "negative-binomial" => Loss::negative_binomial(need_side(dispersion, "dispersion")?),
+            "geometric" => Ok(Loss::geometric()),
+            "bernoulli" => Ok(Loss::bernoulli()),
+            "binomial" => Loss::binomial(need_side(trials, "trials")?),
+            "jensen-shannon" => Ok(Loss::jensen_shannon()),
+            _ => Ok(Loss::kl()),
+        }
+    }
+
+    /// A loss with the most common properties, to be completed: Poisson-like, without parameters.
+    pub(super) fn plain(name: impl Into<String>) -> Loss {
+        let name = name.into();
+        Loss {
+            description: name.clone(),
+            name,
+            notes: Vec::new(),
+            a: Expr::x(),
+            b: Expr::y(),
+            loss: Expr::constant(0.0),
+            majorizer: Majorizer::Power { p_a: -1.0, p_b: 0.0 },
+            slope: 1.0,
+            domain: Domain::NonNegative,
+            sides: Vec::new(),
+            homogeneity: None,
+            largest_exponent: 1.0,
+            target: Target::Datum,
+        }
+    }
+
+    fn negative_binomial_of(dispersion: Side) -> Loss {
+        let (x, y) = (Expr::x(), Expr::y());
+        let label = dispersion.label();
+        let (phi, sides) = dispersion.into_expr();
+        Loss {
+            description: format!("negative-binomial with dispersion {label}"),
+            a: &x / &y,
+            b: (&phi + &x) / (&phi + &y),
+            loss: (&phi + &x) * (&phi + &y).ln() - where_positive(&(&x * y.ln())),
+            sides,
+            ..Loss::plain(format!("negative-binomial({label})"))
+        }
+    }
+
+    /// A member of the αβ-family with parameters that a user chose.
+    fn checked_family(name: String, family: AlphaBeta) -> Result<Loss> {
+        let AlphaBeta { alpha, beta, sum } = family;
+        if !(alpha.is_finite() && beta.is_finite() && sum.is_finite()) {
+            return Err(Error::Loss(format!("{name}: the parameters have to be finite numbers")));
+        }
+        if alpha == 0.0 {
+            if beta != 1.0 {
+                return Err(Error::Loss(format!(
+                    "{name}: with alpha = 0 only beta = 1 (reverse-kl) has a multiplicative \
+                     update, but beta is {beta}; choose beta = 1 or an alpha other than 0"
+                )));
+            }
+            let reverse = Loss::reverse_kl();
+            let description = format!("{name}, that is alpha-beta(0, 1)");
+            return Ok(Loss { name, description, ..reverse });
+        }
+        if alpha.abs() < SMALLEST_ALPHA {
+            return Err(Error::Loss(format!(
+                "{name}: alpha = {alpha} is too close to 0, where the divergence cancels; choose \
+                 an alpha of at least {SMALLEST_ALPHA} in size, or reverse-kl (alpha = 0, beta = 1)"
+            )));
+        }
+        let loss = Loss::family(name, family);
+        // Constants such as 1/(αβ) have to exist in single precision, too.
+        super::wgsl_function("f", &[&loss.a, &loss.b, &loss.loss], 0)
+            .map_err(|e| Error::Loss(format!("{}: {e}", loss.name)))?;
+        Ok(loss)
+    }
+
+    /// A member of the αβ-family with α ≠ 0.
+    fn family(name: String, family: AlphaBeta) -> Loss {
+        let AlphaBeta { alpha, beta, sum } = family;
+        let (x, y) = (Expr::x(), Expr::y());
+        let (p, q) = (tidy(beta - 1.0), tidy(sum - 1.0));
+        let (loss, notes, homogeneity) = divergence(family);
+        Loss {
+            description: format!("{name}, that is alpha-beta({alpha}, {beta})"),
+            notes,
+            a: x.pow(alpha) * y.pow(p),
+            b: y.pow(q),
+            loss,
+            majorizer: majorizer(alpha, p, q),
+            slope: 1.0 / alpha,
+            domain: if alpha <= 0.0 || sum <= 0.0 { Domain::Positive } else { Domain::NonNegative },
+            homogeneity: Some(homogeneity),
+            largest_exponent: [p, q, beta, sum].into_iter().fold(0.0, |m, e| m.max(e.abs())),
+            ..Loss::plain(name)
+        }
+    }
+}

@@ -1,0 +1,407 @@
+//! Losses of one's own, and the check that they hold together.
+
+use std::sync::Arc;
+
+use ndarray::ArrayD;
+
+use crate::error::{Error, Result};
+
+use super::expr::DEEPEST;
+use super::{Domain, Expr, Loss, Majorizer, Trials, wgsl_function};
+
+/// The most operations that an expression of a custom loss may have.
+const LARGEST: u64 = 10_000;
+
+/// The largest size of an exponent of a custom majorizer.
+const LARGEST_POWER: f64 = 20.0;
+
+/// A custom loss in the making, from [`Loss::custom`].
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct LossBuilder {
+    name: String,
+    a: Option<Expr>,
+    b: Option<Expr>,
+    loss: Option<Expr>,
+    majorizer: Option<Majorizer>,
+    slope: Option<f64>,
+    domain: Domain,
+    sides: Vec<Arc<ArrayD<f64>>>,
+    homogeneity: Option<f64>,
+}
+
+impl Loss {
+    /// Starts a loss of one's own: `a`, `b`, ℓ and the majorizer have to be given.
+    ///
+    /// The numerator `a`, the denominator `b` and ℓ belong together as [`Majorizer`] and
+    /// [`Loss::slope`] say. [`LossBuilder::build`] checks that.
+    ///
+    /// ```
+    /// use nneinfact::loss::{Expr, Loss, Majorizer};
+    ///
+    /// let (x, y) = (Expr::x(), Expr::y());
+    /// let loss = Loss::custom("poisson")
+    ///     .a(&x / &y)
+    ///     .b(Expr::constant(1.0))
+    ///     .loss(&y - &x * y.ln())
+    ///     .majorizer(Majorizer::Power { p_a: -1.0, p_b: 0.0 })
+    ///     .build()?;
+    /// assert!(loss.numerator_zero_at_zero());
+    /// # Ok::<(), nneinfact::Error>(())
+    /// ```
+    pub fn custom(name: impl Into<String>) -> LossBuilder {
+        LossBuilder {
+            name: name.into(),
+            a: None,
+            b: None,
+            loss: None,
+            majorizer: None,
+            slope: None,
+            domain: Domain::NonNegative,
+            sides: Vec::new(),
+            homogeneity: None,
+        }
+    }
+}
+
+impl LossBuilder {
+    /// The numerator's expression, a(x, y).
+    pub fn a(mut self, a: Expr) -> Self {
+        self.a = Some(a);
+        self
+    }
+
+    /// The denominator's expression, b(x, y).
+    pub fn b(mut self, b: Expr) -> Self {
+        self.b = Some(b);
+        self
+    }
+
+    /// The loss, ℓ(x, y).
+    pub fn loss(mut self, loss: Expr) -> Self {
+        self.loss = Some(loss);
+        self
+    }
+
+    /// How `a` and `b` make an update.
+    pub fn majorizer(mut self, majorizer: Majorizer) -> Self {
+        self.majorizer = Some(majorizer);
+        self
+    }
+
+    /// The factor c of the derivative (see [`Loss::slope`]). Left out, it is read off the
+    /// derivative of ℓ.
+    pub fn slope(mut self, slope: f64) -> Self {
+        self.slope = Some(slope);
+        self
+    }
+
+    /// The data that the loss accepts; x ≥ 0 if left out.
+    pub fn domain(mut self, domain: Domain) -> Self {
+        self.domain = domain;
+        self
+    }
+
+    /// The tensors that `s0`, `s1`, … stand for, all of the data's shape.
+    pub fn sides(mut self, sides: impl IntoIterator<Item = ArrayD<f64>>) -> Self {
+        self.sides = sides.into_iter().map(Arc::new).collect();
+        self
+    }
+
+    /// The degree d with ℓ(s·x, s·y) = s^d ℓ(x, y), if there is one. It lets data of any scale be
+    /// rescaled; left out, data are taken as they are.
+    pub fn homogeneity(mut self, degree: f64) -> Self {
+        self.homogeneity = Some(degree);
+        self
+    }
+
+    /// Checks the parts against each other and makes the loss.
+    ///
+    /// On a grid over the domain and over ten decades of `y`: the derivative of ℓ has to be what
+    /// `a`, `b` and the slope say, and the surrogate has to lie above ℓ, for a single factor λ of
+    /// change and for a model value that is a sum of parts which change by different factors,
+    /// ℓ(x, Σ w_k λ_k y) ≤ Σ w_k G(λ_k). Then no update can raise the loss.
+    ///
+    /// # Errors
+    /// [`Error::Loss`] where a part is missing or cannot be used, or where the check fails, with
+    /// the x, y and λ of the failure.
+    pub fn build(self) -> Result<Loss> {
+        let LossBuilder { name, a, b, loss, majorizer, slope, domain, sides, homogeneity } = self;
+        let wrong = |what: String| Error::Loss(format!("the custom loss {name:?}: {what}"));
+        let missing = |what: &str| wrong(format!("{what} is missing"));
+        let a = a.ok_or_else(|| missing("a, the numerator's expression,"))?;
+        let b = b.ok_or_else(|| missing("b, the denominator's expression,"))?;
+        let expression = loss.ok_or_else(|| missing("the expression of the loss"))?;
+        let majorizer = majorizer.ok_or_else(|| missing("the majorizer"))?;
+        for (what, e) in [("a", &a), ("b", &b), ("the loss", &expression)] {
+            if e.is_too_deep() {
+                return Err(wrong(format!(
+                    "{what} is more than {DEEPEST} operations deep: make long sums and products of \
+                     parts of about the same size"
+                )));
+            }
+            if e.size() > LARGEST {
+                return Err(wrong(format!("{what} has more than {LARGEST} operations")));
+            }
+        }
+        if let Majorizer::Power { p_a, p_b } = majorizer {
+            let usable = |p: f64| p.abs() <= LARGEST_POWER;
+            if !(usable(p_a) && usable(p_b) && p_a != p_b) {
+                return Err(wrong(format!(
+                    "the majorizer's exponents are {p_a} and {p_b}, but have to be two different \
+                     numbers of at most {LARGEST_POWER} in size"
+                )));
+            }
+        }
+        if let Some(other) = sides.iter().find(|s| s.shape() != sides[0].shape()) {
+            return Err(wrong(format!(
+                "the side tensors have shapes {:?} and {:?}, but need the same",
+                sides[0].shape(),
+                other.shape()
+            )));
+        }
+        if sides.iter().any(|s| s.is_empty() || s.iter().any(|v| !v.is_finite())) {
+            return Err(wrong("the side tensors need entries, all of them finite".into()));
+        }
+        match domain {
+            Domain::UpTo(Trials::Side(i)) if i >= sides.len() => {
+                return Err(wrong(format!(
+                    "its domain needs side tensor s{i}, but {} are given",
+                    sides.len()
+                )));
+            }
+            Domain::UpTo(Trials::Scalar(n)) if !(n > 0.0 && n.is_finite()) => {
+                return Err(wrong(format!("the number of trials {n} has to be positive")));
+            }
+            _ => {}
+        }
+        if homogeneity.is_some_and(|d| !d.is_finite()) {
+            return Err(wrong("the degree of homogeneity has to be finite".into()));
+        }
+        wgsl_function("f", &[&a, &b, &expression], sides.len())
+            .map_err(|e| wrong(e.to_string()))?;
+        let largest_exponent =
+            [&a, &b, &expression].into_iter().fold(0.0, |m: f64, e| m.max(e.largest_exponent()));
+        let mut loss = Loss {
+            description: format!("{name}, a custom loss"),
+            a,
+            b,
+            loss: expression,
+            majorizer,
+            domain,
+            sides,
+            homogeneity,
+            largest_exponent,
+            ..Loss::plain(name.clone())
+        };
+        let grid = Grid::new(&loss).map_err(&wrong)?;
+        loss.slope = match slope {
+            Some(c) => c,
+            None => grid.infer_slope(&loss).map_err(&wrong)?,
+        };
+        if !(loss.slope.is_finite() && loss.slope != 0.0) {
+            return Err(wrong(format!(
+                "the slope is {}, but has to be finite and not 0",
+                loss.slope
+            )));
+        }
+        grid.check(&loss).map_err(&wrong)?;
+        Ok(loss)
+    }
+}
+
+/// Rounding errors of ℓ and of the surrogate, relative to the size of their terms.
+const TOLERANCE: f64 = 1e-9;
+
+/// The points at which a custom loss is checked.
+struct Grid {
+    /// A datum, a value of the model and the side values of an entry.
+    points: Vec<(f64, f64, Vec<f64>)>,
+    /// The factors of change.
+    lambdas: Vec<f64>,
+}
+
+impl Grid {
+    fn new(loss: &Loss) -> Result<Grid, String> {
+        let entries: Vec<Vec<f64>> = match loss.sides.first() {
+            None => vec![Vec::new()],
+            // Some entries all over the tensors, and those with the extreme values.
+            Some(first) => {
+                let all: Vec<Vec<f64>> =
+                    loss.sides.iter().map(|s| s.iter().copied().collect()).collect();
+                let n = first.len();
+                let mut at: Vec<usize> = (0..4).map(|i| i * (n - 1) / 3).collect();
+                for values in &all {
+                    let order = |&i: &usize, &j: &usize| values[i].total_cmp(&values[j]);
+                    at.extend((0..n).min_by(order));
+                    at.extend((0..n).max_by(order));
+                }
+                at.sort_unstable();
+                at.dedup();
+                at.into_iter().map(|i| all.iter().map(|values| values[i]).collect()).collect()
+            }
+        };
+        let decades: [f64; 11] = [1e-5, 1e-4, 1e-3, 1e-2, 0.1, 0.7, 1.0, 6.0, 40.0, 1e3, 1e5];
+        let mut points = Vec::new();
+        for sides in entries {
+            let data: Vec<f64> = match loss.domain {
+                Domain::Binary => vec![0.0, 1.0],
+                Domain::Positive => decades.to_vec(),
+                Domain::NonNegative => [0.0].into_iter().chain(decades).collect(),
+                Domain::UpTo(_) => {
+                    let n = loss.domain.trials(&sides).unwrap_or(1.0);
+                    [0.0, 1e-3, 0.1, 0.5, 0.9, 1.0].iter().map(|share| share * n).collect()
+                }
+            };
+            for x in data.into_iter().filter(|&x| loss.domain.contains(x, &sides)) {
+                points.extend(decades.iter().map(|&y| (x, y, sides.clone())));
+            }
+        }
+        if points.is_empty() {
+            return Err("its domain holds no datum at the entries looked at".into());
+        }
+        let lambdas = vec![1e-4, 0.01, 0.2, 0.6, 0.9, 1.0, 1.1, 1.7, 5.0, 100.0, 1e4];
+        Ok(Grid { points, lambdas })
+    }
+
+    /// The slope at the first point where it can be read off well.
+    fn infer_slope(&self, loss: &Loss) -> Result<f64, String> {
+        for (x, y, sides) in &self.points {
+            let unit = unit_derivative(loss, *x, *y, sides);
+            let (derivative, error) = derivative(loss, *x, *y, sides);
+            let slope = derivative / unit;
+            if slope.is_finite() && slope != 0.0 && error <= 1e-7 * derivative.abs() {
+                // Slopes are simple numbers, if anything.
+                let simple = (slope * 720.0).round() / 720.0;
+                let near = (simple - slope).abs() <= 1e-6 * slope.abs();
+                return Ok(if near { simple } else { slope });
+            }
+        }
+        Err("the slope cannot be read off the derivative of the loss; give it".into())
+    }
+
+    fn check(&self, loss: &Loss) -> Result<(), String> {
+        let c = loss.slope;
+        if let Majorizer::Power { p_a, p_b } = loss.majorizer
+            && c * (p_b - p_a) < 0.0
+        {
+            return Err(format!(
+                "slope · (p_b − p_a) has to be positive, or the update would maximise the \
+                 surrogate; the slope is {c}, p_a {p_a} and p_b {p_b}"
+            ));
+        }
+        if loss.majorizer == Majorizer::Log && c < 0.0 {
+            return Err(format!(
+                "under the Log majorizer the slope has to be positive, but it is {c}"
+            ));
+        }
+        let mut random = Uniform(0x9e37_79b9_7f4a_7c15);
+        for (x, y, sides) in &self.points {
+            let (x, y) = (*x, *y);
+            let (a, b) = (loss.eval_a(x, y, sides), loss.eval_b(x, y, sides));
+            let at = |what: &str| format!("{what} at x = {x}, y = {y}, sides {sides:?}");
+            let value = loss.eval_loss(x, y, sides);
+            if !(a.is_finite() && b.is_finite() && value.is_finite()) {
+                return Err(at(&format!("a = {a}, b = {b} and loss = {value} have to be finite")));
+            }
+            let power = loss.majorizer != Majorizer::Log;
+            if b < 0.0 || (power && a < 0.0) {
+                return Err(at(&format!(
+                    "b = {b} (and a = {a} under a Power majorizer) must not be negative"
+                )));
+            }
+            let (slope, error) = derivative(loss, x, y, sides);
+            let claimed = c * unit_derivative(loss, x, y, sides);
+            let size = if power { c.abs() * (a + b) } else { (c * a).abs() };
+            if (slope - claimed).abs() > 1e-5 * size + 10.0 * error {
+                return Err(at(&format!(
+                    "the derivative of the loss is {slope}, but a, b and the slope say {claimed}"
+                )));
+            }
+            let surrogate = |lambda: f64| value + c * y * loss.majorizer.rise(a, b, lambda);
+            let size = |lambda: f64| {
+                let m = loss.majorizer;
+                (c * y).abs() * (m.rise(a, 0.0, lambda).abs() + m.rise(0.0, b, lambda).abs())
+            };
+            let above = |parts: &[(f64, f64)]| -> Result<(), String> {
+                let lambda: f64 = parts.iter().map(|(w, l)| w * l).sum();
+                let bound: f64 = parts.iter().map(|&(w, l)| w * surrogate(l)).sum();
+                let terms: f64 = parts.iter().map(|&(w, l)| w * size(l)).sum();
+                let reached = loss.eval_loss(x, lambda * y, sides);
+                let rounding = TOLERANCE
+                    * (reached.abs()
+                        + value.abs()
+                        + terms
+                        + loss_terms(loss, x, lambda * y, sides));
+                // The comparison is this way round so that a NaN fails it.
+                if reached <= bound + rounding {
+                    return Ok(());
+                }
+                let factors: Vec<f64> = parts.iter().map(|p| p.1).collect();
+                let weights: Vec<f64> = parts.iter().map(|p| p.0).collect();
+                Err(at(&format!(
+                    "the majorizer does not lie above the loss: with y changed by λ = {factors:?} \
+                     in parts of {weights:?} the loss is {reached}, the surrogate {bound},"
+                )))
+            };
+            for &lambda in &self.lambdas {
+                above(&[(1.0, lambda)])?;
+            }
+            for terms in [2usize, 3, 4, 2, 3, 4] {
+                let weights: Vec<f64> = (0..terms).map(|_| random.next() + 1e-3).collect();
+                let total: f64 = weights.iter().sum();
+                let parts: Vec<(f64, f64)> = weights
+                    .iter()
+                    .map(|w| (w / total, 10f64.powf(6.0 * random.next() - 3.0)))
+                    .collect();
+                above(&parts)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The derivative of the loss in y that `a` and `b` claim, for a slope of 1.
+fn unit_derivative(loss: &Loss, x: f64, y: f64, sides: &[f64]) -> f64 {
+    let a = loss.eval_a(x, y, sides);
+    match loss.majorizer {
+        Majorizer::Power { .. } => loss.eval_b(x, y, sides) - a,
+        Majorizer::Log => -a,
+    }
+}
+
+/// The derivative of the loss in y by central differences, extrapolated once, with an estimate of
+/// its error.
+fn derivative(loss: &Loss, x: f64, y: f64, sides: &[f64]) -> (f64, f64) {
+    let central = |h: f64| {
+        let rise = loss.eval_loss(x, y + h, sides) - loss.eval_loss(x, y - h, sides);
+        rise / (2.0 * h)
+    };
+    let h = 1e-3 * y;
+    let (coarse, fine) = (central(h), central(0.5 * h));
+    let extrapolated = fine + (fine - coarse) / 3.0;
+    let rounding = f64::EPSILON * loss_terms(loss, x, y, sides) / h;
+    (extrapolated, (extrapolated - fine).abs() * 1e-3 + rounding)
+}
+
+/// The size of the terms that cancel in the loss, as far as its values at x, 2x and y, 2y tell.
+fn loss_terms(loss: &Loss, x: f64, y: f64, sides: &[f64]) -> f64 {
+    let at = |y: f64| loss.eval_loss(x, y, sides).abs();
+    let a = loss.eval_a(x, y, sides).abs();
+    let b = loss.eval_b(x, y, sides).abs();
+    at(y) + at(0.5 * y) + at(2.0 * y) + loss.slope.abs() * y * (a + b)
+}
+
+/// Uniform numbers in [0, 1), the same on every run (SplitMix64, Steele et al. 2014).
+struct Uniform(u64);
+
+impl Uniform {
+    fn next(&mut self) -> f64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^= z >> 31;
+        (z >> 11) as f64 / (1u64 << 53) as f64
+    }
+}

@@ -1,0 +1,75 @@
+//! Parameters of a loss that may differ from entry to entry.
+
+use std::sync::Arc;
+
+use ndarray::{Array, ArrayD, Dimension};
+
+use crate::error::{Error, Result};
+
+use super::Expr;
+
+/// A parameter of a loss: one number, or a tensor of the data's shape with a value per entry.
+///
+/// Functions take `impl Into<Side>`, so a number or an `ndarray` array of `f64` or `f32` can be
+/// given as it is.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Side {
+    /// One value for all entries.
+    Scalar(f64),
+    /// A value per entry.
+    Tensor(ArrayD<f64>),
+}
+
+impl Side {
+    /// The parameter as an expression (a constant, or `s0`), with the tensor if it is one.
+    pub(super) fn into_expr(self) -> (Expr, Vec<Arc<ArrayD<f64>>>) {
+        match self {
+            Side::Scalar(value) => (Expr::constant(value), Vec::new()),
+            Side::Tensor(values) => (Expr::side(0), vec![Arc::new(values)]),
+        }
+    }
+
+    /// The value in a loss's name.
+    pub(super) fn label(&self) -> String {
+        match self {
+            Side::Scalar(value) => value.to_string(),
+            Side::Tensor(_) => "per entry".to_string(),
+        }
+    }
+
+    /// Checks that every value is positive and a normal number in single precision.
+    pub(super) fn check_positive(&self, what: &str) -> Result<()> {
+        let fits = |v: f64| v > 0.0 && (v as f32).is_normal();
+        let wanted = "a positive number between 1.2e-38 and 3.4e38";
+        match self {
+            Side::Scalar(v) if fits(*v) => Ok(()),
+            Side::Scalar(v) => Err(Error::Loss(format!("{what} is {v}, but has to be {wanted}"))),
+            Side::Tensor(values) => match values.indexed_iter().find(|&(_, &v)| !fits(v)) {
+                None => Ok(()),
+                Some((index, v)) => Err(Error::Loss(format!(
+                    "{what} is {v} at index {:?}, but has to be {wanted} at every entry, missing \
+                     ones included",
+                    ndarray::Dimension::slice(&index)
+                ))),
+            },
+        }
+    }
+}
+
+impl From<f64> for Side {
+    fn from(value: f64) -> Side {
+        Side::Scalar(value)
+    }
+}
+
+impl<D: Dimension> From<Array<f64, D>> for Side {
+    fn from(values: Array<f64, D>) -> Side {
+        Side::Tensor(values.into_dyn())
+    }
+}
+
+impl<D: Dimension> From<Array<f32, D>> for Side {
+    fn from(values: Array<f32, D>) -> Side {
+        Side::Tensor(values.mapv(f64::from).into_dyn())
+    }
+}

@@ -1,0 +1,647 @@
+//! Expressions compiled for the CPU: a straight line of instructions over blocks of entries.
+
+use pulp::Simd;
+
+use nneinfact_simd::{Aligned, Elementwise, has_fused};
+
+use super::expr::Expr;
+use super::graph::{Graph, Id, Op};
+
+/// A program that evaluates several expressions over blocks of entries.
+///
+/// Common subexpressions are computed once, and every instruction is a plain loop over slices.
+/// Called from within a `pulp` dispatch, where [`run_with`](Self::run_with) is inlined, the loops are
+/// compiled for the instruction set at hand.
+///
+/// ```
+/// use nneinfact::loss::{Loss, Scratch, Tape};
+///
+/// let loss = Loss::kl();
+/// let tape = Tape::compile(&[loss.a(), loss.b()]);
+/// let (x, y) = ([1.0f32, 0.0, 6.0], [2.0, 1.0, 3.0]);
+/// let (mut a, mut b) = ([0.0; 3], [0.0; 3]);
+/// tape.run(&x, &y, &[], &mut Scratch::new(), &mut [&mut a, &mut b]);
+/// assert_eq!((a, b), ([0.5, 0.0, 2.0], [1.0, 1.0, 1.0]));
+/// ```
+#[derive(Clone, Debug)]
+pub struct Tape {
+    instructions: Vec<(Place, Instruction<Place>)>,
+    registers: usize,
+    sides: usize,
+    outputs: usize,
+    reads_y: bool,
+}
+
+/// The registers of a [`Tape`]: memory that is kept between calls.
+#[derive(Clone, Debug, Default)]
+pub struct Scratch<T> {
+    registers: Vec<Aligned<T>>,
+}
+
+impl<T> Scratch<T> {
+    /// No registers yet: the first run makes them.
+    #[must_use]
+    pub fn new() -> Scratch<T> {
+        Scratch { registers: Vec::new() }
+    }
+}
+
+/// Where an instruction reads or writes a block.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Place {
+    X,
+    Y,
+    Side(usize),
+    Register(usize),
+    Output(usize),
+}
+
+/// An instruction over blocks at `P`.
+#[derive(Clone, Copy, Debug)]
+enum Instruction<P> {
+    Copy(P),
+    Fill(f64),
+    /// `factor · a + constant`.
+    Affine {
+        a: P,
+        factor: f64,
+        constant: f64,
+    },
+    Add(P, P),
+    Sub(P, P),
+    Mul(P, P),
+    Div(P, P),
+    /// The first times the second, plus the third.
+    MulAdd(P, P, P),
+    /// A constant by `a`.
+    Quotient(f64, P),
+    Sqrt(P),
+    Rsqrt(P),
+    Pow(P, f64),
+    Ln(P),
+    Exp(P),
+    /// The condition, the value where it is above 0, the value elsewhere.
+    Select(P, P, P),
+    /// The same with a constant elsewhere.
+    SelectOr(P, P, f64),
+    /// `scale · factor · ln of`, and 0 where `of`, which is x / y, is 0.
+    Term {
+        of: P,
+        factor: P,
+        scale: f64,
+    },
+    /// The Kullback–Leibler divergence of y from x, and x / y, which goes to the place named.
+    Divergence {
+        x: P,
+        y: P,
+        quotient: P,
+    },
+}
+
+impl<P: Copy> Instruction<P> {
+    fn operands(self) -> impl Iterator<Item = P> {
+        use Instruction::*;
+        let list = match self {
+            Fill(_) => [None; 3],
+            Copy(a) | Quotient(_, a) | Sqrt(a) | Rsqrt(a) | Pow(a, _) | Ln(a) | Exp(a) => {
+                [Some(a), None, None]
+            }
+            Affine { a, .. } => [Some(a), None, None],
+            Add(a, b) | Sub(a, b) | Mul(a, b) | Div(a, b) | SelectOr(a, b, _) => {
+                [Some(a), Some(b), None]
+            }
+            MulAdd(a, b, c) | Select(a, b, c) => [Some(a), Some(b), Some(c)],
+            Term { of, factor, .. } => [Some(of), Some(factor), None],
+            Divergence { x, y, .. } => [Some(x), Some(y), None],
+        };
+        list.into_iter().flatten()
+    }
+
+    fn map<Q>(self, f: impl Fn(P) -> Q) -> Instruction<Q> {
+        use Instruction::*;
+        match self {
+            Copy(a) => Copy(f(a)),
+            Fill(c) => Fill(c),
+            Affine { a, factor, constant } => Affine { a: f(a), factor, constant },
+            Add(a, b) => Add(f(a), f(b)),
+            Sub(a, b) => Sub(f(a), f(b)),
+            Mul(a, b) => Mul(f(a), f(b)),
+            Div(a, b) => Div(f(a), f(b)),
+            MulAdd(a, b, c) => MulAdd(f(a), f(b), f(c)),
+            Quotient(c, a) => Quotient(c, f(a)),
+            Sqrt(a) => Sqrt(f(a)),
+            Rsqrt(a) => Rsqrt(f(a)),
+            Pow(a, p) => Pow(f(a), p),
+            Ln(a) => Ln(f(a)),
+            Exp(a) => Exp(f(a)),
+            Select(c, a, b) => Select(f(c), f(a), f(b)),
+            SelectOr(c, a, k) => SelectOr(f(c), f(a), k),
+            Term { of, factor, scale } => Term { of: f(of), factor: f(factor), scale },
+            Divergence { x, y, quotient } => Divergence { x: f(x), y: f(y), quotient: f(quotient) },
+        }
+    }
+}
+
+/// The instruction that computes an operation, absorbing operands that only it needs.
+fn select(graph: &Graph, uses: &[usize], id: Id) -> Instruction<Id> {
+    let constant = |id: Id| graph.constant(id);
+    let product = |id: Id| match graph.ops[id] {
+        Op::Mul(a, b) if uses[id] == 1 => Some((a, b)),
+        _ => None,
+    };
+    let affine = |a: Id, factor: f64, constant: f64| Instruction::Affine { a, factor, constant };
+    // k · a + c, where a itself may be a multiple.
+    let shifted = |a: Id, k: f64, c: f64| match product(a) {
+        Some((base, m)) if constant(m).is_some() => affine(base, k * constant(m).unwrap_or(1.0), c),
+        Some((m, base)) if constant(m).is_some() => affine(base, k * constant(m).unwrap_or(1.0), c),
+        _ => affine(a, k, c),
+    };
+    match graph.ops[id] {
+        // Leaves get here only as outputs, or where a block of a constant is needed.
+        Op::X | Op::Y | Op::Side(_) => Instruction::Copy(id),
+        Op::Constant(bits) => Instruction::Fill(f64::from_bits(bits)),
+        Op::Add(a, b) => match (constant(a), constant(b), product(a), product(b)) {
+            (Some(c), None, ..) => shifted(b, 1.0, c),
+            (None, Some(c), ..) => shifted(a, 1.0, c),
+            (_, _, Some((m, n)), _) => fused(graph, m, n, b, Instruction::Add(a, b)),
+            (_, _, None, Some((m, n))) => fused(graph, m, n, a, Instruction::Add(a, b)),
+            _ => Instruction::Add(a, b),
+        },
+        Op::Sub(a, b) => match (constant(a), constant(b)) {
+            (Some(c), None) => shifted(b, -1.0, c),
+            (None, Some(c)) => shifted(a, 1.0, -c),
+            _ => Instruction::Sub(a, b),
+        },
+        Op::Mul(a, b) => match (constant(a), constant(b)) {
+            (Some(c), None) => affine(b, c, 0.0),
+            (None, Some(c)) => affine(a, c, 0.0),
+            _ => Instruction::Mul(a, b),
+        },
+        Op::Div(a, b) => match constant(a) {
+            Some(c) => Instruction::Quotient(c, b),
+            None => Instruction::Div(a, b),
+        },
+        Op::Neg(a) => affine(a, -1.0, 0.0),
+        Op::Sqrt(a) => Instruction::Sqrt(a),
+        Op::Rsqrt(a) => Instruction::Rsqrt(a),
+        Op::Pow(a, bits) => Instruction::Pow(a, f64::from_bits(bits)),
+        Op::Ln(a) => Instruction::Ln(a),
+        Op::Exp(a) => Instruction::Exp(a),
+        Op::Select(c, a, b) => match constant(b) {
+            Some(k) => Instruction::SelectOr(c, a, k),
+            None => Instruction::Select(c, a, b),
+        },
+    }
+}
+
+/// Where an output is the Kullback–Leibler divergence, makes one instruction of it and of x / y,
+/// which is `a` of that loss: together they take half the time of one loop after another, as most of
+/// it goes into a quotient, a logarithm and the memory between them, which wait for different units.
+/// Returns the quotient.
+fn fuse(graph: &Graph, uses: &[usize], chosen: &mut [Option<Instruction<Id>>]) -> Option<Id> {
+    use Instruction::*;
+    for &loss in &graph.outputs {
+        // From the end: s − x + y, s = x ln q where q > 0, else 0.
+        let Some(Add(a, b)) = chosen[loss] else { continue };
+        let (difference, y) = if graph.ops[a] == Op::Y { (b, a) } else { (a, b) };
+        let Some(Sub(select, x)) = chosen[difference] else { continue };
+        let Some(SelectOr(quotient, product, 0.0)) = chosen[select] else { continue };
+        let Some(Mul(a, b)) = chosen[product] else { continue };
+        let log = if a == x { b } else { a };
+        let expected = graph.ops[x] == Op::X
+            && graph.ops[y] == Op::Y
+            && (a == x || b == x)
+            && matches!(chosen[log], Some(Ln(of)) if of == quotient)
+            && matches!(chosen[quotient], Some(Div(n, d)) if (n, d) == (x, y));
+        // What is not an instruction of its own any more must not be read by another one.
+        let asked = graph.outputs.iter().filter(|&&o| o == quotient).count();
+        let inside = [difference, select, product, log];
+        let alone = inside.iter().all(|&id| uses[id] == 1) && uses[quotient] == 2 + asked;
+        if expected && alone {
+            inside.iter().for_each(|&id| chosen[id] = None);
+            chosen[quotient] = None;
+            chosen[loss] = Some(Divergence { x, y, quotient });
+            return Some(quotient);
+        }
+    }
+    None
+}
+
+/// Makes one instruction of each guarded product with the logarithm of x / y, as it stands in the loss of
+/// other divergences: the guard is one for the logarithm, too, which then needs none of its own.
+fn fuse_terms(
+    graph: &Graph,
+    uses: &[usize],
+    chosen: &mut [Option<Instruction<Id>>],
+    last_use: &mut [Id],
+) {
+    use Instruction::*;
+    for id in 0..chosen.len() {
+        let Some(SelectOr(of, value, 0.0)) = chosen[id] else { continue };
+        let (product, scale) = match chosen[value] {
+            Some(Affine { a, factor, constant: 0.0 }) => (a, factor),
+            _ => (value, 1.0),
+        };
+        let Some(Mul(a, b)) = chosen[product] else { continue };
+        let is_log = |id: Id| matches!(chosen[id], Some(Ln(x)) if x == of);
+        let (log, factor) = if is_log(a) { (a, b) } else { (b, a) };
+        let quotient =
+            matches!(chosen[of], Some(Div(x, y)) if (graph.ops[x], graph.ops[y]) == (Op::X, Op::Y));
+        let inside = [value, product, log];
+        if is_log(log) && quotient && inside.iter().all(|&id| uses[id] == 1) {
+            inside.iter().for_each(|&id| chosen[id] = None);
+            chosen[id] = Some(Term { of, factor, scale });
+            last_use[factor] = last_use[factor].max(id);
+        }
+    }
+}
+
+/// m · n + c as one instruction, unless a factor is a constant: then the product is cheaper as it
+/// is.
+fn fused(graph: &Graph, m: Id, n: Id, c: Id, otherwise: Instruction<Id>) -> Instruction<Id> {
+    if graph.constant(m).is_some() || graph.constant(n).is_some() {
+        otherwise
+    } else {
+        Instruction::MulAdd(m, n, c)
+    }
+}
+
+impl Tape {
+    /// Compiles expressions into one program, with an output for each.
+    #[must_use]
+    pub fn compile(outputs: &[&Expr]) -> Tape {
+        let graph = Graph::new(outputs);
+        let uses = graph.uses();
+
+        // Which operations become instructions: from the outputs down, what is not absorbed.
+        let mut chosen: Vec<Option<Instruction<Id>>> = vec![None; graph.ops.len()];
+        let mut last_use: Vec<Id> = vec![0; graph.ops.len()];
+        let mut wanted = vec![false; graph.ops.len()];
+        for &id in &graph.outputs {
+            wanted[id] = true;
+            // Outputs are never given up to another value.
+            last_use[id] = usize::MAX;
+        }
+        for id in (0..graph.ops.len()).rev().filter(|&id| uses[id] > 0) {
+            if !wanted[id] {
+                continue;
+            }
+            let instruction = select(&graph, &uses, id);
+            chosen[id] = Some(instruction);
+            for operand in instruction.operands().filter(|&o| o != id) {
+                last_use[operand] = last_use[operand].max(id);
+                let leaf = matches!(graph.ops[operand], Op::X | Op::Y | Op::Side(_));
+                wanted[operand] |= !leaf;
+            }
+        }
+
+        let mut places: Vec<Option<Place>> = graph
+            .ops
+            .iter()
+            .map(|op| match *op {
+                Op::X => Some(Place::X),
+                Op::Y => Some(Place::Y),
+                Op::Side(i) => Some(Place::Side(i)),
+                _ => None,
+            })
+            .collect();
+        let mut instructions = Vec::new();
+        let mut registers = 0;
+        if let Some(quotient) = fuse(&graph, &uses, &mut chosen) {
+            places[quotient] = match graph.outputs.iter().position(|&o| o == quotient) {
+                Some(k) => Some(Place::Output(k)),
+                None => {
+                    registers += 1;
+                    Some(Place::Register(0))
+                }
+            };
+        }
+        fuse_terms(&graph, &uses, &mut chosen, &mut last_use);
+        let mut free: Vec<usize> = Vec::new();
+        for (id, instruction) in chosen.into_iter().enumerate() {
+            let Some(instruction) = instruction else { continue };
+            let output = graph.outputs.iter().position(|&o| o == id);
+            // A block is written while its operands are read, so it takes none of their places.
+            let to = match output {
+                Some(k) => Place::Output(k),
+                None => Place::Register(free.pop().unwrap_or_else(|| {
+                    registers += 1;
+                    registers - 1
+                })),
+            };
+            let at = |o: Id| places[o].unwrap_or(Place::X);
+            instructions.push((to, instruction.map(at)));
+            for operand in instruction.operands().filter(|&o| o != id && last_use[o] == id) {
+                if let Some(Place::Register(r)) = places[operand]
+                    && !free.contains(&r)
+                {
+                    free.push(r);
+                }
+            }
+            // What reads x, y or a side value reads it where it is, even if it is an output, too.
+            if places[id].is_none() {
+                places[id] = Some(to);
+            }
+        }
+        for (k, &id) in graph.outputs.iter().enumerate() {
+            let first = graph.outputs.iter().position(|&o| o == id).unwrap_or(k);
+            if first != k {
+                instructions.push((Place::Output(k), Instruction::Copy(Place::Output(first))));
+            }
+        }
+        let reads_y = instructions.iter().any(|(_, i)| i.operands().any(|p| p == Place::Y));
+        Tape {
+            reads_y,
+            instructions,
+            registers,
+            sides: outputs.iter().map(|e| e.sides()).max().unwrap_or(0),
+            outputs: outputs.len(),
+        }
+    }
+
+    /// The number of instructions.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.instructions.len()
+    }
+
+    /// Whether there are no instructions, because there are no outputs.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.instructions.is_empty()
+    }
+
+    /// Whether an output depends on `y`.
+    #[must_use]
+    pub fn reads_y(&self) -> bool {
+        self.reads_y
+    }
+
+    /// The number of registers, each a block of the scratch memory.
+    #[must_use]
+    pub fn registers(&self) -> usize {
+        self.registers
+    }
+
+    /// The number of logarithms, exponentials and powers per entry. A power costs about twice a
+    /// logarithm.
+    #[must_use]
+    pub fn transcendentals(&self) -> usize {
+        self.powers() + self.logarithms()
+    }
+
+    /// The number of powers per entry, square roots not counted.
+    #[must_use]
+    pub fn powers(&self) -> usize {
+        self.count(|i| matches!(i, Instruction::Pow(..)))
+    }
+
+    /// The number of logarithms and exponentials per entry.
+    #[must_use]
+    pub fn logarithms(&self) -> usize {
+        use Instruction::{Divergence, Exp, Ln, Term};
+        self.count(|i| matches!(i, Ln(_) | Exp(_) | Term { .. } | Divergence { .. }))
+    }
+
+    fn count(&self, which: impl Fn(&Instruction<Place>) -> bool) -> usize {
+        self.instructions.iter().filter(|(_, i)| which(i)).count()
+    }
+
+    /// Whether this computes x / y, perhaps 1, and the Kullback–Leibler divergence, in this order, or the
+    /// divergence alone: what the CPU engine does in registers.
+    pub fn is_divergence(&self) -> bool {
+        use Instruction::{Divergence, Fill};
+        let (one, last) = match *self.instructions {
+            [last] => (false, last),
+            [(Place::Output(1), Fill(1.0)), last] => (true, last),
+            _ => return false,
+        };
+        let (Place::Output(loss), Divergence { x: Place::X, y: Place::Y, quotient }) = last else {
+            return false;
+        };
+        let first = match quotient {
+            Place::Output(0) => 1 + usize::from(one),
+            _ => 0,
+        };
+        loss == first && self.outputs == loss + 1
+    }
+
+    /// Evaluates the expressions at every entry of a block, anywhere.
+    ///
+    /// # Panics
+    /// As [`run_with`](Self::run_with).
+    #[inline(always)]
+    pub fn run<T: Elementwise>(
+        &self,
+        x: &[T],
+        y: &[T],
+        sides: &[&[T]],
+        scratch: &mut Scratch<T>,
+        outputs: &mut [&mut [T]],
+    ) {
+        self.run_with(pulp::Scalar::new(), x, y, sides, scratch, outputs);
+    }
+
+    /// Evaluates the expressions at every entry of a block, within a dispatch to the instruction
+    /// set `S`.
+    ///
+    /// # Panics
+    /// Where the slices differ in length, or there are fewer side blocks or outputs than the
+    /// expressions have. This is for the engines; what users give is checked long before.
+    #[inline(always)]
+    pub fn run_with<S: Simd, T: Elementwise>(
+        &self,
+        _simd: S,
+        x: &[T],
+        y: &[T],
+        sides: &[&[T]],
+        scratch: &mut Scratch<T>,
+        outputs: &mut [&mut [T]],
+    ) {
+        let fused = has_fused::<S>();
+        let n = x.len();
+        assert_eq!(y.len(), n, "x and y differ in length");
+        assert!(sides.len() >= self.sides && sides.iter().all(|s| s.len() == n), "sides");
+        assert!(outputs.len() == self.outputs && outputs.iter().all(|o| o.len() == n), "outputs");
+        let registers = &mut scratch.registers;
+        if registers.len() < self.registers {
+            registers.resize_with(self.registers, || Aligned::zeros(0));
+        }
+        for register in registers.iter_mut().take(self.registers) {
+            if register.len() < n {
+                register.resize(n);
+            }
+        }
+        for &(to, instruction) in &self.instructions {
+            // The block is taken out while it is written, so that the others can be read.
+            if let (Place::Output(k), Instruction::Divergence { quotient, .. }) = (to, instruction)
+            {
+                let loss = std::mem::take(&mut outputs[k]);
+                match quotient {
+                    Place::Register(r) => divergence(x, y, &mut registers[r][..n], loss, fused),
+                    Place::Output(q) => divergence(x, y, outputs[q], loss, fused),
+                    Place::X | Place::Y | Place::Side(_) => {}
+                }
+                outputs[k] = loss;
+                continue;
+            }
+            match to {
+                Place::Register(r) => {
+                    let mut block = std::mem::take(&mut registers[r]);
+                    step(instruction, fused, &mut block[..n], x, y, sides, registers, outputs);
+                    registers[r] = block;
+                }
+                Place::Output(k) => {
+                    let block = std::mem::take(&mut outputs[k]);
+                    step(instruction, fused, block, x, y, sides, registers, outputs);
+                    outputs[k] = block;
+                }
+                Place::X | Place::Y | Place::Side(_) => {}
+            }
+        }
+    }
+}
+
+/// x / y, and x ln(x / y) − x + y.
+#[inline(always)]
+fn divergence<T: Elementwise>(
+    x: &[T],
+    y: &[T],
+    quotients: &mut [T],
+    losses: &mut [T],
+    fused: bool,
+) {
+    let terms = x.iter().zip(y).zip(quotients.iter_mut()).zip(losses.iter_mut());
+    for (((&x, &y), quotient), loss) in terms {
+        (*quotient, *loss) = divergence_of(x, y, fused);
+    }
+}
+
+/// `x · w`, and 0 where the weight is, whatever `x` is.
+#[inline(always)]
+pub fn weighted<T: Elementwise>(x: T, w: T) -> T {
+    if w > T::ZERO { x * w } else { T::ZERO }
+}
+
+#[inline(always)]
+fn divergence_of<T: Elementwise>(x: T, y: T, fused: bool) -> (T, T) {
+    let quotient = x / y;
+    // Of a quotient that is 0 or subnormal the logarithm is some number, which does not matter: beside
+    // y, so many times x is nothing.
+    let log = quotient.ln_normal(fused);
+    (quotient, x.multiply_add(log, y - x, fused))
+}
+
+/// One instruction over a block.
+#[inline(always)]
+#[expect(clippy::too_many_arguments, reason = "a struct of them would be taken apart right away")]
+fn step<T: Elementwise>(
+    instruction: Instruction<Place>,
+    fused: bool,
+    to: &mut [T],
+    x: &[T],
+    y: &[T],
+    sides: &[&[T]],
+    registers: &[Aligned<T>],
+    outputs: &[&mut [T]],
+) {
+    let n = to.len();
+    let c = T::from_f64;
+    // Loops are written out by a macro: a closure is not sure to be inlined, and one that is not
+    // is compiled for the oldest processor.
+    macro_rules! at {
+        ($place:expr) => {
+            match $place {
+                Place::X => &x[..n],
+                Place::Y => &y[..n],
+                Place::Side(i) => &sides[i][..n],
+                Place::Register(r) => &registers[r][..n],
+                Place::Output(k) => &outputs[k][..n],
+            }
+        };
+    }
+    macro_rules! each {
+        ($a:ident => $value:expr) => {
+            for (to, &$a) in to.iter_mut().zip(at!($a)) {
+                *to = $value;
+            }
+        };
+        ($a:ident, $b:ident => $value:expr) => {
+            for ((to, &$a), &$b) in to.iter_mut().zip(at!($a)).zip(at!($b)) {
+                *to = $value;
+            }
+        };
+        ($a:ident, $b:ident, $c:ident => $value:expr) => {
+            for (((to, &$a), &$b), &$c) in to.iter_mut().zip(at!($a)).zip(at!($b)).zip(at!($c)) {
+                *to = $value;
+            }
+        };
+    }
+    match instruction {
+        Instruction::Copy(a) => to.copy_from_slice(at!(a)),
+        Instruction::Fill(k) => to.fill(c(k)),
+        Instruction::Affine { a, factor, constant } => {
+            let (factor, constant) = (c(factor), c(constant));
+            each!(a => factor.multiply_add(a, constant, fused));
+        }
+        Instruction::Add(a, b) => each!(a, b => a + b),
+        Instruction::Sub(a, b) => each!(a, b => a - b),
+        Instruction::Mul(a, b) => each!(a, b => a * b),
+        Instruction::Div(a, b) => each!(a, b => a / b),
+        Instruction::MulAdd(a, b, c) => each!(a, b, c => a.multiply_add(b, c, fused)),
+        Instruction::Quotient(k, a) => {
+            let k = c(k);
+            each!(a => k / a);
+        }
+        Instruction::Sqrt(a) => each!(a => a.sqrt()),
+        Instruction::Rsqrt(a) => each!(a => T::ONE / a.sqrt()),
+        Instruction::Pow(a, p) => {
+            // A factor of x costs nearly nothing, and what is left is a small exponent.
+            let whole = p.trunc();
+            match (T::fraction(p - whole), whole as i64) {
+                (Some(rest), 0) => each!(a => a.pow_fraction(rest, fused)),
+                (Some(rest), 1) => each!(a => a * a.pow_fraction(rest, fused)),
+                (Some(rest), -1) => each!(a => a.pow_fraction(rest, fused) / a),
+                _ => {
+                    let p = T::exponent(p);
+                    each!(a => a.pow(p, fused));
+                }
+            }
+        }
+        Instruction::Ln(a) => each!(a => a.ln(fused)),
+        Instruction::Exp(a) => each!(a => a.exp(fused)),
+        Instruction::Select(c, a, b) => each!(c, a, b => if c > T::ZERO { a } else { b }),
+        Instruction::SelectOr(condition, a, k) => {
+            let k = c(k);
+            each!(condition, a => if condition > T::ZERO { a } else { k });
+        }
+        Instruction::Term { of, factor, scale } => {
+            let scale = c(scale);
+            each!(of, factor => {
+                let term = scale * factor * of.ln_positive(fused);
+                if of > T::ZERO { term } else { T::ZERO }
+            });
+        }
+        // It writes two blocks, and is carried out where both are at hand.
+        Instruction::Divergence { .. } => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_update_and_the_loss_of_kl_are_a_divergence() {
+        let kl = crate::loss::Loss::kl();
+        let (a, b, loss) = (kl.a(), kl.b(), kl.loss());
+        let is = |outputs: &[&Expr]| Tape::compile(outputs).is_divergence();
+        assert!(is(&[a, loss]) && is(&[a, b, loss]) && is(&[loss]));
+        let two = Expr::constant(2.0);
+        let others: [&[&Expr]; 6] =
+            [&[a], &[a, b], &[loss, a], &[a, loss, b], &[b, a, loss], &[a, &two, loss]];
+        assert!(others.iter().all(|outputs| !is(outputs)));
+        let euclidean = crate::loss::Loss::euclidean();
+        assert!(!is(&[euclidean.a(), euclidean.b(), euclidean.loss()]));
+    }
+}

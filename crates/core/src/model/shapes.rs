@@ -1,0 +1,202 @@
+//! A model with the sizes of its letters.
+
+use super::{Letter, Letters, Model, ModelError};
+
+/// A model together with the size of every letter: the shape of the data and the ranks.
+///
+/// ```
+/// use nneinfact::model::{Model, Shapes};
+///
+/// let model = Model::parse("ir,jr->ij")?;
+/// let shapes = Shapes::new(&model, &[30, 20], &[('r', 4)])?;
+/// assert_eq!(shapes.factor(1), [20, 4]);
+/// assert_eq!(shapes.parameters(), 30 * 4 + 20 * 4);
+/// # Ok::<(), nneinfact::Error>(())
+/// ```
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Shapes {
+    model: Model,
+    sizes: [usize; 52],
+}
+
+impl Shapes {
+    /// Checks the ranks and the shape of the data against the model.
+    ///
+    /// # Errors
+    /// [`ModelError`] where the number of modes differs, a mode is empty, a rank is missing, zero,
+    /// given twice with different values, or given for a letter that does not take one.
+    pub fn new(
+        model: &Model,
+        shape: &[usize],
+        ranks: &[(char, usize)],
+    ) -> Result<Shapes, ModelError> {
+        let text = || model.text().to_string();
+        if shape.len() != model.output().len() {
+            return Err(ModelError::Modes {
+                text: text(),
+                at: model.output_at(),
+                found: shape.len(),
+                shape: shape.to_vec(),
+            });
+        }
+        let mut sizes = [0usize; 52];
+        for (mode, (&letter, &size)) in model.output().iter().zip(shape).enumerate() {
+            if size == 0 {
+                let at = model.output_at();
+                return Err(ModelError::ModeEmpty {
+                    text: text(),
+                    at,
+                    mode: mode + 1,
+                    letter: letter.into(),
+                });
+            }
+            sizes[letter.index()] = size;
+        }
+        let (latent, observed) = (model.latent(), model.observed());
+        for &(name, rank) in ranks {
+            let letter = Letter::new(name)
+                .filter(|&l| latent.contains(l) || observed.contains(l))
+                .ok_or_else(|| ModelError::RankForUnknown {
+                    text: text(),
+                    letter: name,
+                    latent: latent.iter().map(char::from).collect(),
+                })?;
+            let at = model.position(letter);
+            if observed.contains(letter) {
+                return Err(ModelError::RankForObserved { text: text(), at, letter: name });
+            }
+            if rank == 0 {
+                return Err(ModelError::RankZero { text: text(), at, letter: name });
+            }
+            let known = sizes[letter.index()];
+            if known != 0 && known != rank {
+                return Err(ModelError::RankTwice { letter: name, first: known, second: rank });
+            }
+            sizes[letter.index()] = rank;
+        }
+        if let Some(letter) = latent.iter().find(|l| sizes[l.index()] == 0) {
+            return Err(ModelError::RankMissing {
+                text: text(),
+                at: model.position(letter),
+                letter: letter.into(),
+            });
+        }
+        let shapes = Shapes { model: model.clone(), sizes };
+        let too_large = |what: String| ModelError::TooLarge { what };
+        for l in 0..model.factors().len() {
+            shapes
+                .checked_size(&model.factors()[l])
+                .ok_or_else(|| too_large(format!("factor {} ({})", l + 1, model.factor_name(l))))?;
+        }
+        shapes.checked_size(model.output()).ok_or_else(|| too_large("the data".into()))?;
+        Ok(shapes)
+    }
+
+    /// The model.
+    #[must_use]
+    pub fn model(&self) -> &Model {
+        &self.model
+    }
+
+    /// The size of a letter; 0 where the model does not have it.
+    #[must_use]
+    pub fn size(&self, letter: Letter) -> usize {
+        self.sizes[letter.index()]
+    }
+
+    /// The sizes of some letters, in their order.
+    #[must_use]
+    pub fn sizes(&self, letters: &[Letter]) -> Vec<usize> {
+        letters.iter().map(|&l| self.size(l)).collect()
+    }
+
+    /// The shape of factor `l` (counted from 0).
+    #[must_use]
+    pub fn factor(&self, l: usize) -> Vec<usize> {
+        self.model.factors().get(l).map_or_else(Vec::new, |f| self.sizes(f))
+    }
+
+    /// The shape of the data.
+    #[must_use]
+    pub fn data(&self) -> Vec<usize> {
+        self.sizes(self.model.output())
+    }
+
+    /// The number of entries of a tensor over these letters, as a float: products of many sizes
+    /// overflow integers, and the planner compares plans that nobody could run.
+    #[must_use]
+    pub fn volume(&self, letters: Letters) -> f64 {
+        letters.iter().map(|l| self.size(l) as f64).product()
+    }
+
+    /// The number of entries of all factors together; where that is no `u64`, the largest one.
+    #[must_use]
+    pub fn parameters(&self) -> u64 {
+        let entries = |l| self.factor(l).iter().fold(1u64, |all, &n| all.saturating_mul(n as u64));
+        (0..self.model.factors().len()).map(entries).fold(0, u64::saturating_add)
+    }
+
+    /// The union of several models: all their factors, those of the same letters being one, over all
+    /// their letters. With each model's factors among those of the union.
+    ///
+    /// # Errors
+    /// [`ModelError::SizesDiffer`] where a letter has different sizes.
+    pub fn union(parts: &[Shapes]) -> Result<(Shapes, Vec<Vec<usize>>), ModelError> {
+        let mut names: Vec<String> = Vec::new();
+        let mut places = Vec::new();
+        let mut sizes = [0usize; 52];
+        let mut observed = Letters::EMPTY;
+        for shapes in parts {
+            let model = &shapes.model;
+            observed = observed | model.observed();
+            for letter in (model.observed() | model.latent()).iter() {
+                let (known, size) = (&mut sizes[letter.index()], shapes.size(letter));
+                if *known != 0 && *known != size {
+                    return Err(ModelError::SizesDiffer {
+                        letter: letter.into(),
+                        first: *known,
+                        second: size,
+                    });
+                }
+                *known = size;
+            }
+            let mut own: Vec<usize> = Vec::new();
+            for l in 0..model.factors().len() {
+                let name = model.factor_name(l);
+                // The second factor of the same letters in a model is the second one everywhere.
+                let same = |&i: &usize| names[i] == name && !own.contains(&i);
+                let place = (0..names.len()).find(same).unwrap_or_else(|| {
+                    names.push(name.clone());
+                    names.len() - 1
+                });
+                own.push(place);
+            }
+            places.push(own);
+        }
+        let output: String = observed.iter().map(char::from).collect();
+        let model = Model::parse(&format!("{}->{output}", names.join(",")))?;
+        Ok((Shapes { model, sizes }, places))
+    }
+
+    /// These sizes with a second letter of the same size for every latent letter, as products of
+    /// the model with itself need; `None` where the alphabet has no letters left for that.
+    pub fn doubled(&self) -> Option<(Shapes, Vec<(Letter, Letter)>)> {
+        let taken = self.model.latent() | self.model.observed();
+        let mut all = ('A'..='Z').chain('a'..='z').filter_map(Letter::new);
+        let mut shapes = self.clone();
+        let mut pairs = Vec::new();
+        for letter in self.model.latent().iter() {
+            let spare = all.find(|&x| !taken.contains(x))?;
+            shapes.sizes[spare.index()] = self.size(letter);
+            pairs.push((letter, spare));
+        }
+        Some((shapes, pairs))
+    }
+
+    fn checked_size(&self, letters: &[Letter]) -> Option<usize> {
+        letters
+            .iter()
+            .try_fold(1usize, |total, &l| total.checked_mul(self.size(l)))
+            .filter(|&total| total <= usize::MAX / 2)
+    }
+}

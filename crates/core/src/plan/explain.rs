@@ -1,0 +1,189 @@
+//! Plans as text.
+
+use std::fmt;
+
+use super::layout::Side;
+use super::{Group, Operand, Pass, Plan, SampledPass, Table, Unlisted};
+use crate::error::bytes;
+use crate::model::{Letter, Shapes};
+
+/// Letters with their sizes: `w27 h24`.
+fn sized(shapes: &Shapes, letters: &[Letter]) -> String {
+    if letters.is_empty() {
+        return "-".into();
+    }
+    let parts: Vec<String> = letters.iter().map(|&x| format!("{x}{}", shapes.size(x))).collect();
+    parts.join(" ")
+}
+
+fn size(shapes: &Shapes, letters: &[Letter]) -> f64 {
+    letters.iter().map(|&x| shapes.size(x) as f64).product()
+}
+
+/// A count as people write it: 1234, 45.4 M.
+pub fn count(n: f64) -> String {
+    match n {
+        n if n < 1e4 => format!("{n:.0}"),
+        n if n < 1e6 => format!("{:.1} k", n / 1e3),
+        n if n < 1e9 => format!("{:.1} M", n / 1e6),
+        n if n < 1e12 => format!("{:.2} G", n / 1e9),
+        n => format!("{:.2} T", n / 1e12),
+    }
+}
+
+impl Plan {
+    /// The groups by their factors, in the order of a sweep, as in `wr,dr,hr | irk,jrk`.
+    #[must_use]
+    pub fn cut(&self) -> String {
+        let model = self.shapes().model();
+        let name = |group: &Group| {
+            let names: Vec<String> = group.factors.iter().map(|&l| model.factor_name(l)).collect();
+            names.join(",")
+        };
+        self.groups().iter().map(name).collect::<Vec<_>>().join(" | ")
+    }
+
+    fn product(&self, operand: &Operand) -> String {
+        let model = self.shapes().model();
+        let names: Vec<String> = operand.factors.iter().map(|&l| model.factor_name(l)).collect();
+        let letters: String = operand.letters.iter().map(|&x| char::from(x)).collect();
+        let shown = if letters.is_empty() { "1".to_string() } else { letters };
+        let side = match operand.side {
+            Side::Rows => "rows",
+            Side::Lanes => "lanes",
+        };
+        format!(
+            "{} -> {shown} ({} entries, {side})",
+            names.join(","),
+            count(size(self.shapes(), &operand.letters))
+        )
+    }
+
+    fn explain_pass(&self, f: &mut fmt::Formatter<'_>, number: usize, pass: &Pass) -> fmt::Result {
+        let shapes = self.shapes();
+        writeln!(f, "pass {number}")?;
+        writeln!(f, "  updates   {}", self.product(&pass.target))?;
+        for (i, operand) in pass.operands.iter().enumerate() {
+            let title = if i == 0 { "  reads   " } else { "          " };
+            writeln!(f, "{title}  {}", self.product(operand))?;
+        }
+        let layout = &pass.layout;
+        writeln!(
+            f,
+            "  tiles     outer {}, rows {}, lanes {}, inner {} (K = {})",
+            sized(shapes, &layout.outer),
+            sized(shapes, &layout.rows),
+            sized(shapes, &layout.lanes),
+            sized(shapes, &layout.inner),
+            pass.inner_size(shapes)
+        )?;
+        let (run, stride) = self.data().run(shapes, &layout.lanes);
+        let reading = match stride {
+            1 => format!("in runs of {run:.0}"),
+            _ => format!("at stride {stride}"),
+        };
+        writeln!(
+            f,
+            "  costs     {} multiply-adds and {} of data, read {reading}; {} multiply-adds aside",
+            count(pass.flops),
+            bytes(pass.bytes as u64),
+            count(pass.contraction_flops)
+        )
+    }
+}
+
+impl Plan {
+    fn table(&self, table: &Table) -> String {
+        let model = self.shapes().model();
+        let names: Vec<String> = table.factors.iter().map(|&l| model.factor_name(l)).collect();
+        format!("{} -> {} rows", names.join(","), count(size(self.shapes(), &table.rows)))
+    }
+
+    fn explain_sampled(
+        &self,
+        f: &mut fmt::Formatter<'_>,
+        number: usize,
+        pass: &SampledPass,
+    ) -> fmt::Result {
+        let shapes = self.shapes();
+        writeln!(f, "pass {number} over listed cells")?;
+        writeln!(f, "  updates   {}", self.table(&pass.target))?;
+        for (i, table) in pass.operands.iter().enumerate() {
+            let title = if i == 0 { "  looks up" } else { "          " };
+            writeln!(f, "{title}  {}", self.table(table))?;
+        }
+        writeln!(
+            f,
+            "  inner     {} (K = {})",
+            sized(shapes, &pass.inner),
+            pass.inner_size(shapes)
+        )?;
+        writeln!(
+            f,
+            "  costs     {} multiply-adds; {} multiply-adds aside",
+            count(pass.flops),
+            count(pass.contraction_flops)
+        )
+    }
+
+    /// In a sentence, how the cells off the list enter; `None` without a list.
+    #[must_use]
+    pub fn unlisted(&self) -> Option<&'static str> {
+        Some(match self.settings().sampling?.unlisted {
+            Unlisted::Missing => "cells that are not listed are missing",
+            Unlisted::Closed => "zeros that are not listed enter as contractions of the factors",
+            Unlisted::Gram => {
+                "zeros that are not listed enter as contractions of the model with itself"
+            }
+            Unlisted::Grid => {
+                "zeros that are not listed enter by a pass over all cells that reads no values"
+            }
+        })
+    }
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shapes = self.shapes();
+        let model = shapes.model();
+        let entries = shapes.volume(model.observed());
+        writeln!(
+            f,
+            "{model}: {} entries, {} parameters",
+            count(entries),
+            count(shapes.parameters() as f64)
+        )?;
+        writeln!(f, "observed {}", sized(shapes, model.output()))?;
+        writeln!(f, "latent   {}", sized(shapes, &model.latent().iter().collect::<Vec<_>>()))?;
+        let passes = self.groups().len();
+        writeln!(
+            f,
+            "cut      {}: {passes} pass{} a sweep",
+            self.cut(),
+            if passes == 1 { "" } else { "es" }
+        )?;
+        if let (Some(sampling), Some(unlisted)) = (self.settings().sampling, self.unlisted()) {
+            let listed = sampling.listed + sampling.exceptions;
+            writeln!(f, "sparse   {} cells are listed; {unlisted}", count(listed as f64))?;
+        }
+        for (number, pass) in self.sampled().iter().enumerate() {
+            self.explain_sampled(f, number + 1, pass)?;
+        }
+        for (number, pass) in self.passes().iter().enumerate() {
+            self.explain_pass(f, number + 1, pass)?;
+        }
+        write!(
+            f,
+            "a sweep: {} multiply-adds, {} of data read{}; {} kept beside the data{}",
+            count(self.flops()),
+            bytes(self.bytes() as u64),
+            if self.data().streamed { ", streamed from the file" } else { "" },
+            bytes(self.memory()),
+            if self.settings().closed_denominator {
+                "; the denominator is in closed form"
+            } else {
+                ""
+            }
+        )
+    }
+}

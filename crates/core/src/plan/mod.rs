@@ -1,0 +1,55 @@
+//! The planner: from a model, its sizes and a description of the data to what a fit will do.
+//!
+//! A sweep of a fit updates every factor once. Factors are partitioned into *groups*; one *pass*
+//! over the data serves one group: it accumulates the numerator `N` and the denominator `D` of the
+//! group's product tensor (the *target*), from which all factors of the group are updated without
+//! touching the data again. The planner decides
+//!
+//! - which factors form a group (the *cut*),
+//! - for each pass, which products of the other factors are stored as *operands* and which stay
+//!   *virtual*, their product being formed tile by tile inside the pass,
+//! - for each pass, its *layout*: which letters run inside a tile as *lanes* and *rows*, and which
+//!   are looped over outside (*outer*), such that the data are read in the order they lie in memory
+//!   and no operand depends on rows and lanes at once,
+//! - for every small contraction, the pairwise order of least work.
+//!
+//! Data that are mostly zeros are planned as a list of cells ([`Sampling`]): a pass goes over the
+//! list and looks up rows of stored products ([`SampledPass`]), and what all other cells add to the
+//! denominator is a contraction of factors, or a dense pass that reads no values.
+//!
+//! A [`Plan`] is a plain value. It is built without a device, can be printed ([`Plan`] implements
+//! [`Display`](std::fmt::Display)), and any plan is correct: a plan changes the speed and, for
+//! grouped algorithms, the path of a fit, never what it converges on.
+//!
+//! ```
+//! use nneinfact::model::{Model, Shapes};
+//! use nneinfact::plan::{DataInfo, Grouping, Plan, Settings};
+//!
+//! let model = Model::parse("wr,dr,hr,irk,jrk->wdhij")?;
+//! let shapes = Shapes::new(&model, &[27, 7, 24, 100, 100], &[('r', 10), ('k', 6)])?;
+//! let plan = Plan::new(&shapes, &DataInfo::c_order(&shapes, 2), &Settings::default())?;
+//! assert_eq!(plan.groups().len(), 2);
+//! println!("{plan}");
+//! # Ok::<(), nneinfact::Error>(())
+//! ```
+
+mod arrange;
+mod balancing;
+mod contraction;
+mod cost;
+mod explain;
+mod input;
+mod layout;
+mod quadratic;
+mod sampled;
+mod search;
+mod value;
+
+pub use balancing::opposites;
+pub use balancing::{Balancing, Exchange, Trade};
+pub use contraction::{Contraction, Slot, Step};
+pub use input::{DataInfo, Grouping, Settings};
+pub use layout::{Layout, Operand, Side};
+pub use quadratic::{Coupling, Quadratic};
+pub use sampled::{Gram, SampledPass, Sampling, Table, Totals, Unlisted};
+pub use value::{Group, Pass, Plan};

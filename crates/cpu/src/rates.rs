@@ -1,0 +1,172 @@
+//! What a CPU can do at best: measured, not read off a data sheet.
+//!
+//! All threads of the pool at once, each on numbers of its own. What is measured is what the passes
+//! use: the same instruction set, and for powers and logarithms the same code.
+
+use std::hint::black_box;
+use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
+
+use pulp::{Arch, Simd, WithSimd};
+
+use nneinfact_core::engine::Rates;
+use nneinfact_core::loss::{Expr, Scratch, Tape};
+use nneinfact_simd::{Aligned, Real};
+
+/// Elements that all threads together read, larger than most caches, and the least for one thread.
+const ELEMENTS: usize = 64 << 20;
+const LEAST: usize = 4 << 20;
+/// Multiply-adds that each chain does one after another.
+const STEPS: usize = 5_000_000;
+/// Elements of a block of powers or logarithms: input and output stay in the first cache.
+const BLOCK: usize = 512;
+/// Blocks that a thread computes.
+const BLOCKS: usize = 20_000;
+
+/// Measures the threads of the pool that this is called in.
+pub fn measure(quick: bool) -> Rates {
+    // Each is the best of so many: what else runs on the machine only makes it slower.
+    let (shrink, repeats) = if quick { (64, 2) } else { (1, 7) };
+
+    let elements = (ELEMENTS / rayon::current_num_threads()).max(LEAST) / shrink;
+    // Each made by the thread that uses it, which is where its memory is near.
+    let arrays: Vec<Mutex<Vec<f32>>> =
+        rayon::broadcast(|_| Mutex::new(vec![black_box(1.0); elements]));
+    let read = best(repeats, &|thread| {
+        let array = arrays[thread].lock().unwrap_or_else(PoisonError::into_inner);
+        black_box(Arch::new().dispatch(Read(&array)));
+        (elements * size_of::<f32>()) as f64
+    });
+    let copy = best(repeats, &|thread| {
+        let mut array = arrays[thread].lock().unwrap_or_else(PoisonError::into_inner);
+        let (from, to) = array.split_at_mut(elements / 2);
+        let n = from.len().min(to.len());
+        to[..n].copy_from_slice(&from[..n]);
+        black_box(&mut array);
+        (2 * n * size_of::<f32>()) as f64
+    });
+    drop(arrays);
+
+    let steps = STEPS / shrink;
+    let multiply_adds = best(repeats, &|_| Arch::new().dispatch(MultiplyAdds { steps }));
+    let elementwise = |of: &Expr| {
+        let tape = Tape::compile(&[of]);
+        let blocks = BLOCKS / shrink;
+        best(repeats, &|_| {
+            let mut y = Aligned::zeros(BLOCK);
+            y.iter_mut().enumerate().for_each(|(i, y)| *y = 0.1 + i as f32 / 100.0);
+            let mut result = Aligned::zeros(BLOCK);
+            Arch::new().dispatch(Elementwise { tape: &tape, y: &y, blocks, result: &mut result });
+            (blocks * BLOCK) as f64
+        })
+    };
+    Rates {
+        read_bytes_per_second: read,
+        copy_bytes_per_second: copy,
+        multiply_adds_per_second: multiply_adds,
+        powers_per_second: elementwise(&Expr::y().pow(0.7)),
+        logarithms_per_second: elementwise(&Expr::y().ln()),
+    }
+}
+
+/// What all threads do in a second, of what `work` says that it did on one.
+fn best(repeats: usize, work: &(dyn Fn(usize) -> f64 + Sync)) -> f64 {
+    let mut best = 0.0;
+    for _ in 0..repeats {
+        let started = Instant::now();
+        let done: f64 = rayon::broadcast(|thread| work(thread.index())).into_iter().sum();
+        best = f64::max(best, done / started.elapsed().as_secs_f64());
+    }
+    best
+}
+
+/// The sum of all numbers, which is no more work than reading them.
+struct Read<'a>(&'a [f32]);
+
+impl WithSimd for Read<'_> {
+    type Output = f32;
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) -> f32 {
+        const CHAINS: usize = 8;
+        let (array, _) = f32::as_vectors::<S>(self.0);
+        let mut sums = [f32::splat(simd, 0.0); CHAINS];
+        for vectors in array.chunks_exact(CHAINS) {
+            for (sum, &vector) in sums.iter_mut().zip(vectors) {
+                *sum = <f32 as Real>::add(simd, *sum, vector);
+            }
+        }
+        total(simd, sums)
+    }
+}
+
+/// Multiply-adds that wait for nothing but the units that carry them out. Returns their number.
+struct MultiplyAdds {
+    steps: usize,
+}
+
+impl WithSimd for MultiplyAdds {
+    type Output = f64;
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) -> f64 {
+        // As many chains as there are registers for, with the two operands that they share.
+        let chains = if S::REGISTER_COUNT >= 32 {
+            chains::<S, 24>(simd, self.steps);
+            24
+        } else {
+            chains::<S, 12>(simd, self.steps);
+            12
+        };
+        let lanes = size_of::<<f32 as Real>::Vector<S>>() / size_of::<f32>();
+        (self.steps * chains * lanes) as f64
+    }
+}
+
+#[inline(always)]
+fn chains<S: Simd, const N: usize>(simd: S, steps: usize) {
+    let factor = f32::splat(simd, black_box(0.5));
+    let constant = f32::splat(simd, black_box(1.0));
+    let mut values = [f32::splat(simd, 0.0); N];
+    // Chains that begin alike would be computed once.
+    for (i, value) in values.iter_mut().enumerate() {
+        *value = f32::splat(simd, black_box(i as f32));
+    }
+    for _ in 0..steps {
+        for value in &mut values {
+            *value = <f32 as Real>::mul_add(simd, *value, factor, constant);
+        }
+    }
+    black_box(total(simd, values));
+}
+
+#[inline(always)]
+fn total<S: Simd, const N: usize>(simd: S, values: [<f32 as Real>::Vector<S>; N]) -> f32 {
+    let mut sum = f32::splat(simd, 0.0);
+    for &value in &values {
+        sum = <f32 as Real>::add(simd, sum, value);
+    }
+    <f32 as Real>::reduce_sum(simd, sum)
+}
+
+/// A tape over the same block again and again.
+struct Elementwise<'a> {
+    tape: &'a Tape,
+    y: &'a [f32],
+    blocks: usize,
+    result: &'a mut [f32],
+}
+
+impl WithSimd for Elementwise<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let mut scratch = Scratch::new();
+        for _ in 0..self.blocks {
+            let y = black_box(self.y);
+            self.tape.run_with(simd, y, y, &[], &mut scratch, &mut [&mut *self.result]);
+            black_box(&mut *self.result);
+        }
+    }
+}

@@ -1,0 +1,185 @@
+//! Archives of numbers and text that give back the same bits: what checkpoints are written in.
+//!
+//! They are `.npz` files, not compressed, whose arrays numpy reads too.
+
+use std::io::{BufReader, Read, Write};
+use std::path::Path;
+
+use ndarray::{ArrayD, IxDyn};
+use zip::read::ZipFile;
+use zip::write::SimpleFileOptions;
+use zip::{CompressionMethod, ZipArchive, ZipWriter};
+
+use super::header::Header;
+use super::npy::fault_in;
+use super::npz::zip_fault;
+use super::write::{npy, replace};
+use nneinfact_core::data::Order;
+use nneinfact_core::error::{Error, Result};
+
+/// A text and named arrays.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Archive {
+    /// The name of the text, and the text.
+    pub text: (String, String),
+    /// In C order.
+    pub arrays: Vec<(String, ArrayD<f64>)>,
+}
+
+impl Archive {
+    /// Writes it, as a whole or not at all.
+    pub fn write(&self, path: &Path) -> Result<()> {
+        replace(path, |to| {
+            let stored = SimpleFileOptions::default().compression_method(CompressionMethod::Stored);
+            let mut zip = ZipWriter::new(to);
+            zip.start_file(&self.text.0, stored)?;
+            zip.write_all(self.text.1.as_bytes())?;
+            for (name, array) in &self.arrays {
+                let large = array.len() as u64 >= (u64::from(u32::MAX) - (1 << 20)) / 8;
+                zip.start_file(format!("{name}.npy"), stored.large_file(large))?;
+                npy(&mut std::io::BufWriter::with_capacity(1 << 16, &mut zip), array)?;
+            }
+            zip.finish()?;
+            Ok(())
+        })
+    }
+
+    /// Reads one whose text has this name. Every member is checked against its sum.
+    pub fn read(path: &Path, text: &str) -> Result<Archive> {
+        let (file, len) = super::open(path)?;
+        let damaged = |reason: &str| Error::format(path, format!("the file is damaged: {reason}"));
+        if len == Some(0) {
+            return Err(Error::format(path, "the file is empty"));
+        }
+        let mut zip = ZipArchive::new(BufReader::with_capacity(1 << 16, file))
+            .map_err(|e| zip_fault(path, e))?;
+        let mut archive = Archive::default();
+        for i in 0..zip.len() {
+            let mut entry = zip.by_index(i).map_err(|e| zip_fault(path, e))?;
+            let name =
+                entry.name().map_err(|_| damaged("a name in it cannot be read"))?.to_string();
+            if entry.compression() != CompressionMethod::Stored {
+                return Err(Error::format(path, format!("\"{name}\" in it is compressed")));
+            }
+            match name.strip_suffix(".npy") {
+                Some(array) => {
+                    if archive.arrays.iter().any(|(other, _)| other == array) {
+                        return Err(damaged(&format!("\"{array}\" is in it twice")));
+                    }
+                    let values = numbers(&mut entry, path).map_err(|e| match e {
+                        Error::Format { path, reason } => {
+                            Error::Format { path, reason: format!("array \"{array}\": {reason}") }
+                        }
+                        e => e,
+                    })?;
+                    archive.arrays.push((array.to_string(), values));
+                }
+                None if name == text => {
+                    let bytes = all(&mut entry, MOST_TEXT, path)?;
+                    let words = String::from_utf8(bytes).map_err(|_| damaged("its text"))?;
+                    archive.text = (name, words);
+                }
+                None => return Err(Error::format(path, format!("\"{name}\" is not known"))),
+            }
+        }
+        match archive.text.0 == text {
+            true => Ok(archive),
+            false => Err(Error::format(path, format!("there is no \"{text}\" in it"))),
+        }
+    }
+
+    /// Takes an array out.
+    pub fn take(&mut self, name: &str) -> Option<ArrayD<f64>> {
+        let at = self.arrays.iter().position(|(other, _)| other == name)?;
+        Some(self.arrays.swap_remove(at).1)
+    }
+}
+
+/// A text that is longer is none of ours, and must not fill the memory.
+const MOST_TEXT: u64 = 1 << 24;
+
+/// Reads an entry of at most so many bytes to its end, where its sum is checked.
+fn all(entry: &mut impl Read, most: u64, path: &Path) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    // Memory grows with what arrives.
+    entry
+        .take(most.saturating_add(1))
+        .read_to_end(&mut bytes)
+        .map_err(|e| fault_in(path, e.into()))?;
+    if bytes.len() as u64 > most {
+        return Err(Error::format(path, "the file is damaged: there is more in it than it says"));
+    }
+    Ok(bytes)
+}
+
+fn numbers<R: Read>(entry: &mut ZipFile<'_, R>, path: &Path) -> Result<ArrayD<f64>> {
+    let header = Header::read(entry).map_err(|fault| fault_in(path, fault))?;
+    if header.descr != "<f8" || header.order != Order::C {
+        return Err(Error::format(
+            path,
+            format!("numbers of type <f8 in C order are expected, not {}", header.descr),
+        ));
+    }
+    // Shapes whose bytes do not fit were refused with the header.
+    let expected = 8 * header.cells as u64;
+    let bytes = all(entry, expected, path)?;
+    if bytes.len() as u64 != expected {
+        return Err(Error::format(
+            path,
+            format!("the file is damaged: {} of {expected} bytes are there", bytes.len()),
+        ));
+    }
+    let (eights, _) = bytes.as_chunks::<8>();
+    let values = eights.iter().map(|&eight| f64::from_le_bytes(eight)).collect();
+    ArrayD::from_shape_vec(IxDyn(&header.shape), values)
+        .map_err(|e| Error::format(path, e.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample() -> Archive {
+        let values = vec![0.1, -0.0, f64::INFINITY, 5e-324, 1.0 / 3.0, f64::MAX];
+        let array = ArrayD::from_shape_vec(IxDyn(&[2, 3]), values).unwrap();
+        let none = ArrayD::from_shape_vec(IxDyn(&[0]), vec![]).unwrap();
+        Archive {
+            text: ("about.json".into(), "{\"ä\": 1}\n".into()),
+            arrays: vec![("one".into(), array), ("none".into(), none)],
+        }
+    }
+
+    fn bits(archive: &Archive) -> Vec<u64> {
+        archive.arrays.iter().flat_map(|(_, a)| a.iter().map(|x| x.to_bits())).collect()
+    }
+
+    #[test]
+    fn bits_come_back_and_damage_is_seen() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a");
+        let archive = sample();
+        archive.write(&path).unwrap();
+        let again = Archive::read(&path, "about.json").unwrap();
+        assert_eq!(again, archive);
+        assert_eq!(bits(&again), bits(&archive));
+        assert!(Archive::read(&path, "other.json").is_err());
+
+        let good = std::fs::read(&path).unwrap();
+        for cut in 0..good.len() {
+            std::fs::write(&path, &good[..cut]).unwrap();
+            assert!(Archive::read(&path, "about.json").is_err(), "{cut}");
+        }
+        for at in 0..good.len() {
+            for bit in [0, 3, 7] {
+                let mut bad = good.clone();
+                bad[at] ^= 1 << bit;
+                std::fs::write(&path, &bad).unwrap();
+                // What does not matter may have changed: times, flags.
+                if let Ok(read) = Archive::read(&path, "about.json") {
+                    assert_eq!(read.text, archive.text, "{at}");
+                    assert_eq!(bits(&read), bits(&archive), "{at}");
+                }
+            }
+        }
+    }
+}

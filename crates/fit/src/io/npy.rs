@@ -1,0 +1,150 @@
+//! Reading `.npy` files.
+
+use std::io::{self, BufReader, Read};
+use std::path::Path;
+
+use ndarray::{ArrayD, IxDyn};
+
+use super::dtype::{Dtype, Kind};
+use super::header::{Fault, Header};
+use nneinfact_core::data::{Dense, DenseBuilder, Storage};
+use nneinfact_core::error::{Error, Result};
+
+/// Reads a `.npy` file: an array of booleans, integers or floats (half, single, double), in any
+/// order of bytes and memory.
+///
+/// # Errors
+/// [`Error::File`] where the file cannot be read. [`Error::Format`] where it is not an `.npy`
+/// file, holds something else than numbers, has no modes or no cells, or is shorter or longer than
+/// its header says.
+pub fn read_npy(path: impl AsRef<Path>) -> Result<Dense> {
+    let path = path.as_ref();
+    let (file, len) = super::open(path)?;
+    read_array(&mut BufReader::with_capacity(1 << 16, file), Extent::of_file(len), path, None)
+}
+
+/// [`read_npy`] from memory or any other source; `name` stands for the file in messages.
+///
+/// # Errors
+/// As [`read_npy`].
+pub fn read_npy_from(reader: impl Read, name: impl AsRef<Path>) -> Result<Dense> {
+    read_array(&mut BufReader::new(reader), Extent::UNKNOWN, name.as_ref(), None)
+}
+
+/// Reads a mask: a `.npy` file of booleans.
+///
+/// # Errors
+/// As [`read_npy`]; [`Error::Format`] where the array is not of numpy's type `bool`, as it is not
+/// safe to guess what other numbers mean.
+pub fn read_bool(path: impl AsRef<Path>) -> Result<ArrayD<bool>> {
+    let path = path.as_ref();
+    let (file, len) = super::open(path)?;
+    let mut reader = BufReader::with_capacity(1 << 16, file);
+    let dense = read_array(&mut reader, Extent::of_file(len), path, Some(Kind::Bool))?;
+    let shape = IxDyn(dense.shape());
+    let Storage::U8(cells) = dense.storage() else {
+        return Err(Error::format(path, "the array is not of booleans"));
+    };
+    let cells: Vec<bool> = cells.iter().map(|&x| x != 0).collect();
+    let array = if dense.is_c_order() {
+        ArrayD::from_shape_vec(shape, cells)
+    } else {
+        ArrayD::from_shape_vec(ndarray::ShapeBuilder::f(shape), cells)
+    };
+    array.map_err(|e| Error::format(path, e.to_string()))
+}
+
+/// How much there is to read, as far as that is known before reading.
+#[derive(Clone, Copy)]
+pub(super) struct Extent {
+    /// The length of header and data, in bytes.
+    pub len: Option<u64>,
+    /// How many cells there can be at most: room is made for as many, if the header asks for them.
+    pub cells: u64,
+}
+
+impl Extent {
+    /// Room for some cells to start with; more is made as data arrive.
+    const UNKNOWN: Extent = Extent { len: None, cells: 1 << 16 };
+
+    fn of_file(len: Option<u64>) -> Extent {
+        len.map_or(Extent::UNKNOWN, |bytes| Extent { len, cells: bytes })
+    }
+}
+
+/// Reads one array with its header, to the end of `from`. `only` is the one type that is accepted,
+/// if not all are.
+pub(super) fn read_array(
+    from: &mut impl Read,
+    extent: Extent,
+    path: &Path,
+    only: Option<Kind>,
+) -> Result<Dense> {
+    let header = Header::read(from).map_err(|fault| fault_in(path, fault))?;
+    let dtype = check(&header, only).map_err(|reason| Error::format(path, reason))?;
+    let announced = || header.announced(dtype);
+    if let Some(len) = extent.len {
+        header.check_len(dtype, len).map_err(|reason| Error::format(path, reason))?;
+    }
+    let mut builder = DenseBuilder::new((header.cells as u64).min(extent.cells) as usize);
+    dtype.read(from, header.cells, &mut builder).map_err(|e| match e.kind() {
+        io::ErrorKind::UnexpectedEof => Error::format(
+            path,
+            format!("the header announces {}, but the file ends before that", announced()),
+        ),
+        _ => read_fault(path, e),
+    })?;
+    // Also makes a decompressor check its sum.
+    let mut more = [0];
+    loop {
+        match from.read(&mut more) {
+            Ok(0) => break,
+            Ok(_) => {
+                return Err(Error::format(
+                    path,
+                    format!("the header announces {}, but more data follow", announced()),
+                ));
+            }
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(read_fault(path, e)),
+        }
+    }
+    builder.finish(&header.shape, header.order)
+}
+
+/// Whether the array can be read; if not, why.
+pub(super) fn check(header: &Header, only: Option<Kind>) -> Result<Dtype, String> {
+    let dtype = header.dtype.clone().map_err(|what| format!("the array holds {what}"))?;
+    if only == Some(Kind::Bool) && dtype.kind != Kind::Bool {
+        return Err(format!(
+            "a mask must be an array of numpy's type bool, where True is observed; this one is of type {}",
+            header.descr
+        ));
+    }
+    if header.shape.is_empty() {
+        return Err(
+            "the array is a single number (its shape is ()); at least one mode is needed".into()
+        );
+    }
+    if header.cells == 0 {
+        return Err(format!("the array has no cells: its shape is {:?}", header.shape));
+    }
+    Ok(dtype)
+}
+
+pub(super) fn fault_in(path: &Path, fault: Fault) -> Error {
+    match fault {
+        Fault::Io(e) => read_fault(path, e),
+        Fault::Text(reason) => Error::format(path, reason),
+    }
+}
+
+/// Data that a decompressor rejects are a fault of the file's content, not of reading it.
+fn read_fault(path: &Path, e: io::Error) -> Error {
+    match e.kind() {
+        io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput | io::ErrorKind::UnexpectedEof => {
+            Error::format(path, format!("the file is damaged: {e}"))
+        }
+        _ => Error::file(path, e),
+    }
+}

@@ -1,0 +1,259 @@
+//! Reading `.npz` files: zip archives of `.npy` arrays.
+
+use std::io::{BufReader, Cursor, Read, Seek, SeekFrom};
+use std::path::Path;
+
+use ndarray::ArrayD;
+use zip::ZipArchive;
+use zip::result::ZipError;
+
+use super::aside;
+use super::dtype::Kind;
+use super::header::Header;
+use super::npy::{Extent, fault_in, read_array};
+use nneinfact_core::data::Dense;
+use nneinfact_core::error::{Error, Result};
+
+/// What an `.npz` file says about one of its arrays.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ArrayInfo {
+    /// Its name, without the `.npy` that numpy appends.
+    pub name: String,
+    /// Its element type as numpy writes it, such as `<i8`; empty where the entry is not an array.
+    pub dtype: String,
+    /// The length of each mode.
+    pub shape: Vec<usize>,
+    /// Whether it holds numbers that can be read (booleans are not numbers).
+    pub numeric: bool,
+}
+
+impl std::fmt::Display for ArrayInfo {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.dtype.is_empty() {
+            write!(f, "\"{}\" (not an array)", self.name)
+        } else {
+            write!(f, "\"{}\" (shape {:?}, type {})", self.name, self.shape, self.dtype)
+        }
+    }
+}
+
+/// What is in an `.npz` file, in the order of the file. Reads the headers only.
+///
+/// # Errors
+/// [`Error::File`] where the file cannot be read; [`Error::Format`] where it is not a zip archive.
+pub fn npz_names(path: impl AsRef<Path>) -> Result<Vec<ArrayInfo>> {
+    let path = path.as_ref();
+    Npz::new(BufReader::new(super::open(path)?.0), path)?.list()
+}
+
+/// Reads an array of an `.npz` file, of any type that [`read_npy`](super::read_npy) reads. `key`
+/// is its name. Without a key, the file must hold one numeric array with at least one mode;
+/// booleans, strings, objects and single numbers beside it do not matter.
+///
+/// # Errors
+/// [`Error::File`] where the file cannot be read. [`Error::Format`] where it is not a zip archive
+/// (stored or deflated), the array is not there, no array or several could be meant (the message
+/// lists them), or the array is one that [`read_npy`](super::read_npy) refuses.
+pub fn read_npz(path: impl AsRef<Path>, key: Option<&str>) -> Result<Dense> {
+    let path = path.as_ref();
+    read(BufReader::with_capacity(1 << 16, super::open(path)?.0), path, key)
+}
+
+/// [`read_npz`] from memory or any other source; `name` stands for the file in messages.
+///
+/// # Errors
+/// As [`read_npz`].
+pub fn read_npz_from(
+    reader: impl Read + Seek,
+    name: impl AsRef<Path>,
+    key: Option<&str>,
+) -> Result<Dense> {
+    read(BufReader::new(reader), name.as_ref(), key)
+}
+
+/// Reads all numeric arrays of an `.npz` file with at least one mode, in the order of the file,
+/// with their names. Booleans, strings, objects and single numbers are passed over.
+///
+/// # Errors
+/// As [`read_npz`]; [`Error::Format`] also where there is no such array.
+pub fn read_npz_arrays(path: impl AsRef<Path>) -> Result<Vec<(String, ArrayD<f64>)>> {
+    let path = path.as_ref();
+    let mut npz = Npz::new(BufReader::with_capacity(1 << 16, super::open(path)?.0), path)?;
+    let list = npz.list()?;
+    let mut arrays = Vec::new();
+    for (i, info) in list.iter().enumerate().filter(|(_, info)| eligible(info)) {
+        arrays.push((info.name.clone(), npz.array(i)?.to_array()));
+    }
+    if arrays.is_empty() {
+        return Err(none(path, &list));
+    }
+    Ok(arrays)
+}
+
+/// Reads a text that stands beside the arrays of an `.npz` file, where
+/// [`write_npz_with`](super::write_npz_with) puts it or as an entry of this name; `None` where there is
+/// none.
+///
+/// # Errors
+/// [`Error::File`] where the file cannot be read; [`Error::Format`] where it is not a zip archive, or
+/// the text is not UTF-8 or longer than 256 MiB.
+pub fn read_npz_text(path: impl AsRef<Path>, name: &str) -> Result<Option<String>> {
+    const LONGEST: u64 = 256 << 20;
+    let path = path.as_ref();
+    let mut npz = Npz::new(BufReader::new(super::open(path)?.0), path)?;
+    let mut bytes = Vec::new();
+    let mut take = |entry: &mut dyn Read| -> Result<()> {
+        // What is there counts, not what the archive says.
+        let read = entry.take(LONGEST + 1).read_to_end(&mut bytes);
+        read.map(|_| ()).map_err(|e| fault_in(path, e.into()))
+    };
+    if let Some(index) = npz.archive.index_for_name(name) {
+        take(&mut npz.archive.by_index(index).map_err(|e| zip_fault(path, e))?)?;
+    } else {
+        let directory = npz.archive.central_directory_start();
+        let texts = aside::read(&mut npz.archive.into_inner(), directory, LONGEST);
+        let Some(texts) = texts.map_err(|e| Error::file(path, e))? else { return Ok(None) };
+        let mut texts = ZipArchive::new(Cursor::new(texts)).map_err(|e| zip_fault(path, e))?;
+        let Some(index) = texts.index_for_name(name) else { return Ok(None) };
+        take(&mut texts.by_index(index).map_err(|e| zip_fault(path, e))?)?;
+    }
+    if bytes.len() as u64 > LONGEST {
+        return Err(Error::format(path, format!("the text \"{name}\" is longer than 256 MiB")));
+    }
+    match String::from_utf8(bytes) {
+        Ok(text) => Ok(Some(text)),
+        Err(_) => Err(Error::format(path, format!("the text \"{name}\" is not UTF-8"))),
+    }
+}
+
+fn read(reader: impl Read + Seek, path: &Path, key: Option<&str>) -> Result<Dense> {
+    let mut npz = Npz::new(reader, path)?;
+    let index = match key {
+        Some(key) => match npz.find(key) {
+            Some(index) => index,
+            None => {
+                let list = npz.list()?;
+                return Err(Error::format(
+                    path,
+                    format!("there is no array \"{key}\"; there is {}", listed(&list)),
+                ));
+            }
+        },
+        None => {
+            let list = npz.list()?;
+            let mut able = list.iter().enumerate().filter(|(_, info)| eligible(info));
+            match (able.next(), able.next()) {
+                (Some((index, _)), None) => index,
+                (None, _) => return Err(none(path, &list)),
+                (Some(_), Some(_)) => {
+                    let able: Vec<ArrayInfo> = list.into_iter().filter(eligible).collect();
+                    return Err(Error::format(
+                        path,
+                        format!("several arrays could be meant, name one: {}", listed(&able)),
+                    ));
+                }
+            }
+        }
+    };
+    npz.array(index)
+}
+
+/// Whether an array is meant where none is named.
+fn eligible(info: &ArrayInfo) -> bool {
+    info.numeric && !info.shape.is_empty()
+}
+
+fn none(path: &Path, list: &[ArrayInfo]) -> Error {
+    Error::format(path, format!("there is no array of numbers; there is {}", listed(list)))
+}
+
+fn listed(list: &[ArrayInfo]) -> String {
+    const SHOWN: usize = 20;
+    if list.is_empty() {
+        return "nothing in it".into();
+    }
+    let names: Vec<String> = list.iter().take(SHOWN).map(ToString::to_string).collect();
+    let more = match list.len().saturating_sub(SHOWN) {
+        0 => String::new(),
+        n => format!(" and {n} more"),
+    };
+    names.join(", ") + &more
+}
+
+struct Npz<'a, R> {
+    archive: ZipArchive<R>,
+    path: &'a Path,
+    /// The length of the archive, in bytes.
+    len: u64,
+}
+
+impl<'a, R: Read + Seek> Npz<'a, R> {
+    fn new(mut reader: R, path: &'a Path) -> Result<Self> {
+        let len = reader.seek(SeekFrom::End(0)).map_err(|e| Error::file(path, e))?;
+        reader.rewind().map_err(|e| Error::file(path, e))?;
+        if len == 0 {
+            return Err(Error::format(path, "the file is empty"));
+        }
+        let archive = ZipArchive::new(reader).map_err(|e| zip_fault(path, e))?;
+        Ok(Npz { archive, path, len })
+    }
+
+    /// The name of an entry, without `.npy`.
+    fn name(&self, index: usize) -> String {
+        let name = self.archive.name_for_index(index);
+        let name = name.and_then(|n| n.ok()).unwrap_or_default();
+        name.strip_suffix(".npy").unwrap_or(&name).to_string()
+    }
+
+    fn find(&self, key: &str) -> Option<usize> {
+        (0..self.archive.len()).find(|&i| self.name(i) == key).or_else(|| {
+            // As it stands in the archive.
+            self.archive.index_for_name(key)
+        })
+    }
+
+    fn list(&mut self) -> Result<Vec<ArrayInfo>> {
+        (0..self.archive.len())
+            .map(|i| {
+                let name = self.name(i);
+                let mut entry = self.archive.by_index(i).map_err(|e| zip_fault(self.path, e))?;
+                // What is not an array is not an error here: it may not be the one asked for.
+                Ok(match Header::read(&mut entry) {
+                    Ok(header) => ArrayInfo {
+                        name,
+                        numeric: header.dtype.is_ok_and(|d| d.kind != Kind::Bool),
+                        dtype: header.descr,
+                        shape: header.shape,
+                    },
+                    Err(_) => {
+                        ArrayInfo { name, dtype: String::new(), shape: vec![], numeric: false }
+                    }
+                })
+            })
+            .collect()
+    }
+
+    fn array(&mut self, index: usize) -> Result<Dense> {
+        let name = self.name(index);
+        let mut entry = self.archive.by_index(index).map_err(|e| zip_fault(self.path, e))?;
+        // Deflate shrinks at most 1032 times, so more than that cannot be there, whatever the
+        // archive says.
+        let extent = Extent {
+            len: Some(entry.size()),
+            cells: entry.compressed_size().min(self.len).saturating_mul(1032),
+        };
+        read_array(&mut entry, extent, self.path, None).map_err(|e| match e {
+            Error::Format { path, reason } => {
+                Error::Format { path, reason: format!("array \"{name}\": {reason}") }
+            }
+            e => e,
+        })
+    }
+}
+
+pub(super) fn zip_fault(path: &Path, e: ZipError) -> Error {
+    match e {
+        ZipError::Io(e) => fault_in(path, e.into()),
+        e => Error::format(path, format!("not an .npz archive that can be read: {e}")),
+    }
+}

@@ -1,0 +1,170 @@
+//! Reading `.tns` files: coordinates as text, as FROSTT distributes them.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
+
+use nneinfact_core::data::{Coordinates, CoordinatesBuilder};
+use nneinfact_core::error::{Error, Result};
+
+/// Reads coordinates from a `.tns` file: on every line the indices, counted from one, and a
+/// value, separated by white space. `#` starts a comment, empty lines are passed over.
+///
+/// Without `shape`, every mode is as long as its largest index. Duplicates are summed; see
+/// [`Coordinates::duplicates`].
+///
+/// # Errors
+/// [`Error::File`] where the file cannot be read. [`Error::Format`], with the number of the line,
+/// where a line cannot be read, has another number of indices than the lines before or `shape`, or
+/// has an index of 0 or beyond `shape`; also where there is no entry at all.
+pub fn read_tns(path: impl AsRef<Path>, shape: Option<&[usize]>) -> Result<Coordinates> {
+    let path = path.as_ref();
+    let (file, _): (File, _) = super::open(path)?;
+    read(BufReader::with_capacity(1 << 20, file), path, shape)
+}
+
+/// [`read_tns`] from memory or any other source; `name` stands for the file in messages.
+///
+/// ```
+/// let text = "# user item rating\n1 2 5\n3 1 2.5\n";
+/// let ratings = nneinfact::io::read_tns_from(text.as_bytes(), "ratings.tns", None)?;
+/// assert_eq!(ratings.shape(), [3, 2]);
+/// # Ok::<(), nneinfact::Error>(())
+/// ```
+///
+/// # Errors
+/// As [`read_tns`].
+pub fn read_tns_from(
+    reader: impl Read,
+    name: impl AsRef<Path>,
+    shape: Option<&[usize]>,
+) -> Result<Coordinates> {
+    read(BufReader::new(reader), name.as_ref(), shape)
+}
+
+/// Longer lines are not coordinates, and must not fill the memory.
+const LONGEST_LINE: u64 = 1 << 16;
+const MOST_MODES: usize = 64;
+
+fn read(mut reader: impl BufRead, path: &Path, shape: Option<&[usize]>) -> Result<Coordinates> {
+    let mut builder = shape.map(|s| CoordinatesBuilder::new(s.len()));
+    let mut line = Vec::new();
+    let mut index = Vec::new();
+    let mut number = 0u64;
+    loop {
+        line.clear();
+        number += 1;
+        let fault = |reason: String| Error::format(path, format!("line {number}: {reason}"));
+        let n = reader
+            .by_ref()
+            .take(LONGEST_LINE)
+            .read_until(b'\n', &mut line)
+            .map_err(|e| Error::file(path, e))?;
+        if n == 0 {
+            break;
+        }
+        if n as u64 == LONGEST_LINE && line.last() != Some(&b'\n') {
+            return Err(fault(format!("longer than {LONGEST_LINE} bytes, not coordinates")));
+        }
+        index.clear();
+        let Some(value) = entry(&line, &mut index).map_err(fault)? else { continue };
+        if let Some(shape) = shape {
+            if index.len() != shape.len() {
+                return Err(fault(format!(
+                    "{} indices, but the shape {shape:?} has {} modes",
+                    index.len(),
+                    shape.len()
+                )));
+            }
+            if let Some(mode) = (0..shape.len()).find(|&m| index[m] >= shape[m] as u64) {
+                return Err(fault(format!(
+                    "index {} along mode {} is beyond its length {} (indices count from 1)",
+                    index[mode] as u128 + 1,
+                    mode + 1,
+                    shape[mode]
+                )));
+            }
+        }
+        let modes = index.len();
+        let builder = builder.get_or_insert_with(|| CoordinatesBuilder::new(modes));
+        builder.push(&index, value).map_err(|_| {
+            fault(format!("{modes} indices, but the lines before have another number of them"))
+        })?;
+    }
+    match builder {
+        Some(builder) if !builder.is_empty() => builder.finish(shape),
+        _ => Err(Error::format(
+            path,
+            "there are no entries: lines of indices, counted from 1, and a value are expected",
+        )),
+    }
+}
+
+/// The indices (counted from 0 from here on) and the value of a line; `None` where it is empty.
+fn entry(line: &[u8], index: &mut Vec<u64>) -> Result<Option<f64>, String> {
+    let mut last: Option<&[u8]> = None;
+    let mut rest = line;
+    loop {
+        let start = rest.iter().position(|b| !b.is_ascii_whitespace()).unwrap_or(rest.len());
+        rest = &rest[start..];
+        if rest.is_empty() || rest[0] == b'#' {
+            break;
+        }
+        let end =
+            rest.iter().position(|&b| b.is_ascii_whitespace() || b == b'#').unwrap_or(rest.len());
+        let (token, tail) = rest.split_at(end);
+        rest = tail;
+        // All but the last are indices.
+        if let Some(token) = last.replace(token) {
+            if index.len() == MOST_MODES {
+                return Err(format!("more than {MOST_MODES} indices"));
+            }
+            index.push(one_based(token)?);
+        }
+    }
+    match last {
+        None => Ok(None),
+        Some(token) if index.is_empty() => {
+            Err(format!("'{}' alone: indices and a value are expected", shown(token)))
+        }
+        Some(token) => value(token).map(Some),
+    }
+}
+
+/// An index counted from 1, as one counted from 0.
+fn one_based(token: &[u8]) -> Result<u64, String> {
+    let number = whole(token).ok_or_else(|| {
+        format!("'{}' is not an index: a whole number from 1 is expected", shown(token))
+    })?;
+    number.checked_sub(1).ok_or_else(|| "index 0: indices count from 1".to_string())
+}
+
+fn whole(token: &[u8]) -> Option<u64> {
+    if token.is_empty() {
+        return None;
+    }
+    token.iter().try_fold(0u64, |n, &b| {
+        let digit = b.wrapping_sub(b'0');
+        if digit > 9 {
+            return None;
+        }
+        n.checked_mul(10)?.checked_add(digit.into())
+    })
+}
+
+fn value(token: &[u8]) -> Result<f64, String> {
+    // Counts are the usual case, and doubles hold all whole numbers of 15 digits.
+    if token.len() <= 15
+        && let Some(n) = whole(token)
+    {
+        return Ok(n as f64);
+    }
+    std::str::from_utf8(token)
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .ok_or_else(|| format!("'{}' is not a number", shown(token)))
+}
+
+fn shown(token: &[u8]) -> String {
+    String::from_utf8_lossy(&token[..token.len().min(40)]).into_owned()
+}

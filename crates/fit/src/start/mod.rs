@@ -1,0 +1,110 @@
+//! Where a fit starts.
+
+mod grown;
+mod random;
+mod refine;
+mod svd;
+mod unfold;
+
+use ndarray::{ArrayD, IxDyn};
+
+use super::builder::Start;
+use super::rules::checked;
+use nneinfact_core::algebra::contract_within;
+use nneinfact_core::data::{Prepared, Sparse};
+use nneinfact_core::error::{Error, Result};
+use nneinfact_core::loss::{Domain, Loss};
+use nneinfact_core::model::{Letter, Shapes};
+use nneinfact_core::plan::Contraction;
+
+/// What a start is made from.
+pub(super) struct Basis<'a> {
+    pub shapes: &'a Shapes,
+    pub loss: &'a Loss,
+    pub data: &'a Prepared,
+    /// The data as a list, where the fit goes over one.
+    pub sparse: Option<&'a Sparse>,
+    pub seed: u64,
+}
+
+/// The factors that a fit starts with, in the model's order.
+pub(super) fn make(start: Start, basis: &Basis<'_>) -> Result<Vec<ArrayD<f64>>> {
+    match start {
+        Start::Random => scaled(basis, random::uniform(basis.shapes, basis.seed)),
+        Start::Gamma { shape } => scaled(basis, random::gamma(basis.shapes, basis.seed, shape)),
+        Start::Svd => scaled(basis, svd::start(basis)?),
+        Start::Grown(factors) => grown::start(basis.shapes, &factors, basis.seed),
+        Start::Factors(factors) => given(basis.shapes, &factors),
+    }
+}
+
+/// Scales factors so that the mean of ŷ over all entries is the weighted mean of the data, or the
+/// odds that go with it.
+fn scaled(basis: &Basis<'_>, mut start: Vec<Vec<f64>>) -> Result<Vec<ArrayD<f64>>> {
+    let Basis { shapes, loss, data, .. } = *basis;
+    let factors = shapes.model().factors();
+    let mean = total(shapes, &start)? / shapes.volume(shapes.model().observed());
+    let scale = (target(loss, data) / mean).powf(1.0 / factors.len() as f64);
+    if !(scale > 0.0 && scale.is_finite()) {
+        return Err(Error::Observations(format!(
+            "no start can be scaled to the data, whose mean is {}",
+            data.mean()
+        )));
+    }
+    start.iter_mut().flatten().for_each(|x| *x *= scale);
+    start.into_iter().enumerate().map(|(l, data)| array(shapes, l, data)).collect()
+}
+
+/// The sum of ŷ over all entries.
+///
+/// # Errors
+/// [`Error::Memory`] where the products of factors on the way do not fit in memory.
+pub(super) fn total(shapes: &Shapes, factors: &[Vec<f64>]) -> Result<f64> {
+    let letters: Vec<&[Letter]> = shapes.model().factors().iter().map(Vec::as_slice).collect();
+    let views: Vec<&[f64]> = factors.iter().map(Vec::as_slice).collect();
+    let sum = contract_within(shapes, &Contraction::new(shapes, &letters, &[]), &views)?;
+    Ok(sum.first().copied().unwrap_or(0.0))
+}
+
+/// The mean of ŷ at the start.
+pub(super) fn target(loss: &Loss, data: &Prepared) -> f64 {
+    let mean = data.mean();
+    if !loss.is_odds() {
+        // All zero: any small start will do, and 0 itself would stay 0.
+        return if mean > 0.0 { mean } else { 1e-3 };
+    }
+    let trials = match (loss.domain(), loss.sides().first()) {
+        (Domain::UpTo(nneinfact_core::loss::Trials::Scalar(n)), _) => *n,
+        (Domain::UpTo(_), Some(side)) => side.mean().unwrap_or(1.0),
+        _ => 1.0,
+    };
+    (mean / (trials - mean).max(f64::MIN_POSITIVE)).clamp(1e-3, 1e3)
+}
+
+/// Checks factors given as a start.
+pub(super) fn given(shapes: &Shapes, factors: &[ArrayD<f64>]) -> Result<Vec<ArrayD<f64>>> {
+    let model = shapes.model();
+    let count = model.factors().len();
+    if factors.len() != count {
+        return Err(Error::Init(format!(
+            "the start has {} factor{}, but the model {model} has {count}",
+            factors.len(),
+            if factors.len() == 1 { "" } else { "s" }
+        )));
+    }
+    for (l, factor) in factors.iter().enumerate() {
+        checked(shapes, l, factor, &format!("theta_{} of the start", l + 1))?;
+    }
+    Ok(factors.to_vec())
+}
+
+/// Uniform random factors between 0 and 1, not scaled.
+pub(super) fn uniform(shapes: &Shapes, seed: u64) -> Result<Vec<ArrayD<f64>>> {
+    let factors = random::uniform(shapes, seed).into_iter().enumerate();
+    factors.map(|(l, entries)| array(shapes, l, entries)).collect()
+}
+
+fn array(shapes: &Shapes, l: usize, data: Vec<f64>) -> Result<ArrayD<f64>> {
+    ArrayD::from_shape_vec(IxDyn(&shapes.factor(l)), data)
+        .map_err(|e| Error::Init(format!("theta_{}: {e}", l + 1)))
+}

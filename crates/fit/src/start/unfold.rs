@@ -1,0 +1,464 @@
+//! The data as matrices, without a copy of them: some modes along the rows, the others along the
+//! columns.
+
+use std::borrow::Cow;
+use std::ops::Range;
+
+use ndarray::linalg::general_mat_mul;
+use ndarray::{Array2, ArrayView2, s};
+use pulp::Scalar;
+use rayon::prelude::*;
+
+use super::Basis;
+use nneinfact_core::data::{Dense, Prepared, Rest, Role, Roles, Sparse};
+use nneinfact_core::error::{Error, Result};
+use nneinfact_core::memory::available_memory;
+
+/// The data that a start is made from. Values are divided by the largest, so that squares neither
+/// overflow nor vanish; cells that are not trained on hold the mean of those that are.
+pub struct Source<'a> {
+    cells: Cells<'a>,
+    shape: Vec<usize>,
+    scale: f64,
+    /// Of the training cells, scaled.
+    mean: f64,
+}
+
+enum Cells<'a> {
+    Dense(Box<Cow<'a, Prepared>>),
+    List(&'a Sparse),
+}
+
+impl<'a> Source<'a> {
+    /// The data of a fit.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] where they stay in a file; [`Error::Memory`] where a list has to be
+    /// expanded and memory does not suffice.
+    pub fn new(basis: &Basis<'a>) -> Result<Source<'a>> {
+        let data = basis.data;
+        let cells = match basis.sparse.filter(|list| list.rest() != Rest::ByRole) {
+            Some(list) => Cells::List(list),
+            // Cells that are not trained on are known by their roles only, one by one.
+            None if data.coordinates().is_some() => {
+                let limit = available_memory().map_or(u64::MAX, |bytes| bytes / 2);
+                Cells::Dense(Box::new(Cow::Owned(data.densified(limit)?)))
+            }
+            None => Cells::Dense(Box::new(Cow::Borrowed(data))),
+        };
+        if let Cells::Dense(data) = &cells
+            && data.values().is_mapped()
+        {
+            return Err(Error::Unsupported(
+                "a start from singular vectors reads the data in another order than their file has them: it needs them in memory (io::read_npy, --no-stream), or another start"
+                    .into(),
+            ));
+        }
+        let largest = data.max();
+        let scale = if largest > 0.0 && largest.is_finite() { largest } else { 1.0 };
+        Ok(Source { cells, shape: data.shape().to_vec(), scale, mean: data.mean() / scale })
+    }
+
+    /// The number of modes.
+    pub fn modes(&self) -> usize {
+        self.shape.len()
+    }
+
+    /// The matrix with these modes along its rows and the others along its columns. Indices of
+    /// rows and columns run over their modes in C order.
+    pub fn unfold(&self, rows: &[usize]) -> Unfolding<'_> {
+        let (rows, columns): (Vec<usize>, Vec<usize>) =
+            (0..self.shape.len()).partition(|mode| rows.contains(mode));
+        let sizes =
+            |modes: &[usize]| -> Vec<usize> { modes.iter().map(|&m| self.shape[m]).collect() };
+        let (row_sizes, column_sizes) = (sizes(&rows), sizes(&columns));
+        let matrix = match &self.cells {
+            Cells::Dense(data) => {
+                let values = data.values();
+                let strides = |modes: &[usize]| -> Vec<usize> {
+                    modes.iter().map(|&m| values.strides()[m]).collect()
+                };
+                let mut runs = strides(&rows);
+                let run = (runs.pop().unwrap_or(1), row_sizes.last().copied().unwrap_or(1));
+                let outer = row_sizes.split_last().map_or(&[][..], |(_, outer)| outer);
+                Matrix::Dense(Box::new(DenseMatrix {
+                    values,
+                    roles: data.roles(),
+                    run,
+                    starts: offsets(outer, &runs),
+                    column_strides: strides(&columns),
+                    column_sizes: column_sizes.clone(),
+                }))
+            }
+            Cells::List(list) => {
+                let mut entries: Vec<Entry> = self
+                    .listed(list)
+                    .map(|(i, value)| Entry {
+                        column: place(list, i, &columns, &column_sizes),
+                        row: place(list, i, &rows, &row_sizes),
+                        value,
+                    })
+                    .collect();
+                entries.par_sort_unstable_by_key(|e| (e.column, e.row));
+                Matrix::List(entries, self.base())
+            }
+        };
+        Unfolding {
+            source: self,
+            rows: row_sizes.iter().product(),
+            columns: column_sizes.iter().product(),
+            matrix,
+        }
+    }
+
+    /// The cells of a list that differ from [`base`](Self::base), by how much.
+    fn listed<'b>(&'b self, list: &'b Sparse) -> impl Iterator<Item = (usize, f64)> + 'b {
+        let base = self.base();
+        (0..list.list().len()).filter_map(move |i| {
+            let value = match list.role(i) {
+                Role::Train => list.list().values().get(i).unwrap_or(0.0) / self.scale,
+                _ => self.mean,
+            };
+            (value != base).then_some((i, value - base))
+        })
+    }
+
+    /// What a list does not hold.
+    pub fn base(&self) -> f64 {
+        match &self.cells {
+            Cells::List(list) if list.rest() == Rest::Missing => self.mean,
+            _ => 0.0,
+        }
+    }
+
+    /// For data as a list: the index along each mode and the value (less [`base`](Self::base)) of
+    /// every cell that differs from it, a batch at a time.
+    pub fn batches(&self, most: usize) -> Option<impl Iterator<Item = Vec<(Vec<usize>, f64)>>> {
+        let Cells::List(list) = &self.cells else { return None };
+        let modes = list.list().indices();
+        let mut cells = self.listed(list).map(move |(i, value)| {
+            let index = modes.iter().map(|mode| mode.get(i).unwrap_or(0) as usize).collect();
+            (index, value)
+        });
+        Some(std::iter::from_fn(move || {
+            let batch: Vec<(Vec<usize>, f64)> = cells.by_ref().take(most).collect();
+            (!batch.is_empty()).then_some(batch)
+        }))
+    }
+}
+
+/// The index of a listed cell over some modes, in C order.
+fn place(list: &Sparse, i: usize, modes: &[usize], sizes: &[usize]) -> u64 {
+    let indices = list.list().indices();
+    modes
+        .iter()
+        .zip(sizes)
+        .fold(0, |place, (&mode, &n)| place * n as u64 + indices[mode].get(i).unwrap_or(0))
+}
+
+/// The offset of every index over axes of these sizes and strides, in C order.
+fn offsets(sizes: &[usize], strides: &[usize]) -> Vec<usize> {
+    let mut all = vec![0];
+    for (&n, &stride) in sizes.iter().zip(strides) {
+        all = all.iter().flat_map(|&from| (0..n).map(move |i| from + i * stride)).collect();
+    }
+    all
+}
+
+/// The data as a matrix.
+pub struct Unfolding<'a> {
+    source: &'a Source<'a>,
+    rows: usize,
+    columns: usize,
+    matrix: Matrix<'a>,
+}
+
+enum Matrix<'a> {
+    Dense(Box<DenseMatrix<'a>>),
+    /// Entries sorted by column, and what all entries are before these are added.
+    List(Vec<Entry>, f64),
+}
+
+struct Entry {
+    column: u64,
+    row: u64,
+    value: f64,
+}
+
+struct DenseMatrix<'a> {
+    values: &'a Dense,
+    roles: Option<&'a Roles>,
+    /// Stride and length of the last of the modes along the rows.
+    run: (usize, usize),
+    /// Where its runs start, over the other modes along the rows.
+    starts: Vec<usize>,
+    column_sizes: Vec<usize>,
+    column_strides: Vec<usize>,
+}
+
+/// Entries that are gathered at a time: they stay in the second-level cache.
+const BLOCK: usize = 1 << 17;
+/// Entries of all partial sums together.
+const PARTIAL: usize = 1 << 23;
+/// The most tasks. Their number depends on sizes alone, as the order of the sums does on it.
+const TASKS: usize = 16;
+
+impl Unfolding<'_> {
+    /// The number of rows.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// The number of columns.
+    pub fn columns(&self) -> usize {
+        self.columns
+    }
+
+    /// `M Mᵀ`.
+    pub fn gram(&self) -> Array2<f64> {
+        let m = self.rows;
+        match &self.matrix {
+            Matrix::Dense(_) => self.blocks((m, m), |block, _, sum| {
+                general_mat_mul(1.0, &block.t(), &block, 1.0, sum);
+            }),
+            Matrix::List(entries, base) => {
+                let mut gram = Array2::zeros((m, m));
+                for column in entries.chunk_by(|a, b| a.column == b.column) {
+                    for a in column {
+                        for b in column {
+                            gram[[a.row as usize, b.row as usize]] += a.value * b.value;
+                        }
+                    }
+                }
+                if *base != 0.0 {
+                    let sums = row_sums(entries, m);
+                    let all = base * base * self.columns as f64;
+                    for ((i, j), x) in gram.indexed_iter_mut() {
+                        *x += all + base * (sums[i] + sums[j]);
+                    }
+                }
+                gram
+            }
+        }
+    }
+
+    /// `M Mᵀ X`, where `M Mᵀ` itself would be too large.
+    pub fn gram_times(&self, x: &Array2<f64>) -> Array2<f64> {
+        let shape = x.dim();
+        match &self.matrix {
+            Matrix::Dense(_) => self.blocks(shape, |block, _, sum| {
+                general_mat_mul(1.0, &block.t(), &block.dot(x), 1.0, sum);
+            }),
+            Matrix::List(entries, base) => {
+                let mut result = Array2::zeros(shape);
+                let mut inner = vec![0.0; shape.1];
+                for column in entries.chunk_by(|a, b| a.column == b.column) {
+                    inner.fill(0.0);
+                    for e in column {
+                        add(&mut inner, e.value, x.row(e.row as usize));
+                    }
+                    for e in column {
+                        let to = result.row_mut(e.row as usize);
+                        to.into_iter().zip(&inner).for_each(|(to, z)| *to += e.value * z);
+                    }
+                }
+                if *base != 0.0 {
+                    // (b 1 1ᵀ + S)(b 1 1ᵀ + S)ᵀ X, with s = S 1.
+                    let sums = row_sums(entries, self.rows);
+                    let ones = x.sum_axis(ndarray::Axis(0));
+                    for (c, mut to) in result.columns_mut().into_iter().enumerate() {
+                        let of_sums: f64 = x.column(c).iter().zip(&sums).map(|(x, s)| x * s).sum();
+                        let all = base * base * self.columns as f64 * ones[c] + base * of_sums;
+                        for (to, s) in to.iter_mut().zip(&sums) {
+                            *to += all + base * s * ones[c];
+                        }
+                    }
+                }
+                result
+            }
+        }
+    }
+
+    /// `M X`.
+    pub fn times(&self, x: &Array2<f64>) -> Array2<f64> {
+        let shape = (self.rows, x.ncols());
+        match &self.matrix {
+            Matrix::Dense(_) => self.blocks(shape, |block, columns, sum| {
+                general_mat_mul(1.0, &block.t(), &x.slice(s![columns, ..]), 1.0, sum);
+            }),
+            Matrix::List(entries, base) => {
+                let all = x.sum_axis(ndarray::Axis(0)) * *base;
+                let mut result = Array2::zeros(shape);
+                result += &all;
+                for e in entries {
+                    let row = result.row_mut(e.row as usize);
+                    row.into_iter()
+                        .zip(x.row(e.column as usize))
+                        .for_each(|(to, x)| *to += e.value * x);
+                }
+                result
+            }
+        }
+    }
+
+    /// A sum of matrices, one for each of the columns of dense data, which `each` is given to add
+    /// (as a row of a block, with the column's index).
+    pub fn columns_of_dense(
+        &self,
+        length: usize,
+        each: impl Fn(&[f64], usize, &mut [f64]) + Sync,
+    ) -> Option<Vec<f64>> {
+        let Matrix::Dense(_) = self.matrix else { return None };
+        let sum = self.blocks((1, length), |block, columns, sum| {
+            for (row, column) in block.rows().into_iter().zip(columns) {
+                if let (Some(row), Some(sum)) = (row.as_slice(), sum.as_slice_mut()) {
+                    each(row, column, sum);
+                }
+            }
+        });
+        Some(sum.into_raw_vec_and_offset().0)
+    }
+
+    /// Adds up what `each` makes of the columns of dense data, a block of them at a time: as rows
+    /// of a matrix, with their indices.
+    fn blocks(
+        &self,
+        shape: (usize, usize),
+        each: impl Fn(ArrayView2<'_, f64>, Range<usize>, &mut Array2<f64>) + Sync,
+    ) -> Array2<f64> {
+        let Matrix::Dense(matrix) = &self.matrix else { return Array2::zeros(shape) };
+        let at_a_time = (BLOCK / self.rows).max(1);
+        let blocks = self.columns.div_ceil(at_a_time);
+        let tasks = (PARTIAL / (shape.0 * shape.1).max(1)).clamp(1, TASKS).min(blocks);
+        let parts: Vec<Array2<f64>> = (0..tasks)
+            .into_par_iter()
+            .map(|task| {
+                let mut sum = Array2::zeros(shape);
+                let mut buffer = vec![0.0; at_a_time.min(self.columns) * self.rows];
+                for block in blocks * task / tasks..blocks * (task + 1) / tasks {
+                    let from = block * at_a_time;
+                    let columns = from..self.columns.min(from + at_a_time);
+                    let count = columns.len();
+                    let buffer = &mut buffer[..count * self.rows];
+                    matrix.gather(columns.clone(), self.source, buffer);
+                    // The buffer has exactly this shape.
+                    if let Ok(view) = ArrayView2::from_shape((count, self.rows), buffer) {
+                        each(view, columns, &mut sum);
+                    }
+                }
+                sum
+            })
+            .collect();
+        let mut parts = parts.into_iter();
+        let first = parts.next().unwrap_or_else(|| Array2::zeros(shape));
+        parts.fold(first, |sum, part| sum + part)
+    }
+}
+
+impl DenseMatrix<'_> {
+    /// Reads whole columns, one after the other.
+    fn gather(&self, columns: Range<usize>, source: &Source<'_>, out: &mut [f64]) {
+        let (stride, run) = self.run;
+        let rows = run * self.starts.len();
+        let mut train = vec![1.0; run];
+        for (column, out) in columns.zip(out.chunks_mut(rows)) {
+            let mut rest = column;
+            let mut offset = 0;
+            for (&n, &stride) in self.column_sizes.iter().zip(&self.column_strides).rev() {
+                offset += rest % n * stride;
+                rest /= n;
+            }
+            for (start, out) in self.starts.iter().zip(out.chunks_mut(run)) {
+                self.values.load(offset + start, stride, out);
+                if let Some(roles) = self.roles {
+                    let first = offset + start;
+                    roles.indicator(Scalar::new(), Role::Train, first, stride, &mut train);
+                    for (x, &train) in out.iter_mut().zip(&train) {
+                        *x = if train == 1.0 { *x / source.scale } else { source.mean };
+                    }
+                } else {
+                    out.iter_mut().for_each(|x| *x /= source.scale);
+                }
+            }
+        }
+    }
+}
+
+fn row_sums(entries: &[Entry], rows: usize) -> Vec<f64> {
+    let mut sums = vec![0.0; rows];
+    entries.iter().for_each(|e| sums[e.row as usize] += e.value);
+    sums
+}
+
+fn add(to: &mut [f64], factor: f64, from: ndarray::ArrayView1<'_, f64>) {
+    to.iter_mut().zip(from).for_each(|(to, x)| *to += factor * x);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use ndarray::{Array3, Axis};
+
+    use super::*;
+    use nneinfact_core::data::Coordinates;
+    use nneinfact_core::data::Observations;
+    use nneinfact_core::loss::Loss;
+    use nneinfact_core::model::{Model, Shapes};
+
+    /// Data with a missing and a held-out cell, in C and in Fortran order, and as two lists.
+    fn cases() -> Vec<(Prepared, Option<Sparse>)> {
+        let y = Array3::from_shape_fn((3, 4, 5), |(i, j, k)| ((i * 7 + j * 3 + k * k) % 6) as f64);
+        let mut mask = Array3::from_elem((3, 4, 5), true);
+        mask[[1, 2, 3]] = false;
+        mask[[0, 0, 4]] = false;
+        let fortran = y.clone().reversed_axes().as_standard_layout().into_owned().reversed_axes();
+        let held_out =
+            Arc::new(Coordinates::new(&[3, 4, 5], &[vec![2], vec![1], vec![0]], &[1.0]).unwrap());
+        let prepare = |y: &Array3<f64>| {
+            let observations = Observations::new(y).mask(&mask).unwrap();
+            observations.held_out_at(Arc::clone(&held_out)).unwrap().prepare().unwrap()
+        };
+        let (c, f) = (prepare(&y), prepare(&fortran));
+        let (zeros, missing) = (c.list(Rest::Zeros), f.list(Rest::Missing));
+        vec![(c.clone(), None), (f.clone(), None), (c, Some(zeros)), (f, Some(missing))]
+    }
+
+    #[test]
+    fn matrices_are_what_their_name_says_in_every_form() {
+        let model = Model::parse("ir,jr,kr->ijk").unwrap();
+        let shapes = Shapes::new(&model, &[3, 4, 5], &[('r', 2)]).unwrap();
+        let loss = Loss::kl();
+        for (form, (data, sparse)) in cases().iter().enumerate() {
+            let basis =
+                Basis { shapes: &shapes, loss: &loss, data, sparse: sparse.as_ref(), seed: 0 };
+            let source = Source::new(&basis).unwrap();
+            let full = Array3::from_shape_fn((3, 4, 5), |(i, j, k)| match (i, j, k) {
+                (1, 2, 3) | (0, 0, 4) | (2, 1, 0) => data.mean() / data.max(),
+                _ => ((i * 7 + j * 3 + k * k) % 6) as f64 / data.max(),
+            });
+            for modes in [vec![], vec![0], vec![1], vec![2], vec![0, 2], vec![1, 2], vec![0, 1, 2]]
+            {
+                let others: Vec<usize> = (0..3).filter(|m| !modes.contains(m)).collect();
+                let order: Vec<usize> = modes.iter().chain(&others).copied().collect();
+                let rows = modes.iter().map(|&m| full.len_of(Axis(m))).product::<usize>();
+                let matrix = full.view().into_dyn().permuted_axes(order);
+                let matrix = matrix.as_standard_layout().into_owned();
+                let matrix = matrix.into_shape_with_order((rows, 60 / rows)).unwrap();
+                let unfolding = source.unfold(&modes);
+                assert_eq!((unfolding.rows(), unfolding.columns()), matrix.dim());
+                let x =
+                    Array2::from_shape_fn((rows, 2), |(i, j)| (i as f64 - 1.3) * (j as f64 + 0.7));
+                let z = Array2::from_shape_fn((60 / rows, 2), |(i, j)| (i + 2 * j) as f64 - 3.0);
+                let gram = matrix.dot(&matrix.t());
+                let expected = [gram.clone(), gram.dot(&x), matrix.dot(&z)];
+                let found = [unfolding.gram(), unfolding.gram_times(&x), unfolding.times(&z)];
+                for (f, e) in found.iter().zip(&expected) {
+                    assert_eq!(f.dim(), e.dim());
+                    let apart = (f - e).iter().fold(0.0f64, |a, x| a.max(x.abs()));
+                    assert!(apart < 1e-12, "form {form}, {modes:?}: {apart:e}");
+                }
+            }
+        }
+    }
+}

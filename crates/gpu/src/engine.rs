@@ -1,0 +1,375 @@
+//! A fit on a GPU.
+
+use ndarray::{ArrayD, IxDyn};
+
+use super::Gpu;
+use super::program::{Compiled, LOSS_SUMS, SLOT_SUMS, Tuning, sums_letters};
+use super::recording::{BufferId, RecordingId};
+use super::runtime::Loaded;
+use super::stream::{self, Upload};
+use nneinfact_core::algebra::update::{Denominator, Update};
+use nneinfact_core::engine::{Engine, Job, PassTime, Rule, Slot, State, Sums};
+use nneinfact_core::error::{Error, Result};
+
+/// A fit whose factors, data and sums stay on a device.
+pub(super) struct GpuEngine {
+    job: Job,
+    compiled: Compiled,
+    loaded: Loaded,
+    upload: Upload,
+    /// The values of fixed factors, as they were given: single precision rounds them.
+    fixed: Vec<Option<ArrayD<f64>>>,
+    marked: bool,
+    remembered: bool,
+    /// The group whose sums are on the device.
+    last: Option<usize>,
+    /// Of all buffers.
+    bytes: u64,
+}
+
+impl GpuEngine {
+    /// Uploads a job: all of it, or where that is too much for the device all but the data.
+    pub fn new(gpu: &Gpu, job: Job, tuning: &Tuning) -> Result<GpuEngine> {
+        let compiled = stream::compile_within(gpu, &job, tuning)?;
+        match GpuEngine::placed(gpu, job.clone(), compiled) {
+            Err(Error::DeviceMemory { needed, device, largest, largest_is, memory, help }) => {
+                // Less is free than there is, or the driver does not tell how much that is.
+                let half = Tuning { memory: Some(needed / 2), ..*tuning };
+                match stream::compile_within(gpu, &job, &half) {
+                    Ok(compiled) => GpuEngine::placed(gpu, job, compiled),
+                    Err(_) => Err(Error::DeviceMemory {
+                        needed,
+                        device,
+                        largest,
+                        largest_is,
+                        memory,
+                        help,
+                    }),
+                }
+            }
+            loaded => loaded,
+        }
+    }
+
+    /// Uploads a job that has been compiled.
+    pub(super) fn placed(gpu: &Gpu, mut job: Job, mut compiled: Compiled) -> Result<GpuEngine> {
+        let bytes = compiled.program.buffers.iter().map(|buffer| buffer.bytes).sum();
+        let loaded = gpu.load(std::mem::take(&mut compiled.program))?;
+        let start = std::mem::take(&mut job.start);
+        let mut engine = GpuEngine {
+            upload: Upload::new(&job),
+            job,
+            compiled,
+            loaded,
+            fixed: Vec::new(),
+            marked: false,
+            remembered: false,
+            last: None,
+            bytes,
+        };
+        if engine.compiled.turns.is_empty() {
+            engine.upload.send(&engine.job, &engine.compiled.slabs, &engine.loaded, |_| Ok(()))?;
+        }
+        engine.load(&start)?;
+        Ok(engine)
+    }
+
+    fn upload_factors(&self, factors: &[ArrayD<f64>]) -> Result<()> {
+        let places = &self.compiled.places;
+        let mut bytes = Vec::with_capacity(4 * places[places.len() - 1]);
+        for (factor, scale) in factors.iter().zip(&self.compiled.scales) {
+            bytes.extend(factor.iter().flat_map(|&x| ((x * scale) as f32).to_le_bytes()));
+        }
+        self.loaded.write(self.compiled.factors, 0, &bytes)
+    }
+
+    /// Runs the pass of a group, with the data on their way meanwhile where they take turns.
+    fn run_pass(&self, group: usize) -> Result<()> {
+        let recording = self
+            .compiled
+            .passes
+            .get(group)
+            .ok_or_else(|| Error::Setting(format!("the plan has no group {group}")))?;
+        self.run(*recording)?;
+        let Some(turns) = self.compiled.turns.get(group) else { return Ok(()) };
+        self.upload.send(&self.job, &self.compiled.slabs, &self.loaded, |slab| {
+            self.run(turns.slabs[slab])
+        })?;
+        self.run(turns.end)
+    }
+
+    fn run(&self, recording: RecordingId) -> Result<()> {
+        self.loaded.run(recording)
+    }
+
+    /// The factors as they are on the device.
+    fn on_host(&self) -> Result<Vec<Vec<f64>>> {
+        self.kept(self.compiled.factors)
+    }
+
+    /// The factors in a buffer, in the device's units.
+    fn kept(&self, buffer: BufferId) -> Result<Vec<Vec<f64>>> {
+        let places = &self.compiled.places;
+        let all = self.singles(buffer, places[places.len() - 1])?;
+        let of = |pair: &[usize]| all[pair[0]..pair[1]].iter().map(|&x| f64::from(x)).collect();
+        Ok(places.windows(2).map(of).collect())
+    }
+
+    /// Factors of change of 1 for the factors of a group.
+    fn unchanged(&self, group: usize, factors: &[Vec<f64>]) -> Vec<Vec<f64>> {
+        let members = &self.job.plan.groups()[group].factors;
+        members.iter().map(|&l| vec![1.0; factors[l].len()]).collect()
+    }
+
+    /// Numerator and denominator of a group's factor `at`, brought to the host with the sums of the
+    /// last pass, in the device's units.
+    fn parts_on_host(
+        &self,
+        group: usize,
+        at: usize,
+        factors: &[Vec<f64>],
+        lambda: &[Vec<f64>],
+    ) -> Result<(Vec<f64>, Vec<f64>)> {
+        let plan = &self.job.plan;
+        let volume: usize = plan.shapes().sizes(sums_letters(plan, group)).iter().product();
+        let sums = self.singles(self.compiled.sums, 2 * volume)?;
+        let sums: Vec<f64> = sums.into_iter().map(f64::from).collect();
+        let (numerator, denominator) = sums.split_at(volume);
+        let members = &plan.groups()[group];
+        let update = Update {
+            shapes: plan.shapes(),
+            group: members,
+            loss: &self.job.loss,
+            rules: &self.job.rules,
+            numerator,
+            denominator: Denominator { data: denominator, updates: &members.updates },
+            cycles: 1,
+        };
+        Ok(update.parts(at, factors, lambda))
+    }
+
+    /// What is on the device.
+    #[cfg(test)]
+    pub(super) fn loaded(&self) -> &Loaded {
+        &self.loaded
+    }
+
+    fn singles(&self, buffer: BufferId, count: usize) -> Result<Vec<f32>> {
+        let bytes = self.loaded.read(buffer, 0, 4 * count as u64)?;
+        Ok(bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect())
+    }
+}
+
+impl Engine for GpuEngine {
+    fn pass(&mut self, group: usize) -> Result<()> {
+        self.run_pass(group)?;
+        self.last = Some(group);
+        Ok(())
+    }
+
+    fn update(&mut self, group: usize) -> Result<()> {
+        if self.last.take() != Some(group) {
+            return Err(Error::Setting(format!("group {group} is updated without a pass")));
+        }
+        self.run(self.compiled.updates[group])
+    }
+
+    fn evaluate(&mut self) -> Result<()> {
+        // The pass computes more than is wanted; a shader of its own would take longer to compile
+        // than it saves.
+        self.run_pass(0)
+    }
+
+    fn sums(&mut self) -> Result<[Sums; Slot::COUNT]> {
+        self.run(self.compiled.report)?;
+        let found = self.singles(self.compiled.results, self.compiled.result_words)?;
+        let broken = found[Slot::COUNT * SLOT_SUMS].to_bits() as usize;
+        let shapes = self.job.plan.shapes();
+        if let Some(l) = broken.checked_sub(1).filter(|&l| l < self.compiled.scales.len()) {
+            return Err(Error::Numeric(format!(
+                "the update of factor {} ({}) overflowed single precision: the data or the start span too many orders of magnitude for this loss; the CPU has double precision",
+                l + 1,
+                shapes.model().factor_name(l)
+            )));
+        }
+        let unit = self.job.objective_unit();
+        let sum = |slot: usize, role: usize| {
+            let at = slot * SLOT_SUMS + role * LOSS_SUMS;
+            found[at..at + LOSS_SUMS].iter().map(|&x| f64::from(x)).sum::<f64>() * unit
+        };
+        Ok(std::array::from_fn(|slot| Sums {
+            train: sum(slot, 0),
+            validation: sum(slot, 1),
+            held_out: sum(slot, 2),
+            penalty: self.compiled.penalty(&found, slot) * unit,
+        }))
+    }
+
+    fn time(&mut self, group: usize, repeats: usize) -> Result<PassTime> {
+        let recording = *self
+            .compiled
+            .passes
+            .get(group)
+            .ok_or_else(|| Error::Setting(format!("the plan has no group {group}")))?;
+        let (mut all, mut kernels) = (Vec::new(), Vec::new());
+        let mut walls = Vec::new();
+        for _ in 0..repeats.max(1) {
+            let started = std::time::Instant::now();
+            self.run_pass(group)?;
+            self.sums()?;
+            walls.push(started.elapsed().as_secs_f64());
+            if !self.compiled.turns.is_empty() {
+                // By itself a part of such a pass would read what is there by chance.
+                continue;
+            }
+            let Some(seconds) = self.loaded.profile(recording)? else { continue };
+            all.push(seconds.iter().sum());
+            let of_data = seconds.iter().zip(&self.compiled.reads_data[group]);
+            kernels.push(of_data.filter(|&(_, &reads)| reads).map(|(s, _)| s).sum());
+        }
+        self.last = None;
+        Ok(match all.is_empty() {
+            true => PassTime::new(walls, None),
+            false => PassTime::new(all, Some(kernels)),
+        })
+    }
+
+    fn balance(&mut self) -> Result<()> {
+        let Some(recording) = self.compiled.balance else { return Ok(()) };
+        self.last = None;
+        self.run(recording)
+    }
+
+    fn scale_terms(&mut self) -> Result<[f64; 2]> {
+        let Some(group) = self.last else {
+            return Err(Error::Setting("no pass has told about the scale of the data".into()));
+        };
+        // Asked a few times before the first sweep: on the host, in double precision.
+        let l = self.job.plan.groups()[group].factors[0];
+        let factors = self.on_host()?;
+        let lambda = self.unchanged(group, &factors);
+        let (a, b) = self.parts_on_host(group, 0, &factors, &lambda)?;
+        let unit = self.job.objective_unit();
+        let term = |sums: Vec<f64>| {
+            factors[l].iter().zip(sums).map(|(x, sum)| x * sum).sum::<f64>() * unit
+        };
+        Ok([term(a), term(b)])
+    }
+
+    fn parts(&mut self, at: usize, lambda: &[Vec<f64>]) -> Result<(Vec<f64>, Vec<f64>)> {
+        let Some(group) = self.last else {
+            return Err(Error::Setting("no pass has left numerators and denominators".into()));
+        };
+        let l = self.job.plan.groups()[group].factors[at];
+        let scale = self.job.objective_unit() * self.compiled.scales[l];
+        let (a, b) = self.parts_on_host(group, at, &self.on_host()?, lambda)?;
+        let scaled = |sums: Vec<f64>| sums.into_iter().map(|x| x * scale).collect();
+        Ok((scaled(a), scaled(b)))
+    }
+
+    fn load(&mut self, factors: &[ArrayD<f64>]) -> Result<()> {
+        self.last = None;
+        let rules = factors.iter().zip(&self.job.rules);
+        self.fixed = rules.map(|(values, rule)| rule.fixed.then(|| values.clone())).collect();
+        self.upload_factors(factors)?;
+        self.run(self.compiled.begin)
+    }
+
+    fn factors(&self) -> Result<Vec<ArrayD<f64>>> {
+        let shapes = self.job.plan.shapes();
+        let places = &self.compiled.places;
+        let all = self.singles(self.compiled.factors, places[places.len() - 1])?;
+        let one = |(l, scale): (usize, &f64)| {
+            if let Some(Some(given)) = self.fixed.get(l) {
+                return Ok(given.clone());
+            }
+            // Single precision rounds bounds too.
+            let Rule { lower, upper, .. } = self.job.rules[l];
+            let entry = |&x: &f32| (f64::from(x) / scale).max(lower).min(upper);
+            let data = all[places[l]..places[l + 1]].iter().map(entry).collect();
+            ArrayD::from_shape_vec(IxDyn(&shapes.factor(l)), data)
+                .map_err(|e| Error::Setting(format!("factor {}: {e}", l + 1)))
+        };
+        self.compiled.scales.iter().enumerate().map(one).collect()
+    }
+
+    fn mark(&mut self) -> Result<()> {
+        self.run(self.compiled.mark)?;
+        self.marked = true;
+        Ok(())
+    }
+
+    fn extrapolate(&mut self, momentum: f64, relaxation: f64) -> Result<()> {
+        if !self.marked {
+            return Err(Error::Setting("extrapolated without a plain result before".into()));
+        }
+        let weights = [momentum as f32, relaxation as f32, 0.0, 0.0];
+        self.loaded.write(self.compiled.weights, 0, bytemuck::cast_slice(&weights))?;
+        self.run(self.compiled.extrapolate)
+    }
+
+    fn retreat(&mut self) -> Result<()> {
+        if !self.marked {
+            return Err(Error::Setting("retreated without a plain result".into()));
+        }
+        self.run(self.compiled.retreat)
+    }
+
+    fn remember(&mut self) -> Result<()> {
+        self.run(self.compiled.remember)?;
+        self.remembered = true;
+        Ok(())
+    }
+
+    fn recall(&mut self) -> Result<()> {
+        if self.remembered {
+            self.run(self.compiled.recall)?;
+        }
+        Ok(())
+    }
+
+    fn state(&self) -> Result<State> {
+        let kept = |there: bool, buffer: BufferId| match there {
+            true => self.kept(buffer).map(Some),
+            false => Ok(None),
+        };
+        Ok(State {
+            scales: self.compiled.scales.clone(),
+            factors: self.kept(self.compiled.factors)?,
+            plain: kept(self.marked, self.compiled.plain)?,
+            origin: kept(self.marked, self.compiled.origin)?,
+            remembered: kept(self.remembered, self.compiled.remembered)?,
+        })
+    }
+
+    fn restore(&mut self, state: &State) -> Result<()> {
+        let places = &self.compiled.places;
+        let sizes: Vec<usize> = places.windows(2).map(|pair| pair[1] - pair[0]).collect();
+        state.check(&self.compiled.scales, &sizes)?;
+        let origin = state.plain.as_ref().map(|_| state.origin.as_ref().unwrap_or(&state.factors));
+        for (buffer, factors) in [
+            (self.compiled.factors, Some(&state.factors)),
+            (self.compiled.plain, state.plain.as_ref()),
+            (self.compiled.origin, origin),
+            (self.compiled.remembered, state.remembered.as_ref()),
+        ] {
+            let Some(factors) = factors else { continue };
+            let bytes: Vec<u8> =
+                factors.iter().flatten().flat_map(|&x| (x as f32).to_le_bytes()).collect();
+            self.loaded.write(buffer, 0, &bytes)?;
+        }
+        self.marked = state.plain.is_some();
+        self.remembered = state.remembered.is_some();
+        self.last = None;
+        Ok(())
+    }
+
+    fn device_memory(&self) -> Option<u64> {
+        Some(self.bytes)
+    }
+}
+
+/// Puts a job on a GPU.
+pub fn open(gpu: &Gpu, job: Job, tuning: &Tuning) -> Result<Box<dyn Engine>> {
+    Ok(Box::new(GpuEngine::new(gpu, job, tuning)?))
+}

@@ -1,0 +1,469 @@
+//! Tests of the generated shaders that need no device.
+
+use std::sync::Arc;
+
+use super::program::{Tuning, compile};
+use super::recording::{Access, BufferId, BufferKind, Command, GpuLimits, Program, Shader};
+use nneinfact_core::data::{Observations, Rest};
+use nneinfact_core::engine::needs;
+use nneinfact_core::engine::{Job, Numbers, Rule, Slot};
+use nneinfact_core::loss::{Loss, Penalty};
+use nneinfact_core::model::{Model, Shapes};
+use nneinfact_core::plan::{Balancing, DataInfo, Grouping, Plan, Sampling, Settings};
+
+/// The job of a model on ones of this shape, without a device.
+fn job(
+    model: &str,
+    shape: &[usize],
+    ranks: &[(char, usize)],
+    loss: Loss,
+    grouping: Grouping,
+    observe: impl Fn(Observations) -> Observations,
+) -> Job {
+    let values = ndarray::ArrayD::from_elem(shape, 1.0);
+    job_on(&values, model, ranks, loss, grouping, u64::MAX, observe)
+}
+
+/// The job of a model on these values, without a device and without a start.
+pub(super) fn job_on(
+    values: &ndarray::ArrayD<f64>,
+    model: &str,
+    ranks: &[(char, usize)],
+    loss: Loss,
+    grouping: Grouping,
+    memory: u64,
+    observe: impl Fn(Observations) -> Observations,
+) -> Job {
+    let model = Model::parse(model).unwrap();
+    let shapes = Shapes::new(&model, values.shape(), ranks).unwrap();
+    let data = observe(Observations::new(values)).prepare().unwrap();
+    let info = DataInfo {
+        masked: data.roles().is_some(),
+        weight_bytes: if data.weights().is_some() { 8 } else { 0 },
+        ..DataInfo::c_order(&shapes, 1)
+    };
+    let plain = !info.masked && info.weight_bytes == 0;
+    let settings = Settings {
+        grouping,
+        memory,
+        closed_denominator: plain && loss.denominator_constant().is_some(),
+        ..Settings::default()
+    };
+    let plan = Plan::new(&shapes, &info, &settings).unwrap();
+    job_of(plan, data, None, loss)
+}
+
+/// The job of a model on the list of cells that goes with `rest`, without a device and without a
+/// start.
+pub(super) fn job_listed(
+    values: &ndarray::ArrayD<f64>,
+    model: &str,
+    ranks: &[(char, usize)],
+    loss: Loss,
+    grouping: Grouping,
+    rest: Rest,
+    observe: impl Fn(Observations) -> Observations,
+) -> Job {
+    let model = Model::parse(model).unwrap();
+    let shapes = Shapes::new(&model, values.shape(), ranks).unwrap();
+    let data = observe(Observations::new(values)).prepare().unwrap();
+    let listing = data.listings().into_iter().find(|l| l.rest == rest).expect("such a list");
+    let (unlisted, _) = needs(&loss.at_zero(), rest);
+    let sampling = Sampling { listed: listing.train, exceptions: listing.exceptions, unlisted };
+    let info = DataInfo { masked: rest == Rest::ByRole, ..DataInfo::c_order(&shapes, 0) };
+    let settings = Settings { grouping, sampling: Some(sampling), ..Settings::default() };
+    let plan = Plan::new(&shapes, &info, &settings).unwrap();
+    let list = data.list(rest);
+    job_of(plan, data, Some(list), loss)
+}
+
+fn job_of(
+    plan: Plan,
+    data: nneinfact_core::data::Prepared,
+    sparse: Option<nneinfact_core::data::Sparse>,
+    loss: Loss,
+) -> Job {
+    let mut losses = vec![None; plan.groups().len()];
+    *losses.last_mut().unwrap() = Some(Slot::Middle);
+    losses[0] = Some(Slot::Start);
+    let rules = vec![Rule::default(); plan.shapes().model().factors().len()];
+    Job {
+        rules,
+        balancing: None,
+        plan: Arc::new(plan),
+        data: Arc::new(data),
+        sparse: sparse.map(Arc::new),
+        loss,
+        losses,
+        exact: false,
+        numbers: Numbers { prediction_floor: 1e-10, factor_floor: 1e-16, inner_cycles: 1 },
+        start: Vec::new(),
+        scales: None,
+        unit: 1.0,
+    }
+}
+
+/// The job with a penalty on every factor, of several kinds, and the trades among them; the last of
+/// three factors or more has bounds instead.
+pub(super) fn penalized_job(mut job: Job, kind: usize) -> Job {
+    let count = job.rules.len();
+    for (l, rule) in job.rules.iter_mut().enumerate() {
+        match count > 2 && l == count - 1 && kind.is_multiple_of(2) {
+            true => (rule.lower, rule.upper) = (0.01, 3.0),
+            false => {
+                let power = [1.0, 2.0, 1.5, 3.0][(l + kind) % 4];
+                rule.penalty = Some(Penalty::new(0.1 + 0.2 * l as f64, power));
+            }
+        }
+    }
+    let trading: Vec<usize> = (0..count).filter(|&l| job.rules[l].penalty.is_some()).collect();
+    let balancing = Balancing::new(job.plan.shapes().model(), &trading);
+    job.balancing = Some(balancing).filter(|b| !b.trades().is_empty()).map(Arc::new);
+    job
+}
+
+/// Parses and checks every shader as a device's driver would, and holds every dispatch against the
+/// limits that WebGPU guarantees and against its buffers.
+fn validate(program: &Program, limits: &GpuLimits) {
+    for shader in &program.shaders {
+        let text = &shader.source;
+        let module = naga::front::wgsl::parse_str(text)
+            .unwrap_or_else(|e| panic!("{}\n{text}", e.emit_to_string(text)));
+        naga::valid::Validator::new(
+            naga::valid::ValidationFlags::all(),
+            naga::valid::Capabilities::empty(),
+        )
+        .validate(&module)
+        .unwrap_or_else(|e| panic!("{}\n{text}", e.emit_to_string(text)));
+        assert!(shader.workgroup_bytes <= limits.workgroup_bytes, "{}", shader.label);
+        assert!(shader.invocations <= limits.invocations, "{}", shader.label);
+        let storage = shader.bindings.iter().filter(|b| **b != Access::Uniform);
+        assert!(storage.count() <= limits.storage_buffers as usize, "{}", shader.label);
+        dump(shader);
+    }
+    for recording in &program.recordings {
+        for command in &recording.commands {
+            let Command::Dispatch(dispatch) = command else { continue };
+            let shader = &program.shaders[dispatch.shader.0];
+            assert_eq!(shader.bindings.len(), dispatch.bindings.len(), "{}", shader.label);
+            assert!(dispatch.workgroups.iter().all(|&n| n > 0 && n <= limits.workgroups));
+            for window in &dispatch.bindings {
+                let buffer = &program.buffers[window.buffer.0];
+                assert!(window.bytes > 0 && window.offset + window.bytes <= buffer.bytes);
+                if buffer.kind == BufferKind::Storage {
+                    assert!(window.bytes <= limits.binding_bytes, "{}", buffer.label);
+                }
+            }
+        }
+    }
+}
+
+/// Writes a shader to the folder in `NNEINFACT_DUMP_SHADERS`, for a second compiler to check.
+fn dump(shader: &super::recording::Shader) {
+    use std::hash::{Hash, Hasher};
+    let Some(folder) = std::env::var_os("NNEINFACT_DUMP_SHADERS") else { return };
+    let mut hasher = std::hash::DefaultHasher::new();
+    shader.source.hash(&mut hasher);
+    let name: String = shader.label.replace(' ', "-");
+    let path = std::path::Path::new(&folder).join(format!("{name}-{:016x}.wgsl", hasher.finish()));
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::write(path, &shader.source).unwrap();
+}
+
+/// A model, the shape of its data and its ranks.
+pub(super) type Entry = (&'static str, &'static [usize], &'static [(char, usize)]);
+
+pub(super) const CORPUS: &[Entry] = &[
+    ("ir,jr->ij", &[5, 7], &[('r', 3)]),
+    ("ir,jr->ji", &[5, 7], &[('r', 3)]),
+    ("ic,ce,je->ij", &[5, 7], &[('c', 2), ('e', 3)]),
+    ("ir,jr,ar->ija", &[5, 7, 4], &[('r', 3)]),
+    ("ir,jr,ar,tr->ijat", &[5, 3, 4, 2], &[('r', 5)]),
+    ("ir,jr,ar,tr,ur,vr->ijatuv", &[2, 3, 2, 3, 2, 3], &[('r', 2)]),
+    ("ir,jr,ar,r->ija", &[5, 7, 4], &[('r', 3)]),
+    ("ir,jr,ak,kr,tr->ijat", &[3, 4, 5, 2], &[('k', 2), ('r', 3)]),
+    ("ic,je,af,cef->ija", &[3, 4, 5], &[('c', 2), ('e', 3), ('f', 2)]),
+    ("ic,je,ak,cq,eq,kq->ija", &[3, 4, 5], &[('c', 2), ('e', 3), ('k', 2), ('q', 3)]),
+    ("ic,jce,ae->ija", &[3, 4, 5], &[('c', 2), ('e', 3)]),
+    ("ia,ajb,bkc,cl->ijkl", &[3, 4, 5, 2], &[('a', 2), ('b', 3), ('c', 2)]),
+    ("aib,bjc,cka->ijk", &[3, 4, 5], &[('a', 2), ('b', 3), ('c', 2)]),
+    ("ij,ja,ia->ija", &[3, 4, 5], &[]),
+    ("ijr,jkr,ikr->ijk", &[3, 4, 5], &[('r', 2)]),
+    ("wr,dr,hr,irk,jrk->wdhij", &[3, 2, 4, 3, 5], &[('r', 3), ('k', 2)]),
+    ("ik,jqk,aiq,q->ija", &[3, 4, 5], &[('k', 2), ('q', 3)]),
+    ("ij,jr,kr->ijk", &[3, 4, 5], &[('r', 2)]),
+    ("irz,jr->ij", &[5, 7], &[('r', 2), ('z', 3)]),
+    ("ijr->ij", &[5, 7], &[('r', 2)]),
+    ("i,j,k->ijk", &[3, 4, 5], &[]),
+    // Few outputs and long sums: contractions by `contract_shared.wgsl`, with many lanes.
+    ("ir,jr,ar->ija", &[3, 1500, 2], &[('r', 2)]),
+    ("ir,jr->ij", &[3, 1500], &[('r', 2)]),
+];
+
+/// A model whose passes walk over a letter that partners of the target have and the target has not,
+/// so that what the sums are multiplied with changes on the way: with little memory, since the
+/// partners' product would be stored otherwise.
+pub(super) fn moving(
+    loss: Loss,
+    observe: impl Fn(Observations) -> Observations,
+    values: &ndarray::ArrayD<f64>,
+) -> Job {
+    const MEMORY: u64 = 24_000;
+    job_on(values, "ijr,jkr,ikr->ijk", &[('r', 2)], loss, Grouping::Block, MEMORY, observe)
+}
+
+/// The shape that [`moving`] takes.
+pub(super) const MOVING: &[usize] = &[13, 11, 31];
+
+fn losses() -> Vec<Loss> {
+    vec![
+        Loss::kl(),
+        Loss::euclidean(),
+        Loss::alpha_beta(0.7, 0.0).unwrap(),
+        Loss::alpha_beta(-1.0, 0.4).unwrap(),
+        Loss::reverse_kl(),
+        Loss::negative_binomial(2.0).unwrap(),
+        Loss::bernoulli(),
+        Loss::jensen_shannon(),
+    ]
+}
+
+#[test]
+fn every_shader_of_the_corpus_validates() {
+    let limits = GpuLimits::default();
+    let plain = |o: Observations| o;
+    let masked = |o: Observations| o.held_out(0.2, 1).unwrap().validation(0.1, 1).unwrap();
+    for (model, shape, ranks) in CORPUS {
+        for grouping in [Grouping::Block, Grouping::Grouped] {
+            for register_k in [48, 0] {
+                let tuning = Tuning { register_k, ..Tuning::default() };
+                for loss in losses() {
+                    let job = job(model, shape, ranks, loss, grouping.clone(), plain);
+                    validate(&compile(&job, &limits, &tuning).unwrap().program, &limits);
+                }
+                let job = job(model, shape, ranks, Loss::kl(), grouping.clone(), masked);
+                validate(&compile(&job, &limits, &tuning).unwrap().program, &limits);
+            }
+        }
+    }
+}
+
+#[test]
+fn every_shader_of_penalised_fits_validates() {
+    let limits = GpuLimits::default();
+    let plain = |o: Observations| o;
+    let every = losses();
+    for (n, (model, shape, ranks)) in CORPUS.iter().enumerate() {
+        for (kind, grouping) in [Grouping::Block, Grouping::Grouped].into_iter().enumerate() {
+            // Every loss meets every power, alone and in groups, somewhere.
+            for loss in [&every[n % every.len()], &every[(n + 3) % every.len()]] {
+                let job = job(model, shape, ranks, loss.clone(), grouping.clone(), plain);
+                let job = penalized_job(job, n / every.len() + 2 * kind + n);
+                validate(&compile(&job, &limits, &Tuning::default()).unwrap().program, &limits);
+            }
+        }
+    }
+}
+
+/// Few cells that are not 0, the first of them the first cell.
+pub(super) fn few(shape: &[usize]) -> ndarray::ArrayD<f64> {
+    let mut n = 0u32;
+    ndarray::ArrayD::from_shape_simple_fn(shape, || {
+        n += 1;
+        let random = n.wrapping_mul(2_654_435_761) >> 24;
+        if n == 1 || random < 64 { f64::from(random % 4 + 1) } else { 0.0 }
+    })
+}
+
+#[test]
+fn every_shader_of_lists_validates() {
+    let limits = GpuLimits::default();
+    let plain = |o: Observations| o;
+    let split = |o: Observations| o.held_out(0.2, 1).unwrap().validation(0.1, 1).unwrap();
+    for (n, (model, shape, ranks)) in CORPUS.iter().enumerate() {
+        for (grouping, register_k) in [(Grouping::Block, 48), (Grouping::Grouped, 0)] {
+            let tuning = Tuning { register_k, ..Tuning::default() };
+            let zeros = losses().into_iter().filter(|l| l.domain().contains(0.0, &[]));
+            for (l, loss) in zeros.enumerate() {
+                let y = few(shape);
+                let make = |rest, observe: &dyn Fn(Observations) -> Observations| {
+                    job_listed(&y, model, ranks, loss.clone(), grouping.clone(), rest, observe)
+                };
+                let job = match (n + l) % 4 {
+                    0 => make(Rest::Zeros, &plain),
+                    1 => make(Rest::Zeros, &split),
+                    2 => make(Rest::ByRole, &split),
+                    _ => make(Rest::Missing, &split),
+                };
+                validate(&compile(&job, &limits, &tuning).unwrap().program, &limits);
+            }
+        }
+    }
+}
+
+#[test]
+fn every_kind_of_data_validates() {
+    let limits = GpuLimits::default();
+    let weights = |o: Observations| {
+        let shape = o.values().shape().to_vec();
+        o.weights(nneinfact_core::data::Dense::from_array(&ndarray::ArrayD::from_elem(shape, 0.5)))
+            .unwrap()
+    };
+    let trials = Loss::binomial(ndarray::ArrayD::from_elem(vec![5, 7], 9.0)).unwrap();
+    for register_k in [48, 0] {
+        let tuning = Tuning { register_k, ..Tuning::default() };
+        for loss in [trials.clone(), Loss::kl()] {
+            let job = job("ir,jr->ij", &[5, 7], &[('r', 3)], loss, Grouping::Block, weights);
+            validate(&compile(&job, &limits, &tuning).unwrap().program, &limits);
+        }
+    }
+}
+
+/// The program of a job under the limits that WebGPU guarantees.
+fn program(job: &Job, register_k: usize) -> Program {
+    let tuning = Tuning { register_k, ..Tuning::default() };
+    compile(job, &GpuLimits::default(), &tuning).unwrap().program
+}
+
+/// The first shader of a program whose label begins like this.
+fn source(program: &Program, label: &str) -> String {
+    let found = program.shaders.iter().find(|s| s.label.starts_with(label));
+    found.unwrap_or_else(|| panic!("no shader is called {label}")).source.clone()
+}
+
+/// What a program does, a line for each command.
+fn commands(program: &Program) -> String {
+    use std::fmt::Write as _;
+    let label = |id: BufferId| &program.buffers[id.0].label;
+    let mut text = String::new();
+    for recording in &program.recordings {
+        let _ = writeln!(text, "{}:", recording.label);
+        for command in &recording.commands {
+            let _ = match command {
+                Command::Dispatch(dispatch) => {
+                    let shader = &program.shaders[dispatch.shader.0];
+                    let seen = dispatch.bindings.iter().zip(&shader.bindings);
+                    let bound: Vec<String> = seen
+                        .filter(|(_, access)| **access != Access::Uniform)
+                        .map(|(window, access)| {
+                            let written = if *access == Access::ReadWrite { "*" } else { "" };
+                            format!("{written}{}", label(window.buffer))
+                        })
+                        .collect();
+                    let [x, y, z] = dispatch.workgroups;
+                    writeln!(text, "  {} {x} x {y} x {z}: {}", shader.label, bound.join(", "))
+                }
+                Command::Copy { from, to, bytes, .. } => {
+                    writeln!(text, "  copy {bytes} bytes: {} -> *{}", label(*from), label(*to))
+                }
+                Command::Clear { buffer, bytes, .. } => {
+                    writeln!(text, "  clear {bytes} bytes: *{}", label(*buffer))
+                }
+            };
+        }
+    }
+    text
+}
+
+/// A model of the paper, on data small enough to be made here.
+const UBER: Entry = ("wr,hr,dr,ikr,jkr->whdij", &[9, 8, 7, 6, 10], &[('r', 4), ('k', 3)]);
+
+fn split(o: Observations) -> Observations {
+    o.held_out(0.2, 1).unwrap().validation(0.1, 1).unwrap()
+}
+
+/// What is generated, to be read by people: after a change, `INSTA_UPDATE=always cargo test --lib
+/// gpu::shaders` rewrites the snapshots; read the difference before committing it.
+#[test]
+fn shaders_are_what_one_would_write() {
+    let alpha_beta = || Loss::alpha_beta(0.7, 0.0).unwrap();
+    let plain = |o: Observations| o;
+    let nmf = |rank: usize, loss: Loss| {
+        job("ir,jr->ij", &[300, 200], &[('r', rank)], loss, Grouping::Block, plain)
+    };
+    insta::assert_snapshot!("kl_nmf", source(&program(&nmf(10, Loss::kl()), 48), "pass with"));
+    let (model, shape, ranks) = UBER;
+    let uber = job(model, shape, ranks, alpha_beta(), Grouping::Grouped, split);
+    let uber = program(&uber, 48);
+    insta::assert_snapshot!("uber_alpha_beta_split", source(&uber, "pass with"));
+    insta::assert_snapshot!("step_power", source(&uber, "step"));
+    insta::assert_snapshot!("contraction", source(&uber, "contraction"));
+
+    let ones = ndarray::ArrayD::from_elem(MOVING, 1.0);
+    let moving = moving(alpha_beta(), plain, &ones);
+    for (name, register_k, label) in
+        [("partners_that_move", 48, "pass"), ("sums_of_partners_that_move", 0, "sums of a pass")]
+    {
+        let program = program(&moving, register_k);
+        validate(&program, &GpuLimits::default());
+        let moves = |s: &&Shader| {
+            s.label.starts_with(label) && s.source.contains("let before = summed_at(")
+        };
+        insta::assert_snapshot!(name, program.shaders.iter().find(moves).unwrap().source);
+    }
+
+    let wide = program(&nmf(64, alpha_beta()), 48);
+    insta::assert_snapshot!("entries_of_64", source(&wide, "entries"));
+    insta::assert_snapshot!("sums_of_64", source(&wide, "sums"));
+
+    let list = |rank: usize, loss: Loss, rest: Rest| {
+        let ranks = [('r', rank)];
+        let y = few(&[40, 30, 9]);
+        let job = job_listed(&y, "ir,jr,ar->ija", &ranks, loss, Grouping::Block, rest, split);
+        program(&job, 48)
+    };
+    let kl = list(10, Loss::kl(), Rest::Zeros);
+    insta::assert_snapshot!("list_of_kl", source(&kl, "pass over a list with"));
+    insta::assert_snapshot!("sums_of_a_list", source(&kl, "sums of a list"));
+    let odds = list(10, Loss::bernoulli(), Rest::ByRole);
+    insta::assert_snapshot!("cells_without_values", source(&odds, "pass with"));
+
+    // Two factors in a group, so that the surrogate of logarithms needs its third power.
+    let log = Loss::alpha_beta(0.0, 1.0).unwrap();
+    assert_eq!(log.majorizer(), nneinfact_core::loss::Majorizer::Log);
+    let (model, shape, ranks) = UBER;
+    let log = program(&job(model, shape, ranks, log, Grouping::Grouped, plain), 48);
+    insta::assert_snapshot!("step_log", source(&log, "step"));
+
+    // A penalty of p = 3, whose step has no closed form.
+    let cp = ("ir,jr,ar->ija", [5, 7, 4], [('r', 3)]);
+    let cp = job(cp.0, &cp.1, &cp.2, alpha_beta(), Grouping::Block, plain);
+    let cp = program(&penalized_job(cp, 3), 48);
+    insta::assert_snapshot!("step_of_a_penalty", source(&cp, "step"));
+    insta::assert_snapshot!("commands_of_balancing", {
+        let all = commands(&cp);
+        all[all.find("balance:").unwrap()..].to_string()
+    });
+}
+
+#[test]
+fn a_fit_does_what_one_would_do() {
+    let (model, shape, ranks) = UBER;
+    let job =
+        job(model, shape, ranks, Loss::alpha_beta(0.7, 0.0).unwrap(), Grouping::Grouped, split);
+    insta::assert_snapshot!("commands_of_uber", commands(&program(&job, 48)));
+}
+
+#[test]
+fn a_fit_to_a_list_does_what_one_would_do() {
+    // Of row 0 most is missing, and nothing of the others.
+    let y = few(&[8, 30, 9]);
+    let mask = y.mapv(|_| true);
+    let mask = {
+        let mut mask = mask;
+        mask.index_axis_mut(ndarray::Axis(0), 0).fill(false);
+        mask[[0, 0, 0]] = true;
+        mask
+    };
+    let masked = |o: Observations| o.mask(&mask).unwrap();
+    let job = job_listed(
+        &y,
+        "ir,jr,ar->ija",
+        &[('r', 3)],
+        Loss::euclidean(),
+        Grouping::Given(vec![vec![0], vec![1, 2]]),
+        Rest::Zeros,
+        masked,
+    );
+    insta::assert_snapshot!("commands_of_a_list", commands(&program(&job, 48)));
+}

@@ -1,0 +1,60 @@
+//! What happens in a study, and who is told.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::run::Outcome;
+use nneinfact_fit::Sweep;
+
+/// Where a study stands.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Standing {
+    /// The number of this run, counted from 1.
+    pub run: usize,
+    /// How many runs there are.
+    pub runs: usize,
+    /// What it is of: model, ranks, loss, split, start.
+    pub label: String,
+    /// The seconds that this run and those after it will take, with splits, scores and files, by the
+    /// runs that are done: of the same setup, or per parameter. `None` before any run is done.
+    pub left: Option<f64>,
+}
+
+/// What happens in a study.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Event<'a> {
+    /// A run begins.
+    Begins(&'a Standing),
+    /// A sweep of it is done.
+    Sweep(&'a Standing, &'a Sweep),
+    /// A run is over; for a run that was finished before and taken from the folder, it is the only
+    /// event.
+    Ends {
+        /// Which one; what is left is without it.
+        standing: &'a Standing,
+        /// How it ended.
+        outcome: &'a Outcome,
+        /// Whether it was taken from the folder.
+        kept: bool,
+    },
+}
+
+/// Something that is told what happens in a study. Closures are.
+pub trait Watch: Send {
+    /// Called at every event.
+    fn event(&mut self, event: &Event<'_>);
+}
+
+impl<F: FnMut(&Event<'_>) + Send> Watch for F {
+    fn event(&mut self, event: &Event<'_>) {
+        self(event);
+    }
+}
+
+/// Watchers that the observer of a fit reaches too.
+pub(super) type Watchers = Arc<Mutex<Vec<Box<dyn Watch>>>>;
+
+pub(super) fn tell(watchers: &Watchers, event: &Event<'_>) {
+    // A watcher that panicked takes the others not with it.
+    let mut all = watchers.lock().unwrap_or_else(PoisonError::into_inner);
+    all.iter_mut().for_each(|watcher| watcher.event(event));
+}

@@ -1,0 +1,270 @@
+//! One run of a study: what it is of, and what came out.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::score::Scores;
+use nneinfact_core::data::Digest;
+use nneinfact_core::loss::Loss;
+use nneinfact_fit::History;
+
+/// Everything that the result of a run depends on, but for the device: runs with the same settings
+/// are the same run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct RunSettings {
+    /// The version of this crate.
+    pub library: String,
+    /// The fingerprint of the data before they are split
+    /// ([`Observations::fingerprint`](crate::Observations::fingerprint)).
+    pub data: String,
+    /// The model string.
+    pub model: String,
+    /// The rank of every latent letter.
+    pub ranks: BTreeMap<char, usize>,
+    /// The loss, by name.
+    pub loss: String,
+    /// A fingerprint of the loss's expressions and side values: names of custom losses may repeat.
+    pub loss_terms: String,
+    /// The penalties, as the command line writes them.
+    pub penalty: String,
+    /// "block", "grouped", "accelerated" or "adam".
+    pub algorithm: String,
+    /// That of Adam, where one was given.
+    pub learning_rate: Option<f64>,
+    /// "f32" or "f64".
+    pub precision: String,
+    /// The most sweeps.
+    pub max_iter: usize,
+    /// The tolerance.
+    pub tolerance: f64,
+    /// Whether the validation loss may stop the fit.
+    pub early_stopping: bool,
+    /// The fraction that is held out at random.
+    pub heldout: f64,
+    /// The fraction of the rest that is for validation.
+    pub validation: f64,
+    /// The seed of both.
+    pub split_seed: u64,
+    /// The seed of the start.
+    pub seed: u64,
+}
+
+impl RunSettings {
+    /// The name of the run's files.
+    pub(super) fn file_name(&self) -> String {
+        let mut print = Digest::new();
+        print.text(&serde_json::to_string(self).unwrap_or_default());
+        print.hex()
+    }
+}
+
+/// A fingerprint of what a loss computes.
+pub(super) fn loss_terms(loss: &Loss) -> String {
+    let mut print = Digest::new();
+    for expression in [loss.a(), loss.b(), loss.loss()] {
+        print.text(&expression.to_string());
+    }
+    print.text(&format!("{:?} {:?}", loss.majorizer(), loss.domain()));
+    for side in loss.sides() {
+        print.word(side.len() as u64);
+        print.words(side.iter().map(|x| x.to_bits()));
+    }
+    print.hex()
+}
+
+/// What came out of a run. Losses are means, at the factors that the fit returned. One that is no
+/// number, or too large for one, is infinite here, worse than any other; in JSON it is `"inf"`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct RunResult {
+    /// Over the training cells.
+    #[serde(with = "limitless")]
+    pub training_loss: f64,
+    /// The penalties, divided by what the training loss is divided by.
+    #[serde(with = "limitless")]
+    pub penalty: f64,
+    /// Over the validation cells, where there are any.
+    #[serde(with = "limitless::option")]
+    pub validation_loss: Option<f64>,
+    /// Over the held-out cells, where there are any.
+    #[serde(with = "limitless::option")]
+    pub heldout_loss: Option<f64>,
+    /// Scores of the held-out cells that do not depend on the loss.
+    pub scores: Scores,
+    /// The number of completed sweeps.
+    pub sweeps: usize,
+    /// The sweep whose factors were returned.
+    pub returned: usize,
+    /// Seconds from the start of the fit to its last sweep; the scores are not in it.
+    pub seconds: f64,
+    /// Seconds that the run took in all: with its split, where it was the first to need it, the scores,
+    /// and the file of the factors.
+    pub wall_seconds: f64,
+    /// Why it stopped.
+    pub stopped_by: String,
+    /// What it ran on.
+    pub device: String,
+}
+
+impl RunResult {
+    pub(super) fn new(history: &History, scores: Scores) -> RunResult {
+        let at = |losses: &[f64]| losses.get(history.returned).copied().map(limitless::worst);
+        RunResult {
+            training_loss: limitless::worst(history.returned_loss()),
+            penalty: at(&history.penalty).unwrap_or(0.0),
+            validation_loss: at(&history.validation_loss),
+            heldout_loss: at(&history.heldout_loss),
+            scores,
+            sweeps: history.iterations,
+            returned: at_sweep(history),
+            seconds: history.seconds.last().copied().unwrap_or(0.0),
+            wall_seconds: 0.0,
+            stopped_by: history.stopped_by.to_string(),
+            device: history.device.clone(),
+        }
+    }
+
+    /// What the best of several starts is chosen by: the validation loss, or without one what the fit
+    /// lowers.
+    pub(super) fn criterion(&self) -> f64 {
+        limitless::worst(self.validation_loss.unwrap_or(self.training_loss + self.penalty))
+    }
+}
+
+fn at_sweep(history: &History) -> usize {
+    history.sweeps.get(history.returned).copied().unwrap_or(history.iterations)
+}
+
+/// How a run ended.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum Outcome {
+    /// With a result.
+    Finished(RunResult),
+    /// With an error, which did not end the study.
+    Failed(String),
+    /// Not yet: the study was interrupted before.
+    Pending,
+}
+
+impl Outcome {
+    /// The result, where there is one.
+    #[must_use]
+    pub fn result(&self) -> Option<&RunResult> {
+        match self {
+            Outcome::Finished(result) => Some(result),
+            _ => None,
+        }
+    }
+}
+
+/// Numbers that may be infinite, in JSON, which has none: `"inf"` and `"-inf"`. What is no number at all
+/// is written as `null`, and read as one that is worse than all.
+pub(super) mod limitless {
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    /// A loss by which nothing that is no number is ever the least. (The sign of such a number decides
+    /// on which side of all others it is sorted.)
+    pub fn worst(loss: f64) -> f64 {
+        if loss.is_finite() { loss } else { f64::INFINITY }
+    }
+
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Either {
+        Number(f64),
+        Text(String),
+    }
+
+    impl Either {
+        fn number<E: serde::de::Error>(self) -> Result<f64, E> {
+            match self {
+                Either::Number(x) => Ok(x),
+                Either::Text(text) => match text.as_str() {
+                    "inf" => Ok(f64::INFINITY),
+                    "-inf" => Ok(f64::NEG_INFINITY),
+                    text => Err(E::custom(format!("{text:?} is no number"))),
+                },
+            }
+        }
+    }
+
+    pub fn serialize<S: Serializer>(x: &f64, to: S) -> Result<S::Ok, S::Error> {
+        match x.is_infinite() {
+            true => to.serialize_str(&x.to_string()),
+            false => to.serialize_f64(*x),
+        }
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<f64, D::Error> {
+        Option::<Either>::deserialize(from)?.map_or(Ok(f64::INFINITY), Either::number)
+    }
+
+    /// Where there may be none.
+    pub mod option {
+        use super::{Deserialize, Deserializer, Either, Serializer};
+
+        pub fn serialize<S: Serializer>(x: &Option<f64>, to: S) -> Result<S::Ok, S::Error> {
+            match x {
+                Some(x) => super::serialize(x, to),
+                None => to.serialize_none(),
+            }
+        }
+
+        pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<f64>, D::Error> {
+            Option::<Either>::deserialize(from)?.map(Either::number).transpose()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn result(training: f64, validation: Option<f64>, heldout: Option<f64>) -> RunResult {
+        RunResult {
+            training_loss: training,
+            penalty: 0.0,
+            validation_loss: validation,
+            heldout_loss: heldout,
+            scores: Scores { poisson: Some(f64::NEG_INFINITY), rmse: Some(2.0), mae: None },
+            sweeps: 3,
+            returned: 3,
+            seconds: 1.0,
+            wall_seconds: 2.0,
+            stopped_by: "tolerance".into(),
+            device: "cpu".into(),
+        }
+    }
+
+    #[test]
+    fn what_is_not_finite_survives_a_file() {
+        let whole = result(f64::INFINITY, Some(f64::INFINITY), Some(f64::INFINITY));
+        for result in [result(1.0, None, None), whole] {
+            let text = serde_json::to_string(&result).unwrap();
+            let again: RunResult = serde_json::from_str(&text).unwrap();
+            assert_eq!(again, result, "{text}");
+            assert_eq!(again.criterion(), result.criterion());
+        }
+    }
+
+    #[test]
+    fn what_is_no_number_is_never_the_least() {
+        // The sign of 0/0 depends on the machine.
+        for none in [f64::NAN, -f64::NAN, f64::NEG_INFINITY] {
+            assert_eq!(result(1.0, Some(none), None).criterion(), f64::INFINITY);
+            assert_eq!(result(none, None, None).criterion(), f64::INFINITY);
+        }
+        assert_eq!(result(1.0, Some(2.0), None).criterion(), 2.0);
+    }
+
+    #[test]
+    fn losses_are_told_apart_by_what_they_compute() {
+        let terms = |side: f64| loss_terms(&Loss::negative_binomial(side).unwrap());
+        assert_eq!(terms(2.0), terms(2.0));
+        assert_ne!(terms(2.0), terms(3.0));
+    }
+}

@@ -1,0 +1,267 @@
+//! How a study is carried out.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use ndarray::ArrayD;
+
+use super::candidate::Tried;
+use super::estimate::{Load, Times};
+use super::events::{Event, Standing, tell};
+use super::rows::Done;
+use super::run::{Outcome, RunResult};
+use super::score::{Score, Scorer};
+use super::setups::{Planned, Setup};
+use super::store::Store;
+use super::study::{Choice, Study, about};
+use super::table::Table;
+use nneinfact_core::data::{Observations, Prepared, Role};
+use nneinfact_core::error::{Error, Result};
+use nneinfact_fit::Device;
+use nneinfact_fit::{DataRecord, Flow, NNEinFact, Saved, StoppedBy, Sweep};
+
+/// The data of a split, with the seconds that it took to prepare them, until a run has been charged
+/// with these.
+struct Ready {
+    split: usize,
+    data: Prepared,
+    seconds: f64,
+}
+
+impl Study {
+    /// The settings of a fit, but for the seed.
+    fn settings(&self, setup: &Setup, losses: &[Tried], device: &Device) -> Result<NNEinFact> {
+        let settings = self
+            .settings_of(setup.shapes.model().text(), (setup.algorithm, setup.rate))?
+            .ranks(setup.ranks.iter().copied())
+            .loss(losses[setup.loss].loss.clone())
+            .device(device.clone());
+        Ok(setup.penalties.apply(settings))
+    }
+
+    fn split(&self, observations: &Observations, split: usize) -> Result<Ready> {
+        let began = Instant::now();
+        let seed = self.split_seed.wrapping_add(split as u64);
+        let mut observations = observations.clone();
+        if self.heldout > 0.0 {
+            observations = observations.held_out(self.heldout, seed)?;
+        }
+        if self.validation > 0.0 {
+            observations = observations.validation(self.validation, seed)?;
+        }
+        let data = observations.prepare()?;
+        Ok(Ready { split, data, seconds: began.elapsed().as_secs_f64() })
+    }
+
+    /// Where the data of a run are, and which of them it did not see. Of data that have no file the
+    /// split is known all the same.
+    fn record_of(&self, run: &Planned) -> DataRecord {
+        let some = |fraction: f64| (fraction > 0.0).then_some(fraction);
+        DataRecord {
+            heldout: some(self.heldout),
+            validation: some(self.validation),
+            split_seed: run.settings.split_seed,
+            ..self.record.clone().unwrap_or_default()
+        }
+    }
+
+    pub(super) fn run_on(&self, observations: &Observations, device: &Device) -> Result<Table> {
+        let losses = self.all_losses();
+        let mut notes = Vec::new();
+        let setups = self.setups(observations.shape(), &losses, &mut notes)?;
+        let first = self.split(observations, 0)?;
+        for setup in &setups {
+            let settings = self.settings(setup, &losses, device)?;
+            let context = format!("model {:?} with {}", setup.name, setup.ranks_text());
+            let warnings =
+                settings.warnings(observations.shape()).map_err(|e| about(&context, e))?;
+            for warning in warnings {
+                let note = format!("model {:?}: {warning}", setup.name);
+                if !notes.contains(&note) {
+                    notes.push(note);
+                }
+            }
+            settings.check_prepared(&first.data).map_err(|e| about(&context, e))?;
+        }
+        let (score, counts) = self.chosen_score(&first.data, &mut notes)?;
+        let mut ready = Some(first);
+
+        let print = observations.fingerprint();
+        let runs = self.all_runs(&setups, &losses, &print);
+        let store = self.folder.as_deref().map(Store::open).transpose()?;
+        let mut times = Times::new(loads(&setups, &runs));
+        let mut outcomes = vec![Outcome::Pending; runs.len()];
+        if let Some(store) = &store {
+            for (n, run) in runs.iter().enumerate() {
+                if let Some(result) = store.load(&run.settings, &setups[run.setup].shapes) {
+                    times.done(n, result.wall_seconds);
+                    outcomes[n] = Outcome::Finished(result);
+                }
+            }
+        }
+        let mut factors: Vec<Option<Vec<ArrayD<f64>>>> = vec![None; runs.len()];
+        for n in 0..runs.len() {
+            let run = &runs[n];
+            let setup = &setups[run.setup];
+            let later = |times: &Times, from: usize| {
+                times.left((from..runs.len()).filter(|&m| outcomes[m] == Outcome::Pending))
+            };
+            let mut standing = Standing {
+                run: n + 1,
+                runs: runs.len(),
+                label: self.label(setup, &losses, run),
+                left: later(&times, n),
+            };
+            if outcomes[n] != Outcome::Pending {
+                let outcome = &outcomes[n];
+                tell(&self.watchers, &Event::Ends { standing: &standing, outcome, kept: true });
+                continue;
+            }
+            if self.cancel.is_cancelled() {
+                break;
+            }
+            tell(&self.watchers, &Event::Begins(&standing));
+            let began = Instant::now();
+            // What came before is not held while the next is made.
+            ready = ready.filter(|ready| ready.split == run.split);
+            let known = match ready.take() {
+                Some(known) => known,
+                // This run's clock is on.
+                None => Ready { seconds: 0.0, ..self.split(observations, run.split)? },
+            };
+            let settings = self.settings(setup, &losses, device)?;
+            let settings =
+                self.observed(settings, &standing, began, times.expected(n), later(&times, n + 1));
+            let fitted = settings.seed(run.settings.seed).fit_prepared(&known.data);
+            let outcome = match fitted {
+                Ok(fit) if fit.history().stopped_by == StoppedBy::Interrupted => break,
+                Ok(fit) => {
+                    let tried = &losses[setup.loss];
+                    let scored = Scorer::new(&known.data, &tried.loss, counts)
+                        .scores(fit.shapes(), fit.factors());
+                    match scored {
+                        Ok(scores) => {
+                            let mut result = RunResult::new(fit.history(), scores);
+                            if let Some(store) = &store {
+                                let saved = Saved::new(&fit)
+                                    .with_loss(tried.record.clone())
+                                    .with_data(self.record_of(run));
+                                store.save_factors(&run.settings, &saved)?;
+                            }
+                            result.wall_seconds = known.seconds + began.elapsed().as_secs_f64();
+                            match &store {
+                                Some(store) => store.save(&run.settings, &result, fit.history())?,
+                                None => factors[n] = Some(fit.into_factors()),
+                            }
+                            Outcome::Finished(result)
+                        }
+                        Err(error) => Outcome::Failed(error.to_string()),
+                    }
+                }
+                Err(_) if self.cancel.is_cancelled() => break,
+                Err(error) => Outcome::Failed(error.to_string()),
+            };
+            ready = Some(Ready { seconds: 0.0, ..known });
+            if let Outcome::Finished(result) = &outcome {
+                times.done(n, result.wall_seconds);
+            }
+            standing.left = later(&times, n + 1);
+            tell(
+                &self.watchers,
+                &Event::Ends { standing: &standing, outcome: &outcome, kept: false },
+            );
+            outcomes[n] = outcome;
+        }
+        let done = Done {
+            losses: &losses,
+            setups: &setups,
+            runs: &runs,
+            outcomes: &outcomes,
+            store: store.as_ref(),
+            factors: &factors,
+            score,
+        };
+        let table = self.table(observations.shape(), &done, notes)?;
+        if let Some(store) = &store {
+            table.write(store.folder())?;
+        }
+        Ok(table)
+    }
+
+    /// The score of the table, and whether the data are counts.
+    fn chosen_score(
+        &self,
+        data: &Prepared,
+        notes: &mut Vec<String>,
+    ) -> Result<(Option<Score>, bool)> {
+        if data.cells(Role::HeldOut) == 0 {
+            if let Choice::Some(score) = self.score {
+                return Err(Error::Setting(format!(
+                    "the {score} score is that of held-out cells, and none are held out: hold out a fraction of the entries"
+                )));
+            }
+            return Ok((None, false));
+        }
+        let outside = data.first_outside(|x, _| x >= 0.0 && x.is_finite() && x.fract() == 0.0);
+        let counts = outside.is_none();
+        let score = match (self.score, outside) {
+            (Choice::Some(Score::Poisson), Some(outside)) => {
+                return Err(Error::Setting(format!(
+                    "the poisson score is for counts, and the entry at index {:?} is {}: choose rmse, mae or none",
+                    outside.index, outside.value
+                )));
+            }
+            (Choice::Some(score), _) => Some(score),
+            (Choice::None, _) => None,
+            (Choice::Auto, None) => Some(Score::Poisson),
+            (Choice::Auto, Some(outside)) => {
+                notes.push(format!(
+                    "the data are not counts (the entry at index {:?} is {}), so that the score is rmse and not the poisson log-likelihood",
+                    outside.index, outside.value
+                ));
+                Some(Score::Rmse)
+            }
+        };
+        Ok((score, counts))
+    }
+
+    /// A fit that tells the watchers of its sweeps.
+    fn observed(
+        &self,
+        settings: NNEinFact,
+        standing: &Standing,
+        began: Instant,
+        expected: Option<f64>,
+        rest: Option<f64>,
+    ) -> NNEinFact {
+        let watchers = Arc::clone(&self.watchers);
+        let mut standing = standing.clone();
+        settings.cancel(&self.cancel).observe(move |sweep: &Sweep| {
+            // A run that takes longer than expected may end at any sweep.
+            let own = expected.map(|all| (all - began.elapsed().as_secs_f64()).max(0.0));
+            standing.left = own.zip(rest).map(|(own, rest)| own + rest);
+            tell(&watchers, &Event::Sweep(&standing, sweep));
+            Flow::Continue
+        })
+    }
+}
+
+/// What is known of the time of every run before any is done.
+fn loads(setups: &[Setup], runs: &[Planned]) -> Vec<Load> {
+    let mut kinds: BTreeMap<String, usize> = BTreeMap::new();
+    let kinds: Vec<usize> = setups
+        .iter()
+        .map(|setup| {
+            let next = kinds.len();
+            *kinds.entry(setup.kind()).or_insert(next)
+        })
+        .collect();
+    runs.iter()
+        .map(|run| Load {
+            setup: run.setup,
+            kind: kinds[run.setup],
+            parameters: setups[run.setup].shapes.parameters() as f64,
+        })
+        .collect()
+}

@@ -1,0 +1,759 @@
+//! The table of a study.
+
+use std::collections::BTreeMap;
+use std::fmt::{self, Write as _};
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use super::run::{Outcome, limitless};
+use super::score::Score;
+use super::setups::ranks_text;
+use super::stability::Stability;
+use nneinfact_core::error::Result;
+use nneinfact_fit::io;
+
+/// What came out of a study: a row for every setup, the best first.
+///
+/// Losses of different kinds cannot be compared, so rows are grouped by loss, in the order of the
+/// study; inside a group they are sorted by mean held-out loss (validation loss where nothing is held
+/// out, training loss where there is none either), and those without a result come last.
+/// [`by_score`](Table::by_score) sorts all of them by the score, which can be compared.
+///
+/// Its `to_string` is a text to be read.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct Table {
+    format: &'static str,
+    version: u32,
+    shape: Vec<usize>,
+    heldout: f64,
+    validation: f64,
+    splits: usize,
+    starts: usize,
+    score: Option<Score>,
+    /// Whether every run is over.
+    complete: bool,
+    /// Names and ranks of all rows, best score first.
+    by_score: Vec<String>,
+    notes: Vec<String>,
+    rows: Vec<Row>,
+    /// Where the files are; that may change.
+    #[serde(skip)]
+    pub(super) folder: Option<PathBuf>,
+}
+
+/// One setup: a model with its ranks, a loss, penalties, an algorithm. Means are over the splits, each
+/// represented by its best start.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct Row {
+    /// The name of the model.
+    pub name: String,
+    /// The model string.
+    pub model: String,
+    /// The rank of every latent letter.
+    pub ranks: BTreeMap<char, usize>,
+    /// The number of parameters that the ranks were chosen for
+    /// ([`Study::match_parameters`](super::Study::match_parameters)).
+    pub matched: Option<u64>,
+    /// Whether it is the best row of its model under its loss, by what rows are sorted by.
+    pub best_of_model: bool,
+    /// The loss, by name; where losses share one, with what tells them apart.
+    pub loss: String,
+    /// A fingerprint of what the loss computes.
+    pub loss_terms: String,
+    /// The penalties; "none".
+    pub penalty: String,
+    /// "block", "grouped", "accelerated" or "adam", or "adam(0.05)" with a learning rate that was given.
+    pub algorithm: String,
+    /// "f32" or "f64".
+    pub precision: String,
+    /// The number of entries of all factors.
+    pub parameters: u64,
+    /// The mean loss of held-out cells.
+    pub heldout_loss: Option<Mean>,
+    /// The mean loss of validation cells.
+    pub validation_loss: Option<Mean>,
+    /// The mean loss of training cells.
+    pub training_loss: Option<Mean>,
+    /// The score of held-out cells that the table has.
+    pub score: Option<Mean>,
+    /// Sweeps, in the mean.
+    pub sweeps: Option<f64>,
+    /// Seconds of a fit, in the mean.
+    pub seconds: Option<f64>,
+    /// What ended the fits, and how many.
+    pub stopped_by: BTreeMap<String, usize>,
+    /// What went wrong, each message once.
+    pub failures: Vec<String>,
+    /// The best run: of those that represent their splits the one with the lowest validation loss, or
+    /// without validation cells training loss with penalties.
+    pub best: Option<Best>,
+    /// How far the components of all finished runs agree with those of the best; `None` for less than
+    /// two.
+    pub stability: Option<Stability>,
+    /// Every run.
+    pub runs: Vec<Run>,
+    /// Whether there are several algorithms in the table.
+    #[serde(skip)]
+    pub(super) several: bool,
+}
+
+/// A run among those of a row.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Best {
+    /// The split, counted from 1.
+    pub split: usize,
+    /// The start, counted from 1.
+    pub start: usize,
+    /// The file of the factors in the folder of the study, which `nneinfact report` makes a page of.
+    pub file: Option<String>,
+}
+
+/// One run of a setup.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct Run {
+    /// The split, counted from 1.
+    pub split: usize,
+    /// The start, counted from 1.
+    pub start: usize,
+    /// The seed of the split.
+    pub split_seed: u64,
+    /// The seed of the start.
+    pub seed: u64,
+    /// Whether it is the start that represents its split.
+    pub chosen: bool,
+    /// Its file in the folder of the study; the factors are in the `.npz` of the same name.
+    pub file: Option<String>,
+    /// How it ended.
+    pub outcome: Outcome,
+}
+
+/// A mean over splits.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Mean {
+    /// The mean; `"inf"` in JSON where a value is infinite.
+    #[serde(serialize_with = "limitless::serialize")]
+    pub mean: f64,
+    /// Its standard error, s/√n with the sample's standard deviation s; `None` for one value. (Splits
+    /// share training cells, so that it tells the scatter of splits, and not that of new data.)
+    pub standard_error: Option<f64>,
+    /// How many values.
+    pub count: usize,
+}
+
+impl Mean {
+    /// `None` for no values.
+    #[must_use]
+    pub fn of(values: &[f64]) -> Option<Mean> {
+        let n = values.len() as f64;
+        if values.is_empty() {
+            return None;
+        }
+        let mean = values.iter().sum::<f64>() / n;
+        let squares: f64 = values.iter().map(|x| (x - mean) * (x - mean)).sum();
+        let standard_error = (values.len() > 1).then(|| (squares / (n - 1.0) / n).sqrt());
+        let standard_error = standard_error.filter(|error| error.is_finite());
+        Some(Mean { mean, standard_error, count: values.len() })
+    }
+}
+
+impl fmt::Display for Mean {
+    /// The mean with as many digits as the standard error makes sense of, and that with two.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.standard_error {
+            Some(error) if error > 0.0 && error.is_finite() => {
+                let digits = 1.0 - error.log10().floor();
+                if (0.0..=9.0).contains(&digits) {
+                    let digits = digits as usize;
+                    write!(f, "{:.digits$} ± {error:.digits$}", self.mean)
+                } else {
+                    write!(f, "{} ± {error:.1e}", number(self.mean))
+                }
+            }
+            Some(_) => write!(f, "{} ± 0", number(self.mean)),
+            None => f.write_str(&number(self.mean)),
+        }
+    }
+}
+
+impl Row {
+    /// What rows are sorted by; infinite where there is no result.
+    pub(super) fn criterion(&self) -> f64 {
+        let first = self.heldout_loss.or(self.validation_loss).or(self.training_loss);
+        first.map_or(f64::INFINITY, |mean| limitless::worst(mean.mean))
+    }
+
+    /// Name, ranks and what else tells it from other rows.
+    #[must_use]
+    pub fn label(&self) -> String {
+        let mut label = format!("{} {}, {}", self.name, ranks_text(&self.ranks), self.loss);
+        if self.penalty != "none" {
+            let _ = write!(label, ", {}", self.penalty);
+        }
+        if self.several {
+            let _ = write!(label, ", {}", self.algorithm);
+        }
+        label
+    }
+}
+
+impl Table {
+    pub(super) fn new(
+        shape: Vec<usize>,
+        [heldout, validation]: [f64; 2],
+        splits: usize,
+        starts: usize,
+        score: Option<Score>,
+        rows: Vec<Row>,
+        notes: Vec<String>,
+    ) -> Table {
+        let complete =
+            rows.iter().flat_map(|row| &row.runs).all(|run| run.outcome != Outcome::Pending);
+        let mut table = Table {
+            format: "nneinfact compare",
+            version: 1,
+            shape,
+            heldout,
+            validation,
+            splits,
+            starts,
+            score,
+            complete,
+            by_score: Vec::new(),
+            notes,
+            rows,
+            folder: None,
+        };
+        table.by_score = table.by_score().into_iter().map(Row::label).collect();
+        table
+    }
+
+    /// The rows, grouped by loss, best first.
+    #[must_use]
+    pub fn rows(&self) -> &[Row] {
+        &self.rows
+    }
+
+    /// The score that the rows have; `None` for none.
+    #[must_use]
+    pub fn score(&self) -> Option<Score> {
+        self.score
+    }
+
+    /// What a user should know about models or data, a sentence each.
+    #[must_use]
+    pub fn notes(&self) -> &[String] {
+        &self.notes
+    }
+
+    /// Whether every run is over. Where the study was interrupted, the table is of the finished ones.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        self.complete
+    }
+
+    /// How many runs are over, and how many there are.
+    #[must_use]
+    pub fn progress(&self) -> (usize, usize) {
+        let all = self.rows.iter().flat_map(|row| &row.runs);
+        let over = all.clone().filter(|run| run.outcome != Outcome::Pending).count();
+        (over, all.count())
+    }
+
+    /// All rows that have a score, best first, whatever their loss.
+    #[must_use]
+    pub fn by_score(&self) -> Vec<&Row> {
+        let mut rows: Vec<&Row> = self.rows.iter().filter(|row| row.score.is_some()).collect();
+        // The lower the better, and what is no number last.
+        let sign = if self.score.is_some_and(Score::higher_is_better) { -1.0 } else { 1.0 };
+        let value =
+            |row: &Row| row.score.map_or(f64::INFINITY, |s| limitless::worst(sign * s.mean));
+        rows.sort_by(|a, b| value(a).total_cmp(&value(b)));
+        rows
+    }
+
+    /// The losses that there are, in the order of the study.
+    fn losses(&self) -> Vec<&str> {
+        let mut losses: Vec<&str> = Vec::new();
+        for row in &self.rows {
+            if !losses.contains(&row.loss.as_str()) {
+                losses.push(&row.loss);
+            }
+        }
+        losses
+    }
+
+    /// Comma-separated values, one line for every row. Standard errors are empty for one split.
+    #[must_use]
+    pub fn to_csv(&self) -> String {
+        let mut text = String::from(
+            "loss,name,model,ranks,penalty,algorithm,precision,parameters,splits,\
+             heldout_loss,heldout_loss_se,validation_loss,validation_loss_se,\
+             training_loss,training_loss_se,score,score_mean,score_se,\
+             sweeps,seconds,stopped_by,failures,matched,best_of_model,best_run\n",
+        );
+        for row in &self.rows {
+            let mut cells = vec![
+                row.loss.clone(),
+                row.name.clone(),
+                row.model.clone(),
+                ranks_text(&row.ranks),
+                row.penalty.clone(),
+                row.algorithm.clone(),
+                row.precision.clone(),
+                row.parameters.to_string(),
+                row.training_loss.map_or(0, |mean| mean.count).to_string(),
+            ];
+            let mut mean = |value: Option<Mean>| {
+                cells.push(value.map_or(String::new(), |m| m.mean.to_string()));
+                let error = value.and_then(|m| m.standard_error);
+                cells.push(error.map_or(String::new(), |e| e.to_string()));
+            };
+            mean(row.heldout_loss);
+            mean(row.validation_loss);
+            mean(row.training_loss);
+            cells.push(self.score.map_or("none", Score::name).into());
+            let score = row.score;
+            cells.push(score.map_or(String::new(), |m| m.mean.to_string()));
+            let error = score.and_then(|m| m.standard_error);
+            cells.push(error.map_or(String::new(), |e| e.to_string()));
+            cells.push(row.sweeps.map_or(String::new(), |n| n.to_string()));
+            cells.push(row.seconds.map_or(String::new(), |s| s.to_string()));
+            cells.push(stopped(&row.stopped_by));
+            cells.push(row.failures.join("; "));
+            cells.push(row.matched.map_or(String::new(), |n| n.to_string()));
+            cells.push(row.best_of_model.to_string());
+            let file = row.best.as_ref().and_then(|best| best.file.clone());
+            cells.push(file.unwrap_or_default());
+            let quoted: Vec<String> = cells.iter().map(|cell| quote(cell)).collect();
+            text += &quoted.join(",");
+            text.push('\n');
+        }
+        text
+    }
+
+    /// Writes `table.json` (with every run), `table.csv`, `table.txt` and, where components were
+    /// compared, `stability.json` and `stability.txt` (of the best row of every model) into a folder,
+    /// each as a whole or not at all.
+    ///
+    /// # Errors
+    /// [`Error::File`](crate::Error::File) where a file cannot be written.
+    pub fn write(&self, folder: impl AsRef<Path>) -> Result<()> {
+        #[derive(Serialize)]
+        struct Of<'a> {
+            name: &'a str,
+            model: &'a str,
+            ranks: &'a BTreeMap<char, usize>,
+            loss: &'a str,
+            penalty: &'a str,
+            algorithm: &'a str,
+            /// The run whose components they are.
+            reference: &'a Option<Best>,
+            #[serde(flatten)]
+            stability: &'a Stability,
+        }
+        #[derive(Serialize)]
+        struct All<'a> {
+            format: &'a str,
+            version: u32,
+            /// From which mean similarity on a component is stable.
+            stable_from: f64,
+            rows: Vec<Of<'a>>,
+        }
+        let folder = folder.as_ref();
+        io::write_json(folder.join("table.json"), self)?;
+        io::write_text(folder.join("table.csv"), &self.to_csv())?;
+        io::write_text(folder.join("table.txt"), &self.to_string())?;
+        let mut rows = Vec::new();
+        for row in &self.rows {
+            let Row { name, model, ranks, loss, penalty, algorithm, stability, .. } = row;
+            if let Some(stability) = stability {
+                let reference = &row.best;
+                rows.push(Of {
+                    name,
+                    model,
+                    ranks,
+                    loss,
+                    penalty,
+                    algorithm,
+                    reference,
+                    stability,
+                });
+            }
+        }
+        if !rows.is_empty() {
+            let all = All {
+                format: "nneinfact stability",
+                version: 2,
+                stable_from: Stability::STABLE,
+                rows,
+            };
+            io::write_json(folder.join("stability.json"), &all)?;
+            io::write_text(folder.join("stability.txt"), &self.components())?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Table {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shape: Vec<String> = self.shape.iter().map(ToString::to_string).collect();
+        let plural = |n: usize, what: &str| match n {
+            1 => format!("1 {what}"),
+            n => format!("{n} {what}s"),
+        };
+        let mut about = vec![
+            shape.join(" × "),
+            plural(self.splits, "split"),
+            plural(self.starts, "start") + " each",
+        ];
+        if self.heldout > 0.0 {
+            about.push(format!("{} % held out", 100.0 * self.heldout));
+        }
+        if self.validation > 0.0 {
+            about.push(format!("{} % of the rest for validation", 100.0 * self.validation));
+        }
+        writeln!(f, "{}", about.join(", "))?;
+        if !self.complete {
+            let (over, all) = self.progress();
+            writeln!(f, "not complete: {over} of {all} runs are done")?;
+        }
+        if let Some(score) = self.score {
+            writeln!(f, "{score}: {}", score.describe())?;
+        }
+        if self.rows.iter().any(|row| row.stability.is_some()) {
+            writeln!(
+                f,
+                "agreement: of the components of each letter between the better half of the runs, median and minimum of their cosines"
+            )?;
+        }
+        if self.several_rows() {
+            writeln!(f, "*: the best row of its model")?;
+        }
+        for loss in self.losses() {
+            let rows: Vec<&Row> = self.rows.iter().filter(|row| row.loss == loss).collect();
+            writeln!(f, "\nloss {loss}")?;
+            f.write_str(&self.group(&rows))?;
+            for row in rows {
+                for failure in &row.failures {
+                    // Messages about models have carets under them.
+                    let failure = failure.replace('\n', "\n    ");
+                    writeln!(f, "  {} failed: {failure}", row.label())?;
+                }
+            }
+        }
+        if let (Some(score), true) = (self.score, self.losses().len() > 1) {
+            writeln!(
+                f,
+                "\nby {score}, whatever the loss (losses of different kinds cannot be compared)"
+            )?;
+            let rows = self.by_score();
+            let several = rows.iter().any(|row| row.several);
+            let cells = |row: &&Row| -> Vec<String> {
+                let value = row.score.map_or(String::new(), |m| m.to_string());
+                let mut cells = vec![
+                    row.name.clone(),
+                    ranks_text(&row.ranks),
+                    row.loss.clone(),
+                    row.penalty.clone(),
+                ];
+                cells.extend(several.then(|| row.algorithm.clone()));
+                cells.push(value);
+                cells
+            };
+            let mut titles = vec!["model", "ranks", "loss", "penalty"];
+            titles.extend(several.then_some("algorithm"));
+            titles.push(score.name());
+            let mut lines: Vec<Vec<String>> = vec![titles.into_iter().map(String::from).collect()];
+            lines.extend(rows.iter().map(cells));
+            f.write_str(&aligned(&lines, &[]))?;
+        }
+        self.write_files(f)?;
+        if !self.notes.is_empty() {
+            writeln!(f)?;
+        }
+        self.notes.iter().try_for_each(|note| writeln!(f, "note: {note}"))
+    }
+}
+
+impl Table {
+    /// Whether some model has several rows under a loss, so that it tells something which is the best.
+    fn several_rows(&self) -> bool {
+        let marked = self.rows.iter().filter(|row| row.best_of_model).count();
+        marked < self.rows.iter().filter(|row| row.training_loss.is_some()).count()
+    }
+
+    /// Where the best run of every row is, and what makes a page of it.
+    fn write_files(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let place = |file: &String| match &self.folder {
+            Some(folder) => folder.join(file).display().to_string(),
+            None => file.clone(),
+        };
+        let files: Vec<(&Row, String)> = self
+            .rows
+            .iter()
+            .filter_map(|row| Some((row, place(row.best.as_ref()?.file.as_ref()?))))
+            .collect();
+        let Some((_, first)) = files.first() else { return Ok(()) };
+        let mut lines = vec![vec!["best run of".to_string(), "file".to_string()]];
+        lines.extend(files.iter().map(|(row, file)| vec![row.label(), file.clone()]));
+        writeln!(
+            f,
+            "\n{}\na page of a run, as of the first: nneinfact report {}",
+            aligned(&lines, &[]).trim_end(),
+            shell(first)
+        )
+    }
+
+    /// The components of the best row of every model, each with how far other runs agree.
+    fn components(&self) -> String {
+        let mut text = String::from(
+            "Components of the best row of each model, largest first, counted from 0 as in the file. A cosine of 1 means that a run has the component too, up to its scale.\n\
+             starts: mean over the other starts of its split; splits: over the best starts of the other splits;\n\
+             better half: over the better half of the runs, which gives the verdict; all: over all runs, mean and minimum.\n",
+        );
+        for row in self.rows.iter().filter(|row| row.best_of_model) {
+            let (Some(stability), Some(best)) = (&row.stability, &row.best) else { continue };
+            let file = best.file.as_ref().map_or(String::new(), |file| format!(", {file}"));
+            let _ = writeln!(
+                text,
+                "\n{}: the components of split {}, start {}{file}; {} of {} other runs in the better half",
+                row.label(),
+                best.split,
+                best.start,
+                stability.better,
+                stability.fits.saturating_sub(1)
+            );
+            let titles = [
+                "component",
+                "weight",
+                "share",
+                "starts",
+                "splits",
+                "better half",
+                "all",
+                "verdict",
+            ];
+            let mut lines = vec![titles.map(String::from).to_vec()];
+            let cosine = |x: Option<f64>| x.map_or("-".into(), |x| format!("{x:.2}"));
+            for letter in &stability.letters {
+                let mut components: Vec<_> = letter.components.iter().collect();
+                components.sort_by(|a, b| b.weight.total_cmp(&a.weight));
+                for c in components {
+                    lines.push(vec![
+                        format!("{} {}", letter.letter, c.component),
+                        number(c.weight),
+                        format!("{:.1} %", 100.0 * c.share),
+                        cosine(c.starts),
+                        cosine(c.splits),
+                        format!("{:.2}", c.better),
+                        format!("{:.2}/{:.2}", c.mean, c.min),
+                        c.verdict.name().into(),
+                    ]);
+                }
+            }
+            text += &aligned(&lines, &[false, true, true, true, true, true, true]);
+            for note in &stability.notes {
+                let _ = writeln!(text, "  {note}");
+            }
+        }
+        text
+    }
+
+    fn group(&self, rows: &[&Row]) -> String {
+        let some = |has: &dyn Fn(&Row) -> bool| self.rows.iter().any(has);
+        let mean = |value: Option<Mean>| value.map_or("-".into(), |m| m.to_string());
+        type Column<'a> = (&'a str, bool, Box<dyn Fn(&Row) -> String + 'a>);
+        let several = self.several_rows();
+        let name = move |row: &Row| match several && row.best_of_model {
+            true => format!("{} *", row.name),
+            false => row.name.clone(),
+        };
+        let mut columns: Vec<Column<'_>> = vec![
+            ("model", false, Box::new(name)),
+            ("ranks", false, Box::new(|row| ranks_text(&row.ranks))),
+        ];
+        if some(&|row| row.penalty != "none") {
+            columns.push(("penalty", false, Box::new(|row| row.penalty.clone())));
+        }
+        if some(&|row| row.algorithm != self.rows[0].algorithm) {
+            columns.push(("algorithm", false, Box::new(|row| row.algorithm.clone())));
+        }
+        if some(&|row| row.matched != self.rows[0].matched) {
+            let asked = |row: &Row| row.matched.map_or("-".into(), |n| n.to_string());
+            columns.push(("asked for", true, Box::new(asked)));
+        }
+        columns.push(("parameters", true, Box::new(|row| row.parameters.to_string())));
+        // Where something is not there, how many splits the means are over.
+        if some(&|row| row.runs.iter().any(|run| run.outcome.result().is_none())) {
+            let splits = self.splits;
+            let of = move |row: &Row| {
+                format!("{} of {splits}", row.training_loss.map_or(0, |mean| mean.count))
+            };
+            columns.push(("splits", true, Box::new(of)));
+        }
+        if some(&|row| row.heldout_loss.is_some()) {
+            columns.push(("held-out", false, Box::new(move |row| mean(row.heldout_loss))));
+        }
+        if let Some(score) = self.score {
+            columns.push((score.name(), false, Box::new(move |row| mean(row.score))));
+        }
+        if some(&|row| row.validation_loss.is_some()) {
+            columns.push(("validation", false, Box::new(move |row| mean(row.validation_loss))));
+        }
+        columns.push(("training", false, Box::new(move |row| mean(row.training_loss))));
+        let rounded = |value: Option<f64>, digits: usize| {
+            value.map_or("-".into(), |x: f64| format!("{x:.digits$}"))
+        };
+        columns.push(("sweeps", true, Box::new(move |row| rounded(row.sweeps, 0))));
+        columns.push((
+            "seconds",
+            true,
+            Box::new(move |row| rounded(row.seconds, if row.seconds < Some(9.95) { 2 } else { 0 })),
+        ));
+        columns.push(("stopped by", false, Box::new(|row| stopped(&row.stopped_by))));
+        if some(&|row| row.stability.is_some()) {
+            columns.push(("agreement", false, Box::new(agreement)));
+        }
+        let mut lines = vec![columns.iter().map(|(title, ..)| title.to_string()).collect()];
+        lines.extend(
+            rows.iter().map(|row| columns.iter().map(|(_, _, cell)| cell(row)).collect::<Vec<_>>()),
+        );
+        let right: Vec<bool> = columns.iter().map(|(_, right, _)| *right).collect();
+        aligned(&lines, &right)
+    }
+}
+
+/// A path as an argument on a command line.
+fn shell(path: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+=:,@%\\".contains(c);
+    match path.chars().all(plain) {
+        true => path.into(),
+        false => format!("'{}'", path.replace('\'', "'\\''")),
+    }
+}
+
+/// Median and least similarity of the components of every letter, over the better half of the runs.
+fn agreement(row: &Row) -> String {
+    let Some(stability) = &row.stability else { return "-".into() };
+    let each: Vec<String> = stability
+        .letters
+        .iter()
+        .map(|l| format!("{} {:.2}/{:.2}", l.letter, l.better_median(), l.better_min()))
+        .collect();
+    if each.is_empty() { "-".into() } else { each.join(", ") }
+}
+
+/// What ended fits: "tolerance", or "tolerance 2, max_iter 1".
+fn stopped(by: &BTreeMap<String, usize>) -> String {
+    match by.len() {
+        0 => "-".into(),
+        1 => by.keys().cloned().collect(),
+        _ => {
+            let each: Vec<String> = by.iter().map(|(why, n)| format!("{why} {n}")).collect();
+            each.join(", ")
+        }
+    }
+}
+
+/// Lines of cells as columns of equal width.
+fn aligned(lines: &[Vec<String>], right: &[bool]) -> String {
+    let columns = lines.first().map_or(0, Vec::len);
+    let width = |c: usize| lines.iter().map(|line| line[c].chars().count()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..columns).map(width).collect();
+    let mut text = String::new();
+    for line in lines {
+        let cells: Vec<String> = line
+            .iter()
+            .zip(&widths)
+            .enumerate()
+            .map(|(c, (cell, &width))| match right.get(c) {
+                Some(true) => format!("{cell:>width$}"),
+                _ => format!("{cell:<width$}"),
+            })
+            .collect();
+        text.push_str("  ");
+        text.push_str(cells.join("  ").trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+/// A cell of comma-separated values (RFC 4180).
+fn quote(cell: &str) -> String {
+    if cell.contains([',', '"', '\n', '\r']) {
+        format!("\"{}\"", cell.replace('"', "\"\""))
+    } else {
+        cell.into()
+    }
+}
+
+/// A number with five digits that count.
+fn number(x: f64) -> String {
+    let size = x.abs();
+    if size == 0.0 || !size.is_finite() {
+        return x.to_string();
+    }
+    let magnitude = size.log10().floor();
+    match (-4.0..5.0).contains(&magnitude) {
+        true => format!("{x:.*}", (4.0 - magnitude) as usize),
+        false => format!("{x:.4e}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn means_and_standard_errors() {
+        let mean = Mean::of(&[1.0, 2.0, 4.0, 5.0]).unwrap();
+        // Squared deviations 4 + 1 + 1 + 4 = 10; 10 / 3 / 4.
+        assert_eq!((mean.mean, mean.count), (3.0, 4));
+        assert!((mean.standard_error.unwrap() - (10.0f64 / 12.0).sqrt()).abs() < 1e-15);
+        assert_eq!(Mean::of(&[2.5]), Some(Mean { mean: 2.5, standard_error: None, count: 1 }));
+        assert_eq!(Mean::of(&[]), None);
+    }
+
+    #[test]
+    fn digits_follow_the_standard_error() {
+        let text = |mean, error| Mean { mean, standard_error: error, count: 2 }.to_string();
+        assert_eq!(text(0.010_123_4, Some(0.000_051)), "0.010123 ± 0.000051");
+        assert_eq!(text(-12.345, Some(0.25)), "-12.35 ± 0.25");
+        assert_eq!(text(1234.5, Some(120.0)), "1234.5 ± 1.2e2");
+        assert_eq!(text(1.5, Some(0.0)), "1.5000 ± 0");
+        assert_eq!(text(1.5, None), "1.5000");
+        assert_eq!(number(1.5e-9), "1.5000e-9");
+    }
+
+    #[test]
+    fn cells_are_quoted_where_they_have_to_be() {
+        assert_eq!(quote("ir"), "ir");
+        assert_eq!(quote("ir,jr->ij"), "\"ir,jr->ij\"");
+        assert_eq!(quote("a \"b\""), "\"a \"\"b\"\"\"");
+    }
+
+    #[test]
+    fn columns_are_aligned_by_characters() {
+        let lines = vec![vec!["é".into(), "n".into()], vec!["abc".into(), "12".into()]];
+        assert_eq!(aligned(&lines, &[false, true]), "  é     n\n  abc  12\n");
+    }
+
+    #[test]
+    fn paths_are_quoted_for_a_shell() {
+        assert_eq!(shell("study/runs/0a.npz"), "study/runs/0a.npz");
+        assert_eq!(shell("my study/it's.npz"), "'my study/it'\\''s.npz'");
+    }
+
+    #[test]
+    fn an_infinite_mean_says_so() {
+        let mean = Mean::of(&[1.0, f64::INFINITY]).unwrap();
+        assert_eq!((mean.to_string().as_str(), mean.standard_error), ("inf", None));
+        let json = serde_json::to_value(mean).unwrap();
+        assert_eq!(json["mean"], "inf");
+    }
+}

@@ -1,0 +1,6 @@
+//! What fits tell: many of them compared on data that they have not seen, and one of them as a page.
+//!
+//! The crate `nneinfact` re-exports what is meant for users; this one is a part of it.
+
+pub mod compare;
+pub mod report;

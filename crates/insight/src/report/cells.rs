@@ -1,0 +1,122 @@
+//! ŷ at single cells.
+
+use nneinfact_core::model::{Letter, Letters};
+use nneinfact_fit::Saved;
+
+/// Forms ŷ at single cells: a product of the factors' rows, summed over the latent letters in nested
+/// loops. A factor is multiplied in as soon as all of its latent letters have an index.
+pub(super) struct CellValues<'a> {
+    tensors: Vec<Tensor<'a>>,
+    /// The sizes of the latent letters, from the outermost loop to the innermost.
+    sizes: Vec<usize>,
+    /// The tensors that are complete at each depth: before any loop, in the first, ….
+    ready: Vec<Vec<usize>>,
+    work: f64,
+}
+
+struct Tensor<'a> {
+    data: std::borrow::Cow<'a, [f64]>,
+    /// Strides along the modes of the data.
+    observed: Vec<usize>,
+    /// Strides along the latent letters, in the order of the loops.
+    latent: Vec<usize>,
+}
+
+impl<'a> CellValues<'a> {
+    pub fn new(saved: &'a Saved) -> CellValues<'a> {
+        let (model, shapes) = (saved.model(), saved.shapes());
+        // Letters of many factors outside: what is inside of all loops is done most often.
+        let mut loops: Vec<Letter> = model.latent().iter().collect();
+        let uses = |x: &Letter| model.factors().iter().filter(|f| f.contains(x)).count();
+        loops.sort_by_key(|x| (std::cmp::Reverse(uses(x)), *x));
+        let all: Vec<Letter> = model.latent().iter().collect();
+        let mut letters: Vec<&[Letter]> = model.factors().iter().map(Vec::as_slice).collect();
+        let mut arrays: Vec<_> = saved.factors().iter().collect();
+        if let Some(weights) = saved.weights() {
+            letters.push(&all);
+            arrays.push(weights);
+        }
+        let stride = |names: &[Letter], x: &Letter| match names.iter().position(|y| y == x) {
+            Some(axis) => shapes.sizes(&names[axis + 1..]).iter().product(),
+            None => 0,
+        };
+        let tensors: Vec<Tensor<'a>> = letters
+            .iter()
+            .zip(&arrays)
+            .map(|(names, array)| Tensor {
+                data: match array.as_slice() {
+                    Some(slice) => slice.into(),
+                    None => array.iter().copied().collect::<Vec<f64>>().into(),
+                },
+                observed: model.output().iter().map(|x| stride(names, x)).collect(),
+                latent: loops.iter().map(|x| stride(names, x)).collect(),
+            })
+            .collect();
+        let latent = model.latent();
+        let mut ready = vec![Vec::new(); loops.len() + 1];
+        for (t, names) in letters.iter().enumerate() {
+            let own: Letters = names.iter().copied().filter(|&x| latent.contains(x)).collect();
+            let depth = (0..=loops.len())
+                .find(|&d| loops[..d].iter().collect::<Letters>().contains_all(own));
+            ready[depth.unwrap_or(loops.len())].push(t);
+        }
+        let sizes = shapes.sizes(&loops);
+        let mut work = 0.0;
+        let mut rounds = 1.0;
+        for (depth, ready) in ready.iter().enumerate() {
+            if depth > 0 {
+                rounds *= sizes[depth - 1] as f64;
+            }
+            work += rounds * (1 + ready.len()) as f64;
+        }
+        CellValues { tensors, sizes, ready, work }
+    }
+
+    /// About how many multiplications a cell takes.
+    pub fn work(&self) -> f64 {
+        self.work
+    }
+
+    pub fn cursor(&self) -> Cursor<'_, 'a> {
+        Cursor { cells: self, offsets: vec![0; self.tensors.len()] }
+    }
+}
+
+/// What a thread needs of its own.
+pub(super) struct Cursor<'b, 'a> {
+    cells: &'b CellValues<'a>,
+    offsets: Vec<usize>,
+}
+
+impl Cursor<'_, '_> {
+    /// ŷ at an index inside the data.
+    pub fn at(&mut self, index: &[usize]) -> f64 {
+        for (offset, tensor) in self.offsets.iter_mut().zip(&self.cells.tensors) {
+            *offset = tensor.observed.iter().zip(index).map(|(s, i)| s * i).sum();
+        }
+        self.sum(0)
+    }
+
+    fn sum(&mut self, depth: usize) -> f64 {
+        let cells = self.cells;
+        let mut product = 1.0;
+        for &t in &cells.ready[depth] {
+            product *= cells.tensors[t].data[self.offsets[t]];
+        }
+        if product == 0.0 || depth == cells.sizes.len() {
+            return product;
+        }
+        let size = cells.sizes[depth];
+        let mut sum = 0.0;
+        for _ in 0..size {
+            sum += self.sum(depth + 1);
+            for (offset, tensor) in self.offsets.iter_mut().zip(&cells.tensors) {
+                *offset += tensor.latent[depth];
+            }
+        }
+        for (offset, tensor) in self.offsets.iter_mut().zip(&cells.tensors) {
+            *offset -= size * tensor.latent[depth];
+        }
+        product * sum
+    }
+}

@@ -1,0 +1,93 @@
+//! Residuals as drawings and tables.
+
+use super::draw::{Drawing, escape, number, percent};
+use super::labels::Axis;
+use super::panel::{Form, Series, vectors};
+use super::residuals::{Portion, Residuals, Sums};
+use nneinfact_core::data::Role;
+
+/// Rows of the table of the worst slices.
+const WORST: usize = 10;
+
+pub(super) fn name(role: Role) -> &'static str {
+    match role {
+        Role::Train => "Training cells",
+        Role::Validation => "Validation cells",
+        Role::HeldOut => "Held-out cells",
+        Role::Missing => "Missing cells",
+    }
+}
+
+/// Observed and predicted totals along a mode.
+pub(super) fn totals(axis: &Axis, sums: &[Sums], size: (f64, f64)) -> Drawing {
+    let observed: Vec<f64> = sums.iter().map(|s| s.observed).collect();
+    let predicted: Vec<f64> = sums.iter().map(|s| s.predicted).collect();
+    let series = [
+        Series {
+            name: "observed",
+            class: "obs",
+            values: &observed,
+            form: if Form::of(axis) == Form::Bars { Form::Bars } else { Form::Area },
+        },
+        Series {
+            name: "predicted",
+            class: "pred",
+            values: &predicted,
+            form: if Form::of(axis) == Form::Bars { Form::Marks } else { Form::Line },
+        },
+    ];
+    vectors(&format!("{}: totals", axis.title()), axis, &series, size)
+}
+
+/// Mean losses along a mode.
+pub(super) fn losses(axis: &Axis, sums: &[Sums], size: (f64, f64)) -> Drawing {
+    let means: Vec<f64> = sums.iter().map(Sums::mean_loss).collect();
+    let series = [Series { name: "", class: "loss", values: &means, form: Form::of(axis) }];
+    vectors(&format!("{}: mean loss", axis.title()), axis, &series, size)
+}
+
+/// The slices with the largest mean loss, as a table.
+pub(super) fn worst(axes: &[Axis], portion: &Portion) -> String {
+    let overall = portion.all.mean_loss();
+    let mut all: Vec<(&Axis, usize, &Sums)> = axes
+        .iter()
+        .zip(&portion.modes)
+        .filter(|(_, sums)| sums.len() > 1)
+        .flat_map(|(axis, sums)| sums.iter().enumerate().map(move |(i, s)| (axis, i, s)))
+        .filter(|(_, _, s)| s.mean_loss().is_finite())
+        .collect();
+    all.sort_by(|a, b| b.2.mean_loss().total_cmp(&a.2.mean_loss()));
+    let rows: String = all
+        .into_iter()
+        .take(WORST)
+        .map(|(axis, i, s)| {
+            format!(
+                "<tr><th scope=\"row\">{} = {}</th><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td></tr>",
+                escape(&axis.name),
+                escape(&axis.label(i)),
+                number(s.mean_loss(), 4),
+                number(s.mean_loss() / overall, 3),
+                percent(s.loss / portion.all.loss),
+                number(s.observed, 4),
+                number(s.predicted, 4)
+            )
+        })
+        .collect();
+    format!(
+        "<div class=\"scroll\"><table><thead><tr><th scope=\"col\">Slice</th><th scope=\"col\">Mean loss</th><th scope=\"col\">× overall</th><th scope=\"col\">Share of loss</th><th scope=\"col\">Observed</th><th scope=\"col\">Predicted</th></tr></thead><tbody>{rows}</tbody></table></div>"
+    )
+}
+
+/// A sentence about all cells of a role.
+pub(super) fn sentence(residuals: &Residuals, portion: &Portion) -> String {
+    let all = &portion.all;
+    let mut text =
+        format!("{} cells: total observed {}", number(all.cells, 9), number(all.observed, 5));
+    if residuals.has_predictions() {
+        text += &format!(", predicted {}", number(all.predicted, 5));
+    }
+    if residuals.has_loss() {
+        text += &format!(", mean loss {}", number(all.mean_loss(), 5));
+    }
+    text + "."
+}

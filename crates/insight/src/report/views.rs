@@ -1,0 +1,628 @@
+//! What is drawn of the factors: which drawings, in which order.
+
+use std::ops::Range;
+
+use ndarray::{ArrayD, Axis as NdAxis, IxDyn};
+
+use super::draw::{Drawing, number, percent};
+use super::labels::{Axis, Names};
+use super::panel::{Matrix, PIXELS as SIDE, Tone, heat, profile};
+use super::raster;
+use nneinfact_core::model::{Letter, Letters};
+use nneinfact_fit::Saved;
+
+/// Components that are shown at once; the others are folded.
+pub(super) const SHOWN: usize = 24;
+/// Components that are drawn at all.
+const DRAWN: usize = 96;
+/// Numbers under the pointer in heat maps: this many bytes of a page.
+const DETAIL: usize = 2 << 20;
+/// Pixels of all heat maps of a page together.
+const PIXELS: f64 = 3e6;
+
+/// The drawings of all factors.
+pub(super) struct Views {
+    pub groups: Vec<Group>,
+    /// Factors without an index of a component: cores, weights, whole matrices.
+    pub others: Vec<Single>,
+}
+
+/// The factors that are looked at by the indices of one latent letter.
+pub(super) struct Group {
+    pub letter: char,
+    /// The names of the factors.
+    pub factors: Vec<String>,
+    pub components: Vec<Component>,
+    /// The rank.
+    pub rank: usize,
+    /// How many components are not drawn.
+    pub left_out: usize,
+    pub notes: Vec<String>,
+}
+
+pub(super) struct Component {
+    /// The index of the latent letter.
+    pub index: usize,
+    /// Its share of the sum of ŷ.
+    pub share: f64,
+    pub panels: Vec<Drawing>,
+    /// Factors that a panel shows combined, by themselves.
+    pub parts: Vec<Drawing>,
+}
+
+pub(super) struct Single {
+    pub title: String,
+    pub panels: Vec<Drawing>,
+    pub note: String,
+}
+
+/// Two factors of one mode each that share a letter which no other factor has: their product is an
+/// image.
+struct Pair {
+    first: usize,
+    second: usize,
+    component: Letter,
+    summed: Vec<Letter>,
+    /// The rows and columns that are shown.
+    window: [Range<usize>; 2],
+}
+
+/// What decides how large drawings are.
+#[derive(Clone, Copy)]
+pub(super) struct Sizes {
+    pub width: f64,
+    pub height: f64,
+    /// Components of each letter at most.
+    pub most: usize,
+    /// Whether the page's script can say numbers.
+    pub hover: bool,
+}
+
+impl Sizes {
+    pub const PAGE: Sizes = Sizes { width: 270.0, height: 128.0, most: DRAWN, hover: true };
+}
+
+/// The share of all images that may lie beyond each edge of what is shown of them.
+const OUTSIDE: f64 = 2e-3;
+
+struct Maker<'a> {
+    saved: &'a Saved,
+    modes: &'a [Axis],
+    sizes: Sizes,
+    detail: Option<usize>,
+    pixels: f64,
+}
+
+/// Colours of factors, in the order of the model.
+fn class(l: usize) -> String {
+    format!("c{}", l % 6)
+}
+
+pub(super) fn views(saved: &Saved, modes: &[Axis], sizes: Sizes) -> Views {
+    let detail = sizes.hover.then_some(DETAIL);
+    let mut maker = Maker { saved, modes, sizes, detail, pixels: PIXELS };
+    maker.all()
+}
+
+/// The order of a letter's indices by descending weight, with their shares.
+fn ordered(saved: &Saved, letter: Letter) -> Vec<(usize, f64)> {
+    let weights = saved.totals(&[letter]);
+    let total: f64 = weights.iter().sum();
+    let mut order: Vec<(usize, f64)> = weights
+        .into_iter()
+        .map(|w| if total > 0.0 { w / total } else { 0.0 })
+        .enumerate()
+        .collect();
+    order.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
+    order
+}
+
+impl Maker<'_> {
+    fn observed(&self, l: usize) -> Vec<Letter> {
+        let all = self.saved.model().observed();
+        self.saved.model().factors()[l].iter().copied().filter(|&x| all.contains(x)).collect()
+    }
+
+    fn latent(&self, l: usize) -> Vec<Letter> {
+        let all = self.saved.model().latent();
+        self.saved.model().factors()[l].iter().copied().filter(|&x| all.contains(x)).collect()
+    }
+
+    fn uses(&self, letter: Letter) -> usize {
+        self.saved.model().factors().iter().filter(|f| f.contains(&letter)).count()
+    }
+
+    /// The letter whose indices are the components of a factor: the one that ties most factors.
+    fn component_of(&self, l: usize) -> Option<Letter> {
+        let latent = self.latent(l);
+        let most = latent.iter().map(|&x| self.uses(x)).max()?;
+        latent.into_iter().find(|&x| self.uses(x) == most)
+    }
+
+    fn pairs(&self) -> Vec<Pair> {
+        let count = self.saved.model().factors().len();
+        let mut pairs: Vec<Pair> = Vec::new();
+        for first in 0..count {
+            for second in first + 1..count {
+                let taken = |l: usize| pairs.iter().any(|p| p.first == l || p.second == l);
+                let (a, b) = (self.observed(first), self.observed(second));
+                if a.len() != 1 || b.len() != 1 || a == b || taken(first) || taken(second) {
+                    continue;
+                }
+                let sets: [Letters; 2] =
+                    [first, second].map(|l| self.latent(l).into_iter().collect());
+                if sets[0] != sets[1] {
+                    continue;
+                }
+                let (summed, kept): (Vec<Letter>, Vec<Letter>) =
+                    sets[0].iter().partition(|&x| self.uses(x) == 2);
+                if let (false, &[component]) = (summed.is_empty(), kept.as_slice()) {
+                    let size = |x: &[Letter]| 0..self.saved.shapes().size(x[0]);
+                    let window = [size(&a), size(&b)];
+                    let mut pair = Pair { first, second, component, summed, window };
+                    pair.window = self.window(&pair).unwrap_or(pair.window);
+                    pairs.push(pair);
+                }
+            }
+        }
+        pairs
+    }
+
+    fn axis(&self, letter: Letter) -> Axis {
+        let model = self.saved.model();
+        match model.output().iter().position(|&x| x == letter) {
+            Some(mode) => self.modes[mode].clone(),
+            None => Axis {
+                letter: letter.into(),
+                name: char::from(letter).to_string(),
+                size: self.saved.shapes().size(letter),
+                labels: None,
+                upwards: false,
+                mode: false,
+                first: 0,
+            },
+        }
+    }
+
+    /// Several letters as one axis.
+    fn joined(&self, letters: &[Letter]) -> Axis {
+        if let &[letter] = letters {
+            return self.axis(letter);
+        }
+        let axes: Vec<Axis> = letters.iter().map(|&x| self.axis(x)).collect();
+        let size = axes.iter().map(|a| a.size).product();
+        let names: Vec<String> = axes.iter().map(Axis::title).collect();
+        Axis {
+            letter: axes.first().map_or(' ', |a| a.letter),
+            name: names.join(" × "),
+            size,
+            labels: (size <= 4096).then(|| {
+                let all = (0..size)
+                    .map(|mut i| {
+                        let mut parts: Vec<String> = Vec::new();
+                        for axis in axes.iter().rev() {
+                            parts.push(axis.label(i % axis.size));
+                            i /= axis.size;
+                        }
+                        parts.reverse();
+                        parts.join(", ")
+                    })
+                    .collect();
+                Names::new(all)
+            }),
+            upwards: false,
+            mode: false,
+            first: 0,
+        }
+    }
+
+    fn all(&mut self) -> Views {
+        let model = self.saved.model().clone();
+        let pairs = self.pairs();
+        let mut groups: Vec<(Letter, Vec<usize>)> = Vec::new();
+        let mut others = Vec::new();
+        for l in 0..model.factors().len() {
+            let pair = pairs.iter().find(|p| p.first == l || p.second == l);
+            let letter = match pair {
+                Some(pair) => Some(pair.component),
+                None => self
+                    .component_of(l)
+                    .filter(|_| !self.observed(l).is_empty() || self.latent(l).len() > 2),
+            };
+            // A core is looked at as a whole.
+            match letter.filter(|_| !self.observed(l).is_empty()) {
+                Some(letter) => match groups.iter_mut().find(|g| g.0 == letter) {
+                    Some(group) => group.1.push(l),
+                    None => groups.push((letter, vec![l])),
+                },
+                None => others.push(l),
+            }
+        }
+        // The letter that ties most comes first.
+        groups.sort_by_key(|g| std::cmp::Reverse(g.1.len()));
+        let groups = groups.into_iter().map(|(x, l)| self.group(x, &l, &pairs)).collect();
+        let saved = self.saved;
+        let mut others: Vec<Single> = others
+            .into_iter()
+            .map(|l| {
+                let title = format!("theta_{}: {}", l + 1, model.factor_name(l));
+                self.single(title, &class(l), &model.factors()[l], &saved.factors()[l])
+            })
+            .collect();
+        if let Some(weights) = saved.weights().filter(|w| w.ndim() > 0) {
+            let letters: Vec<Letter> = model.latent().iter().collect();
+            let name: String = letters.iter().map(|&x| char::from(x)).collect();
+            others.push(self.single(format!("weights: {name}"), &class(5), &letters, weights));
+        }
+        Views { groups, others }
+    }
+
+    fn group(&mut self, letter: Letter, factors: &[usize], pairs: &[Pair]) -> Group {
+        let model = self.saved.model().clone();
+        let order = ordered(self.saved, letter);
+        let mut notes = Vec::new();
+        for pair in pairs.iter().filter(|p| factors.contains(&p.first)) {
+            let summed: String = pair.summed.iter().map(|&x| char::from(x)).collect();
+            notes.push(format!(
+                "{} and {} are shown multiplied and summed over {summed}.",
+                model.factor_name(pair.first),
+                model.factor_name(pair.second)
+            ));
+            let [rows, columns] = &pair.window;
+            let axes = [pair.first, pair.second].map(|l| self.joined(&self.observed(l)));
+            if (rows.len(), columns.len()) != (axes[0].size, axes[1].size) {
+                let part = |axis: &Axis, r: &Range<usize>| {
+                    format!("{} {} to {}", axis.name, axis.label(r.start), axis.label(r.end - 1))
+                };
+                notes.push(format!(
+                    "The maps are cut to {} and {}; on average less than {} of one lies beyond each edge.",
+                    part(&axes[0], rows),
+                    part(&axes[1], columns),
+                    percent(OUTSIDE)
+                ));
+            }
+        }
+        let mut components = Vec::new();
+        // Drawings for which there was no room any more.
+        let mut missing = 0usize;
+        let usual = self.sizes.height;
+        if pairs.iter().any(|p| factors.contains(&p.first)) && factors.len() > 2 {
+            // Maps are as high as they are wide.
+            self.sizes.height = 1.3 * usual;
+        }
+        for &(index, share) in order.iter().take(self.sizes.most) {
+            let mut component = Component { index, share, panels: Vec::new(), parts: Vec::new() };
+            for &l in factors {
+                let drawn = match pairs.iter().find(|p| p.first == l || p.second == l) {
+                    None => self.panel(l, letter, index),
+                    Some(pair) if pair.first == l => {
+                        let drawn = self.product(pair, index);
+                        for l in [pair.first, pair.second] {
+                            if components.len() < SHOWN {
+                                component.parts.extend(self.panel(l, letter, index));
+                            }
+                        }
+                        drawn
+                    }
+                    Some(_) => continue,
+                };
+                missing += usize::from(drawn.is_none());
+                component.panels.extend(drawn);
+            }
+            // Beyond what a page should weigh.
+            if component.panels.is_empty() && !components.is_empty() {
+                // Those are counted as components.
+                missing = 0;
+                break;
+            }
+            components.push(component);
+        }
+        self.sizes.height = usual;
+        if missing > 0 {
+            notes.push(format!(
+                "{missing} heat maps of the lighter components are left out: there are too many for \
+                 a page."
+            ));
+        }
+        let left_out = order.len() - components.len();
+        Group {
+            letter: letter.into(),
+            factors: factors.iter().map(|&l| model.factor_name(l)).collect(),
+            components,
+            rank: order.len(),
+            left_out,
+            notes,
+        }
+    }
+
+    /// Takes pixels for a heat map, if there are any left.
+    fn spend(&mut self, rows: usize, columns: usize) -> bool {
+        self.pixels -= rows.min(256) as f64 * columns.min(256) as f64;
+        self.pixels > 0.0
+    }
+
+    /// A factor at one index of its component letter.
+    fn panel(&mut self, l: usize, letter: Letter, index: usize) -> Option<Drawing> {
+        let model = self.saved.model();
+        let letters = &model.factors()[l];
+        let axis = letters.iter().position(|&x| x == letter)?;
+        let part = self.saved.factors()[l].index_axis(NdAxis(axis), index).to_owned();
+        let rest: Vec<Letter> = letters.iter().copied().filter(|&x| x != letter).collect();
+        let values = normalised(part);
+        self.array(&class(l), &rest, &values)
+    }
+
+    /// Any array: a vector as a profile, everything else as a heat map.
+    fn array(&mut self, class: &str, letters: &[Letter], values: &[f64]) -> Option<Drawing> {
+        match letters {
+            [] => None,
+            &[letter] => {
+                let axis = self.axis(letter);
+                let size = (self.sizes.width, self.sizes.height);
+                Some(profile(&axis.title(), &axis, values, class, size))
+            }
+            // A mode of the data is seen best from left to right; latent letters are few.
+            &[a, b]
+                if self.saved.model().latent().contains(b)
+                    && !self.saved.model().latent().contains(a) =>
+            {
+                let (m, n) = (self.saved.shapes().size(a), self.saved.shapes().size(b));
+                let turned: Vec<f64> =
+                    (0..n).flat_map(|j| (0..m).map(move |i| values[i * n + j])).collect();
+                self.matrix(&[b], &[a], &turned, false)
+            }
+            [first, rest @ ..] => {
+                let modes = self.saved.model().observed();
+                let square = rest.len() == 1 && modes.contains(*first) && modes.contains(rest[0]);
+                self.matrix(&[*first], rest, values, square)
+            }
+        }
+    }
+
+    fn matrix(
+        &mut self,
+        rows: &[Letter],
+        columns: &[Letter],
+        values: &[f64],
+        square: bool,
+    ) -> Option<Drawing> {
+        let (rows, columns) = (self.joined(rows), self.joined(columns));
+        self.drawn(&rows, &columns, values, square)
+    }
+
+    fn drawn(
+        &mut self,
+        rows: &Axis,
+        columns: &Axis,
+        values: &[f64],
+        square: bool,
+    ) -> Option<Drawing> {
+        if !self.spend(rows.size, columns.size) {
+            return None;
+        }
+        Some(self.map(rows, columns, values, square, None))
+    }
+
+    /// A heat map for which pixels were taken.
+    fn map(
+        &mut self,
+        rows: &Axis,
+        columns: &Axis,
+        values: &[f64],
+        square: bool,
+        block: Option<(usize, usize)>,
+    ) -> Drawing {
+        let title = format!("{} × {}", rows.title(), columns.title());
+        let ratio = rows.size as f64 / columns.size.max(1) as f64;
+        let square = square && (0.3..3.0).contains(&ratio);
+        let matrix = Matrix { rows, columns, values, square, block, tone: None };
+        heat(&title, &matrix, self.sizes.width, self.detail.as_mut())
+    }
+
+    /// Two factors multiplied at one index of their component letter.
+    fn product(&mut self, pair: &Pair, index: usize) -> Option<Drawing> {
+        let windows = pair.window.clone();
+        if !self.spend(windows[0].len(), windows[1].len()) {
+            return None;
+        }
+        let mut sides =
+            [self.unfold(pair, pair.first, index)?, self.unfold(pair, pair.second, index)?];
+        // Relative to the largest, so that sums are finite.
+        for (_, values) in &mut sides {
+            scale(values);
+        }
+        let k = sides[0].1.len() / sides[0].0.max(1);
+        let column = |side: usize, c: usize| sides[side].1.iter().skip(c).step_by(k).sum::<f64>();
+        let total: f64 = (0..k).map(|c| column(0, c) * column(1, c)).sum();
+        let unit = if total > 0.0 { total } else { 1.0 };
+        // The mean of a block of the product is the product of the means: the whole, which can be
+        // very large, is never formed.
+        let means = [0, 1].map(|side| {
+            let part = &sides[side].1[windows[side].start * k..windows[side].end * k];
+            let step = windows[side].len().div_ceil(SIDE).max(1);
+            let ((m, _), means) = raster::blocks((windows[side].len(), k), part, (step, 1));
+            (step, m, means)
+        });
+        let [(a, m, left), (b, n, right)] = means;
+        let values: Vec<f64> = (0..m * n)
+            .map(|at| {
+                let (left, right) = (&left[at / n * k..][..k], &right[at % n * k..][..k]);
+                left.iter().zip(right).map(|(x, y)| x * y).sum::<f64>() / unit
+            })
+            .collect();
+        let axis = |l: usize, part| self.joined(&self.observed(l)).part(part);
+        let axes = (axis(pair.first, &windows[0]), axis(pair.second, &windows[1]));
+        Some(self.map(&axes.0, &axes.1, &values, true, Some((a, b))))
+    }
+
+    /// A factor of a pair at an index of the component: rows of its mode, columns of the letters that
+    /// are summed over.
+    fn unfold(&self, pair: &Pair, l: usize, index: usize) -> Option<(usize, Vec<f64>)> {
+        let letters = &self.saved.model().factors()[l];
+        let axis = letters.iter().position(|&x| x == pair.component)?;
+        let part = self.saved.factors()[l].index_axis(NdAxis(axis), index);
+        let rest: Vec<Letter> = letters.iter().copied().filter(|&x| x != pair.component).collect();
+        let mode = self.observed(l);
+        let order: Option<Vec<usize>> =
+            mode.iter().chain(&pair.summed).map(|x| rest.iter().position(|y| y == x)).collect();
+        let turned = part.permuted_axes(IxDyn(&order?));
+        Some((turned.shape()[0], turned.iter().copied().collect()))
+    }
+
+    /// The part of the images where nearly everything is, the same for all components: of a city only
+    /// the few places where something happens. `None` where that is not much smaller than the whole.
+    fn window(&self, pair: &Pair) -> Option<[Range<usize>; 2]> {
+        let mut sums: [Vec<f64>; 2] = pair.window.clone().map(|r| vec![0.0; r.len()]);
+        for index in 0..self.saved.shapes().size(pair.component) {
+            let sides =
+                [self.unfold(pair, pair.first, index)?, self.unfold(pair, pair.second, index)?];
+            let columns = sides.each_ref().map(|(m, values)| {
+                let k = values.len() / (*m).max(1);
+                (0..k).map(|c| values.iter().skip(c).step_by(k).sum::<f64>()).collect::<Vec<f64>>()
+            });
+            let total: f64 = columns[0].iter().zip(&columns[1]).map(|(a, b)| a * b).sum();
+            if total > 0.0 {
+                for (side, sums) in sums.iter_mut().enumerate() {
+                    let (m, values) = &sides[side];
+                    let k = values.len() / (*m).max(1);
+                    for (i, sum) in sums.iter_mut().enumerate() {
+                        let row = &values[i * k..][..k];
+                        let other = &columns[1 - side];
+                        *sum += row.iter().zip(other).map(|(a, b)| a * b).sum::<f64>() / total;
+                    }
+                }
+            }
+        }
+        let part = sums.each_ref().map(|sums| {
+            let most = OUTSIDE * sums.iter().sum::<f64>();
+            let mut gone = 0.0;
+            let below = |x: &&f64| {
+                gone += **x;
+                gone < most
+            };
+            let from = sums.iter().take_while(below).count();
+            gone = 0.0;
+            let below = |x: &&f64| {
+                gone += **x;
+                gone < most
+            };
+            let to = sums.len() - sums.iter().rev().take_while(below).count();
+            from.saturating_sub(1)..(to + 1).min(sums.len())
+        });
+        let area = |part: &[Range<usize>; 2]| (part[0].len() * part[1].len()) as f64;
+        (part.iter().all(|r| r.len() > 3) && area(&part) < 0.6 * area(&pair.window)).then_some(part)
+    }
+
+    /// A factor by itself.
+    fn single(
+        &mut self,
+        title: String,
+        class: &str,
+        letters: &[Letter],
+        factor: &ArrayD<f64>,
+    ) -> Single {
+        let saved = self.saved;
+        let model = saved.model();
+        let mut panels = Vec::new();
+        let mut note = String::new();
+        // Indices of latent letters by weight, as everywhere.
+        let orders: Vec<Vec<usize>> = letters
+            .iter()
+            .map(|&x| match model.latent().contains(x) {
+                true => ordered(saved, x).into_iter().map(|o| o.0).collect(),
+                false => (0..saved.shapes().size(x)).collect(),
+            })
+            .collect();
+        let mut sorted = factor.clone();
+        for (axis, order) in orders.iter().enumerate() {
+            sorted = sorted.select(NdAxis(axis), order);
+        }
+        let axis = |maker: &Maker<'_>, at: usize| -> Axis {
+            let axis = maker.axis(letters[at]);
+            let labels = match model.latent().contains(letters[at]) {
+                true => Some(Names::new(orders[at].iter().map(ToString::to_string).collect())),
+                false => axis.labels.clone(),
+            };
+            Axis { labels, ..axis }
+        };
+        match letters.len() {
+            1 => {
+                let values: Vec<f64> = sorted.iter().copied().collect();
+                let axis = axis(self, 0);
+                let size = (self.sizes.width, self.sizes.height);
+                panels.push(profile(&axis.title(), &axis, &values, class, size));
+            }
+            2 => {
+                let values: Vec<f64> = sorted.iter().copied().collect();
+                let (rows, columns) = (axis(self, 0), axis(self, 1));
+                panels.extend(self.drawn(&rows, &columns, &values, true));
+            }
+            _ => {
+                let (first, rows) = (axis(self, 0), axis(self, 1));
+                let columns = match letters.len() {
+                    3 => axis(self, 2),
+                    _ => self.joined(&letters[2..]),
+                };
+                // One scale for all slices, so that they can be compared.
+                let shown: Vec<f64> = sorted.outer_iter().take(SHOWN).flatten().copied().collect();
+                let whole = rows.size <= SIDE && columns.size <= SIDE;
+                let tone = whole.then(|| Tone::of(&shown));
+                for (i, part) in sorted.outer_iter().enumerate().take(SHOWN) {
+                    if !self.spend(rows.size, columns.size) {
+                        break;
+                    }
+                    let values: Vec<f64> = part.iter().copied().collect();
+                    let square = letters.len() == 3
+                        && (0.3..3.0).contains(&(rows.size as f64 / columns.size as f64));
+                    let (rows, columns, values) = (&rows, &columns, &values[..]);
+                    let matrix = Matrix { rows, columns, values, square, block: None, tone };
+                    let title = format!("{} = {}", first.letter, first.label(i));
+                    panels.push(heat(&title, &matrix, self.sizes.width, self.detail.as_mut()));
+                }
+                if panels.len() < first.size {
+                    note = format!(
+                        "{} of {} slices are left out.",
+                        first.size - panels.len(),
+                        first.size
+                    );
+                }
+            }
+        }
+        if panels.is_empty() && note.is_empty() {
+            note = "Left out: this page is large enough.".into();
+        }
+        Single { title, panels, note }
+    }
+}
+
+/// The entries divided by their sum.
+fn normalised(part: ArrayD<f64>) -> Vec<f64> {
+    let mut values: Vec<f64> = part.iter().copied().collect();
+    scale(&mut values);
+    values
+}
+
+fn scale(values: &mut [f64]) {
+    let max = values.iter().copied().fold(0.0, f64::max);
+    if max > 0.0 {
+        // Relative to the largest first, so that the sum is finite.
+        let sum: f64 = values.iter().map(|x| x / max).sum();
+        values.iter_mut().for_each(|x| *x = *x / max / sum);
+    }
+}
+
+impl Component {
+    /// What stands above its drawings.
+    pub fn title(&self, letter: char) -> String {
+        format!("{letter} = {}", self.index)
+    }
+
+    /// Its share of ŷ in words.
+    pub fn share(&self) -> String {
+        percent(self.share)
+    }
+
+    pub fn share_exactly(&self) -> String {
+        number(self.share, 4)
+    }
+}
