@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use ndarray::Array4;
-use nneinfact::data::Coordinates;
+use nneinfact::data::CooTensor;
 use nneinfact::fit::DataAs;
 use nneinfact::{Algorithm, Device, Loss, NNEinFact, Observations, Precision};
 
@@ -38,7 +38,7 @@ fn listed(nonzeros: usize) -> Observations {
         }
     }
     let values: Vec<f64> = (0..nonzeros).map(|i| (i % 7 + 1) as f64).collect();
-    Observations::new(Coordinates::new(&shape, &indices, &values).expect("valid coordinates"))
+    Observations::new(CooTensor::new(&shape, &indices, &values).expect("valid coordinates"))
 }
 
 fn settings(model: &str, rank: usize, loss: &Loss) -> NNEinFact {

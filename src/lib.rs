@@ -75,17 +75,17 @@ pub mod compare {
 /// Observations: values, masks, weights, splits; tensors in the smallest type that holds them.
 pub mod data {
     pub use nneinfact_core::data::{
-        Coordinates, CoordinatesBuilder, Dense, DenseBuilder, Element, Indices, Listing, Mapped,
-        Observations, Order, Outside, Portion, Prepared, Rest, Role, Roles, Sparse, Storage,
-        Values, uniform_u32,
+        CooBuilder, CooTensor, Dense, DenseBuilder, Element, Implicit, Indices, Mapped,
+        Observations, Order, Outside, Portion, Prepared, Role, Roles, Storage, StoredCounts,
+        StoredEntries, Values, uniform_u32,
     };
 }
 
 /// What a fit runs on, and the interface of an engine.
 pub mod engine {
     pub use nneinfact_core::engine::{
-        AdapterInfo, AdapterKind, Engine, Job, Numbers, PassTime, Precision, Rates, Rule, Slot,
-        State, Sums,
+        AdapterInfo, AdapterKind, Constraint, Engine, EngineState, Guards, Job, LossSlot, LossSums,
+        PassTime, Precision, RooflinePeaks,
     };
     pub use nneinfact_core::memory::available_memory;
     pub use nneinfact_fit::{Device, DeviceInfo};
@@ -94,9 +94,9 @@ pub mod engine {
 /// Settings, algorithms, stopping, history, observers, predictions, files of fits.
 pub mod fit {
     pub use nneinfact_fit::{
-        Algorithm, Balance, Cancel, Checkpoint, Coupled, CoupledFit, DataAs, DataRecord, Every,
-        Fit, Flow, History, LossRecord, NNEinFact, Norm, Observer, Part, Record, Saved, ScalesInto,
-        SideRecord, Source, Start, StoppedBy, Sweep, Unfinished, balanced,
+        Algorithm, Balance, Cancel, Checkpoint, Coupled, CoupledFit, DataAs, DataRecord,
+        EntryParameterRecord, Every, Fit, Flow, History, LossRecord, NNEinFact, Norm, Observer,
+        Part, Record, Saved, ScalesInto, Source, Start, StoppedBy, Sweep, Unfinished, balanced,
     };
 }
 
@@ -113,22 +113,22 @@ pub mod io {
 /// The losses, and how to write one of your own.
 pub mod loss {
     pub use nneinfact_core::loss::{
-        AtZero, Domain, Expr, Loss, LossBuilder, LossParameters, Majorizer, Monomial, NAMES,
-        Penalty, Scratch, Share, Side, Tape, Trials, ZeroTerm, wgsl_function,
+        AtZero, Domain, EntryParameter, Expr, Loss, LossBuilder, LossParameters, Majorizer,
+        Monomial, NAMES, Penalty, Scratch, Share, Tape, Trials, ZeroTerm, wgsl_function,
     };
 }
 
 /// Models: einsum strings, letters, shapes; mistakes with carets under the text.
 pub mod model {
-    pub use nneinfact_core::model::{Letter, Letters, Model, ModelError, Shapes};
+    pub use nneinfact_core::model::{Index, IndexSet, Model, ModelError, Shapes};
 }
 
 /// What a fit will do, without doing it.
 pub mod plan {
     pub use nneinfact_core::plan::{
-        Balancing, Contraction, Coupling, DataInfo, Exchange, Gram, Group, Grouping, Layout,
-        Operand, Pass, Plan, Quadratic, SampledPass, Sampling, Settings, Side, Slot, Step, Table,
-        Totals, Trade, Unlisted,
+        Balancing, Contraction, ContractionInput, Coupling, DataInfo, Gram, Group, Grouping,
+        ImplicitForm, ImplicitTotals, KhatriRaoTable, Layout, Operand, OperandSide, Pass, Plan,
+        Quadratic, Rescaling, RescalingStep, Settings, SparseInfo, SparsePass, Step,
     };
 }
 

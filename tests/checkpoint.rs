@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use common::{Random, data, entry};
 use ndarray::{Array2, ArrayD};
-use nneinfact::data::Coordinates;
+use nneinfact::data::CooTensor;
 use nneinfact::fit::{
     Cancel, Checkpoint, Coupled, DataAs, Every, Flow, Part, Start, StoppedBy, Sweep,
 };
@@ -47,7 +47,7 @@ fn case(kind: &str, algorithm: Algorithm, loss: &Loss, device: &Device) -> Case 
             let at = |m: usize| y.indexed_iter().map(|(i, _)| i[m] as u64).collect::<Vec<_>>();
             let values: Vec<f64> = y.iter().copied().collect();
             let indices: Vec<Vec<u64>> = (0..modes).map(at).collect();
-            Observations::new(Coordinates::new(&shape, &indices, &values).unwrap())
+            Observations::new(CooTensor::new(&shape, &indices, &values).unwrap())
         }
         _ => Observations::new(&y),
     };
@@ -237,7 +237,7 @@ fn losses_that_are_looked_at_now_and_then() {
     for before in [6, 8, 9] {
         let mut case = case("plain", Algorithm::Grouped, &Loss::kl(), &Device::cpu());
         let make = case.make;
-        case.make = Box::new(move || make().look_every(4));
+        case.make = Box::new(move || make().eval_every(4));
         let files = Files::new();
         let path = files.path("state");
         let whole = run(&case, |fit| fit);
@@ -382,7 +382,7 @@ fn another_fit_is_refused() {
         (cp().factor_floor(1e-12), &["factor floor"]),
         (cp().prediction_floor(1e-12), &["prediction floor", "the default"]),
         (cp().inner_cycles(2), &["inner cycles"]),
-        (cp().look_every(2), &["look"]),
+        (cp().eval_every(2), &["look"]),
         (cp().data_as(DataAs::Sparse), &["form of the data", "list"]),
     ];
     for (fit, words) in settings {

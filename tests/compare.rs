@@ -7,7 +7,7 @@ use ndarray::{Array2, Array3, ArrayD, IxDyn};
 use nneinfact::compare::{
     Candidate, Event, Outcome, Penalties, Score, Study, Table, Verdict, stability,
 };
-use nneinfact::data::{Coordinates, Role};
+use nneinfact::data::{CooTensor, Role};
 use nneinfact::fit::{Cancel, DataRecord, Saved};
 use nneinfact::loss::Penalty;
 use nneinfact::report::Residuals;
@@ -229,13 +229,13 @@ fn scores_agree(
 }
 
 /// All entries that are not 0 as a list.
-fn list(y: &ArrayD<f64>) -> Coordinates {
+fn list(y: &ArrayD<f64>) -> CooTensor {
     let entries: Vec<(IxDyn, f64)> =
         y.indexed_iter().filter(|(_, x)| **x != 0.0).map(|(at, &x)| (at, x)).collect();
     let indices: Vec<Vec<u64>> =
         (0..y.ndim()).map(|mode| entries.iter().map(|(at, _)| at[mode] as u64).collect()).collect();
     let values: Vec<f64> = entries.iter().map(|(_, x)| *x).collect();
-    Coordinates::new(y.shape(), &indices, &values).unwrap()
+    CooTensor::new(y.shape(), &indices, &values).unwrap()
 }
 
 #[test]

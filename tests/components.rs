@@ -5,7 +5,7 @@ mod common;
 use common::{CORPUS, Random, array_deviation, entry};
 use ndarray::{ArrayD, Axis, Slice};
 use nneinfact::fit::{Norm, ScalesInto, Start};
-use nneinfact::model::{Letter, ModelError, Shapes};
+use nneinfact::model::{Index, ModelError, Shapes};
 use nneinfact::reference;
 use nneinfact::{Device, Error, Fit, NNEinFact, Observations, Precision};
 
@@ -302,7 +302,7 @@ fn what_is_dropped_is_bounded_and_one_component_stays() {
     factors[1].index_axis_mut(Axis(1), 2).fill(0.0);
     let fit = fit_of(&shapes, factors);
     let narrow = fit.without_empty(0.0).expect("it drops all but one");
-    assert_eq!(narrow.shapes().size(Letter::new('r').expect("a letter")), 1);
+    assert_eq!(narrow.shapes().size(Index::new('r').expect("a letter")), 1);
     assert!(narrow.reconstruct().expect("small").iter().all(|&y| y == 0.0));
 }
 

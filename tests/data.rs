@@ -3,8 +3,8 @@
 use ndarray::{Array1, Array2, Array3, ArrayD, IxDyn, ShapeBuilder, array};
 use nneinfact::Error;
 use nneinfact::data::{
-    Coordinates, CoordinatesBuilder, Dense, DenseBuilder, Indices, Observations, Order, Prepared,
-    Role, Storage, uniform_u32,
+    CooBuilder, CooTensor, Dense, DenseBuilder, Indices, Observations, Order, Prepared, Role,
+    Storage, uniform_u32,
 };
 
 fn cube() -> Array3<f64> {
@@ -408,7 +408,7 @@ fn held_out_masks() {
 
 #[test]
 fn coordinates_are_sorted_and_summed() {
-    let mut builder = CoordinatesBuilder::new(3);
+    let mut builder = CooBuilder::new(3);
     let entries: [([u64; 3], f64); 6] = [
         ([4, 0, 2], 1.0),
         ([0, 3, 1], 2.0),
@@ -438,29 +438,29 @@ fn coordinates_are_sorted_and_summed() {
 fn coordinates_of_enormous_shapes() {
     let huge = 1usize << 40;
     let index = vec![vec![huge as u64 - 1, 0], vec![5, 1 << 39]];
-    let c = Coordinates::new(&[huge, huge], &index, &[1.0, 2.0]).unwrap();
+    let c = CooTensor::new(&[huge, huge], &index, &[1.0, 2.0]).unwrap();
     assert_eq!(c.indices()[0], Indices::U64(vec![0, huge as u64 - 1]));
     assert_eq!(c.indices()[1], Indices::U64(vec![1 << 39, 5]));
     assert_eq!(c.values(), &Storage::U8(vec![2, 1]));
     assert!(matches!(c.to_dense(u64::MAX), Err(Error::Memory { .. })));
     let shape = [usize::MAX; 3];
-    assert!(matches!(Coordinates::new(&shape, &vec![vec![]; 3], &[]), Err(Error::Shape { .. })));
-    let mut builder = CoordinatesBuilder::new(1);
+    assert!(matches!(CooTensor::new(&shape, &vec![vec![]; 3], &[]), Err(Error::Shape { .. })));
+    let mut builder = CooBuilder::new(1);
     builder.push(&[u64::MAX], 1.0).unwrap();
     assert!(matches!(builder.finish(None), Err(Error::Shape { .. })));
 }
 
 #[test]
 fn bad_coordinates_are_refused() {
-    let says = |r: Result<Coordinates, Error>, text: &str| {
+    let says = |r: Result<CooTensor, Error>, text: &str| {
         let message = r.unwrap_err().to_string();
         assert!(message.contains(text), "{message}");
     };
-    says(Coordinates::new(&[2, 2], &[vec![0]], &[1.0]), "2, one for each mode");
-    says(Coordinates::new(&[2, 2], &[vec![0], vec![]], &[1.0]), "indices of mode 2");
-    says(Coordinates::new(&[2, 2], &[vec![0], vec![2]], &[1.0]), "along mode 2");
-    says(Coordinates::new(&[2, 0], &[vec![], vec![]], &[]), "mode 2 of length 0");
-    let empty = Coordinates::new(&[2, 3], &[vec![], vec![]], &[]).unwrap();
+    says(CooTensor::new(&[2, 2], &[vec![0]], &[1.0]), "2, one for each mode");
+    says(CooTensor::new(&[2, 2], &[vec![0], vec![]], &[1.0]), "indices of mode 2");
+    says(CooTensor::new(&[2, 2], &[vec![0], vec![2]], &[1.0]), "along mode 2");
+    says(CooTensor::new(&[2, 0], &[vec![], vec![]], &[]), "mode 2 of length 0");
+    let empty = CooTensor::new(&[2, 3], &[vec![], vec![]], &[]).unwrap();
     assert_eq!(empty.to_dense(6).unwrap().iter().sum::<f64>(), 0.0);
 }
 
@@ -476,7 +476,7 @@ fn coordinates_match_a_dense_tensor() {
         .collect();
     // Any order, decided by the hash.
     entries.sort_by_key(|(i, _)| uniform_u32(3, 0, i[0] * 56 + i[1] * 8 + i[2]));
-    let mut builder = CoordinatesBuilder::new(3);
+    let mut builder = CooBuilder::new(3);
     entries.iter().for_each(|(i, x)| builder.push(i, *x).unwrap());
     let c = builder.finish(Some(&[6, 7, 8])).unwrap();
     assert_eq!(c.to_dense(1 << 20).unwrap().to_array(), y.mapv(|x| if x > 3.0 { x } else { 0.0 }));

@@ -908,7 +908,7 @@ fn looking_less_often_changes_nothing_but_the_history() {
         let run = |every: usize, sweeps: usize| {
             let fit = NNEinFact::new("ir,jr->ij").unwrap().ranks([('r', 3)]);
             let fit = fit.algorithm(algorithm).max_iter(sweeps).tolerance(0.0);
-            fit.look_every(every).fit(&y).unwrap()
+            fit.eval_every(every).fit(&y).unwrap()
         };
         let all = run(1, 17);
         assert_eq!(all.history().sweeps, (0..=17).collect::<Vec<_>>());
@@ -920,5 +920,5 @@ fn looking_less_often_changes_nothing_but_the_history() {
             assert_eq!(some.history().loss[at], all.history().loss[sweep]);
         }
     }
-    refused(nmf().look_every(0).fit(&y), |e| matches!(e, Error::Setting(_)), &["0"]);
+    refused(nmf().eval_every(0).fit(&y), |e| matches!(e, Error::Setting(_)), &["0"]);
 }

@@ -2,7 +2,7 @@
 
 use ndarray::{ArrayD, IxDyn};
 use nneinfact::loss::{
-    Domain, Expr, Loss, LossParameters, Majorizer, NAMES, Scratch, Side, Tape, Trials,
+    Domain, EntryParameter, Expr, Loss, LossParameters, Majorizer, NAMES, Scratch, Tape, Trials,
     wgsl_function,
 };
 use proptest::prelude::*;
@@ -348,7 +348,7 @@ fn names_lead_to_losses_and_back() {
         alpha: Some(0.7),
         beta: Some(0.25),
         dispersion: Some(2.0.into()),
-        trials: Some(Side::Scalar(10.0)),
+        trials: Some(EntryParameter::Scalar(10.0)),
     };
     let only = |name: &str| LossParameters {
         alpha: full.alpha.filter(|_| name.starts_with("alpha")),
@@ -383,7 +383,7 @@ fn names_lead_to_losses_and_back() {
 
 #[test]
 fn domains_accept_what_they_say() {
-    let up_to = Domain::UpTo(Trials::Side(0));
+    let up_to = Domain::UpTo(Trials::EntryParameter(0));
     assert!(up_to.contains(3.0, &[3.0]) && !up_to.contains(3.1, &[3.0]));
     assert!(!up_to.contains(1.0, &[]), "no number of trials, nothing accepted");
     assert!(!Domain::Positive.contains(0.0, &[]) && Domain::NonNegative.contains(0.0, &[]));
@@ -747,7 +747,7 @@ mod custom {
             .b(Expr::side(0) / (1.0 + y()))
             .loss(Expr::side(0) * (1.0 + y()).ln() - x() * y().ln())
             .majorizer(KL)
-            .domain(Domain::UpTo(Trials::Side(0)))
+            .domain(Domain::UpTo(Trials::EntryParameter(0)))
             .sides([n.clone()])
             .build()
             .unwrap();
@@ -793,7 +793,7 @@ mod custom {
         refused(kl().majorizer(Majorizer::Power { p_a: f64::NAN, p_b: 1.0 }), "two different");
         refused(kl().majorizer(Majorizer::Power { p_a: 0.0, p_b: -1.0 }), "maximise");
         refused(kl().majorizer(KL).a(Expr::side(0)), "s0");
-        refused(kl().majorizer(KL).domain(Domain::UpTo(Trials::Side(1))), "s1");
+        refused(kl().majorizer(KL).domain(Domain::UpTo(Trials::EntryParameter(1))), "s1");
         refused(kl().majorizer(KL).domain(Domain::UpTo(Trials::Scalar(-1.0))), "trials");
         refused(kl().majorizer(KL).sides([tensor(&[])]), "need entries");
         refused(kl().majorizer(KL).sides([tensor(&[1.0]), tensor(&[1.0, 2.0])]), "shapes");

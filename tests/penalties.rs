@@ -412,7 +412,7 @@ fn sets_of_letters_balance_further_than_single_letters() {
     let least: f64 = left.iter().zip(&right).map(|(x, y)| 2.0 * (x * y).sqrt()).sum();
     let total = |factors: &[ArrayD<f64>]| factors.iter().map(|f| norms(f).sum()).sum::<f64>();
     assert!((total(&after) - least).abs() < 1e-9 * least, "{} {least}", total(&after));
-    // Letter by letter, until nothing moves.
+    // Index by letter, until nothing moves.
     let mut single = start.clone();
     for turn in 0..400 {
         let letter = turn % 2;

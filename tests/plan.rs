@@ -9,8 +9,8 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use common::{CORPUS, Entry, entry, partitions};
-use nneinfact::model::{Letter, Letters, Model, Shapes};
-use nneinfact::plan::{DataInfo, Grouping, Plan, Settings, Side};
+use nneinfact::model::{Index, IndexSet, Model, Shapes};
+use nneinfact::plan::{DataInfo, Grouping, OperandSide, Plan, Settings};
 use nneinfact::{Error, NNEinFact};
 
 /// The bound on stored intermediates that the snapshots are taken with.
@@ -83,8 +83,8 @@ fn plan(shapes: &Shapes, grouping: Grouping, memory: u64) -> nneinfact::Result<P
 }
 
 /// The letters named in a text.
-fn letters(text: &str) -> Letters {
-    text.chars().filter_map(Letter::new).collect()
+fn letters(text: &str) -> IndexSet {
+    text.chars().filter_map(Index::new).collect()
 }
 
 #[test]
@@ -119,7 +119,7 @@ fn check_structure(plan: &Plan, what: &str) {
         assert_eq!(read, (0..count).collect::<Vec<_>>(), "{what}: every factor is read once");
 
         let layout = &pass.layout;
-        let (outer, rows, lanes): (Letters, Letters, Letters) = (
+        let (outer, rows, lanes): (IndexSet, IndexSet, IndexSet) = (
             layout.outer.iter().collect(),
             layout.rows.iter().collect(),
             layout.lanes.iter().collect(),
@@ -127,12 +127,12 @@ fn check_structure(plan: &Plan, what: &str) {
         assert_eq!(outer | rows | lanes, model.observed(), "{what}");
         assert_eq!(outer.len() + rows.len() + lanes.len(), model.output().len(), "{what}");
         for operand in std::iter::once(&pass.target).chain(&pass.operands) {
-            let set: Letters = operand.letters.iter().collect();
+            let set: IndexSet = operand.letters.iter().collect();
             let (on_rows, on_lanes) = (set.intersects(rows), set.intersects(lanes));
             assert!(!(on_rows && on_lanes), "{what}: an operand depends on rows and lanes");
             match operand.side {
-                Side::Rows => assert!(!on_lanes, "{what}"),
-                Side::Lanes => assert!(!on_rows, "{what}"),
+                OperandSide::Lhs => assert!(!on_lanes, "{what}"),
+                OperandSide::Rhs => assert!(!on_rows, "{what}"),
             }
             assert_eq!(operand.form.output(), operand.letters, "{what}");
         }
@@ -142,7 +142,7 @@ fn check_structure(plan: &Plan, what: &str) {
 /// Bytes that a pass keeps at once: what it reads in f32, numerator and denominator in f64.
 fn pass_bytes(plan: &Plan, pass: usize) -> f64 {
     let pass = &plan.passes()[pass];
-    let entries = |letters: &[Letter]| plan.shapes().volume(letters.iter().collect());
+    let entries = |letters: &[Index]| plan.shapes().volume(letters.iter().collect());
     let read: f64 = pass.operands.iter().map(|o| entries(&o.letters)).sum();
     4.0 * (read + entries(&pass.target.letters)) + 16.0 * entries(&pass.target.letters)
 }
@@ -215,9 +215,9 @@ fn uber_is_cut_between_time_and_space() {
         assert_eq!(cut, expected, "{name}");
         assert_eq!(plan.passes().len(), 2, "{name}");
         for pass in plan.passes() {
-            let lanes: Letters = pass.layout.lanes.iter().collect();
+            let lanes: IndexSet = pass.layout.lanes.iter().collect();
             assert!(lanes == letters("ij") || lanes == letters("j"), "{name}: lanes {lanes:?}");
-            let rest: Letters = pass.layout.rows.iter().chain(&pass.layout.outer).collect();
+            let rest: IndexSet = pass.layout.rows.iter().chain(&pass.layout.outer).collect();
             assert!(rest.contains_all(letters(time)), "{name}");
             assert_eq!(contiguous(&plan, &pass.layout.lanes), 1, "{name}: the lanes' stride");
             assert_eq!(pass.inner_size(&shapes), 10, "{name}: inner is r, k is summed before");
@@ -226,7 +226,7 @@ fn uber_is_cut_between_time_and_space() {
 }
 
 /// The stride of the last lane in the data.
-fn contiguous(plan: &Plan, lanes: &[Letter]) -> usize {
+fn contiguous(plan: &Plan, lanes: &[Index]) -> usize {
     let output = plan.shapes().model().output();
     let last = lanes.last().expect("there are lanes");
     let mode = output.iter().position(|x| x == last).expect("lanes are observed");
@@ -268,7 +268,7 @@ fn intermediates_of_contractions_are_no_larger_than_what_they_are_made_from() {
                 .flat_map(|p| std::iter::once(&p.target).chain(&p.operands))
                 .map(|operand| &operand.form);
             for contraction in updates.chain(forms) {
-                let volume = |l: &Vec<Letter>| shapes.volume(l.iter().collect());
+                let volume = |l: &Vec<Index>| shapes.volume(l.iter().collect());
                 let largest = (contraction.inputs().iter().map(volume))
                     .fold(volume(&contraction.output().to_vec()), f64::max);
                 let peak = 8.0 * contraction.peak();

@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use ndarray::{Array2, ArrayD, Dimension, IxDyn, ShapeBuilder};
-use nneinfact::data::{Coordinates, Dense, Role};
-use nneinfact::fit::{DataAs, Fit, LossRecord, Norm, Saved, ScalesInto, SideRecord};
+use nneinfact::data::{CooTensor, Dense, Role};
+use nneinfact::fit::{DataAs, EntryParameterRecord, Fit, LossRecord, Norm, Saved, ScalesInto};
 use nneinfact::io;
 use nneinfact::loss::{LossParameters, NAMES};
-use nneinfact::model::{Letter, Model, Shapes};
+use nneinfact::model::{Index, Model, Shapes};
 use nneinfact::report::{Labels, Portion, Report, Residuals, Sums};
 use nneinfact::{Error, Loss, NNEinFact, Observations, Precision};
 
@@ -205,7 +205,7 @@ fn maps_are_binned_before_they_are_multiplied() {
     let (m, n) = (600, 520);
     let (page, saved) = product(m, n);
     let parsed = document(&page);
-    let order = saved.totals(&[Letter::new('r').unwrap()]);
+    let order = saved.totals(&[Index::new('r').unwrap()]);
     let heavy = usize::from(order[1] > order[0]);
     let (a, b) = (&saved.factors()[1], &saved.factors()[2]);
     let entry =
@@ -493,7 +493,7 @@ fn residuals_have_the_floor_of_the_fit() {
     assert!((other / expected - 1.0).abs() > 1e-3, "{other} {expected}");
 }
 
-fn list(y: &ArrayD<f64>, pick: impl Fn(usize, f64) -> bool) -> Arc<Coordinates> {
+fn list(y: &ArrayD<f64>, pick: impl Fn(usize, f64) -> bool) -> Arc<CooTensor> {
     let mut indices = vec![Vec::new(); y.ndim()];
     let mut values = Vec::new();
     for (n, (index, &x)) in y.indexed_iter().enumerate() {
@@ -502,7 +502,7 @@ fn list(y: &ArrayD<f64>, pick: impl Fn(usize, f64) -> bool) -> Arc<Coordinates> 
             values.push(x);
         }
     }
-    Arc::new(Coordinates::new(y.shape(), &indices, &values).unwrap())
+    Arc::new(CooTensor::new(y.shape(), &indices, &values).unwrap())
 }
 
 #[test]
@@ -722,7 +722,7 @@ fn losses_are_made_again_from_their_records() {
     }
     let tensor = Loss::negative_binomial(array(&SHAPE, 1).mapv(|x| x + 1.0)).unwrap();
     let record = LossRecord::of(tensor.name());
-    assert_eq!(record.dispersion, Some(SideRecord::Unknown));
+    assert_eq!(record.dispersion, Some(EntryParameterRecord::Unknown));
     assert!(matches!(record.loss(), Err(Error::Loss(_))));
     let own = LossRecord::of("my own (best, 3)");
     assert_eq!(own.name, "my own (best, 3)");

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use common::{CORPUS, Random, data, deviation, entry, history_deviation, largest_rise, losses};
 use ndarray::{ArrayD, IxDyn};
-use nneinfact::data::{Coordinates, CoordinatesBuilder};
+use nneinfact::data::{CooBuilder, CooTensor};
 use nneinfact::fit::{DataAs, Start};
 use nneinfact::model::{Model, Shapes};
 use nneinfact::{Algorithm, Device, Error, Fit, Loss, NNEinFact, Observations, Precision};
@@ -15,8 +15,8 @@ use nneinfact::{Algorithm, Device, Error, Fit, Loss, NNEinFact, Observations, Pr
 const FLOOR: f64 = 1e-9;
 
 /// The cells of a tensor that `keep` says, as a list.
-fn cells(y: &ArrayD<f64>, keep: impl Fn(&[usize], f64) -> bool) -> Coordinates {
-    let mut builder = CoordinatesBuilder::new(y.ndim());
+fn cells(y: &ArrayD<f64>, keep: impl Fn(&[usize], f64) -> bool) -> CooTensor {
+    let mut builder = CooBuilder::new(y.ndim());
     for (at, &x) in y.indexed_iter() {
         let at = ndarray::Dimension::slice(&at).to_vec();
         if keep(&at, x) {
@@ -262,7 +262,7 @@ fn only_listed_cells_are_observed_if_that_is_said() {
 }
 
 /// A tensor with a row that holds most of what is there.
-fn skewed() -> (Shapes, Coordinates, ArrayD<f64>) {
+fn skewed() -> (Shapes, CooTensor, ArrayD<f64>) {
     let shapes = entry("CP, 3 modes").shapes(&[40, 190, 180]);
     let mut random = Random::new(9);
     let mut y = ArrayD::zeros(IxDyn(&[40, 190, 180]));
@@ -479,7 +479,7 @@ fn rows_without_a_cell_follow_their_closed_forms_on_a_gpu() {
     }
 }
 
-/// Side tensors and roles of all cells lie as the data do, those of listed cells by the list.
+/// EntryParameter tensors and roles of all cells lie as the data do, those of listed cells by the list.
 #[test]
 fn side_values_and_any_order_of_memory_on_a_gpu() {
     let Some(device) = common::gpu() else { return };
@@ -537,7 +537,7 @@ fn totals(factors: &[ArrayD<f64>]) -> (f64, f64) {
 #[test]
 fn a_tensor_of_1e16_cells_is_never_expanded() {
     let (shape, indices, values) = vast(20_000);
-    let list = Coordinates::new(&shape, &indices, &values).expect("indices inside the shape");
+    let list = CooTensor::new(&shape, &indices, &values).expect("indices inside the shape");
     let sizes: f64 = list.cells();
     let model = Model::parse("ir,jr,ar,tr->ijat").expect("a model");
     let observations = Observations::new(list.clone());
@@ -587,7 +587,7 @@ fn a_tensor_of_1e16_cells_is_never_expanded() {
 fn a_tensor_of_1e16_cells_is_never_expanded_on_a_gpu() {
     let Some(device) = common::gpu() else { return };
     let (shape, indices, values) = vast(20_000);
-    let list = Coordinates::new(&shape, &indices, &values).expect("indices inside the shape");
+    let list = CooTensor::new(&shape, &indices, &values).expect("indices inside the shape");
     let observations = Observations::new(list);
     let model = Model::parse("ir,jr,ar,tr->ijat").expect("a model");
     let shapes = Shapes::new(&model, &shape, &[('r', 4)]).expect("a rank");
@@ -611,10 +611,10 @@ fn a_tensor_of_1e16_cells_is_never_expanded_on_a_gpu() {
 #[test]
 fn vast_tensors_take_lists_of_missing_and_withheld_cells() {
     let (shape, indices, values) = vast(3_000);
-    let list = Coordinates::new(&shape, &indices, &values).expect("indices inside the shape");
+    let list = CooTensor::new(&shape, &indices, &values).expect("indices inside the shape");
     let pick = |from: usize, to: usize| {
         let indices: Vec<Vec<u64>> = indices.iter().map(|l| l[from..to].to_vec()).collect();
-        Coordinates::new(&shape, &indices, &values[from..to]).expect("indices inside the shape")
+        CooTensor::new(&shape, &indices, &values[from..to]).expect("indices inside the shape")
     };
     let observations = Observations::new(list.clone())
         .held_out_at(pick(0, 300))
@@ -649,7 +649,7 @@ fn vast_tensors_take_lists_of_missing_and_withheld_cells() {
 #[test]
 fn what_cannot_be_done_with_a_vast_tensor_is_said() {
     let (shape, indices, values) = vast(100);
-    let list = Coordinates::new(&shape, &indices, &values).expect("indices inside the shape");
+    let list = CooTensor::new(&shape, &indices, &values).expect("indices inside the shape");
     let fit = |loss: Loss, observations: Observations, form: DataAs| {
         NNEinFact::new("ir,jr,ar,tr->ijat")
             .expect("a model")
@@ -741,13 +741,13 @@ fn rows_with_next_to_nothing_observed_are_exact_in_single_precision() {
 
 #[test]
 fn explicit_zeros_and_duplicates_are_what_they_add_up_to() {
-    let once = Coordinates::new(&[3, 4], &[vec![0, 1, 2], vec![1, 3, 0]], &[5.0, 2.0, 1.0]);
-    let twice = Coordinates::new(
+    let once = CooTensor::new(&[3, 4], &[vec![0, 1, 2], vec![1, 3, 0]], &[5.0, 2.0, 1.0]);
+    let twice = CooTensor::new(
         &[3, 4],
         &[vec![0, 1, 2, 0, 2], vec![1, 3, 0, 1, 2]],
         &[3.0, 2.0, 1.0, 2.0, 0.0],
     );
-    let fit = |list: Coordinates| {
+    let fit = |list: CooTensor| {
         NNEinFact::new("ir,jr->ij")
             .expect("a model")
             .ranks([('r', 2)])

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use common::{CORPUS, Random, array_deviation, entry, settings};
 use ndarray::{Array2, ArrayD, Axis, IxDyn};
-use nneinfact::data::{Coordinates, Dense};
+use nneinfact::data::{CooTensor, Dense};
 use nneinfact::fit::{DataAs, Source, Start};
 use nneinfact::model::Shapes;
 use nneinfact::reference;
@@ -183,7 +183,7 @@ fn data_in_every_form_give_the_same_singular_vectors() {
             indices.iter_mut().zip(at).for_each(|(list, &i)| list.push(i as u64));
             values.push(x);
         }
-        let list = Arc::new(Coordinates::new(&shape, &indices, &values).expect("coordinates"));
+        let list = Arc::new(CooTensor::new(&shape, &indices, &values).expect("coordinates"));
         let fortran = y.t().as_standard_layout().into_owned().reversed_axes();
         let mask = random.mask(&shape, 0.3);
         let of = |observations: Observations, split: usize| {

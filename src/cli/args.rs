@@ -6,7 +6,7 @@ use clap::ValueEnum;
 
 use nneinfact_core::engine::Precision;
 use nneinfact_core::error::Result;
-use nneinfact_core::loss::Side;
+use nneinfact_core::loss::EntryParameter;
 use nneinfact_fit::io;
 use nneinfact_fit::{Algorithm, DataAs};
 
@@ -93,10 +93,10 @@ impl NumberOrFile {
     }
 
     /// The parameter itself; reads the file.
-    pub fn side(&self) -> Result<Side> {
+    pub fn side(&self) -> Result<EntryParameter> {
         match self {
-            NumberOrFile::Number(number) => Ok(Side::Scalar(*number)),
-            NumberOrFile::File(path) => Ok(Side::Tensor(io::read_array_f64(path, None)?)),
+            NumberOrFile::Number(number) => Ok(EntryParameter::Scalar(*number)),
+            NumberOrFile::File(path) => Ok(EntryParameter::Tensor(io::read_array_f64(path, None)?)),
         }
     }
 }

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::fit::device;
 use super::print;
 use nneinfact_core::data::{DenseBuilder, Observations, Order, uniform_u32};
-use nneinfact_core::engine::{PassTime, Rates};
+use nneinfact_core::engine::{PassTime, RooflinePeaks};
 use nneinfact_core::error::{Error, Result};
 use nneinfact_core::loss::{Loss, Tape};
 use nneinfact_core::plan::Plan;
@@ -260,7 +260,7 @@ impl Problem {
         &self,
         device: &Device,
         observations: &Observations,
-        rates: Option<Rates>,
+        rates: Option<RooflinePeaks>,
         quick: bool,
     ) -> Result<Value> {
         let withheld = match self.held_out > 0.0 {
@@ -299,7 +299,13 @@ impl Problem {
 
 /// A pass beside the least time that it could take: that of reading the data, or that of all
 /// multiply-adds, powers and logarithms one after another, whichever is longer.
-fn pass(plan: &Plan, group: usize, loss: &Loss, time: &PassTime, rates: Option<Rates>) -> Value {
+fn pass(
+    plan: &Plan,
+    group: usize,
+    loss: &Loss,
+    time: &PassTime,
+    rates: Option<RooflinePeaks>,
+) -> Value {
     let pass = &plan.passes()[group];
     let model = plan.shapes().model();
     let entries = plan.shapes().volume(model.observed());

@@ -145,7 +145,7 @@ pub struct FitArgs {
 
     /// Look at the losses every so many sweeps only (block and grouped): a GPU need not wait for it
     #[arg(long, value_name = "N", default_value_t = 1)]
-    look_every: usize,
+    eval_every: usize,
 
     /// How often the factors of a group are updated from one pass
     #[arg(long, value_name = "N", default_value_t = 1)]
@@ -249,7 +249,7 @@ pub fn run(args: &FitArgs) -> Result<()> {
         .tolerance(args.tol)
         .early_stopping(args.early_stopping)
         .inner_cycles(args.inner_cycles)
-        .look_every(args.look_every)
+        .eval_every(args.eval_every)
         .factor_floor(args.factor_floor)
         .data_as(args.data_as.into());
     if let Some(floor) = args.prediction_floor {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use ndarray::{ArrayBase, ArrayD, Data, IxDyn};
 
 use nneinfact_core::error::{Error, Result};
-use nneinfact_core::model::{Letter, Model};
+use nneinfact_core::model::{Index, Model};
 use nneinfact_fit::io;
 use nneinfact_fit::{DataRecord, Fit, LossRecord, Record, Saved};
 pub(super) use nneinfact_fit::{WEIGHTS, factor_name};
@@ -144,7 +144,7 @@ fn absorb(
     factors: &mut [ArrayD<f64>],
     weights: ArrayD<f64>,
 ) -> Result<()> {
-    let latent: Vec<Letter> = model.latent().iter().collect();
+    let latent: Vec<Index> = model.latent().iter().collect();
     let able = model.factors().iter().position(|f| latent.iter().all(|x| f.contains(x)));
     let Some(target) = able else {
         return Err(Error::format(
@@ -171,7 +171,7 @@ fn absorb(
     if factor.ndim() != letters.len() || weights.ndim() != latent.len().max(1) {
         return refuse(factor.shape());
     }
-    let axis = |x: &Letter| letters.iter().position(|y| y == x).unwrap_or(0);
+    let axis = |x: &Index| letters.iter().position(|y| y == x).unwrap_or(0);
     let sizes: Vec<usize> = match latent.as_slice() {
         [] => vec![1],
         latent => latent.iter().map(|x| factor.shape()[axis(x)]).collect(),

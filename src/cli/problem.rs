@@ -7,7 +7,7 @@ use super::complain;
 use nneinfact_core::error::Result;
 use nneinfact_core::loss::{Loss, LossParameters};
 use nneinfact_core::model::{Model, Shapes};
-use nneinfact_fit::{LossRecord, NNEinFact, SideRecord};
+use nneinfact_fit::{EntryParameterRecord, LossRecord, NNEinFact};
 
 /// Model, ranks, loss, algorithm.
 #[derive(Debug, Args)]
@@ -69,10 +69,10 @@ impl LossArgs {
     pub fn record(&self, loss: &Loss) -> LossRecord {
         let side = |p: &Option<NumberOrFile>| {
             p.as_ref().map(|p| match p {
-                NumberOrFile::Number(number) => SideRecord::Number(*number),
+                NumberOrFile::Number(number) => EntryParameterRecord::Number(*number),
                 NumberOrFile::File(path) => {
                     let whole = std::path::absolute(path).unwrap_or_else(|_| path.clone());
-                    SideRecord::File(whole)
+                    EntryParameterRecord::File(whole)
                 }
             })
         };

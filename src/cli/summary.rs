@@ -6,7 +6,7 @@ use std::path::Path;
 use rayon::prelude::*;
 
 use super::output::Outputs;
-use nneinfact_core::data::{Coordinates, Dense, Observations, Role, Storage};
+use nneinfact_core::data::{CooTensor, Dense, Observations, Role, Storage};
 use nneinfact_core::error::{Result, bytes};
 use nneinfact_core::loss::Loss;
 use nneinfact_fit::{Fit, StoppedBy};
@@ -135,7 +135,7 @@ pub fn data(path: &Path, observations: &Observations) -> String {
     format!("{}: {text}", path.display())
 }
 
-fn coordinates(list: &Coordinates) -> String {
+fn coordinates(list: &CooTensor) -> String {
     let shape: Vec<String> = list.shape().iter().map(ToString::to_string).collect();
     let cells = match list.cells() {
         n if n < 1e15 => count(n as u64),

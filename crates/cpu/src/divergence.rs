@@ -11,7 +11,7 @@ use pulp::{Simd, WithSimd};
 use super::evaluate::Band;
 use super::kernel::{BOTH, PANEL, abreast, outer_products};
 use super::pass::Wants;
-use nneinfact_core::plan::Side;
+use nneinfact_core::plan::OperandSide;
 use nneinfact_simd::{Elementwise, Real};
 
 /// Quotients and divergences of some rows, those of a [`Band`].
@@ -32,7 +32,7 @@ pub(super) enum To<'a, T> {
     /// They are summed up, as [`reduce_rows`](super::kernel::reduce_rows) or
     /// [`reduce_lanes`](super::kernel::reduce_lanes) does. The first of the rows is the one of this number
     /// among those that have sums.
-    Sums(Side, usize, [&'a mut [T]; 2]),
+    LossSums(OperandSide, usize, [&'a mut [T]; 2]),
 }
 
 /// Rows of a tile whose sums are added at once. Fewer than of others: `C` is in the first-level cache,
@@ -57,8 +57,8 @@ impl<T: Elementwise> WithSimd for Divergences<'_, T> {
         let ld = band.ld / lanes;
         let mut to = match to {
             To::Entries([a, b]) => Vectors::Entries([vectors::<S, T>(a), vectors::<S, T>(b)]),
-            To::Sums(side, start, [a, b]) => {
-                Vectors::Sums(side, start, [vectors::<S, T>(a), vectors::<S, T>(b)])
+            To::LossSums(side, start, [a, b]) => {
+                Vectors::LossSums(side, start, [vectors::<S, T>(a), vectors::<S, T>(b)])
             }
         };
         let mut first = 0;
@@ -131,7 +131,7 @@ fn vectors<S: Simd, T: Real>(values: &mut [T]) -> &mut [T::Vector<S>] {
 /// [`To`], in vectors.
 enum Vectors<'a, V> {
     Entries([&'a mut [V]; 2]),
-    Sums(Side, usize, [&'a mut [V]; 2]),
+    LossSums(OperandSide, usize, [&'a mut [V]; 2]),
 }
 
 /// Some rows, of which tiles are taken from left to right.
@@ -251,12 +251,12 @@ impl<S: Simd, T: Elementwise> Tile<'_, S, T> {
                 }
             }
             // Tiles whose sums are added at once are never taller: this is not to be compiled.
-            Vectors::Sums(..) if M != FEW => {}
-            Vectors::Sums(Side::Rows, start, to) => {
+            Vectors::LossSums(..) if M != FEW => {}
+            Vectors::LossSums(OperandSide::Lhs, start, to) => {
                 let sums = &mut to[which][(*start + self.first) * inner..][..M * inner];
                 add_rows::<S, T, M, V>(simd, values, c, ld, j, inner, sums);
             }
-            Vectors::Sums(Side::Lanes, _, to) => {
+            Vectors::LossSums(OperandSide::Rhs, _, to) => {
                 add_lanes::<S, T, M, V>(simd, values, panel, ld, j, inner, to[which]);
             }
         }
@@ -379,7 +379,7 @@ mod tests {
     fn check<T: Elementwise>(
         arch: Arch,
         (rows, lanes, inner): (usize, usize, usize),
-        side: Option<Side>,
+        side: Option<OperandSide>,
         data: &Prepared,
         [numerator, denominator]: [bool; 2],
     ) {
@@ -431,14 +431,14 @@ mod tests {
         let start = PANEL;
         let size = match side {
             None => padded * ld,
-            Some(Side::Rows) => (start + padded) * inner * T::MAX_LANES,
-            Some(Side::Lanes) => inner * ld,
+            Some(OperandSide::Lhs) => (start + padded) * inner * T::MAX_LANES,
+            Some(OperandSide::Rhs) => inner * ld,
         };
         let mut results = [vec![T::ZERO; size], vec![T::ZERO; size]];
         let [a, b] = &mut results;
         let to = match side {
             None => To::Entries([a, b]),
-            Some(side) => To::Sums(side, start, [a, b]),
+            Some(side) => To::LossSums(side, start, [a, b]),
         };
         arch.dispatch(Divergences { band, r: &typed(&r), c: &typed(&c), inner, to });
 
@@ -489,7 +489,7 @@ mod tests {
                         near(result[m * ld + n].to_f64(), want, "entry");
                     }
                 }
-                Some(Side::Rows) => {
+                Some(OperandSide::Lhs) => {
                     let mut collected = vec![T::ZERO; (start + padded) * inner];
                     kernel::collect_rows(arch, result, &mut collected);
                     for m in 0..rows {
@@ -499,7 +499,7 @@ mod tests {
                         }
                     }
                 }
-                Some(Side::Lanes) => {
+                Some(OperandSide::Rhs) => {
                     for k in 0..inner {
                         for n in 0..lanes {
                             let want = (0..rows).map(|m| want[[m, n]] * r[m * inner + k]).sum();
@@ -523,7 +523,7 @@ mod tests {
                 for arch in instruction_sets() {
                     for inner in [1, 2, 5, 33] {
                         let size = (rows, lanes, inner);
-                        for side in [None, Some(Side::Rows), Some(Side::Lanes)] {
+                        for side in [None, Some(OperandSide::Lhs), Some(OperandSide::Rhs)] {
                             for wanted in [[false, false], [true, false], [true, true]] {
                                 check::<f32>(arch, size, side, &data, wanted);
                                 check::<f64>(arch, size, side, &data, wanted);

@@ -7,7 +7,7 @@ use pulp::{Simd, WithSimd};
 use super::geometry::Run;
 use super::pass::Source;
 use nneinfact_core::data::Role;
-use nneinfact_core::engine::Sums;
+use nneinfact_core::engine::LossSums;
 use nneinfact_core::loss::{Scratch, weighted};
 use nneinfact_simd::{Aligned, Elementwise};
 
@@ -349,10 +349,10 @@ impl Losses {
     }
 
     /// Their sums. What is left is nothing.
-    pub fn take(&mut self) -> Sums {
+    pub fn take(&mut self) -> LossSums {
         let Losses { train, validation, held_out } = std::mem::take(self);
         let [train, validation, held_out] = [train, validation, held_out].map(|x| x.iter().sum());
-        Sums { train, validation, held_out, ..Sums::default() }
+        LossSums { train, validation, held_out, ..LossSums::default() }
     }
 }
 

@@ -5,8 +5,8 @@ use std::ops::Range;
 use super::kernel::PANEL;
 use nneinfact_core::algebra::contract::Walk;
 use nneinfact_core::data::Dense;
-use nneinfact_core::model::{Letter, Letters, Shapes};
-use nneinfact_core::plan::{Operand, Pass, Plan, Side};
+use nneinfact_core::model::{Index, IndexSet, Shapes};
+use nneinfact_core::plan::{Operand, OperandSide, Pass, Plan};
 use nneinfact_simd::Real;
 
 /// Several letters flattened into one index, with the stride of each in the data and in every
@@ -20,7 +20,7 @@ pub(super) struct Axis {
 }
 
 impl Axis {
-    fn new(plan: &Plan, letters: &[Letter], tensors: &[&Operand]) -> Axis {
+    fn new(plan: &Plan, letters: &[Index], tensors: &[&Operand]) -> Axis {
         let shapes = plan.shapes();
         Axis {
             len: shapes.sizes(letters).iter().product(),
@@ -96,7 +96,7 @@ fn fill(sizes: &[usize], strides: &[usize], start: usize, len: usize, out: &mut 
 }
 
 /// The stride of a letter in a tensor in C order; 0 where it does not have it.
-fn stride(shapes: &Shapes, letters: &[Letter], letter: Letter) -> usize {
+fn stride(shapes: &Shapes, letters: &[Index], letter: Index) -> usize {
     match letters.iter().position(|&x| x == letter) {
         Some(at) => letters[at + 1..].iter().map(|&x| shapes.size(x)).product(),
         None => 0,
@@ -138,9 +138,9 @@ pub(super) fn runs(offsets: &[usize], out: &mut Vec<Run>) {
 #[derive(Debug)]
 pub(super) struct Geometry {
     /// Where the target stands.
-    pub side: Side,
+    pub side: OperandSide,
     /// Where each tensor stands, the target first.
-    pub sides: Vec<Side>,
+    pub sides: Vec<OperandSide>,
     /// Outer letters of the target.
     pub own: Axis,
     /// The other outer letters: summed over.
@@ -213,13 +213,13 @@ impl Geometry {
         let shapes = plan.shapes();
         let layout = &pass.layout;
         let tensors: Vec<&Operand> = std::iter::once(&pass.target).chain(&pass.operands).collect();
-        let target: Letters = pass.target.letters.iter().collect();
-        let (own, summed): (Vec<Letter>, Vec<Letter>) =
+        let target: IndexSet = pass.target.letters.iter().collect();
+        let (own, summed): (Vec<Index>, Vec<Index>) =
             layout.outer.iter().partition(|&&x| target.contains(x));
         let side = pass.target.side;
         let side_letters = match side {
-            Side::Rows => &layout.rows,
-            Side::Lanes => &layout.lanes,
+            OperandSide::Lhs => &layout.rows,
+            OperandSide::Rhs => &layout.lanes,
         };
         let inner = pass.inner_size(shapes);
         let inner_sizes = shapes.sizes(&layout.inner);
@@ -231,7 +231,7 @@ impl Geometry {
             fill(&inner_sizes, &strides, 0, inner, &mut offsets);
             inner_offsets.push(offsets);
         }
-        let only = |letters: &[Letter]| -> Vec<Letter> {
+        let only = |letters: &[Index]| -> Vec<Index> {
             letters.iter().copied().filter(|&x| target.contains(x)).collect()
         };
         let target_inner_letters = only(&layout.inner);
@@ -251,8 +251,8 @@ impl Geometry {
         // what else is formed of them.
         let resident = inner * MAX_LANES_BYTES <= RESIDENT;
         let most = if resident { MAX_LANES_BYTES } else { MAX_LANES_BYTES / 2 } / T::BYTES;
-        let across = (side == Side::Rows && inner >= ACROSS).then(|| pad(inner));
-        let matrices = if side == Side::Lanes || across.is_some() { 2 } else { 1 };
+        let across = (side == OperandSide::Lhs && inner >= ACROSS).then(|| pad(inner));
+        let matrices = if side == OperandSide::Rhs || across.is_some() { 2 } else { 1 };
         let step = 3 * T::MAX_LANES;
         let fit = CACHE / (inner * T::BYTES * matrices) / step * step;
         let most = fit.clamp(step, most.max(step));
@@ -266,9 +266,11 @@ impl Geometry {
         let band_rows = if resident { 2 * PANEL } else { 4 * PANEL };
         let tall = |most: usize| (MAX_CELLS / block_lanes / 16 * 16).clamp(16, most);
         let (block_rows, strip_rows, flush) = match (side, across) {
-            (Side::Rows, None) => (16, band_rows, MAX_TERMS * T::MAX_LANES / pad(block_lanes)),
-            (Side::Rows, Some(_)) => (tall(32), tall(32), MAX_TILES),
-            (Side::Lanes, _) => (tall(32), tall(32), MAX_TERMS / tall(32)),
+            (OperandSide::Lhs, None) => {
+                (16, band_rows, MAX_TERMS * T::MAX_LANES / pad(block_lanes))
+            }
+            (OperandSide::Lhs, Some(_)) => (tall(32), tall(32), MAX_TILES),
+            (OperandSide::Rhs, _) => (tall(32), tall(32), MAX_TERMS / tall(32)),
         };
         let padded = rows.len.next_multiple_of(PANEL);
         let [block_rows, strip_rows, band_rows] =
@@ -319,8 +321,8 @@ impl Geometry {
     /// target's side, in the second-level cache.
     pub fn group<T: Real>(&self) -> usize {
         let formed = match self.side {
-            Side::Rows => self.block_rows * self.inner,
-            Side::Lanes => self.width * self.inner,
+            OperandSide::Lhs => self.block_rows * self.inner,
+            OperandSide::Rhs => self.width * self.inner,
         };
         (GROUP_BYTES / (T::BYTES * (formed + self.running_sums::<T>()))).clamp(1, GROUP)
     }
@@ -328,25 +330,25 @@ impl Geometry {
     /// Running sums of a block of the target's side, in elements.
     pub fn running_sums<T: Real>(&self) -> usize {
         match (self.side, self.across) {
-            (Side::Rows, None) => self.block_rows * self.inner * T::MAX_LANES,
-            (Side::Rows, Some(stride)) => self.block_rows * stride,
-            (Side::Lanes, _) => self.width * self.inner,
+            (OperandSide::Lhs, None) => self.block_rows * self.inner * T::MAX_LANES,
+            (OperandSide::Lhs, Some(stride)) => self.block_rows * stride,
+            (OperandSide::Rhs, _) => self.width * self.inner,
         }
     }
 
     /// Blocks of the target's side.
     pub fn side_blocks(&self) -> usize {
         match self.side {
-            Side::Rows => self.rows.len.div_ceil(self.block_rows),
-            Side::Lanes => self.lanes.len.div_ceil(self.block_lanes),
+            OperandSide::Lhs => self.rows.len.div_ceil(self.block_rows),
+            OperandSide::Rhs => self.lanes.len.div_ceil(self.block_lanes),
         }
     }
 
     /// Blocks of the other side.
     pub fn other_blocks(&self) -> usize {
         match self.side {
-            Side::Rows => self.lanes.len.div_ceil(self.block_lanes),
-            Side::Lanes => self.rows.len.div_ceil(self.block_rows),
+            OperandSide::Lhs => self.lanes.len.div_ceil(self.block_lanes),
+            OperandSide::Rhs => self.rows.len.div_ceil(self.block_rows),
         }
     }
 
@@ -367,8 +369,8 @@ impl Geometry {
     /// Where a block of the target's side begins, and its length.
     pub fn block(&self, block: usize) -> (usize, usize) {
         let (extent, step) = match self.side {
-            Side::Rows => (self.rows.len, self.block_rows),
-            Side::Lanes => (self.lanes.len, self.block_lanes),
+            OperandSide::Lhs => (self.rows.len, self.block_rows),
+            OperandSide::Rhs => (self.lanes.len, self.block_lanes),
         };
         (block * step, step.min(extent - block * step))
     }
@@ -376,8 +378,8 @@ impl Geometry {
     /// Where a block of the other side begins, and its length.
     pub fn other_block(&self, block: usize) -> (usize, usize) {
         let (extent, step) = match self.side {
-            Side::Rows => (self.lanes.len, self.block_lanes),
-            Side::Lanes => (self.rows.len, self.block_rows),
+            OperandSide::Lhs => (self.lanes.len, self.block_lanes),
+            OperandSide::Rhs => (self.rows.len, self.block_rows),
         };
         (block * step, step.min(extent - block * step))
     }

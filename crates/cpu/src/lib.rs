@@ -28,7 +28,7 @@ use nneinfact_core::algebra::quadratic::Objective;
 use nneinfact_core::algebra::update::Update;
 use nneinfact_core::algebra::{balance, contract, quadratic, update};
 use nneinfact_core::data::Dense;
-use nneinfact_core::engine::{Engine, Job, Rule, Slot, State, Sums};
+use nneinfact_core::engine::{Constraint, Engine, EngineState, Job, LossSlot, LossSums};
 use nneinfact_core::error::{Error, Result};
 use nneinfact_core::loss::Tape;
 use nneinfact_core::plan::{Pass, Quadratic};
@@ -65,7 +65,7 @@ pub struct CpuEngine<T> {
     /// In the model's order, each in C order of its letters; the first is divided by the unit.
     factors: Vec<Vec<f64>>,
     /// For these factors, the objective being in the engine's unit.
-    rules: Vec<Rule>,
+    rules: Vec<Constraint>,
     remembered: Option<Vec<Vec<f64>>>,
     /// The plain result of the last sweep, where an extrapolation starts from.
     plain: Option<Vec<Vec<f64>>>,
@@ -77,7 +77,7 @@ pub struct CpuEngine<T> {
     /// The group of the last pass, with its numerator and denominator; in an exact fit, with Q in
     /// the place of the denominator.
     last: Option<(usize, Outcome)>,
-    losses: [Sums; Slot::COUNT],
+    losses: [LossSums; LossSlot::COUNT],
 }
 
 /// What an exact fit of half the squared distance needs.
@@ -141,7 +141,7 @@ impl<T: Elementwise> CpuEngine<T> {
             lists,
             exact: if job.exact { Exact::new::<T>(&job) } else { None },
             last: None,
-            losses: [Sums::default(); Slot::COUNT],
+            losses: [LossSums::default(); LossSlot::COUNT],
             job,
         };
         engine.load(&start)?;
@@ -151,7 +151,7 @@ impl<T: Elementwise> CpuEngine<T> {
     /// The least floor of a factor: what is smaller is lost in the passes.
     const LEAST: f64 = if T::BYTES == 4 { 1e-37 } else { 0.0 };
 
-    /// What each factor is multiplied with here: see [`State`].
+    /// What each factor is multiplied with here: see [`EngineState`].
     fn scales(&self) -> Vec<f64> {
         let of = |l: usize| if l == 0 { 1.0 / self.job.unit } else { 1.0 };
         (0..self.factors.len()).map(of).collect()
@@ -285,20 +285,20 @@ impl<T: Elementwise> CpuEngine<T> {
             }
         };
         let gram = quadratic::gram(&exact.objectives[group], &self.factors);
-        let mut sums = Sums::default();
+        let mut sums = LossSums::default();
         if losses {
             let objective = self.objective_of(exact, group, &numerator, &gram);
             let train = exact.squares + objective.value(&self.factors);
             sums = match train < exact.least * exact.squares {
                 true => self.losses_at(group)?,
-                false => Sums { train: train * self.job.unit * self.job.unit, ..sums },
+                false => LossSums { train: train * self.job.unit * self.job.unit, ..sums },
             };
         }
         Ok(Outcome { numerator, denominator: gram, reduced: false, sums })
     }
 
     /// The losses at the factors as they are, cell by cell.
-    fn losses_at(&mut self, group: usize) -> Result<Sums> {
+    fn losses_at(&mut self, group: usize) -> Result<LossSums> {
         let wants = Wants { numerator: false, denominator: false, losses: true };
         Ok(match self.lists {
             Some(_) => self.sampled(group, Parts { losses: true, ..Parts::default() }).sums,
@@ -346,7 +346,7 @@ const NEGLIGIBLE: f64 = 1e-3;
 const SHARE: usize = 1 << 14;
 
 fn largest(tensor: &[f64]) -> f64 {
-    // Side by side, as a comparison waits for the one before. What is no number is not the largest.
+    // OperandSide by side, as a comparison waits for the one before. What is no number is not the largest.
     let larger = |a: f64, b: f64| if b > a { b } else { a };
     let of = |share: &[f64]| {
         let mut most = [0.0; 16];
@@ -388,7 +388,7 @@ impl<T: Elementwise> Engine for CpuEngine<T> {
         self.exact = exact;
         let outcome = outcome?;
         if let Some(slot) = losses {
-            self.losses[slot as usize] = Sums { penalty: self.penalty(), ..outcome.sums };
+            self.losses[slot as usize] = LossSums { penalty: self.penalty(), ..outcome.sums };
         }
         self.last = Some((group, outcome));
         Ok(())
@@ -476,11 +476,11 @@ impl<T: Elementwise> Engine for CpuEngine<T> {
 
     fn evaluate(&mut self) -> Result<()> {
         let sums = self.losses_at(0)?;
-        self.losses[Slot::Start as usize] = Sums { penalty: self.penalty(), ..sums };
+        self.losses[LossSlot::Start as usize] = LossSums { penalty: self.penalty(), ..sums };
         Ok(())
     }
 
-    fn sums(&mut self) -> Result<[Sums; Slot::COUNT]> {
+    fn sums(&mut self) -> Result<[LossSums; LossSlot::COUNT]> {
         Ok(self.losses)
     }
 
@@ -542,8 +542,8 @@ impl<T: Elementwise> Engine for CpuEngine<T> {
         Ok(())
     }
 
-    fn state(&self) -> Result<State> {
-        Ok(State {
+    fn state(&self) -> Result<EngineState> {
+        Ok(EngineState {
             scales: self.scales(),
             factors: self.factors.clone(),
             plain: self.plain.clone(),
@@ -552,7 +552,7 @@ impl<T: Elementwise> Engine for CpuEngine<T> {
         })
     }
 
-    fn restore(&mut self, state: &State) -> Result<()> {
+    fn restore(&mut self, state: &EngineState) -> Result<()> {
         let sizes: Vec<usize> = self.factors.iter().map(Vec::len).collect();
         state.check(&self.scales(), &sizes)?;
         self.factors.clone_from(&state.factors);

@@ -20,9 +20,9 @@ use super::geometry::Geometry;
 use super::stream::{self, Schedule};
 use super::tile::Tile;
 use nneinfact_core::data::{Dense, Prepared, Role, Roles};
-use nneinfact_core::engine::Sums;
+use nneinfact_core::engine::LossSums;
 use nneinfact_core::loss::Tape;
-use nneinfact_core::plan::Side;
+use nneinfact_core::plan::OperandSide;
 use nneinfact_simd::Elementwise;
 
 /// What a pass reads besides the tensors.
@@ -32,7 +32,7 @@ pub(super) struct Source<'a, T> {
     pub roles: Option<&'a Roles>,
     /// Every datum is 0, and no value is read.
     pub zeros: bool,
-    /// Side tensors of the loss, in the data's order of memory.
+    /// OperandSide tensors of the loss, in the data's order of memory.
     pub sides: &'a [Dense],
     /// What values are multiplied by as they are read.
     pub scale: T,
@@ -59,7 +59,7 @@ pub(super) struct Outcome {
     /// Numerator and denominator, in the target's order; empty where not wanted.
     pub numerator: Vec<f64>,
     pub denominator: Vec<f64>,
-    pub sums: Sums,
+    pub sums: LossSums,
 }
 
 /// Runs a pass over `tensors`, the target first, each in the order of its operand in the plan.
@@ -118,7 +118,7 @@ fn add_up(
     let granules = geometry.own_granules();
     match geometry.side {
         // A block is rows that follow one another, and block follows upon block.
-        Side::Rows => {
+        OperandSide::Lhs => {
             let mut rest = to;
             let mut blocks = Vec::with_capacity(granules);
             for part in &parts[..granules] {
@@ -132,7 +132,7 @@ fn add_up(
             });
         }
         // A block is some lanes of every inner index.
-        Side::Lanes => {
+        OperandSide::Rhs => {
             let (side, inner) = (geometry.target_side, geometry.target_inner);
             let each = granules / geometry.own.len;
             let rows = to.par_chunks_exact_mut(side).with_min_len(SHARE.div_ceil(side));
@@ -209,7 +209,7 @@ pub(super) struct Part {
     pub len: usize,
     pub numerator: Vec<f64>,
     pub denominator: Vec<f64>,
-    pub sums: Sums,
+    pub sums: LossSums,
 }
 
 impl<T: Elementwise> Source<'_, T> {

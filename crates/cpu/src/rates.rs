@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use pulp::{Arch, Simd, WithSimd};
 
-use nneinfact_core::engine::Rates;
+use nneinfact_core::engine::RooflinePeaks;
 use nneinfact_core::loss::{Expr, Scratch, Tape};
 use nneinfact_simd::{Aligned, Real};
 
@@ -24,7 +24,7 @@ const BLOCK: usize = 512;
 const BLOCKS: usize = 20_000;
 
 /// Measures the threads of the pool that this is called in.
-pub fn measure(quick: bool) -> Rates {
+pub fn measure(quick: bool) -> RooflinePeaks {
     // Each is the best of so many: what else runs on the machine only makes it slower.
     let (shrink, repeats) = if quick { (64, 2) } else { (1, 7) };
 
@@ -60,7 +60,7 @@ pub fn measure(quick: bool) -> Rates {
             (blocks * BLOCK) as f64
         })
     };
-    Rates {
+    RooflinePeaks {
         read_bytes_per_second: read,
         copy_bytes_per_second: copy,
         multiply_adds_per_second: multiply_adds,

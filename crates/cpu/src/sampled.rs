@@ -11,12 +11,12 @@ use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::evaluate::sum;
-use nneinfact_core::data::{Dense, Role, Sparse};
+use nneinfact_core::data::{Dense, Role, StoredEntries};
 pub(super) use nneinfact_core::engine::cells::Part;
 use nneinfact_core::engine::cells::Sorted;
 use nneinfact_core::loss::{Scratch, Tape};
 use nneinfact_core::model::Shapes;
-use nneinfact_core::plan::SampledPass;
+use nneinfact_core::plan::SparsePass;
 use nneinfact_simd::{Elementwise, Real};
 
 /// Cells of a unit of parallel work.
@@ -54,8 +54,8 @@ impl<T: Elementwise> Cells<T> {
     /// `scale`.
     pub fn new(
         shapes: &Shapes,
-        pass: &SampledPass,
-        list: &Sparse,
+        pass: &SparsePass,
+        list: &StoredEntries,
         part: Part,
         sides: &[Dense],
         scale: f64,

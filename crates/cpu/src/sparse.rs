@@ -6,16 +6,16 @@ use super::sampled::{ByRole, Cells, Listed, Outputs, Part, Rows, Sampler};
 use super::{CpuEngine, Source, Wants, largest, normalizers, pass};
 use nneinfact_core::algebra::contract::{Walk, contract, rearrange};
 use nneinfact_core::algebra::update::Denominator;
-use nneinfact_core::data::{Dense, Rest, Sparse};
-use nneinfact_core::engine::{Job, Sums, needs};
+use nneinfact_core::data::{Dense, Implicit, StoredEntries};
+use nneinfact_core::engine::{Job, LossSums, needs};
 use nneinfact_core::loss::{AtZero, Expr, Loss, Tape, ZeroTerm};
 use nneinfact_core::model::Shapes;
-use nneinfact_core::plan::{Group, SampledPass, Table};
+use nneinfact_core::plan::{Group, KhatriRaoTable, SparsePass};
 use nneinfact_simd::Elementwise;
 
 /// The cells of a fit as its passes read them.
 pub(super) struct Lists<T> {
-    rest: Rest,
+    rest: Implicit,
     zero: AtZero,
     /// For each group.
     train: Vec<Cells<T>>,
@@ -41,8 +41,8 @@ struct Expressions {
 
 impl Expressions {
     /// Of the cells that the factors are fitted to: beyond what they would add as zeros.
-    fn train(loss: &Loss, zero: &AtZero, rest: Rest) -> Expressions {
-        let off_list = rest != Rest::Missing;
+    fn train(loss: &Loss, zero: &AtZero, rest: Implicit) -> Expressions {
+        let off_list = rest != Implicit::Missing;
         let beyond = |at: &Expr, zero: &ZeroTerm| match off_list {
             true if zero.is_zero() => at.clone(),
             true => at - zero.expr(),
@@ -58,15 +58,15 @@ impl Expressions {
     }
 
     /// Of the others: what they do not add although the sum over all cells has it.
-    fn exceptions(loss: &Loss, zero: &AtZero, rest: Rest) -> Expressions {
+    fn exceptions(loss: &Loss, zero: &AtZero, rest: Implicit) -> Expressions {
         let less = |zero: &ZeroTerm| {
-            (rest == Rest::Zeros && !zero.is_zero()).then(|| -zero.expr().clone())
+            (rest == Implicit::Zeros && !zero.is_zero()).then(|| -zero.expr().clone())
         };
         Expressions {
             numerator: less(&zero.a),
             denominator: less(&zero.b),
             loss: loss.loss().clone(),
-            zero_loss: (rest != Rest::Missing).then(|| zero.loss.expr().clone()),
+            zero_loss: (rest != Implicit::Missing).then(|| zero.loss.expr().clone()),
         }
     }
 
@@ -91,7 +91,7 @@ impl Expressions {
 }
 
 impl<T: Elementwise> Lists<T> {
-    pub fn new(job: &Job, list: &Sparse) -> Lists<T> {
+    pub fn new(job: &Job, list: &StoredEntries) -> Lists<T> {
         let (plan, loss) = (&job.plan, &job.loss);
         let zero = loss.at_zero();
         let rest = list.rest();
@@ -102,7 +102,7 @@ impl<T: Elementwise> Lists<T> {
         let passes = plan.sampled();
         let exceptions = match (list.listing().exceptions, rest) {
             (0, _) => &[],
-            (_, Rest::Zeros) => passes,
+            (_, Implicit::Zeros) => passes,
             // They only have a loss.
             _ => &passes[..1.min(passes.len())],
         };
@@ -169,7 +169,7 @@ pub(super) struct Outcome {
     pub denominator: Vec<f64>,
     /// Whether the denominator has the letters of the plan's closed form only.
     pub reduced: bool,
-    pub sums: Sums,
+    pub sums: LossSums,
 }
 
 impl Outcome {
@@ -177,7 +177,7 @@ impl Outcome {
     pub fn denominator<'a>(
         &'a self,
         group: &'a Group,
-        pass: Option<&'a SampledPass>,
+        pass: Option<&'a SparsePass>,
     ) -> Denominator<'a> {
         let updates = match pass.filter(|_| self.reduced) {
             Some(pass) => &pass.closed_updates,
@@ -197,7 +197,7 @@ impl<T: Elementwise> CpuEngine<T> {
         let Some(mut lists) = self.lists.take() else {
             return Outcome::default();
         };
-        let table = |table: &Table| -> Vec<f64> {
+        let table = |table: &KhatriRaoTable| -> Vec<f64> {
             let inputs: Vec<&[f64]> =
                 table.factors.iter().map(|&l| self.factors[l].as_slice()).collect();
             contract(shapes, &table.form, &inputs)
@@ -234,11 +234,13 @@ impl<T: Elementwise> CpuEngine<T> {
         if others != 1.0 {
             numerator.iter_mut().chain(&mut denominator).for_each(|x| *x /= others);
         }
-        let mut found = Sums { train: listed.losses.train - listed.zeros.train, ..Sums::default() };
+        let mut found =
+            LossSums { train: listed.losses.train - listed.zeros.train, ..LossSums::default() };
 
         let mut corrections = Vec::new();
         let lossy = losses && !lists.exceptions.is_empty();
-        let outputs = lists.exception_expressions.outputs(sums && lists.rest == Rest::Zeros, lossy);
+        let outputs =
+            lists.exception_expressions.outputs(sums && lists.rest == Implicit::Zeros, lossy);
         if let Some(cells) = lists.exceptions.get(group).or(lists.exceptions.first())
             && outputs != Outputs::default()
             && !cells.is_empty()
@@ -295,7 +297,7 @@ impl<T: Elementwise> CpuEngine<T> {
                 }
             }
         }
-        if lists.rest == Rest::Zeros {
+        if lists.rest == Implicit::Zeros {
             let all: Vec<&[f64]> = self.factors.iter().map(Vec::as_slice).collect();
             let inputs: Vec<&[f64]> = pass.others.iter().map(|&l| all[l]).collect();
             let sum = || contract(shapes, &pass.closed, &inputs);
@@ -369,13 +371,13 @@ impl<T: Elementwise> CpuEngine<T> {
     }
 
     /// A dense pass over all cells as zeros.
-    fn grid(&self, group: usize, wants: Wants, tape: &Tape, rest: Rest) -> pass::Outcome {
+    fn grid(&self, group: usize, wants: Wants, tape: &Tape, rest: Implicit) -> pass::Outcome {
         let plan = &self.job.plan;
         let (tensors, others) = self.operands(&plan.passes()[group]);
         let views: Vec<&[T]> = tensors.iter().map(Vec::as_slice).collect();
         let source = Source {
             data: &self.job.data,
-            roles: self.job.data.roles().filter(|_| rest == Rest::ByRole),
+            roles: self.job.data.roles().filter(|_| rest == Implicit::ByRole),
             zeros: true,
             sides: &self.sides,
             scale: T::ONE,
@@ -392,19 +394,19 @@ impl<T: Elementwise> CpuEngine<T> {
 
 /// The losses that exceptions add: withheld ones their own, and in sums over all cells each takes
 /// off what it would be as a zero.
-fn add_exceptions(sums: &mut Sums, listed: &Listed, rest: Rest) {
+fn add_exceptions(sums: &mut LossSums, listed: &Listed, rest: Implicit) {
     let Listed { losses, zeros } = *listed;
-    let less = if rest == Rest::ByRole { zeros } else { ByRole::default() };
+    let less = if rest == Implicit::ByRole { zeros } else { ByRole::default() };
     sums.validation += losses.validation - less.validation;
     sums.held_out += losses.held_out - less.held_out;
-    if rest == Rest::Zeros {
+    if rest == Implicit::Zeros {
         sums.train -= zeros.all();
     }
 }
 
 /// Where each inner letter's index stands in a row of numerator and denominator, and the length of
 /// such a row.
-fn onto(shapes: &Shapes, pass: &SampledPass) -> (Vec<usize>, usize) {
+fn onto(shapes: &Shapes, pass: &SparsePass) -> (Vec<usize>, usize) {
     let own = &pass.letters[pass.target.rows.len()..];
     let sizes = shapes.sizes(&pass.inner);
     let strides: Vec<usize> = pass
@@ -420,7 +422,7 @@ fn onto(shapes: &Shapes, pass: &SampledPass) -> (Vec<usize>, usize) {
     ((0..count).map(place).collect(), width_of(shapes, pass))
 }
 
-fn width_of(shapes: &Shapes, pass: &SampledPass) -> usize {
+fn width_of(shapes: &Shapes, pass: &SparsePass) -> usize {
     shapes.sizes(&pass.letters[pass.target.rows.len()..]).iter().product()
 }
 

@@ -20,14 +20,14 @@ use super::geometry::{Geometry, Run, runs};
 use super::pass::{Part, Source, cut};
 use super::tile::{Strand, Tile};
 use nneinfact_core::data::{Prepared, Ranges, in_slabs, slab_cells};
-use nneinfact_core::plan::Side;
+use nneinfact_core::plan::OperandSide;
 use nneinfact_simd::{Elementwise, Real};
 
 /// How the strands of a pass follow one another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Order {
     /// Parts of what is summed over, the target's outer indices, blocks of its side.
-    Sums,
+    LossSums,
     /// Parts of what is summed over, blocks of the target's side, its outer indices.
     Blocks,
     /// The target's outer indices, blocks of its side, parts of what is summed over.
@@ -69,15 +69,15 @@ impl Schedule {
         let strands = g.own_granules() * g.sum_parts;
         let tile = g.block_rows.min(g.rows.len) * g.block_lanes.min(g.lanes.len);
         let steps = g.steps((0, g.sum_units().div_ceil(g.sum_parts)));
-        // Sums that are put aside may take what the sums of all strands take anyway, or a slab.
+        // LossSums that are put aside may take what the sums of all strands take anyway, or a slab.
         let sums = g.running_sums::<T>();
         let target = g.own.len * g.target_side * g.target_inner * g.sum_parts;
         let most_aside = (16 * target).max(slab * cell_bytes) / (2 * sums * T::BYTES);
 
         let mut best: Option<(f64, Schedule)> = None;
-        for order in [Order::Sums, Order::Blocks, Order::Target] {
+        for order in [Order::LossSums, Order::Blocks, Order::Target] {
             let same = match order {
-                Order::Sums => false,
+                Order::LossSums => false,
                 Order::Blocks => !g.disjoint || g.own.len == 1 || g.side_blocks() == 1,
                 Order::Target => g.sum_parts == 1 || g.own_granules() == 1,
             };
@@ -162,7 +162,7 @@ impl Schedule {
         let order = self.order;
         let all = granules * parts;
         (gang * self.gang..all.min((gang + 1) * self.gang)).map(move |n| match order {
-            Order::Sums => (n % granules, n / granules),
+            Order::LossSums => (n % granules, n / granules),
             Order::Blocks => {
                 let (block, own_index) = (n % granules / own, n % granules % own);
                 (own_index * blocks + block, n / granules)
@@ -282,8 +282,8 @@ fn tiles_at(
         let outer = own + g.summed.data_offset(unit / others);
         let other = g.other_block(unit % others);
         match g.side {
-            Side::Rows => work(outer, side, other),
-            Side::Lanes => work(outer, other, side),
+            OperandSide::Lhs => work(outer, side, other),
+            OperandSide::Rhs => work(outer, other, side),
         }
     }
 }

@@ -9,8 +9,8 @@ use super::evaluate::{Band, Entries, Evaluate, Losses};
 use super::geometry::{Geometry, Run, is_contiguous, is_evenly_spaced, runs};
 use super::kernel::{self, BOTH, PANEL};
 use super::pass::{Part, Source};
-use nneinfact_core::engine::Sums;
-use nneinfact_core::plan::Side;
+use nneinfact_core::engine::LossSums;
+use nneinfact_core::plan::OperandSide;
 use nneinfact_simd::{Aligned, Elementwise};
 
 /// A part of the target over a part of what is summed over, as far as it has come.
@@ -66,7 +66,7 @@ struct Formed {
 
 impl Formed {
     /// Whether it is this block at these offsets; from now on it is.
-    fn is(&mut self, g: &Geometry, side: Side, block: usize, outer: &[usize]) -> bool {
+    fn is(&mut self, g: &Geometry, side: OperandSide, block: usize, outer: &[usize]) -> bool {
         let here = || outer.iter().zip(&g.sides).filter(|&(_, &s)| s == side).map(|(&o, _)| o);
         if self.block == Some(block) && self.outer.iter().copied().eq(here()) {
             return true;
@@ -191,10 +191,10 @@ impl<'a, T: Elementwise> Tile<'a, T> {
         let mut strands: Vec<Strand<T>> =
             granules.map(|granule| self.begin(granule, sum)).collect();
         match g.side {
-            Side::Rows => self.rows_of.resize_with(strands.len(), Rows::new),
-            Side::Lanes => self.lanes_of.resize_with(strands.len(), || Lanes::new(g)),
+            OperandSide::Lhs => self.rows_of.resize_with(strands.len(), Rows::new),
+            OperandSide::Rhs => self.lanes_of.resize_with(strands.len(), || Lanes::new(g)),
         }
-        // Side by side, as they have in common what is not on the target's side, which is formed once
+        // OperandSide by side, as they have in common what is not on the target's side, which is formed once
         // for all; and what they read of the data lies side by side, too.
         for step in 0..g.steps(sum) {
             for i in 0..strands.len() {
@@ -213,8 +213,8 @@ impl<'a, T: Elementwise> Tile<'a, T> {
     /// Takes up what is formed for a strand on the target's side, or puts it aside.
     fn exchange(&mut self, strand: usize) {
         match self.geometry.side {
-            Side::Rows => std::mem::swap(&mut self.rows, &mut self.rows_of[strand]),
-            Side::Lanes => std::mem::swap(&mut self.lanes, &mut self.lanes_of[strand]),
+            OperandSide::Lhs => std::mem::swap(&mut self.rows, &mut self.rows_of[strand]),
+            OperandSide::Rhs => std::mem::swap(&mut self.lanes, &mut self.lanes_of[strand]),
         }
     }
 
@@ -224,7 +224,7 @@ impl<'a, T: Elementwise> Tile<'a, T> {
         let g = self.geometry;
         self.ahead.clear();
         match g.side {
-            Side::Rows => {
+            OperandSide::Lhs => {
                 // After the last strand come the next lanes, which most likely follow these in memory.
                 let shift = if next == 0 { self.lanes.at.1 } else { 0 };
                 // Of a strand alone it is put away, and empty.
@@ -233,7 +233,7 @@ impl<'a, T: Elementwise> Tile<'a, T> {
                     self.ahead.extend(rows.offsets.iter().map(|row| row + shift));
                 }
             }
-            Side::Lanes => {
+            OperandSide::Rhs => {
                 let alone = self.lanes_of.len() == 1;
                 let lanes = if alone { &self.lanes } else { &self.lanes_of[next] };
                 let shift = lanes.offset().wrapping_sub(self.lanes.offset());
@@ -265,7 +265,7 @@ impl<'a, T: Elementwise> Tile<'a, T> {
             len,
             numerator: vec![0.0; if wants.numerator { size } else { 0 }],
             denominator: vec![0.0; if wants.denominator { size } else { 0 }],
-            sums: Sums::default(),
+            sums: LossSums::default(),
         };
         match self.spare.pop() {
             // Its sums have all been moved to its part.
@@ -315,11 +315,11 @@ impl<'a, T: Elementwise> Tile<'a, T> {
         let (summed, other) = (unit / g.other_blocks(), unit % g.other_blocks());
         self.at_outer(g.granule(strand.granule).0, summed);
         match g.side {
-            Side::Rows => {
+            OperandSide::Lhs => {
                 self.form_rows(block, g.block(block));
                 self.form_lanes(other, g.other_block(other));
             }
-            Side::Lanes => {
+            OperandSide::Rhs => {
                 self.form_lanes(block, g.block(block));
                 self.form_rows(other, g.other_block(other));
             }
@@ -359,15 +359,16 @@ impl<'a, T: Elementwise> Tile<'a, T> {
     fn form_rows(&mut self, block: usize, at: (usize, usize)) {
         let g = self.geometry;
         let inner = g.inner;
-        let target = g.side == Side::Rows;
+        let target = g.side == OperandSide::Lhs;
         let rows = &mut self.rows;
-        if rows.formed.is(g, Side::Rows, block, &self.outer) {
+        if rows.formed.is(g, OperandSide::Lhs, block, &self.outer) {
             return;
         }
         rows.at = at;
         g.rows.data_offsets(at.0, at.1, &mut rows.offsets);
         rows.place = None;
-        let mut standing = g.sides.iter().enumerate().filter(|&(_, &side)| side == Side::Rows);
+        let mut standing =
+            g.sides.iter().enumerate().filter(|&(_, &side)| side == OperandSide::Lhs);
         if let (Some((t, _)), None) = (standing.next(), standing.next()) {
             g.rows.offsets(t, at.0, at.1, &mut self.offsets);
             let follow = g.inner_in_order[t] && is_evenly_spaced(&self.offsets, inner);
@@ -387,7 +388,7 @@ impl<'a, T: Elementwise> Tile<'a, T> {
                 rows.partners.resize(at.1 * inner, T::ONE);
             }
             let standing = self.tensors.iter().enumerate();
-            for (t, data) in standing.filter(|&(t, _)| g.sides[t] == Side::Rows) {
+            for (t, data) in standing.filter(|&(t, _)| g.sides[t] == OperandSide::Lhs) {
                 g.rows.offsets(t, at.0, at.1, &mut self.offsets);
                 let k = &g.inner_offsets[t];
                 for (m, &offset) in self.offsets.iter().enumerate() {
@@ -409,20 +410,21 @@ impl<'a, T: Elementwise> Tile<'a, T> {
     fn form_lanes(&mut self, block: usize, at: (usize, usize)) {
         let g = self.geometry;
         let lanes = &mut self.lanes;
-        if lanes.formed.is(g, Side::Lanes, block, &self.outer) {
+        if lanes.formed.is(g, OperandSide::Rhs, block, &self.outer) {
             return;
         }
         let ld = at.1.next_multiple_of(T::MAX_LANES);
         (lanes.at, lanes.ld) = (at, ld);
         g.lanes.data_offsets(at.0, at.1, &mut self.offsets);
         runs(&self.offsets, &mut lanes.runs);
-        let target = g.side == Side::Lanes;
+        let target = g.side == OperandSide::Rhs;
         if target && g.partners {
             lanes.partners.clear();
             lanes.partners.resize(g.inner * ld, T::ONE);
         }
         let mut first = true;
-        for (t, data) in self.tensors.iter().enumerate().filter(|&(t, _)| g.sides[t] == Side::Lanes)
+        for (t, data) in
+            self.tensors.iter().enumerate().filter(|&(t, _)| g.sides[t] == OperandSide::Rhs)
         {
             g.lanes.offsets(t, at.0, at.1, &mut self.offsets);
             let offsets = &self.offsets;
@@ -514,7 +516,7 @@ impl<'a, T: Elementwise> Tile<'a, T> {
             };
             if self.summed {
                 let [numerator, denominator] = &mut strand.sums;
-                let to = To::Sums(g.side, start, [numerator, denominator]);
+                let to = To::LossSums(g.side, start, [numerator, denominator]);
                 self.arch.dispatch(Divergences { band, r, c, inner, to });
                 return;
             }
@@ -539,16 +541,16 @@ impl<'a, T: Elementwise> Tile<'a, T> {
         for (_, entries, sums) in wanted.into_iter().filter(|(wanted, ..)| *wanted) {
             let entries = &entries[..padded * ld];
             match (g.side, g.across) {
-                (Side::Rows, None) => {
+                (OperandSide::Lhs, None) => {
                     let at = (start, padded);
                     kernel::reduce_rows(self.arch, entries, c, at, inner, ld, ld, sums);
                 }
-                (Side::Rows, Some(stride)) => {
+                (OperandSide::Lhs, Some(stride)) => {
                     let across = &self.lanes.across[..ld * stride];
                     let sums = &mut sums[start * stride..][..padded * stride];
                     kernel::reduce_across(self.arch, entries, across, ld, ld, stride, sums);
                 }
-                (Side::Lanes, _) => {
+                (OperandSide::Rhs, _) => {
                     kernel::reduce_lanes(self.arch, entries, r, rows, inner, ld, ld, sums);
                 }
             }
@@ -565,10 +567,10 @@ impl<'a, T: Elementwise> Tile<'a, T> {
         if g.disjoint {
             places.extend(0..side.1);
         } else {
-            let axis = if g.side == Side::Rows { &g.rows } else { &g.lanes };
+            let axis = if g.side == OperandSide::Lhs { &g.rows } else { &g.lanes };
             // The target's offsets along its side, in units of its own side index.
             axis.offsets(0, side.0, side.1, &mut places);
-            if g.side == Side::Rows {
+            if g.side == OperandSide::Lhs {
                 places.iter_mut().for_each(|p| *p /= g.target_inner);
             }
         }
@@ -578,7 +580,7 @@ impl<'a, T: Elementwise> Tile<'a, T> {
                 continue;
             }
             match g.side {
-                Side::Rows => {
+                OperandSide::Lhs => {
                     let (collected, stride): (&[T], usize) = match g.across {
                         Some(stride) => (sums, stride),
                         None => {
@@ -609,7 +611,7 @@ impl<'a, T: Elementwise> Tile<'a, T> {
                     // Padding rows have sums too; they belong to nobody.
                     sums.fill(T::ZERO);
                 }
-                Side::Lanes => {
+                OperandSide::Rhs => {
                     for k in 0..inner {
                         let from = &mut sums[k * ld..][..ld];
                         let to = &mut to[map[k] * *len..][..*len];

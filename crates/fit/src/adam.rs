@@ -16,7 +16,7 @@ use super::watch::{Portions, Watch};
 use crate::Device;
 use nneinfact_core::algebra::{overflowed, raise};
 use nneinfact_core::data::{Observations, Role};
-use nneinfact_core::engine::{Engine, Rule};
+use nneinfact_core::engine::{Constraint, Engine};
 use nneinfact_core::error::{Error, Result};
 use nneinfact_core::history::{History, StoppedBy};
 use nneinfact_core::loss::Majorizer;
@@ -30,7 +30,7 @@ const EPSILON: f64 = 1e-8;
 /// The state of a fit by Adam.
 pub(super) struct Adam {
     plan: Arc<Plan>,
-    rules: Vec<Rule>,
+    rules: Vec<Constraint>,
     majorizer: Majorizer,
     slope: f64,
     rate: f64,
@@ -49,7 +49,7 @@ impl Adam {
     pub fn new(
         settings: &NNEinFact,
         plan: &Arc<Plan>,
-        rules: Vec<Rule>,
+        rules: Vec<Constraint>,
         portions: &Portions,
         engine: &dyn Engine,
     ) -> Result<Adam> {

@@ -10,15 +10,15 @@ use ndarray::{ArrayBase, ArrayD, Data, Dimension};
 use super::checkpoint::{Checkpoint, Every};
 use super::form::DataAs;
 use super::observe::{Cancel, Observer};
-use super::rules::{Balance, Rules, Wish};
+use super::rules::{Balance, Constraints, Wish};
 use super::{Fit, adam, form, open, solve};
 use crate::Device;
-use nneinfact_core::data::{Coordinates, Dense, Element, Observations, Prepared};
+use nneinfact_core::data::{CooTensor, Dense, Element, Observations, Prepared};
 use nneinfact_core::engine::Precision;
 use nneinfact_core::error::{Error, Result};
 use nneinfact_core::history::{History, StoppedBy};
 use nneinfact_core::loss::{Loss, Penalty};
-use nneinfact_core::model::{Letter, Letters, Model, Shapes};
+use nneinfact_core::model::{Index, IndexSet, Model, Shapes};
 use nneinfact_core::plan::{DataInfo, Grouping, Plan};
 
 /// How a sweep goes over the factors.
@@ -154,7 +154,7 @@ pub struct NNEinFact {
     pub(super) prediction_floor: Option<f64>,
     pub(super) factor_floor: f64,
     pub(super) inner_cycles: usize,
-    pub(super) look_every: usize,
+    pub(super) eval_every: usize,
     pub(super) memory_limit: Option<u64>,
     pub(super) data_as: DataAs,
     pub(super) observers: Vec<Box<dyn Observer>>,
@@ -227,7 +227,7 @@ impl NNEinFact {
             prediction_floor: None,
             factor_floor: Self::FACTOR_FLOOR,
             inner_cycles: 1,
-            look_every: 1,
+            eval_every: 1,
             memory_limit: None,
             data_as: DataAs::Auto,
             observers: Vec::new(),
@@ -417,9 +417,9 @@ impl NNEinFact {
                     .into(),
             );
         }
-        let mut new = Letters::EMPTY;
+        let mut new = IndexSet::EMPTY;
         for mode in modes.chars().filter(|c| !c.is_whitespace()) {
-            match Letter::new(mode).filter(|x| model.output().contains(x)) {
+            match Index::new(mode).filter(|x| model.output().contains(x)) {
                 Some(letter) => new.insert(letter),
                 None => return refuse(format!("{mode} is not a mode of the data of {model}")),
             }
@@ -449,7 +449,7 @@ impl NNEinFact {
     pub fn warnings(&self, shape: &[usize]) -> Result<Vec<String>> {
         let shapes = Shapes::new(&self.model, shape, &self.ranks)?;
         let mut warnings = self.model.warnings();
-        warnings.extend(Rules::new(self, &shapes)?.warnings(&shapes));
+        warnings.extend(Constraints::new(self, &shapes)?.warnings(&shapes));
         Ok(warnings)
     }
 
@@ -511,8 +511,8 @@ impl NNEinFact {
     /// between: the history has an element for each look, and the tolerance, observers and
     /// cancellation act there. Default: 1. The accelerated algorithm, Adam and early stopping need every
     /// sweep's losses and look at all of them, whatever this says.
-    pub fn look_every(mut self, sweeps: usize) -> Self {
-        self.look_every = sweeps;
+    pub fn eval_every(mut self, sweeps: usize) -> Self {
+        self.eval_every = sweeps;
         self
     }
 
@@ -745,7 +745,7 @@ impl NNEinFact {
         if self.starts == 0 {
             return refuse("a fit has at least 1 start, not 0".into());
         }
-        if self.look_every == 0 {
+        if self.eval_every == 0 {
             return refuse(
                 "losses can be read every sweep (1) or less often, not every 0 sweeps".into(),
             );
@@ -766,7 +766,7 @@ impl fmt::Debug for NNEinFact {
     }
 }
 
-/// What a fit can be run on: an array, a [`Dense`] tensor, [`Coordinates`], or [`Observations`].
+/// What a fit can be run on: an array, a [`Dense`] tensor, [`CooTensor`], or [`Observations`].
 pub trait Source {
     /// The data as observations.
     ///
@@ -793,13 +793,13 @@ impl Source for Arc<Dense> {
     }
 }
 
-impl Source for Arc<Coordinates> {
+impl Source for Arc<CooTensor> {
     fn observations(&self) -> Result<Cow<'_, Observations>> {
         Ok(Cow::Owned(Observations::new(Arc::clone(self))))
     }
 }
 
-impl Source for &Coordinates {
+impl Source for &CooTensor {
     fn observations(&self) -> Result<Cow<'_, Observations>> {
         Ok(Cow::Owned(Observations::new((*self).clone())))
     }

@@ -7,12 +7,12 @@ use ndarray::{ArrayD, IxDyn};
 use serde::{Deserialize, Serialize};
 
 use super::builder::{NNEinFact, Start};
-use super::rules::{Balance, Rules};
+use super::rules::{Balance, Constraints};
 use super::watch::Watch;
 use crate::Device;
 use crate::io::{Archive, remove_leftovers};
 use nneinfact_core::data::{Fingerprint, digest};
-use nneinfact_core::engine::{Engine, State};
+use nneinfact_core::engine::{Engine, EngineState};
 use nneinfact_core::error::{Error, Result};
 use nneinfact_core::history::{History, StoppedBy};
 use nneinfact_core::loss::Loss;
@@ -89,7 +89,7 @@ pub struct Checkpoint {
     path: PathBuf,
     about: About,
     history: History,
-    pub(super) state: State,
+    pub(super) state: EngineState,
     shapes: Vec<Vec<usize>>,
 }
 
@@ -144,7 +144,7 @@ pub(super) enum Stage {
     Looked,
 }
 
-/// Numbers as their bits: decimal places that a parser rounds would not be the same numbers.
+/// Guards as their bits: decimal places that a parser rounds would not be the same numbers.
 mod bits {
     use serde::{Deserialize, Deserializer, Serializer};
 
@@ -236,7 +236,7 @@ impl Checkpoint {
                 n => Err(refuse(format!("it has {n} of {count} arrays \"{name}_…\""))),
             }
         };
-        let state = State {
+        let state = EngineState {
             factors: set("theta")?.ok_or_else(|| refuse("it has no factors".into()))?,
             plain: set("plain")?,
             origin: set("origin")?,
@@ -359,7 +359,7 @@ impl Identity {
     pub fn new(
         settings: &NNEinFact,
         data: Fingerprint,
-        rules: &Rules,
+        rules: &Constraints,
         plan: &Plan,
         device: &Device,
     ) -> Identity {
@@ -398,7 +398,7 @@ impl Identity {
         add("prediction floor", or_default(settings.prediction_floor.map(|x| x.to_string())));
         add("factor floor", settings.factor_floor.to_string());
         add("number of inner cycles", settings.inner_cycles.to_string());
-        add("number of sweeps from look to look", settings.look_every.to_string());
+        add("number of sweeps from look to look", settings.eval_every.to_string());
         add("early stopping", if settings.early_stopping { "on" } else { "off" }.into());
         add("memory limit", or_default(settings.memory_limit.map(|n| n.to_string())));
         Identity(list)
@@ -537,7 +537,7 @@ impl Keeper {
 
     fn archive(
         &self,
-        state: State,
+        state: EngineState,
         watch: &Watch<'_>,
         history: &History,
         point: Point,

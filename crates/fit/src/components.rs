@@ -9,7 +9,7 @@ use super::saved::totals;
 use nneinfact_core::algebra::rearrange;
 use nneinfact_core::error::{Error, Result};
 use nneinfact_core::memory::available_memory;
-use nneinfact_core::model::{Letter, Letters, Model, ModelError, Shapes};
+use nneinfact_core::model::{Index, IndexSet, Model, ModelError, Shapes};
 
 /// What is 1 of a normalised column: see [`Fit::normalize`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,7 +80,7 @@ impl ScalesInto {
             ScalesInto::Weights => return Ok(None),
         };
         let target = model.factor_named(name)?;
-        let has: Letters = model.factors()[target].iter().collect();
+        let has: IndexSet = model.factors()[target].iter().collect();
         let missing = model.latent() - has;
         if missing.is_empty() {
             return Ok(Some(target));
@@ -138,10 +138,10 @@ impl Fit {
         let model = shapes.model();
         let target = into.check(model)?;
         let observed = model.observed();
-        let latent_of = |l: usize| -> Vec<Letter> {
+        let latent_of = |l: usize| -> Vec<Index> {
             model.factors()[l].iter().copied().filter(|&x| !observed.contains(x)).collect()
         };
-        let all: Vec<Letter> = model.latent().iter().collect();
+        let all: Vec<Index> = model.latent().iter().collect();
         let onto = target.map_or_else(|| all.clone(), latent_of);
         let needed = 16.0 * shapes.volume(onto.iter().collect());
         if let Some(available) = available_memory()
@@ -198,7 +198,7 @@ impl Fit {
     pub fn component_weights(&self, letter: char) -> Result<Vec<f64>> {
         let model = self.shapes.model();
         let latent = model.latent();
-        match Letter::new(letter).filter(|&x| latent.contains(x)) {
+        match Index::new(letter).filter(|&x| latent.contains(x)) {
             Some(letter) => Ok(self.through(letter)),
             None => Err(Error::Model(ModelError::NotLatent {
                 text: model.text().into(),
@@ -263,14 +263,14 @@ impl Fit {
     }
 
     /// The sum of the terms of ŷ for each index of a letter.
-    fn through(&self, letter: Letter) -> Vec<f64> {
+    fn through(&self, letter: Index) -> Vec<f64> {
         totals(&self.shapes, &self.factors, self.weights.as_ref(), &[letter])
     }
 
     /// Takes these indices of a latent letter, in this order, from all that have it.
-    fn select(&mut self, letter: Letter, indices: &[usize]) {
+    fn select(&mut self, letter: Index, indices: &[usize]) {
         let model = self.shapes.model();
-        let latent: Vec<Letter> = model.latent().iter().collect();
+        let latent: Vec<Index> = model.latent().iter().collect();
         let all = self.factors.iter_mut().zip(model.factors());
         for (tensor, letters) in all.chain(self.weights.iter_mut().zip([&latent])) {
             if let Some(axis) = letters.iter().position(|&x| x == letter) {
@@ -281,7 +281,7 @@ impl Fit {
 }
 
 /// The number of entries of a column.
-fn column_length(shapes: &Shapes, letters: &[Letter]) -> usize {
+fn column_length(shapes: &Shapes, letters: &[Index]) -> usize {
     let observed = shapes.model().observed();
     letters.iter().filter(|&&x| observed.contains(x)).map(|&x| shapes.size(x)).product()
 }
@@ -309,7 +309,7 @@ fn multiply(entries: &mut [f64], by: &[f64]) -> Result<()> {
     Ok(())
 }
 
-fn array(shapes: &Shapes, letters: &[Letter], entries: Vec<f64>) -> Result<ArrayD<f64>> {
+fn array(shapes: &Shapes, letters: &[Index], entries: Vec<f64>) -> Result<ArrayD<f64>> {
     let sizes = shapes.sizes(letters);
     ArrayD::from_shape_vec(IxDyn(&sizes), entries).map_err(|e| Error::Shape {
         what: "a normalised factor".into(),

@@ -6,14 +6,14 @@ use std::time::Instant;
 use ndarray::ArrayD;
 
 use super::builder::{Algorithm, NNEinFact, Source, Start, empty_history};
-use super::rules::{Balance, Rules, mean, vanished, void};
+use super::rules::{Balance, Constraints, mean, vanished, void};
 use super::scale::Term;
 use super::watch::{Portions, Watch};
 use super::{Fit, form, open, scale, solve, start};
 use crate::Device;
 use crate::coupled_engine::{CoupledEngine, Joint, Member, unsaved};
 use nneinfact_core::data::{Observations, Prepared, Role};
-use nneinfact_core::engine::{Engine, Job, Sums};
+use nneinfact_core::engine::{Engine, Job, LossSums};
 use nneinfact_core::error::{Error, Result};
 use nneinfact_core::history::History;
 use nneinfact_core::loss::Loss;
@@ -242,7 +242,7 @@ fn run(mut settings: NNEinFact, parts: Vec<Part>, device: &Device) -> Result<Cou
     let all: Vec<Shapes> = ready.iter().map(|part| part.shapes.clone()).collect();
     let (shapes, places) = Shapes::union(&all)?;
     settings.model = shapes.model().clone();
-    let mut rules = Rules::new(&settings, &shapes)?;
+    let mut rules = Constraints::new(&settings, &shapes)?;
     rules.balancing = balancing(&shapes, &places, &rules);
     for (part, own) in ready.iter().zip(&places) {
         if own.iter().all(|&l| rules.rules[l].fixed) {
@@ -279,7 +279,7 @@ fn run(mut settings: NNEinFact, parts: Vec<Part>, device: &Device) -> Result<Cou
         for (m, _) in own.iter().enumerate().filter(|(_, l)| rules.rules[**l].fixed) {
             settings = settings.fix(&format!("theta_{}", m + 1), starts[m].clone());
         }
-        let own_rules = Rules::new(&settings, &shapes)?;
+        let own_rules = Constraints::new(&settings, &shapes)?;
         let chosen = form::choose(&settings, &shapes, &settings.loss, data)?;
         let job = open::job(&settings, &shapes, chosen, own_rules, starts)?;
         // What one tensor says is not all that there is: no exact steps.
@@ -341,14 +341,14 @@ fn run(mut settings: NNEinFact, parts: Vec<Part>, device: &Device) -> Result<Cou
 }
 
 /// The trades of scale that leave every part's ŷ as it is.
-fn balancing(shapes: &Shapes, places: &[Vec<usize>], rules: &Rules) -> Option<Balancing> {
+fn balancing(shapes: &Shapes, places: &[Vec<usize>], rules: &Constraints) -> Option<Balancing> {
     let trading = rules.balancing.as_ref()?.factors();
     Some(Balancing::coupled(shapes.model(), &trading, places)).filter(|b| !b.is_empty())
 }
 
 /// A warning where penalised factors can shrink while factors without a penalty grow, every ŷ staying
 /// as it is.
-fn falling_away(shapes: &Shapes, places: &[Vec<usize>], rules: &Rules) -> Option<String> {
+fn falling_away(shapes: &Shapes, places: &[Vec<usize>], rules: &Constraints) -> Option<String> {
     // Factors in the same parts for which the same holds are of one kind.
     let about = |l: usize| -> (Vec<bool>, bool, bool) {
         let holders = places.iter().map(|own| own.contains(&l)).collect();
@@ -410,7 +410,7 @@ fn ranks(given: &[(char, usize)], parts: &[Part]) -> Result<Vec<(char, usize)>> 
 
 /// The groups of all factors: those of the part with the most to do, then what they leave of the groups
 /// of the others.
-fn groups(ready: &[Ready], places: &[Vec<usize>], rules: &Rules) -> Result<Vec<Vec<usize>>> {
+fn groups(ready: &[Ready], places: &[Vec<usize>], rules: &Constraints) -> Result<Vec<Vec<usize>>> {
     let mut order: Vec<usize> = (0..ready.len()).collect();
     order.sort_by_key(|&t| std::cmp::Reverse(ready[t].data.cells(Role::Train)));
     let mut groups: Vec<Vec<usize>> = Vec::new();
@@ -442,7 +442,7 @@ fn groups(ready: &[Ready], places: &[Vec<usize>], rules: &Rules) -> Result<Vec<V
 fn start(
     settings: &mut NNEinFact,
     shapes: &Shapes,
-    rules: &Rules,
+    rules: &Constraints,
     ready: &[Ready],
     places: &[Vec<usize>],
 ) -> Result<Vec<ArrayD<f64>>> {
@@ -481,7 +481,7 @@ fn start(
 const TURNS: usize = 50;
 
 /// The history of a part: its losses at the end.
-fn end(all: &History, portions: &Portions, sums: Sums) -> History {
+fn end(all: &History, portions: &Portions, sums: LossSums) -> History {
     let one = |sum: f64, role: Role| portions.mean(sum, role).into_iter().collect();
     History {
         loss: one(sums.train, Role::Train),

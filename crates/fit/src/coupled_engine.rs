@@ -8,7 +8,7 @@ use ndarray::ArrayD;
 
 use nneinfact_core::algebra::balance::{penalty, trade};
 use nneinfact_core::algebra::update::{Bounded, extrapolate, overflowed, raise};
-use nneinfact_core::engine::{Engine, Rule, Slot, State, Sums};
+use nneinfact_core::engine::{Constraint, Engine, EngineState, LossSlot, LossSums};
 use nneinfact_core::error::{Error, Result};
 use nneinfact_core::loss::{Loss, Share};
 use nneinfact_core::model::Shapes;
@@ -33,7 +33,7 @@ pub struct Joint {
     pub shapes: Shapes,
     /// The groups of all factors.
     pub groups: Vec<Vec<usize>>,
-    pub rules: Vec<Rule>,
+    pub rules: Vec<Constraint>,
     pub balancing: Option<Balancing>,
     /// Of factors, relative to their largest entry.
     pub floor: f64,
@@ -53,7 +53,7 @@ pub struct CoupledEngine {
     remembered: Option<Vec<Vec<f64>>>,
     /// The group of the last pass.
     last: Option<usize>,
-    losses: [Sums; Slot::COUNT],
+    losses: [LossSums; LossSlot::COUNT],
 }
 
 /// Checkpoints are of fits to one tensor.
@@ -77,7 +77,7 @@ impl CoupledEngine {
             origin: Vec::new(),
             remembered: None,
             last: None,
-            losses: [Sums::default(); Slot::COUNT],
+            losses: [LossSums::default(); LossSlot::COUNT],
         };
         engine.load(start)?;
         Ok(engine)
@@ -108,15 +108,15 @@ impl CoupledEngine {
     }
 
     /// Adds up the losses of all tensors, `slot` being where those with a pass have theirs.
-    fn add_up(&mut self, slot: Slot, passed: impl Fn(&Member) -> bool) -> Result<()> {
+    fn add_up(&mut self, slot: LossSlot, passed: impl Fn(&Member) -> bool) -> Result<()> {
         let mut total =
-            Sums { penalty: penalty(&self.factors, &self.joint.rules), ..Sums::default() };
+            LossSums { penalty: penalty(&self.factors, &self.joint.rules), ..LossSums::default() };
         for member in &mut self.members {
             let from = match passed(member) {
                 true => slot,
                 false => {
                     member.engine.evaluate()?;
-                    Slot::Start
+                    LossSlot::Start
                 }
             };
             let sums = member.engine.sums()?[from as usize];
@@ -129,10 +129,10 @@ impl CoupledEngine {
     }
 
     /// The losses of each tensor at the factors as they are.
-    pub fn evaluate_each(&mut self) -> Result<Vec<Sums>> {
+    pub fn evaluate_each(&mut self) -> Result<Vec<LossSums>> {
         let of = |member: &mut Member| {
             member.engine.evaluate()?;
-            Ok(member.engine.sums()?[Slot::Start as usize])
+            Ok(member.engine.sums()?[LossSlot::Start as usize])
         };
         self.members.iter_mut().map(of).collect()
     }
@@ -183,9 +183,9 @@ impl Engine for CoupledEngine {
         // Tensors without a factor in the group have a loss too.
         let last = self.joint.groups.len() - 1;
         if group == 0 {
-            self.add_up(Slot::Start, |member| member.groups[0] == Some(0))?;
+            self.add_up(LossSlot::Start, |member| member.groups[0] == Some(0))?;
         } else if group == last && self.joint.guarded {
-            self.add_up(Slot::Middle, |member| {
+            self.add_up(LossSlot::Middle, |member| {
                 member.groups[last].is_some_and(|own| own + 1 == member.own.len() && own > 0)
             })?;
         }
@@ -229,10 +229,10 @@ impl Engine for CoupledEngine {
     }
 
     fn evaluate(&mut self) -> Result<()> {
-        self.add_up(Slot::Start, |_| false)
+        self.add_up(LossSlot::Start, |_| false)
     }
 
-    fn sums(&mut self) -> Result<[Sums; Slot::COUNT]> {
+    fn sums(&mut self) -> Result<[LossSums; LossSlot::COUNT]> {
         Ok(self.losses)
     }
 
@@ -305,11 +305,11 @@ impl Engine for CoupledEngine {
         Ok(())
     }
 
-    fn state(&self) -> Result<State> {
+    fn state(&self) -> Result<EngineState> {
         Err(unsaved())
     }
 
-    fn restore(&mut self, _: &State) -> Result<()> {
+    fn restore(&mut self, _: &EngineState) -> Result<()> {
         Err(unsaved())
     }
 }

@@ -234,7 +234,7 @@ impl Device {
     /// # Errors
     /// Where the device fails.
     #[doc(hidden)]
-    pub fn measure(&self, quick: bool) -> Result<Option<nneinfact_core::engine::Rates>> {
+    pub fn measure(&self, quick: bool) -> Result<Option<nneinfact_core::engine::RooflinePeaks>> {
         #[cfg(feature = "gpu")]
         if let Kind::Gpu(gpu) = &self.kind {
             return nneinfact_gpu::measure(gpu, quick);

@@ -8,7 +8,7 @@ use nneinfact_core::algebra::contract_within;
 use nneinfact_core::error::{Error, Result};
 use nneinfact_core::history::{History, Unfinished};
 use nneinfact_core::memory::available_memory;
-use nneinfact_core::model::{Letter, Model, Shapes};
+use nneinfact_core::model::{Index, Model, Shapes};
 use nneinfact_core::plan::{Contraction, Plan};
 
 /// A fitted model: factors, history, and predictions from them.
@@ -200,17 +200,17 @@ impl Slicing {
     fn new(fit: &Fit, fixed: &[Option<usize>]) -> Slicing {
         let model = fit.model();
         let modes = model.output().iter().zip(fixed).enumerate();
-        let fixed: Vec<(Letter, usize)> =
+        let fixed: Vec<(Index, usize)> =
             modes.filter(|(_, (_, i))| i.is_some()).map(|(mode, (&x, _))| (x, mode)).collect();
-        let mode = |x: Letter| fixed.iter().find(|(y, _)| *y == x).map(|&(_, mode)| mode);
-        let keep = |letters: &[Letter]| -> Vec<Letter> {
+        let mode = |x: Index| fixed.iter().find(|(y, _)| *y == x).map(|&(_, mode)| mode);
+        let keep = |letters: &[Index]| -> Vec<Index> {
             letters.iter().copied().filter(|&x| mode(x).is_none()).collect()
         };
-        let mut letters: Vec<Vec<Letter>> = model.factors().iter().map(|x| keep(x)).collect();
+        let mut letters: Vec<Vec<Index>> = model.factors().iter().map(|x| keep(x)).collect();
         if fit.weights.is_some() {
             letters.push(model.latent().iter().collect());
         }
-        let views: Vec<&[Letter]> = letters.iter().map(Vec::as_slice).collect();
+        let views: Vec<&[Index]> = letters.iter().map(Vec::as_slice).collect();
         Slicing {
             plan: Contraction::new(&fit.shapes, &views, &keep(model.output())),
             axes: model.factors().iter().map(|x| x.iter().map(|&x| mode(x)).collect()).collect(),

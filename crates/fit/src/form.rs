@@ -4,13 +4,13 @@ use std::fmt;
 
 use super::builder::NNEinFact;
 use super::open;
-use nneinfact_core::data::{Listing, Prepared, Rest, Role, Sparse};
+use nneinfact_core::data::{Implicit, Prepared, Role, StoredCounts, StoredEntries};
 use nneinfact_core::engine::needs;
 use nneinfact_core::error::{Error, Result};
 use nneinfact_core::loss::{AtZero, Loss};
 use nneinfact_core::memory::{available_memory, total_memory};
 use nneinfact_core::model::Shapes;
-use nneinfact_core::plan::{DataInfo, Plan, Sampling, Unlisted};
+use nneinfact_core::plan::{DataInfo, ImplicitForm, Plan, SparseInfo};
 
 /// The form that passes read the data in, whatever form they were given in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -39,7 +39,7 @@ impl fmt::Display for DataAs {
 pub(super) struct Chosen {
     pub plan: Plan,
     pub data: Prepared,
-    pub sparse: Option<Sparse>,
+    pub sparse: Option<StoredEntries>,
 }
 
 /// A pass over more cells than this is refused: at a nanosecond each it takes minutes.
@@ -142,7 +142,7 @@ pub(super) fn check(settings: &NNEinFact, shapes: &Shapes, data: &Prepared) -> R
     dense_plan(settings, shapes, info).map(|_| ())
 }
 
-/// The plan for a value of every cell, if the memory there is holds what it stores. (Sums and products
+/// The plan for a value of every cell, if the memory there is holds what it stores. (LossSums and products
 /// of a fit on a GPU are there, and its own memory is asked.)
 fn dense_plan(settings: &NNEinFact, shapes: &Shapes, info: DataInfo) -> Result<Plan> {
     let plan = open::plan(settings, shapes, info, None)?;
@@ -191,13 +191,13 @@ fn sparse_plan(
     shapes: &Shapes,
     zero: &AtZero,
     data: &Prepared,
-) -> Result<(Plan, Listing)> {
+) -> Result<(Plan, StoredCounts)> {
     let listings = data.listings();
     // Roughly, in units of a dense pass over a cell.
-    let weight = |listing: &Listing| {
+    let weight = |listing: &StoredCounts| {
         let (unlisted, _) = needs(zero, listing.rest);
-        let grid = if unlisted == Unlisted::Grid { 0.7 * cells(shapes) } else { 0.0 };
-        let each = if listing.rest == Rest::Zeros { 10.0 } else { 2.0 };
+        let grid = if unlisted == ImplicitForm::Grid { 0.7 * cells(shapes) } else { 0.0 };
+        let each = if listing.rest == Implicit::Zeros { 10.0 } else { 2.0 };
         grid + 5.0 * listing.train as f64 + each * listing.exceptions as f64
     };
     let best = listings.into_iter().min_by(|a, b| weight(a).total_cmp(&weight(b)));
@@ -213,13 +213,13 @@ fn sparse_plan(
             DataInfo { strides: data.values().strides().to_vec(), ..DataInfo::c_order(shapes, 0) }
         }
     };
-    let info = DataInfo { masked: listing.rest == Rest::ByRole, ..info };
+    let info = DataInfo { masked: listing.rest == Implicit::ByRole, ..info };
     Ok((plan_listing(settings, shapes, zero, info, listing)?, listing))
 }
 
 /// The plan for a list of nonzeros in data of which nothing is missing.
 pub(super) fn plan_list(settings: &NNEinFact, shapes: &Shapes, nonzeros: u64) -> Result<Plan> {
-    let listing = Listing { rest: Rest::Zeros, train: nonzeros, exceptions: 0 };
+    let listing = StoredCounts { rest: Implicit::Zeros, train: nonzeros, exceptions: 0 };
     let info = DataInfo::c_order(shapes, 0);
     plan_listing(settings, shapes, &settings.loss.at_zero(), info, listing)
 }
@@ -229,7 +229,7 @@ fn plan_listing(
     shapes: &Shapes,
     zero: &AtZero,
     info: DataInfo,
-    listing: Listing,
+    listing: StoredCounts,
 ) -> Result<Plan> {
     let listed = listing.train + listing.exceptions;
     if listed > u64::from(u32::MAX) {
@@ -239,17 +239,17 @@ fn plan_listing(
         )));
     }
     let (unlisted, _) = needs(zero, listing.rest);
-    if unlisted == Unlisted::Grid && cells(shapes) > MOST_GRID {
+    if unlisted == ImplicitForm::Grid && cells(shapes) > MOST_GRID {
         return Err(Error::Setting(format!(
             "the {} loss sums over all {:.1e} cells in every pass, and up to {MOST_GRID:.0e} are feasible: losses whose zeros have a closed form are kl, euclidean, hellinger, pearson, alpha and jensen-shannon; or, if cells that are not listed are missing and not zeros, say so (unlisted_missing, --unlisted-missing)",
             settings.loss.name(),
             cells(shapes)
         )));
     }
-    let sampling = Sampling {
+    let sampling = SparseInfo {
         listed: listing.train,
         // Where they have a loss only, they hardly count.
-        exceptions: if listing.rest == Rest::Zeros { listing.exceptions } else { 0 },
+        exceptions: if listing.rest == Implicit::Zeros { listing.exceptions } else { 0 },
         unlisted,
     };
     match open::plan(settings, shapes, info.clone(), Some(sampling)) {
@@ -272,13 +272,18 @@ fn plan_listing(
 }
 
 /// Makes the list, after a look at the memory that it takes.
-fn listed(plan: Plan, listing: Listing, data: Prepared, settings: &NNEinFact) -> Result<Chosen> {
+fn listed(
+    plan: Plan,
+    listing: StoredCounts,
+    data: Prepared,
+    settings: &NNEinFact,
+) -> Result<Chosen> {
     check_list(&plan, listing, settings)?;
     let list = data.list(listing.rest);
     Ok(Chosen { plan, data, sparse: Some(list) })
 }
 
-fn check_list(plan: &Plan, listing: Listing, settings: &NNEinFact) -> Result<()> {
+fn check_list(plan: &Plan, listing: StoredCounts, settings: &NNEinFact) -> Result<()> {
     let precision = settings.precision.bytes() as u64;
     let groups = plan.sampled().iter().map(|pass| {
         let each = 4 * pass.operands.len() as u64 + 16;

@@ -34,6 +34,6 @@ pub use observe::{Cancel, Flow, Observer, Sweep};
 pub use open::prediction_floor;
 pub use rules::Balance;
 pub use saved::block_of;
-pub use saved::{DataRecord, LossRecord, Record, Saved, SideRecord};
+pub use saved::{DataRecord, EntryParameterRecord, LossRecord, Record, Saved};
 pub use saved::{WEIGHTS, factor_name};
 pub use scale::balanced;

@@ -7,25 +7,25 @@ use ndarray::ArrayD;
 use super::builder::{Algorithm, NNEinFact, Start};
 use super::checkpoint::{Checkpoint, Identity, Keeper};
 use super::form::{self, Chosen};
-use super::rules::{self, Balance, Rules};
+use super::rules::{self, Balance, Constraints};
 use super::start::{self, Basis};
 use super::watch::Portions;
 use super::{scale, solve};
 use crate::Device;
-use nneinfact_core::data::{Observations, Prepared, Role, Sparse};
-use nneinfact_core::engine::{Engine, Job, Numbers, Precision, Rule, Slot};
+use nneinfact_core::data::{Observations, Prepared, Role, StoredEntries};
+use nneinfact_core::engine::{Constraint, Engine, Guards, Job, LossSlot, Precision};
 use nneinfact_core::error::{Error, Result};
 use nneinfact_core::loss::{Domain, Loss, Tape};
 use nneinfact_core::memory::{available_memory, total_memory};
 use nneinfact_core::model::Shapes;
-use nneinfact_core::plan::{DataInfo, Plan, Sampling, Settings};
+use nneinfact_core::plan::{DataInfo, Plan, Settings, SparseInfo};
 
 /// Plans a fit.
 pub(super) fn plan(
     settings: &NNEinFact,
     shapes: &Shapes,
     data: DataInfo,
-    sampling: Option<Sampling>,
+    sampling: Option<SparseInfo>,
 ) -> Result<Plan> {
     let entries = shapes.volume(shapes.model().observed());
     let precision = settings.precision;
@@ -51,7 +51,7 @@ pub(super) fn plan_within(
     settings: &NNEinFact,
     shapes: &Shapes,
     data: DataInfo,
-    sampling: Option<Sampling>,
+    sampling: Option<SparseInfo>,
     memory: u64,
 ) -> Result<Plan> {
     settings.check()?;
@@ -98,7 +98,7 @@ pub(super) struct Opened {
     pub balance: bool,
     pub penalized: bool,
     /// What holds for each factor.
-    pub rules: Vec<Rule>,
+    pub rules: Vec<Constraint>,
     /// That of the start.
     pub seed: u64,
     pub warnings: Vec<String>,
@@ -146,7 +146,7 @@ pub(super) fn check(settings: &NNEinFact, data: &Prepared) -> Result<()> {
         device.check_precision(settings.precision)?;
     }
     Portions::of(&data).check(settings)?;
-    Rules::new(settings, &shapes)?;
+    Constraints::new(settings, &shapes)?;
     form::check(settings, &shapes, &data)
 }
 
@@ -158,7 +158,7 @@ pub(super) fn open<'a>(
 ) -> Result<Opened> {
     let (shapes, data) = prepared(settings, observations)?;
     Portions::of(&data).check(settings)?;
-    let rules = Rules::new(settings, &shapes)?;
+    let rules = Constraints::new(settings, &shapes)?;
     let loss = settings.loss.clone();
     let saved = settings.checkpoint.is_some() || settings.resume.is_some();
     let fingerprint = saved.then(|| data.fingerprint());
@@ -207,15 +207,16 @@ pub(super) fn open<'a>(
         )));
     }
     let rescale = settings.balance.unwrap_or_default() != Balance::Never && rules.is_penalized();
-    let start = |seed: u64, data: &Prepared, sparse: Option<&Sparse>| -> Result<Vec<ArrayD<f64>>> {
-        let basis = Basis { shapes: &shapes, loss: &loss, data, sparse, seed };
-        let mut start = start::make(wanted.clone(), &basis)?;
-        rules.place(&shapes, &mut start, made)?;
-        if rescale {
-            scale::start(&shapes, &rules, &mut start);
-        }
-        Ok(start)
-    };
+    let start =
+        |seed: u64, data: &Prepared, sparse: Option<&StoredEntries>| -> Result<Vec<ArrayD<f64>>> {
+            let basis = Basis { shapes: &shapes, loss: &loss, data, sparse, seed };
+            let mut start = start::make(wanted.clone(), &basis)?;
+            rules.place(&shapes, &mut start, made)?;
+            if rescale {
+                scale::start(&shapes, &rules, &mut start);
+            }
+            Ok(start)
+        };
     if settings.starts == 0 {
         return Err(Error::Setting("a fit has at least one start".into()));
     }
@@ -302,12 +303,12 @@ pub(super) fn job(
     settings: &NNEinFact,
     shapes: &Shapes,
     chosen: Chosen,
-    rules: Rules,
+    rules: Constraints,
     start: Vec<ArrayD<f64>>,
 ) -> Result<Job> {
     let loss = settings.loss.clone();
     let Chosen { plan, data, sparse } = chosen;
-    let numbers = Numbers {
+    let numbers = Guards {
         prediction_floor: settings
             .prediction_floor
             .unwrap_or_else(|| prediction_floor(&loss, &data, settings.precision)),
@@ -320,9 +321,9 @@ pub(super) fn job(
     if let Some(last) = losses.last_mut()
         && settings.algorithm == Algorithm::Accelerated
     {
-        *last = Some(Slot::Middle);
+        *last = Some(LossSlot::Middle);
     }
-    losses[0] = Some(Slot::Start);
+    losses[0] = Some(LossSlot::Start);
     // Accelerated fits are free in how they get there. Each cell has to count, and once.
     let exact = settings.algorithm == Algorithm::Accelerated
         && loss.is_half_squared_distance()
@@ -357,7 +358,7 @@ fn check_domain(loss: &Loss, data: &Prepared) -> Result<()> {
     }
     let outside = match (domain, side) {
         // A number of trials per entry, by its index in C order.
-        (Domain::UpTo(nneinfact_core::loss::Trials::Side(_)), Some(side)) => {
+        (Domain::UpTo(nneinfact_core::loss::Trials::EntryParameter(_)), Some(side)) => {
             let trials: Vec<f64> = side.iter().copied().collect();
             data.first_outside(|x, i| domain.contains(x, &trials[i..=i]))
         }

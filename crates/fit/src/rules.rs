@@ -5,7 +5,7 @@ use ndarray::ArrayD;
 use super::builder::NNEinFact;
 use super::start::total;
 use nneinfact_core::data::digest;
-use nneinfact_core::engine::Rule;
+use nneinfact_core::engine::Constraint;
 use nneinfact_core::error::{Error, Result};
 use nneinfact_core::loss::Penalty;
 use nneinfact_core::model::Shapes;
@@ -39,20 +39,20 @@ pub(super) enum Wish {
 
 /// The wishes, checked.
 #[derive(Clone)]
-pub(super) struct Rules {
+pub(super) struct Constraints {
     /// For each factor of the model.
-    pub rules: Vec<Rule>,
+    pub rules: Vec<Constraint>,
     /// The values of those that are fixed.
     given: Vec<Option<ArrayD<f64>>>,
     /// The trades among the penalised factors; `None` where there are none to make.
     pub balancing: Option<Balancing>,
 }
 
-impl Rules {
-    pub fn new(settings: &NNEinFact, shapes: &Shapes) -> Result<Rules> {
+impl Constraints {
+    pub fn new(settings: &NNEinFact, shapes: &Shapes) -> Result<Constraints> {
         let model = shapes.model();
         let count = model.factors().len();
-        let mut rules = vec![Rule::default(); count];
+        let mut rules = vec![Constraint::default(); count];
         let mut given: Vec<Option<ArrayD<f64>>> = vec![None; count];
         let mut own = vec![false; count];
         for (name, wish) in &settings.wishes {
@@ -100,9 +100,9 @@ impl Rules {
                 )))
             };
             match rule {
-                Rule { fixed: true, penalty: Some(_), .. } => return refuse("a penalty"),
-                Rule { fixed: true, .. } if !rule.is_unbounded() => return refuse("bounds"),
-                Rule { fixed: true, .. } => {}
+                Constraint { fixed: true, penalty: Some(_), .. } => return refuse("a penalty"),
+                Constraint { fixed: true, .. } if !rule.is_unbounded() => return refuse("bounds"),
+                Constraint { fixed: true, .. } => {}
                 _ if !own[l] => rule.penalty = settings.penalty,
                 _ => {}
             }
@@ -111,7 +111,7 @@ impl Rules {
         let trading: Vec<usize> =
             (0..count).filter(|&l| rules[l].penalty.is_some() && rules[l].is_unbounded()).collect();
         let balancing = Some(Balancing::new(model, &trading)).filter(|b| !b.is_empty());
-        Ok(Rules { rules, given, balancing })
+        Ok(Constraints { rules, given, balancing })
     }
 
     pub fn is_penalized(&self) -> bool {
@@ -120,7 +120,7 @@ impl Rules {
 
     /// What holds for a factor, in words.
     pub fn describe(&self, l: usize) -> String {
-        let Rule { penalty, lower, upper, .. } = self.rules[l];
+        let Constraint { penalty, lower, upper, .. } = self.rules[l];
         if let Some(values) = &self.given[l] {
             return format!("fixed {:016x}", digest(values.iter().map(|x| x.to_bits())));
         }
@@ -145,10 +145,10 @@ impl Rules {
 
     /// What the user should know.
     pub fn warnings(&self, shapes: &Shapes) -> Vec<String> {
-        let all = |which: fn(&Rules, usize) -> bool| -> Vec<usize> {
+        let all = |which: fn(&Constraints, usize) -> bool| -> Vec<usize> {
             (0..self.rules.len()).filter(|&l| which(self, l)).collect()
         };
-        let [falling, loose] = [all(Rules::can_vanish), all(Rules::is_loose)];
+        let [falling, loose] = [all(Constraints::can_vanish), all(Constraints::is_loose)];
         match falling.is_empty() || loose.is_empty() {
             true => Vec::new(),
             false => vec![void(shapes, &falling, &loose)],
@@ -162,7 +162,7 @@ impl Rules {
 
     /// Whether a factor can take any scale, at no cost. A lower bound does not keep it from growing.
     pub fn is_loose(&self, l: usize) -> bool {
-        let Rule { penalty, upper, fixed, .. } = self.rules[l];
+        let Constraint { penalty, upper, fixed, .. } = self.rules[l];
         !fixed && upper == f64::INFINITY && penalty.is_none()
     }
 
@@ -179,7 +179,7 @@ impl Rules {
                 factor.clone_from(values);
                 changed = true;
             } else if !self.rules[l].is_unbounded() {
-                let Rule { lower, upper, .. } = self.rules[l];
+                let Constraint { lower, upper, .. } = self.rules[l];
                 factor.mapv_inplace(|x| x.max(lower).min(upper));
                 changed = true;
             }

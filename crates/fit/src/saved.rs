@@ -12,8 +12,8 @@ use super::{Fit, History};
 use crate::io::{self, FileKind};
 use nneinfact_core::algebra::{contract, contract_within};
 use nneinfact_core::error::{Error, Result};
-use nneinfact_core::loss::{Loss, LossParameters, Side};
-use nneinfact_core::model::{Letter, Model, Shapes};
+use nneinfact_core::loss::{EntryParameter, Loss, LossParameters};
+use nneinfact_core::model::{Index, Model, Shapes};
 use nneinfact_core::plan::Contraction;
 
 /// A fit as a file holds it: the factors, and what is known of where they come from.
@@ -113,16 +113,16 @@ pub struct LossRecord {
     pub beta: Option<f64>,
     /// As in [`LossParameters`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub dispersion: Option<SideRecord>,
+    pub dispersion: Option<EntryParameterRecord>,
     /// As in [`LossParameters`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub trials: Option<SideRecord>,
+    pub trials: Option<EntryParameterRecord>,
 }
 
 /// A parameter of a loss that may differ from entry to entry.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum SideRecord {
+pub enum EntryParameterRecord {
     /// One number for all entries.
     Number(f64),
     /// A file with a number per entry.
@@ -133,7 +133,7 @@ pub enum SideRecord {
 
 impl LossRecord {
     /// What a loss's [name](Loss::name) says of it. Where a parameter differs from entry to entry, the
-    /// name does not say where it is kept: it is [`SideRecord::Unknown`].
+    /// name does not say where it is kept: it is [`EntryParameterRecord::Unknown`].
     ///
     /// ```
     /// use nneinfact::Loss;
@@ -151,7 +151,8 @@ impl LossRecord {
             return whole();
         };
         let numbers: Vec<Option<f64>> = rest.split(',').map(|x| x.trim().parse().ok()).collect();
-        let side = || Some(numbers[0].map_or(SideRecord::Unknown, SideRecord::Number));
+        let side =
+            || Some(numbers[0].map_or(EntryParameterRecord::Unknown, EntryParameterRecord::Number));
         let mut record = LossRecord { name: base.into(), ..LossRecord::default() };
         match (base, numbers.as_slice()) {
             ("alpha", &[alpha @ Some(_)]) => record.alpha = alpha,
@@ -172,12 +173,16 @@ impl LossRecord {
     /// [`Error::Loss`] for a loss that is none of [`NAMES`](nneinfact_core::loss::NAMES), or has a parameter that
     /// no file is known to hold; as [`io::read_array_f64`] where a file cannot be read.
     pub fn loss(&self) -> Result<Loss> {
-        let side = |what: &str, record: &Option<SideRecord>| -> Result<Option<Side>> {
+        let side = |what: &str,
+                    record: &Option<EntryParameterRecord>|
+         -> Result<Option<EntryParameter>> {
             Ok(match record {
                 None => None,
-                Some(SideRecord::Number(number)) => Some(Side::Scalar(*number)),
-                Some(SideRecord::File(path)) => Some(Side::Tensor(io::read_array_f64(path, None)?)),
-                Some(SideRecord::Unknown) => {
+                Some(EntryParameterRecord::Number(number)) => Some(EntryParameter::Scalar(*number)),
+                Some(EntryParameterRecord::File(path)) => {
+                    Some(EntryParameter::Tensor(io::read_array_f64(path, None)?))
+                }
+                Some(EntryParameterRecord::Unknown) => {
                     return Err(Error::Loss(format!(
                         "the {} loss cannot be made again: its {what} differs from entry to entry, \
                          and no file is known that holds it",
@@ -200,8 +205,8 @@ impl LossRecord {
     pub fn describe(&self) -> String {
         let numbers = [self.alpha, self.beta].into_iter().flatten().map(|x| x.to_string());
         let sides = [&self.dispersion, &self.trials].into_iter().flatten().map(|side| match side {
-            SideRecord::Number(number) => number.to_string(),
-            SideRecord::File(_) | SideRecord::Unknown => "per entry".into(),
+            EntryParameterRecord::Number(number) => number.to_string(),
+            EntryParameterRecord::File(_) | EntryParameterRecord::Unknown => "per entry".into(),
         });
         let parameters: Vec<String> = numbers.chain(sides).collect();
         match parameters.as_slice() {
@@ -419,7 +424,7 @@ impl Saved {
                 factors.len()
             )));
         }
-        let mut sizes: BTreeMap<Letter, usize> = BTreeMap::new();
+        let mut sizes: BTreeMap<Index, usize> = BTreeMap::new();
         for (l, (factor, letters)) in factors.iter().zip(model.factors()).enumerate() {
             let name = factor_name(l);
             if factor.ndim() != letters.len() {
@@ -440,7 +445,7 @@ impl Saved {
             }
             check_entries(&name, factor)?;
         }
-        let size = |x: Letter| sizes.get(&x).copied().unwrap_or(0);
+        let size = |x: Index| sizes.get(&x).copied().unwrap_or(0);
         let shape: Vec<usize> = model.output().iter().map(|&x| size(x)).collect();
         let ranks: Vec<(char, usize)> =
             model.latent().iter().map(|x| (x.into(), size(x))).collect();
@@ -539,33 +544,33 @@ impl Saved {
     /// The sums of the terms of ŷ over all letters but these, in C order of these: with a latent
     /// letter its component weights, with the letter of a mode the totals of ŷ along it.
     #[must_use]
-    pub fn totals(&self, letters: &[Letter]) -> Vec<f64> {
+    pub fn totals(&self, letters: &[Index]) -> Vec<f64> {
         totals(&self.shapes, &self.factors, self.weights.as_ref(), letters)
     }
 
     /// The sums of ŷ² over all modes but these, in C order of these; `None` where the alphabet has no
     /// letters left for that, or the products on the way do not fit in memory.
-    pub fn totals_of_squares(&self, letters: &[Letter]) -> Option<Vec<f64>> {
+    pub fn totals_of_squares(&self, letters: &[Index]) -> Option<Vec<f64>> {
         let (shapes, pairs) = self.shapes.doubled()?;
-        let other = |x: Letter| pairs.iter().find(|(y, _)| *y == x).map_or(x, |pair| pair.1);
-        let latent: Vec<Letter> = self.model().latent().iter().collect();
-        let mut names: Vec<Vec<Letter>> = self.model().factors().to_vec();
+        let other = |x: Index| pairs.iter().find(|(y, _)| *y == x).map_or(x, |pair| pair.1);
+        let latent: Vec<Index> = self.model().latent().iter().collect();
+        let mut names: Vec<Vec<Index>> = self.model().factors().to_vec();
         let mut data: Vec<Vec<f64>> =
             self.factors.iter().map(|f| f.iter().copied().collect()).collect();
         if let Some(weights) = &self.weights {
             names.push(latent);
             data.push(weights.iter().copied().collect());
         }
-        let twin: Vec<Vec<Letter>> =
+        let twin: Vec<Vec<Index>> =
             names.iter().map(|n| n.iter().map(|&x| other(x)).collect()).collect();
-        let all: Vec<&[Letter]> = names.iter().chain(&twin).map(Vec::as_slice).collect();
+        let all: Vec<&[Index]> = names.iter().chain(&twin).map(Vec::as_slice).collect();
         let views: Vec<&[f64]> = data.iter().chain(&data).map(Vec::as_slice).collect();
         contract_within(&shapes, &Contraction::new(&shapes, &all, letters), &views).ok()
     }
 
     /// ŷ over a block of indices (a range for each mode of the data), with its axes in the order of
     /// `order`, a permutation of the model's output.
-    pub fn block(&self, ranges: &[Range<usize>], order: &[Letter]) -> Result<Vec<f64>> {
+    pub fn block(&self, ranges: &[Range<usize>], order: &[Index]) -> Result<Vec<f64>> {
         block_of(&self.shapes, &self.factors, self.weights.as_ref(), ranges, order)
     }
 }
@@ -576,7 +581,7 @@ pub fn block_of(
     factors: &[ArrayD<f64>],
     weights: Option<&ArrayD<f64>>,
     ranges: &[Range<usize>],
-    order: &[Letter],
+    order: &[Index],
 ) -> Result<Vec<f64>> {
     let model = shapes.model();
     let shape: Vec<usize> = ranges.iter().map(Range::len).collect();
@@ -604,7 +609,7 @@ pub(super) fn totals(
     shapes: &Shapes,
     factors: &[ArrayD<f64>],
     weights: Option<&ArrayD<f64>>,
-    output: &[Letter],
+    output: &[Index],
 ) -> Vec<f64> {
     with_all(shapes, factors, weights, output, contract)
 }
@@ -617,7 +622,7 @@ fn totals_within(
     shapes: &Shapes,
     factors: &[ArrayD<f64>],
     weights: Option<&ArrayD<f64>>,
-    output: &[Letter],
+    output: &[Index],
 ) -> Result<Vec<f64>> {
     with_all(shapes, factors, weights, output, contract_within)
 }
@@ -627,12 +632,12 @@ fn with_all<T>(
     shapes: &Shapes,
     factors: &[ArrayD<f64>],
     weights: Option<&ArrayD<f64>>,
-    output: &[Letter],
+    output: &[Index],
     contract: impl FnOnce(&Shapes, &Contraction, &[&[f64]]) -> T,
 ) -> T {
     let model = shapes.model();
-    let latent: Vec<Letter> = model.latent().iter().collect();
-    let mut letters: Vec<&[Letter]> = model.factors().iter().map(Vec::as_slice).collect();
+    let latent: Vec<Index> = model.latent().iter().collect();
+    let mut letters: Vec<&[Index]> = model.factors().iter().map(Vec::as_slice).collect();
     let mut data: Vec<Vec<f64>> = factors.iter().map(|f| f.iter().copied().collect()).collect();
     if let Some(weights) = weights {
         letters.push(&latent);

@@ -2,7 +2,7 @@
 
 use ndarray::ArrayD;
 
-use super::rules::{Rules, checked};
+use super::rules::{Constraints, checked};
 use nneinfact_core::algebra::balance::balance;
 use nneinfact_core::engine::Engine;
 use nneinfact_core::error::{Error, Result};
@@ -76,7 +76,7 @@ pub fn balanced(
 }
 
 /// Balances a start before a device has it.
-pub(super) fn start(shapes: &Shapes, rules: &Rules, start: &mut Vec<ArrayD<f64>>) {
+pub(super) fn start(shapes: &Shapes, rules: &Constraints, start: &mut Vec<ArrayD<f64>>) {
     if let Some(balancing) = &rules.balancing {
         *start = on_host(shapes, balancing, &rules.penalties(), start);
     }
@@ -113,7 +113,7 @@ pub(super) struct Term {
 pub(super) fn term(
     engine: &mut dyn Engine,
     loss: &Loss,
-    rules: &Rules,
+    rules: &Constraints,
     start: &[ArrayD<f64>],
 ) -> Result<Vec<Term>> {
     engine.load(start)?;
@@ -132,7 +132,7 @@ pub(super) fn term(
 /// `ask` takes an engine to a start and tells what the tensors say about it there: the last time it is
 /// called it is with the start as it is returned.
 pub(super) fn rescale(
-    rules: &Rules,
+    rules: &Constraints,
     start: &mut [ArrayD<f64>],
     mut ask: impl FnMut(&[ArrayD<f64>]) -> Result<Vec<Term>>,
 ) -> Result<Option<String>> {

@@ -111,7 +111,7 @@ pub(super) fn try_out(
     let mut trial = NNEinFact {
         max_iter: NNEinFact::TRIAL_SWEEPS.min(settings.max_iter),
         tolerance: 0.0,
-        look_every: NNEinFact::TRIAL_SWEEPS,
+        eval_every: NNEinFact::TRIAL_SWEEPS,
         cancel: settings.cancel.clone(),
         ..settings.alike(settings.model.clone())
     };

@@ -5,7 +5,7 @@ use std::time::Instant;
 use super::builder::{Algorithm, NNEinFact};
 use super::observe::{Cancel, Flow, Observer, Sweep};
 use nneinfact_core::data::{Portion, Prepared, Role};
-use nneinfact_core::engine::{Engine, Sums};
+use nneinfact_core::engine::{Engine, LossSums};
 use nneinfact_core::error::{Error, Result};
 use nneinfact_core::history::{History, StoppedBy};
 
@@ -103,7 +103,7 @@ impl<'a> Watch<'a> {
             max_iter: settings.max_iter,
             tolerance: settings.tolerance,
             // The best point can only be told from all of them.
-            every: if settings.early_stopping { 1 } else { settings.look_every },
+            every: if settings.early_stopping { 1 } else { settings.eval_every },
             early_stopping: settings.early_stopping,
             accelerated: settings.algorithm == Algorithm::Accelerated,
             balance,
@@ -164,7 +164,7 @@ impl<'a> Watch<'a> {
     /// Adds an element to the history; a reason where the fit is to stop at it.
     pub fn record(
         &mut self,
-        sums: Sums,
+        sums: LossSums,
         engine: &mut dyn Engine,
         history: &mut History,
     ) -> Result<Option<StoppedBy>> {

@@ -4,8 +4,8 @@ use super::program::Compiler;
 use super::recording::{Access, BufferId, Command, Dispatch, GpuLimits, Shader};
 use super::text::fill;
 use nneinfact_core::error::Result;
-use nneinfact_core::model::{Letter, Letters, Shapes};
-use nneinfact_core::plan::{Contraction, Slot};
+use nneinfact_core::model::{Index, IndexSet, Shapes};
+use nneinfact_core::plan::{Contraction, ContractionInput};
 
 /// A tensor in a buffer, or two of the same letters.
 #[derive(Clone, Debug)]
@@ -14,7 +14,7 @@ pub(super) struct View {
     /// Where it begins, in elements.
     pub base: usize,
     /// Its letters, in its order in memory.
-    pub letters: Vec<Letter>,
+    pub letters: Vec<Index>,
     /// The distance to the second tensor, if there are two: that of the denominator.
     pub half: Option<usize>,
 }
@@ -63,9 +63,9 @@ pub(super) fn steps(
     let mut results: Vec<View> = Vec::new();
     let last = contraction.steps().len().wrapping_sub(1);
     for (i, step) in contraction.steps().iter().enumerate() {
-        let get = |slot: Slot| match slot {
-            Slot::Input(i) => inputs[i].clone(),
-            Slot::Step(i) => results[i].clone(),
+        let get = |slot: ContractionInput| match slot {
+            ContractionInput::Input(i) => inputs[i].clone(),
+            ContractionInput::Step(i) => results[i].clone(),
         };
         let (left, right) = (get(step.left), get(step.right));
         let spare = contraction.steps().len() + 2 * i;
@@ -98,17 +98,17 @@ fn alone(
     shapes: &Shapes,
     view: View,
     other: &View,
-    output: &[Letter],
+    output: &[Index],
     temporary: usize,
 ) -> Result<View> {
-    let kept: Vec<Letter> = view
+    let kept: Vec<Index> = view
         .letters
         .iter()
         .copied()
         .filter(|x| output.contains(x) || other.letters.contains(x))
         .collect();
-    let all: Letters = view.letters.iter().chain(&other.letters).collect();
-    let left: Letters = kept.iter().chain(&other.letters).collect();
+    let all: IndexSet = view.letters.iter().chain(&other.letters).collect();
+    let left: IndexSet = kept.iter().chain(&other.letters).collect();
     // In floating point: the letters of both may number more than fits an integer.
     let saved = shapes.volume(all) - shapes.volume(left);
     if kept.len() == view.letters.len() || saved < APART as f64 {
@@ -149,10 +149,10 @@ fn pair(
     scale: f32,
     add: bool,
 ) -> Result<()> {
-    let stride = |view: Option<&View>, x: Letter| {
+    let stride = |view: Option<&View>, x: Index| {
         view.map_or(0, |v| super::geometry::stride(shapes, &v.letters, x))
     };
-    let axis = |x: Letter| Axis {
+    let axis = |x: Index| Axis {
         size: shapes.size(x),
         out: stride(Some(out), x),
         a: stride(a, x),
@@ -163,8 +163,8 @@ fn pair(
         let of = |view: Option<&View>| view.and_then(|v| v.half).unwrap_or(0);
         outputs.push(Axis { size: 2, out: half, a: of(a), b: of(b) });
     }
-    let kept: Letters = out.letters.iter().collect();
-    let read: Letters = [a, b].into_iter().flatten().flat_map(|v| &v.letters).collect();
+    let kept: IndexSet = out.letters.iter().collect();
+    let read: IndexSet = [a, b].into_iter().flatten().flat_map(|v| &v.letters).collect();
     let terms: Vec<Axis> = (read - kept).iter().map(axis).collect();
     let place = |view: Option<&View>| view.map(|v| (v.buffer, v.base));
     compiler.contraction(

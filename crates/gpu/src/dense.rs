@@ -5,14 +5,14 @@ use std::collections::HashSet;
 use super::cells::{Terms, Wants};
 use super::contract::{Axis, View};
 use super::geometry::{Geometry, Part};
-use super::numbers::{Number, Numbers, part_value};
+use super::numbers::{Number, Uniforms, part_value};
 use super::program::{Compiler, Key, Slab, Turns};
 use super::recording::{Command, Dispatch, Recording, RecordingId, ShaderId};
 use super::rows::RowsShader;
 use super::tiles::{self, TileShader};
-use nneinfact_core::engine::Slot;
+use nneinfact_core::engine::LossSlot;
 use nneinfact_core::error::Result;
-use nneinfact_core::model::Letter;
+use nneinfact_core::model::Index;
 
 /// How a part of the data is cut into blocks, and these are shared out among workgroups.
 struct Tiling {
@@ -114,7 +114,7 @@ impl Compiler<'_> {
         &mut self,
         commands: &mut Vec<Command>,
         reading: &Reading<'_>,
-        slot: Option<Slot>,
+        slot: Option<LossSlot>,
         add: bool,
         stages: &mut Vec<Vec<Command>>,
     ) -> Result<usize> {
@@ -215,7 +215,7 @@ impl Compiler<'_> {
         halves: usize,
     ) -> Option<(Part, Part)> {
         let scratch = self.tuning.scratch_bytes.min(self.limits.binding_bytes);
-        let size = |letters: &[Letter]| part.size(self.shapes, letters);
+        let size = |letters: &[Index]| part.size(self.shapes, letters);
         let (slices, inner, entries) = match kernel {
             Kernel::Rows(_, rows) => (rows.slices, geometry.target_k(self.shapes), 0),
             Kernel::Tiles(..) => (1, geometry.k, part.entries()),
@@ -228,7 +228,7 @@ impl Compiler<'_> {
         }
         // Cutting the target's own letters makes everything smaller.
         let output = self.shapes.model().output();
-        let longest = |letters: &mut dyn Iterator<Item = &Letter>| {
+        let longest = |letters: &mut dyn Iterator<Item = &Index>| {
             letters
                 .filter_map(|x| output.iter().position(|y| y == x))
                 .filter(|&m| part.ranges[m].1 > 1)
@@ -245,7 +245,7 @@ impl Compiler<'_> {
     fn pass_part(
         &mut self,
         commands: &mut Vec<Command>,
-        target: &[Letter],
+        target: &[Index],
         geometry: &Geometry,
         kernel: &Kernel,
         wants: Wants,
@@ -254,7 +254,7 @@ impl Compiler<'_> {
         losses: usize,
         add: bool,
     ) -> Result<usize> {
-        let size = |letters: &[Letter]| part.size(self.shapes, letters);
+        let size = |letters: &[Index]| part.size(self.shapes, letters);
         let (own, side) = (size(&geometry.own), size(&geometry.side));
         let (summed, other) = (size(&geometry.summed), size(&geometry.other));
         let halves = wants.halves();
@@ -267,7 +267,7 @@ impl Compiler<'_> {
             Number::Floor => ((job.numbers.prediction_floor / job.unit) as f32).to_bits() as usize,
             _ => 0,
         };
-        let numbers_of = |numbers: &Numbers, tiling: &Tiling| {
+        let numbers_of = |numbers: &Uniforms, tiling: &Tiling| {
             numbers.bytes(|n| {
                 let value = tiling
                     .number(n)
@@ -377,7 +377,7 @@ impl Compiler<'_> {
             return Ok(left);
         }
         // The partial sums `[stretch and slice][own][inner][side]`, added into the target.
-        let mut from: Vec<(Letter, usize)> = Vec::new();
+        let mut from: Vec<(Index, usize)> = Vec::new();
         let mut stride = 1;
         for &x in
             geometry.side.iter().rev().chain(inner.iter().rev()).chain(geometry.own.iter().rev())
@@ -419,7 +419,7 @@ impl Compiler<'_> {
     }
 
     /// The size of a letter in a part; latent letters are whole.
-    fn part_size(&self, part: &Part, x: Letter) -> usize {
+    fn part_size(&self, part: &Part, x: Index) -> usize {
         match self.shapes.model().observed().contains(x) {
             true => part.range(self.shapes, x).1,
             false => self.shapes.size(x),
@@ -435,7 +435,7 @@ pub(super) struct Reading<'a> {
     pub wants: Wants,
     pub terms: Terms,
     /// The letters of numerator and denominator.
-    pub target: &'a [Letter],
+    pub target: &'a [Index],
 }
 
 /// The shaders of a pass.

@@ -8,7 +8,7 @@ use super::recording::{BufferId, RecordingId};
 use super::runtime::Loaded;
 use super::stream::{self, Upload};
 use nneinfact_core::algebra::update::{Denominator, Update};
-use nneinfact_core::engine::{Engine, Job, PassTime, Rule, Slot, State, Sums};
+use nneinfact_core::engine::{Constraint, Engine, EngineState, Job, LossSlot, LossSums, PassTime};
 use nneinfact_core::error::{Error, Result};
 
 /// A fit whose factors, data and sums stay on a device.
@@ -180,10 +180,10 @@ impl Engine for GpuEngine {
         self.run_pass(0)
     }
 
-    fn sums(&mut self) -> Result<[Sums; Slot::COUNT]> {
+    fn sums(&mut self) -> Result<[LossSums; LossSlot::COUNT]> {
         self.run(self.compiled.report)?;
         let found = self.singles(self.compiled.results, self.compiled.result_words)?;
-        let broken = found[Slot::COUNT * SLOT_SUMS].to_bits() as usize;
+        let broken = found[LossSlot::COUNT * SLOT_SUMS].to_bits() as usize;
         let shapes = self.job.plan.shapes();
         if let Some(l) = broken.checked_sub(1).filter(|&l| l < self.compiled.scales.len()) {
             return Err(Error::Numeric(format!(
@@ -197,7 +197,7 @@ impl Engine for GpuEngine {
             let at = slot * SLOT_SUMS + role * LOSS_SUMS;
             found[at..at + LOSS_SUMS].iter().map(|&x| f64::from(x)).sum::<f64>() * unit
         };
-        Ok(std::array::from_fn(|slot| Sums {
+        Ok(std::array::from_fn(|slot| LossSums {
             train: sum(slot, 0),
             validation: sum(slot, 1),
             held_out: sum(slot, 2),
@@ -284,7 +284,7 @@ impl Engine for GpuEngine {
                 return Ok(given.clone());
             }
             // Single precision rounds bounds too.
-            let Rule { lower, upper, .. } = self.job.rules[l];
+            let Constraint { lower, upper, .. } = self.job.rules[l];
             let entry = |&x: &f32| (f64::from(x) / scale).max(lower).min(upper);
             let data = all[places[l]..places[l + 1]].iter().map(entry).collect();
             ArrayD::from_shape_vec(IxDyn(&shapes.factor(l)), data)
@@ -328,12 +328,12 @@ impl Engine for GpuEngine {
         Ok(())
     }
 
-    fn state(&self) -> Result<State> {
+    fn state(&self) -> Result<EngineState> {
         let kept = |there: bool, buffer: BufferId| match there {
             true => self.kept(buffer).map(Some),
             false => Ok(None),
         };
-        Ok(State {
+        Ok(EngineState {
             scales: self.compiled.scales.clone(),
             factors: self.kept(self.compiled.factors)?,
             plain: kept(self.marked, self.compiled.plain)?,
@@ -342,7 +342,7 @@ impl Engine for GpuEngine {
         })
     }
 
-    fn restore(&mut self, state: &State) -> Result<()> {
+    fn restore(&mut self, state: &EngineState) -> Result<()> {
         let places = &self.compiled.places;
         let sizes: Vec<usize> = places.windows(2).map(|pair| pair[1] - pair[0]).collect();
         state.check(&self.compiled.scales, &sizes)?;

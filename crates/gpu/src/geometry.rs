@@ -1,13 +1,13 @@
 //! A pass laid out for a GPU: which letters a thread owns, which it walks over, and where.
 
-use nneinfact_core::model::{Letter, Letters, Shapes};
+use nneinfact_core::model::{Index, IndexSet, Shapes};
 use nneinfact_core::plan::{Operand, Pass, Plan};
 
 /// A tensor that a pass reads.
 #[derive(Clone, Debug)]
 pub(super) struct Tensor {
     /// Its letters, in its order in memory.
-    pub letters: Vec<Letter>,
+    pub letters: Vec<Index>,
     /// Whether it stands on the target's side.
     pub with_target: bool,
     /// Where it begins among the products, in elements.
@@ -24,17 +24,17 @@ pub(super) struct Geometry {
     /// The target first.
     pub tensors: Vec<Tensor>,
     /// Letters of the target that tensors of the other side have too: the same for a workgroup.
-    pub own: Vec<Letter>,
+    pub own: Vec<Index>,
     /// The target's side, the fastest in memory last.
-    pub side: Vec<Letter>,
+    pub side: Vec<Index>,
     /// Letters that both sides have but not the target.
-    pub summed: Vec<Letter>,
+    pub summed: Vec<Index>,
     /// The other side, the fastest in memory last.
-    pub other: Vec<Letter>,
+    pub other: Vec<Index>,
     /// Summed over in ŷ.
-    pub inner: Vec<Letter>,
+    pub inner: Vec<Index>,
     /// The inner letters that the target has.
-    pub target_inner: Vec<Letter>,
+    pub target_inner: Vec<Index>,
     /// The size of the inner dimension K.
     pub k: usize,
 }
@@ -55,11 +55,11 @@ impl Geometry {
             .collect();
         let layout = &pass.layout;
         let (mut side, mut other) = match pass.target.side {
-            nneinfact_core::plan::Side::Rows => (layout.rows.clone(), layout.lanes.clone()),
-            nneinfact_core::plan::Side::Lanes => (layout.lanes.clone(), layout.rows.clone()),
+            nneinfact_core::plan::OperandSide::Lhs => (layout.rows.clone(), layout.lanes.clone()),
+            nneinfact_core::plan::OperandSide::Rhs => (layout.lanes.clone(), layout.rows.clone()),
         };
-        let target: Letters = pass.target.letters.iter().collect();
-        let has = |x: Letter, with_target: bool| {
+        let target: IndexSet = pass.target.letters.iter().collect();
+        let has = |x: Index, with_target: bool| {
             tensors.iter().any(|t| t.with_target == with_target && t.letters.contains(&x))
         };
         let (mut own, mut summed) = (Vec::new(), Vec::new());
@@ -101,7 +101,7 @@ impl Geometry {
     }
 
     /// The stride of a letter in a tensor; 0 where it does not have it.
-    pub fn stride(&self, shapes: &Shapes, tensor: usize, letter: Letter) -> usize {
+    pub fn stride(&self, shapes: &Shapes, tensor: usize, letter: Index) -> usize {
         stride(shapes, &self.tensors[tensor].letters, letter)
     }
 
@@ -132,7 +132,7 @@ impl Geometry {
 }
 
 /// The stride of a letter in a tensor in C order; 0 where it does not have it.
-pub(super) fn stride(shapes: &Shapes, letters: &[Letter], letter: Letter) -> usize {
+pub(super) fn stride(shapes: &Shapes, letters: &[Index], letter: Index) -> usize {
     match letters.iter().position(|&x| x == letter) {
         Some(at) => letters[at + 1..].iter().map(|&x| shapes.size(x)).product(),
         None => 0,
@@ -161,13 +161,13 @@ impl Part {
     }
 
     /// The range of a letter.
-    pub fn range(&self, shapes: &Shapes, letter: Letter) -> (usize, usize) {
+    pub fn range(&self, shapes: &Shapes, letter: Index) -> (usize, usize) {
         let mode = shapes.model().output().iter().position(|&x| x == letter);
         mode.map_or((0, 1), |mode| self.ranges[mode])
     }
 
     /// The size of several letters together.
-    pub fn size(&self, shapes: &Shapes, letters: &[Letter]) -> usize {
+    pub fn size(&self, shapes: &Shapes, letters: &[Index]) -> usize {
         letters.iter().map(|&x| self.range(shapes, x).1).product()
     }
 

@@ -17,7 +17,7 @@ use super::program::{Compiled, Tuning, compile};
 use super::recording::{BufferId, BufferKind, Command, Program};
 use super::shaders::{CORPUS, MOVING, few, job_listed, job_on, moving, penalized_job};
 use super::tests::gpu;
-use nneinfact_core::data::{Observations, Rest};
+use nneinfact_core::data::{Implicit, Observations};
 use nneinfact_core::engine::{Engine, Job};
 use nneinfact_core::loss::Loss;
 use nneinfact_core::plan::Grouping;
@@ -179,7 +179,7 @@ fn nothing_past_the_end_of_a_buffer_is_touched() {
 fn nothing_past_the_end_of_a_list_is_touched() {
     let Some(gpu) = gpu() else { return };
     let split = |o: Observations| o.held_out(0.2, 1).unwrap().validation(0.1, 1).unwrap();
-    let rests = [Rest::Zeros, Rest::ByRole, Rest::Missing];
+    let rests = [Implicit::Zeros, Implicit::ByRole, Implicit::Missing];
     let losses = [Loss::kl(), Loss::euclidean(), Loss::alpha_beta(0.7, 0.0).unwrap()];
     for (n, (model, shape, ranks)) in CORPUS.iter().enumerate() {
         let (rest, loss) = (rests[n % 3], losses[n / 3 % 3].clone());
@@ -194,7 +194,8 @@ fn nothing_past_the_end_of_a_list_is_touched() {
     for rank in [3, 37] {
         let (y, ranks) = (few(&[2, 133, 90]), [('r', rank)]);
         let model = "ir,jr,ar->ija";
-        let job = job_listed(&y, model, &ranks, Loss::kl(), Grouping::Block, Rest::Zeros, split);
+        let job =
+            job_listed(&y, model, &ranks, Loss::kl(), Grouping::Block, Implicit::Zeros, split);
         compare(&gpu, &started(job), &tuning, &format!("CP of rank {rank}"));
     }
 }

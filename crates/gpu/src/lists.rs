@@ -2,10 +2,10 @@
 
 use std::ops::Range;
 
-use nneinfact_core::data::{Dense, Sparse};
+use nneinfact_core::data::{Dense, StoredEntries};
 use nneinfact_core::engine::cells::{Part, Sorted};
-use nneinfact_core::model::{Letter, Shapes};
-use nneinfact_core::plan::SampledPass;
+use nneinfact_core::model::{Index, Shapes};
+use nneinfact_core::plan::SparsePass;
 
 /// Pieces that a thread adds up: a longer row takes several steps.
 const FAN: usize = 64;
@@ -30,8 +30,8 @@ impl Listed {
     /// The cells of a part of a list. `sides` are in C order; values are multiplied by `scale`.
     pub fn new(
         shapes: &Shapes,
-        pass: &SampledPass,
-        list: &Sparse,
+        pass: &SparsePass,
+        list: &StoredEntries,
         part: Part,
         sides: &[Dense],
         scale: f64,
@@ -55,13 +55,13 @@ impl Listed {
     /// They are fewer than the exceptions. Returns the rows to drop, too.
     pub fn corrections(
         shapes: &Shapes,
-        pass: &SampledPass,
-        list: &Sparse,
+        pass: &SparsePass,
+        list: &StoredEntries,
         sides: &[Dense],
     ) -> (Listed, Vec<u32>) {
         let sorted = Sorted::new(shapes, list, Part::Exceptions, &pass.target.rows);
         let output = shapes.model().output();
-        let across: Vec<Letter> =
+        let across: Vec<Index> =
             output.iter().copied().filter(|x| !pass.target.rows.contains(x)).collect();
         let row_cells = shapes.volume(across.iter().collect());
         let most = |row: usize| {
@@ -240,7 +240,7 @@ impl Listed {
 }
 
 /// The indices, mode by mode, of the letters that make a number, the last running fastest.
-fn split(shapes: &Shapes, letters: &[Letter], mut number: u64, index: &mut [u64]) {
+fn split(shapes: &Shapes, letters: &[Index], mut number: u64, index: &mut [u64]) {
     for &x in letters.iter().rev() {
         let size = shapes.size(x) as u64;
         if let Some(mode) = shapes.model().output().iter().position(|&y| y == x) {
@@ -251,7 +251,7 @@ fn split(shapes: &Shapes, letters: &[Letter], mut number: u64, index: &mut [u64]
 }
 
 /// The number that some letters make of indices.
-fn join(shapes: &Shapes, letters: &[Letter], index: &[u64]) -> u64 {
+fn join(shapes: &Shapes, letters: &[Index], index: &[u64]) -> u64 {
     letters.iter().fold(0, |number, &x| {
         let mode = shapes.model().output().iter().position(|&y| y == x).unwrap_or(0);
         number * shapes.size(x) as u64 + index[mode]
@@ -308,7 +308,7 @@ pub(super) struct Tasks {
 mod tests {
     use super::*;
     use crate::shaders::{few, job_listed};
-    use nneinfact_core::data::{Observations, Rest};
+    use nneinfact_core::data::{Implicit, Observations};
     use nneinfact_core::engine::Job;
     use nneinfact_core::loss::Loss;
     use nneinfact_core::plan::Grouping;
@@ -316,7 +316,7 @@ mod tests {
     fn list(y: &ndarray::ArrayD<f64>, observe: impl Fn(Observations) -> Observations) -> Job {
         let ranks = [('r', 2)];
         let (loss, grouping) = (Loss::kl(), Grouping::Block);
-        job_listed(y, "ir,jr,ar->ija", &ranks, loss, grouping, Rest::Zeros, observe)
+        job_listed(y, "ir,jr,ar->ija", &ranks, loss, grouping, Implicit::Zeros, observe)
     }
 
     /// Adds up numbers of cells as `listed.wgsl` and `gather.wgsl` do, by the row of the target.
@@ -418,7 +418,7 @@ mod tests {
             found.columns[pass.operands.len()].iter().map(|&x| f32::from_bits(x)).collect();
         assert_eq!(signs, [[-1.0; 5].as_slice(), &[1.0; 4]].concat());
         let along = |mode: char| {
-            let letter = nneinfact_core::model::Letter::new(mode).expect("a letter");
+            let letter = nneinfact_core::model::Index::new(mode).expect("a letter");
             pass.operands.iter().position(|t| t.rows == [letter])
         };
         if let (Some(j), Some(a)) = (along('j'), along('a')) {

@@ -1,6 +1,6 @@
 //! The sizes and offsets that a shader of a pass reads from its uniform buffer.
 
-use nneinfact_core::model::{Letter, Shapes};
+use nneinfact_core::model::{Index, Shapes};
 use nneinfact_core::plan::Plan;
 
 use super::geometry::{Geometry, Part};
@@ -31,10 +31,10 @@ pub(super) enum Number {
     Scale,
     Floor,
     /// The size of a letter in the part.
-    Size(Letter),
+    Size(Index),
     /// Its stride in the data, and in a tensor.
-    DataStride(Letter),
-    TensorStride(usize, Letter),
+    DataStride(Index),
+    TensorStride(usize, Index),
     /// Where the part begins in the slab, and in a tensor.
     DataBase,
     TensorBase(usize),
@@ -42,11 +42,11 @@ pub(super) enum Number {
 
 /// The numbers of a shader, in their order.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Numbers {
+pub(super) struct Uniforms {
     list: Vec<Number>,
 }
 
-impl Numbers {
+impl Uniforms {
     /// The text by which a shader refers to the number.
     pub fn word(&mut self, number: Number) -> String {
         let at = match self.list.iter().position(|&n| n == number) {
@@ -75,11 +75,11 @@ impl Numbers {
 /// The statements of a function that turns an index of several letters into offsets.
 fn axis_function(
     name: &str,
-    letters: &[Letter],
+    letters: &[Index],
     bases: bool,
     plan: &Plan,
     geometry: &Geometry,
-    numbers: &mut Numbers,
+    numbers: &mut Uniforms,
 ) -> String {
     let shapes = plan.shapes();
     let tensors = 0..geometry.tensors.len();
@@ -122,7 +122,7 @@ fn at_struct(geometry: &Geometry) -> String {
 }
 
 /// The struct of offsets, and the functions that give them for an index of each kind of letters.
-pub(super) fn places(plan: &Plan, geometry: &Geometry, numbers: &mut Numbers) -> String {
+pub(super) fn places(plan: &Plan, geometry: &Geometry, numbers: &mut Uniforms) -> String {
     let mut text = at_struct(geometry);
     for (name, letters, bases) in [
         ("own_at", &geometry.own, true),
@@ -140,7 +140,7 @@ pub(super) fn inner_offset(
     tensor: usize,
     shapes: &Shapes,
     geometry: &Geometry,
-    numbers: &mut Numbers,
+    numbers: &mut Uniforms,
 ) -> String {
     let mut terms = String::new();
     let mut after = 1;
@@ -165,7 +165,7 @@ pub(super) fn product_function(
     places: &[&str],
     shapes: &Shapes,
     geometry: &Geometry,
-    numbers: &mut Numbers,
+    numbers: &mut Uniforms,
 ) -> String {
     let parameters: String = places.iter().map(|p| format!("{p}: At, ")).collect();
     let mut text = format!("fn {name}({parameters}k: u32) -> f32 {{\n");
@@ -192,7 +192,7 @@ pub(super) fn part_value(
 ) -> Option<usize> {
     let shapes = plan.shapes();
     let strides = &plan.data().strides;
-    let alone = |x: Letter| part.range(shapes, x).1 == 1 && shapes.model().observed().contains(x);
+    let alone = |x: Index| part.range(shapes, x).1 == 1 && shapes.model().observed().contains(x);
     Some(match number {
         Number::OwnCount => part.size(shapes, &geometry.own),
         Number::SideCount => part.size(shapes, &geometry.side),

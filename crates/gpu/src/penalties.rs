@@ -7,11 +7,11 @@ use super::recording::{
 };
 use super::text::fill;
 use super::updates::power;
-use nneinfact_core::engine::{Job, Rule, Slot};
+use nneinfact_core::engine::{Constraint, Job, LossSlot};
 use nneinfact_core::error::Result;
 use nneinfact_core::loss::{Majorizer, Penalty};
-use nneinfact_core::model::Letter;
-use nneinfact_core::plan::Trade;
+use nneinfact_core::model::Index;
+use nneinfact_core::plan::Rescaling;
 
 /// The least number of entries that a workgroup adds up powers of.
 const CHUNK: usize = 4096;
@@ -24,9 +24,9 @@ const STEPS: usize = 8;
 
 /// The rules as they are for the factors on the device, which are the user's times `scales`, the
 /// objective being in the engine's unit.
-pub(super) fn rules(job: &Job, scales: &[f64]) -> Vec<Rule> {
+pub(super) fn rules(job: &Job, scales: &[f64]) -> Vec<Constraint> {
     let objective = job.objective_unit();
-    let of = |(rule, scale): (&Rule, &f64)| rule.rescaled(1.0 / scale, objective);
+    let of = |(rule, scale): (&Constraint, &f64)| rule.rescaled(1.0 / scale, objective);
     job.rules.iter().zip(scales).map(of).collect()
 }
 
@@ -41,7 +41,7 @@ pub(super) struct PenaltySums {
 
 impl PenaltySums {
     /// The penalised factors, and the words that they take in a slot.
-    pub fn new(rules: &[Rule], places: &[usize]) -> (Vec<PenaltySums>, usize) {
+    pub fn new(rules: &[Constraint], places: &[usize]) -> (Vec<PenaltySums>, usize) {
         let mut end = 0;
         let mut all = Vec::new();
         for (l, rule) in rules.iter().enumerate() {
@@ -84,11 +84,11 @@ impl Chunks {
 }
 
 impl Compiler<'_> {
-    /// Sums up the penalties of the factors as they are, for a slot.
+    /// LossSums up the penalties of the factors as they are, for a slot.
     pub(super) fn penalties(
         &mut self,
         commands: &mut Vec<Command>,
-        slot: Option<Slot>,
+        slot: Option<LossSlot>,
     ) -> Result<()> {
         let Some(slot) = slot else { return Ok(()) };
         let first = self.penalties_at + slot as usize * self.penalty_words;
@@ -107,14 +107,14 @@ impl Compiler<'_> {
         commands: &mut Vec<Command>,
         l: usize,
         exponent: f64,
-        letters: &[Letter],
+        letters: &[Index],
         place: (BufferId, usize),
     ) -> Result<()> {
         let own = &self.shapes.model().factors()[l];
-        let rest: Vec<Letter> = own.iter().copied().filter(|x| !letters.contains(x)).collect();
-        let of = |letters: &[Letter]| axes(self.shapes, letters, own);
+        let rest: Vec<Index> = own.iter().copied().filter(|x| !letters.contains(x)).collect();
+        let of = |letters: &[Index]| axes(self.shapes, letters, own);
         let (index, slice) = (of(letters), of(&rest));
-        let count = |letters: &[Letter]| self.shapes.sizes(letters).iter().product::<usize>();
+        let count = |letters: &[Index]| self.shapes.sizes(letters).iter().product::<usize>();
         let (indices, entries) = (count(letters), count(&rest));
         let chunks = Chunks::of(entries);
         let lanes = match entries {
@@ -185,7 +185,7 @@ impl Compiler<'_> {
     fn trade(
         &mut self,
         commands: &mut Vec<Command>,
-        trade: &Trade,
+        trade: &Rescaling,
         sums: BufferId,
         scales: BufferId,
     ) -> Result<()> {
@@ -227,7 +227,7 @@ impl Compiler<'_> {
         &mut self,
         commands: &mut Vec<Command>,
         l: usize,
-        letters: &[Letter],
+        letters: &[Index],
         scales: (BufferId, usize),
     ) -> Result<()> {
         let own = &self.shapes.model().factors()[l];
@@ -261,11 +261,7 @@ impl Compiler<'_> {
 
 /// Axes of a tensor with the letters `loops`, slowest first: sizes, and strides in the tensor `of`
 /// (0 along letters that it does not have). Neighbours that are one loop in both are joined.
-fn axes(
-    shapes: &nneinfact_core::model::Shapes,
-    loops: &[Letter],
-    of: &[Letter],
-) -> Vec<[usize; 2]> {
+fn axes(shapes: &nneinfact_core::model::Shapes, loops: &[Index], of: &[Index]) -> Vec<[usize; 2]> {
     let mut axes: Vec<[usize; 2]> = Vec::new();
     for &x in loops {
         let (size, stride) = (shapes.size(x), super::geometry::stride(shapes, of, x));
@@ -298,7 +294,7 @@ fn single(x: f64) -> f32 {
 
 /// What a step reads of a rule: a number that makes the pull of the penalty (see [`pull`]), the
 /// bounds, and 0.
-pub(super) fn rule_words(rule: &Rule, slope: f64) -> [f32; 4] {
+pub(super) fn rule_words(rule: &Constraint, slope: f64) -> [f32; 4] {
     let strength = rule.penalty.map_or(0.0, |penalty| {
         let (weight, p) = (penalty.weight() * penalty.power() / slope.abs(), penalty.power());
         single(if p > 2.0 { weight.powf(1.0 / (p - 1.0)) } else { weight })
@@ -509,7 +505,10 @@ mod tests {
         let align = gpu.limits().uniform_align.max(16) as usize;
         let mut uniforms = vec![0u32; align / 4 * (WEIGHTS.len() + 1)];
         uniforms[..4].copy_from_slice(&[0, count as u32, count.div_ceil(64) as u32, 0]);
-        let rule = |weight: f64| Rule { penalty: Some(Penalty::new(weight, p)), ..Rule::default() };
+        let rule = |weight: f64| Constraint {
+            penalty: Some(Penalty::new(weight, p)),
+            ..Constraint::default()
+        };
         for (n, weight) in WEIGHTS.map(f64::from).into_iter().enumerate() {
             let words = rule_words(&rule(weight), loss.slope()).map(f32::to_bits);
             uniforms[align / 4 * (n + 1)..][..4].copy_from_slice(&words);

@@ -15,10 +15,10 @@ use super::recording::{
     RecordingId, Shader, ShaderId, Window,
 };
 use super::text::fill;
-use nneinfact_core::data::Rest;
-use nneinfact_core::engine::{Job, Rule, Slot};
+use nneinfact_core::data::Implicit;
+use nneinfact_core::engine::{Constraint, Job, LossSlot};
 use nneinfact_core::error::{Error, Result};
-use nneinfact_core::model::{Letter, Shapes};
+use nneinfact_core::model::{Index, Shapes};
 use nneinfact_core::plan::{Contraction, Plan};
 
 /// Sums of losses that a pass leaves for each role: the host adds them in double precision.
@@ -161,7 +161,7 @@ fn scales(start: &[ArrayD<f64>], factors: usize, unit: f64) -> Vec<f64> {
 }
 
 /// Stored products of factors, by the factors and the order of the letters.
-pub(super) type Key = (Vec<usize>, Vec<Letter>);
+pub(super) type Key = (Vec<usize>, Vec<Index>);
 
 /// The products that the passes of a group read.
 fn keys(plan: &Plan, group: usize) -> Vec<Key> {
@@ -178,7 +178,7 @@ fn keys(plan: &Plan, group: usize) -> Vec<Key> {
 }
 
 /// The letters of a group's numerator and denominator, in their order in memory.
-pub(super) fn sums_letters(plan: &Plan, group: usize) -> &[Letter] {
+pub(super) fn sums_letters(plan: &Plan, group: usize) -> &[Index] {
     match plan.sampled().get(group) {
         Some(pass) => &pass.letters,
         None => &plan.passes()[group].target.letters,
@@ -193,7 +193,7 @@ pub(super) struct Compiler<'a> {
     pub(super) tuning: &'a Tuning,
     pub(super) cells: Cells,
     /// What holds for the factors on the device.
-    pub(super) rules: Vec<Rule>,
+    pub(super) rules: Vec<Constraint>,
     pub(super) scales: Vec<f64>,
     pub(super) penalty_sums: Vec<PenaltySums>,
     pub(super) penalties_at: usize,
@@ -246,7 +246,7 @@ impl<'a> Compiler<'a> {
 
         // Every product has its own place if all fit, and stays for the passes after the one that
         // formed it; else the passes take turns.
-        let volume = |letters: &[Letter]| shapes.sizes(letters).iter().product::<usize>();
+        let volume = |letters: &[Index]| shapes.sizes(letters).iter().product::<usize>();
         let mut product_places: HashMap<Key, usize> = HashMap::new();
         let mut end = 0;
         let groups = 0..plan.groups().len();
@@ -278,7 +278,7 @@ impl<'a> Compiler<'a> {
         };
         let rules = rules(job, &scales);
         let (penalty_sums, penalty_words) = PenaltySums::new(&rules, &places);
-        let penalties_at = Slot::COUNT * SLOT_SUMS + 1;
+        let penalties_at = LossSlot::COUNT * SLOT_SUMS + 1;
 
         let mut compiler = Compiler {
             rules,
@@ -287,7 +287,7 @@ impl<'a> Compiler<'a> {
             penalties_at,
             penalty_words,
             cells: match &job.sparse {
-                Some(list) => Cells::zeros(&job.data, &job.loss, list.rest() == Rest::ByRole),
+                Some(list) => Cells::zeros(&job.data, &job.loss, list.rest() == Implicit::ByRole),
                 None => Cells::new(&job.data, &job.loss),
             },
             job,
@@ -337,7 +337,7 @@ impl<'a> Compiler<'a> {
         c.partial = c.storage("partial sums", 1);
         c.entries = [c.storage("a of a part", 1), c.storage("b of a part", 1)];
         c.losses = c.storage("losses of workgroups", 1);
-        c.results = c.storage("sums of losses", penalties_at + Slot::COUNT * penalty_words);
+        c.results = c.storage("sums of losses", penalties_at + LossSlot::COUNT * penalty_words);
         let chunks = c.largest_places[c.largest_places.len() - 1];
         c.largest = c.storage("largest entries", chunks);
         c.broken = c.storage("the status", 1);
@@ -372,7 +372,7 @@ impl<'a> Compiler<'a> {
         let recall = self.copy("recall", &[(self.remembered, factors)]);
         let extrapolate = self.extrapolate()?;
         let balance = self.balance()?;
-        let status = (Slot::COUNT * SLOT_SUMS * 4) as u64;
+        let status = (LossSlot::COUNT * SLOT_SUMS * 4) as u64;
         let report = self.record(Recording {
             label: "report".into(),
             commands: vec![
@@ -440,7 +440,7 @@ impl<'a> Compiler<'a> {
             scales: self.scales,
             sums: self.sums,
             results: self.results,
-            result_words: self.penalties_at + Slot::COUNT * self.penalty_words,
+            result_words: self.penalties_at + LossSlot::COUNT * self.penalty_words,
             penalties: self.penalty_sums,
             penalties_at: self.penalties_at,
             penalty_words: self.penalty_words,
@@ -600,7 +600,7 @@ impl<'a> Compiler<'a> {
     pub(super) fn add_losses(
         &mut self,
         commands: &mut Vec<Command>,
-        slot: Option<Slot>,
+        slot: Option<LossSlot>,
         losses: usize,
     ) -> Result<()> {
         let Some(slot) = slot else { return Ok(()) };
@@ -652,7 +652,7 @@ impl<'a> Compiler<'a> {
     }
 
     /// Takes the losses of a slot to 0.
-    pub(super) fn clear_losses(&self, commands: &mut Vec<Command>, slot: Option<Slot>) {
+    pub(super) fn clear_losses(&self, commands: &mut Vec<Command>, slot: Option<LossSlot>) {
         if let Some(slot) = slot {
             commands.push(Command::Clear {
                 buffer: self.results,

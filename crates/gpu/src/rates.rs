@@ -7,7 +7,7 @@ use super::recording::{
 };
 use super::runtime::Loaded;
 use super::text::fill;
-use nneinfact_core::engine::Rates;
+use nneinfact_core::engine::RooflinePeaks;
 use nneinfact_core::error::Result;
 
 /// Multiply-adds of four components that a thread does one after another, in each of eight chains.
@@ -19,7 +19,7 @@ const POWERS: usize = 64;
 const REPEATS: usize = 5;
 
 /// Measures a device.
-pub fn measure(gpu: &Gpu, quick: bool) -> Result<Option<Rates>> {
+pub fn measure(gpu: &Gpu, quick: bool) -> Result<Option<RooflinePeaks>> {
     let limits = gpu.limits();
     let most: u64 = if quick { 4 << 20 } else { 512 << 20 };
     let bytes = limits.binding_bytes.min(limits.buffer_bytes).min(most) / 16 * 16;
@@ -90,7 +90,7 @@ pub fn measure(gpu: &Gpu, quick: bool) -> Result<Option<Rates>> {
         }
     }
     let copied = 2.0 * bytes as f64 / best[0];
-    Ok(Some(Rates {
+    Ok(Some(RooflinePeaks {
         read_bytes_per_second: copied,
         copy_bytes_per_second: copied,
         multiply_adds_per_second: (some as usize * STEPS * CHAINS * 4) as f64 / best[1],

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::cells::{Cells, Terms, Wants, entry, reduce_losses};
 use super::geometry::Geometry;
-use super::numbers::{Number, Numbers, places, product_function};
+use super::numbers::{Number, Uniforms, places, product_function};
 use super::recording::{Access, GpuLimits, Shader};
 use super::text::fill;
 use nneinfact_core::error::Result;
@@ -27,7 +27,7 @@ const READS: usize = 4;
 #[derive(Clone, Debug)]
 pub(super) struct RowsShader {
     pub shader: Shader,
-    pub numbers: Numbers,
+    pub numbers: Uniforms,
     /// Rows of a workgroup.
     pub lanes: usize,
     /// Threads that share a row.
@@ -87,7 +87,7 @@ impl RowsShader {
             tile /= 2;
         }
 
-        let mut numbers = Numbers::default();
+        let mut numbers = Uniforms::default();
         let n = &mut numbers;
         let at = places(plan, geometry, n);
 
@@ -159,7 +159,7 @@ impl RowsShader {
             registers += "var loss = vec3<f32>();\n";
         }
         let side_count = n.word(Number::SideCount);
-        let target_place = |tk: usize, half: bool, n: &mut Numbers| {
+        let target_place = |tk: usize, half: bool, n: &mut Uniforms| {
             let half = if half { format!("{} + ", n.word(Number::Half)) } else { String::new() };
             format!("partials[{half}place + {tk}u * {side_count}]")
         };
@@ -185,7 +185,7 @@ impl RowsShader {
             }
             text
         };
-        let flush = |summed: &str, add: bool, n: &mut Numbers| {
+        let flush = |summed: &str, add: bool, n: &mut Uniforms| {
             let mut terms: Vec<[String; 2]> = vec![[String::new(), String::new()]; target_k];
             for inner in 0..k {
                 let tk = geometry.target_index(shapes, inner);

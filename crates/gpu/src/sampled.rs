@@ -10,29 +10,29 @@ use super::listed::{Gather, ListLoss, ListTerms, drop_rows, gather, listed};
 use super::lists::{Cut, Listed, Tasks};
 use super::program::{Compiler, Key, SLOT_SUMS};
 use super::recording::{BufferId, BufferKind, Command, Dispatch, Recording, RecordingId};
-use nneinfact_core::data::{Dense, Rest};
-use nneinfact_core::engine::Slot;
+use nneinfact_core::data::{Dense, Implicit};
+use nneinfact_core::engine::LossSlot;
 use nneinfact_core::engine::cells::Part;
 use nneinfact_core::engine::needs;
 use nneinfact_core::error::{Error, Result};
 use nneinfact_core::loss::{AtZero, Expr, Loss, ZeroTerm};
-use nneinfact_core::model::Letters;
-use nneinfact_core::plan::{Gram, SampledPass};
+use nneinfact_core::model::IndexSet;
+use nneinfact_core::plan::{Gram, SparsePass};
 
 /// A pass over a list in the making.
 struct Pending<'a> {
     commands: Vec<Command>,
-    pass: &'a SampledPass,
+    pass: &'a SparsePass,
     /// Where each table begins among the products, the target's first.
     bases: Vec<usize>,
-    slot: Option<Slot>,
+    slot: Option<LossSlot>,
     /// Sums of losses of workgroups that are yet to be added up.
     losses: usize,
 }
 
 /// The expressions of the listed training cells: beyond what they would add as zeros.
-fn train_terms(loss: &Loss, zero: &AtZero, rest: Rest, losses: bool) -> ListTerms {
-    let off_list = rest != Rest::Missing;
+fn train_terms(loss: &Loss, zero: &AtZero, rest: Implicit, losses: bool) -> ListTerms {
+    let off_list = rest != Implicit::Missing;
     let beyond = |at: &Expr, zero: &ZeroTerm| match off_list && !zero.is_zero() {
         true => at - zero.expr(),
         false => at.clone(),
@@ -55,13 +55,13 @@ fn correction_terms(zero: &AtZero) -> ListTerms {
 }
 
 /// The losses of exceptions.
-fn exception_terms(loss: &Loss, zero: &AtZero, rest: Rest) -> ListTerms {
+fn exception_terms(loss: &Loss, zero: &AtZero, rest: Implicit) -> ListTerms {
     let (loss, less) = match rest {
-        Rest::Missing => (loss.loss().clone(), None),
+        Implicit::Missing => (loss.loss().clone(), None),
         // A sum over all cells by their roles holds them as zeros.
-        Rest::ByRole => (loss.loss() - zero.loss.expr(), None),
+        Implicit::ByRole => (loss.loss() - zero.loss.expr(), None),
         // It holds them as zeros for training.
-        Rest::Zeros => {
+        Implicit::Zeros => {
             let less = (!zero.loss.is_zero()).then(|| zero.loss.expr().clone());
             (loss.loss().clone(), less)
         }
@@ -111,7 +111,7 @@ impl Compiler<'_> {
             job.loss.sides().iter().map(|s| Dense::from_array(&**s).in_c_order()).collect();
         let exceptions = list.listing().exceptions > 0;
         let mut corrections = None;
-        if rest == Rest::Zeros {
+        if rest == Implicit::Zeros {
             self.closed_forms(&mut pending, &zero, [numerator, denominator])?;
             let terms = correction_terms(&zero);
             if exceptions && terms.halves() > 0 {
@@ -132,7 +132,7 @@ impl Compiler<'_> {
             let cells = Listed::new(shapes, pass, list, Part::Exceptions, &sides, scale);
             self.over_list(&mut pending, &cells, &exception_terms(&job.loss, &zero, rest), false)?;
         }
-        if rest == Rest::Zeros
+        if rest == Implicit::Zeros
             && !losses
             && let Some(slot) = slot
         {
@@ -216,7 +216,7 @@ impl Compiler<'_> {
         &mut self,
         commands: &mut Vec<Command>,
         term: &ZeroTerm,
-        slot: Slot,
+        slot: LossSlot,
     ) -> Result<()> {
         let plan = self.plan;
         let (Some(m), Some(totals)) = (term.monomial(), plan.totals()) else { return Ok(()) };
@@ -399,8 +399,8 @@ impl Compiler<'_> {
 }
 
 /// The inner indices of a pass, those together that are the same in a row of the numerator.
-fn inner_of(pass: &SampledPass, shapes: &nneinfact_core::model::Shapes) -> Vec<u32> {
-    let own: Letters = pass.letters.iter().collect();
+fn inner_of(pass: &SparsePass, shapes: &nneinfact_core::model::Shapes) -> Vec<u32> {
+    let own: IndexSet = pass.letters.iter().collect();
     let sizes = shapes.sizes(&pass.inner);
     let place = |k: usize| {
         let (mut rest, mut place, mut stride) = (k, 0, 1);

@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use super::program::{Tuning, compile};
 use super::recording::{Access, BufferId, BufferKind, Command, GpuLimits, Program, Shader};
-use nneinfact_core::data::{Observations, Rest};
+use nneinfact_core::data::{Implicit, Observations};
 use nneinfact_core::engine::needs;
-use nneinfact_core::engine::{Job, Numbers, Rule, Slot};
+use nneinfact_core::engine::{Constraint, Guards, Job, LossSlot};
 use nneinfact_core::loss::{Loss, Penalty};
 use nneinfact_core::model::{Model, Shapes};
-use nneinfact_core::plan::{Balancing, DataInfo, Grouping, Plan, Sampling, Settings};
+use nneinfact_core::plan::{Balancing, DataInfo, Grouping, Plan, Settings, SparseInfo};
 
 /// The job of a model on ones of this shape, without a device.
 fn job(
@@ -61,7 +61,7 @@ pub(super) fn job_listed(
     ranks: &[(char, usize)],
     loss: Loss,
     grouping: Grouping,
-    rest: Rest,
+    rest: Implicit,
     observe: impl Fn(Observations) -> Observations,
 ) -> Job {
     let model = Model::parse(model).unwrap();
@@ -69,8 +69,8 @@ pub(super) fn job_listed(
     let data = observe(Observations::new(values)).prepare().unwrap();
     let listing = data.listings().into_iter().find(|l| l.rest == rest).expect("such a list");
     let (unlisted, _) = needs(&loss.at_zero(), rest);
-    let sampling = Sampling { listed: listing.train, exceptions: listing.exceptions, unlisted };
-    let info = DataInfo { masked: rest == Rest::ByRole, ..DataInfo::c_order(&shapes, 0) };
+    let sampling = SparseInfo { listed: listing.train, exceptions: listing.exceptions, unlisted };
+    let info = DataInfo { masked: rest == Implicit::ByRole, ..DataInfo::c_order(&shapes, 0) };
     let settings = Settings { grouping, sampling: Some(sampling), ..Settings::default() };
     let plan = Plan::new(&shapes, &info, &settings).unwrap();
     let list = data.list(rest);
@@ -80,13 +80,13 @@ pub(super) fn job_listed(
 fn job_of(
     plan: Plan,
     data: nneinfact_core::data::Prepared,
-    sparse: Option<nneinfact_core::data::Sparse>,
+    sparse: Option<nneinfact_core::data::StoredEntries>,
     loss: Loss,
 ) -> Job {
     let mut losses = vec![None; plan.groups().len()];
-    *losses.last_mut().unwrap() = Some(Slot::Middle);
-    losses[0] = Some(Slot::Start);
-    let rules = vec![Rule::default(); plan.shapes().model().factors().len()];
+    *losses.last_mut().unwrap() = Some(LossSlot::Middle);
+    losses[0] = Some(LossSlot::Start);
+    let rules = vec![Constraint::default(); plan.shapes().model().factors().len()];
     Job {
         rules,
         balancing: None,
@@ -96,7 +96,7 @@ fn job_of(
         loss,
         losses,
         exact: false,
-        numbers: Numbers { prediction_floor: 1e-10, factor_floor: 1e-16, inner_cycles: 1 },
+        numbers: Guards { prediction_floor: 1e-10, factor_floor: 1e-16, inner_cycles: 1 },
         start: Vec::new(),
         scales: None,
         unit: 1.0,
@@ -290,10 +290,10 @@ fn every_shader_of_lists_validates() {
                     job_listed(&y, model, ranks, loss.clone(), grouping.clone(), rest, observe)
                 };
                 let job = match (n + l) % 4 {
-                    0 => make(Rest::Zeros, &plain),
-                    1 => make(Rest::Zeros, &split),
-                    2 => make(Rest::ByRole, &split),
-                    _ => make(Rest::Missing, &split),
+                    0 => make(Implicit::Zeros, &plain),
+                    1 => make(Implicit::Zeros, &split),
+                    2 => make(Implicit::ByRole, &split),
+                    _ => make(Implicit::Missing, &split),
                 };
                 validate(&compile(&job, &limits, &tuning).unwrap().program, &limits);
             }
@@ -406,16 +406,16 @@ fn shaders_are_what_one_would_write() {
     insta::assert_snapshot!("entries_of_64", source(&wide, "entries"));
     insta::assert_snapshot!("sums_of_64", source(&wide, "sums"));
 
-    let list = |rank: usize, loss: Loss, rest: Rest| {
+    let list = |rank: usize, loss: Loss, rest: Implicit| {
         let ranks = [('r', rank)];
         let y = few(&[40, 30, 9]);
         let job = job_listed(&y, "ir,jr,ar->ija", &ranks, loss, Grouping::Block, rest, split);
         program(&job, 48)
     };
-    let kl = list(10, Loss::kl(), Rest::Zeros);
+    let kl = list(10, Loss::kl(), Implicit::Zeros);
     insta::assert_snapshot!("list_of_kl", source(&kl, "pass over a list with"));
     insta::assert_snapshot!("sums_of_a_list", source(&kl, "sums of a list"));
-    let odds = list(10, Loss::bernoulli(), Rest::ByRole);
+    let odds = list(10, Loss::bernoulli(), Implicit::ByRole);
     insta::assert_snapshot!("cells_without_values", source(&odds, "pass with"));
 
     // Two factors in a group, so that the surrogate of logarithms needs its third power.
@@ -462,7 +462,7 @@ fn a_fit_to_a_list_does_what_one_would_do() {
         &[('r', 3)],
         Loss::euclidean(),
         Grouping::Given(vec![vec![0], vec![1, 2]]),
-        Rest::Zeros,
+        Implicit::Zeros,
         masked,
     );
     insta::assert_snapshot!("commands_of_a_list", commands(&program(&job, 48)));

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use super::cells::{Cells, Terms, Wants, entry, reduce_losses};
 use super::geometry::Geometry;
-use super::numbers::{Number, Numbers, places, product_function};
+use super::numbers::{Number, Uniforms, places, product_function};
 use super::recording::{Access, GpuLimits, Shader};
 use super::text::fill;
 use nneinfact_core::error::Result;
@@ -21,7 +21,7 @@ pub(super) const DEPTH: usize = 16;
 #[derive(Clone, Debug)]
 pub(super) struct TileShader {
     pub shader: Shader,
-    pub numbers: Numbers,
+    pub numbers: Uniforms,
     /// Rows, and columns or inner indices, of a workgroup.
     pub tile: usize,
 }
@@ -47,7 +47,7 @@ pub(super) fn entries(
 ) -> Result<TileShader> {
     let shapes = plan.shapes();
     let edge = edge(limits);
-    let mut numbers = Numbers::default();
+    let mut numbers = Uniforms::default();
     let n = &mut numbers;
     let at = places(plan, geometry, n);
     let (with, against) = sides(geometry);
@@ -165,7 +165,7 @@ pub(super) fn entries(
 /// What is done at each of a thread's cells. Its rows are written out, and its columns chosen by
 /// comparisons: drivers keep an array of predictions in memory where an index of it is computed and the
 /// loop too long to be unrolled.
-fn each_cell(body: &str, n: &mut Numbers) -> String {
+fn each_cell(body: &str, n: &mut Uniforms) -> String {
     let (side, other) = (n.word(Number::SideCount), n.word(Number::OtherCount));
     let mut text = String::new();
     for i in 0..4 {
@@ -194,7 +194,7 @@ pub(super) fn sums(
 ) -> Result<TileShader> {
     let shapes = plan.shapes();
     let edge = edge(limits);
-    let mut numbers = Numbers::default();
+    let mut numbers = Uniforms::default();
     let n = &mut numbers;
     let at = places(plan, geometry, n);
     let (_, against) = sides(geometry);
@@ -264,7 +264,7 @@ pub(super) fn sums(
 
     let moving = geometry.partners_move();
     let side_count = n.word(Number::SideCount);
-    let flush = |summed: &str, add: bool, n: &mut Numbers| {
+    let flush = |summed: &str, add: bool, n: &mut Uniforms| {
         let mut text = String::new();
         text += "for (var i = 0u; i < 4u; i++) {\n    for (var j = 0u; j < 4u; j++) {\n";
         let _ = writeln!(

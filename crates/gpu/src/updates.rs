@@ -6,7 +6,7 @@ use super::contract::View;
 use super::penalties::penalized;
 use super::program::{Compiler, sums_letters};
 use super::recording::{Access, Command, Dispatch, Recording, RecordingId, Shader, Window};
-use nneinfact_core::engine::Rule;
+use nneinfact_core::engine::Constraint;
 use nneinfact_core::error::{Error, Result};
 use nneinfact_core::loss::{Loss, Majorizer};
 
@@ -427,7 +427,7 @@ pub(super) fn power(base: &str, exponent: f64) -> String {
 }
 
 /// Whether a step has to know the rule of its factor.
-fn is_bound(rule: &Rule) -> bool {
+fn is_bound(rule: &Constraint) -> bool {
     rule.penalty.is_some() || !rule.is_unbounded()
 }
 
@@ -443,7 +443,7 @@ fn rule_binding(given: bool, binding: usize) -> String {
 }
 
 /// The shader of a step of the update.
-pub(super) fn step(loss: &Loss, rule: &Rule, single: bool) -> Result<Shader> {
+pub(super) fn step(loss: &Loss, rule: &Constraint, single: bool) -> Result<Shader> {
     let majorizer = loss.majorizer();
     let finish = match single {
         true => {

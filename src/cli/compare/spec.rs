@@ -6,9 +6,9 @@ use crate::cli::args::NumberOrFile;
 use crate::cli::{cells, rules};
 use nneinfact_core::engine::Precision;
 use nneinfact_core::error::{Error, Result};
-use nneinfact_core::loss::{Loss, LossParameters, NAMES, Side};
-use nneinfact_core::model::{Letter, Model};
-use nneinfact_fit::{Algorithm, DataAs, DataRecord, LossRecord, SideRecord};
+use nneinfact_core::loss::{EntryParameter, Loss, LossParameters, NAMES};
+use nneinfact_core::model::{Index, Model};
+use nneinfact_fit::{Algorithm, DataAs, DataRecord, EntryParameterRecord, LossRecord};
 use nneinfact_insight::compare::{Candidate, Penalties, Score, Study};
 
 /// All that a study can be told; what is `None` or empty has the default of the library.
@@ -175,7 +175,7 @@ pub fn models(texts: &[String], ranks: &[String]) -> Result<Vec<ModelSpec>> {
             own.iter().filter(|(n, _)| *n == model.name).flat_map(|(_, r)| r.clone()).collect();
         twice(&model.ranks, &format!("--rank '{}: …'", model.name))?;
         for (spec, used) in all.iter().zip(&mut used) {
-            let has = Letter::new(spec.letter).is_some_and(|x| latent.contains(x));
+            let has = Index::new(spec.letter).is_some_and(|x| latent.contains(x));
             *used |= has;
             if has && !model.ranks.iter().any(|own| own.letter == spec.letter) {
                 model.ranks.push(spec.clone());
@@ -286,15 +286,15 @@ fn loss(text: &str, folder: &Path) -> Result<(Loss, LossRecord)> {
             refuse(format!("the loss {text:?}: {} is not a number, but {:?}", takes[n], values[n]))
         })
     };
-    let side = || -> Result<(Side, SideRecord)> {
+    let side = || -> Result<(EntryParameter, EntryParameterRecord)> {
         let parsed = NumberOrFile::parse(values[0])
             .map_err(|e| Error::Setting(format!("the loss {text:?}: {e}")))?;
         let (parsed, record) = match parsed {
-            NumberOrFile::Number(number) => (parsed, SideRecord::Number(number)),
+            NumberOrFile::Number(number) => (parsed, EntryParameterRecord::Number(number)),
             NumberOrFile::File(path) => {
                 let path = folder.join(path);
                 let whole = std::path::absolute(&path).unwrap_or_else(|_| path.clone());
-                (NumberOrFile::File(path), SideRecord::File(whole))
+                (NumberOrFile::File(path), EntryParameterRecord::File(whole))
             }
         };
         Ok((parsed.side()?, record))

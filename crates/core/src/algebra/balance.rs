@@ -2,10 +2,10 @@
 
 use super::contract::rearrange;
 use super::update::{floor_of, raise};
-use crate::engine::Rule;
+use crate::engine::Constraint;
 use crate::loss::Penalty;
-use crate::model::{Letter, Shapes};
-use crate::plan::{Balancing, Exchange, Trade};
+use crate::model::{Index, Shapes};
+use crate::plan::{Balancing, Rescaling, RescalingStep};
 
 /// A cycle that changes no scale by more than this is the last.
 const SETTLED: f64 = 1e-13;
@@ -48,7 +48,7 @@ pub fn balance(
 pub fn trade(
     shapes: &Shapes,
     balancing: &Balancing,
-    rules: &[Rule],
+    rules: &[Constraint],
     factors: &mut [Vec<f64>],
     [floor, least]: [f64; 2],
 ) {
@@ -63,8 +63,8 @@ pub fn trade(
 }
 
 /// The penalties of all factors.
-pub fn penalty(factors: &[Vec<f64>], rules: &[Rule]) -> f64 {
-    let of = |(factor, rule): (&Vec<f64>, &Rule)| {
+pub fn penalty(factors: &[Vec<f64>], rules: &[Constraint]) -> f64 {
+    let of = |(factor, rule): (&Vec<f64>, &Constraint)| {
         let penalty = rule.penalty?;
         Some(factor.iter().map(|&x| penalty.value(x)).sum::<f64>())
     };
@@ -84,7 +84,7 @@ struct Slices {
 impl Slices {
     fn new(
         shapes: &Shapes,
-        letters: &[Letter],
+        letters: &[Index],
         (factor, penalty): (usize, Penalty),
         data: &[f64],
     ) -> Slices {
@@ -122,7 +122,7 @@ impl Slices {
 /// Makes one trade; returns the largest change of the logarithm of a scale.
 fn make(
     shapes: &Shapes,
-    trade: &Trade,
+    trade: &Rescaling,
     penalties: &[Option<Penalty>],
     factors: &mut [Vec<f64>],
 ) -> f64 {
@@ -166,7 +166,7 @@ fn make(
 /// without one of the first side.
 fn exchanged(
     shapes: &Shapes,
-    exchange: &Exchange,
+    exchange: &RescalingStep,
     penalties: &[Option<Penalty>],
     factors: &mut [Vec<f64>],
 ) -> f64 {

@@ -4,8 +4,8 @@ use rayon::prelude::*;
 
 use crate::error::{Error, Result};
 use crate::memory::available_memory;
-use crate::model::{Letter, Letters, Shapes};
-use crate::plan::{Contraction, Slot};
+use crate::model::{Index, IndexSet, Shapes};
+use crate::plan::{Contraction, ContractionInput};
 
 /// Contractions that take less than this are not held against the memory there is: asking takes
 /// longer than many of them.
@@ -34,10 +34,12 @@ pub fn contract_within(shapes: &Shapes, plan: &Contraction, inputs: &[&[f64]]) -
 
 /// The most entries that a contraction has in memory at once, beside its inputs.
 fn entries(shapes: &Shapes, plan: &Contraction) -> f64 {
-    let volume = |letters: &[Letter]| shapes.volume(letters.iter().collect());
-    let of = |slot: Slot| match slot {
-        Slot::Input(i) => (volume(&plan.inputs()[i]), 0.0),
-        Slot::Step(i) => (volume(&plan.steps()[i].letters), volume(&plan.steps()[i].letters)),
+    let volume = |letters: &[Index]| shapes.volume(letters.iter().collect());
+    let of = |slot: ContractionInput| match slot {
+        ContractionInput::Input(i) => (volume(&plan.inputs()[i]), 0.0),
+        ContractionInput::Step(i) => {
+            (volume(&plan.steps()[i].letters), volume(&plan.steps()[i].letters))
+        }
     };
     // `held` is results that wait for their step.
     let (mut held, mut most) = (0.0, 0.0f64);
@@ -58,17 +60,17 @@ fn entries(shapes: &Shapes, plan: &Contraction) -> f64 {
 /// planned for.
 pub fn contract(shapes: &Shapes, plan: &Contraction, inputs: &[&[f64]]) -> Vec<f64> {
     let mut results: Vec<Vec<f64>> = Vec::with_capacity(plan.steps().len());
-    let letters_of = |slot: Slot| -> &[Letter] {
+    let letters_of = |slot: ContractionInput| -> &[Index] {
         match slot {
-            Slot::Input(i) => &plan.inputs()[i],
-            Slot::Step(i) => &plan.steps()[i].letters,
+            ContractionInput::Input(i) => &plan.inputs()[i],
+            ContractionInput::Step(i) => &plan.steps()[i].letters,
         }
     };
     for step in plan.steps() {
-        let get = |slot: Slot| -> &[f64] {
+        let get = |slot: ContractionInput| -> &[f64] {
             match slot {
-                Slot::Input(i) => inputs[i],
-                Slot::Step(i) => &results[i],
+                ContractionInput::Input(i) => inputs[i],
+                ContractionInput::Step(i) => &results[i],
             }
         };
         let left = (letters_of(step.left), get(step.left));
@@ -76,7 +78,7 @@ pub fn contract(shapes: &Shapes, plan: &Contraction, inputs: &[&[f64]]) -> Vec<f
         let result = pair(shapes, left, right, &step.letters);
         // A result is used once.
         for slot in [step.left, step.right] {
-            if let Slot::Step(i) = slot {
+            if let ContractionInput::Step(i) = slot {
                 results[i] = Vec::new();
             }
         }
@@ -85,7 +87,7 @@ pub fn contract(shapes: &Shapes, plan: &Contraction, inputs: &[&[f64]]) -> Vec<f
     if let (Some(data), Some(step)) = (results.pop(), plan.steps().last()) {
         return rearrange_owned(shapes, step.letters.clone(), data, plan.output());
     }
-    let (letters, data): (&[Letter], &[f64]) = match plan.inputs().first() {
+    let (letters, data): (&[Index], &[f64]) = match plan.inputs().first() {
         Some(letters) => (letters, inputs[0]),
         // The empty product is 1.
         None => (&[], &[1.0]),
@@ -96,13 +98,13 @@ pub fn contract(shapes: &Shapes, plan: &Contraction, inputs: &[&[f64]]) -> Vec<f
 /// `Σ left · right` over the letters not in `output`.
 fn pair(
     shapes: &Shapes,
-    left: (&[Letter], &[f64]),
-    right: (&[Letter], &[f64]),
-    output: &[Letter],
+    left: (&[Index], &[f64]),
+    right: (&[Index], &[f64]),
+    output: &[Index],
 ) -> Vec<f64> {
-    let set = |letters: &[Letter]| -> Letters { letters.iter().collect() };
+    let set = |letters: &[Index]| -> IndexSet { letters.iter().collect() };
     let (l, r, out) = (set(left.0), set(right.0), set(output));
-    let pick = |from: &[Letter], keep: &dyn Fn(Letter) -> bool| -> Vec<Letter> {
+    let pick = |from: &[Index], keep: &dyn Fn(Index) -> bool| -> Vec<Index> {
         from.iter().copied().filter(|&x| keep(x)).collect()
     };
     let batch = pick(output, &|x| l.contains(x) && r.contains(x));
@@ -110,16 +112,16 @@ fn pair(
     let columns = pick(output, &|x| !l.contains(x) && r.contains(x));
     let inner = pick(left.0, &|x| r.contains(x) && !out.contains(x));
 
-    let size = |letters: &[Letter]| -> usize { shapes.sizes(letters).iter().product() };
+    let size = |letters: &[Index]| -> usize { shapes.sizes(letters).iter().product() };
     let (b, m, n, k) = (size(&batch), size(&rows), size(&columns), size(&inner));
-    let within = |small: &[Letter], large: &Letters| small.iter().all(|&x| large.contains(x));
+    let within = |small: &[Index], large: &IndexSet| small.iter().all(|&x| large.contains(x));
     if within(right.0, &l) && k >= STREAMED && b * m * k >= PARALLEL {
         return stream(shapes, left, right, output);
     }
     if within(left.0, &r) && k >= STREAMED && b * n * k >= PARALLEL {
         return stream(shapes, right, left, output);
     }
-    let order = |parts: [&[Letter]; 3]| -> Vec<Letter> { parts.concat() };
+    let order = |parts: [&[Index]; 3]| -> Vec<Index> { parts.concat() };
     let a = rearrange(shapes, left.0, left.1, &order([&batch, &rows, &inner]));
     let c = rearrange(shapes, right.0, right.1, &order([&batch, &inner, &columns]));
     let mut result = vec![0.0; b * m * n];
@@ -161,12 +163,12 @@ const PARTS: usize = 16;
 /// memory, without the copy in another order that a matrix product would need.
 fn stream(
     shapes: &Shapes,
-    left: (&[Letter], &[f64]),
-    right: (&[Letter], &[f64]),
-    output: &[Letter],
+    left: (&[Index], &[f64]),
+    right: (&[Index], &[f64]),
+    output: &[Index],
 ) -> Vec<f64> {
-    let strides = |of: &[Letter]| -> Vec<usize> {
-        let one = |x: &Letter| match of.iter().position(|y| y == x) {
+    let strides = |of: &[Index]| -> Vec<usize> {
+        let one = |x: &Index| match of.iter().position(|y| y == x) {
             Some(axis) => shapes.sizes(&of[axis + 1..]).iter().product(),
             None => 0,
         };
@@ -251,22 +253,22 @@ fn product(m: usize, k: usize, n: usize, a: &[f64], b: &[f64], c: &mut [f64]) {
 
 fn rearrange_owned(
     shapes: &Shapes,
-    letters: Vec<Letter>,
+    letters: Vec<Index>,
     data: Vec<f64>,
-    output: &[Letter],
+    output: &[Index],
 ) -> Vec<f64> {
     if letters == output { data } else { rearrange(shapes, &letters, &data, output) }
 }
 
 /// Sums over the letters that `output` lacks, repeats along those that only it has, and brings the
 /// rest into its order.
-pub fn rearrange(shapes: &Shapes, letters: &[Letter], data: &[f64], output: &[Letter]) -> Vec<f64> {
+pub fn rearrange(shapes: &Shapes, letters: &[Index], data: &[f64], output: &[Index]) -> Vec<f64> {
     if letters == output {
         return data.to_vec();
     }
-    let out: Letters = output.iter().collect();
-    let summed: Vec<Letter> = letters.iter().copied().filter(|&x| !out.contains(x)).collect();
-    let kept: Vec<Letter> = output.iter().copied().filter(|x| letters.contains(x)).collect();
+    let out: IndexSet = output.iter().collect();
+    let summed: Vec<Index> = letters.iter().copied().filter(|&x| !out.contains(x)).collect();
+    let kept: Vec<Index> = output.iter().copied().filter(|x| letters.contains(x)).collect();
     if !summed.is_empty() && kept.len() < output.len() {
         // A sum is formed once, and not for every place where it is repeated.
         let sums = rearrange(shapes, letters, data, &kept);
@@ -384,8 +386,8 @@ mod tests {
     use super::*;
     use crate::model::Model;
 
-    fn letters(text: &str) -> Vec<Letter> {
-        text.chars().filter_map(Letter::new).collect()
+    fn letters(text: &str) -> Vec<Index> {
+        text.chars().filter_map(Index::new).collect()
     }
 
     /// Sums over every combination of letters, one term at a time.
@@ -399,7 +401,7 @@ mod tests {
             }
         }
         let sizes = shapes.sizes(&all);
-        let volume = |l: &[Letter]| shapes.sizes(l).iter().product::<usize>();
+        let volume = |l: &[Index]| shapes.sizes(l).iter().product::<usize>();
         let mut result = vec![0.0; volume(&letters(output))];
         for linear in 0..sizes.iter().product() {
             let mut rest = linear;
@@ -408,7 +410,7 @@ mod tests {
                 index[axis] = rest % sizes[axis];
                 rest /= sizes[axis];
             }
-            let at = |names: &[Letter]| {
+            let at = |names: &[Index]| {
                 names.iter().fold(0, |acc, x| {
                     acc * shapes.size(*x) + index[all.iter().position(|y| y == x).unwrap()]
                 })
@@ -471,7 +473,7 @@ mod tests {
         let model = Model::parse("ia,ab,ac,ad,bc,bd,cd->i").unwrap();
         let ranks = ['a', 'b', 'c', 'd'].map(|x| (x, 100_000));
         let shapes = Shapes::new(&model, &[2], &ranks).unwrap();
-        let views: Vec<&[Letter]> = model.factors().iter().map(Vec::as_slice).collect();
+        let views: Vec<&[Index]> = model.factors().iter().map(Vec::as_slice).collect();
         let plan = Contraction::new(&shapes, &views, model.output());
         // The tensors are not looked at.
         let error = contract_within(&shapes, &plan, &[[].as_slice(); 7]).unwrap_err();
@@ -500,8 +502,8 @@ mod tests {
         for (inputs, output) in cases {
             let data: Vec<Vec<f64>> =
                 inputs.iter().enumerate().map(|(i, names)| fill(names, i as f64)).collect();
-            let named: Vec<Vec<Letter>> = inputs.iter().map(|names| letters(names)).collect();
-            let views: Vec<&[Letter]> = named.iter().map(Vec::as_slice).collect();
+            let named: Vec<Vec<Index>> = inputs.iter().map(|names| letters(names)).collect();
+            let views: Vec<&[Index]> = named.iter().map(Vec::as_slice).collect();
             let plan = Contraction::new(&shapes, &views, &letters(output));
             let slices: Vec<&[f64]> = data.iter().map(Vec::as_slice).collect();
             let found = contract(&shapes, &plan, &slices);

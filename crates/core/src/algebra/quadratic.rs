@@ -11,9 +11,9 @@ use rayon::prelude::*;
 
 use super::contract::{contract, rearrange};
 use super::update::overflowed;
-use crate::engine::Rule;
+use crate::engine::Constraint;
 use crate::error::Result;
-use crate::model::{Letter, Shapes};
+use crate::model::{Index, Shapes};
 use crate::plan::{Coupling, Group, Quadratic};
 
 /// How often the factors of a group take turns.
@@ -41,7 +41,7 @@ struct Form<'a> {
 
 impl Form<'_> {
     /// Adds a penalty μ Σ θ or μ Σ θ² to the form.
-    fn penalize(&mut self, rule: Rule) {
+    fn penalize(&mut self, rule: Constraint) {
         let Some(penalty) = rule.penalty else { return };
         if penalty.power() == 1.0 {
             self.linear.iter_mut().for_each(|x| *x -= penalty.weight());
@@ -60,7 +60,7 @@ pub struct Objective<'a> {
     pub group: &'a Group,
     pub quadratic: &'a Quadratic,
     /// In the model's order; the powers of penalties are 1 or 2.
-    pub rules: &'a [Rule],
+    pub rules: &'a [Constraint],
     pub numerator: &'a [f64],
     pub gram: &'a [f64],
 }
@@ -77,7 +77,7 @@ pub fn gram(quadratic: &Quadratic, factors: &[Vec<f64>]) -> Vec<f64> {
 }
 
 impl Objective<'_> {
-    fn order(coupling: &Coupling) -> Vec<Letter> {
+    fn order(coupling: &Coupling) -> Vec<Index> {
         [coupling.batch.as_slice(), &coupling.rows, &coupling.latent].concat()
     }
 

@@ -3,7 +3,7 @@
 use pulp::{Simd, WithSimd};
 
 use super::contract::contract;
-use crate::engine::Rule;
+use crate::engine::Constraint;
 use crate::error::{Error, Result};
 use crate::loss::{Loss, Majorizer};
 use crate::model::Shapes;
@@ -28,7 +28,7 @@ pub struct Update<'a> {
     pub group: &'a Group,
     pub loss: &'a Loss,
     /// In the model's order, in the units of the factors as they are here.
-    pub rules: &'a [Rule],
+    pub rules: &'a [Constraint],
     pub numerator: &'a [f64],
     pub denominator: Denominator<'a>,
     /// How often the factors take turns.
@@ -69,7 +69,7 @@ impl Update<'_> {
 
     /// The factor of change of an entry of a factor under a rule, from the entry and its parts of
     /// numerator and denominator.
-    fn step(&self, rule: Rule) -> impl Fn(f64, f64, f64) -> f64 {
+    fn step(&self, rule: Constraint) -> impl Fn(f64, f64, f64) -> f64 {
         let majorizer = self.loss.majorizer();
         let slope = self.loss.slope();
         move |theta, a, b| match rule.penalty {
@@ -139,7 +139,7 @@ impl Update<'_> {
 pub struct Bounded {
     /// Whether the group has this factor only.
     pub single: bool,
-    pub rule: Rule,
+    pub rule: Constraint,
 }
 
 impl Bounded {
@@ -218,7 +218,7 @@ pub fn floor_of(factor: &[f64], floor: f64, least: f64) -> f64 {
 }
 
 /// Raises entries to the floor, and brings them inside the bounds.
-pub fn raise(factor: &mut [f64], floor: f64, least: f64, rule: &Rule) {
+pub fn raise(factor: &mut [f64], floor: f64, least: f64, rule: &Constraint) {
     let floor = floor_of(factor, floor, least).max(rule.lower);
     if floor > 0.0 || rule.upper.is_finite() {
         factor.iter_mut().for_each(|x| *x = x.max(floor).min(rule.upper));

@@ -10,19 +10,19 @@ use crate::error::{Error, Result};
 /// mode, counted from 0, and a value.
 ///
 /// The entries are sorted in C order and no index is there twice: duplicates are summed, and
-/// [`Coordinates::duplicates`] says how many there were. Explicit zeros are kept.
+/// [`CooTensor::duplicates`] says how many there were. Explicit zeros are kept.
 ///
 /// ```
-/// use nneinfact::data::Coordinates;
+/// use nneinfact::data::CooTensor;
 ///
-/// let list = Coordinates::new(&[2, 3], &[vec![1, 0, 1], vec![2, 1, 2]], &[5.0, 1.0, 4.0])?;
+/// let list = CooTensor::new(&[2, 3], &[vec![1, 0, 1], vec![2, 1, 2]], &[5.0, 1.0, 4.0])?;
 /// assert_eq!((list.len(), list.duplicates()), (2, 1));
 /// let tensor = list.to_dense(1_000_000)?;
 /// assert_eq!(tensor.get(&[1, 2]), Some(9.0));
 /// # Ok::<(), nneinfact::Error>(())
 /// ```
 #[derive(Clone, Debug, PartialEq)]
-pub struct Coordinates {
+pub struct CooTensor {
     shape: Vec<usize>,
     indices: Vec<Indices>,
     values: Storage,
@@ -118,7 +118,7 @@ impl Key for u128 {
     }
 }
 
-impl Coordinates {
+impl CooTensor {
     /// The tensor of this shape with these entries: one list of indices (counted from 0) for each
     /// mode, all as long as `values`, in any order.
     ///
@@ -126,7 +126,7 @@ impl Coordinates {
     /// [`Error::Shape`] where the number of lists is not that of the modes, lists differ in
     /// length, an index is not below the length of its mode, a mode is empty, or the shape has
     /// more than 2¹²⁸ cells.
-    pub fn new(shape: &[usize], indices: &[Vec<u64>], values: &[f64]) -> Result<Coordinates> {
+    pub fn new(shape: &[usize], indices: &[Vec<u64>], values: &[f64]) -> Result<CooTensor> {
         if indices.len() != shape.len() {
             return Err(Error::Shape {
                 what: "the coordinates".into(),
@@ -141,7 +141,7 @@ impl Coordinates {
                 expected: format!("{}, as many as there are values", values.len()),
             });
         }
-        let mut builder = CoordinatesBuilder::new(shape.len());
+        let mut builder = CooBuilder::new(shape.len());
         for (to, list) in builder.indices.iter_mut().zip(indices) {
             list.iter().for_each(|&i| to.push(i));
         }
@@ -221,7 +221,7 @@ impl Coordinates {
     }
 
     /// From indices in C order, sorted and each there once, that lie inside the shape.
-    pub(super) fn from_keys(shape: &[usize], mut keys: Vec<u64>, values: Storage) -> Coordinates {
+    pub(super) fn from_keys(shape: &[usize], mut keys: Vec<u64>, values: Storage) -> CooTensor {
         let mut indices = Vec::with_capacity(shape.len());
         for &n in shape.iter().rev() {
             let n = (n as u64).max(1);
@@ -237,7 +237,7 @@ impl Coordinates {
             });
         }
         indices.reverse();
-        Coordinates { shape: shape.to_vec(), indices, values, duplicates: 0 }
+        CooTensor { shape: shape.to_vec(), indices, values, duplicates: 0 }
     }
 
     /// The tensor with all its cells, those that are not listed 0, in C order.
@@ -290,19 +290,19 @@ impl Coordinates {
     }
 }
 
-/// Builds [`Coordinates`] entry by entry.
+/// Builds [`CooTensor`] entry by entry.
 #[derive(Clone, Debug)]
-pub struct CoordinatesBuilder {
+pub struct CooBuilder {
     indices: Vec<Indices>,
     max: Vec<u64>,
     values: Vec<f64>,
 }
 
-impl CoordinatesBuilder {
+impl CooBuilder {
     /// A builder for a tensor with this many modes.
     #[must_use]
-    pub fn new(modes: usize) -> CoordinatesBuilder {
-        CoordinatesBuilder {
+    pub fn new(modes: usize) -> CooBuilder {
+        CooBuilder {
             indices: vec![Indices::U32(Vec::new()); modes],
             max: vec![0; modes],
             values: Vec::new(),
@@ -347,7 +347,7 @@ impl CoordinatesBuilder {
     /// # Errors
     /// [`Error::Shape`] where an index is not below the length of its mode, a mode is empty, the
     /// number of modes differs, or the shape has more than 2¹²⁸ cells.
-    pub fn finish(self, shape: Option<&[usize]>) -> Result<Coordinates> {
+    pub fn finish(self, shape: Option<&[usize]>) -> Result<CooTensor> {
         let what = || "the coordinates".to_string();
         let shape: Vec<usize> = match shape {
             Some(shape) => shape.to_vec(),
@@ -388,7 +388,7 @@ impl CoordinatesBuilder {
         }
     }
 
-    fn sorted<K: Key>(self, shape: Vec<usize>) -> Result<Coordinates> {
+    fn sorted<K: Key>(self, shape: Vec<usize>) -> Result<CooTensor> {
         let mut entries: Vec<(K, f64)> =
             self.values.iter().map(|&value| (K::from(0), value)).collect();
         drop(self.values);
@@ -430,6 +430,6 @@ impl CoordinatesBuilder {
             });
         }
         indices.reverse();
-        Ok(Coordinates { shape, indices, values: values.finish(), duplicates })
+        Ok(CooTensor { shape, indices, values: values.finish(), duplicates })
     }
 }

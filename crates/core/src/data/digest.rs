@@ -5,7 +5,7 @@ use rayon::prelude::*;
 use super::mapped::in_order;
 use super::observations::Split;
 use super::roles::Bits;
-use super::{Coordinates, Dense, Indices, Observations};
+use super::{CooTensor, Dense, Indices, Observations};
 
 /// A hash of 64 bits that is the same on every machine and in every version: FNV-1a over words of
 /// eight bytes, each mixed first. It tells data apart that are different by accident, not by intent.
@@ -79,7 +79,7 @@ impl Digest {
         });
     }
 
-    pub fn list(&mut self, list: &Coordinates) {
+    pub fn list(&mut self, list: &CooTensor) {
         self.sizes(list.shape());
         self.word(list.len() as u64);
         for mode in list.indices() {
@@ -171,7 +171,7 @@ mod tests {
         let y = ndarray::Array2::from_shape_fn((30, 20), |(i, j)| (i * 7 + j * 3) as f64 % 11.0);
         let plain = || Observations::new(&y);
         let mask = y.mapv(|x| x != 3.0);
-        let list = || Coordinates::new(&[30, 20], &[vec![1], vec![2]], &[1.0]);
+        let list = || CooTensor::new(&[30, 20], &[vec![1], vec![2]], &[1.0]);
         let all = [
             plain(),
             Observations::new(y.t()),

@@ -49,7 +49,7 @@ mod tests {
     use ndarray::Array2;
 
     use super::*;
-    use crate::data::{Coordinates, Observations};
+    use crate::data::{CooTensor, Observations};
 
     fn of(observations: &Observations) -> Fingerprint {
         observations.prepare().unwrap().fingerprint()
@@ -87,7 +87,7 @@ mod tests {
     #[test]
     fn lists_of_cells() {
         let list = |indices: [Vec<u64>; 2], values: &[f64]| {
-            of(&Observations::new(Coordinates::new(&[50, 60], &indices, values).unwrap()))
+            of(&Observations::new(CooTensor::new(&[50, 60], &indices, values).unwrap()))
         };
         let one = list([vec![1, 2, 40], vec![3, 50, 6]], &[1.0, 2.0, 3.0]);
         assert_eq!(one, list([vec![40, 1, 2], vec![6, 3, 50]], &[3.0, 1.0, 2.0]));

@@ -3,7 +3,7 @@
 //! [`Dense`] holds a tensor once, in the smallest element type that is exact. [`Observations`] is
 //! what a user hands to a fit: values with a mask, weights and random splits;
 //! [`Observations::prepare`] turns it into [`Prepared`], where every cell has one [`Role`].
-//! [`Coordinates`] holds a tensor as a list of its entries, and [`Sparse`] is what passes over data
+//! [`CooTensor`] holds a tensor as a list of its entries, and [`Sparse`] is what passes over data
 //! that are mostly zeros read: a list of cells, and what is known of the others.
 //!
 //! Data larger than memory stay in their file: [`Mapped`] cells are read as they are needed, a slab
@@ -24,7 +24,7 @@ mod roles;
 mod sparse;
 mod storage;
 
-pub use coordinates::{Coordinates, CoordinatesBuilder, Indices};
+pub use coordinates::{CooBuilder, CooTensor, Indices};
 pub use dense::{Dense, DenseBuilder, Order};
 pub use digest::Digest;
 pub use fingerprint::{Fingerprint, digest};
@@ -34,6 +34,6 @@ pub use observations::{Observations, Values};
 pub use prepared::{Outside, Portion, Prepared};
 pub use random::uniform_u32;
 pub use roles::{Role, Roles};
-pub use sparse::{Listing, Rest, Sparse};
+pub use sparse::{Implicit, StoredCounts, StoredEntries};
 pub use storage::Kind;
 pub use storage::{Element, Storage};

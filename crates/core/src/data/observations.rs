@@ -9,7 +9,7 @@ use super::prepared::{Prepared, prepare};
 use super::random::{Key, threshold};
 use super::roles::Bits;
 use super::storage::{Convert, Summary};
-use super::{Coordinates, Dense, Element, Storage};
+use super::{CooTensor, Dense, Element, Storage};
 use crate::error::{Error, Result};
 
 /// Values with a mask, weights and splits: what a fit is given.
@@ -32,7 +32,7 @@ use crate::error::{Error, Result};
 /// # Ok::<(), nneinfact::Error>(())
 /// ```
 ///
-/// Data can also be given as [`Coordinates`], which are never expanded unless that is cheaper. What
+/// Data can also be given as [`CooTensor`], which are never expanded unless that is cheaper. What
 /// is not listed there is an observed zero, unless [`unlisted_missing`](Observations::unlisted_missing)
 /// says that it is missing. Where a mask of the shape of the data would be too large, lists of cells
 /// do: [`missing_at`](Observations::missing_at), [`held_out_at`](Observations::held_out_at),
@@ -41,11 +41,11 @@ use crate::error::{Error, Result};
 pub struct Observations {
     /// Without cells where there are coordinates.
     pub(super) values: Arc<Dense>,
-    pub(super) coordinates: Option<Arc<Coordinates>>,
+    pub(super) coordinates: Option<Arc<CooTensor>>,
     pub(super) unlisted_missing: bool,
-    pub(super) missing_at: Option<Arc<Coordinates>>,
-    pub(super) held_out_at: Option<Arc<Coordinates>>,
-    pub(super) validation_at: Option<Arc<Coordinates>>,
+    pub(super) missing_at: Option<Arc<CooTensor>>,
+    pub(super) held_out_at: Option<Arc<CooTensor>>,
+    pub(super) validation_at: Option<Arc<CooTensor>>,
     pub(super) mask: Option<Arc<Bits>>,
     /// In the order of memory of the values.
     pub(super) weights: Option<Arc<Dense>>,
@@ -61,7 +61,7 @@ pub enum Values {
     /// A value for every cell.
     Dense(Arc<Dense>),
     /// A list of entries.
-    Coordinates(Arc<Coordinates>),
+    CooTensor(Arc<CooTensor>),
 }
 
 impl From<Dense> for Values {
@@ -76,15 +76,15 @@ impl From<Arc<Dense>> for Values {
     }
 }
 
-impl From<Coordinates> for Values {
-    fn from(list: Coordinates) -> Values {
-        Values::Coordinates(Arc::new(list))
+impl From<CooTensor> for Values {
+    fn from(list: CooTensor) -> Values {
+        Values::CooTensor(Arc::new(list))
     }
 }
 
-impl From<Arc<Coordinates>> for Values {
-    fn from(list: Arc<Coordinates>) -> Values {
-        Values::Coordinates(list)
+impl From<Arc<CooTensor>> for Values {
+    fn from(list: Arc<CooTensor>) -> Values {
+        Values::CooTensor(list)
     }
 }
 
@@ -122,12 +122,12 @@ const HELD_OUT_STREAM: u32 = 1;
 const VALIDATION_STREAM: u32 = 2;
 
 impl Observations {
-    /// All cells of an array, a [`Dense`] tensor or [`Coordinates`] observed, with weight 1; what
+    /// All cells of an array, a [`Dense`] tensor or [`CooTensor`] observed, with weight 1; what
     /// coordinates do not list is an observed zero.
     pub fn new(values: impl Into<Values>) -> Observations {
         let (values, coordinates) = match values.into() {
             Values::Dense(values) => (values, None),
-            Values::Coordinates(list) => (Arc::new(Dense::empty()), Some(list)),
+            Values::CooTensor(list) => (Arc::new(Dense::empty()), Some(list)),
         };
         Observations {
             values,
@@ -160,7 +160,7 @@ impl Observations {
 
     /// The entries, where the data were given as a list of them.
     #[must_use]
-    pub fn coordinates(&self) -> Option<&Arc<Coordinates>> {
+    pub fn coordinates(&self) -> Option<&Arc<CooTensor>> {
         self.coordinates.as_ref()
     }
 
@@ -182,7 +182,7 @@ impl Observations {
     ///
     /// # Errors
     /// [`Error::Shape`] where the list does not have the shape of the data.
-    pub fn missing_at(mut self, cells: impl Into<Arc<Coordinates>>) -> Result<Self> {
+    pub fn missing_at(mut self, cells: impl Into<Arc<CooTensor>>) -> Result<Self> {
         let cells = cells.into();
         self.check_shape("the list of missing cells", cells.shape())?;
         self.missing_at = Some(cells);
@@ -194,7 +194,7 @@ impl Observations {
     ///
     /// # Errors
     /// [`Error::Shape`] where the list does not have the shape of the data.
-    pub fn held_out_at(mut self, cells: impl Into<Arc<Coordinates>>) -> Result<Self> {
+    pub fn held_out_at(mut self, cells: impl Into<Arc<CooTensor>>) -> Result<Self> {
         let cells = cells.into();
         self.check_shape("the list of held-out cells", cells.shape())?;
         self.held_out_at = Some(cells);
@@ -207,7 +207,7 @@ impl Observations {
     ///
     /// # Errors
     /// [`Error::Shape`] where the list does not have the shape of the data.
-    pub fn validation_at(mut self, cells: impl Into<Arc<Coordinates>>) -> Result<Self> {
+    pub fn validation_at(mut self, cells: impl Into<Arc<CooTensor>>) -> Result<Self> {
         let cells = cells.into();
         self.check_shape("the list of validation cells", cells.shape())?;
         self.validation_at = Some(cells);

@@ -11,7 +11,7 @@ use super::observations::Split;
 use super::roles::{Bits, PER_WORD};
 use super::sparse::Entry;
 use super::storage::{Convert, Summary};
-use super::{Coordinates, Dense, Observations, Rest, Role, Roles, Sparse, Storage};
+use super::{CooTensor, Dense, Implicit, Observations, Role, Roles, Storage, StoredEntries};
 use crate::error::{Error, Result};
 
 /// Observations that a fit can run on: values, the role of every cell, weights, and sums over
@@ -21,9 +21,9 @@ pub struct Prepared {
     shape: Vec<usize>,
     /// Without cells where there are coordinates.
     values: Arc<Dense>,
-    coordinates: Option<Arc<Coordinates>>,
+    coordinates: Option<Arc<CooTensor>>,
     /// The one list that these can be written as, where there are no roles of all cells.
-    listed: Option<Sparse>,
+    listed: Option<StoredEntries>,
     nonzero: [u64; 4],
     roles: Option<Roles>,
     weights: Option<Arc<Dense>>,
@@ -61,12 +61,12 @@ impl Prepared {
 
     /// The entries, where the data were given as a list of them.
     #[must_use]
-    pub fn coordinates(&self) -> Option<&Arc<Coordinates>> {
+    pub fn coordinates(&self) -> Option<&Arc<CooTensor>> {
         self.coordinates.as_ref()
     }
 
     /// The list of cells, where that is the only form of these observations.
-    pub(super) fn listed(&self) -> Option<&Sparse> {
+    pub(super) fn listed(&self) -> Option<&StoredEntries> {
         self.listed.as_ref()
     }
 
@@ -187,7 +187,7 @@ impl Prepared {
     /// [`Prepared::first_outside`] for coordinates: the listed cells, and then the zeros.
     fn first_listed_outside(
         &self,
-        coordinates: &Coordinates,
+        coordinates: &CooTensor,
         inside: &(impl Fn(f64, usize) -> bool + Sync),
     ) -> Option<Outside> {
         let list = self.listed.as_ref().map_or(coordinates, |l| l.list());
@@ -447,14 +447,14 @@ fn zero_one(weights: &Dense) -> bool {
     }
 }
 
-/// Coordinates of which only the listed cells are observed.
+/// CooTensor of which only the listed cells are observed.
 fn prepare_listed(
     observations: &Observations,
-    coordinates: &Arc<Coordinates>,
+    coordinates: &Arc<CooTensor>,
     cells: u64,
 ) -> Result<Prepared> {
     let keys = coordinates.keys();
-    let of = |list: &Option<Arc<Coordinates>>| list.as_ref().map(|l| l.keys());
+    let of = |list: &Option<Arc<CooTensor>>| list.as_ref().map(|l| l.keys());
     let (missing, held_out, validation) = (
         of(&observations.missing_at),
         of(&observations.held_out_at),
@@ -492,17 +492,17 @@ fn prepare_listed(
     entries.retain(|e| e.2 != Role::Missing);
     let listed = match entries.len() == coordinates.len() {
         true if entries.iter().all(|e| e.2 == Role::Train) => {
-            Sparse::of(Arc::clone(coordinates), Rest::Missing)
+            StoredEntries::of(Arc::clone(coordinates), Implicit::Missing)
         }
-        _ => Sparse::from_entries(coordinates.shape(), &entries, Rest::Missing),
+        _ => StoredEntries::from_entries(coordinates.shape(), &entries, Implicit::Missing),
     };
     finish_listed(coordinates, listed, cells)
 }
 
-/// Coordinates whose other cells are zeros, but for lists of cells that are missing or withheld.
+/// CooTensor whose other cells are zeros, but for lists of cells that are missing or withheld.
 fn prepare_zeros(
     observations: &Observations,
-    coordinates: &Arc<Coordinates>,
+    coordinates: &Arc<CooTensor>,
     cells: u64,
 ) -> Result<Prepared> {
     let lists = [
@@ -511,7 +511,7 @@ fn prepare_zeros(
         (&observations.validation_at, Role::Validation),
     ];
     if lists.iter().all(|(list, _)| list.is_none()) && !observations.nan_missing {
-        let listed = Sparse::of(Arc::clone(coordinates), Rest::Zeros);
+        let listed = StoredEntries::of(Arc::clone(coordinates), Implicit::Zeros);
         return finish_listed(coordinates, listed, cells);
     }
     let missing = |x: f64| observations.nan_missing && x.is_nan();
@@ -542,12 +542,16 @@ fn prepare_zeros(
         }
         same
     });
-    let listed = Sparse::from_entries(coordinates.shape(), &entries, Rest::Zeros);
+    let listed = StoredEntries::from_entries(coordinates.shape(), &entries, Implicit::Zeros);
     finish_listed(coordinates, listed, cells)
 }
 
 /// Sums up what a list of cells and the others hold.
-fn finish_listed(coordinates: &Arc<Coordinates>, listed: Sparse, cells: u64) -> Result<Prepared> {
+fn finish_listed(
+    coordinates: &Arc<CooTensor>,
+    listed: StoredEntries,
+    cells: u64,
+) -> Result<Prepared> {
     let list = Arc::clone(listed.list());
     let mut total = Totals::EMPTY;
     for i in 0..list.len() {
@@ -562,8 +566,8 @@ fn finish_listed(coordinates: &Arc<Coordinates>, listed: Sparse, cells: u64) -> 
     }
     let unlisted = cells - list.len() as u64;
     match listed.rest() {
-        Rest::Missing => total.cells[Role::Missing as usize] += unlisted,
-        Rest::Zeros | Rest::ByRole => {
+        Implicit::Missing => total.cells[Role::Missing as usize] += unlisted,
+        Implicit::Zeros | Implicit::ByRole => {
             total.cells[Role::Train as usize] += unlisted;
             if unlisted > 0 {
                 total.max = total.max.max(0.0);
@@ -622,7 +626,7 @@ fn prepare_all(observations: &Observations, n: usize, keys: Option<&[u64]>) -> R
         None => Places::new(values),
     };
     // Lists of cells, in the order of memory.
-    let bits = |list: &Option<Arc<Coordinates>>| {
+    let bits = |list: &Option<Arc<CooTensor>>| {
         list.as_ref().map(|list| {
             let offset = |i: usize, key: u64| match keys {
                 Some(_) => key as usize,

@@ -7,11 +7,11 @@ use rayon::prelude::*;
 use super::mapped::in_order;
 use super::roles::{LOW, PER_WORD};
 use super::storage::StorageBuilder;
-use super::{Coordinates, Dense, Prepared, Role, Roles, Storage};
+use super::{CooTensor, Dense, Prepared, Role, Roles, Storage};
 
 /// What the cells that a [`Sparse`] list does not hold are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Rest {
+pub enum Implicit {
     /// Missing.
     Missing,
     /// Zeros that the factors are fitted to.
@@ -20,11 +20,11 @@ pub enum Rest {
     ByRole,
 }
 
-/// How long the list of cells would be that goes with a [`Rest`].
+/// How long the list of cells would be that goes with a [`Implicit`].
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Listing {
+pub struct StoredCounts {
     /// What the other cells are.
-    pub rest: Rest,
+    pub rest: Implicit,
     /// Listed cells that the factors are fitted to.
     pub train: u64,
     /// Listed cells that they are not fitted to: missing ones, and withheld ones.
@@ -33,41 +33,45 @@ pub struct Listing {
 
 /// A list of cells with their values and roles, in C order.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Sparse {
-    list: Arc<Coordinates>,
+pub struct StoredEntries {
+    list: Arc<CooTensor>,
     /// `None` where all are for training.
     roles: Option<Vec<Role>>,
-    rest: Rest,
+    rest: Implicit,
 }
 
 /// A cell that is listed: its index in C order, value and role.
 pub(super) type Entry = (u64, f64, Role);
 
-impl Sparse {
+impl StoredEntries {
     /// All entries of a list for training.
-    pub(super) fn of(list: Arc<Coordinates>, rest: Rest) -> Sparse {
-        Sparse { list, roles: None, rest }
+    pub(super) fn of(list: Arc<CooTensor>, rest: Implicit) -> StoredEntries {
+        StoredEntries { list, roles: None, rest }
     }
 
     /// From entries sorted by index.
-    pub(super) fn from_entries(shape: &[usize], entries: &[Entry], rest: Rest) -> Sparse {
-        Sparse::from_parts(shape, &entries.chunks(1 << 16).collect::<Vec<_>>(), rest)
+    pub(super) fn from_entries(
+        shape: &[usize],
+        entries: &[Entry],
+        rest: Implicit,
+    ) -> StoredEntries {
+        StoredEntries::from_parts(shape, &entries.chunks(1 << 16).collect::<Vec<_>>(), rest)
     }
 
     /// From entries sorted by index, in parts.
-    fn from_parts(shape: &[usize], parts: &[&[Entry]], rest: Rest) -> Sparse {
+    fn from_parts(shape: &[usize], parts: &[&[Entry]], rest: Implicit) -> StoredEntries {
         let mut values = StorageBuilder::new(parts.iter().map(|part| part.len()).sum());
         values.push(&of_all(parts, |e| e.1));
         let keys = of_all(parts, |e| e.0);
-        let list = Arc::new(Coordinates::from_keys(shape, keys, values.finish()));
+        let list = Arc::new(CooTensor::from_keys(shape, keys, values.finish()));
         let plain = parts.par_iter().all(|part| part.iter().all(|e| e.2 == Role::Train));
         let roles = (!plain).then(|| parts.iter().copied().flatten().map(|e| e.2).collect());
-        Sparse { list, roles, rest }
+        StoredEntries { list, roles, rest }
     }
 
     /// The listed cells and their values. A missing cell has the value 0.
     #[must_use]
-    pub fn list(&self) -> &Arc<Coordinates> {
+    pub fn list(&self) -> &Arc<CooTensor> {
         &self.list
     }
 
@@ -79,7 +83,7 @@ impl Sparse {
 
     /// What the other cells are.
     #[must_use]
-    pub fn rest(&self) -> Rest {
+    pub fn rest(&self) -> Implicit {
         self.rest
     }
 
@@ -91,20 +95,20 @@ impl Sparse {
 
     /// The length of the list.
     #[must_use]
-    pub fn listing(&self) -> Listing {
+    pub fn listing(&self) -> StoredCounts {
         let all = self.list.len() as u64;
         let train = match &self.roles {
             Some(roles) => roles.iter().filter(|&&r| r == Role::Train).count() as u64,
             None => all,
         };
-        Listing { rest: self.rest, train, exceptions: all - train }
+        StoredCounts { rest: self.rest, train, exceptions: all - train }
     }
 
     /// The roles of all cells in C order, for a shape of `n` cells.
     pub(super) fn all_roles(&self, n: usize) -> Option<Roles> {
         let rest = match self.rest {
-            Rest::Missing => Role::Missing,
-            Rest::Zeros | Rest::ByRole => Role::Train,
+            Implicit::Missing => Role::Missing,
+            Implicit::Zeros | Implicit::ByRole => Role::Train,
         };
         if self.roles.is_none() && rest == Role::Train {
             return None;
@@ -188,7 +192,12 @@ impl Lookup<'_> {
 
 /// Lists the cells that have to be, out of `n` cells in some order of memory; in parts that follow one
 /// another.
-fn entries(lookup: &Lookup<'_>, roles: Option<&Roles>, n: usize, rest: Rest) -> Vec<Vec<Entry>> {
+fn entries(
+    lookup: &Lookup<'_>,
+    roles: Option<&Roles>,
+    n: usize,
+    rest: Implicit,
+) -> Vec<Vec<Entry>> {
     let dense: &[&Dense] = match lookup {
         Lookup::Dense(dense) => &[*dense],
         Lookup::List(..) => &[],
@@ -202,7 +211,7 @@ fn entries(lookup: &Lookup<'_>, roles: Option<&Roles>, n: usize, rest: Rest) -> 
             for start in (task * TASK..n.min((task + 1) * TASK)).step_by(PER_WORD) {
                 let len = PER_WORD.min(n - start);
                 let word = roles.map_or(LOW, |r| r.words()[start / PER_WORD]);
-                let skip = rest == Rest::Missing && word == 0;
+                let skip = rest == Implicit::Missing && word == 0;
                 if skip {
                     continue;
                 }
@@ -210,17 +219,17 @@ fn entries(lookup: &Lookup<'_>, roles: Option<&Roles>, n: usize, rest: Rest) -> 
                 let plain = word == LOW;
                 if !any {
                     match rest {
-                        Rest::ByRole => continue,
-                        Rest::Zeros if plain => continue,
+                        Implicit::ByRole => continue,
+                        Implicit::Zeros if plain => continue,
                         _ => values[..len].fill(0.0),
                     }
                 }
                 for (i, &x) in values[..len].iter().enumerate() {
                     let role = Role::ALL[(word >> (2 * i) & 3) as usize];
                     let listed = match rest {
-                        Rest::Missing => role != Role::Missing,
-                        Rest::Zeros => role != Role::Train || x != 0.0,
-                        Rest::ByRole => role != Role::Missing && x != 0.0,
+                        Implicit::Missing => role != Role::Missing,
+                        Implicit::Zeros => role != Role::Train || x != 0.0,
+                        Implicit::ByRole => role != Role::Missing && x != 0.0,
                     };
                     if listed {
                         let x = if role == Role::Missing { 0.0 } else { x };
@@ -242,7 +251,7 @@ impl Prepared {
     /// The lists of cells that these observations can be written as. None with weights other than
     /// 0 and 1, which zeros of a list do not have.
     #[must_use]
-    pub fn listings(&self) -> Vec<Listing> {
+    pub fn listings(&self) -> Vec<StoredCounts> {
         if self.weights().is_some() {
             return Vec::new();
         }
@@ -253,15 +262,15 @@ impl Prepared {
         let (train, withheld) =
             (cells(Role::Train), cells(Role::Validation) + cells(Role::HeldOut));
         let nonzero = |role| self.nonzero(role);
-        let mut found = vec![Listing {
-            rest: Rest::Zeros,
+        let mut found = vec![StoredCounts {
+            rest: Implicit::Zeros,
             train: nonzero(Role::Train),
             exceptions: withheld + cells(Role::Missing),
         }];
         if self.roles().is_some() {
-            found.push(Listing { rest: Rest::Missing, train, exceptions: withheld });
-            found.push(Listing {
-                rest: Rest::ByRole,
+            found.push(StoredCounts { rest: Implicit::Missing, train, exceptions: withheld });
+            found.push(StoredCounts {
+                rest: Implicit::ByRole,
                 train: nonzero(Role::Train),
                 exceptions: nonzero(Role::Validation) + nonzero(Role::HeldOut),
             });
@@ -271,24 +280,24 @@ impl Prepared {
 
     /// The list of cells that goes with one of [`Prepared::listings`].
     #[must_use]
-    pub fn list(&self, rest: Rest) -> Sparse {
+    pub fn list(&self, rest: Implicit) -> StoredEntries {
         if let Some(listed) = self.listed() {
             return listed.clone();
         }
         let n = self.shape().iter().product();
         if let Some(coordinates) = self.coordinates() {
             if self.roles().is_none() {
-                return Sparse::of(Arc::clone(coordinates), rest);
+                return StoredEntries::of(Arc::clone(coordinates), rest);
             }
             let keys = coordinates.keys();
             let lookup = Lookup::List(&keys, coordinates.values());
             let parts = entries(&lookup, self.roles(), n, rest);
-            return Sparse::from_parts(self.shape(), &slices(&parts), rest);
+            return StoredEntries::from_parts(self.shape(), &slices(&parts), rest);
         }
         let values = self.values();
         let parts = entries(&Lookup::Dense(values), self.roles(), n, rest);
         if values.is_c_order() {
-            return Sparse::from_parts(self.shape(), &slices(&parts), rest);
+            return StoredEntries::from_parts(self.shape(), &slices(&parts), rest);
         }
         let mut entries = parts.concat();
         let runs = values.layout().runs_in_c();
@@ -298,6 +307,6 @@ impl Prepared {
             entry.0 = place[0];
         });
         entries.par_sort_unstable_by_key(|entry| entry.0);
-        Sparse::from_entries(self.shape(), &entries, rest)
+        StoredEntries::from_entries(self.shape(), &entries, rest)
     }
 }

@@ -2,8 +2,8 @@
 
 use rayon::prelude::*;
 
-use crate::data::{Dense, Role, Sparse};
-use crate::model::{Letter, Shapes};
+use crate::data::{Dense, Role, StoredEntries};
+use crate::model::{Index, Shapes};
 use nneinfact_simd::Elementwise;
 
 /// Which cells of a list.
@@ -19,7 +19,7 @@ pub enum Part {
 /// and in C order within a row.
 pub struct Sorted<'a> {
     shapes: &'a Shapes,
-    list: &'a Sparse,
+    list: &'a StoredEntries,
     /// The places of the cells in the list.
     places: Vec<u32>,
     /// The rows that have cells, in order.
@@ -30,7 +30,12 @@ pub struct Sorted<'a> {
 
 impl<'a> Sorted<'a> {
     /// Sorts by the row that these observed letters number, the last running fastest.
-    pub fn new(shapes: &'a Shapes, list: &'a Sparse, part: Part, rows: &[Letter]) -> Sorted<'a> {
+    pub fn new(
+        shapes: &'a Shapes,
+        list: &'a StoredEntries,
+        part: Part,
+        rows: &[Index],
+    ) -> Sorted<'a> {
         let chosen: Option<Vec<u32>> = list.roles().map(|roles| {
             let wanted = |role: Role| (role == Role::Train) == (part == Part::Train);
             (0..roles.len()).filter(|&i| wanted(roles[i])).map(|i| i as u32).collect()
@@ -63,7 +68,7 @@ impl<'a> Sorted<'a> {
     }
 
     /// The row of every cell in a table whose rows these letters number.
-    pub fn rows_of(&self, letters: &[Letter]) -> Vec<u32> {
+    pub fn rows_of(&self, letters: &[Index]) -> Vec<u32> {
         let row = |&place: &u32| number(self.shapes, self.list, letters, place as usize) as u32;
         self.places.par_iter().map(row).collect()
     }
@@ -92,7 +97,7 @@ impl<'a> Sorted<'a> {
 }
 
 /// The number that these letters make of a listed cell's indices, the last running fastest.
-fn number(shapes: &Shapes, list: &Sparse, letters: &[Letter], place: usize) -> u64 {
+fn number(shapes: &Shapes, list: &StoredEntries, letters: &[Index], place: usize) -> u64 {
     letters.iter().fold(0, |row, &x| {
         let mode = shapes.model().output().iter().position(|&y| y == x).unwrap_or(0);
         let index = list.list().indices()[mode].get(place).unwrap_or(0);

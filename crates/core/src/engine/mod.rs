@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use ndarray::ArrayD;
 
-use crate::data::{Prepared, Sparse};
+use crate::data::{Prepared, StoredEntries};
 use crate::error::{Error, Result};
 use crate::loss::{Loss, Penalty};
 use crate::plan::{Balancing, Plan};
@@ -24,7 +24,7 @@ pub use precision::Precision;
 
 /// Sums of `W·ℓ` over the training, validation and held-out entries, and of the penalties.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Sums {
+pub struct LossSums {
     /// Over training entries.
     pub train: f64,
     /// Over validation entries.
@@ -35,7 +35,7 @@ pub struct Sums {
     pub penalty: f64,
 }
 
-impl Sums {
+impl LossSums {
     /// What a fit lowers: the training loss with the penalties.
     #[must_use]
     pub fn objective(self) -> f64 {
@@ -45,7 +45,7 @@ impl Sums {
 
 /// What holds for a factor besides the data.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Rule {
+pub struct Constraint {
     /// Its penalty; one with μ = 0 is none.
     pub penalty: Option<Penalty>,
     /// The least that an entry may be.
@@ -56,13 +56,13 @@ pub struct Rule {
     pub fixed: bool,
 }
 
-impl Default for Rule {
-    fn default() -> Rule {
-        Rule { penalty: None, lower: 0.0, upper: f64::INFINITY, fixed: false }
+impl Default for Constraint {
+    fn default() -> Constraint {
+        Constraint { penalty: None, lower: 0.0, upper: f64::INFINITY, fixed: false }
     }
 }
 
-impl Rule {
+impl Constraint {
     /// Whether entries may be any number of at least 0.
     #[must_use]
     pub fn is_unbounded(&self) -> bool {
@@ -71,8 +71,8 @@ impl Rule {
 
     /// The same rule for the factor divided by `unit`, the objective being divided by `scale`.
     #[must_use]
-    pub fn rescaled(self, unit: f64, scale: f64) -> Rule {
-        Rule {
+    pub fn rescaled(self, unit: f64, scale: f64) -> Constraint {
+        Constraint {
             penalty: self.penalty.map(|penalty| penalty.rescaled(unit, scale)),
             lower: self.lower / unit,
             upper: self.upper / unit,
@@ -84,14 +84,14 @@ impl Rule {
 /// Where losses are kept until they are read: reading waits for the device, so all that a sweep
 /// needs to know is read at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Slot {
+pub enum LossSlot {
     /// Those at the start of a sweep.
     Start = 0,
     /// Those at the last pass of a sweep.
     Middle = 1,
 }
 
-impl Slot {
+impl LossSlot {
     /// The number of slots.
     pub const COUNT: usize = 2;
 }
@@ -101,7 +101,7 @@ impl Slot {
 pub struct PassTime {
     /// Seconds of everything from the factors to numerator, denominator and losses: the median.
     pub seconds: f64,
-    /// The least of these. What a device can do at best ([`Rates`]) is measured at its best, too.
+    /// The least of these. What a device can do at best ([`RooflinePeaks`]) is measured at its best, too.
     pub least_seconds: f64,
     /// Seconds of what reads the data, by the device's own clock, where it has one.
     pub kernel_seconds: Option<f64>,
@@ -117,7 +117,7 @@ impl PassTime {
 
 /// What a device can do at best, as measured on it, with all that it computes with at once.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Rates {
+pub struct RooflinePeaks {
     /// Bytes of a large array that is read and not written, as a pass reads its data. On a GPU
     /// those of the copy.
     pub read_bytes_per_second: f64,
@@ -133,7 +133,7 @@ pub struct Rates {
 
 /// The numbers that guard a fit (docs/method.md).
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Numbers {
+pub struct Guards {
     /// ŷ is raised to this before a power, a quotient or a logarithm. In the units of the data.
     pub prediction_floor: f64,
     /// After an update, entries of a factor are raised to this times its largest entry.
@@ -151,20 +151,20 @@ pub struct Job {
     pub data: Arc<Prepared>,
     /// The list of cells that passes go over in place of all cells, where the plan has
     /// [sampled passes](Plan::sampled).
-    pub sparse: Option<Arc<Sparse>>,
+    pub sparse: Option<Arc<StoredEntries>>,
     /// The loss.
     pub loss: Loss,
     /// For each group, where the losses of its pass go; `None` where they are not computed.
-    pub losses: Vec<Option<Slot>>,
+    pub losses: Vec<Option<LossSlot>>,
     /// The numbers that guard the fit.
-    pub numbers: Numbers,
+    pub numbers: Guards,
     /// The factors to start from, in the model's order.
     pub start: Vec<ArrayD<f64>>,
     /// What the engine multiplies each factor with to have it in its own units, powers of two: those
-    /// of the [`State`] that a fit goes on from; `None` where it is to choose them from the start.
+    /// of the [`EngineState`] that a fit goes on from; `None` where it is to choose them from the start.
     pub scales: Option<Vec<f64>>,
     /// What holds for each factor, in the user's units.
-    pub rules: Vec<Rule>,
+    pub rules: Vec<Constraint>,
     /// The trades of scale among the factors, all of which have a penalty; `None` where
     /// [`Engine::balance`] is not called.
     pub balancing: Option<Arc<Balancing>>,
@@ -189,7 +189,7 @@ impl Job {
 
 /// All factors that an engine keeps, to the bit: where a fit goes on from.
 #[derive(Clone, Debug, PartialEq, Default)]
-pub struct State {
+pub struct EngineState {
     /// What each factor is multiplied with in the engine, powers of two.
     pub scales: Vec<f64>,
     /// The factors as they are, in the engine's units, each in C order of its letters.
@@ -203,7 +203,7 @@ pub struct State {
     pub remembered: Option<Vec<Vec<f64>>>,
 }
 
-impl State {
+impl EngineState {
     /// Checks that a state is one of these factors, in these units.
     pub fn check(&self, scales: &[f64], sizes: &[usize]) -> Result<()> {
         let all = [Some(&self.factors), self.plain.as_ref(), self.origin.as_ref()];
@@ -233,19 +233,19 @@ pub trait Engine: Send {
     /// Where the device fails, or the group had no pass.
     fn update(&mut self, group: usize) -> Result<()>;
 
-    /// Computes the losses at the factors as they are, for [`Slot::Start`]. No update may follow.
+    /// Computes the losses at the factors as they are, for [`LossSlot::Start`]. No update may follow.
     ///
     /// # Errors
     /// Where the device fails.
     fn evaluate(&mut self) -> Result<()>;
 
-    /// The losses last computed for each [`Slot`]; waits for the device. A loss that is not finite
+    /// The losses last computed for each [`LossSlot`]; waits for the device. A loss that is not finite
     /// is returned as it is: the caller knows whether it matters.
     ///
     /// # Errors
     /// Where the device fails, or an update since the last call produced a factor that is not
     /// finite ([`Error::Numeric`]).
-    fn sums(&mut self) -> Result<[Sums; Slot::COUNT]>;
+    fn sums(&mut self) -> Result<[LossSums; LossSlot::COUNT]>;
 
     /// How long a pass of the group takes: the median of several.
     ///
@@ -334,13 +334,13 @@ pub trait Engine: Send {
     ///
     /// # Errors
     /// Where the device fails.
-    fn state(&self) -> Result<State>;
+    fn state(&self) -> Result<EngineState>;
 
     /// Goes to where an engine of the same job was when it gave this state; a pass has to follow.
     ///
     /// # Errors
     /// Where the device fails, or the state does not have the job's sizes and units.
-    fn restore(&mut self, state: &State) -> Result<()>;
+    fn restore(&mut self, state: &EngineState) -> Result<()>;
 
     /// Bytes of memory of its own that the device gives to the fit; `None` where that is the memory
     /// of the process.

@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 
-use super::{Domain, Expr, Loss, Majorizer, Side, Target, Trials};
+use super::{Domain, EntryParameter, Expr, Loss, Majorizer, Target, Trials};
 
 /// Below this size β or α + β counts as 0 in the loss (not in the update): the general divergence
 /// cancels there in single precision.
@@ -39,9 +39,9 @@ pub struct LossParameters {
     /// β of alpha-beta, or b of beta.
     pub beta: Option<f64>,
     /// φ of negative-binomial.
-    pub dispersion: Option<Side>,
+    pub dispersion: Option<EntryParameter>,
     /// n of binomial.
-    pub trials: Option<Side>,
+    pub trials: Option<EntryParameter>,
 }
 
 /// A member of the αβ-family with its exponents, each as exact as it can be had: α + β − 1 has to
@@ -234,7 +234,7 @@ impl Loss {
     ///
     /// # Errors
     /// [`Error::Loss`] where a φ is not a positive number.
-    pub fn negative_binomial(dispersion: impl Into<Side>) -> Result<Loss> {
+    pub fn negative_binomial(dispersion: impl Into<EntryParameter>) -> Result<Loss> {
         let dispersion = dispersion.into();
         dispersion.check_positive("the dispersion of the negative-binomial loss")?;
         Ok(Loss::negative_binomial_of(dispersion))
@@ -246,7 +246,7 @@ impl Loss {
         Loss {
             name: "geometric".into(),
             description: "geometric, that is negative-binomial(1)".into(),
-            ..Loss::negative_binomial_of(Side::Scalar(1.0))
+            ..Loss::negative_binomial_of(EntryParameter::Scalar(1.0))
         }
     }
 
@@ -270,14 +270,14 @@ impl Loss {
     ///
     /// # Errors
     /// [`Error::Loss`] where an n is not a positive number.
-    pub fn binomial(trials: impl Into<Side>) -> Result<Loss> {
+    pub fn binomial(trials: impl Into<EntryParameter>) -> Result<Loss> {
         let trials = trials.into();
         trials.check_positive("the number of trials of the binomial loss")?;
         let (x, y) = (Expr::x(), Expr::y());
         let label = trials.label();
         let domain = Domain::UpTo(match trials {
-            Side::Scalar(n) => Trials::Scalar(n),
-            Side::Tensor(_) => Trials::Side(0),
+            EntryParameter::Scalar(n) => Trials::Scalar(n),
+            EntryParameter::Tensor(_) => Trials::EntryParameter(0),
         });
         let (n, sides) = trials.into_expr();
         Ok(Loss {
@@ -367,8 +367,9 @@ impl Loss {
             ))
         };
         let need = |value: Option<f64>, parameter| value.ok_or_else(|| missing(parameter));
-        let need_side =
-            |value: &Option<Side>, parameter| value.clone().ok_or_else(|| missing(parameter));
+        let need_side = |value: &Option<EntryParameter>, parameter| {
+            value.clone().ok_or_else(|| missing(parameter))
+        };
         match name {
             "euclidean" => Ok(Loss::euclidean()),
             "itakura-saito" => Ok(Loss::itakura_saito()),
@@ -408,7 +409,7 @@ impl Loss {
         }
     }
 
-    fn negative_binomial_of(dispersion: Side) -> Loss {
+    fn negative_binomial_of(dispersion: EntryParameter) -> Loss {
         let (x, y) = (Expr::x(), Expr::y());
         let label = dispersion.label();
         let (phi, sides) = dispersion.into_expr();

@@ -164,7 +164,7 @@ impl LossBuilder {
             return Err(wrong("the side tensors need entries, all of them finite".into()));
         }
         match domain {
-            Domain::UpTo(Trials::Side(i)) if i >= sides.len() => {
+            Domain::UpTo(Trials::EntryParameter(i)) if i >= sides.len() => {
                 return Err(wrong(format!(
                     "its domain needs side tensor s{i}, but {} are given",
                     sides.len()

@@ -21,7 +21,7 @@ pub enum Trials {
     /// The same for all entries.
     Scalar(f64),
     /// The entry's value in this side tensor.
-    Side(usize),
+    EntryParameter(usize),
 }
 
 impl Domain {
@@ -42,7 +42,7 @@ impl Domain {
     pub fn trials(&self, sides: &[f64]) -> Option<f64> {
         match *self {
             Domain::UpTo(Trials::Scalar(n)) => Some(n),
-            Domain::UpTo(Trials::Side(i)) => sides.get(i).copied(),
+            Domain::UpTo(Trials::EntryParameter(i)) => sides.get(i).copied(),
             _ => None,
         }
     }
@@ -81,7 +81,7 @@ impl fmt::Display for Domain {
             Domain::Positive => f.write_str("finite x > 0"),
             Domain::Binary => f.write_str("x = 0 or x = 1"),
             Domain::UpTo(Trials::Scalar(n)) => write!(f, "0 <= x <= {n}"),
-            Domain::UpTo(Trials::Side(_)) => {
+            Domain::UpTo(Trials::EntryParameter(_)) => {
                 f.write_str("0 <= x <= n, the entry's number of trials")
             }
         }

@@ -50,7 +50,7 @@ pub(super) const DEEPEST: u32 = 500;
 pub(super) enum Node {
     X,
     Y,
-    Side(usize),
+    EntryParameter(usize),
     Constant(f64),
     Add(Expr, Expr),
     Sub(Expr, Expr),
@@ -97,7 +97,7 @@ impl Expr {
     /// The entry's value in side tensor `i`, counted from 0: a dispersion, a number of trials.
     #[must_use]
     pub fn side(i: usize) -> Expr {
-        Expr::new(Node::Side(i))
+        Expr::new(Node::EntryParameter(i))
     }
 
     /// A constant.
@@ -171,7 +171,7 @@ impl Expr {
         match self.node() {
             Node::X => x,
             Node::Y => y,
-            Node::Side(i) => sides.get(*i).copied().unwrap_or(f64::NAN),
+            Node::EntryParameter(i) => sides.get(*i).copied().unwrap_or(f64::NAN),
             Node::Constant(c) => *c,
             Node::TooDeep => f64::NAN,
             Node::Add(a, b) => value(a) + value(b),
@@ -217,7 +217,7 @@ impl Expr {
     #[must_use]
     pub fn sides(&self) -> usize {
         match self.node() {
-            Node::Side(i) => i.saturating_add(1),
+            Node::EntryParameter(i) => i.saturating_add(1),
             node => children(node).map(Expr::sides).max().unwrap_or(0),
         }
     }
@@ -293,7 +293,9 @@ impl Expr {
         }
         let again = |e: &Expr| e.rebuild(replace, then);
         then(match self.node() {
-            Node::X | Node::Y | Node::Side(_) | Node::Constant(_) | Node::TooDeep => self.clone(),
+            Node::X | Node::Y | Node::EntryParameter(_) | Node::Constant(_) | Node::TooDeep => {
+                self.clone()
+            }
             Node::Add(a, b) => again(a) + again(b),
             Node::Sub(a, b) => again(a) - again(b),
             Node::Mul(a, b) => again(a) * again(b),
@@ -309,7 +311,9 @@ impl Expr {
 
 fn children(node: &Node) -> impl Iterator<Item = &Expr> {
     let list: [Option<&Expr>; 3] = match node {
-        Node::X | Node::Y | Node::Side(_) | Node::Constant(_) | Node::TooDeep => [None; 3],
+        Node::X | Node::Y | Node::EntryParameter(_) | Node::Constant(_) | Node::TooDeep => {
+            [None; 3]
+        }
         Node::Neg(a) | Node::Pow(a, _) | Node::Ln(a) | Node::Exp(a) => [Some(a), None, None],
         Node::Add(a, b) | Node::Sub(a, b) | Node::Mul(a, b) | Node::Div(a, b) => {
             [Some(a), Some(b), None]
@@ -364,7 +368,7 @@ impl PartialEq for Expr {
         Arc::ptr_eq(&self.0, &other.0)
             || match (self.node(), other.node()) {
                 (X, X) | (Y, Y) | (TooDeep, TooDeep) => true,
-                (Side(i), Side(j)) => i == j,
+                (EntryParameter(i), EntryParameter(j)) => i == j,
                 (Constant(a), Constant(b)) => a.to_bits() == b.to_bits(),
                 (Add(a, b), Add(c, d))
                 | (Sub(a, b), Sub(c, d))
@@ -522,7 +526,7 @@ impl Expr {
         match self.node() {
             Node::X => f.write_str("x"),
             Node::Y => f.write_str("y"),
-            Node::Side(i) => write!(f, "s{i}"),
+            Node::EntryParameter(i) => write!(f, "s{i}"),
             Node::Constant(c) => write!(f, "{c}"),
             Node::TooDeep => f.write_str("…"),
             Node::Add(a, b) => binary(a, " + ", b, 1),

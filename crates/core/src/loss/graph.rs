@@ -16,7 +16,7 @@ pub(super) type Id = usize;
 pub(super) enum Op {
     X,
     Y,
-    Side(usize),
+    EntryParameter(usize),
     Constant(u64),
     Add(Id, Id),
     Sub(Id, Id),
@@ -38,7 +38,7 @@ impl Op {
     /// What the operation reads.
     pub(super) fn operands(self) -> impl Iterator<Item = Id> {
         let list: [Option<Id>; 3] = match self {
-            Op::X | Op::Y | Op::Side(_) | Op::Constant(_) => [None; 3],
+            Op::X | Op::Y | Op::EntryParameter(_) | Op::Constant(_) => [None; 3],
             Op::Neg(a) | Op::Sqrt(a) | Op::Rsqrt(a) | Op::Pow(a, _) | Op::Ln(a) | Op::Exp(a) => {
                 [Some(a), None, None]
             }
@@ -114,7 +114,7 @@ impl Graph {
         let id = match e.node() {
             Node::X => self.push(Op::X),
             Node::Y => self.push(Op::Y),
-            Node::Side(i) => self.push(Op::Side(*i)),
+            Node::EntryParameter(i) => self.push(Op::EntryParameter(*i)),
             Node::Constant(c) => self.literal(*c),
             Node::TooDeep => self.literal(f64::NAN),
             Node::Add(a, b) => {
@@ -283,8 +283,8 @@ impl Graph {
             let (value, leaf) = match op {
                 Op::X => ("x".to_string(), true),
                 Op::Y => ("y".to_string(), true),
-                Op::Side(i) if i < sides => (format!("s{i}"), true),
-                Op::Side(i) => {
+                Op::EntryParameter(i) if i < sides => (format!("s{i}"), true),
+                Op::EntryParameter(i) => {
                     return Err(Error::Loss(format!(
                         "an expression needs side tensor s{i}, but only {sides} are given"
                     )));

@@ -30,7 +30,7 @@ pub use domain::{Domain, Trials};
 pub use expr::{Expr, wgsl_function};
 pub use majorizer::Majorizer;
 pub use penalty::{Penalty, Share};
-pub use side::Side;
+pub use side::EntryParameter;
 #[doc(hidden)]
 pub use tape::weighted;
 pub use tape::{Scratch, Tape};

@@ -10,30 +10,30 @@ use super::Expr;
 
 /// A parameter of a loss: one number, or a tensor of the data's shape with a value per entry.
 ///
-/// Functions take `impl Into<Side>`, so a number or an `ndarray` array of `f64` or `f32` can be
+/// Functions take `impl Into<EntryParameter>`, so a number or an `ndarray` array of `f64` or `f32` can be
 /// given as it is.
 #[derive(Clone, PartialEq, Debug)]
-pub enum Side {
+pub enum EntryParameter {
     /// One value for all entries.
     Scalar(f64),
     /// A value per entry.
     Tensor(ArrayD<f64>),
 }
 
-impl Side {
+impl EntryParameter {
     /// The parameter as an expression (a constant, or `s0`), with the tensor if it is one.
     pub(super) fn into_expr(self) -> (Expr, Vec<Arc<ArrayD<f64>>>) {
         match self {
-            Side::Scalar(value) => (Expr::constant(value), Vec::new()),
-            Side::Tensor(values) => (Expr::side(0), vec![Arc::new(values)]),
+            EntryParameter::Scalar(value) => (Expr::constant(value), Vec::new()),
+            EntryParameter::Tensor(values) => (Expr::side(0), vec![Arc::new(values)]),
         }
     }
 
     /// The value in a loss's name.
     pub(super) fn label(&self) -> String {
         match self {
-            Side::Scalar(value) => value.to_string(),
-            Side::Tensor(_) => "per entry".to_string(),
+            EntryParameter::Scalar(value) => value.to_string(),
+            EntryParameter::Tensor(_) => "per entry".to_string(),
         }
     }
 
@@ -42,9 +42,12 @@ impl Side {
         let fits = |v: f64| v > 0.0 && (v as f32).is_normal();
         let wanted = "a positive number between 1.2e-38 and 3.4e38";
         match self {
-            Side::Scalar(v) if fits(*v) => Ok(()),
-            Side::Scalar(v) => Err(Error::Loss(format!("{what} is {v}, but has to be {wanted}"))),
-            Side::Tensor(values) => match values.indexed_iter().find(|&(_, &v)| !fits(v)) {
+            EntryParameter::Scalar(v) if fits(*v) => Ok(()),
+            EntryParameter::Scalar(v) => {
+                Err(Error::Loss(format!("{what} is {v}, but has to be {wanted}")))
+            }
+            EntryParameter::Tensor(values) => match values.indexed_iter().find(|&(_, &v)| !fits(v))
+            {
                 None => Ok(()),
                 Some((index, v)) => Err(Error::Loss(format!(
                     "{what} is {v} at index {:?}, but has to be {wanted} at every entry, missing \
@@ -56,20 +59,20 @@ impl Side {
     }
 }
 
-impl From<f64> for Side {
-    fn from(value: f64) -> Side {
-        Side::Scalar(value)
+impl From<f64> for EntryParameter {
+    fn from(value: f64) -> EntryParameter {
+        EntryParameter::Scalar(value)
     }
 }
 
-impl<D: Dimension> From<Array<f64, D>> for Side {
-    fn from(values: Array<f64, D>) -> Side {
-        Side::Tensor(values.into_dyn())
+impl<D: Dimension> From<Array<f64, D>> for EntryParameter {
+    fn from(values: Array<f64, D>) -> EntryParameter {
+        EntryParameter::Tensor(values.into_dyn())
     }
 }
 
-impl<D: Dimension> From<Array<f32, D>> for Side {
-    fn from(values: Array<f32, D>) -> Side {
-        Side::Tensor(values.mapv(f64::from).into_dyn())
+impl<D: Dimension> From<Array<f32, D>> for EntryParameter {
+    fn from(values: Array<f32, D>) -> EntryParameter {
+        EntryParameter::Tensor(values.mapv(f64::from).into_dyn())
     }
 }

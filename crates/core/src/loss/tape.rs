@@ -51,7 +51,7 @@ impl<T> Scratch<T> {
 enum Place {
     X,
     Y,
-    Side(usize),
+    EntryParameter(usize),
     Register(usize),
     Output(usize),
 }
@@ -158,7 +158,7 @@ fn select(graph: &Graph, uses: &[usize], id: Id) -> Instruction<Id> {
     };
     match graph.ops[id] {
         // Leaves get here only as outputs, or where a block of a constant is needed.
-        Op::X | Op::Y | Op::Side(_) => Instruction::Copy(id),
+        Op::X | Op::Y | Op::EntryParameter(_) => Instruction::Copy(id),
         Op::Constant(bits) => Instruction::Fill(f64::from_bits(bits)),
         Op::Add(a, b) => match (constant(a), constant(b), product(a), product(b)) {
             (Some(c), None, ..) => shifted(b, 1.0, c),
@@ -290,7 +290,7 @@ impl Tape {
             chosen[id] = Some(instruction);
             for operand in instruction.operands().filter(|&o| o != id) {
                 last_use[operand] = last_use[operand].max(id);
-                let leaf = matches!(graph.ops[operand], Op::X | Op::Y | Op::Side(_));
+                let leaf = matches!(graph.ops[operand], Op::X | Op::Y | Op::EntryParameter(_));
                 wanted[operand] |= !leaf;
             }
         }
@@ -301,7 +301,7 @@ impl Tape {
             .map(|op| match *op {
                 Op::X => Some(Place::X),
                 Op::Y => Some(Place::Y),
-                Op::Side(i) => Some(Place::Side(i)),
+                Op::EntryParameter(i) => Some(Place::EntryParameter(i)),
                 _ => None,
             })
             .collect();
@@ -480,7 +480,7 @@ impl Tape {
                 match quotient {
                     Place::Register(r) => divergence(x, y, &mut registers[r][..n], loss, fused),
                     Place::Output(q) => divergence(x, y, outputs[q], loss, fused),
-                    Place::X | Place::Y | Place::Side(_) => {}
+                    Place::X | Place::Y | Place::EntryParameter(_) => {}
                 }
                 outputs[k] = loss;
                 continue;
@@ -496,7 +496,7 @@ impl Tape {
                     step(instruction, fused, block, x, y, sides, registers, outputs);
                     outputs[k] = block;
                 }
-                Place::X | Place::Y | Place::Side(_) => {}
+                Place::X | Place::Y | Place::EntryParameter(_) => {}
             }
         }
     }
@@ -554,7 +554,7 @@ fn step<T: Elementwise>(
             match $place {
                 Place::X => &x[..n],
                 Place::Y => &y[..n],
-                Place::Side(i) => &sides[i][..n],
+                Place::EntryParameter(i) => &sides[i][..n],
                 Place::Register(r) => &registers[r][..n],
                 Place::Output(k) => &outputs[k][..n],
             }

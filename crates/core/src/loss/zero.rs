@@ -93,7 +93,7 @@ fn monomial(e: &Expr) -> Option<Monomial> {
     match e.node() {
         Node::Constant(c) => of(*c, 0.0),
         Node::Y => of(1.0, 1.0),
-        Node::X | Node::Side(_) | Node::Exp(_) | Node::Select(..) | Node::TooDeep => None,
+        Node::X | Node::EntryParameter(_) | Node::Exp(_) | Node::Select(..) | Node::TooDeep => None,
         Node::Neg(a) => monomial(a).and_then(|a| of(-a.coefficient, a.power)),
         Node::Mul(a, b) => {
             let (a, b) = (monomial(a)?, monomial(b)?);

@@ -4,21 +4,21 @@ use std::fmt;
 
 /// One index of a model: a letter `A`–`Z` or `a`–`z`. Case matters.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Letter(u8);
+pub struct Index(u8);
 
-impl Letter {
+impl Index {
     /// The letter written `c`, or `None` where `c` is not one of `A`–`Z`, `a`–`z`.
     ///
     /// ```
-    /// use nneinfact::model::Letter;
-    /// assert_eq!(Letter::new('r').map(char::from), Some('r'));
-    /// assert_eq!(Letter::new('é'), None);
+    /// use nneinfact::model::Index;
+    /// assert_eq!(Index::new('r').map(char::from), Some('r'));
+    /// assert_eq!(Index::new('é'), None);
     /// ```
     #[must_use]
     pub fn new(c: char) -> Option<Self> {
         match c {
-            'A'..='Z' => Some(Letter(c as u8 - b'A')),
-            'a'..='z' => Some(Letter(c as u8 - b'a' + 26)),
+            'A'..='Z' => Some(Index(c as u8 - b'A')),
+            'a'..='z' => Some(Index(c as u8 - b'a' + 26)),
             _ => None,
         }
     }
@@ -30,19 +30,19 @@ impl Letter {
     }
 }
 
-impl From<Letter> for char {
-    fn from(letter: Letter) -> char {
+impl From<Index> for char {
+    fn from(letter: Index) -> char {
         if letter.0 < 26 { char::from(b'A' + letter.0) } else { char::from(b'a' + letter.0 - 26) }
     }
 }
 
-impl fmt::Display for Letter {
+impl fmt::Display for Index {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", char::from(*self))
     }
 }
 
-impl fmt::Debug for Letter {
+impl fmt::Debug for Index {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", char::from(*self))
     }
@@ -50,29 +50,29 @@ impl fmt::Debug for Letter {
 
 /// A set of letters.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
-pub struct Letters(u64);
+pub struct IndexSet(u64);
 
-impl Letters {
+impl IndexSet {
     /// The empty set.
-    pub const EMPTY: Letters = Letters(0);
+    pub const EMPTY: IndexSet = IndexSet(0);
 
     /// Whether the set holds `letter`.
     #[must_use]
-    pub fn contains(self, letter: Letter) -> bool {
+    pub fn contains(self, letter: Index) -> bool {
         self.0 >> letter.0 & 1 == 1
     }
     /// Whether every letter of `other` is in this set.
     #[must_use]
-    pub fn contains_all(self, other: Letters) -> bool {
+    pub fn contains_all(self, other: IndexSet) -> bool {
         other.0 & !self.0 == 0
     }
     /// Whether the two sets share a letter.
     #[must_use]
-    pub fn intersects(self, other: Letters) -> bool {
+    pub fn intersects(self, other: IndexSet) -> bool {
         self.0 & other.0 != 0
     }
     /// Adds a letter.
-    pub fn insert(&mut self, letter: Letter) {
+    pub fn insert(&mut self, letter: Index) {
         self.0 |= 1 << letter.0;
     }
     /// How many letters there are.
@@ -86,35 +86,35 @@ impl Letters {
         self.0 == 0
     }
     /// The letters in the order `A`–`Z`, `a`–`z`.
-    pub fn iter(self) -> impl Iterator<Item = Letter> {
-        (0..52).filter(move |i| self.0 >> i & 1 == 1).map(Letter)
+    pub fn iter(self) -> impl Iterator<Item = Index> {
+        (0..52).filter(move |i| self.0 >> i & 1 == 1).map(Index)
     }
 }
 
-impl std::ops::BitOr for Letters {
-    type Output = Letters;
-    fn bitor(self, other: Letters) -> Letters {
-        Letters(self.0 | other.0)
+impl std::ops::BitOr for IndexSet {
+    type Output = IndexSet;
+    fn bitor(self, other: IndexSet) -> IndexSet {
+        IndexSet(self.0 | other.0)
     }
 }
 
-impl std::ops::BitAnd for Letters {
-    type Output = Letters;
-    fn bitand(self, other: Letters) -> Letters {
-        Letters(self.0 & other.0)
+impl std::ops::BitAnd for IndexSet {
+    type Output = IndexSet;
+    fn bitand(self, other: IndexSet) -> IndexSet {
+        IndexSet(self.0 & other.0)
     }
 }
 
-impl std::ops::Sub for Letters {
-    type Output = Letters;
-    fn sub(self, other: Letters) -> Letters {
-        Letters(self.0 & !other.0)
+impl std::ops::Sub for IndexSet {
+    type Output = IndexSet;
+    fn sub(self, other: IndexSet) -> IndexSet {
+        IndexSet(self.0 & !other.0)
     }
 }
 
-impl FromIterator<Letter> for Letters {
-    fn from_iter<I: IntoIterator<Item = Letter>>(letters: I) -> Letters {
-        let mut set = Letters::EMPTY;
+impl FromIterator<Index> for IndexSet {
+    fn from_iter<I: IntoIterator<Item = Index>>(letters: I) -> IndexSet {
+        let mut set = IndexSet::EMPTY;
         for letter in letters {
             set.insert(letter);
         }
@@ -122,13 +122,13 @@ impl FromIterator<Letter> for Letters {
     }
 }
 
-impl<'a> FromIterator<&'a Letter> for Letters {
-    fn from_iter<I: IntoIterator<Item = &'a Letter>>(letters: I) -> Letters {
+impl<'a> FromIterator<&'a Index> for IndexSet {
+    fn from_iter<I: IntoIterator<Item = &'a Index>>(letters: I) -> IndexSet {
         letters.into_iter().copied().collect()
     }
 }
 
-impl fmt::Debug for Letters {
+impl fmt::Debug for IndexSet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{{")?;
         for letter in self.iter() {

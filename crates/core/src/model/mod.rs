@@ -10,6 +10,6 @@ mod parse;
 mod shapes;
 
 pub use error::ModelError;
-pub use letter::{Letter, Letters};
+pub use letter::{Index, IndexSet};
 pub use parse::Model;
 pub use shapes::Shapes;

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::ops::Range;
 
-use super::{Letter, Letters, ModelError};
+use super::{Index, IndexSet, ModelError};
 
 /// A model string `f_1,f_2,…,f_L->out`, read and checked.
 ///
@@ -21,8 +21,8 @@ use super::{Letter, Letters, ModelError};
 #[derive(Clone, PartialEq, Eq)]
 pub struct Model {
     text: String,
-    factors: Vec<Vec<Letter>>,
-    output: Vec<Letter>,
+    factors: Vec<Vec<Index>>,
+    output: Vec<Index>,
     /// Where `out` stands in `text`, in bytes.
     output_at: Range<usize>,
 }
@@ -83,7 +83,7 @@ impl Model {
             let (text, at) = err_at(at);
             return Err(ModelError::TwiceInOutput { text, at, letter });
         }
-        let used: Letters = factors.iter().flatten().collect();
+        let used: IndexSet = factors.iter().flatten().collect();
         if let Some((letter, at)) = output.iter().find(|(letter, _)| !used.contains(*letter)) {
             let (text, at) = err_at(*at..*at + 1);
             return Err(ModelError::OutputLetterUnused { text, at, letter: (*letter).into() });
@@ -105,26 +105,26 @@ impl Model {
 
     /// The letters of each factor, in the order of the factor's axes.
     #[must_use]
-    pub fn factors(&self) -> &[Vec<Letter>] {
+    pub fn factors(&self) -> &[Vec<Index>] {
         &self.factors
     }
 
     /// The letters of the data, in the order of its axes.
     #[must_use]
-    pub fn output(&self) -> &[Letter] {
+    pub fn output(&self) -> &[Index] {
         &self.output
     }
 
     /// The observed letters.
     #[must_use]
-    pub fn observed(&self) -> Letters {
+    pub fn observed(&self) -> IndexSet {
         self.output.iter().collect()
     }
 
     /// The latent letters, which take a rank.
     #[must_use]
-    pub fn latent(&self) -> Letters {
-        self.factors.iter().flatten().collect::<Letters>() - self.observed()
+    pub fn latent(&self) -> IndexSet {
+        self.factors.iter().flatten().collect::<IndexSet>() - self.observed()
     }
 
     /// A factor's letters as text, for messages.
@@ -202,7 +202,7 @@ impl Model {
     }
 
     /// Where a letter first stands in the text, in bytes.
-    pub(super) fn position(&self, letter: Letter) -> Range<usize> {
+    pub(super) fn position(&self, letter: Index) -> Range<usize> {
         let start = self.text.find(char::from(letter)).unwrap_or(0);
         start..start + 1
     }
@@ -225,14 +225,14 @@ impl fmt::Debug for Model {
 }
 
 /// The letters in a part of the text with their byte positions; spaces are passed over.
-fn read_letters(text: &str, range: Range<usize>) -> Result<Vec<(Letter, usize)>, ModelError> {
+fn read_letters(text: &str, range: Range<usize>) -> Result<Vec<(Index, usize)>, ModelError> {
     let mut letters = Vec::new();
     for (offset, found) in text[range.clone()].char_indices() {
         let at = range.start + offset;
         if found.is_whitespace() {
             continue;
         }
-        match Letter::new(found) {
+        match Index::new(found) {
             Some(letter) => letters.push((letter, at)),
             None => {
                 return Err(ModelError::NotALetter {
@@ -247,8 +247,8 @@ fn read_letters(text: &str, range: Range<usize>) -> Result<Vec<(Letter, usize)>,
 }
 
 /// The first letter that stands a second time, and where.
-fn first_repeat(letters: &[(Letter, usize)]) -> Option<(char, Range<usize>)> {
-    let mut seen = Letters::EMPTY;
+fn first_repeat(letters: &[(Index, usize)]) -> Option<(char, Range<usize>)> {
+    let mut seen = IndexSet::EMPTY;
     for &(letter, at) in letters {
         if seen.contains(letter) {
             return Some((letter.into(), at..at + 1));

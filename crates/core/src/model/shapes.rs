@@ -1,6 +1,6 @@
 //! A model with the sizes of its letters.
 
-use super::{Letter, Letters, Model, ModelError};
+use super::{Index, IndexSet, Model, ModelError};
 
 /// A model together with the size of every letter: the shape of the data and the ranks.
 ///
@@ -54,13 +54,13 @@ impl Shapes {
         }
         let (latent, observed) = (model.latent(), model.observed());
         for &(name, rank) in ranks {
-            let letter = Letter::new(name)
+            let letter = Index::new(name)
                 .filter(|&l| latent.contains(l) || observed.contains(l))
                 .ok_or_else(|| ModelError::RankForUnknown {
-                    text: text(),
-                    letter: name,
-                    latent: latent.iter().map(char::from).collect(),
-                })?;
+                text: text(),
+                letter: name,
+                latent: latent.iter().map(char::from).collect(),
+            })?;
             let at = model.position(letter);
             if observed.contains(letter) {
                 return Err(ModelError::RankForObserved { text: text(), at, letter: name });
@@ -100,13 +100,13 @@ impl Shapes {
 
     /// The size of a letter; 0 where the model does not have it.
     #[must_use]
-    pub fn size(&self, letter: Letter) -> usize {
+    pub fn size(&self, letter: Index) -> usize {
         self.sizes[letter.index()]
     }
 
     /// The sizes of some letters, in their order.
     #[must_use]
-    pub fn sizes(&self, letters: &[Letter]) -> Vec<usize> {
+    pub fn sizes(&self, letters: &[Index]) -> Vec<usize> {
         letters.iter().map(|&l| self.size(l)).collect()
     }
 
@@ -125,7 +125,7 @@ impl Shapes {
     /// The number of entries of a tensor over these letters, as a float: products of many sizes
     /// overflow integers, and the planner compares plans that nobody could run.
     #[must_use]
-    pub fn volume(&self, letters: Letters) -> f64 {
+    pub fn volume(&self, letters: IndexSet) -> f64 {
         letters.iter().map(|l| self.size(l) as f64).product()
     }
 
@@ -145,7 +145,7 @@ impl Shapes {
         let mut names: Vec<String> = Vec::new();
         let mut places = Vec::new();
         let mut sizes = [0usize; 52];
-        let mut observed = Letters::EMPTY;
+        let mut observed = IndexSet::EMPTY;
         for shapes in parts {
             let model = &shapes.model;
             observed = observed | model.observed();
@@ -180,9 +180,9 @@ impl Shapes {
 
     /// These sizes with a second letter of the same size for every latent letter, as products of
     /// the model with itself need; `None` where the alphabet has no letters left for that.
-    pub fn doubled(&self) -> Option<(Shapes, Vec<(Letter, Letter)>)> {
+    pub fn doubled(&self) -> Option<(Shapes, Vec<(Index, Index)>)> {
         let taken = self.model.latent() | self.model.observed();
-        let mut all = ('A'..='Z').chain('a'..='z').filter_map(Letter::new);
+        let mut all = ('A'..='Z').chain('a'..='z').filter_map(Index::new);
         let mut shapes = self.clone();
         let mut pairs = Vec::new();
         for letter in self.model.latent().iter() {
@@ -193,7 +193,7 @@ impl Shapes {
         Some((shapes, pairs))
     }
 
-    fn checked_size(&self, letters: &[Letter]) -> Option<usize> {
+    fn checked_size(&self, letters: &[Index]) -> Option<usize> {
         letters
             .iter()
             .try_fold(1usize, |total, &l| total.checked_mul(self.size(l)))

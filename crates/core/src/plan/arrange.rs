@@ -2,25 +2,25 @@
 
 use super::cost::{self, LayoutCost};
 use super::input::{DataInfo, Settings};
-use super::layout::{Layout, Side};
-use crate::model::{Letter, Letters, Shapes};
+use super::layout::{Layout, OperandSide};
+use crate::model::{Index, IndexSet, Shapes};
 
 /// The cheapest layout for a pass over `tensors` (the target first), with the side of each.
 pub(super) fn best(
     shapes: &Shapes,
     data: &DataInfo,
     settings: &Settings,
-    tensors: &[Letters],
+    tensors: &[IndexSet],
     bound: f64,
-) -> Option<(Layout, Vec<Side>, LayoutCost)> {
+) -> Option<(Layout, Vec<OperandSide>, LayoutCost)> {
     let observed = shapes.model().observed();
-    let inner = tensors.iter().fold(Letters::EMPTY, |acc, &t| acc | t) - observed;
+    let inner = tensors.iter().fold(IndexSet::EMPTY, |acc, &t| acc | t) - observed;
     // Observed letters by decreasing stride: the last runs fastest in memory.
     let order = data.order(shapes);
-    let mut best: Option<(Layout, Vec<Side>, LayoutCost)> = None;
+    let mut best: Option<(Layout, Vec<OperandSide>, LayoutCost)> = None;
     for outer in outer_candidates(&order, tensors) {
         for lanes in lane_candidates(&order, tensors, outer) {
-            let pick = |set: Letters| -> Vec<Letter> {
+            let pick = |set: IndexSet| -> Vec<Index> {
                 order.iter().copied().filter(|&x| set.contains(x)).collect()
             };
             let layout = Layout {
@@ -29,9 +29,9 @@ pub(super) fn best(
                 lanes: pick(lanes),
                 inner: inner.iter().collect(),
             };
-            let sides: Vec<Side> = tensors
+            let sides: Vec<OperandSide> = tensors
                 .iter()
-                .map(|&t| if t.intersects(lanes) { Side::Lanes } else { Side::Rows })
+                .map(|&t| if t.intersects(lanes) { OperandSide::Rhs } else { OperandSide::Lhs })
                 .collect();
             let cost = cost::layout(shapes, data, settings, tensors, &layout, &sides);
             let least = best.as_ref().map_or(bound, |b| b.2.seconds);
@@ -45,16 +45,16 @@ pub(super) fn best(
 
 /// Sets of letters worth looping over outside: all of them while there are few; beyond that those
 /// that two tensors share, and prefixes of the order in memory.
-fn outer_candidates(order: &[Letter], tensors: &[Letters]) -> Vec<Letters> {
+fn outer_candidates(order: &[Index], tensors: &[IndexSet]) -> Vec<IndexSet> {
     const EXHAUSTIVE: usize = 6;
     if order.len() <= EXHAUSTIVE {
         return (0..1u32 << order.len())
             .map(|mask| (0..order.len()).filter(|i| mask >> i & 1 == 1).map(|i| order[i]).collect())
             .collect();
     }
-    let all: Letters = order.iter().collect();
-    let mut found = vec![Letters::EMPTY];
-    let mut shared = Letters::EMPTY;
+    let all: IndexSet = order.iter().collect();
+    let mut found = vec![IndexSet::EMPTY];
+    let mut shared = IndexSet::EMPTY;
     for (i, &a) in tensors.iter().enumerate() {
         for &b in &tensors[i + 1..] {
             found.push(a & b & all);
@@ -64,7 +64,7 @@ fn outer_candidates(order: &[Letter], tensors: &[Letters]) -> Vec<Letters> {
     }
     found.push(shared);
     for end in 1..order.len() {
-        let prefix: Letters = order[..end].iter().collect();
+        let prefix: IndexSet = order[..end].iter().collect();
         found.push(prefix);
         found.push(prefix | shared);
     }
@@ -76,22 +76,22 @@ fn outer_candidates(order: &[Letter], tensors: &[Letters]) -> Vec<Letters> {
 /// Sets of letters that may run as lanes when `outer` are fixed: the letters that tensors hold
 /// together cannot be parted, so these are unions of connected components, taken from the fastest
 /// in memory upwards.
-fn lane_candidates(order: &[Letter], tensors: &[Letters], outer: Letters) -> Vec<Letters> {
-    let mut components: Vec<Letters> = Vec::new();
+fn lane_candidates(order: &[Index], tensors: &[IndexSet], outer: IndexSet) -> Vec<IndexSet> {
+    let mut components: Vec<IndexSet> = Vec::new();
     for &letter in order.iter().filter(|&&x| !outer.contains(x)) {
-        let mut component: Letters = std::iter::once(letter).collect();
+        let mut component: IndexSet = std::iter::once(letter).collect();
         for &t in tensors.iter().filter(|t| t.contains(letter)) {
             component = component | (t - outer);
         }
         component = component & order.iter().collect();
-        let (touching, apart): (Vec<Letters>, Vec<Letters>) =
+        let (touching, apart): (Vec<IndexSet>, Vec<IndexSet>) =
             components.into_iter().partition(|c| c.intersects(component));
         components = apart;
         components.push(touching.into_iter().fold(component, |acc, c| acc | c));
     }
-    let fastest = |c: &Letters| order.iter().rposition(|&x| c.contains(x));
+    let fastest = |c: &IndexSet| order.iter().rposition(|&x| c.contains(x));
     components.sort_by_key(|c| std::cmp::Reverse(fastest(c)));
-    let mut lanes = Letters::EMPTY;
+    let mut lanes = IndexSet::EMPTY;
     let mut found = Vec::new();
     for component in components {
         lanes = lanes | component;

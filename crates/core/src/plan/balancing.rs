@@ -1,6 +1,6 @@
 //! Which scales the factors of a model can trade without a change of ŷ.
 
-use crate::model::{Letter, Letters, Model};
+use crate::model::{Index, IndexSet, Model};
 
 /// The trades of scale among some factors of a model.
 ///
@@ -22,20 +22,20 @@ use crate::model::{Letter, Letters, Model};
 /// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct Balancing {
-    trades: Vec<Trade>,
-    exchanges: Vec<Exchange>,
+    trades: Vec<Rescaling>,
+    exchanges: Vec<RescalingStep>,
 }
 
 /// A set of letters over which some factors trade scale.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Trade {
+pub struct Rescaling {
     /// The letters, for each index of which the factors trade; none where they trade as a whole.
-    pub letters: Vec<Letter>,
+    pub letters: Vec<Index>,
     /// The factors (counted from 0) that have all these letters, two or more.
     pub factors: Vec<usize>,
 }
 
-impl std::fmt::Display for Trade {
+impl std::fmt::Display for Rescaling {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let letters: String = self.letters.iter().map(|&x| char::from(x)).collect();
         let factors: Vec<String> = self.factors.iter().map(|l| (l + 1).to_string()).collect();
@@ -48,14 +48,14 @@ impl std::fmt::Display for Trade {
 /// one side are multiplied by a number, those of the other side are divided by it, and every tensor has
 /// as many of its factors on one side as on the other.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Exchange {
+pub struct RescalingStep {
     /// The letters, for each index of which the factors exchange; none where they do so as a whole.
-    pub letters: Vec<Letter>,
+    pub letters: Vec<Index>,
     /// The factors (counted from 0) of the two sides.
     pub sides: [Vec<usize>; 2],
 }
 
-impl std::fmt::Display for Exchange {
+impl std::fmt::Display for RescalingStep {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let letters: String = self.letters.iter().map(|&x| char::from(x)).collect();
         let [one, other] = self.sides.each_ref().map(|side| {
@@ -98,10 +98,10 @@ impl Balancing {
     #[must_use]
     pub fn new(model: &Model, factors: &[usize]) -> Balancing {
         let known = factors.iter().filter_map(|&l| Some((l, model.factors().get(l)?)));
-        let sets: Vec<(usize, Letters)> =
+        let sets: Vec<(usize, IndexSet)> =
             known.map(|(l, letters)| (l, letters.iter().collect())).collect();
-        let mut shared: Vec<Letters> = Vec::new();
-        let add = |set: Letters, shared: &mut Vec<Letters>| {
+        let mut shared: Vec<IndexSet> = Vec::new();
+        let add = |set: IndexSet, shared: &mut Vec<IndexSet>| {
             if !shared.contains(&set) {
                 shared.push(set);
             }
@@ -118,19 +118,19 @@ impl Balancing {
             i += 1;
         }
         if sets.len() > 1 {
-            add(Letters::EMPTY, &mut shared);
+            add(IndexSet::EMPTY, &mut shared);
         }
-        let having = |set: Letters| -> Vec<usize> {
+        let having = |set: IndexSet| -> Vec<usize> {
             sets.iter().filter(|(_, letters)| letters.contains_all(set)).map(|&(l, _)| l).collect()
         };
-        let mut trades: Vec<Trade> = shared
+        let mut trades: Vec<Rescaling> = shared
             .iter()
             .filter(|&&set| {
                 // A trade over more letters among the same factors does all that this one does.
-                let wider = |other: &&Letters| **other != set && other.contains_all(set);
+                let wider = |other: &&IndexSet| **other != set && other.contains_all(set);
                 !shared.iter().filter(wider).any(|&other| having(other) == having(set))
             })
-            .map(|&set| Trade { letters: set.iter().collect(), factors: having(set) })
+            .map(|&set| Rescaling { letters: set.iter().collect(), factors: having(set) })
             .collect();
         trades.sort_by_key(|trade| std::cmp::Reverse(trade.letters.len()));
         Balancing { trades, exchanges: Vec::new() }
@@ -168,7 +168,7 @@ impl Balancing {
         let lists = alike(factors);
         let trades = lists.iter().flat_map(|list| Balancing::new(model, list).trades).collect();
         let mut exchanges = Vec::new();
-        for Trade { letters, factors } in Balancing::new(model, factors).trades {
+        for Rescaling { letters, factors } in Balancing::new(model, factors).trades {
             // One of each kind: what it gets, it trades with the others of its kind.
             let kinds: Vec<usize> = alike(&factors).into_iter().map(|kind| kind[0]).collect();
             let sets: Vec<Vec<usize>> = tensors
@@ -179,7 +179,8 @@ impl Balancing {
                 let side = |sign: i8| -> Vec<usize> {
                     kinds.iter().zip(&signs).filter(|(_, s)| **s == sign).map(|(l, _)| *l).collect()
                 };
-                exchanges.push(Exchange { letters: letters.clone(), sides: [side(1), side(-1)] });
+                exchanges
+                    .push(RescalingStep { letters: letters.clone(), sides: [side(1), side(-1)] });
             }
         }
         Balancing { trades, exchanges }
@@ -202,13 +203,13 @@ impl Balancing {
 
     /// The exchanges among factors of several tensors, which are made after the trades.
     #[must_use]
-    pub fn exchanges(&self) -> &[Exchange] {
+    pub fn exchanges(&self) -> &[RescalingStep] {
         &self.exchanges
     }
 
     /// The trades, in the order in which they are made.
     #[must_use]
-    pub fn trades(&self) -> &[Trade] {
+    pub fn trades(&self) -> &[Rescaling] {
         &self.trades
     }
 }

@@ -1,6 +1,6 @@
 //! Contractions of a few small tensors, as a sequence of pairwise steps of least work.
 
-use crate::model::{Letter, Letters, Shapes};
+use crate::model::{Index, IndexSet, Shapes};
 
 /// An einsum over small tensors, planned as pairwise steps.
 ///
@@ -8,8 +8,8 @@ use crate::model::{Letter, Letters, Shapes};
 /// letter of an input that is not in the output is summed over.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Contraction {
-    inputs: Vec<Vec<Letter>>,
-    output: Vec<Letter>,
+    inputs: Vec<Vec<Index>>,
+    output: Vec<Index>,
     steps: Vec<Step>,
     flops: f64,
     peak: f64,
@@ -17,7 +17,7 @@ pub struct Contraction {
 
 /// Where a step finds a tensor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Slot {
+pub enum ContractionInput {
     /// An input of the contraction.
     Input(usize),
     /// The result of an earlier step.
@@ -29,12 +29,12 @@ pub enum Slot {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Step {
     /// The first tensor.
-    pub left: Slot,
+    pub left: ContractionInput,
     /// The second tensor.
-    pub right: Slot,
+    pub right: ContractionInput,
     /// The letters of the result: those shared by both tensors first, then those of the left
     /// tensor, then those of the right, each in the order in which they stand in that tensor.
-    pub letters: Vec<Letter>,
+    pub letters: Vec<Index>,
 }
 
 /// Up to this many tensors the order is optimal (dynamic programming over subsets, 3ⁿ steps);
@@ -44,9 +44,9 @@ const EXACT: usize = 9;
 impl Contraction {
     /// Plans `inputs -> output`.
     #[must_use]
-    pub fn new(shapes: &Shapes, inputs: &[&[Letter]], output: &[Letter]) -> Contraction {
-        let sets: Vec<Letters> = inputs.iter().map(|letters| letters.iter().collect()).collect();
-        let out: Letters = output.iter().collect();
+    pub fn new(shapes: &Shapes, inputs: &[&[Index]], output: &[Index]) -> Contraction {
+        let sets: Vec<IndexSet> = inputs.iter().map(|letters| letters.iter().collect()).collect();
+        let out: IndexSet = output.iter().collect();
         let tree = if inputs.len() <= EXACT {
             optimal(shapes, &sets, out)
         } else {
@@ -67,13 +67,13 @@ impl Contraction {
 
     /// The letters of each input.
     #[must_use]
-    pub fn inputs(&self) -> &[Vec<Letter>] {
+    pub fn inputs(&self) -> &[Vec<Index>] {
         &self.inputs
     }
 
     /// The letters of the result, in its order in memory (the last runs fastest).
     #[must_use]
-    pub fn output(&self) -> &[Letter] {
+    pub fn output(&self) -> &[Index] {
         &self.output
     }
 
@@ -95,17 +95,23 @@ impl Contraction {
         self.peak
     }
 
-    fn letters_of(&self, slot: Slot) -> &[Letter] {
+    fn letters_of(&self, slot: ContractionInput) -> &[Index] {
         match slot {
-            Slot::Input(i) => &self.inputs[i],
-            Slot::Step(i) => &self.steps[i].letters,
+            ContractionInput::Input(i) => &self.inputs[i],
+            ContractionInput::Step(i) => &self.steps[i].letters,
         }
     }
 
     /// Appends the steps of `tree` and returns where its result is.
-    fn flatten(&mut self, shapes: &Shapes, tree: &Tree, sets: &[Letters], out: Letters) -> Slot {
+    fn flatten(
+        &mut self,
+        shapes: &Shapes,
+        tree: &Tree,
+        sets: &[IndexSet],
+        out: IndexSet,
+    ) -> ContractionInput {
         let (left, right) = match tree {
-            Tree::Leaf(input) => return Slot::Input(*input),
+            Tree::Leaf(input) => return ContractionInput::Input(*input),
             Tree::Pair(left, right) => (left, right),
         };
         let mut used = vec![false; sets.len()];
@@ -115,11 +121,11 @@ impl Contraction {
         let outside = sets.iter().zip(&used).filter(|&(_, &used)| !used);
         let needed = outside.fold(out, |all, (&set, _)| all | set);
         let (l, r) = (self.letters_of(left).to_vec(), self.letters_of(right).to_vec());
-        let (l_set, r_set): (Letters, Letters) = (l.iter().collect(), r.iter().collect());
+        let (l_set, r_set): (IndexSet, IndexSet) = (l.iter().collect(), r.iter().collect());
         let shared = l.iter().filter(|&&x| r_set.contains(x));
         let left_only = l.iter().filter(|&&x| !r_set.contains(x));
         let right_only = r.iter().filter(|&&x| !l_set.contains(x));
-        let letters: Vec<Letter> = shared
+        let letters: Vec<Index> = shared
             .chain(left_only)
             .chain(right_only)
             .copied()
@@ -128,7 +134,7 @@ impl Contraction {
         self.flops += shapes.volume(l_set | r_set);
         self.peak = self.peak.max(shapes.volume(letters.iter().collect()));
         self.steps.push(Step { left, right, letters });
-        Slot::Step(self.steps.len() - 1)
+        ContractionInput::Step(self.steps.len() - 1)
     }
 }
 
@@ -154,22 +160,22 @@ impl Tree {
 
 /// The letters that the product of the inputs in `mask` keeps: those that the output or another input
 /// has.
-fn kept(sets: &[Letters], mask: usize, out: Letters) -> Letters {
+fn kept(sets: &[IndexSet], mask: usize, out: IndexSet) -> IndexSet {
     let union = |inside: bool| {
         let chosen = (0..sets.len()).filter(|i| (mask >> i & 1 == 1) == inside);
-        chosen.fold(Letters::EMPTY, |all, i| all | sets[i])
+        chosen.fold(IndexSet::EMPTY, |all, i| all | sets[i])
     };
     union(true) & (out | union(false))
 }
 
 /// The tree of least multiply-adds, by dynamic programming over subsets of the inputs.
-fn optimal(shapes: &Shapes, sets: &[Letters], out: Letters) -> Option<Tree> {
+fn optimal(shapes: &Shapes, sets: &[IndexSet], out: IndexSet) -> Option<Tree> {
     let n = sets.len();
     if n == 0 {
         return None;
     }
     let full = (1usize << n) - 1;
-    let letters: Vec<Letters> = (0..=full)
+    let letters: Vec<IndexSet> = (0..=full)
         .map(|mask| match mask.count_ones() {
             // A single input has not been summed over anything yet.
             1 => sets[mask.trailing_zeros() as usize],
@@ -210,16 +216,16 @@ fn optimal(shapes: &Shapes, sets: &[Letters], out: Letters) -> Option<Tree> {
 }
 
 /// Joins the pair whose result grows least (in entries, over the pair) until one is left.
-fn greedy(shapes: &Shapes, sets: &[Letters], out: Letters) -> Option<Tree> {
+fn greedy(shapes: &Shapes, sets: &[IndexSet], out: IndexSet) -> Option<Tree> {
     // With each node its letters that the output or another node has.
-    let mut nodes: Vec<(Tree, Letters)> =
+    let mut nodes: Vec<(Tree, IndexSet)> =
         sets.iter().enumerate().map(|(i, &set)| (Tree::Leaf(i), set)).collect();
     let needed = needed_from(sets, out);
     nodes.iter_mut().for_each(|(_, set)| *set = *set & needed[0]);
     while nodes.len() > 1 {
-        let letters: Vec<Letters> = nodes.iter().map(|node| node.1).collect();
+        let letters: Vec<IndexSet> = nodes.iter().map(|node| node.1).collect();
         let needed = needed_from(&letters, out);
-        let joined = |a: Letters, b: Letters| {
+        let joined = |a: IndexSet, b: IndexSet| {
             let both = a & b;
             (both & needed[1]) | (((a | b) - both) & needed[0])
         };
@@ -244,8 +250,8 @@ fn greedy(shapes: &Shapes, sets: &[Letters], out: Letters) -> Option<Tree> {
 
 /// The letters that one node of a product has to keep, and those that two have to keep when they are
 /// joined: letters of the output, and those that at least two, or at least three, of the nodes have.
-fn needed_from(nodes: &[Letters], out: Letters) -> [Letters; 2] {
-    let (mut one, mut two, mut three) = (Letters::EMPTY, Letters::EMPTY, Letters::EMPTY);
+fn needed_from(nodes: &[IndexSet], out: IndexSet) -> [IndexSet; 2] {
+    let (mut one, mut two, mut three) = (IndexSet::EMPTY, IndexSet::EMPTY, IndexSet::EMPTY);
     for &set in nodes {
         three = three | (two & set);
         two = two | (one & set);
@@ -259,8 +265,8 @@ mod tests {
     use super::*;
     use crate::model::Model;
 
-    fn letters(text: &str) -> Vec<Letter> {
-        text.chars().filter_map(Letter::new).collect()
+    fn letters(text: &str) -> Vec<Index> {
+        text.chars().filter_map(Index::new).collect()
     }
 
     #[test]
@@ -280,8 +286,8 @@ mod tests {
         let text = (0..12).map(|i| format!("{}z", char::from(b'a' + i))).collect::<Vec<_>>();
         let model = Model::parse(&format!("{}->abcdefghijkl", text.join(","))).unwrap();
         let shapes = Shapes::new(&model, &[2; 12], &[('z', 3)]).unwrap();
-        let inputs: Vec<Vec<Letter>> = text.iter().map(|t| letters(t)).collect();
-        let views: Vec<&[Letter]> = inputs.iter().map(Vec::as_slice).collect();
+        let inputs: Vec<Vec<Index>> = text.iter().map(|t| letters(t)).collect();
+        let views: Vec<&[Index]> = inputs.iter().map(Vec::as_slice).collect();
         let plan = Contraction::new(&shapes, &views, &letters("z"));
         assert_eq!(plan.steps().len(), 11);
         assert_eq!(plan.steps()[10].letters, letters("z"));
@@ -293,7 +299,7 @@ mod tests {
         let model = Model::parse("ar,b->ab").unwrap();
         let shapes = Shapes::new(&model, &[5, 7], &[('r', 3)]).unwrap();
         let (a, b) = (letters("a"), letters("b"));
-        let views: Vec<&[Letter]> =
+        let views: Vec<&[Index]> =
             (0..70).map(|i| if i % 2 == 0 { a.as_slice() } else { b.as_slice() }).collect();
         let plan = Contraction::new(&shapes, &views, &b);
         assert_eq!(plan.steps().len(), 69);
@@ -302,8 +308,8 @@ mod tests {
         for step in plan.steps() {
             for slot in [step.left, step.right] {
                 match slot {
-                    Slot::Input(i) => used[i] += 1,
-                    Slot::Step(i) => used[70 + i] += 1,
+                    ContractionInput::Input(i) => used[i] += 1,
+                    ContractionInput::Step(i) => used[70 + i] += 1,
                 }
             }
         }

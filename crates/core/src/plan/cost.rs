@@ -4,8 +4,8 @@
 //! matter, since they rank plans and predict nothing.
 
 use super::input::{DataInfo, Settings};
-use super::layout::{Layout, Side};
-use crate::model::{Letters, Shapes};
+use super::layout::{Layout, OperandSide};
+use crate::model::{IndexSet, Shapes};
 
 /// Multiply-adds a second in tiles of the pass, in f32.
 const FMA_RATE: f64 = 30e9;
@@ -40,7 +40,7 @@ pub(super) fn contraction(flops: f64) -> f64 {
 }
 
 /// The least that a pass with this inner dimension can cost, whatever its layout.
-pub(super) fn least(shapes: &Shapes, settings: &Settings, inner: Letters) -> f64 {
+pub(super) fn least(shapes: &Shapes, settings: &Settings, inner: IndexSet) -> f64 {
     let entries = shapes.volume(shapes.model().observed());
     entries * shapes.volume(inner) * products(settings) / rate(settings)
 }
@@ -81,9 +81,9 @@ pub(super) fn layout(
     shapes: &Shapes,
     data: &DataInfo,
     settings: &Settings,
-    tensors: &[Letters],
+    tensors: &[IndexSet],
     layout: &Layout,
-    sides: &[Side],
+    sides: &[OperandSide],
 ) -> LayoutCost {
     let size = |letters: &[_]| -> f64 { letters.iter().map(|&x| shapes.size(x) as f64).product() };
     let entries = shapes.volume(shapes.model().observed());
@@ -112,14 +112,15 @@ pub(super) fn layout(
 
     // Forming R and C tile by tile. Contiguous copies are cheap, products of several tensors and
     // gathers cost an element at a time.
-    let lane_set: Letters = layout.lanes.iter().collect();
-    let row_set: Letters = layout.rows.iter().collect();
-    let on =
-        |side: Side| tensors.iter().zip(sides).filter(move |&(_, &s)| s == side).map(|(&t, _)| t);
-    let lane_tensors = on(Side::Lanes).count() as f64;
-    let gathers = on(Side::Lanes).filter(|t| !t.contains_all(lane_set)).count() as f64;
-    let row_tensors = on(Side::Rows).filter(|t| t.intersects(row_set)).count() as f64;
-    let reuse = if sides.first() == Some(&Side::Lanes) { rows } else { rows.min(TILE_ROWS) };
+    let lane_set: IndexSet = layout.lanes.iter().collect();
+    let row_set: IndexSet = layout.rows.iter().collect();
+    let on = |side: OperandSide| {
+        tensors.iter().zip(sides).filter(move |&(_, &s)| s == side).map(|(&t, _)| t)
+    };
+    let lane_tensors = on(OperandSide::Rhs).count() as f64;
+    let gathers = on(OperandSide::Rhs).filter(|t| !t.contains_all(lane_set)).count() as f64;
+    let row_tensors = on(OperandSide::Lhs).filter(|t| t.intersects(row_set)).count() as f64;
+    let reuse = if sides.first() == Some(&OperandSide::Rhs) { rows } else { rows.min(TILE_ROWS) };
     let form_lanes =
         entries / reuse * inner * (lane_tensors / rate(settings) * 4.0 + gathers * STRIDED);
     let form_rows = entries / lanes.min(TILE_LANES) * inner * row_tensors.max(1.0) * STRIDED;

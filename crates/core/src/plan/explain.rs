@@ -2,13 +2,13 @@
 
 use std::fmt;
 
-use super::layout::Side;
-use super::{Group, Operand, Pass, Plan, SampledPass, Table, Unlisted};
+use super::layout::OperandSide;
+use super::{Group, ImplicitForm, KhatriRaoTable, Operand, Pass, Plan, SparsePass};
 use crate::error::bytes;
-use crate::model::{Letter, Shapes};
+use crate::model::{Index, Shapes};
 
 /// Letters with their sizes: `w27 h24`.
-fn sized(shapes: &Shapes, letters: &[Letter]) -> String {
+fn sized(shapes: &Shapes, letters: &[Index]) -> String {
     if letters.is_empty() {
         return "-".into();
     }
@@ -16,7 +16,7 @@ fn sized(shapes: &Shapes, letters: &[Letter]) -> String {
     parts.join(" ")
 }
 
-fn size(shapes: &Shapes, letters: &[Letter]) -> f64 {
+fn size(shapes: &Shapes, letters: &[Index]) -> f64 {
     letters.iter().map(|&x| shapes.size(x) as f64).product()
 }
 
@@ -49,8 +49,8 @@ impl Plan {
         let letters: String = operand.letters.iter().map(|&x| char::from(x)).collect();
         let shown = if letters.is_empty() { "1".to_string() } else { letters };
         let side = match operand.side {
-            Side::Rows => "rows",
-            Side::Lanes => "lanes",
+            OperandSide::Lhs => "rows",
+            OperandSide::Rhs => "lanes",
         };
         format!(
             "{} -> {shown} ({} entries, {side})",
@@ -93,7 +93,7 @@ impl Plan {
 }
 
 impl Plan {
-    fn table(&self, table: &Table) -> String {
+    fn table(&self, table: &KhatriRaoTable) -> String {
         let model = self.shapes().model();
         let names: Vec<String> = table.factors.iter().map(|&l| model.factor_name(l)).collect();
         format!("{} -> {} rows", names.join(","), count(size(self.shapes(), &table.rows)))
@@ -103,7 +103,7 @@ impl Plan {
         &self,
         f: &mut fmt::Formatter<'_>,
         number: usize,
-        pass: &SampledPass,
+        pass: &SparsePass,
     ) -> fmt::Result {
         let shapes = self.shapes();
         writeln!(f, "pass {number} over listed cells")?;
@@ -130,12 +130,14 @@ impl Plan {
     #[must_use]
     pub fn unlisted(&self) -> Option<&'static str> {
         Some(match self.settings().sampling?.unlisted {
-            Unlisted::Missing => "cells that are not listed are missing",
-            Unlisted::Closed => "zeros that are not listed enter as contractions of the factors",
-            Unlisted::Gram => {
+            ImplicitForm::Missing => "cells that are not listed are missing",
+            ImplicitForm::Closed => {
+                "zeros that are not listed enter as contractions of the factors"
+            }
+            ImplicitForm::Gram => {
                 "zeros that are not listed enter as contractions of the model with itself"
             }
-            Unlisted::Grid => {
+            ImplicitForm::Grid => {
                 "zeros that are not listed enter by a pass over all cells that reads no values"
             }
         })

@@ -1,7 +1,7 @@
 //! What the planner is given.
 
-use super::sampled::Sampling;
-use crate::model::{Letter, Shapes};
+use super::sampled::SparseInfo;
+use crate::model::{Index, Shapes};
 
 /// What the planner knows of the data.
 #[derive(Clone, Debug, PartialEq)]
@@ -38,20 +38,20 @@ impl DataInfo {
     }
 
     /// The stride of an observed letter, in elements.
-    pub fn stride(&self, shapes: &Shapes, letter: Letter) -> usize {
+    pub fn stride(&self, shapes: &Shapes, letter: Index) -> usize {
         let mode = shapes.model().output().iter().position(|&x| x == letter);
         mode.and_then(|mode| self.strides.get(mode)).copied().unwrap_or(0)
     }
 
     /// The observed letters by decreasing stride.
-    pub(super) fn order(&self, shapes: &Shapes) -> Vec<Letter> {
+    pub(super) fn order(&self, shapes: &Shapes) -> Vec<Index> {
         let mut order = shapes.model().output().to_vec();
         order.sort_by_key(|&x| (std::cmp::Reverse(self.stride(shapes, x)), shapes.size(x) == 1));
         order
     }
 
     /// The length of a run along the lanes that is evenly spaced in memory, and its spacing.
-    pub fn run(&self, shapes: &Shapes, lanes: &[Letter]) -> (f64, usize) {
+    pub fn run(&self, shapes: &Shapes, lanes: &[Index]) -> (f64, usize) {
         let Some((&last, before)) = lanes.split_last() else {
             return (1.0, 1);
         };
@@ -92,7 +92,7 @@ pub struct Settings {
     /// constant and nothing is masked or weighted.
     pub closed_denominator: bool,
     /// The list of cells that passes go over in place of all cells, if there is one.
-    pub sampling: Option<Sampling>,
+    pub sampling: Option<SparseInfo>,
     /// Factors (counted from 0) that are not updated, and so belong to no group.
     pub fixed: Vec<usize>,
     /// The most that stored operands, numerators and denominators may take together, in bytes.

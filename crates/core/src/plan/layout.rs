@@ -1,7 +1,7 @@
 //! The layout of a pass: which letters run where, and on which side each operand stands.
 
 use super::Contraction;
-use crate::model::{Letter, Letters};
+use crate::model::{Index, IndexSet};
 
 /// The side of a tile on which a tensor stands.
 ///
@@ -9,11 +9,11 @@ use crate::model::{Letter, Letters};
 /// by lanes `n`. Every tensor of a pass depends on rows or on lanes (or on neither), never on both,
 /// once the outer letters are fixed; `R` and `C` are the products of those on each side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Side {
+pub enum OperandSide {
     /// Part of `R`, stored as `[outer…, rows…, inner…]`.
-    Rows,
+    Lhs,
     /// Part of `C`, stored as `[outer…, inner…, lanes…]`.
-    Lanes,
+    Rhs,
 }
 
 /// The letters of a pass by the loop they belong to. Observed letters are in exactly one of
@@ -22,13 +22,13 @@ pub enum Side {
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Layout {
     /// Looped over outside of tiles.
-    pub outer: Vec<Letter>,
+    pub outer: Vec<Index>,
     /// The rows of a tile.
-    pub rows: Vec<Letter>,
+    pub rows: Vec<Index>,
     /// The lanes of a tile: the direction of SIMD vectors, contiguous in the data where possible.
-    pub lanes: Vec<Letter>,
+    pub lanes: Vec<Index>,
     /// Summed over: the inner dimension of the product.
-    pub inner: Vec<Letter>,
+    pub inner: Vec<Index>,
 }
 
 /// A stored tensor that a pass reads: the product of some factors.
@@ -37,9 +37,9 @@ pub struct Operand {
     /// The factors it is the product of.
     pub factors: Vec<usize>,
     /// Its letters, in its order in memory.
-    pub letters: Vec<Letter>,
+    pub letters: Vec<Index>,
     /// Where it stands in a tile.
-    pub side: Side,
+    pub side: OperandSide,
     /// How it is formed from its factors (inputs in the order of `factors`).
     pub form: Contraction,
 }
@@ -47,10 +47,10 @@ pub struct Operand {
 impl Layout {
     /// The order in memory of a tensor with these letters on this side.
     #[must_use]
-    pub fn storage(&self, letters: Letters, side: Side) -> Vec<Letter> {
-        let groups: [&[Letter]; 3] = match side {
-            Side::Rows => [&self.outer, &self.rows, &self.inner],
-            Side::Lanes => [&self.outer, &self.inner, &self.lanes],
+    pub fn storage(&self, letters: IndexSet, side: OperandSide) -> Vec<Index> {
+        let groups: [&[Index]; 3] = match side {
+            OperandSide::Lhs => [&self.outer, &self.rows, &self.inner],
+            OperandSide::Rhs => [&self.outer, &self.inner, &self.lanes],
         };
         groups.into_iter().flatten().copied().filter(|&x| letters.contains(x)).collect()
     }

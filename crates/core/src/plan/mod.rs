@@ -13,8 +13,8 @@
 //!   and no operand depends on rows and lanes at once,
 //! - for every small contraction, the pairwise order of least work.
 //!
-//! Data that are mostly zeros are planned as a list of cells ([`Sampling`]): a pass goes over the
-//! list and looks up rows of stored products ([`SampledPass`]), and what all other cells add to the
+//! Data that are mostly zeros are planned as a list of cells ([`SparseInfo`]): a pass goes over the
+//! list and looks up rows of stored products ([`SparsePass`]), and what all other cells add to the
 //! denominator is a contraction of factors, or a dense pass that reads no values.
 //!
 //! A [`Plan`] is a plain value. It is built without a device, can be printed ([`Plan`] implements
@@ -46,10 +46,10 @@ mod search;
 mod value;
 
 pub use balancing::opposites;
-pub use balancing::{Balancing, Exchange, Trade};
-pub use contraction::{Contraction, Slot, Step};
+pub use balancing::{Balancing, Rescaling, RescalingStep};
+pub use contraction::{Contraction, ContractionInput, Step};
 pub use input::{DataInfo, Grouping, Settings};
-pub use layout::{Layout, Operand, Side};
+pub use layout::{Layout, Operand, OperandSide};
 pub use quadratic::{Coupling, Quadratic};
-pub use sampled::{Gram, SampledPass, Sampling, Table, Totals, Unlisted};
+pub use sampled::{Gram, ImplicitForm, ImplicitTotals, KhatriRaoTable, SparseInfo, SparsePass};
 pub use value::{Group, Pass, Plan};

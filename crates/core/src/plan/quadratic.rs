@@ -2,7 +2,7 @@
 
 use super::sampled::renamed;
 use super::{Contraction, Group};
-use crate::model::{Letter, Letters, Shapes};
+use crate::model::{Index, IndexSet, Shapes};
 
 /// How half the squared distance depends on the factors of a group, all other factors being fixed
 /// and all cells observed: `½⟨U, U Q⟩ − ⟨N, U⟩` and a constant, where U is the product of the group's
@@ -30,11 +30,11 @@ pub struct Coupling {
     /// `batch`, `latent` and the second letters of `latent`.
     pub form: Contraction,
     /// The factor's observed letters that the form depends on.
-    pub batch: Vec<Letter>,
+    pub batch: Vec<Index>,
     /// Its other observed letters.
-    pub rows: Vec<Letter>,
+    pub rows: Vec<Index>,
     /// Its latent letters.
-    pub latent: Vec<Letter>,
+    pub latent: Vec<Index>,
 }
 
 /// Entries that Q and the forms may have.
@@ -47,25 +47,25 @@ impl Quadratic {
     pub fn new(shapes: &Shapes, group: &Group) -> Option<Quadratic> {
         let (doubled, pairs) = shapes.doubled()?;
         let factors = shapes.model().factors();
-        let rename = |letters: &[Letter]| renamed(letters, &pairs);
+        let rename = |letters: &[Index]| renamed(letters, &pairs);
         let observed = shapes.model().observed();
         let union =
-            |list: &[usize]| -> Letters { list.iter().flat_map(|&l| &factors[l]).collect() };
+            |list: &[usize]| -> IndexSet { list.iter().flat_map(|&l| &factors[l]).collect() };
 
         let others: Vec<usize> =
             (0..factors.len()).filter(|l| !group.factors.contains(l)).collect();
         let shared = union(&others) & union(&group.factors);
-        let batch: Vec<Letter> = (shared & observed).iter().collect();
-        let inner: Vec<Letter> = (shared - observed).iter().collect();
+        let batch: Vec<Index> = (shared & observed).iter().collect();
+        let inner: Vec<Index> = (shared - observed).iter().collect();
         let mut letters = batch;
         letters.extend(&inner);
         letters.extend(rename(&inner));
-        let contraction = |first: Option<&[Letter]>, list: &[usize], onto: &[Letter]| {
+        let contraction = |first: Option<&[Index]>, list: &[usize], onto: &[Index]| {
             let plain = list.iter().map(|&l| factors[l].clone());
             let again = list.iter().map(|&l| rename(&factors[l]));
-            let inputs: Vec<Vec<Letter>> =
-                first.map(<[Letter]>::to_vec).into_iter().chain(plain).chain(again).collect();
-            let views: Vec<&[Letter]> = inputs.iter().map(Vec::as_slice).collect();
+            let inputs: Vec<Vec<Index>> =
+                first.map(<[Index]>::to_vec).into_iter().chain(plain).chain(again).collect();
+            let views: Vec<&[Index]> = inputs.iter().map(Vec::as_slice).collect();
             Contraction::new(&doubled, &views, onto)
         };
         let small = |form: &Contraction| {

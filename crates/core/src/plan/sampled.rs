@@ -3,11 +3,11 @@
 use super::Contraction;
 use super::cost;
 use super::search::{Search, members};
-use crate::model::{Letter, Letters, Shapes};
+use crate::model::{Index, IndexSet, Shapes};
 
 /// How the cells that are not listed enter numerators, denominators and losses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Unlisted {
+pub enum ImplicitForm {
     /// They are missing.
     Missing,
     /// As contractions of the factors: what the loss adds at a zero does not depend on ŷ.
@@ -20,22 +20,22 @@ pub enum Unlisted {
 
 /// A list of cells that passes go over in place of all cells.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Sampling {
+pub struct SparseInfo {
     /// Cells that are read in the precision of the pass.
     pub listed: u64,
     /// Cells that are left out of the sums over all others, in double precision.
     pub exceptions: u64,
     /// What is known of the cells that are not listed.
-    pub unlisted: Unlisted,
+    pub unlisted: ImplicitForm,
 }
 
 /// A stored product whose rows a sampled pass looks up.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Table {
+pub struct KhatriRaoTable {
     /// The factors it is the product of.
     pub factors: Vec<usize>,
     /// The observed letters that number its rows, the last running fastest.
-    pub rows: Vec<Letter>,
+    pub rows: Vec<Index>,
     /// How it is formed from its factors, onto `rows` and all inner letters of the pass: a row is
     /// repeated along inner letters that the factors do not have.
     pub form: Contraction,
@@ -44,15 +44,15 @@ pub struct Table {
 /// A pass over a list of cells for one group: ŷ at a cell is the sum over the inner letters of the
 /// product of one row of each table.
 #[derive(Clone, Debug, PartialEq)]
-pub struct SampledPass {
+pub struct SparsePass {
     /// The product of the group's factors.
-    pub target: Table,
+    pub target: KhatriRaoTable,
     /// The products of the other factors.
-    pub operands: Vec<Table>,
+    pub operands: Vec<KhatriRaoTable>,
     /// The letters summed over.
-    pub inner: Vec<Letter>,
+    pub inner: Vec<Index>,
     /// The letters of numerator and denominator: the target's rows, and its inner letters.
-    pub letters: Vec<Letter>,
+    pub letters: Vec<Index>,
     /// Factors outside the group.
     pub others: Vec<usize>,
     /// The sum over all cells of the other factors' product: the other factors contracted onto
@@ -84,38 +84,38 @@ pub struct Gram {
 
 impl Gram {
     /// Contracts all factors, renamed, with the factors `with`, onto `output`.
-    pub(super) fn new(shapes: &Shapes, with: &[usize], output: &[Letter]) -> Option<Gram> {
+    pub(super) fn new(shapes: &Shapes, with: &[usize], output: &[Index]) -> Option<Gram> {
         let (doubled, pairs) = shapes.doubled()?;
         let factors = shapes.model().factors();
-        let mut inputs: Vec<Vec<Letter>> = factors.iter().map(|f| renamed(f, &pairs)).collect();
+        let mut inputs: Vec<Vec<Index>> = factors.iter().map(|f| renamed(f, &pairs)).collect();
         inputs.extend(with.iter().map(|&l| factors[l].clone()));
-        let views: Vec<&[Letter]> = inputs.iter().map(Vec::as_slice).collect();
+        let views: Vec<&[Index]> = inputs.iter().map(Vec::as_slice).collect();
         let form = Contraction::new(&doubled, &views, output);
         Some(Gram { shapes: doubled, form })
     }
 }
 
 /// Letters under the second names that [`Shapes::doubled`] gives them.
-pub(super) fn renamed(letters: &[Letter], pairs: &[(Letter, Letter)]) -> Vec<Letter> {
-    let second = |x: &Letter| pairs.iter().find(|p| p.0 == *x).map_or(*x, |p| p.1);
+pub(super) fn renamed(letters: &[Index], pairs: &[(Index, Index)]) -> Vec<Index> {
+    let second = |x: &Index| pairs.iter().find(|p| p.0 == *x).map_or(*x, |p| p.1);
     letters.iter().map(second).collect()
 }
 
 /// Sums over all cells, for the losses of those that are not listed.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Totals {
+pub struct ImplicitTotals {
     /// All factors contracted to the sum of ŷ.
     pub linear: Contraction,
     /// To the sum of ŷ², where there are letters to write it with.
     pub square: Option<Gram>,
 }
 
-impl Totals {
-    pub(super) fn new(shapes: &Shapes) -> Totals {
+impl ImplicitTotals {
+    pub(super) fn new(shapes: &Shapes) -> ImplicitTotals {
         let factors = shapes.model().factors();
         let all: Vec<usize> = (0..factors.len()).collect();
-        let views: Vec<&[Letter]> = factors.iter().map(Vec::as_slice).collect();
-        Totals {
+        let views: Vec<&[Index]> = factors.iter().map(Vec::as_slice).collect();
+        ImplicitTotals {
             linear: Contraction::new(shapes, &views, &[]),
             square: Gram::new(shapes, &all, &[]),
         }
@@ -124,9 +124,9 @@ impl Totals {
 
 /// A sampled pass as the search compares it.
 #[derive(Clone, Debug)]
-pub(super) struct SampledCandidate {
+pub(super) struct SparseCandidate {
     operands: Vec<u64>,
-    inner: Letters,
+    inner: IndexSet,
     flops: f64,
     contraction_flops: f64,
     pub cost: f64,
@@ -143,12 +143,12 @@ const MOST_ROWS: f64 = 4_294_967_295.0;
 
 impl Search<'_> {
     /// The cheapest sampled pass for a group, or `None` where none stays within memory.
-    pub(super) fn sampled(&mut self, group: u64, sampling: Sampling) -> Option<SampledCandidate> {
+    pub(super) fn sampled(&mut self, group: u64, sampling: SparseInfo) -> Option<SparseCandidate> {
         if let Some(found) = self.sampled.get(&group) {
             return found.clone();
         }
         let mut best = None;
-        let letters: Vec<Letter> = self.kept(group).iter().collect();
+        let letters: Vec<Index> = self.kept(group).iter().collect();
         let update_flops: f64 = self.updates(group, &letters).iter().map(Contraction::flops).sum();
         let mut partitions = Vec::new();
         let others = members(self.full & !group);
@@ -178,7 +178,7 @@ impl Search<'_> {
         best
     }
 
-    fn inner(&self, group: u64, operands: &[u64]) -> Letters {
+    fn inner(&self, group: u64, operands: &[u64]) -> IndexSet {
         operands.iter().fold(self.kept(group), |acc, &o| acc | self.kept(o))
             - self.shapes.model().observed()
     }
@@ -189,7 +189,7 @@ impl Search<'_> {
     }
 
     /// Bytes of the tables and of numerator and denominator.
-    fn sampled_memory(&self, group: u64, operands: &[u64], inner: Letters) -> f64 {
+    fn sampled_memory(&self, group: u64, operands: &[u64], inner: IndexSet) -> f64 {
         let row = padded(self.shapes.volume(inner), self.settings.element_bytes)
             * self.settings.element_bytes as f64;
         // Also a copy in double precision while they are formed.
@@ -215,8 +215,8 @@ impl Search<'_> {
         group: u64,
         operands: &[u64],
         update_flops: f64,
-        sampling: Sampling,
-        best: &mut Option<SampledCandidate>,
+        sampling: SparseInfo,
+        best: &mut Option<SparseCandidate>,
     ) {
         let inner = self.inner(group, operands);
         let fits = self.sampled_memory(group, operands, inner) <= self.settings.memory as f64;
@@ -241,7 +241,7 @@ impl Search<'_> {
             + cost::tables(expanded)
             + cells * cost::sampled(self.settings, size, &tables);
         if best.as_ref().is_none_or(|b| cost < b.cost) {
-            *best = Some(SampledCandidate {
+            *best = Some(SparseCandidate {
                 operands: operands.to_vec(),
                 inner,
                 flops,
@@ -252,29 +252,29 @@ impl Search<'_> {
     }
 
     /// The pass as the plan holds it.
-    pub(super) fn sampled_pass(&self, group: u64, chosen: &SampledCandidate) -> SampledPass {
+    pub(super) fn sampled_pass(&self, group: u64, chosen: &SparseCandidate) -> SparsePass {
         let shapes = self.shapes;
-        let inner: Vec<Letter> = chosen.inner.iter().collect();
+        let inner: Vec<Index> = chosen.inner.iter().collect();
         let table = |factors: u64| {
             let kept = self.kept(factors);
             let output = shapes.model().output();
-            let rows: Vec<Letter> = output.iter().copied().filter(|&x| kept.contains(x)).collect();
+            let rows: Vec<Index> = output.iter().copied().filter(|&x| kept.contains(x)).collect();
             let form = self.form(factors, &[rows.as_slice(), &inner].concat());
-            Table { factors: members(factors), rows, form }
+            KhatriRaoTable { factors: members(factors), rows, form }
         };
         let target = table(group);
         let kept = self.kept(group);
         let mut letters = target.rows.clone();
         letters.extend(inner.iter().filter(|&&x| kept.contains(x)));
         // A model of one factor has no others: their product is 1.
-        let operands: Vec<Table> = match chosen.operands.is_empty() {
+        let operands: Vec<KhatriRaoTable> = match chosen.operands.is_empty() {
             true => vec![table(0)],
             false => chosen.operands.iter().map(|&o| table(o)).collect(),
         };
         let others = members(self.full & !group);
         let has = self.union(self.full & !group);
-        let onto: Vec<Letter> = letters.iter().copied().filter(|&x| has.contains(x)).collect();
-        SampledPass {
+        let onto: Vec<Index> = letters.iter().copied().filter(|&x| has.contains(x)).collect();
+        SparsePass {
             closed: self.form(self.full & !group, &onto),
             closed_updates: self.updates(group, &onto),
             gram: Gram::new(shapes, &others, &letters),
@@ -290,7 +290,7 @@ impl Search<'_> {
     }
 
     /// Bytes that the sampled passes keep: the largest of them, as each forms its tables anew.
-    pub(super) fn sampled_bytes(&self, group: u64, chosen: &SampledCandidate) -> f64 {
+    pub(super) fn sampled_bytes(&self, group: u64, chosen: &SparseCandidate) -> f64 {
         self.sampled_memory(group, &chosen.operands, chosen.inner)
     }
 }
@@ -310,7 +310,7 @@ fn every_partition(rest: &[usize], operands: &mut Vec<u64>, found: &mut Vec<Vec<
     operands.pop();
 }
 
-impl SampledPass {
+impl SparsePass {
     /// The number of terms that ŷ is a sum of.
     #[must_use]
     pub fn inner_size(&self, shapes: &Shapes) -> usize {

@@ -3,12 +3,12 @@
 use std::collections::HashMap;
 
 use super::input::{DataInfo, Grouping, Settings};
-use super::layout::{Layout, Operand, Side};
-use super::sampled::{SampledCandidate, SampledPass, Totals, Unlisted};
+use super::layout::{Layout, Operand, OperandSide};
+use super::sampled::{ImplicitForm, ImplicitTotals, SparseCandidate, SparsePass};
 use super::value::{Group, Pass, Plan};
 use super::{Contraction, arrange, cost};
 use crate::error::{Error, Result};
-use crate::model::{Letter, Letters, Shapes};
+use crate::model::{Index, IndexSet, Shapes};
 
 impl Plan {
     /// Finds the cheapest plan within the memory bound.
@@ -105,7 +105,7 @@ pub(super) fn members(mask: u64) -> Vec<usize> {
 struct Candidate {
     operands: Vec<u64>,
     layout: Layout,
-    sides: Vec<Side>,
+    sides: Vec<OperandSide>,
     flops: f64,
     bytes: f64,
     contraction_flops: f64,
@@ -121,16 +121,16 @@ pub(super) struct Search<'a> {
     pub(super) shapes: &'a Shapes,
     data: &'a DataInfo,
     pub(super) settings: &'a Settings,
-    letters: Vec<Letters>,
+    letters: Vec<IndexSet>,
     pub(super) full: u64,
     forms: HashMap<u64, f64>,
     passes: HashMap<u64, Option<Candidate>>,
-    pub(super) sampled: HashMap<u64, Option<SampledCandidate>>,
+    pub(super) sampled: HashMap<u64, Option<SparseCandidate>>,
 }
 
 impl<'a> Search<'a> {
     fn new(shapes: &'a Shapes, data: &'a DataInfo, settings: &'a Settings) -> Self {
-        let letters: Vec<Letters> =
+        let letters: Vec<IndexSet> =
             shapes.model().factors().iter().map(|f| f.iter().collect()).collect();
         let full = if letters.len() == 64 { u64::MAX } else { (1 << letters.len()) - 1 };
         Search {
@@ -147,7 +147,7 @@ impl<'a> Search<'a> {
 
     /// Whether a pass goes over all cells.
     fn needs_grid(&self) -> bool {
-        self.settings.sampling.is_none_or(|s| s.unlisted == Unlisted::Grid)
+        self.settings.sampling.is_none_or(|s| s.unlisted == ImplicitForm::Grid)
     }
 
     /// What the passes for a group cost; infinite where they do not fit in memory.
@@ -163,18 +163,18 @@ impl<'a> Search<'a> {
         sampled + dense
     }
 
-    pub(super) fn union(&self, mask: u64) -> Letters {
-        members(mask).into_iter().fold(Letters::EMPTY, |acc, l| acc | self.letters[l])
+    pub(super) fn union(&self, mask: u64) -> IndexSet {
+        members(mask).into_iter().fold(IndexSet::EMPTY, |acc, l| acc | self.letters[l])
     }
 
     /// The letters that the product of some factors keeps: observed, or needed by others.
-    pub(super) fn kept(&self, mask: u64) -> Letters {
+    pub(super) fn kept(&self, mask: u64) -> IndexSet {
         self.union(mask) & (self.shapes.model().observed() | self.union(self.full & !mask))
     }
 
-    pub(super) fn form(&self, mask: u64, output: &[Letter]) -> Contraction {
+    pub(super) fn form(&self, mask: u64, output: &[Index]) -> Contraction {
         let factors = self.shapes.model().factors();
-        let inputs: Vec<&[Letter]> = members(mask).iter().map(|&l| factors[l].as_slice()).collect();
+        let inputs: Vec<&[Index]> = members(mask).iter().map(|&l| factors[l].as_slice()).collect();
         Contraction::new(self.shapes, &inputs, output)
     }
 
@@ -183,13 +183,13 @@ impl<'a> Search<'a> {
         if let Some(&flops) = self.forms.get(&mask) {
             return flops;
         }
-        let output: Vec<Letter> = self.kept(mask).iter().collect();
+        let output: Vec<Index> = self.kept(mask).iter().collect();
         let flops = self.form(mask, &output).flops();
         self.forms.insert(mask, flops);
         flops
     }
 
-    pub(super) fn updates(&self, mask: u64, target: &[Letter]) -> Vec<Contraction> {
+    pub(super) fn updates(&self, mask: u64, target: &[Index]) -> Vec<Contraction> {
         let factors = self.shapes.model().factors();
         members(mask)
             .into_iter()
@@ -202,12 +202,12 @@ impl<'a> Search<'a> {
     }
 
     /// Bytes of a tensor over `letters` stored for passes.
-    fn stored(&self, letters: Letters) -> f64 {
+    fn stored(&self, letters: IndexSet) -> f64 {
         self.shapes.volume(letters) * self.settings.element_bytes as f64
     }
 
     /// Bytes of numerator and denominator (in f64).
-    pub(super) fn accumulators(&self, target: Letters) -> f64 {
+    pub(super) fn accumulators(&self, target: IndexSet) -> f64 {
         self.shapes.volume(target) * 16.0
     }
 
@@ -233,7 +233,7 @@ impl<'a> Search<'a> {
         let mut best = None;
         if self.accumulators(target) + self.stored(target) <= self.settings.memory as f64 {
             let update_flops: f64 = {
-                let letters: Vec<Letter> = target.iter().collect();
+                let letters: Vec<Index> = target.iter().collect();
                 2.0 * self.updates(group, &letters).iter().map(Contraction::flops).sum::<f64>()
             };
             let others = members(self.full & !group);
@@ -328,8 +328,8 @@ impl<'a> Search<'a> {
             + operands.iter().map(|&o| self.form_flops(o)).sum::<f64>();
         let bound = best.as_ref().map_or(f64::INFINITY, |b| b.cost);
         let fixed = cost::contraction(contraction_flops);
-        let inner =
-            tensors.iter().fold(Letters::EMPTY, |acc, &t| acc | t) - self.shapes.model().observed();
+        let inner = tensors.iter().fold(IndexSet::EMPTY, |acc, &t| acc | t)
+            - self.shapes.model().observed();
         if fixed + cost::least(self.shapes, self.settings, inner) >= bound {
             return;
         }
@@ -430,16 +430,16 @@ impl<'a> Search<'a> {
         self,
         masks: &[u64],
         dense: Vec<(u64, Candidate)>,
-        sampled: Vec<(u64, SampledCandidate)>,
+        sampled: Vec<(u64, SparseCandidate)>,
     ) -> Plan {
         let mut passes = Vec::new();
-        let mut memory: HashMap<(u64, Vec<Letter>), f64> = HashMap::new();
+        let mut memory: HashMap<(u64, Vec<Index>), f64> = HashMap::new();
         let mut accumulators = 0f64;
         for (mask, candidate) in dense {
             let Candidate {
                 operands, layout, sides, flops, bytes, contraction_flops, cost, ..
             } = candidate;
-            let mut make = |factors: u64, side: Side| {
+            let mut make = |factors: u64, side: OperandSide| {
                 let letters = layout.storage(self.kept(factors), side);
                 let form = self.form(factors, &letters);
                 memory.insert((factors, letters.clone()), self.stored(self.kept(factors)));
@@ -464,7 +464,7 @@ impl<'a> Search<'a> {
         }
         let tables = sampled.iter().map(|(mask, c)| self.sampled_bytes(*mask, c));
         let tables = tables.fold(0.0, f64::max);
-        let sampled: Vec<SampledPass> =
+        let sampled: Vec<SparsePass> =
             sampled.iter().map(|(mask, c)| self.sampled_pass(*mask, c)).collect();
         let group = |(at, &mask): (usize, &u64)| {
             // Numerator and denominator have the letters, in the order, of the pass they are from.
@@ -480,7 +480,7 @@ impl<'a> Search<'a> {
             data: self.data.clone(),
             settings: self.settings.clone(),
             groups,
-            totals: (!sampled.is_empty()).then(|| Totals::new(self.shapes)),
+            totals: (!sampled.is_empty()).then(|| ImplicitTotals::new(self.shapes)),
             memory: (memory.values().sum::<f64>() + accumulators + tables) as u64,
             passes,
             sampled,

@@ -3,7 +3,7 @@
 use super::Contraction;
 use super::input::{DataInfo, Settings};
 use super::layout::{Layout, Operand};
-use super::sampled::{SampledPass, Totals};
+use super::sampled::{ImplicitTotals, SparsePass};
 use crate::model::Shapes;
 
 /// Factors that are updated together, from one pass.
@@ -57,8 +57,8 @@ pub struct Plan {
     pub(super) settings: Settings,
     pub(super) groups: Vec<Group>,
     pub(super) passes: Vec<Pass>,
-    pub(super) sampled: Vec<SampledPass>,
-    pub(super) totals: Option<Totals>,
+    pub(super) sampled: Vec<SparsePass>,
+    pub(super) totals: Option<ImplicitTotals>,
     pub(super) memory: u64,
 }
 
@@ -91,12 +91,12 @@ impl Plan {
     }
     /// The pass of each group over the list of cells; empty where there is no list.
     #[must_use]
-    pub fn sampled(&self) -> &[SampledPass] {
+    pub fn sampled(&self) -> &[SparsePass] {
         &self.sampled
     }
     /// Sums over all cells that go with a list of cells.
     #[must_use]
-    pub fn totals(&self) -> Option<&Totals> {
+    pub fn totals(&self) -> Option<&ImplicitTotals> {
         self.totals.as_ref()
     }
     /// Predicted seconds of a sweep on a nominal core; a figure to compare plans by.

@@ -25,7 +25,7 @@
 use ndarray::{ArrayD, IxDyn};
 
 use crate::loss::{Loss, Majorizer, Penalty};
-use crate::model::{Letter, Shapes};
+use crate::model::{Index, Shapes};
 
 /// A factorization problem.
 #[derive(Clone, Copy, Debug)]
@@ -43,7 +43,7 @@ pub struct Problem<'a> {
     pub floor: f64,
 }
 
-/// The index of each letter, by [`Letter::index`].
+/// The index of each letter, by [`Index::index`].
 type Indices = [usize; 52];
 
 /// The model's values ŷ at all entries of the data, as they are (no floor).
@@ -178,7 +178,7 @@ impl Problem<'_> {
 /// running fastest.
 fn combinations(shapes: &Shapes, mut visit: impl FnMut(&Indices)) {
     let letters = shapes.model().observed() | shapes.model().latent();
-    let letters: Vec<Letter> = letters.iter().collect();
+    let letters: Vec<Index> = letters.iter().collect();
     let mut at: Indices = [0; 52];
     loop {
         visit(&at);
@@ -191,7 +191,7 @@ fn combinations(shapes: &Shapes, mut visit: impl FnMut(&Indices)) {
 }
 
 /// Where an entry stands in a tensor with these letters, in C order.
-fn position(shapes: &Shapes, letters: &[Letter], at: &Indices) -> usize {
+fn position(shapes: &Shapes, letters: &[Index], at: &Indices) -> usize {
     letters.iter().fold(0, |position, &x| position * shapes.size(x) + at[x.index()])
 }
 

@@ -44,7 +44,7 @@ pub enum FileKind {
     Npy,
     /// Named arrays in a zip archive (`.npz`).
     Npz,
-    /// Coordinates as text (`.tns`).
+    /// CooTensor as text (`.tns`).
     Tns,
 }
 

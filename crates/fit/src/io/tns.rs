@@ -4,20 +4,20 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 
-use nneinfact_core::data::{Coordinates, CoordinatesBuilder};
+use nneinfact_core::data::{CooBuilder, CooTensor};
 use nneinfact_core::error::{Error, Result};
 
 /// Reads coordinates from a `.tns` file: on every line the indices, counted from one, and a
 /// value, separated by white space. `#` starts a comment, empty lines are passed over.
 ///
 /// Without `shape`, every mode is as long as its largest index. Duplicates are summed; see
-/// [`Coordinates::duplicates`].
+/// [`CooTensor::duplicates`].
 ///
 /// # Errors
 /// [`Error::File`] where the file cannot be read. [`Error::Format`], with the number of the line,
 /// where a line cannot be read, has another number of indices than the lines before or `shape`, or
 /// has an index of 0 or beyond `shape`; also where there is no entry at all.
-pub fn read_tns(path: impl AsRef<Path>, shape: Option<&[usize]>) -> Result<Coordinates> {
+pub fn read_tns(path: impl AsRef<Path>, shape: Option<&[usize]>) -> Result<CooTensor> {
     let path = path.as_ref();
     let (file, _): (File, _) = super::open(path)?;
     read(BufReader::with_capacity(1 << 20, file), path, shape)
@@ -38,7 +38,7 @@ pub fn read_tns_from(
     reader: impl Read,
     name: impl AsRef<Path>,
     shape: Option<&[usize]>,
-) -> Result<Coordinates> {
+) -> Result<CooTensor> {
     read(BufReader::new(reader), name.as_ref(), shape)
 }
 
@@ -46,8 +46,8 @@ pub fn read_tns_from(
 const LONGEST_LINE: u64 = 1 << 16;
 const MOST_MODES: usize = 64;
 
-fn read(mut reader: impl BufRead, path: &Path, shape: Option<&[usize]>) -> Result<Coordinates> {
-    let mut builder = shape.map(|s| CoordinatesBuilder::new(s.len()));
+fn read(mut reader: impl BufRead, path: &Path, shape: Option<&[usize]>) -> Result<CooTensor> {
+    let mut builder = shape.map(|s| CooBuilder::new(s.len()));
     let mut line = Vec::new();
     let mut index = Vec::new();
     let mut number = 0u64;
@@ -86,7 +86,7 @@ fn read(mut reader: impl BufRead, path: &Path, shape: Option<&[usize]>) -> Resul
             }
         }
         let modes = index.len();
-        let builder = builder.get_or_insert_with(|| CoordinatesBuilder::new(modes));
+        let builder = builder.get_or_insert_with(|| CooBuilder::new(modes));
         builder.push(&index, value).map_err(|_| {
             fault(format!("{modes} indices, but the lines before have another number of them"))
         })?;

@@ -6,7 +6,7 @@ use super::random::uniform_at;
 use super::{array, total};
 use crate::rules::entries;
 use nneinfact_core::error::{Error, Result};
-use nneinfact_core::model::{Letter, Shapes};
+use nneinfact_core::model::{Index, Shapes};
 
 /// The stream of random numbers of the first factor; factor l has stream `STREAM + l`.
 const STREAM: u32 = 0x4752_4f57;
@@ -63,7 +63,7 @@ fn check(shapes: &Shapes, factors: &[ArrayD<f64>]) -> Result<()> {
         )));
     }
     let observed = model.observed();
-    let mut ranks: Vec<(Letter, usize, usize)> = Vec::new();
+    let mut ranks: Vec<(Index, usize, usize)> = Vec::new();
     for (l, (factor, letters)) in factors.iter().zip(model.factors()).enumerate() {
         let what = format!("theta_{} of the fit to grow", l + 1);
         let name = model.factor_name(l);

@@ -11,10 +11,10 @@ use ndarray::{ArrayD, IxDyn};
 use super::builder::Start;
 use super::rules::checked;
 use nneinfact_core::algebra::contract_within;
-use nneinfact_core::data::{Prepared, Sparse};
+use nneinfact_core::data::{Prepared, StoredEntries};
 use nneinfact_core::error::{Error, Result};
 use nneinfact_core::loss::{Domain, Loss};
-use nneinfact_core::model::{Letter, Shapes};
+use nneinfact_core::model::{Index, Shapes};
 use nneinfact_core::plan::Contraction;
 
 /// What a start is made from.
@@ -23,7 +23,7 @@ pub(super) struct Basis<'a> {
     pub loss: &'a Loss,
     pub data: &'a Prepared,
     /// The data as a list, where the fit goes over one.
-    pub sparse: Option<&'a Sparse>,
+    pub sparse: Option<&'a StoredEntries>,
     pub seed: u64,
 }
 
@@ -60,7 +60,7 @@ fn scaled(basis: &Basis<'_>, mut start: Vec<Vec<f64>>) -> Result<Vec<ArrayD<f64>
 /// # Errors
 /// [`Error::Memory`] where the products of factors on the way do not fit in memory.
 pub(super) fn total(shapes: &Shapes, factors: &[Vec<f64>]) -> Result<f64> {
-    let letters: Vec<&[Letter]> = shapes.model().factors().iter().map(Vec::as_slice).collect();
+    let letters: Vec<&[Index]> = shapes.model().factors().iter().map(Vec::as_slice).collect();
     let views: Vec<&[f64]> = factors.iter().map(Vec::as_slice).collect();
     let sum = contract_within(shapes, &Contraction::new(shapes, &letters, &[]), &views)?;
     Ok(sum.first().copied().unwrap_or(0.0))

@@ -4,7 +4,7 @@ use ndarray::{ArrayD, ArrayView1, ArrayView2, Axis, IxDyn};
 
 use super::unfold::Source;
 use nneinfact_core::algebra::{contract, rearrange};
-use nneinfact_core::model::{Letter, Model, Shapes};
+use nneinfact_core::model::{Index, Model, Shapes};
 use nneinfact_core::plan::Contraction;
 
 /// Multiplicative updates of the weights, each of which lowers the sum of squares.
@@ -26,7 +26,7 @@ pub fn refine(shapes: &Shapes, source: &Source<'_>, factors: &mut [Vec<f64>], ta
     let model = shapes.model();
     let observed = model.observed();
     let letters = &model.factors()[target];
-    let onto: Vec<Letter> = letters.iter().copied().filter(|&x| !observed.contains(x)).collect();
+    let onto: Vec<Index> = letters.iter().copied().filter(|&x| !observed.contains(x)).collect();
     if onto.is_empty() || factors.len() > FACTORS {
         return;
     }
@@ -53,18 +53,18 @@ pub fn refine(shapes: &Shapes, source: &Source<'_>, factors: &mut [Vec<f64>], ta
 }
 
 /// `⟨component, component'⟩` for any two combinations of the letters `onto`, as a matrix.
-fn products(shapes: &Shapes, factors: &[Vec<f64>], onto: &[Letter]) -> Option<Vec<f64>> {
+fn products(shapes: &Shapes, factors: &[Vec<f64>], onto: &[Index]) -> Option<Vec<f64>> {
     let (doubled, pairs) = shapes.doubled()?;
-    let second = |x: &Letter| pairs.iter().find(|p| p.0 == *x).map_or(*x, |p| p.1);
-    let rename = |letters: &[Letter]| -> Vec<Letter> { letters.iter().map(second).collect() };
+    let second = |x: &Index| pairs.iter().find(|p| p.0 == *x).map_or(*x, |p| p.1);
+    let rename = |letters: &[Index]| -> Vec<Index> { letters.iter().map(second).collect() };
     let once = shapes.model().factors();
-    let all: Vec<Vec<Letter>> =
+    let all: Vec<Vec<Index>> =
         once.iter().cloned().chain(once.iter().map(|letters| rename(letters))).collect();
     let both = [onto, &rename(onto)].concat();
     if doubled.volume(both.iter().collect()) > MOST {
         return None;
     }
-    let letters: Vec<&[Letter]> = all.iter().map(Vec::as_slice).collect();
+    let letters: Vec<&[Index]> = all.iter().map(Vec::as_slice).collect();
     let plan = Contraction::new(&doubled, &letters, &both);
     if plan.peak() > 4.0 * MOST {
         return None;
@@ -78,7 +78,7 @@ fn with_data(
     shapes: &Shapes,
     source: &Source<'_>,
     factors: &[Vec<f64>],
-    onto: &[Letter],
+    onto: &[Index],
 ) -> Option<Vec<f64>> {
     let components: usize = shapes.sizes(onto).iter().product();
     let batch = BATCH.min(TERMS / components).max(1);
@@ -93,7 +93,7 @@ fn with_dense(
     shapes: &Shapes,
     source: &Source<'_>,
     factors: &[Vec<f64>],
-    onto: &[Letter],
+    onto: &[Index],
 ) -> Option<Vec<f64>> {
     let model = shapes.model();
     let output = model.output();
@@ -103,12 +103,12 @@ fn with_dense(
         first -= 1;
     }
     let (fixed, free) = output.split_at(first);
-    let kept = |letters: &[Letter]| -> Vec<Letter> {
+    let kept = |letters: &[Index]| -> Vec<Index> {
         letters.iter().copied().filter(|x| !fixed.contains(x)).collect()
     };
     let mut letters = vec![free.to_vec()];
     letters.extend(model.factors().iter().map(|f| kept(f)));
-    let views: Vec<&[Letter]> = letters.iter().map(Vec::as_slice).collect();
+    let views: Vec<&[Index]> = letters.iter().map(Vec::as_slice).collect();
     let plan = Contraction::new(shapes, &views, onto);
     let tensors = (0..factors.len())
         .map(|l| ArrayD::from_shape_vec(IxDyn(&shapes.factor(l)), factors[l].clone()).ok())
@@ -147,7 +147,7 @@ fn with_list(
     (batches, most): (impl Iterator<Item = Vec<(Vec<usize>, f64)>>, usize),
     base: f64,
     factors: &[Vec<f64>],
-    onto: &[Letter],
+    onto: &[Index],
 ) -> Option<Vec<f64>> {
     let model = shapes.model();
     let output = model.output();
@@ -165,16 +165,15 @@ fn with_list(
         model.latent().iter().map(|x| (char::from(x), shapes.size(x))).collect();
     let listed = Shapes::new(&Model::parse(&text).ok()?, &[most], &ranks).ok()?;
     let letters = listed.model().factors();
-    let views: Vec<&[Letter]> = letters.iter().map(Vec::as_slice).collect();
+    let views: Vec<&[Index]> = letters.iter().map(Vec::as_slice).collect();
     let plan = Contraction::new(&listed, &views, onto);
 
     // Rows of each factor: its observed letters first.
     let mut rows: Vec<(Vec<usize>, usize, Vec<f64>)> = Vec::new();
     for (factor, names) in factors.iter().zip(model.factors()) {
         let modes: Vec<usize> = (0..output.len()).filter(|&m| names.contains(&output[m])).collect();
-        let latent: Vec<Letter> =
-            names.iter().copied().filter(|&x| !observed.contains(x)).collect();
-        let mut order: Vec<Letter> = modes.iter().map(|&m| output[m]).collect();
+        let latent: Vec<Index> = names.iter().copied().filter(|&x| !observed.contains(x)).collect();
+        let mut order: Vec<Index> = modes.iter().map(|&m| output[m]).collect();
         order.extend(&latent);
         let width = shapes.sizes(&latent).iter().product();
         rows.push((modes, width, rearrange(shapes, names, factor, &order)));
@@ -204,7 +203,7 @@ fn with_list(
         total.iter_mut().zip(part).for_each(|(sum, x)| *sum += x);
     }
     if base != 0.0 {
-        let letters: Vec<&[Letter]> = model.factors().iter().map(Vec::as_slice).collect();
+        let letters: Vec<&[Index]> = model.factors().iter().map(Vec::as_slice).collect();
         let inputs: Vec<&[f64]> = factors.iter().map(Vec::as_slice).collect();
         let all = contract(shapes, &Contraction::new(shapes, &letters, onto), &inputs);
         total.iter_mut().zip(all).for_each(|(sum, x)| *sum += base * x);

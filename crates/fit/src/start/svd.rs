@@ -9,7 +9,7 @@ use super::refine::refine;
 use super::unfold::{Source, Unfolding};
 use nneinfact_core::algebra::rearrange;
 use nneinfact_core::error::{Error, Result};
-use nneinfact_core::model::{Letter, Model, Shapes};
+use nneinfact_core::model::{Index, Model, Shapes};
 
 /// The stream of random numbers of the first factor; factor l has stream `STREAM + l`.
 const STREAM: u32 = 0x5356_4446;
@@ -71,7 +71,7 @@ fn modes(model: &Model, l: usize) -> Vec<usize> {
 
 /// A factor's latent letters, in the order that columns are counted in: the same for all factors,
 /// so that equal columns belong together.
-fn latent(model: &Model, l: usize) -> Vec<Letter> {
+fn latent(model: &Model, l: usize) -> Vec<Index> {
     model.latent().iter().filter(|x| model.factors()[l].contains(x)).collect()
 }
 
@@ -141,7 +141,7 @@ fn larger_part(vector: ArrayView1<'_, f64>) -> (Vec<f64>, f64) {
 /// The columns of factor `l` with random ones after those that the data gave, as large as the last
 /// of them.
 fn with_random(mut parts: Vec<Vec<f64>>, shapes: &Shapes, l: usize, seed: u64) -> Vec<Vec<f64>> {
-    let observed: Vec<Letter> =
+    let observed: Vec<Index> =
         modes(shapes.model(), l).iter().map(|&m| shapes.model().output()[m]).collect();
     let rows: usize = shapes.sizes(&observed).iter().product();
     let size = |part: &Vec<f64>| part.iter().sum::<f64>();

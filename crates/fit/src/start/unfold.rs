@@ -10,7 +10,7 @@ use pulp::Scalar;
 use rayon::prelude::*;
 
 use super::Basis;
-use nneinfact_core::data::{Dense, Prepared, Rest, Role, Roles, Sparse};
+use nneinfact_core::data::{Dense, Implicit, Prepared, Role, Roles, StoredEntries};
 use nneinfact_core::error::{Error, Result};
 use nneinfact_core::memory::available_memory;
 
@@ -26,7 +26,7 @@ pub struct Source<'a> {
 
 enum Cells<'a> {
     Dense(Box<Cow<'a, Prepared>>),
-    List(&'a Sparse),
+    List(&'a StoredEntries),
 }
 
 impl<'a> Source<'a> {
@@ -37,7 +37,7 @@ impl<'a> Source<'a> {
     /// expanded and memory does not suffice.
     pub fn new(basis: &Basis<'a>) -> Result<Source<'a>> {
         let data = basis.data;
-        let cells = match basis.sparse.filter(|list| list.rest() != Rest::ByRole) {
+        let cells = match basis.sparse.filter(|list| list.rest() != Implicit::ByRole) {
             Some(list) => Cells::List(list),
             // Cells that are not trained on are known by their roles only, one by one.
             None if data.coordinates().is_some() => {
@@ -112,7 +112,7 @@ impl<'a> Source<'a> {
     }
 
     /// The cells of a list that differ from [`base`](Self::base), by how much.
-    fn listed<'b>(&'b self, list: &'b Sparse) -> impl Iterator<Item = (usize, f64)> + 'b {
+    fn listed<'b>(&'b self, list: &'b StoredEntries) -> impl Iterator<Item = (usize, f64)> + 'b {
         let base = self.base();
         (0..list.list().len()).filter_map(move |i| {
             let value = match list.role(i) {
@@ -126,7 +126,7 @@ impl<'a> Source<'a> {
     /// What a list does not hold.
     pub fn base(&self) -> f64 {
         match &self.cells {
-            Cells::List(list) if list.rest() == Rest::Missing => self.mean,
+            Cells::List(list) if list.rest() == Implicit::Missing => self.mean,
             _ => 0.0,
         }
     }
@@ -148,7 +148,7 @@ impl<'a> Source<'a> {
 }
 
 /// The index of a listed cell over some modes, in C order.
-fn place(list: &Sparse, i: usize, modes: &[usize], sizes: &[usize]) -> u64 {
+fn place(list: &StoredEntries, i: usize, modes: &[usize], sizes: &[usize]) -> u64 {
     let indices = list.list().indices();
     modes
         .iter()
@@ -401,26 +401,26 @@ mod tests {
     use ndarray::{Array3, Axis};
 
     use super::*;
-    use nneinfact_core::data::Coordinates;
+    use nneinfact_core::data::CooTensor;
     use nneinfact_core::data::Observations;
     use nneinfact_core::loss::Loss;
     use nneinfact_core::model::{Model, Shapes};
 
     /// Data with a missing and a held-out cell, in C and in Fortran order, and as two lists.
-    fn cases() -> Vec<(Prepared, Option<Sparse>)> {
+    fn cases() -> Vec<(Prepared, Option<StoredEntries>)> {
         let y = Array3::from_shape_fn((3, 4, 5), |(i, j, k)| ((i * 7 + j * 3 + k * k) % 6) as f64);
         let mut mask = Array3::from_elem((3, 4, 5), true);
         mask[[1, 2, 3]] = false;
         mask[[0, 0, 4]] = false;
         let fortran = y.clone().reversed_axes().as_standard_layout().into_owned().reversed_axes();
         let held_out =
-            Arc::new(Coordinates::new(&[3, 4, 5], &[vec![2], vec![1], vec![0]], &[1.0]).unwrap());
+            Arc::new(CooTensor::new(&[3, 4, 5], &[vec![2], vec![1], vec![0]], &[1.0]).unwrap());
         let prepare = |y: &Array3<f64>| {
             let observations = Observations::new(y).mask(&mask).unwrap();
             observations.held_out_at(Arc::clone(&held_out)).unwrap().prepare().unwrap()
         };
         let (c, f) = (prepare(&y), prepare(&fortran));
-        let (zeros, missing) = (c.list(Rest::Zeros), f.list(Rest::Missing));
+        let (zeros, missing) = (c.list(Implicit::Zeros), f.list(Implicit::Missing));
         vec![(c.clone(), None), (f.clone(), None), (c, Some(zeros)), (f, Some(missing))]
     }
 

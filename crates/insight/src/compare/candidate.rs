@@ -7,7 +7,7 @@ use super::run::loss_terms;
 use nneinfact_core::error::{Error, Result};
 use nneinfact_core::loss::{Loss, Penalty};
 use nneinfact_core::model::Model;
-use nneinfact_fit::{LossRecord, NNEinFact, SideRecord};
+use nneinfact_fit::{EntryParameterRecord, LossRecord, NNEinFact};
 
 /// A model that takes part in a study, with the ranks that it is tried with.
 ///
@@ -180,7 +180,7 @@ impl Tried {
         let file =
             [&self.record.dispersion, &self.record.trials].into_iter().flatten().find_map(|side| {
                 match side {
-                    SideRecord::File(path) => {
+                    EntryParameterRecord::File(path) => {
                         Some(path.file_name()?.to_string_lossy().into_owned())
                     }
                     _ => None,

@@ -24,6 +24,6 @@ pub use candidate::{Candidate, Penalties};
 pub use events::{Event, Standing, Watch};
 pub use run::{Outcome, RunResult, RunSettings};
 pub use score::{Score, Scores};
-pub use stability::{ComponentStability, LetterStability, Stability, Verdict, stability};
+pub use stability::{ComponentStability, IndexStability, Stability, Verdict, stability};
 pub use study::Study;
 pub use table::{Best, Mean, Row, Run, Table};

@@ -1,7 +1,7 @@
 //! Grids of ranks, and ranks that give a model a number of parameters.
 
 use nneinfact_core::error::{Error, Result};
-use nneinfact_core::model::{Letter, Model};
+use nneinfact_core::model::{Index, Model};
 
 /// The ranks that a latent letter takes in a study.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -82,7 +82,7 @@ pub(super) fn matched(
 /// The number of parameters, as a float: on the way to the wanted number it may be beyond any
 /// integer.
 fn parameters(model: &Model, shape: &[usize], ranks: &[(char, usize)]) -> f64 {
-    let size = |letter: Letter| -> f64 {
+    let size = |letter: Index| -> f64 {
         let name = char::from(letter);
         let mode = model.output().iter().position(|&x| x == letter).and_then(|m| shape.get(m));
         let rank = ranks.iter().find(|(x, _)| *x == name).map(|(_, rank)| rank);

@@ -9,10 +9,10 @@ use serde::{Deserialize, Serialize};
 
 use super::run::limitless;
 use nneinfact_core::algebra::contract_within;
-use nneinfact_core::data::{Prepared, Rest, Role};
+use nneinfact_core::data::{Implicit, Prepared, Role};
 use nneinfact_core::error::{Error, Result};
 use nneinfact_core::loss::Loss;
-use nneinfact_core::model::{Letter, Model, Shapes};
+use nneinfact_core::model::{Index, Model, Shapes};
 use nneinfact_core::plan::Contraction;
 use nneinfact_fit::block_of;
 
@@ -141,7 +141,7 @@ pub(super) struct Scorer<'a> {
     /// Whether the data are counts.
     pub counts: bool,
     floor: f64,
-    /// Side values in C order, of losses on odds.
+    /// EntryParameter values in C order, of losses on odds.
     sides: Vec<Vec<f64>>,
 }
 
@@ -256,7 +256,7 @@ impl<'a> Scorer<'a> {
     /// Cells of a list: ŷ is formed at those that are held out.
     fn listed(&self, shapes: &Shapes, factors: &[ArrayD<f64>]) -> Result<Vec<Sums>> {
         // The rest makes no difference where there is one list only.
-        let sparse = self.data.list(Rest::Missing);
+        let sparse = self.data.list(Implicit::Missing);
         let list = sparse.list();
         let cells: Vec<usize> =
             (0..list.len()).filter(|&i| sparse.role(i) == Role::HeldOut).collect();
@@ -340,10 +340,10 @@ fn predict_at(
     // A model of its own, whose only mode counts the cells.
     let used = model.latent();
     let free =
-        ('A'..='Z').chain('a'..='z').find(|&c| Letter::new(c).is_some_and(|x| !used.contains(x)));
+        ('A'..='Z').chain('a'..='z').find(|&c| Index::new(c).is_some_and(|x| !used.contains(x)));
     // Some letter is a mode of the data, and not latent.
     let Some(cell) = free else { return Err(Error::Unsupported("a model without modes".into())) };
-    let mode = |x: &Letter| model.output().iter().position(|y| y == x);
+    let mode = |x: &Index| model.output().iter().position(|y| y == x);
     let mut names = Vec::new();
     let mut data = Vec::new();
     for (factor, letters) in factors.iter().zip(model.factors()) {
@@ -371,7 +371,7 @@ fn predict_at(
     }
     let cells = Model::parse(&format!("{}->{cell}", names.join(",")))?;
     let local = Shapes::new(&cells, &[count], &ranks(shapes))?;
-    let letters: Vec<&[Letter]> = cells.factors().iter().map(Vec::as_slice).collect();
+    let letters: Vec<&[Index]> = cells.factors().iter().map(Vec::as_slice).collect();
     let plan = Contraction::new(&local, &letters, cells.output());
     let slices: Vec<&[f64]> = data.iter().map(Vec::as_slice).collect();
     contract_within(&local, &plan, &slices)

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::run::limitless::worst;
 use nneinfact_core::algebra::contract_within;
 use nneinfact_core::error::{Error, Result};
-use nneinfact_core::model::{Letter, Letters, Model, Shapes};
+use nneinfact_core::model::{Index, IndexSet, Model, Shapes};
 use nneinfact_core::plan::Contraction;
 use nneinfact_fit::Fit;
 
@@ -20,7 +20,7 @@ pub struct Stability {
     /// How many of the others are in the better half, which decides.
     pub better: usize,
     /// The latent letters, in the order `A`–`Z`, `a`–`z`.
-    pub letters: Vec<LetterStability>,
+    pub letters: Vec<IndexStability>,
     /// What was left out, and why.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
@@ -28,7 +28,7 @@ pub struct Stability {
 
 /// The components of one latent letter.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct LetterStability {
+pub struct IndexStability {
     /// The letter.
     pub letter: char,
     /// For every index of the letter, in the order of the first fit.
@@ -92,7 +92,7 @@ impl Stability {
     pub const LARGEST_RANK: usize = 512;
 }
 
-impl LetterStability {
+impl IndexStability {
     /// The median over the components of their mean similarity, over all fits.
     #[must_use]
     pub fn median(&self) -> f64 {
@@ -219,7 +219,7 @@ pub(super) fn stability_of(
 struct Network<'a> {
     shapes: &'a Shapes,
     /// The factors' letters, and those of the weights.
-    names: Vec<Vec<Letter>>,
+    names: Vec<Vec<Index>>,
     /// Each divided by its largest entry, so that no product of many overflows.
     tensors: Vec<Vec<f64>>,
     /// The product of what they were divided by.
@@ -249,8 +249,8 @@ impl<'a> Network<'a> {
     }
 
     /// For each index of a letter the sum of its part, over the scale.
-    fn sums(&self, letter: Letter) -> Result<Vec<f64>> {
-        let letters: Vec<&[Letter]> = self.names.iter().map(Vec::as_slice).collect();
+    fn sums(&self, letter: Index) -> Result<Vec<f64>> {
+        let letters: Vec<&[Index]> = self.names.iter().map(Vec::as_slice).collect();
         let views: Vec<&[f64]> = self.tensors.iter().map(Vec::as_slice).collect();
         let plan = Contraction::new(self.shapes, &letters, &[letter]);
         contract_within(self.shapes, &plan, &views)
@@ -258,13 +258,13 @@ impl<'a> Network<'a> {
 
     /// The inner products of parts of this network with parts of another one, for every pair of
     /// indices of a letter; with itself only those of every index with itself.
-    fn products(&self, other: &Network<'_>, letter: Letter) -> Result<Vec<f64>> {
+    fn products(&self, other: &Network<'_>, letter: Index) -> Result<Vec<f64>> {
         let own = std::ptr::eq(self, other);
         let model = self.shapes.model();
         let taken = model.observed() | model.latent();
         let mut spare =
-            ('A'..='Z').chain('a'..='z').filter_map(Letter::new).filter(|&x| !taken.contains(x));
-        let mut renamed: Vec<(Letter, Letter)> = Vec::new();
+            ('A'..='Z').chain('a'..='z').filter_map(Index::new).filter(|&x| !taken.contains(x));
+        let mut renamed: Vec<(Index, Index)> = Vec::new();
         for latent in model.latent().iter() {
             if own && latent == letter {
                 continue;
@@ -277,15 +277,15 @@ impl<'a> Network<'a> {
             renamed.push((latent, new));
         }
         let rename =
-            |x: Letter| renamed.iter().find(|(from, _)| *from == x).map_or(x, |(_, to)| *to);
-        let primed: Vec<Vec<Letter>> =
+            |x: Index| renamed.iter().find(|(from, _)| *from == x).map_or(x, |(_, to)| *to);
+        let primed: Vec<Vec<Index>> =
             other.names.iter().map(|name| name.iter().map(|&x| rename(x)).collect()).collect();
         // A model whose modes are what is asked for, and whose ranks are all other letters.
         let output = match own {
             true => vec![letter],
             false => vec![letter, rename(letter)],
         };
-        let text = |letters: &[Letter]| letters.iter().map(|&x| char::from(x)).collect::<String>();
+        let text = |letters: &[Index]| letters.iter().map(|&x| char::from(x)).collect::<String>();
         let names: Vec<String> = self.names.iter().chain(&primed).map(|name| text(name)).collect();
         if names.len() > 64 {
             return Err(Error::Unsupported(format!(
@@ -293,7 +293,7 @@ impl<'a> Network<'a> {
             )));
         }
         let pair = Model::parse(&format!("{}->{}", names.join(","), text(&output)))?;
-        let size = |x: Letter| match renamed.iter().find(|(_, to)| *to == x) {
+        let size = |x: Index| match renamed.iter().find(|(_, to)| *to == x) {
             Some((from, _)) => other.shapes.size(*from),
             None => self.shapes.size(x),
         };
@@ -301,7 +301,7 @@ impl<'a> Network<'a> {
         let ranks: Vec<(char, usize)> =
             pair.latent().iter().map(|x| (char::from(x), size(x))).collect();
         let shapes = Shapes::new(&pair, &shape, &ranks)?;
-        let letters: Vec<&[Letter]> = pair.factors().iter().map(Vec::as_slice).collect();
+        let letters: Vec<&[Index]> = pair.factors().iter().map(Vec::as_slice).collect();
         let views: Vec<&[f64]> =
             self.tensors.iter().chain(&other.tensors).map(Vec::as_slice).collect();
         let plan = Contraction::new(&shapes, &letters, &output);
@@ -336,7 +336,7 @@ fn between(networks: &[Network<'_>], kin: &[Kin]) -> Result<Stability> {
     let some = kin.iter().any(|kin| kin.better);
     let better: Vec<bool> =
         (0..others.len()).map(|n| !some || kin.get(n).is_some_and(|kin| kin.better)).collect();
-    let latent: Letters = first.shapes.model().latent();
+    let latent: IndexSet = first.shapes.model().latent();
     let mut notes = Vec::new();
     let mut letters = Vec::new();
     for letter in latent.iter() {
@@ -387,14 +387,14 @@ fn between(networks: &[Network<'_>], kin: &[Kin]) -> Result<Stability> {
             }
         };
         let components = sums.iter().zip(&found).enumerate().map(component).collect();
-        letters.push(LetterStability { letter: letter.into(), components });
+        letters.push(IndexStability { letter: letter.into(), components });
     }
     let better = better.iter().filter(|&&better| better).count();
     Ok(Stability { fits: networks.len(), better, letters, notes })
 }
 
 /// The lengths of the parts of a letter's indices.
-fn norms(network: &Network<'_>, letter: Letter) -> Result<Vec<f64>> {
+fn norms(network: &Network<'_>, letter: Index) -> Result<Vec<f64>> {
     Ok(network.products(network, letter)?.into_iter().map(|x| x.max(0.0).sqrt()).collect())
 }
 
@@ -403,7 +403,7 @@ fn similarities(
     first: &Network<'_>,
     lengths: &[f64],
     other: &Network<'_>,
-    letter: Letter,
+    letter: Index,
 ) -> Result<Vec<Vec<f64>>> {
     let others = norms(other, letter)?;
     let products = first.products(other, letter)?;
@@ -463,7 +463,7 @@ mod tests {
 
     /// The part of ŷ that goes through an index of a letter, by leaving all others out.
     fn part(shapes: &Shapes, factors: &[ArrayD<f64>], letter: char, index: usize) -> ArrayD<f64> {
-        let letter = Letter::new(letter).unwrap();
+        let letter = Index::new(letter).unwrap();
         let mut factors = factors.to_vec();
         let holder = shapes.model().factors().iter().position(|f| f.contains(&letter)).unwrap();
         let axis = shapes.model().factors()[holder].iter().position(|&x| x == letter).unwrap();

@@ -685,7 +685,7 @@ mod tests {
         let loss = |x: f64| Loss::negative_binomial(side(x)).unwrap();
         let record = |file: &str| LossRecord {
             name: "negative-binomial".into(),
-            dispersion: Some(nneinfact_fit::SideRecord::File(file.into())),
+            dispersion: Some(nneinfact_fit::EntryParameterRecord::File(file.into())),
             ..LossRecord::default()
         };
         let study = Study::new()

@@ -1,6 +1,6 @@
 //! ŷ at single cells.
 
-use nneinfact_core::model::{Letter, Letters};
+use nneinfact_core::model::{Index, IndexSet};
 use nneinfact_fit::Saved;
 
 /// Forms ŷ at single cells: a product of the factors' rows, summed over the latent letters in nested
@@ -26,17 +26,17 @@ impl<'a> CellValues<'a> {
     pub fn new(saved: &'a Saved) -> CellValues<'a> {
         let (model, shapes) = (saved.model(), saved.shapes());
         // Letters of many factors outside: what is inside of all loops is done most often.
-        let mut loops: Vec<Letter> = model.latent().iter().collect();
-        let uses = |x: &Letter| model.factors().iter().filter(|f| f.contains(x)).count();
+        let mut loops: Vec<Index> = model.latent().iter().collect();
+        let uses = |x: &Index| model.factors().iter().filter(|f| f.contains(x)).count();
         loops.sort_by_key(|x| (std::cmp::Reverse(uses(x)), *x));
-        let all: Vec<Letter> = model.latent().iter().collect();
-        let mut letters: Vec<&[Letter]> = model.factors().iter().map(Vec::as_slice).collect();
+        let all: Vec<Index> = model.latent().iter().collect();
+        let mut letters: Vec<&[Index]> = model.factors().iter().map(Vec::as_slice).collect();
         let mut arrays: Vec<_> = saved.factors().iter().collect();
         if let Some(weights) = saved.weights() {
             letters.push(&all);
             arrays.push(weights);
         }
-        let stride = |names: &[Letter], x: &Letter| match names.iter().position(|y| y == x) {
+        let stride = |names: &[Index], x: &Index| match names.iter().position(|y| y == x) {
             Some(axis) => shapes.sizes(&names[axis + 1..]).iter().product(),
             None => 0,
         };
@@ -55,9 +55,9 @@ impl<'a> CellValues<'a> {
         let latent = model.latent();
         let mut ready = vec![Vec::new(); loops.len() + 1];
         for (t, names) in letters.iter().enumerate() {
-            let own: Letters = names.iter().copied().filter(|&x| latent.contains(x)).collect();
+            let own: IndexSet = names.iter().copied().filter(|&x| latent.contains(x)).collect();
             let depth = (0..=loops.len())
-                .find(|&d| loops[..d].iter().collect::<Letters>().contains_all(own));
+                .find(|&d| loops[..d].iter().collect::<IndexSet>().contains_all(own));
             ready[depth.unwrap_or(loops.len())].push(t);
         }
         let sizes = shapes.sizes(&loops);

@@ -2,7 +2,7 @@
 
 use super::draw::{Drawing, at, cut, escape, separated, width_of};
 use super::labels::Axis;
-use nneinfact_core::model::{Letter, Shapes};
+use nneinfact_core::model::{Index, Shapes};
 
 /// The distance of neighbouring factors.
 const STEP: f64 = 84.0;
@@ -19,19 +19,19 @@ pub(super) fn diagram(shapes: &Shapes, modes: &[Axis]) -> Drawing {
         .map(|l| (0.62 * width_of(&model.factor_name(l)) + 8.0).max(RADIUS))
         .collect();
     // Modes need room for their names.
-    let names: Vec<(Letter, &Axis)> = model.output().iter().copied().zip(modes).collect();
+    let names: Vec<(Index, &Axis)> = model.output().iter().copied().zip(modes).collect();
     let mut xs = Vec::with_capacity(factors.len());
     let mut place = 14.0 + STEP / 2.0;
     for _ in factors {
         xs.push(place);
         place += STEP;
     }
-    let latent: Vec<Letter> = model.latent().iter().collect();
-    let holders = |x: Letter| -> Vec<usize> {
+    let latent: Vec<Index> = model.latent().iter().collect();
+    let holders = |x: Index| -> Vec<usize> {
         (0..factors.len()).filter(|&l| factors[l].contains(&x)).collect()
     };
     // Letters that span fewer factors are nearer; letters whose spans overlap are on different levels.
-    let mut order: Vec<(Letter, Vec<usize>)> = latent.iter().map(|&x| (x, holders(x))).collect();
+    let mut order: Vec<(Index, Vec<usize>)> = latent.iter().map(|&x| (x, holders(x))).collect();
     let span = |h: &[usize]| h.last().copied().unwrap_or(0) - h.first().copied().unwrap_or(0);
     order.sort_by_key(|(x, h)| (span(h), h.first().copied(), *x));
     let mut levels: Vec<Vec<(f64, f64)>> = Vec::new();
@@ -97,7 +97,7 @@ pub(super) fn diagram(shapes: &Shapes, modes: &[Axis]) -> Drawing {
         let middle = holders.iter().map(|&l| xs[l]).sum::<f64>() / holders.len().max(1) as f64;
         let shift = match holders.as_slice() {
             &[l] if own(l) > 1 => {
-                let among: Vec<Letter> =
+                let among: Vec<Index> =
                     factors[l].iter().copied().filter(|x| model.output().contains(x)).collect();
                 let at = among.iter().position(|x| x == letter).unwrap_or(0) as f64;
                 (at - 0.5 * (among.len() - 1) as f64) * (STEP / among.len() as f64).min(44.0)

@@ -21,7 +21,7 @@ mod views;
 use std::collections::BTreeMap;
 
 use nneinfact_core::error::{Error, Result};
-use nneinfact_core::model::{Letter, Model};
+use nneinfact_core::model::{Index, Model};
 use nneinfact_fit::Saved;
 
 pub use labels::Labels;
@@ -54,8 +54,8 @@ pub use residuals::{Portion, Residuals, Sums};
 pub struct Report<'a> {
     saved: &'a Saved,
     title: Option<String>,
-    labels: BTreeMap<Letter, Labels>,
-    upwards: Vec<Letter>,
+    labels: BTreeMap<Index, Labels>,
+    upwards: Vec<Index>,
     residuals: Option<Residuals>,
     notes: Vec<String>,
 }
@@ -130,9 +130,9 @@ impl<'a> Report<'a> {
         figure::figure(self)
     }
 
-    fn mode(&self, mode: char) -> Result<(Letter, usize)> {
+    fn mode(&self, mode: char) -> Result<(Index, usize)> {
         let model = self.saved.model();
-        let letter = Letter::new(mode).filter(|x| model.output().contains(x));
+        let letter = Index::new(mode).filter(|x| model.output().contains(x));
         match letter {
             Some(letter) => Ok((letter, self.saved.shapes().size(letter))),
             None => Err(unknown_mode(model, mode)),

@@ -5,11 +5,11 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::cells::CellValues;
-use nneinfact_core::data::{Dense, Observations, Prepared, Rest, Role};
+use nneinfact_core::data::{Dense, Implicit, Observations, Prepared, Role};
 use nneinfact_core::engine::Precision;
 use nneinfact_core::error::{Error, Result};
 use nneinfact_core::loss::{Loss, Scratch, Tape};
-use nneinfact_core::model::Letter;
+use nneinfact_core::model::Index;
 use nneinfact_fit::{Saved, prediction_floor};
 
 /// Observed and predicted totals and losses, for every index of every mode: training, validation and
@@ -205,8 +205,8 @@ impl Residuals {
         let shape = prepared.shape().to_vec();
         let mut sums = table(prepared, &shape);
         // Rows of a list that say for each cell what it is are enough; zeros by role are not.
-        let rests: Vec<Rest> = prepared.listings().iter().map(|l| l.rest).collect();
-        let Some(&rest) = rests.iter().find(|&&rest| rest != Rest::ByRole) else {
+        let rests: Vec<Implicit> = prepared.listings().iter().map(|l| l.rest).collect();
+        let Some(&rest) = rests.iter().find(|&&rest| rest != Implicit::ByRole) else {
             self.leave_out("these weights need the dense form of the data");
             return Ok(sums);
         };
@@ -226,7 +226,7 @@ impl Residuals {
         let monomial = zero.as_ref().and_then(|zero| zero.monomial());
         let power = monomial.map(|m| m.power).filter(|p| [0.0, 1.0, 2.0].contains(p));
         let squares = power == Some(2.0) && saved.totals_of_squares(&[]).is_none();
-        if loss.is_some() && rest == Rest::Zeros && (power.is_none() || squares) {
+        if loss.is_some() && rest == Implicit::Zeros && (power.is_none() || squares) {
             self.has_loss = false;
             self.notes.push(
                 "Losses are left out: under this loss the zeros between the listed entries have no \
@@ -263,7 +263,7 @@ impl Residuals {
                         mode[from.get(i).unwrap_or(0) as usize].add(cell);
                     }
                 };
-                if rest == Rest::Zeros {
+                if rest == Implicit::Zeros {
                     // The sums over all cells count it as a zero that is trained on.
                     let (cells, weight) = (-1.0, -1.0);
                     put(0, &Sums { cells, weight, observed: 0.0, predicted: -y, loss: -zero });
@@ -274,10 +274,10 @@ impl Residuals {
                 }
             }
         }
-        if rest == Rest::Zeros {
+        if rest == Implicit::Zeros {
             let cells: f64 = shape.iter().map(|&n| n as f64).product();
             let coefficient = monomial.map_or(0.0, |m| m.coefficient);
-            let over = |letters: &[Letter]| -> Vec<Sums> {
+            let over = |letters: &[Index]| -> Vec<Sums> {
                 let totals = saved.totals(letters);
                 let each = cells / totals.len() as f64;
                 let squares = match power {
@@ -397,7 +397,7 @@ impl Walk<'_> {
         let sizes: Vec<usize> = slab.iter().map(Range::len).collect();
         let offset = values.offset(&starts).unwrap_or(0);
         let output = self.saved.model().output();
-        let order: Vec<Letter> = self.axes.iter().map(|&axis| output[axis]).collect();
+        let order: Vec<Index> = self.axes.iter().map(|&axis| output[axis]).collect();
         let predicted = self.saved.block(slab, &order)?;
         let sides: Vec<Vec<f64>> = self
             .loss

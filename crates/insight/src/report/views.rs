@@ -8,7 +8,7 @@ use super::draw::{Drawing, number, percent};
 use super::labels::{Axis, Names};
 use super::panel::{Matrix, PIXELS as SIDE, Tone, heat, profile};
 use super::raster;
-use nneinfact_core::model::{Letter, Letters};
+use nneinfact_core::model::{Index, IndexSet};
 use nneinfact_fit::Saved;
 
 /// Components that are shown at once; the others are folded.
@@ -61,8 +61,8 @@ pub(super) struct Single {
 struct Pair {
     first: usize,
     second: usize,
-    component: Letter,
-    summed: Vec<Letter>,
+    component: Index,
+    summed: Vec<Index>,
     /// The rows and columns that are shown.
     window: [Range<usize>; 2],
 }
@@ -105,7 +105,7 @@ pub(super) fn views(saved: &Saved, modes: &[Axis], sizes: Sizes) -> Views {
 }
 
 /// The order of a letter's indices by descending weight, with their shares.
-fn ordered(saved: &Saved, letter: Letter) -> Vec<(usize, f64)> {
+fn ordered(saved: &Saved, letter: Index) -> Vec<(usize, f64)> {
     let weights = saved.totals(&[letter]);
     let total: f64 = weights.iter().sum();
     let mut order: Vec<(usize, f64)> = weights
@@ -118,22 +118,22 @@ fn ordered(saved: &Saved, letter: Letter) -> Vec<(usize, f64)> {
 }
 
 impl Maker<'_> {
-    fn observed(&self, l: usize) -> Vec<Letter> {
+    fn observed(&self, l: usize) -> Vec<Index> {
         let all = self.saved.model().observed();
         self.saved.model().factors()[l].iter().copied().filter(|&x| all.contains(x)).collect()
     }
 
-    fn latent(&self, l: usize) -> Vec<Letter> {
+    fn latent(&self, l: usize) -> Vec<Index> {
         let all = self.saved.model().latent();
         self.saved.model().factors()[l].iter().copied().filter(|&x| all.contains(x)).collect()
     }
 
-    fn uses(&self, letter: Letter) -> usize {
+    fn uses(&self, letter: Index) -> usize {
         self.saved.model().factors().iter().filter(|f| f.contains(&letter)).count()
     }
 
     /// The letter whose indices are the components of a factor: the one that ties most factors.
-    fn component_of(&self, l: usize) -> Option<Letter> {
+    fn component_of(&self, l: usize) -> Option<Index> {
         let latent = self.latent(l);
         let most = latent.iter().map(|&x| self.uses(x)).max()?;
         latent.into_iter().find(|&x| self.uses(x) == most)
@@ -149,15 +149,15 @@ impl Maker<'_> {
                 if a.len() != 1 || b.len() != 1 || a == b || taken(first) || taken(second) {
                     continue;
                 }
-                let sets: [Letters; 2] =
+                let sets: [IndexSet; 2] =
                     [first, second].map(|l| self.latent(l).into_iter().collect());
                 if sets[0] != sets[1] {
                     continue;
                 }
-                let (summed, kept): (Vec<Letter>, Vec<Letter>) =
+                let (summed, kept): (Vec<Index>, Vec<Index>) =
                     sets[0].iter().partition(|&x| self.uses(x) == 2);
                 if let (false, &[component]) = (summed.is_empty(), kept.as_slice()) {
-                    let size = |x: &[Letter]| 0..self.saved.shapes().size(x[0]);
+                    let size = |x: &[Index]| 0..self.saved.shapes().size(x[0]);
                     let window = [size(&a), size(&b)];
                     let mut pair = Pair { first, second, component, summed, window };
                     pair.window = self.window(&pair).unwrap_or(pair.window);
@@ -168,7 +168,7 @@ impl Maker<'_> {
         pairs
     }
 
-    fn axis(&self, letter: Letter) -> Axis {
+    fn axis(&self, letter: Index) -> Axis {
         let model = self.saved.model();
         match model.output().iter().position(|&x| x == letter) {
             Some(mode) => self.modes[mode].clone(),
@@ -185,7 +185,7 @@ impl Maker<'_> {
     }
 
     /// Several letters as one axis.
-    fn joined(&self, letters: &[Letter]) -> Axis {
+    fn joined(&self, letters: &[Index]) -> Axis {
         if let &[letter] = letters {
             return self.axis(letter);
         }
@@ -219,7 +219,7 @@ impl Maker<'_> {
     fn all(&mut self) -> Views {
         let model = self.saved.model().clone();
         let pairs = self.pairs();
-        let mut groups: Vec<(Letter, Vec<usize>)> = Vec::new();
+        let mut groups: Vec<(Index, Vec<usize>)> = Vec::new();
         let mut others = Vec::new();
         for l in 0..model.factors().len() {
             let pair = pairs.iter().find(|p| p.first == l || p.second == l);
@@ -250,14 +250,14 @@ impl Maker<'_> {
             })
             .collect();
         if let Some(weights) = saved.weights().filter(|w| w.ndim() > 0) {
-            let letters: Vec<Letter> = model.latent().iter().collect();
+            let letters: Vec<Index> = model.latent().iter().collect();
             let name: String = letters.iter().map(|&x| char::from(x)).collect();
             others.push(self.single(format!("weights: {name}"), &class(5), &letters, weights));
         }
         Views { groups, others }
     }
 
-    fn group(&mut self, letter: Letter, factors: &[usize], pairs: &[Pair]) -> Group {
+    fn group(&mut self, letter: Index, factors: &[usize], pairs: &[Pair]) -> Group {
         let model = self.saved.model().clone();
         let order = ordered(self.saved, letter);
         let mut notes = Vec::new();
@@ -342,18 +342,18 @@ impl Maker<'_> {
     }
 
     /// A factor at one index of its component letter.
-    fn panel(&mut self, l: usize, letter: Letter, index: usize) -> Option<Drawing> {
+    fn panel(&mut self, l: usize, letter: Index, index: usize) -> Option<Drawing> {
         let model = self.saved.model();
         let letters = &model.factors()[l];
         let axis = letters.iter().position(|&x| x == letter)?;
         let part = self.saved.factors()[l].index_axis(NdAxis(axis), index).to_owned();
-        let rest: Vec<Letter> = letters.iter().copied().filter(|&x| x != letter).collect();
+        let rest: Vec<Index> = letters.iter().copied().filter(|&x| x != letter).collect();
         let values = normalised(part);
         self.array(&class(l), &rest, &values)
     }
 
     /// Any array: a vector as a profile, everything else as a heat map.
-    fn array(&mut self, class: &str, letters: &[Letter], values: &[f64]) -> Option<Drawing> {
+    fn array(&mut self, class: &str, letters: &[Index], values: &[f64]) -> Option<Drawing> {
         match letters {
             [] => None,
             &[letter] => {
@@ -381,8 +381,8 @@ impl Maker<'_> {
 
     fn matrix(
         &mut self,
-        rows: &[Letter],
-        columns: &[Letter],
+        rows: &[Index],
+        columns: &[Index],
         values: &[f64],
         square: bool,
     ) -> Option<Drawing> {
@@ -461,7 +461,7 @@ impl Maker<'_> {
         let letters = &self.saved.model().factors()[l];
         let axis = letters.iter().position(|&x| x == pair.component)?;
         let part = self.saved.factors()[l].index_axis(NdAxis(axis), index);
-        let rest: Vec<Letter> = letters.iter().copied().filter(|&x| x != pair.component).collect();
+        let rest: Vec<Index> = letters.iter().copied().filter(|&x| x != pair.component).collect();
         let mode = self.observed(l);
         let order: Option<Vec<usize>> =
             mode.iter().chain(&pair.summed).map(|x| rest.iter().position(|y| y == x)).collect();
@@ -518,7 +518,7 @@ impl Maker<'_> {
         &mut self,
         title: String,
         class: &str,
-        letters: &[Letter],
+        letters: &[Index],
         factor: &ArrayD<f64>,
     ) -> Single {
         let saved = self.saved;
