@@ -1,0 +1,6 @@
+//! The command line, through the binary.
+
+#![cfg(feature = "cli")]
+
+mod commands;
+mod compare;

@@ -1,0 +1,10 @@
+//! Data: observations, files, lists of entries, streams, checkpoints, the real tensor.
+
+mod checkpoint;
+#[path = "../common/mod.rs"]
+mod common;
+mod io;
+mod observations;
+mod sparse;
+mod stream;
+mod uber;

@@ -1,0 +1,9 @@
+//! GPUs as a user meets them, and fits on them.
+
+#![cfg(feature = "gpu")]
+
+#[path = "../common/mod.rs"]
+mod common;
+mod devices;
+mod fits;
+mod penalties;

@@ -1,0 +1,16 @@
+//! What the library promises: known answers, golden cases, properties, and everything around a fit.
+
+mod adam;
+#[path = "../common/mod.rs"]
+mod common;
+mod compare;
+mod components;
+mod coupled;
+mod fit;
+mod golden;
+mod loss;
+mod penalties;
+mod plan;
+mod properties;
+mod report;
+mod starts;
