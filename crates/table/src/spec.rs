@@ -185,6 +185,11 @@ impl Modes {
         }
     }
 
+    /// No modes, until some are given.
+    pub(crate) fn none() -> Modes {
+        Modes(Vec::new())
+    }
+
     /// The modes.
     #[must_use]
     pub fn as_slice(&self) -> &[ModeSpec] {

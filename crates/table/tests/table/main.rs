@@ -1,0 +1,6 @@
+//! The readers as their users see them.
+
+mod edges;
+mod functions;
+mod robust;
+mod specs;
