@@ -53,7 +53,13 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
     let started = Instant::now();
     let tensor = table.read()?;
     let seconds = started.elapsed().as_secs_f64();
-    eprintln!("{}; shape {:?}, {} entries, {seconds:.3} s, at most {} MiB", tensor.counts, tensor.shape(), tensor.values.len(), peak());
+    eprintln!(
+        "{}; shape {:?}, {} entries, {seconds:.3} s, at most {} MiB",
+        tensor.counts,
+        tensor.shape(),
+        tensor.values.len(),
+        peak()
+    );
     if !quiet {
         println!("{}", json(&tensor));
     }
@@ -68,7 +74,8 @@ fn peak() -> u64 {
 }
 
 fn json(tensor: &TableTensor) -> String {
-    let bits = |values: &[f64]| format!("{:?}", values.iter().map(|x| x.to_bits()).collect::<Vec<_>>());
+    let bits =
+        |values: &[f64]| format!("{:?}", values.iter().map(|x| x.to_bits()).collect::<Vec<_>>());
     let mut out = String::from("{\"modes\":[");
     for (i, mode) in tensor.modes.iter().enumerate() {
         let (kind, edges) = match &mode.kind {

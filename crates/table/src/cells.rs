@@ -447,8 +447,7 @@ mod tests {
             maps[0] = &same;
             let mut shape = vec![1; modes];
             shape[0] = 2000;
-            let entries =
-                cells.finish(&Finish { maps, shape: &shape, merges: false }).unwrap();
+            let entries = cells.finish(&Finish { maps, shape: &shape, merges: false }).unwrap();
             assert_eq!(entries.coords[0], same);
             let expected = match operation {
                 Operation::Sum => 2.0 * 7.0 + 1.0,

@@ -48,14 +48,27 @@ impl From<dictionary::Refusal> for Fault {
 #[derive(Debug)]
 pub(crate) enum Encoder {
     Text(Dictionary),
-    Rounded { digits: i32, numbers: Numbers },
+    Rounded {
+        digits: i32,
+        numbers: Numbers,
+    },
     /// Years, weeks or dates.
-    Interval { of: Interval, numbers: Numbers },
+    Interval {
+        of: Interval,
+        numbers: Numbers,
+    },
     Cycle(Cycle),
     /// Bins over a given range.
-    Range { bins: Bins },
+    Range {
+        bins: Bins,
+    },
     /// Bins from the smallest value to the largest.
-    Spread { count: u32, least: f64, most: f64, bins: Option<Bins> },
+    Spread {
+        count: u32,
+        least: f64,
+        most: f64,
+        bins: Option<Bins>,
+    },
     Top(Top),
 }
 
@@ -370,9 +383,8 @@ impl Cycle {
 impl Top {
     /// Chooses the texts that are most frequent; of equally frequent ones the first in order.
     fn choose(&mut self) {
-        let seen: Vec<u32> = (0..self.rows.len() as u32)
-            .filter(|&id| self.rows[id as usize] > 0)
-            .collect();
+        let seen: Vec<u32> =
+            (0..self.rows.len() as u32).filter(|&id| self.rows[id as usize] > 0).collect();
         let texts: Vec<&str> = seen.iter().map(|&id| self.texts.get(id)).collect();
         let all = order(&texts);
         let mut rows = vec![0u64; all.labels.len()];

@@ -92,8 +92,7 @@ fn given(found: &Ordered, used: &[bool], order: &[String], name: &str) -> Result
             "an order is given for the mode {name}, but bins have theirs"
         )));
     }
-    let place_of: HashMap<&str, u32> =
-        order.iter().map(String::as_str).zip(0u32..).collect();
+    let place_of: HashMap<&str, u32> = order.iter().map(String::as_str).zip(0u32..).collect();
     let mut places = Vec::with_capacity(found.places.len());
     for (i, &place) in found.places.iter().enumerate() {
         let in_use = place != NOWHERE && used.get(i).copied().unwrap_or(false);

@@ -71,8 +71,7 @@ pub(crate) fn order(texts: &[&str]) -> Ordered {
         let kind = if distinct.len() == texts.len() { kind } else { LabelKind::Text };
         Some(arranged(kind, texts, order))
     };
-    if let Some(ordered) =
-        by(calendar::weekday_named, 7).or_else(|| by(calendar::month_named, 12))
+    if let Some(ordered) = by(calendar::weekday_named, 7).or_else(|| by(calendar::month_named, 12))
     {
         return ordered;
     }

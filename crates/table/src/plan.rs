@@ -73,7 +73,8 @@ impl Plan {
                 }
                 let close = |name: &&String| name.trim().eq_ignore_ascii_case(column.trim());
                 if let Some(name) = names.iter().find(close) {
-                    message += &format!(" (upper and lower case count: {})", shown(name.as_bytes()));
+                    message +=
+                        &format!(" (upper and lower case count: {})", shown(name.as_bytes()));
                 } else if let [only] = names {
                     let separators = [(';', "';'"), ('\t', "a tab"), ('|', "'|'"), (',', "','")];
                     let other = separators.iter().find(|(c, _)| only.contains(*c));

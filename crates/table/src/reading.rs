@@ -127,9 +127,8 @@ impl<'s> Reading<'s> {
             Values::Max(_) => Operation::Max,
         };
         let widths = encoders.iter().map(Encoder::width).collect();
-        let reader = |_: &&str| {
-            TimeReader::new(settings.time_format.clone(), settings.zones.clone())
-        };
+        let reader =
+            |_: &&str| TimeReader::new(settings.time_format.clone(), settings.zones.clone());
         Ok(Reading {
             settings,
             times: columns.iter().map(reader).collect(),

@@ -8,8 +8,12 @@ use flate2::bufread::MultiGzDecoder;
 
 use crate::error::{Error, Result};
 
-/// Opens a file; `.gz` is unpacked.
-pub(crate) fn open(path: &Path) -> Result<Box<dyn Read>> {
+/// Opens a file of text; what is packed by gzip, whatever its name, is unpacked.
+///
+/// # Errors
+/// [`Error::File`] where the file cannot be opened; [`Error::Format`] where it begins as a file of
+/// another format does: Parquet, zip, UTF-16, other compressions.
+pub fn open(path: &Path) -> Result<Box<dyn Read>> {
     let file = File::open(path).map_err(|e| Error::file(path, e))?;
     let metadata = file.metadata().map_err(|e| Error::file(path, e))?;
     if metadata.is_dir() {
@@ -39,7 +43,7 @@ pub(crate) fn unpack<'a>(mut from: Box<dyn Read + 'a>, path: &Path) -> Result<Bo
         _ => None,
     };
     match other {
-        Some(what) => Err(Error::format(path, format!("this is not a table of text but {what}"))),
+        Some(what) => Err(Error::format(path, format!("this is not a text but {what}"))),
         None => Ok(Box::new(io::Cursor::new(start).chain(from))),
     }
 }

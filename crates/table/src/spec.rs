@@ -151,7 +151,11 @@ impl Modes {
         let mut cursor = Cursor::new(text);
         let mut modes: Vec<ModeSpec> = Vec::new();
         if text.trim().is_empty() {
-            return Err(mistake(text, &(0..0), "no modes: columns or functions of them are expected, as in week(time),bin(lat,100)"));
+            return Err(mistake(
+                text,
+                &(0..0),
+                "no modes: columns or functions of them are expected, as in week(time),bin(lat,100)",
+            ));
         }
         loop {
             let start = cursor.at;
@@ -385,7 +389,9 @@ impl Call<'_> {
 
     fn round(&self) -> Result<Function> {
         let [(word, at)] = &self.arguments[..] else {
-            return Err(self.wrong("round takes a column and a number of digits, as round(price,1)"));
+            return Err(
+                self.wrong("round takes a column and a number of digits, as round(price,1)")
+            );
         };
         match word.parse::<i32>() {
             Ok(digits) if digits.abs() <= 15 => Ok(Function::Round(digits)),

@@ -135,8 +135,8 @@ impl TimeReader {
         let instant = match (time.offset, from) {
             (Some(offset), _) if to.is_some() => Some(time.seconds - i64::from(offset)),
             (None, Some(from)) => {
-                let civil = jiff::tz::Offset::UTC
-                    .to_datetime(Timestamp::from_second(time.seconds).ok()?);
+                let civil =
+                    jiff::tz::Offset::UTC.to_datetime(Timestamp::from_second(time.seconds).ok()?);
                 // In the hour that there is twice the first; in that which is skipped, later.
                 Some(from.to_ambiguous_timestamp(civil).compatible().ok()?.as_second())
             }
@@ -286,9 +286,12 @@ fn other_iso(cell: &[u8]) -> Option<Time> {
     let offset = match pieces.to_numeric_offset() {
         Some(offset) => Some(offset.seconds()),
         None => match pieces.to_time_zone().ok()? {
-            Some(zone) => Some(zone.to_ambiguous_timestamp(civil).compatible().ok().map(
-                |instant| zone.to_offset(instant).seconds(),
-            )?),
+            Some(zone) => Some(
+                zone.to_ambiguous_timestamp(civil)
+                    .compatible()
+                    .ok()
+                    .map(|instant| zone.to_offset(instant).seconds())?,
+            ),
             None => None,
         },
     };
@@ -373,7 +376,10 @@ mod tests {
         let us = "%m/%d/%Y %H:%M:%S";
         assert_eq!(read(us, None, "4/1/2014 0:11:00").unwrap(), "2014-04-01 00:11");
         assert_eq!(read("%Y%m%d", None, "20140401").unwrap(), "2014-04-01 00:00");
-        assert_eq!(read("%Y-%m-%d %H:%M %z", ny, "2014-07-01 12:00 +0000").unwrap(), "2014-07-01 08:00");
+        assert_eq!(
+            read("%Y-%m-%d %H:%M %z", ny, "2014-07-01 12:00 +0000").unwrap(),
+            "2014-07-01 08:00"
+        );
         assert_eq!(read("%d.%m.%y", None, "1.4.14").unwrap(), "2014-04-01 00:00");
         assert_eq!(read("unix-ms", None, "-1").unwrap(), "1969-12-31 23:59");
         assert_eq!(read("%s", ny, "1404216000").unwrap(), "2014-07-01 08:00");

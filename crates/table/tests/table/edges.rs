@@ -59,13 +59,19 @@ fn quotes_and_separators() {
     let tensor = table("x,y\n'a,b',1\n").quote(Some(b'\'')).modes("x").unwrap().read().unwrap();
     assert_eq!(tensor.modes[0].labels, ["a,b"]);
     let tensor = table("a,1\nb,2\n").header(false).modes("k=1").unwrap().read().unwrap();
-    assert_eq!((entries(&tensor), tensor.modes[0].name.as_str()), (vec!["a 1".into(), "b 1".into()], "1"));
+    assert_eq!(
+        (entries(&tensor), tensor.modes[0].name.as_str()),
+        (vec!["a 1".into(), "b 1".into()], "1")
+    );
 }
 
 #[test]
 fn columns_that_are_not_there() {
     let of = |text: &[u8], modes| fault(text, modes);
-    assert_eq!(of(b"lat,lon\n1,2\n", "Lat"), "t.csv: there is no column 'Lat'; the columns are 'lat', 'lon' (upper and lower case count: 'lat')");
+    assert_eq!(
+        of(b"lat,lon\n1,2\n", "Lat"),
+        "t.csv: there is no column 'Lat'; the columns are 'lat', 'lon' (upper and lower case count: 'lat')"
+    );
     assert!(of(b"lat;lon\n1;2\n", "lat").ends_with("is the separator ';'?"));
     let twice = of(b"x,y,x\n1,2,3\n", "x");
     assert!(twice.contains("2 columns are called 'x', the 1st and the 3rd"), "{twice}");
@@ -83,13 +89,25 @@ fn rows_that_cannot_be_read() {
         (b"x,y\na,1\n,2\n", "x", "line 3, column 1 (x): the cell is empty"),
         (b"x,y\na,1\n  ,2\n", "x", "line 3, column 1 (x): the cell is empty"),
         (b"x,y\na,1\nNA,2\n", "x", "line 3, column 1 (x): 'NA' stands for a missing value"),
-        (b"x,y\na,1\nb,NaN\n", "bin(y,2)", "line 3, column 2 (y): 'NaN' stands for a missing value"),
+        (
+            b"x,y\na,1\nb,NaN\n",
+            "bin(y,2)",
+            "line 3, column 2 (y): 'NaN' stands for a missing value",
+        ),
         (b"x,y\na,1\nb,inf\n", "bin(y,2)", "line 3, column 2 (y): 'inf' is not a finite number"),
         (b"x,y\na,1\nb,one\n", "round(y,2)", "line 3, column 2 (y): 'one' is not a finite number"),
         (b"x,y\na,1\nb\xff,2\n", "x", "line 3, column 1 (x): 'b\u{fffd}' is not UTF-8"),
         (b"x,y\na,1\nb\xff,2\n", "top(x,2)", "line 3, column 1 (x): 'b\u{fffd}' is not UTF-8"),
-        (b"x,y\na,2014-01-01\nb,2014-02-30\n", "date(y)", "line 3, column 2 (y): '2014-02-30' is not a time"),
-        (b"x,y\na,2014-01-01\nb,20140230\n", "date(y)", "line 3, column 2 (y): the number '20140230' could be a date or a Unix time"),
+        (
+            b"x,y\na,2014-01-01\nb,2014-02-30\n",
+            "date(y)",
+            "line 3, column 2 (y): '2014-02-30' is not a time",
+        ),
+        (
+            b"x,y\na,2014-01-01\nb,20140230\n",
+            "date(y)",
+            "line 3, column 2 (y): the number '20140230' could be a date or a Unix time",
+        ),
     ];
     for (text, modes, reason) in bad {
         let error = fault(text, modes);
@@ -106,9 +124,13 @@ fn rows_that_cannot_be_read() {
     // A column that is not asked for may hold anything; so may rows that the filter drops.
     assert_eq!(skipping(b"x,y\na,\xff\n", "x").counts.bad, 0);
     let text = "x,y\na,1\nb,\nc,2\n";
-    assert_eq!(table(text).filter("x != b").unwrap().modes("bin(y,2)").unwrap().read().unwrap().values, [1.0, 1.0]);
+    assert_eq!(
+        table(text).filter("x != b").unwrap().modes("bin(y,2)").unwrap().read().unwrap().values,
+        [1.0, 1.0]
+    );
     // What stands for a missing value can be said.
-    let tensor = table("x\nNA\n-\n").missing(["-"]).skip_bad(true).modes("x").unwrap().read().unwrap();
+    let tensor =
+        table("x\nNA\n-\n").missing(["-"]).skip_bad(true).modes("x").unwrap().read().unwrap();
     assert_eq!((tensor.modes[0].labels[0].as_str(), tensor.counts.bad), ("NA", 1));
     // A bad row must not count for the range, nor its label.
     let tensor = skipping(b"x,y,z\na,1,1\nb,100,\nc,3,1\n", "x,bin(y,2),bin(z,1)");

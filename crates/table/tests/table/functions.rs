@@ -23,7 +23,8 @@ pub fn entries(tensor: &TableTensor) -> Vec<String> {
 #[test]
 fn times() {
     let text = "time\n2016-02-29T23:59\n2016-12-31 00:00:01\n2017-01-02\n2014-12-29 12:30\n";
-    let tensor = read(text, "year(time),month(time),week(time),weekday(time),hour(time),minute(time)");
+    let tensor =
+        read(text, "year(time),month(time),week(time),weekday(time),hour(time),minute(time)");
     assert_eq!(tensor.shape(), [4, 12, 106, 7, 24, 60]);
     assert_eq!(
         entries(&tensor),
@@ -145,7 +146,8 @@ fn filters_and_orders() {
 
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("days.txt");
-    std::fs::write(&path, "\u{feff}# Day\r\nSun\r\nMon\r\nTue\r\nWed\r\nThu\r\nFri\r\nSat\r\n\r\n").unwrap();
+    std::fs::write(&path, "\u{feff}# Day\r\nSun\r\nMon\r\nTue\r\nWed\r\nThu\r\nFri\r\nSat\r\n\r\n")
+        .unwrap();
     let table = table("t\n2014-04-06\n").order_file("w", &path).unwrap();
     let tensor = table.modes("w=weekday(t)").unwrap().read().unwrap();
     assert_eq!((tensor.modes[0].labels[0].as_str(), tensor.coords[0][0]), ("Sun", 0));

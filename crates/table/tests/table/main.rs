@@ -3,4 +3,5 @@
 mod edges;
 mod functions;
 mod robust;
+mod sparse;
 mod specs;

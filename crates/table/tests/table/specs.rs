@@ -48,7 +48,9 @@ fn mistakes_have_carets() {
     assert!(of("a,,b").ends_with("\n  a,,b\n    ^"));
     assert!(of("a)b").ends_with("\n  a)b\n   ^"));
     assert!(of(" ").starts_with("no modes"));
-    for text in ["", ",", "=", "w=", "w=()", "bin", "bin(", "bin(x", "bin(x,", "(", ")", "a=b=c", "é=x"] {
+    for text in
+        ["", ",", "=", "w=", "w=()", "bin", "bin(", "bin(x", "bin(x,", "(", ")", "a=b=c", "é=x"]
+    {
         let _ = Modes::parse(text);
     }
 }
