@@ -96,7 +96,7 @@ pub(crate) fn month_named(name: &str) -> Option<usize> {
 
 fn named(name: &str, short: &[&str], long: &[&str]) -> Option<usize> {
     let is = |other: &&str| other.eq_ignore_ascii_case(name);
-    short.iter().position(|n| is(n)).or_else(|| long.iter().position(|n| is(n)))
+    short.iter().position(is).or_else(|| long.iter().position(is))
 }
 
 /// Whether the text is an ISO date, alone or with a time after it. Such texts are in the order of
