@@ -13,7 +13,7 @@ use crate::tensor::{Counts, Mode, TableTensor};
 use crate::text::shown;
 
 /// What a label takes besides its text, and the text of a function.
-const LABEL: u64 = 40;
+pub(crate) const LABEL: u64 = 40;
 
 /// Makes the tensor of all rows.
 pub(crate) fn finish(

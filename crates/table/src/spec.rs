@@ -139,6 +139,9 @@ impl fmt::Display for ModeSpec {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Modes(Vec<ModeSpec>);
 
+/// More bins are of no use, and would only take memory.
+const MOST_BINS: u32 = 1 << 24;
+
 /// More modes than the most letters there are make no sense.
 const MOST_MODES: usize = 52;
 
@@ -343,7 +346,12 @@ impl Call<'_> {
             )));
         };
         if !argument.0.contains(':') {
-            return Ok(Function::Bins(self.count(argument, "the number of bins")?));
+            let bins = self.count(argument, "the number of bins")?;
+            if bins > MOST_BINS {
+                let message = format!("more than {MOST_BINS} bins");
+                return Err(mistake(self.text, &argument.1, message));
+            }
+            return Ok(Function::Bins(bins));
         }
         let fault = |message: String| mistake(self.text, &argument.1, message);
         let numbers: Option<Vec<f64>> = argument
@@ -359,8 +367,8 @@ impl Call<'_> {
             return Err(fault("from must be below to, and the step above 0".into()));
         }
         let steps = (to - from) / step;
-        if !(steps.round() >= 1.0 && steps.round() < f64::from(u32::MAX)) {
-            return Err(fault("this makes no bin, or more than 2^32".into()));
+        if !(steps.round() >= 1.0 && steps.round() <= f64::from(MOST_BINS)) {
+            return Err(fault(format!("this makes no bin, or more than {MOST_BINS}")));
         }
         if (steps - steps.round()).abs() > 1e-6 {
             return Err(fault(format!(

@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 use crate::filter::Filter;
+use crate::finish;
 use crate::reading;
 use crate::source;
-use crate::spec::Modes;
+use crate::spec::{Function, Modes};
 use crate::tensor::{TableTensor, Unlisted};
 use crate::text::{listed, shown};
 use crate::time::{TimeFormat, Zones};
@@ -334,12 +335,17 @@ impl Settings {
                 "no modes are given: say which columns, or functions of them, the modes of the tensor are, as in week(time),bin(lat,100)".into(),
             ));
         }
-        if self.quote == self.separator && self.quote.is_some() {
+        let separator = self.separator.unwrap_or(b',');
+        if self.quote == Some(separator) {
             return Err(Error::Setting("the separator cannot be the quote as well".into()));
         }
-        if let Some(b'\n' | b'\r') = self.separator {
-            return Err(Error::Setting("the separator cannot be a line break".into()));
+        let possible = |byte: u8| byte.is_ascii() && !matches!(byte, b'\n' | b'\r');
+        if !possible(separator) || !self.quote.is_none_or(possible) {
+            return Err(Error::Setting(
+                "separator and quote are one ASCII character each, and no line break".into(),
+            ));
         }
+        self.check_bins()?;
         for (i, (mode, labels)) in self.orders.iter().enumerate() {
             let place = self.mode_called(mode)?;
             let twice = |(other, _): &(String, _)| self.mode_called(other).ok() == Some(place);
@@ -356,6 +362,25 @@ impl Settings {
             }
         }
         Ok(())
+    }
+
+    /// Whether the bins that are asked for and their labels fit in the memory.
+    fn check_bins(&self) -> Result<()> {
+        let bins = self.modes.as_slice().iter().map(|mode| match mode.function {
+            Function::Bins(n) | Function::Range { bins: n, .. } => u64::from(n),
+            _ => 0,
+        });
+        let bins: u64 = bins.sum();
+        let needed = bins * (finish::LABEL + 8);
+        match self.memory {
+            Some(limit) if needed > limit => Err(Error::Memory {
+                what: format!("{bins} bins with their labels"),
+                needed,
+                available: limit,
+                help: "fewer bins, or a higher limit, would fit".into(),
+            }),
+            _ => Ok(()),
+        }
     }
 
     /// The mode that has this letter, name or column.

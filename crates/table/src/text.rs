@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 fn carets(text: &str, at: &Range<usize>) -> String {
     let mut shown = String::from("\n  ");
     // Control characters (a tab, say) would shift the carets.
-    shown.extend(text.chars().map(|c| if c.is_control() { ' ' } else { c }));
+    shown.push_str(&plain(text));
     shown.push_str("\n  ");
     for (byte, _) in text.char_indices() {
         if byte >= at.end.max(at.start + 1) {
@@ -32,12 +32,23 @@ pub(crate) fn shown(cell: &[u8]) -> String {
     const MOST: usize = 40;
     let text = String::from_utf8_lossy(&cell[..cell.len().min(4 * MOST)]);
     let mut out = String::from("'");
-    out.extend(text.chars().take(MOST).map(|c| if c.is_control() { ' ' } else { c }));
+    out.extend(text.chars().take(MOST).map(|c| if is_hidden(c) { ' ' } else { c }));
     if text.chars().count() > MOST || cell.len() > 4 * MOST {
         out.push('…');
     }
     out.push('\'');
     out
+}
+
+/// Text for a message that others wrote: without control characters.
+pub(crate) fn plain(text: &str) -> String {
+    text.chars().map(|c| if is_hidden(c) { ' ' } else { c }).collect()
+}
+
+/// Characters that steer a terminal, or turn the direction of what follows.
+fn is_hidden(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// Names in a message: the first few, quoted.

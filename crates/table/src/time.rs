@@ -9,7 +9,7 @@ use jiff::tz::TimeZone;
 use crate::calendar::{days_from_civil, days_in_month};
 use crate::error::{Error, Result};
 use crate::number;
-use crate::text::shown;
+use crate::text::{plain, shown};
 
 const DAY: i64 = 86_400;
 /// The years from -9999 to 9999, in seconds.
@@ -300,7 +300,8 @@ fn other_iso(cell: &[u8]) -> Option<Time> {
 
 fn custom(format: &str, cell: &[u8]) -> Result<Time, String> {
     let fault = |reason: String| {
-        format!("{} is not a time as {}: {reason}", shown(cell), shown(format.as_bytes()))
+        let (cell, format) = (shown(cell), shown(format.as_bytes()));
+        format!("{cell} is not a time as {format}: {}", plain(&reason))
     };
     let time = BrokenDownTime::parse(format, cell).map_err(|e| fault(e.to_string()))?;
     let offset = time.offset().map(|offset| offset.seconds());

@@ -191,6 +191,13 @@ fn memory_is_bounded() {
     // Dates that are far apart.
     let far = table("t\n0001-01-01\n9999-12-31\n").memory_limit(1 << 20).modes("date(t)").unwrap();
     assert!(matches!(far.read().unwrap_err(), Error::Memory { .. }));
+    // More bins than fit, and more than there can be.
+    let bins = table("x\n1\n2\n").memory_limit(1 << 20).modes("bin(x,100000)").unwrap();
+    assert!(matches!(bins.read().unwrap_err(), Error::Memory { .. }));
+    assert!(table("").modes("bin(x,4000000000)").is_err());
+    assert!(table("").modes("bin(x,0:1:1e-9)").is_err());
+    assert!(table("x\n1\n").separator(b'"').modes("x").unwrap().read().is_err());
+    assert!(table("x\n1\n").separator(0xe9).modes("x").unwrap().read().is_err());
     // A quote that is not closed.
     let mut open = String::from("x,y\n\"a,1\n");
     open.extend(std::iter::repeat_n("b,2\n", 5_000_000));
