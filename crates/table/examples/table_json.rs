@@ -6,7 +6,7 @@
 use std::fmt::Write as _;
 use std::time::Instant;
 
-use nneinfact_table::{LabelKind, Table, TableTensor};
+use nneinfact_table::{LabelKind, Table, TableTensor, read_matrix_market};
 
 fn main() {
     if let Err(e) = run() {
@@ -18,6 +18,12 @@ fn main() {
 fn run() -> Result<(), Box<dyn std::error::Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let path = arguments.first().ok_or("a file is expected")?;
+    if path.contains(".mtx") {
+        let matrix = read_matrix_market(path)?;
+        let (shape, bits) = ([matrix.rows.len, matrix.columns.len], bits(&matrix.values));
+        println!("{{\"shape\":{shape:?},\"coords\":{:?},\"values\":{bits}}}", matrix.coords);
+        return Ok(());
+    }
     let mut table = match path.as_str() {
         "-" => Table::standard_input(),
         path => Table::matching(path)?,
@@ -73,9 +79,11 @@ fn peak() -> u64 {
     line.split_whitespace().nth(1).and_then(|kib| kib.parse::<u64>().ok()).unwrap_or(0) / 1024
 }
 
+fn bits(values: &[f64]) -> String {
+    format!("{:?}", values.iter().map(|x| x.to_bits()).collect::<Vec<_>>())
+}
+
 fn json(tensor: &TableTensor) -> String {
-    let bits =
-        |values: &[f64]| format!("{:?}", values.iter().map(|x| x.to_bits()).collect::<Vec<_>>());
     let mut out = String::from("{\"modes\":[");
     for (i, mode) in tensor.modes.iter().enumerate() {
         let (kind, edges) = match &mode.kind {

@@ -242,6 +242,7 @@ def main():
     zones(df, rng)
     filters(df, path)
     bytes_of_all_kinds(df, csv, modes, everything)
+    matrices()
     flights()
     print(f"{done} comparisons, all to the bit")
 
@@ -352,6 +353,47 @@ def bytes_of_all_kinds(df, csv, modes, everything):
     order = write("order.txt", "# Day\n" + "\n".join(DAYS[-1:] + DAYS[:-1]) + "\n")
     sunday = Mode((df.time.dt.day_of_week + 1) % 7, DAYS[-1:] + DAYS[:-1])
     compare("a given order", ours(os.path.join(FOLDER, "a.csv"), "d=weekday(time)", "--order", f"d={order}"), [sunday])
+
+
+def matrices():
+    """Matrix Market files as scipy writes and reads them."""
+    global done
+    import scipy.io
+    import scipy.sparse
+
+    rng = np.random.default_rng(3)
+    for k in range(12):
+        n, m = (int(x) for x in rng.integers(2, 60, 2))
+        symmetry = ["general", "symmetric", "skew-symmetric"][k % 3]
+        a = scipy.sparse.random(n, n if k % 3 else m, 0.2, random_state=k).toarray()
+        a[0, 1] = 0.1
+        if symmetry == "symmetric":
+            a = a + a.T
+        if symmetry == "skew-symmetric":
+            a = a - a.T
+        field = "real"
+        if k % 4 == 1:
+            a, field = np.round(a * 50).astype(int), "integer"
+        if k % 6 == 5 or k == 0:
+            matrix = a
+        else:
+            matrix = scipy.sparse.coo_matrix(a)
+        if k in (3, 7):
+            field = "pattern"
+            symmetry = "general" if k == 3 else symmetry
+        path = os.path.join(FOLDER, f"m{k}.mtx")
+        scipy.io.mmwrite(path, matrix, field=field, symmetry=symmetry, precision=17)
+        if k % 2:
+            packed = gzip.compress(open(path, "rb").read())
+            path = write(f"m{k}.mtx.gz", packed)
+        expected = scipy.io.mmread(path)
+        expected = expected.toarray() if scipy.sparse.issparse(expected) else expected
+        result = json.loads(subprocess.run([PROGRAM, path], capture_output=True, check=True).stdout)
+        found = np.zeros(result["shape"])
+        found[tuple(result["coords"])] = np.array(result["values"], dtype=np.uint64).view(np.float64)
+        assert found.shape == expected.shape and np.array_equal(found, expected.astype(float)), path
+        done += 1
+        print(f"ok  {os.path.basename(path)}: {field}, {symmetry}, {found.shape}")
 
 
 def flights():
