@@ -11,10 +11,14 @@ use crate::error::{Error, Result};
 /// Opens a file of text; what is packed by gzip, whatever its name, is unpacked.
 ///
 /// # Errors
-/// [`Error::File`] where the file cannot be opened; [`Error::Format`] where it begins as a file of
-/// another format does: Parquet, zip, UTF-16, other compressions.
+/// [`Error::File`] where the file cannot be opened; [`Error::Unsupported`] where its name is that of
+/// a [format that is not read](crate::describe_foreign); [`Error::Format`] where it begins as a file
+/// of another format does: Parquet, zip, UTF-16, other compressions.
 pub fn open(path: &Path) -> Result<Box<dyn Read>> {
     let file = File::open(path).map_err(|e| Error::file(path, e))?;
+    if let Some(sentence) = crate::describe_foreign(path) {
+        return Err(Error::Unsupported(sentence));
+    }
     let metadata = file.metadata().map_err(|e| Error::file(path, e))?;
     if metadata.is_dir() {
         return Err(Error::file(path, io::ErrorKind::IsADirectory.into()));
@@ -39,6 +43,7 @@ pub(crate) fn unpack<'a>(mut from: Box<dyn Read + 'a>, path: &Path) -> Result<Bo
         [b'B', b'Z', b'h', b'1'..=b'9', b'1', b'A'] => {
             Some("packed by bzip2: pipe it in, bzcat FILE | …")
         }
+        [0x89, b'H', b'D', b'F', ..] => Some("HDF5 (an .h5ad or a newer .mat or .nc is one too)"),
         [b'P', b'A', b'R', b'1', ..] => Some(crate::foreign::PARQUET),
         _ => None,
     };

@@ -316,7 +316,8 @@ impl<'a> Table<'a> {
     /// [`Error::File`] where a file cannot be read. [`Error::Format`] where a column is not there
     /// or a row cannot be read, and where no row is left. [`Error::Memory`] where the
     /// [limit](Table::memory_limit) or the memory is too small. [`Error::Unsupported`] where there
-    /// would be more than 2^128 cells or 2^32 labels.
+    /// would be more than 2^128 cells or 2^32 labels, and for files whose names are those of a
+    /// [format that is not read](crate::describe_foreign).
     pub fn read(self) -> Result<TableTensor> {
         self.settings.check()?;
         if let Source::Files(paths) = &self.source

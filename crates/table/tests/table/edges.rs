@@ -2,7 +2,7 @@
 
 use std::io::{Read, Write};
 
-use nneinfact_table::{Error, Table, TableTensor};
+use nneinfact_table::{Error, Table, TableTensor, describe_foreign};
 
 use crate::functions::{entries, read, table};
 
@@ -161,6 +161,22 @@ fn packed_and_foreign() {
     assert!(of(b"PK\x03\x04....").unwrap_err().contains("zip"));
     assert!(of(b"PAR1....").unwrap_err().contains("Parquet"));
     assert!(of(b"\xff\xfex\0").unwrap_err().contains("UTF-16"));
+
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["a.h5ad", "a.mat", "a.nc", "a.zarr", "a.parquet", "a.xlsx", "a.feather", "a.RDS"] {
+        let path = folder.path().join(name);
+        std::fs::write(&path, "x\na\n").unwrap();
+        let error = Table::open(&path).modes("x").unwrap().read().unwrap_err();
+        assert!(matches!(error, Error::Unsupported(_)));
+        let text = error.to_string();
+        assert!(text.contains(", which is not read: convert it first, "), "{text}");
+        assert!(text.contains(".csv") || text.contains(".np"), "{text}");
+        assert_eq!(Some(text), describe_foreign(&path));
+    }
+    let gone = Table::open(folder.path().join("b.mat")).modes("x").unwrap().read().unwrap_err();
+    assert!(matches!(gone, Error::File { .. }));
+    let quoted = describe_foreign("it's.mat").unwrap();
+    assert!(quoted.contains("loadmat('it\\'s.mat')"), "{quoted}");
 }
 
 #[test]
