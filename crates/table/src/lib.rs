@@ -1,0 +1,44 @@
+//! Tables of events as tensors with names, and the sparse formats of the field.
+//!
+//! A [`Table`] is one event or observation per row; [`Modes`] says how its columns become the modes
+//! of a tensor. What comes out is a [`TableTensor`]: coordinates, values, and a name for every
+//! index.
+//!
+//! [`read_matrix_market`], [`read_10x`] and [`ScipyArrays`] give a [`SparseMatrix`] with the names
+//! of its rows and columns. [`describe_foreign`] says how to convert what is not read.
+
+mod bins;
+mod calendar;
+mod cells;
+mod coo;
+mod dictionary;
+mod encoder;
+mod error;
+mod filter;
+mod finish;
+mod foreign;
+mod labels;
+mod matrix_market;
+mod number;
+mod plan;
+mod reading;
+mod records;
+mod source;
+mod spec;
+mod table;
+mod tensor;
+mod text;
+mod time;
+
+pub use coo::{Axis, ScipyArrays, SparseMatrix};
+pub use error::{Error, Result};
+pub use filter::Filter;
+pub use foreign::describe_foreign;
+pub use labels::LabelKind;
+pub use matrix_market::{
+    is_10x, read_10x, read_matrix_market, read_matrix_market_from, read_names,
+};
+pub use source::open as open_unpacked;
+pub use spec::{Function, ModeSpec, Modes};
+pub use table::{Table, Values};
+pub use tensor::{Counts, Mode, TableTensor, Unlisted};

@@ -1,0 +1,81 @@
+//! Where tables come from: files, folders of them, standard input; compressed or not.
+
+use std::fs::File;
+use std::io::{self, BufReader, Read};
+use std::path::{Path, PathBuf};
+
+use flate2::bufread::MultiGzDecoder;
+
+use crate::error::{Error, Result};
+
+/// Opens a file of text; what is packed by gzip, whatever its name, is unpacked.
+///
+/// # Errors
+/// [`Error::File`] where the file cannot be opened; [`Error::Unsupported`] where its name is that of
+/// a [format that is not read](crate::describe_foreign); [`Error::Format`] where it begins as a file
+/// of another format does: Parquet, zip, UTF-16, other compressions.
+pub fn open(path: &Path) -> Result<Box<dyn Read>> {
+    let file = File::open(path).map_err(|e| Error::file(path, e))?;
+    if let Some(sentence) = crate::describe_foreign(path) {
+        return Err(Error::Unsupported(sentence));
+    }
+    let metadata = file.metadata().map_err(|e| Error::file(path, e))?;
+    if metadata.is_dir() {
+        return Err(Error::file(path, io::ErrorKind::IsADirectory.into()));
+    }
+    unpack(Box::new(file), path)
+}
+
+/// Unpacks what begins as gzip does, and refuses what begins as another format does.
+pub(crate) fn unpack<'a>(mut from: Box<dyn Read + 'a>, path: &Path) -> Result<Box<dyn Read + 'a>> {
+    let mut start = Vec::new();
+    from.by_ref().take(6).read_to_end(&mut start).map_err(|e| Error::file(path, e))?;
+    let other = match &start[..] {
+        [0x1f, 0x8b, ..] => {
+            let whole = io::Cursor::new(start).chain(from);
+            return Ok(Box::new(MultiGzDecoder::new(BufReader::with_capacity(1 << 16, whole))));
+        }
+        [0xff, 0xfe, ..] => Some("UTF-16: write it as UTF-8, with iconv -f UTF-16 -t UTF-8, say"),
+        [0xfe, 0xff, ..] => Some("UTF-16: write it as UTF-8, with iconv -f UTF-16 -t UTF-8, say"),
+        [b'P', b'K', 3, 4, ..] => Some("a zip archive (an .xlsx is one too): unpack it first"),
+        [0x28, 0xb5, 0x2f, 0xfd, ..] => Some("packed by zstd: pipe it in, zstdcat FILE | …"),
+        [0xfd, b'7', b'z', b'X', b'Z', 0] => Some("packed by xz: pipe it in, xzcat FILE | …"),
+        [b'B', b'Z', b'h', b'1'..=b'9', b'1', b'A'] => {
+            Some("packed by bzip2: pipe it in, bzcat FILE | …")
+        }
+        [0x89, b'H', b'D', b'F', ..] => Some("HDF5 (an .h5ad or a newer .mat or .nc is one too)"),
+        [b'P', b'A', b'R', b'1', ..] => Some(crate::foreign::PARQUET),
+        _ => None,
+    };
+    match other {
+        Some(what) => Err(Error::format(path, format!("this is not a text but {what}"))),
+        None => Ok(Box::new(io::Cursor::new(start).chain(from))),
+    }
+}
+
+/// An error of reading: what a decompressor rejects is a fault of the content.
+pub(crate) fn fault(path: &Path, e: io::Error) -> Error {
+    match e.kind() {
+        io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput | io::ErrorKind::UnexpectedEof => {
+            Error::format(path, format!("the file is damaged: {e}"))
+        }
+        _ => Error::file(path, e),
+    }
+}
+
+/// The files that a pattern stands for, sorted; a path of a file that is there stands for itself.
+pub(crate) fn matching(pattern: &str) -> Result<Vec<PathBuf>> {
+    let path = PathBuf::from(pattern);
+    if path.exists() || !pattern.contains(['*', '?', '[']) {
+        return Ok(vec![path]);
+    }
+    let files = glob::glob(pattern)
+        .map_err(|e| Error::Setting(format!("the pattern '{pattern}' cannot be read: {e}")))?;
+    let files: Vec<PathBuf> = files
+        .collect::<std::result::Result<_, _>>()
+        .map_err(|e| Error::file(e.path().to_path_buf(), e.into()))?;
+    if files.is_empty() {
+        return Err(Error::file(path, io::ErrorKind::NotFound.into()));
+    }
+    Ok(files)
+}
