@@ -1,0 +1,16 @@
+//! High-dimensional distributions as nonnegative tensor trains.
+
+mod algebra;
+mod core;
+mod error;
+mod indices;
+mod linalg;
+mod nonnegative;
+mod random;
+mod train;
+
+pub use crate::core::Core;
+pub use crate::error::{Error, Result};
+pub use crate::indices::Indices;
+pub use crate::nonnegative::NonnegativeTrain;
+pub use crate::train::TensorTrain;
