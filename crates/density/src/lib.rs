@@ -3,6 +3,7 @@
 mod algebra;
 mod core;
 mod error;
+mod fit;
 mod indices;
 mod linalg;
 mod nonnegative;
@@ -14,3 +15,6 @@ pub use crate::error::{Error, Result};
 pub use crate::indices::Indices;
 pub use crate::nonnegative::NonnegativeTrain;
 pub use crate::train::TensorTrain;
+pub use crate::fit::{
+    FittedTrain, History, LineSearch, Method, Schedule, Solver, StoppedBy, SweepReport, TrainFit,
+};
