@@ -2,6 +2,7 @@
 
 mod algebra;
 mod core;
+mod cross;
 mod error;
 mod fit;
 mod indices;
@@ -11,6 +12,7 @@ mod random;
 mod train;
 
 pub use crate::core::Core;
+pub use crate::cross::{Cross, CrossTrain};
 pub use crate::error::{Error, Result};
 pub use crate::indices::Indices;
 pub use crate::nonnegative::NonnegativeTrain;

@@ -147,6 +147,11 @@ impl TensorTrain {
     /// [`log_entries`](Self::log_entries) has them all.
     pub fn entries(&self, indices: &Indices) -> Result<Vec<f64>> {
         indices.check(&self.sizes(), "the indices")?;
+        Ok(self.values_at(indices))
+    }
+
+    /// Entries at index tuples that lie inside the tensor.
+    pub(crate) fn values_at(&self, indices: &Indices) -> Vec<f64> {
         let order = self.order();
         // The scale as a power of two times a factor near 1, so that nothing overflows on the way.
         let twos = (self.log_scale / LN_2).round();
@@ -156,11 +161,11 @@ impl TensorTrain {
             let e = (e as f64 + twos).clamp(-1e9, 1e9);
             linalg::scale2(x * factor, e as i32)
         };
-        Ok(indices
+        indices
             .data()
             .par_chunks(ROWS * order)
             .flat_map_iter(|rows| rows.chunks_exact(order).map(value))
-            .collect())
+            .collect()
     }
 
     /// One entry without the scale, as x·2^e.
