@@ -3,6 +3,7 @@
 mod algebra;
 mod core;
 mod cross;
+mod density;
 mod error;
 mod fit;
 mod indices;
@@ -13,6 +14,7 @@ mod train;
 
 pub use crate::core::Core;
 pub use crate::cross::{Cross, CrossTrain};
+pub use crate::density::{Conditional, Covariance, Density, NegativeLogLikelihood, Table};
 pub use crate::error::{Error, Result};
 pub use crate::indices::Indices;
 pub use crate::nonnegative::NonnegativeTrain;

@@ -3,3 +3,4 @@
 mod crosses;
 mod fits;
 mod npz;
+mod uses;
