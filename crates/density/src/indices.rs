@@ -144,6 +144,39 @@ pub(crate) fn normalised_weights(weights: Option<&[f64]>, rows: usize) -> Result
     Ok(weights.iter().map(|w| w / top / sum).collect())
 }
 
+/// Different tuples with the sums of their weights, in lexicographic order; those of weight 0 are
+/// dropped. Whatever is summed over samples is then summed over fewer rows.
+pub(crate) fn merged(samples: &Indices, weights: &[f64]) -> (Indices, Vec<f64>) {
+    let mut order: Vec<usize> = (0..samples.rows()).filter(|&row| weights[row] > 0.0).collect();
+    // Stable, so that weights are summed in the order of the samples.
+    order.sort_by(|&a, &b| samples.at(a).cmp(samples.at(b)));
+    let (mut data, mut sums) = (Vec::new(), Vec::new());
+    let mut last = None;
+    for row in order {
+        let tuple = samples.at(row);
+        if last == Some(tuple)
+            && let Some(sum) = sums.last_mut()
+        {
+            *sum += weights[row];
+        } else {
+            data.extend_from_slice(tuple);
+            sums.push(weights[row]);
+            last = Some(tuple);
+        }
+    }
+    (Indices::raw(samples.order(), data), sums)
+}
+
+/// Ranges that cut `rows` into at most `most` parts of whole blocks of `block` rows: sums over parts
+/// are then the same for any number of threads.
+pub(crate) fn parts(rows: usize, block: usize, most: usize) -> Vec<std::ops::Range<usize>> {
+    let blocks = rows.div_ceil(block).div_ceil(most.max(1)).max(1);
+    (0..rows)
+        .step_by(blocks * block)
+        .map(|start| start..(start + blocks * block).min(rows))
+        .collect()
+}
+
 /// Runs over all tuples of a tensor of these sizes in C order.
 pub(crate) fn advance(tuple: &mut [usize], sizes: &[usize]) -> bool {
     for k in (0..tuple.len()).rev() {
@@ -168,6 +201,24 @@ mod tests {
             assert!(normalised_weights(Some(&bad), 2).is_err(), "{bad:?}");
         }
         assert!(normalised_weights(None, 0).is_err());
+    }
+
+    #[test]
+    fn repeated_tuples_are_merged() {
+        let samples = Indices::new(2, vec![1, 0, 0, 1, 1, 0, 2, 2]).unwrap();
+        let (rows, weights) = merged(&samples, &[0.5, 0.25, 0.125, 0.0]);
+        assert_eq!(rows.data(), [0, 1, 1, 0]);
+        assert_eq!(weights, [0.25, 0.625]);
+    }
+
+    #[test]
+    fn parts_cover_all_rows() {
+        for (rows, block, most) in [(1, 4, 8), (100, 4, 8), (8, 4, 1), (33, 4, 8)] {
+            let parts = parts(rows, block, most);
+            assert!(parts.len() <= most);
+            let all: Vec<usize> = parts.into_iter().flatten().collect();
+            assert_eq!(all, (0..rows).collect::<Vec<_>>());
+        }
     }
 
     #[test]

@@ -63,6 +63,12 @@ pub(crate) fn product_into(a: MatRef<'_, f64>, b: MatRef<'_, f64>, out: &mut [f6
     matmul(out, Accum::Replace, a, b, 1.0, Par::Seq);
 }
 
+/// Adds the product of two matrices to a row-major matrix, on this thread.
+pub(crate) fn add_product(a: MatRef<'_, f64>, b: MatRef<'_, f64>, out: &mut [f64]) {
+    let out = MatMut::from_row_major_slice_mut(out, a.nrows(), b.ncols());
+    matmul(out, Accum::Add, a, b, 1.0, Par::Seq);
+}
+
 /// The rows of a matrix of the library, one after the other.
 pub(crate) fn row_major(a: MatRef<'_, f64>) -> Vec<f64> {
     let mut out = Vec::with_capacity(a.nrows() * a.ncols());
@@ -202,15 +208,6 @@ pub(crate) fn norm(data: &[f64]) -> f64 {
     }
     let e = exponent(top);
     scale2(data.iter().map(|&x| scale2(x, -e).powi(2)).sum::<f64>().sqrt(), e)
-}
-
-/// The logarithm of the sum of values whose logarithms are given.
-pub(crate) fn log_sum_exp(logs: &[f64]) -> f64 {
-    let top = logs.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-    if !top.is_finite() {
-        return top;
-    }
-    top + logs.iter().map(|x| (x - top).exp()).sum::<f64>().ln()
 }
 
 #[cfg(test)]

@@ -3,4 +3,5 @@
 mod crosses;
 mod fits;
 mod npz;
+mod samples;
 mod uses;
