@@ -157,8 +157,7 @@ impl Core {
     pub(crate) fn step_back(&self, w: &[f64], i: usize, out: &mut Vec<f64>) {
         out.clear();
         out.extend(
-            (0..self.left)
-                .map(|a| self.row(a, i).iter().zip(w).map(|(x, w)| x * w).sum::<f64>()),
+            (0..self.left).map(|a| self.row(a, i).iter().zip(w).map(|(x, w)| x * w).sum::<f64>()),
         );
     }
 

@@ -19,10 +19,10 @@ pub use crate::cross::{Cross, CrossTrain};
 pub use crate::density::{Conditional, Covariance, Density, NegativeLogLikelihood, Table};
 pub use crate::em::{Em, EmFit};
 pub use crate::error::{Error, Result};
+pub use crate::fit::{
+    FittedTrain, History, LineSearch, Method, Schedule, Solver, StoppedBy, SweepReport, TrainFit,
+};
 pub use crate::indices::Indices;
 pub use crate::nonnegative::NonnegativeTrain;
 pub use crate::sketch::{Sketch, SketchTrain};
 pub use crate::train::TensorTrain;
-pub use crate::fit::{
-    FittedTrain, History, LineSearch, Method, Schedule, Solver, StoppedBy, SweepReport, TrainFit,
-};

@@ -58,12 +58,12 @@ impl<'c, 'f> Crossing<'c, 'f> {
         let check: Vec<usize> = (0..settings.check)
             .flat_map(|row| (0..d).map(move |k| (row, k)))
             .map(|(row, k)| {
-                Stream::new(settings.seed, Purpose::CrossCheck, k as u64).below(sizes[k], row as u64)
+                Stream::new(settings.seed, Purpose::CrossCheck, k as u64)
+                    .below(sizes[k], row as u64)
             })
             .collect();
         let check = Indices::raw(d, check);
-        let check_raw =
-            f.raw(settings.check, |at, tuple| tuple.extend_from_slice(check.at(at)))?;
+        let check_raw = f.raw(settings.check, |at, tuple| tuple.extend_from_slice(check.at(at)))?;
         let top = |values: &[f64]| values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
         f.reference = top(&start_raw);
         if !f.reference.is_finite() {
@@ -110,10 +110,8 @@ impl<'c, 'f> Crossing<'c, 'f> {
         // At least one sweep was made, or the error of the first has been returned.
         let Some(Swept { cores, truncated }) = last else { return Err(Halt::Budget) };
         if truncated {
-            notices.push(format!(
-                "the largest rank, {}, cut something off",
-                self.settings.max_rank
-            ));
+            notices
+                .push(format!("the largest rank, {}, cut something off", self.settings.max_rank));
         }
         let converged = errors.last().is_some_and(|&e| e <= self.settings.tol);
         Ok(CrossTrain {
@@ -174,12 +172,7 @@ impl<'c, 'f> Crossing<'c, 'f> {
             let r = full.min(self.settings.max_rank);
             truncated |= full > r;
             let (rows, c) = maxvol(svd.u.as_ref().subcols(0, r));
-            cores.push(Core::raw(
-                self.heads[k].len(),
-                sizes[k],
-                r,
-                linalg::row_major(c.as_ref()),
-            ));
+            cores.push(Core::raw(self.heads[k].len(), sizes[k], r, linalg::row_major(c.as_ref())));
             let before = &self.heads[k];
             let heads = rows.iter().map(|row| {
                 let mut head = before[row / sizes[k]].clone();
@@ -190,10 +183,8 @@ impl<'c, 'f> Crossing<'c, 'f> {
             self.heads[k + 1] = heads;
             if k == d - 2 {
                 let chosen = Mat::from_fn(r, r, |i, j| svd.u[(rows[i], j)] * svd.s[j]);
-                let last = linalg::product(
-                    chosen.as_ref(),
-                    svd.v.as_ref().subcols(0, r).transpose(),
-                );
+                let last =
+                    linalg::product(chosen.as_ref(), svd.v.as_ref().subcols(0, r).transpose());
                 cores.push(Core::raw(r, sizes[d - 1], 1, last));
             }
         }

@@ -94,7 +94,8 @@ impl<'a> Environments<'a> {
     /// The objective at core k. Powers of two go into A and N.
     pub fn node(&self, k: usize, h: &Core) -> Node {
         let (left, right) = (h.left(), h.right());
-        let a = symmetric(&self.l[k].data, left, clamp(self.l[k].exponent + self.r[k + 1].exponent));
+        let a =
+            symmetric(&self.l[k].data, left, clamp(self.l[k].exponent + self.r[k + 1].exponent));
         let b = symmetric(&self.r[k + 1].data, right, 0);
         let g = &self.target[k];
         let [c, n, e] = g.shape();
@@ -196,8 +197,7 @@ mod tests {
                     let got = (moved(1.0, 1.0) - moved(1.0, -1.0) - moved(-1.0, 1.0)
                         + moved(-1.0, -1.0))
                         / 4.0;
-                    let ([a, i, b], [c, j, g]) =
-                        (model[k].index_of(e), model[k].index_of(f));
+                    let ([a, i, b], [c, j, g]) = (model[k].index_of(e), model[k].index_of(f));
                     let left = node.left;
                     let block = node.a[a * left + c] * node.b[b * r + g];
                     let want = if i == j { block } else { 0.0 };

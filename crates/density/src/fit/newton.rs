@@ -247,12 +247,8 @@ mod tests {
             let mut env = Environments::new(&target, &model);
             env.push(0, &model[0]);
             let node = env.node(1, &model[1]);
-            let how = Linear {
-                solver: Solver::Direct,
-                max_steps: 1,
-                tol: 0.0,
-                preconditioner_min: 0.0,
-            };
+            let how =
+                Linear { solver: Solver::Direct, max_steps: 1, tol: 0.0, preconditioner_min: 0.0 };
             let mut last = f64::INFINITY;
             for _ in 0..60 {
                 let (step, squared) =

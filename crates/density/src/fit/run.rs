@@ -190,7 +190,11 @@ impl<'a> Sweeper<'a> {
             all.cg_steps += step.cg_steps;
             left -= 1;
             let core = &self.model[k];
-            if forwards { self.env.push(k, core) } else { self.env.pull(k, core) }
+            if forwards {
+                self.env.push(k, core)
+            } else {
+                self.env.pull(k, core)
+            }
             if ended() && left > 0 {
                 self.env.rebuild(&self.model);
                 return Ok(Swept { step: all, complete: false });
@@ -226,8 +230,7 @@ impl<'a> Sweeper<'a> {
                 }
                 let s = &self.settings;
                 let product = h.left() * h.right();
-                let default =
-                    if product <= DIRECT_UP_TO { Solver::Direct } else { Solver::Jacobi };
+                let default = if product <= DIRECT_UP_TO { Solver::Direct } else { Solver::Jacobi };
                 let how = Linear {
                     solver: self.solver.unwrap_or(default),
                     max_steps: s.cg_max,

@@ -216,7 +216,8 @@ mod tests {
             let value = |i: usize, j: usize| if j == 0 { 1.0 } else { p[i * degree + j - 1] };
             for j in 0..n {
                 for l in 0..n {
-                    let mean: f64 = (0..n).map(|i| value(i, j) * value(i, l)).sum::<f64>() / n as f64;
+                    let mean: f64 =
+                        (0..n).map(|i| value(i, j) * value(i, l)).sum::<f64>() / n as f64;
                     assert!((mean - f64::from(j == l)).abs() < 1e-12, "{n} {j} {l}: {mean}");
                 }
                 assert!(value(n - 1, j) > 0.0);

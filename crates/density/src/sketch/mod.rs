@@ -243,9 +243,8 @@ fn random_cores(sizes: &[usize], rank: usize, seed: u64) -> [Vec<Core>; 2] {
         let [_, n, right] = shape;
         Core::from_fn(shape, |a, i, b| stream.normal(((a * n + i) * right + b) as u64))
     };
-    let left = (0..d - 1).map(|k| {
-        core(Purpose::SketchLeft, [if k == 0 { 1 } else { rank }, sizes[k], rank], k)
-    });
+    let left = (0..d - 1)
+        .map(|k| core(Purpose::SketchLeft, [if k == 0 { 1 } else { rank }, sizes[k], rank], k));
     let right = (1..d).map(|k| {
         core(Purpose::SketchRight, [rank, sizes[k], if k == d - 1 { 1 } else { rank }], k)
     });

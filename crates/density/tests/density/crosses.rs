@@ -7,7 +7,8 @@ use crate::npz::Case;
 /// Uniform random tuples, by a generator of the tests' own.
 pub fn random_tuples(sizes: &[usize], rows: usize, mut state: u64) -> Indices {
     let mut next = |n: usize| {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        state =
+            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         ((state >> 33) as usize) % n
     };
     let data = (0..rows).flat_map(|_| sizes.to_vec()).map(&mut next).collect();
@@ -69,8 +70,7 @@ fn a_sine_of_a_sum() {
     let d = golden.sizes.len() as f64;
     let f = |x: &[usize]| {
         let terms = x.iter().enumerate();
-        let sum: f64 =
-            terms.map(|(k, &i)| 0.11 * (1.0 + (k + 1) as f64 / d) * i as f64).sum();
+        let sum: f64 = terms.map(|(k, &i)| 0.11 * (1.0 + (k + 1) as f64 / d) * i as f64).sum();
         2.5 + (0.3 + sum).sin()
     };
     for seed in 0..3 {

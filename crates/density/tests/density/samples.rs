@@ -20,7 +20,8 @@ fn a_sketch_by_cores() {
     let tolerance = case.number("tolerance");
     let sizes: Vec<usize> = case.numbers("n").iter().map(|&n| n as usize).collect();
     let d = sizes.len();
-    let (left, right) = (sketch_cores(&case, "left", 1..=d - 1), sketch_cores(&case, "right", 2..=d));
+    let (left, right) =
+        (sketch_cores(&case, "left", 1..=d - 1), sketch_cores(&case, "right", 2..=d));
     let found = Sketch::new(sizes)
         .cores(left, right)
         .rank(case.number("rank") as usize)

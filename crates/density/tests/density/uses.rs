@@ -46,8 +46,7 @@ fn check(name: &str) {
         })
         .collect();
     check_conditional(&case, &density, &given, tolerance);
-    let f: Vec<Vec<f64>> =
-        (1..=d).map(|k| case.array(&format!("f_{k}")).data.clone()).collect();
+    let f: Vec<Vec<f64>> = (1..=d).map(|k| case.array(&format!("f_{k}")).data.clone()).collect();
     if let Some(want) = case.json["expectation_of_all"].as_f64() {
         let all: Vec<Option<&[f64]>> = f.iter().map(|f| Some(&f[..])).collect();
         close(density.expectation(&all).unwrap(), want, tolerance, "expectation of all");
