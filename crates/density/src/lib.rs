@@ -9,6 +9,7 @@ mod error;
 mod fit;
 mod indices;
 mod linalg;
+mod network;
 mod nonnegative;
 mod random;
 mod sketch;
@@ -23,6 +24,7 @@ pub use crate::fit::{
     FittedTrain, History, LineSearch, Method, Schedule, Solver, StoppedBy, SweepReport, TrainFit,
 };
 pub use crate::indices::Indices;
+pub use crate::network::{Dense, Network, NetworkFit, NetworkFitted};
 pub use crate::nonnegative::NonnegativeTrain;
 pub use crate::sketch::{Sketch, SketchTrain};
 pub use crate::train::TensorTrain;

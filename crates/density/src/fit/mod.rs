@@ -3,10 +3,10 @@
 pub(crate) mod environments;
 mod first_order;
 mod history;
-mod newton;
+pub(crate) mod newton;
 mod run;
-mod schedule;
-mod settings;
+pub(crate) mod schedule;
+pub(crate) mod settings;
 mod solve;
 mod start;
 

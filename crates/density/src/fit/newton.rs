@@ -32,16 +32,16 @@ pub(crate) struct Step {
 }
 
 /// A slice with its direction.
-struct Candidate {
-    y: Vec<f64>,
-    line: Line,
-    cg_steps: usize,
+pub(crate) struct Candidate {
+    pub y: Vec<f64>,
+    pub line: Line,
+    pub cg_steps: usize,
 }
 
 /// The objective along a direction, which needs no contraction and, as a difference to its value at
 /// the start, does not cancel.
 #[derive(Clone, Copy, Debug)]
-struct Line {
+pub(crate) struct Line {
     /// Derivative of the objective with the barrier.
     slope: f64,
     /// Derivative of half the squared distance.
@@ -53,6 +53,18 @@ struct Line {
 }
 
 impl Line {
+    /// Along `delta = x y`, for the gradient `g` of half the squared distance, minus the gradient of
+    /// the objective `rhs` in y, and the Hessian times delta.
+    pub fn new(rhs: &[f64], y: &[f64], g: &[f64], delta: &[f64], curved: &[f64]) -> Line {
+        let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
+        Line {
+            slope: -dot(rhs, y),
+            linear: dot(g, delta),
+            quadratic: dot(delta, curved),
+            lowest: y.iter().fold(f64::NEG_INFINITY, |m, y| m.max(-y)),
+        }
+    }
+
     fn plus(self, other: Line) -> Line {
         Line {
             slope: self.slope + other.slope,
@@ -157,7 +169,7 @@ fn newton_step(
 }
 
 /// The step length of one slice.
-fn slice_length(c: &Candidate, mu: f64) -> f64 {
+pub(crate) fn slice_length(c: &Candidate, mu: f64) -> f64 {
     let first = if c.line.lowest > 0.0 { (INSIDE / c.line.lowest).min(1.0) } else { 1.0 };
     c.line.search(first, mu, || Box::new(std::iter::once(&c.y[..])))
 }
@@ -172,13 +184,7 @@ fn candidate(node: &Node, x: &[f64], g: &[f64], mu: f64, how: Linear) -> Option<
     let (mut half, mut curved) = (vec![0.0; x.len()], vec![0.0; x.len()]);
     product_into(view(&node.a, left, left), view(&delta, left, right), &mut half);
     product_into(view(&half, left, right), view(&node.b, right, right), &mut curved);
-    let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
-    let line = Line {
-        slope: -dot(&rhs, &y),
-        linear: dot(g, &delta),
-        quadratic: dot(&delta, &curved),
-        lowest: y.iter().fold(f64::NEG_INFINITY, |m, y| m.max(-y)),
-    };
+    let line = Line::new(&rhs, &y, g, &delta, &curved);
     Some(Candidate { y, line, cg_steps: found.steps })
 }
 

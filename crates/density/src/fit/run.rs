@@ -263,3 +263,75 @@ impl<'a> Sweeper<'a> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::environments::Node;
+    use super::super::settings::{LineSearch, Schedule};
+    use super::*;
+
+    /// The objective of one core with its barrier, but for a constant.
+    fn objective(node: &Node, h: &Core, mu: f64) -> f64 {
+        let d = node.gram_times(h);
+        let parts = h.data().iter().zip(d.iter().zip(&node.n));
+        let log = |h: f64| if mu == 0.0 { 0.0 } else { mu * h.ln() };
+        parts.map(|(h, (d, n))| 0.5 * h * d - h * n - log(*h)).sum()
+    }
+
+    /// A target with negative entries in its cores, and a start.
+    fn problem() -> (Target, Vec<Core>) {
+        let sizes = [3, 2, 4, 3, 2];
+        let mut train = NonnegativeTrain::random(&sizes, &[2, 3, 3, 2], 4).unwrap().into_train();
+        for core in &mut train.cores[1..4] {
+            core.data_mut().iter_mut().for_each(|x| *x -= 0.35);
+        }
+        let target = Target::new(&train).unwrap();
+        let start = NonnegativeTrain::random(&sizes, &[2, 4, 4, 2], 5).unwrap().into_train();
+        let cores = start.scaled(0.01).balanced().unwrap().cores;
+        (target, cores)
+    }
+
+    /// Sweeps with a look at the objective before and after every visit.
+    fn check(fit: &TrainFit<'_>, what: &str) {
+        let (target, cores) = problem();
+        let settings = fit.resolved().unwrap();
+        let mut sweeper = Sweeper::new(&target, cores, fit.method, fit.solver, settings);
+        for sweep in 0..12 {
+            for (k, forwards) in visits(5) {
+                let before = sweeper.model[k].clone();
+                let node = sweeper.env.node(k, &before);
+                sweeper.visit(k, sweep).unwrap();
+                let after = &sweeper.model[k];
+                let newton = fit.method == Method::Newton;
+                let mu = if newton { sweeper.barriers.mu[k] } else { 0.0 };
+                let (x, y) = (objective(&node, &before, mu), objective(&node, after, mu));
+                let scale = 1.0 + x.abs();
+                assert!(y <= x + 1e-13 * scale, "{what}, sweep {sweep}, core {k}: {x} {y}");
+                let positive = after.data().iter().all(|&x| x > 0.0);
+                assert!(positive || fit.method == Method::Descent);
+                if forwards { sweeper.env.push(k, after) } else { sweeper.env.pull(k, after) }
+            }
+            let squared = sweeper.squared_distance().max(0.0);
+            sweeper.barriers.after(sweep, squared);
+        }
+    }
+
+    #[test]
+    fn the_objective_never_rises_under_any_solver_schedule_or_line_search() {
+        use {LineSearch as L, Schedule as S, Solver as V};
+        for solver in [V::Direct, V::Cg, V::Pcg, V::Jacobi] {
+            for schedule in [S::Fixed, S::Adaptive, S::Balanced, S::Hybrid] {
+                for line in [L::Core, L::Slice] {
+                    let fit = TrainFit::new().solver(solver).schedule(schedule).line_search(line);
+                    check(&fit.switch(4), &format!("{solver:?} {schedule:?} {line:?}"));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn first_order_methods_never_rise() {
+        check(&TrainFit::new().method(Method::Multiplicative), "multiplicative");
+        check(&TrainFit::new().method(Method::Descent), "descent");
+    }
+}

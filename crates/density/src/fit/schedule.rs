@@ -21,16 +21,7 @@ impl Barriers {
     /// `squared_norm` is that of the target.
     pub fn new(settings: &Resolved, sizes: &[usize], squared_norm: f64) -> Barriers {
         let sizes: Vec<f64> = sizes.iter().map(|&n| n as f64).collect();
-        let mu = match settings.schedule {
-            // A stationary point needs μ_k N_k equal for all cores: with one μ and cores of
-            // different sizes the scale drifts from the small cores to the large ones.
-            Schedule::Balanced => {
-                sizes.iter().map(|n| settings.barrier * squared_norm / n).collect()
-            }
-            Schedule::Fixed | Schedule::Adaptive | Schedule::Hybrid => {
-                vec![settings.barrier; sizes.len()]
-            }
-        };
+        let mu = first(settings.schedule, settings.barrier, &sizes, squared_norm);
         Barriers {
             schedule: settings.schedule,
             sigma: settings.sigma,
@@ -40,6 +31,20 @@ impl Barriers {
             sizes,
             mu,
         }
+    }
+
+    /// Barriers that do not follow gradients: `Fixed` or `Balanced`.
+    pub fn steady(
+        schedule: Schedule,
+        barrier: f64,
+        min: f64,
+        decay: f64,
+        sizes: &[usize],
+        squared_norm: f64,
+    ) -> Barriers {
+        let sizes: Vec<f64> = sizes.iter().map(|&n| n as f64).collect();
+        let mu = first(schedule, barrier, &sizes, squared_norm);
+        Barriers { schedule, sigma: 0.1, decay, min, switch: 1, sizes, mu }
     }
 
     /// Whether the barrier follows the gradient in this sweep, counted from 0.
@@ -76,5 +81,15 @@ impl Barriers {
     /// The largest μ_k N_k.
     pub fn largest_share(&self) -> f64 {
         self.mu.iter().zip(&self.sizes).map(|(mu, n)| mu * n).fold(0.0, f64::max)
+    }
+}
+
+/// The first barrier of each core.
+fn first(schedule: Schedule, barrier: f64, sizes: &[f64], squared_norm: f64) -> Vec<f64> {
+    match schedule {
+        // A stationary point needs μ_k N_k equal for all cores: with one μ and cores of different
+        // sizes the scale drifts from the small cores to the large ones.
+        Schedule::Balanced => sizes.iter().map(|n| barrier * squared_norm / n).collect(),
+        Schedule::Fixed | Schedule::Adaptive | Schedule::Hybrid => vec![barrier; sizes.len()],
     }
 }
