@@ -102,7 +102,7 @@ impl TensorTrain {
         let (mut first, mut second) = match (self.unit_cores(), other.unit_cores()) {
             (Some(a), Some(b)) => (a, b),
             (Some(_), None) => return Ok(self.clone()),
-            (None, Some(_)) => return Ok(other.scaled(sign)),
+            (None, Some(_)) => return other.scaled(sign),
             (None, None) => return Ok(self.clone()),
         };
         // Unit cores may have a tensor far smaller than 1; scaled by its norm it is as large as it
@@ -119,12 +119,16 @@ impl TensorTrain {
         Ok(TensorTrain { cores: cores.collect(), log_scale: log })
     }
 
-    /// The tensor times a number.
-    #[must_use]
-    pub fn scaled(&self, factor: f64) -> TensorTrain {
+    /// The tensor times a number, which goes into the first core.
+    ///
+    /// # Errors
+    ///
+    /// If an entry of that core would not be finite.
+    pub fn scaled(&self, factor: f64) -> Result<TensorTrain> {
         let mut out = self.clone();
         out.cores[0].data_mut().iter_mut().for_each(|x| *x *= factor);
-        out
+        out.cores[0].check_finite(&format!("core 0, times {factor},"))?;
+        Ok(out)
     }
 
     /// A train of lower ranks near this one: QR from the right, truncated singular value

@@ -46,6 +46,7 @@ impl NonnegativeTrain {
         check_sizes(sizes)?;
         check_ranks(sizes.len(), ranks)?;
         let last = sizes.len() - 1;
+        check_entries(sizes, ranks)?;
         let cores = sizes.iter().enumerate().map(|(k, &n)| {
             let left = if k == 0 { 1 } else { ranks[k - 1] };
             let right = if k == last { 1 } else { ranks[k] };
@@ -96,6 +97,28 @@ impl NonnegativeTrain {
             core.data_mut().iter_mut().for_each(|x| *x = x.max(least));
         }
     }
+}
+
+/// The bytes that a random train may take.
+const BYTES: u64 = 8 << 30;
+
+/// The error if a train of these sizes and ranks would take too much memory.
+fn check_entries(sizes: &[usize], ranks: &[usize]) -> Result<()> {
+    let side = |k: usize| ranks.get(k).map_or(1, |&r| r as u64);
+    let entries = sizes.iter().enumerate().fold(0u64, |sum, (k, &n)| {
+        let left = if k == 0 { 1 } else { side(k - 1) };
+        sum.saturating_add((n as u64).saturating_mul(left).saturating_mul(side(k)))
+    });
+    let needed = entries.saturating_mul(8);
+    if needed <= BYTES {
+        return Ok(());
+    }
+    Err(Error::Memory {
+        what: "a train of these sizes and ranks".into(),
+        needed,
+        available: BYTES,
+        help: "use smaller ranks".into(),
+    })
 }
 
 /// The error if ranks are not those of the bonds of a train with `order` modes.

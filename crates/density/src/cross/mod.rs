@@ -11,6 +11,9 @@ use crate::error::{Error, Result};
 use crate::indices::{Indices, check_sizes};
 use crate::train::TensorTrain;
 
+/// The most bytes of one block of values.
+const BLOCK_BYTES: u64 = 4 << 30;
+
 /// Interpolates a function of index tuples by a tensor train, from some of its values.
 ///
 /// The function is evaluated in parallel. It may be given by its logarithm, as densities in many
@@ -242,6 +245,16 @@ impl Cross {
             if value == 0 {
                 return Err(Error::Setting(format!("{name} is 0; it has to be at least 1")));
             }
+        }
+        let longest = self.sizes.iter().copied().max().unwrap_or(0);
+        let points = self.check.saturating_mul(self.sizes.len()).max(longest);
+        if points as u64 > BLOCK_BYTES / 8 {
+            return Err(Error::Memory {
+                what: "a mode's values, or the check points,".into(),
+                needed: (points as u64).saturating_mul(8),
+                available: BLOCK_BYTES,
+                help: "use smaller modes, or fewer check points".into(),
+            });
         }
         if let Some(starts) = &self.starts {
             starts.check(&self.sizes, "the start points")?;

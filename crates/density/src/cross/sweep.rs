@@ -4,7 +4,7 @@ use faer::Mat;
 
 use super::function::{Function, Halt};
 use super::maxvol::maxvol;
-use super::{Cross, CrossTrain};
+use super::{BLOCK_BYTES, Cross, CrossTrain};
 use crate::algebra::rank_of;
 use crate::core::Core;
 use crate::error::Error;
@@ -13,8 +13,6 @@ use crate::linalg::{self, ThinSvd, norm};
 use crate::random::{Purpose, Stream};
 use crate::train::TensorTrain;
 
-/// The most bytes of one block of values.
-const BLOCK_BYTES: u64 = 4 << 30;
 /// Start points that climb, and rounds of climbing.
 const CLIMBERS: usize = 2;
 const ROUNDS: usize = 2;

@@ -85,17 +85,18 @@ impl Density {
         uniform: impl Fn(usize, usize) -> f64 + Sync,
     ) -> Result<Indices> {
         let d = self.order();
-        let entries = count.checked_mul(d).filter(|&n| n <= isize::MAX as usize / 8);
-        let Some(entries) = entries else {
+        let entries = count.saturating_mul(d);
+        let mut out: Vec<usize> = Vec::new();
+        if out.try_reserve_exact(entries).is_err() {
             return Err(Error::Memory {
                 what: format!("{count} samples"),
-                needed: u64::MAX,
+                needed: (entries as u64).saturating_mul(8),
                 available: isize::MAX as u64,
                 help: "draw fewer at a time".into(),
             });
-        };
+        }
+        out.resize(entries, 0);
         let given: Vec<Vec<f64>> = self.markov.cores.iter().map(index_given_state).collect();
-        let mut out = vec![0; entries];
         out.par_chunks_mut(ROWS * d).enumerate().for_each(|(block, out)| {
             let (mut state, mut next) = (Vec::new(), Vec::new());
             let mut sums = Vec::new();

@@ -165,7 +165,7 @@ mod tests {
         for k in 0..model.len() {
             let node = at(k, &model, &target).node(k, &model[k]);
             let d = node.gram_times(&model[k]);
-            for e in 0..d.len() {
+            for (e, d) in d.iter().enumerate() {
                 let step = 1e-5;
                 let moved = |by: f64| {
                     let mut model = model.clone();
@@ -174,7 +174,7 @@ mod tests {
                 };
                 // The loss is quadratic in one core, so the difference is exact but for rounding.
                 let want = (moved(step) - moved(-step)) / (2.0 * step);
-                let got = d[e] - node.n[e];
+                let got = d - node.n[e];
                 assert!((got - want).abs() < 1e-7 * (1.0 + want.abs()), "{k} {e}: {got} {want}");
             }
         }

@@ -215,24 +215,24 @@ mod tests {
                         let start = NonnegativeTrain::random(&sizes, &[3, 4, 3], seed + 50);
                         let mut model = start.unwrap().into_train().cores;
                         let mut env = Environments::new(&target, &model);
-                        for k in 0..4 {
-                            let node = env.node(k, &model[k]);
+                        for (k, core) in model.iter_mut().enumerate() {
+                            let node = env.node(k, core);
                             let how = Linear {
                                 solver,
                                 max_steps: 4,
                                 tol: 1e-10,
                                 preconditioner_min: 0.0,
                             };
-                            let before = objective(&node, &model[k], mu);
-                            newton_steps(&node, &mut model[k], mu, how, line, 1).unwrap();
-                            let after = objective(&node, &model[k], mu);
+                            let before = objective(&node, core, mu);
+                            newton_steps(&node, core, mu, how, line, 1).unwrap();
+                            let after = objective(&node, core, mu);
                             let scale = before.abs().max(after.abs());
                             assert!(
                                 after <= before + 1e-12 * scale,
                                 "{solver:?} {line:?} {mu} core {k}: {before} {after}"
                             );
-                            assert!(model[k].data().iter().all(|&x| x > 0.0));
-                            env.push(k, &model[k]);
+                            assert!(core.data().iter().all(|&x| x > 0.0));
+                            env.push(k, core);
                         }
                     }
                 }

@@ -287,7 +287,7 @@ mod tests {
         }
         let target = Target::new(&train).unwrap();
         let start = NonnegativeTrain::random(&sizes, &[2, 4, 4, 2], 5).unwrap().into_train();
-        let cores = start.scaled(0.01).balanced().unwrap().cores;
+        let cores = start.scaled(0.01).unwrap().balanced().unwrap().cores;
         (target, cores)
     }
 

@@ -14,6 +14,8 @@ use crate::train::TensorTrain;
 const RAISED: f64 = 1e-12;
 /// Sweeps of the multiplicative update that a random start gets.
 const WARM_SWEEPS: usize = 5;
+/// The bytes that the contractions at all bonds may take.
+const BONDS_BYTES: u64 = 16 << 30;
 /// A target whose norm is this close to 1 is taken as it is.
 const UNIT: f64 = 1e-12;
 
@@ -86,6 +88,7 @@ pub(crate) fn start(
         }
     };
     check_ranks(sizes.len(), &ranks)?;
+    check_bonds(&ranks, target)?;
     random(target, sizes, &ranks, fit.seed)
 }
 
@@ -105,6 +108,24 @@ pub(crate) fn rank_notices(cores: &[Core]) -> Vec<String> {
             })
         })
         .collect()
+}
+
+/// The error if contractions at all bonds would take too much memory.
+fn check_bonds(ranks: &[usize], target: &Target) -> Result<()> {
+    let bond = |(&r, g): (&usize, &Core)| {
+        let (r, s) = (r as u64, g.right() as u64);
+        r.saturating_mul(r.saturating_add(s)).saturating_mul(16)
+    };
+    let needed = ranks.iter().zip(&target.cores).map(bond).fold(0, u64::saturating_add);
+    if needed <= BONDS_BYTES {
+        return Ok(());
+    }
+    Err(Error::Memory {
+        what: "the contractions at all bonds".into(),
+        needed,
+        available: BONDS_BYTES,
+        help: "use smaller ranks".into(),
+    })
 }
 
 /// A start from outside.
@@ -131,6 +152,7 @@ fn given(
             train.ranks()
         )));
     }
+    check_bonds(&train.ranks(), target)?;
     let mut start = start.clone();
     let zeros = start.zeros();
     if zeros > 0 && fit.method != Method::Descent {

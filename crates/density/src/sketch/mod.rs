@@ -204,8 +204,12 @@ impl Sketch {
             Ok([by_cores(rows, left, Side::Left), by_cores(rows, right, Side::Right)])
         };
         match &self.kind {
-            &Kind::Monomials { near, degree } => Ok([Side::Left, Side::Right]
-                .map(|side| Features::Monomials(Monomials::new(sizes, side, near, degree)))),
+            &Kind::Monomials { near, degree } => {
+                let longest = sizes.iter().copied().max().unwrap_or(1);
+                check_bytes("the polynomials of a mode", longest, degree.min(longest) + 1)?;
+                Ok([Side::Left, Side::Right]
+                    .map(|side| Features::Monomials(Monomials::new(sizes, side, near, degree))))
+            }
             Kind::Cores { left, right } => of_cores(left, right),
             &Kind::RandomCores { rank, seed } => {
                 let [left, right] = random_cores(sizes, rank, seed);

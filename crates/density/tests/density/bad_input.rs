@@ -56,7 +56,9 @@ fn cores_and_trains() {
     says(wide.to_dense(), &["whole tensor"]);
     says(Indices::new(0, vec![]), &["at least one mode"]);
     says(Indices::new(2, vec![0; 3]), &["3 indices"]);
-    let zero = train().scaled(0.0);
+    says(train().scaled(f64::NAN), &["core 0", "NaN"]);
+    says(train().scaled(f64::MAX).and_then(|t| t.scaled(f64::MAX)), &["inf"]);
+    let zero = train().scaled(0.0).unwrap();
     assert_eq!(zero.log_norm(), f64::NEG_INFINITY);
     says(zero.relative_squared_distance(&train()), &["zero"]);
     assert_eq!(train().minus(&zero).unwrap(), train());
@@ -69,11 +71,12 @@ fn nonnegative_trains() {
     data[4] = -0.25;
     let bad = vec![core([1, 2, 2]), Core::new([2, 3, 1], data).unwrap()];
     says(NonnegativeTrain::new(bad, 0.0), &["1 negative", "-0.25", "core 1", "[1, 1, 0]"]);
+    says(NonnegativeTrain::random(&[usize::MAX], &[], 0), &["memory"]);
     says(NonnegativeTrain::random(&[], &[], 0), &["no mode"]);
     says(NonnegativeTrain::random(&[2, 0], &[1], 0), &["mode 1", "size 0"]);
     says(NonnegativeTrain::random(&[2, 2], &[], 0), &["found 0", "1, one for each bond"]);
     says(NonnegativeTrain::random(&[2, 2], &[0], 0), &["bond 0", "at least 1"]);
-    let zero = NonnegativeTrain::try_from(train().scaled(0.0)).unwrap();
+    let zero = NonnegativeTrain::try_from(train().scaled(0.0).unwrap()).unwrap();
     says(Density::new(&zero), &["zero"]);
 }
 
@@ -99,7 +102,9 @@ fn settings_of_a_fit() {
     says(run(base().switch(0)), &["switch", "at least 1"]);
     says(run(base().preconditioner_min(f64::NAN)), &["preconditioner"]);
     says(run(base().target_error(-1.0)), &["target error"]);
-    says(TrainFit::new().rank(2).run(&train().scaled(0.0)), &["norm 0"]);
+    says(TrainFit::new().rank(2).run(&train().scaled(0.0).unwrap()), &["norm 0"]);
+    says(TrainFit::new().rank(usize::MAX).run(&train()), &["bonds", "smaller ranks"]);
+    says(TrainFit::new().rank(100_000).run(&train()), &["bonds", "smaller ranks"]);
     let big = TensorTrain::new(vec![core([1, 2, 2]), core([2, 2, 2]), core([2, 2, 1])], 0.0);
     let direct = TrainFit::new().rank(200).solver(Solver::Direct);
     says(direct.run(&big.unwrap()), &["Newton system", "conjugate gradients"]);
@@ -121,7 +126,7 @@ fn starts_of_a_fit() {
     let fit = with(zeros.clone()).raise_zeros(true).sweeps(1).run(&train()).unwrap();
     assert!(fit.notices.iter().any(|n| n.contains("raised")), "{:?}", fit.notices);
     assert!(with(zeros).method(Method::Descent).sweeps(1).run(&train()).is_ok());
-    let none = NonnegativeTrain::try_from(train().scaled(0.0)).unwrap();
+    let none = NonnegativeTrain::try_from(train().scaled(0.0).unwrap()).unwrap();
     says(with(none).raise_zeros(true).run(&train()), &["zero everywhere"]);
     let (cores, _) = train().into_parts();
     let far = NonnegativeTrain::new(cores, 5000.0).unwrap();
@@ -165,6 +170,8 @@ fn functions() {
     says(cross().run_log(|_| f64::NEG_INFINITY), &["zero at all", "points"]);
     says(Cross::new(vec![3]).run(|_| 0.0), &["zero at all 3 points"]);
     says(Cross::new(vec![3]).run_log(|_| f64::NEG_INFINITY), &["zero at all 3 points"]);
+    says(cross().check(usize::MAX).run(f), &["check points", "memory"]);
+    says(Cross::new(vec![usize::MAX]).run(f), &["memory"]);
     says(cross().max_evaluations(10).run(f), &["10 evaluations"]);
     says(Cross::new(vec![40_000; 2]).run(f), &["memory"]);
     // A zero in some places is no trouble.
@@ -191,6 +198,7 @@ fn samples() {
     says(sketch().tol(1.0).run(&good, None), &["tolerance"]);
     says(sketch().tol(f64::NAN).run(&good, None), &["tolerance"]);
     says(sketch().monomials(2, 0).run(&good, None), &["degree"]);
+    says(Sketch::new(vec![1 << 40, 3]).monomials(0, 9).run(&good, None), &["polynomials"]);
     says(sketch().random_cores(0, 1).run(&good, None), &["sketch functions"]);
     says(Sketch::new(vec![2, 0]).run(&good, None), &["size 0"]);
     let lowered = sketch().rank(7).run(&good, None).unwrap();

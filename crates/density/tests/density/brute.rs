@@ -126,7 +126,7 @@ fn latent_states() {
     let tuple = [1, 0, 2, 0, 1];
     let cores = density.markov_cores();
     let states = density.states_given(&tuple).unwrap();
-    for bond in 0..4 {
+    for (bond, states) in states.iter().enumerate() {
         // Probabilities of the tuple together with each state of the bond.
         let through = |state: usize| -> f64 {
             let mut v = vec![1.0];
@@ -140,9 +140,9 @@ fn latent_states() {
             }
             v[0]
         };
-        let joint: Vec<f64> = (0..states[bond].len()).map(through).collect();
+        let joint: Vec<f64> = (0..states.len()).map(through).collect();
         let sum: f64 = joint.iter().sum();
-        close(&states[bond], &joint.iter().map(|x| x / sum).collect::<Vec<_>>());
+        close(states, &joint.iter().map(|x| x / sum).collect::<Vec<_>>());
     }
 }
 

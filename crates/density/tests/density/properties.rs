@@ -59,7 +59,7 @@ fn bits(train: &TensorTrain) -> Vec<u64> {
 #[test]
 fn powers_of_two_between_the_cores_change_no_bit() {
     let target = gibbs(5, 6, 1.0).rounded(1e-4, None).unwrap();
-    let ones = target.scaled((-target.log_norm()).exp());
+    let ones = target.scaled((-target.log_norm()).exp()).unwrap();
     let start = TrainFit::new().rank(3).sweeps(0).seed(7).run(&ones).unwrap().train;
     let shifts = [7, -12, 9, 3, -7];
     let moved: Vec<Core> = start
@@ -193,7 +193,7 @@ fn a_start_comes_back_at_the_targets_scale() {
     let want = start.train();
     assert!(want.relative_squared_distance(fit.train.train()).unwrap() < 1e-26);
     // With a target of norm 1, in its own gauge.
-    let unit = target.scaled((-target.log_norm()).exp());
+    let unit = target.scaled((-target.log_norm()).exp()).unwrap();
     let fit = TrainFit::new().start(start.clone()).sweeps(0).run(&unit).unwrap();
     assert_eq!(fit.train, start);
 }
