@@ -1,0 +1,44 @@
+//! Errors of trains against the function they are to be.
+
+use nneinfact_density::{CrossTrain, Density, Indices, TensorTrain};
+
+/// What a cross interpolation did, in one line.
+pub fn print_cross(found: &CrossTrain) {
+    let errors: Vec<String> = found.errors.iter().map(|e| format!("{e:.1e}")).collect();
+    println!("cross: {} evaluations, errors {}", found.evaluations, errors.join(", "));
+}
+
+/// Mean relative errors of a train against a function, on uniform tuples and on tuples drawn from a
+/// distribution: the first measure tails.
+pub fn relative_errors(
+    what: &str,
+    train: &TensorTrain,
+    density: &Density,
+    log_f: impl Fn(&[usize]) -> f64,
+) {
+    let sizes = train.sizes();
+    let drawn = density.sample(10_000, 5).expect("it is a small number");
+    // Digits of powers of an irrational number: spread evenly enough.
+    let uniform = (0..10_000u64).flat_map(|row| {
+        sizes.iter().enumerate().map(move |(k, &n)| {
+            let u = (row as f64 * (k as f64 + 2.0).sqrt() + k as f64 * 0.37).fract();
+            ((u * n as f64) as usize).min(n - 1)
+        })
+    });
+    let uniform = Indices::new(sizes.len(), uniform.collect()).expect("whole tuples");
+    let error = |tuples: &Indices| {
+        let got = train.log_entries(tuples).expect("tuples are inside");
+        let off = got.iter().zip(tuples.iter()).map(|(&(sign, log), x)| {
+            let ratio = sign * (log - log_f(x)).exp();
+            (ratio - 1.0).abs()
+        });
+        let mut off: Vec<f64> = off.collect();
+        off.sort_by(f64::total_cmp);
+        (off.iter().sum::<f64>() / off.len() as f64, off[off.len() / 2])
+    };
+    let ((drawn, _), (uniform, median)) = (error(&drawn), error(&uniform));
+    println!(
+        "{what}: mean relative error {drawn:.1e} on drawn entries, {uniform:.1e} on uniform ones \
+         (median {median:.1e})"
+    );
+}

@@ -1,0 +1,27 @@
+//! Example 1: a Ginzburg–Landau field on a chain with fixed ends, by cross interpolation of the
+//! logarithm of its density. `--quick` for a small run.
+
+mod common;
+#[path = "common/errors.rs"]
+mod errors;
+
+use nneinfact_density::{Cross, Density, Error};
+
+fn main() -> Result<(), Error> {
+    let (d, n, sweeps) = if common::quick() { (8, 10, 10) } else { (16, 16, 40) };
+    let (lambda, beta) = (0.5, 1.0);
+    let x = |i: usize| 4.0 * i as f64 / (n - 1) as f64 - 2.0;
+    let log_f = |i: &[usize]| {
+        let at = |k: usize| if k == 0 || k > d { 0.0 } else { x(i[k - 1]) };
+        let bonds: f64 = (0..=d).map(|k| (at(k) - at(k + 1)).powi(2)).sum();
+        let wells: f64 = (1..=d).map(|k| (1.0 - at(k) * at(k)).powi(2)).sum();
+        -beta * (0.5 * lambda * bonds + wells / (4.0 * lambda))
+    };
+    let found = Cross::new(vec![n; d]).max_rank(8).run_log(log_f)?;
+    errors::print_cross(&found);
+    let best = common::compare(&found.train, 8, sweeps);
+    let density = Density::new(&best.train)?;
+    errors::relative_errors("stage one", &found.train, &density, log_f);
+    errors::relative_errors("the best fit", best.train.train(), &density, log_f);
+    Ok(())
+}
