@@ -6,6 +6,8 @@ use crate::error::{Result, bytes};
 
 /// Lists the devices and says which one `auto` takes and why.
 pub fn run() -> Result<()> {
+    // Not so where an instruction set is asked for that is not there.
+    Device::named("cpu")?;
     let devices = Device::list();
     let mut text = String::new();
     for device in &devices {

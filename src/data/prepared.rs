@@ -12,6 +12,7 @@ use super::roles::{Bits, PER_WORD};
 use super::sparse::Entry;
 use super::storage::{Convert, Summary};
 use super::{Coordinates, Dense, Observations, Rest, Role, Roles, Sparse, Storage};
+use crate::math::arch;
 use crate::{Error, Result};
 
 /// Observations that a fit can run on: values, the role of every cell, weights, and sums over
@@ -169,7 +170,7 @@ impl Prepared {
             let tasks = (cells.start / TASK..cells.end.div_ceil(TASK)).into_par_iter();
             found.par_extend(tasks.map(|task| {
                 let check = OutsideTask { prepared: self, places: &places, inside: &inside, task };
-                pulp::Arch::new().dispatch(check)
+                arch().dispatch(check)
             }));
         });
         let (count, first) =
@@ -731,7 +732,7 @@ impl WithSimd for PassTask<'_, '_> {
 
 impl Pass<'_> {
     fn task(&self, task: usize, words: &mut [u64]) -> Totals {
-        pulp::Arch::new().dispatch(PassTask { pass: self, task, words })
+        arch().dispatch(PassTask { pass: self, task, words })
     }
 
     #[inline(always)]

@@ -34,7 +34,7 @@ use super::{Engine, Job, Rule, Slot, State, Sums};
 use crate::data::Dense;
 use crate::error::{Error, Result};
 use crate::loss::Tape;
-use crate::math::Elementwise;
+use crate::math::{Elementwise, arch};
 use crate::plan::{Pass, Quadratic};
 
 pub(crate) use balance::balance;
@@ -43,7 +43,7 @@ pub(super) use rates::measure;
 pub(crate) use sparse::needs;
 pub(crate) use update::{overflowed, raise};
 
-/// The instruction set that the passes use on this machine.
+/// The instruction set that the passes of this process use.
 pub(crate) fn simd_name() -> &'static str {
     struct Name;
     impl pulp::WithSimd for Name {
@@ -53,7 +53,7 @@ pub(crate) fn simd_name() -> &'static str {
             size_of::<S::f32s>() * 8
         }
     }
-    match pulp::Arch::new().dispatch(Name) {
+    match arch().dispatch(Name) {
         512 => "512-bit SIMD",
         256 => "256-bit SIMD",
         128 => "128-bit SIMD",

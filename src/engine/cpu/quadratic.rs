@@ -6,13 +6,14 @@
 //! (hierarchical alternating least squares, Cichocki & Phan 2009, for any model), so the loss never
 //! rises.
 
-use pulp::{Arch, Simd, WithSimd};
+use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::contract::{contract, rearrange};
 use super::update::overflowed;
 use crate::engine::Rule;
 use crate::error::Result;
+use crate::math::arch;
 use crate::model::{Letter, Shapes};
 use crate::plan::{Coupling, Group, Quadratic};
 
@@ -148,13 +149,7 @@ impl Objective<'_> {
                     let linear = &form.linear[batch * k * form.rows..][..k * form.rows];
                     theta.par_chunks_mut(k * ROWS).zip(linear.par_chunks(k * ROWS)).for_each(
                         |(theta, linear)| {
-                            Arch::new().dispatch(Descend {
-                                theta,
-                                linear,
-                                square,
-                                latent: k,
-                                bounds,
-                            });
+                            arch().dispatch(Descend { theta, linear, square, latent: k, bounds });
                         },
                     );
                 });

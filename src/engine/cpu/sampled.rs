@@ -7,7 +7,7 @@
 
 use std::ops::Range;
 
-use pulp::{Arch, Simd, WithSimd};
+use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::evaluate::sum;
@@ -15,7 +15,7 @@ use crate::data::{Dense, Role, Sparse};
 pub(super) use crate::engine::cells::Part;
 use crate::engine::cells::Sorted;
 use crate::loss::{Scratch, Tape};
-use crate::math::{Elementwise, Real};
+use crate::math::{Elementwise, Real, arch};
 use crate::model::Shapes;
 use crate::plan::SampledPass;
 
@@ -159,7 +159,7 @@ fn padded<T: Elementwise>(inner: usize) -> usize {
             size_of::<T::Vector<S>>() / T::BYTES
         }
     }
-    let lanes = Arch::new().dispatch(Lanes(std::marker::PhantomData::<T>));
+    let lanes = arch().dispatch(Lanes(std::marker::PhantomData::<T>));
     inner.div_ceil(lanes) * lanes
 }
 
@@ -292,7 +292,7 @@ impl<T: Elementwise> Sampler<'_, T> {
             .map(|(task, mut both)| {
                 let [n, d] = &mut both;
                 let run = Run { sampler: self, task, sums: [n.data(), d.data()] };
-                let listed = Arch::new().dispatch(run);
+                let listed = arch().dispatch(run);
                 (listed, task.piece.then(|| (row(task.rows.start), both)))
             })
             .collect();

@@ -10,7 +10,7 @@ use super::geometry::{Geometry, Run, is_contiguous, is_evenly_spaced, runs};
 use super::kernel::{self, BOTH, PANEL};
 use super::pass::{Part, Source};
 use crate::engine::Sums;
-use crate::math::{Aligned, Elementwise};
+use crate::math::{Aligned, Elementwise, arch};
 use crate::plan::Side;
 
 /// A part of the target over a part of what is summed over, as far as it has come.
@@ -163,7 +163,7 @@ impl<'a, T: Elementwise> Tile<'a, T> {
             geometry,
             source,
             tensors,
-            arch: Arch::new(),
+            arch: arch(),
             outer: vec![0; tensors.len()],
             data_outer: 0,
             rows: Rows::new(),

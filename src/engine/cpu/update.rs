@@ -6,7 +6,7 @@ use super::contract::contract;
 use crate::engine::Rule;
 use crate::error::{Error, Result};
 use crate::loss::{Loss, Majorizer};
-use crate::math::{Elementwise, has_fused};
+use crate::math::{Elementwise, arch, has_fused};
 use crate::model::Shapes;
 use crate::plan::{Contraction, Group};
 
@@ -181,7 +181,7 @@ pub(in crate::engine) fn extrapolate(
     origin: &[f64],
     weights: [f64; 2],
 ) {
-    pulp::Arch::new().dispatch(Extrapolate { plain, before, origin, weights });
+    arch().dispatch(Extrapolate { plain, before, origin, weights });
 }
 
 /// A type of its own, and not a closure, as only what is inlined into the dispatched function is
