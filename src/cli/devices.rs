@@ -7,6 +7,8 @@ use nneinfact_fit::Device;
 
 /// Lists the devices and says which one `auto` takes and why.
 pub fn run() -> Result<()> {
+    // Not so where an instruction set is asked for that is not there.
+    Device::named("cpu")?;
     let devices = Device::list();
     let mut text = String::new();
     for device in &devices {

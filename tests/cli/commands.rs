@@ -60,11 +60,13 @@ impl Bench {
     }
 
     fn run(&self, arguments: &[&str]) -> Output {
-        Command::new(env!("CARGO_BIN_EXE_nneinfact"))
-            .args(arguments)
-            .current_dir(self.folder.path())
-            .output()
-            .unwrap()
+        self.command(arguments).output().unwrap()
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_nneinfact"));
+        command.args(arguments).current_dir(self.folder.path());
+        command
     }
 
     /// Runs what has to succeed; gives its standard output.
@@ -520,6 +522,25 @@ fn devices_and_explain() {
     assert!(bench.good(&[&explain[..], &block].concat()).contains("5 passes"));
     bench.refused(&[&explain[..], &["--shape", "27,24"]].concat(), &["2 modes", "whdij"]);
     bench.refused(&explain, &["--shape"]);
+}
+
+#[test]
+fn the_instruction_set_can_be_chosen() {
+    let bench = Bench::new();
+    let run = |word: &str, arguments: &[&str]| {
+        let mut command = bench.command(arguments);
+        command.env("NNEINFACT_SIMD", word).output().unwrap()
+    };
+    let scalar = run("scalar", &["devices"]);
+    let told = String::from_utf8(scalar.stdout).unwrap();
+    assert!(scalar.status.success() && told.contains("no SIMD"), "{told}");
+    for arguments in [bench.fit_arguments(&["--out", "f.npz"]), vec!["devices"]] {
+        let refused = run("sse9", &arguments);
+        let told = String::from_utf8(refused.stderr).unwrap();
+        assert_eq!(refused.status.code(), Some(2), "{told}");
+        assert!(told.contains("NNEINFACT_SIMD is \"sse9\"") && told.contains("avx2"), "{told}");
+        assert!(refused.stdout.is_empty() && !bench.path("f.npz").exists());
+    }
 }
 
 #[test]

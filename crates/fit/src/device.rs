@@ -6,8 +6,13 @@ use std::sync::Arc;
 use nneinfact_core::engine::{AdapterInfo, Engine, Job, Precision};
 use nneinfact_core::error::{Error, Result};
 use nneinfact_cpu::CpuEngine;
+use nneinfact_simd::arch_problem;
 
 /// A device that a fit can run on. Cheap to clone; clones share the device.
+///
+/// Whatever it is, the CPU uses the best instruction set that it has. The environment variable
+/// `NNEINFACT_SIMD` holds a process to another one, `scalar`, `avx2` or `avx512`, to find out whether
+/// something depends on it; no fit starts where the processor does not have it.
 ///
 /// ```
 /// use nneinfact::Device;
@@ -155,8 +160,10 @@ impl Device {
     /// the bus.
     ///
     /// # Errors
-    /// [`Error::Device`] where there is no such device, or several.
+    /// [`Error::Device`] where there is no such device, or several, or `NNEINFACT_SIMD` names no
+    /// instruction set of this processor.
     pub fn named(name: &str) -> Result<Device> {
+        check_arch()?;
         match name.trim().to_ascii_lowercase().as_str() {
             "auto" => Device::auto(),
             "cpu" => Ok(Device::cpu()),
@@ -285,6 +292,7 @@ impl Device {
 
     /// Puts a job on the device.
     pub fn open(&self, job: Job, precision: Precision) -> Result<Box<dyn Engine>> {
+        check_arch()?;
         self.check_precision(precision)?;
         match (&self.kind, precision) {
             (Kind::Cpu, Precision::F32) => Ok(Box::new(CpuEngine::<f32>::new(job)?)),
@@ -293,6 +301,11 @@ impl Device {
             (Kind::Gpu(gpu), _) => nneinfact_gpu::open(gpu, job, &self.tuning),
         }
     }
+}
+
+/// Refuses an instruction set that this processor does not have.
+fn check_arch() -> Result<()> {
+    arch_problem().map_or(Ok(()), |problem| Err(Error::Device(problem.into())))
 }
 
 /// Why a build without the feature `gpu` has none.

@@ -2,14 +2,16 @@
 //!
 //! This room knows nothing of factorizations. Everything that runs over blocks of entries is
 //! written once, generic over [`Real`] and over [`pulp::Simd`], and is compiled for every
-//! instruction set that `pulp` selects from at run time.
+//! instruction set that `pulp` knows; [`arch`] selects one of them at run time.
 
 mod aligned;
+mod arch;
 mod elementwise;
 mod prefetch;
 mod real;
 
 pub use aligned::Aligned;
+pub use arch::{arch, arch_problem};
 pub use elementwise::{Elementwise, has_fused};
 pub use prefetch::prefetch;
 pub use real::Real;
@@ -18,8 +20,8 @@ pub use real::Real;
 #[doc(hidden)]
 #[must_use]
 pub fn instruction_sets() -> Vec<pulp::Arch> {
-    let mut all = vec![pulp::Arch::new(), pulp::Arch::Scalar];
-    #[cfg(target_arch = "x86_64")]
-    all.extend(pulp::x86::V3::try_new().map(pulp::Arch::V3));
-    all
+    let named = arch::instruction_sets().into_iter().map(|(_, arch)| arch);
+    // Elsewhere the best one has no name.
+    let best = (!cfg!(target_arch = "x86_64")).then(pulp::Arch::new);
+    named.chain(best).collect()
 }
