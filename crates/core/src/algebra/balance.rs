@@ -1,7 +1,7 @@
 //! Balancing: changes of scale that leave ŷ as it is and lower the penalties.
 
 use super::contract::rearrange;
-use super::update::{floor_of, raise};
+use super::update::{apply_floor, floor_of};
 use crate::engine::Constraint;
 use crate::loss::Penalty;
 use crate::model::{Index, Shapes};
@@ -31,10 +31,10 @@ pub fn balance(
 ) {
     for _ in 0..cycles {
         let mut moved = 0f64;
-        for trade in balancing.trades() {
+        for trade in balancing.rescalings() {
             moved = moved.max(make(shapes, trade, penalties, factors));
         }
-        for exchange in balancing.exchanges() {
+        for exchange in balancing.rescaling_steps() {
             moved = moved.max(exchanged(shapes, exchange, penalties, factors));
         }
         if moved <= SETTLED {
@@ -45,7 +45,7 @@ pub fn balance(
 
 /// Makes every trade once, on factors that are kept above a floor (relative to the largest entry, and at
 /// least): what stands there counts as zero, which would be worth more on another scale.
-pub fn trade(
+pub fn rescale(
     shapes: &Shapes,
     balancing: &Balancing,
     rules: &[Constraint],
@@ -59,7 +59,7 @@ pub fn trade(
     }
     let penalties: Vec<Option<Penalty>> = rules.iter().map(|rule| rule.penalty).collect();
     balance(shapes, balancing, &penalties, factors, 1);
-    trading.into_iter().for_each(|l| raise(&mut factors[l], floor, least, &rules[l]));
+    trading.into_iter().for_each(|l| apply_floor(&mut factors[l], floor, least, &rules[l]));
 }
 
 /// The penalties of all factors.
@@ -130,10 +130,10 @@ fn make(
         .factors
         .iter()
         .filter_map(|&l| Some((l, penalties[l]?)))
-        .map(|part| Slices::new(shapes, &trade.letters, part, &factors[part.0]))
+        .map(|part| Slices::new(shapes, &trade.indices, part, &factors[part.0]))
         .collect();
     let inverse: f64 = parts.iter().map(|part| 1.0 / part.penalty.power()).sum();
-    let count: usize = shapes.sizes(&trade.letters).iter().product();
+    let count: usize = shapes.sizes(&trade.indices).iter().product();
     let mut scales = vec![vec![1.0; count]; parts.len()];
     let mut moved = 0f64;
     for index in 0..count {
@@ -173,10 +173,10 @@ fn exchanged(
     let sides = exchange.sides.each_ref().map(|side| -> Vec<Slices> {
         side.iter()
             .filter_map(|&l| Some((l, penalties[l]?)))
-            .map(|part| Slices::new(shapes, &exchange.letters, part, &factors[part.0]))
+            .map(|part| Slices::new(shapes, &exchange.indices, part, &factors[part.0]))
             .collect()
     });
-    let count: usize = shapes.sizes(&exchange.letters).iter().product();
+    let count: usize = shapes.sizes(&exchange.indices).iter().product();
     let mut scales = [vec![1.0; count], vec![1.0; count]];
     let mut moved = 0f64;
     for index in 0..count {

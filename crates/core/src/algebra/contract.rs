@@ -38,20 +38,20 @@ fn entries(shapes: &Shapes, plan: &Contraction) -> f64 {
     let of = |slot: ContractionInput| match slot {
         ContractionInput::Input(i) => (volume(&plan.inputs()[i]), 0.0),
         ContractionInput::Step(i) => {
-            (volume(&plan.steps()[i].letters), volume(&plan.steps()[i].letters))
+            (volume(&plan.steps()[i].indices), volume(&plan.steps()[i].indices))
         }
     };
     // `held` is results that wait for their step.
     let (mut held, mut most) = (0.0, 0.0f64);
     for step in plan.steps() {
         let ((left, left_held), (right, right_held)) = (of(step.left), of(step.right));
-        let result = volume(&step.letters);
+        let result = volume(&step.indices);
         // Both tensors once more, in the order that their product needs.
         most = most.max(held + left + right + result);
         held += result - left_held - right_held;
     }
     match plan.steps().last() {
-        Some(step) if step.letters == plan.output() => most,
+        Some(step) if step.indices == plan.output() => most,
         _ => most.max(held + volume(plan.output())),
     }
 }
@@ -63,7 +63,7 @@ pub fn contract(shapes: &Shapes, plan: &Contraction, inputs: &[&[f64]]) -> Vec<f
     let letters_of = |slot: ContractionInput| -> &[Index] {
         match slot {
             ContractionInput::Input(i) => &plan.inputs()[i],
-            ContractionInput::Step(i) => &plan.steps()[i].letters,
+            ContractionInput::Step(i) => &plan.steps()[i].indices,
         }
     };
     for step in plan.steps() {
@@ -75,7 +75,7 @@ pub fn contract(shapes: &Shapes, plan: &Contraction, inputs: &[&[f64]]) -> Vec<f
         };
         let left = (letters_of(step.left), get(step.left));
         let right = (letters_of(step.right), get(step.right));
-        let result = pair(shapes, left, right, &step.letters);
+        let result = pair(shapes, left, right, &step.indices);
         // A result is used once.
         for slot in [step.left, step.right] {
             if let ContractionInput::Step(i) = slot {
@@ -85,7 +85,7 @@ pub fn contract(shapes: &Shapes, plan: &Contraction, inputs: &[&[f64]]) -> Vec<f
         results.push(result);
     }
     if let (Some(data), Some(step)) = (results.pop(), plan.steps().last()) {
-        return rearrange_owned(shapes, step.letters.clone(), data, plan.output());
+        return rearrange_owned(shapes, step.indices.clone(), data, plan.output());
     }
     let (letters, data): (&[Index], &[f64]) = match plan.inputs().first() {
         Some(letters) => (letters, inputs[0]),

@@ -60,7 +60,7 @@ pub struct Objective<'a> {
     pub group: &'a Group,
     pub quadratic: &'a Quadratic,
     /// In the model's order; the powers of penalties are 1 or 2.
-    pub rules: &'a [Constraint],
+    pub constraints: &'a [Constraint],
     pub numerator: &'a [f64],
     pub gram: &'a [f64],
 }
@@ -93,7 +93,7 @@ impl Objective<'_> {
         let letters = &shapes.model().factors()[l];
         Form {
             linear: rearrange(shapes, letters, &linear, &Self::order(coupling)),
-            square: contract(&quadratic.shapes, &coupling.form, &twice),
+            square: contract(&quadratic.shapes, &coupling.contraction, &twice),
             rows: shapes.sizes(&coupling.rows).iter().product(),
             latent: shapes.sizes(&coupling.latent).iter().product(),
             coupling,
@@ -136,7 +136,7 @@ impl Objective<'_> {
         for _ in 0..cycles {
             for (at, &l) in group.factors.iter().enumerate() {
                 let mut form = self.form(at, factors);
-                let rule = self.rules[l];
+                let rule = self.constraints[l];
                 form.penalize(rule);
                 let mut theta = self.arranged(at, factors);
                 let k = form.latent;

@@ -5,11 +5,11 @@
 //! enumerates over.
 
 mod error;
-mod letter;
+mod index;
 mod parse;
 mod shapes;
 
 pub use error::ModelError;
-pub use letter::{Index, IndexSet};
+pub use index::{Index, IndexSet};
 pub use parse::Model;
 pub use shapes::Shapes;

@@ -1,7 +1,7 @@
 //! The choice of a pass's layout.
 
 use super::cost::{self, LayoutCost};
-use super::input::{DataInfo, Settings};
+use super::input::{DataInfo, PlanSettings};
 use super::layout::{Layout, OperandSide};
 use crate::model::{Index, IndexSet, Shapes};
 
@@ -9,7 +9,7 @@ use crate::model::{Index, IndexSet, Shapes};
 pub(super) fn best(
     shapes: &Shapes,
     data: &DataInfo,
-    settings: &Settings,
+    settings: &PlanSettings,
     tensors: &[IndexSet],
     bound: f64,
 ) -> Option<(Layout, Vec<OperandSide>, LayoutCost)> {
@@ -24,10 +24,10 @@ pub(super) fn best(
                 order.iter().copied().filter(|&x| set.contains(x)).collect()
             };
             let layout = Layout {
-                outer: pick(outer),
+                batch: pick(outer),
                 rows: pick(observed - outer - lanes),
-                lanes: pick(lanes),
-                inner: inner.iter().collect(),
+                columns: pick(lanes),
+                contracted: inner.iter().collect(),
             };
             let sides: Vec<OperandSide> = tensors
                 .iter()

@@ -22,22 +22,22 @@ use crate::model::{Index, IndexSet, Model};
 /// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct Balancing {
-    trades: Vec<Rescaling>,
-    exchanges: Vec<RescalingStep>,
+    rescalings: Vec<Rescaling>,
+    rescaling_steps: Vec<RescalingStep>,
 }
 
 /// A set of letters over which some factors trade scale.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rescaling {
     /// The letters, for each index of which the factors trade; none where they trade as a whole.
-    pub letters: Vec<Index>,
+    pub indices: Vec<Index>,
     /// The factors (counted from 0) that have all these letters, two or more.
     pub factors: Vec<usize>,
 }
 
 impl std::fmt::Display for Rescaling {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let letters: String = self.letters.iter().map(|&x| char::from(x)).collect();
+        let letters: String = self.indices.iter().map(|&x| char::from(x)).collect();
         let factors: Vec<String> = self.factors.iter().map(|l| (l + 1).to_string()).collect();
         let letters = if letters.is_empty() { "∅" } else { &letters };
         write!(f, "{letters}: factors {}", factors.join(", "))
@@ -50,14 +50,14 @@ impl std::fmt::Display for Rescaling {
 #[derive(Clone, Debug, PartialEq)]
 pub struct RescalingStep {
     /// The letters, for each index of which the factors exchange; none where they do so as a whole.
-    pub letters: Vec<Index>,
+    pub indices: Vec<Index>,
     /// The factors (counted from 0) of the two sides.
     pub sides: [Vec<usize>; 2],
 }
 
 impl std::fmt::Display for RescalingStep {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let letters: String = self.letters.iter().map(|&x| char::from(x)).collect();
+        let letters: String = self.indices.iter().map(|&x| char::from(x)).collect();
         let [one, other] = self.sides.each_ref().map(|side| {
             side.iter().map(|l| (l + 1).to_string()).collect::<Vec<String>>().join(", ")
         });
@@ -130,10 +130,10 @@ impl Balancing {
                 let wider = |other: &&IndexSet| **other != set && other.contains_all(set);
                 !shared.iter().filter(wider).any(|&other| having(other) == having(set))
             })
-            .map(|&set| Rescaling { letters: set.iter().collect(), factors: having(set) })
+            .map(|&set| Rescaling { indices: set.iter().collect(), factors: having(set) })
             .collect();
-        trades.sort_by_key(|trade| std::cmp::Reverse(trade.letters.len()));
-        Balancing { trades, exchanges: Vec::new() }
+        trades.sort_by_key(|trade| std::cmp::Reverse(trade.indices.len()));
+        Balancing { rescalings: trades, rescaling_steps: Vec::new() }
     }
 
     /// The trades among these factors of a model that is made up of those of several tensors, each of
@@ -166,9 +166,9 @@ impl Balancing {
             kinds
         };
         let lists = alike(factors);
-        let trades = lists.iter().flat_map(|list| Balancing::new(model, list).trades).collect();
+        let trades = lists.iter().flat_map(|list| Balancing::new(model, list).rescalings).collect();
         let mut exchanges = Vec::new();
-        for Rescaling { letters, factors } in Balancing::new(model, factors).trades {
+        for Rescaling { indices: letters, factors } in Balancing::new(model, factors).rescalings {
             // One of each kind: what it gets, it trades with the others of its kind.
             let kinds: Vec<usize> = alike(&factors).into_iter().map(|kind| kind[0]).collect();
             let sets: Vec<Vec<usize>> = tensors
@@ -180,37 +180,38 @@ impl Balancing {
                     kinds.iter().zip(&signs).filter(|(_, s)| **s == sign).map(|(l, _)| *l).collect()
                 };
                 exchanges
-                    .push(RescalingStep { letters: letters.clone(), sides: [side(1), side(-1)] });
+                    .push(RescalingStep { indices: letters.clone(), sides: [side(1), side(-1)] });
             }
         }
-        Balancing { trades, exchanges }
+        Balancing { rescalings: trades, rescaling_steps: exchanges }
     }
 
     /// Whether there is nothing to trade.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.trades.is_empty() && self.exchanges.is_empty()
+        self.rescalings.is_empty() && self.rescaling_steps.is_empty()
     }
 
     /// The factors that take part in a trade or an exchange.
     #[must_use]
     pub fn factors(&self) -> Vec<usize> {
-        let trading = self.trades.iter().flat_map(|trade| trade.factors.iter().copied());
-        let exchanging = self.exchanges.iter().flat_map(|x| x.sides.iter().flatten().copied());
+        let trading = self.rescalings.iter().flat_map(|trade| trade.factors.iter().copied());
+        let exchanging =
+            self.rescaling_steps.iter().flat_map(|x| x.sides.iter().flatten().copied());
         let all = trading.chain(exchanging);
         all.collect::<std::collections::BTreeSet<usize>>().into_iter().collect()
     }
 
     /// The exchanges among factors of several tensors, which are made after the trades.
     #[must_use]
-    pub fn exchanges(&self) -> &[RescalingStep] {
-        &self.exchanges
+    pub fn rescaling_steps(&self) -> &[RescalingStep] {
+        &self.rescaling_steps
     }
 
     /// The trades, in the order in which they are made.
     #[must_use]
-    pub fn trades(&self) -> &[Rescaling] {
-        &self.trades
+    pub fn rescalings(&self) -> &[Rescaling] {
+        &self.rescalings
     }
 }
 
@@ -221,7 +222,7 @@ mod tests {
     fn trades(model: &str) -> Vec<String> {
         let model = Model::parse(model).unwrap();
         let all: Vec<usize> = (0..model.factors().len()).collect();
-        Balancing::new(&model, &all).trades().iter().map(ToString::to_string).collect()
+        Balancing::new(&model, &all).rescalings().iter().map(ToString::to_string).collect()
     }
 
     #[test]
@@ -246,8 +247,8 @@ mod tests {
     fn factors_left_out_do_not_trade() {
         let model = Model::parse("ir,jr,kr->ijk").unwrap();
         let found = Balancing::new(&model, &[0, 2]);
-        assert_eq!(found.trades()[0].to_string(), "r: factors 1, 3");
-        assert!(Balancing::new(&model, &[1]).trades().is_empty());
+        assert_eq!(found.rescalings()[0].to_string(), "r: factors 1, 3");
+        assert!(Balancing::new(&model, &[1]).rescalings().is_empty());
     }
 
     #[test]
@@ -257,7 +258,7 @@ mod tests {
             let all: Vec<usize> = (0..model.factors().len()).collect();
             let tensors: Vec<Vec<usize>> = tensors.iter().map(|own| own.to_vec()).collect();
             let found = Balancing::coupled(&model, &all, &tensors);
-            found.exchanges().iter().map(ToString::to_string).collect()
+            found.rescaling_steps().iter().map(ToString::to_string).collect()
         };
         // One tensor has nothing to exchange with.
         assert!(exchanges("ir,jr,kr->ijk", &[&[0, 1, 2]]).is_empty());

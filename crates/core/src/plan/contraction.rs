@@ -10,7 +10,7 @@ use crate::model::{Index, IndexSet, Shapes};
 pub struct Contraction {
     inputs: Vec<Vec<Index>>,
     output: Vec<Index>,
-    steps: Vec<Step>,
+    steps: Vec<ContractionStep>,
     flops: f64,
     peak: f64,
 }
@@ -27,14 +27,14 @@ pub enum ContractionInput {
 /// One pairwise contraction: `left · right`, summed over the letters that neither the output nor
 /// a later step needs.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Step {
+pub struct ContractionStep {
     /// The first tensor.
     pub left: ContractionInput,
     /// The second tensor.
     pub right: ContractionInput,
     /// The letters of the result: those shared by both tensors first, then those of the left
     /// tensor, then those of the right, each in the order in which they stand in that tensor.
-    pub letters: Vec<Index>,
+    pub indices: Vec<Index>,
 }
 
 /// Up to this many tensors the order is optimal (dynamic programming over subsets, 3ⁿ steps);
@@ -79,7 +79,7 @@ impl Contraction {
 
     /// The pairwise steps, in order. Empty for a single input, which is only summed and permuted.
     #[must_use]
-    pub fn steps(&self) -> &[Step] {
+    pub fn steps(&self) -> &[ContractionStep] {
         &self.steps
     }
 
@@ -98,7 +98,7 @@ impl Contraction {
     fn letters_of(&self, slot: ContractionInput) -> &[Index] {
         match slot {
             ContractionInput::Input(i) => &self.inputs[i],
-            ContractionInput::Step(i) => &self.steps[i].letters,
+            ContractionInput::Step(i) => &self.steps[i].indices,
         }
     }
 
@@ -133,7 +133,7 @@ impl Contraction {
             .collect();
         self.flops += shapes.volume(l_set | r_set);
         self.peak = self.peak.max(shapes.volume(letters.iter().collect()));
-        self.steps.push(Step { left, right, letters });
+        self.steps.push(ContractionStep { left, right, indices: letters });
         ContractionInput::Step(self.steps.len() - 1)
     }
 }
@@ -277,7 +277,7 @@ mod tests {
         let (ab, bc, cd) = (letters("ab"), letters("bc"), letters("cd"));
         let plan = Contraction::new(&shapes, &[&ab, &bc, &cd], &letters("ad"));
         assert_eq!(plan.steps().len(), 2);
-        assert_eq!(plan.steps()[0].letters, letters("ac"));
+        assert_eq!(plan.steps()[0].indices, letters("ac"));
         assert_eq!(plan.flops(), 2.0 * 50.0 * 50.0 + 2.0 * 50.0 * 1000.0 + 2000.0);
     }
 
@@ -290,7 +290,7 @@ mod tests {
         let views: Vec<&[Index]> = inputs.iter().map(Vec::as_slice).collect();
         let plan = Contraction::new(&shapes, &views, &letters("z"));
         assert_eq!(plan.steps().len(), 11);
-        assert_eq!(plan.steps()[10].letters, letters("z"));
+        assert_eq!(plan.steps()[10].indices, letters("z"));
     }
 
     #[test]
@@ -314,9 +314,9 @@ mod tests {
             }
         }
         assert!(used[..138].iter().all(|&n| n == 1) && used[138] == 0);
-        assert_eq!(plan.steps()[68].letters, b);
+        assert_eq!(plan.steps()[68].indices, b);
         // No sum over a letter comes before its last input: what is left of `a` until then has it.
-        let with_a = plan.steps().iter().filter(|step| step.letters.contains(&a[0])).count();
+        let with_a = plan.steps().iter().filter(|step| step.indices.contains(&a[0])).count();
         assert!((33..=35).contains(&with_a), "{with_a}");
     }
 }

@@ -3,7 +3,7 @@
 //! The constants are rough (one core of a server with 256- or 512-bit vectors); only their ratios
 //! matter, since they rank plans and predict nothing.
 
-use super::input::{DataInfo, Settings};
+use super::input::{DataInfo, PlanSettings};
 use super::layout::{Layout, OperandSide};
 use crate::model::{IndexSet, Shapes};
 
@@ -40,15 +40,15 @@ pub(super) fn contraction(flops: f64) -> f64 {
 }
 
 /// The least that a pass with this inner dimension can cost, whatever its layout.
-pub(super) fn least(shapes: &Shapes, settings: &Settings, inner: IndexSet) -> f64 {
+pub(super) fn least(shapes: &Shapes, settings: &PlanSettings, inner: IndexSet) -> f64 {
     let entries = shapes.volume(shapes.model().observed());
     entries * shapes.volume(inner) * products(settings) / rate(settings)
 }
 
 /// Matrix products per tile: ŷ, the numerator, and the denominator unless it is in closed form. Beside
 /// a list of cells a dense pass only has to form the denominator.
-fn products(settings: &Settings) -> f64 {
-    if settings.closed_denominator || settings.sampling.is_some() { 2.0 } else { 3.0 }
+fn products(settings: &PlanSettings) -> f64 {
+    if settings.closed_denominator || settings.sparse.is_some() { 2.0 } else { 3.0 }
 }
 
 /// Seconds for forming tables of so many bytes for a sampled pass.
@@ -58,7 +58,7 @@ pub(super) fn tables(bytes: f64) -> f64 {
 
 /// Seconds for one cell of a list: a row of each table is looked up twice, once for ŷ and once for
 /// the numerator; `tables` are their sizes in bytes.
-pub(super) fn sampled(settings: &Settings, inner: f64, tables: &[f64]) -> f64 {
+pub(super) fn sampled(settings: &PlanSettings, inner: f64, tables: &[f64]) -> f64 {
     let vectors = (inner * settings.element_bytes as f64 / 64.0).ceil();
     let read = |&bytes: &f64| match bytes {
         b if b < 1e6 => 0.5e-9,
@@ -73,21 +73,22 @@ pub(super) fn sampled(settings: &Settings, inner: f64, tables: &[f64]) -> f64 {
 /// Seconds that go with a cell of a list, whatever is computed there.
 const SAMPLED: f64 = 6e-9;
 
-fn rate(settings: &Settings) -> f64 {
+fn rate(settings: &PlanSettings) -> f64 {
     FMA_RATE * 4.0 / settings.element_bytes as f64
 }
 
 pub(super) fn layout(
     shapes: &Shapes,
     data: &DataInfo,
-    settings: &Settings,
+    settings: &PlanSettings,
     tensors: &[IndexSet],
     layout: &Layout,
     sides: &[OperandSide],
 ) -> LayoutCost {
     let size = |letters: &[_]| -> f64 { letters.iter().map(|&x| shapes.size(x) as f64).product() };
     let entries = shapes.volume(shapes.model().observed());
-    let (rows, lanes, inner) = (size(&layout.rows), size(&layout.lanes), size(&layout.inner));
+    let (rows, lanes, inner) =
+        (size(&layout.rows), size(&layout.columns), size(&layout.contracted));
 
     // Lanes are padded to whole vectors; few rows leave the product without reuse of `C`.
     let padded = (lanes / VECTOR).ceil() * VECTOR;
@@ -98,13 +99,13 @@ pub(super) fn layout(
 
     // Reading the data.
     let bytes = entries * data.bytes_per_entry();
-    let (run, stride) = data.run(shapes, &layout.lanes);
+    let (run, stride) = data.run(shapes, &layout.columns);
     let mut read = entries / run * RUN + bytes / BANDWIDTH;
     if stride > 1 {
         read += entries * STRIDED;
         // Cache lines are shared with neighbouring rows or not at all.
         let fastest = data.order(shapes).last().copied();
-        if fastest.is_some_and(|x| layout.outer.contains(&x)) {
+        if fastest.is_some_and(|x| layout.batch.contains(&x)) {
             let line = (stride as f64 * data.bytes_per_entry()).min(64.0);
             read += entries * line / BANDWIDTH;
         }
@@ -112,7 +113,7 @@ pub(super) fn layout(
 
     // Forming R and C tile by tile. Contiguous copies are cheap, products of several tensors and
     // gathers cost an element at a time.
-    let lane_set: IndexSet = layout.lanes.iter().collect();
+    let lane_set: IndexSet = layout.columns.iter().collect();
     let row_set: IndexSet = layout.rows.iter().collect();
     let on = |side: OperandSide| {
         tensors.iter().zip(sides).filter(move |&(_, &s)| s == side).map(|(&t, _)| t)

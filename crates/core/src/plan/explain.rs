@@ -46,7 +46,7 @@ impl Plan {
     fn product(&self, operand: &Operand) -> String {
         let model = self.shapes().model();
         let names: Vec<String> = operand.factors.iter().map(|&l| model.factor_name(l)).collect();
-        let letters: String = operand.letters.iter().map(|&x| char::from(x)).collect();
+        let letters: String = operand.indices.iter().map(|&x| char::from(x)).collect();
         let shown = if letters.is_empty() { "1".to_string() } else { letters };
         let side = match operand.side {
             OperandSide::Lhs => "rows",
@@ -55,14 +55,14 @@ impl Plan {
         format!(
             "{} -> {shown} ({} entries, {side})",
             names.join(","),
-            count(size(self.shapes(), &operand.letters))
+            count(size(self.shapes(), &operand.indices))
         )
     }
 
     fn explain_pass(&self, f: &mut fmt::Formatter<'_>, number: usize, pass: &Pass) -> fmt::Result {
         let shapes = self.shapes();
         writeln!(f, "pass {number}")?;
-        writeln!(f, "  updates   {}", self.product(&pass.target))?;
+        writeln!(f, "  updates   {}", self.product(&pass.output))?;
         for (i, operand) in pass.operands.iter().enumerate() {
             let title = if i == 0 { "  reads   " } else { "          " };
             writeln!(f, "{title}  {}", self.product(operand))?;
@@ -71,13 +71,13 @@ impl Plan {
         writeln!(
             f,
             "  tiles     outer {}, rows {}, lanes {}, inner {} (K = {})",
-            sized(shapes, &layout.outer),
+            sized(shapes, &layout.batch),
             sized(shapes, &layout.rows),
-            sized(shapes, &layout.lanes),
-            sized(shapes, &layout.inner),
-            pass.inner_size(shapes)
+            sized(shapes, &layout.columns),
+            sized(shapes, &layout.contracted),
+            pass.contracted_size(shapes)
         )?;
-        let (run, stride) = self.data().run(shapes, &layout.lanes);
+        let (run, stride) = self.data().run(shapes, &layout.columns);
         let reading = match stride {
             1 => format!("in runs of {run:.0}"),
             _ => format!("at stride {stride}"),
@@ -107,7 +107,7 @@ impl Plan {
     ) -> fmt::Result {
         let shapes = self.shapes();
         writeln!(f, "pass {number} over listed cells")?;
-        writeln!(f, "  updates   {}", self.table(&pass.target))?;
+        writeln!(f, "  updates   {}", self.table(&pass.output))?;
         for (i, table) in pass.operands.iter().enumerate() {
             let title = if i == 0 { "  looks up" } else { "          " };
             writeln!(f, "{title}  {}", self.table(table))?;
@@ -115,8 +115,8 @@ impl Plan {
         writeln!(
             f,
             "  inner     {} (K = {})",
-            sized(shapes, &pass.inner),
-            pass.inner_size(shapes)
+            sized(shapes, &pass.contracted),
+            pass.contracted_size(shapes)
         )?;
         writeln!(
             f,
@@ -128,8 +128,8 @@ impl Plan {
 
     /// In a sentence, how the cells off the list enter; `None` without a list.
     #[must_use]
-    pub fn unlisted(&self) -> Option<&'static str> {
-        Some(match self.settings().sampling?.unlisted {
+    pub fn implicit_entries(&self) -> Option<&'static str> {
+        Some(match self.settings().sparse?.implicit {
             ImplicitForm::Missing => "cells that are not listed are missing",
             ImplicitForm::Closed => {
                 "zeros that are not listed enter as contractions of the factors"
@@ -137,7 +137,7 @@ impl Plan {
             ImplicitForm::Gram => {
                 "zeros that are not listed enter as contractions of the model with itself"
             }
-            ImplicitForm::Grid => {
+            ImplicitForm::ImplicitZeroPass => {
                 "zeros that are not listed enter by a pass over all cells that reads no values"
             }
         })
@@ -164,11 +164,12 @@ impl fmt::Display for Plan {
             self.cut(),
             if passes == 1 { "" } else { "es" }
         )?;
-        if let (Some(sampling), Some(unlisted)) = (self.settings().sampling, self.unlisted()) {
-            let listed = sampling.listed + sampling.exceptions;
+        if let (Some(sampling), Some(unlisted)) = (self.settings().sparse, self.implicit_entries())
+        {
+            let listed = sampling.stored + sampling.masked;
             writeln!(f, "sparse   {} cells are listed; {unlisted}", count(listed as f64))?;
         }
-        for (number, pass) in self.sampled().iter().enumerate() {
+        for (number, pass) in self.sparse_passes().iter().enumerate() {
             self.explain_sampled(f, number + 1, pass)?;
         }
         for (number, pass) in self.passes().iter().enumerate() {

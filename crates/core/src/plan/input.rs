@@ -1,6 +1,6 @@
 //! What the planner is given.
 
-use super::sampled::SparseInfo;
+use super::sparse::SparseInfo;
 use crate::model::{Index, Shapes};
 
 /// What the planner knows of the data.
@@ -81,7 +81,7 @@ pub enum Grouping {
 
 /// What the planner is to plan for.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Settings {
+pub struct PlanSettings {
     /// How factors are grouped.
     pub grouping: Grouping,
     /// Bytes of an element in a pass: 4 (f32) or 8 (f64).
@@ -92,21 +92,21 @@ pub struct Settings {
     /// constant and nothing is masked or weighted.
     pub closed_denominator: bool,
     /// The list of cells that passes go over in place of all cells, if there is one.
-    pub sampling: Option<SparseInfo>,
+    pub sparse: Option<SparseInfo>,
     /// Factors (counted from 0) that are not updated, and so belong to no group.
     pub fixed: Vec<usize>,
     /// The most that stored operands, numerators and denominators may take together, in bytes.
     pub memory: u64,
 }
 
-impl Default for Settings {
-    fn default() -> Settings {
-        Settings {
+impl Default for PlanSettings {
+    fn default() -> PlanSettings {
+        PlanSettings {
             grouping: Grouping::Grouped,
             element_bytes: 4,
             entry_cost: 20.0,
             closed_denominator: false,
-            sampling: None,
+            sparse: None,
             fixed: Vec::new(),
             memory: u64::MAX,
         }

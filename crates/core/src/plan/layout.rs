@@ -22,13 +22,13 @@ pub enum OperandSide {
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Layout {
     /// Looped over outside of tiles.
-    pub outer: Vec<Index>,
+    pub batch: Vec<Index>,
     /// The rows of a tile.
     pub rows: Vec<Index>,
     /// The lanes of a tile: the direction of SIMD vectors, contiguous in the data where possible.
-    pub lanes: Vec<Index>,
+    pub columns: Vec<Index>,
     /// Summed over: the inner dimension of the product.
-    pub inner: Vec<Index>,
+    pub contracted: Vec<Index>,
 }
 
 /// A stored tensor that a pass reads: the product of some factors.
@@ -37,11 +37,11 @@ pub struct Operand {
     /// The factors it is the product of.
     pub factors: Vec<usize>,
     /// Its letters, in its order in memory.
-    pub letters: Vec<Index>,
+    pub indices: Vec<Index>,
     /// Where it stands in a tile.
     pub side: OperandSide,
     /// How it is formed from its factors (inputs in the order of `factors`).
-    pub form: Contraction,
+    pub contraction: Contraction,
 }
 
 impl Layout {
@@ -49,8 +49,8 @@ impl Layout {
     #[must_use]
     pub fn storage(&self, letters: IndexSet, side: OperandSide) -> Vec<Index> {
         let groups: [&[Index]; 3] = match side {
-            OperandSide::Lhs => [&self.outer, &self.rows, &self.inner],
-            OperandSide::Rhs => [&self.outer, &self.inner, &self.lanes],
+            OperandSide::Lhs => [&self.batch, &self.rows, &self.contracted],
+            OperandSide::Rhs => [&self.batch, &self.contracted, &self.columns],
         };
         groups.into_iter().flatten().copied().filter(|&x| letters.contains(x)).collect()
     }

@@ -23,11 +23,11 @@
 //!
 //! ```
 //! use nneinfact::model::{Model, Shapes};
-//! use nneinfact::plan::{DataInfo, Grouping, Plan, Settings};
+//! use nneinfact::plan::{DataInfo, Grouping, Plan, PlanSettings};
 //!
 //! let model = Model::parse("wr,dr,hr,irk,jrk->wdhij")?;
 //! let shapes = Shapes::new(&model, &[27, 7, 24, 100, 100], &[('r', 10), ('k', 6)])?;
-//! let plan = Plan::new(&shapes, &DataInfo::c_order(&shapes, 2), &Settings::default())?;
+//! let plan = Plan::new(&shapes, &DataInfo::c_order(&shapes, 2), &PlanSettings::default())?;
 //! assert_eq!(plan.groups().len(), 2);
 //! println!("{plan}");
 //! # Ok::<(), nneinfact::Error>(())
@@ -41,15 +41,15 @@ mod explain;
 mod input;
 mod layout;
 mod quadratic;
-mod sampled;
 mod search;
+mod sparse;
 mod value;
 
 pub use balancing::opposites;
 pub use balancing::{Balancing, Rescaling, RescalingStep};
-pub use contraction::{Contraction, ContractionInput, Step};
-pub use input::{DataInfo, Grouping, Settings};
+pub use contraction::{Contraction, ContractionInput, ContractionStep};
+pub use input::{DataInfo, Grouping, PlanSettings};
 pub use layout::{Layout, Operand, OperandSide};
 pub use quadratic::{Coupling, Quadratic};
-pub use sampled::{Gram, ImplicitForm, ImplicitTotals, KhatriRaoTable, SparseInfo, SparsePass};
+pub use sparse::{Gram, ImplicitForm, ImplicitTotals, KhatriRaoTable, SparseInfo, SparsePass};
 pub use value::{Group, Pass, Plan};

@@ -1,6 +1,6 @@
 //! The exact objective of a group under half the squared distance.
 
-use super::sampled::renamed;
+use super::sparse::renamed;
 use super::{Contraction, Group};
 use crate::model::{Index, IndexSet, Shapes};
 
@@ -28,7 +28,7 @@ pub struct Quadratic {
 pub struct Coupling {
     /// From Q, the other factors of the group and the same under their second letters, onto
     /// `batch`, `latent` and the second letters of `latent`.
-    pub form: Contraction,
+    pub contraction: Contraction,
     /// The factor's observed letters that the form depends on.
     pub batch: Vec<Index>,
     /// Its other observed letters.
@@ -92,7 +92,7 @@ impl Quadratic {
             if !small(&form) {
                 return None;
             }
-            forms.push(Coupling { form, batch, rows, latent });
+            forms.push(Coupling { contraction: form, batch, rows, latent });
         }
         Some(Quadratic { shapes: doubled, others, gram, factors: forms })
     }

@@ -2,9 +2,9 @@
 
 use std::collections::HashMap;
 
-use super::input::{DataInfo, Grouping, Settings};
+use super::input::{DataInfo, Grouping, PlanSettings};
 use super::layout::{Layout, Operand, OperandSide};
-use super::sampled::{ImplicitForm, ImplicitTotals, SparseCandidate, SparsePass};
+use super::sparse::{ImplicitForm, ImplicitTotals, SparseCandidate, SparsePass};
 use super::value::{Group, Pass, Plan};
 use super::{Contraction, arrange, cost};
 use crate::error::{Error, Result};
@@ -17,7 +17,7 @@ impl Plan {
     /// [`Error::Memory`] where no plan stays within `settings.memory`;
     /// [`Error::Setting`] where the groups of [`Grouping::Given`] are not a partition of the
     /// factors that are not fixed, or all are.
-    pub fn new(shapes: &Shapes, data: &DataInfo, settings: &Settings) -> Result<Plan> {
+    pub fn new(shapes: &Shapes, data: &DataInfo, settings: &PlanSettings) -> Result<Plan> {
         let mut search = Search::new(shapes, data, settings);
         let count = shapes.model().factors().len();
         let free: Vec<usize> = (0..count).filter(|l| !settings.fixed.contains(l)).collect();
@@ -43,7 +43,7 @@ impl Plan {
         let mut dense = Vec::new();
         let mut sampled = Vec::new();
         for &group in &groups {
-            if let Some(sampling) = settings.sampling {
+            if let Some(sampling) = settings.sparse {
                 match search.sampled(group, sampling) {
                     Some(pass) => sampled.push((group, pass)),
                     None => return refuse(search.least_sampled_memory(group)),
@@ -120,7 +120,7 @@ const EXACT_OPERANDS: usize = 4;
 pub(super) struct Search<'a> {
     pub(super) shapes: &'a Shapes,
     data: &'a DataInfo,
-    pub(super) settings: &'a Settings,
+    pub(super) settings: &'a PlanSettings,
     letters: Vec<IndexSet>,
     pub(super) full: u64,
     forms: HashMap<u64, f64>,
@@ -129,7 +129,7 @@ pub(super) struct Search<'a> {
 }
 
 impl<'a> Search<'a> {
-    fn new(shapes: &'a Shapes, data: &'a DataInfo, settings: &'a Settings) -> Self {
+    fn new(shapes: &'a Shapes, data: &'a DataInfo, settings: &'a PlanSettings) -> Self {
         let letters: Vec<IndexSet> =
             shapes.model().factors().iter().map(|f| f.iter().collect()).collect();
         let full = if letters.len() == 64 { u64::MAX } else { (1 << letters.len()) - 1 };
@@ -147,12 +147,12 @@ impl<'a> Search<'a> {
 
     /// Whether a pass goes over all cells.
     fn needs_grid(&self) -> bool {
-        self.settings.sampling.is_none_or(|s| s.unlisted == ImplicitForm::Grid)
+        self.settings.sparse.is_none_or(|s| s.implicit == ImplicitForm::ImplicitZeroPass)
     }
 
     /// What the passes for a group cost; infinite where they do not fit in memory.
     fn group_cost(&mut self, group: u64) -> f64 {
-        let sampled = match self.settings.sampling {
+        let sampled = match self.settings.sparse {
             Some(sampling) => self.sampled(group, sampling).map_or(f64::INFINITY, |c| c.cost),
             None => 0.0,
         };
@@ -443,7 +443,7 @@ impl<'a> Search<'a> {
                 let letters = layout.storage(self.kept(factors), side);
                 let form = self.form(factors, &letters);
                 memory.insert((factors, letters.clone()), self.stored(self.kept(factors)));
-                Operand { factors: members(factors), letters, side, form }
+                Operand { factors: members(factors), indices: letters, side, contraction: form }
             };
             let target = make(mask, sides[0]);
             let operands: Vec<Operand> =
@@ -451,9 +451,9 @@ impl<'a> Search<'a> {
             accumulators = accumulators.max(self.accumulators(self.kept(mask)));
             let others = self.full & !mask;
             passes.push(Pass {
-                closed_denominator: self.form(others, &target.letters),
+                closed_denominator: self.form(others, &target.indices),
                 others: members(others),
-                target,
+                output: target,
                 operands,
                 layout,
                 flops,
@@ -469,8 +469,8 @@ impl<'a> Search<'a> {
         let group = |(at, &mask): (usize, &u64)| {
             // Numerator and denominator have the letters, in the order, of the pass they are from.
             let letters = match sampled.get(at) {
-                Some(pass) => &pass.letters,
-                None => &passes[at].target.letters,
+                Some(pass) => &pass.indices,
+                None => &passes[at].output.indices,
             };
             Group { factors: members(mask), updates: self.updates(mask, letters) }
         };
@@ -480,10 +480,10 @@ impl<'a> Search<'a> {
             data: self.data.clone(),
             settings: self.settings.clone(),
             groups,
-            totals: (!sampled.is_empty()).then(|| ImplicitTotals::new(self.shapes)),
+            implicit_totals: (!sampled.is_empty()).then(|| ImplicitTotals::new(self.shapes)),
             memory: (memory.values().sum::<f64>() + accumulators + tables) as u64,
             passes,
-            sampled,
+            sparse_passes: sampled,
         }
     }
 }

@@ -1,9 +1,9 @@
 //! The plan as a value.
 
 use super::Contraction;
-use super::input::{DataInfo, Settings};
+use super::input::{DataInfo, PlanSettings};
 use super::layout::{Layout, Operand};
-use super::sampled::{ImplicitTotals, SparsePass};
+use super::sparse::{ImplicitTotals, SparsePass};
 use crate::model::Shapes;
 
 /// Factors that are updated together, from one pass.
@@ -21,7 +21,7 @@ pub struct Group {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Pass {
     /// The product of the group's factors: what numerator and denominator have the shape of.
-    pub target: Operand,
+    pub output: Operand,
     /// What else is read. The product of target and operands, summed over the inner letters, is ŷ.
     pub operands: Vec<Operand>,
     /// The letters by loop.
@@ -44,8 +44,8 @@ pub struct Pass {
 impl Pass {
     /// The size of the inner dimension `K`.
     #[must_use]
-    pub fn inner_size(&self, shapes: &Shapes) -> usize {
-        shapes.sizes(&self.layout.inner).iter().product()
+    pub fn contracted_size(&self, shapes: &Shapes) -> usize {
+        shapes.sizes(&self.layout.contracted).iter().product()
     }
 }
 
@@ -54,11 +54,11 @@ impl Pass {
 pub struct Plan {
     pub(super) shapes: Shapes,
     pub(super) data: DataInfo,
-    pub(super) settings: Settings,
+    pub(super) settings: PlanSettings,
     pub(super) groups: Vec<Group>,
     pub(super) passes: Vec<Pass>,
-    pub(super) sampled: Vec<SparsePass>,
-    pub(super) totals: Option<ImplicitTotals>,
+    pub(super) sparse_passes: Vec<SparsePass>,
+    pub(super) implicit_totals: Option<ImplicitTotals>,
     pub(super) memory: u64,
 }
 
@@ -75,7 +75,7 @@ impl Plan {
     }
     /// What was planned for.
     #[must_use]
-    pub fn settings(&self) -> &Settings {
+    pub fn settings(&self) -> &PlanSettings {
         &self.settings
     }
     /// The groups, in the order of a sweep.
@@ -91,18 +91,18 @@ impl Plan {
     }
     /// The pass of each group over the list of cells; empty where there is no list.
     #[must_use]
-    pub fn sampled(&self) -> &[SparsePass] {
-        &self.sampled
+    pub fn sparse_passes(&self) -> &[SparsePass] {
+        &self.sparse_passes
     }
     /// Sums over all cells that go with a list of cells.
     #[must_use]
-    pub fn totals(&self) -> Option<&ImplicitTotals> {
-        self.totals.as_ref()
+    pub fn implicit_totals(&self) -> Option<&ImplicitTotals> {
+        self.implicit_totals.as_ref()
     }
     /// Predicted seconds of a sweep on a nominal core; a figure to compare plans by.
     #[must_use]
     pub fn cost(&self) -> f64 {
-        let sampled: f64 = self.sampled.iter().map(|p| p.cost).sum();
+        let sampled: f64 = self.sparse_passes.iter().map(|p| p.cost).sum();
         self.passes.iter().map(|p| p.cost).sum::<f64>() + sampled
     }
     /// Bytes that stored operands, numerators and denominators take together.
@@ -113,7 +113,7 @@ impl Plan {
     /// Multiply-adds of a sweep.
     #[must_use]
     pub fn flops(&self) -> f64 {
-        let sampled: f64 = self.sampled.iter().map(|p| p.flops + p.contraction_flops).sum();
+        let sampled: f64 = self.sparse_passes.iter().map(|p| p.flops + p.contraction_flops).sum();
         self.passes.iter().map(|p| p.flops + p.contraction_flops).sum::<f64>() + sampled
     }
     /// Bytes of data read in a sweep.

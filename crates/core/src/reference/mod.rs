@@ -127,7 +127,7 @@ impl Problem<'_> {
     /// As [`loss`](Self::loss).
     pub fn update_penalized(&self, l: usize, factors: &mut [ArrayD<f64>], penalty: Penalty) {
         let (a, b) = self.sums(l, factors);
-        let slope = self.loss.slope();
+        let slope = self.loss.curvature_constant();
         let change = |(&theta, (&a, &b)): (&f64, (&f64, &f64))| {
             let derivative = |u: f64| {
                 // In units of the factor of change, where a part without weight has no value at all.
@@ -168,7 +168,8 @@ impl Problem<'_> {
             if w == 0.0 {
                 return 0.0;
             }
-            let sides: Vec<f64> = self.loss.sides().iter().map(|side| side[&at]).collect();
+            let sides: Vec<f64> =
+                self.loss.entry_parameters().iter().map(|side| side[&at]).collect();
             w * f(self.y[&at], predicted[&at].max(self.floor), &sides)
         })
     }

@@ -15,18 +15,18 @@ pub enum ImplicitForm {
     /// As contractions of the model with itself: what the loss adds at a zero is a multiple of ŷ.
     Gram,
     /// By a dense pass that reads no values.
-    Grid,
+    ImplicitZeroPass,
 }
 
 /// A list of cells that passes go over in place of all cells.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct SparseInfo {
     /// Cells that are read in the precision of the pass.
-    pub listed: u64,
+    pub stored: u64,
     /// Cells that are left out of the sums over all others, in double precision.
-    pub exceptions: u64,
+    pub masked: u64,
     /// What is known of the cells that are not listed.
-    pub unlisted: ImplicitForm,
+    pub implicit: ImplicitForm,
 }
 
 /// A stored product whose rows a sampled pass looks up.
@@ -38,7 +38,7 @@ pub struct KhatriRaoTable {
     pub rows: Vec<Index>,
     /// How it is formed from its factors, onto `rows` and all inner letters of the pass: a row is
     /// repeated along inner letters that the factors do not have.
-    pub form: Contraction,
+    pub contraction: Contraction,
 }
 
 /// A pass over a list of cells for one group: ŷ at a cell is the sum over the inner letters of the
@@ -46,13 +46,13 @@ pub struct KhatriRaoTable {
 #[derive(Clone, Debug, PartialEq)]
 pub struct SparsePass {
     /// The product of the group's factors.
-    pub target: KhatriRaoTable,
+    pub output: KhatriRaoTable,
     /// The products of the other factors.
     pub operands: Vec<KhatriRaoTable>,
     /// The letters summed over.
-    pub inner: Vec<Index>,
+    pub contracted: Vec<Index>,
     /// The letters of numerator and denominator: the target's rows, and its inner letters.
-    pub letters: Vec<Index>,
+    pub indices: Vec<Index>,
     /// Factors outside the group.
     pub others: Vec<usize>,
     /// The sum over all cells of the other factors' product: the other factors contracted onto
@@ -79,7 +79,7 @@ pub struct Gram {
     /// The sizes, with the second latent letters.
     pub shapes: Shapes,
     /// The contraction.
-    pub form: Contraction,
+    pub contraction: Contraction,
 }
 
 impl Gram {
@@ -91,7 +91,7 @@ impl Gram {
         inputs.extend(with.iter().map(|&l| factors[l].clone()));
         let views: Vec<&[Index]> = inputs.iter().map(Vec::as_slice).collect();
         let form = Contraction::new(&doubled, &views, output);
-        Some(Gram { shapes: doubled, form })
+        Some(Gram { shapes: doubled, contraction: form })
     }
 }
 
@@ -235,7 +235,7 @@ impl Search<'_> {
         let contraction_flops = update_flops
             + self.form_flops(group)
             + operands.iter().map(|&o| self.form_flops(o)).sum::<f64>();
-        let cells = sampling.listed as f64 + 3.0 * sampling.exceptions as f64;
+        let cells = sampling.stored as f64 + 3.0 * sampling.masked as f64;
         let flops = cells * size * (operands.len() + 1) as f64;
         let cost = cost::contraction(contraction_flops)
             + cost::tables(expanded)
@@ -260,7 +260,7 @@ impl Search<'_> {
             let output = shapes.model().output();
             let rows: Vec<Index> = output.iter().copied().filter(|&x| kept.contains(x)).collect();
             let form = self.form(factors, &[rows.as_slice(), &inner].concat());
-            KhatriRaoTable { factors: members(factors), rows, form }
+            KhatriRaoTable { factors: members(factors), rows, contraction: form }
         };
         let target = table(group);
         let kept = self.kept(group);
@@ -278,10 +278,10 @@ impl Search<'_> {
             closed: self.form(self.full & !group, &onto),
             closed_updates: self.updates(group, &onto),
             gram: Gram::new(shapes, &others, &letters),
-            target,
+            output: target,
             operands,
-            inner,
-            letters,
+            contracted: inner,
+            indices: letters,
             others,
             flops: chosen.flops,
             contraction_flops: chosen.contraction_flops,
@@ -313,7 +313,7 @@ fn every_partition(rest: &[usize], operands: &mut Vec<u64>, found: &mut Vec<Vec<
 impl SparsePass {
     /// The number of terms that ŷ is a sum of.
     #[must_use]
-    pub fn inner_size(&self, shapes: &Shapes) -> usize {
-        shapes.sizes(&self.inner).iter().product()
+    pub fn contracted_size(&self, shapes: &Shapes) -> usize {
+        shapes.sizes(&self.contracted).iter().product()
     }
 }
