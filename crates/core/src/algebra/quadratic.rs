@@ -31,7 +31,7 @@ const ROWS: usize = 64;
 /// A factor's part in the objective, `½ θᵀ q θ − nᵀ θ` for every row θ.
 struct Form<'a> {
     coupling: &'a Coupling,
-    /// In the order of batch, rows and latent letters.
+    /// In the order of batch, rows and latent indices.
     linear: Vec<f64>,
     /// For every index of the batch, a square matrix.
     square: Vec<f64>,
@@ -90,9 +90,9 @@ impl Objective<'_> {
         let twice: Vec<&[f64]> =
             std::iter::once(gram).chain(partners.clone()).chain(partners).collect();
         let linear = contract(shapes, &group.updates[at], &once);
-        let letters = &shapes.model().factors()[l];
+        let indices = &shapes.model().factors()[l];
         Form {
-            linear: rearrange(shapes, letters, &linear, &Self::order(coupling)),
+            linear: rearrange(shapes, indices, &linear, &Self::order(coupling)),
             square: contract(&quadratic.shapes, &coupling.contraction, &twice),
             rows: shapes.sizes(&coupling.rows).iter().product(),
             latent: shapes.sizes(&coupling.latent).iter().product(),

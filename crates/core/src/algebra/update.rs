@@ -15,7 +15,7 @@ use nneinfact_simd::{Elementwise, has_fused};
 /// convex in each factor of change, so moving only part of the way cannot raise the loss.
 const CLIP: (f64, f64) = (1e-6, 1e6);
 
-/// A denominator, with the contractions that bring it onto the letters of each factor of the group.
+/// A denominator, with the contractions that bring it onto the indices of each factor of the group.
 #[derive(Clone, Copy)]
 pub struct Denominator<'a> {
     pub data: &'a [f64],
