@@ -64,9 +64,9 @@ impl Summary {
             ),
         );
         if let (Some(sampling), Some(unlisted)) =
-            (fit.plan().settings().sampling, fit.plan().unlisted())
+            (fit.plan().settings().sparse, fit.plan().implicit_entries())
         {
-            let listed = sampling.listed + sampling.exceptions;
+            let listed = sampling.stored + sampling.masked;
             self.add("passes", format!("over {} listed cells; {unlisted}", count(listed)));
         }
         let why = match history.stopped_by {
@@ -137,11 +137,11 @@ pub fn data(path: &Path, observations: &Observations) -> String {
 
 fn coordinates(list: &CooTensor) -> String {
     let shape: Vec<String> = list.shape().iter().map(ToString::to_string).collect();
-    let cells = match list.cells() {
+    let cells = match list.volume() {
         n if n < 1e15 => count(n as u64),
         n => format!("{n:.1e}"),
     };
-    let listed = list.len() as f64 / list.cells();
+    let listed = list.len() as f64 / list.volume();
     format!(
         "{}, {cells} entries, {} of them listed ({}); values kept as {}",
         shape.join(" × "),
@@ -184,8 +184,8 @@ pub fn roles(observations: &Observations) -> Result<Vec<String>> {
         return Ok(Vec::new());
     }
     let prepared = observations.prepare()?;
-    let all: u64 = Role::ALL.map(|role| prepared.cells(role)).iter().sum();
-    if prepared.cells(Role::Train) == all {
+    let all: u64 = Role::ALL.map(|role| prepared.count(role)).iter().sum();
+    if prepared.count(Role::Train) == all {
         return Ok(Vec::new());
     }
     let roles = [
@@ -196,7 +196,7 @@ pub fn roles(observations: &Observations) -> Result<Vec<String>> {
     ];
     Ok(roles
         .into_iter()
-        .map(|(role, what)| (prepared.cells(role), what))
+        .map(|(role, what)| (prepared.count(role), what))
         .filter(|&(cells, _)| cells > 0)
         .map(|(cells, what)| format!("{} {what} ({})", count(cells), share(cells, all)))
         .collect())

@@ -14,9 +14,9 @@ use super::observe::Cancel;
 use super::open::{Opened, open};
 use super::watch::{Portions, Watch};
 use crate::Device;
-use nneinfact_core::algebra::{overflowed, raise};
+use nneinfact_core::algebra::{apply_floor, overflowed};
 use nneinfact_core::data::{Observations, Role};
-use nneinfact_core::engine::{Constraint, Engine};
+use nneinfact_core::engine::{Constraint, Engine, FactorSlot};
 use nneinfact_core::error::{Error, Result};
 use nneinfact_core::history::{History, StoppedBy};
 use nneinfact_core::loss::Majorizer;
@@ -59,7 +59,7 @@ impl Adam {
             plan: Arc::clone(plan),
             rules,
             majorizer: settings.loss.majorizer(),
-            slope: settings.loss.slope(),
+            slope: settings.loss.curvature_constant(),
             rate: settings.learning_rate.unwrap_or(NNEinFact::LEARNING_RATE),
             share: portions.mean(1.0, Role::Train).unwrap_or(1.0),
             floor: settings.factor_floor,
@@ -132,7 +132,7 @@ impl Adam {
             if let Some(entry) = factor.iter().position(|x| !x.is_finite()) {
                 return Err(overflowed(self.plan.shapes(), l, entry));
             }
-            raise(factor, self.floor, 0.0, &rule);
+            apply_floor(factor, self.floor, 0.0, &rule);
         }
         Ok(())
     }
@@ -180,7 +180,7 @@ pub(super) fn sweeps(
             }
         } else if sums.objective() < best {
             best = sums.objective();
-            engine.remember()?;
+            engine.copy(FactorSlot::Current, FactorSlot::Snapshot)?;
             history.returned = history.loss.len() - 1;
             kept = true;
         }
@@ -202,7 +202,7 @@ pub(super) fn sweeps(
         history.iterations += 1;
     }
     if kept {
-        engine.recall()?;
+        engine.copy(FactorSlot::Snapshot, FactorSlot::Current)?;
     }
     Ok(())
 }

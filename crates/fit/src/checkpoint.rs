@@ -240,7 +240,7 @@ impl Checkpoint {
             factors: set("theta")?.ok_or_else(|| refuse("it has no factors".into()))?,
             plain: set("plain")?,
             origin: set("origin")?,
-            remembered: set("remembered")?,
+            snapshot: set("remembered")?,
             scales,
         };
         Ok(Checkpoint { path: path.into(), about, history, state, shapes })
@@ -379,7 +379,7 @@ impl Identity {
         add("algorithm", settings.algorithm.name().into());
         add("division into groups", plan.cut());
         let passes =
-            if plan.sampled().is_empty() { "over all cells" } else { "over a list of cells" };
+            if plan.sparse_passes().is_empty() { "over all cells" } else { "over a list of cells" };
         add("form of the data", passes.into());
         add("precision", settings.precision.name().into());
         add("device", device.kind_name().into());
@@ -425,8 +425,8 @@ fn fingerprint(x: u64) -> String {
 
 fn of_loss(loss: &Loss) -> u64 {
     let text = format!("{} | {} | {} | {:?}", loss.a(), loss.b(), loss.loss(), loss.majorizer());
-    let sides = loss.sides().iter().flat_map(|side| side.iter().map(|x| x.to_bits()));
-    digest(text.bytes().map(u64::from).chain([loss.slope().to_bits()]).chain(sides))
+    let sides = loss.entry_parameters().iter().flat_map(|side| side.iter().map(|x| x.to_bits()));
+    digest(text.bytes().map(u64::from).chain([loss.curvature_constant().to_bits()]).chain(sides))
 }
 
 fn start(settings: &NNEinFact) -> String {
@@ -514,7 +514,7 @@ impl Keeper {
             // That is where the next sweep begins, and what is remembered next.
             state.origin = None;
             if !watch.early_stopping {
-                state.remembered = None;
+                state.snapshot = None;
             }
         }
         let written = self.archive(state, watch, history, point).and_then(|a| a.write(&self.path));
@@ -575,7 +575,7 @@ impl Keeper {
             ("theta", Some(state.factors)),
             ("plain", state.plain),
             ("origin", state.origin),
-            ("remembered", state.remembered),
+            ("remembered", state.snapshot),
         ];
         for (name, set) in sets {
             for (l, (factor, shape)) in set.into_iter().flatten().zip(&self.shapes).enumerate() {

@@ -412,17 +412,16 @@ fn ranks(given: &[(char, usize)], parts: &[Part]) -> Result<Vec<(char, usize)>> 
 /// of the others.
 fn groups(ready: &[Ready], places: &[Vec<usize>], rules: &Constraints) -> Result<Vec<Vec<usize>>> {
     let mut order: Vec<usize> = (0..ready.len()).collect();
-    order.sort_by_key(|&t| std::cmp::Reverse(ready[t].data.cells(Role::Train)));
+    order.sort_by_key(|&t| std::cmp::Reverse(ready[t].data.count(Role::Train)));
     let mut groups: Vec<Vec<usize>> = Vec::new();
     for t in order {
         let Ready { settings, shapes, data, .. } = &ready[t];
-        let info =
-            nneinfact_core::plan::DataInfo::c_order(shapes, data.coordinates().map_or(4, |_| 0));
+        let info = nneinfact_core::plan::DataInfo::c_order(shapes, data.coo().map_or(4, |_| 0));
         let mut wanted = settings.grouping();
         if shapes.model().factors().len() == 1 {
             wanted = nneinfact_core::plan::Grouping::Block;
         }
-        let planner = nneinfact_core::plan::Settings { grouping: wanted, ..Default::default() };
+        let planner = nneinfact_core::plan::PlanSettings { grouping: wanted, ..Default::default() };
         let plan = Plan::new(shapes, &info, &planner)?;
         for group in plan.groups() {
             let all = group.factors.iter().map(|&m| places[t][m]);

@@ -6,9 +6,9 @@
 
 use ndarray::ArrayD;
 
-use nneinfact_core::algebra::balance::{penalty, trade};
-use nneinfact_core::algebra::update::{Bounded, extrapolate, overflowed, raise};
-use nneinfact_core::engine::{Constraint, Engine, EngineState, LossSlot, LossSums};
+use nneinfact_core::algebra::balance::{penalty, rescale};
+use nneinfact_core::algebra::update::{Bounded, apply_floor, extrapolate, overflowed};
+use nneinfact_core::engine::{Constraint, Engine, EngineState, FactorSlot, LossSlot, LossSums};
 use nneinfact_core::error::{Error, Result};
 use nneinfact_core::loss::{Loss, Share};
 use nneinfact_core::model::Shapes;
@@ -85,7 +85,7 @@ impl CoupledEngine {
 
     fn raise(&mut self, l: usize) {
         if !self.joint.rules[l].fixed {
-            raise(&mut self.factors[l], self.joint.floor, LEAST, &self.joint.rules[l]);
+            apply_floor(&mut self.factors[l], self.joint.floor, LEAST, &self.joint.rules[l]);
         }
     }
 
@@ -162,7 +162,7 @@ impl CoupledEngine {
                 .map(|i| lambda[i].clone())
                 .collect();
             let (a, b) = member.engine.parts(at, &changes)?;
-            let (majorizer, slope) = (member.loss.majorizer(), member.loss.slope());
+            let (majorizer, slope) = (member.loss.majorizer(), member.loss.curvature_constant());
             let scale = slope.abs() * member.weight;
             for (shares, (a, b)) in shares.iter_mut().zip(a.into_iter().zip(b)) {
                 let (a, b) = (scale * a, scale * b);
@@ -205,7 +205,7 @@ impl Engine for CoupledEngine {
             for (at, &l) in members.iter().enumerate() {
                 let shares = self.shares(group, l, &lambda)?;
                 let rule = self.joint.rules[l];
-                let bounded = Bounded { single: members.len() == 1, rule };
+                let bounded = Bounded { single: members.len() == 1, constraint: rule };
                 let entries = self.factors[l].iter().zip(&shares);
                 for (to, (&theta, shares)) in lambda[at].iter_mut().zip(entries) {
                     let (pull, power) = match rule.penalty {
@@ -240,12 +240,6 @@ impl Engine for CoupledEngine {
         self.arrays()
     }
 
-    fn mark(&mut self) -> Result<()> {
-        self.plain.clone_from(&self.factors);
-        self.origin.clone_from(&self.factors);
-        Ok(())
-    }
-
     fn extrapolate(&mut self, momentum: f64, relaxation: f64) -> Result<()> {
         if self.plain.is_empty() {
             return Err(Error::Setting("extrapolated without a plain result before".into()));
@@ -259,19 +253,10 @@ impl Engine for CoupledEngine {
         self.share()
     }
 
-    fn retreat(&mut self) -> Result<()> {
-        if self.plain.is_empty() {
-            return Err(Error::Setting("retreated without a plain result".into()));
-        }
-        self.factors.clone_from(&self.plain);
-        self.origin.clone_from(&self.factors);
-        self.share()
-    }
-
     fn balance(&mut self) -> Result<()> {
         let Some(balancing) = self.joint.balancing.clone() else { return Ok(()) };
         let Joint { shapes, rules, floor, .. } = &self.joint;
-        trade(shapes, &balancing, rules, &mut self.factors, [*floor, LEAST]);
+        rescale(shapes, &balancing, rules, &mut self.factors, [*floor, LEAST]);
         self.share()
     }
 
@@ -292,17 +277,32 @@ impl Engine for CoupledEngine {
         self.share()
     }
 
-    fn remember(&mut self) -> Result<()> {
-        self.remembered = Some(self.factors.clone());
-        Ok(())
-    }
-
-    fn recall(&mut self) -> Result<()> {
-        if let Some(factors) = &self.remembered {
-            self.factors.clone_from(factors);
-            self.share()?;
+    fn copy(&mut self, from: FactorSlot, to: FactorSlot) -> Result<()> {
+        match (from, to) {
+            (FactorSlot::Current, FactorSlot::Anchor) => {
+                self.plain.clone_from(&self.factors);
+                self.origin.clone_from(&self.factors);
+                Ok(())
+            }
+            (FactorSlot::Anchor, FactorSlot::Current) if self.plain.is_empty() => {
+                Err(Error::Internal("the extrapolation anchor was never set".into()))
+            }
+            (FactorSlot::Anchor, FactorSlot::Current) => {
+                self.factors.clone_from(&self.plain);
+                self.origin.clone_from(&self.factors);
+                self.share()
+            }
+            (FactorSlot::Current, FactorSlot::Snapshot) => {
+                self.remembered = Some(self.factors.clone());
+                Ok(())
+            }
+            (FactorSlot::Snapshot, FactorSlot::Current) => {
+                let Some(factors) = &self.remembered else { return Ok(()) };
+                self.factors.clone_from(factors);
+                self.share()
+            }
+            _ => Err(Error::Internal(format!("no factors go from {from:?} to {to:?}"))),
         }
-        Ok(())
     }
 
     fn state(&self) -> Result<EngineState> {

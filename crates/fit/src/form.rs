@@ -59,7 +59,7 @@ pub(super) fn choose(
         DataAs::Dense => None,
         DataAs::Auto | DataAs::Sparse => Some(sparse_plan(settings, shapes, &zero, &data)),
     };
-    let given_dense = data.coordinates().is_none();
+    let given_dense = data.coo().is_none();
     if data_as == DataAs::Sparse
         && let Some(sparse) = sparse
     {
@@ -71,7 +71,7 @@ pub(super) fn choose(
             true => dense_info(&data),
             false => {
                 let mut info = DataInfo::c_order(shapes, value_bytes(&data));
-                info.masked = data.cells(Role::Train) as f64 != cells(shapes);
+                info.masked = data.count(Role::Train) as f64 != cells(shapes);
                 info
             }
         };
@@ -120,7 +120,7 @@ pub(super) fn check(settings: &NNEinFact, shapes: &Shapes, data: &Prepared) -> R
         Some(Err(error)) if settings.data_as == DataAs::Sparse => return Err(error),
         other => other.and_then(Result::err),
     };
-    let info = match data.coordinates() {
+    let info = match data.coo() {
         None => dense_info(data),
         Some(_) => {
             let limit = available_memory().unwrap_or(u64::MAX);
@@ -135,7 +135,7 @@ pub(super) fn check(settings: &NNEinFact, shapes: &Shapes, data: &Prepared) -> R
                 }));
             }
             let mut info = DataInfo::c_order(shapes, value_bytes(data));
-            info.masked = data.cells(Role::Train) as f64 != cells(shapes);
+            info.masked = data.count(Role::Train) as f64 != cells(shapes);
             info
         }
     };
@@ -164,8 +164,7 @@ fn dense_plan(settings: &NNEinFact, shapes: &Shapes, info: DataInfo) -> Result<P
 
 /// Bytes of a value, were coordinates expanded.
 fn value_bytes(data: &Prepared) -> usize {
-    data.coordinates()
-        .map_or(4, |list| (list.values().bytes() / list.len().max(1) as u64).max(1) as usize)
+    data.coo().map_or(4, |list| (list.values().bytes() / list.len().max(1) as u64).max(1) as usize)
 }
 
 fn cells(shapes: &Shapes) -> f64 {
@@ -192,13 +191,14 @@ fn sparse_plan(
     zero: &AtZero,
     data: &Prepared,
 ) -> Result<(Plan, StoredCounts)> {
-    let listings = data.listings();
+    let listings = data.stored_counts();
     // Roughly, in units of a dense pass over a cell.
     let weight = |listing: &StoredCounts| {
-        let (unlisted, _) = needs(zero, listing.rest);
-        let grid = if unlisted == ImplicitForm::Grid { 0.7 * cells(shapes) } else { 0.0 };
-        let each = if listing.rest == Implicit::Zeros { 10.0 } else { 2.0 };
-        grid + 5.0 * listing.train as f64 + each * listing.exceptions as f64
+        let (unlisted, _) = needs(zero, listing.implicit);
+        let grid =
+            if unlisted == ImplicitForm::ImplicitZeroPass { 0.7 * cells(shapes) } else { 0.0 };
+        let each = if listing.implicit == Implicit::Zeros { 10.0 } else { 2.0 };
+        grid + 5.0 * listing.train as f64 + each * listing.masked as f64
     };
     let best = listings.into_iter().min_by(|a, b| weight(a).total_cmp(&weight(b)));
     let Some(listing) = best else {
@@ -207,19 +207,19 @@ fn sparse_plan(
                 .into(),
         ));
     };
-    let info = match data.coordinates() {
+    let info = match data.coo() {
         Some(_) => DataInfo::c_order(shapes, 0),
         None => {
             DataInfo { strides: data.values().strides().to_vec(), ..DataInfo::c_order(shapes, 0) }
         }
     };
-    let info = DataInfo { masked: listing.rest == Implicit::ByRole, ..info };
+    let info = DataInfo { masked: listing.implicit == Implicit::ByRole, ..info };
     Ok((plan_listing(settings, shapes, zero, info, listing)?, listing))
 }
 
 /// The plan for a list of nonzeros in data of which nothing is missing.
 pub(super) fn plan_list(settings: &NNEinFact, shapes: &Shapes, nonzeros: u64) -> Result<Plan> {
-    let listing = StoredCounts { rest: Implicit::Zeros, train: nonzeros, exceptions: 0 };
+    let listing = StoredCounts { implicit: Implicit::Zeros, train: nonzeros, masked: 0 };
     let info = DataInfo::c_order(shapes, 0);
     plan_listing(settings, shapes, &settings.loss.at_zero(), info, listing)
 }
@@ -231,15 +231,15 @@ fn plan_listing(
     info: DataInfo,
     listing: StoredCounts,
 ) -> Result<Plan> {
-    let listed = listing.train + listing.exceptions;
+    let listed = listing.train + listing.masked;
     if listed > u64::from(u32::MAX) {
         return Err(Error::Unsupported(format!(
             "a list of {listed} cells: up to {} can be fitted as a list",
             u32::MAX
         )));
     }
-    let (unlisted, _) = needs(zero, listing.rest);
-    if unlisted == ImplicitForm::Grid && cells(shapes) > MOST_GRID {
+    let (unlisted, _) = needs(zero, listing.implicit);
+    if unlisted == ImplicitForm::ImplicitZeroPass && cells(shapes) > MOST_GRID {
         return Err(Error::Setting(format!(
             "the {} loss sums over all {:.1e} cells in every pass, and up to {MOST_GRID:.0e} are feasible: losses whose zeros have a closed form are kl, euclidean, hellinger, pearson, alpha and jensen-shannon; or, if cells that are not listed are missing and not zeros, say so (unlisted_missing, --unlisted-missing)",
             settings.loss.name(),
@@ -247,10 +247,10 @@ fn plan_listing(
         )));
     }
     let sampling = SparseInfo {
-        listed: listing.train,
+        stored: listing.train,
         // Where they have a loss only, they hardly count.
-        exceptions: if listing.rest == Implicit::Zeros { listing.exceptions } else { 0 },
-        unlisted,
+        masked: if listing.implicit == Implicit::Zeros { listing.masked } else { 0 },
+        implicit: unlisted,
     };
     match open::plan(settings, shapes, info.clone(), Some(sampling)) {
         // Tables of long modes are as large as the factors themselves: not a matter of choice.
@@ -279,18 +279,18 @@ fn listed(
     settings: &NNEinFact,
 ) -> Result<Chosen> {
     check_list(&plan, listing, settings)?;
-    let list = data.list(listing.rest);
+    let list = data.stored(listing.implicit);
     Ok(Chosen { plan, data, sparse: Some(list) })
 }
 
 fn check_list(plan: &Plan, listing: StoredCounts, settings: &NNEinFact) -> Result<()> {
     let precision = settings.precision.bytes() as u64;
-    let groups = plan.sampled().iter().map(|pass| {
+    let groups = plan.sparse_passes().iter().map(|pass| {
         let each = 4 * pass.operands.len() as u64 + 16;
-        listing.train * (each + precision) + listing.exceptions * (each + 9)
+        listing.train * (each + precision) + listing.masked * (each + 9)
     });
     // While it is sorted, an entry has a key and a place.
-    let needed = groups.sum::<u64>() + 24 * (listing.train + listing.exceptions);
+    let needed = groups.sum::<u64>() + 24 * (listing.train + listing.masked);
     let needed = needed
         .saturating_add(plan.memory())
         .saturating_add(plan.shapes().parameters().saturating_mul(48));
@@ -298,7 +298,7 @@ fn check_list(plan: &Plan, listing: StoredCounts, settings: &NNEinFact) -> Resul
         && needed > available
     {
         return Err(Error::Memory {
-            what: format!("a fit to {} listed cells", listing.train + listing.exceptions),
+            what: format!("a fit to {} listed cells", listing.train + listing.masked),
             needed,
             available,
             help: "lower the ranks, or group fewer factors (the block algorithm)".into(),

@@ -18,7 +18,7 @@ use nneinfact_core::error::{Error, Result};
 use nneinfact_core::loss::{Domain, Loss, Tape};
 use nneinfact_core::memory::{available_memory, total_memory};
 use nneinfact_core::model::Shapes;
-use nneinfact_core::plan::{DataInfo, Plan, Settings, SparseInfo};
+use nneinfact_core::plan::{DataInfo, Plan, PlanSettings, SparseInfo};
 
 /// Plans a fit.
 pub(super) fn plan(
@@ -31,7 +31,7 @@ pub(super) fn plan(
     let precision = settings.precision;
     let default = || {
         let share = match sampling {
-            Some(sampling) => 32.0 * (sampling.listed + sampling.exceptions) as f64,
+            Some(sampling) => 32.0 * (sampling.stored + sampling.masked) as f64,
             None => entries * data.value_bytes as f64 / 4.0,
         };
         let own = shapes.parameters().saturating_mul(precision.bytes() as u64 + 16);
@@ -69,12 +69,12 @@ pub(super) fn plan_within(
         });
     }
     let plain = !data.masked && data.weight_bytes == 0 && sampling.is_none();
-    let planner = Settings {
+    let planner = PlanSettings {
         grouping: settings.grouping(),
         element_bytes: settings.precision.bytes(),
         entry_cost: entry_cost(loss),
         closed_denominator: plain && loss.denominator_constant().is_some(),
-        sampling,
+        sparse: sampling,
         fixed: rules::fixed(settings)?,
         // A shader of a GPU sees the products of a pass as one buffer.
         memory: memory
@@ -226,7 +226,7 @@ pub(super) fn open<'a>(
     let (plan, data, balance) =
         (Arc::clone(&job.plan), Arc::clone(&job.data), job.balancing.is_some());
     // Other starts may need the list that the engine takes.
-    let sparse = job.sparse.clone().filter(|_| settings.starts > 1);
+    let sparse = job.stored.clone().filter(|_| settings.starts > 1);
     let mut engine = device.open(job, settings.precision)?;
     let rescaled = |engine: &mut dyn Engine, start: &mut Vec<ArrayD<f64>>| match rescale {
         true if !plan.groups().is_empty() => {
@@ -284,7 +284,7 @@ pub(super) fn prepared<'a>(
     let shape = observations.shape();
     let shapes = Shapes::new(&settings.model, shape, &settings.ranks)?;
     let loss = &settings.loss;
-    for side in loss.sides() {
+    for side in loss.entry_parameters() {
         if side.shape() != shape {
             return Err(Error::Shape {
                 what: format!("the side tensor of the {} loss", loss.name()),
@@ -328,7 +328,7 @@ pub(super) fn job(
     let exact = settings.algorithm == Algorithm::Accelerated
         && loss.is_half_squared_distance()
         && data.weights().is_none()
-        && data.cells(Role::Train) as f64 == shapes.volume(shapes.model().observed())
+        && data.count(Role::Train) as f64 == shapes.volume(shapes.model().observed())
         && rules.penalties().iter().flatten().all(|p| [1.0, 2.0].contains(&p.power()));
     let balance = settings.balance.unwrap_or_default() == Balance::EverySweep;
     Ok(Job {
@@ -337,21 +337,21 @@ pub(super) fn job(
         exact,
         unit: unit(&loss, &data),
         data: Arc::new(data),
-        sparse: sparse.map(Arc::new),
+        stored: sparse.map(Arc::new),
         loss,
-        numbers,
+        guards: numbers,
         start,
         scales: None,
         balancing: rules.balancing.filter(|_| balance).map(Arc::new),
-        rules: rules.rules,
+        constraints: rules.rules,
     })
 }
 
 fn check_domain(loss: &Loss, data: &Prepared) -> Result<()> {
     let domain = *loss.domain();
-    let side = loss.sides().first();
+    let side = loss.entry_parameters().first();
     // Whole numbers as they are stored are finite and not negative.
-    let storage = data.coordinates().map_or(data.values().storage(), |list| list.values());
+    let storage = data.coo().map_or(data.values().storage(), |list| list.values());
     let whole = storage.kind().is_whole();
     if domain == Domain::NonNegative && whole {
         return Ok(());

@@ -11,7 +11,7 @@ use super::watch::{Portions, Watch};
 use super::{Fit, rules};
 use crate::Device;
 use nneinfact_core::data::Observations;
-use nneinfact_core::engine::{Engine, PassTime};
+use nneinfact_core::engine::{Engine, FactorSlot, PassTime};
 use nneinfact_core::error::{Error, Result};
 use nneinfact_core::history::{History, StoppedBy, Unfinished};
 use nneinfact_core::plan::Plan;
@@ -144,7 +144,8 @@ fn failed(
     let best = |i: &usize, j: &usize| losses[*i].total_cmp(&losses[*j]);
     let kept = (0..losses.len()).filter(|_| best_kept).min_by(best);
     let returned = kept.unwrap_or(newest);
-    let rescued = engine.recall().and_then(|()| engine.factors());
+    let rescued =
+        engine.copy(FactorSlot::Snapshot, FactorSlot::Current).and_then(|()| engine.factors());
     match rescued {
         Ok(factors) => {
             history.iterations = history.sweeps[newest];
@@ -184,7 +185,7 @@ pub(super) fn sweeps(
     match resumed {
         None => {
             if momentum.is_some() {
-                engine.mark()?;
+                engine.copy(FactorSlot::Current, FactorSlot::Anchor)?;
             }
             save(keeper, engine, watch, history, &momentum, Stage::Swept)?;
         }
@@ -230,7 +231,7 @@ pub(super) fn sweeps(
             if let Some(momentum) = &mut momentum
                 && momentum.rejects(sums.objective(), (groups > 1).then_some(middle))
             {
-                engine.retreat()?;
+                engine.copy(FactorSlot::Anchor, FactorSlot::Current)?;
                 [sums, _] = look(engine)?;
             }
             if let Some(momentum) = &mut momentum {
@@ -252,7 +253,7 @@ pub(super) fn sweeps(
         }
         // A sweep is all or nothing: a failure or an interruption in its middle goes back.
         if !unseen && !watch.early_stopping {
-            engine.remember()?;
+            engine.copy(FactorSlot::Current, FactorSlot::Snapshot)?;
         }
         if !sweep(engine, groups, watch, patient)? {
             interrupted(engine, history)?;
@@ -303,7 +304,7 @@ fn save(
 fn finish(engine: &mut dyn Engine, watch: &Watch<'_>, history: &mut History) -> Result<()> {
     history.returned = history.loss.len().saturating_sub(1);
     if watch.early_stopping && watch.best.is_finite() {
-        engine.recall()?;
+        engine.copy(FactorSlot::Snapshot, FactorSlot::Current)?;
         history.returned = history
             .validation_loss
             .iter()
@@ -315,7 +316,7 @@ fn finish(engine: &mut dyn Engine, watch: &Watch<'_>, history: &mut History) -> 
 
 /// Goes back to where somebody looked last.
 fn interrupted(engine: &mut dyn Engine, history: &mut History) -> Result<()> {
-    engine.recall()?;
+    engine.copy(FactorSlot::Snapshot, FactorSlot::Current)?;
     history.stopped_by = StoppedBy::Interrupted;
     history.iterations = history.sweeps.last().copied().unwrap_or(0);
     Ok(())

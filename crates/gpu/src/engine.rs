@@ -8,7 +8,9 @@ use super::recording::{BufferId, RecordingId};
 use super::runtime::Loaded;
 use super::stream::{self, Upload};
 use nneinfact_core::algebra::update::{Denominator, Update};
-use nneinfact_core::engine::{Constraint, Engine, EngineState, Job, LossSlot, LossSums, PassTime};
+use nneinfact_core::engine::{
+    Constraint, Engine, EngineState, FactorSlot, Job, LossSlot, LossSums, PassTime,
+};
 use nneinfact_core::error::{Error, Result};
 
 /// A fit whose factors, data and sums stay on a device.
@@ -140,7 +142,7 @@ impl GpuEngine {
             shapes: plan.shapes(),
             group: members,
             loss: &self.job.loss,
-            rules: &self.job.rules,
+            constraints: &self.job.constraints,
             numerator,
             denominator: Denominator { data: denominator, updates: &members.updates },
             cycles: 1,
@@ -269,7 +271,7 @@ impl Engine for GpuEngine {
 
     fn load(&mut self, factors: &[ArrayD<f64>]) -> Result<()> {
         self.last = None;
-        let rules = factors.iter().zip(&self.job.rules);
+        let rules = factors.iter().zip(&self.job.constraints);
         self.fixed = rules.map(|(values, rule)| rule.fixed.then(|| values.clone())).collect();
         self.upload_factors(factors)?;
         self.run(self.compiled.begin)
@@ -284,19 +286,13 @@ impl Engine for GpuEngine {
                 return Ok(given.clone());
             }
             // Single precision rounds bounds too.
-            let Constraint { lower, upper, .. } = self.job.rules[l];
+            let Constraint { lower, upper, .. } = self.job.constraints[l];
             let entry = |&x: &f32| (f64::from(x) / scale).max(lower).min(upper);
             let data = all[places[l]..places[l + 1]].iter().map(entry).collect();
             ArrayD::from_shape_vec(IxDyn(&shapes.factor(l)), data)
                 .map_err(|e| Error::Setting(format!("factor {}: {e}", l + 1)))
         };
         self.compiled.scales.iter().enumerate().map(one).collect()
-    }
-
-    fn mark(&mut self) -> Result<()> {
-        self.run(self.compiled.mark)?;
-        self.marked = true;
-        Ok(())
     }
 
     fn extrapolate(&mut self, momentum: f64, relaxation: f64) -> Result<()> {
@@ -308,24 +304,26 @@ impl Engine for GpuEngine {
         self.run(self.compiled.extrapolate)
     }
 
-    fn retreat(&mut self) -> Result<()> {
-        if !self.marked {
-            return Err(Error::Setting("retreated without a plain result".into()));
+    fn copy(&mut self, from: FactorSlot, to: FactorSlot) -> Result<()> {
+        match (from, to) {
+            (FactorSlot::Current, FactorSlot::Anchor) => {
+                self.run(self.compiled.mark)?;
+                self.marked = true;
+                Ok(())
+            }
+            (FactorSlot::Anchor, FactorSlot::Current) if !self.marked => {
+                Err(Error::Internal("the extrapolation anchor was never set".into()))
+            }
+            (FactorSlot::Anchor, FactorSlot::Current) => self.run(self.compiled.retreat),
+            (FactorSlot::Current, FactorSlot::Snapshot) => {
+                self.run(self.compiled.remember)?;
+                self.remembered = true;
+                Ok(())
+            }
+            (FactorSlot::Snapshot, FactorSlot::Current) if !self.remembered => Ok(()),
+            (FactorSlot::Snapshot, FactorSlot::Current) => self.run(self.compiled.recall),
+            _ => Err(Error::Internal(format!("no factors go from {from:?} to {to:?}"))),
         }
-        self.run(self.compiled.retreat)
-    }
-
-    fn remember(&mut self) -> Result<()> {
-        self.run(self.compiled.remember)?;
-        self.remembered = true;
-        Ok(())
-    }
-
-    fn recall(&mut self) -> Result<()> {
-        if self.remembered {
-            self.run(self.compiled.recall)?;
-        }
-        Ok(())
     }
 
     fn state(&self) -> Result<EngineState> {
@@ -338,7 +336,7 @@ impl Engine for GpuEngine {
             factors: self.kept(self.compiled.factors)?,
             plain: kept(self.marked, self.compiled.plain)?,
             origin: kept(self.marked, self.compiled.origin)?,
-            remembered: kept(self.remembered, self.compiled.remembered)?,
+            snapshot: kept(self.remembered, self.compiled.remembered)?,
         })
     }
 
@@ -351,7 +349,7 @@ impl Engine for GpuEngine {
             (self.compiled.factors, Some(&state.factors)),
             (self.compiled.plain, state.plain.as_ref()),
             (self.compiled.origin, origin),
-            (self.compiled.remembered, state.remembered.as_ref()),
+            (self.compiled.remembered, state.snapshot.as_ref()),
         ] {
             let Some(factors) = factors else { continue };
             let bytes: Vec<u8> =
@@ -359,7 +357,7 @@ impl Engine for GpuEngine {
             self.loaded.write(buffer, 0, &bytes)?;
         }
         self.marked = state.plain.is_some();
-        self.remembered = state.remembered.is_some();
+        self.remembered = state.snapshot.is_some();
         self.last = None;
         Ok(())
     }

@@ -73,7 +73,7 @@ pub(super) fn target(loss: &Loss, data: &Prepared) -> f64 {
         // All zero: any small start will do, and 0 itself would stay 0.
         return if mean > 0.0 { mean } else { 1e-3 };
     }
-    let trials = match (loss.domain(), loss.sides().first()) {
+    let trials = match (loss.domain(), loss.entry_parameters().first()) {
         (Domain::UpTo(nneinfact_core::loss::Trials::Scalar(n)), _) => *n,
         (Domain::UpTo(_), Some(side)) => side.mean().unwrap_or(1.0),
         _ => 1.0,

@@ -37,10 +37,10 @@ impl<'a> Source<'a> {
     /// expanded and memory does not suffice.
     pub fn new(basis: &Basis<'a>) -> Result<Source<'a>> {
         let data = basis.data;
-        let cells = match basis.sparse.filter(|list| list.rest() != Implicit::ByRole) {
+        let cells = match basis.sparse.filter(|list| list.implicit() != Implicit::ByRole) {
             Some(list) => Cells::List(list),
             // Cells that are not trained on are known by their roles only, one by one.
-            None if data.coordinates().is_some() => {
+            None if data.coo().is_some() => {
                 let limit = available_memory().map_or(u64::MAX, |bytes| bytes / 2);
                 Cells::Dense(Box::new(Cow::Owned(data.densified(limit)?)))
             }
@@ -114,9 +114,9 @@ impl<'a> Source<'a> {
     /// The cells of a list that differ from [`base`](Self::base), by how much.
     fn listed<'b>(&'b self, list: &'b StoredEntries) -> impl Iterator<Item = (usize, f64)> + 'b {
         let base = self.base();
-        (0..list.list().len()).filter_map(move |i| {
+        (0..list.entries().len()).filter_map(move |i| {
             let value = match list.role(i) {
-                Role::Train => list.list().values().get(i).unwrap_or(0.0) / self.scale,
+                Role::Train => list.entries().values().get(i).unwrap_or(0.0) / self.scale,
                 _ => self.mean,
             };
             (value != base).then_some((i, value - base))
@@ -126,7 +126,7 @@ impl<'a> Source<'a> {
     /// What a list does not hold.
     pub fn base(&self) -> f64 {
         match &self.cells {
-            Cells::List(list) if list.rest() == Implicit::Missing => self.mean,
+            Cells::List(list) if list.implicit() == Implicit::Missing => self.mean,
             _ => 0.0,
         }
     }
@@ -135,7 +135,7 @@ impl<'a> Source<'a> {
     /// every cell that differs from it, a batch at a time.
     pub fn batches(&self, most: usize) -> Option<impl Iterator<Item = Vec<(Vec<usize>, f64)>>> {
         let Cells::List(list) = &self.cells else { return None };
-        let modes = list.list().indices();
+        let modes = list.entries().indices();
         let mut cells = self.listed(list).map(move |(i, value)| {
             let index = modes.iter().map(|mode| mode.get(i).unwrap_or(0) as usize).collect();
             (index, value)
@@ -149,7 +149,7 @@ impl<'a> Source<'a> {
 
 /// The index of a listed cell over some modes, in C order.
 fn place(list: &StoredEntries, i: usize, modes: &[usize], sizes: &[usize]) -> u64 {
-    let indices = list.list().indices();
+    let indices = list.entries().indices();
     modes
         .iter()
         .zip(sizes)
@@ -420,7 +420,7 @@ mod tests {
             observations.held_out_at(Arc::clone(&held_out)).unwrap().prepare().unwrap()
         };
         let (c, f) = (prepare(&y), prepare(&fortran));
-        let (zeros, missing) = (c.list(Implicit::Zeros), f.list(Implicit::Missing));
+        let (zeros, missing) = (c.stored(Implicit::Zeros), f.stored(Implicit::Missing));
         vec![(c.clone(), None), (f.clone(), None), (c, Some(zeros)), (f, Some(missing))]
     }
 

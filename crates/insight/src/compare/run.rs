@@ -67,7 +67,7 @@ pub(super) fn loss_terms(loss: &Loss) -> String {
         print.text(&expression.to_string());
     }
     print.text(&format!("{:?} {:?}", loss.majorizer(), loss.domain()));
-    for side in loss.sides() {
+    for side in loss.entry_parameters() {
         print.word(side.len() as u64);
         print.words(side.iter().map(|x| x.to_bits()));
     }

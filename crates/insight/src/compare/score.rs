@@ -148,7 +148,9 @@ pub(super) struct Scorer<'a> {
 impl<'a> Scorer<'a> {
     pub fn new(data: &'a Prepared, loss: &'a Loss, counts: bool) -> Scorer<'a> {
         let sides = match loss.is_odds() {
-            true => loss.sides().iter().map(|side| side.iter().copied().collect()).collect(),
+            true => {
+                loss.entry_parameters().iter().map(|side| side.iter().copied().collect()).collect()
+            }
             false => Vec::new(),
         };
         let floor = FLOOR * if data.mean() > 0.0 { data.mean() } else { 1.0 };
@@ -157,10 +159,10 @@ impl<'a> Scorer<'a> {
 
     /// The scores of a model with these factors. The result does not depend on the number of threads.
     pub fn scores(&self, shapes: &Shapes, factors: &[ArrayD<f64>]) -> Result<Scores> {
-        if self.data.cells(Role::HeldOut) == 0 {
+        if self.data.count(Role::HeldOut) == 0 {
             return Ok(Scores::default());
         }
-        let parts = match (self.data.roles(), self.data.coordinates()) {
+        let parts = match (self.data.roles(), self.data.coo()) {
             (None, Some(_)) => self.listed(shapes, factors)?,
             _ => self.grid(shapes, factors)?,
         };
@@ -192,7 +194,7 @@ impl<'a> Scorer<'a> {
         let data = self.data;
         let Some(roles) = data.roles() else { return Ok(Vec::new()) };
         let shape = data.shape();
-        let keys = data.coordinates().map(|list| list.keys());
+        let keys = data.coo().map(|list| list.keys());
         let strides = match &keys {
             Some(_) => c_strides(shape),
             None => data.values().strides().to_vec(),
@@ -214,7 +216,7 @@ impl<'a> Scorer<'a> {
                 let (offset, cell) = (place(&strides), place(&c));
                 roles.indicator(pulp::Scalar::new(), Role::HeldOut, offset, step, &mut held_out);
                 if held_out.iter().any(|&h| h != 0.0) {
-                    match (&keys, data.coordinates()) {
+                    match (&keys, data.coo()) {
                         (Some(keys), Some(list)) => {
                             values.fill(0.0);
                             let from = keys.partition_point(|&key| key < cell as u64);
@@ -256,8 +258,8 @@ impl<'a> Scorer<'a> {
     /// Cells of a list: ŷ is formed at those that are held out.
     fn listed(&self, shapes: &Shapes, factors: &[ArrayD<f64>]) -> Result<Vec<Sums>> {
         // The rest makes no difference where there is one list only.
-        let sparse = self.data.list(Implicit::Missing);
-        let list = sparse.list();
+        let sparse = self.data.stored(Implicit::Missing);
+        let list = sparse.entries();
         let cells: Vec<usize> =
             (0..list.len()).filter(|&i| sparse.role(i) == Role::HeldOut).collect();
         let c = c_strides(self.data.shape());

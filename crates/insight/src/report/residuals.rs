@@ -97,7 +97,7 @@ type Table = Vec<(Sums, Vec<Vec<Sums>>)>;
 /// Tables of zeros; along the modes only for roles that some cell has.
 fn table(prepared: &Prepared, sizes: &[usize]) -> Table {
     let modes = |role: Role| -> Vec<Vec<Sums>> {
-        match prepared.cells(role) {
+        match prepared.count(role) {
             0 => vec![Vec::new(); sizes.len()],
             _ => sizes.iter().map(|&n| vec![Sums::default(); n]).collect(),
         }
@@ -129,7 +129,7 @@ impl Residuals {
             });
         }
         if let Some(loss) = loss
-            && let Some(side) = loss.sides().iter().find(|side| side.shape() != expected)
+            && let Some(side) = loss.entry_parameters().iter().find(|side| side.shape() != expected)
         {
             return Err(Error::Shape {
                 what: format!("the side tensor of the {} loss", loss.name()),
@@ -157,7 +157,7 @@ impl Residuals {
         let floor = loss.map_or(0.0, |loss| {
             asked.unwrap_or_else(|| prediction_floor(loss, &prepared, precision))
         });
-        let table = match prepared.coordinates() {
+        let table = match prepared.coo() {
             None => dense(saved, &prepared, loss, floor)?,
             Some(_) => residuals.listed(saved, &prepared, loss, floor)?,
         };
@@ -205,18 +205,18 @@ impl Residuals {
         let shape = prepared.shape().to_vec();
         let mut sums = table(prepared, &shape);
         // Rows of a list that say for each cell what it is are enough; zeros by role are not.
-        let rests: Vec<Implicit> = prepared.listings().iter().map(|l| l.rest).collect();
+        let rests: Vec<Implicit> = prepared.stored_counts().iter().map(|l| l.implicit).collect();
         let Some(&rest) = rests.iter().find(|&&rest| rest != Implicit::ByRole) else {
             self.leave_out("these weights need the dense form of the data");
             return Ok(sums);
         };
-        if loss.is_some_and(|loss| loss.is_odds() || !loss.sides().is_empty()) {
+        if loss.is_some_and(|loss| loss.is_odds() || !loss.entry_parameters().is_empty()) {
             self.leave_out("under this loss they need the dense form of the data");
             return Ok(sums);
         }
         let cells = CellValues::new(saved);
-        let list = prepared.list(rest);
-        let work = cells.work() * list.list().len() as f64;
+        let list = prepared.stored(rest);
+        let work = cells.work() * list.entries().len() as f64;
         if work > MOST_WORK {
             self.leave_out("the list has too many cells for a model of these ranks");
             return Ok(sums);
@@ -236,7 +236,7 @@ impl Residuals {
         }
         let loss = loss.filter(|_| self.has_loss);
 
-        let (indices, entries) = (list.list().indices(), list.list().values());
+        let (indices, entries) = (list.entries().indices(), list.entries().values());
         for start in (0..entries.len()).step_by(BATCH) {
             let batch = start..(start + BATCH).min(entries.len());
             // ŷ, the loss, and what the loss would be at 0.
@@ -401,7 +401,7 @@ impl Walk<'_> {
         let predicted = self.saved.block(slab, &order)?;
         let sides: Vec<Vec<f64>> = self
             .loss
-            .map_or(&[][..], |loss| loss.sides())
+            .map_or(&[][..], |loss| loss.entry_parameters())
             .iter()
             .map(|side| {
                 let mut view = side.view().permuted_axes(self.axes.clone());
