@@ -93,7 +93,7 @@ impl NumberOrFile {
     }
 
     /// The parameter itself; reads the file.
-    pub fn side(&self) -> Result<EntryParameter> {
+    pub fn entry_parameter(&self) -> Result<EntryParameter> {
         match self {
             NumberOrFile::Number(number) => Ok(EntryParameter::Scalar(*number)),
             NumberOrFile::File(path) => Ok(EntryParameter::Tensor(io::read_array_f64(path, None)?)),

@@ -34,9 +34,9 @@ pub struct BenchArgs {
 }
 
 /// A fixed problem.
-struct Problem {
+struct BenchProblem {
     name: &'static str,
-    data: Shape,
+    data: BenchData,
     model: &'static str,
     ranks: &'static [(char, usize)],
     loss: fn() -> Result<Loss>,
@@ -47,30 +47,30 @@ struct Problem {
 /// Counts like those of the NNEinFact paper: pickups over time and space, events between countries
 /// over time, trade. (Of these the first has the paper's own shape and density.)
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Shape {
+enum BenchData {
     Pickups,
     Events,
     Trade,
 }
 
-impl Shape {
+impl BenchData {
     fn shape(self, quick: bool) -> Vec<usize> {
         match (self, quick) {
-            (Shape::Pickups, false) => vec![27, 24, 7, 100, 100],
-            (Shape::Pickups, true) => vec![5, 6, 7, 12, 12],
-            (Shape::Events, false) => vec![249, 249, 20, 228],
-            (Shape::Events, true) => vec![15, 15, 5, 12],
-            (Shape::Trade, false) => vec![250, 250, 1200],
-            (Shape::Trade, true) => vec![15, 15, 40],
+            (BenchData::Pickups, false) => vec![27, 24, 7, 100, 100],
+            (BenchData::Pickups, true) => vec![5, 6, 7, 12, 12],
+            (BenchData::Events, false) => vec![249, 249, 20, 228],
+            (BenchData::Events, true) => vec![15, 15, 5, 12],
+            (BenchData::Trade, false) => vec![250, 250, 1200],
+            (BenchData::Trade, true) => vec![15, 15, 40],
         }
     }
 
     /// The mean count.
     fn mean(self) -> f64 {
         match self {
-            Shape::Pickups => 0.0126,
-            Shape::Events => 0.01,
-            Shape::Trade => 0.4,
+            BenchData::Pickups => 0.0126,
+            BenchData::Events => 0.01,
+            BenchData::Trade => 0.4,
         }
     }
 
@@ -121,82 +121,82 @@ impl Shape {
 const SPATIAL: &str = "wr,hr,dr,ikr,jkr->whdij";
 const CP: &str = "wr,hr,dr,ir,jr->whdij";
 
-const PROBLEMS: &[Problem] = &[
-    Problem {
+const PROBLEMS: &[BenchProblem] = &[
+    BenchProblem {
         name: "pickups, spatial, K=4, kl",
-        data: Shape::Pickups,
+        data: BenchData::Pickups,
         model: SPATIAL,
         ranks: &[('r', 4), ('k', 6)],
         loss: || Ok(Loss::kl()),
         held_out: 0.0,
     },
-    Problem {
+    BenchProblem {
         name: "pickups, spatial, K=10, kl",
-        data: Shape::Pickups,
+        data: BenchData::Pickups,
         model: SPATIAL,
         ranks: &[('r', 10), ('k', 6)],
         loss: || Ok(Loss::kl()),
         held_out: 0.0,
     },
-    Problem {
+    BenchProblem {
         name: "pickups, spatial, K=10, kl, a tenth held out",
-        data: Shape::Pickups,
+        data: BenchData::Pickups,
         model: SPATIAL,
         ranks: &[('r', 10), ('k', 6)],
         loss: || Ok(Loss::kl()),
         held_out: 0.1,
     },
-    Problem {
+    BenchProblem {
         name: "pickups, spatial, K=10, alpha-beta(0.7, 0)",
-        data: Shape::Pickups,
+        data: BenchData::Pickups,
         model: SPATIAL,
         ranks: &[('r', 10), ('k', 6)],
         loss: || Loss::alpha_beta(0.7, 0.0),
         held_out: 0.0,
     },
-    Problem {
+    BenchProblem {
         name: "pickups, spatial, K=40, kl",
-        data: Shape::Pickups,
+        data: BenchData::Pickups,
         model: SPATIAL,
         ranks: &[('r', 40), ('k', 6)],
         loss: || Ok(Loss::kl()),
         held_out: 0.0,
     },
-    Problem {
+    BenchProblem {
         name: "pickups, spatial, K=40, alpha-beta(1.3, 1)",
-        data: Shape::Pickups,
+        data: BenchData::Pickups,
         model: SPATIAL,
         ranks: &[('r', 40), ('k', 6)],
         loss: || Loss::alpha_beta(1.3, 1.0),
         held_out: 0.0,
     },
-    Problem {
+    BenchProblem {
         name: "pickups, cp, K=195, kl",
-        data: Shape::Pickups,
+        data: BenchData::Pickups,
         model: CP,
         ranks: &[('r', 195)],
         loss: || Ok(Loss::kl()),
         held_out: 0.0,
     },
-    Problem {
+    BenchProblem {
         name: "pickups, cp, K=195, negative-binomial(2)",
-        data: Shape::Pickups,
+        data: BenchData::Pickups,
         model: CP,
         ranks: &[('r', 195)],
         loss: || Loss::negative_binomial(2.0),
         held_out: 0.0,
     },
-    Problem {
+    BenchProblem {
         name: "events, cp with a factored mode, K=20, kl",
-        data: Shape::Events,
+        data: BenchData::Events,
         model: "ir,jr,ak,kr,tr->ijat",
         ranks: &[('r', 20), ('k', 6)],
         loss: || Ok(Loss::kl()),
         held_out: 0.0,
     },
-    Problem {
+    BenchProblem {
         name: "trade, custom, alpha-beta(0.1, 1.1)",
-        data: Shape::Trade,
+        data: BenchData::Trade,
         model: "ik,jqk,aiq,q->ija",
         ranks: &[('k', 8), ('q', 5)],
         loss: || Loss::alpha_beta(0.1, 1.1),
@@ -208,7 +208,7 @@ const PROBLEMS: &[Problem] = &[
 pub fn run(args: &BenchArgs) -> Result<()> {
     let device = device(&args.device, args.threads)?;
     let rates = device.measure(args.quick)?;
-    let mut data: Option<(Shape, Observations)> = None;
+    let mut data: Option<(BenchData, Observations)> = None;
     let mut results = Vec::new();
     for problem in PROBLEMS.iter().filter(|p| p.name.contains(&args.only)) {
         // Neighbours in the list share their data.
@@ -247,7 +247,7 @@ pub fn run(args: &BenchArgs) -> Result<()> {
     print(&format!("{text}\n"))
 }
 
-impl Problem {
+impl BenchProblem {
     fn settings(&self, device: &Device) -> Result<NNEinFact> {
         Ok(NNEinFact::new(self.model)?
             .ranks(self.ranks.iter().copied())
@@ -297,7 +297,7 @@ impl Problem {
     }
 }
 
-/// A pass beside the least time that it could take: that of reading the data, or that of all
+/// A pass beside the least time that it could take: that of options the data, or that of all
 /// multiply-adds, powers and logarithms one after another, whichever is longer.
 fn pass(
     plan: &Plan,

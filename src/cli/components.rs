@@ -2,7 +2,7 @@
 
 use clap::{Args, ValueEnum};
 
-use super::summary::{Summary, percent};
+use super::summary::{FitSummary, percent};
 use nneinfact_core::error::Result;
 use nneinfact_core::model::Model;
 use nneinfact_fit::{Fit, Norm, ScalesInto};
@@ -79,7 +79,7 @@ impl ComponentArgs {
     }
 
     /// Says what was done.
-    pub fn describe(&self, summary: &mut Summary, fit: &Fit) -> Result<()> {
+    pub fn describe(&self, summary: &mut FitSummary, fit: &Fit) -> Result<()> {
         let mut title = "components";
         let mut add = |fact: String| summary.add(std::mem::take(&mut title), fact);
         if self.drop_empty.is_some() && !fit.model().latent().is_empty() {

@@ -6,16 +6,16 @@ use std::time::Instant;
 use clap::Args;
 
 use super::args::DataAsArg;
-use super::cells::{self, Reading};
 use super::checkpoint::CheckpointArgs;
 use super::components::ComponentArgs;
-use super::output::{Outputs, read_factors};
-use super::problem::{Problem, ProblemArgs};
-use super::progress::{Progress, Show};
-use super::report::LookArgs;
-use super::rules::RuleArgs;
+use super::constraints::ConstraintArgs;
+use super::fit_progress::{FitProgress, Show};
+use super::output::{OutputFiles, read_factors};
+use super::problem::{CheckedProblem, ProblemArgs};
+use super::read_data::{self, ReadOptions};
+use super::report::AppearanceArgs;
 use super::start::StartArgs;
-use super::summary::{self, Summary, duration};
+use super::summary::{self, FitSummary, duration};
 use super::{complain, print};
 use nneinfact_core::error::{Error, Result};
 use nneinfact_fit::Device;
@@ -37,7 +37,7 @@ pub struct FitArgs {
     problem: ProblemArgs,
 
     #[command(flatten)]
-    rules: RuleArgs,
+    constraints: ConstraintArgs,
 
     /// The array to read from an .npz [default: the only numeric one]
     #[arg(long, value_name = "NAME")]
@@ -193,7 +193,7 @@ pub struct FitArgs {
     report: Option<PathBuf>,
 
     #[command(flatten)]
-    looks: LookArgs,
+    appearance: AppearanceArgs,
 
     /// Show progress also where standard error is not a terminal
     #[arg(long, conflicts_with = "quiet")]
@@ -216,7 +216,7 @@ pub fn device(name: &str, threads: Option<usize>) -> Result<Device> {
 /// Reads, fits, writes, reports.
 pub fn run(args: &FitArgs) -> Result<()> {
     let began = Instant::now();
-    let Problem { model, loss, settings } = args.problem.check()?;
+    let CheckedProblem { model, loss, settings } = args.problem.check()?;
     args.components.check(&model)?;
     let settings = match args.learning_rate {
         Some(rate) => settings.learning_rate(rate),
@@ -224,15 +224,15 @@ pub fn run(args: &FitArgs) -> Result<()> {
     };
     // What is wrong with the settings is told before the data are read.
     settings.check()?;
-    if args.report.is_none() && args.looks.any() {
+    if args.report.is_none() && args.appearance.any() {
         return Err(Error::Setting("--labels, --upwards and --title are for --report".into()));
     }
-    let outputs = Outputs {
+    let outputs = OutputFiles {
         factors: args.out.clone(),
         history: args.history.clone(),
         report: args.report.clone(),
         loss: Some(args.problem.loss.record(&loss)),
-        data: Some(cells::absolute(&args.record())),
+        data: Some(read_data::absolute(&args.record())),
     };
     outputs.check(&args.inputs())?;
     let written: Vec<&Path> = [&outputs.factors, &outputs.history, &outputs.report]
@@ -261,13 +261,13 @@ pub fn run(args: &FitArgs) -> Result<()> {
     if let Some(path) = &args.init {
         settings = settings.start(Start::Factors(read_factors(path, &model)?));
     }
-    settings = args.rules.apply(&model, settings)?;
+    settings = args.constraints.apply(&model, settings)?;
     settings = args.checkpoint.apply(settings, args.quiet)?;
 
-    let mut summary = Summary::default();
+    let mut summary = FitSummary::default();
     // On the device's threads: not more of them read than fit.
     let (observations, about) = device.install(|| -> Result<_> {
-        let observations = cells::observations(&args.record(), args.reading())?;
+        let observations = read_data::observations(&args.record(), args.options())?;
         let about = match args.quiet {
             true => None,
             false => {
@@ -277,7 +277,7 @@ pub fn run(args: &FitArgs) -> Result<()> {
         Ok((observations, about))
     })?;
 
-    args.looks.check(&model, observations.shape())?;
+    args.appearance.check(&model, observations.shape())?;
     // Those of the model alone have been told.
     let told = model.warnings().len();
     let told = settings.warnings(observations.shape())?.split_off(told);
@@ -287,7 +287,7 @@ pub fn run(args: &FitArgs) -> Result<()> {
         (false, true) => Show::Always,
         (false, false) => Show::OnTerminal,
     };
-    let (settings, progress) = Progress::attach(settings, show, &device);
+    let (settings, progress) = FitProgress::attach(settings, show, &device);
     let fitting = Instant::now();
     let fitted = settings.fit(&observations);
     if let Err(Error::Broken { last, .. }) = &fitted {
@@ -309,7 +309,7 @@ pub fn run(args: &FitArgs) -> Result<()> {
     outputs.write(&fit)?;
     if let Some(path) = &args.report {
         let saved = outputs.saved(&fit);
-        let looks = args.looks.apply(Report::new(&saved))?;
+        let looks = args.appearance.apply(Report::new(&saved))?;
         let residuals = device.install(|| Residuals::new(&saved, &observations, Some(&loss)))?;
         io::write_text(path, &looks.residuals(residuals).html())?;
     }
@@ -346,8 +346,8 @@ impl FitArgs {
         let optional = optional.into_iter().filter_map(|path| path.as_deref());
         std::iter::once(self.data.as_path())
             .chain(optional)
-            .chain(self.rules.inputs())
-            .chain(self.looks.inputs())
+            .chain(self.constraints.inputs())
+            .chain(self.appearance.inputs())
             .collect()
     }
 
@@ -377,12 +377,12 @@ impl FitArgs {
     }
 
     /// How the data are read.
-    fn reading(&self) -> Reading {
+    fn options(&self) -> ReadOptions {
         let stream = match (self.stream, self.no_stream) {
             (true, _) => Some(true),
             (false, true) => Some(false),
             (false, false) => None,
         };
-        Reading { stream, quiet: self.quiet }
+        ReadOptions { stream, quiet: self.quiet }
     }
 }

@@ -13,7 +13,7 @@ pub(super) use nneinfact_fit::{WEIGHTS, factor_name};
 
 /// The files that a fit is to write.
 #[derive(Clone, Debug, Default)]
-pub struct Outputs {
+pub struct OutputFiles {
     /// For the factors.
     pub factors: Option<PathBuf>,
     /// For the history.
@@ -26,7 +26,7 @@ pub struct Outputs {
     pub data: Option<DataRecord>,
 }
 
-impl Outputs {
+impl OutputFiles {
     /// Checks, before a long fit, that its result can be written, and that it would not replace one
     /// of the `inputs`.
     pub fn check(&self, inputs: &[&Path]) -> Result<()> {
@@ -90,7 +90,7 @@ pub fn named<S: Data<Elem = f64>>(
     factors.iter().enumerate().map(|(l, f)| (factor_name(l), f.view())).collect()
 }
 
-/// Reads factors that [`Outputs::write`] wrote: `theta_1`, …, `theta_L`, and nothing else but the
+/// Reads factors that [`OutputFiles::write`] wrote: `theta_1`, …, `theta_L`, and nothing else but the
 /// weights of normalised ones, which are multiplied into the first factor that has their letters.
 pub fn read_factors(path: &Path, model: &Model) -> Result<Vec<ArrayD<f64>>> {
     if io::FileKind::of(path)? != io::FileKind::Npz {

@@ -85,7 +85,8 @@ impl LossArgs {
 
     /// The loss; reads the files of its parameters.
     fn loss(&self) -> Result<Loss> {
-        let side = |p: &Option<NumberOrFile>| p.as_ref().map(NumberOrFile::side).transpose();
+        let side =
+            |p: &Option<NumberOrFile>| p.as_ref().map(NumberOrFile::entry_parameter).transpose();
         let parameters = LossParameters {
             alpha: self.alpha,
             beta: self.beta,
@@ -97,7 +98,7 @@ impl LossArgs {
 }
 
 /// A problem whose arguments were checked as far as that is possible without data.
-pub struct Problem {
+pub struct CheckedProblem {
     /// The model.
     pub model: Model,
     /// The loss.
@@ -108,7 +109,7 @@ pub struct Problem {
 
 impl ProblemArgs {
     /// Checks everything that can be checked before data are read, which can take long.
-    pub fn check(&self) -> Result<Problem> {
+    pub fn check(&self) -> Result<CheckedProblem> {
         let model = Model::parse(&self.model)?;
         // Whatever the data's sizes are, the ranks have to go with the letters.
         Shapes::new(&model, &vec![1; model.output().len()], &self.ranks)?;
@@ -124,6 +125,6 @@ impl ProblemArgs {
         for warning in model.warnings() {
             complain("warning", &warning);
         }
-        Ok(Problem { model, loss, settings })
+        Ok(CheckedProblem { model, loss, settings })
     }
 }

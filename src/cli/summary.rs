@@ -5,7 +5,7 @@ use std::path::Path;
 
 use rayon::prelude::*;
 
-use super::output::Outputs;
+use super::output::OutputFiles;
 use nneinfact_core::data::{CooTensor, Dense, Observations, Role, Storage};
 use nneinfact_core::error::{Result, bytes};
 use nneinfact_core::loss::Loss;
@@ -13,11 +13,11 @@ use nneinfact_fit::{Fit, StoppedBy};
 
 /// A list of facts, each under a short title.
 #[derive(Default)]
-pub struct Summary {
+pub struct FitSummary {
     text: String,
 }
 
-impl Summary {
+impl FitSummary {
     const WIDTH: usize = 11;
 
     /// Adds a fact.
@@ -106,7 +106,7 @@ impl Summary {
     }
 
     /// The files that were written.
-    pub fn add_outputs(&mut self, outputs: &Outputs, fit: &Fit) {
+    pub fn add_outputs(&mut self, outputs: &OutputFiles, fit: &Fit) {
         match &outputs.factors {
             Some(path) => {
                 let last = fit.factors().len();

@@ -1,11 +1,13 @@
 //! Grids of ranks, and ranks that give a model a number of parameters.
 
+use std::collections::BTreeMap;
+
 use nneinfact_core::error::{Error, Result};
 use nneinfact_core::model::{Index, Model};
 
 /// The ranks that a latent letter takes in a study.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Grid {
+pub(super) struct RankGrid {
     pub letter: char,
     pub ranks: Vec<usize>,
     /// Whether [`matched`] leaves them as they are.
@@ -13,7 +15,7 @@ pub(super) struct Grid {
 }
 
 /// Every combination of the ranks of all letters, the last letter running fastest.
-pub(super) fn combinations(grids: &[Grid]) -> Vec<Vec<(char, usize)>> {
+pub(super) fn combinations(grids: &[RankGrid]) -> Vec<Vec<(char, usize)>> {
     let mut all: Vec<Vec<(char, usize)>> = vec![Vec::new()];
     for grid in grids {
         all = all
@@ -79,6 +81,12 @@ pub(super) fn matched(
     Ok(if short.abs() <= over.abs() { below } else { above })
 }
 
+/// Ranks as in `k=6,r=10`.
+pub(super) fn ranks_text(ranks: &BTreeMap<char, usize>) -> String {
+    let each: Vec<String> = ranks.iter().map(|(letter, rank)| format!("{letter}={rank}")).collect();
+    if each.is_empty() { "-".into() } else { each.join(",") }
+}
+
 /// The number of parameters, as a float: on the way to the wanted number it may be beyond any
 /// integer.
 fn parameters(model: &Model, shape: &[usize], ranks: &[(char, usize)]) -> f64 {
@@ -107,7 +115,8 @@ mod tests {
 
     #[test]
     fn all_combinations_are_there() {
-        let grid = |letter, ranks: &[usize]| Grid { letter, ranks: ranks.to_vec(), fixed: false };
+        let grid =
+            |letter, ranks: &[usize]| RankGrid { letter, ranks: ranks.to_vec(), fixed: false };
         let all = combinations(&[grid('r', &[5, 10, 20]), grid('k', &[6, 7])]);
         assert_eq!(all.len(), 6);
         assert_eq!(all[0], [('r', 5), ('k', 6)]);

@@ -7,7 +7,7 @@ use ndarray::{ArrayD, Axis};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::run::limitless;
+use super::nonfinite;
 use nneinfact_core::algebra::contract_within;
 use nneinfact_core::data::{Implicit, Prepared, Role};
 use nneinfact_core::error::{Error, Result};
@@ -76,13 +76,13 @@ impl fmt::Display for Score {
 #[derive(Clone, Copy, Debug, PartialEq, Default, Serialize, Deserialize)]
 pub struct Scores {
     /// [`Score::Poisson`]; only for counts.
-    #[serde(with = "limitless::option")]
+    #[serde(with = "nonfinite::option")]
     pub poisson: Option<f64>,
     /// [`Score::Rmse`].
-    #[serde(with = "limitless::option")]
+    #[serde(with = "nonfinite::option")]
     pub rmse: Option<f64>,
     /// [`Score::Mae`].
-    #[serde(with = "limitless::option")]
+    #[serde(with = "nonfinite::option")]
     pub mae: Option<f64>,
 }
 
@@ -105,16 +105,16 @@ const BATCH: usize = 1 << 12;
 /// What predictions count at least as for the Poisson score, relative to the mean of the data.
 const FLOOR: f64 = 1e-10;
 
-/// Sums over held-out cells.
+/// ScoreSums over held-out cells.
 #[derive(Clone, Copy, Default)]
-struct Sums {
+struct ScoreSums {
     weight: f64,
     poisson: f64,
     squared: f64,
     absolute: f64,
 }
 
-impl Sums {
+impl ScoreSums {
     fn cell(&mut self, scorer: &Scorer<'_>, weight: f64, x: f64, y: f64) {
         self.weight += weight;
         self.squared += weight * (x - y) * (x - y);
@@ -126,7 +126,7 @@ impl Sums {
         }
     }
 
-    fn add(&mut self, other: Sums) {
+    fn add(&mut self, other: ScoreSums) {
         self.weight += other.weight;
         self.poisson += other.poisson;
         self.squared += other.squared;
@@ -164,14 +164,14 @@ impl<'a> Scorer<'a> {
             (None, Some(_)) => self.listed(shapes, factors)?,
             _ => self.grid(shapes, factors)?,
         };
-        let mut sums = Sums::default();
+        let mut sums = ScoreSums::default();
         parts.into_iter().for_each(|part| sums.add(part));
         let mean = |sum: f64| (sums.weight > 0.0).then(|| sum / sums.weight);
         Ok(Scores {
             // Higher is better: what is no number is the lowest.
-            poisson: mean(-sums.poisson).filter(|_| self.counts).map(|x| -limitless::worst(x)),
-            rmse: mean(sums.squared).map(|x| limitless::worst(x.sqrt())),
-            mae: mean(sums.absolute).map(limitless::worst),
+            poisson: mean(-sums.poisson).filter(|_| self.counts).map(|x| -nonfinite::worst(x)),
+            rmse: mean(sums.squared).map(|x| nonfinite::worst(x.sqrt())),
+            mae: mean(sums.absolute).map(nonfinite::worst),
         })
     }
 
@@ -188,7 +188,7 @@ impl<'a> Scorer<'a> {
     }
 
     /// Cells with a role of their own each: ŷ is formed block by block, in C order.
-    fn grid(&self, shapes: &Shapes, factors: &[ArrayD<f64>]) -> Result<Vec<Sums>> {
+    fn grid(&self, shapes: &Shapes, factors: &[ArrayD<f64>]) -> Result<Vec<ScoreSums>> {
         let data = self.data;
         let Some(roles) = data.roles() else { return Ok(Vec::new()) };
         let shape = data.shape();
@@ -198,14 +198,14 @@ impl<'a> Scorer<'a> {
             None => data.values().strides().to_vec(),
         };
         let c = c_strides(shape);
-        let score = |block: &[Range<usize>]| -> Result<Sums> {
+        let score = |block: &[Range<usize>]| -> Result<ScoreSums> {
             let predicted = block_of(shapes, factors, None, block, shapes.model().output())?;
             let run = block.last().map_or(1, Range::len);
             let step = strides.last().copied().unwrap_or(1);
             let mut held_out = vec![0.0; run];
             let mut values = vec![0.0; run];
             let mut weights = vec![1.0; run];
-            let mut sums = Sums::default();
+            let mut sums = ScoreSums::default();
             let mut index: Vec<usize> = block.iter().map(|range| range.start).collect();
             for row in predicted.chunks(run.max(1)) {
                 let place = |strides: &[usize]| -> usize {
@@ -248,13 +248,13 @@ impl<'a> Scorer<'a> {
             Ok(sums)
         };
         let blocks = blocks(shape);
-        let parts: Result<Vec<Sums>> = blocks.par_iter().map(|block| score(block)).collect();
+        let parts: Result<Vec<ScoreSums>> = blocks.par_iter().map(|block| score(block)).collect();
         data.check()?;
         parts
     }
 
     /// Cells of a list: ŷ is formed at those that are held out.
-    fn listed(&self, shapes: &Shapes, factors: &[ArrayD<f64>]) -> Result<Vec<Sums>> {
+    fn listed(&self, shapes: &Shapes, factors: &[ArrayD<f64>]) -> Result<Vec<ScoreSums>> {
         // The rest makes no difference where there is one list only.
         let sparse = self.data.list(Implicit::Missing);
         let list = sparse.list();
@@ -270,7 +270,7 @@ impl<'a> Scorer<'a> {
                 };
                 let indices: Vec<Vec<usize>> = (0..list.shape().len()).map(index).collect();
                 let predicted = predict_at(shapes, factors, &indices)?;
-                let mut sums = Sums::default();
+                let mut sums = ScoreSums::default();
                 for (n, (&i, &y)) in batch.iter().zip(&predicted).enumerate() {
                     let cell = indices
                         .iter()

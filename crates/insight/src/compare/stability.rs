@@ -1,11 +1,10 @@
 //! Which components several fits agree on.
 
 use ndarray::ArrayD;
-use pathfinding::matrix::Matrix;
-use pathfinding::prelude::kuhn_munkres;
 use serde::{Deserialize, Serialize};
 
-use super::run::limitless::worst;
+use super::nonfinite::worst;
+use crate::assignment::best_assignment;
 use nneinfact_core::algebra::contract_within;
 use nneinfact_core::error::{Error, Result};
 use nneinfact_core::model::{Index, IndexSet, Model, Shapes};
@@ -428,11 +427,18 @@ fn matched(similarities: &[Vec<f64>]) -> Vec<f64> {
     // Whole numbers, as the assignment compares for equality. Cosines are at most 1.
     let weight = |x: f64| (x * 1e12).round() as i64;
     let turned = rows > columns;
-    let weights = match turned {
-        false => Matrix::from_fn(rows, columns, |(i, j)| weight(similarities[i][j])),
-        true => Matrix::from_fn(columns, rows, |(j, i)| weight(similarities[i][j])),
+    let matches = match turned {
+        false => {
+            let weights: Vec<i64> = similarities.iter().flatten().map(|&x| weight(x)).collect();
+            best_assignment(&weights, rows, columns)
+        }
+        true => {
+            let weights: Vec<i64> = (0..columns)
+                .flat_map(|j| similarities.iter().map(move |row| weight(row[j])))
+                .collect();
+            best_assignment(&weights, columns, rows)
+        }
     };
-    let (_, matches) = kuhn_munkres(&weights);
     for (a, &b) in matches.iter().enumerate() {
         let (i, j) = if turned { (b, a) } else { (a, b) };
         found[i] = similarities[i][j];

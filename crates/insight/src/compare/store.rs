@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use ndarray::ArrayD;
 use serde::{Deserialize, Serialize};
 
-use super::run::{RunResult, RunSettings};
+use super::run_result::{RunResult, RunSettings};
 use nneinfact_core::error::{Error, Result};
 use nneinfact_core::model::Shapes;
 use nneinfact_fit::io;
@@ -26,7 +26,7 @@ pub(super) struct Store {
 }
 
 #[derive(Serialize, Deserialize)]
-struct Mark {
+struct StudyMark {
     format: String,
     version: u32,
     about: String,
@@ -78,7 +78,7 @@ impl Store {
         }
         let mark = folder.join(MARK);
         match fs::read(&mark) {
-            Ok(bytes) => match serde_json::from_slice::<Mark>(&bytes) {
+            Ok(bytes) => match serde_json::from_slice::<StudyMark>(&bytes) {
                 Ok(mark) if mark.format == FORMAT && mark.version == VERSION => Ok(()),
                 Ok(mark) if mark.format == FORMAT => refuse(format!(
                     "its {MARK} is of version {}, and this program writes version {VERSION}: choose another folder",
@@ -112,7 +112,8 @@ impl Store {
         if !mark.exists() {
             let about = "runs/ has a run in every .json, with its factors in the .npz of the same name; \
                          nneinfact compare takes finished runs from here and rewrites the tables";
-            let mark_is = Mark { format: FORMAT.into(), version: VERSION, about: about.into() };
+            let mark_is =
+                StudyMark { format: FORMAT.into(), version: VERSION, about: about.into() };
             io::write_json(&mark, &mark_is)?;
         }
         fs::create_dir_all(&runs).map_err(|e| Error::file(&runs, e))?;

@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::run::{Outcome, limitless};
+use super::nonfinite;
+use super::ranks::ranks_text;
+use super::run_result::RunOutcome;
 use super::score::Score;
-use super::setups::ranks_text;
 use super::stability::Stability;
 use nneinfact_core::error::Result;
 use nneinfact_fit::io;
@@ -94,7 +95,7 @@ pub struct Row {
     /// two.
     pub stability: Option<Stability>,
     /// Every run.
-    pub runs: Vec<Run>,
+    pub runs: Vec<RunRecord>,
     /// Whether there are several algorithms in the table.
     #[serde(skip)]
     pub(super) several: bool,
@@ -115,7 +116,7 @@ pub struct Best {
 /// One run of a setup.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[non_exhaustive]
-pub struct Run {
+pub struct RunRecord {
     /// The split, counted from 1.
     pub split: usize,
     /// The start, counted from 1.
@@ -129,14 +130,14 @@ pub struct Run {
     /// Its file in the folder of the study; the factors are in the `.npz` of the same name.
     pub file: Option<String>,
     /// How it ended.
-    pub outcome: Outcome,
+    pub outcome: RunOutcome,
 }
 
 /// A mean over splits.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Mean {
     /// The mean; `"inf"` in JSON where a value is infinite.
-    #[serde(serialize_with = "limitless::serialize")]
+    #[serde(serialize_with = "nonfinite::serialize")]
     pub mean: f64,
     /// Its standard error, s/√n with the sample's standard deviation s; `None` for one value. (Splits
     /// share training cells, so that it tells the scatter of splits, and not that of new data.)
@@ -184,7 +185,7 @@ impl Row {
     /// What rows are sorted by; infinite where there is no result.
     pub(super) fn criterion(&self) -> f64 {
         let first = self.heldout_loss.or(self.validation_loss).or(self.training_loss);
-        first.map_or(f64::INFINITY, |mean| limitless::worst(mean.mean))
+        first.map_or(f64::INFINITY, |mean| nonfinite::worst(mean.mean))
     }
 
     /// Name, ranks and what else tells it from other rows.
@@ -212,7 +213,7 @@ impl Table {
         notes: Vec<String>,
     ) -> Table {
         let complete =
-            rows.iter().flat_map(|row| &row.runs).all(|run| run.outcome != Outcome::Pending);
+            rows.iter().flat_map(|row| &row.runs).all(|run| run.outcome != RunOutcome::Pending);
         let mut table = Table {
             format: "nneinfact compare",
             version: 1,
@@ -260,7 +261,7 @@ impl Table {
     #[must_use]
     pub fn progress(&self) -> (usize, usize) {
         let all = self.rows.iter().flat_map(|row| &row.runs);
-        let over = all.clone().filter(|run| run.outcome != Outcome::Pending).count();
+        let over = all.clone().filter(|run| run.outcome != RunOutcome::Pending).count();
         (over, all.count())
     }
 
@@ -271,7 +272,7 @@ impl Table {
         // The lower the better, and what is no number last.
         let sign = if self.score.is_some_and(Score::higher_is_better) { -1.0 } else { 1.0 };
         let value =
-            |row: &Row| row.score.map_or(f64::INFINITY, |s| limitless::worst(sign * s.mean));
+            |row: &Row| row.score.map_or(f64::INFINITY, |s| nonfinite::worst(sign * s.mean));
         rows.sort_by(|a, b| value(a).total_cmp(&value(b)));
         rows
     }

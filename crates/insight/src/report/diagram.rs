@@ -1,7 +1,7 @@
 //! The model as a small diagram.
 
 use super::draw::{Drawing, at, cut, escape, separated, width_of};
-use super::labels::Axis;
+use super::labels::ModeAxis;
 use nneinfact_core::model::{Index, Shapes};
 
 /// The distance of neighbouring factors.
@@ -12,14 +12,14 @@ const RADIUS: f64 = 17.0;
 
 /// Factors as nodes in a row; above them latent letters as dots that tie factors together, below them
 /// the modes of the data as legs.
-pub(super) fn diagram(shapes: &Shapes, modes: &[Axis]) -> Drawing {
+pub(super) fn diagram(shapes: &Shapes, modes: &[ModeAxis]) -> Drawing {
     let model = shapes.model();
     let factors = model.factors();
     let wide: Vec<f64> = (0..factors.len())
         .map(|l| (0.62 * width_of(&model.factor_name(l)) + 8.0).max(RADIUS))
         .collect();
     // Modes need room for their names.
-    let names: Vec<(Index, &Axis)> = model.output().iter().copied().zip(modes).collect();
+    let names: Vec<(Index, &ModeAxis)> = model.output().iter().copied().zip(modes).collect();
     let mut xs = Vec::with_capacity(factors.len());
     let mut place = 14.0 + STEP / 2.0;
     for _ in factors {

@@ -1,6 +1,6 @@
 //! The figure for a paper.
 
-use super::Report;
+use super::builder::Report;
 use super::curves::{self, Against};
 use super::draw::{Drawing, at, escape};
 use super::raster;
@@ -15,7 +15,15 @@ const GAP: f64 = 14.0;
 /// Components of each letter.
 const MOST: usize = 10;
 
-pub(super) fn figure(report: &Report<'_>) -> String {
+impl Report<'_> {
+    /// The losses and the components as a figure: one SVG without a script, in generic fonts.
+    #[must_use]
+    pub fn svg(&self) -> String {
+        figure(self)
+    }
+}
+
+fn figure(report: &Report<'_>) -> String {
     let saved = report.saved;
     let axes = report.axes();
     let mut all = Drawing::new(WIDTH, 0.0, format!("Fit of {}", saved.model()));

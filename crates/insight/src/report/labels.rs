@@ -88,7 +88,7 @@ impl Names {
 
 /// A letter with what to call it and its indices.
 #[derive(Clone, Debug)]
-pub(super) struct Axis {
+pub(super) struct ModeAxis {
     pub letter: char,
     pub name: String,
     pub size: usize,
@@ -101,7 +101,7 @@ pub(super) struct Axis {
     pub first: usize,
 }
 
-impl Axis {
+impl ModeAxis {
     /// What an index is called.
     pub fn label(&self, i: usize) -> String {
         match self.labels.as_ref().and_then(|labels| labels.all.get(self.first + i)) {
@@ -111,8 +111,8 @@ impl Axis {
     }
 
     /// A part of it.
-    pub fn part(&self, indices: &std::ops::Range<usize>) -> Axis {
-        Axis { first: self.first + indices.start, size: indices.len(), ..self.clone() }
+    pub fn part(&self, indices: &std::ops::Range<usize>) -> ModeAxis {
+        ModeAxis { first: self.first + indices.start, size: indices.len(), ..self.clone() }
     }
 
     /// Its letter, or its name where it is made of several.

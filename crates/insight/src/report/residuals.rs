@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::cells::CellValues;
+use super::entry_values::EntryValues;
 use nneinfact_core::data::{Dense, Implicit, Observations, Prepared, Role};
 use nneinfact_core::engine::Precision;
 use nneinfact_core::error::{Error, Result};
@@ -30,13 +30,13 @@ use nneinfact_fit::{Saved, prediction_floor};
 /// let observations = Observations::new(&y);
 /// let fit = NNEinFact::new("ir,jr->ij")?.ranks([('r', 1)]).fit(&observations)?;
 /// let residuals = Residuals::new(&Saved::new(&fit), &observations, Some(&Loss::kl()))?;
-/// let training = &residuals.portions()[0];
+/// let training = &residuals.by_role()[0];
 /// assert_eq!(training.modes[1][2].observed, 13.0);
 /// # Ok::<(), nneinfact::Error>(())
 /// ```
 #[derive(Clone, Debug)]
 pub struct Residuals {
-    portions: Vec<Portion>,
+    by_role: Vec<RoleResiduals>,
     has_loss: bool,
     has_predictions: bool,
     notes: Vec<String>,
@@ -44,18 +44,18 @@ pub struct Residuals {
 
 /// The cells of one role.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Portion {
+pub struct RoleResiduals {
     /// The role.
     pub role: Role,
     /// Over all cells of the role.
-    pub all: Sums,
+    pub all: ResidualSums,
     /// For every mode, over the cells at each of its indices.
-    pub modes: Vec<Vec<Sums>>,
+    pub modes: Vec<Vec<ResidualSums>>,
 }
 
-/// Sums over some cells. Weights count in all but the number of cells.
+/// ResidualSums over some cells. Weights count in all but the number of cells.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Sums {
+pub struct ResidualSums {
     /// The number of cells, a float: lists can leave more cells out than integers count.
     pub cells: f64,
     /// The sum of their weights.
@@ -68,14 +68,14 @@ pub struct Sums {
     pub loss: f64,
 }
 
-impl Sums {
+impl ResidualSums {
     /// The weighted mean of the loss; NaN where there is no cell.
     #[must_use]
     pub fn mean_loss(&self) -> f64 {
         self.loss / self.weight
     }
 
-    fn add(&mut self, other: &Sums) {
+    fn add(&mut self, other: &ResidualSums) {
         self.cells += other.cells;
         self.weight += other.weight;
         self.observed += other.observed;
@@ -91,22 +91,22 @@ fn place(role: Role) -> Option<usize> {
     ROLES.iter().position(|&r| r == role)
 }
 
-/// Sums by role, over all cells and along every mode.
-type Table = Vec<(Sums, Vec<Vec<Sums>>)>;
+/// ResidualSums by role, over all cells and along every mode.
+type RoleTable = Vec<(ResidualSums, Vec<Vec<ResidualSums>>)>;
 
 /// Tables of zeros; along the modes only for roles that some cell has.
-fn table(prepared: &Prepared, sizes: &[usize]) -> Table {
-    let modes = |role: Role| -> Vec<Vec<Sums>> {
+fn table(prepared: &Prepared, sizes: &[usize]) -> RoleTable {
+    let modes = |role: Role| -> Vec<Vec<ResidualSums>> {
         match prepared.cells(role) {
             0 => vec![Vec::new(); sizes.len()],
-            _ => sizes.iter().map(|&n| vec![Sums::default(); n]).collect(),
+            _ => sizes.iter().map(|&n| vec![ResidualSums::default(); n]).collect(),
         }
     };
-    ROLES.iter().map(|&role| (Sums::default(), modes(role))).collect()
+    ROLES.iter().map(|&role| (ResidualSums::default(), modes(role))).collect()
 }
 
 impl Residuals {
-    /// Sums up the residuals of a fit. Without a loss (one of one's own that nobody knows any more)
+    /// ResidualSums up the residuals of a fit. Without a loss (one of one's own that nobody knows any more)
     /// there are totals only.
     ///
     /// # Errors
@@ -143,7 +143,7 @@ impl Residuals {
             _ => Precision::F32,
         };
         let mut residuals = Residuals {
-            portions: Vec::new(),
+            by_role: Vec::new(),
             has_loss: loss.is_some(),
             has_predictions: true,
             notes: Vec::new(),
@@ -161,19 +161,19 @@ impl Residuals {
             None => dense(saved, &prepared, loss, floor)?,
             Some(_) => residuals.listed(saved, &prepared, loss, floor)?,
         };
-        residuals.portions = ROLES
+        residuals.by_role = ROLES
             .into_iter()
             .zip(table)
             .filter(|(_, (all, _))| all.cells > 0.0)
-            .map(|(role, (all, modes))| Portion { role, all, modes })
+            .map(|(role, (all, modes))| RoleResiduals { role, all, modes })
             .collect();
         Ok(residuals)
     }
 
     /// One for each role that some cell has: training, validation, held out, in this order.
     #[must_use]
-    pub fn portions(&self) -> &[Portion] {
-        &self.portions
+    pub fn by_role(&self) -> &[RoleResiduals] {
+        &self.by_role
     }
 
     /// Whether the losses could be summed up; they are 0 where not.
@@ -201,7 +201,7 @@ impl Residuals {
         prepared: &Prepared,
         loss: Option<&Loss>,
         floor: f64,
-    ) -> Result<Table> {
+    ) -> Result<RoleTable> {
         let shape = prepared.shape().to_vec();
         let mut sums = table(prepared, &shape);
         // Rows of a list that say for each cell what it is are enough; zeros by role are not.
@@ -214,7 +214,7 @@ impl Residuals {
             self.leave_out("under this loss they need the dense form of the data");
             return Ok(sums);
         }
-        let cells = CellValues::new(saved);
+        let cells = EntryValues::new(saved);
         let list = prepared.list(rest);
         let work = cells.work() * list.list().len() as f64;
         if work > MOST_WORK {
@@ -256,7 +256,7 @@ impl Residuals {
                 )
                 .collect();
             for (i, &[y, own, zero]) in batch.zip(&formed) {
-                let mut put = |at: usize, cell: &Sums| {
+                let mut put = |at: usize, cell: &ResidualSums| {
                     let (all, modes) = &mut sums[at];
                     all.add(cell);
                     for (mode, from) in modes.iter_mut().zip(indices) {
@@ -266,18 +266,30 @@ impl Residuals {
                 if rest == Implicit::Zeros {
                     // The sums over all cells count it as a zero that is trained on.
                     let (cells, weight) = (-1.0, -1.0);
-                    put(0, &Sums { cells, weight, observed: 0.0, predicted: -y, loss: -zero });
+                    put(
+                        0,
+                        &ResidualSums { cells, weight, observed: 0.0, predicted: -y, loss: -zero },
+                    );
                 }
                 if let Some(at) = place(list.role(i)) {
                     let observed = entries.get(i).unwrap_or(0.0);
-                    put(at, &Sums { cells: 1.0, weight: 1.0, observed, predicted: y, loss: own });
+                    put(
+                        at,
+                        &ResidualSums {
+                            cells: 1.0,
+                            weight: 1.0,
+                            observed,
+                            predicted: y,
+                            loss: own,
+                        },
+                    );
                 }
             }
         }
         if rest == Implicit::Zeros {
             let cells: f64 = shape.iter().map(|&n| n as f64).product();
             let coefficient = monomial.map_or(0.0, |m| m.coefficient);
-            let over = |letters: &[Index]| -> Vec<Sums> {
+            let over = |letters: &[Index]| -> Vec<ResidualSums> {
                 let totals = saved.totals(letters);
                 let each = cells / totals.len() as f64;
                 let squares = match power {
@@ -293,7 +305,7 @@ impl Residuals {
                 totals
                     .iter()
                     .enumerate()
-                    .map(|(i, &total)| Sums {
+                    .map(|(i, &total)| ResidualSums {
                         cells: each,
                         weight: each,
                         observed: 0.0,
@@ -327,7 +339,7 @@ const SLAB: usize = 1 << 19;
 const BLOCK: usize = 2048;
 
 /// Adds sums over a part, whose indices begin at `starts`.
-fn merge(to: &mut Table, part: &Table, starts: &[usize]) {
+fn merge(to: &mut RoleTable, part: &RoleTable, starts: &[usize]) {
     for ((all, modes), (part_all, part_modes)) in to.iter_mut().zip(part) {
         all.add(part_all);
         for ((mode, part), &start) in modes.iter_mut().zip(part_modes).zip(starts) {
@@ -337,14 +349,14 @@ fn merge(to: &mut Table, part: &Table, starts: &[usize]) {
 }
 
 /// From a value for every cell.
-fn dense(saved: &Saved, prepared: &Prepared, loss: Option<&Loss>, floor: f64) -> Result<Table> {
+fn dense(saved: &Saved, prepared: &Prepared, loss: Option<&Loss>, floor: f64) -> Result<RoleTable> {
     let values = prepared.values();
     let mut sums = table(prepared, values.shape());
     let (axes, slabs) = slabs(values);
-    let walk = Walk { saved, prepared, loss, floor, axes };
+    let walk = SlabWalk { saved, prepared, loss, floor, axes };
     // A few at a time, so that sums are added in their order without keeping all of them.
     for batch in slabs.chunks(16) {
-        let parts: Vec<Result<Table>> = batch.par_iter().map(|slab| walk.slab(slab)).collect();
+        let parts: Vec<Result<RoleTable>> = batch.par_iter().map(|slab| walk.slab(slab)).collect();
         for (slab, part) in batch.iter().zip(parts) {
             let starts: Vec<usize> = slab.iter().map(|r| r.start).collect();
             merge(&mut sums, &part?, &starts);
@@ -381,7 +393,7 @@ fn slabs(values: &Dense) -> (Vec<usize>, Vec<Vec<Range<usize>>>) {
     (axes, slabs)
 }
 
-struct Walk<'a> {
+struct SlabWalk<'a> {
     saved: &'a Saved,
     prepared: &'a Prepared,
     loss: Option<&'a Loss>,
@@ -390,8 +402,8 @@ struct Walk<'a> {
     axes: Vec<usize>,
 }
 
-impl Walk<'_> {
-    fn slab(&self, slab: &[Range<usize>]) -> Result<Table> {
+impl SlabWalk<'_> {
+    fn slab(&self, slab: &[Range<usize>]) -> Result<RoleTable> {
         let values = self.prepared.values();
         let starts: Vec<usize> = slab.iter().map(|r| r.start).collect();
         let sizes: Vec<usize> = slab.iter().map(Range::len).collect();
@@ -438,7 +450,7 @@ impl Walk<'_> {
                 };
                 if let Some(at) = place(role) {
                     let weight = weights[i];
-                    let cell = Sums {
+                    let cell = ResidualSums {
                         cells: 1.0,
                         weight,
                         observed: weight * x[i],

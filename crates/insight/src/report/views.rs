@@ -5,8 +5,8 @@ use std::ops::Range;
 use ndarray::{ArrayD, Axis as NdAxis, IxDyn};
 
 use super::draw::{Drawing, number, percent};
-use super::labels::{Axis, Names};
-use super::panel::{Matrix, PIXELS as SIDE, Tone, heat, profile};
+use super::labels::{ModeAxis, Names};
+use super::panel::{HeatMap, PIXELS as SIDE, Tone, heat, profile};
 use super::raster;
 use nneinfact_core::model::{Index, IndexSet};
 use nneinfact_fit::Saved;
@@ -22,17 +22,17 @@ const PIXELS: f64 = 3e6;
 
 /// The drawings of all factors.
 pub(super) struct Views {
-    pub groups: Vec<Group>,
+    pub groups: Vec<ComponentGroup>,
     /// Factors without an index of a component: cores, weights, whole matrices.
-    pub others: Vec<Single>,
+    pub others: Vec<FactorView>,
 }
 
 /// The factors that are looked at by the indices of one latent letter.
-pub(super) struct Group {
+pub(super) struct ComponentGroup {
     pub letter: char,
     /// The names of the factors.
     pub factors: Vec<String>,
-    pub components: Vec<Component>,
+    pub components: Vec<ComponentView>,
     /// The rank.
     pub rank: usize,
     /// How many components are not drawn.
@@ -40,7 +40,7 @@ pub(super) struct Group {
     pub notes: Vec<String>,
 }
 
-pub(super) struct Component {
+pub(super) struct ComponentView {
     /// The index of the latent letter.
     pub index: usize,
     /// Its share of the sum of ŷ.
@@ -50,7 +50,7 @@ pub(super) struct Component {
     pub parts: Vec<Drawing>,
 }
 
-pub(super) struct Single {
+pub(super) struct FactorView {
     pub title: String,
     pub panels: Vec<Drawing>,
     pub note: String,
@@ -87,7 +87,7 @@ const OUTSIDE: f64 = 2e-3;
 
 struct Maker<'a> {
     saved: &'a Saved,
-    modes: &'a [Axis],
+    modes: &'a [ModeAxis],
     sizes: Sizes,
     detail: Option<usize>,
     pixels: f64,
@@ -98,7 +98,7 @@ fn class(l: usize) -> String {
     format!("c{}", l % 6)
 }
 
-pub(super) fn views(saved: &Saved, modes: &[Axis], sizes: Sizes) -> Views {
+pub(super) fn views(saved: &Saved, modes: &[ModeAxis], sizes: Sizes) -> Views {
     let detail = sizes.hover.then_some(DETAIL);
     let mut maker = Maker { saved, modes, sizes, detail, pixels: PIXELS };
     maker.all()
@@ -168,11 +168,11 @@ impl Maker<'_> {
         pairs
     }
 
-    fn axis(&self, letter: Index) -> Axis {
+    fn axis(&self, letter: Index) -> ModeAxis {
         let model = self.saved.model();
         match model.output().iter().position(|&x| x == letter) {
             Some(mode) => self.modes[mode].clone(),
-            None => Axis {
+            None => ModeAxis {
                 letter: letter.into(),
                 name: char::from(letter).to_string(),
                 size: self.saved.shapes().size(letter),
@@ -185,14 +185,14 @@ impl Maker<'_> {
     }
 
     /// Several letters as one axis.
-    fn joined(&self, letters: &[Index]) -> Axis {
+    fn joined(&self, letters: &[Index]) -> ModeAxis {
         if let &[letter] = letters {
             return self.axis(letter);
         }
-        let axes: Vec<Axis> = letters.iter().map(|&x| self.axis(x)).collect();
+        let axes: Vec<ModeAxis> = letters.iter().map(|&x| self.axis(x)).collect();
         let size = axes.iter().map(|a| a.size).product();
-        let names: Vec<String> = axes.iter().map(Axis::title).collect();
-        Axis {
+        let names: Vec<String> = axes.iter().map(ModeAxis::title).collect();
+        ModeAxis {
             letter: axes.first().map_or(' ', |a| a.letter),
             name: names.join(" × "),
             size,
@@ -242,7 +242,7 @@ impl Maker<'_> {
         groups.sort_by_key(|g| std::cmp::Reverse(g.1.len()));
         let groups = groups.into_iter().map(|(x, l)| self.group(x, &l, &pairs)).collect();
         let saved = self.saved;
-        let mut others: Vec<Single> = others
+        let mut others: Vec<FactorView> = others
             .into_iter()
             .map(|l| {
                 let title = format!("theta_{}: {}", l + 1, model.factor_name(l));
@@ -257,7 +257,7 @@ impl Maker<'_> {
         Views { groups, others }
     }
 
-    fn group(&mut self, letter: Index, factors: &[usize], pairs: &[Pair]) -> Group {
+    fn group(&mut self, letter: Index, factors: &[usize], pairs: &[Pair]) -> ComponentGroup {
         let model = self.saved.model().clone();
         let order = ordered(self.saved, letter);
         let mut notes = Vec::new();
@@ -271,7 +271,7 @@ impl Maker<'_> {
             let [rows, columns] = &pair.window;
             let axes = [pair.first, pair.second].map(|l| self.joined(&self.observed(l)));
             if (rows.len(), columns.len()) != (axes[0].size, axes[1].size) {
-                let part = |axis: &Axis, r: &Range<usize>| {
+                let part = |axis: &ModeAxis, r: &Range<usize>| {
                     format!("{} {} to {}", axis.name, axis.label(r.start), axis.label(r.end - 1))
                 };
                 notes.push(format!(
@@ -291,7 +291,8 @@ impl Maker<'_> {
             self.sizes.height = 1.3 * usual;
         }
         for &(index, share) in order.iter().take(self.sizes.most) {
-            let mut component = Component { index, share, panels: Vec::new(), parts: Vec::new() };
+            let mut component =
+                ComponentView { index, share, panels: Vec::new(), parts: Vec::new() };
             for &l in factors {
                 let drawn = match pairs.iter().find(|p| p.first == l || p.second == l) {
                     None => self.panel(l, letter, index),
@@ -325,7 +326,7 @@ impl Maker<'_> {
             ));
         }
         let left_out = order.len() - components.len();
-        Group {
+        ComponentGroup {
             letter: letter.into(),
             factors: factors.iter().map(|&l| model.factor_name(l)).collect(),
             components,
@@ -392,8 +393,8 @@ impl Maker<'_> {
 
     fn drawn(
         &mut self,
-        rows: &Axis,
-        columns: &Axis,
+        rows: &ModeAxis,
+        columns: &ModeAxis,
         values: &[f64],
         square: bool,
     ) -> Option<Drawing> {
@@ -406,8 +407,8 @@ impl Maker<'_> {
     /// A heat map for which pixels were taken.
     fn map(
         &mut self,
-        rows: &Axis,
-        columns: &Axis,
+        rows: &ModeAxis,
+        columns: &ModeAxis,
         values: &[f64],
         square: bool,
         block: Option<(usize, usize)>,
@@ -415,7 +416,7 @@ impl Maker<'_> {
         let title = format!("{} × {}", rows.title(), columns.title());
         let ratio = rows.size as f64 / columns.size.max(1) as f64;
         let square = square && (0.3..3.0).contains(&ratio);
-        let matrix = Matrix { rows, columns, values, square, block, tone: None };
+        let matrix = HeatMap { rows, columns, values, square, block, tone: None };
         heat(&title, &matrix, self.sizes.width, self.detail.as_mut())
     }
 
@@ -520,7 +521,7 @@ impl Maker<'_> {
         class: &str,
         letters: &[Index],
         factor: &ArrayD<f64>,
-    ) -> Single {
+    ) -> FactorView {
         let saved = self.saved;
         let model = saved.model();
         let mut panels = Vec::new();
@@ -537,13 +538,13 @@ impl Maker<'_> {
         for (axis, order) in orders.iter().enumerate() {
             sorted = sorted.select(NdAxis(axis), order);
         }
-        let axis = |maker: &Maker<'_>, at: usize| -> Axis {
+        let axis = |maker: &Maker<'_>, at: usize| -> ModeAxis {
             let axis = maker.axis(letters[at]);
             let labels = match model.latent().contains(letters[at]) {
                 true => Some(Names::new(orders[at].iter().map(ToString::to_string).collect())),
                 false => axis.labels.clone(),
             };
-            Axis { labels, ..axis }
+            ModeAxis { labels, ..axis }
         };
         match letters.len() {
             1 => {
@@ -575,7 +576,7 @@ impl Maker<'_> {
                     let square = letters.len() == 3
                         && (0.3..3.0).contains(&(rows.size as f64 / columns.size as f64));
                     let (rows, columns, values) = (&rows, &columns, &values[..]);
-                    let matrix = Matrix { rows, columns, values, square, block: None, tone };
+                    let matrix = HeatMap { rows, columns, values, square, block: None, tone };
                     let title = format!("{} = {}", first.letter, first.label(i));
                     panels.push(heat(&title, &matrix, self.sizes.width, self.detail.as_mut()));
                 }
@@ -591,7 +592,7 @@ impl Maker<'_> {
         if panels.is_empty() && note.is_empty() {
             note = "Left out: this page is large enough.".into();
         }
-        Single { title, panels, note }
+        FactorView { title, panels, note }
     }
 }
 
@@ -611,7 +612,7 @@ fn scale(values: &mut [f64]) {
     }
 }
 
-impl Component {
+impl ComponentView {
     /// What stands above its drawings.
     pub fn title(&self, letter: char) -> String {
         format!("{letter} = {}", self.index)

@@ -15,7 +15,7 @@ use nneinfact_fit::{Balance, NNEinFact, WEIGHTS, factor_name};
 /// Penalties, bounds and fixed factors. A factor is called by its letters, or theta_N where several
 /// have the same.
 #[derive(Debug, Args)]
-pub struct RuleArgs {
+pub struct ConstraintArgs {
     /// Add MU times the sum of the entries of every factor to the sum of the losses: sparse factors
     #[arg(long, value_name = "MU", allow_negative_numbers = true, conflicts_with = "l2")]
     l1: Option<f64>,
@@ -57,7 +57,7 @@ enum BalanceArg {
     Sweep,
 }
 
-impl RuleArgs {
+impl ConstraintArgs {
     /// Puts them into the settings of a fit; reads the files of fixed factors.
     pub fn apply(&self, model: &Model, mut settings: NNEinFact) -> Result<NNEinFact> {
         if let Some(penalty) = self.l1.map(Penalty::l1).or(self.l2.map(Penalty::l2)) {

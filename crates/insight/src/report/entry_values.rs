@@ -5,8 +5,8 @@ use nneinfact_fit::Saved;
 
 /// Forms ŷ at single cells: a product of the factors' rows, summed over the latent letters in nested
 /// loops. A factor is multiplied in as soon as all of its latent letters have an index.
-pub(super) struct CellValues<'a> {
-    tensors: Vec<Tensor<'a>>,
+pub(super) struct EntryValues<'a> {
+    tensors: Vec<StridedFactor<'a>>,
     /// The sizes of the latent letters, from the outermost loop to the innermost.
     sizes: Vec<usize>,
     /// The tensors that are complete at each depth: before any loop, in the first, ….
@@ -14,7 +14,7 @@ pub(super) struct CellValues<'a> {
     work: f64,
 }
 
-struct Tensor<'a> {
+struct StridedFactor<'a> {
     data: std::borrow::Cow<'a, [f64]>,
     /// Strides along the modes of the data.
     observed: Vec<usize>,
@@ -22,8 +22,8 @@ struct Tensor<'a> {
     latent: Vec<usize>,
 }
 
-impl<'a> CellValues<'a> {
-    pub fn new(saved: &'a Saved) -> CellValues<'a> {
+impl<'a> EntryValues<'a> {
+    pub fn new(saved: &'a Saved) -> EntryValues<'a> {
         let (model, shapes) = (saved.model(), saved.shapes());
         // Letters of many factors outside: what is inside of all loops is done most often.
         let mut loops: Vec<Index> = model.latent().iter().collect();
@@ -40,10 +40,10 @@ impl<'a> CellValues<'a> {
             Some(axis) => shapes.sizes(&names[axis + 1..]).iter().product(),
             None => 0,
         };
-        let tensors: Vec<Tensor<'a>> = letters
+        let tensors: Vec<StridedFactor<'a>> = letters
             .iter()
             .zip(&arrays)
-            .map(|(names, array)| Tensor {
+            .map(|(names, array)| StridedFactor {
                 data: match array.as_slice() {
                     Some(slice) => slice.into(),
                     None => array.iter().copied().collect::<Vec<f64>>().into(),
@@ -69,7 +69,7 @@ impl<'a> CellValues<'a> {
             }
             work += rounds * (1 + ready.len()) as f64;
         }
-        CellValues { tensors, sizes, ready, work }
+        EntryValues { tensors, sizes, ready, work }
     }
 
     /// About how many multiplications a cell takes.
@@ -84,7 +84,7 @@ impl<'a> CellValues<'a> {
 
 /// What a thread needs of its own.
 pub(super) struct Cursor<'b, 'a> {
-    cells: &'b CellValues<'a>,
+    cells: &'b EntryValues<'a>,
     offsets: Vec<usize>,
 }
 
