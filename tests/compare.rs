@@ -315,14 +315,14 @@ fn planted_components_are_stable_and_surplus_ones_are_not() {
     };
     let right = fits(3);
     let found = stability(&right.iter().collect::<Vec<_>>()).unwrap();
-    assert_eq!((found.fits, found.letters.len()), (4, 1));
-    assert_eq!(found.letters[0].stable(), 3, "{found:?}");
-    assert!(found.letters[0].min() > 0.95, "{found:?}");
+    assert_eq!((found.fits, found.indices.len()), (4, 1));
+    assert_eq!(found.indices[0].stable(), 3, "{found:?}");
+    assert!(found.indices[0].min() > 0.95, "{found:?}");
 
     // Two more than there are: they go wherever noise takes them.
     let fits = fits(5);
     let found = stability(&fits.iter().collect::<Vec<_>>()).unwrap();
-    let components = &found.letters[0].components;
+    let components = &found.indices[0].components;
     // Sorted by weight: the planted ones come first.
     for component in &components[..3] {
         assert_eq!(component.verdict, Verdict::Stable, "{found:?}");
@@ -657,7 +657,7 @@ fn components_are_listed_with_where_they_were_found() {
     let (best, stability) = (row.best.as_ref().unwrap(), row.stability.as_ref().unwrap());
     // Of three starts of each split two, the best of which is not among the others.
     assert_eq!((stability.fits, stability.better), (6, 3));
-    let component = &stability.letters[0].components[0];
+    let component = &stability.indices[0].components[0];
     assert!(component.starts.is_some() && component.splits.is_some(), "{component:?}");
     let text = std::fs::read_to_string(path.join("stability.txt")).unwrap();
     for part in ["cp r=3, kl", "r 0", "r 2", "verdict", "stable", best.file.as_ref().unwrap()] {

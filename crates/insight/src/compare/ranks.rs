@@ -90,9 +90,9 @@ pub(super) fn ranks_text(ranks: &BTreeMap<char, usize>) -> String {
 /// The number of parameters, as a float: on the way to the wanted number it may be beyond any
 /// integer.
 fn parameters(model: &Model, shape: &[usize], ranks: &[(char, usize)]) -> f64 {
-    let size = |letter: Index| -> f64 {
-        let name = char::from(letter);
-        let mode = model.output().iter().position(|&x| x == letter).and_then(|m| shape.get(m));
+    let size = |index: Index| -> f64 {
+        let name = char::from(index);
+        let mode = model.output().iter().position(|&x| x == index).and_then(|m| shape.get(m));
         let rank = ranks.iter().find(|(x, _)| *x == name).map(|(_, rank)| rank);
         mode.or(rank).map_or(1.0, |&n| n as f64)
     };

@@ -194,7 +194,7 @@ fn stability(
     match stability_of(&setup.shapes, &fits, &kin) {
         Ok(stability) => {
             stability.notes.iter().for_each(|text| note(format!("{about}{text}")));
-            Ok(Some(stability).filter(|s| !s.letters.is_empty() || s.notes.is_empty()))
+            Ok(Some(stability).filter(|s| !s.indices.is_empty() || s.notes.is_empty()))
         }
         Err(Error::Unsupported(why)) => {
             note(why);

@@ -346,11 +346,11 @@ fn predict_at(
     let mode = |x: &Index| model.output().iter().position(|y| y == x);
     let mut names = Vec::new();
     let mut data = Vec::new();
-    for (factor, letters) in factors.iter().zip(model.factors()) {
+    for (factor, own) in factors.iter().zip(model.factors()) {
         let observed: Vec<(usize, usize)> =
-            letters.iter().enumerate().filter_map(|(a, x)| Some((a, mode(x)?))).collect();
+            own.iter().enumerate().filter_map(|(a, x)| Some((a, mode(x)?))).collect();
         let mut name: String =
-            letters.iter().filter(|x| mode(x).is_none()).map(|&x| char::from(x)).collect();
+            own.iter().filter(|x| mode(x).is_none()).map(|&x| char::from(x)).collect();
         if observed.is_empty() {
             data.push(factor.iter().copied().collect());
             names.push(name);
@@ -371,8 +371,8 @@ fn predict_at(
     }
     let cells = Model::parse(&format!("{}->{cell}", names.join(",")))?;
     let local = Shapes::new(&cells, &[count], &ranks(shapes))?;
-    let letters: Vec<&[Index]> = cells.factors().iter().map(Vec::as_slice).collect();
-    let plan = Contraction::new(&local, &letters, cells.output());
+    let networks: Vec<&[Index]> = cells.factors().iter().map(Vec::as_slice).collect();
+    let plan = Contraction::new(&local, &networks, cells.output());
     let slices: Vec<&[f64]> = data.iter().map(Vec::as_slice).collect();
     contract_within(&local, &plan, &slices)
 }

@@ -541,12 +541,12 @@ impl Table {
             ];
             let mut lines = vec![titles.map(String::from).to_vec()];
             let cosine = |x: Option<f64>| x.map_or("-".into(), |x| format!("{x:.2}"));
-            for letter in &stability.letters {
-                let mut components: Vec<_> = letter.components.iter().collect();
+            for index in &stability.indices {
+                let mut components: Vec<_> = index.components.iter().collect();
                 components.sort_by(|a, b| b.weight.total_cmp(&a.weight));
                 for c in components {
                     lines.push(vec![
-                        format!("{} {}", letter.letter, c.component),
+                        format!("{} {}", index.index, c.component),
                         number(c.weight),
                         format!("{:.1} %", 100.0 * c.share),
                         cosine(c.starts),
@@ -642,9 +642,9 @@ fn shell(path: &str) -> String {
 fn agreement(row: &Row) -> String {
     let Some(stability) = &row.stability else { return "-".into() };
     let each: Vec<String> = stability
-        .letters
+        .indices
         .iter()
-        .map(|l| format!("{} {:.2}/{:.2}", l.letter, l.better_median(), l.better_min()))
+        .map(|l| format!("{} {:.2}/{:.2}", l.index, l.better_median(), l.better_min()))
         .collect();
     if each.is_empty() { "-".into() } else { each.join(", ") }
 }

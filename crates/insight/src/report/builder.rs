@@ -67,9 +67,9 @@ impl<'a> Report<'a> {
     /// [`Error::Setting`] where the model has no such mode, or the number of labels is not that of its
     /// indices.
     pub fn labels(mut self, mode: char, labels: Labels) -> Result<Self> {
-        let (letter, size) = self.mode(mode)?;
+        let (index, size) = self.mode(mode)?;
         labels.check(mode, size)?;
-        self.labels.insert(letter, labels);
+        self.labels.insert(index, labels);
         Ok(self)
     }
 
@@ -79,8 +79,8 @@ impl<'a> Report<'a> {
     /// # Errors
     /// [`Error::Setting`] where the model has no such mode.
     pub fn upwards(mut self, mode: char) -> Result<Self> {
-        let (letter, _) = self.mode(mode)?;
-        self.upwards.push(letter);
+        let (index, _) = self.mode(mode)?;
+        self.upwards.push(index);
         Ok(self)
     }
 
@@ -100,9 +100,9 @@ impl<'a> Report<'a> {
 
     fn mode(&self, mode: char) -> Result<(Index, usize)> {
         let model = self.saved.model();
-        let letter = Index::new(mode).filter(|x| model.output().contains(x));
-        match letter {
-            Some(letter) => Ok((letter, self.saved.shapes().size(letter))),
+        let index = Index::new(mode).filter(|x| model.output().contains(x));
+        match index {
+            Some(index) => Ok((index, self.saved.shapes().size(index))),
             None => Err(unknown_mode(model, mode)),
         }
     }
@@ -113,15 +113,15 @@ impl<'a> Report<'a> {
         model
             .output()
             .iter()
-            .map(|&letter| {
-                let labels = self.labels.get(&letter);
+            .map(|&index| {
+                let labels = self.labels.get(&index);
                 let name = labels.and_then(|l| l.name.clone());
                 ModeAxis {
-                    letter: letter.into(),
-                    name: name.unwrap_or_else(|| letter.to_string()),
-                    size: self.saved.shapes().size(letter),
+                    letter: index.into(),
+                    name: name.unwrap_or_else(|| index.to_string()),
+                    size: self.saved.shapes().size(index),
                     labels: labels.and_then(|l| l.indices.clone()).map(Names::new),
-                    upwards: self.upwards.contains(&letter),
+                    upwards: self.upwards.contains(&index),
                     mode: true,
                     first: 0,
                 }

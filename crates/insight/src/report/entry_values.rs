@@ -30,17 +30,17 @@ impl<'a> EntryValues<'a> {
         let uses = |x: &Index| model.factors().iter().filter(|f| f.contains(x)).count();
         loops.sort_by_key(|x| (std::cmp::Reverse(uses(x)), *x));
         let all: Vec<Index> = model.latent().iter().collect();
-        let mut letters: Vec<&[Index]> = model.factors().iter().map(Vec::as_slice).collect();
+        let mut indices: Vec<&[Index]> = model.factors().iter().map(Vec::as_slice).collect();
         let mut arrays: Vec<_> = saved.factors().iter().collect();
         if let Some(weights) = saved.weights() {
-            letters.push(&all);
+            indices.push(&all);
             arrays.push(weights);
         }
         let stride = |names: &[Index], x: &Index| match names.iter().position(|y| y == x) {
             Some(axis) => shapes.sizes(&names[axis + 1..]).iter().product(),
             None => 0,
         };
-        let tensors: Vec<StridedFactor<'a>> = letters
+        let tensors: Vec<StridedFactor<'a>> = indices
             .iter()
             .zip(&arrays)
             .map(|(names, array)| StridedFactor {
@@ -54,7 +54,7 @@ impl<'a> EntryValues<'a> {
             .collect();
         let latent = model.latent();
         let mut ready = vec![Vec::new(); loops.len() + 1];
-        for (t, names) in letters.iter().enumerate() {
+        for (t, names) in indices.iter().enumerate() {
             let own: IndexSet = names.iter().copied().filter(|&x| latent.contains(x)).collect();
             let depth = (0..=loops.len())
                 .find(|&d| loops[..d].iter().collect::<IndexSet>().contains_all(own));

@@ -69,7 +69,8 @@ fn figure(report: &Report<'_>) -> String {
             // Each is small: several of them in a row.
             let mut drawings = Vec::new();
             for component in group.components {
-                let name = format!("{} = {}, {}", group.letter, component.index, component.share());
+                let name =
+                    format!("{} = {}, {}", group.letter, component.component, component.share());
                 for drawing in component.panels {
                     let mut titled =
                         Drawing::new(drawing.width, drawing.height + 13.0, drawing.label.clone());
@@ -84,7 +85,7 @@ fn figure(report: &Report<'_>) -> String {
                 let name = format!(
                     "{} = {}, {} of the sum of ŷ",
                     group.letter,
-                    component.index,
+                    component.component,
                     component.share()
                 );
                 all.text(0.0, y + 9.0, "t", "start", &name);

@@ -289,11 +289,11 @@ impl Residuals {
         if rest == Implicit::Zeros {
             let cells: f64 = shape.iter().map(|&n| n as f64).product();
             let coefficient = monomial.map_or(0.0, |m| m.coefficient);
-            let over = |letters: &[Index]| -> Vec<ResidualSums> {
-                let totals = saved.totals(letters);
+            let over = |kept: &[Index]| -> Vec<ResidualSums> {
+                let totals = saved.totals(kept);
                 let each = cells / totals.len() as f64;
                 let squares = match power {
-                    Some(2.0) => saved.totals_of_squares(letters),
+                    Some(2.0) => saved.totals_of_squares(kept),
                     _ => None,
                 };
                 let loss = |i: usize, total: f64| match (loss, power) {
@@ -316,8 +316,8 @@ impl Residuals {
             };
             let (all, modes) = &mut sums[0];
             over(&[]).iter().for_each(|s| all.add(s));
-            for (mode, &letter) in modes.iter_mut().zip(saved.model().output()) {
-                mode.iter_mut().zip(over(&[letter])).for_each(|(to, s)| to.add(&s));
+            for (mode, &index) in modes.iter_mut().zip(saved.model().output()) {
+                mode.iter_mut().zip(over(&[index])).for_each(|(to, s)| to.add(&s));
             }
         }
         Ok(sums)
