@@ -343,7 +343,7 @@ fn naive(
         let (w, y) = (weight(index), yhat[index]);
         let expected = if loss.is_odds() { y / (1.0 + y) } else { y };
         let add = |s: &mut ResidualSums| {
-            s.cells += 1.0;
+            s.entries += 1.0;
             s.weight += w;
             s.observed += w * x;
             s.predicted += w * expected;
@@ -354,13 +354,13 @@ fn naive(
             add(&mut mode[i]);
         }
     }
-    (all.cells > 0.0).then_some((all, modes))
+    (all.entries > 0.0).then_some((all, modes))
 }
 
 fn same(found: &ResidualSums, expected: &ResidualSums, with_loss: bool) {
     let near = |a: f64, b: f64| (a - b).abs() <= 1e-9 * (1.0 + a.abs().max(b.abs()));
     assert!(
-        near(found.cells, expected.cells)
+        near(found.entries, expected.entries)
             && near(found.weight, expected.weight)
             && near(found.observed, expected.observed)
             && near(found.predicted, expected.predicted)
@@ -465,8 +465,8 @@ fn residuals_are_sums_over_all_cells() {
             }
             let page = Report::new(&saved).residuals(residuals).html();
             document(&page);
-            assert!(page.contains("Training cells") && page.contains("Worst-fitted slices"));
-            assert_eq!(page.contains("Held-out cells"), prepared.cells(Role::HeldOut) > 0);
+            assert!(page.contains("Training entries") && page.contains("Worst-fitted slices"));
+            assert_eq!(page.contains("Held-out entries"), prepared.cells(Role::HeldOut) > 0);
         }
     }
 }
@@ -818,7 +818,7 @@ mod program {
         let page = bench.read("fit.html");
         document(&page);
         asks_nobody(&page);
-        for part in ["Held-out cells", "Convergence", "y.npy", "Components r", "Training loss"] {
+        for part in ["Held-out entries", "Convergence", "y.npy", "Components r", "Training loss"] {
             assert!(page.contains(part), "{part}");
         }
 
@@ -841,7 +841,7 @@ mod program {
         bench.good(&bench.fit(&["--report", "now.html", "--labels", "i=i.txt", "--quiet"]));
         let now = bench.read("now.html");
         let cells = |page: &str| {
-            let at = page.find("<h3>Held-out cells").unwrap();
+            let at = page.find("<h3>Held-out entries").unwrap();
             page[at..].split("</p>").next().unwrap().to_string()
         };
         assert_eq!(cells(&now), cells(&page));
@@ -861,14 +861,14 @@ mod program {
         assert!(page.contains("There are no residuals") && !page.contains("Worst-fitted"));
         let (_, errors) = bench.good(&["report", "fit.npz", "--data", "other/data.npy"]);
         assert!(errors.is_empty(), "{errors}");
-        assert!(bench.read("fit.html").contains("Held-out cells"));
+        assert!(bench.read("fit.html").contains("Held-out entries"));
         bench.good(&["report", "fit.npz", "--no-data"]);
         assert!(!bench.read("fit.html").contains("Residuals"));
         // Moved together, they are found.
         moved("other/data.npy", "other/y.npy");
         moved("fit.npz", "other/fit.npz");
         bench.good(&["report", "other/fit.npz"]);
-        assert!(bench.read("other/fit.html").contains("Held-out cells"));
+        assert!(bench.read("other/fit.html").contains("Held-out entries"));
     }
 
     #[test]
@@ -888,7 +888,7 @@ mod program {
         let page = bench.read("old.html");
         assert!(page.contains("Convergence") && page.contains("totals"));
         // The history says under which loss, and nobody says which cells were held out.
-        assert!(page.contains("Worst-fitted") && !page.contains("Held-out cells"));
+        assert!(page.contains("Worst-fitted") && !page.contains("Held-out entries"));
         // Such a file is a start as it was, and the new one too.
         for name in ["old.npz", "fit.npz"] {
             bench.good(&bench.fit(&["--init", name, "--quiet"]));

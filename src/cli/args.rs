@@ -58,15 +58,15 @@ impl From<PrecisionArg> for Precision {
 pub enum DataAsArg {
     /// Whichever is predicted to be faster
     Auto,
-    /// A value for every cell
+    /// A value for every entry
     Dense,
-    /// A list of the cells that are not zero
+    /// The entries that are not zero, with their coordinates
     Sparse,
 }
 
 impl From<DataAsArg> for DataAs {
-    fn from(form: DataAsArg) -> DataAs {
-        match form {
+    fn from(format: DataAsArg) -> DataAs {
+        match format {
             DataAsArg::Auto => DataAs::Auto,
             DataAsArg::Dense => DataAs::Dense,
             DataAsArg::Sparse => DataAs::Sparse,

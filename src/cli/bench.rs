@@ -40,7 +40,7 @@ struct BenchProblem {
     model: &'static str,
     ranks: &'static [(char, usize)],
     loss: fn() -> Result<Loss>,
-    /// This share of the cells is withheld from the fit.
+    /// This share of the entries is withheld from the fit.
     held_out: f64,
 }
 
@@ -94,11 +94,11 @@ impl BenchData {
         let mut builder = DenseBuilder::new(total);
         let mut row: Vec<u32> = vec![0; last.len()];
         for first in (0..total).step_by(last.len()) {
-            let mut rest = first / last.len();
+            let mut remaining = first / last.len();
             let mut rate = self.mean();
             for mode in (0..shape.len() - 1).rev() {
-                rate *= weights[mode][rest % shape[mode]];
-                rest /= shape[mode];
+                rate *= weights[mode][remaining % shape[mode]];
+                remaining /= shape[mode];
             }
             for (i, (to, weight)) in row.iter_mut().zip(&last).enumerate() {
                 // A Poisson count by inversion; rates are small.
@@ -207,7 +207,7 @@ const PROBLEMS: &[BenchProblem] = &[
 /// Runs the problems and prints a JSON object.
 pub fn run(args: &BenchArgs) -> Result<()> {
     let device = device(&args.device, args.threads)?;
-    let rates = device.measure(args.quick)?;
+    let peaks = device.measure(args.quick)?;
     let mut data: Option<(BenchData, Observations)> = None;
     let mut results = Vec::new();
     for problem in PROBLEMS.iter().filter(|p| p.name.contains(&args.only)) {
@@ -218,7 +218,7 @@ pub fn run(args: &BenchArgs) -> Result<()> {
         }
         let Some((_, observations)) = &data else { continue };
         // A problem that a device cannot hold is a result too.
-        results.push(match problem.measure(&device, observations, rates, args.quick) {
+        results.push(match problem.measure(&device, observations, peaks, args.quick) {
             Ok(result) => result,
             Err(error) if !matches!(error, Error::DeviceFailed(_)) => {
                 json!({ "problem": problem.name, "error": error.to_string() })
@@ -226,7 +226,7 @@ pub fn run(args: &BenchArgs) -> Result<()> {
             Err(error) => return Err(error),
         });
     }
-    let rates = rates.map(|r| {
+    let measured_rates = peaks.map(|r| {
         json!({
             "read_bytes_per_second": r.read_bytes_per_second,
             "copy_bytes_per_second": r.copy_bytes_per_second,
@@ -239,7 +239,7 @@ pub fn run(args: &BenchArgs) -> Result<()> {
         "program": concat!("nneinfact ", env!("CARGO_PKG_VERSION")),
         "device": device.to_string(),
         "quick": args.quick,
-        "measured_rates": rates,
+        "measured_rates": measured_rates,
         "problems": results,
     });
     let text = serde_json::to_string_pretty(&report)
@@ -260,7 +260,7 @@ impl BenchProblem {
         &self,
         device: &Device,
         observations: &Observations,
-        rates: Option<RooflinePeaks>,
+        peaks: Option<RooflinePeaks>,
         quick: bool,
     ) -> Result<Value> {
         let withheld = match self.held_out > 0.0 {
@@ -274,7 +274,7 @@ impl BenchProblem {
         let passes: Vec<Value> = times
             .iter()
             .enumerate()
-            .map(|(group, time)| pass(&plan, group, &loss, time, rates))
+            .map(|(group, time)| pass(&plan, group, &loss, time, peaks))
             .collect();
         let fit = self.settings(device)?.max_iter(if quick { 5 } else { 300 }).fit(observations)?;
         let history = fit.history();
@@ -297,14 +297,14 @@ impl BenchProblem {
     }
 }
 
-/// A pass beside the least time that it could take: that of options the data, or that of all
+/// A pass beside the least time that it could take (its roofline): that of options the data, or that of all
 /// multiply-adds, powers and logarithms one after another, whichever is longer.
 fn pass(
     plan: &Plan,
     group: usize,
     loss: &Loss,
     time: &PassTime,
-    rates: Option<RooflinePeaks>,
+    peaks: Option<RooflinePeaks>,
 ) -> Value {
     let pass = &plan.passes()[group];
     let model = plan.shapes().model();
@@ -321,7 +321,7 @@ fn pass(
     let tape = Tape::compile(&wanted);
     let powers = entries * tape.powers() as f64;
     let logarithms = entries * tape.logarithms() as f64;
-    let bounds = rates.map(|r| {
+    let bounds = peaks.map(|r| {
         let memory = pass.bytes / r.read_bytes_per_second;
         let arithmetic = pass.flops / r.multiply_adds_per_second
             + powers / r.powers_per_second
@@ -343,8 +343,8 @@ fn pass(
         "logarithms": logarithms,
         "bytes_per_second": pass.bytes / measured,
         "multiply_adds_per_second": pass.flops / measured,
-        "fraction_of_read_bandwidth": rates.map(|r| pass.bytes / measured / r.read_bytes_per_second),
-        "fraction_of_multiply_add_rate": rates.map(|r| pass.flops / measured / r.multiply_adds_per_second),
+        "fraction_of_read_bandwidth": peaks.map(|r| pass.bytes / measured / r.read_bytes_per_second),
+        "fraction_of_multiply_add_rate": peaks.map(|r| pass.flops / measured / r.multiply_adds_per_second),
         "memory_seconds": bounds.map(|(memory, _)| memory),
         "arithmetic_seconds": bounds.map(|(_, arithmetic)| arithmetic),
         "bound_seconds": bound,

@@ -94,7 +94,9 @@ impl CheckpointArgs {
         let how = match fit.history().stopped_by {
             StoppedBy::MaxIter => "--resume with a larger --max-iter goes on from it",
             StoppedBy::Tolerance => "--resume with a smaller --tol goes on from it",
-            _ => "--resume goes on from it",
+            StoppedBy::Validation | StoppedBy::Interrupted | StoppedBy::Observer => {
+                "--resume goes on from it"
+            }
         };
         summary.add("checkpoint", format!("{}: {how}", path.display()));
     }

@@ -1,4 +1,4 @@
-//! The arguments about factors: penalties, bounds, values that are given.
+//! The arguments about constraints of factors: penalties, bounds, fixed values.
 
 use std::path::{Path, PathBuf};
 
@@ -30,7 +30,7 @@ pub struct ConstraintArgs {
     #[arg(long = "penalty", value_name = "FACTOR:lP=MU", value_parser = penalty)]
     penalties: Vec<(String, Penalty)>,
 
-    /// When penalised factors trade scale, which leaves predictions as they are and lowers penalties
+    /// When penalised factors are rescaled, which leaves predictions as they are and lowers penalties
     /// [default: sweep, where there are penalties]
     #[arg(long, value_enum)]
     balance: Option<BalanceArg>,
@@ -92,7 +92,7 @@ fn values(path: &Path, model: &Model, l: usize) -> Result<ArrayD<f64>> {
     let name = factor_name(l);
     let names = match FileKind::of(path)? {
         FileKind::Npz => io::npz_names(path)?,
-        _ => Vec::new(),
+        FileKind::Npy | FileKind::Tns => Vec::new(),
     };
     let has = |name: &str| names.iter().any(|info| info.name == name);
     if !has(&name) {

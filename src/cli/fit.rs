@@ -75,7 +75,7 @@ pub struct FitArgs {
     #[arg(long, value_name = "FILE.tns", group = "validating")]
     validation_coordinates: Option<PathBuf>,
 
-    /// The form in which passes read the data: results are the same up to rounding
+    /// The format in which passes read the data: results are the same up to rounding
     #[arg(long, value_enum, default_value = "auto")]
     data_as: DataAsArg,
 
@@ -151,12 +151,12 @@ pub struct FitArgs {
     #[arg(long, value_name = "N", default_value_t = 1)]
     inner_cycles: usize,
 
-    /// What predictions are raised to before a quotient, a power or a logarithm [default: 1e-10 of
+    /// What predictions are clamped to from below before a quotient, a power or a logarithm [default: 1e-10 of
     /// the data's mean; more in f32 for losses with large exponents]
     #[arg(long, value_name = "X", allow_negative_numbers = true)]
     prediction_floor: Option<f64>,
 
-    /// What entries of a factor are raised to after an update, as a fraction of its largest; 0 lets
+    /// What entries of a factor are clamped to from below after an update, as a fraction of its largest; 0 lets
     /// them reach zero and stay there
     #[arg(
         long,
@@ -222,7 +222,7 @@ pub fn run(args: &FitArgs) -> Result<()> {
         Some(rate) => settings.learning_rate(rate),
         None => settings,
     };
-    // What is wrong with the settings is told before the data are read.
+    // What is wrong with the settings is said before the data are read.
     settings.check()?;
     if args.report.is_none() && args.appearance.any() {
         return Err(Error::Setting("--labels, --upwards and --title are for --report".into()));
@@ -278,10 +278,10 @@ pub fn run(args: &FitArgs) -> Result<()> {
     })?;
 
     args.appearance.check(&model, observations.shape())?;
-    // Those of the model alone have been told.
-    let told = model.warnings().len();
-    let told = settings.warnings(observations.shape())?.split_off(told);
-    told.iter().for_each(|warning| complain("warning", warning));
+    // The warnings about the model alone were shown before.
+    let shown = model.warnings().len();
+    let warned = settings.warnings(observations.shape())?.split_off(shown);
+    warned.iter().for_each(|warning| complain("warning", warning));
     let show = match (args.quiet, args.progress) {
         (true, _) => Show::Never,
         (false, true) => Show::Always,
@@ -304,14 +304,14 @@ pub fn run(args: &FitArgs) -> Result<()> {
     let fit = args.components.apply(&fitted?)?;
     let fitting = fitting.elapsed().as_secs_f64();
     drop(progress);
-    let new = fit.warnings().iter().filter(|warning| !told.contains(warning));
+    let new = fit.warnings().iter().filter(|warning| !warned.contains(warning));
     new.for_each(|warning| complain("warning", warning));
     outputs.write(&fit)?;
     if let Some(path) = &args.report {
         let saved = outputs.saved(&fit);
-        let looks = args.appearance.apply(Report::new(&saved))?;
+        let report = args.appearance.apply(Report::new(&saved))?;
         let residuals = device.install(|| Residuals::new(&saved, &observations, Some(&loss)))?;
-        io::write_text(path, &looks.residuals(residuals).html())?;
+        io::write_text(path, &report.residuals(residuals).html())?;
     }
 
     let Some((data, roles)) = about else { return Ok(()) };

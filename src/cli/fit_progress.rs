@@ -1,4 +1,4 @@
-//! FitProgress of a fit on standard error, and Ctrl-C.
+//! Progress of a fit on standard error, and Ctrl-C.
 
 use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
@@ -93,7 +93,7 @@ fn interruptible(cancel: &Cancel, bar: Option<ProgressBar>) {
     }
 }
 
-/// Where progress is told.
+/// Where progress is shown.
 enum ProgressOutput {
     /// On one line of a terminal.
     Bar(ProgressBar),
@@ -102,8 +102,8 @@ enum ProgressOutput {
 }
 
 impl ProgressOutput {
-    /// How long what was told stands before it is told anew.
-    fn rest(&self) -> Duration {
+    /// How long a line stands before it is replaced.
+    fn interval(&self) -> Duration {
         match self {
             ProgressOutput::Bar(_) => Duration::from_millis(50),
             ProgressOutput::Lines => Duration::from_secs(1),
@@ -120,13 +120,13 @@ impl ProgressOutput {
     }
 }
 
-/// Tells every sweep.
+/// Shows the progress of a fit after its sweeps.
 struct ProgressReporter {
     output: ProgressOutput,
     /// The name of the device, in full and in short.
     device: [String; 2],
-    /// When it was told last.
-    told: Option<Instant>,
+    /// When a line was shown last.
+    shown: Option<Instant>,
     /// The loss of the sweep before.
     before: Option<f64>,
     /// The first sweep that was seen, and when it ended, in seconds of the fit.
@@ -136,8 +136,8 @@ struct ProgressReporter {
 impl Observer for ProgressReporter {
     fn sweep(&mut self, sweep: &Sweep) -> Flow {
         self.began.get_or_insert((sweep.iteration, sweep.seconds));
-        if self.told.is_none_or(|at| at.elapsed() >= self.output.rest()) {
-            self.told = Some(Instant::now());
+        if self.shown.is_none_or(|at| at.elapsed() >= self.output.interval()) {
+            self.shown = Some(Instant::now());
             let memory = sweep.device_memory.or_else(peak_memory);
             let line = self.line(sweep, memory, self.output.columns());
             match &self.output {
@@ -187,7 +187,7 @@ impl ProgressReporter {
         ProgressReporter {
             output,
             device: [full, kind.into()],
-            told: None,
+            shown: None,
             before: None,
             began: None,
         }

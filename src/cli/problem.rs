@@ -17,7 +17,7 @@ pub struct ProblemArgs {
     #[arg(long)]
     pub model: String,
 
-    /// The size of each latent letter, as in r=10,k=6
+    /// The size of each latent index, as in r=10,k=6
     #[arg(long = "rank", value_name = "LETTER=N", value_delimiter = ',', value_parser = args::rank)]
     pub ranks: Vec<(char, usize)>,
 
@@ -67,7 +67,7 @@ pub struct LossArgs {
 impl LossArgs {
     /// What a file says of the loss: the name, and where its parameters are.
     pub fn record(&self, loss: &Loss) -> LossRecord {
-        let side = |p: &Option<NumberOrFile>| {
+        let record = |p: &Option<NumberOrFile>| {
             p.as_ref().map(|p| match p {
                 NumberOrFile::Number(number) => EntryParameterRecord::Number(*number),
                 NumberOrFile::File(path) => {
@@ -77,8 +77,8 @@ impl LossArgs {
             })
         };
         LossRecord {
-            dispersion: side(&self.dispersion),
-            trials: side(&self.trials),
+            dispersion: record(&self.dispersion),
+            trials: record(&self.trials),
             ..LossRecord::of(loss.name())
         }
     }
@@ -90,8 +90,8 @@ impl LossArgs {
         let parameters = LossParameters {
             alpha: self.alpha,
             beta: self.beta,
-            dispersion: side(&self.dispersion)?,
-            trials: side(&self.trials)?,
+            dispersion: parameter(&self.dispersion)?,
+            trials: parameter(&self.trials)?,
         };
         Loss::named(&self.name, &parameters)
     }
@@ -111,7 +111,7 @@ impl ProblemArgs {
     /// Checks everything that can be checked before data are read, which can take long.
     pub fn check(&self) -> Result<CheckedProblem> {
         let model = Model::parse(&self.model)?;
-        // Whatever the data's sizes are, the ranks have to go with the letters.
+        // Whatever the data's sizes are, the ranks have to go with the indices.
         Shapes::new(&model, &vec![1; model.output().len()], &self.ranks)?;
         let loss = self.loss.loss()?;
         let mut settings = NNEinFact::new(&self.model)?

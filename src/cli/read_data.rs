@@ -1,4 +1,4 @@
-//! The data of a fit, with the role of every cell, from files.
+//! Reads the data of a fit from files, with the role of every entry.
 
 use std::path::{Path, PathBuf};
 
@@ -48,7 +48,7 @@ pub fn observations(record: &DataRecord, options: ReadOptions) -> Result<Observa
     if let Some(path) = &record.weights {
         let weights = match FileKind::of(path)? {
             FileKind::Npy if streamed => io::map_npy(path)?,
-            _ => io::read_dense(path, None)?,
+            FileKind::Npy | FileKind::Npz | FileKind::Tns => io::read_dense(path, None)?,
         };
         observations = observations.weights(weights)?;
     }
@@ -65,15 +65,15 @@ pub fn observations(record: &DataRecord, options: ReadOptions) -> Result<Observa
         observations = observations.unlisted_missing();
     }
     let shape = observations.shape().to_vec();
-    let cells = |path: &Path| io::read_tns(path, Some(&shape));
+    let coordinates = |path: &Path| io::read_tns(path, Some(&shape));
     if let Some(path) = &record.missing {
-        observations = observations.missing_at(cells(path)?)?;
+        observations = observations.missing_at(coordinates(path)?)?;
     }
     if let Some(path) = &record.heldout_coordinates {
-        observations = observations.held_out_at(cells(path)?)?;
+        observations = observations.held_out_at(coordinates(path)?)?;
     }
     if let Some(path) = &record.validation_coordinates {
-        observations = observations.validation_at(cells(path)?)?;
+        observations = observations.validation_at(coordinates(path)?)?;
     }
     if let Some(fraction) = record.heldout {
         observations = observations.held_out(fraction, record.split_seed)?;
@@ -130,7 +130,7 @@ fn values(record: &DataRecord, options: ReadOptions) -> Result<Values> {
             path.display()
         ))),
         (FileKind::Tns, ..) if options.stream == Some(true) => Err(Error::Setting(format!(
-            "--stream is for .npy files; {} is a list of entries, which is kept in memory as a list",
+            "--stream is for .npy files; {} has coordinates and values, which are kept in memory as they are",
             path.display()
         ))),
         (FileKind::Npy, None, None) if streams(path, options)? => Ok(io::map_npy(path)?.into()),

@@ -34,7 +34,7 @@ pub struct CompareArgs {
     models: Vec<String>,
 
     /// Ranks, as in r=5:10:20,k=6: all combinations of those between colons are tried. For every model
-    /// that has the letters; for one of them, and rather than those for all, with its name before:
+    /// that has the indices; for one of them, and rather than those for all, with its name before:
     /// 'custom: r=40'. k=6! stays as it is with --match-parameters
     #[arg(long = "rank", value_name = "[NAME:] LETTER=N[:N…],…")]
     ranks: Vec<String>,

@@ -49,7 +49,7 @@ pub struct ModelSpec {
     pub penalties: Vec<Penalties>,
 }
 
-/// The ranks of a letter.
+/// The ranks of a latent index.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RankSpec {
     pub letter: char,
@@ -286,7 +286,7 @@ fn loss(text: &str, folder: &Path) -> Result<(Loss, LossRecord)> {
             refuse(format!("the loss {text:?}: {} is not a number, but {:?}", takes[n], values[n]))
         })
     };
-    let side = || -> Result<(EntryParameter, EntryParameterRecord)> {
+    let entry_parameter = || -> Result<(EntryParameter, EntryParameterRecord)> {
         let parsed = NumberOrFile::parse(values[0])
             .map_err(|e| Error::Setting(format!("the loss {text:?}: {e}")))?;
         let (parsed, record) = match parsed {
@@ -306,12 +306,12 @@ fn loss(text: &str, folder: &Path) -> Result<(Loss, LossRecord)> {
         "beta" => parameters.beta = Some(number(0)?),
         "alpha-beta" => (parameters.alpha, parameters.beta) = (Some(number(0)?), Some(number(1)?)),
         "negative-binomial" => {
-            let (side, record) = side()?;
-            (parameters.dispersion, dispersion) = (Some(side), Some(record));
+            let (parameter, record) = entry_parameter()?;
+            (parameters.dispersion, dispersion) = (Some(parameter), Some(record));
         }
         "binomial" => {
-            let (side, record) = side()?;
-            (parameters.trials, trials) = (Some(side), Some(record));
+            let (parameter, record) = entry_parameter()?;
+            (parameters.trials, trials) = (Some(parameter), Some(record));
         }
         _ => {}
     }

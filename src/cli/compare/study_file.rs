@@ -64,7 +64,7 @@ enum OneOrMany<T> {
 }
 
 impl<T> OneOrMany<T> {
-    fn list(numbers: Option<OneOrMany<T>>) -> Vec<T> {
+    fn to_vec(numbers: Option<OneOrMany<T>>) -> Vec<T> {
         match numbers {
             None => Vec::new(),
             Some(OneOrMany::One(number)) => vec![number],
@@ -145,7 +145,7 @@ fn parse(text: &str, path: &Path) -> Result<Spec> {
         losses: spec::losses(&file.losses, folder).map_err(of)?,
         penalties: spec::penalties(&file.penalties).map_err(of)?,
         algorithms: algorithms.map_err(of)?.into_iter().map(Into::into).collect(),
-        learning_rates: OneOrMany::list(file.learning_rate),
+        learning_rates: OneOrMany::to_vec(file.learning_rate),
         precision: precision.transpose().map_err(of)?.map(Into::into),
         max_iter: file.max_iter,
         tol: file.tol,
@@ -158,7 +158,7 @@ fn parse(text: &str, path: &Path) -> Result<Spec> {
         starts: file.starts,
         split_seed: file.split_seed,
         seed: file.seed,
-        match_parameters: OneOrMany::list(file.match_parameters),
+        match_parameters: OneOrMany::to_vec(file.match_parameters),
         score: file.score.as_deref().map(spec::score).transpose().map_err(of)?,
         device: file.device,
         threads: file.threads,
@@ -224,7 +224,7 @@ fn model_spec(model: FileModel) -> Result<ModelSpec> {
         name,
         model: model.model,
         ranks,
-        match_parameters: OneOrMany::list(model.match_parameters),
+        match_parameters: OneOrMany::to_vec(model.match_parameters),
     })
 }
 

@@ -1,4 +1,4 @@
-//! StudyProgress of a study on standard error, and Ctrl-C.
+//! Progress of a study on standard error, and Ctrl-C.
 
 use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
@@ -35,7 +35,7 @@ impl StudyProgress {
         let study = study.cancel(&cancel);
         let study = match (&bar, show) {
             (Some(_), _) | (None, Show::Always) => {
-                study.observe(StudyProgressReporter { bar: bar.clone(), kept: 0, told: None })
+                study.observe(StudyProgressReporter { bar: bar.clone(), kept: 0, shown: None })
             }
             (None, _) => study,
         };
@@ -72,13 +72,13 @@ fn interruptible(cancel: &Cancel, bar: Option<ProgressBar>) {
     }
 }
 
-/// Tells what happens: a line for every run, and in between the sweep on a line that does not stay.
+/// Shows the events of a study: a line for every run, and in between the sweep on a line that does not stay.
 struct StudyProgressReporter {
     bar: Option<ProgressBar>,
-    /// Runs taken from the folder that nothing was said of yet.
+    /// The number of runs taken from the folder that were not shown yet.
     kept: usize,
-    /// When a sweep was told last, where there is no bar.
-    told: Option<Instant>,
+    /// When a sweep was shown last, where there is no bar.
+    shown: Option<Instant>,
 }
 
 impl StudyProgressReporter {
@@ -116,8 +116,8 @@ impl StudyObserver for StudyProgressReporter {
                 let line = sweep_line(standing, sweep);
                 match &self.bar {
                     Some(bar) => bar.set_message(line),
-                    None if self.told.is_none_or(|at| at.elapsed() >= Duration::from_secs(5)) => {
-                        self.told = Some(Instant::now());
+                    None if self.shown.is_none_or(|at| at.elapsed() >= Duration::from_secs(5)) => {
+                        self.shown = Some(Instant::now());
                         self.say(&line);
                     }
                     None => {}
@@ -177,7 +177,7 @@ fn end_line(standing: &Standing, outcome: &RunOutcome) -> String {
         RunOutcome::Failed(message) => {
             format!("failed: {}", message.lines().next().unwrap_or_default())
         }
-        _ => "not done".into(),
+        RunOutcome::Pending => "not done".into(),
     };
     match standing.run == standing.runs {
         true => format!("{head}: {what}"),

@@ -205,7 +205,7 @@ fn true_loss(means: &PlantedMeans<'_>, data: &Prepared) -> [f64; 2] {
                     match data.roles().map_or(Role::Train, |roles| roles.get(first + i)) {
                         Role::Train => sums[0] += kl(x, y),
                         Role::HeldOut => sums[1] += kl(x, y),
-                        _ => {}
+                        Role::Missing | Role::Validation => {}
                     }
                 }
                 sums

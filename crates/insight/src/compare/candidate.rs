@@ -46,8 +46,8 @@ impl StudyModel {
         })
     }
 
-    /// The ranks of a latent letter. With several letters all combinations are tried. A second call
-    /// for the same letter replaces the first.
+    /// The ranks of a latent index. With several indices all combinations are tried. A second call
+    /// for the same index replaces the first.
     pub fn rank(mut self, letter: char, ranks: impl IntoIterator<Item = usize>) -> Self {
         let fixed = self.grids.iter().any(|grid| grid.letter == letter && grid.fixed);
         self.grids.retain(|grid| grid.letter != letter);
@@ -55,7 +55,7 @@ impl StudyModel {
         self
     }
 
-    /// Leaves the ranks of a letter as they are where ranks are chosen for a
+    /// Leaves the ranks of an index as they are where ranks are chosen for a
     /// [number of parameters](super::Study::match_parameters).
     pub fn fixed(mut self, letter: char) -> Self {
         match self.grids.iter_mut().find(|grid| grid.letter == letter) {
@@ -178,12 +178,12 @@ impl TriedLoss {
     /// The name, with the file of a parameter in the place of "per entry".
     fn named_by_file(&self) -> String {
         let file =
-            [&self.record.dispersion, &self.record.trials].into_iter().flatten().find_map(|side| {
-                match side {
+            [&self.record.dispersion, &self.record.trials].into_iter().flatten().find_map(|p| {
+                match p {
                     EntryParameterRecord::File(path) => {
                         Some(path.file_name()?.to_string_lossy().into_owned())
                     }
-                    _ => None,
+                    EntryParameterRecord::Number(_) | EntryParameterRecord::Unknown => None,
                 }
             });
         match file {

@@ -1,4 +1,4 @@
-//! What happens in a study, and who is told.
+//! The events of a study, and its observers.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -38,7 +38,7 @@ pub enum Event<'a> {
     },
 }
 
-/// Something that is told what happens in a study. Closures are.
+/// Receives the events of a study. Closures do.
 pub trait StudyObserver: Send {
     /// Called at every event.
     fn event(&mut self, event: &Event<'_>);
@@ -54,7 +54,7 @@ impl<F: FnMut(&Event<'_>) + Send> StudyObserver for F {
 pub(super) type StudyObservers = Arc<Mutex<Vec<Box<dyn StudyObserver>>>>;
 
 pub(super) fn notify(observers: &StudyObservers, event: &Event<'_>) {
-    // A observer that panicked takes the others not with it.
+    // One observer that panicked does not stop the others.
     let mut all = observers.lock().unwrap_or_else(PoisonError::into_inner);
     all.iter_mut().for_each(|observer| observer.event(event));
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use nneinfact_core::error::{Error, Result};
 use nneinfact_core::model::{Index, Model};
 
-/// The ranks that a latent letter takes in a study.
+/// The ranks that a latent index takes in a study.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct RankGrid {
     pub letter: char,
@@ -14,7 +14,7 @@ pub(super) struct RankGrid {
     pub fixed: bool,
 }
 
-/// Every combination of the ranks of all letters, the last letter running fastest.
+/// Every combination of the ranks of all indices, the last index running fastest.
 pub(super) fn combinations(grids: &[RankGrid]) -> Vec<Vec<(char, usize)>> {
     let mut all: Vec<Vec<(char, usize)>> = vec![Vec::new()];
     for grid in grids {
@@ -65,7 +65,7 @@ pub(super) fn matched(
         )));
     }
     while count(&at(high)) < wanted_f {
-        // Every free letter is in a factor, so this ends.
+        // Every free index is in a factor, so this ends.
         high *= 2.0;
     }
     // Parameters never fall as the scale rises: the jump over the wanted number lies in between.
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn one_letter_gives_the_closest_number() {
+    fn one_index_gives_the_closest_number() {
         let cp = "wr,hr,dr,ir,jr->whdij";
         // 27 + 24 + 7 + 100 + 100 = 258 parameters a component; 50,000 / 258 is 193.8.
         assert_eq!(ranks(cp, &[('r', 1)], &[]), [('r', 194)]);
@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn fixed_letters_stay() {
+    fn fixed_indices_stay() {
         let custom = "wr,hr,dr,ikr,jkr->whdij";
         assert_eq!(ranks(custom, &[('r', 1), ('k', 6)], &['k']), [('r', 40), ('k', 6)]);
         assert_eq!(count(custom, &[('r', 40), ('k', 6)]), 50_320.0);
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn several_letters_keep_their_proportions() {
+    fn several_indices_keep_their_proportions() {
         let tucker = "wa,hb,dc,ie,jf,abcef->whdij";
         let given = [('a', 2), ('b', 2), ('c', 1), ('e', 4), ('f', 4)];
         let found = ranks(tucker, &given, &[]);

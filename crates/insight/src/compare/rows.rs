@@ -78,7 +78,7 @@ impl Study {
         // Losses in the order of the study, and inside each what predicts best first.
         rows.sort_by(|(l, a), (m, b)| l.cmp(m).then(a.criterion().total_cmp(&b.criterion())));
         let mut rows: Vec<Row> = rows.into_iter().map(|(_, row)| row).collect();
-        mark(&mut rows);
+        flag_best_of_model(&mut rows);
         let mut table = Table::new(
             shape.to_vec(),
             [self.heldout, self.validation],
@@ -130,7 +130,7 @@ fn best(all: &[RunRecord]) -> Option<usize> {
 }
 
 /// Marks the best row of every model under every loss; rows are sorted.
-fn mark(rows: &mut [Row]) {
+fn flag_best_of_model(rows: &mut [Row]) {
     let mut seen: Vec<(String, String)> = Vec::new();
     for row in rows {
         let key = (row.loss.clone(), row.name.clone());
@@ -155,7 +155,7 @@ fn stability(
     if others.is_empty() {
         return Ok(None);
     }
-    // Losses of different splits are of different cells: of every split its better half.
+    // Losses of different splits are means over different entries: of every split its better half.
     let mut good = vec![false; all.len()];
     let last = all.iter().map(|run| run.split).max().unwrap_or(0);
     for split in 1..=last {

@@ -22,11 +22,11 @@ pub struct RunSettings {
     pub data: String,
     /// The model string.
     pub model: String,
-    /// The rank of every latent letter.
+    /// The rank of every latent index.
     pub ranks: BTreeMap<char, usize>,
     /// The loss, by name.
     pub loss: String,
-    /// A fingerprint of the loss's expressions and side values: names of custom losses may repeat.
+    /// A fingerprint of the loss's expressions and entry parameters: names of custom losses may repeat.
     pub loss_terms: String,
     /// The penalties, as the command line writes them.
     pub penalty: String,
@@ -68,9 +68,9 @@ pub(super) fn loss_terms(loss: &Loss) -> String {
         print.text(&expression.to_string());
     }
     print.text(&format!("{:?} {:?}", loss.majorizer(), loss.domain()));
-    for side in loss.sides() {
-        print.word(side.len() as u64);
-        print.words(side.iter().map(|x| x.to_bits()));
+    for parameter in loss.sides() {
+        print.word(parameter.len() as u64);
+        print.words(parameter.iter().map(|x| x.to_bits()));
     }
     print.hex()
 }
@@ -80,19 +80,19 @@ pub(super) fn loss_terms(loss: &Loss) -> String {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct RunResult {
-    /// Over the training cells.
+    /// Over the training entries.
     #[serde(with = "nonfinite")]
     pub training_loss: f64,
     /// The penalties, divided by what the training loss is divided by.
     #[serde(with = "nonfinite")]
     pub penalty: f64,
-    /// Over the validation cells, where there are any.
+    /// Over the validation entries, where there are any.
     #[serde(with = "nonfinite::option")]
     pub validation_loss: Option<f64>,
-    /// Over the held-out cells, where there are any.
+    /// Over the held-out entries, where there are any.
     #[serde(with = "nonfinite::option")]
     pub heldout_loss: Option<f64>,
-    /// Scores of the held-out cells that do not depend on the loss.
+    /// Scores of the held-out entries that do not depend on the loss.
     pub scores: Scores,
     /// The number of completed sweeps.
     pub sweeps: usize,
@@ -141,7 +141,6 @@ fn at_sweep(history: &History) -> usize {
 /// How a run ended.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "lowercase")]
-#[non_exhaustive]
 pub enum RunOutcome {
     /// With a result.
     Finished(RunResult),
@@ -157,7 +156,7 @@ impl RunOutcome {
     pub fn result(&self) -> Option<&RunResult> {
         match self {
             RunOutcome::Finished(result) => Some(result),
-            _ => None,
+            RunOutcome::Failed(_) | RunOutcome::Pending => None,
         }
     }
 }
@@ -205,7 +204,7 @@ mod tests {
 
     #[test]
     fn losses_are_told_apart_by_what_they_compute() {
-        let terms = |side: f64| loss_terms(&Loss::negative_binomial(side).unwrap());
+        let terms = |dispersion: f64| loss_terms(&Loss::negative_binomial(dispersion).unwrap());
         assert_eq!(terms(2.0), terms(2.0));
         assert_ne!(terms(2.0), terms(3.0));
     }

@@ -217,7 +217,7 @@ impl Study {
         if data.cells(Role::HeldOut) == 0 {
             if let ScoreChoice::Some(score) = self.score {
                 return Err(Error::Setting(format!(
-                    "the {score} score is that of held-out cells, and none are held out: hold out a fraction of the entries"
+                    "the {score} score is that of held-out entries, and none are held out: hold out a fraction of the entries"
                 )));
             }
             return Ok((None, false));

@@ -18,7 +18,7 @@ pub struct Stability {
     pub fits: usize,
     /// How many of the others are in the better half, which decides.
     pub better: usize,
-    /// The latent letters, in the order `A`–`Z`, `a`–`z`.
+    /// The latent indices, in the order `A`–`Z`, `a`–`z`.
     #[serde(rename = "letters")]
     pub indices: Vec<IndexStability>,
     /// What was left out, and why.
@@ -26,20 +26,20 @@ pub struct Stability {
     pub notes: Vec<String>,
 }
 
-/// The components of one latent letter.
+/// The components of one latent index.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct IndexStability {
-    /// The letter.
+    /// Its letter.
     #[serde(rename = "letter")]
     pub index: char,
-    /// For every index of the letter, in the order of the first fit.
+    /// One for each value of the index, in the order of the first fit.
     pub components: Vec<ComponentStability>,
 }
 
-/// One component: an index of a latent letter.
+/// One component: a value of a latent index.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ComponentStability {
-    /// The index, counted from 0.
+    /// The value, counted from 0.
     pub component: usize,
     /// The sum of its part of ŷ, in the data's units
     /// ([`Fit::component_weights`](crate::Fit::component_weights)).
@@ -88,7 +88,7 @@ impl Stability {
     /// people call components similar (Lorenzo-Seva & ten Berge 2006, Methodology 2; from 0.95 on
     /// they call them equal).
     pub const STABLE: f64 = 0.85;
-    /// The largest rank of a letter whose components are compared: finding out which of them belong
+    /// The largest rank of an index whose components are compared: finding out which of them belong
     /// together takes time that grows with its cube.
     pub const LARGEST_RANK: usize = 512;
 }
@@ -137,12 +137,12 @@ fn median(mut values: Vec<f64>) -> f64 {
 /// Which components of the first of several fits are found again in the others: what is real, and
 /// what is an accident of a start or a split.
 ///
-/// A component c of a latent letter is the part of ŷ that goes through it: the sum of the terms with
+/// A component c of a latent index is the part of ŷ that goes through it: the sum of the terms with
 /// that index. Two components are as similar as their parts, by the cosine ⟨p, p′⟩ / (‖p‖·‖p′‖),
 /// which is 1 where one is a multiple of the other. It does not depend on scales, nor on the order of
-/// any latent letter's indices. For CP it is the product of the cosines of the factors' columns
+/// the components of any latent index. For CP it is the product of the cosines of the factors' columns
 /// (Tucker's congruence). It is computed by contractions of the factors, without forming ŷ. For each
-/// letter the components of the first fit are matched one to one with those of every other fit so that
+/// latent index the components of the first fit are matched one to one with those of every other fit so that
 /// the sum of the similarities is largest (Kuhn–Munkres); what has no match, and what is 0, has
 /// similarity 0.
 ///
@@ -162,7 +162,7 @@ fn median(mut values: Vec<f64>) -> f64 {
 /// let (first, second, third) = (fit(0)?, fit(1)?, fit(2)?);
 ///
 /// let stability = stability(&[&first, &second, &third])?;
-/// let components = &stability.letters[0].components;
+/// let components = &stability.indices[0].components;
 /// assert_eq!(components.len(), 2);
 /// assert!(components.iter().all(|c| c.verdict == Verdict::Stable && c.min > 0.99));
 /// # Ok::<(), nneinfact::Error>(())
@@ -185,7 +185,7 @@ pub fn stability(fits: &[&Fit]) -> Result<Stability> {
     between(&networks?, &kin)
 }
 
-/// What a fit is to the first one.
+/// How a fit is related to the first one.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Kin {
     /// Whether it is in the better half.
@@ -216,10 +216,10 @@ pub(super) fn stability_of(
     between(&networks?, kin)
 }
 
-/// A fit as tensors over letters.
+/// A fit as a tensor network: factors over einsum indices.
 struct Network<'a> {
     shapes: &'a Shapes,
-    /// The factors' letters, and those of the weights.
+    /// The factors' indices, and those of the weights.
     names: Vec<Vec<Index>>,
     /// Each divided by its largest entry, so that no product of many overflows.
     tensors: Vec<Vec<f64>>,
@@ -249,7 +249,7 @@ impl<'a> Network<'a> {
         Ok(Network { shapes, names, tensors, scale })
     }
 
-    /// For each index of a letter the sum of its part, over the scale.
+    /// For each component of a latent index the sum of its part, over the scale.
     fn sums(&self, index: Index) -> Result<Vec<f64>> {
         let indices: Vec<&[Index]> = self.names.iter().map(Vec::as_slice).collect();
         let views: Vec<&[f64]> = self.tensors.iter().map(Vec::as_slice).collect();
@@ -258,7 +258,7 @@ impl<'a> Network<'a> {
     }
 
     /// The inner products of parts of this network with parts of another one, for every pair of
-    /// indices of a letter; with itself only those of every index with itself.
+    /// components of a latent index; with itself only those of every component with itself.
     fn products(&self, other: &Network<'_>, index: Index) -> Result<Vec<f64>> {
         let own = std::ptr::eq(self, other);
         let model = self.shapes.model();
@@ -281,7 +281,7 @@ impl<'a> Network<'a> {
             |x: Index| renamed.iter().find(|(from, _)| *from == x).map_or(x, |(_, to)| *to);
         let primed: Vec<Vec<Index>> =
             other.names.iter().map(|name| name.iter().map(|&x| rename(x)).collect()).collect();
-        // A model whose modes are what is asked for, and whose ranks are all other letters.
+        // A model whose modes are what is asked for, and whose ranks are all other indices.
         let output = match own {
             true => vec![index],
             false => vec![index, rename(index)],
@@ -333,7 +333,7 @@ fn between(networks: &[Network<'_>], kin: &[Kin]) -> Result<Stability> {
             other.shapes.data()
         )));
     }
-    // Where nobody is better, everybody counts.
+    // Where no fit is in the better half, all of them count.
     let some = kin.iter().any(|kin| kin.better);
     let better: Vec<bool> =
         (0..others.len()).map(|n| !some || kin.get(n).is_some_and(|kin| kin.better)).collect();
@@ -394,12 +394,12 @@ fn between(networks: &[Network<'_>], kin: &[Kin]) -> Result<Stability> {
     Ok(Stability { fits: networks.len(), better, indices, notes })
 }
 
-/// The lengths of the parts of a letter's indices.
+/// The lengths of the parts of the components of a latent index.
 fn norms(network: &Network<'_>, index: Index) -> Result<Vec<f64>> {
     Ok(network.products(network, index)?.into_iter().map(|x| x.max(0.0).sqrt()).collect())
 }
 
-/// The cosines of parts: a row for each index of the first network.
+/// The cosines of parts: a row for each component of the first network.
 fn similarities(
     first: &Network<'_>,
     lengths: &[f64],
@@ -428,8 +428,8 @@ fn matched(similarities: &[Vec<f64>]) -> Vec<f64> {
     }
     // Whole numbers, as the assignment compares for equality. Cosines are at most 1.
     let weight = |x: f64| (x * 1e12).round() as i64;
-    let turned = rows > columns;
-    let matches = match turned {
+    let transposed = rows > columns;
+    let matches = match transposed {
         false => {
             let weights: Vec<i64> = similarities.iter().flatten().map(|&x| weight(x)).collect();
             best_assignment(&weights, rows, columns)
@@ -442,7 +442,7 @@ fn matched(similarities: &[Vec<f64>]) -> Vec<f64> {
         }
     };
     for (a, &b) in matches.iter().enumerate() {
-        let (i, j) = if turned { (b, a) } else { (a, b) };
+        let (i, j) = if transposed { (b, a) } else { (a, b) };
         found[i] = similarities[i][j];
     }
     found
@@ -469,7 +469,7 @@ mod tests {
         Shapes::new(&Model::parse(model).unwrap(), data, ranks).unwrap()
     }
 
-    /// The part of ŷ that goes through an index of a letter, by leaving all others out.
+    /// The part of ŷ that goes through a component of a latent index, by leaving all others out.
     fn part(
         shapes: &Shapes,
         factors: &[ArrayD<f64>],
@@ -618,7 +618,7 @@ mod tests {
         assert!((component.mean - 2.0 / 3.0).abs() < 1e-9, "{component:?}");
         assert!((component.starts.unwrap() - 0.5).abs() < 1e-9, "{component:?}");
         assert!((component.splits.unwrap() - 1.0).abs() < 1e-9, "{component:?}");
-        // Where nobody is said to be better, all decide.
+        // Where no fit is said to be better, all decide.
         let found = stability_of(&shapes, &fits, &[]).unwrap();
         assert_eq!(found.indices[0].components[0].verdict, Verdict::Unstable);
         assert_eq!(found.better, 3);
@@ -627,7 +627,7 @@ mod tests {
     }
 
     #[test]
-    fn letters_of_many_components_are_left_out() {
+    fn indices_of_many_components_are_left_out() {
         let rank = Stability::LARGEST_RANK + 1;
         let shapes = shapes("ir,rk,kj->ij", &[3, 4], &[('r', rank), ('k', 2)]);
         let one = factors(&shapes, 1.0);

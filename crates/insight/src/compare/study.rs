@@ -42,7 +42,7 @@ use nneinfact_fit::{Algorithm, Cancel, DataAs, DataRecord, LossRecord, NNEinFact
 /// # What is compared
 ///
 /// With S starts, every split of a setup is represented by the start with the lowest validation loss,
-/// or without a validation set the lowest training loss (with penalties); held-out cells never choose.
+/// or without a validation set the lowest training loss (with penalties); held-out entries never choose.
 /// The table has the mean of these over splits with its standard error. Seeds are consecutive: split s
 /// has seed `split_seed + s`, and its starts `seed + s·S`, …, so that no two runs of a setup begin at
 /// the same point.
@@ -198,19 +198,19 @@ impl Study {
     }
 
     /// As [`NNEinFact::data_as`].
-    pub fn data_as(mut self, form: DataAs) -> Self {
-        self.data_as = form;
+    pub fn data_as(mut self, format: DataAs) -> Self {
+        self.data_as = format;
         self
     }
 
-    /// The fraction of the observed cells that every split holds out at random, in [0, 1). With 0, the
+    /// The fraction of the observed entries that every split holds out at random, in [0, 1). With 0, the
     /// default, what the observations themselves hold out stays.
     pub fn held_out(mut self, fraction: f64) -> Self {
         self.heldout = fraction;
         self
     }
 
-    /// The fraction of the remaining cells that every split sets aside for validation, in [0, 1).
+    /// The fraction of the remaining entries that every split sets aside for validation, in [0, 1).
     pub fn validation(mut self, fraction: f64) -> Self {
         self.validation = fraction;
         self
@@ -242,7 +242,7 @@ impl Study {
 
     /// Chooses the ranks of every model so that its number of parameters is as close as possible to
     /// this. The ranks given are then proportions: all are multiplied with the same number and
-    /// rounded, but for those of letters that are [fixed](StudyModel::fixed). With one latent letter
+    /// rounded, but for those of indices that are [fixed](StudyModel::fixed). With one latent index
     /// that is the closest number that there is. After several calls every model is tried with each of
     /// the numbers.
     pub fn match_parameters(mut self, parameters: u64) -> Self {
@@ -284,7 +284,7 @@ impl Study {
         self
     }
 
-    /// Adds a observer, told whenever a run begins, makes a sweep, or ends.
+    /// Adds an observer, told whenever a run begins, makes a sweep, or ends.
     pub fn observe(self, observer: impl StudyObserver + 'static) -> Self {
         let mut all = self.observers.lock().unwrap_or_else(PoisonError::into_inner);
         all.push(Box::new(observer));
@@ -299,7 +299,7 @@ impl Study {
     ///
     /// # Errors
     /// [`Error::Setting`], [`Error::Model`]: no models, two of the same name, anything that is tried
-    /// twice, ranks or penalties that do not go with a model's letters and factors, numbers outside
+    /// twice, ranks or penalties that do not go with a model's indices and factors, numbers outside
     /// their range, more than [`MAX_RUNS`](Self::MAX_RUNS) runs, a folder that cannot be one of a study.
     pub fn check(&self) -> Result<()> {
         let refuse = |message: String| Err(Error::Setting(message));
@@ -335,7 +335,7 @@ impl Study {
                 self.splits
             ));
         }
-        // Observations may have validation cells of their own; a record says whether they have.
+        // Observations may have validation entries of their own; a record says whether they have.
         if self.early_stopping
             && self.validation == 0.0
             && self.record.as_ref().is_some_and(|record| record.validation_coordinates.is_none())
@@ -430,10 +430,10 @@ impl Study {
         let ones = vec![1; model.output().len()];
         for grid in &candidate.grids {
             if grid.ranks.is_empty() {
-                // Of a letter that was only said to be fixed.
+                // Of an index that was only said to be fixed.
                 let other: Vec<(char, usize)> = Vec::new();
                 Shapes::new(model, &ones, &other)?;
-                return Err(Error::Setting(format!("the letter {} has no ranks", grid.letter)));
+                return Err(Error::Setting(format!("the index {} has no ranks", grid.letter)));
             }
         }
         for ranks in combinations(&candidate.grids) {
@@ -578,8 +578,8 @@ mod tests {
 
     #[test]
     fn losses_of_one_name_are_told_apart() {
-        let side = |x: f64| ndarray::Array2::from_elem((5, 6), x);
-        let loss = |x: f64| Loss::negative_binomial(side(x)).unwrap();
+        let dispersion = |x: f64| ndarray::Array2::from_elem((5, 6), x);
+        let loss = |x: f64| Loss::negative_binomial(dispersion(x)).unwrap();
         let record = |file: &str| LossRecord {
             name: "negative-binomial".into(),
             dispersion: Some(nneinfact_fit::EntryParameterRecord::File(file.into())),

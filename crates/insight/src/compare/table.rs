@@ -53,7 +53,7 @@ pub struct Row {
     pub name: String,
     /// The model string.
     pub model: String,
-    /// The rank of every latent letter.
+    /// The rank of every latent index.
     pub ranks: BTreeMap<char, usize>,
     /// The number of parameters that the ranks were chosen for
     /// ([`Study::match_parameters`](super::Study::match_parameters)).
@@ -72,13 +72,13 @@ pub struct Row {
     pub precision: String,
     /// The number of entries of all factors.
     pub parameters: u64,
-    /// The mean loss of held-out cells.
+    /// The mean loss of held-out entries.
     pub heldout_loss: Option<Mean>,
-    /// The mean loss of validation cells.
+    /// The mean loss of validation entries.
     pub validation_loss: Option<Mean>,
-    /// The mean loss of training cells.
+    /// The mean loss of training entries.
     pub training_loss: Option<Mean>,
-    /// The score of held-out cells that the table has.
+    /// The score of held-out entries that the table has.
     pub score: Option<Mean>,
     /// Sweeps, in the mean.
     pub sweeps: Option<f64>,
@@ -89,7 +89,7 @@ pub struct Row {
     /// What went wrong, each message once.
     pub failures: Vec<String>,
     /// The best run: of those that represent their splits the one with the lowest validation loss, or
-    /// without validation cells training loss with penalties.
+    /// without validation entries training loss with penalties.
     pub best: Option<Best>,
     /// How far the components of all finished runs agree with those of the best; `None` for less than
     /// two.
@@ -140,7 +140,7 @@ pub struct Mean {
     #[serde(serialize_with = "nonfinite::serialize")]
     pub mean: f64,
     /// Its standard error, s/√n with the sample's standard deviation s; `None` for one value. (Splits
-    /// share training cells, so that it tells the scatter of splits, and not that of new data.)
+    /// share training entries, so that it tells the scatter of splits, and not that of new data.)
     pub standard_error: Option<f64>,
     /// How many values.
     pub count: usize,
@@ -429,7 +429,7 @@ impl fmt::Display for Table {
         if self.rows.iter().any(|row| row.stability.is_some()) {
             writeln!(
                 f,
-                "agreement: of the components of each letter between the better half of the runs, median and minimum of their cosines"
+                "agreement: of the components of each latent index between the better half of the runs, median and minimum of their cosines"
             )?;
         }
         if self.several_rows() {
@@ -638,7 +638,7 @@ fn shell(path: &str) -> String {
     }
 }
 
-/// Median and least similarity of the components of every letter, over the better half of the runs.
+/// Median and least similarity of the components of every latent index, over the better half of the runs.
 fn agreement(row: &Row) -> String {
     let Some(stability) = &row.stability else { return "-".into() };
     let each: Vec<String> = stability

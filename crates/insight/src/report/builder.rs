@@ -134,7 +134,7 @@ impl<'a> Report<'a> {
     }
 }
 
-/// A letter that is none of the data's modes.
+/// The error for a letter that is none of the data's modes.
 pub fn unknown_mode(model: &Model, mode: char) -> Error {
     Error::Setting(format!(
         "the model {model} has no mode {mode}: its modes are {}",

@@ -136,7 +136,7 @@ pub(super) fn curves(history: &History, against: Against, (width, height): (f64,
         let points = x.iter().zip(values).map(|(&x, &y)| (horizontal.at(x), vertical.at(y)));
         out.path(&format!("l {class}"), points);
     }
-    // Strips that tell the numbers, evenly spread over the width.
+    // Transparent rectangles that tell the numbers, evenly spread over the width.
     let mut last = f64::NEG_INFINITY;
     let least = (horizontal.to - horizontal.from) / SPOTS as f64;
     let mut chosen = Vec::new();

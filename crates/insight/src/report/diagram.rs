@@ -6,11 +6,11 @@ use nneinfact_core::model::{Index, Shapes};
 
 /// The distance of neighbouring factors.
 const STEP: f64 = 84.0;
-/// The distance of levels of latent letters.
+/// The distance of levels of latent indices.
 const LEVEL: f64 = 38.0;
 const RADIUS: f64 = 17.0;
 
-/// Factors as nodes in a row; above them latent letters as dots that tie factors together, below them
+/// Factors as nodes in a row; above them latent indices as dots that tie factors together, below them
 /// the modes of the data as legs.
 pub(super) fn diagram(shapes: &Shapes, modes: &[ModeAxis]) -> Drawing {
     let model = shapes.model();
@@ -30,7 +30,7 @@ pub(super) fn diagram(shapes: &Shapes, modes: &[ModeAxis]) -> Drawing {
     let holders = |x: Index| -> Vec<usize> {
         (0..factors.len()).filter(|&l| factors[l].contains(&x)).collect()
     };
-    // Letters that span fewer factors are nearer; letters whose spans overlap are on different levels.
+    // Indices that span fewer factors are nearer; indices whose spans overlap are on different levels.
     let mut order: Vec<(Index, Vec<usize>)> = latent.iter().map(|&x| (x, holders(x))).collect();
     let span = |h: &[usize]| h.last().copied().unwrap_or(0) - h.first().copied().unwrap_or(0);
     order.sort_by_key(|(x, h)| (span(h), h.first().copied(), *x));
@@ -62,7 +62,7 @@ pub(super) fn diagram(shapes: &Shapes, modes: &[ModeAxis]) -> Drawing {
         width,
         height,
         format!(
-            "The model {model}: {} factors, latent letters {}, {}",
+            "The model {model}: {} factors, latent indices {}, {}",
             factors.len(),
             latent
                 .iter()

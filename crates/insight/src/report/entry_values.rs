@@ -1,13 +1,13 @@
-//! ŷ at single cells.
+//! ŷ at single entries.
 
 use nneinfact_core::model::{Index, IndexSet};
 use nneinfact_fit::Saved;
 
-/// Forms ŷ at single cells: a product of the factors' rows, summed over the latent letters in nested
-/// loops. A factor is multiplied in as soon as all of its latent letters have an index.
+/// Forms ŷ at single entries: a product of the factors' rows, summed over the latent indices in nested
+/// loops. A factor is multiplied in as soon as all of its latent indices have a value.
 pub(super) struct EntryValues<'a> {
     tensors: Vec<StridedFactor<'a>>,
-    /// The sizes of the latent letters, from the outermost loop to the innermost.
+    /// The sizes of the latent indices, from the outermost loop to the innermost.
     sizes: Vec<usize>,
     /// The tensors that are complete at each depth: before any loop, in the first, ….
     ready: Vec<Vec<usize>>,
@@ -18,14 +18,14 @@ struct StridedFactor<'a> {
     data: std::borrow::Cow<'a, [f64]>,
     /// Strides along the modes of the data.
     observed: Vec<usize>,
-    /// Strides along the latent letters, in the order of the loops.
+    /// Strides along the latent indices, in the order of the loops.
     latent: Vec<usize>,
 }
 
 impl<'a> EntryValues<'a> {
     pub fn new(saved: &'a Saved) -> EntryValues<'a> {
         let (model, shapes) = (saved.model(), saved.shapes());
-        // Letters of many factors outside: what is inside of all loops is done most often.
+        // Indices of many factors are outside, since what is inside of all loops is done most often.
         let mut loops: Vec<Index> = model.latent().iter().collect();
         let uses = |x: &Index| model.factors().iter().filter(|f| f.contains(x)).count();
         loops.sort_by_key(|x| (std::cmp::Reverse(uses(x)), *x));
@@ -72,49 +72,49 @@ impl<'a> EntryValues<'a> {
         EntryValues { tensors, sizes, ready, work }
     }
 
-    /// About how many multiplications a cell takes.
+    /// About how many multiplications an entry takes.
     pub fn work(&self) -> f64 {
         self.work
     }
 
     pub fn cursor(&self) -> Cursor<'_, 'a> {
-        Cursor { cells: self, offsets: vec![0; self.tensors.len()] }
+        Cursor { values: self, offsets: vec![0; self.tensors.len()] }
     }
 }
 
 /// What a thread needs of its own.
 pub(super) struct Cursor<'b, 'a> {
-    cells: &'b EntryValues<'a>,
+    values: &'b EntryValues<'a>,
     offsets: Vec<usize>,
 }
 
 impl Cursor<'_, '_> {
     /// ŷ at an index inside the data.
     pub fn at(&mut self, index: &[usize]) -> f64 {
-        for (offset, tensor) in self.offsets.iter_mut().zip(&self.cells.tensors) {
+        for (offset, tensor) in self.offsets.iter_mut().zip(&self.values.tensors) {
             *offset = tensor.observed.iter().zip(index).map(|(s, i)| s * i).sum();
         }
         self.sum(0)
     }
 
     fn sum(&mut self, depth: usize) -> f64 {
-        let cells = self.cells;
+        let values = self.values;
         let mut product = 1.0;
-        for &t in &cells.ready[depth] {
-            product *= cells.tensors[t].data[self.offsets[t]];
+        for &t in &values.ready[depth] {
+            product *= values.tensors[t].data[self.offsets[t]];
         }
-        if product == 0.0 || depth == cells.sizes.len() {
+        if product == 0.0 || depth == values.sizes.len() {
             return product;
         }
-        let size = cells.sizes[depth];
+        let size = values.sizes[depth];
         let mut sum = 0.0;
         for _ in 0..size {
             sum += self.sum(depth + 1);
-            for (offset, tensor) in self.offsets.iter_mut().zip(&cells.tensors) {
+            for (offset, tensor) in self.offsets.iter_mut().zip(&values.tensors) {
                 *offset += tensor.latent[depth];
             }
         }
-        for (offset, tensor) in self.offsets.iter_mut().zip(&cells.tensors) {
+        for (offset, tensor) in self.offsets.iter_mut().zip(&values.tensors) {
             *offset -= size * tensor.latent[depth];
         }
         product * sum

@@ -12,7 +12,7 @@ const STYLE: &str = "text{fill:#333;font-size:9px;font-family:Helvetica,Arial,sa
 /// The width of a page of two columns, in pixels.
 const WIDTH: f64 = 720.0;
 const GAP: f64 = 14.0;
-/// Components of each letter.
+/// The most components of each latent index.
 const MOST: usize = 10;
 
 impl Report<'_> {

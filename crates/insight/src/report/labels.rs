@@ -86,7 +86,7 @@ impl Names {
     }
 }
 
-/// A letter with what to call it and its indices.
+/// A mode of the data or a latent index, with names for it and for its values.
 #[derive(Clone, Debug)]
 pub(super) struct ModeAxis {
     pub letter: char,
@@ -102,7 +102,7 @@ pub(super) struct ModeAxis {
 }
 
 impl ModeAxis {
-    /// What an index is called.
+    /// The name of the value `i`.
     pub fn label(&self, i: usize) -> String {
         match self.labels.as_ref().and_then(|labels| labels.all.get(self.first + i)) {
             Some(label) => label.clone(),

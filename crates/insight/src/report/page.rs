@@ -34,7 +34,7 @@ fn page(report: &Report<'_>) -> String {
     let mut body = String::new();
     body += &head(report, &axes);
     body += &format!(
-        "<section aria-labelledby=\"model\"><h2 id=\"model\">Model</h2><div class=\"scroll\">{}</div><p class=\"note\">Nodes are factors, dots are latent letters that are summed over, legs are the modes of the data.</p></section>",
+        "<section aria-labelledby=\"model\"><h2 id=\"model\">Model</h2><div class=\"scroll\">{}</div><p class=\"note\">Nodes are factors, dots are latent indices that are summed over, legs are the modes of the data.</p></section>",
         sized(&diagram(saved.shapes(), &axes))
     );
     if let Some(history) = saved.record().history.as_ref().filter(|h| curves::any(h)) {
@@ -193,7 +193,7 @@ fn factors(views: &Views) -> String {
                 escape(&single.title)
             );
         }
-        text += "<p class=\"note\">Indices of latent letters are in the order of their weight.</p></section>";
+        text += "<p class=\"note\">Values of latent indices are in the order of their weight.</p></section>";
     }
     text
 }
@@ -268,7 +268,7 @@ fn residuals(report: &Report<'_>, axes: &[ModeAxis]) -> String {
     if !residuals.has_predictions() {
         return text + "</section>";
     }
-    text += "<p class=\"note\"><span class=\"key obs\"></span> observed <span class=\"key pred\"></span> predicted. Totals and mean losses over the cells at each index.</p>";
+    text += "<p class=\"note\"><span class=\"key obs\"></span> observed <span class=\"key pred\"></span> predicted. Totals and mean losses over the entries at each index.</p>";
     let size = (290.0, 128.0);
     for of_role in residuals.by_role() {
         text += &format!(

@@ -173,7 +173,7 @@ fn ticked(
     (out, complete)
 }
 
-/// What the pointer says along a mode: transparent strips, for single indices or stretches of them.
+/// What the pointer says along a mode: transparent rectangles, for single indices or ranges of them.
 fn spots(out: &mut Drawing, axis: &ModeAxis, series: &[Series<'_>], frame: &Frame) {
     let n = axis.size.max(1);
     let step = n.div_ceil(SPOTS);
@@ -211,7 +211,7 @@ fn spots(out: &mut Drawing, axis: &ModeAxis, series: &[Series<'_>], frame: &Fram
     }
 }
 
-/// A line with at most about so many points: of each stretch the smallest and the largest, in their
+/// A line with at most about so many points: of each range of indices the smallest and the largest, in their
 /// order, so that no peak is lost.
 fn bounded(values: &[f64], most: usize) -> Vec<(usize, f64)> {
     if values.len() <= most.max(4) {
@@ -402,7 +402,7 @@ pub(super) fn heat(
     if let Some(detail) = detail {
         let bytes = |step: usize| 8 * m.div_ceil(step) * n.div_ceil(step) / 3;
         let allowed = (*detail / 8).max(bytes(1).min(8 * LEAST_DETAIL * LEAST_DETAIL / 3));
-        // Both sides together, so that entries stay as square as they are.
+        // Rows and columns together, so that entries stay as square as they are.
         let step = (1..=PIXELS).find(|&step| bytes(step) <= allowed).unwrap_or(PIXELS);
         *detail = detail.saturating_sub(bytes(step));
         let coarse = match step {

@@ -11,10 +11,10 @@ const WORST: usize = 10;
 
 pub(super) fn name(role: Role) -> &'static str {
     match role {
-        Role::Train => "Training cells",
-        Role::Validation => "Validation cells",
-        Role::HeldOut => "Held-out cells",
-        Role::Missing => "Missing cells",
+        Role::Train => "Training entries",
+        Role::Validation => "Validation entries",
+        Role::HeldOut => "Held-out entries",
+        Role::Missing => "Missing entries",
     }
 }
 
@@ -86,11 +86,11 @@ pub(super) fn worst(axes: &[ModeAxis], of_role: &RoleResiduals) -> String {
     )
 }
 
-/// A sentence about all cells of a role.
+/// A sentence about all entries of a role.
 pub(super) fn sentence(residuals: &Residuals, of_role: &RoleResiduals) -> String {
     let all = &of_role.all;
     let mut text =
-        format!("{} cells: total observed {}", number(all.cells, 9), number(all.observed, 5));
+        format!("{} entries: total observed {}", number(all.entries, 9), number(all.observed, 5));
     if residuals.has_predictions() {
         text += &format!(", predicted {}", number(all.predicted, 5));
     }

@@ -13,10 +13,10 @@ use nneinfact_core::model::Index;
 use nneinfact_fit::{Saved, prediction_floor};
 
 /// Observed and predicted totals and losses, for every index of every mode: training, validation and
-/// held-out cells apart.
+/// held-out entries apart.
 ///
-/// Dense data are walked over a slab at a time, from memory or from their file. Lists of cells are not
-/// expanded: what the cells between them add comes from contractions of the factors, where the loss
+/// Dense data are walked over a slab at a time, from memory or from their file. Sparse data are not
+/// expanded: what the implicit entries add comes from contractions of the factors, where the loss
 /// has a closed form there; where it has none, the losses are left out and [`notes`](Self::notes) say
 /// so.
 ///
@@ -42,22 +42,22 @@ pub struct Residuals {
     notes: Vec<String>,
 }
 
-/// The cells of one role.
+/// The residuals of the entries of one role.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RoleResiduals {
     /// The role.
     pub role: Role,
-    /// Over all cells of the role.
+    /// Over all entries of the role.
     pub all: ResidualSums,
-    /// For every mode, over the cells at each of its indices.
+    /// For every mode, over the entries at each of its indices.
     pub modes: Vec<Vec<ResidualSums>>,
 }
 
-/// ResidualSums over some cells. Weights count in all but the number of cells.
+/// Sums over some entries. Weights count in all but the number of entries.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct ResidualSums {
-    /// The number of cells, a float: lists can leave more cells out than integers count.
-    pub cells: f64,
+    /// The number of entries, a float: sparse data can have more implicit entries than integers count.
+    pub entries: f64,
     /// The sum of their weights.
     pub weight: f64,
     /// The sum of the data.
@@ -69,14 +69,14 @@ pub struct ResidualSums {
 }
 
 impl ResidualSums {
-    /// The weighted mean of the loss; NaN where there is no cell.
+    /// The weighted mean of the loss; NaN where there is no entry.
     #[must_use]
     pub fn mean_loss(&self) -> f64 {
         self.loss / self.weight
     }
 
     fn add(&mut self, other: &ResidualSums) {
-        self.cells += other.cells;
+        self.entries += other.entries;
         self.weight += other.weight;
         self.observed += other.observed;
         self.predicted += other.predicted;
@@ -91,10 +91,10 @@ fn place(role: Role) -> Option<usize> {
     ROLES.iter().position(|&r| r == role)
 }
 
-/// ResidualSums by role, over all cells and along every mode.
+/// Sums by role, over all entries and along every mode.
 type RoleTable = Vec<(ResidualSums, Vec<Vec<ResidualSums>>)>;
 
-/// Tables of zeros; along the modes only for roles that some cell has.
+/// Tables of zeros; along the modes only for roles that some entry has.
 fn table(prepared: &Prepared, sizes: &[usize]) -> RoleTable {
     let modes = |role: Role| -> Vec<Vec<ResidualSums>> {
         match prepared.cells(role) {
@@ -106,7 +106,7 @@ fn table(prepared: &Prepared, sizes: &[usize]) -> RoleTable {
 }
 
 impl Residuals {
-    /// ResidualSums up the residuals of a fit. Without a loss (one of one's own that nobody knows any more)
+    /// Sums up the residuals of a fit. Without a loss (one of one's own that nobody knows any more)
     /// there are totals only.
     ///
     /// # Errors
@@ -129,11 +129,11 @@ impl Residuals {
             });
         }
         if let Some(loss) = loss
-            && let Some(side) = loss.sides().iter().find(|side| side.shape() != expected)
+            && let Some(parameter) = loss.sides().iter().find(|p| p.shape() != expected)
         {
             return Err(Error::Shape {
-                what: format!("the side tensor of the {} loss", loss.name()),
-                found: format!("{:?}", side.shape()),
+                what: format!("the entry parameter of the {} loss", loss.name()),
+                found: format!("{:?}", parameter.shape()),
                 expected: format!("{expected:?}, the shape of the data"),
             });
         }
@@ -159,18 +159,18 @@ impl Residuals {
         });
         let table = match prepared.coordinates() {
             None => dense(saved, &prepared, loss, floor)?,
-            Some(_) => residuals.listed(saved, &prepared, loss, floor)?,
+            Some(_) => residuals.stored(saved, &prepared, loss, floor)?,
         };
         residuals.by_role = ROLES
             .into_iter()
             .zip(table)
-            .filter(|(_, (all, _))| all.cells > 0.0)
+            .filter(|(_, (all, _))| all.entries > 0.0)
             .map(|(role, (all, modes))| RoleResiduals { role, all, modes })
             .collect();
         Ok(residuals)
     }
 
-    /// One for each role that some cell has: training, validation, held out, in this order.
+    /// One for each role that some entry has: training, validation, held out, in this order.
     #[must_use]
     pub fn by_role(&self) -> &[RoleResiduals] {
         &self.by_role
@@ -194,8 +194,8 @@ impl Residuals {
         &self.notes
     }
 
-    /// From a list of cells.
-    fn listed(
+    /// From stored entries.
+    fn stored(
         &mut self,
         saved: &Saved,
         prepared: &Prepared,
@@ -204,9 +204,9 @@ impl Residuals {
     ) -> Result<RoleTable> {
         let shape = prepared.shape().to_vec();
         let mut sums = table(prepared, &shape);
-        // Rows of a list that say for each cell what it is are enough; zeros by role are not.
-        let rests: Vec<Implicit> = prepared.listings().iter().map(|l| l.rest).collect();
-        let Some(&rest) = rests.iter().find(|&&rest| rest != Implicit::ByRole) else {
+        // What every stored entry is, is enough; implicit zeros whose role is written elsewhere are not.
+        let kinds: Vec<Implicit> = prepared.listings().iter().map(|l| l.rest).collect();
+        let Some(&implicit) = kinds.iter().find(|&&kind| kind != Implicit::ByRole) else {
             self.leave_out("these weights need the dense form of the data");
             return Ok(sums);
         };
@@ -214,22 +214,22 @@ impl Residuals {
             self.leave_out("under this loss they need the dense form of the data");
             return Ok(sums);
         }
-        let cells = EntryValues::new(saved);
-        let list = prepared.list(rest);
-        let work = cells.work() * list.list().len() as f64;
+        let predictions = EntryValues::new(saved);
+        let list = prepared.list(implicit);
+        let work = predictions.work() * list.list().len() as f64;
         if work > MOST_WORK {
-            self.leave_out("the list has too many cells for a model of these ranks");
+            self.leave_out("there are too many stored entries for a model of these ranks");
             return Ok(sums);
         }
         let zero = loss.map(|loss| loss.at_zero().loss);
-        // Σ over all cells of the loss at 0, along a mode: a multiple of a power of ŷ.
+        // Σ over all entries of the loss at 0, along a mode: a multiple of a power of ŷ.
         let monomial = zero.as_ref().and_then(|zero| zero.monomial());
         let power = monomial.map(|m| m.power).filter(|p| [0.0, 1.0, 2.0].contains(p));
         let squares = power == Some(2.0) && saved.totals_of_squares(&[]).is_none();
-        if loss.is_some() && rest == Implicit::Zeros && (power.is_none() || squares) {
+        if loss.is_some() && implicit == Implicit::Zeros && (power.is_none() || squares) {
             self.has_loss = false;
             self.notes.push(
-                "Losses are left out: under this loss the zeros between the listed entries have no \
+                "Losses are left out: under this loss the implicit zeros have no \
                  closed form, and the data were not expanded."
                     .into(),
             );
@@ -244,7 +244,7 @@ impl Residuals {
                 .clone()
                 .into_par_iter()
                 .map_init(
-                    || (cells.cursor(), vec![0usize; shape.len()]),
+                    || (predictions.cursor(), vec![0usize; shape.len()]),
                     |(values, index), i| {
                         for (to, from) in index.iter_mut().zip(indices) {
                             *to = from.get(i).unwrap_or(0) as usize;
@@ -256,19 +256,25 @@ impl Residuals {
                 )
                 .collect();
             for (i, &[y, own, zero]) in batch.zip(&formed) {
-                let mut put = |at: usize, cell: &ResidualSums| {
+                let mut put = |at: usize, entry: &ResidualSums| {
                     let (all, modes) = &mut sums[at];
-                    all.add(cell);
+                    all.add(entry);
                     for (mode, from) in modes.iter_mut().zip(indices) {
-                        mode[from.get(i).unwrap_or(0) as usize].add(cell);
+                        mode[from.get(i).unwrap_or(0) as usize].add(entry);
                     }
                 };
-                if rest == Implicit::Zeros {
-                    // The sums over all cells count it as a zero that is trained on.
-                    let (cells, weight) = (-1.0, -1.0);
+                if implicit == Implicit::Zeros {
+                    // The sums over all entries count it as a zero that is trained on.
+                    let (entries, weight) = (-1.0, -1.0);
                     put(
                         0,
-                        &ResidualSums { cells, weight, observed: 0.0, predicted: -y, loss: -zero },
+                        &ResidualSums {
+                            entries,
+                            weight,
+                            observed: 0.0,
+                            predicted: -y,
+                            loss: -zero,
+                        },
                     );
                 }
                 if let Some(at) = place(list.role(i)) {
@@ -276,7 +282,7 @@ impl Residuals {
                     put(
                         at,
                         &ResidualSums {
-                            cells: 1.0,
+                            entries: 1.0,
                             weight: 1.0,
                             observed,
                             predicted: y,
@@ -286,12 +292,12 @@ impl Residuals {
                 }
             }
         }
-        if rest == Implicit::Zeros {
-            let cells: f64 = shape.iter().map(|&n| n as f64).product();
+        if implicit == Implicit::Zeros {
+            let all_entries: f64 = shape.iter().map(|&n| n as f64).product();
             let coefficient = monomial.map_or(0.0, |m| m.coefficient);
             let over = |kept: &[Index]| -> Vec<ResidualSums> {
                 let totals = saved.totals(kept);
-                let each = cells / totals.len() as f64;
+                let each = all_entries / totals.len() as f64;
                 let squares = match power {
                     Some(2.0) => saved.totals_of_squares(kept),
                     _ => None,
@@ -306,7 +312,7 @@ impl Residuals {
                     .iter()
                     .enumerate()
                     .map(|(i, &total)| ResidualSums {
-                        cells: each,
+                        entries: each,
                         weight: each,
                         observed: 0.0,
                         predicted: total,
@@ -329,13 +335,13 @@ impl Residuals {
     }
 }
 
-/// Multiplications from which on ŷ is not formed cell by cell: about half a minute.
+/// Multiplications from which on ŷ is not formed entry by entry: about half a minute.
 const MOST_WORK: f64 = 4e10;
-/// Listed cells whose ŷ are kept at a time.
+/// Stored entries whose ŷ are kept at a time.
 const BATCH: usize = 1 << 20;
-/// Cells of a slab.
+/// Entries of a slab.
 const SLAB: usize = 1 << 19;
-/// Cells whose losses are computed at a time.
+/// Entries whose losses are computed at a time.
 const BLOCK: usize = 2048;
 
 /// Adds sums over a part, whose indices begin at `starts`.
@@ -348,7 +354,7 @@ fn merge(to: &mut RoleTable, part: &RoleTable, starts: &[usize]) {
     }
 }
 
-/// From a value for every cell.
+/// From a value for every entry.
 fn dense(saved: &Saved, prepared: &Prepared, loss: Option<&Loss>, floor: f64) -> Result<RoleTable> {
     let values = prepared.values();
     let mut sums = table(prepared, values.shape());
@@ -411,12 +417,12 @@ impl SlabWalk<'_> {
         let output = self.saved.model().output();
         let order: Vec<Index> = self.axes.iter().map(|&axis| output[axis]).collect();
         let predicted = self.saved.block(slab, &order)?;
-        let sides: Vec<Vec<f64>> = self
+        let parameters: Vec<Vec<f64>> = self
             .loss
             .map_or(&[][..], |loss| loss.sides())
             .iter()
-            .map(|side| {
-                let mut view = side.view().permuted_axes(self.axes.clone());
+            .map(|parameter| {
+                let mut view = parameter.view().permuted_axes(self.axes.clone());
                 for (p, &axis) in self.axes.iter().enumerate() {
                     view.slice_axis_inplace(ndarray::Axis(p), slab[axis].clone().into());
                 }
@@ -439,7 +445,7 @@ impl SlabWalk<'_> {
             for (to, &from) in y.iter_mut().zip(&predicted[start..]) {
                 *to = from.max(self.floor);
             }
-            let parts: Vec<&[f64]> = sides.iter().map(|side| &side[start..start + n]).collect();
+            let parts: Vec<&[f64]> = parameters.iter().map(|p| &p[start..start + n]).collect();
             if let Some(tape) = &tape {
                 tape.run(x, y, &parts, &mut scratch, &mut [&mut losses[..n]]);
             }
@@ -450,17 +456,17 @@ impl SlabWalk<'_> {
                 };
                 if let Some(at) = place(role) {
                     let weight = weights[i];
-                    let cell = ResidualSums {
-                        cells: 1.0,
+                    let entry = ResidualSums {
+                        entries: 1.0,
                         weight,
                         observed: weight * x[i],
                         predicted: weight * self.expected(predicted[start + i], &parts, i),
                         loss: weight * losses[i],
                     };
                     let (all, modes) = &mut sums[at];
-                    all.add(&cell);
+                    all.add(&entry);
                     for (mode, &i) in modes.iter_mut().zip(&index) {
-                        mode[i].add(&cell);
+                        mode[i].add(&entry);
                     }
                 }
                 for &axis in self.axes.iter().rev() {
@@ -475,13 +481,13 @@ impl SlabWalk<'_> {
         Ok(sums)
     }
 
-    /// What the model expects of a cell, in the unit of the data.
-    fn expected(&self, y: f64, sides: &[&[f64]], i: usize) -> f64 {
+    /// What the model expects of an entry, in the unit of the data.
+    fn expected(&self, y: f64, parameters: &[&[f64]], i: usize) -> f64 {
         match self.loss.filter(|loss| loss.is_odds()) {
             None => y,
             Some(loss) => {
-                let sides: Vec<f64> = sides.iter().map(|side| side[i]).collect();
-                loss.domain().trials(&sides).unwrap_or(1.0) * y / (1.0 + y)
+                let parameters: Vec<f64> = parameters.iter().map(|p| p[i]).collect();
+                loss.domain().trials(&parameters).unwrap_or(1.0) * y / (1.0 + y)
             }
         }
     }
