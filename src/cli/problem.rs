@@ -85,7 +85,7 @@ impl LossArgs {
 
     /// The loss; reads the files of its parameters.
     fn loss(&self) -> Result<Loss> {
-        let side =
+        let parameter =
             |p: &Option<NumberOrFile>| p.as_ref().map(NumberOrFile::entry_parameter).transpose();
         let parameters = LossParameters {
             alpha: self.alpha,
