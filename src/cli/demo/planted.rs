@@ -298,7 +298,7 @@ const STREAM: u32 = 0x4445_4d4f;
 fn poisson_part(mean: f64, seed: u64, part: u32, index: u64) -> u16 {
     let uniform = f64::from(uniform_u32(seed, STREAM.wrapping_add(part), index));
     let uniform = (uniform + 0.5) / 4_294_967_296.0;
-    // exp(−m) ≥ 1 − m decides nearly all cells, whose mean is tiny, without an exponential.
+    // exp(−m) ≥ 1 − m decides nearly all entries, whose mean is tiny, without an exponential.
     if uniform < 1.0 - mean {
         return 0;
     }
