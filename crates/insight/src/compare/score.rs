@@ -1,4 +1,4 @@
-//! Scores of held-out cells that can be compared between losses.
+//! Scores of held-out entries that can be compared between losses.
 
 use std::fmt;
 use std::ops::Range;
@@ -7,7 +7,7 @@ use ndarray::{ArrayD, Axis};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::run::limitless;
+use super::nonfinite;
 use nneinfact_core::algebra::contract_within;
 use nneinfact_core::data::{Implicit, Prepared, Role};
 use nneinfact_core::error::{Error, Result};
@@ -16,17 +16,17 @@ use nneinfact_core::model::{Index, Model, Shapes};
 use nneinfact_core::plan::Contraction;
 use nneinfact_fit::block_of;
 
-/// How well held-out cells are predicted, in terms that do not depend on the loss that was fitted.
+/// How well held-out entries are predicted, in terms that do not depend on the loss that was fitted.
 ///
-/// All are means over the held-out cells that are observed, with the weights of the data where they
+/// All are means over the held-out entries that are observed, with the weights of the data where they
 /// have any. For losses on odds the prediction is the mean that goes with the odds ŷ, n·ŷ/(1+ŷ).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum Score {
-    /// The mean Poisson log-likelihood, x ln ŷ − ŷ − ln x!, in nats a cell: higher is better. For
-    /// counts. Predictions count as at least 10⁻¹⁰ of the mean of the training cells, as in fits:
-    /// else one cell predicted as 0 would decide.
+    /// The mean Poisson log-likelihood, x ln ŷ − ŷ − ln x!, in nats an entry: higher is better. For
+    /// counts. Predictions count as at least 10⁻¹⁰ of the mean of the training entries, as in fits:
+    /// else one entry predicted as 0 would decide.
     Poisson,
     /// The root of the mean squared difference, in the data's units: lower is better.
     Rmse,
@@ -52,9 +52,9 @@ impl Score {
     #[must_use]
     pub fn describe(self) -> &'static str {
         match self {
-            Score::Poisson => "mean Poisson log-likelihood of held-out cells (higher is better)",
-            Score::Rmse => "root mean squared error of held-out cells (lower is better)",
-            Score::Mae => "mean absolute error of held-out cells (lower is better)",
+            Score::Poisson => "mean Poisson log-likelihood of held-out entries (higher is better)",
+            Score::Rmse => "root mean squared error of held-out entries (lower is better)",
+            Score::Mae => "mean absolute error of held-out entries (lower is better)",
         }
     }
 
@@ -76,13 +76,13 @@ impl fmt::Display for Score {
 #[derive(Clone, Copy, Debug, PartialEq, Default, Serialize, Deserialize)]
 pub struct Scores {
     /// [`Score::Poisson`]; only for counts.
-    #[serde(with = "limitless::option")]
+    #[serde(with = "nonfinite::option")]
     pub poisson: Option<f64>,
     /// [`Score::Rmse`].
-    #[serde(with = "limitless::option")]
+    #[serde(with = "nonfinite::option")]
     pub rmse: Option<f64>,
     /// [`Score::Mae`].
-    #[serde(with = "limitless::option")]
+    #[serde(with = "nonfinite::option")]
     pub mae: Option<f64>,
 }
 
@@ -100,22 +100,22 @@ impl Scores {
 
 /// Entries of ŷ that are formed at a time.
 const BLOCK: usize = 1 << 19;
-/// Listed cells that are predicted at a time.
+/// Stored entries that are predicted at a time.
 const BATCH: usize = 1 << 12;
 /// What predictions count at least as for the Poisson score, relative to the mean of the data.
 const FLOOR: f64 = 1e-10;
 
-/// Sums over held-out cells.
+/// Sums over held-out entries.
 #[derive(Clone, Copy, Default)]
-struct Sums {
+struct ScoreSums {
     weight: f64,
     poisson: f64,
     squared: f64,
     absolute: f64,
 }
 
-impl Sums {
-    fn cell(&mut self, scorer: &Scorer<'_>, weight: f64, x: f64, y: f64) {
+impl ScoreSums {
+    fn add_entry(&mut self, scorer: &Scorer<'_>, weight: f64, x: f64, y: f64) {
         self.weight += weight;
         self.squared += weight * (x - y) * (x - y);
         self.absolute += weight * (x - y).abs();
@@ -126,7 +126,7 @@ impl Sums {
         }
     }
 
-    fn add(&mut self, other: Sums) {
+    fn add(&mut self, other: ScoreSums) {
         self.weight += other.weight;
         self.poisson += other.poisson;
         self.squared += other.squared;
@@ -141,20 +141,18 @@ pub(super) struct Scorer<'a> {
     /// Whether the data are counts.
     pub counts: bool,
     floor: f64,
-    /// EntryParameter values in C order, of losses on odds.
-    sides: Vec<Vec<f64>>,
+    /// The values of entry parameters in C order, of losses on odds.
+    entry_parameters: Vec<Vec<f64>>,
 }
 
 impl<'a> Scorer<'a> {
     pub fn new(data: &'a Prepared, loss: &'a Loss, counts: bool) -> Scorer<'a> {
-        let sides = match loss.is_odds() {
-            true => {
-                loss.entry_parameters().iter().map(|side| side.iter().copied().collect()).collect()
-            }
+        let entry_parameters = match loss.is_odds() {
+            true => loss.entry_parameters().iter().map(|p| p.iter().copied().collect()).collect(),
             false => Vec::new(),
         };
         let floor = FLOOR * if data.mean() > 0.0 { data.mean() } else { 1.0 };
-        Scorer { data, loss, counts, floor, sides }
+        Scorer { data, loss, counts, floor, entry_parameters }
     }
 
     /// The scores of a model with these factors. The result does not depend on the number of threads.
@@ -163,34 +161,34 @@ impl<'a> Scorer<'a> {
             return Ok(Scores::default());
         }
         let parts = match (self.data.roles(), self.data.coo()) {
-            (None, Some(_)) => self.listed(shapes, factors)?,
-            _ => self.grid(shapes, factors)?,
+            (None, Some(_)) => self.stored(shapes, factors)?,
+            _ => self.dense(shapes, factors)?,
         };
-        let mut sums = Sums::default();
+        let mut sums = ScoreSums::default();
         parts.into_iter().for_each(|part| sums.add(part));
         let mean = |sum: f64| (sums.weight > 0.0).then(|| sum / sums.weight);
         Ok(Scores {
             // Higher is better: what is no number is the lowest.
-            poisson: mean(-sums.poisson).filter(|_| self.counts).map(|x| -limitless::worst(x)),
-            rmse: mean(sums.squared).map(|x| limitless::worst(x.sqrt())),
-            mae: mean(sums.absolute).map(limitless::worst),
+            poisson: mean(-sums.poisson).filter(|_| self.counts).map(|x| -nonfinite::worst(x)),
+            rmse: mean(sums.squared).map(|x| nonfinite::worst(x.sqrt())),
+            mae: mean(sums.absolute).map(nonfinite::worst),
         })
     }
 
-    /// The mean that a prediction stands for; `cell` counts in C order.
-    fn mean(&self, y: f64, cell: usize) -> f64 {
+    /// The mean that a prediction stands for; `entry` counts in C order.
+    fn mean(&self, y: f64, entry: usize) -> f64 {
         if !self.loss.is_odds() {
             return y;
         }
-        let sides: Vec<f64> =
-            self.sides.iter().map(|side| side.get(cell).copied().unwrap_or(1.0)).collect();
+        let parameters: Vec<f64> =
+            self.entry_parameters.iter().map(|p| p.get(entry).copied().unwrap_or(1.0)).collect();
         // Odds that overflowed are certainty.
         let share = if y.is_finite() { y / (1.0 + y) } else { 1.0 };
-        self.loss.domain().trials(&sides).unwrap_or(1.0) * share
+        self.loss.domain().trials(&parameters).unwrap_or(1.0) * share
     }
 
-    /// Cells with a role of their own each: ŷ is formed block by block, in C order.
-    fn grid(&self, shapes: &Shapes, factors: &[ArrayD<f64>]) -> Result<Vec<Sums>> {
+    /// From a role for every entry: ŷ is formed block by block, in C order.
+    fn dense(&self, shapes: &Shapes, factors: &[ArrayD<f64>]) -> Result<Vec<ScoreSums>> {
         let data = self.data;
         let Some(roles) = data.roles() else { return Ok(Vec::new()) };
         let shape = data.shape();
@@ -200,30 +198,30 @@ impl<'a> Scorer<'a> {
             None => data.values().strides().to_vec(),
         };
         let c = c_strides(shape);
-        let score = |block: &[Range<usize>]| -> Result<Sums> {
+        let score = |block: &[Range<usize>]| -> Result<ScoreSums> {
             let predicted = block_of(shapes, factors, None, block, shapes.model().output())?;
             let run = block.last().map_or(1, Range::len);
             let step = strides.last().copied().unwrap_or(1);
             let mut held_out = vec![0.0; run];
             let mut values = vec![0.0; run];
             let mut weights = vec![1.0; run];
-            let mut sums = Sums::default();
+            let mut sums = ScoreSums::default();
             let mut index: Vec<usize> = block.iter().map(|range| range.start).collect();
             for row in predicted.chunks(run.max(1)) {
                 let place = |strides: &[usize]| -> usize {
                     index.iter().zip(strides).map(|(i, s)| i * s).sum()
                 };
-                let (offset, cell) = (place(&strides), place(&c));
+                let (offset, entry) = (place(&strides), place(&c));
                 roles.indicator(pulp::Scalar::new(), Role::HeldOut, offset, step, &mut held_out);
                 if held_out.iter().any(|&h| h != 0.0) {
                     match (&keys, data.coo()) {
                         (Some(keys), Some(list)) => {
                             values.fill(0.0);
-                            let from = keys.partition_point(|&key| key < cell as u64);
+                            let from = keys.partition_point(|&key| key < entry as u64);
                             let inside =
-                                keys[from..].iter().take_while(|&&key| key < (cell + run) as u64);
+                                keys[from..].iter().take_while(|&&key| key < (entry + run) as u64);
                             for (i, &key) in inside.enumerate() {
-                                values[key as usize - cell] =
+                                values[key as usize - entry] =
                                     list.values().get(from + i).unwrap_or(0.0);
                             }
                         }
@@ -234,7 +232,7 @@ impl<'a> Scorer<'a> {
                     }
                     for (i, &y) in row.iter().enumerate() {
                         if held_out[i] != 0.0 {
-                            sums.cell(self, weights[i], values[i], self.mean(y, cell + i));
+                            sums.add_entry(self, weights[i], values[i], self.mean(y, entry + i));
                         }
                     }
                 }
@@ -250,20 +248,20 @@ impl<'a> Scorer<'a> {
             Ok(sums)
         };
         let blocks = blocks(shape);
-        let parts: Result<Vec<Sums>> = blocks.par_iter().map(|block| score(block)).collect();
+        let parts: Result<Vec<ScoreSums>> = blocks.par_iter().map(|block| score(block)).collect();
         data.check()?;
         parts
     }
 
-    /// Cells of a list: ŷ is formed at those that are held out.
-    fn listed(&self, shapes: &Shapes, factors: &[ArrayD<f64>]) -> Result<Vec<Sums>> {
-        // The rest makes no difference where there is one list only.
+    /// From stored entries: ŷ is formed at those that are held out.
+    fn stored(&self, shapes: &Shapes, factors: &[ArrayD<f64>]) -> Result<Vec<ScoreSums>> {
+        // What the implicit entries are makes no difference where held-out entries are all stored.
         let sparse = self.data.stored(Implicit::Missing);
         let list = sparse.entries();
-        let cells: Vec<usize> =
+        let held_out: Vec<usize> =
             (0..list.len()).filter(|&i| sparse.role(i) == Role::HeldOut).collect();
         let c = c_strides(self.data.shape());
-        cells
+        held_out
             .par_chunks(BATCH)
             .map(|batch| {
                 let index = |mode: usize| -> Vec<usize> {
@@ -272,14 +270,14 @@ impl<'a> Scorer<'a> {
                 };
                 let indices: Vec<Vec<usize>> = (0..list.shape().len()).map(index).collect();
                 let predicted = predict_at(shapes, factors, &indices)?;
-                let mut sums = Sums::default();
+                let mut sums = ScoreSums::default();
                 for (n, (&i, &y)) in batch.iter().zip(&predicted).enumerate() {
-                    let cell = indices
+                    let entry = indices
                         .iter()
                         .zip(&c)
                         .fold(0usize, |at, (mode, &s)| at.wrapping_add(mode[n].wrapping_mul(s)));
                     let x = list.values().get(i).unwrap_or(0.0);
-                    sums.cell(self, 1.0, x, self.mean(y, cell));
+                    sums.add_entry(self, 1.0, x, self.mean(y, entry));
                 }
                 Ok(sums)
             })
@@ -287,8 +285,8 @@ impl<'a> Scorer<'a> {
     }
 }
 
-/// The distances of neighbours in C order. They wrap around for tensors of more cells than there are
-/// numbers, which have no side values.
+/// The distances of neighbours in C order. They wrap around for tensors of more entries than there are
+/// numbers, which have no entry parameters.
 fn c_strides(shape: &[usize]) -> Vec<usize> {
     let mut strides = vec![1usize; shape.len()];
     for mode in (1..shape.len()).rev() {
@@ -297,7 +295,7 @@ fn c_strides(shape: &[usize]) -> Vec<usize> {
     strides
 }
 
-/// Blocks of at most [`BLOCK`] cells that make up all of a tensor, in C order.
+/// Blocks of at most [`BLOCK`] entries that make up all of a tensor, in C order.
 fn blocks(shape: &[usize]) -> Vec<Vec<Range<usize>>> {
     // Modes before the cut are walked over index by index, the one at the cut in ranges.
     let mut inner = 1usize;
@@ -328,7 +326,7 @@ fn blocks(shape: &[usize]) -> Vec<Vec<Range<usize>>> {
     all
 }
 
-/// ŷ at some cells, whose indices are given mode by mode.
+/// ŷ at some entries, whose indices are given mode by mode.
 fn predict_at(
     shapes: &Shapes,
     factors: &[ArrayD<f64>],
@@ -339,26 +337,26 @@ fn predict_at(
     if count == 0 {
         return Ok(Vec::new());
     }
-    // A model of its own, whose only mode counts the cells.
+    // A model of its own, whose only mode counts the entries.
     let used = model.latent();
     let free =
         ('A'..='Z').chain('a'..='z').find(|&c| Index::new(c).is_some_and(|x| !used.contains(x)));
-    // Some letter is a mode of the data, and not latent.
-    let Some(cell) = free else { return Err(Error::Unsupported("a model without modes".into())) };
+    // Some letter is that of a mode of the data, and not latent.
+    let Some(entry) = free else { return Err(Error::Unsupported("a model without modes".into())) };
     let mode = |x: &Index| model.output().iter().position(|y| y == x);
     let mut names = Vec::new();
     let mut data = Vec::new();
-    for (factor, letters) in factors.iter().zip(model.factors()) {
+    for (factor, own) in factors.iter().zip(model.factors()) {
         let observed: Vec<(usize, usize)> =
-            letters.iter().enumerate().filter_map(|(a, x)| Some((a, mode(x)?))).collect();
+            own.iter().enumerate().filter_map(|(a, x)| Some((a, mode(x)?))).collect();
         let mut name: String =
-            letters.iter().filter(|x| mode(x).is_none()).map(|&x| char::from(x)).collect();
+            own.iter().filter(|x| mode(x).is_none()).map(|&x| char::from(x)).collect();
         if observed.is_empty() {
             data.push(factor.iter().copied().collect());
             names.push(name);
             continue;
         }
-        name.insert(0, cell);
+        name.insert(0, entry);
         let mut rows = Vec::new();
         (0..count).for_each(|n| {
             let mut view = factor.view();
@@ -371,10 +369,10 @@ fn predict_at(
         data.push(rows);
         names.push(name);
     }
-    let cells = Model::parse(&format!("{}->{cell}", names.join(",")))?;
-    let local = Shapes::new(&cells, &[count], &ranks(shapes))?;
-    let letters: Vec<&[Index]> = cells.factors().iter().map(Vec::as_slice).collect();
-    let plan = Contraction::new(&local, &letters, cells.output());
+    let network = Model::parse(&format!("{}->{entry}", names.join(",")))?;
+    let local = Shapes::new(&network, &[count], &ranks(shapes))?;
+    let networks: Vec<&[Index]> = network.factors().iter().map(Vec::as_slice).collect();
+    let plan = Contraction::new(&local, &networks, network.output());
     let slices: Vec<&[f64]> = data.iter().map(Vec::as_slice).collect();
     contract_within(&local, &plan, &slices)
 }
@@ -390,17 +388,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn blocks_cover_every_cell_once_in_order() {
+    fn blocks_cover_every_entry_once_in_order() {
         for shape in [vec![3, 4], vec![7, 1 << 18, 5], vec![1 << 21], vec![5, 1, 1 << 20], vec![1]]
         {
             let mut next = 0;
             let strides = c_strides(&shape);
             for block in blocks(&shape) {
-                let cells: usize = block.iter().map(Range::len).product();
-                assert!(cells <= BLOCK && cells > 0, "{shape:?}");
+                let entries: usize = block.iter().map(Range::len).product();
+                assert!(entries <= BLOCK && entries > 0, "{shape:?}");
                 let start: usize = block.iter().zip(&strides).map(|(r, s)| r.start * s).sum();
                 assert_eq!(start, next, "{shape:?}");
-                next += cells;
+                next += entries;
             }
             assert_eq!(next, shape.iter().product::<usize>(), "{shape:?}");
         }
