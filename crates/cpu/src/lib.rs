@@ -3,16 +3,9 @@
 //! Passes run in the precision that was asked for; factors, numerators and denominators are kept
 //! in double precision, and so are all small contractions.
 
-mod divergence;
-mod evaluate;
-mod geometry;
-mod kernel;
-mod pass;
-mod rates;
-mod sampled;
+mod dense;
+mod roofline;
 mod sparse;
-mod stream;
-mod tile;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -20,10 +13,10 @@ use std::sync::Arc;
 use ndarray::{ArrayD, IxDyn};
 use rayon::prelude::*;
 
-use self::geometry::Geometry;
-use self::pass::{Source, Wants};
+use self::dense::geometry::{self, Geometry};
+use self::dense::pass::{self, Source, Wants};
+use self::dense::stream::Schedule;
 use self::sparse::{Lists, Outcome, Parts};
-use self::stream::Schedule;
 use nneinfact_core::algebra::quadratic::Objective;
 use nneinfact_core::algebra::update::Update;
 use nneinfact_core::algebra::{balance, contract, quadratic, update};
@@ -34,7 +27,7 @@ use nneinfact_core::loss::Tape;
 use nneinfact_core::plan::{Pass, Quadratic};
 use nneinfact_simd::Elementwise;
 
-pub use rates::measure;
+pub use roofline::measure;
 
 /// The instruction set that the passes use on this machine.
 pub fn simd_name() -> &'static str {

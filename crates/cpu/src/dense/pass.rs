@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rayon::prelude::*;
 
-use super::SHARE;
+use crate::SHARE;
 use super::geometry::Geometry;
 use super::stream::{self, Schedule};
 use super::tile::Tile;
@@ -26,7 +26,7 @@ use nneinfact_core::plan::OperandSide;
 use nneinfact_simd::Elementwise;
 
 /// What a pass reads besides the tensors.
-pub(super) struct Source<'a, T> {
+pub(crate) struct Source<'a, T> {
     pub data: &'a Prepared,
     /// The roles of all cells; `None` where all are for training.
     pub roles: Option<&'a Roles>,
@@ -47,7 +47,7 @@ pub(super) struct Source<'a, T> {
 
 /// What a pass computes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Wants {
+pub(crate) struct Wants {
     pub numerator: bool,
     pub denominator: bool,
     pub losses: bool,
@@ -55,7 +55,7 @@ pub(super) struct Wants {
 
 /// What a pass returns: sums over the data, which add up over disjoint parts of it.
 #[derive(Debug, Default)]
-pub(super) struct Outcome {
+pub(crate) struct Outcome {
     /// Numerator and denominator, in the target's order; empty where not wanted.
     pub numerator: Vec<f64>,
     pub denominator: Vec<f64>,
@@ -63,7 +63,7 @@ pub(super) struct Outcome {
 }
 
 /// Runs a pass over `tensors`, the target first, each in the order of its operand in the plan.
-pub(super) fn run<T: Elementwise>(
+pub(crate) fn run<T: Elementwise>(
     geometry: &Geometry,
     source: &Source<'_, T>,
     tensors: &[&[T]],
@@ -197,13 +197,13 @@ fn groups(geometry: &Geometry, most: usize, threads: usize) -> Vec<(usize, Range
 }
 
 /// Where part `i` begins, of `parts` that `n` things are cut into, and its length.
-pub(super) fn cut(n: usize, parts: usize, i: usize) -> (usize, usize) {
+pub(crate) fn cut(n: usize, parts: usize, i: usize) -> (usize, usize) {
     (n / parts * i + (n % parts).min(i), n / parts + usize::from(i < n % parts))
 }
 
 /// The share of a part of the target: a block `[side][inner]` for rows, `[inner][side]` for lanes.
 #[derive(Default)]
-pub(super) struct Part {
+pub(crate) struct Part {
     pub own: usize,
     pub start: usize,
     pub len: usize,

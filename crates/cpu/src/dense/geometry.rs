@@ -12,7 +12,7 @@ use nneinfact_simd::Real;
 /// Several letters flattened into one index, with the stride of each in the data and in every
 /// tensor of the pass (0 where a tensor does not have the letter).
 #[derive(Debug)]
-pub(super) struct Axis {
+pub(crate) struct Axis {
     pub len: usize,
     sizes: Vec<usize>,
     data: Vec<usize>,
@@ -105,7 +105,7 @@ fn stride(shapes: &Shapes, letters: &[Index], letter: Index) -> usize {
 
 /// A run of lanes that is evenly spaced in the data.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Run {
+pub(crate) struct Run {
     pub start: usize,
     pub len: usize,
     pub offset: usize,
@@ -113,7 +113,7 @@ pub(super) struct Run {
 }
 
 /// Cuts offsets into runs of even spacing.
-pub(super) fn runs(offsets: &[usize], out: &mut Vec<Run>) {
+pub(crate) fn runs(offsets: &[usize], out: &mut Vec<Run>) {
     out.clear();
     let mut start = 0;
     while start < offsets.len() {
@@ -136,7 +136,7 @@ pub(super) fn runs(offsets: &[usize], out: &mut Vec<Run>) {
 /// functions of the plan alone: they decide the order of sums, which must not depend on the number
 /// of threads.
 #[derive(Debug)]
-pub(super) struct Geometry {
+pub(crate) struct Geometry {
     /// Where the target stands.
     pub side: OperandSide,
     /// Where each tensor stands, the target first.
@@ -396,16 +396,16 @@ impl Geometry {
 }
 
 /// Whether offsets are this far apart.
-pub(super) fn is_evenly_spaced(offsets: &[usize], stride: usize) -> bool {
+pub(crate) fn is_evenly_spaced(offsets: &[usize], stride: usize) -> bool {
     offsets.windows(2).all(|w| w[1] == w[0] + stride)
 }
 
 /// Whether offsets follow one another without a gap, so that a block can be copied whole.
-pub(super) fn is_contiguous(offsets: &[usize]) -> bool {
+pub(crate) fn is_contiguous(offsets: &[usize]) -> bool {
     is_evenly_spaced(offsets, 1)
 }
 
 /// The side tensors of a loss in the data's order of memory.
-pub(super) fn aligned(values: &Dense, side: &ndarray::ArrayD<f64>) -> Dense {
+pub(crate) fn aligned(values: &Dense, side: &ndarray::ArrayD<f64>) -> Dense {
     Dense::from_array(side).in_layout_of(values)
 }

@@ -36,7 +36,7 @@ enum Order {
 
 /// The order of work of a pass.
 #[derive(Clone, Debug)]
-pub(super) struct Schedule {
+pub(crate) struct Schedule {
     order: Order,
     /// Strands in a gang.
     gang: usize,
@@ -309,7 +309,7 @@ struct Member<T> {
 
 /// The parts of the target over each part of what is summed over, in the order in which they are
 /// added: those that tasks in memory would have found, to the bit.
-pub(super) fn parts<T: Elementwise>(
+pub(crate) fn parts<T: Elementwise>(
     schedule: &Schedule,
     g: &Geometry,
     source: &Source<'_, T>,

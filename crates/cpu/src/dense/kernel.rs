@@ -10,14 +10,14 @@ use nneinfact_simd::Real;
 
 /// Rows that the register tile of [`product`], [`reduce_rows`] and [`reduce_across`] holds at least.
 /// Where there are many registers, and so many rows, it holds twice as many.
-pub(super) const PANEL: usize = 4;
-pub(super) const BOTH: usize = 2 * PANEL;
+pub(crate) const PANEL: usize = 4;
+pub(crate) const BOTH: usize = 2 * PANEL;
 
 /// How many vectors, of `left`, the register tile takes next to its rows: three where there are
 /// many registers, else two. None is left alone, as one has too few sums on their way for the units
 /// that add to them.
 #[inline(always)]
-pub(super) fn abreast<S: Simd>(left: usize) -> usize {
+pub(crate) fn abreast<S: Simd>(left: usize) -> usize {
     match left {
         4 => 2,
         _ if S::REGISTER_COUNT >= 32 => left.min(3),
@@ -30,7 +30,7 @@ pub(super) fn abreast<S: Simd>(left: usize) -> usize {
 ///
 /// `r` holds `R` row-major (`[m][inner]`), a multiple of [`PANEL`] rows; so does `y`.
 #[allow(clippy::too_many_arguments)]
-pub(super) fn product<T: Real>(
+pub(crate) fn product<T: Real>(
     arch: Arch,
     r: &[T],
     c: &[T],
@@ -145,7 +145,7 @@ fn block<S: Simd, T: Real, const M: usize, const N: usize>(
 /// them apart. Where there are fewer, the last of them is taken for those that are not there.
 #[inline(always)]
 #[allow(clippy::too_many_arguments)]
-pub(super) fn outer_products<S: Simd, T: Real, const M: usize, const N: usize>(
+pub(crate) fn outer_products<S: Simd, T: Real, const M: usize, const N: usize>(
     simd: S,
     panel: &[T],
     rows: usize,
@@ -187,7 +187,7 @@ pub(super) fn outer_products<S: Simd, T: Real, const M: usize, const N: usize>(
 /// [`collect_rows`] adds them up. `rows` says which row of `sums` is the first, and how many there
 /// are, both multiples of [`PANEL`].
 #[allow(clippy::too_many_arguments)]
-pub(super) fn reduce_rows<T: Real>(
+pub(crate) fn reduce_rows<T: Real>(
     arch: Arch,
     a: &[T],
     c: &[T],
@@ -296,7 +296,7 @@ fn inner_products<S: Simd, T: Real, const M: usize, const N: usize>(
 
 /// Adds up the vectors of partial sums that [`reduce_rows`] leaves, into one number each, and
 /// clears them.
-pub(super) fn collect_rows<T: Real>(arch: Arch, sums: &mut [T], out: &mut [T]) {
+pub(crate) fn collect_rows<T: Real>(arch: Arch, sums: &mut [T], out: &mut [T]) {
     arch.dispatch(CollectRows { sums, out });
 }
 
@@ -324,7 +324,7 @@ impl<T: Real> WithSimd for CollectRows<'_, T> {
 /// `across` is `C` turned over, and a row of it, as one of `sums`, has `stride` elements. So there are
 /// no partial sums to keep, and a register tile holds its sums over all lanes: what takes least time
 /// where `K` fills a few vectors.
-pub(super) fn reduce_across<T: Real>(
+pub(crate) fn reduce_across<T: Real>(
     arch: Arch,
     a: &[T],
     across: &[T],
@@ -349,7 +349,7 @@ pub(super) fn reduce_across<T: Real>(
 ///
 /// `r` holds `R` row-major (`[m][inner]`), `sums` has `ld` elements from one `k` to the next.
 #[allow(clippy::too_many_arguments)]
-pub(super) fn reduce_lanes<T: Real>(
+pub(crate) fn reduce_lanes<T: Real>(
     arch: Arch,
     a: &[T],
     r: &[T],

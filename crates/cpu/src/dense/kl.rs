@@ -15,7 +15,7 @@ use nneinfact_core::plan::OperandSide;
 use nneinfact_simd::{Elementwise, Real};
 
 /// Quotients and divergences of some rows, those of a [`Band`].
-pub(super) struct Divergences<'a, T> {
+pub(crate) struct Divergences<'a, T> {
     pub band: Band<'a, T>,
     /// `R` row-major (`[m][inner]`), a multiple of [`PANEL`] rows.
     pub r: &'a [T],
@@ -26,7 +26,7 @@ pub(super) struct Divergences<'a, T> {
 }
 
 /// What becomes of `a` and `b`, those of them that are wanted.
-pub(super) enum To<'a, T> {
+pub(crate) enum To<'a, T> {
     /// They are kept, row by row.
     Entries([&'a mut [T]; 2]),
     /// They are summed up, as [`reduce_rows`](super::kernel::reduce_rows) or

@@ -10,9 +10,9 @@ use std::ops::Range;
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
-use super::evaluate::sum;
+use crate::dense::evaluate::sum;
 use nneinfact_core::data::{Dense, Role, StoredEntries};
-pub(super) use nneinfact_core::engine::cells::Part;
+pub(crate) use nneinfact_core::engine::cells::Part;
 use nneinfact_core::engine::cells::Sorted;
 use nneinfact_core::loss::{Scratch, Tape};
 use nneinfact_core::model::Shapes;
@@ -26,7 +26,7 @@ const TASK: usize = 8192;
 const BLOCK: usize = 256;
 
 /// Cells as one pass reads them: sorted by the row of the target.
-pub(super) struct Cells<T> {
+pub(crate) struct Cells<T> {
     /// The rows of the target that have cells, in order.
     rows: Vec<u32>,
     /// Where the cells of each of them start, and where the last ends.
@@ -117,7 +117,7 @@ fn tasks(starts: &[usize]) -> Vec<Task> {
 
 /// A stored product with its rows padded to whole vectors and, where these are cache lines, aligned
 /// to them.
-pub(super) struct Rows<T> {
+pub(crate) struct Rows<T> {
     lines: Vec<Line>,
     element: std::marker::PhantomData<T>,
 }
@@ -165,7 +165,7 @@ fn padded<T: Elementwise>(inner: usize) -> usize {
 
 /// What a pass over a list computes, in this order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
-pub(super) struct Outputs {
+pub(crate) struct Outputs {
     pub numerator: bool,
     pub denominator: bool,
     /// ℓ at the datum.
@@ -175,7 +175,7 @@ pub(super) struct Outputs {
 }
 
 /// A pass over cells.
-pub(super) struct Sampler<'a, T> {
+pub(crate) struct Sampler<'a, T> {
     pub cells: &'a Cells<T>,
     /// The target first.
     pub tables: &'a [Rows<T>],
@@ -192,7 +192,7 @@ pub(super) struct Sampler<'a, T> {
 
 /// Sums over listed cells.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Listed {
+pub(crate) struct Listed {
     /// Of ℓ.
     pub losses: ByRole,
     /// Of ℓ at a datum of 0.
@@ -201,7 +201,7 @@ pub(super) struct Listed {
 
 /// A sum for each role.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct ByRole {
+pub(crate) struct ByRole {
     pub missing: f64,
     pub train: f64,
     pub validation: f64,

@@ -15,7 +15,7 @@ use nneinfact_simd::{Aligned, Elementwise};
 const CHUNK: usize = 768;
 
 /// The entries of a few rows.
-pub(super) struct Entries<T> {
+pub(crate) struct Entries<T> {
     pub x: Aligned<T>,
     train: Aligned<T>,
     validation: Aligned<T>,
@@ -146,7 +146,7 @@ impl<T: Elementwise> Entries<T> {
 }
 
 /// A few rows of a tile, and where their entries are read to.
-pub(super) struct Band<'a, T> {
+pub(crate) struct Band<'a, T> {
     pub source: &'a Source<'a, T>,
     /// The offsets of the rows, and of those to ask for early: the rows after them, or all from the first of
     /// these on where they are worked on a few at a time.
@@ -223,7 +223,7 @@ impl<T: Elementwise> Band<'_, T> {
 
 /// The elementwise part of a tile. A type of its own, and not a closure, as only what is inlined
 /// into the dispatched function is compiled for its instruction set.
-pub(super) struct Evaluate<'a, T> {
+pub(crate) struct Evaluate<'a, T> {
     pub band: Band<'a, T>,
     pub y: &'a [T],
     pub a: &'a mut [T],
@@ -305,7 +305,7 @@ const ABREAST: usize = 4;
 /// Partial sums of losses by the role of their cells. They become one number each when a tile is
 /// done, which takes longer than adding a block to them.
 #[derive(Default)]
-pub(super) struct Losses {
+pub(crate) struct Losses {
     train: [f64; CHAINS],
     validation: [f64; CHAINS],
     held_out: [f64; CHAINS],
@@ -358,7 +358,7 @@ impl Losses {
 
 /// The sum of some values.
 #[inline(always)]
-pub(super) fn sum<T: Elementwise>(values: &[T]) -> f64 {
+pub(crate) fn sum<T: Elementwise>(values: &[T]) -> f64 {
     let mut sums = [0.0; CHAINS];
     add(values, &mut sums);
     sums.iter().sum()

@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
-use super::sampled::{ByRole, Cells, Listed, Outputs, Part, Rows, Sampler};
-use super::{CpuEngine, Source, Wants, largest, normalizers, pass};
+use self::pass::{ByRole, Cells, Listed, Outputs, Part, Rows, Sampler};
+use crate::dense::pass::{self as dense, Source, Wants};
+use crate::{CpuEngine, largest, normalizers};
+mod pass;
 use nneinfact_core::algebra::contract::{Walk, contract, rearrange};
 use nneinfact_core::algebra::update::Denominator;
 use nneinfact_core::data::{Dense, Implicit, StoredEntries};
@@ -14,7 +16,7 @@ use nneinfact_core::plan::{Group, KhatriRaoTable, SparsePass};
 use nneinfact_simd::Elementwise;
 
 /// The cells of a fit as its passes read them.
-pub(super) struct Lists<T> {
+pub(crate) struct Lists<T> {
     rest: Implicit,
     zero: AtZero,
     /// For each group.
@@ -150,7 +152,7 @@ impl<T: Elementwise> Lists<T> {
 
 /// What of a pass is computed.
 #[derive(Clone, Copy, Default)]
-pub(super) struct Parts {
+pub(crate) struct Parts {
     pub numerator: bool,
     pub denominator: bool,
     pub losses: bool,
@@ -164,7 +166,7 @@ impl Parts {
 
 /// What a pass over a list leaves.
 #[derive(Default)]
-pub(super) struct Outcome {
+pub(crate) struct Outcome {
     pub numerator: Vec<f64>,
     pub denominator: Vec<f64>,
     /// Whether the denominator has the letters of the plan's closed form only.
@@ -189,7 +191,7 @@ impl Outcome {
 
 impl<T: Elementwise> CpuEngine<T> {
     /// Sums over all cells for a group, `sums` being numerator and denominator.
-    pub(super) fn sampled(&mut self, group: usize, parts: Parts) -> Outcome {
+    pub(crate) fn sampled(&mut self, group: usize, parts: Parts) -> Outcome {
         let Parts { numerator: sums, denominator: below, losses } = parts;
         let plan = Arc::clone(&self.job.plan);
         let shapes = plan.shapes();
@@ -371,7 +373,7 @@ impl<T: Elementwise> CpuEngine<T> {
     }
 
     /// A dense pass over all cells as zeros.
-    fn grid(&self, group: usize, wants: Wants, tape: &Tape, rest: Implicit) -> pass::Outcome {
+    fn grid(&self, group: usize, wants: Wants, tape: &Tape, rest: Implicit) -> dense::Outcome {
         let plan = &self.job.plan;
         let (tensors, others) = self.operands(&plan.passes()[group]);
         let views: Vec<&[T]> = tensors.iter().map(Vec::as_slice).collect();
@@ -386,7 +388,7 @@ impl<T: Elementwise> CpuEngine<T> {
             wants,
             schedule: None,
         };
-        let mut outcome = pass::run(&self.geometries[group], &source, &views);
+        let mut outcome = dense::run(&self.geometries[group], &source, &views);
         outcome.divide(others);
         outcome
     }

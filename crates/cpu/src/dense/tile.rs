@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use pulp::Arch;
 
-use super::divergence::{Divergences, To};
+use super::kl::{Divergences, To};
 use super::evaluate::{Band, Entries, Evaluate, Losses};
 use super::geometry::{Geometry, Run, is_contiguous, is_evenly_spaced, runs};
 use super::kernel::{self, BOTH, PANEL};
@@ -14,7 +14,7 @@ use nneinfact_core::plan::OperandSide;
 use nneinfact_simd::{Aligned, Elementwise};
 
 /// A part of the target over a part of what is summed over, as far as it has come.
-pub(super) struct Strand<T> {
+pub(crate) struct Strand<T> {
     granule: usize,
     /// Where in what is summed over it begins, and how many units of it there are.
     sum: (usize, usize),
@@ -86,7 +86,7 @@ struct Place {
 }
 
 /// The buffers of a thread, and where it stands.
-pub(super) struct Tile<'a, T> {
+pub(crate) struct Tile<'a, T> {
     geometry: &'a Geometry,
     source: &'a Source<'a, T>,
     tensors: &'a [&'a [T]],
