@@ -1,123 +1,135 @@
-//! A strip of a pass under the Kullback–Leibler divergence, the default loss.
+//! The microkernel of the Kullback–Leibler divergence, the default loss.
 //!
-//! Product, quotient and divergence of a tile are one stretch of code, in registers: ŷ is not written
-//! to memory and read again. Where K is small, a tile's share of the sums is added right there, too, to
-//! the numerator and the denominator at once; and the memory of the next rows is asked for tile by tile,
-//! as processors wait where they have a dozen lines on their way. It takes up to a tenth less time than one
-//! loop after another over a strip at K up to thirty or so, and the same time beyond.
+//! Prediction, quotient and divergence of a register block are one piece of code, in registers: ŷ is not
+//! written to memory and read again. Where K is small, a block's share of the sums is added right there,
+//! too, to the numerator and the denominator at once. The memory of the next rows is prefetched block by
+//! block, as processors wait where they have a dozen cache lines on their way. It takes up to a tenth less
+//! time than one loop after another over a row panel at K up to thirty or so, and the same time beyond.
 
 use pulp::{Simd, WithSimd};
 
-use super::evaluate::Band;
-use super::kernel::{BOTH, PANEL, abreast, outer_products};
-use super::pass::Wants;
+use super::evaluate::RowPanel;
+use super::kernel::{MR, MR_LARGE, has_many_registers, has_vectors, microkernel, nr};
+use super::work::Wants;
 use nneinfact_core::plan::OperandSide;
 use nneinfact_simd::{Elementwise, Real};
 
-/// Quotients and divergences of some rows, those of a [`Band`].
-pub(crate) struct Divergences<'a, T> {
-    pub band: Band<'a, T>,
-    /// `R` row-major (`[m][inner]`), a multiple of [`PANEL`] rows.
-    pub r: &'a [T],
-    /// `C`, with `band.ld` elements from one of its rows to the next.
-    pub c: &'a [T],
-    pub inner: usize,
-    pub to: To<'a, T>,
+/// Quotients and divergences of a row panel.
+pub(crate) struct KlPanel<'a, T> {
+    pub panel: RowPanel<'a, T>,
+    /// The A panel, row-major (`[m][depth]`), a multiple of [`MR`] rows.
+    pub lhs: &'a [T],
+    /// The B panel, with `panel.ld` elements from one of its rows to the next.
+    pub rhs: &'a [T],
+    pub depth: usize,
+    pub output: KlOutput<'a, T>,
 }
 
 /// What becomes of `a` and `b`, those of them that are wanted.
-pub(crate) enum To<'a, T> {
-    /// They are kept, row by row.
+pub(crate) enum KlOutput<'a, T> {
+    /// They are written out, row by row.
     Entries([&'a mut [T]; 2]),
-    /// They are summed up, as [`reduce_rows`](super::kernel::reduce_rows) or
-    /// [`reduce_lanes`](super::kernel::reduce_lanes) does. The first of the rows is the one of this number
-    /// among those that have sums.
-    LossSums(OperandSide, usize, [&'a mut [T]; 2]),
+    /// They are summed up, as [`gemm_nt_dot`](super::kernel::gemm_nt_dot) or
+    /// [`gemm_tn`](super::kernel::gemm_tn) does. The number is that of the panel's first row among those
+    /// that have sums.
+    Sums(OperandSide, usize, [&'a mut [T]; 2]),
 }
 
-/// Rows of a tile whose sums are added at once. Fewer than of others: `C` is in the first-level cache,
-/// and what is read of the rows is to stay there beside it.
-const FEW: usize = PANEL;
-/// Most vectors of a row of a tile.
-const MOST: usize = 4;
+/// MR of a block whose sums are added at once. Smaller than that of others: the B panel is in the
+/// first-level cache, and what is read of the rows is to stay there beside it.
+const MR_SUMS: usize = MR;
+/// The largest NR of such a block.
+const NR_SUMS: usize = 4;
 
-impl<T: Elementwise> WithSimd for Divergences<'_, T> {
+impl<T: Elementwise> WithSimd for KlPanel<'_, T> {
     type Output = ();
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let Divergences { mut band, r, c, inner, to } = self;
+        let KlPanel { mut panel, lhs, rhs, depth, output } = self;
         let lanes = size_of::<T::Vector<S>>() / T::BYTES;
-        let many = S::REGISTER_COUNT >= 32;
-        let step = match to {
-            To::Entries(_) if many => BOTH,
-            _ => FEW,
-        };
-        let (c, _) = T::as_vectors::<S>(c);
-        let ld = band.ld / lanes;
-        let mut to = match to {
-            To::Entries([a, b]) => Vectors::Entries([vectors::<S, T>(a), vectors::<S, T>(b)]),
-            To::LossSums(side, start, [a, b]) => {
-                Vectors::LossSums(side, start, [vectors::<S, T>(a), vectors::<S, T>(b)])
+        let many = const { has_many_registers::<S>() };
+        let (rhs, _) = T::as_vectors::<S>(rhs);
+        let ld = panel.ld / lanes;
+        let mut output = match output {
+            KlOutput::Entries(to) => VectorOutput::Entries(to.map(vectors::<S, T>)),
+            KlOutput::Sums(side, start, to) => {
+                VectorOutput::Sums(side, start, to.map(vectors::<S, T>))
             }
+        };
+        let step = match output {
+            VectorOutput::Entries(_) if many => MR_LARGE,
+            _ => MR_SUMS,
         };
         let mut first = 0;
-        while first < band.rows.len() {
-            let rows = band.read(simd, first, step);
-            // Tiles that are of cells altogether, and have no weights, need none.
-            let plain = if band.source.weighs() { 0 } else { band.lanes / lanes };
-            if !band.source.weighs() && band.lanes < band.ld {
-                band.mark(rows, plain.saturating_sub(MOST) * lanes);
+        while first < panel.rows.len() {
+            let rows = panel.read(simd, first, step);
+            // Blocks without padding, of entries that have no weights, need no weights.
+            let plain = if panel.source.weighs() { 0 } else { panel.columns / lanes };
+            if !panel.source.weighs() && panel.columns < panel.ld {
+                panel.weigh_padding(rows, plain.saturating_sub(NR_SUMS) * lanes);
             }
-            let entries = &*band.entries;
+            let entries = &*panel.entries;
             let [train, validation, held_out] = entries.weights();
-            let mut tile = Tile {
+            let mut kl = KlRows {
                 simd,
-                r: &r[first * inner..],
-                c,
-                inner,
+                lhs: &lhs[first * depth..],
+                rhs,
+                depth,
                 ld,
-                floor: T::splat(simd, band.source.floor),
+                floor: T::splat(simd, panel.source.floor),
                 x: T::as_vectors::<S>(&entries.x).0,
                 weights: [
                     T::as_vectors::<S>(train).0,
                     T::as_vectors::<S>(validation).0,
                     T::as_vectors::<S>(held_out).0,
                 ],
-                withheld: band.source.withheld(),
-                wants: band.source.wants,
+                withheld: panel.source.withheld(),
+                wants: panel.source.wants,
                 first,
                 rows,
                 losses: [T::splat(simd, T::ZERO); 3],
             };
             let mut j = 0;
             while j < ld {
-                macro_rules! tile {
-                    ($rows:expr, $vectors:expr) => {{
-                        let end = j + $vectors;
-                        band.look_ahead(first + step..first + 2 * step, j * lanes..end * lanes);
-                        if end <= plain {
-                            tile.run::<{ $rows }, { $vectors }, false>(j, &mut to);
-                        } else {
-                            tile.run::<{ $rows }, { $vectors }, true>(j, &mut to);
-                        }
-                        $vectors
-                    }};
-                }
-                j += match (&to, ld - j) {
-                    (Vectors::Entries(_), left) if many => match abreast::<S>(left) {
-                        3 => tile!(BOTH, 3),
-                        2 => tile!(BOTH, 2),
-                        _ => tile!(BOTH, 1),
-                    },
-                    (_, MOST..) if many => tile!(FEW, MOST),
-                    (_, 2..) => tile!(FEW, 2),
-                    _ => tile!(FEW, 1),
+                let vectors = match (&output, ld - j) {
+                    (VectorOutput::Entries(_), left) if many => nr::<S>(left),
+                    (VectorOutput::Sums(..), NR_SUMS..) if many => NR_SUMS,
+                    (_, 2..) if const { has_vectors::<S>() } => 2,
+                    _ => 1,
                 };
+                let end = j + vectors;
+                panel.prefetch(first + step..first + 2 * step, j * lanes..end * lanes);
+                macro_rules! block {
+                    ($mr:expr, $nr:expr) => {
+                        match end <= plain {
+                            true => kl.block::<{ $mr }, { $nr }, false>(j, &mut output),
+                            false => kl.block::<{ $mr }, { $nr }, true>(j, &mut output),
+                        }
+                    };
+                }
+                if const { has_many_registers::<S>() } {
+                    match (&output, vectors) {
+                        (VectorOutput::Entries(_), 3) => block!(MR_LARGE, 3),
+                        (VectorOutput::Entries(_), 2) => block!(MR_LARGE, 2),
+                        (VectorOutput::Entries(_), _) => block!(MR_LARGE, 1),
+                        (VectorOutput::Sums(..), NR_SUMS) => block!(MR_SUMS, NR_SUMS),
+                        (VectorOutput::Sums(..), 2) => block!(MR_SUMS, 2),
+                        (VectorOutput::Sums(..), _) => block!(MR_SUMS, 1),
+                    }
+                } else if const { has_vectors::<S>() } {
+                    match vectors {
+                        2 => block!(MR_SUMS, 2),
+                        _ => block!(MR_SUMS, 1),
+                    }
+                } else {
+                    block!(MR_SUMS, 1);
+                }
+                j = end;
             }
-            let losses = tile.losses;
-            let roles = if band.source.weighs() { 3 } else { 1 };
-            band.losses.collect(bytemuck::cast_slice::<_, T>(&losses[..roles]), lanes);
+            let losses = kl.losses;
+            let roles = if panel.source.weighs() { 3 } else { 1 };
+            panel.losses.collect(bytemuck::cast_slice::<_, T>(&losses[..roles]), lanes);
             first += step;
         }
     }
@@ -128,48 +140,49 @@ fn vectors<S: Simd, T: Real>(values: &mut [T]) -> &mut [T::Vector<S>] {
     T::as_vectors_mut::<S>(values).0
 }
 
-/// [`To`], in vectors.
-enum Vectors<'a, V> {
+/// [`KlOutput`], in vectors.
+enum VectorOutput<'a, V> {
     Entries([&'a mut [V]; 2]),
-    LossSums(OperandSide, usize, [&'a mut [V]; 2]),
+    Sums(OperandSide, usize, [&'a mut [V]; 2]),
 }
 
-/// Some rows, of which tiles are taken from left to right.
-struct Tile<'a, S: Simd, T: Elementwise> {
+/// Some rows, of which register blocks are taken from left to right.
+struct KlRows<'a, S: Simd, T: Elementwise> {
     simd: S,
-    /// `R` from the first of the rows on.
-    r: &'a [T],
-    c: &'a [T::Vector<S>],
-    inner: usize,
-    /// Vectors from one row of `c`, `x` and the weights to the next.
+    /// The A panel from the first of the rows on.
+    lhs: &'a [T],
+    rhs: &'a [T::Vector<S>],
+    depth: usize,
+    /// Vectors from one row of `rhs`, `x` and the weights to the next.
     ld: usize,
     floor: T::Vector<S>,
     x: &'a [T::Vector<S>],
-    /// Weights for training, validation and cells held out.
+    /// Weights for training, validation and held-out entries.
     weights: [&'a [T::Vector<S>]; 3],
     withheld: [bool; 2],
     wants: Wants,
-    /// The number of the first row, and how many there are: the others of a tile are nobody's.
+    /// The number of the first row in the panel, and how many rows there are: the others of a block are
+    /// padding.
     first: usize,
     rows: usize,
     /// Sums of losses, for each of the weights.
     losses: [T::Vector<S>; 3],
 }
 
-impl<S: Simd, T: Elementwise> Tile<'_, S, T> {
+impl<S: Simd, T: Elementwise> KlRows<'_, S, T> {
     /// The `M` rows by `V` vectors from vector `j` on, with weights or without any.
     #[inline(always)]
-    fn run<const M: usize, const V: usize, const WEIGHTED: bool>(
+    fn block<const M: usize, const V: usize, const WEIGHTED: bool>(
         &mut self,
         j: usize,
-        to: &mut Vectors<'_, T::Vector<S>>,
+        output: &mut VectorOutput<'_, T::Vector<S>>,
     ) {
-        let Tile { simd, r, c, inner, ld, floor, x, weights, rows, .. } = *self;
+        let KlRows { simd, lhs, rhs, depth, ld, floor, x, weights, rows, .. } = *self;
         let zero = T::splat(simd, T::ZERO);
-        // Rows that are nobody's are another one once more here, and have a quotient of 0.
-        let panel = &r[..(M * inner).min(r.len())];
-        let products = outer_products::<S, T, M, V>(simd, panel, rows, inner, inner, c, ld, j);
-        // In an array of its own: the one that the sums are formed in is to stay in registers.
+        // Padding rows repeat the last row here, and get a quotient of 0.
+        let lhs = &lhs[..(M * depth).min(lhs.len())];
+        let products = microkernel::<S, T, M, V>(simd, lhs, rows, depth, depth, rhs, ld, j);
+        // In an array of its own: the one that the products are summed in is to stay in registers.
         let mut a = [[floor; V]; M];
         for m in 0..M {
             for v in 0..V {
@@ -191,8 +204,8 @@ impl<S: Simd, T: Elementwise> Tile<'_, S, T> {
                 }
             }
             let asked = [true, self.withheld[0], self.withheld[1]];
-            let lists = weights.iter().zip(&mut self.losses).zip(asked);
-            for ((weights, sum), _) in lists.filter(|(_, asked)| *asked) {
+            let by_role = weights.iter().zip(&mut self.losses).zip(asked);
+            for ((weights, sum), _) in by_role.filter(|(_, asked)| *asked) {
                 for m in 0..M.min(rows) {
                     let weights = &weights[m * ld + j..][..V];
                     for v in 0..V {
@@ -219,7 +232,7 @@ impl<S: Simd, T: Elementwise> Tile<'_, S, T> {
         }
 
         if self.wants.numerator {
-            self.put::<M, V>(j, panel, &a, 0, to);
+            self.put::<M, V>(j, lhs, &a, 0, output);
         }
         if self.wants.denominator {
             let mut b = [[T::splat(simd, T::ONE); V]; M];
@@ -228,36 +241,42 @@ impl<S: Simd, T: Elementwise> Tile<'_, S, T> {
                     b[m].copy_from_slice(&weights[0][m * ld + j..][..V]);
                 }
             }
-            self.put::<M, V>(j, panel, &b, 1, to);
+            self.put::<M, V>(j, lhs, &b, 1, output);
         }
     }
 
-    /// Keeps values of a tile, or adds them up.
+    /// Writes values of a block out, or adds them up.
     #[inline(always)]
     fn put<const M: usize, const V: usize>(
         &self,
         j: usize,
-        panel: &[T],
+        lhs: &[T],
         values: &[[T::Vector<S>; V]; M],
         which: usize,
-        to: &mut Vectors<'_, T::Vector<S>>,
+        output: &mut VectorOutput<'_, T::Vector<S>>,
     ) {
-        let Tile { simd, c, inner, ld, .. } = *self;
-        match to {
-            Vectors::Entries(to) => {
+        let KlRows { simd, rhs, depth, ld, .. } = *self;
+        match output {
+            VectorOutput::Entries(to) => {
                 let rows = to[which][self.first * ld..].chunks_exact_mut(ld);
                 for (values, to) in values.iter().zip(rows) {
                     to[j..j + V].copy_from_slice(values);
                 }
             }
-            // Tiles whose sums are added at once are never taller: this is not to be compiled.
-            Vectors::LossSums(..) if M != FEW => {}
-            Vectors::LossSums(OperandSide::Lhs, start, to) => {
-                let sums = &mut to[which][(*start + self.first) * inner..][..M * inner];
-                add_rows::<S, T, M, V>(simd, values, c, ld, j, inner, sums);
-            }
-            Vectors::LossSums(OperandSide::Rhs, _, to) => {
-                add_lanes::<S, T, M, V>(simd, values, panel, ld, j, inner, to[which]);
+            VectorOutput::Sums(side, start, to) => {
+                // Blocks whose sums are added at once are never taller: this is not to be compiled.
+                if const { M == MR_SUMS } {
+                    let to = &mut *to[which];
+                    match side {
+                        OperandSide::Lhs => {
+                            let sums = &mut to[(*start + self.first) * depth..][..M * depth];
+                            add_nt_dot::<S, T, M, V>(simd, values, rhs, ld, j, depth, sums);
+                        }
+                        OperandSide::Rhs => {
+                            add_tn::<S, T, M, V>(simd, values, lhs, ld, j, depth, to);
+                        }
+                    }
+                }
             }
         }
     }
@@ -283,54 +302,54 @@ fn weighted<S: Simd, T: Real>(simd: S, x: T::Vector<S>, w: T::Vector<S>) -> T::V
     T::choose(simd, w, <T as Real>::mul(simd, x, w), T::splat(simd, T::ZERO))
 }
 
-/// `sums[m, k] += Σ_n a[m, n] · c[k, n]` over the vectors n from `j` on.
+/// A·Bᵀ of a block: `sums[m, k] += Σ_n a[m, n] · rhs[k, n]` over the vectors n from `j` on.
 #[inline(always)]
-fn add_rows<S: Simd, T: Real, const M: usize, const V: usize>(
+fn add_nt_dot<S: Simd, T: Real, const M: usize, const V: usize>(
     simd: S,
     a: &[[T::Vector<S>; V]; M],
-    c: &[T::Vector<S>],
+    rhs: &[T::Vector<S>],
     ld: usize,
     j: usize,
-    inner: usize,
+    depth: usize,
     sums: &mut [T::Vector<S>],
 ) {
-    let (left, right) = sums.split_at_mut(2 * inner);
-    let ((s0, s1), (s2, s3)) = (left.split_at_mut(inner), right.split_at_mut(inner));
+    let (left, right) = sums.split_at_mut(2 * depth);
+    let ((s0, s1), (s2, s3)) = (left.split_at_mut(depth), right.split_at_mut(depth));
     let sums = s0.iter_mut().zip(s1).zip(s2.iter_mut().zip(s3));
-    for (c, ((s0, s1), (s2, s3))) in c.chunks_exact(ld).zip(sums) {
-        let c = &c[j..j + V];
+    for (rhs, ((s0, s1), (s2, s3))) in rhs.chunks_exact(ld).zip(sums) {
+        let rhs = &rhs[j..j + V];
         let mut sums = [*s0, *s1, *s2, *s3];
         for v in 0..V {
-            for m in 0..FEW {
-                sums[m] = T::mul_add(simd, a[m][v], c[v], sums[m]);
+            for m in 0..MR_SUMS {
+                sums[m] = T::mul_add(simd, a[m][v], rhs[v], sums[m]);
             }
         }
         [*s0, *s1, *s2, *s3] = sums;
     }
 }
 
-/// `sums[k, n] += Σ_m r[m, k] · a[m, n]` for the vectors n from `j` on.
+/// Aᵀ·B of a block: `sums[k, n] += Σ_m lhs[m, k] · a[m, n]` for the vectors n from `j` on.
 #[inline(always)]
-fn add_lanes<S: Simd, T: Real, const M: usize, const V: usize>(
+fn add_tn<S: Simd, T: Real, const M: usize, const V: usize>(
     simd: S,
     a: &[[T::Vector<S>; V]; M],
-    r: &[T],
+    lhs: &[T],
     ld: usize,
     j: usize,
-    inner: usize,
+    depth: usize,
     sums: &mut [T::Vector<S>],
 ) {
-    let (left, right) = r.split_at(2 * inner);
-    let ((r0, r1), (r2, r3)) = (left.split_at(inner), right.split_at(inner));
-    let r = r0.iter().zip(r1).zip(r2.iter().zip(r3));
-    for (sums, ((&r0, &r1), (&r2, &r3))) in sums.chunks_exact_mut(ld).zip(r) {
+    let (left, right) = lhs.split_at(2 * depth);
+    let ((r0, r1), (r2, r3)) = (left.split_at(depth), right.split_at(depth));
+    let lhs = r0.iter().zip(r1).zip(r2.iter().zip(r3));
+    for (sums, ((&r0, &r1), (&r2, &r3))) in sums.chunks_exact_mut(ld).zip(lhs) {
         let sums = &mut sums[j..j + V];
         let [r0, r1] = [T::splat(simd, r0), T::splat(simd, r1)];
         let [r2, r3] = [T::splat(simd, r2), T::splat(simd, r3)];
         let r = [r0, r1, r2, r3];
         for v in 0..V {
             let mut sum = sums[v];
-            for m in 0..FEW {
+            for m in 0..MR_SUMS {
                 sum = T::mul_add(simd, r[m], a[m][v], sum);
             }
             sums[v] = sum;
@@ -343,42 +362,43 @@ mod tests {
     use ndarray::Array2;
     use pulp::Arch;
 
-    use super::super::evaluate::{Entries, Losses};
-    use super::super::geometry::Run;
+    use super::super::axis::Run;
+    use super::super::evaluate::{EntryBlock, LossAccumulator};
     use super::super::kernel;
-    use super::super::pass::Source;
+    use super::super::work::Source;
     use super::*;
     use nneinfact_core::data::{Dense, Observations, Prepared, Role};
     use nneinfact_core::loss::{Loss, Tape};
     use nneinfact_simd::instruction_sets;
 
-    /// Numbers in (0, 1] that look like nothing in particular.
+    /// Numbers in (0, 1] without a pattern.
     fn noise(n: usize, seed: u32) -> Vec<f64> {
         let mix = |i: usize| (i as u32).wrapping_mul(2_654_435_761).wrapping_add(seed) >> 16;
         (0..n).map(|i| f64::from(1 + mix(i)) / 65_536.0).collect()
     }
 
-    fn counts(rows: usize, lanes: usize, weighted: bool) -> Prepared {
+    fn counts(rows: usize, columns: usize, weighted: bool) -> Prepared {
         let pick = |m: usize, n: usize, of: usize| (m * 7 + n * 3) % of;
-        let mut x = Array2::from_shape_fn((rows, lanes), |(m, n)| pick(m, n, 5) as f64);
+        let mut x = Array2::from_shape_fn((rows, columns), |(m, n)| pick(m, n, 5) as f64);
         if !weighted {
             return Observations::new(Dense::from_array(&x)).prepare().unwrap();
         }
-        let cells = |of: usize| Array2::from_shape_fn((rows, lanes), |(m, n)| pick(m, n, of) == 1);
-        let weights = Array2::from_shape_fn((rows, lanes), |(m, n)| 0.5 + pick(m, n, 4) as f64);
-        // What is missing may be anything.
-        x.zip_mut_with(&cells(11), |x, &missing| *x = if missing { f64::NAN } else { *x });
+        let pick_one_of =
+            |of: usize| Array2::from_shape_fn((rows, columns), |(m, n)| pick(m, n, of) == 1);
+        let weights = Array2::from_shape_fn((rows, columns), |(m, n)| 0.5 + pick(m, n, 4) as f64);
+        // A missing entry may hold anything.
+        x.zip_mut_with(&pick_one_of(11), |x, &missing| *x = if missing { f64::NAN } else { *x });
         let observations = Observations::new(Dense::from_array(&x));
-        let observations = observations.mask(&cells(11).mapv(|missing| !missing)).unwrap();
-        let observations = observations.held_out_mask(&cells(6)).unwrap();
+        let observations = observations.mask(&pick_one_of(11).mapv(|missing| !missing)).unwrap();
+        let observations = observations.held_out_mask(&pick_one_of(6)).unwrap();
         let observations = observations.weights(Dense::from_array(&weights)).unwrap();
         observations.validation(0.1, 3).unwrap().prepare().unwrap()
     }
 
-    /// What becomes of `a` and `b`, and of the losses, beside the same number by number.
+    /// Compares `a` and `b`, or their sums, and the losses with the same entry by entry.
     fn check<T: Elementwise>(
         arch: Arch,
-        (rows, lanes, inner): (usize, usize, usize),
+        (rows, columns, depth): (usize, usize, usize),
         side: Option<OperandSide>,
         data: &Prepared,
         [numerator, denominator]: [bool; 2],
@@ -398,60 +418,60 @@ mod tests {
             data,
             roles: data.roles(),
             zeros: false,
-            sides: &[],
+            entry_parameters: &[],
             scale: T::ONE,
             floor: T::from_f64(floor),
             tape: &tape,
             wants: Wants { numerator, denominator, losses: true },
-            schedule: None,
         };
-        let padded = rows.next_multiple_of(PANEL);
-        let ld = lanes.next_multiple_of(T::MAX_LANES);
+        let padded = rows.next_multiple_of(MR);
+        let ld = columns.next_multiple_of(T::MAX_LANES);
         let typed = |x: &[f64]| x.iter().map(|&x| T::from_f64(x)).collect::<Vec<T>>();
-        let (mut r, mut c) = (noise(padded * inner, 1), noise(inner * ld, 2));
-        r[rows * inner..].fill(0.0);
-        c.chunks_exact_mut(ld).for_each(|row| row[lanes..].fill(0.0));
-        // As little as there can be, so that some predictions are below the floor.
+        let (mut r, mut c) = (noise(padded * depth, 1), noise(depth * ld, 2));
+        r[rows * depth..].fill(0.0);
+        c.chunks_exact_mut(ld).for_each(|row| row[columns..].fill(0.0));
+        // So little that some predictions are below the floor.
         c.chunks_exact_mut(ld).for_each(|row| row[0] = 1e-6);
 
-        let mut losses = Losses::default();
-        let mut entries = Entries::new(&source, BOTH, ld);
-        let offsets: Vec<usize> = (0..rows).map(|m| m * lanes).collect();
-        let band = Band {
+        let mut losses = LossAccumulator::default();
+        let mut entries = EntryBlock::new(&source, MR_LARGE, ld);
+        let offsets: Vec<usize> = (0..rows).map(|m| m * columns).collect();
+        let panel = RowPanel {
             source: &source,
             rows: &offsets,
             ahead: &offsets,
-            runs: &[Run { start: 0, len: lanes, offset: 0, stride: 1 }],
-            data_outer: 0,
-            lanes,
+            runs: &[Run { start: 0, len: columns, offset: 0, stride: 1 }],
+            data_batch: 0,
+            columns,
             ld,
             entries: &mut entries,
             losses: &mut losses,
         };
-        let start = PANEL;
+        let start = MR;
         let size = match side {
             None => padded * ld,
-            Some(OperandSide::Lhs) => (start + padded) * inner * T::MAX_LANES,
-            Some(OperandSide::Rhs) => inner * ld,
+            Some(OperandSide::Lhs) => (start + padded) * depth * T::MAX_LANES,
+            Some(OperandSide::Rhs) => depth * ld,
         };
         let mut results = [vec![T::ZERO; size], vec![T::ZERO; size]];
         let [a, b] = &mut results;
-        let to = match side {
-            None => To::Entries([a, b]),
-            Some(side) => To::LossSums(side, start, [a, b]),
+        let output = match side {
+            None => KlOutput::Entries([a, b]),
+            Some(side) => KlOutput::Sums(side, start, [a, b]),
         };
-        arch.dispatch(Divergences { band, r: &typed(&r), c: &typed(&c), inner, to });
+        arch.dispatch(KlPanel { panel, lhs: &typed(&r), rhs: &typed(&c), depth, output });
 
         let near = |got: f64, want: f64, what: &str| {
             let tolerance = if T::BYTES == 4 { 2e-5 } else { 1e-12 };
             let off = (got - want).abs();
             assert!(off <= tolerance * (1.0 + want.abs()), "{what}: {got} {want}");
         };
-        let (mut want_a, mut want_b) = (Array2::zeros((rows, lanes)), Array2::zeros((rows, lanes)));
+        let (mut want_a, mut want_b) =
+            (Array2::zeros((rows, columns)), Array2::zeros((rows, columns)));
         let mut sums = [0.0; 3];
         for m in 0..rows {
-            for n in 0..lanes {
-                let at = m * lanes + n;
+            for n in 0..columns {
+                let at = m * columns + n;
                 let role = data.roles().map_or(Role::Train, |roles| roles.get(at));
                 let mut weight = [T::ONE];
                 if let Some(weights) = data.weights() {
@@ -461,7 +481,7 @@ mod tests {
                 let mut x = [T::ZERO];
                 data.values().load(at, 1, &mut x);
                 let x = x[0].to_f64();
-                let y: f64 = (0..inner).map(|k| r[m * inner + k] * c[k * ld + n]).sum();
+                let y: f64 = (0..depth).map(|k| r[m * depth + k] * c[k * ld + n]).sum();
                 let y = y.max(floor);
                 let loss = w * (if x > 0.0 { x * (x / y).ln() - x + y } else { y });
                 match role {
@@ -490,20 +510,20 @@ mod tests {
                     }
                 }
                 Some(OperandSide::Lhs) => {
-                    let mut collected = vec![T::ZERO; (start + padded) * inner];
-                    kernel::collect_rows(arch, result, &mut collected);
+                    let mut collected = vec![T::ZERO; (start + padded) * depth];
+                    kernel::collect_dot_sums(arch, result, &mut collected);
                     for m in 0..rows {
-                        for k in 0..inner {
-                            let want = (0..lanes).map(|n| want[[m, n]] * c[k * ld + n]).sum();
-                            near(collected[(start + m) * inner + k].to_f64(), want, "row");
+                        for k in 0..depth {
+                            let want = (0..columns).map(|n| want[[m, n]] * c[k * ld + n]).sum();
+                            near(collected[(start + m) * depth + k].to_f64(), want, "row");
                         }
                     }
                 }
                 Some(OperandSide::Rhs) => {
-                    for k in 0..inner {
-                        for n in 0..lanes {
-                            let want = (0..rows).map(|m| want[[m, n]] * r[m * inner + k]).sum();
-                            near(result[k * ld + n].to_f64(), want, "lane");
+                    for k in 0..depth {
+                        for n in 0..columns {
+                            let want = (0..rows).map(|m| want[[m, n]] * r[m * depth + k]).sum();
+                            near(result[k * ld + n].to_f64(), want, "column");
                         }
                     }
                 }
@@ -512,17 +532,17 @@ mod tests {
     }
 
     #[test]
-    fn strips_are_those_of_the_numbers_one_by_one() {
-        for (rows, lanes) in [(1, 1), (3, 15), (4, 16), (5, 17), (8, 64), (9, 100), (13, 200)] {
+    fn row_panels_are_those_of_the_entries_one_by_one() {
+        for (rows, columns) in [(1, 1), (3, 15), (4, 16), (5, 17), (8, 64), (9, 100), (13, 200)] {
             for weighted in [false, true] {
-                // Too few cells for all roles.
-                if weighted && rows * lanes < 100 {
+                // Too few entries for all roles.
+                if weighted && rows * columns < 100 {
                     continue;
                 }
-                let data = counts(rows, lanes, weighted);
+                let data = counts(rows, columns, weighted);
                 for arch in instruction_sets() {
-                    for inner in [1, 2, 5, 33] {
-                        let size = (rows, lanes, inner);
+                    for depth in [1, 2, 5, 33] {
+                        let size = (rows, columns, depth);
                         for side in [None, Some(OperandSide::Lhs), Some(OperandSide::Rhs)] {
                             for wanted in [[false, false], [true, false], [true, true]] {
                                 check::<f32>(arch, size, side, &data, wanted);

@@ -1,79 +1,89 @@
-//! Passes over a list of cells, put together: the sums over the list, and what all other cells add.
+//! Sparse passes put together: the sums over the stored entries, and what the implicit entries add.
+//!
+//! The sums at stored entries come from `pass.rs` (SDDMM and sparse MTTKRP). Where entries that are not
+//! stored count as zeros, these *implicit entries* add the sums of all entries as if each were a zero, which
+//! mostly have a closed form and else take an *implicit-zero pass*, a dense pass that reads no values. Then
+//! every stored entry adds only what it has beyond a zero, and *masked entries*, which are stored but do
+//! not train, take off what they would add as zeros.
+
+mod pass;
 
 use std::sync::Arc;
 
-use self::pass::{ByRole, Cells, Listed, Outputs, Part, Rows, Sampler};
-use crate::dense::pass::{self as dense, Source, Wants};
-use crate::{CpuEngine, largest, normalizers};
-mod pass;
+use self::pass::{ByRole, EntryLosses, EntryPass, KhatriRaoRows, PassEntries, SparseOutputs};
+use crate::CpuEngine;
+use crate::dense::{self, DenseSums, Source, Wants};
+use crate::scale::{largest, normalizers};
 use nneinfact_core::algebra::contract::{Walk, contract, rearrange};
 use nneinfact_core::algebra::update::Denominator;
 use nneinfact_core::data::{Dense, Implicit, StoredEntries};
+use nneinfact_core::engine::cells::Part;
 use nneinfact_core::engine::{Job, LossSums, needs};
 use nneinfact_core::loss::{AtZero, Expr, Loss, Tape, ZeroTerm};
 use nneinfact_core::model::Shapes;
 use nneinfact_core::plan::{Group, KhatriRaoTable, SparsePass};
 use nneinfact_simd::Elementwise;
 
-/// The cells of a fit as its passes read them.
-pub(crate) struct Lists<T> {
-    rest: Implicit,
+/// The stored entries of a fit as its passes read them.
+pub(crate) struct SparseState<T> {
+    implicit: Implicit,
     zero: AtZero,
-    /// For each group.
-    train: Vec<Cells<T>>,
-    /// For each group, or for the first only where they add to losses alone. In double precision:
-    /// what they add is taken off sums over all cells, of which little may be left.
-    exceptions: Vec<Cells<f64>>,
+    /// Training entries, for each group.
+    train: Vec<PassEntries<T>>,
+    /// Masked entries, for each group, or for the first only where they add to losses alone. In double
+    /// precision: what they add is taken off sums over all entries, of which little may be left.
+    masked: Vec<PassEntries<f64>>,
     train_expressions: Expressions,
-    exception_expressions: Expressions,
-    tapes: Vec<((bool, Outputs), Tape)>,
-    grid_tapes: Vec<(Wants, Tape)>,
-    /// Off the list, numerators, denominators and losses take a dense pass over the cells.
-    grid: Wants,
+    masked_expressions: Expressions,
+    tapes: Vec<((bool, SparseOutputs), Tape)>,
+    zero_tapes: Vec<(Wants, Tape)>,
+    /// Which sums over implicit entries take an implicit-zero pass.
+    zero_pass: Wants,
 }
 
-/// What a pass over a list adds to each sum; `None` where nothing.
+/// What a stored entry adds to each sum; `None` where nothing.
 struct Expressions {
     numerator: Option<Expr>,
     denominator: Option<Expr>,
     loss: Expr,
-    /// The loss at a datum of 0, which the sum over all cells holds.
+    /// The loss at a datum of 0, which the sum over all entries holds.
     zero_loss: Option<Expr>,
 }
 
 impl Expressions {
-    /// Of the cells that the factors are fitted to: beyond what they would add as zeros.
-    fn train(loss: &Loss, zero: &AtZero, rest: Implicit) -> Expressions {
-        let off_list = rest != Implicit::Missing;
-        let beyond = |at: &Expr, zero: &ZeroTerm| match off_list {
+    /// Of the training entries: what they add beyond what they would add as zeros.
+    fn train(loss: &Loss, zero: &AtZero, implicit: Implicit) -> Expressions {
+        let has_zeros = implicit != Implicit::Missing;
+        let beyond = |at: &Expr, zero: &ZeroTerm| match has_zeros {
             true if zero.is_zero() => at.clone(),
             true => at - zero.expr(),
             false => at.clone(),
         };
-        let needed = !off_list || loss.denominator_depends_on_x();
+        let needed = !has_zeros || loss.denominator_depends_on_x();
         Expressions {
             numerator: Some(beyond(loss.a(), &zero.a)),
             denominator: needed.then(|| beyond(loss.b(), &zero.b)),
             loss: loss.loss().clone(),
-            zero_loss: off_list.then(|| zero.loss.expr().clone()),
+            zero_loss: has_zeros.then(|| zero.loss.expr().clone()),
         }
     }
 
-    /// Of the others: what they do not add although the sum over all cells has it.
-    fn exceptions(loss: &Loss, zero: &AtZero, rest: Implicit) -> Expressions {
+    /// Of the masked entries: the negative of what the sum over all entries has for them although they do
+    /// not train.
+    fn masked(loss: &Loss, zero: &AtZero, implicit: Implicit) -> Expressions {
         let less = |zero: &ZeroTerm| {
-            (rest == Implicit::Zeros && !zero.is_zero()).then(|| -zero.expr().clone())
+            (implicit == Implicit::Zeros && !zero.is_zero()).then(|| -zero.expr().clone())
         };
         Expressions {
             numerator: less(&zero.a),
             denominator: less(&zero.b),
             loss: loss.loss().clone(),
-            zero_loss: (rest != Implicit::Missing).then(|| zero.loss.expr().clone()),
+            zero_loss: (implicit != Implicit::Missing).then(|| zero.loss.expr().clone()),
         }
     }
 
-    fn outputs(&self, sums: bool, losses: bool) -> Outputs {
-        Outputs {
+    fn outputs(&self, sums: bool, losses: bool) -> SparseOutputs {
+        SparseOutputs {
             numerator: sums && self.numerator.is_some(),
             denominator: sums && self.denominator.is_some(),
             losses,
@@ -81,101 +91,90 @@ impl Expressions {
         }
     }
 
-    fn tape(&self, outputs: Outputs) -> Tape {
-        let list = [
+    fn tape(&self, outputs: SparseOutputs) -> Tape {
+        let expressions = [
             self.numerator.as_ref().filter(|_| outputs.numerator),
             self.denominator.as_ref().filter(|_| outputs.denominator),
             Some(&self.loss).filter(|_| outputs.losses),
             self.zero_loss.as_ref().filter(|_| outputs.zero_losses),
         ];
-        Tape::compile(&list.into_iter().flatten().collect::<Vec<_>>())
+        Tape::compile(&expressions.into_iter().flatten().collect::<Vec<_>>())
     }
 }
 
-impl<T: Elementwise> Lists<T> {
-    pub fn new(job: &Job, list: &StoredEntries) -> Lists<T> {
+impl<T: Elementwise> SparseState<T> {
+    /// Sorts the stored entries of a job for each of its passes.
+    pub fn new(job: &Job, stored: &StoredEntries) -> SparseState<T> {
         let (plan, loss) = (&job.plan, &job.loss);
         let zero = loss.at_zero();
-        let rest = list.rest();
-        let (_, [numerator, denominator, losses]) = needs(&zero, rest);
-        let sides: Vec<Dense> =
-            loss.sides().iter().map(|s| Dense::from_array(s).in_c_order()).collect();
+        let implicit = stored.rest();
+        let (_, [numerator, denominator, losses]) = needs(&zero, implicit);
+        let parameters: Vec<Dense> =
+            loss.sides().iter().map(|p| Dense::from_array(p).in_c_order()).collect();
         let scale = 1.0 / job.unit;
         let passes = plan.sampled();
-        let exceptions = match (list.listing().exceptions, rest) {
+        let masked_passes = match (stored.listing().exceptions, implicit) {
             (0, _) => &[],
             (_, Implicit::Zeros) => passes,
             // They only have a loss.
             _ => &passes[..1.min(passes.len())],
         };
         let shapes = plan.shapes();
-        let train = |p| Cells::new(shapes, p, list, Part::Train, &sides, scale);
-        let exception = |p| Cells::new(shapes, p, list, Part::Exceptions, &sides, scale);
-        Lists {
-            rest,
+        let train = |p| PassEntries::new(shapes, p, stored, Part::Train, &parameters, scale);
+        let masked = |p| PassEntries::new(shapes, p, stored, Part::Exceptions, &parameters, scale);
+        SparseState {
+            implicit,
             train: passes.iter().map(train).collect(),
-            exceptions: exceptions.iter().map(exception).collect(),
-            train_expressions: Expressions::train(loss, &zero, rest),
-            exception_expressions: Expressions::exceptions(loss, &zero, rest),
+            masked: masked_passes.iter().map(masked).collect(),
+            train_expressions: Expressions::train(loss, &zero, implicit),
+            masked_expressions: Expressions::masked(loss, &zero, implicit),
             tapes: Vec::new(),
-            grid_tapes: Vec::new(),
-            grid: Wants { numerator, denominator, losses },
+            zero_tapes: Vec::new(),
+            zero_pass: Wants { numerator, denominator, losses },
             zero,
         }
     }
 
-    fn prepare_tape(&mut self, train: bool, outputs: Outputs) -> usize {
+    /// The tape for training or masked entries, by its place among the tapes.
+    fn prepare_tape(&mut self, train: bool, outputs: SparseOutputs) -> usize {
         let key = (train, outputs);
         if let Some(at) = self.tapes.iter().position(|(k, _)| *k == key) {
             return at;
         }
-        let expressions = if train { &self.train_expressions } else { &self.exception_expressions };
+        let expressions = if train { &self.train_expressions } else { &self.masked_expressions };
         let tape = expressions.tape(outputs);
         self.tapes.push((key, tape));
         self.tapes.len() - 1
     }
 
-    fn prepare_grid(&mut self, wants: Wants) -> usize {
-        if let Some(at) = self.grid_tapes.iter().position(|(k, _)| *k == wants) {
+    /// The tape of an implicit-zero pass, by its place among these.
+    fn prepare_zero_tape(&mut self, wants: Wants) -> usize {
+        if let Some(at) = self.zero_tapes.iter().position(|(k, _)| *k == wants) {
             return at;
         }
-        let list = [
+        let expressions = [
             Some(self.zero.a.expr()).filter(|_| wants.numerator),
             Some(self.zero.b.expr()).filter(|_| wants.denominator),
             Some(self.zero.loss.expr()).filter(|_| wants.losses),
         ];
-        let tape = Tape::compile(&list.into_iter().flatten().collect::<Vec<_>>());
-        self.grid_tapes.push((wants, tape));
-        self.grid_tapes.len() - 1
+        let tape = Tape::compile(&expressions.into_iter().flatten().collect::<Vec<_>>());
+        self.zero_tapes.push((wants, tape));
+        self.zero_tapes.len() - 1
     }
 }
 
-/// What of a pass is computed.
-#[derive(Clone, Copy, Default)]
-pub(crate) struct Parts {
-    pub numerator: bool,
-    pub denominator: bool,
-    pub losses: bool,
-}
-
-impl Parts {
-    pub fn all(losses: bool) -> Parts {
-        Parts { numerator: true, denominator: true, losses }
-    }
-}
-
-/// What a pass over a list leaves.
+/// What a pass leaves for a group: sums over the data, from which the update is computed.
 #[derive(Default)]
-pub(crate) struct Outcome {
+pub(crate) struct GroupSums {
     pub numerator: Vec<f64>,
     pub denominator: Vec<f64>,
-    /// Whether the denominator has the letters of the plan's closed form only.
+    /// Whether the denominator has the modes of the plan's closed form only.
     pub reduced: bool,
-    pub sums: LossSums,
+    pub losses: LossSums,
 }
 
-impl Outcome {
-    /// The denominator with its contractions, for a group and its pass over the list.
+impl GroupSums {
+    /// The denominator with its contractions, for a group and its sparse pass.
     pub fn denominator<'a>(
         &'a self,
         group: &'a Group,
@@ -189,173 +188,55 @@ impl Outcome {
     }
 }
 
+/// The pass of a group as its steps see it.
+struct SparseStep<'a, T> {
+    engine: &'a CpuEngine<T>,
+    group: usize,
+    pass: &'a SparsePass,
+    wants: Wants,
+    /// ŷ is clamped to at least this.
+    floor: f64,
+    /// The Khatri–Rao tables, the output's first.
+    tables: &'a [Vec<f64>],
+}
+
 impl<T: Elementwise> CpuEngine<T> {
-    /// Sums over all cells for a group, `sums` being numerator and denominator.
-    pub(crate) fn sampled(&mut self, group: usize, parts: Parts) -> Outcome {
-        let Parts { numerator: sums, denominator: below, losses } = parts;
-        let plan = Arc::clone(&self.job.plan);
-        let shapes = plan.shapes();
-        let pass = &plan.sampled()[group];
-        let Some(mut lists) = self.lists.take() else {
-            return Outcome::default();
+    /// The sums over all entries for a group, by a sparse pass.
+    pub(crate) fn sparse_pass(&mut self, group: usize, wants: Wants) -> GroupSums {
+        let Some(mut state) = self.sparse.take() else {
+            return GroupSums::default();
         };
+        let plan = Arc::clone(&self.job.plan);
+        let pass = &plan.sampled()[group];
+        let tables = self.tables(pass);
+        let floor = self.job.numbers.prediction_floor / self.job.unit;
+        let step = SparseStep { engine: self, group, pass, wants, floor, tables: &tables };
+        let mut sums = step.training_entries(&mut state);
+        let corrections = step.masked_entries(&mut state, &mut sums);
+        step.implicit_zero_pass(&mut state, &mut sums);
+        if state.implicit == Implicit::Zeros {
+            step.closed_forms(&state, corrections, &mut sums);
+            step.clear_masked_rows(&state, &mut sums);
+        }
+        let unit = self.job.objective_unit();
+        sums.losses.train *= unit;
+        sums.losses.validation *= unit;
+        sums.losses.held_out *= unit;
+        self.sparse = Some(state);
+        sums
+    }
+
+    /// The Khatri–Rao tables of a pass at the factors as they are, the output's first.
+    fn tables(&self, pass: &SparsePass) -> Vec<Vec<f64>> {
         let table = |table: &KhatriRaoTable| -> Vec<f64> {
             let inputs: Vec<&[f64]> =
                 table.factors.iter().map(|&l| self.factors[l].as_slice()).collect();
-            contract(shapes, &table.form, &inputs)
+            contract(self.job.plan.shapes(), &table.form, &inputs)
         };
-        let products: Vec<Vec<f64>> =
-            std::iter::once(&pass.target).chain(&pass.operands).map(table).collect();
-        let inner = pass.inner_size(shapes);
-        let floor = self.job.numbers.prediction_floor / self.job.unit;
-        let (onto, width) = onto(shapes, pass);
-        let size: usize = shapes.sizes(&pass.letters).iter().product();
-        let mut numerator = vec![0.0; if sums { size } else { 0 }];
-        let mut train = lists.train_expressions.outputs(sums, losses);
-        train.denominator &= below;
-        let at = lists.prepare_tape(true, train);
-        let mut denominator = vec![0.0; if train.denominator { size } else { 0 }];
-
-        let largest: Vec<f64> = products.iter().map(|t| largest(t)).collect();
-        let scales = normalizers(&largest);
-        let rows: Vec<Rows<T>> =
-            products.iter().zip(&scales).map(|(p, &s)| Rows::new(p, inner, s)).collect();
-        let sampler = Sampler {
-            cells: &lists.train[group],
-            tables: &rows,
-            inner,
-            onto: &onto,
-            width,
-            floor: T::from_f64(floor),
-            tape: &lists.tapes[at].1,
-            outputs: train,
-        };
-        let listed = sampler.run(&mut numerator, &mut denominator);
-        // Sums over the other tables carry their scales.
-        let others: f64 = scales[1..].iter().product();
-        if others != 1.0 {
-            numerator.iter_mut().chain(&mut denominator).for_each(|x| *x /= others);
-        }
-        let mut found =
-            LossSums { train: listed.losses.train - listed.zeros.train, ..LossSums::default() };
-
-        let mut corrections = Vec::new();
-        let lossy = losses && !lists.exceptions.is_empty();
-        let outputs =
-            lists.exception_expressions.outputs(sums && lists.rest == Implicit::Zeros, lossy);
-        if let Some(cells) = lists.exceptions.get(group).or(lists.exceptions.first())
-            && outputs != Outputs::default()
-            && !cells.is_empty()
-        {
-            // The list of the first group goes with its tables.
-            let own = lists.exceptions.get(group).is_some();
-            let at = if own { group } else { 0 };
-            let tape = lists.prepare_tape(false, outputs);
-            let first = &plan.sampled()[at];
-            let again: Vec<Vec<f64>> = match own {
-                true => Vec::new(),
-                false => std::iter::once(&first.target).chain(&first.operands).map(table).collect(),
-            };
-            let exact = if own { &products } else { &again };
-            let inner = first.inner_size(shapes);
-            let rows: Vec<Rows<f64>> = exact.iter().map(|p| Rows::new(p, inner, 1.0)).collect();
-            if outputs.denominator {
-                corrections = vec![0.0; size];
-            }
-            let (onto, width) = if own { (onto, width) } else { self::onto(shapes, first) };
-            let sampler = Sampler {
-                cells: &lists.exceptions[at],
-                tables: &rows,
-                inner,
-                onto: &onto,
-                width,
-                floor,
-                tape: &lists.tapes[tape].1,
-                outputs,
-            };
-            let listed = sampler.run(&mut numerator, &mut corrections);
-            add_exceptions(&mut found, &listed, lists.rest);
-        }
-
-        let wants = Wants {
-            numerator: sums && lists.grid.numerator,
-            denominator: below && lists.grid.denominator,
-            losses: losses && lists.grid.losses,
-        };
-        let mut reduced = false;
-        if wants != (Wants { numerator: false, denominator: false, losses: false }) {
-            let at = lists.prepare_grid(wants);
-            let tape = lists.grid_tapes[at].1.clone();
-            let grid = self.grid(group, wants, &tape, lists.rest);
-            found.train += grid.sums.train;
-            found.validation += grid.sums.validation;
-            found.held_out += grid.sums.held_out;
-            let letters = &plan.passes()[group].target.letters;
-            for (to, from) in
-                [(&mut numerator, grid.numerator), (&mut denominator, grid.denominator)]
-            {
-                if !from.is_empty() {
-                    add(to, rearrange(shapes, letters, &from, &pass.letters));
-                }
-            }
-        }
-        if lists.rest == Implicit::Zeros {
-            let all: Vec<&[f64]> = self.factors.iter().map(Vec::as_slice).collect();
-            let inputs: Vec<&[f64]> = pass.others.iter().map(|&l| all[l]).collect();
-            let sum = || contract(shapes, &pass.closed, &inputs);
-            let spread = |sum: &[f64], by: f64| -> Vec<f64> {
-                let full = rearrange(shapes, pass.closed.output(), sum, &pass.letters);
-                full.into_iter().map(|x| x * by).collect()
-            };
-            if sums && !lists.grid.numerator && !lists.zero.a.is_zero() {
-                let by = lists.zero.a.coefficient(0.0).unwrap_or(0.0);
-                add(&mut numerator, spread(&sum(), by));
-            }
-            if below && !lists.grid.denominator {
-                let by = lists.zero.b.monomial().map_or(0.0, |m| m.coefficient);
-                if let (Some(_), Some(gram)) = (lists.zero.b.coefficient(1.0), &pass.gram) {
-                    let with: Vec<&[f64]> = all.iter().chain(&inputs).copied().collect();
-                    let mut gram = contract(&gram.shapes, &gram.form, &with);
-                    gram.iter_mut().for_each(|x| *x *= by);
-                    add(&mut denominator, gram);
-                } else if denominator.is_empty() && corrections.is_empty() {
-                    denominator = sum();
-                    denominator.iter_mut().for_each(|x| *x *= by);
-                    reduced = true;
-                } else {
-                    add(&mut denominator, spread(&sum(), by));
-                }
-            }
-            if losses && !lists.grid.losses {
-                found.train += self.total_loss(&lists.zero.loss);
-            }
-            if !corrections.is_empty() {
-                add(&mut denominator, corrections);
-                denominator.iter_mut().for_each(|x| *x = x.max(0.0));
-            }
-            // Rows without a single training cell have sums of rounding errors.
-            let width = width_of(shapes, pass);
-            let rows: f64 = shapes.sizes(&pass.target.rows).iter().map(|&n| n as f64).product();
-            let entries = shapes.volume(shapes.model().observed());
-            if sums && let Some(cells) = lists.exceptions.get(group) {
-                for row in cells.rows_of((entries / rows) as u64) {
-                    for to in [&mut numerator, &mut denominator] {
-                        if to.len() == size {
-                            to[row * width..][..width].fill(0.0);
-                        }
-                    }
-                }
-            }
-        }
-        let unit = self.job.objective_unit();
-        found.train *= unit;
-        found.validation *= unit;
-        found.held_out *= unit;
-        self.lists = Some(lists);
-        Outcome { numerator, denominator, reduced, sums: found }
+        std::iter::once(&pass.target).chain(&pass.operands).map(table).collect()
     }
 
-    /// The sum over all cells of the loss at a datum of 0, where it has a closed form.
+    /// The sum over all entries of the loss at a datum of 0, where it has a closed form.
     fn total_loss(&self, term: &ZeroTerm) -> f64 {
         let plan = &self.job.plan;
         let (Some(m), Some(totals)) = (term.monomial(), plan.totals()) else { return 0.0 };
@@ -372,42 +253,214 @@ impl<T: Elementwise> CpuEngine<T> {
         m.coefficient * sum.first().copied().unwrap_or(0.0)
     }
 
-    /// A dense pass over all cells as zeros.
-    fn grid(&self, group: usize, wants: Wants, tape: &Tape, rest: Implicit) -> dense::Outcome {
-        let plan = &self.job.plan;
-        let (tensors, others) = self.operands(&plan.passes()[group]);
+    /// An implicit-zero pass.
+    fn zero_pass(&self, group: usize, wants: Wants, tape: &Tape, implicit: Implicit) -> DenseSums {
+        let (tensors, scale) = self.operands(&self.job.plan.passes()[group]);
         let views: Vec<&[T]> = tensors.iter().map(Vec::as_slice).collect();
         let source = Source {
             data: &self.job.data,
-            roles: self.job.data.roles().filter(|_| rest == Implicit::ByRole),
+            roles: self.job.data.roles().filter(|_| implicit == Implicit::ByRole),
             zeros: true,
-            sides: &self.sides,
+            entry_parameters: &self.entry_parameters,
             scale: T::ONE,
             floor: T::from_f64(self.job.numbers.prediction_floor / self.job.unit),
             tape,
             wants,
-            schedule: None,
         };
-        let mut outcome = dense::run(&self.geometries[group], &source, &views);
-        outcome.divide(others);
-        outcome
+        let mut sums = dense::run(&self.geometries[group], &source, None, &views);
+        sums.divide(scale);
+        sums
     }
 }
 
-/// The losses that exceptions add: withheld ones their own, and in sums over all cells each takes
-/// off what it would be as a zero.
-fn add_exceptions(sums: &mut LossSums, listed: &Listed, rest: Implicit) {
-    let Listed { losses, zeros } = *listed;
-    let less = if rest == Implicit::ByRole { zeros } else { ByRole::default() };
-    sums.validation += losses.validation - less.validation;
-    sums.held_out += losses.held_out - less.held_out;
-    if rest == Implicit::Zeros {
-        sums.train -= zeros.all();
+impl<T: Elementwise> SparseStep<'_, T> {
+    fn shapes(&self) -> &Shapes {
+        self.engine.job.plan.shapes()
+    }
+
+    /// Entries of the numerator.
+    fn size(&self) -> usize {
+        self.shapes().sizes(&self.pass.letters).iter().product()
+    }
+
+    /// The sums over the stored training entries.
+    fn training_entries(&self, state: &mut SparseState<T>) -> GroupSums {
+        let &SparseStep { group, pass, wants, floor, tables, .. } = self;
+        let (shapes, size) = (self.shapes(), self.size());
+        let depth = pass.inner_size(shapes);
+        let (onto, width) = onto(shapes, pass);
+        let mut outputs = state.train_expressions.outputs(wants.numerator, wants.losses);
+        outputs.denominator &= wants.denominator;
+        let at = state.prepare_tape(true, outputs);
+        let mut numerator = vec![0.0; if wants.numerator { size } else { 0 }];
+        let mut denominator = vec![0.0; if outputs.denominator { size } else { 0 }];
+
+        let largest: Vec<f64> = tables.iter().map(|t| largest(t)).collect();
+        let scales = normalizers(&largest);
+        let rows: Vec<KhatriRaoRows<T>> =
+            tables.iter().zip(&scales).map(|(t, &s)| KhatriRaoRows::new(t, depth, s)).collect();
+        let entry_pass = EntryPass {
+            entries: &state.train[group],
+            tables: &rows,
+            depth,
+            onto: &onto,
+            width,
+            floor: T::from_f64(floor),
+            tape: &state.tapes[at].1,
+            outputs,
+        };
+        let found = entry_pass.run(&mut numerator, &mut denominator);
+        // The sums carry the scales of the other tables.
+        let others: f64 = scales[1..].iter().product();
+        if others != 1.0 {
+            numerator.iter_mut().chain(&mut denominator).for_each(|x| *x /= others);
+        }
+        let train = found.at_datum.train - found.at_zero.train;
+        let losses = LossSums { train, ..LossSums::default() };
+        GroupSums { numerator, denominator, reduced: false, losses }
+    }
+
+    /// Adds the masked entries to numerator and losses, and returns what they add to the denominator;
+    /// empty where nothing.
+    fn masked_entries(&self, state: &mut SparseState<T>, sums: &mut GroupSums) -> Vec<f64> {
+        let &SparseStep { engine, group, wants, floor, .. } = self;
+        let shapes = self.shapes();
+        let with_losses = wants.losses && !state.masked.is_empty();
+        let with_sums = wants.numerator && state.implicit == Implicit::Zeros;
+        let outputs = state.masked_expressions.outputs(with_sums, with_losses);
+        // The entries of the first group, where there are no others, go with its tables.
+        let own = group < state.masked.len();
+        let at = if own { group } else { 0 };
+        let present = state.masked.get(at).is_some_and(|entries| !entries.is_empty());
+        if !present || outputs == SparseOutputs::default() {
+            return Vec::new();
+        }
+        let tape = state.prepare_tape(false, outputs);
+        let pass = &engine.job.plan.sampled()[at];
+        let first_tables = if own { Vec::new() } else { engine.tables(pass) };
+        let tables = if own { self.tables } else { &first_tables };
+        let depth = pass.inner_size(shapes);
+        let rows: Vec<KhatriRaoRows<f64>> =
+            tables.iter().map(|t| KhatriRaoRows::new(t, depth, 1.0)).collect();
+        let mut corrections = vec![0.0; if outputs.denominator { self.size() } else { 0 }];
+        let (onto, width) = onto(shapes, pass);
+        let entry_pass = EntryPass {
+            entries: &state.masked[at],
+            tables: &rows,
+            depth,
+            onto: &onto,
+            width,
+            floor,
+            tape: &state.tapes[tape].1,
+            outputs,
+        };
+        let found = entry_pass.run(&mut sums.numerator, &mut corrections);
+        add_masked(&mut sums.losses, &found, state.implicit);
+        corrections
+    }
+
+    /// Adds the implicit-zero pass, where one is needed.
+    fn implicit_zero_pass(&self, state: &mut SparseState<T>, sums: &mut GroupSums) {
+        let wants = Wants {
+            numerator: self.wants.numerator && state.zero_pass.numerator,
+            denominator: self.wants.denominator && state.zero_pass.denominator,
+            losses: self.wants.losses && state.zero_pass.losses,
+        };
+        if wants == Wants::default() {
+            return;
+        }
+        let at = state.prepare_zero_tape(wants);
+        let tape = &state.zero_tapes[at].1;
+        let zeros = self.engine.zero_pass(self.group, wants, tape, state.implicit);
+        sums.losses.train += zeros.losses.train;
+        sums.losses.validation += zeros.losses.validation;
+        sums.losses.held_out += zeros.losses.held_out;
+        let modes = &self.engine.job.plan.passes()[self.group].target.letters;
+        let both =
+            [(&mut sums.numerator, zeros.numerator), (&mut sums.denominator, zeros.denominator)];
+        for (to, from) in both {
+            if !from.is_empty() {
+                add(to, rearrange(self.shapes(), modes, &from, &self.pass.letters));
+            }
+        }
+    }
+
+    /// Adds the sums over all entries as zeros that have closed forms, and the corrections of masked
+    /// entries to the denominator.
+    fn closed_forms(&self, state: &SparseState<T>, corrections: Vec<f64>, sums: &mut GroupSums) {
+        let &SparseStep { engine, pass, wants, .. } = self;
+        let shapes = self.shapes();
+        let all: Vec<&[f64]> = engine.factors.iter().map(Vec::as_slice).collect();
+        let inputs: Vec<&[f64]> = pass.others.iter().map(|&l| all[l]).collect();
+        let closed = || contract(shapes, &pass.closed, &inputs);
+        let spread = |sum: &[f64], by: f64| -> Vec<f64> {
+            let full = rearrange(shapes, pass.closed.output(), sum, &pass.letters);
+            full.into_iter().map(|x| x * by).collect()
+        };
+        let denominator = &mut sums.denominator;
+        if wants.numerator && !state.zero_pass.numerator && !state.zero.a.is_zero() {
+            let by = state.zero.a.coefficient(0.0).unwrap_or(0.0);
+            add(&mut sums.numerator, spread(&closed(), by));
+        }
+        if wants.denominator && !state.zero_pass.denominator {
+            let by = state.zero.b.monomial().map_or(0.0, |m| m.coefficient);
+            if let (Some(_), Some(gram)) = (state.zero.b.coefficient(1.0), &pass.gram) {
+                let with: Vec<&[f64]> = all.iter().chain(&inputs).copied().collect();
+                let mut gram = contract(&gram.shapes, &gram.form, &with);
+                gram.iter_mut().for_each(|x| *x *= by);
+                add(denominator, gram);
+            } else if denominator.is_empty() && corrections.is_empty() {
+                *denominator = closed();
+                denominator.iter_mut().for_each(|x| *x *= by);
+                sums.reduced = true;
+            } else {
+                add(denominator, spread(&closed(), by));
+            }
+        }
+        if wants.losses && !state.zero_pass.losses {
+            sums.losses.train += engine.total_loss(&state.zero.loss);
+        }
+        if !corrections.is_empty() {
+            add(denominator, corrections);
+            denominator.iter_mut().for_each(|x| *x = x.max(0.0));
+        }
+    }
+
+    /// Clears the sums of rows without a single training entry, which are rounding errors.
+    fn clear_masked_rows(&self, state: &SparseState<T>, sums: &mut GroupSums) {
+        let &SparseStep { group, pass, wants, .. } = self;
+        let (shapes, size) = (self.shapes(), self.size());
+        let width = width_of(shapes, pass);
+        let rows: f64 = shapes.sizes(&pass.target.rows).iter().map(|&n| n as f64).product();
+        let entries = shapes.volume(shapes.model().observed());
+        if wants.numerator
+            && let Some(masked) = state.masked.get(group)
+        {
+            for row in masked.rows_of((entries / rows) as u64) {
+                for to in [&mut sums.numerator, &mut sums.denominator] {
+                    if to.len() == size {
+                        to[row * width..][..width].fill(0.0);
+                    }
+                }
+            }
+        }
     }
 }
 
-/// Where each inner letter's index stands in a row of numerator and denominator, and the length of
-/// such a row.
+/// Adds the losses of masked entries: withheld ones add their own, and from sums over all entries each
+/// takes off what it would be as a zero.
+fn add_masked(sums: &mut LossSums, found: &EntryLosses, implicit: Implicit) {
+    let EntryLosses { at_datum, at_zero } = *found;
+    let less = if implicit == Implicit::ByRole { at_zero } else { ByRole::default() };
+    sums.validation += at_datum.validation - less.validation;
+    sums.held_out += at_datum.held_out - less.held_out;
+    if implicit == Implicit::Zeros {
+        sums.train -= at_zero.all();
+    }
+}
+
+/// Where each contracted index stands in a row of numerator and denominator, and the length of such a
+/// row.
 fn onto(shapes: &Shapes, pass: &SparsePass) -> (Vec<usize>, usize) {
     let own = &pass.letters[pass.target.rows.len()..];
     let sizes = shapes.sizes(&pass.inner);
