@@ -1,18 +1,16 @@
 //! The engine that runs on the CPU: all cores, SIMD chosen at run time.
 //!
-//! Passes run in the precision that was asked for; factors, numerators and denominators are kept
+//! A pass over all entries is `dense`, one over stored entries `sparse`; `roofline` measures what the
+//! processor can do at best. Passes run in the precision that was asked for; factors, numerators and denominators are kept
 //! in double precision, and so are all small contractions.
 
-mod divergence;
-mod evaluate;
-mod geometry;
-mod kernel;
-mod pass;
-mod rates;
-mod sampled;
+#![deny(missing_docs)]
+
+mod dense;
+mod roofline;
+mod scale;
 mod sparse;
-mod stream;
-mod tile;
+mod tape;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -20,23 +18,20 @@ use std::sync::Arc;
 use ndarray::{ArrayD, IxDyn};
 use rayon::prelude::*;
 
-use self::geometry::Geometry;
-use self::pass::{Source, Wants};
-use self::sparse::{Lists, Outcome, Parts};
-use self::stream::Schedule;
+use self::dense::{DenseSums, Geometry, Schedule, Source, Wants};
+use self::scale::{ENTRIES_PER_THREAD, largest, normalizers};
+use self::sparse::{GroupSums, SparseState};
 use nneinfact_core::algebra::quadratic::Objective;
 use nneinfact_core::algebra::update::Update;
 use nneinfact_core::algebra::{balance, contract, quadratic, update};
 use nneinfact_core::data::Dense;
-use nneinfact_core::engine::{
-    Constraint, Engine, EngineState, FactorSlot, Job, LossSlot, LossSums,
-};
+use nneinfact_core::engine::{Constraint, Engine, EngineState, Job, LossSlot, LossSums, Point, Precision};
 use nneinfact_core::error::{Error, Result};
 use nneinfact_core::loss::Tape;
 use nneinfact_core::plan::{Pass, Quadratic};
 use nneinfact_simd::Elementwise;
 
-pub use rates::measure;
+pub use roofline::measure;
 
 /// The instruction set that the passes use on this machine.
 pub fn simd_name() -> &'static str {
@@ -48,7 +43,7 @@ pub fn simd_name() -> &'static str {
             size_of::<S::f32s>() * 8
         }
     }
-    match pulp::Arch::new().dispatch(Name) {
+    match pulp::nneinfact_simd::arch().dispatch(Name) {
         512 => "512-bit SIMD",
         256 => "256-bit SIMD",
         128 => "128-bit SIMD",
@@ -56,29 +51,41 @@ pub fn simd_name() -> &'static str {
     }
 }
 
+/// The engine of a job, with passes in this precision.
+///
+/// # Errors
+/// Where the engine cannot take the factors that the job starts from.
+pub fn engine(job: Job, precision: Precision) -> Result<Box<dyn Engine>> {
+    // Not generic, so that the kernels are compiled with this crate and not with those that use it.
+    Ok(match precision {
+        Precision::F32 => Box::new(CpuEngine::<f32>::new(job)?),
+        Precision::F64 => Box::new(CpuEngine::<f64>::new(job)?),
+    })
+}
+
 /// A fit on the CPU with passes in precision `T`.
-pub struct CpuEngine<T> {
+struct CpuEngine<T> {
     job: Job,
     geometries: Vec<Geometry>,
     /// The order of work of each dense pass, where data stay in a file.
     schedules: Vec<Schedule>,
     tapes: HashMap<Wants, Tape>,
-    sides: Vec<Dense>,
-    /// In the model's order, each in C order of its letters; the first is divided by the unit.
+    entry_parameters: Vec<Dense>,
+    /// In the model's order, each in C order of its indices; the first is divided by the unit.
     factors: Vec<Vec<f64>>,
-    /// For these factors, the objective being in the engine's unit.
-    rules: Vec<Constraint>,
-    remembered: Option<Vec<Vec<f64>>>,
-    /// The plain result of the last sweep, where an extrapolation starts from.
-    plain: Option<Vec<Vec<f64>>>,
+    /// What holds for these factors, the objective being in the engine's unit.
+    constraints: Vec<Constraint>,
+    snapshot: Option<Vec<Vec<f64>>>,
+    /// The anchor result of the last sweep, where an extrapolation starts from.
+    anchor: Option<Vec<Vec<f64>>>,
     /// Where the last sweep began.
     origin: Vec<Vec<f64>>,
-    /// The list of cells that passes go over in place of all cells.
-    lists: Option<Lists<T>>,
+    /// The stored entries that passes go over in place of all entries.
+    sparse: Option<SparseState<T>>,
     exact: Option<Exact>,
     /// The group of the last pass, with its numerator and denominator; in an exact fit, with Q in
     /// the place of the denominator.
-    last: Option<(usize, Outcome)>,
+    last: Option<(usize, GroupSums)>,
     losses: [LossSums; LossSlot::COUNT],
 }
 
@@ -99,7 +106,7 @@ impl Exact {
         let objectives: Option<Vec<Quadratic>> =
             groups.map(|group| Quadratic::new(job.plan.shapes(), group)).collect();
         let sum = match &job.stored {
-            Some(list) => list.entries().sum_of_squares(),
+            Some(stored) => stored.entries().sum_of_squares(),
             None => job.data.values().sum_of_squares(),
         };
         let squares = 0.5 * sum / (job.unit * job.unit);
@@ -109,7 +116,8 @@ impl Exact {
 }
 
 impl<T: Elementwise> CpuEngine<T> {
-    pub fn new(mut job: Job) -> Result<CpuEngine<T>> {
+    /// The engine of a job, with the factors that it starts from.
+    fn new(mut job: Job) -> Result<CpuEngine<T>> {
         let plan = &job.plan;
         let geometries: Vec<Geometry> =
             plan.passes().iter().map(|p| Geometry::new::<T>(plan, p)).collect();
@@ -118,29 +126,29 @@ impl<T: Elementwise> CpuEngine<T> {
             None => geometries.iter().filter_map(|g| Schedule::new::<T>(g, &job.data)).collect(),
         };
         let values = job.data.values();
-        let side = |s: &Arc<ArrayD<f64>>| match job.data.coo() {
-            Some(_) => Dense::from_array(s.as_ref()).in_c_order(),
-            None => geometry::aligned(values, s),
+        let entry_parameter = |p: &Arc<ArrayD<f64>>| match job.data.coo() {
+            Some(_) => Dense::from_array(p.as_ref()).in_c_order(),
+            None => dense::aligned(values, p),
         };
-        let sides = job.loss.entry_parameters().iter().map(side).collect();
-        let lists = job.stored.as_ref().map(|list| Lists::new(&job, list));
+        let entry_parameters = job.loss.entry_parameters().iter().map(entry_parameter).collect();
+        let sparse = job.stored.as_ref().map(|stored| SparseState::new(&job, stored));
         let objective = job.objective_unit();
-        let rules = job.constraints.iter().enumerate().map(|(l, rule)| {
+        let constraints = job.constraints.iter().enumerate().map(|(l, constraint)| {
             let unit = if l == 0 { job.unit } else { 1.0 };
-            rule.rescaled(unit, objective)
+            constraint.rescaled(unit, objective)
         });
         let start = std::mem::take(&mut job.start);
         let mut engine = CpuEngine {
             geometries,
             schedules,
             tapes: HashMap::new(),
-            sides,
+            entry_parameters,
             factors: Vec::new(),
-            rules: rules.collect(),
-            remembered: None,
-            plain: None,
+            constraints: constraints.collect(),
+            snapshot: None,
+            anchor: None,
             origin: Vec::new(),
-            lists,
+            sparse,
             exact: if job.exact { Exact::new::<T>(&job) } else { None },
             last: None,
             losses: [LossSums::default(); LossSlot::COUNT],
@@ -150,7 +158,7 @@ impl<T: Elementwise> CpuEngine<T> {
         Ok(engine)
     }
 
-    /// The least floor of a factor: what is smaller is lost in the passes.
+    /// The least floor of a factor: smaller entries are lost in the passes.
     const LEAST: f64 = if T::BYTES == 4 { 1e-37 } else { 0.0 };
 
     /// What each factor is multiplied with here: see [`EngineState`].
@@ -159,9 +167,10 @@ impl<T: Elementwise> CpuEngine<T> {
         (0..self.factors.len()).map(of).collect()
     }
 
-    /// What entries are raised to: relative to the largest of their factor, and at least. Coordinate
-    /// descent leaves zero by itself and may make a component of one factor as large as its partner is
-    /// small: a floor relative to that would raise all its other entries to numbers that matter.
+    /// What entries of a factor are clamped to: a share of the largest of their factor, and a number that
+    /// they are at least. An exact fit has no floors. Its coordinate descent leaves zero by itself and may
+    /// make a component of one factor as large as that of another is small: a floor relative to that would
+    /// lift all other entries to numbers that matter.
     fn floors(&self) -> [f64; 2] {
         match self.exact {
             Some(_) => [0.0; 2],
@@ -169,28 +178,29 @@ impl<T: Elementwise> CpuEngine<T> {
         }
     }
 
-    fn raise(&mut self, l: usize) {
-        if !self.rules[l].fixed {
+    /// Clamps the entries of a factor from below.
+    fn apply_floor(&mut self, l: usize) {
+        if !self.constraints[l].fixed {
             let [floor, least] = self.floors();
-            update::apply_floor(&mut self.factors[l], floor, least, &self.rules[l]);
+            update::apply_floor(&mut self.factors[l], floor, least, &self.constraints[l]);
         }
     }
 
     /// The penalties at the factors as they are, in the user's units.
     fn penalty(&self) -> f64 {
-        balance::penalty(&self.factors, &self.rules) * self.job.objective_unit()
+        balance::penalty(&self.factors, &self.constraints) * self.job.objective_unit()
     }
 
-    fn update_of<'a>(&'a self, group: usize, outcome: &'a Outcome) -> Update<'a> {
+    fn update_of<'a>(&'a self, group: usize, sums: &'a GroupSums) -> Update<'a> {
         let plan = &self.job.plan;
         let members = &plan.groups()[group];
         Update {
             shapes: plan.shapes(),
             group: members,
             loss: &self.job.loss,
-            constraints: &self.rules,
-            numerator: &outcome.numerator,
-            denominator: outcome.denominator(members, plan.sparse_passes().get(group)),
+            constraints: &self.constraints,
+            numerator: &sums.numerator,
+            denominator: sums.denominator(members, plan.sparse_passes().get(group)),
             cycles: self.job.guards.inner_cycles,
         }
     }
@@ -206,20 +216,21 @@ impl<T: Elementwise> CpuEngine<T> {
             shapes: self.job.plan.shapes(),
             group: &self.job.plan.groups()[group],
             quadratic: &exact.objectives[group],
-            constraints: &self.rules,
+            constraints: &self.constraints,
             numerator,
             gram,
         }
     }
 
-    fn run(&mut self, group: usize, wants: Wants) -> Result<pass::Outcome> {
+    /// A dense pass over the data.
+    fn run(&mut self, group: usize, wants: Wants) -> Result<DenseSums> {
         let plan = &self.job.plan;
         let pass = plan
             .passes()
             .get(group)
             .ok_or_else(|| Error::Setting(format!("the plan has no group {group}")))?;
         let loss = &self.job.loss;
-        let (tensors, others) = self.operands(pass);
+        let (tensors, scale) = self.operands(pass);
         let tape = self.tapes.entry(wants).or_insert_with(|| {
             let mut outputs = Vec::new();
             if wants.numerator {
@@ -239,52 +250,50 @@ impl<T: Elementwise> CpuEngine<T> {
             data: &self.job.data,
             roles: self.job.data.roles(),
             zeros: false,
-            sides: &self.sides,
+            entry_parameters: &self.entry_parameters,
             scale: T::from_f64(1.0 / self.job.unit),
             floor: T::from_f64(self.job.guards.prediction_floor / self.job.unit),
             tape,
             wants,
-            schedule: self.schedules.get(group),
         };
         self.job.data.check()?;
-        let mut outcome = pass::run(&self.geometries[group], &source, &views);
-        // What was changed meanwhile may have been read.
+        let schedule = self.schedules.get(group);
+        let mut sums = dense::run(&self.geometries[group], &source, schedule, &views);
+        // Checked again, as a file that was changed meanwhile may have been read.
         self.job.data.check()?;
 
-        outcome.divide(others);
+        sums.divide(scale);
         let unit = self.job.objective_unit();
-        outcome.sums.train *= unit;
-        outcome.sums.validation *= unit;
-        outcome.sums.held_out *= unit;
-        Ok(outcome)
+        sums.losses.train *= unit;
+        sums.losses.validation *= unit;
+        sums.losses.held_out *= unit;
+        Ok(sums)
     }
 
-    /// A pass over all cells.
-    fn dense(&mut self, group: usize, losses: bool) -> Result<Outcome> {
+    /// A pass over all entries, with numerator and denominator.
+    fn dense(&mut self, group: usize, losses: bool) -> Result<GroupSums> {
         let closed = self.job.plan.settings().closed_denominator;
         let wants = Wants { numerator: true, denominator: !closed, losses };
-        let mut outcome = self.run(group, wants)?;
+        let DenseSums { numerator, mut denominator, losses } = self.run(group, wants)?;
         if closed {
             let plan = &self.job.plan;
             let pass = &plan.passes()[group];
             let inputs: Vec<&[f64]> =
                 pass.others.iter().map(|&l| self.factors[l].as_slice()).collect();
             let constant = self.job.loss.denominator_constant().unwrap_or(1.0);
-            outcome.denominator = contract(plan.shapes(), &pass.closed_denominator, &inputs);
-            outcome.denominator.par_iter_mut().with_min_len(SHARE).for_each(|x| *x *= constant);
+            denominator = contract(plan.shapes(), &pass.closed_denominator, &inputs);
+            let entries = denominator.par_iter_mut().with_min_len(ENTRIES_PER_THREAD);
+            entries.for_each(|x| *x *= constant);
         }
-        let pass::Outcome { numerator, denominator, sums } = outcome;
-        Ok(Outcome { numerator, denominator, reduced: false, sums })
+        Ok(GroupSums { numerator, denominator, reduced: false, losses })
     }
 
     /// A pass of an exact fit: the data enter the numerator alone.
-    fn exact(&mut self, exact: &Exact, group: usize, losses: bool) -> Result<Outcome> {
-        let numerator = match self.lists {
-            Some(_) => self.sampled(group, Parts { numerator: true, ..Parts::default() }).numerator,
-            None => {
-                let wants = Wants { numerator: true, denominator: false, losses: false };
-                self.run(group, wants)?.numerator
-            }
+    fn exact(&mut self, exact: &Exact, group: usize, losses: bool) -> Result<GroupSums> {
+        let wants = Wants { numerator: true, ..Wants::default() };
+        let numerator = match self.sparse {
+            Some(_) => self.sparse_pass(group, wants).numerator,
+            None => self.run(group, wants)?.numerator,
         };
         let gram = quadratic::gram(&exact.objectives[group], &self.factors);
         let mut sums = LossSums::default();
@@ -296,20 +305,20 @@ impl<T: Elementwise> CpuEngine<T> {
                 false => LossSums { train: train * self.job.unit * self.job.unit, ..sums },
             };
         }
-        Ok(Outcome { numerator, denominator: gram, reduced: false, sums })
+        Ok(GroupSums { numerator, denominator: gram, reduced: false, losses: sums })
     }
 
-    /// The losses at the factors as they are, cell by cell.
+    /// The losses at the factors as they are, entry by entry.
     fn losses_at(&mut self, group: usize) -> Result<LossSums> {
-        let wants = Wants { numerator: false, denominator: false, losses: true };
-        Ok(match self.lists {
-            Some(_) => self.sampled(group, Parts { losses: true, ..Parts::default() }).sums,
-            None => self.run(group, wants)?.sums,
+        let wants = Wants { losses: true, ..Wants::default() };
+        Ok(match self.sparse {
+            Some(_) => self.sparse_pass(group, wants).losses,
+            None => self.run(group, wants)?.losses,
         })
     }
 
-    /// The tensors of a dense pass, the target first, and the scale that sums over the others
-    /// carry.
+    /// The tensors of a dense pass, the output first, and the scale that the sums carry, which is that of
+    /// the other tensors.
     fn operands(&self, pass: &Pass) -> (Vec<Vec<T>>, f64) {
         let products: Vec<Vec<f64>> = std::iter::once(&pass.output)
             .chain(&pass.operands)
@@ -322,8 +331,7 @@ impl<T: Elementwise> CpuEngine<T> {
         let largest: Vec<f64> = products.iter().map(|t| largest(t)).collect();
         let scales = normalizers(&largest);
         // What an entry of 1 in place of the largest could at most add to ŷ.
-        let most =
-            largest.iter().product::<f64>() * pass.contracted_size(self.job.plan.shapes()) as f64;
+        let most = largest.iter().product::<f64>() * pass.contracted_size(self.job.plan.shapes()) as f64;
         let floor = self.job.guards.prediction_floor / self.job.unit;
         let negligible = match T::BYTES {
             4 => (NEGLIGIBLE * floor / most).min(TINY),
@@ -332,7 +340,7 @@ impl<T: Elementwise> CpuEngine<T> {
         let cast = |((data, scale), largest): ((&Vec<f64>, &f64), f64)| -> Vec<T> {
             let least = negligible * largest;
             let one = |&x: &f64| T::from_f64(if x < least { 0.0 } else { x * scale });
-            data.par_iter().with_min_len(SHARE).map(one).collect()
+            data.par_iter().with_min_len(ENTRIES_PER_THREAD).map(one).collect()
         };
         let tensors: Vec<Vec<T>> = products.iter().zip(&scales).zip(largest).map(cast).collect();
         (tensors, scales[1..].iter().product())
@@ -345,61 +353,27 @@ const TINY: f64 = 1.0 / (1u64 << 56) as f64;
 /// But only where all that an entry could add to ŷ is a smaller share of ŷ's floor than this.
 const NEGLIGIBLE: f64 = 1e-3;
 
-/// Entries of a tensor that are worth another thread.
-const SHARE: usize = 1 << 14;
-
-fn largest(tensor: &[f64]) -> f64 {
-    // OperandSide by side, as a comparison waits for the one before. What is no number is not the largest.
-    let larger = |a: f64, b: f64| if b > a { b } else { a };
-    let of = |share: &[f64]| {
-        let mut most = [0.0; 16];
-        let chunks = share.chunks_exact(most.len());
-        let rest = chunks.remainder().iter().copied().fold(0.0, larger);
-        for chunk in chunks {
-            most.iter_mut().zip(chunk).for_each(|(most, &x)| *most = larger(*most, x));
-        }
-        most.into_iter().fold(rest, larger)
-    };
-    tensor.par_chunks(SHARE).map(of).reduce(|| 0.0, larger)
-}
-
-/// Powers of two, one for each tensor with the largest entry given, that bring these near 1 but leave
-/// the product of all as it is: products of factors may be far out of the range of single precision
-/// although ŷ is not.
-fn normalizers(largest: &[f64]) -> Vec<f64> {
-    let exponents: Vec<i32> = largest
-        .iter()
-        .map(|&x| if x > 0.0 && x.is_finite() { x.log2().floor() as i32 } else { 0 })
-        .collect();
-    let total: i32 = exponents.iter().sum();
-    let mut shifts: Vec<i32> = exponents.iter().map(|e| -e).collect();
-    if let Some(last) = shifts.last_mut() {
-        *last += total;
-    }
-    shifts.iter().map(|&s| 2f64.powi(s)).collect()
-}
-
 impl<T: Elementwise> Engine for CpuEngine<T> {
     fn pass(&mut self, group: usize) -> Result<()> {
         let losses = self.job.losses.get(group).copied().flatten();
         let exact = self.exact.take();
-        let outcome = match (&exact, &self.lists) {
+        let sums = match (&exact, &self.sparse) {
             (Some(exact), _) => self.exact(exact, group, losses.is_some()),
-            (None, Some(_)) => Ok(self.sampled(group, Parts::all(losses.is_some()))),
+            (None, Some(_)) => Ok(self.sparse_pass(group, Wants::sums(losses.is_some()))),
             (None, None) => self.dense(group, losses.is_some()),
         };
         self.exact = exact;
-        let outcome = outcome?;
+        let sums = sums?;
         if let Some(slot) = losses {
-            self.losses[slot as usize] = LossSums { penalty: self.penalty(), ..outcome.sums };
+            self.losses[slot as usize] = LossSums { penalty: self.penalty(), ..sums.losses };
         }
-        self.last = Some((group, outcome));
+        self.last = Some((group, sums));
         Ok(())
     }
 
     fn update(&mut self, group: usize) -> Result<()> {
-        let outcome = match self.last.take() {
-            Some((passed, outcome)) if passed == group => outcome,
+        let sums = match self.last.take() {
+            Some((passed, sums)) if passed == group => sums,
             _ => {
                 return Err(Error::Setting(format!("group {group} is updated without a pass")));
             }
@@ -409,10 +383,10 @@ impl<T: Elementwise> Engine for CpuEngine<T> {
         let before: Vec<Vec<f64>> = members.iter().map(|&l| factors[l].clone()).collect();
         let updated = match &self.exact {
             Some(exact) => {
-                let (numerator, gram) = (&outcome.numerator, &outcome.denominator);
+                let (numerator, gram) = (&sums.numerator, &sums.denominator);
                 self.objective_of(exact, group, numerator, gram).lower(&mut factors)
             }
-            None => self.update_of(group, &outcome).apply(&mut factors),
+            None => self.update_of(group, &sums).apply(&mut factors),
         };
         self.factors = factors;
         if updated.is_err() {
@@ -420,7 +394,7 @@ impl<T: Elementwise> Engine for CpuEngine<T> {
             members.iter().zip(before).for_each(|(&l, before)| self.factors[l] = before);
             return updated;
         }
-        members.into_iter().for_each(|l| self.raise(l));
+        members.into_iter().for_each(|l| self.apply_floor(l));
         Ok(())
     }
 
@@ -428,23 +402,23 @@ impl<T: Elementwise> Engine for CpuEngine<T> {
         let Some(balancing) = self.job.balancing.clone() else { return Ok(()) };
         let floors = self.floors();
         let shapes = self.job.plan.shapes();
-        balance::rescale(shapes, &balancing, &self.rules, &mut self.factors, floors);
+        balance::rescale(shapes, &balancing, &self.constraints, &mut self.factors, floors);
         Ok(())
     }
 
     fn scale_terms(&mut self) -> Result<[f64; 2]> {
-        let Some((group, outcome)) = &self.last else {
+        let Some((group, sums)) = &self.last else {
             return Err(Error::Setting("no pass has told about the scale of the data".into()));
         };
         let terms = match &self.exact {
             Some(exact) => self
-                .objective_of(exact, *group, &outcome.numerator, &outcome.denominator)
+                .objective_of(exact, *group, &sums.numerator, &sums.denominator)
                 .terms(&self.factors),
             None => {
                 let members = &self.job.plan.groups()[*group].factors;
                 let lambda: Vec<Vec<f64>> =
                     members.iter().map(|&l| vec![1.0; self.factors[l].len()]).collect();
-                let (a, b) = self.update_of(*group, outcome).parts(0, &self.factors, &lambda);
+                let (a, b) = self.update_of(*group, sums).parts(0, &self.factors, &lambda);
                 let dot = |sums: Vec<f64>| -> f64 {
                     self.factors[members[0]].iter().zip(sums).map(|(x, s)| x * s).sum()
                 };
@@ -455,13 +429,13 @@ impl<T: Elementwise> Engine for CpuEngine<T> {
     }
 
     fn parts(&mut self, at: usize, lambda: &[Vec<f64>]) -> Result<(Vec<f64>, Vec<f64>)> {
-        let Some((group, outcome)) = self.last.as_ref().filter(|_| self.exact.is_none()) else {
+        let Some((group, sums)) = self.last.as_ref().filter(|_| self.exact.is_none()) else {
             return Err(Error::Setting("no pass has left numerators and denominators".into()));
         };
         let l = self.job.plan.groups()[*group].factors[at];
         let unit = if l == 0 { self.job.unit } else { 1.0 };
         let scale = self.job.objective_unit() / unit;
-        let (a, b) = self.update_of(*group, outcome).parts(at, &self.factors, lambda);
+        let (a, b) = self.update_of(*group, sums).parts(at, &self.factors, lambda);
         let scaled = |sums: Vec<f64>| sums.into_iter().map(|x| x * scale).collect();
         Ok((scaled(a), scaled(b)))
     }
@@ -473,7 +447,7 @@ impl<T: Elementwise> Engine for CpuEngine<T> {
         }
         self.last = None;
         // They may hold exact zeros, which no multiplicative update could leave.
-        (0..self.factors.len()).for_each(|l| self.raise(l));
+        (0..self.factors.len()).for_each(|l| self.apply_floor(l));
         Ok(())
     }
 
@@ -498,49 +472,48 @@ impl<T: Elementwise> Engine for CpuEngine<T> {
         self.factors.iter().enumerate().map(one).collect()
     }
 
+    fn copy(&mut self, from: Point, to: Point) -> Result<()> {
+        match (from, to) {
+            (Point::Current, Point::Anchor) => {
+                self.anchor = Some(self.factors.clone());
+                self.origin.clone_from(&self.factors);
+            }
+            (Point::Anchor, Point::Current) => {
+                match &self.anchor {
+                    Some(anchor) => self.factors.clone_from(anchor),
+                    None => return Err(Error::Internal("there is no anchor to go back to".into())),
+                }
+                self.origin.clone_from(&self.factors);
+            }
+            (Point::Current, Point::Snapshot) => self.snapshot = Some(self.factors.clone()),
+            (Point::Snapshot, Point::Current) => {
+                if let Some(snapshot) = &self.snapshot {
+                    self.factors.clone_from(snapshot);
+                }
+            }
+            (from, to) => return Err(Point::refuse(from, to)),
+        }
+        Ok(())
+    }
+
     fn extrapolate(&mut self, momentum: f64, relaxation: f64) -> Result<()> {
-        let Some(mut before) = self.plain.take() else {
-            return Err(Error::Setting("extrapolated without a plain result before".into()));
+        let Some(mut before) = self.anchor.take() else {
+            return Err(Error::Internal("extrapolated without an anchor".into()));
         };
-        let parts = self.factors.iter_mut().zip(&mut before).zip(&self.origin).zip(&self.rules);
-        for (((factor, before), origin), _) in parts.filter(|(_, rule)| !rule.fixed) {
+        let parts =
+            self.factors.iter_mut().zip(&mut before).zip(&self.origin).zip(&self.constraints);
+        for (((factor, before), origin), _) in parts.filter(|(_, constraint)| !constraint.fixed) {
             let weights = [momentum, relaxation];
             match self.exact {
                 Some(_) => quadratic::extrapolate(factor, before, origin, weights),
                 None => update::extrapolate(factor, before, origin, weights),
             }
         }
-        self.plain = Some(before);
+        self.anchor = Some(before);
         for l in 0..self.factors.len() {
-            self.raise(l);
+            self.apply_floor(l);
         }
         self.origin.clone_from(&self.factors);
-        Ok(())
-    }
-
-    fn copy(&mut self, from: FactorSlot, to: FactorSlot) -> Result<()> {
-        match (from, to) {
-            (FactorSlot::Current, FactorSlot::Anchor) => {
-                self.plain = Some(self.factors.clone());
-                self.origin.clone_from(&self.factors);
-            }
-            (FactorSlot::Anchor, FactorSlot::Current) => {
-                let Some(plain) = &self.plain else {
-                    return Err(Error::Internal("the extrapolation anchor was never set".into()));
-                };
-                self.factors.clone_from(plain);
-                self.origin.clone_from(&self.factors);
-            }
-            (FactorSlot::Current, FactorSlot::Snapshot) => {
-                self.remembered = Some(self.factors.clone());
-            }
-            (FactorSlot::Snapshot, FactorSlot::Current) => {
-                if let Some(factors) = &self.remembered {
-                    self.factors.clone_from(factors);
-                }
-            }
-            _ => return Err(Error::Internal(format!("no factors go from {from:?} to {to:?}"))),
-        }
         Ok(())
     }
 
@@ -548,9 +521,9 @@ impl<T: Elementwise> Engine for CpuEngine<T> {
         Ok(EngineState {
             scales: self.scales(),
             factors: self.factors.clone(),
-            plain: self.plain.clone(),
-            origin: self.plain.as_ref().map(|_| self.origin.clone()),
-            snapshot: self.remembered.clone(),
+            anchor: self.anchor.clone(),
+            origin: self.anchor.as_ref().map(|_| self.origin.clone()),
+            snapshot: self.snapshot.clone(),
         })
     }
 
@@ -558,9 +531,9 @@ impl<T: Elementwise> Engine for CpuEngine<T> {
         let sizes: Vec<usize> = self.factors.iter().map(Vec::len).collect();
         state.check(&self.scales(), &sizes)?;
         self.factors.clone_from(&state.factors);
-        self.plain.clone_from(&state.plain);
+        self.anchor.clone_from(&state.anchor);
         self.origin.clone_from(state.origin.as_ref().unwrap_or(&state.factors));
-        self.remembered.clone_from(&state.snapshot);
+        self.snapshot.clone_from(&state.snapshot);
         self.last = None;
         Ok(())
     }

@@ -16,7 +16,7 @@ use super::watch::{Portions, Watch};
 use crate::Device;
 use nneinfact_core::algebra::{apply_floor, overflowed};
 use nneinfact_core::data::{Observations, Role};
-use nneinfact_core::engine::{Constraint, Engine, FactorSlot};
+use nneinfact_core::engine::{Constraint, Engine, Point};
 use nneinfact_core::error::{Error, Result};
 use nneinfact_core::history::{History, StoppedBy};
 use nneinfact_core::loss::Majorizer;
@@ -180,7 +180,7 @@ pub(super) fn sweeps(
             }
         } else if sums.objective() < best {
             best = sums.objective();
-            engine.copy(FactorSlot::Current, FactorSlot::Snapshot)?;
+            engine.copy(Point::Current, Point::Snapshot)?;
             history.returned = history.loss.len() - 1;
             kept = true;
         }
@@ -202,7 +202,7 @@ pub(super) fn sweeps(
         history.iterations += 1;
     }
     if kept {
-        engine.copy(FactorSlot::Snapshot, FactorSlot::Current)?;
+        engine.copy(Point::Snapshot, Point::Current)?;
     }
     Ok(())
 }

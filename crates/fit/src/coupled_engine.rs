@@ -8,7 +8,7 @@ use ndarray::ArrayD;
 
 use nneinfact_core::algebra::balance::{penalty, rescale};
 use nneinfact_core::algebra::update::{Bounded, apply_floor, extrapolate, overflowed};
-use nneinfact_core::engine::{Constraint, Engine, EngineState, FactorSlot, LossSlot, LossSums};
+use nneinfact_core::engine::{Constraint, Engine, EngineState, Point, LossSlot, LossSums};
 use nneinfact_core::error::{Error, Result};
 use nneinfact_core::loss::{Loss, Share};
 use nneinfact_core::model::Shapes;
@@ -277,26 +277,26 @@ impl Engine for CoupledEngine {
         self.share()
     }
 
-    fn copy(&mut self, from: FactorSlot, to: FactorSlot) -> Result<()> {
+    fn copy(&mut self, from: Point, to: Point) -> Result<()> {
         match (from, to) {
-            (FactorSlot::Current, FactorSlot::Anchor) => {
+            (Point::Current, Point::Anchor) => {
                 self.plain.clone_from(&self.factors);
                 self.origin.clone_from(&self.factors);
                 Ok(())
             }
-            (FactorSlot::Anchor, FactorSlot::Current) if self.plain.is_empty() => {
+            (Point::Anchor, Point::Current) if self.plain.is_empty() => {
                 Err(Error::Internal("the extrapolation anchor was never set".into()))
             }
-            (FactorSlot::Anchor, FactorSlot::Current) => {
+            (Point::Anchor, Point::Current) => {
                 self.factors.clone_from(&self.plain);
                 self.origin.clone_from(&self.factors);
                 self.share()
             }
-            (FactorSlot::Current, FactorSlot::Snapshot) => {
+            (Point::Current, Point::Snapshot) => {
                 self.remembered = Some(self.factors.clone());
                 Ok(())
             }
-            (FactorSlot::Snapshot, FactorSlot::Current) => {
+            (Point::Snapshot, Point::Current) => {
                 let Some(factors) = &self.remembered else { return Ok(()) };
                 self.factors.clone_from(factors);
                 self.share()

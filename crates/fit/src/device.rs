@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use nneinfact_core::engine::{AdapterInfo, Engine, Job, Precision};
 use nneinfact_core::error::{Error, Result};
-use nneinfact_cpu::CpuEngine;
 use nneinfact_simd::arch_problem;
 
 /// A device that a fit can run on. Cheap to clone; clones share the device.
@@ -295,8 +294,7 @@ impl Device {
         check_arch()?;
         self.check_precision(precision)?;
         match (&self.kind, precision) {
-            (Kind::Cpu, Precision::F32) => Ok(Box::new(CpuEngine::<f32>::new(job)?)),
-            (Kind::Cpu, Precision::F64) => Ok(Box::new(CpuEngine::<f64>::new(job)?)),
+            (Kind::Cpu, _) => nneinfact_cpu::engine(job, precision),
             #[cfg(feature = "gpu")]
             (Kind::Gpu(gpu), _) => nneinfact_gpu::open(gpu, job, &self.tuning),
         }

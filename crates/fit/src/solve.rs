@@ -11,7 +11,7 @@ use super::watch::{Portions, Watch};
 use super::{Fit, rules};
 use crate::Device;
 use nneinfact_core::data::Observations;
-use nneinfact_core::engine::{Engine, FactorSlot, PassTime};
+use nneinfact_core::engine::{Engine, Point, PassTime};
 use nneinfact_core::error::{Error, Result};
 use nneinfact_core::history::{History, StoppedBy, Unfinished};
 use nneinfact_core::plan::Plan;
@@ -145,7 +145,7 @@ fn failed(
     let kept = (0..losses.len()).filter(|_| best_kept).min_by(best);
     let returned = kept.unwrap_or(newest);
     let rescued =
-        engine.copy(FactorSlot::Snapshot, FactorSlot::Current).and_then(|()| engine.factors());
+        engine.copy(Point::Snapshot, Point::Current).and_then(|()| engine.factors());
     match rescued {
         Ok(factors) => {
             history.iterations = history.sweeps[newest];
@@ -185,7 +185,7 @@ pub(super) fn sweeps(
     match resumed {
         None => {
             if momentum.is_some() {
-                engine.copy(FactorSlot::Current, FactorSlot::Anchor)?;
+                engine.copy(Point::Current, Point::Anchor)?;
             }
             save(keeper, engine, watch, history, &momentum, Stage::Swept)?;
         }
@@ -231,7 +231,7 @@ pub(super) fn sweeps(
             if let Some(momentum) = &mut momentum
                 && momentum.rejects(sums.objective(), (groups > 1).then_some(middle))
             {
-                engine.copy(FactorSlot::Anchor, FactorSlot::Current)?;
+                engine.copy(Point::Anchor, Point::Current)?;
                 [sums, _] = look(engine)?;
             }
             if let Some(momentum) = &mut momentum {
@@ -253,7 +253,7 @@ pub(super) fn sweeps(
         }
         // A sweep is all or nothing: a failure or an interruption in its middle goes back.
         if !unseen && !watch.early_stopping {
-            engine.copy(FactorSlot::Current, FactorSlot::Snapshot)?;
+            engine.copy(Point::Current, Point::Snapshot)?;
         }
         if !sweep(engine, groups, watch, patient)? {
             interrupted(engine, history)?;
@@ -304,7 +304,7 @@ fn save(
 fn finish(engine: &mut dyn Engine, watch: &Watch<'_>, history: &mut History) -> Result<()> {
     history.returned = history.loss.len().saturating_sub(1);
     if watch.early_stopping && watch.best.is_finite() {
-        engine.copy(FactorSlot::Snapshot, FactorSlot::Current)?;
+        engine.copy(Point::Snapshot, Point::Current)?;
         history.returned = history
             .validation_loss
             .iter()
@@ -316,7 +316,7 @@ fn finish(engine: &mut dyn Engine, watch: &Watch<'_>, history: &mut History) -> 
 
 /// Goes back to where somebody looked last.
 fn interrupted(engine: &mut dyn Engine, history: &mut History) -> Result<()> {
-    engine.copy(FactorSlot::Snapshot, FactorSlot::Current)?;
+    engine.copy(Point::Snapshot, Point::Current)?;
     history.stopped_by = StoppedBy::Interrupted;
     history.iterations = history.sweeps.last().copied().unwrap_or(0);
     Ok(())

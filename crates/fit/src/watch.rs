@@ -5,7 +5,7 @@ use std::time::Instant;
 use super::builder::{Algorithm, NNEinFact};
 use super::observe::{Cancel, Flow, Observer, Sweep};
 use nneinfact_core::data::{Portion, Prepared, Role};
-use nneinfact_core::engine::{Engine, FactorSlot, LossSums};
+use nneinfact_core::engine::{Engine, Point, LossSums};
 use nneinfact_core::error::{Error, Result};
 use nneinfact_core::history::{History, StoppedBy};
 
@@ -191,7 +191,7 @@ impl<'a> Watch<'a> {
         history.sweeps.push(history.iterations);
 
         if self.note(objective, validation, validation_before) {
-            engine.copy(FactorSlot::Current, FactorSlot::Snapshot)?;
+            engine.copy(Point::Current, Point::Snapshot)?;
         }
         let seen = Sweep {
             iteration: history.iterations,

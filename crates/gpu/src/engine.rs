@@ -9,7 +9,7 @@ use super::runtime::Loaded;
 use super::stream::{self, Upload};
 use nneinfact_core::algebra::update::{Denominator, Update};
 use nneinfact_core::engine::{
-    Constraint, Engine, EngineState, FactorSlot, Job, LossSlot, LossSums, PassTime,
+    Constraint, Engine, EngineState, Point, Job, LossSlot, LossSums, PassTime,
 };
 use nneinfact_core::error::{Error, Result};
 
@@ -304,24 +304,24 @@ impl Engine for GpuEngine {
         self.run(self.compiled.extrapolate)
     }
 
-    fn copy(&mut self, from: FactorSlot, to: FactorSlot) -> Result<()> {
+    fn copy(&mut self, from: Point, to: Point) -> Result<()> {
         match (from, to) {
-            (FactorSlot::Current, FactorSlot::Anchor) => {
+            (Point::Current, Point::Anchor) => {
                 self.run(self.compiled.mark)?;
                 self.marked = true;
                 Ok(())
             }
-            (FactorSlot::Anchor, FactorSlot::Current) if !self.marked => {
+            (Point::Anchor, Point::Current) if !self.marked => {
                 Err(Error::Internal("the extrapolation anchor was never set".into()))
             }
-            (FactorSlot::Anchor, FactorSlot::Current) => self.run(self.compiled.retreat),
-            (FactorSlot::Current, FactorSlot::Snapshot) => {
+            (Point::Anchor, Point::Current) => self.run(self.compiled.retreat),
+            (Point::Current, Point::Snapshot) => {
                 self.run(self.compiled.remember)?;
                 self.remembered = true;
                 Ok(())
             }
-            (FactorSlot::Snapshot, FactorSlot::Current) if !self.remembered => Ok(()),
-            (FactorSlot::Snapshot, FactorSlot::Current) => self.run(self.compiled.recall),
+            (Point::Snapshot, Point::Current) if !self.remembered => Ok(()),
+            (Point::Snapshot, Point::Current) => self.run(self.compiled.recall),
             _ => Err(Error::Internal(format!("no factors go from {from:?} to {to:?}"))),
         }
     }

@@ -476,11 +476,10 @@ mod tests {
     use super::super::updates::step;
     use super::*;
     use nneinfact_core::data::Observations;
-    use nneinfact_core::engine::Engine;
+    use nneinfact_core::engine::{Engine, Precision};
     use nneinfact_core::loss::Loss;
     use nneinfact_core::plan::Grouping;
     use nneinfact_core::reference::predict;
-    use nneinfact_cpu::CpuEngine;
 
     /// Numerators, denominators and weights of penalties that are tried in all combinations.
     const VALUES: [f32; 7] = [0.0, 1e-12, 1e-5, 0.7, 3.0, 2e4, 1e12];
@@ -647,7 +646,7 @@ mod tests {
             }
             let compiled = compile(&job, gpu.limits(), &Tuning::default()).unwrap();
             let mut device = GpuEngine::placed(&gpu, job.clone(), compiled).unwrap();
-            let mut cpu = CpuEngine::<f32>::new(job.clone()).unwrap();
+            let mut cpu = nneinfact_cpu::engine(job.clone(), Precision::F32).unwrap();
             let near = |found: f64, expected: f64, tolerance: f64, what: &str| {
                 assert!(
                     (found - expected).abs() <= tolerance * expected.abs(),
@@ -660,7 +659,7 @@ mod tests {
                 (sums, engine.scale_terms().unwrap())
             };
             let (first, terms) = sums(&mut device);
-            let (expected, expected_terms) = sums(&mut cpu);
+            let (expected, expected_terms) = sums(cpu.as_mut());
             near(first.penalty, expected.penalty, 1e-6, "the penalty");
             for (found, expected) in terms.into_iter().zip(expected_terms) {
                 near(found, expected, 1e-5, "what the pass says about the scale");
@@ -681,7 +680,7 @@ mod tests {
                 let apart = apart(found, expected);
                 assert!(apart <= 1e-4, "{model}: factor {l} is {apart:.1e} apart");
             }
-            let (after, expected) = (sums(&mut device).0, sums(&mut cpu).0);
+            let (after, expected) = (sums(&mut device).0, sums(cpu.as_mut()).0);
             near(after.penalty, expected.penalty, 1e-5, "the penalty afterwards");
             assert!(after.penalty <= first.penalty * (1.0 + 1e-6), "{model}: the penalty rises");
         }

@@ -98,7 +98,7 @@ impl LossSlot {
 
 /// Where an engine keeps factors: see [`Engine::copy`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FactorSlot {
+pub enum Point {
     /// The factors that passes read and updates change.
     Current,
     /// The plain result of a sweep that an extrapolation starts from, together with the point that
@@ -207,11 +207,11 @@ pub struct EngineState {
     /// The factors as they are, in the engine's units, each in C order of its letters.
     pub factors: Vec<Vec<f64>>,
     /// The plain result that the next extrapolation starts from; `None` where no
-    /// [anchor](FactorSlot::Anchor) was set.
+    /// [anchor](Point::Anchor) was set.
     pub plain: Option<Vec<Vec<f64>>>,
     /// The point that the last sweep began at; `None` for the factors themselves.
     pub origin: Option<Vec<Vec<f64>>>,
-    /// The factors of the [snapshot](FactorSlot::Snapshot); `None` where there is none.
+    /// The factors of the [snapshot](Point::Snapshot); `None` where there is none.
     pub snapshot: Option<Vec<Vec<f64>>>,
 }
 
@@ -329,7 +329,7 @@ pub trait Engine: Send {
     /// # Errors
     /// Where the device fails. [`Error::Internal`] for any other copy, and where the anchor was
     /// never set.
-    fn copy(&mut self, from: FactorSlot, to: FactorSlot) -> Result<()>;
+    fn copy(&mut self, from: Point, to: Point) -> Result<()>;
 
     /// All factors that it keeps, to the bit.
     ///

@@ -34,7 +34,7 @@ pub fn measure(quick: bool) -> RooflinePeaks {
         rayon::broadcast(|_| Mutex::new(vec![black_box(1.0); elements]));
     let read = best(repeats, &|thread| {
         let array = arrays[thread].lock().unwrap_or_else(PoisonError::into_inner);
-        black_box(Arch::new().dispatch(Read(&array)));
+        black_box(nneinfact_simd::arch().dispatch(Read(&array)));
         (elements * size_of::<f32>()) as f64
     });
     let copy = best(repeats, &|thread| {
@@ -48,7 +48,7 @@ pub fn measure(quick: bool) -> RooflinePeaks {
     drop(arrays);
 
     let steps = STEPS / shrink;
-    let multiply_adds = best(repeats, &|_| Arch::new().dispatch(MultiplyAdds { steps }));
+    let multiply_adds = best(repeats, &|_| nneinfact_simd::arch().dispatch(MultiplyAdds { steps }));
     let elementwise = |of: &Expr| {
         let tape = Tape::compile(&[of]);
         let blocks = BLOCKS / shrink;
@@ -56,7 +56,7 @@ pub fn measure(quick: bool) -> RooflinePeaks {
             let mut y = Aligned::zeros(BLOCK);
             y.iter_mut().enumerate().for_each(|(i, y)| *y = 0.1 + i as f32 / 100.0);
             let mut result = Aligned::zeros(BLOCK);
-            Arch::new().dispatch(Elementwise { tape: &tape, y: &y, blocks, result: &mut result });
+            nneinfact_simd::arch().dispatch(Elementwise { tape: &tape, y: &y, blocks, result: &mut result });
             (blocks * BLOCK) as f64
         })
     };

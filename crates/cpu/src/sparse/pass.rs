@@ -1,70 +1,71 @@
-//! The fused pass over a list of cells: ŷ, the loss's expressions and the shares of numerator and
-//! denominator at the listed cells, and at no other.
+//! The fused pass over stored entries: ŷ at the stored entries and at no others (SDDMM), the loss's
+//! expressions there, and the shares of numerator and denominator (sparse MTTKRP).
 //!
-//! Cells are sorted by the row of the target that they add to, so that a row's sums stay in
-//! registers. Work is cut by cells, not by rows: a row with many cells is cut into pieces, whose
-//! sums are added in their order. The cut is a function of the cells alone.
+//! Entries are sorted by the row of the output that they add to, so that a row's sums stay in registers.
+//! Work is cut by entries, not by rows: a row with many entries is cut into pieces, whose sums are added
+//! in their order. The cut is a function of the entries alone.
 
 use std::ops::Range;
 
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
-use super::evaluate::sum;
+use crate::dense::sum;
+use crate::scale::ENTRIES_PER_THREAD;
+use crate::tape::run_tape;
 use nneinfact_core::data::{Dense, Role, StoredEntries};
-use nneinfact_core::engine::stored_order::StoredOrder;
-pub(super) use nneinfact_core::engine::stored_order::StoredPart;
+use nneinfact_core::engine::stored_order::{StoredOrder, StoredPart};
 use nneinfact_core::loss::{Scratch, Tape};
 use nneinfact_core::model::Shapes;
 use nneinfact_core::plan::SparsePass;
-use nneinfact_simd::{Elementwise, Real};
+use nneinfact_simd::{Aligned, Elementwise, Real};
 
-/// Cells of a unit of parallel work.
+/// Entries of a unit of parallel work.
 const TASK: usize = 8192;
-/// Cells whose values are in the first-level cache at a time; sums over as many stay in the
+/// Entries whose values are in the first-level cache at a time; sums over as many stay in the
 /// precision of the pass.
 const BLOCK: usize = 256;
 
-/// Cells as one pass reads them: sorted by the row of the target.
-pub(super) struct Cells<T> {
-    /// The rows of the target that have cells, in order.
+/// Stored entries as one pass reads them: sorted by the row of the output.
+pub(crate) struct PassEntries<T> {
+    /// The rows of the output that have entries, in order.
     rows: Vec<u32>,
-    /// Where the cells of each of them start, and where the last ends.
+    /// Where the entries of each of them start, and where the last ends.
     starts: Vec<usize>,
-    /// For each operand, the row of each cell.
+    /// For each operand, the row of each entry.
     operands: Vec<Vec<u32>>,
     x: Vec<T>,
-    /// The values of the loss's side tensors.
-    sides: Vec<Vec<T>>,
+    /// The values of the loss's entry parameters.
+    entry_parameters: Vec<Vec<T>>,
     /// Empty where all are for training.
     roles: Vec<Role>,
     tasks: Vec<Task>,
 }
 
 struct Task {
-    cells: Range<usize>,
-    /// The rows among those that have cells.
+    entries: Range<usize>,
+    /// The rows among those that have entries.
     rows: Range<usize>,
-    /// A part of the cells of one row.
+    /// Whether this is a part of the entries of one row.
     piece: bool,
 }
 
-impl<T: Elementwise> Cells<T> {
-    /// The cells of a part of a list, for a pass. `sides` are in C order; values are multiplied by
-    /// `scale`.
+impl<T: Elementwise> PassEntries<T> {
+    /// A part of the stored entries, for a pass. `entry_parameters` are in C order; values are multiplied
+    /// by `scale`.
     pub fn new(
         shapes: &Shapes,
         pass: &SparsePass,
-        list: &StoredEntries,
+        stored: &StoredEntries,
         part: StoredPart,
-        sides: &[Dense],
+        entry_parameters: &[Dense],
         scale: f64,
-    ) -> Cells<T> {
-        let sorted = StoredOrder::new(shapes, list, part, &pass.output.rows);
-        Cells {
+    ) -> PassEntries<T> {
+        let sorted = StoredOrder::new(shapes, stored, part, &pass.output.rows);
+        PassEntries {
             operands: pass.operands.iter().map(|table| sorted.rows_of(&table.rows)).collect(),
             x: sorted.values(scale),
-            sides: sides.iter().map(|side| sorted.entry_parameter(side)).collect(),
+            entry_parameters: entry_parameters.iter().map(|p| sorted.entry_parameter(p)).collect(),
             roles: match part {
                 StoredPart::Train => Vec::new(),
                 StoredPart::Masked => sorted.roles(),
@@ -75,13 +76,35 @@ impl<T: Elementwise> Cells<T> {
         }
     }
 
+    /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.x.is_empty()
     }
 
-    /// The rows of the target with this many cells.
-    pub fn rows_of(&self, cells: u64) -> impl Iterator<Item = usize> {
-        let full = move |bounds: &[usize]| (bounds[1] - bounds[0]) as u64 == cells;
+    /// The roles of some entries; `None` where all are for training.
+    fn roles(&self, entries: Range<usize>) -> Option<&[Role]> {
+        if self.roles.is_empty() { None } else { Some(&self.roles[entries]) }
+    }
+
+    /// Cuts some entries, the first of them in row number `row`, into runs of one row each. Returns the
+    /// number of the row that the entry after them is in.
+    fn find_runs(&self, entries: Range<usize>, mut row: usize, runs: &mut Vec<RowRun>) -> usize {
+        runs.clear();
+        let mut at = entries.start;
+        while at < entries.end {
+            let stop = self.starts[row + 1].min(entries.end);
+            runs.push(RowRun { row: self.rows[row] as usize, start: at, end: stop });
+            at = stop;
+            if at == self.starts[row + 1] {
+                row += 1;
+            }
+        }
+        row
+    }
+
+    /// The rows of the output with this many entries.
+    pub fn rows_of(&self, entries: u64) -> impl Iterator<Item = usize> {
+        let full = move |bounds: &[usize]| (bounds[1] - bounds[0]) as u64 == entries;
         let bounds = self.starts.windows(2).map(full);
         self.rows.iter().zip(bounds).filter(|&(_, full)| full).map(|(&row, _)| row as usize)
     }
@@ -93,8 +116,8 @@ fn tasks(starts: &[usize]) -> Vec<Task> {
     let mut first = 0;
     let whole = |tasks: &mut Vec<Task>, rows: Range<usize>| {
         if !rows.is_empty() {
-            let cells = starts[rows.start]..starts[rows.end];
-            tasks.push(Task { cells, rows, piece: false });
+            let entries = starts[rows.start]..starts[rows.end];
+            tasks.push(Task { entries, rows, piece: false });
         }
     };
     for row in 0..starts.len().saturating_sub(1) {
@@ -102,8 +125,8 @@ fn tasks(starts: &[usize]) -> Vec<Task> {
         if len > 2 * TASK {
             whole(&mut tasks, first..row);
             for start in (starts[row]..starts[row + 1]).step_by(TASK) {
-                let cells = start..starts[row + 1].min(start + TASK);
-                tasks.push(Task { cells, rows: row..row + 1, piece: true });
+                let entries = start..starts[row + 1].min(start + TASK);
+                tasks.push(Task { entries, rows: row..row + 1, piece: true });
             }
             first = row + 1;
         } else if starts[row + 1] - starts[first] >= TASK {
@@ -115,42 +138,29 @@ fn tasks(starts: &[usize]) -> Vec<Task> {
     tasks
 }
 
-/// A stored product with its rows padded to whole vectors and, where these are cache lines, aligned
-/// to them.
-pub(super) struct Rows<T> {
-    lines: Vec<Line>,
-    element: std::marker::PhantomData<T>,
-}
+/// The rows of a Khatri–Rao table, padded to whole vectors and, where these are cache lines, aligned to
+/// them.
+pub(crate) struct KhatriRaoRows<T>(Aligned<T>);
 
-#[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
-#[repr(C, align(64))]
-struct Line([u8; 64]);
-
-impl<T: Elementwise> Rows<T> {
-    /// From a matrix with `inner` elements a row, times `scale`.
-    pub fn new(data: &[f64], inner: usize, scale: f64) -> Rows<T> {
-        let width = padded::<T>(inner);
-        let rows = data.len() / inner;
-        let lines = vec![Line([0; 64]); (rows * width * T::BYTES).div_ceil(64)];
-        let mut table = Rows { lines, element: std::marker::PhantomData };
-        let to: &mut [T] = bytemuck::cast_slice_mut(&mut table.lines);
-        let few = (1 << 14) / width + 1;
+impl<T: Elementwise> KhatriRaoRows<T> {
+    /// From a matrix with `depth` elements a row, times `scale`.
+    pub fn new(data: &[f64], depth: usize, scale: f64) -> KhatriRaoRows<T> {
+        let width = padded::<T>(depth);
+        let rows = data.len() / depth;
+        let mut table = Aligned::zeros(rows * width);
+        let few = ENTRIES_PER_THREAD / width + 1;
         let convert = |(to, from): (&mut [T], &[f64])| {
-            for (to, from) in to.chunks_exact_mut(width).zip(from.chunks_exact(inner)) {
+            for (to, from) in to.chunks_exact_mut(width).zip(from.chunks_exact(depth)) {
                 to.iter_mut().zip(from).for_each(|(to, x)| *to = T::from_f64(x * scale));
             }
         };
-        to.par_chunks_mut(width * few).zip(data.par_chunks(inner * few)).for_each(convert);
-        table
-    }
-
-    fn data(&self) -> &[T] {
-        bytemuck::cast_slice(&self.lines)
+        table.par_chunks_mut(width * few).zip(data.par_chunks(depth * few)).for_each(convert);
+        KhatriRaoRows(table)
     }
 }
 
 /// Elements of a row whose length is a multiple of this machine's vectors.
-fn padded<T: Elementwise>(inner: usize) -> usize {
+fn padded<T: Elementwise>(depth: usize) -> usize {
     struct Lanes<T>(std::marker::PhantomData<T>);
     impl<T: Elementwise> WithSimd for Lanes<T> {
         type Output = usize;
@@ -159,13 +169,13 @@ fn padded<T: Elementwise>(inner: usize) -> usize {
             size_of::<T::Vector<S>>() / T::BYTES
         }
     }
-    let lanes = Arch::new().dispatch(Lanes(std::marker::PhantomData::<T>));
-    inner.div_ceil(lanes) * lanes
+    let lanes = nneinfact_simd::arch().dispatch(Lanes(std::marker::PhantomData::<T>));
+    depth.div_ceil(lanes) * lanes
 }
 
-/// What a pass over a list computes, in this order.
+/// What a pass over stored entries computes, in this order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
-pub(super) struct Outputs {
+pub(crate) struct SparseOutputs {
     pub numerator: bool,
     pub denominator: bool,
     /// ℓ at the datum.
@@ -174,34 +184,34 @@ pub(super) struct Outputs {
     pub zero_losses: bool,
 }
 
-/// A pass over cells.
-pub(super) struct Sampler<'a, T> {
-    pub cells: &'a Cells<T>,
-    /// The target first.
-    pub tables: &'a [Rows<T>],
-    /// The size of the inner letters.
-    pub inner: usize,
-    /// Where each of them stands in a row of numerator and denominator.
+/// A pass over stored entries.
+pub(crate) struct EntryPass<'a, T> {
+    pub entries: &'a PassEntries<T>,
+    /// The output's table first.
+    pub tables: &'a [KhatriRaoRows<T>],
+    /// K, the number of indices of the contracted modes.
+    pub depth: usize,
+    /// Where each of these indices stands in a row of numerator and denominator.
     pub onto: &'a [usize],
     /// The length of such a row.
     pub width: usize,
     pub floor: T,
     pub tape: &'a Tape,
-    pub outputs: Outputs,
+    pub outputs: SparseOutputs,
 }
 
-/// Sums over listed cells.
+/// Losses summed over stored entries.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Listed {
+pub(crate) struct EntryLosses {
     /// Of ℓ.
-    pub losses: ByRole,
+    pub at_datum: ByRole,
     /// Of ℓ at a datum of 0.
-    pub zeros: ByRole,
+    pub at_zero: ByRole,
 }
 
 /// A sum for each role.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct ByRole {
+pub(crate) struct ByRole {
     pub missing: f64,
     pub train: f64,
     pub validation: f64,
@@ -216,20 +226,38 @@ impl ByRole {
         self.held_out += other.held_out;
     }
 
+    /// Adds a block of losses. Where there are no roles, all are of training entries.
+    #[inline(always)]
+    fn add_terms<T: Elementwise>(&mut self, terms: &[T], roles: Option<&[Role]>) {
+        let Some(roles) = roles else {
+            self.train += sum(terms);
+            return;
+        };
+        for (term, role) in terms.iter().zip(roles) {
+            match role {
+                Role::Missing => self.missing += term.to_f64(),
+                Role::Train => self.train += term.to_f64(),
+                Role::Validation => self.validation += term.to_f64(),
+                Role::HeldOut => self.held_out += term.to_f64(),
+            }
+        }
+    }
+
+    /// The sum over all roles.
     pub fn all(&self) -> f64 {
         self.missing + self.train + self.validation + self.held_out
     }
 }
 
-impl Listed {
-    fn add(&mut self, other: &Listed) {
-        self.losses.add(&other.losses);
-        self.zeros.add(&other.zeros);
+impl EntryLosses {
+    fn add(&mut self, other: &EntryLosses) {
+        self.at_datum.add(&other.at_datum);
+        self.at_zero.add(&other.at_zero);
     }
 }
 
 /// Rows of numerator or denominator that a task adds to.
-enum Share<'a> {
+enum TaskSums<'a> {
     Unwanted,
     /// From the task's first row to its last.
     Rows(&'a mut [f64]),
@@ -238,48 +266,49 @@ enum Share<'a> {
 }
 
 /// The row that a piece belongs to, with its sums.
-type Piece<'a> = (usize, [Share<'a>; 2]);
+type Piece<'a> = (usize, [TaskSums<'a>; 2]);
 
-impl Share<'_> {
+impl TaskSums<'_> {
     fn data(&mut self) -> &mut [f64] {
         match self {
-            Share::Unwanted => &mut [],
-            Share::Rows(data) => data,
-            Share::Piece(data) => data,
+            TaskSums::Unwanted => &mut [],
+            TaskSums::Rows(data) => data,
+            TaskSums::Piece(data) => data,
         }
     }
 
     fn into_piece(self) -> Vec<f64> {
         match self {
-            Share::Piece(data) => data,
-            Share::Unwanted | Share::Rows(_) => Vec::new(),
+            TaskSums::Piece(data) => data,
+            TaskSums::Unwanted | TaskSums::Rows(_) => Vec::new(),
         }
     }
 }
 
-impl<T: Elementwise> Sampler<'_, T> {
-    /// Adds the sums over the cells to numerator and denominator, where they are wanted.
-    pub fn run(&self, numerator: &mut [f64], denominator: &mut [f64]) -> Listed {
+impl<T: Elementwise> EntryPass<'_, T> {
+    /// Adds the sums over the entries to numerator and denominator, where they are wanted.
+    pub fn run(&self, numerator: &mut [f64], denominator: &mut [f64]) -> EntryLosses {
         let wanted = [self.outputs.numerator, self.outputs.denominator];
-        let row = |at: usize| self.cells.rows[at] as usize;
-        let mut shares: Vec<(&Task, [Share<'_>; 2])> = Vec::with_capacity(self.cells.tasks.len());
+        let row = |at: usize| self.entries.rows[at] as usize;
+        let mut shares: Vec<(&Task, [TaskSums<'_>; 2])> =
+            Vec::with_capacity(self.entries.tasks.len());
         let mut left = [&mut *numerator, &mut *denominator];
         // Rows before `reached` belong to tasks before.
         let mut reached = 0;
-        for task in &self.cells.tasks {
+        for task in &self.entries.tasks {
             let (first, end) = (row(task.rows.start), row(task.rows.end - 1) + 1);
-            let mut both = [Share::Unwanted, Share::Unwanted];
+            let mut both = [TaskSums::Unwanted, TaskSums::Unwanted];
             for ((share, left), wanted) in both.iter_mut().zip(&mut left).zip(wanted) {
                 if !wanted {
                     continue;
                 }
                 if task.piece {
-                    *share = Share::Piece(vec![0.0; self.width]);
+                    *share = TaskSums::Piece(vec![0.0; self.width]);
                 } else {
                     let tail = std::mem::take(left);
                     let (_, tail) = tail.split_at_mut((first - reached) * self.width);
                     let (own, tail) = tail.split_at_mut((end - first) * self.width);
-                    (*share, *left) = (Share::Rows(own), tail);
+                    (*share, *left) = (TaskSums::Rows(own), tail);
                 }
             }
             if !task.piece {
@@ -287,21 +316,21 @@ impl<T: Elementwise> Sampler<'_, T> {
             }
             shares.push((task, both));
         }
-        let done: Vec<(Listed, Option<Piece<'_>>)> = shares
+        let done: Vec<(EntryLosses, Option<Piece<'_>>)> = shares
             .into_par_iter()
             .map(|(task, mut both)| {
                 let [n, d] = &mut both;
-                let run = Run { sampler: self, task, sums: [n.data(), d.data()] };
-                let listed = Arch::new().dispatch(run);
-                (listed, task.piece.then(|| (row(task.rows.start), both)))
+                let run = RunTask { pass: self, task, sums: [n.data(), d.data()] };
+                let losses = nneinfact_simd::arch().dispatch(run);
+                (losses, task.piece.then(|| (row(task.rows.start), both)))
             })
             .collect();
         // In the order of the tasks, whichever thread ran them.
-        let mut total = Listed::default();
+        let mut total = EntryLosses::default();
         let mut pieces = Vec::new();
-        for (listed, piece) in done {
-            total.add(&listed);
-            pieces.extend(piece.map(|(row, both)| (row, both.map(Share::into_piece))));
+        for (losses, piece) in done {
+            total.add(&losses);
+            pieces.extend(piece.map(|(row, both)| (row, both.map(TaskSums::into_piece))));
         }
         for (row, sums) in pieces {
             for (to, from) in [&mut *numerator, &mut *denominator].into_iter().zip(sums) {
@@ -317,81 +346,66 @@ impl<T: Elementwise> Sampler<'_, T> {
 
 /// A task. A type of its own, and not a closure, as only what is inlined into the dispatched
 /// function is compiled for its instruction set.
-struct Run<'a, T> {
-    sampler: &'a Sampler<'a, T>,
+struct RunTask<'a, T> {
+    pass: &'a EntryPass<'a, T>,
     task: &'a Task,
     sums: [&'a mut [f64]; 2],
 }
 
-/// Cells of one row inside a block.
+/// Entries of one row inside a block.
 #[derive(Clone, Copy)]
-struct Stretch {
+struct RowRun {
     row: usize,
     start: usize,
     end: usize,
 }
 
-impl<T: Elementwise> WithSimd for Run<'_, T> {
-    type Output = Listed;
+impl<T: Elementwise> WithSimd for RunTask<'_, T> {
+    type Output = EntryLosses;
 
     #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) -> Listed {
-        let Run { sampler, task, sums } = self;
-        let Sampler { cells, outputs, .. } = *sampler;
+    fn with_simd<S: Simd>(self, simd: S) -> EntryLosses {
+        let RunTask { pass, task, sums } = self;
+        let EntryPass { entries, outputs, .. } = *pass;
         let [numerator, denominator] = sums;
-        let mut tables: Vec<&[T::Vector<S>]> = Vec::with_capacity(sampler.tables.len());
-        for table in sampler.tables {
-            tables.push(T::as_vectors::<S>(table.data()).0);
+        let mut tables: Vec<&[T::Vector<S>]> = Vec::with_capacity(pass.tables.len());
+        for table in pass.tables {
+            tables.push(T::as_vectors::<S>(&table.0).0);
         }
         let lanes = size_of::<T::Vector<S>>() / T::BYTES;
-        let kv = sampler.inner.div_ceil(lanes);
-        let first = cells.rows[task.rows.start] as usize;
+        let kv = pass.depth.div_ceil(lanes);
+        let first = entries.rows[task.rows.start] as usize;
 
         let mut y = [T::ZERO; BLOCK];
         let mut blocks = [[T::ZERO; BLOCK]; 4];
         let mut scratch = Scratch::default();
-        let mut stretches: Vec<Stretch> = Vec::with_capacity(BLOCK);
-        let mut sides: Vec<&[T]> = Vec::with_capacity(cells.sides.len());
+        let mut runs: Vec<RowRun> = Vec::with_capacity(BLOCK);
+        let mut parameters: Vec<&[T]> = Vec::with_capacity(entries.entry_parameters.len());
         let mut acc: Vec<T::Vector<S>> = vec![T::splat(simd, T::ZERO); kv];
-        let mut listed = Listed::default();
+        let mut losses = EntryLosses::default();
         let mut row = task.rows.start;
-        for start in task.cells.clone().step_by(BLOCK) {
-            let end = task.cells.end.min(start + BLOCK);
+        for start in task.entries.clone().step_by(BLOCK) {
+            let end = task.entries.end.min(start + BLOCK);
             let len = end - start;
-            stretches.clear();
-            let mut at = start;
-            while at < end {
-                let stop = cells.starts[row + 1].min(end);
-                stretches.push(Stretch { row: cells.rows[row] as usize, start: at, end: stop });
-                at = stop;
-                if at == cells.starts[row + 1] {
-                    row += 1;
-                }
-            }
-
+            row = entries.find_runs(start..end, row, &mut runs);
             match (kv, tables.len()) {
-                (1, 2) => {
-                    forward::<S, T, 1, 2>(simd, &tables, cells, &stretches, start, kv, &mut y)
-                }
-                (1, 3) => {
-                    forward::<S, T, 1, 3>(simd, &tables, cells, &stretches, start, kv, &mut y)
-                }
-                (2, 2) => {
-                    forward::<S, T, 2, 2>(simd, &tables, cells, &stretches, start, kv, &mut y)
-                }
-                _ => forward::<S, T, 0, 0>(simd, &tables, cells, &stretches, start, kv, &mut y),
+                (1, 2) => forward::<S, T, 1, 2>(simd, &tables, entries, &runs, start, kv, &mut y),
+                (1, 3) => forward::<S, T, 1, 3>(simd, &tables, entries, &runs, start, kv, &mut y),
+                (2, 2) => forward::<S, T, 2, 2>(simd, &tables, entries, &runs, start, kv, &mut y),
+                _ => forward::<S, T, 0, 0>(simd, &tables, entries, &runs, start, kv, &mut y),
             }
-            let floor = T::splat(simd, sampler.floor);
+            let floor = T::splat(simd, pass.floor);
             for y in T::as_vectors_mut::<S>(&mut y).0 {
                 *y = T::at_least(simd, *y, floor);
             }
 
-            sides.clear();
-            for side in &cells.sides {
-                sides.push(&side[start..end]);
+            parameters.clear();
+            for parameter in &entries.entry_parameters {
+                parameters.push(&parameter[start..end]);
             }
             let wanted =
                 [outputs.numerator, outputs.denominator, outputs.losses, outputs.zero_losses];
+            // The block of each output: those that are wanted follow one another.
             let mut of: [usize; 4] = [0; 4];
             let mut count = 0;
             for (of, wanted) in of.iter_mut().zip(wanted) {
@@ -402,8 +416,8 @@ impl<T: Elementwise> WithSimd for Run<'_, T> {
                 let [b0, b1, b2, b3] = &mut blocks;
                 let mut all: [&mut [T]; 4] =
                     [&mut b0[..len], &mut b1[..len], &mut b2[..len], &mut b3[..len]];
-                let x = &cells.x[start..end];
-                sampler.tape.run_with(simd, x, &y[..len], &sides, &mut scratch, &mut all[..count]);
+                let (x, y, outputs) = (&entries.x[start..end], &y[..len], &mut all[..count]);
+                run_tape(simd, pass.tape, x, y, &parameters, &mut scratch, outputs);
             }
 
             for (wanted, of, to) in
@@ -413,47 +427,33 @@ impl<T: Elementwise> WithSimd for Run<'_, T> {
                     continue;
                 }
                 let f = &blocks[of];
-                let back = Back { cells, stretches: &stretches, start, first, sampler, f };
+                let backward = Backward { entries, runs: &runs, start, first, pass, f };
                 match (kv, tables.len()) {
-                    (1, 2) => back.run::<S, 1, 2>(simd, &tables, &mut acc, to),
-                    (1, 3) => back.run::<S, 1, 3>(simd, &tables, &mut acc, to),
-                    (2, 2) => back.run::<S, 2, 2>(simd, &tables, &mut acc, to),
-                    _ => back.run::<S, 0, 0>(simd, &tables, &mut acc, to),
+                    (1, 2) => backward.run::<S, 1, 2>(simd, &tables, &mut acc, to),
+                    (1, 3) => backward.run::<S, 1, 3>(simd, &tables, &mut acc, to),
+                    (2, 2) => backward.run::<S, 2, 2>(simd, &tables, &mut acc, to),
+                    _ => backward.run::<S, 0, 0>(simd, &tables, &mut acc, to),
                 }
             }
-            for (wanted, of, to) in
-                [(wanted[2], of[2], &mut listed.losses), (wanted[3], of[3], &mut listed.zeros)]
-            {
-                if !wanted {
-                    continue;
-                }
-                let terms = &blocks[of][..len];
-                if cells.roles.is_empty() {
-                    to.train += sum(terms);
-                } else {
-                    for (term, role) in terms.iter().zip(&cells.roles[start..end]) {
-                        match role {
-                            Role::Missing => to.missing += term.to_f64(),
-                            Role::Train => to.train += term.to_f64(),
-                            Role::Validation => to.validation += term.to_f64(),
-                            Role::HeldOut => to.held_out += term.to_f64(),
-                        }
-                    }
-                }
+            if wanted[2] {
+                losses.at_datum.add_terms(&blocks[of[2]][..len], entries.roles(start..end));
+            }
+            if wanted[3] {
+                losses.at_zero.add_terms(&blocks[of[3]][..len], entries.roles(start..end));
             }
         }
-        listed
+        losses
     }
 }
 
-/// ŷ at the cells of a block. Rows of `KV` vectors and a number of `TABLES` stay in registers; where
+/// ŷ at the entries of a block. Rows of `KV` vectors and a number of `TABLES` stay in registers; where
 /// these are 0, any number will do.
 #[inline(always)]
 fn forward<S: Simd, T: Elementwise, const KV: usize, const TABLES: usize>(
     simd: S,
     tables: &[&[T::Vector<S>]],
-    cells: &Cells<T>,
-    stretches: &[Stretch],
+    entries: &PassEntries<T>,
+    runs: &[RowRun],
     start: usize,
     kv: usize,
     y: &mut [T; BLOCK],
@@ -461,13 +461,13 @@ fn forward<S: Simd, T: Elementwise, const KV: usize, const TABLES: usize>(
     let zero = T::splat(simd, T::ZERO);
     let count = if TABLES > 0 { TABLES } else { tables.len() };
     let tables = &tables[..count];
-    let others = &cells.operands[..count - 1];
-    for stretch in stretches {
-        let at = stretch.start..stretch.end;
-        let y = &mut y[stretch.start - start..stretch.end - start];
+    let others = &entries.operands[..count - 1];
+    for run in runs {
+        let at = run.start..run.end;
+        let y = &mut y[run.start - start..run.end - start];
         let v = &others[0][at.clone()];
         if KV > 0 {
-            let u: [T::Vector<S>; KV] = row(tables[0], stretch.row);
+            let u: [T::Vector<S>; KV] = row(tables[0], run.row);
             for (i, (y, &v)) in y.iter_mut().zip(v).enumerate() {
                 let mut product: [T::Vector<S>; KV] = row(tables[1], v as usize);
                 for (table, rows) in tables[2..].iter().zip(&others[1..]) {
@@ -483,7 +483,7 @@ fn forward<S: Simd, T: Elementwise, const KV: usize, const TABLES: usize>(
                 *y = T::reduce_sum(simd, total);
             }
         } else {
-            let u = &tables[0][stretch.row * kv..][..kv];
+            let u = &tables[0][run.row * kv..][..kv];
             for (i, (y, &v)) in y.iter_mut().zip(v).enumerate() {
                 let v = &tables[1][v as usize * kv..][..kv];
                 let mut total = zero;
@@ -509,17 +509,17 @@ fn row<V: Copy, const KV: usize>(table: &[V], row: usize) -> [V; KV] {
 }
 
 /// The sums of a block.
-struct Back<'a, T> {
-    cells: &'a Cells<T>,
-    stretches: &'a [Stretch],
+struct Backward<'a, T> {
+    entries: &'a PassEntries<T>,
+    runs: &'a [RowRun],
     start: usize,
     /// The row that the sums begin with.
     first: usize,
-    sampler: &'a Sampler<'a, T>,
+    pass: &'a EntryPass<'a, T>,
     f: &'a [T; BLOCK],
 }
 
-impl<T: Elementwise> Back<'_, T> {
+impl<T: Elementwise> Backward<'_, T> {
     #[inline(always)]
     fn run<S: Simd, const KV: usize, const TABLES: usize>(
         &self,
@@ -531,12 +531,12 @@ impl<T: Elementwise> Back<'_, T> {
         let kv = acc.len();
         let count = if TABLES > 0 { TABLES } else { tables.len() };
         let tables = &tables[..count];
-        let others = &self.cells.operands[..count - 1];
+        let others = &self.entries.operands[..count - 1];
         let zero = T::splat(simd, T::ZERO);
-        let width = self.sampler.width;
-        for stretch in self.stretches {
-            let at = stretch.start..stretch.end;
-            let f = &self.f[stretch.start - self.start..stretch.end - self.start];
+        let width = self.pass.width;
+        for run in self.runs {
+            let at = run.start..run.end;
+            let f = &self.f[run.start - self.start..run.end - self.start];
             let v = &others[0][at.clone()];
             if KV > 0 {
                 let mut sums = [zero; KV];
@@ -569,9 +569,9 @@ impl<T: Elementwise> Back<'_, T> {
                     }
                 }
             }
-            let to = &mut to[(stretch.row - self.first) * width..][..width];
+            let to = &mut to[(run.row - self.first) * width..][..width];
             let from: &[T] = bytemuck::cast_slice(acc);
-            for (&k, &x) in self.sampler.onto.iter().zip(from) {
+            for (&k, &x) in self.pass.onto.iter().zip(from) {
                 to[k] += x.to_f64();
             }
         }

@@ -1,11 +1,12 @@
-//! The elementwise part of a pass: `a`, `b` and the losses of a few rows of a tile.
+//! The elementwise part of a pass: reading entries, and `a`, `b` and the losses of a row panel.
 
 use std::ops::Range;
 
 use pulp::{Simd, WithSimd};
 
-use super::geometry::Run;
-use super::pass::Source;
+use super::axis::Run;
+use super::work::Source;
+use crate::tape::run_tape;
 use nneinfact_core::data::Role;
 use nneinfact_core::engine::LossSums;
 use nneinfact_core::loss::{Scratch, weighted};
@@ -14,56 +15,83 @@ use nneinfact_simd::{Aligned, Elementwise};
 /// Entries that the loss's expressions are evaluated on at a time, if rows are not longer.
 const CHUNK: usize = 768;
 
-/// The entries of a few rows.
-pub(super) struct Entries<T> {
+/// Buffers for the entries of a few rows: what is read of them, and their losses.
+pub(crate) struct EntryBlock<T> {
     pub x: Aligned<T>,
     train: Aligned<T>,
     validation: Aligned<T>,
     held_out: Aligned<T>,
     weight: Aligned<T>,
     loss: Aligned<T>,
-    sides: Vec<Aligned<T>>,
+    entry_parameters: Vec<Aligned<T>>,
     scratch: Scratch<T>,
 }
 
-impl<T: Elementwise> Entries<T> {
-    /// Room for so many rows of at most so many lanes, and for some hundreds of entries at least.
-    pub fn new(source: &Source<'_, T>, rows: usize, lanes: usize) -> Entries<T> {
-        let chunk = (rows * lanes).max(CHUNK);
+impl<T: Elementwise> EntryBlock<T> {
+    /// Room for so many rows of at most so many columns, and for some hundreds of entries at least.
+    pub fn new(source: &Source<'_, T>, rows: usize, columns: usize) -> EntryBlock<T> {
+        let chunk = (rows * columns).max(CHUNK);
         let room = |wanted: bool| Aligned::zeros(if wanted { chunk } else { 0 });
         let weighs = source.weighs();
-        Entries {
+        EntryBlock {
             x: room(true),
-            // Where nothing has a weight, it may tell cells from padding.
+            // Where nothing has a weight, it may tell entries from padding.
             train: room(true),
             validation: room(weighs),
             held_out: room(weighs),
             weight: room(weighs),
             loss: room(source.wants.losses),
-            sides: vec![room(true); source.sides.len()],
+            entry_parameters: vec![room(true); source.entry_parameters.len()],
             scratch: Scratch::default(),
         }
     }
 
-    /// The weights for training, for validation and of cells held out.
+    /// The weights for training, for validation and of held-out entries.
     pub fn weights(&self) -> [&[T]; 3] {
         [&self.train, &self.validation, &self.held_out]
     }
+}
 
-    /// Reads the entries of a row, to a range of those that are worked on together.
+/// Reads the entries of some rows. It is compiled once for every instruction set and precision, and not
+/// inlined: it has a loop for each of the types that data may have.
+#[inline(never)]
+fn read_rows<S: Simd, T: Elementwise>(simd: S, read: ReadRows<'_, T>) {
+    simd.vectorize(read);
+}
+
+/// The arguments of [`read_rows`].
+struct ReadRows<'a, T> {
+    entries: &'a mut EntryBlock<T>,
+    source: &'a Source<'a, T>,
+    runs: &'a [Run],
+    /// The offset of the batch index in the data, and of each of the rows from there on.
+    data_batch: usize,
+    rows: &'a [usize],
+    columns: usize,
+    /// Elements from one row of the block to the next.
+    ld: usize,
+}
+
+impl<T: Elementwise> WithSimd for ReadRows<'_, T> {
+    type Output = ();
+
     #[inline(always)]
-    fn fill<S: Simd>(
-        &mut self,
-        simd: S,
-        source: &Source<'_, T>,
-        runs: &[Run],
-        at: usize,
-        lanes: usize,
-        range: Range<usize>,
-    ) {
+    fn with_simd<S: Simd>(mut self, simd: S) {
+        for (m, row) in self.rows.iter().enumerate() {
+            self.row(simd, self.data_batch + row, m * self.ld..(m + 1) * self.ld);
+        }
+    }
+}
+
+impl<T: Elementwise> ReadRows<'_, T> {
+    /// Reads the row at an offset of the data to a range of the block.
+    #[inline(always)]
+    fn row<S: Simd>(&mut self, simd: S, at: usize, range: Range<usize>) {
+        let ReadRows { source, runs, columns, .. } = *self;
+        let entries = &mut *self.entries;
         let data = source.data;
-        let x = &mut self.x[range.clone()];
-        // Where all data are 0, `x` is from the beginning.
+        let x = &mut entries.x[range.clone()];
+        // Where every datum counts as 0, `x` is 0 from the beginning.
         if !source.zeros {
             for run in runs {
                 data.values().load(at + run.offset, run.stride, &mut x[run.start..][..run.len]);
@@ -71,15 +99,15 @@ impl<T: Elementwise> Entries<T> {
             if source.scale != T::ONE {
                 x.iter_mut().for_each(|x| *x = *x * source.scale);
             }
-            // Lanes that are not there get a harmless value.
-            x[lanes..].fill(T::ONE);
+            // Padding columns get a harmless value.
+            x[columns..].fill(T::ONE);
         }
 
         let [validation, held_out] = source.withheld();
         if let Some(roles) = source.roles {
-            let train = &mut self.train[range.clone()];
-            let v = &mut self.validation[range.clone()];
-            let h = &mut self.held_out[range.clone()];
+            let train = &mut entries.train[range.clone()];
+            let v = &mut entries.validation[range.clone()];
+            let h = &mut entries.held_out[range.clone()];
             for run in runs {
                 let range = run.start..run.start + run.len;
                 roles.expand(
@@ -92,18 +120,18 @@ impl<T: Elementwise> Entries<T> {
                 );
             }
             for weights in [train, v, h] {
-                weights[lanes..].fill(T::ZERO);
+                weights[columns..].fill(T::ZERO);
             }
             // A missing entry may hold anything, NaN included: it must not reach a sum. Withheld
             // entries are inside the domain, and have no weight.
             if data.count(Role::Missing) > 0 {
-                let missing = &mut self.weight[range.clone()];
+                let missing = &mut entries.weight[range.clone()];
                 for run in runs {
                     let to = &mut missing[run.start..run.start + run.len];
                     roles.indicator(simd, Role::Missing, at + run.offset, run.stride, to);
                 }
-                // What stands behind the lanes is 1 already, or not looked at.
-                missing[lanes..].fill(T::ZERO);
+                // Padding columns hold 1 already, or are not looked at.
+                missing[columns..].fill(T::ZERO);
                 let (x, _) = T::as_vectors_mut::<S>(x);
                 let one = T::splat(simd, T::ONE);
                 // Chosen in registers: a loop that writes only some of `x` is made of masked
@@ -114,80 +142,89 @@ impl<T: Elementwise> Entries<T> {
             }
         }
         if let Some(weights) = data.weights() {
-            let train = &mut self.train[range.clone()];
-            let weight = &mut self.weight[range.clone()];
+            let train = &mut entries.train[range.clone()];
+            let weight = &mut entries.weight[range.clone()];
             for run in runs {
                 weights.load(at + run.offset, run.stride, &mut weight[run.start..][..run.len]);
             }
-            weight[lanes..].fill(T::ZERO);
+            weight[columns..].fill(T::ZERO);
             match source.roles {
                 Some(_) => {
                     train.iter_mut().zip(&*weight).for_each(|(t, &w)| *t = *t * w);
                     if validation {
-                        let v = self.validation[range.clone()].iter_mut();
+                        let v = entries.validation[range.clone()].iter_mut();
                         v.zip(&*weight).for_each(|(t, &w)| *t = *t * w);
                     }
                     if held_out {
-                        let h = self.held_out[range.clone()].iter_mut();
+                        let h = entries.held_out[range.clone()].iter_mut();
                         h.zip(&*weight).for_each(|(t, &w)| *t = *t * w);
                     }
                 }
                 None => train.copy_from_slice(weight),
             }
         }
-        for (i, side) in source.sides.iter().enumerate() {
-            let to = &mut self.sides[i][range.clone()];
+        for (from, to) in source.entry_parameters.iter().zip(&mut entries.entry_parameters) {
+            let to = &mut to[range.clone()];
             for run in runs {
-                side.load(at + run.offset, run.stride, &mut to[run.start..][..run.len]);
+                from.load(at + run.offset, run.stride, &mut to[run.start..][..run.len]);
             }
-            to[lanes..].fill(T::ONE);
+            to[columns..].fill(T::ONE);
         }
     }
 }
 
-/// A few rows of a tile, and where their entries are read to.
-pub(super) struct Band<'a, T> {
+/// A row panel of a tile, and where its entries are read to.
+pub(crate) struct RowPanel<'a, T> {
     pub source: &'a Source<'a, T>,
-    /// The offsets of the rows, and of those to ask for early: the rows after them, or all from the first of
-    /// these on where they are worked on a few at a time.
+    /// The offsets of the rows in the data.
     pub rows: &'a [usize],
+    /// The offsets of the rows to prefetch: those after this panel; or, for a kernel that goes through the
+    /// panel a few rows at a time, all from the first row of the panel on.
     pub ahead: &'a [usize],
     pub runs: &'a [Run],
-    pub data_outer: usize,
-    pub lanes: usize,
+    /// The offset of the batch index in the data.
+    pub data_batch: usize,
+    pub columns: usize,
     /// Elements from one row of a block to the next.
     pub ld: usize,
-    pub entries: &'a mut Entries<T>,
-    pub losses: &'a mut Losses,
+    pub entries: &'a mut EntryBlock<T>,
+    pub losses: &'a mut LossAccumulator,
 }
 
-impl<T: Elementwise> Band<'_, T> {
-    /// Reads the entries of the rows from `first` on, as many as are worked on together. Returns the
-    /// number of rows.
+impl<T: Elementwise> RowPanel<'_, T> {
+    /// Reads the entries of at most so many rows, from the row `first` on. Returns the number of rows.
     #[inline(always)]
     pub fn read<S: Simd>(&mut self, simd: S, first: usize, most: usize) -> usize {
         let rows = most.min(self.rows.len() - first);
-        for (m, row) in self.rows[first..first + rows].iter().enumerate() {
-            let (at, range) = (self.data_outer + row, m * self.ld..(m + 1) * self.ld);
-            self.entries.fill(simd, self.source, self.runs, at, self.lanes, range);
-        }
+        read_rows(
+            simd,
+            ReadRows {
+                entries: self.entries,
+                source: self.source,
+                runs: self.runs,
+                data_batch: self.data_batch,
+                rows: &self.rows[first..first + rows],
+                columns: self.columns,
+                ld: self.ld,
+            },
+        );
         rows
     }
 
-    /// Asks for some lanes of some rows of those that come a while after these. Early, as pieces of a
-    /// kilobyte or less, far apart, are too short for processors to see them coming; and little at a
-    /// time, as they wait where more than a dozen lines are on their way.
-    #[inline(always)]
-    pub fn look_ahead(&self, rows: Range<usize>, lanes: Range<usize>) {
+    /// Prefetches some columns of some of the rows ahead. Early, as pieces of a kilobyte or less, far
+    /// apart, are too short for processors to see them coming; and little at a time, as processors wait
+    /// where more than a dozen cache lines are on their way.
+    #[inline(never)]
+    pub fn prefetch(&self, rows: Range<usize>, columns: Range<usize>) {
         let source = self.source;
         let rows = &self.ahead[rows.start.min(self.ahead.len())..rows.end.min(self.ahead.len())];
         for run in self.runs.iter().filter(|run| run.stride == 1) {
             let end = run.start + run.len;
-            let (from, to) = (lanes.start.max(run.start), lanes.end.min(end));
+            let (from, to) = (columns.start.max(run.start), columns.end.min(end));
             if from >= to {
                 continue;
             }
-            let start = self.data_outer.wrapping_add(run.offset);
+            let start = self.data_batch.wrapping_add(run.offset);
             let (part, last) = (from - run.start..to - run.start, to == end);
             if !source.zeros {
                 source.data.values().prefetch(start, rows, part.clone(), last);
@@ -198,70 +235,73 @@ impl<T: Elementwise> Band<'_, T> {
             if let Some(weights) = source.data.weights() {
                 weights.prefetch(start, rows, part.clone(), last);
             }
-            for side in source.sides {
-                side.prefetch(start, rows, part.clone(), last);
+            for parameters in source.entry_parameters {
+                parameters.prefetch(start, rows, part.clone(), last);
             }
         }
     }
 
-    /// Where nothing has a weight, gives cells one of 1, and padding one of 0: from a lane of each row on.
+    /// Where nothing has a weight, gives entries a weight of 1 and padding one of 0, from a column of each
+    /// row on.
     #[inline(always)]
-    pub fn mark(&mut self, rows: usize, from: usize) {
+    pub fn weigh_padding(&mut self, rows: usize, from: usize) {
         for row in self.entries.train[..rows * self.ld].chunks_exact_mut(self.ld) {
-            row[from..self.lanes].fill(T::ONE);
-            row[self.lanes..].fill(T::ZERO);
+            row[from..self.columns].fill(T::ONE);
+            row[self.columns..].fill(T::ZERO);
         }
     }
 
-    /// The parts of `n` entries that are of cells: all of them, or row by row those before the padding.
+    /// The ranges without padding among `n` elements of a block: all of them, or row by row those before
+    /// the padding.
     #[inline(always)]
-    fn cells(&self, n: usize) -> impl Iterator<Item = Range<usize>> + use<T> {
-        let (step, lanes) = if self.lanes == self.ld { (n, n) } else { (self.ld, self.lanes) };
-        (0..n).step_by(step).map(move |start| start..start + lanes)
+    fn unpadded(&self, n: usize) -> impl Iterator<Item = Range<usize>> + use<T> {
+        let (step, columns) =
+            if self.columns == self.ld { (n, n) } else { (self.ld, self.columns) };
+        (0..n).step_by(step).map(move |start| start..start + columns)
     }
 }
 
-/// The elementwise part of a tile. A type of its own, and not a closure, as only what is inlined
-/// into the dispatched function is compiled for its instruction set.
-pub(super) struct Evaluate<'a, T> {
-    pub band: Band<'a, T>,
+/// The elementwise part of a row panel, by the tape of any loss. A type of its own, and not a closure, as
+/// only what is inlined into the dispatched function is compiled for its instruction set.
+pub(crate) struct TapePanel<'a, T> {
+    pub panel: RowPanel<'a, T>,
     pub y: &'a [T],
     pub a: &'a mut [T],
     pub b: &'a mut [T],
 }
 
-impl<T: Elementwise> WithSimd for Evaluate<'_, T> {
+impl<T: Elementwise> WithSimd for TapePanel<'_, T> {
     type Output = ();
 
     /// Computes `a` and `b`, times the training weights, and adds up the losses.
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let Evaluate { mut band, y, a, b } = self;
-        let (source, ld) = (band.source, band.ld);
+        let TapePanel { mut panel, y, a, b } = self;
+        let (source, ld) = (panel.source, panel.ld);
         let wants = source.wants;
         let weighs = source.weighs();
         let mut first = 0;
-        while first < band.rows.len() {
+        while first < panel.rows.len() {
             // Some hundreds of entries, so that what is read and what instructions leave for one another
             // stays in the first-level cache beside the tile, and no loop is too short.
-            let rows = band.read(simd, first, (CHUNK / ld).max(1));
-            band.look_ahead(first..first + rows, 0..ld);
+            let rows = panel.read(simd, first, (CHUNK / ld).max(1));
+            panel.prefetch(first..first + rows, 0..ld);
             let n = rows * ld;
             let range = first * ld..first * ld + n;
             first += rows;
-            let cells = band.cells(n);
-            let entries = &mut *band.entries;
+            let unpadded = panel.unpadded(n);
+            let entries = &mut *panel.entries;
             let y = &y[range.clone()];
             let a = if wants.numerator { &mut a[range.clone()] } else { &mut [] };
             let b = if wants.denominator { &mut b[range] } else { &mut [] };
             let loss = if wants.losses { &mut entries.loss[..n] } else { &mut [] };
-            // At most one loss has side tensors, and one of them.
-            let side: &[T] = match entries.sides.first() {
-                Some(side) => &side[..n],
+            // At most one loss has entry parameters, and one of them.
+            let parameter: &[T] = match entries.entry_parameters.first() {
+                Some(parameter) => &parameter[..n],
                 None => &[],
             };
-            let sides: &[&[T]] = if entries.sides.is_empty() { &[] } else { &[side] };
-            // One call for all cases: it is inlined, and large.
+            let parameters: &[&[T]] =
+                if entries.entry_parameters.is_empty() { &[] } else { &[parameter] };
             let (mut all, from, to): ([&mut [T]; 3], usize, usize) =
                 match (wants.numerator, wants.denominator) {
                     (true, true) => ([&mut *a, &mut *b, loss], 0, 2),
@@ -269,9 +309,9 @@ impl<T: Elementwise> WithSimd for Evaluate<'_, T> {
                     (false, true) => ([&mut [], &mut *b, loss], 1, 2),
                     _ => ([&mut [], &mut [], loss], 2, 2),
                 };
-            let to = to + usize::from(wants.losses);
+            let outputs = &mut all[from..to + usize::from(wants.losses)];
             let scratch = &mut entries.scratch;
-            source.tape.run_with(simd, &entries.x[..n], y, sides, scratch, &mut all[from..to]);
+            run_tape(simd, source.tape, &entries.x[..n], y, parameters, scratch, outputs);
 
             if weighs {
                 let train = &entries.train[..n];
@@ -283,7 +323,7 @@ impl<T: Elementwise> WithSimd for Evaluate<'_, T> {
                 }
             }
             if wants.losses {
-                band.losses.add(source, entries, cells);
+                panel.losses.add(source, entries, unpadded);
             }
         }
     }
@@ -298,31 +338,31 @@ fn weigh<T: Elementwise>(values: &mut [T], weights: &[T]) {
 
 /// Independent partial sums, so that the order does not depend on the instruction set.
 const CHAINS: usize = 16;
-/// As many of these side by side: an addition takes processors a few steps, in which they begin
+/// As many of these side by side: an addition takes processors a few cycles, in which they begin
 /// others that do not wait for it.
-const ABREAST: usize = 4;
+const UNROLL: usize = 4;
 
-/// Partial sums of losses by the role of their cells. They become one number each when a tile is
+/// Partial sums of losses by the role of their entries. They become one number each when a tile is
 /// done, which takes longer than adding a block to them.
 #[derive(Default)]
-pub(super) struct Losses {
+pub(crate) struct LossAccumulator {
     train: [f64; CHAINS],
     validation: [f64; CHAINS],
     held_out: [f64; CHAINS],
 }
 
-impl Losses {
-    /// Adds the losses of some entries, those of cells: padding has losses, too.
+impl LossAccumulator {
+    /// Adds the losses of the entries in some ranges: padding, which is in none, has losses, too.
     #[inline(always)]
     fn add<T: Elementwise>(
         &mut self,
         source: &Source<'_, T>,
-        entries: &Entries<T>,
-        cells: impl Iterator<Item = Range<usize>>,
+        entries: &EntryBlock<T>,
+        ranges: impl Iterator<Item = Range<usize>>,
     ) {
         let weighs = source.weighs();
         let [validation, held_out] = source.withheld();
-        for range in cells {
+        for range in ranges {
             let loss = &entries.loss[range.clone()];
             match weighs {
                 true => add_weighted(loss, &entries.train[range.clone()], &mut self.train),
@@ -337,7 +377,7 @@ impl Losses {
         }
     }
 
-    /// Adds some sums for each of the roles.
+    /// Adds partial sums, so many for each of the roles.
     #[inline(always)]
     pub fn collect<T: Elementwise>(&mut self, sums: &[T], each: usize) {
         let roles = [&mut self.train, &mut self.validation, &mut self.held_out];
@@ -348,9 +388,9 @@ impl Losses {
         }
     }
 
-    /// Their sums. What is left is nothing.
+    /// Their sums. They start from 0 again.
     pub fn take(&mut self) -> LossSums {
-        let Losses { train, validation, held_out } = std::mem::take(self);
+        let LossAccumulator { train, validation, held_out } = std::mem::take(self);
         let [train, validation, held_out] = [train, validation, held_out].map(|x| x.iter().sum());
         LossSums { train, validation, held_out, ..LossSums::default() }
     }
@@ -358,7 +398,7 @@ impl Losses {
 
 /// The sum of some values.
 #[inline(always)]
-pub(super) fn sum<T: Elementwise>(values: &[T]) -> f64 {
+pub(crate) fn sum<T: Elementwise>(values: &[T]) -> f64 {
     let mut sums = [0.0; CHAINS];
     add(values, &mut sums);
     sums.iter().sum()
@@ -366,9 +406,9 @@ pub(super) fn sum<T: Elementwise>(values: &[T]) -> f64 {
 
 #[inline(always)]
 fn add<T: Elementwise>(values: &[T], to: &mut [f64; CHAINS]) {
-    let (chunks, rest) = values.as_chunks::<{ CHAINS * ABREAST }>();
+    let (chunks, rest) = values.as_chunks::<{ CHAINS * UNROLL }>();
     // One loop over all sums, which is what becomes vectors in registers.
-    let mut sums = [T::ZERO; CHAINS * ABREAST];
+    let mut sums = [T::ZERO; CHAINS * UNROLL];
     for chunk in chunks {
         for (sum, &x) in sums.iter_mut().zip(chunk) {
             *sum += x;
@@ -388,9 +428,9 @@ fn add<T: Elementwise>(values: &[T], to: &mut [f64; CHAINS]) {
 
 #[inline(always)]
 fn add_weighted<T: Elementwise>(values: &[T], weights: &[T], to: &mut [f64; CHAINS]) {
-    let (chunks, rest) = values.as_chunks::<{ CHAINS * ABREAST }>();
-    let (chunk_weights, rest_weights) = weights.as_chunks::<{ CHAINS * ABREAST }>();
-    let mut sums = [T::ZERO; CHAINS * ABREAST];
+    let (chunks, rest) = values.as_chunks::<{ CHAINS * UNROLL }>();
+    let (chunk_weights, rest_weights) = weights.as_chunks::<{ CHAINS * UNROLL }>();
+    let mut sums = [T::ZERO; CHAINS * UNROLL];
     for (chunk, weights) in chunks.iter().zip(chunk_weights) {
         for ((sum, &x), &w) in sums.iter_mut().zip(chunk).zip(weights) {
             *sum += weighted(x, w);
@@ -410,7 +450,7 @@ fn add_weighted<T: Elementwise>(values: &[T], weights: &[T], to: &mut [f64; CHAI
 }
 
 #[inline(always)]
-fn collect<T: Elementwise>(sums: &[T; CHAINS * ABREAST], to: &mut [f64; CHAINS]) {
+fn collect<T: Elementwise>(sums: &[T; CHAINS * UNROLL], to: &mut [f64; CHAINS]) {
     let ([a, b, c, d], _) = sums.as_chunks::<CHAINS>() else { return };
     // Loop by loop, as each becomes a few vectors, and all at once do not.
     let (mut left, mut right) = (*a, *c);
