@@ -85,7 +85,7 @@ pub mod data {
 pub mod engine {
     pub use nneinfact_core::engine::{
         AdapterInfo, AdapterKind, Constraint, Engine, EngineState, Guards, Job, LossSlot, LossSums,
-        PassTime, Precision, RooflinePeaks,
+        PassTime, Point, Precision, RooflinePeaks,
     };
     pub use nneinfact_core::memory::available_memory;
     pub use nneinfact_fit::{Device, DeviceInfo};
@@ -96,7 +96,8 @@ pub mod fit {
     pub use nneinfact_fit::{
         Algorithm, Balance, Cancel, Checkpoint, Coupled, CoupledFit, DataAs, DataRecord,
         EntryParameterRecord, Every, Fit, Flow, History, LossRecord, NNEinFact, Norm, Observer,
-        Part, Record, Saved, ScalesInto, Source, Start, StoppedBy, Sweep, Unfinished, balanced,
+        Part, Predictions, Record, Saved, ScalesInto, Source, Start, StoppedBy, Sweep, Unfinished,
+        balanced,
     };
 }
 

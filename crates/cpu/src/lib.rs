@@ -28,7 +28,7 @@ use nneinfact_core::algebra::quadratic::Objective;
 use nneinfact_core::algebra::update::Update;
 use nneinfact_core::algebra::{balance, contract, quadratic, update};
 use nneinfact_core::data::Dense;
-use nneinfact_core::engine::{Constraint, Engine, EngineState, Job, LossSlot, LossSums};
+use nneinfact_core::engine::{Constraint, Engine, EngineState, Job, LossSlot, LossSums, Point};
 use nneinfact_core::error::{Error, Result};
 use nneinfact_core::loss::Tape;
 use nneinfact_core::plan::{Pass, Quadratic};
@@ -66,9 +66,9 @@ pub struct CpuEngine<T> {
     factors: Vec<Vec<f64>>,
     /// For these factors, the objective being in the engine's unit.
     rules: Vec<Constraint>,
-    remembered: Option<Vec<Vec<f64>>>,
+    snapshot: Option<Vec<Vec<f64>>>,
     /// The plain result of the last sweep, where an extrapolation starts from.
-    plain: Option<Vec<Vec<f64>>>,
+    anchor: Option<Vec<Vec<f64>>>,
     /// Where the last sweep began.
     origin: Vec<Vec<f64>>,
     /// The list of cells that passes go over in place of all cells.
@@ -135,8 +135,8 @@ impl<T: Elementwise> CpuEngine<T> {
             sides,
             factors: Vec::new(),
             rules: rules.collect(),
-            remembered: None,
-            plain: None,
+            snapshot: None,
+            anchor: None,
             origin: Vec::new(),
             lists,
             exact: if job.exact { Exact::new::<T>(&job) } else { None },
@@ -495,15 +495,33 @@ impl<T: Elementwise> Engine for CpuEngine<T> {
         self.factors.iter().enumerate().map(one).collect()
     }
 
-    fn mark(&mut self) -> Result<()> {
-        self.plain = Some(self.factors.clone());
-        self.origin.clone_from(&self.factors);
+    fn copy(&mut self, from: Point, to: Point) -> Result<()> {
+        match (from, to) {
+            (Point::Current, Point::Anchor) => {
+                self.anchor = Some(self.factors.clone());
+                self.origin.clone_from(&self.factors);
+            }
+            (Point::Anchor, Point::Current) => {
+                match &self.anchor {
+                    Some(anchor) => self.factors.clone_from(anchor),
+                    None => return Err(Error::Internal("there is no anchor to go back to".into())),
+                }
+                self.origin.clone_from(&self.factors);
+            }
+            (Point::Current, Point::Snapshot) => self.snapshot = Some(self.factors.clone()),
+            (Point::Snapshot, Point::Current) => {
+                if let Some(snapshot) = &self.snapshot {
+                    self.factors.clone_from(snapshot);
+                }
+            }
+            (from, to) => return Err(Point::refuse(from, to)),
+        }
         Ok(())
     }
 
     fn extrapolate(&mut self, momentum: f64, relaxation: f64) -> Result<()> {
-        let Some(mut before) = self.plain.take() else {
-            return Err(Error::Setting("extrapolated without a plain result before".into()));
+        let Some(mut before) = self.anchor.take() else {
+            return Err(Error::Internal("extrapolated without an anchor".into()));
         };
         let parts = self.factors.iter_mut().zip(&mut before).zip(&self.origin).zip(&self.rules);
         for (((factor, before), origin), _) in parts.filter(|(_, rule)| !rule.fixed) {
@@ -513,7 +531,7 @@ impl<T: Elementwise> Engine for CpuEngine<T> {
                 None => update::extrapolate(factor, before, origin, weights),
             }
         }
-        self.plain = Some(before);
+        self.anchor = Some(before);
         for l in 0..self.factors.len() {
             self.raise(l);
         }
@@ -521,34 +539,13 @@ impl<T: Elementwise> Engine for CpuEngine<T> {
         Ok(())
     }
 
-    fn retreat(&mut self) -> Result<()> {
-        match &self.plain {
-            Some(plain) => self.factors.clone_from(plain),
-            None => return Err(Error::Setting("retreated without a plain result".into())),
-        }
-        self.origin.clone_from(&self.factors);
-        Ok(())
-    }
-
-    fn remember(&mut self) -> Result<()> {
-        self.remembered = Some(self.factors.clone());
-        Ok(())
-    }
-
-    fn recall(&mut self) -> Result<()> {
-        if let Some(factors) = &self.remembered {
-            self.factors.clone_from(factors);
-        }
-        Ok(())
-    }
-
     fn state(&self) -> Result<EngineState> {
         Ok(EngineState {
             scales: self.scales(),
             factors: self.factors.clone(),
-            plain: self.plain.clone(),
-            origin: self.plain.as_ref().map(|_| self.origin.clone()),
-            remembered: self.remembered.clone(),
+            anchor: self.anchor.clone(),
+            origin: self.anchor.as_ref().map(|_| self.origin.clone()),
+            snapshot: self.snapshot.clone(),
         })
     }
 
@@ -556,9 +553,9 @@ impl<T: Elementwise> Engine for CpuEngine<T> {
         let sizes: Vec<usize> = self.factors.iter().map(Vec::len).collect();
         state.check(&self.scales(), &sizes)?;
         self.factors.clone_from(&state.factors);
-        self.plain.clone_from(&state.plain);
+        self.anchor.clone_from(&state.anchor);
         self.origin.clone_from(state.origin.as_ref().unwrap_or(&state.factors));
-        self.remembered.clone_from(&state.remembered);
+        self.snapshot.clone_from(&state.snapshot);
         self.last = None;
         Ok(())
     }

@@ -8,7 +8,9 @@ use super::recording::{BufferId, RecordingId};
 use super::runtime::Loaded;
 use super::stream::{self, Upload};
 use nneinfact_core::algebra::update::{Denominator, Update};
-use nneinfact_core::engine::{Constraint, Engine, EngineState, Job, LossSlot, LossSums, PassTime};
+use nneinfact_core::engine::{
+    Constraint, Engine, EngineState, Job, LossSlot, LossSums, PassTime, Point,
+};
 use nneinfact_core::error::{Error, Result};
 
 /// A fit whose factors, data and sums stay on a device.
@@ -19,8 +21,8 @@ pub(super) struct GpuEngine {
     upload: Upload,
     /// The values of fixed factors, as they were given: single precision rounds them.
     fixed: Vec<Option<ArrayD<f64>>>,
-    marked: bool,
-    remembered: bool,
+    has_anchor: bool,
+    has_snapshot: bool,
     /// The group whose sums are on the device.
     last: Option<usize>,
     /// Of all buffers.
@@ -62,8 +64,8 @@ impl GpuEngine {
             compiled,
             loaded,
             fixed: Vec::new(),
-            marked: false,
-            remembered: false,
+            has_anchor: false,
+            has_snapshot: false,
             last: None,
             bytes,
         };
@@ -293,39 +295,39 @@ impl Engine for GpuEngine {
         self.compiled.scales.iter().enumerate().map(one).collect()
     }
 
-    fn mark(&mut self) -> Result<()> {
-        self.run(self.compiled.mark)?;
-        self.marked = true;
+    fn copy(&mut self, from: Point, to: Point) -> Result<()> {
+        match (from, to) {
+            (Point::Current, Point::Anchor) => {
+                self.run(self.compiled.mark)?;
+                self.has_anchor = true;
+            }
+            (Point::Anchor, Point::Current) => {
+                if !self.has_anchor {
+                    return Err(Error::Internal("there is no anchor to go back to".into()));
+                }
+                self.run(self.compiled.retreat)?;
+            }
+            (Point::Current, Point::Snapshot) => {
+                self.run(self.compiled.remember)?;
+                self.has_snapshot = true;
+            }
+            (Point::Snapshot, Point::Current) => {
+                if self.has_snapshot {
+                    self.run(self.compiled.recall)?;
+                }
+            }
+            (from, to) => return Err(Point::refuse(from, to)),
+        }
         Ok(())
     }
 
     fn extrapolate(&mut self, momentum: f64, relaxation: f64) -> Result<()> {
-        if !self.marked {
-            return Err(Error::Setting("extrapolated without a plain result before".into()));
+        if !self.has_anchor {
+            return Err(Error::Internal("extrapolated without an anchor".into()));
         }
         let weights = [momentum as f32, relaxation as f32, 0.0, 0.0];
         self.loaded.write(self.compiled.weights, 0, bytemuck::cast_slice(&weights))?;
         self.run(self.compiled.extrapolate)
-    }
-
-    fn retreat(&mut self) -> Result<()> {
-        if !self.marked {
-            return Err(Error::Setting("retreated without a plain result".into()));
-        }
-        self.run(self.compiled.retreat)
-    }
-
-    fn remember(&mut self) -> Result<()> {
-        self.run(self.compiled.remember)?;
-        self.remembered = true;
-        Ok(())
-    }
-
-    fn recall(&mut self) -> Result<()> {
-        if self.remembered {
-            self.run(self.compiled.recall)?;
-        }
-        Ok(())
     }
 
     fn state(&self) -> Result<EngineState> {
@@ -336,9 +338,9 @@ impl Engine for GpuEngine {
         Ok(EngineState {
             scales: self.compiled.scales.clone(),
             factors: self.kept(self.compiled.factors)?,
-            plain: kept(self.marked, self.compiled.plain)?,
-            origin: kept(self.marked, self.compiled.origin)?,
-            remembered: kept(self.remembered, self.compiled.remembered)?,
+            anchor: kept(self.has_anchor, self.compiled.plain)?,
+            origin: kept(self.has_anchor, self.compiled.origin)?,
+            snapshot: kept(self.has_snapshot, self.compiled.remembered)?,
         })
     }
 
@@ -346,20 +348,20 @@ impl Engine for GpuEngine {
         let places = &self.compiled.places;
         let sizes: Vec<usize> = places.windows(2).map(|pair| pair[1] - pair[0]).collect();
         state.check(&self.compiled.scales, &sizes)?;
-        let origin = state.plain.as_ref().map(|_| state.origin.as_ref().unwrap_or(&state.factors));
+        let origin = state.anchor.as_ref().map(|_| state.origin.as_ref().unwrap_or(&state.factors));
         for (buffer, factors) in [
             (self.compiled.factors, Some(&state.factors)),
-            (self.compiled.plain, state.plain.as_ref()),
+            (self.compiled.plain, state.anchor.as_ref()),
             (self.compiled.origin, origin),
-            (self.compiled.remembered, state.remembered.as_ref()),
+            (self.compiled.remembered, state.snapshot.as_ref()),
         ] {
             let Some(factors) = factors else { continue };
             let bytes: Vec<u8> =
                 factors.iter().flatten().flat_map(|&x| (x as f32).to_le_bytes()).collect();
             self.loaded.write(buffer, 0, &bytes)?;
         }
-        self.marked = state.plain.is_some();
-        self.remembered = state.remembered.is_some();
+        self.has_anchor = state.anchor.is_some();
+        self.has_snapshot = state.snapshot.is_some();
         self.last = None;
         Ok(())
     }

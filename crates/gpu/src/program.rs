@@ -69,7 +69,7 @@ pub(super) struct Compiled {
     /// Where each factor begins among the factors, and one more for their end.
     pub places: Vec<usize>,
     pub factors: BufferId,
-    /// Where [`Engine::mark`](nneinfact_core::engine::Engine::mark) and the like keep factors.
+    /// Where [`Engine::copy`](nneinfact_core::engine::Engine::copy) keeps factors.
     pub plain: BufferId,
     pub origin: BufferId,
     pub remembered: BufferId,

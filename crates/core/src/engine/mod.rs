@@ -194,25 +194,45 @@ pub struct EngineState {
     pub scales: Vec<f64>,
     /// The factors as they are, in the engine's units, each in C order of its letters.
     pub factors: Vec<Vec<f64>>,
-    /// The plain result that the next extrapolation starts from; `None` where nothing was
-    /// [marked](Engine::mark).
-    pub plain: Option<Vec<Vec<f64>>>,
+    /// The plain result that the next extrapolation starts from ([`Point::Anchor`]); `None` where none
+    /// was set.
+    pub anchor: Option<Vec<Vec<f64>>>,
     /// The point that the last sweep began at; `None` for the factors themselves.
     pub origin: Option<Vec<Vec<f64>>>,
-    /// The factors remembered last.
-    pub remembered: Option<Vec<Vec<f64>>>,
+    /// The factors kept last ([`Point::Snapshot`]).
+    pub snapshot: Option<Vec<Vec<f64>>>,
 }
 
 impl EngineState {
     /// Checks that a state is one of these factors, in these units.
     pub fn check(&self, scales: &[f64], sizes: &[usize]) -> Result<()> {
-        let all = [Some(&self.factors), self.plain.as_ref(), self.origin.as_ref()];
-        let mut all = all.into_iter().chain([self.remembered.as_ref()]).flatten();
+        let all = [Some(&self.factors), self.anchor.as_ref(), self.origin.as_ref()];
+        let mut all = all.into_iter().chain([self.snapshot.as_ref()]).flatten();
         let fits = |factors: &Vec<Vec<f64>>| factors.iter().map(Vec::len).eq(sizes.iter().copied());
         if all.all(fits) && self.scales == scales {
             return Ok(());
         }
         Err(Error::Setting("a state is that of a fit with other factors or other units".into()))
+    }
+}
+
+/// A set of factors that an engine keeps: see [`Engine::copy`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Point {
+    /// The factors as they are: what passes read and updates change.
+    Current,
+    /// The plain result of the last sweep, which an extrapolation starts from and a rejected one goes
+    /// back to.
+    Anchor,
+    /// The factors that a fit may go back to: those before a sweep, or the best so far.
+    Snapshot,
+}
+
+impl Point {
+    /// The error of copying between two points that [`Engine::copy`] does not allow.
+    #[must_use]
+    pub fn refuse(from: Point, to: Point) -> Error {
+        Error::Internal(format!("factors are not copied from {from:?} to {to:?}"))
     }
 }
 
@@ -285,7 +305,7 @@ pub trait Engine: Send {
     fn parts(&mut self, at: usize, lambda: &[Vec<f64>]) -> Result<(Vec<f64>, Vec<f64>)>;
 
     /// Replaces the factors: in the model's order, in the user's units, and of the shapes that the
-    /// start had. What was marked or remembered stays.
+    /// start had. Anchor and snapshot stay.
     ///
     /// # Errors
     /// Where the device fails.
@@ -297,12 +317,20 @@ pub trait Engine: Send {
     /// Where the device fails.
     fn factors(&self) -> Result<Vec<ArrayD<f64>>>;
 
-    /// Takes the factors as they are for the plain result that the first extrapolation starts from,
-    /// and for the point that the first sweep begins at.
+    /// Copies all factors from one of the [points](Point) that an engine keeps to another. One of the
+    /// two has to be [`Point::Current`]:
+    ///
+    /// - *current to anchor*: the factors become the plain result that the first extrapolation starts
+    ///   from, and the point that the first sweep begins at;
+    /// - *anchor to current*: an extrapolated point is given up for the plain result that it came from,
+    ///   which is also where the next sweep begins;
+    /// - *current to snapshot*: the factors are kept, in place of those kept before;
+    /// - *snapshot to current*: the factors are those kept last. Nothing happens where none were kept.
     ///
     /// # Errors
-    /// Where the device fails.
-    fn mark(&mut self) -> Result<()>;
+    /// Where the device fails; [`Error::Internal`] for any other pair of points, and where there is no
+    /// anchor to go back to.
+    fn copy(&mut self, from: Point, to: Point) -> Result<()>;
 
     /// Extrapolates in log space: with P the factors as they are, the plain result of a sweep, C the
     /// plain result before it and X the point that the sweep began at, moves to
@@ -310,25 +338,9 @@ pub trait Engine: Send {
     /// and where it moved to for X. In an [exact](Job::exact) fit, whose entries reach 0, it moves
     /// to `P + momentum (P − C) + relaxation (P − X)`, or to 0 where that is negative.
     ///
+    /// # Errors
+    /// Where the device fails; [`Error::Internal`] where no [anchor](Point::Anchor) was set.
     fn extrapolate(&mut self, momentum: f64, relaxation: f64) -> Result<()>;
-
-    /// Goes back from an extrapolated point to the plain result that it came from.
-    ///
-    /// # Errors
-    /// Where the device fails, or nothing was marked.
-    fn retreat(&mut self) -> Result<()>;
-
-    /// Remembers the factors as they are, in place of those remembered before.
-    ///
-    /// # Errors
-    /// Where the device fails.
-    fn remember(&mut self) -> Result<()>;
-
-    /// Goes back to the factors remembered last. Nothing happens where there are none.
-    ///
-    /// # Errors
-    /// Where the device fails.
-    fn recall(&mut self) -> Result<()>;
 
     /// All factors that it keeps, to the bit.
     ///

@@ -3,7 +3,7 @@
 use nalgebra::{DMatrix, SymmetricEigen};
 use ndarray::{Array2, ArrayView1};
 
-use super::Basis;
+use super::basis::Basis;
 use super::random::uniform_at;
 use super::refine::refine;
 use super::unfold::{Source, Unfolding};

@@ -9,7 +9,7 @@ use ndarray::{Array2, ArrayView2, s};
 use pulp::Scalar;
 use rayon::prelude::*;
 
-use super::Basis;
+use super::basis::Basis;
 use nneinfact_core::data::{Dense, Implicit, Prepared, Role, Roles, StoredEntries};
 use nneinfact_core::error::{Error, Result};
 use nneinfact_core::memory::available_memory;

@@ -14,7 +14,7 @@ use nneinfact_core::error::{Error, Result};
 use nneinfact_core::loss::Loss;
 use nneinfact_core::model::{Index, Model, Shapes};
 use nneinfact_core::plan::Contraction;
-use nneinfact_fit::block_of;
+use nneinfact_fit::Predictions;
 
 /// How well held-out cells are predicted, in terms that do not depend on the loss that was fitted.
 ///
@@ -199,7 +199,8 @@ impl<'a> Scorer<'a> {
         };
         let c = c_strides(shape);
         let score = |block: &[Range<usize>]| -> Result<Sums> {
-            let predicted = block_of(shapes, factors, None, block, shapes.model().output())?;
+            let predicted =
+                Predictions::new(shapes, factors, None).block(block, shapes.model().output())?;
             let run = block.last().map_or(1, Range::len);
             let step = strides.last().copied().unwrap_or(1);
             let mut held_out = vec![0.0; run];
@@ -427,7 +428,7 @@ mod tests {
             let all = nneinfact_core::reference::predict(&shapes, &factors);
             let near = |found: f64, expected: f64| (found - expected).abs() < 1e-12 * expected;
             let block: Vec<Range<usize>> = shape.iter().map(|&n| 1..n).collect();
-            let found = block_of(&shapes, &factors, None, &block, model.output())?;
+            let found = Predictions::new(&shapes, &factors, None).block(&block, model.output())?;
             let inner = all.indexed_iter().filter(|(at, _)| at.slice().iter().all(|&i| i > 0));
             let expected: Vec<f64> = inner.map(|(_, &y)| y).collect();
             assert_eq!(found.len(), expected.len());

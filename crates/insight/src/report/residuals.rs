@@ -225,7 +225,7 @@ impl Residuals {
         // Σ over all cells of the loss at 0, along a mode: a multiple of a power of ŷ.
         let monomial = zero.as_ref().and_then(|zero| zero.monomial());
         let power = monomial.map(|m| m.power).filter(|p| [0.0, 1.0, 2.0].contains(p));
-        let squares = power == Some(2.0) && saved.totals_of_squares(&[]).is_none();
+        let squares = power == Some(2.0) && saved.predictions().totals_of_squares(&[]).is_none();
         if loss.is_some() && rest == Implicit::Zeros && (power.is_none() || squares) {
             self.has_loss = false;
             self.notes.push(
@@ -281,7 +281,7 @@ impl Residuals {
                 let totals = saved.totals(letters);
                 let each = cells / totals.len() as f64;
                 let squares = match power {
-                    Some(2.0) => saved.totals_of_squares(letters),
+                    Some(2.0) => saved.predictions().totals_of_squares(letters),
                     _ => None,
                 };
                 let loss = |i: usize, total: f64| match (loss, power) {
@@ -398,7 +398,7 @@ impl Walk<'_> {
         let offset = values.offset(&starts).unwrap_or(0);
         let output = self.saved.model().output();
         let order: Vec<Index> = self.axes.iter().map(|&axis| output[axis]).collect();
-        let predicted = self.saved.block(slab, &order)?;
+        let predicted = self.saved.predictions().block(slab, &order)?;
         let sides: Vec<Vec<f64>> = self
             .loss
             .map_or(&[][..], |loss| loss.sides())
