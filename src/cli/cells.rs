@@ -48,7 +48,7 @@ pub fn observations(record: &DataRecord, reading: Reading) -> Result<Observation
     if let Some(path) = &record.weights {
         let weights = match FileKind::of(path)? {
             FileKind::Npy if streamed => io::map_npy(path)?,
-            _ => io::read_dense(path, None)?,
+            FileKind::Npy | FileKind::Npz | FileKind::Tns => io::read_dense(path, None)?,
         };
         observations = observations.weights(weights)?;
     }

@@ -92,7 +92,7 @@ fn values(path: &Path, model: &Model, l: usize) -> Result<ArrayD<f64>> {
     let name = factor_name(l);
     let names = match FileKind::of(path)? {
         FileKind::Npz => io::npz_names(path)?,
-        _ => Vec::new(),
+        FileKind::Npy | FileKind::Tns => Vec::new(),
     };
     let has = |name: &str| names.iter().any(|info| info.name == name);
     if !has(&name) {

@@ -392,7 +392,9 @@ fn check_domain(loss: &Loss, data: &Prepared) -> Result<()> {
             let trials: Vec<f64> = trials.iter().copied().collect();
             data.first_outside(|x, i| domain.contains(x, &trials[i..=i]))
         }
-        _ => data.first_outside(|x, _| domain.contains(x, &[])),
+        (Domain::NonNegative | Domain::Positive | Domain::Binary | Domain::UpTo(_), _) => {
+            data.first_outside(|x, _| domain.contains(x, &[]))
+        }
     };
     match outside {
         None => Ok(()),

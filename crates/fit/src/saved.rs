@@ -356,3 +356,25 @@ fn check_entries(name: &str, array: &ArrayD<f64>) -> Result<()> {
 fn in_file(path: &Path, error: &Error) -> Error {
     Error::format(path, error.to_string())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_of_earlier_versions_are_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("old.npz");
+        std::fs::write(&path, include_bytes!("io/fixtures/texts_aside.npz")).unwrap();
+        let saved = Saved::load(&path).unwrap();
+        assert_eq!(saved.model().text(), "ir,jr->ij");
+        assert_eq!(saved.shapes().data(), [3, 4]);
+        assert_eq!(saved.record().loss.as_ref().map(|l| l.name.as_str()), Some("kl"));
+        // Written anew, it is the same.
+        let anew = folder.path().join("new.npz");
+        saved.save(&anew).unwrap();
+        let again = Saved::load(&anew).unwrap();
+        assert_eq!(again.factors(), saved.factors());
+        assert_eq!(again.record(), saved.record());
+    }
+}

@@ -56,8 +56,9 @@ pub(crate) fn mean_wanted(loss: &Loss, data: &Prepared) -> f64 {
     }
     let trials = match (loss.domain(), loss.sides().first()) {
         (Domain::UpTo(Trials::Scalar(n)), _) => *n,
-        (Domain::UpTo(_), Some(trials)) => trials.mean().unwrap_or(1.0),
-        _ => 1.0,
+        (Domain::UpTo(Trials::EntryParameter(_)), Some(trials)) => trials.mean().unwrap_or(1.0),
+        (Domain::UpTo(Trials::EntryParameter(_)), None)
+        | (Domain::NonNegative | Domain::Positive | Domain::Binary, _) => 1.0,
     };
     (mean / (trials - mean).max(f64::MIN_POSITIVE)).clamp(1e-3, 1e3)
 }
