@@ -31,13 +31,13 @@ fn poisson(rate: f64, entry: usize) -> f64 {
     }
 }
 
-/// The loss, with the background as a side tensor `s0`.
+/// The loss, with the background as an entry parameter `s0`.
 fn counts_over(background: Array2<f64>) -> nneinfact::Result<Loss> {
     let (x, y, s) = (Expr::x(), Expr::y(), Expr::side(0));
     let rate = &y + &s;
     Loss::custom("Poisson over a background")
         .loss(&rate - &x * rate.ln())
-        // Its derivative is 1 − x/(y + s). It has to be slope · (b − a), here with a slope of 1.
+        // Its derivative is 1 − x/(y + s). It has to be c · (b − a), here with the curvature constant c = 1.
         .a(&x / &rate)
         .b(Expr::constant(1.0))
         // What makes the updates decrease the loss is a surrogate above it. ŷ = Σ_k y_k is a sum of

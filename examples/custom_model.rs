@@ -1,4 +1,4 @@
-//! A model that has no name, on data with holes, judged on cells that the fit has not seen.
+//! A model that has no name, on data with holes, judged on entries that the fit has not seen.
 //!
 //! Run with `cargo run --example custom_model`.
 
@@ -41,7 +41,7 @@ fn planted() -> Array3<f64> {
 fn report(name: &str, fit: &Fit) {
     let history = fit.history();
     println!(
-        "{name:>20}: {:5} parameters, {:4} sweeps, loss {:.5} on the cells fitted, {:.5} on those held out",
+        "{name:>20}: {:5} parameters, {:4} sweeps, loss {:.5} on the entries fitted, {:.5} on those held out",
         fit.shapes().parameters(),
         history.iterations,
         history.last_loss(),
@@ -82,7 +82,7 @@ fn main() -> nneinfact::Result<()> {
         report(&format!("CP of rank {rank}"), &cp);
     }
 
-    // The cells that were never measured can be predicted all the same; here the truth is known.
+    // The entries that were never measured can be predicted all the same; here the truth is known.
     let whole = custom.reconstruct()?;
     let (mut error, mut total) = (0.0, 0.0);
     for ((at, &truth), &m) in y.indexed_iter().zip(&measured) {
@@ -92,7 +92,7 @@ fn main() -> nneinfact::Result<()> {
         }
     }
     println!(
-        "The cells that were never measured are predicted to within {:.1} % on average; the noise is 5 %.",
+        "The entries that were never measured are predicted to within {:.1} % on average; the noise is 5 %.",
         100.0 * error / total
     );
     Ok(())

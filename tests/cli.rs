@@ -308,7 +308,7 @@ fn coordinates_are_fitted_without_their_zeros() {
     }
     let output = bench.run(&bench.fit_arguments(&["y.tns", "--data-as", "sparse"]));
     let report = String::from_utf8(output.stdout).unwrap();
-    assert!(report.contains("6 of them listed") && report.contains("6 listed cells"), "{report}");
+    assert!(report.contains("6 of them stored") && report.contains("6 stored entries"), "{report}");
     bench.fit_refused(&["y.npy", "--unlisted-missing"], &["--unlisted-missing", "y.npy"]);
     bench.text("far.tns", "9 9 1\n");
     bench.fit_refused(&["y.tns", "--missing", "far.tns"], &["far.tns", "line 1"]);

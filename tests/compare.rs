@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use ndarray::{Array2, Array3, ArrayD, IxDyn};
 use nneinfact::compare::{
-    Candidate, Event, Outcome, Penalties, Score, Study, Table, Verdict, stability,
+    Event, Penalties, RunOutcome, Score, Study, StudyModel, Table, Verdict, stability,
 };
 use nneinfact::data::{CooTensor, Role};
 use nneinfact::fit::{Cancel, DataRecord, Saved};
@@ -47,15 +47,15 @@ fn blobs(scale: f64, width: f64) -> ArrayD<f64> {
     counts(&mut random, &means.into_dyn())
 }
 
-fn cp(ranks: &[usize]) -> Candidate {
-    Candidate::new("cp", "ir,jr,kr->ijk").unwrap().rank('r', ranks.iter().copied())
+fn cp(ranks: &[usize]) -> StudyModel {
+    StudyModel::new("cp", "ir,jr,kr->ijk").unwrap().rank('r', ranks.iter().copied())
 }
 
 fn study() -> Study {
     Study::new()
         .model(cp(&[1, 3]))
         .model(
-            Candidate::new("tucker", "ia,jb,kc,abc->ijk")
+            StudyModel::new("tucker", "ia,jb,kc,abc->ijk")
                 .unwrap()
                 .rank('a', [2])
                 .rank('b', [2])
@@ -128,7 +128,7 @@ fn a_table_is_sorted_and_its_numbers_are_those_of_the_fits() {
     let mut chosen = Vec::new();
     for split in 1..=3 {
         let runs: Vec<_> = best.runs.iter().filter(|run| run.split == split).collect();
-        let validation = |run: &&&nneinfact::compare::Run| {
+        let validation = |run: &&&nneinfact::compare::RunRecord| {
             run.outcome.result().unwrap().validation_loss.unwrap()
         };
         let least = runs.iter().min_by(|a, b| validation(a).total_cmp(&validation(b))).unwrap();
@@ -315,14 +315,14 @@ fn planted_components_are_stable_and_surplus_ones_are_not() {
     };
     let right = fits(3);
     let found = stability(&right.iter().collect::<Vec<_>>()).unwrap();
-    assert_eq!((found.fits, found.letters.len()), (4, 1));
-    assert_eq!(found.letters[0].stable(), 3, "{found:?}");
-    assert!(found.letters[0].min() > 0.95, "{found:?}");
+    assert_eq!((found.fits, found.indices.len()), (4, 1));
+    assert_eq!(found.indices[0].stable(), 3, "{found:?}");
+    assert!(found.indices[0].min() > 0.95, "{found:?}");
 
     // Two more than there are: they go wherever noise takes them.
     let fits = fits(5);
     let found = stability(&fits.iter().collect::<Vec<_>>()).unwrap();
-    let components = &found.letters[0].components;
+    let components = &found.indices[0].components;
     // Sorted by weight: the planted ones come first.
     for component in &components[..3] {
         assert_eq!(component.verdict, Verdict::Stable, "{found:?}");
@@ -350,7 +350,7 @@ fn kept_runs_are_taken_and_a_study_can_grow() {
     let table = study()
         .folder(&path)
         .cancel(&cancel)
-        .watch(move |event: &Event<'_>| {
+        .observe(move |event: &Event<'_>| {
             if let Event::Sweep(standing, sweep) = event
                 && standing.run == 7
                 && sweep.iteration == 3
@@ -378,7 +378,7 @@ fn kept_runs_are_taken_and_a_study_can_grow() {
             assert!(standing.left.is_some());
         }
     };
-    let table = study().folder(&path).watch(count_runs).run(&y).unwrap();
+    let table = study().folder(&path).observe(count_runs).run(&y).unwrap();
     assert_eq!(*told.lock().unwrap(), (6, 18));
     // But for the names of files, and seconds, the same.
     let (mut resumed, mut uninterrupted) = (timeless(&table), timeless(&whole));
@@ -404,10 +404,10 @@ fn kept_runs_are_taken_and_a_study_can_grow() {
     let kept = Arc::new(Mutex::new((0, 0)));
     let count = Arc::clone(&kept);
     let table = study()
-        .model(Candidate::new("nmf", "ijr,kr->ijk").unwrap().rank('r', [2]))
+        .model(StudyModel::new("nmf", "ijr,kr->ijk").unwrap().rank('r', [2]))
         .splits(4)
         .folder(&path)
-        .watch(move |event: &Event<'_>| {
+        .observe(move |event: &Event<'_>| {
             if let Event::Ends { kept, .. } = event {
                 let mut told = count.lock().unwrap();
                 if *kept { told.0 += 1 } else { told.1 += 1 }
@@ -426,7 +426,7 @@ fn kept_runs_are_taken_and_a_study_can_grow() {
     study()
         .splits(1)
         .folder(&path)
-        .watch(move |event: &Event<'_>| {
+        .observe(move |event: &Event<'_>| {
             if let Event::Ends { kept: false, .. } = event {
                 *count.lock().unwrap() += 1;
             }
@@ -440,7 +440,7 @@ fn kept_runs_are_taken_and_a_study_can_grow() {
 fn counted(study: Study, y: &ArrayD<f64>) -> (Table, [usize; 2]) {
     let told = Arc::new(Mutex::new([0, 0]));
     let count = Arc::clone(&told);
-    let study = study.watch(move |event: &Event<'_>| {
+    let study = study.observe(move |event: &Event<'_>| {
         if let Event::Ends { kept, .. } = event {
             count.lock().unwrap()[usize::from(!kept)] += 1;
         }
@@ -589,7 +589,7 @@ fn runs_are_files_of_fits_that_know_their_split() {
             (Role::HeldOut, result.heldout_loss.unwrap()),
         ];
         for (role, loss) in expected {
-            let portion = residuals.portions().iter().find(|p| p.role == role).unwrap();
+            let portion = residuals.by_role().iter().find(|p| p.role == role).unwrap();
             let found = portion.all.mean_loss();
             assert!((found - loss).abs() < 1e-9 * loss, "{role:?}: {found} {loss}");
         }
@@ -607,7 +607,7 @@ fn rows_are_told_apart_and_say_what_they_are_of() {
     let y = planted();
     let table = Study::new()
         .model(cp(&[1]))
-        .model(Candidate::new("nmf", "ir,jkr->ijk").unwrap().rank('r', [1]))
+        .model(StudyModel::new("nmf", "ir,jkr->ijk").unwrap().rank('r', [1]))
         .match_parameters(140)
         .match_parameters(172)
         .algorithm(Algorithm::Grouped)
@@ -657,7 +657,7 @@ fn components_are_listed_with_where_they_were_found() {
     let (best, stability) = (row.best.as_ref().unwrap(), row.stability.as_ref().unwrap());
     // Of three starts of each split two, the best of which is not among the others.
     assert_eq!((stability.fits, stability.better), (6, 3));
-    let component = &stability.letters[0].components[0];
+    let component = &stability.indices[0].components[0];
     assert!(component.starts.is_some() && component.splits.is_some(), "{component:?}");
     let text = std::fs::read_to_string(path.join("stability.txt")).unwrap();
     for part in ["cp r=3, kl", "r 0", "r 2", "verdict", "stable", best.file.as_ref().unwrap()] {
@@ -681,7 +681,7 @@ fn mistakes_are_found_before_the_first_run() {
         let flag = Arc::clone(&began);
         let error = study
             .device(Device::cpu())
-            .watch(move |_: &Event<'_>| *flag.lock().unwrap() = true)
+            .observe(move |_: &Event<'_>| *flag.lock().unwrap() = true)
             .run(y)
             .unwrap_err();
         assert!(error.is_input(), "{error}");
@@ -691,7 +691,7 @@ fn mistakes_are_found_before_the_first_run() {
         assert!(!*began.lock().unwrap(), "a run began before: {error}");
     };
     let good = || Study::new().model(cp(&[2])).max_iter(2);
-    let bad = |model| Candidate::new("bad", model).unwrap();
+    let bad = |model| StudyModel::new("bad", model).unwrap();
     refused(good().model(bad("ir,jr->ij").rank('r', [2])), &y, &["bad", "3"]);
     refused(good().model(bad("ir,jq,kr->ijk").rank('r', [2])), &y, &["bad", "q"]);
     refused(good().loss(Loss::kl()).loss(Loss::itakura_saito()), &y, &["itakura-saito", "cp"]);
@@ -726,7 +726,7 @@ fn a_score_that_suits_the_data_is_taken() {
 fn a_run_that_fails_does_not_end_the_study() {
     // In single precision the ninth power of the largest entry is not finite.
     let y = Array2::from_shape_fn((40, 40), |(i, j)| if i + j == 0 { 1e6 } else { 1.0 }).into_dyn();
-    let nmf = |rank| Candidate::new(format!("r{rank}"), "ir,jr->ij").unwrap().rank('r', [rank]);
+    let nmf = |rank| StudyModel::new(format!("r{rank}"), "ir,jr->ij").unwrap().rank('r', [rank]);
     let table = Study::new()
         .model(nmf(1))
         .model(nmf(2))
@@ -740,7 +740,7 @@ fn a_run_that_fails_does_not_end_the_study() {
     let failed: Vec<_> = table
         .rows()
         .iter()
-        .filter(|row| matches!(row.runs[0].outcome, Outcome::Failed(_)))
+        .filter(|row| matches!(row.runs[0].outcome, RunOutcome::Failed(_)))
         .collect();
     assert!(!failed.is_empty(), "{table}");
     assert!(table.rows().iter().any(|row| row.training_loss.is_some()), "{table}");

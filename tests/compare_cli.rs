@@ -222,7 +222,7 @@ fn the_best_run_is_reported_by_the_command_in_the_table() {
     let said = String::from_utf8(output.stderr).unwrap();
     assert!(output.status.success() && said.is_empty(), "{said}");
     let page = std::fs::read_to_string(bench.path(file).with_extension("html")).unwrap();
-    assert!(page.contains("Held-out cells") && page.contains("Validation cells"), "{file}");
+    assert!(page.contains("Held-out entries") && page.contains("Validation entries"), "{file}");
     assert!(!page.contains("There are no residuals"), "{file}");
 }
 

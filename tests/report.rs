@@ -10,7 +10,7 @@ use nneinfact::fit::{DataAs, EntryParameterRecord, Fit, LossRecord, Norm, Saved,
 use nneinfact::io;
 use nneinfact::loss::{LossParameters, NAMES};
 use nneinfact::model::{Index, Model, Shapes};
-use nneinfact::report::{Labels, Portion, Report, Residuals, Sums};
+use nneinfact::report::{Labels, Report, ResidualSums, Residuals, RoleResiduals};
 use nneinfact::{Error, Loss, NNEinFact, Observations, Precision};
 
 /// A number between 0 and 1 that looks random.
@@ -331,9 +331,10 @@ fn naive(
     weight: impl Fn(&[usize]) -> f64,
     (loss, floor): (&Loss, f64),
     wanted: Role,
-) -> Option<(Sums, Vec<Vec<Sums>>)> {
-    let mut all = Sums::default();
-    let mut modes: Vec<Vec<Sums>> = y.shape().iter().map(|&n| vec![Sums::default(); n]).collect();
+) -> Option<(ResidualSums, Vec<Vec<ResidualSums>>)> {
+    let mut all = ResidualSums::default();
+    let mut modes: Vec<Vec<ResidualSums>> =
+        y.shape().iter().map(|&n| vec![ResidualSums::default(); n]).collect();
     for (index, &x) in y.indexed_iter() {
         let index = index.slice();
         if role(index) != wanted {
@@ -341,8 +342,8 @@ fn naive(
         }
         let (w, y) = (weight(index), yhat[index]);
         let expected = if loss.is_odds() { y / (1.0 + y) } else { y };
-        let add = |s: &mut Sums| {
-            s.cells += 1.0;
+        let add = |s: &mut ResidualSums| {
+            s.entries += 1.0;
             s.weight += w;
             s.observed += w * x;
             s.predicted += w * expected;
@@ -353,13 +354,13 @@ fn naive(
             add(&mut mode[i]);
         }
     }
-    (all.cells > 0.0).then_some((all, modes))
+    (all.entries > 0.0).then_some((all, modes))
 }
 
-fn same(found: &Sums, expected: &Sums, with_loss: bool) {
+fn same(found: &ResidualSums, expected: &ResidualSums, with_loss: bool) {
     let near = |a: f64, b: f64| (a - b).abs() <= 1e-9 * (1.0 + a.abs().max(b.abs()));
     assert!(
-        near(found.cells, expected.cells)
+        near(found.entries, expected.entries)
             && near(found.weight, expected.weight)
             && near(found.observed, expected.observed)
             && near(found.predicted, expected.predicted)
@@ -368,7 +369,11 @@ fn same(found: &Sums, expected: &Sums, with_loss: bool) {
     );
 }
 
-fn compare(portion: &Portion, expected: &(Sums, Vec<Vec<Sums>>), with_loss: bool) {
+fn compare(
+    portion: &RoleResiduals,
+    expected: &(ResidualSums, Vec<Vec<ResidualSums>>),
+    with_loss: bool,
+) {
     same(&portion.all, &expected.0, with_loss);
     for (found, expected) in portion.modes.iter().zip(&expected.1) {
         assert_eq!(found.len(), expected.len());
@@ -437,7 +442,7 @@ fn residuals_are_sums_over_all_cells() {
             let yhat = fit.reconstruct().unwrap();
             // What ŷ is raised to in double precision.
             let floor = 1e-10 * prepared.mean();
-            let mut found = residuals.portions().iter();
+            let mut found = residuals.by_role().iter();
             for wanted in [Role::Train, Role::Validation, Role::HeldOut] {
                 if let Some(expected) = naive(&yhat, &y, role, weight, (loss, floor), wanted) {
                     let portion = found.next().unwrap();
@@ -453,15 +458,15 @@ fn residuals_are_sums_over_all_cells() {
                 all.into_iter().zip([Role::Train, Role::Validation, Role::HeldOut])
             {
                 if let Some(&last) = losses.last() {
-                    let portion = residuals.portions().iter().find(|p| p.role == role).unwrap();
+                    let portion = residuals.by_role().iter().find(|p| p.role == role).unwrap();
                     let mean = portion.all.mean_loss();
                     assert!((mean / last - 1.0).abs() < 1e-7, "{role:?}: {mean} {last}");
                 }
             }
             let page = Report::new(&saved).residuals(residuals).html();
             document(&page);
-            assert!(page.contains("Training cells") && page.contains("Worst-fitted slices"));
-            assert_eq!(page.contains("Held-out cells"), prepared.cells(Role::HeldOut) > 0);
+            assert!(page.contains("Training entries") && page.contains("Worst-fitted slices"));
+            assert_eq!(page.contains("Held-out entries"), prepared.cells(Role::HeldOut) > 0);
         }
     }
 }
@@ -482,7 +487,7 @@ fn residuals_have_the_floor_of_the_fit() {
     let saved = Saved::load(&path).unwrap();
     let mean = |saved: &Saved| {
         let residuals = Residuals::new(saved, &observations, Some(&loss)).unwrap();
-        residuals.portions()[0].all.mean_loss()
+        residuals.by_role()[0].all.mean_loss()
     };
     let expected = fit.history().last_loss();
     assert!((mean(&saved) / expected - 1.0).abs() < 1e-9, "{} {expected}", mean(&saved));
@@ -541,8 +546,8 @@ fn residuals_of_lists_are_those_of_all_cells() {
             };
             let expected = Residuals::new(&saved, &dense, Some(&loss)).unwrap();
             assert!(found.has_loss(), "{}: {:?}", loss.name(), found.notes());
-            assert_eq!(found.portions().len(), expected.portions().len());
-            for (found, expected) in found.portions().iter().zip(expected.portions()) {
+            assert_eq!(found.by_role().len(), expected.by_role().len());
+            for (found, expected) in found.by_role().iter().zip(expected.by_role()) {
                 assert_eq!(found.role, expected.role);
                 compare(found, &(expected.all, expected.modes.clone()), true);
             }
@@ -562,9 +567,9 @@ fn what_lists_cannot_tell_is_left_out_and_said() {
     assert!(!found.has_loss() && found.has_predictions());
     assert!(found.notes()[0].contains("zeros"), "{:?}", found.notes());
     let total: f64 = y.sum();
-    assert!((found.portions()[0].all.observed - total).abs() < 1e-9);
+    assert!((found.by_role()[0].all.observed - total).abs() < 1e-9);
     let yhat = fit.reconstruct().unwrap().sum();
-    assert!((found.portions()[0].all.predicted / yhat - 1.0).abs() < 1e-12);
+    assert!((found.by_role()[0].all.predicted / yhat - 1.0).abs() < 1e-12);
     let page = Report::new(&saved).residuals(found).html();
     assert!(page.contains("no closed form") && !page.contains("Worst-fitted"));
 
@@ -583,7 +588,7 @@ fn what_lists_cannot_tell_is_left_out_and_said() {
     let yhat = fit.reconstruct().unwrap();
     let expected =
         naive(&yhat, &ones, |_| Role::Train, |_| 1.0, (&loss, 1e-10), Role::Train).unwrap();
-    compare(&found.portions()[0], &expected, true);
+    compare(&found.by_role()[0], &expected, true);
 }
 
 #[test]
@@ -597,7 +602,7 @@ fn parameters_per_entry_go_with_their_cells() {
     let fit = fitted(&observations, &loss);
     let found = Residuals::new(&Saved::new(&fit), &observations, Some(&loss)).unwrap();
     let last = fit.history().last_loss();
-    let mean = found.portions()[0].all.mean_loss();
+    let mean = found.by_role()[0].all.mean_loss();
     assert!((mean / last - 1.0).abs() < 1e-7, "{mean} {last}");
 }
 
@@ -614,7 +619,7 @@ fn residuals_of_other_data_are_refused() {
     // Without a loss there are totals.
     let y = Array2::<f64>::ones((3, 4));
     let found = Residuals::new(&saved, &Observations::new(&y), None).unwrap();
-    assert!(!found.has_loss() && found.portions()[0].all.observed == 12.0);
+    assert!(!found.has_loss() && found.by_role()[0].all.observed == 12.0);
     document(&Report::new(&saved).residuals(found).html());
 }
 
@@ -813,7 +818,7 @@ mod program {
         let page = bench.read("fit.html");
         document(&page);
         asks_nobody(&page);
-        for part in ["Held-out cells", "Convergence", "y.npy", "Components r", "Training loss"] {
+        for part in ["Held-out entries", "Convergence", "y.npy", "Components r", "Training loss"] {
             assert!(page.contains(part), "{part}");
         }
 
@@ -836,7 +841,7 @@ mod program {
         bench.good(&bench.fit(&["--report", "now.html", "--labels", "i=i.txt", "--quiet"]));
         let now = bench.read("now.html");
         let cells = |page: &str| {
-            let at = page.find("<h3>Held-out cells").unwrap();
+            let at = page.find("<h3>Held-out entries").unwrap();
             page[at..].split("</p>").next().unwrap().to_string()
         };
         assert_eq!(cells(&now), cells(&page));
@@ -856,14 +861,14 @@ mod program {
         assert!(page.contains("There are no residuals") && !page.contains("Worst-fitted"));
         let (_, errors) = bench.good(&["report", "fit.npz", "--data", "other/data.npy"]);
         assert!(errors.is_empty(), "{errors}");
-        assert!(bench.read("fit.html").contains("Held-out cells"));
+        assert!(bench.read("fit.html").contains("Held-out entries"));
         bench.good(&["report", "fit.npz", "--no-data"]);
         assert!(!bench.read("fit.html").contains("Residuals"));
         // Moved together, they are found.
         moved("other/data.npy", "other/y.npy");
         moved("fit.npz", "other/fit.npz");
         bench.good(&["report", "other/fit.npz"]);
-        assert!(bench.read("other/fit.html").contains("Held-out cells"));
+        assert!(bench.read("other/fit.html").contains("Held-out entries"));
     }
 
     #[test]
@@ -883,7 +888,7 @@ mod program {
         let page = bench.read("old.html");
         assert!(page.contains("Convergence") && page.contains("totals"));
         // The history says under which loss, and nobody says which cells were held out.
-        assert!(page.contains("Worst-fitted") && !page.contains("Held-out cells"));
+        assert!(page.contains("Worst-fitted") && !page.contains("Held-out entries"));
         // Such a file is a start as it was, and the new one too.
         for name in ["old.npz", "fit.npz"] {
             bench.good(&bench.fit(&["--init", name, "--quiet"]));

@@ -154,7 +154,7 @@ fn run() -> Result<(), Failure> {
     let sizes = shapes(MODEL, tensor.shape(), &ranks)?;
     println!(
         "{MODEL} with r={}, k={}: {} parameters (the paper does not state its ranks). {splits} splits of \
-         90/10 with 5 % of the training cells for validation; uniform starts, the same for all; stopped \
+         90/10 with 5 % of the training entries for validation; uniform starts, the same for all; stopped \
          as in the paper, or after {sweeps} sweeps. On {device}; the paper's seconds are those of a GPU.\n",
         ranks[0].1,
         ranks[1].1,

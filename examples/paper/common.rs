@@ -200,7 +200,7 @@ fn poisson(rate: f64, index: u64) -> u16 {
     count
 }
 
-/// A split of the paper: a tenth of the cells is held out, and a twentieth of the others decides when to
+/// A split of the paper: a tenth of the entries is held out, and a twentieth of the others decides when to
 /// stop. (Its own splits are not published.)
 pub fn split(tensor: &Arc<Dense>, seed: u64) -> nneinfact::Result<Observations> {
     Observations::shared(Arc::clone(tensor)).held_out(0.1, seed)?.validation(0.05, seed)

@@ -19,9 +19,9 @@ use nneinfact::fit::StoppedBy;
 enum Sizes {
     /// So many letters `r`, with six `k` for each.
     Custom,
-    /// All latent letters have the same size.
+    /// All latent indices have the same size.
     Equal(&'static str),
-    /// The size of each latent letter is proportional to that of its mode; the rank of the core, where it
+    /// The size of each latent index is proportional to that of its mode; the rank of the core, where it
     /// has one, is the largest of them.
     Proportional { core: bool },
 }
@@ -172,7 +172,7 @@ fn run() -> Result<(), Failure> {
 
     println!("{}", convention.describe());
     println!(
-        "{splits} splits of 90/10 with 5 % of the training cells for validation, accelerated sweeps from \
+        "{splits} splits of 90/10 with 5 % of the training entries for validation, accelerated sweeps from \
          scaled random starts, at most {sweeps} of them; stopped as in the paper, when three in a row change little. On {device}.\n"
     );
     let mut table: Vec<(&Row, Outcome)> = Vec::new();

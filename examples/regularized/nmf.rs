@@ -37,8 +37,8 @@ pub fn run(seed: u64, weight: f64, balance: Balance) -> Result<Outcome, Error> {
         .max_iter(500)
         .tolerance(0.0)
         .fit(&y)?;
-    let cells = y.len() as f64;
-    let objective = fit.history().objective().iter().map(|mean| mean * cells).collect();
+    let entries = y.len() as f64;
+    let objective = fit.history().objective().iter().map(|mean| mean * entries).collect();
     Ok(Outcome { objective, nonzeros: fit.factors().iter().map(nonzeros).collect() })
 }
 

@@ -54,9 +54,9 @@ pub fn run(
     let share = |a: usize| x.index_axis(Axis(1), a).sum() * core.index_axis(Axis(0), a).sum();
     let shares: Vec<f64> = (0..6).map(share).collect();
     let largest = shares.iter().copied().fold(0.0, f64::max);
-    let cells = y.len() as f64;
+    let entries = y.len() as f64;
     Ok(Outcome {
-        objective: fit.history().objective().iter().map(|mean| mean * cells).collect(),
+        objective: fit.history().objective().iter().map(|mean| mean * entries).collect(),
         slices: shares.iter().map(|share| share / largest).collect(),
     })
 }

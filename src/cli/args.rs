@@ -58,15 +58,15 @@ impl From<PrecisionArg> for Precision {
 pub enum DataAsArg {
     /// Whichever is predicted to be faster
     Auto,
-    /// A value for every cell
+    /// A value for every entry
     Dense,
-    /// A list of the cells that are not zero
+    /// The entries that are not zero, with their coordinates
     Sparse,
 }
 
 impl From<DataAsArg> for DataAs {
-    fn from(form: DataAsArg) -> DataAs {
-        match form {
+    fn from(format: DataAsArg) -> DataAs {
+        match format {
             DataAsArg::Auto => DataAs::Auto,
             DataAsArg::Dense => DataAs::Dense,
             DataAsArg::Sparse => DataAs::Sparse,
@@ -93,7 +93,7 @@ impl NumberOrFile {
     }
 
     /// The parameter itself; reads the file.
-    pub fn side(&self) -> Result<EntryParameter> {
+    pub fn entry_parameter(&self) -> Result<EntryParameter> {
         match self {
             NumberOrFile::Number(number) => Ok(EntryParameter::Scalar(*number)),
             NumberOrFile::File(path) => Ok(EntryParameter::Tensor(io::read_array_f64(path, None)?)),

@@ -34,43 +34,43 @@ pub struct BenchArgs {
 }
 
 /// A fixed problem.
-struct Problem {
+struct BenchProblem {
     name: &'static str,
-    data: Shape,
+    data: BenchData,
     model: &'static str,
     ranks: &'static [(char, usize)],
     loss: fn() -> Result<Loss>,
-    /// This share of the cells is withheld from the fit.
+    /// This share of the entries is withheld from the fit.
     held_out: f64,
 }
 
 /// Counts like those of the NNEinFact paper: pickups over time and space, events between countries
 /// over time, trade. (Of these the first has the paper's own shape and density.)
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Shape {
+enum BenchData {
     Pickups,
     Events,
     Trade,
 }
 
-impl Shape {
+impl BenchData {
     fn shape(self, quick: bool) -> Vec<usize> {
         match (self, quick) {
-            (Shape::Pickups, false) => vec![27, 24, 7, 100, 100],
-            (Shape::Pickups, true) => vec![5, 6, 7, 12, 12],
-            (Shape::Events, false) => vec![249, 249, 20, 228],
-            (Shape::Events, true) => vec![15, 15, 5, 12],
-            (Shape::Trade, false) => vec![250, 250, 1200],
-            (Shape::Trade, true) => vec![15, 15, 40],
+            (BenchData::Pickups, false) => vec![27, 24, 7, 100, 100],
+            (BenchData::Pickups, true) => vec![5, 6, 7, 12, 12],
+            (BenchData::Events, false) => vec![249, 249, 20, 228],
+            (BenchData::Events, true) => vec![15, 15, 5, 12],
+            (BenchData::Trade, false) => vec![250, 250, 1200],
+            (BenchData::Trade, true) => vec![15, 15, 40],
         }
     }
 
     /// The mean count.
     fn mean(self) -> f64 {
         match self {
-            Shape::Pickups => 0.0126,
-            Shape::Events => 0.01,
-            Shape::Trade => 0.4,
+            BenchData::Pickups => 0.0126,
+            BenchData::Events => 0.01,
+            BenchData::Trade => 0.4,
         }
     }
 
@@ -94,11 +94,11 @@ impl Shape {
         let mut builder = DenseBuilder::new(total);
         let mut row: Vec<u32> = vec![0; last.len()];
         for first in (0..total).step_by(last.len()) {
-            let mut rest = first / last.len();
+            let mut remaining = first / last.len();
             let mut rate = self.mean();
             for mode in (0..shape.len() - 1).rev() {
-                rate *= weights[mode][rest % shape[mode]];
-                rest /= shape[mode];
+                rate *= weights[mode][remaining % shape[mode]];
+                remaining /= shape[mode];
             }
             for (i, (to, weight)) in row.iter_mut().zip(&last).enumerate() {
                 // A Poisson count by inversion; rates are small.
@@ -121,82 +121,82 @@ impl Shape {
 const SPATIAL: &str = "wr,hr,dr,ikr,jkr->whdij";
 const CP: &str = "wr,hr,dr,ir,jr->whdij";
 
-const PROBLEMS: &[Problem] = &[
-    Problem {
+const PROBLEMS: &[BenchProblem] = &[
+    BenchProblem {
         name: "pickups, spatial, K=4, kl",
-        data: Shape::Pickups,
+        data: BenchData::Pickups,
         model: SPATIAL,
         ranks: &[('r', 4), ('k', 6)],
         loss: || Ok(Loss::kl()),
         held_out: 0.0,
     },
-    Problem {
+    BenchProblem {
         name: "pickups, spatial, K=10, kl",
-        data: Shape::Pickups,
+        data: BenchData::Pickups,
         model: SPATIAL,
         ranks: &[('r', 10), ('k', 6)],
         loss: || Ok(Loss::kl()),
         held_out: 0.0,
     },
-    Problem {
+    BenchProblem {
         name: "pickups, spatial, K=10, kl, a tenth held out",
-        data: Shape::Pickups,
+        data: BenchData::Pickups,
         model: SPATIAL,
         ranks: &[('r', 10), ('k', 6)],
         loss: || Ok(Loss::kl()),
         held_out: 0.1,
     },
-    Problem {
+    BenchProblem {
         name: "pickups, spatial, K=10, alpha-beta(0.7, 0)",
-        data: Shape::Pickups,
+        data: BenchData::Pickups,
         model: SPATIAL,
         ranks: &[('r', 10), ('k', 6)],
         loss: || Loss::alpha_beta(0.7, 0.0),
         held_out: 0.0,
     },
-    Problem {
+    BenchProblem {
         name: "pickups, spatial, K=40, kl",
-        data: Shape::Pickups,
+        data: BenchData::Pickups,
         model: SPATIAL,
         ranks: &[('r', 40), ('k', 6)],
         loss: || Ok(Loss::kl()),
         held_out: 0.0,
     },
-    Problem {
+    BenchProblem {
         name: "pickups, spatial, K=40, alpha-beta(1.3, 1)",
-        data: Shape::Pickups,
+        data: BenchData::Pickups,
         model: SPATIAL,
         ranks: &[('r', 40), ('k', 6)],
         loss: || Loss::alpha_beta(1.3, 1.0),
         held_out: 0.0,
     },
-    Problem {
+    BenchProblem {
         name: "pickups, cp, K=195, kl",
-        data: Shape::Pickups,
+        data: BenchData::Pickups,
         model: CP,
         ranks: &[('r', 195)],
         loss: || Ok(Loss::kl()),
         held_out: 0.0,
     },
-    Problem {
+    BenchProblem {
         name: "pickups, cp, K=195, negative-binomial(2)",
-        data: Shape::Pickups,
+        data: BenchData::Pickups,
         model: CP,
         ranks: &[('r', 195)],
         loss: || Loss::negative_binomial(2.0),
         held_out: 0.0,
     },
-    Problem {
+    BenchProblem {
         name: "events, cp with a factored mode, K=20, kl",
-        data: Shape::Events,
+        data: BenchData::Events,
         model: "ir,jr,ak,kr,tr->ijat",
         ranks: &[('r', 20), ('k', 6)],
         loss: || Ok(Loss::kl()),
         held_out: 0.0,
     },
-    Problem {
+    BenchProblem {
         name: "trade, custom, alpha-beta(0.1, 1.1)",
-        data: Shape::Trade,
+        data: BenchData::Trade,
         model: "ik,jqk,aiq,q->ija",
         ranks: &[('k', 8), ('q', 5)],
         loss: || Loss::alpha_beta(0.1, 1.1),
@@ -207,8 +207,8 @@ const PROBLEMS: &[Problem] = &[
 /// Runs the problems and prints a JSON object.
 pub fn run(args: &BenchArgs) -> Result<()> {
     let device = device(&args.device, args.threads)?;
-    let rates = device.measure(args.quick)?;
-    let mut data: Option<(Shape, Observations)> = None;
+    let peaks = device.measure(args.quick)?;
+    let mut data: Option<(BenchData, Observations)> = None;
     let mut results = Vec::new();
     for problem in PROBLEMS.iter().filter(|p| p.name.contains(&args.only)) {
         // Neighbours in the list share their data.
@@ -218,7 +218,7 @@ pub fn run(args: &BenchArgs) -> Result<()> {
         }
         let Some((_, observations)) = &data else { continue };
         // A problem that a device cannot hold is a result too.
-        results.push(match problem.measure(&device, observations, rates, args.quick) {
+        results.push(match problem.measure(&device, observations, peaks, args.quick) {
             Ok(result) => result,
             Err(error) if !matches!(error, Error::DeviceFailed(_)) => {
                 json!({ "problem": problem.name, "error": error.to_string() })
@@ -226,7 +226,7 @@ pub fn run(args: &BenchArgs) -> Result<()> {
             Err(error) => return Err(error),
         });
     }
-    let rates = rates.map(|r| {
+    let measured_rates = peaks.map(|r| {
         json!({
             "read_bytes_per_second": r.read_bytes_per_second,
             "copy_bytes_per_second": r.copy_bytes_per_second,
@@ -239,7 +239,7 @@ pub fn run(args: &BenchArgs) -> Result<()> {
         "program": concat!("nneinfact ", env!("CARGO_PKG_VERSION")),
         "device": device.to_string(),
         "quick": args.quick,
-        "measured_rates": rates,
+        "measured_rates": measured_rates,
         "problems": results,
     });
     let text = serde_json::to_string_pretty(&report)
@@ -247,7 +247,7 @@ pub fn run(args: &BenchArgs) -> Result<()> {
     print(&format!("{text}\n"))
 }
 
-impl Problem {
+impl BenchProblem {
     fn settings(&self, device: &Device) -> Result<NNEinFact> {
         Ok(NNEinFact::new(self.model)?
             .ranks(self.ranks.iter().copied())
@@ -260,7 +260,7 @@ impl Problem {
         &self,
         device: &Device,
         observations: &Observations,
-        rates: Option<RooflinePeaks>,
+        peaks: Option<RooflinePeaks>,
         quick: bool,
     ) -> Result<Value> {
         let withheld = match self.held_out > 0.0 {
@@ -274,7 +274,7 @@ impl Problem {
         let passes: Vec<Value> = times
             .iter()
             .enumerate()
-            .map(|(group, time)| pass(&plan, group, &loss, time, rates))
+            .map(|(group, time)| pass(&plan, group, &loss, time, peaks))
             .collect();
         let fit = self.settings(device)?.max_iter(if quick { 5 } else { 300 }).fit(observations)?;
         let history = fit.history();
@@ -297,14 +297,14 @@ impl Problem {
     }
 }
 
-/// A pass beside the least time that it could take: that of reading the data, or that of all
+/// A pass beside the least time that it could take (its roofline): that of options the data, or that of all
 /// multiply-adds, powers and logarithms one after another, whichever is longer.
 fn pass(
     plan: &Plan,
     group: usize,
     loss: &Loss,
     time: &PassTime,
-    rates: Option<RooflinePeaks>,
+    peaks: Option<RooflinePeaks>,
 ) -> Value {
     let pass = &plan.passes()[group];
     let model = plan.shapes().model();
@@ -321,7 +321,7 @@ fn pass(
     let tape = Tape::compile(&wanted);
     let powers = entries * tape.powers() as f64;
     let logarithms = entries * tape.logarithms() as f64;
-    let bounds = rates.map(|r| {
+    let bounds = peaks.map(|r| {
         let memory = pass.bytes / r.read_bytes_per_second;
         let arithmetic = pass.flops / r.multiply_adds_per_second
             + powers / r.powers_per_second
@@ -343,8 +343,8 @@ fn pass(
         "logarithms": logarithms,
         "bytes_per_second": pass.bytes / measured,
         "multiply_adds_per_second": pass.flops / measured,
-        "fraction_of_read_bandwidth": rates.map(|r| pass.bytes / measured / r.read_bytes_per_second),
-        "fraction_of_multiply_add_rate": rates.map(|r| pass.flops / measured / r.multiply_adds_per_second),
+        "fraction_of_read_bandwidth": peaks.map(|r| pass.bytes / measured / r.read_bytes_per_second),
+        "fraction_of_multiply_add_rate": peaks.map(|r| pass.flops / measured / r.multiply_adds_per_second),
         "memory_seconds": bounds.map(|(memory, _)| memory),
         "arithmetic_seconds": bounds.map(|(_, arithmetic)| arithmetic),
         "bound_seconds": bound,

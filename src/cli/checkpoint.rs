@@ -7,7 +7,7 @@ use clap::Args;
 
 use super::complain;
 use super::output::{check_writable, is_ordinary, same_file};
-use super::summary::Summary;
+use super::summary::FitSummary;
 use nneinfact_core::error::{Error, Result};
 use nneinfact_fit::{Checkpoint, Every, Fit, NNEinFact, StoppedBy};
 
@@ -89,12 +89,14 @@ impl CheckpointArgs {
     }
 
     /// Says what became of the file.
-    pub fn describe(&self, fit: &Fit, summary: &mut Summary) {
+    pub fn describe(&self, fit: &Fit, summary: &mut FitSummary) {
         let Some(path) = self.checkpoint.as_ref().filter(|path| is_ordinary(path)) else { return };
         let how = match fit.history().stopped_by {
             StoppedBy::MaxIter => "--resume with a larger --max-iter goes on from it",
             StoppedBy::Tolerance => "--resume with a smaller --tol goes on from it",
-            _ => "--resume goes on from it",
+            StoppedBy::Validation | StoppedBy::Interrupted | StoppedBy::Observer => {
+                "--resume goes on from it"
+            }
         };
         summary.add("checkpoint", format!("{}: {how}", path.display()));
     }

@@ -2,33 +2,33 @@
 
 use clap::{Args, ValueEnum};
 
-use super::summary::{Summary, percent};
+use super::summary::{FitSummary, percent};
 use nneinfact_core::error::Result;
 use nneinfact_core::model::Model;
 use nneinfact_fit::{Fit, Norm, ScalesInto};
 
-/// The form in which components are written. None of it changes what the model predicts.
+/// How components are written. None of it changes what the model predicts.
 #[derive(Debug, Args)]
 #[group(skip)]
 pub struct ComponentArgs {
-    /// Write factors whose columns (the entries for one combination of the factor's latent letters)
-    /// have this norm 1; their scales go into an extra array, weights, over all latent letters in
+    /// Write factors whose columns (the entries for one combination of the factor's latent indices)
+    /// have this norm 1; their scales go into an extra array, weights, over all latent indices in
     /// the order A–Z, a–z
     #[arg(long, value_enum, value_name = "NORM")]
     normalize: Option<NormArg>,
 
     /// Multiply the scales of --normalize into this factor instead, named by its letters or as
-    /// theta_4; it has to have all latent letters
+    /// theta_4; it has to have all latent indices
     #[arg(long, value_name = "FACTOR", requires = "normalize")]
     scales_into: Option<String>,
 
-    /// Write the indices of each latent letter in the order of what they add to the sum of ŷ, most
+    /// Write the components of each latent index in the order of what they add to the sum of ŷ, most
     /// first
     #[arg(long)]
     sort: bool,
 
-    /// Leave out the indices of latent letters that add less to the sum of ŷ than this share of what
-    /// the letter's first adds [default without a share: 1e-12, which is nothing]
+    /// Leave out the components of latent indices that add less to the sum of ŷ than this share of what
+    /// the index's first adds [default without a share: 1e-12, which is nothing]
     #[arg(
         long,
         value_name = "SHARE",
@@ -79,7 +79,7 @@ impl ComponentArgs {
     }
 
     /// Says what was done.
-    pub fn describe(&self, summary: &mut Summary, fit: &Fit) -> Result<()> {
+    pub fn describe(&self, summary: &mut FitSummary, fit: &Fit) -> Result<()> {
         let mut title = "components";
         let mut add = |fact: String| summary.add(std::mem::take(&mut title), fact);
         if self.drop_empty.is_some() && !fit.model().latent().is_empty() {
@@ -96,8 +96,8 @@ impl ComponentArgs {
             add(format!("without empty ones: {} kept", ranks.join(", ")));
         }
         if self.sort {
-            for letter in fit.model().latent().iter() {
-                let weights = fit.component_weights(letter.into())?;
+            for index in fit.model().latent().iter() {
+                let weights = fit.component_weights(index.into())?;
                 let total: f64 = weights.iter().sum();
                 let shares: Vec<String> = weights
                     .iter()
@@ -105,7 +105,7 @@ impl ComponentArgs {
                     .map(|w| if total > 0.0 { percent(100.0 * w / total) } else { "0 %".into() })
                     .collect();
                 let more = if weights.len() > SHOWN { ", …" } else { "" };
-                add(format!("sorted, {letter}: {}{more} of the sum of ŷ", shares.join(", ")));
+                add(format!("sorted, {index}: {}{more} of the sum of ŷ", shares.join(", ")));
             }
         }
         if let Some(norm) = self.normalize {
@@ -123,7 +123,7 @@ impl ComponentArgs {
     }
 }
 
-/// How many shares are shown of each letter.
+/// How many shares are shown of each latent index.
 const SHOWN: usize = 5;
 
 impl From<NormArg> for Norm {

@@ -28,7 +28,7 @@ pub struct ExplainArgs {
     )]
     value_bytes: usize,
 
-    /// Plan for data of which so many entries are not zero, as a list of these
+    /// Plan for sparse data: so many entries are not zero
     #[arg(long, value_name = "N")]
     nonzeros: Option<u64>,
 }

@@ -6,16 +6,16 @@ use std::time::Instant;
 use clap::Args;
 
 use super::args::DataAsArg;
-use super::cells::{self, Reading};
 use super::checkpoint::CheckpointArgs;
 use super::components::ComponentArgs;
-use super::output::{Outputs, read_factors};
-use super::problem::{Problem, ProblemArgs};
-use super::progress::{Progress, Show};
-use super::report::LookArgs;
-use super::rules::RuleArgs;
+use super::constraints::ConstraintArgs;
+use super::fit_progress::{FitProgress, Show};
+use super::output::{OutputFiles, read_factors};
+use super::problem::{CheckedProblem, ProblemArgs};
+use super::read_data::{self, ReadOptions};
+use super::report::AppearanceArgs;
 use super::start::StartArgs;
-use super::summary::{self, Summary, duration};
+use super::summary::{self, FitSummary, duration};
 use super::{complain, print};
 use nneinfact_core::error::{Error, Result};
 use nneinfact_fit::Device;
@@ -37,7 +37,7 @@ pub struct FitArgs {
     problem: ProblemArgs,
 
     #[command(flatten)]
-    rules: RuleArgs,
+    constraints: ConstraintArgs,
 
     /// The array to read from an .npz [default: the only numeric one]
     #[arg(long, value_name = "NAME")]
@@ -75,7 +75,7 @@ pub struct FitArgs {
     #[arg(long, value_name = "FILE.tns", group = "validating")]
     validation_coordinates: Option<PathBuf>,
 
-    /// The form in which passes read the data: results are the same up to rounding
+    /// The format in which passes read the data: results are the same up to rounding
     #[arg(long, value_enum, default_value = "auto")]
     data_as: DataAsArg,
 
@@ -151,12 +151,12 @@ pub struct FitArgs {
     #[arg(long, value_name = "N", default_value_t = 1)]
     inner_cycles: usize,
 
-    /// What predictions are raised to before a quotient, a power or a logarithm [default: 1e-10 of
+    /// What predictions are clamped to from below before a quotient, a power or a logarithm [default: 1e-10 of
     /// the data's mean; more in f32 for losses with large exponents]
     #[arg(long, value_name = "X", allow_negative_numbers = true)]
     prediction_floor: Option<f64>,
 
-    /// What entries of a factor are raised to after an update, as a fraction of its largest; 0 lets
+    /// What entries of a factor are clamped to from below after an update, as a fraction of its largest; 0 lets
     /// them reach zero and stay there
     #[arg(
         long,
@@ -193,7 +193,7 @@ pub struct FitArgs {
     report: Option<PathBuf>,
 
     #[command(flatten)]
-    looks: LookArgs,
+    appearance: AppearanceArgs,
 
     /// Show progress also where standard error is not a terminal
     #[arg(long, conflicts_with = "quiet")]
@@ -216,23 +216,23 @@ pub fn device(name: &str, threads: Option<usize>) -> Result<Device> {
 /// Reads, fits, writes, reports.
 pub fn run(args: &FitArgs) -> Result<()> {
     let began = Instant::now();
-    let Problem { model, loss, settings } = args.problem.check()?;
+    let CheckedProblem { model, loss, settings } = args.problem.check()?;
     args.components.check(&model)?;
     let settings = match args.learning_rate {
         Some(rate) => settings.learning_rate(rate),
         None => settings,
     };
-    // What is wrong with the settings is told before the data are read.
+    // What is wrong with the settings is said before the data are read.
     settings.check()?;
-    if args.report.is_none() && args.looks.any() {
+    if args.report.is_none() && args.appearance.any() {
         return Err(Error::Setting("--labels, --upwards and --title are for --report".into()));
     }
-    let outputs = Outputs {
+    let outputs = OutputFiles {
         factors: args.out.clone(),
         history: args.history.clone(),
         report: args.report.clone(),
         loss: Some(args.problem.loss.record(&loss)),
-        data: Some(cells::absolute(&args.record())),
+        data: Some(read_data::absolute(&args.record())),
     };
     outputs.check(&args.inputs())?;
     let written: Vec<&Path> = [&outputs.factors, &outputs.history, &outputs.report]
@@ -261,13 +261,13 @@ pub fn run(args: &FitArgs) -> Result<()> {
     if let Some(path) = &args.init {
         settings = settings.start(Start::Factors(read_factors(path, &model)?));
     }
-    settings = args.rules.apply(&model, settings)?;
+    settings = args.constraints.apply(&model, settings)?;
     settings = args.checkpoint.apply(settings, args.quiet)?;
 
-    let mut summary = Summary::default();
+    let mut summary = FitSummary::default();
     // On the device's threads: not more of them read than fit.
     let (observations, about) = device.install(|| -> Result<_> {
-        let observations = cells::observations(&args.record(), args.reading())?;
+        let observations = read_data::observations(&args.record(), args.options())?;
         let about = match args.quiet {
             true => None,
             false => {
@@ -277,17 +277,17 @@ pub fn run(args: &FitArgs) -> Result<()> {
         Ok((observations, about))
     })?;
 
-    args.looks.check(&model, observations.shape())?;
-    // Those of the model alone have been told.
-    let told = model.warnings().len();
-    let told = settings.warnings(observations.shape())?.split_off(told);
-    told.iter().for_each(|warning| complain("warning", warning));
+    args.appearance.check(&model, observations.shape())?;
+    // The warnings about the model alone were shown before.
+    let shown = model.warnings().len();
+    let warned = settings.warnings(observations.shape())?.split_off(shown);
+    warned.iter().for_each(|warning| complain("warning", warning));
     let show = match (args.quiet, args.progress) {
         (true, _) => Show::Never,
         (false, true) => Show::Always,
         (false, false) => Show::OnTerminal,
     };
-    let (settings, progress) = Progress::attach(settings, show, &device);
+    let (settings, progress) = FitProgress::attach(settings, show, &device);
     let fitting = Instant::now();
     let fitted = settings.fit(&observations);
     if let Err(Error::Broken { last, .. }) = &fitted {
@@ -304,14 +304,14 @@ pub fn run(args: &FitArgs) -> Result<()> {
     let fit = args.components.apply(&fitted?)?;
     let fitting = fitting.elapsed().as_secs_f64();
     drop(progress);
-    let new = fit.warnings().iter().filter(|warning| !told.contains(warning));
+    let new = fit.warnings().iter().filter(|warning| !warned.contains(warning));
     new.for_each(|warning| complain("warning", warning));
     outputs.write(&fit)?;
     if let Some(path) = &args.report {
         let saved = outputs.saved(&fit);
-        let looks = args.looks.apply(Report::new(&saved))?;
+        let report = args.appearance.apply(Report::new(&saved))?;
         let residuals = device.install(|| Residuals::new(&saved, &observations, Some(&loss)))?;
-        io::write_text(path, &looks.residuals(residuals).html())?;
+        io::write_text(path, &report.residuals(residuals).html())?;
     }
 
     let Some((data, roles)) = about else { return Ok(()) };
@@ -346,8 +346,8 @@ impl FitArgs {
         let optional = optional.into_iter().filter_map(|path| path.as_deref());
         std::iter::once(self.data.as_path())
             .chain(optional)
-            .chain(self.rules.inputs())
-            .chain(self.looks.inputs())
+            .chain(self.constraints.inputs())
+            .chain(self.appearance.inputs())
             .collect()
     }
 
@@ -377,12 +377,12 @@ impl FitArgs {
     }
 
     /// How the data are read.
-    fn reading(&self) -> Reading {
+    fn options(&self) -> ReadOptions {
         let stream = match (self.stream, self.no_stream) {
             (true, _) => Some(true),
             (false, true) => Some(false),
             (false, false) => None,
         };
-        Reading { stream, quiet: self.quiet }
+        ReadOptions { stream, quiet: self.quiet }
     }
 }

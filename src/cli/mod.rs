@@ -7,19 +7,19 @@
 
 mod args;
 mod bench;
-mod cells;
 mod checkpoint;
 mod compare;
 mod components;
+mod constraints;
 mod demo;
 mod devices;
 mod explain;
 mod fit;
+mod fit_progress;
 mod output;
 mod problem;
-mod progress;
+mod read_data;
 mod report;
-mod rules;
 mod start;
 mod summary;
 
@@ -35,11 +35,11 @@ use nneinfact_core::error::{Error, Result};
 #[command(name = "nneinfact", version, max_term_width = 100)]
 struct Cli {
     #[command(subcommand)]
-    command: Command,
+    command: CliCommand,
 }
 
 #[derive(Debug, Subcommand)]
-enum Command {
+enum CliCommand {
     /// Fit a model to a tensor in a file
     Fit(Box<fit::FitArgs>),
     /// Fit many models to a tensor and compare how well they predict what was held out
@@ -62,13 +62,13 @@ pub fn main() -> ExitCode {
     // Prints usage errors itself and exits with 2.
     let cli = Cli::parse();
     let done = match &cli.command {
-        Command::Fit(args) => fit::run(args),
-        Command::Compare(args) => compare::run(args),
-        Command::Report(args) => report::run(args),
-        Command::Devices => devices::run(),
-        Command::Explain(args) => explain::run(args),
-        Command::Demo(args) => demo::run(args),
-        Command::Bench(args) => bench::run(args),
+        CliCommand::Fit(args) => fit::run(args),
+        CliCommand::Compare(args) => compare::run(args),
+        CliCommand::Report(args) => report::run(args),
+        CliCommand::Devices => devices::run(),
+        CliCommand::Explain(args) => explain::run(args),
+        CliCommand::Demo(args) => demo::run(args),
+        CliCommand::Bench(args) => bench::run(args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -13,7 +13,7 @@ pub(super) use nneinfact_fit::{WEIGHTS, factor_name};
 
 /// The files that a fit is to write.
 #[derive(Clone, Debug, Default)]
-pub struct Outputs {
+pub struct OutputFiles {
     /// For the factors.
     pub factors: Option<PathBuf>,
     /// For the history.
@@ -26,7 +26,7 @@ pub struct Outputs {
     pub data: Option<DataRecord>,
 }
 
-impl Outputs {
+impl OutputFiles {
     /// Checks, before a long fit, that its result can be written, and that it would not replace one
     /// of the `inputs`.
     pub fn check(&self, inputs: &[&Path]) -> Result<()> {
@@ -90,8 +90,8 @@ pub fn named<S: Data<Elem = f64>>(
     factors.iter().enumerate().map(|(l, f)| (factor_name(l), f.view())).collect()
 }
 
-/// Reads factors that [`Outputs::write`] wrote: `theta_1`, …, `theta_L`, and nothing else but the
-/// weights of normalised ones, which are multiplied into the first factor that has their letters.
+/// Reads factors that [`OutputFiles::write`] wrote: `theta_1`, …, `theta_L`, and nothing else but the
+/// weights of normalised ones, which are multiplied into the first factor that has their indices.
 pub fn read_factors(path: &Path, model: &Model) -> Result<Vec<ArrayD<f64>>> {
     if io::FileKind::of(path)? != io::FileKind::Npz {
         return Err(Error::format(path, "a start is read from a .npz file"));
@@ -137,7 +137,7 @@ pub fn read_factors(path: &Path, model: &Model) -> Result<Vec<ArrayD<f64>>> {
     Ok(factors)
 }
 
-/// Multiplies weights over all latent letters into a factor.
+/// Multiplies weights over all latent indices into a factor.
 fn absorb(
     path: &Path,
     model: &Model,
@@ -146,7 +146,7 @@ fn absorb(
 ) -> Result<()> {
     let latent: Vec<Index> = model.latent().iter().collect();
     let able = model.factors().iter().position(|f| latent.iter().all(|x| f.contains(x)));
-    let Some(target) = able else {
+    let Some(holder) = able else {
         return Err(Error::format(
             path,
             format!(
@@ -155,9 +155,9 @@ fn absorb(
             ),
         ));
     };
-    let letters = &model.factors()[target];
-    let factor = &mut factors[target];
-    let name = factor_name(target);
+    let indices = &model.factors()[holder];
+    let factor = &mut factors[holder];
+    let name = factor_name(holder);
     let refuse = |shape: &[usize]| {
         Err(Error::format(
             path,
@@ -168,10 +168,10 @@ fn absorb(
             ),
         ))
     };
-    if factor.ndim() != letters.len() || weights.ndim() != latent.len().max(1) {
+    if factor.ndim() != indices.len() || weights.ndim() != latent.len().max(1) {
         return refuse(factor.shape());
     }
-    let axis = |x: &Index| letters.iter().position(|y| y == x).unwrap_or(0);
+    let axis = |x: &Index| indices.iter().position(|y| y == x).unwrap_or(0);
     let sizes: Vec<usize> = match latent.as_slice() {
         [] => vec![1],
         latent => latent.iter().map(|x| factor.shape()[axis(x)]).collect(),
@@ -201,8 +201,8 @@ pub fn check_writable(option: &str, path: &Path) -> Result<()> {
         return Ok(());
     }
     // A link is written through, so it is the folder of what it leads to that counts.
-    let target = fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
-    let folder = match target.parent() {
+    let file = fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
+    let folder = match file.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),
     };

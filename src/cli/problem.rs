@@ -17,7 +17,7 @@ pub struct ProblemArgs {
     #[arg(long)]
     pub model: String,
 
-    /// The size of each latent letter, as in r=10,k=6
+    /// The size of each latent index, as in r=10,k=6
     #[arg(long = "rank", value_name = "LETTER=N", value_delimiter = ',', value_parser = args::rank)]
     pub ranks: Vec<(char, usize)>,
 
@@ -67,7 +67,7 @@ pub struct LossArgs {
 impl LossArgs {
     /// What a file says of the loss: the name, and where its parameters are.
     pub fn record(&self, loss: &Loss) -> LossRecord {
-        let side = |p: &Option<NumberOrFile>| {
+        let record = |p: &Option<NumberOrFile>| {
             p.as_ref().map(|p| match p {
                 NumberOrFile::Number(number) => EntryParameterRecord::Number(*number),
                 NumberOrFile::File(path) => {
@@ -77,27 +77,28 @@ impl LossArgs {
             })
         };
         LossRecord {
-            dispersion: side(&self.dispersion),
-            trials: side(&self.trials),
+            dispersion: record(&self.dispersion),
+            trials: record(&self.trials),
             ..LossRecord::of(loss.name())
         }
     }
 
     /// The loss; reads the files of its parameters.
     fn loss(&self) -> Result<Loss> {
-        let side = |p: &Option<NumberOrFile>| p.as_ref().map(NumberOrFile::side).transpose();
+        let parameter =
+            |p: &Option<NumberOrFile>| p.as_ref().map(NumberOrFile::entry_parameter).transpose();
         let parameters = LossParameters {
             alpha: self.alpha,
             beta: self.beta,
-            dispersion: side(&self.dispersion)?,
-            trials: side(&self.trials)?,
+            dispersion: parameter(&self.dispersion)?,
+            trials: parameter(&self.trials)?,
         };
         Loss::named(&self.name, &parameters)
     }
 }
 
 /// A problem whose arguments were checked as far as that is possible without data.
-pub struct Problem {
+pub struct CheckedProblem {
     /// The model.
     pub model: Model,
     /// The loss.
@@ -108,9 +109,9 @@ pub struct Problem {
 
 impl ProblemArgs {
     /// Checks everything that can be checked before data are read, which can take long.
-    pub fn check(&self) -> Result<Problem> {
+    pub fn check(&self) -> Result<CheckedProblem> {
         let model = Model::parse(&self.model)?;
-        // Whatever the data's sizes are, the ranks have to go with the letters.
+        // Whatever the data's sizes are, the ranks have to go with the indices.
         Shapes::new(&model, &vec![1; model.output().len()], &self.ranks)?;
         let loss = self.loss.loss()?;
         let mut settings = NNEinFact::new(&self.model)?
@@ -124,6 +125,6 @@ impl ProblemArgs {
         for warning in model.warnings() {
             complain("warning", &warning);
         }
-        Ok(Problem { model, loss, settings })
+        Ok(CheckedProblem { model, loss, settings })
     }
 }

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use super::cells::{self, Reading};
 use super::output::{check_writable, same_file};
+use super::read_data::{self, ReadOptions};
 use super::{complain, print};
 use nneinfact_core::error::{Error, Result, bytes};
 use nneinfact_core::loss::Loss;
@@ -36,7 +36,7 @@ pub struct ReportArgs {
     no_data: bool,
 
     #[command(flatten)]
-    looks: LookArgs,
+    appearance: AppearanceArgs,
 
     /// Where to write the page [default: beside the fit, with the extension .html, unless --plot is
     /// given]
@@ -59,7 +59,7 @@ pub struct ReportArgs {
 /// How a report looks.
 #[derive(Clone, Debug, Default, Args)]
 #[group(skip)]
-pub struct LookArgs {
+pub struct AppearanceArgs {
     /// Names for the indices of a mode, one on each line, as in h=hours.txt; a first line `# Hour`
     /// names the mode, and so does h:Hour=hours.txt, or h:Hour without a file. Once for each mode
     #[arg(long, value_name = "MODE[:NAME]=FILE", value_parser = labelled)]
@@ -101,7 +101,7 @@ fn labelled(text: &str) -> Result<Labelled, String> {
     }
 }
 
-impl LookArgs {
+impl AppearanceArgs {
     /// Whether anything was said.
     pub fn any(&self) -> bool {
         !self.labels.is_empty() || !self.upwards.is_empty() || self.title.is_some()
@@ -126,7 +126,7 @@ impl LookArgs {
         Ok(())
     }
 
-    /// Refuses, before a long fit, what [`LookArgs::apply`] would refuse.
+    /// Refuses, before a long fit, what [`AppearanceArgs::apply`] would refuse.
     pub fn check(&self, model: &Model, shape: &[usize]) -> Result<()> {
         self.once()?;
         let modes = || model.output().iter().map(|&x| char::from(x)).zip(shape);
@@ -197,7 +197,7 @@ pub fn run(args: &ReportArgs) -> Result<()> {
     };
     let mut inputs = vec![args.fit.as_path()];
     inputs.extend(args.data.as_deref().into_iter().chain(args.history.as_deref()));
-    inputs.extend(args.looks.inputs());
+    inputs.extend(args.appearance.inputs());
     for (option, path) in [("--out", &page), ("--plot", &args.plot)] {
         let Some(path) = path else { continue };
         check_writable(option, path)?;
@@ -234,7 +234,7 @@ pub fn run(args: &ReportArgs) -> Result<()> {
         }
         saved = saved.with_history(history);
     }
-    let report = args.looks.apply(Report::new(&saved))?;
+    let report = args.appearance.apply(Report::new(&saved))?;
     let report = match page {
         None => report,
         Some(_) => with_residuals(args, &saved, report)?,
@@ -310,7 +310,7 @@ fn with_residuals<'a>(args: &ReportArgs, saved: &Saved, report: Report<'a>) -> R
         }
     };
     let loss = loss(saved)?;
-    let observations = cells::observations(&record, Reading::default())?;
+    let observations = read_data::observations(&record, ReadOptions::default())?;
     Ok(report.residuals(Residuals::new(saved, &observations, loss.as_ref())?))
 }
 

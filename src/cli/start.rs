@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, ValueEnum};
 
 use super::output::read_factors;
-use super::summary::Summary;
+use super::summary::FitSummary;
 use nneinfact_core::error::{Error, Result};
 use nneinfact_core::model::Model;
 use nneinfact_fit::{Fit, Start};
@@ -71,7 +71,7 @@ impl StartArgs {
     }
 
     /// Says where the fit started, where that was asked for.
-    pub fn describe(&self, fit: &Fit, summary: &mut Summary) {
+    pub fn describe(&self, fit: &Fit, summary: &mut FitSummary) {
         if self.starts > 1 {
             let best =
                 format!("{} were tried; seed {} was the best", self.starts, fit.history().seed);

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use rayon::prelude::*;
 
-use super::output::Outputs;
+use super::output::OutputFiles;
 use nneinfact_core::data::{CooTensor, Dense, Observations, Role, Storage};
 use nneinfact_core::error::{Result, bytes};
 use nneinfact_core::loss::Loss;
@@ -13,11 +13,11 @@ use nneinfact_fit::{Fit, StoppedBy};
 
 /// A list of facts, each under a short title.
 #[derive(Default)]
-pub struct Summary {
+pub struct FitSummary {
     text: String,
 }
 
-impl Summary {
+impl FitSummary {
     const WIDTH: usize = 11;
 
     /// Adds a fact.
@@ -38,7 +38,7 @@ impl Summary {
             .model()
             .latent()
             .iter()
-            .map(|letter| format!("{letter} = {}", shapes.size(letter)))
+            .map(|index| format!("{index} = {}", shapes.size(index)))
             .collect();
         let ranks = if ranks.is_empty() { "no ranks".into() } else { ranks.join(", ") };
         let parameters = count(shapes.parameters());
@@ -63,11 +63,11 @@ impl Summary {
                 if passes == 1 { "" } else { "es" }
             ),
         );
-        if let (Some(sampling), Some(unlisted)) =
+        if let (Some(sparse), Some(implicit)) =
             (fit.plan().settings().sampling, fit.plan().unlisted())
         {
-            let listed = sampling.listed + sampling.exceptions;
-            self.add("passes", format!("over {} listed cells; {unlisted}", count(listed)));
+            let stored = sparse.listed + sparse.exceptions;
+            self.add("passes", format!("over {} stored entries; {implicit}", count(stored)));
         }
         let why = match history.stopped_by {
             StoppedBy::Tolerance => format!(
@@ -106,7 +106,7 @@ impl Summary {
     }
 
     /// The files that were written.
-    pub fn add_outputs(&mut self, outputs: &Outputs, fit: &Fit) {
+    pub fn add_outputs(&mut self, outputs: &OutputFiles, fit: &Fit) {
         match &outputs.factors {
             Some(path) => {
                 let last = fit.factors().len();
@@ -129,25 +129,25 @@ impl Summary {
 /// What data these are: shape, how many entries are not zero, how they are kept.
 pub fn data(path: &Path, observations: &Observations) -> String {
     let text = match observations.coordinates() {
-        Some(list) => coordinates(list),
+        Some(coo) => coordinates(coo),
         None => tensor(observations.values()),
     };
     format!("{}: {text}", path.display())
 }
 
-fn coordinates(list: &CooTensor) -> String {
-    let shape: Vec<String> = list.shape().iter().map(ToString::to_string).collect();
-    let cells = match list.cells() {
+fn coordinates(coo: &CooTensor) -> String {
+    let shape: Vec<String> = coo.shape().iter().map(ToString::to_string).collect();
+    let entries = match coo.cells() {
         n if n < 1e15 => count(n as u64),
         n => format!("{n:.1e}"),
     };
-    let listed = list.len() as f64 / list.cells();
+    let stored = coo.len() as f64 / coo.cells();
     format!(
-        "{}, {cells} entries, {} of them listed ({}); values kept as {}",
+        "{}, {entries} entries, {} of them stored ({}); values kept as {}",
         shape.join(" × "),
-        count(list.len() as u64),
-        percent(100.0 * listed),
-        list.values().type_name()
+        count(coo.len() as u64),
+        percent(100.0 * stored),
+        coo.values().type_name()
     )
 }
 
@@ -197,16 +197,16 @@ pub fn roles(observations: &Observations) -> Result<Vec<String>> {
     Ok(roles
         .into_iter()
         .map(|(role, what)| (prepared.cells(role), what))
-        .filter(|&(cells, _)| cells > 0)
-        .map(|(cells, what)| format!("{} {what} ({})", count(cells), share(cells, all)))
+        .filter(|&(entries, _)| entries > 0)
+        .map(|(entries, what)| format!("{} {what} ({})", count(entries), share(entries, all)))
         .collect())
 }
 
 fn nonzeros(values: &Dense) -> u64 {
-    fn of<T: Copy + Sync + PartialEq + Default>(cells: &[T]) -> u64 {
+    fn of<T: Copy + Sync + PartialEq + Default>(values: &[T]) -> u64 {
         let zero = T::default();
         let part = |part: &[T]| part.iter().filter(|&&x| x != zero).count() as u64;
-        cells.par_chunks(1 << 16).map(part).sum()
+        values.par_chunks(1 << 16).map(part).sum()
     }
     match values.storage() {
         Storage::U8(v) => of(v),
@@ -316,8 +316,8 @@ mod tests {
     #[test]
     fn nonzeros_of_every_type() -> Result<()> {
         for factor in [1.0, 1e3, 1e6, 0.5, 1e-300] {
-            let cells = [0.0, 1.0, 0.0, 2.0, 3.0].map(|x| x * factor).to_vec();
-            assert_eq!(nonzeros(&Dense::from_vec(&[5], cells)?), 3, "{factor}");
+            let values = [0.0, 1.0, 0.0, 2.0, 3.0].map(|x| x * factor).to_vec();
+            assert_eq!(nonzeros(&Dense::from_vec(&[5], values)?), 3, "{factor}");
         }
         Ok(())
     }

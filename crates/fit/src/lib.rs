@@ -36,7 +36,7 @@ pub use device::{Device, DeviceInfo};
 pub use factors::{WEIGHTS, factor_name};
 pub use nneinfact_core::history::{History, StoppedBy, Unfinished};
 pub use observe::{Cancel, Flow, Observer, Sweep};
-pub use predictions::Predictions;
+pub use predictions::{Blocks, Predictions};
 pub use prepare::prediction_floor;
 pub use record::{DataRecord, EntryParameterRecord, LossRecord, Record};
 pub use result::Fit;

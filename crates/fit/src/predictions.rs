@@ -1,10 +1,12 @@
-//! ŷ of a model with its factors: in blocks, at single indices, with some modes fixed, and its sums.
+//! ŷ of a model with its factors: in blocks, at stored entries, with some modes fixed, and its sums.
 
 use std::ops::Range;
 
 use ndarray::{ArrayD, Axis, IxDyn, Slice};
+use rayon::prelude::*;
 
 use nneinfact_core::algebra::{contract, contract_within};
+use nneinfact_core::data::CooTensor;
 use nneinfact_core::error::{Error, Result};
 use nneinfact_core::memory::available_memory;
 use nneinfact_core::model::{Index, Model, Shapes};
@@ -60,6 +62,58 @@ impl<'a> Predictions<'a> {
             })
             .collect();
         Predictions::new(&local, &parts, self.weights).contracted(order, contract_within)
+    }
+
+    /// Folds ŷ over all entries of the data, block by block: `each` takes a block and ŷ there, with its
+    /// axes in the order of `blocks`, on several threads; `add` takes what comes of it, block after block
+    /// in their order, so that sums do not depend on the number of threads.
+    ///
+    /// # Errors
+    /// As [`block`](Self::block), and what `each` returns.
+    pub fn fold_blocks<T: Send>(
+        &self,
+        blocks: &Blocks,
+        each: impl Fn(&[Range<usize>], &[f64]) -> Result<T> + Sync,
+        mut add: impl FnMut(&[Range<usize>], T),
+    ) -> Result<()> {
+        let output = self.shapes.model().output();
+        let order: Vec<Index> = blocks.axes.iter().map(|&axis| output[axis]).collect();
+        let part = |block: &Vec<Range<usize>>| each(block, &self.block(block, &order)?);
+        // A few at a time, so that the parts are added in their order without keeping all of them.
+        for batch in blocks.blocks.chunks(AT_ONCE) {
+            let parts: Vec<Result<T>> = batch.par_iter().map(part).collect();
+            for (block, part) in batch.iter().zip(parts) {
+                add(block, part?);
+            }
+        }
+        Ok(())
+    }
+
+    /// Folds ŷ over some of the entries of a list, which are given by their places in it, a batch at a
+    /// time: `each` takes the places, the indices mode by mode, and ŷ; `add` takes what comes of it, batch
+    /// after batch in their order.
+    ///
+    /// # Errors
+    /// As [`at`](Self::at).
+    pub fn fold_stored<T: Send>(
+        &self,
+        list: &CooTensor,
+        places: &[usize],
+        each: impl Fn(&[usize], &[Vec<usize>], &[f64]) -> T + Sync,
+        add: impl FnMut(T),
+    ) -> Result<()> {
+        let part = |batch: &[usize]| -> Result<T> {
+            let index = |mode: usize| -> Vec<usize> {
+                let of = |&i: &usize| list.indices()[mode].get(i).unwrap_or(0) as usize;
+                batch.iter().map(of).collect()
+            };
+            let indices: Vec<Vec<usize>> = (0..list.shape().len()).map(index).collect();
+            let predicted = self.at(&indices)?;
+            Ok(each(batch, &indices, &predicted))
+        };
+        let parts: Result<Vec<T>> = places.par_chunks(BATCH).map(part).collect();
+        parts?.into_iter().for_each(add);
+        Ok(())
     }
 
     /// ŷ at single entries, whose indices are given mode by mode.
@@ -230,6 +284,88 @@ impl<'a> Predictions<'a> {
     }
 }
 
+/// Entries of a block of ŷ, at most.
+const BLOCK: usize = 1 << 19;
+/// Blocks that are folded at once.
+const AT_ONCE: usize = 16;
+/// Stored entries whose ŷ are formed at a time.
+const BATCH: usize = 1 << 12;
+
+/// Blocks of entries that make up all of a tensor: a few hundred thousand entries each, one after the
+/// other in the order of some of its axes.
+#[derive(Clone, Debug)]
+pub struct Blocks {
+    /// From the slowest to the fastest.
+    axes: Vec<usize>,
+    blocks: Vec<Vec<Range<usize>>>,
+}
+
+impl Blocks {
+    /// Blocks in C order.
+    #[must_use]
+    pub fn in_c_order(shape: &[usize]) -> Blocks {
+        Blocks::along(shape, (0..shape.len()).collect())
+    }
+
+    /// Blocks whose entries lie in memory without gaps, where a tensor without gaps has these strides.
+    #[must_use]
+    pub fn in_memory_order(shape: &[usize], strides: &[usize]) -> Blocks {
+        let mut axes: Vec<usize> = (0..shape.len()).collect();
+        axes.sort_by_key(|&axis| (std::cmp::Reverse(strides[axis]), shape[axis] > 1, axis));
+        Blocks::along(shape, axes)
+    }
+
+    fn along(shape: &[usize], axes: Vec<usize>) -> Blocks {
+        let volume =
+            |p: usize| axes[p..].iter().map(|&axis| shape[axis]).fold(1, usize::saturating_mul);
+        // The first axis that is cut, so that what is inside of one of its indices is small enough.
+        let last = axes.len().saturating_sub(1);
+        let cut = (0..axes.len()).find(|&p| volume(p + 1) <= BLOCK).unwrap_or(last);
+        let step = (BLOCK / volume((cut + 1).min(axes.len())).max(1)).max(1);
+        let mut blocks = vec![shape.iter().map(|&n| 0..n).collect::<Vec<_>>()];
+        for (p, &axis) in axes.iter().enumerate().take(cut + 1) {
+            let step = if p == cut { step } else { 1 };
+            blocks = blocks
+                .into_iter()
+                .flat_map(|block| {
+                    (0..shape[axis]).step_by(step).map(move |start| {
+                        let mut block = block.clone();
+                        block[axis] = start..(start + step).min(block[axis].end);
+                        block
+                    })
+                })
+                .collect();
+        }
+        Blocks { axes, blocks }
+    }
+
+    /// The axes, from the slowest to the fastest.
+    #[must_use]
+    pub fn axes(&self) -> &[usize] {
+        &self.axes
+    }
+
+    /// Goes to the next index inside of a block whose axes have these lengths.
+    pub fn advance(&self, index: &mut [usize], sizes: &[usize]) {
+        Blocks::step(index, sizes, &self.axes);
+    }
+
+    /// Goes to the next run along the fastest axis of a block whose axes have these lengths.
+    pub fn advance_run(&self, index: &mut [usize], sizes: &[usize]) {
+        Blocks::step(index, sizes, &self.axes[..self.axes.len().saturating_sub(1)]);
+    }
+
+    fn step(index: &mut [usize], sizes: &[usize], axes: &[usize]) {
+        for &axis in axes.iter().rev() {
+            index[axis] += 1;
+            if index[axis] < sizes[axis] {
+                break;
+            }
+            index[axis] = 0;
+        }
+    }
+}
+
 /// How ŷ is computed where the same modes are fixed, whatever they are fixed at.
 struct Slicing {
     plan: Contraction,
@@ -297,4 +433,74 @@ pub(crate) fn total(shapes: &Shapes, factors: &[Vec<f64>]) -> Result<f64> {
 pub(crate) fn mean(shapes: &Shapes, factors: &[ArrayD<f64>]) -> Result<f64> {
     let data: Vec<Vec<f64>> = factors.iter().map(|f| f.iter().copied().collect()).collect();
     Ok(total(shapes, &data)? / shapes.volume(shapes.model().observed()))
+}
+
+#[cfg(test)]
+mod tests {
+    use ndarray::Dimension;
+
+    use super::*;
+
+    #[test]
+    fn blocks_cover_every_entry_once_in_order() {
+        for shape in [vec![3, 4], vec![7, 1 << 18, 5], vec![1 << 21], vec![5, 1, 1 << 20], vec![1]]
+        {
+            let mut next = 0;
+            let mut strides = vec![1; shape.len()];
+            for mode in (1..shape.len()).rev() {
+                strides[mode - 1] = strides[mode] * shape[mode];
+            }
+            for block in Blocks::in_c_order(&shape).blocks {
+                let entries: usize = block.iter().map(Range::len).product();
+                assert!(entries <= BLOCK && entries > 0, "{shape:?}");
+                let start: usize = block.iter().zip(&strides).map(|(r, s)| r.start * s).sum();
+                assert_eq!(start, next, "{shape:?}");
+                next += entries;
+            }
+            assert_eq!(next, shape.iter().product::<usize>(), "{shape:?}");
+        }
+    }
+
+    #[test]
+    fn predictions_are_those_of_the_reference() -> Result<()> {
+        let cases = [
+            ("wr,hr,ikr,jkr->whij", vec![4, 3, 5, 6], vec![('r', 3), ('k', 2)]),
+            ("ia,jb,kc,abc->ijk", vec![4, 3, 5], vec![('a', 2), ('b', 3), ('c', 2)]),
+            ("ij,ja,ia->ija", vec![4, 3, 5], vec![]),
+            ("ir,jr->ji", vec![4, 3], vec![('r', 2)]),
+        ];
+        for (text, shape, given) in cases {
+            let model = Model::parse(text)?;
+            let shapes = Shapes::new(&model, &shape, &given)?;
+            let factors: Vec<ArrayD<f64>> = (0..model.factors().len())
+                .map(|l| {
+                    let mut n = l as f64;
+                    ArrayD::from_shape_simple_fn(shapes.factor(l), || {
+                        n += 1.0;
+                        (n * 0.7391).sin() + 1.5
+                    })
+                })
+                .collect();
+            let all = nneinfact_core::reference::predict(&shapes, &factors);
+            let near = |found: f64, expected: f64| (found - expected).abs() < 1e-12 * expected;
+            let block: Vec<Range<usize>> = shape.iter().map(|&n| 1..n).collect();
+            let predictions = Predictions::new(&shapes, &factors, None);
+            let found = predictions.block(&block, model.output())?;
+            let inner = all.indexed_iter().filter(|(at, _)| at.slice().iter().all(|&i| i > 0));
+            let expected: Vec<f64> = inner.map(|(_, &y)| y).collect();
+            assert_eq!(found.len(), expected.len());
+            assert!(found.iter().zip(&expected).all(|(&f, &e)| near(f, e)), "{text}");
+
+            let indices: Vec<Vec<usize>> = shape
+                .iter()
+                .enumerate()
+                .map(|(m, &n)| (0..7).map(|c| (c * (m + 2)) % n).collect())
+                .collect();
+            for (c, &found) in predictions.at(&indices)?.iter().enumerate() {
+                let at: Vec<usize> = indices.iter().map(|mode| mode[c]).collect();
+                assert!(near(found, all[at.as_slice()]), "{text} {at:?}");
+            }
+        }
+        Ok(())
+    }
 }

@@ -2,5 +2,6 @@
 //!
 //! The crate `nneinfact` re-exports what is meant for users; this one is a part of it.
 
+mod assignment;
 pub mod compare;
 pub mod report;

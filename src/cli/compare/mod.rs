@@ -1,18 +1,18 @@
 //! `nneinfact compare`.
 
-mod progress;
 mod spec;
-mod toml;
+mod study_file;
+mod study_progress;
 
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use self::progress::Progress;
 use self::spec::Spec;
+use self::study_progress::StudyProgress;
 use super::args::{self, AlgorithmArg, DataAsArg, PrecisionArg};
-use super::cells::{self, Reading};
-use super::progress::Show;
+use super::fit_progress::Show;
+use super::read_data::{self, ReadOptions};
 use super::{fit, print};
 use nneinfact_core::error::{Error, Result};
 use nneinfact_fit::DataRecord;
@@ -34,7 +34,7 @@ pub struct CompareArgs {
     models: Vec<String>,
 
     /// Ranks, as in r=5:10:20,k=6: all combinations of those between colons are tried. For every model
-    /// that has the letters; for one of them, and rather than those for all, with its name before:
+    /// that has the indices; for one of them, and rather than those for all, with its name before:
     /// 'custom: r=40'. k=6! stays as it is with --match-parameters
     #[arg(long = "rank", value_name = "[NAME:] LETTER=N[:N…],…")]
     ranks: Vec<String>,
@@ -227,7 +227,7 @@ impl CompareArgs {
                     self.input.display()
                 )));
             }
-            return toml::read(&self.input);
+            return study_file::read(&self.input);
         }
         Ok(Spec {
             data: self.record(),
@@ -339,14 +339,14 @@ pub fn run(args: &CompareArgs) -> Result<()> {
     study.check()?;
     let device = args.device.as_deref().or(spec.device.as_deref()).unwrap_or("auto");
     let device = fit::device(device, args.threads.or(spec.threads))?;
-    let reading = Reading { stream: None, quiet: args.quiet };
-    let observations = device.install(|| cells::observations(&spec.data, reading))?;
+    let options = ReadOptions { stream: None, quiet: args.quiet };
+    let observations = device.install(|| read_data::observations(&spec.data, options))?;
     let show = match (args.quiet, args.progress) {
         (true, _) => Show::Never,
         (false, true) => Show::Always,
         (false, false) => Show::OnTerminal,
     };
-    let (study, progress) = Progress::attach(study.device(device), show);
+    let (study, progress) = StudyProgress::attach(study.device(device), show);
     let table = study.run(&observations);
     drop(progress);
     let table = table?;

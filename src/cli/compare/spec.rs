@@ -3,13 +3,13 @@
 use std::path::{Path, PathBuf};
 
 use crate::cli::args::NumberOrFile;
-use crate::cli::{cells, rules};
+use crate::cli::{constraints, read_data};
 use nneinfact_core::engine::Precision;
 use nneinfact_core::error::{Error, Result};
 use nneinfact_core::loss::{EntryParameter, Loss, LossParameters, NAMES};
 use nneinfact_core::model::{Index, Model};
 use nneinfact_fit::{Algorithm, DataAs, DataRecord, EntryParameterRecord, LossRecord};
-use nneinfact_insight::compare::{Candidate, Penalties, Score, Study};
+use nneinfact_insight::compare::{Penalties, Score, Study, StudyModel};
 
 /// All that a study can be told; what is `None` or empty has the default of the library.
 pub struct Spec {
@@ -49,7 +49,7 @@ pub struct ModelSpec {
     pub penalties: Vec<Penalties>,
 }
 
-/// The ranks of a letter.
+/// The ranks of a latent index.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RankSpec {
     pub letter: char,
@@ -60,10 +60,10 @@ pub struct RankSpec {
 impl Spec {
     /// The study, without device and folder.
     pub fn study(&self) -> Result<Study> {
-        let record = cells::absolute(&self.data);
+        let record = read_data::absolute(&self.data);
         let mut study = Study::new().early_stopping(self.early_stopping).data_record(record);
         for model in &self.models {
-            let mut candidate = Candidate::new(&model.name, &model.model)?;
+            let mut candidate = StudyModel::new(&model.name, &model.model)?;
             for rank in &model.ranks {
                 candidate = candidate.rank(rank.letter, rank.ranks.iter().copied());
                 if rank.fixed {
@@ -286,7 +286,7 @@ fn loss(text: &str, folder: &Path) -> Result<(Loss, LossRecord)> {
             refuse(format!("the loss {text:?}: {} is not a number, but {:?}", takes[n], values[n]))
         })
     };
-    let side = || -> Result<(EntryParameter, EntryParameterRecord)> {
+    let entry_parameter = || -> Result<(EntryParameter, EntryParameterRecord)> {
         let parsed = NumberOrFile::parse(values[0])
             .map_err(|e| Error::Setting(format!("the loss {text:?}: {e}")))?;
         let (parsed, record) = match parsed {
@@ -297,7 +297,7 @@ fn loss(text: &str, folder: &Path) -> Result<(Loss, LossRecord)> {
                 (NumberOrFile::File(path), EntryParameterRecord::File(whole))
             }
         };
-        Ok((parsed.side()?, record))
+        Ok((parsed.entry_parameter()?, record))
     };
     let mut parameters = LossParameters::default();
     let (mut dispersion, mut trials) = (None, None);
@@ -306,12 +306,12 @@ fn loss(text: &str, folder: &Path) -> Result<(Loss, LossRecord)> {
         "beta" => parameters.beta = Some(number(0)?),
         "alpha-beta" => (parameters.alpha, parameters.beta) = (Some(number(0)?), Some(number(1)?)),
         "negative-binomial" => {
-            let (side, record) = side()?;
-            (parameters.dispersion, dispersion) = (Some(side), Some(record));
+            let (parameter, record) = entry_parameter()?;
+            (parameters.dispersion, dispersion) = (Some(parameter), Some(record));
         }
         "binomial" => {
-            let (side, record) = side()?;
-            (parameters.trials, trials) = (Some(side), Some(record));
+            let (parameter, record) = entry_parameter()?;
+            (parameters.trials, trials) = (Some(parameter), Some(record));
         }
         _ => {}
     }
@@ -327,7 +327,7 @@ pub fn penalties(texts: &[String]) -> Result<Vec<Penalties>> {
 
 fn one_penalties(text: &str) -> Result<Penalties> {
     let parse = |part: &str| {
-        rules::penalty(part).map_err(|e| Error::Setting(format!("penalty {text:?}: {e}")))
+        constraints::penalty(part).map_err(|e| Error::Setting(format!("penalty {text:?}: {e}")))
     };
     if text.trim() == "none" {
         return Ok(Penalties::none());

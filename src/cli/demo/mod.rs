@@ -13,12 +13,12 @@ use clap::{Args, ValueEnum};
 use ndarray::ArrayView;
 use rayon::prelude::*;
 
-use self::planted::{BLOBS, Planted, Rates, Size};
+use self::planted::{BLOBS, Planted, PlantedMeans, Size};
 use super::fit::device;
-use super::output::{Outputs, named};
+use super::fit_progress::{FitProgress, Show};
+use super::output::{OutputFiles, named};
 use super::print;
-use super::progress::{Progress, Show};
-use super::summary::{self, Summary, duration, number};
+use super::summary::{self, FitSummary, duration, number};
 use nneinfact_core::data::{Dense, Observations, Prepared, Role, Storage};
 use nneinfact_core::error::{Error, Result};
 use nneinfact_core::loss::Loss;
@@ -42,7 +42,7 @@ pub struct DemoArgs {
     /// full: 27 weeks × 7 days × 24 hours × 100 × 100 map cells, 45 million entries; small: 9 weeks
     /// and 20 × 20 cells
     #[arg(long, value_enum, default_value = "full")]
-    scale: Scale,
+    scale: DemoScale,
 
     /// The seed of the data, the split and the start
     #[arg(long, value_name = "N", default_value_t = 0)]
@@ -62,17 +62,17 @@ pub struct DemoArgs {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Scale {
+enum DemoScale {
     Small,
     Full,
 }
 
-impl Scale {
+impl DemoScale {
     fn size(self) -> Size {
         match self {
             // The same pickups per hour on a smaller map.
-            Scale::Small => Size { weeks: 9, side: 20, mean: 2.5 },
-            Scale::Full => Size { weeks: 27, side: 100, mean: 0.1 },
+            DemoScale::Small => Size { weeks: 9, side: 20, mean: 2.5 },
+            DemoScale::Full => Size { weeks: 27, side: 100, mean: 0.1 },
         }
     }
 }
@@ -84,10 +84,10 @@ pub fn run(args: &DemoArgs) -> Result<()> {
     std::fs::create_dir_all(folder).map_err(|e| {
         Error::Setting(format!("--out {}: the folder cannot be made: {e}", folder.display()))
     })?;
-    let outputs = Outputs {
+    let outputs = OutputFiles {
         factors: Some(folder.join("factors.npz")),
         history: Some(folder.join("history.json")),
-        ..Outputs::default()
+        ..OutputFiles::default()
     };
     outputs.check(&[])?;
     let device = device("auto", args.threads)?;
@@ -104,7 +104,7 @@ pub fn run(args: &DemoArgs) -> Result<()> {
         .device(device.clone())
         .seed(args.seed);
     let show = if args.quiet { Show::Never } else { Show::OnTerminal };
-    let (settings, progress) = Progress::attach(settings, show, &device);
+    let (settings, progress) = FitProgress::attach(settings, show, &device);
     let fitting = Instant::now();
     let fit = settings.fit(&observations)?;
     let fitting = fitting.elapsed().as_secs_f64();
@@ -122,9 +122,9 @@ pub fn run(args: &DemoArgs) -> Result<()> {
     }
 
     let (roles, truth) = device.install(|| -> Result<_> {
-        Ok((summary::roles(&observations)?, true_loss(&planted.rates(), &observations.prepare()?)))
+        Ok((summary::roles(&observations)?, true_loss(&planted.means(), &observations.prepare()?)))
     })?;
-    let mut summary = Summary::default();
+    let mut summary = FitSummary::default();
     summary.add("data", format!("made-up pickups, {}", summary::tensor(&counts)));
     summary.add("", roles.join(", "));
     summary.add_model(&fit, &loss);
@@ -188,7 +188,7 @@ fn table(matches: &[recovery::Match]) -> String {
 
 /// The mean KL loss of the truth over the training and the held-out entries: about what the best
 /// model there is could reach on entries that it has not seen.
-fn true_loss(rates: &Rates<'_>, data: &Prepared) -> [f64; 2] {
+fn true_loss(means: &PlantedMeans<'_>, data: &Prepared) -> [f64; 2] {
     let cells: usize = data.values().shape().iter().rev().take(2).product();
     let moments = data.values().len() / cells.max(1);
     // The tensor is in C order: one map after another.
@@ -197,7 +197,7 @@ fn true_loss(rates: &Rates<'_>, data: &Prepared) -> [f64; 2] {
         .map_init(
             || (vec![0.0; cells], vec![0.0; cells]),
             |(map, counts), moment| {
-                rates.at(moment, map);
+                means.at(moment, map);
                 let first = moment * cells;
                 data.values().load(first, 1, counts);
                 let mut sums = [0.0; 2];
@@ -205,7 +205,7 @@ fn true_loss(rates: &Rates<'_>, data: &Prepared) -> [f64; 2] {
                     match data.roles().map_or(Role::Train, |roles| roles.get(first + i)) {
                         Role::Train => sums[0] += kl(x, y),
                         Role::HeldOut => sums[1] += kl(x, y),
-                        _ => {}
+                        Role::Missing | Role::Validation => {}
                     }
                 }
                 sums
@@ -254,17 +254,17 @@ mod tests {
         let counts = Arc::new(planted.counts(5)?);
         let observations = Observations::shared(Arc::clone(&counts)).held_out(0.3, 5)?;
         let prepared = observations.prepare()?;
-        let rates = planted.rates();
+        let means = planted.means();
         let mut map = vec![0.0; 36];
         let (mut sums, mut cells) = ([0.0; 2], [0.0; 2]);
         for (at, x) in counts.iter().enumerate() {
-            rates.at(at / 36, &mut map);
+            means.at(at / 36, &mut map);
             let role = prepared.roles().map_or(Role::Train, |roles| roles.get(at));
             let which = usize::from(role == Role::HeldOut);
             sums[which] += loss.eval_loss(x, map[at % 36], &[]);
             cells[which] += 1.0;
         }
-        let found = true_loss(&rates, &prepared);
+        let found = true_loss(&means, &prepared);
         for which in 0..2 {
             let expected = sums[which] / cells[which];
             assert!((found[which] - expected).abs() < 1e-9, "{found:?} {expected}");

@@ -43,7 +43,7 @@ impl Size {
 struct Blob(f64, f64, f64, f64, f64);
 
 /// A pattern: when things happen, and where.
-pub struct Component {
+pub struct PlantedPattern {
     /// What it stands for.
     pub name: &'static str,
     /// How strong it is in each week.
@@ -58,14 +58,14 @@ pub struct Component {
     columns: Array2<f64>,
 }
 
-impl Component {
+impl PlantedPattern {
     /// How strong it is in each cell of the map.
     pub fn map(&self) -> Array2<f64> {
         self.rows.dot(&self.columns.t())
     }
 
     /// Scales it to a total, and every profile but that of the weeks to a sum of 1.
-    fn scaled(mut self, total: f64) -> Component {
+    fn scaled(mut self, total: f64) -> PlantedPattern {
         let sum = |values: &[f64]| values.iter().sum::<f64>();
         for profile in [&mut self.weekday, &mut self.hour] {
             let scale = 1.0 / sum(profile);
@@ -82,7 +82,7 @@ impl Component {
 /// The truth behind a tensor of counts: the mean of every entry.
 pub struct Planted {
     size: Size,
-    components: Vec<Component>,
+    components: Vec<PlantedPattern>,
 }
 
 /// A bump of width `width` around `centre`, on a circle where there is a `period`.
@@ -128,7 +128,7 @@ impl Planted {
                     }
                 }
                 let weekday = weekday.to_vec();
-                Component { name, week, weekday, hour, rows, columns }.scaled(share * total)
+                PlantedPattern { name, week, weekday, hour, rows, columns }.scaled(share * total)
             };
         let components = vec![
             component(
@@ -196,18 +196,18 @@ impl Planted {
     }
 
     /// The patterns.
-    pub fn components(&self) -> &[Component] {
+    pub fn components(&self) -> &[PlantedPattern] {
         &self.components
     }
 
     /// The patterns as factors of `wr,dr,hr,irk,jrk->wdhij`.
     pub fn factors(&self) -> Vec<ArrayD<f64>> {
         let ranks = self.components.len();
-        let vectors = |profile: &dyn Fn(&Component) -> &[f64]| {
+        let vectors = |profile: &dyn Fn(&PlantedPattern) -> &[f64]| {
             let n = self.components.first().map_or(0, |c| profile(c).len());
             Array2::from_shape_fn((n, ranks), |(x, r)| profile(&self.components[r])[x]).into_dyn()
         };
-        let maps = |profile: &dyn Fn(&Component) -> &Array2<f64>| {
+        let maps = |profile: &dyn Fn(&PlantedPattern) -> &Array2<f64>| {
             Array3::from_shape_fn((self.size.side, ranks, BLOBS), |(x, r, k)| {
                 profile(&self.components[r])[[x, k]]
             })
@@ -223,14 +223,14 @@ impl Planted {
     }
 
     /// A way to the means of the entries, one map after another.
-    pub fn rates(&self) -> Rates<'_> {
+    pub fn means(&self) -> PlantedMeans<'_> {
         let maps = self.components.iter().map(|c| c.map().into_raw_vec_and_offset().0).collect();
-        Rates { components: &self.components, maps, days: DAYS, hours: HOURS }
+        PlantedMeans { components: &self.components, maps, days: DAYS, hours: HOURS }
     }
 
     /// Draws the counts: independent Poisson variables, each a function of the seed and its index.
     pub fn counts(&self, seed: u64) -> Result<Dense> {
-        let rates = self.rates();
+        let means = self.means();
         let shape = self.size.shape();
         let (moments, cells) = (DAYS * HOURS, self.size.side * self.size.side);
         let mut builder = DenseBuilder::new(shape.iter().product());
@@ -241,7 +241,7 @@ impl Planted {
                 || vec![0.0; cells],
                 |map, (moment, counts)| {
                     let moment = w * moments + moment;
-                    rates.at(moment, map);
+                    means.at(moment, map);
                     let first = (moment * cells) as u64;
                     for (i, (count, &rate)) in counts.iter_mut().zip(&*map).enumerate() {
                         *count = poisson(rate, seed, first + i as u64);
@@ -254,16 +254,16 @@ impl Planted {
     }
 }
 
-/// The means of the entries: see [`Planted::rates`].
-pub struct Rates<'a> {
-    components: &'a [Component],
+/// The means of the entries: see [`Planted::means`].
+pub struct PlantedMeans<'a> {
+    components: &'a [PlantedPattern],
     /// The map of each component, row by row.
     maps: Vec<Vec<f64>>,
     days: usize,
     hours: usize,
 }
 
-impl Rates<'_> {
+impl PlantedMeans<'_> {
     /// The means of all cells of the map in an hour; `moment` counts the hours from the start.
     pub fn at(&self, moment: usize, map: &mut [f64]) {
         let (hour, rest) = (moment % self.hours, moment / self.hours);
@@ -298,7 +298,7 @@ const STREAM: u32 = 0x4445_4d4f;
 fn poisson_part(mean: f64, seed: u64, part: u32, index: u64) -> u16 {
     let uniform = f64::from(uniform_u32(seed, STREAM.wrapping_add(part), index));
     let uniform = (uniform + 0.5) / 4_294_967_296.0;
-    // exp(−m) ≥ 1 − m decides nearly all cells, whose mean is tiny, without an exponential.
+    // exp(−m) ≥ 1 − m decides nearly all entries, whose mean is tiny, without an exponential.
     if uniform < 1.0 - mean {
         return 0;
     }
@@ -324,11 +324,11 @@ mod tests {
     fn the_mean_is_as_asked() {
         for size in [SMALL, Size { weeks: 1, side: 5, mean: 2.0 }] {
             let planted = Planted::new(size);
-            let rates = planted.rates();
+            let means = planted.means();
             let mut map = vec![0.0; size.side * size.side];
             let mut sum = 0.0;
             for moment in 0..size.weeks * DAYS * HOURS {
-                rates.at(moment, &mut map);
+                means.at(moment, &mut map);
                 assert!(map.iter().all(|&x| x >= 0.0 && x.is_finite()));
                 sum += map.iter().sum::<f64>();
             }
@@ -343,7 +343,7 @@ mod tests {
         let factors = planted.factors();
         let mut map = vec![0.0; SMALL.side * SMALL.side];
         let (w, d, h, i, j) = (4, 5, 23, 7, 9);
-        planted.rates().at((w * DAYS + d) * HOURS + h, &mut map);
+        planted.means().at((w * DAYS + d) * HOURS + h, &mut map);
         let mut sum = 0.0;
         for r in 0..planted.components().len() {
             for k in 0..BLOBS {

@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-use super::ranks::Grid;
-use super::run::loss_terms;
+use super::ranks::RankGrid;
+use super::run_result::loss_terms;
 use nneinfact_core::error::{Error, Result};
 use nneinfact_core::loss::{Loss, Penalty};
 use nneinfact_core::model::Model;
@@ -12,9 +12,9 @@ use nneinfact_fit::{EntryParameterRecord, LossRecord, NNEinFact};
 /// A model that takes part in a study, with the ranks that it is tried with.
 ///
 /// ```
-/// use nneinfact::compare::Candidate;
+/// use nneinfact::compare::StudyModel;
 ///
-/// let spatial = Candidate::new("spatial", "wr,ikr,jkr->wij")?
+/// let spatial = StudyModel::new("spatial", "wr,ikr,jkr->wij")?
 ///     .rank('r', [5, 10, 20])
 ///     .rank('k', [6])
 ///     .fixed('k');
@@ -22,22 +22,22 @@ use nneinfact_fit::{EntryParameterRecord, LossRecord, NNEinFact};
 /// ```
 #[derive(Clone, Debug)]
 #[must_use]
-pub struct Candidate {
+pub struct StudyModel {
     pub(super) name: String,
     pub(super) model: Model,
-    pub(super) grids: Vec<Grid>,
+    pub(super) grids: Vec<RankGrid>,
     pub(super) penalties: Option<Vec<Penalties>>,
     pub(super) parameters: Vec<u64>,
 }
 
-impl Candidate {
+impl StudyModel {
     /// A model written as an einsum string, under a name for the table.
     ///
     /// # Errors
     /// [`Error::Model`] where the string is not a model.
-    pub fn new(name: impl Into<String>, model: &str) -> Result<Candidate> {
+    pub fn new(name: impl Into<String>, model: &str) -> Result<StudyModel> {
         let model = Model::parse(model)?;
-        Ok(Candidate {
+        Ok(StudyModel {
             name: name.into(),
             model,
             grids: Vec::new(),
@@ -46,21 +46,21 @@ impl Candidate {
         })
     }
 
-    /// The ranks of a latent letter. With several letters all combinations are tried. A second call
-    /// for the same letter replaces the first.
+    /// The ranks of a latent index. With several indices all combinations are tried. A second call
+    /// for the same index replaces the first.
     pub fn rank(mut self, letter: char, ranks: impl IntoIterator<Item = usize>) -> Self {
         let fixed = self.grids.iter().any(|grid| grid.letter == letter && grid.fixed);
         self.grids.retain(|grid| grid.letter != letter);
-        self.grids.push(Grid { letter, ranks: ranks.into_iter().collect(), fixed });
+        self.grids.push(RankGrid { letter, ranks: ranks.into_iter().collect(), fixed });
         self
     }
 
-    /// Leaves the ranks of a letter as they are where ranks are chosen for a
+    /// Leaves the ranks of an index as they are where ranks are chosen for a
     /// [number of parameters](super::Study::match_parameters).
     pub fn fixed(mut self, letter: char) -> Self {
         match self.grids.iter_mut().find(|grid| grid.letter == letter) {
             Some(grid) => grid.fixed = true,
-            None => self.grids.push(Grid { letter, ranks: Vec::new(), fixed: true }),
+            None => self.grids.push(RankGrid { letter, ranks: Vec::new(), fixed: true }),
         }
         self
     }
@@ -162,28 +162,28 @@ impl fmt::Display for Penalties {
 
 /// A loss that is tried, with what a file says of it.
 #[derive(Clone, Debug)]
-pub(super) struct Tried {
+pub(super) struct TriedLoss {
     pub loss: Loss,
     pub record: LossRecord,
     /// A fingerprint of what it computes: names may repeat.
     pub terms: String,
 }
 
-impl Tried {
-    pub fn new(loss: Loss, record: LossRecord) -> Tried {
+impl TriedLoss {
+    pub fn new(loss: Loss, record: LossRecord) -> TriedLoss {
         let terms = loss_terms(&loss);
-        Tried { loss, record, terms }
+        TriedLoss { loss, record, terms }
     }
 
     /// The name, with the file of a parameter in the place of "per entry".
     fn named_by_file(&self) -> String {
         let file =
-            [&self.record.dispersion, &self.record.trials].into_iter().flatten().find_map(|side| {
-                match side {
+            [&self.record.dispersion, &self.record.trials].into_iter().flatten().find_map(|p| {
+                match p {
                     EntryParameterRecord::File(path) => {
                         Some(path.file_name()?.to_string_lossy().into_owned())
                     }
-                    _ => None,
+                    EntryParameterRecord::Number(_) | EntryParameterRecord::Unknown => None,
                 }
             });
         match file {
@@ -195,7 +195,7 @@ impl Tried {
 
 /// What losses are called in tables: by their names; where several have the same, by the files of
 /// their parameters or, where that does not tell them apart either, with a number.
-pub(super) fn labels(losses: &[Tried]) -> Vec<String> {
+pub(super) fn labels(losses: &[TriedLoss]) -> Vec<String> {
     let apart = |names: Vec<String>, other: &dyn Fn(usize, &str) -> String| -> Vec<String> {
         let again = |name: &String| names.iter().filter(|other| *other == name).count() > 1;
         let one = |(n, name): (usize, &String)| match again(name) {

@@ -1,4 +1,4 @@
-//! How long the rest of a study will take.
+//! Estimates how long the remaining runs of a study will take.
 
 use std::collections::BTreeMap;
 

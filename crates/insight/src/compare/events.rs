@@ -1,8 +1,8 @@
-//! What happens in a study, and who is told.
+//! The events of a study, and its observers.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::run::Outcome;
+use super::run_result::RunOutcome;
 use nneinfact_fit::Sweep;
 
 /// Where a study stands.
@@ -32,29 +32,29 @@ pub enum Event<'a> {
         /// Which one; what is left is without it.
         standing: &'a Standing,
         /// How it ended.
-        outcome: &'a Outcome,
+        outcome: &'a RunOutcome,
         /// Whether it was taken from the folder.
         kept: bool,
     },
 }
 
-/// Something that is told what happens in a study. Closures are.
-pub trait Watch: Send {
+/// Receives the events of a study. Closures do.
+pub trait StudyObserver: Send {
     /// Called at every event.
     fn event(&mut self, event: &Event<'_>);
 }
 
-impl<F: FnMut(&Event<'_>) + Send> Watch for F {
+impl<F: FnMut(&Event<'_>) + Send> StudyObserver for F {
     fn event(&mut self, event: &Event<'_>) {
         self(event);
     }
 }
 
-/// Watchers that the observer of a fit reaches too.
-pub(super) type Watchers = Arc<Mutex<Vec<Box<dyn Watch>>>>;
+/// StudyObservers that the observer of a fit reaches too.
+pub(super) type StudyObservers = Arc<Mutex<Vec<Box<dyn StudyObserver>>>>;
 
-pub(super) fn tell(watchers: &Watchers, event: &Event<'_>) {
-    // A watcher that panicked takes the others not with it.
-    let mut all = watchers.lock().unwrap_or_else(PoisonError::into_inner);
-    all.iter_mut().for_each(|watcher| watcher.event(event));
+pub(super) fn notify(observers: &StudyObservers, event: &Event<'_>) {
+    // One observer that panicked does not stop the others.
+    let mut all = observers.lock().unwrap_or_else(PoisonError::into_inner);
+    all.iter_mut().for_each(|observer| observer.event(event));
 }

@@ -9,10 +9,11 @@
 mod candidate;
 mod estimate;
 mod events;
+mod nonfinite;
 mod ranks;
 mod rows;
-mod run;
-mod running;
+mod run_result;
+mod runner;
 mod score;
 mod setups;
 mod stability;
@@ -20,10 +21,10 @@ mod store;
 mod study;
 mod table;
 
-pub use candidate::{Candidate, Penalties};
-pub use events::{Event, Standing, Watch};
-pub use run::{Outcome, RunResult, RunSettings};
+pub use candidate::{Penalties, StudyModel};
+pub use events::{Event, Standing, StudyObserver};
+pub use run_result::{RunOutcome, RunResult, RunSettings};
 pub use score::{Score, Scores};
 pub use stability::{ComponentStability, IndexStability, Stability, Verdict, stability};
 pub use study::Study;
-pub use table::{Best, Mean, Row, Run, Table};
+pub use table::{Best, Mean, Row, RunRecord, Table};

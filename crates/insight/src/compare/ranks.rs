@@ -1,19 +1,21 @@
 //! Grids of ranks, and ranks that give a model a number of parameters.
 
+use std::collections::BTreeMap;
+
 use nneinfact_core::error::{Error, Result};
 use nneinfact_core::model::{Index, Model};
 
-/// The ranks that a latent letter takes in a study.
+/// The ranks that a latent index takes in a study.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Grid {
+pub(super) struct RankGrid {
     pub letter: char,
     pub ranks: Vec<usize>,
     /// Whether [`matched`] leaves them as they are.
     pub fixed: bool,
 }
 
-/// Every combination of the ranks of all letters, the last letter running fastest.
-pub(super) fn combinations(grids: &[Grid]) -> Vec<Vec<(char, usize)>> {
+/// Every combination of the ranks of all indices, the last index running fastest.
+pub(super) fn combinations(grids: &[RankGrid]) -> Vec<Vec<(char, usize)>> {
     let mut all: Vec<Vec<(char, usize)>> = vec![Vec::new()];
     for grid in grids {
         all = all
@@ -63,7 +65,7 @@ pub(super) fn matched(
         )));
     }
     while count(&at(high)) < wanted_f {
-        // Every free letter is in a factor, so this ends.
+        // Every free index is in a factor, so this ends.
         high *= 2.0;
     }
     // Parameters never fall as the scale rises: the jump over the wanted number lies in between.
@@ -79,12 +81,18 @@ pub(super) fn matched(
     Ok(if short.abs() <= over.abs() { below } else { above })
 }
 
+/// Ranks as in `k=6,r=10`.
+pub(super) fn ranks_text(ranks: &BTreeMap<char, usize>) -> String {
+    let each: Vec<String> = ranks.iter().map(|(letter, rank)| format!("{letter}={rank}")).collect();
+    if each.is_empty() { "-".into() } else { each.join(",") }
+}
+
 /// The number of parameters, as a float: on the way to the wanted number it may be beyond any
 /// integer.
 fn parameters(model: &Model, shape: &[usize], ranks: &[(char, usize)]) -> f64 {
-    let size = |letter: Index| -> f64 {
-        let name = char::from(letter);
-        let mode = model.output().iter().position(|&x| x == letter).and_then(|m| shape.get(m));
+    let size = |index: Index| -> f64 {
+        let name = char::from(index);
+        let mode = model.output().iter().position(|&x| x == index).and_then(|m| shape.get(m));
         let rank = ranks.iter().find(|(x, _)| *x == name).map(|(_, rank)| rank);
         mode.or(rank).map_or(1.0, |&n| n as f64)
     };
@@ -107,7 +115,8 @@ mod tests {
 
     #[test]
     fn all_combinations_are_there() {
-        let grid = |letter, ranks: &[usize]| Grid { letter, ranks: ranks.to_vec(), fixed: false };
+        let grid =
+            |letter, ranks: &[usize]| RankGrid { letter, ranks: ranks.to_vec(), fixed: false };
         let all = combinations(&[grid('r', &[5, 10, 20]), grid('k', &[6, 7])]);
         assert_eq!(all.len(), 6);
         assert_eq!(all[0], [('r', 5), ('k', 6)]);
@@ -117,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn one_letter_gives_the_closest_number() {
+    fn one_index_gives_the_closest_number() {
         let cp = "wr,hr,dr,ir,jr->whdij";
         // 27 + 24 + 7 + 100 + 100 = 258 parameters a component; 50,000 / 258 is 193.8.
         assert_eq!(ranks(cp, &[('r', 1)], &[]), [('r', 194)]);
@@ -126,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn fixed_letters_stay() {
+    fn fixed_indices_stay() {
         let custom = "wr,hr,dr,ikr,jkr->whdij";
         assert_eq!(ranks(custom, &[('r', 1), ('k', 6)], &['k']), [('r', 40), ('k', 6)]);
         assert_eq!(count(custom, &[('r', 40), ('k', 6)]), 50_320.0);
@@ -134,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn several_letters_keep_their_proportions() {
+    fn several_indices_keep_their_proportions() {
         let tucker = "wa,hb,dc,ie,jf,abcef->whdij";
         let given = [('a', 2), ('b', 2), ('c', 1), ('e', 4), ('f', 4)];
         let found = ranks(tucker, &given, &[]);

@@ -4,22 +4,22 @@ use std::collections::BTreeMap;
 
 use ndarray::ArrayD;
 
-use super::candidate::{Tried, labels};
-use super::run::{Outcome, RunResult};
+use super::candidate::{TriedLoss, labels};
+use super::run_result::{RunOutcome, RunResult};
 use super::score::Score;
 use super::setups::{Planned, Setup};
 use super::stability::{Kin, Stability, better_half, stability_of};
 use super::store::Store;
 use super::study::Study;
-use super::table::{Best, Mean, Row, Run, Table};
+use super::table::{Best, Mean, Row, RunRecord, Table};
 use nneinfact_core::error::{Error, Result};
 
 /// All that came out of a study.
 pub(super) struct Done<'a> {
-    pub losses: &'a [Tried],
+    pub losses: &'a [TriedLoss],
     pub setups: &'a [Setup],
     pub runs: &'a [Planned],
-    pub outcomes: &'a [Outcome],
+    pub outcomes: &'a [RunOutcome],
     /// Where the factors are, if they are in files.
     pub store: Option<&'a Store>,
     /// The factors of the runs, if they are not.
@@ -55,7 +55,7 @@ impl Study {
         }
         let mut rows = Vec::new();
         for (setup, own) in done.setups.iter().zip(&own) {
-            let mut all: Vec<Run> = own.iter().map(|&m| self.one_run(done, m)).collect();
+            let mut all: Vec<RunRecord> = own.iter().map(|&m| self.one_run(done, m)).collect();
             choose(&mut all, self.splits);
             let best = best(&all);
             let stability = match best {
@@ -78,7 +78,7 @@ impl Study {
         // Losses in the order of the study, and inside each what predicts best first.
         rows.sort_by(|(l, a), (m, b)| l.cmp(m).then(a.criterion().total_cmp(&b.criterion())));
         let mut rows: Vec<Row> = rows.into_iter().map(|(_, row)| row).collect();
-        mark(&mut rows);
+        flag_best_of_model(&mut rows);
         let mut table = Table::new(
             shape.to_vec(),
             [self.heldout, self.validation],
@@ -92,9 +92,9 @@ impl Study {
         Ok(table)
     }
 
-    fn one_run(&self, done: &Done<'_>, m: usize) -> Run {
+    fn one_run(&self, done: &Done<'_>, m: usize) -> RunRecord {
         let Planned { split, start, settings, .. } = &done.runs[m];
-        Run {
+        RunRecord {
             split: split + 1,
             start: start + 1,
             split_seed: settings.split_seed,
@@ -107,7 +107,7 @@ impl Study {
 }
 
 /// Chooses of every split the best start.
-fn choose(all: &mut [Run], splits: usize) {
+fn choose(all: &mut [RunRecord], splits: usize) {
     for split in 1..=splits {
         let best = all
             .iter_mut()
@@ -121,7 +121,7 @@ fn choose(all: &mut [Run], splits: usize) {
 }
 
 /// The best of the runs that were chosen.
-fn best(all: &[Run]) -> Option<usize> {
+fn best(all: &[RunRecord]) -> Option<usize> {
     let chosen = all.iter().enumerate().filter(|(_, run)| run.chosen);
     chosen
         .filter_map(|(n, run)| Some((n, run.outcome.result()?.criterion())))
@@ -130,7 +130,7 @@ fn best(all: &[Run]) -> Option<usize> {
 }
 
 /// Marks the best row of every model under every loss; rows are sorted.
-fn mark(rows: &mut [Row]) {
+fn flag_best_of_model(rows: &mut [Row]) {
     let mut seen: Vec<(String, String)> = Vec::new();
     for row in rows {
         let key = (row.loss.clone(), row.name.clone());
@@ -146,7 +146,7 @@ fn stability(
     setup: &Setup,
     done: &Done<'_>,
     own: &[usize],
-    all: &[Run],
+    all: &[RunRecord],
     best: usize,
     notes: &mut Vec<String>,
 ) -> Result<Option<Stability>> {
@@ -155,7 +155,7 @@ fn stability(
     if others.is_empty() {
         return Ok(None);
     }
-    // Losses of different splits are of different cells: of every split its better half.
+    // Losses of different splits are means over different entries: of every split its better half.
     let mut good = vec![false; all.len()];
     let last = all.iter().map(|run| run.split).max().unwrap_or(0);
     for split in 1..=last {
@@ -194,7 +194,7 @@ fn stability(
     match stability_of(&setup.shapes, &fits, &kin) {
         Ok(stability) => {
             stability.notes.iter().for_each(|text| note(format!("{about}{text}")));
-            Ok(Some(stability).filter(|s| !s.letters.is_empty() || s.notes.is_empty()))
+            Ok(Some(stability).filter(|s| !s.indices.is_empty() || s.notes.is_empty()))
         }
         Err(Error::Unsupported(why)) => {
             note(why);
@@ -204,7 +204,7 @@ fn stability(
     }
 }
 
-fn row(setup: &Setup, runs: Vec<Run>, score: Option<Score>) -> Row {
+fn row(setup: &Setup, runs: Vec<RunRecord>, score: Option<Score>) -> Row {
     let chosen: Vec<&RunResult> =
         runs.iter().filter(|run| run.chosen).filter_map(|run| run.outcome.result()).collect();
     let mean = |of: &dyn Fn(&RunResult) -> Option<f64>| {
@@ -217,7 +217,7 @@ fn row(setup: &Setup, runs: Vec<Run>, score: Option<Score>) -> Row {
     }
     let mut failures: Vec<String> = Vec::new();
     for run in &runs {
-        if let Outcome::Failed(message) = &run.outcome
+        if let RunOutcome::Failed(message) = &run.outcome
             && !failures.contains(message)
         {
             failures.push(message.clone());

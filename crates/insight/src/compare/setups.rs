@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use super::candidate::{Penalties, Tried, labels};
-use super::ranks::{combinations, matched};
-use super::run::RunSettings;
+use super::candidate::{Penalties, TriedLoss, labels};
+use super::ranks::{combinations, matched, ranks_text};
+use super::run_result::RunSettings;
 use super::study::{Study, about};
 use nneinfact_core::error::Result;
 use nneinfact_core::model::Shapes;
@@ -47,11 +47,6 @@ impl Setup {
     }
 }
 
-pub(super) fn ranks_text(ranks: &BTreeMap<char, usize>) -> String {
-    let each: Vec<String> = ranks.iter().map(|(letter, rank)| format!("{letter}={rank}")).collect();
-    if each.is_empty() { "-".into() } else { each.join(",") }
-}
-
 /// A run to be.
 pub(super) struct Planned {
     pub setup: usize,
@@ -66,7 +61,7 @@ impl Study {
     pub(super) fn setups(
         &self,
         shape: &[usize],
-        losses: &[Tried],
+        losses: &[TriedLoss],
         notes: &mut Vec<String>,
     ) -> Result<Vec<Setup>> {
         let mut all: Vec<Setup> = Vec::new();
@@ -143,8 +138,23 @@ impl Study {
         Ok(all)
     }
 
+    /// How many runs there will be for data of this shape.
+    ///
+    /// # Errors
+    /// As [`check`](Self::check), and where a model does not go with the shape.
+    pub fn runs(&self, shape: &[usize]) -> Result<usize> {
+        self.check()?;
+        let setups: Vec<Setup> = self.setups(shape, &self.all_losses(), &mut Vec::new())?;
+        Ok(setups.len() * self.splits * self.starts)
+    }
+
     /// Every run, split by split.
-    pub(super) fn all_runs(&self, setups: &[Setup], losses: &[Tried], print: &str) -> Vec<Planned> {
+    pub(super) fn all_runs(
+        &self,
+        setups: &[Setup],
+        losses: &[TriedLoss],
+        print: &str,
+    ) -> Vec<Planned> {
         let mut runs = Vec::new();
         for split in 0..self.splits {
             for (n, setup) in setups.iter().enumerate() {
@@ -177,7 +187,7 @@ impl Study {
     }
 
     /// What a run is of, as far as it differs from others.
-    pub(super) fn label(&self, setup: &Setup, losses: &[Tried], run: &Planned) -> String {
+    pub(super) fn label(&self, setup: &Setup, losses: &[TriedLoss], run: &Planned) -> String {
         let mut label = setup.name.clone();
         if !setup.ranks.is_empty() {
             label += &format!(" {}", setup.ranks_text());
@@ -198,5 +208,93 @@ impl Study {
             label += &format!(", start {}", run.start + 1);
         }
         label
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::compare::StudyModel;
+    use nneinfact_core::loss::{Loss, Penalty};
+
+    fn study() -> Study {
+        Study::new().model(
+            StudyModel::new("custom", "wr,ikr,jkr->wij")
+                .unwrap()
+                .rank('r', [2, 3])
+                .rank('k', [1, 2, 4]),
+        )
+    }
+
+    #[test]
+    fn everything_is_combined() {
+        let study = study()
+            .loss(Loss::kl())
+            .loss(Loss::euclidean())
+            .penalties(Penalties::none())
+            .penalties(Penalties::on_all(Penalty::l1(0.1)))
+            .algorithm(Algorithm::Grouped)
+            .algorithm(Algorithm::Accelerated)
+            .splits(3)
+            .starts(2)
+            .held_out(0.1);
+        let setups = study.setups(&[4, 5, 6], &study.all_losses(), &mut Vec::new()).unwrap();
+        assert_eq!(setups.len(), 6 * 2 * 2 * 2);
+        assert_eq!(study.runs(&[4, 5, 6]).unwrap(), 48 * 6);
+        let runs = study.all_runs(&setups, &study.all_losses(), "data");
+        assert_eq!(runs.len(), 48 * 6);
+        // Every run has settings of its own, and no start of a setup is there twice.
+        let names: std::collections::BTreeSet<String> =
+            runs.iter().map(|run| run.settings.file_name()).collect();
+        assert_eq!(names.len(), runs.len());
+        let seeds: Vec<u64> =
+            runs.iter().filter(|run| run.setup == 7).map(|run| run.settings.seed).collect();
+        assert_eq!(seeds, [0, 1, 2, 3, 4, 5]);
+    }
+
+    #[test]
+    fn proportions_that_lead_to_the_same_ranks_are_one_setup() {
+        let cp = StudyModel::new("cp", "ir,jr->ij").unwrap().rank('r', [1, 5, 50]);
+        let study = Study::new().model(cp).match_parameters(110);
+        let mut notes = Vec::new();
+        let setups = study.setups(&[5, 6], &study.all_losses(), &mut notes).unwrap();
+        assert_eq!(setups.len(), 1);
+        assert_eq!(setups[0].ranks, [('r', 10)]);
+        assert!(notes.len() == 1 && notes[0].contains("r=10"), "{notes:?}");
+    }
+
+    #[test]
+    fn numbers_of_parameters_and_learning_rates_are_grids_too() {
+        let nmf = |name: &str| StudyModel::new(name, "ir,jr->ij").unwrap().rank('r', [1]);
+        let study = Study::new()
+            .model(nmf("one"))
+            .model(nmf("two").match_parameters(44))
+            .match_parameters(22)
+            .match_parameters(33)
+            .algorithm(Algorithm::Grouped)
+            .algorithm(Algorithm::Adam)
+            .learning_rate(0.1)
+            .learning_rate(0.5);
+        study.check().unwrap();
+        let setups = study.setups(&[5, 6], &study.all_losses(), &mut Vec::new()).unwrap();
+        let of = |setup: &Setup| (setup.wanted.unwrap(), setup.ranks[0].1, setup.algorithm_text());
+        let found: Vec<_> = setups.iter().map(of).collect();
+        let texts = ["grouped", "adam(0.1)", "adam(0.5)"];
+        let expected: Vec<_> = [(22, 2), (33, 3), (44, 4)]
+            .iter()
+            .flat_map(|&(n, r)| texts.map(|text| (n, r, text.to_string())))
+            .collect();
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn the_same_model_under_two_names_is_fitted_once() {
+        let nmf = |name: &str| StudyModel::new(name, "ir,jr->ij").unwrap().rank('r', [1, 2]);
+        let study = Study::new().model(nmf("one")).model(nmf("two").rank('r', [2, 3]));
+        let mut notes = Vec::new();
+        let setups = study.setups(&[5, 6], &study.all_losses(), &mut notes).unwrap();
+        let names: Vec<&str> = setups.iter().map(|setup| setup.name.as_str()).collect();
+        assert_eq!(names, ["one", "one", "two"]);
+        assert!(notes[0].contains("\"two\"") && notes[0].contains("\"one\""), "{notes:?}");
     }
 }

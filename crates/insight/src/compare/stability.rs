@@ -1,11 +1,10 @@
 //! Which components several fits agree on.
 
 use ndarray::ArrayD;
-use pathfinding::matrix::Matrix;
-use pathfinding::prelude::kuhn_munkres;
 use serde::{Deserialize, Serialize};
 
-use super::run::limitless::worst;
+use super::nonfinite::worst;
+use crate::assignment::best_assignment;
 use nneinfact_core::algebra::contract_within;
 use nneinfact_core::error::{Error, Result};
 use nneinfact_core::model::{Index, IndexSet, Model, Shapes};
@@ -19,26 +18,28 @@ pub struct Stability {
     pub fits: usize,
     /// How many of the others are in the better half, which decides.
     pub better: usize,
-    /// The latent letters, in the order `A`–`Z`, `a`–`z`.
-    pub letters: Vec<IndexStability>,
+    /// The latent indices, in the order `A`–`Z`, `a`–`z`.
+    #[serde(rename = "letters")]
+    pub indices: Vec<IndexStability>,
     /// What was left out, and why.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
 }
 
-/// The components of one latent letter.
+/// The components of one latent index.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct IndexStability {
-    /// The letter.
-    pub letter: char,
-    /// For every index of the letter, in the order of the first fit.
+    /// Its letter.
+    #[serde(rename = "letter")]
+    pub index: char,
+    /// One for each value of the index, in the order of the first fit.
     pub components: Vec<ComponentStability>,
 }
 
-/// One component: an index of a latent letter.
+/// One component: a value of a latent index.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ComponentStability {
-    /// The index, counted from 0.
+    /// The value, counted from 0.
     pub component: usize,
     /// The sum of its part of ŷ, in the data's units
     /// ([`Fit::component_weights`](crate::Fit::component_weights)).
@@ -87,7 +88,7 @@ impl Stability {
     /// people call components similar (Lorenzo-Seva & ten Berge 2006, Methodology 2; from 0.95 on
     /// they call them equal).
     pub const STABLE: f64 = 0.85;
-    /// The largest rank of a letter whose components are compared: finding out which of them belong
+    /// The largest rank of an index whose components are compared: finding out which of them belong
     /// together takes time that grows with its cube.
     pub const LARGEST_RANK: usize = 512;
 }
@@ -136,12 +137,12 @@ fn median(mut values: Vec<f64>) -> f64 {
 /// Which components of the first of several fits are found again in the others: what is real, and
 /// what is an accident of a start or a split.
 ///
-/// A component c of a latent letter is the part of ŷ that goes through it: the sum of the terms with
+/// A component c of a latent index is the part of ŷ that goes through it: the sum of the terms with
 /// that index. Two components are as similar as their parts, by the cosine ⟨p, p′⟩ / (‖p‖·‖p′‖),
 /// which is 1 where one is a multiple of the other. It does not depend on scales, nor on the order of
-/// any latent letter's indices. For CP it is the product of the cosines of the factors' columns
+/// the components of any latent index. For CP it is the product of the cosines of the factors' columns
 /// (Tucker's congruence). It is computed by contractions of the factors, without forming ŷ. For each
-/// letter the components of the first fit are matched one to one with those of every other fit so that
+/// latent index the components of the first fit are matched one to one with those of every other fit so that
 /// the sum of the similarities is largest (Kuhn–Munkres); what has no match, and what is 0, has
 /// similarity 0.
 ///
@@ -161,7 +162,7 @@ fn median(mut values: Vec<f64>) -> f64 {
 /// let (first, second, third) = (fit(0)?, fit(1)?, fit(2)?);
 ///
 /// let stability = stability(&[&first, &second, &third])?;
-/// let components = &stability.letters[0].components;
+/// let components = &stability.indices[0].components;
 /// assert_eq!(components.len(), 2);
 /// assert!(components.iter().all(|c| c.verdict == Verdict::Stable && c.min > 0.99));
 /// # Ok::<(), nneinfact::Error>(())
@@ -184,7 +185,7 @@ pub fn stability(fits: &[&Fit]) -> Result<Stability> {
     between(&networks?, &kin)
 }
 
-/// What a fit is to the first one.
+/// How a fit is related to the first one.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Kin {
     /// Whether it is in the better half.
@@ -215,10 +216,10 @@ pub(super) fn stability_of(
     between(&networks?, kin)
 }
 
-/// A fit as tensors over letters.
+/// A fit as a tensor network: factors over einsum indices.
 struct Network<'a> {
     shapes: &'a Shapes,
-    /// The factors' letters, and those of the weights.
+    /// The factors' indices, and those of the weights.
     names: Vec<Vec<Index>>,
     /// Each divided by its largest entry, so that no product of many overflows.
     tensors: Vec<Vec<f64>>,
@@ -248,17 +249,17 @@ impl<'a> Network<'a> {
         Ok(Network { shapes, names, tensors, scale })
     }
 
-    /// For each index of a letter the sum of its part, over the scale.
-    fn sums(&self, letter: Index) -> Result<Vec<f64>> {
-        let letters: Vec<&[Index]> = self.names.iter().map(Vec::as_slice).collect();
+    /// For each component of a latent index the sum of its part, over the scale.
+    fn sums(&self, index: Index) -> Result<Vec<f64>> {
+        let indices: Vec<&[Index]> = self.names.iter().map(Vec::as_slice).collect();
         let views: Vec<&[f64]> = self.tensors.iter().map(Vec::as_slice).collect();
-        let plan = Contraction::new(self.shapes, &letters, &[letter]);
+        let plan = Contraction::new(self.shapes, &indices, &[index]);
         contract_within(self.shapes, &plan, &views)
     }
 
     /// The inner products of parts of this network with parts of another one, for every pair of
-    /// indices of a letter; with itself only those of every index with itself.
-    fn products(&self, other: &Network<'_>, letter: Index) -> Result<Vec<f64>> {
+    /// components of a latent index; with itself only those of every component with itself.
+    fn products(&self, other: &Network<'_>, index: Index) -> Result<Vec<f64>> {
         let own = std::ptr::eq(self, other);
         let model = self.shapes.model();
         let taken = model.observed() | model.latent();
@@ -266,7 +267,7 @@ impl<'a> Network<'a> {
             ('A'..='Z').chain('a'..='z').filter_map(Index::new).filter(|&x| !taken.contains(x));
         let mut renamed: Vec<(Index, Index)> = Vec::new();
         for latent in model.latent().iter() {
-            if own && latent == letter {
+            if own && latent == index {
                 continue;
             }
             let Some(new) = spare.next() else {
@@ -280,12 +281,12 @@ impl<'a> Network<'a> {
             |x: Index| renamed.iter().find(|(from, _)| *from == x).map_or(x, |(_, to)| *to);
         let primed: Vec<Vec<Index>> =
             other.names.iter().map(|name| name.iter().map(|&x| rename(x)).collect()).collect();
-        // A model whose modes are what is asked for, and whose ranks are all other letters.
+        // A model whose modes are what is asked for, and whose ranks are all other indices.
         let output = match own {
-            true => vec![letter],
-            false => vec![letter, rename(letter)],
+            true => vec![index],
+            false => vec![index, rename(index)],
         };
-        let text = |letters: &[Index]| letters.iter().map(|&x| char::from(x)).collect::<String>();
+        let text = |indices: &[Index]| indices.iter().map(|&x| char::from(x)).collect::<String>();
         let names: Vec<String> = self.names.iter().chain(&primed).map(|name| text(name)).collect();
         if names.len() > 64 {
             return Err(Error::Unsupported(format!(
@@ -301,10 +302,10 @@ impl<'a> Network<'a> {
         let ranks: Vec<(char, usize)> =
             pair.latent().iter().map(|x| (char::from(x), size(x))).collect();
         let shapes = Shapes::new(&pair, &shape, &ranks)?;
-        let letters: Vec<&[Index]> = pair.factors().iter().map(Vec::as_slice).collect();
+        let indices: Vec<&[Index]> = pair.factors().iter().map(Vec::as_slice).collect();
         let views: Vec<&[f64]> =
             self.tensors.iter().chain(&other.tensors).map(Vec::as_slice).collect();
-        let plan = Contraction::new(&shapes, &letters, &output);
+        let plan = Contraction::new(&shapes, &indices, &output);
         contract_within(&shapes, &plan, &views)
     }
 }
@@ -332,28 +333,28 @@ fn between(networks: &[Network<'_>], kin: &[Kin]) -> Result<Stability> {
             other.shapes.data()
         )));
     }
-    // Where nobody is better, everybody counts.
+    // Where no fit is in the better half, all of them count.
     let some = kin.iter().any(|kin| kin.better);
     let better: Vec<bool> =
         (0..others.len()).map(|n| !some || kin.get(n).is_some_and(|kin| kin.better)).collect();
     let latent: IndexSet = first.shapes.model().latent();
     let mut notes = Vec::new();
-    let mut letters = Vec::new();
-    for letter in latent.iter() {
-        let rank = networks.iter().map(|network| network.shapes.size(letter)).max().unwrap_or(0);
+    let mut indices = Vec::new();
+    for index in latent.iter() {
+        let rank = networks.iter().map(|network| network.shapes.size(index)).max().unwrap_or(0);
         if rank > Stability::LARGEST_RANK {
             notes.push(format!(
-                "the components of {letter} are not compared: there are {rank}, and finding out which belong together is done for up to {}",
+                "the components of {index} are not compared: there are {rank}, and finding out which belong together is done for up to {}",
                 Stability::LARGEST_RANK
             ));
             continue;
         }
-        let sums = first.sums(letter)?;
+        let sums = first.sums(index)?;
         let total: f64 = sums.iter().sum();
-        let norms = norms(first, letter)?;
+        let norms = norms(first, index)?;
         let mut found: Vec<Vec<f64>> = vec![Vec::new(); sums.len()];
         for other in others {
-            let similarities = similarities(first, &norms, other, letter)?;
+            let similarities = similarities(first, &norms, other, index)?;
             for (to, x) in found.iter_mut().zip(matched(&similarities)) {
                 to.push(x);
             }
@@ -387,26 +388,26 @@ fn between(networks: &[Network<'_>], kin: &[Kin]) -> Result<Stability> {
             }
         };
         let components = sums.iter().zip(&found).enumerate().map(component).collect();
-        letters.push(IndexStability { letter: letter.into(), components });
+        indices.push(IndexStability { index: index.into(), components });
     }
     let better = better.iter().filter(|&&better| better).count();
-    Ok(Stability { fits: networks.len(), better, letters, notes })
+    Ok(Stability { fits: networks.len(), better, indices, notes })
 }
 
-/// The lengths of the parts of a letter's indices.
-fn norms(network: &Network<'_>, letter: Index) -> Result<Vec<f64>> {
-    Ok(network.products(network, letter)?.into_iter().map(|x| x.max(0.0).sqrt()).collect())
+/// The lengths of the parts of the components of a latent index.
+fn norms(network: &Network<'_>, index: Index) -> Result<Vec<f64>> {
+    Ok(network.products(network, index)?.into_iter().map(|x| x.max(0.0).sqrt()).collect())
 }
 
-/// The cosines of parts: a row for each index of the first network.
+/// The cosines of parts: a row for each component of the first network.
 fn similarities(
     first: &Network<'_>,
     lengths: &[f64],
     other: &Network<'_>,
-    letter: Index,
+    index: Index,
 ) -> Result<Vec<Vec<f64>>> {
-    let others = norms(other, letter)?;
-    let products = first.products(other, letter)?;
+    let others = norms(other, index)?;
+    let products = first.products(other, index)?;
     let cosine = |product: f64, a: f64, b: f64| match a > 0.0 && b > 0.0 {
         // Divided one after the other: the product of two small lengths may be 0.
         true => (product / a / b).clamp(0.0, 1.0),
@@ -427,14 +428,21 @@ fn matched(similarities: &[Vec<f64>]) -> Vec<f64> {
     }
     // Whole numbers, as the assignment compares for equality. Cosines are at most 1.
     let weight = |x: f64| (x * 1e12).round() as i64;
-    let turned = rows > columns;
-    let weights = match turned {
-        false => Matrix::from_fn(rows, columns, |(i, j)| weight(similarities[i][j])),
-        true => Matrix::from_fn(columns, rows, |(j, i)| weight(similarities[i][j])),
+    let transposed = rows > columns;
+    let matches = match transposed {
+        false => {
+            let weights: Vec<i64> = similarities.iter().flatten().map(|&x| weight(x)).collect();
+            best_assignment(&weights, rows, columns)
+        }
+        true => {
+            let weights: Vec<i64> = (0..columns)
+                .flat_map(|j| similarities.iter().map(move |row| weight(row[j])))
+                .collect();
+            best_assignment(&weights, columns, rows)
+        }
     };
-    let (_, matches) = kuhn_munkres(&weights);
     for (a, &b) in matches.iter().enumerate() {
-        let (i, j) = if turned { (b, a) } else { (a, b) };
+        let (i, j) = if transposed { (b, a) } else { (a, b) };
         found[i] = similarities[i][j];
     }
     found
@@ -461,13 +469,18 @@ mod tests {
         Shapes::new(&Model::parse(model).unwrap(), data, ranks).unwrap()
     }
 
-    /// The part of ŷ that goes through an index of a letter, by leaving all others out.
-    fn part(shapes: &Shapes, factors: &[ArrayD<f64>], letter: char, index: usize) -> ArrayD<f64> {
-        let letter = Index::new(letter).unwrap();
+    /// The part of ŷ that goes through a component of a latent index, by leaving all others out.
+    fn part(
+        shapes: &Shapes,
+        factors: &[ArrayD<f64>],
+        index: char,
+        component: usize,
+    ) -> ArrayD<f64> {
+        let index = Index::new(index).unwrap();
         let mut factors = factors.to_vec();
-        let holder = shapes.model().factors().iter().position(|f| f.contains(&letter)).unwrap();
-        let axis = shapes.model().factors()[holder].iter().position(|&x| x == letter).unwrap();
-        for i in (0..shapes.size(letter)).filter(|&i| i != index) {
+        let holder = shapes.model().factors().iter().position(|f| f.contains(&index)).unwrap();
+        let axis = shapes.model().factors()[holder].iter().position(|&x| x == index).unwrap();
+        for i in (0..shapes.size(index)).filter(|&i| i != component) {
             factors[holder].index_axis_mut(Axis(axis), i).fill(0.0);
         }
         nneinfact_core::reference::predict(shapes, &factors)
@@ -490,11 +503,11 @@ mod tests {
                 Network::new(&shapes, &one, None).unwrap(),
                 Network::new(&shapes, &two, None).unwrap(),
             );
-            for letter in shapes.model().latent().iter() {
-                let found = similarities(&a, &norms(&a, letter).unwrap(), &b, letter).unwrap();
+            for index in shapes.model().latent().iter() {
+                let found = similarities(&a, &norms(&a, index).unwrap(), &b, index).unwrap();
                 let parts = |factors: &[ArrayD<f64>]| -> Vec<ArrayD<f64>> {
-                    (0..shapes.size(letter))
-                        .map(|i| part(&shapes, factors, letter.into(), i))
+                    (0..shapes.size(index))
+                        .map(|i| part(&shapes, factors, index.into(), i))
                         .collect()
                 };
                 let (ones, twos) = (parts(&one), parts(&two));
@@ -502,11 +515,11 @@ mod tests {
                     for (j, q) in twos.iter().enumerate() {
                         let dot = |x: &ArrayD<f64>, y: &ArrayD<f64>| (x * y).sum();
                         let expected = dot(p, q) / (dot(p, p) * dot(q, q)).sqrt();
-                        assert!((found[i][j] - expected).abs() < 1e-10, "{text} {letter} {i} {j}");
+                        assert!((found[i][j] - expected).abs() < 1e-10, "{text} {index} {i} {j}");
                     }
                 }
                 let total: f64 = ones.iter().map(|p| p.sum()).sum();
-                for (i, sum) in a.sums(letter).unwrap().iter().enumerate() {
+                for (i, sum) in a.sums(index).unwrap().iter().enumerate() {
                     assert!((sum * a.scale / ones[i].sum() - 1.0).abs() < 1e-10);
                     assert!(total > 0.0);
                 }
@@ -520,9 +533,9 @@ mod tests {
         let one = factors(&shapes, 0.3);
         let mut two = one.clone();
         // Other orders of r and k, and another scale of every component of r.
-        for (factor, letters) in two.iter_mut().zip(shapes.model().factors()) {
-            for (axis, letter) in letters.iter().enumerate() {
-                match char::from(*letter) {
+        for (factor, indices) in two.iter_mut().zip(shapes.model().factors()) {
+            for (axis, index) in indices.iter().enumerate() {
+                match char::from(*index) {
                     'r' => *factor = factor.select(Axis(axis), &[2, 0, 1]),
                     'k' => *factor = factor.select(Axis(axis), &[1, 0]),
                     _ => {}
@@ -532,13 +545,13 @@ mod tests {
         two[0] *= 1e-200;
         two[1] *= 1e190;
         let stability = stability_of(&shapes, &[one, two], &[]).unwrap();
-        assert_eq!(stability.letters.len(), 2);
-        for letter in &stability.letters {
-            for component in &letter.components {
+        assert_eq!(stability.indices.len(), 2);
+        for index in &stability.indices {
+            for component in &index.components {
                 assert!(component.min > 1.0 - 1e-9, "{component:?}");
                 assert_eq!(component.verdict, Verdict::Stable);
             }
-            let shares: f64 = letter.components.iter().map(|c| c.share).sum();
+            let shares: f64 = index.components.iter().map(|c| c.share).sum();
             assert!((shares - 1.0).abs() < 1e-12);
         }
     }
@@ -552,7 +565,7 @@ mod tests {
         };
         let expected = cosine(&one[0], &two[0]) * cosine(&one[1], &two[1]);
         let found = stability_of(&shapes, &[one, two], &[]).unwrap();
-        let component = &found.letters[0].components[0];
+        let component = &found.indices[0].components[0];
         assert!((component.mean - expected).abs() < 1e-12 && component.mean == component.min);
     }
 
@@ -584,7 +597,7 @@ mod tests {
         let mut one = factors(&shapes, 1.0);
         one[0].index_axis_mut(Axis(1), 1).fill(0.0);
         let found = stability_of(&shapes, &[one.clone(), one], &[]).unwrap();
-        let components = &found.letters[0].components;
+        let components = &found.indices[0].components;
         assert!(components[0].mean > 0.999 && components[0].share == 1.0);
         assert_eq!((components[1].mean, components[1].verdict), (0.0, Verdict::Unstable));
     }
@@ -599,27 +612,27 @@ mod tests {
         let all = [kin(true, true, false), kin(true, false, true), kin(false, true, false)];
         let fits = [one.clone(), one.clone(), one.clone(), stuck];
         let found = stability_of(&shapes, &fits, &all).unwrap();
-        let component = &found.letters[0].components[0];
+        let component = &found.indices[0].components[0];
         assert_eq!((found.fits, found.better, component.verdict), (4, 2, Verdict::Stable));
         assert!(component.better_min > 0.999 && component.min == 0.0, "{component:?}");
         assert!((component.mean - 2.0 / 3.0).abs() < 1e-9, "{component:?}");
         assert!((component.starts.unwrap() - 0.5).abs() < 1e-9, "{component:?}");
         assert!((component.splits.unwrap() - 1.0).abs() < 1e-9, "{component:?}");
-        // Where nobody is said to be better, all decide.
+        // Where no fit is said to be better, all decide.
         let found = stability_of(&shapes, &fits, &[]).unwrap();
-        assert_eq!(found.letters[0].components[0].verdict, Verdict::Unstable);
+        assert_eq!(found.indices[0].components[0].verdict, Verdict::Unstable);
         assert_eq!(found.better, 3);
         assert_eq!(better_half(&[3.0, f64::INFINITY, 1.0]), [true, false, true]);
         assert_eq!(better_half(&[]), [false; 0]);
     }
 
     #[test]
-    fn letters_of_many_components_are_left_out() {
+    fn indices_of_many_components_are_left_out() {
         let rank = Stability::LARGEST_RANK + 1;
         let shapes = shapes("ir,rk,kj->ij", &[3, 4], &[('r', rank), ('k', 2)]);
         let one = factors(&shapes, 1.0);
         let found = stability_of(&shapes, &[one.clone(), one], &[]).unwrap();
-        assert_eq!(found.letters.iter().map(|l| l.letter).collect::<String>(), "k");
+        assert_eq!(found.indices.iter().map(|l| l.index).collect::<String>(), "k");
         assert!(found.notes.len() == 1 && found.notes[0].contains("513"), "{:?}", found.notes);
     }
 }

@@ -6,14 +6,14 @@ use std::path::{Path, PathBuf};
 use ndarray::ArrayD;
 use serde::{Deserialize, Serialize};
 
-use super::run::{RunResult, RunSettings};
+use super::run_result::{RunResult, RunSettings};
 use nneinfact_core::error::{Error, Result};
 use nneinfact_core::model::Shapes;
 use nneinfact_fit::io;
 use nneinfact_fit::{History, Saved};
 
 /// What says that a folder is one of ours.
-const MARK: &str = "study.json";
+const STUDY_FILE: &str = "study.json";
 const FORMAT: &str = "nneinfact study";
 const RUN: &str = "nneinfact run";
 const VERSION: u32 = 1;
@@ -26,7 +26,7 @@ pub(super) struct Store {
 }
 
 #[derive(Serialize, Deserialize)]
-struct Mark {
+struct StudyMark {
     format: String,
     version: u32,
     about: String,
@@ -76,30 +76,32 @@ impl Store {
         if !metadata.is_dir() {
             return refuse("it is a file".into());
         }
-        let mark = folder.join(MARK);
-        match fs::read(&mark) {
-            Ok(bytes) => match serde_json::from_slice::<Mark>(&bytes) {
-                Ok(mark) if mark.format == FORMAT && mark.version == VERSION => Ok(()),
-                Ok(mark) if mark.format == FORMAT => refuse(format!(
-                    "its {MARK} is of version {}, and this program writes version {VERSION}: choose another folder",
-                    mark.version
+        let study_file = folder.join(STUDY_FILE);
+        match fs::read(&study_file) {
+            Ok(bytes) => match serde_json::from_slice::<StudyMark>(&bytes) {
+                Ok(found) if found.format == FORMAT && found.version == VERSION => Ok(()),
+                Ok(found) if found.format == FORMAT => refuse(format!(
+                    "its {STUDY_FILE} is of version {}, and this program writes version {VERSION}: choose another folder",
+                    found.version
                 )),
-                _ => refuse(format!("it has a {MARK} that is none of ours: choose another folder")),
+                _ => refuse(format!(
+                    "it has a {STUDY_FILE} that is none of ours: choose another folder"
+                )),
             },
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
                 let mut entries = fs::read_dir(folder).map_err(|e| Error::file(folder, e))?;
-                // What a process left that was killed while it wrote the mark is ours.
+                // What a process left that was killed while it wrote this file is ours.
                 let other = |entry: std::io::Result<fs::DirEntry>| {
-                    !entry.is_ok_and(|entry| io::is_leftover(&mark, &entry.file_name()))
+                    !entry.is_ok_and(|entry| io::is_leftover(&study_file, &entry.file_name()))
                 };
                 match entries.any(other) {
                     false => Ok(()),
                     true => refuse(format!(
-                        "it holds other files and no {MARK}: choose an empty or a new folder"
+                        "it holds other files and no {STUDY_FILE}: choose an empty or a new folder"
                     )),
                 }
             }
-            Err(e) => Err(Error::file(mark, e)),
+            Err(e) => Err(Error::file(study_file, e)),
         }
     }
 
@@ -108,12 +110,13 @@ impl Store {
         Store::check(folder)?;
         let runs = folder.join("runs");
         fs::create_dir_all(folder).map_err(|e| Error::file(folder, e))?;
-        let mark = folder.join(MARK);
-        if !mark.exists() {
+        let study_file = folder.join(STUDY_FILE);
+        if !study_file.exists() {
             let about = "runs/ has a run in every .json, with its factors in the .npz of the same name; \
                          nneinfact compare takes finished runs from here and rewrites the tables";
-            let mark_is = Mark { format: FORMAT.into(), version: VERSION, about: about.into() };
-            io::write_json(&mark, &mark_is)?;
+            let content =
+                StudyMark { format: FORMAT.into(), version: VERSION, about: about.into() };
+            io::write_json(&study_file, &content)?;
         }
         fs::create_dir_all(&runs).map_err(|e| Error::file(&runs, e))?;
         io::remove_leftovers_in(folder);

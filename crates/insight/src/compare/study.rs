@@ -3,20 +3,17 @@
 use std::path::{Path, PathBuf};
 use std::sync::PoisonError;
 
-use super::candidate::{Candidate, Penalties, Tried};
-use super::events::{Watch, Watchers};
+use super::candidate::{Penalties, StudyModel, TriedLoss};
+use super::events::{StudyObserver, StudyObservers};
 use super::ranks::combinations;
 use super::score::Score;
-use super::setups::Setup;
 use super::store::Store;
-use super::table::Table;
-use nneinfact_core::data::Observations;
 use nneinfact_core::engine::Precision;
 use nneinfact_core::error::{Error, Result};
 use nneinfact_core::loss::Loss;
 use nneinfact_core::model::{ModelError, Shapes};
 use nneinfact_fit::Device;
-use nneinfact_fit::{Algorithm, Cancel, DataAs, DataRecord, LossRecord, NNEinFact, Source};
+use nneinfact_fit::{Algorithm, Cancel, DataAs, DataRecord, LossRecord, NNEinFact};
 
 /// A comparison to be: models × ranks × losses × penalties × algorithms, each fitted to several
 /// random splits of the data from several starts.
@@ -24,12 +21,12 @@ use nneinfact_fit::{Algorithm, Cancel, DataAs, DataRecord, LossRecord, NNEinFact
 /// ```
 /// use ndarray::Array3;
 /// use nneinfact::Loss;
-/// use nneinfact::compare::{Candidate, Study};
+/// use nneinfact::compare::{StudyModel, Study};
 ///
 /// let y = Array3::from_shape_fn((12, 10, 8), |(i, j, k)| ((1 + i % 3) * (1 + j % 2) + k) as f64);
 /// let table = Study::new()
-///     .model(Candidate::new("cp", "ir,jr,kr->ijk")?.rank('r', [1, 2]))
-///     .model(Candidate::new("additive", "ir,jr,kq,rq->ijk")?.rank('r', [2]).rank('q', [2]))
+///     .model(StudyModel::new("cp", "ir,jr,kr->ijk")?.rank('r', [1, 2]))
+///     .model(StudyModel::new("additive", "ir,jr,kq,rq->ijk")?.rank('r', [2]).rank('q', [2]))
 ///     .splits(2)
 ///     .held_out(0.1)
 ///     .max_iter(50)
@@ -45,7 +42,7 @@ use nneinfact_fit::{Algorithm, Cancel, DataAs, DataRecord, LossRecord, NNEinFact
 /// # What is compared
 ///
 /// With S starts, every split of a setup is represented by the start with the lowest validation loss,
-/// or without a validation set the lowest training loss (with penalties); held-out cells never choose.
+/// or without a validation set the lowest training loss (with penalties); held-out entries never choose.
 /// The table has the mean of these over splits with its standard error. Seeds are consecutive: split s
 /// has seed `split_seed + s`, and its starts `seed + s·S`, …, so that no two runs of a setup begin at
 /// the same point.
@@ -59,8 +56,8 @@ use nneinfact_fit::{Algorithm, Cancel, DataAs, DataRecord, LossRecord, NNEinFact
 /// failed are tried again.
 #[must_use]
 pub struct Study {
-    pub(super) models: Vec<Candidate>,
-    pub(super) losses: Vec<Tried>,
+    pub(super) models: Vec<StudyModel>,
+    pub(super) losses: Vec<TriedLoss>,
     pub(super) penalties: Vec<Penalties>,
     pub(super) algorithms: Vec<Algorithm>,
     pub(super) learning_rates: Vec<f64>,
@@ -77,17 +74,17 @@ pub struct Study {
     pub(super) split_seed: u64,
     pub(super) seed: u64,
     pub(super) parameters: Vec<u64>,
-    pub(super) score: Choice,
+    pub(super) score: ScoreChoice,
     pub(super) record: Option<DataRecord>,
     pub(super) device: Option<Device>,
     pub(super) folder: Option<PathBuf>,
     pub(super) cancel: Cancel,
-    pub(super) watchers: Watchers,
+    pub(super) observers: StudyObservers,
 }
 
 /// Which score a table has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Choice {
+pub(super) enum ScoreChoice {
     /// Poisson for counts, the mean squared error for others.
     Auto,
     None,
@@ -123,17 +120,17 @@ impl Study {
             split_seed: 0,
             seed: 0,
             parameters: Vec::new(),
-            score: Choice::Auto,
+            score: ScoreChoice::Auto,
             record: None,
             device: None,
             folder: None,
             cancel: Cancel::new(),
-            watchers: Watchers::default(),
+            observers: StudyObservers::default(),
         }
     }
 
     /// Adds a model.
-    pub fn model(mut self, model: Candidate) -> Self {
+    pub fn model(mut self, model: StudyModel) -> Self {
         self.models.push(model);
         self
     }
@@ -147,7 +144,7 @@ impl Study {
     /// As [`loss`](Self::loss), with what the files of runs say of it, where the name does not say
     /// all: in which file a parameter is kept that differs from entry to entry.
     pub fn loss_from(mut self, loss: Loss, record: LossRecord) -> Self {
-        self.losses.push(Tried::new(loss, record));
+        self.losses.push(TriedLoss::new(loss, record));
         self
     }
 
@@ -201,19 +198,19 @@ impl Study {
     }
 
     /// As [`NNEinFact::data_as`].
-    pub fn data_as(mut self, form: DataAs) -> Self {
-        self.data_as = form;
+    pub fn data_as(mut self, format: DataAs) -> Self {
+        self.data_as = format;
         self
     }
 
-    /// The fraction of the observed cells that every split holds out at random, in [0, 1). With 0, the
+    /// The fraction of the observed entries that every split holds out at random, in [0, 1). With 0, the
     /// default, what the observations themselves hold out stays.
     pub fn held_out(mut self, fraction: f64) -> Self {
         self.heldout = fraction;
         self
     }
 
-    /// The fraction of the remaining cells that every split sets aside for validation, in [0, 1).
+    /// The fraction of the remaining entries that every split sets aside for validation, in [0, 1).
     pub fn validation(mut self, fraction: f64) -> Self {
         self.validation = fraction;
         self
@@ -245,7 +242,7 @@ impl Study {
 
     /// Chooses the ranks of every model so that its number of parameters is as close as possible to
     /// this. The ranks given are then proportions: all are multiplied with the same number and
-    /// rounded, but for those of letters that are [fixed](Candidate::fixed). With one latent letter
+    /// rounded, but for those of indices that are [fixed](StudyModel::fixed). With one latent index
     /// that is the closest number that there is. After several calls every model is tried with each of
     /// the numbers.
     pub fn match_parameters(mut self, parameters: u64) -> Self {
@@ -256,7 +253,7 @@ impl Study {
     /// The score beside the losses, which can be compared between them; `None` for none. Default:
     /// [`Score::Poisson`] where the data are counts, else [`Score::Rmse`].
     pub fn score(mut self, score: Option<Score>) -> Self {
-        self.score = score.map_or(Choice::None, Choice::Some);
+        self.score = score.map_or(ScoreChoice::None, ScoreChoice::Some);
         self
     }
 
@@ -287,10 +284,10 @@ impl Study {
         self
     }
 
-    /// Adds a watcher, told whenever a run begins, makes a sweep, or ends.
-    pub fn watch(self, watcher: impl Watch + 'static) -> Self {
-        let mut all = self.watchers.lock().unwrap_or_else(PoisonError::into_inner);
-        all.push(Box::new(watcher));
+    /// Adds an observer, told whenever a run begins, makes a sweep, or ends.
+    pub fn observe(self, observer: impl StudyObserver + 'static) -> Self {
+        let mut all = self.observers.lock().unwrap_or_else(PoisonError::into_inner);
+        all.push(Box::new(observer));
         drop(all);
         self
     }
@@ -302,7 +299,7 @@ impl Study {
     ///
     /// # Errors
     /// [`Error::Setting`], [`Error::Model`]: no models, two of the same name, anything that is tried
-    /// twice, ranks or penalties that do not go with a model's letters and factors, numbers outside
+    /// twice, ranks or penalties that do not go with a model's indices and factors, numbers outside
     /// their range, more than [`MAX_RUNS`](Self::MAX_RUNS) runs, a folder that cannot be one of a study.
     pub fn check(&self) -> Result<()> {
         let refuse = |message: String| Err(Error::Setting(message));
@@ -338,7 +335,7 @@ impl Study {
                 self.splits
             ));
         }
-        // Observations may have validation cells of their own; a record says whether they have.
+        // Observations may have validation entries of their own; a record says whether they have.
         if self.early_stopping
             && self.validation == 0.0
             && self.record.as_ref().is_some_and(|record| record.validation_coordinates.is_none())
@@ -371,7 +368,7 @@ impl Study {
                 .map(|&a| if a == Algorithm::Adam { rates } else { 1 })
                 .fold(0, usize::saturating_add),
         };
-        let rows = |model: &Candidate| {
+        let rows = |model: &StudyModel| {
             let penalties = model.penalties.as_ref().filter(|own| !own.is_empty());
             let counts = one(model.parameters.len().max(self.parameters.len()));
             let penalties = one(penalties.map_or(self.penalties.len(), Vec::len));
@@ -397,8 +394,9 @@ impl Study {
     fn check_repetitions(&self) -> Result<()> {
         let refuse = |what: String| Err(Error::Setting(format!("{what} is there twice")));
         for (n, one) in self.losses.iter().enumerate() {
-            let same =
-                |other: &Tried| other.loss.name() == one.loss.name() && other.terms == one.terms;
+            let same = |other: &TriedLoss| {
+                other.loss.name() == one.loss.name() && other.terms == one.terms
+            };
             if self.losses[..n].iter().any(same) {
                 return refuse(format!("the loss {}", one.loss.name()));
             }
@@ -427,15 +425,15 @@ impl Study {
     }
 
     /// Refuses ranks, penalties and settings that do not go with a model.
-    fn check_model(&self, candidate: &Candidate) -> Result<()> {
+    fn check_model(&self, candidate: &StudyModel) -> Result<()> {
         let model = &candidate.model;
         let ones = vec![1; model.output().len()];
         for grid in &candidate.grids {
             if grid.ranks.is_empty() {
-                // Of a letter that was only said to be fixed.
+                // Of an index that was only said to be fixed.
                 let other: Vec<(char, usize)> = Vec::new();
                 Shapes::new(model, &ones, &other)?;
-                return Err(Error::Setting(format!("the letter {} has no ranks", grid.letter)));
+                return Err(Error::Setting(format!("the index {} has no ranks", grid.letter)));
             }
         }
         for ranks in combinations(&candidate.grids) {
@@ -458,7 +456,7 @@ impl Study {
     }
 
     /// The penalties that a model is tried with.
-    pub(super) fn penalties_of(&self, candidate: &Candidate) -> Vec<Penalties> {
+    pub(super) fn penalties_of(&self, candidate: &StudyModel) -> Vec<Penalties> {
         match &candidate.penalties {
             Some(own) if !own.is_empty() => own.clone(),
             _ if self.penalties.is_empty() => vec![Penalties::none()],
@@ -466,9 +464,9 @@ impl Study {
         }
     }
 
-    pub(super) fn all_losses(&self) -> Vec<Tried> {
+    pub(super) fn all_losses(&self) -> Vec<TriedLoss> {
         match self.losses.is_empty() {
-            true => vec![Tried::new(Loss::kl(), LossRecord::of(Loss::kl().name()))],
+            true => vec![TriedLoss::new(Loss::kl(), LossRecord::of(Loss::kl().name()))],
             false => self.losses.clone(),
         }
     }
@@ -508,35 +506,6 @@ impl Study {
         }
         Ok(settings)
     }
-
-    /// How many runs there will be for data of this shape.
-    ///
-    /// # Errors
-    /// As [`check`](Self::check), and where a model does not go with the shape.
-    pub fn runs(&self, shape: &[usize]) -> Result<usize> {
-        self.check()?;
-        let setups: Vec<Setup> = self.setups(shape, &self.all_losses(), &mut Vec::new())?;
-        Ok(setups.len() * self.splits * self.starts)
-    }
-
-    /// Carries the study out.
-    ///
-    /// Everything that can be wrong with any of its runs is looked for before the first of them. A run
-    /// that fails all the same is reported in the table and does not end the study.
-    ///
-    /// # Errors
-    /// Whatever is wrong with the models, ranks, losses, settings or data; and where the folder cannot
-    /// be written.
-    pub fn run(self, data: impl Source) -> Result<Table> {
-        self.check()?;
-        let observations = data.observations()?;
-        let device = match &self.device {
-            Some(device) => device.clone(),
-            None => Device::auto()?,
-        };
-        let observations: &Observations = observations.as_ref();
-        device.clone().install(move || self.run_on(observations, &device))
-    }
 }
 
 /// An input error, with what it is about before it; others stay as they are.
@@ -555,83 +524,11 @@ mod tests {
 
     fn study() -> Study {
         Study::new().model(
-            Candidate::new("custom", "wr,ikr,jkr->wij")
+            StudyModel::new("custom", "wr,ikr,jkr->wij")
                 .unwrap()
                 .rank('r', [2, 3])
                 .rank('k', [1, 2, 4]),
         )
-    }
-
-    #[test]
-    fn everything_is_combined() {
-        let study = study()
-            .loss(Loss::kl())
-            .loss(Loss::euclidean())
-            .penalties(Penalties::none())
-            .penalties(Penalties::on_all(Penalty::l1(0.1)))
-            .algorithm(Algorithm::Grouped)
-            .algorithm(Algorithm::Accelerated)
-            .splits(3)
-            .starts(2)
-            .held_out(0.1);
-        let setups = study.setups(&[4, 5, 6], &study.all_losses(), &mut Vec::new()).unwrap();
-        assert_eq!(setups.len(), 6 * 2 * 2 * 2);
-        assert_eq!(study.runs(&[4, 5, 6]).unwrap(), 48 * 6);
-        let runs = study.all_runs(&setups, &study.all_losses(), "data");
-        assert_eq!(runs.len(), 48 * 6);
-        // Every run has settings of its own, and no start of a setup is there twice.
-        let names: std::collections::BTreeSet<String> =
-            runs.iter().map(|run| run.settings.file_name()).collect();
-        assert_eq!(names.len(), runs.len());
-        let seeds: Vec<u64> =
-            runs.iter().filter(|run| run.setup == 7).map(|run| run.settings.seed).collect();
-        assert_eq!(seeds, [0, 1, 2, 3, 4, 5]);
-    }
-
-    #[test]
-    fn proportions_that_lead_to_the_same_ranks_are_one_setup() {
-        let cp = Candidate::new("cp", "ir,jr->ij").unwrap().rank('r', [1, 5, 50]);
-        let study = Study::new().model(cp).match_parameters(110);
-        let mut notes = Vec::new();
-        let setups = study.setups(&[5, 6], &study.all_losses(), &mut notes).unwrap();
-        assert_eq!(setups.len(), 1);
-        assert_eq!(setups[0].ranks, [('r', 10)]);
-        assert!(notes.len() == 1 && notes[0].contains("r=10"), "{notes:?}");
-    }
-
-    #[test]
-    fn numbers_of_parameters_and_learning_rates_are_grids_too() {
-        let nmf = |name: &str| Candidate::new(name, "ir,jr->ij").unwrap().rank('r', [1]);
-        let study = Study::new()
-            .model(nmf("one"))
-            .model(nmf("two").match_parameters(44))
-            .match_parameters(22)
-            .match_parameters(33)
-            .algorithm(Algorithm::Grouped)
-            .algorithm(Algorithm::Adam)
-            .learning_rate(0.1)
-            .learning_rate(0.5);
-        study.check().unwrap();
-        let setups = study.setups(&[5, 6], &study.all_losses(), &mut Vec::new()).unwrap();
-        let of = |setup: &Setup| (setup.wanted.unwrap(), setup.ranks[0].1, setup.algorithm_text());
-        let found: Vec<_> = setups.iter().map(of).collect();
-        let texts = ["grouped", "adam(0.1)", "adam(0.5)"];
-        let expected: Vec<_> = [(22, 2), (33, 3), (44, 4)]
-            .iter()
-            .flat_map(|&(n, r)| texts.map(|text| (n, r, text.to_string())))
-            .collect();
-        assert_eq!(found, expected);
-    }
-
-    #[test]
-    fn the_same_model_under_two_names_is_fitted_once() {
-        let nmf = |name: &str| Candidate::new(name, "ir,jr->ij").unwrap().rank('r', [1, 2]);
-        let study = Study::new().model(nmf("one")).model(nmf("two").rank('r', [2, 3]));
-        let mut notes = Vec::new();
-        let setups = study.setups(&[5, 6], &study.all_losses(), &mut notes).unwrap();
-        let names: Vec<&str> = setups.iter().map(|setup| setup.name.as_str()).collect();
-        assert_eq!(names, ["one", "one", "two"]);
-        assert!(notes[0].contains("\"two\"") && notes[0].contains("\"one\""), "{notes:?}");
     }
 
     #[test]
@@ -640,7 +537,7 @@ mod tests {
             let error = study.check().unwrap_err();
             assert!(error.is_input() && error.to_string().contains(part), "{part}: {error}");
         };
-        let nmf = |name: &str| Candidate::new(name, "ir,jr->ij").unwrap();
+        let nmf = |name: &str| StudyModel::new(name, "ir,jr->ij").unwrap();
         refused(Study::new(), "no model");
         refused(study().model(nmf("custom").rank('r', [1])), "\"custom\"");
         refused(study().model(nmf("nmf")), "model \"nmf\": ");
@@ -675,21 +572,21 @@ mod tests {
         refused(study().held_out(0.1).splits(usize::MAX).starts(usize::MAX), "100000");
         let all = || 1..=100_000;
         let vast =
-            Candidate::new("vast", "ir,jk,kr->ij").unwrap().rank('r', all()).rank('k', all());
+            StudyModel::new("vast", "ir,jk,kr->ij").unwrap().rank('r', all()).rank('k', all());
         refused(study().model(vast), "100000");
     }
 
     #[test]
     fn losses_of_one_name_are_told_apart() {
-        let side = |x: f64| ndarray::Array2::from_elem((5, 6), x);
-        let loss = |x: f64| Loss::negative_binomial(side(x)).unwrap();
+        let dispersion = |x: f64| ndarray::Array2::from_elem((5, 6), x);
+        let loss = |x: f64| Loss::negative_binomial(dispersion(x)).unwrap();
         let record = |file: &str| LossRecord {
             name: "negative-binomial".into(),
             dispersion: Some(nneinfact_fit::EntryParameterRecord::File(file.into())),
             ..LossRecord::default()
         };
         let study = Study::new()
-            .model(Candidate::new("nmf", "ir,jr->ij").unwrap().rank('r', [1]))
+            .model(StudyModel::new("nmf", "ir,jr->ij").unwrap().rank('r', [1]))
             .loss(Loss::kl())
             .loss_from(loss(1.0), record("a/low.npy"))
             .loss_from(loss(2.0), record("a/high.npy"))

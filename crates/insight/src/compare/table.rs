@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::run::{Outcome, limitless};
+use super::nonfinite;
+use super::ranks::ranks_text;
+use super::run_result::RunOutcome;
 use super::score::Score;
-use super::setups::ranks_text;
 use super::stability::Stability;
 use nneinfact_core::error::Result;
 use nneinfact_fit::io;
@@ -52,7 +53,7 @@ pub struct Row {
     pub name: String,
     /// The model string.
     pub model: String,
-    /// The rank of every latent letter.
+    /// The rank of every latent index.
     pub ranks: BTreeMap<char, usize>,
     /// The number of parameters that the ranks were chosen for
     /// ([`Study::match_parameters`](super::Study::match_parameters)).
@@ -71,13 +72,13 @@ pub struct Row {
     pub precision: String,
     /// The number of entries of all factors.
     pub parameters: u64,
-    /// The mean loss of held-out cells.
+    /// The mean loss of held-out entries.
     pub heldout_loss: Option<Mean>,
-    /// The mean loss of validation cells.
+    /// The mean loss of validation entries.
     pub validation_loss: Option<Mean>,
-    /// The mean loss of training cells.
+    /// The mean loss of training entries.
     pub training_loss: Option<Mean>,
-    /// The score of held-out cells that the table has.
+    /// The score of held-out entries that the table has.
     pub score: Option<Mean>,
     /// Sweeps, in the mean.
     pub sweeps: Option<f64>,
@@ -88,13 +89,13 @@ pub struct Row {
     /// What went wrong, each message once.
     pub failures: Vec<String>,
     /// The best run: of those that represent their splits the one with the lowest validation loss, or
-    /// without validation cells training loss with penalties.
+    /// without validation entries training loss with penalties.
     pub best: Option<Best>,
     /// How far the components of all finished runs agree with those of the best; `None` for less than
     /// two.
     pub stability: Option<Stability>,
     /// Every run.
-    pub runs: Vec<Run>,
+    pub runs: Vec<RunRecord>,
     /// Whether there are several algorithms in the table.
     #[serde(skip)]
     pub(super) several: bool,
@@ -115,7 +116,7 @@ pub struct Best {
 /// One run of a setup.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[non_exhaustive]
-pub struct Run {
+pub struct RunRecord {
     /// The split, counted from 1.
     pub split: usize,
     /// The start, counted from 1.
@@ -129,17 +130,17 @@ pub struct Run {
     /// Its file in the folder of the study; the factors are in the `.npz` of the same name.
     pub file: Option<String>,
     /// How it ended.
-    pub outcome: Outcome,
+    pub outcome: RunOutcome,
 }
 
 /// A mean over splits.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Mean {
     /// The mean; `"inf"` in JSON where a value is infinite.
-    #[serde(serialize_with = "limitless::serialize")]
+    #[serde(serialize_with = "nonfinite::serialize")]
     pub mean: f64,
     /// Its standard error, s/√n with the sample's standard deviation s; `None` for one value. (Splits
-    /// share training cells, so that it tells the scatter of splits, and not that of new data.)
+    /// share training entries, so that it tells the scatter of splits, and not that of new data.)
     pub standard_error: Option<f64>,
     /// How many values.
     pub count: usize,
@@ -184,7 +185,7 @@ impl Row {
     /// What rows are sorted by; infinite where there is no result.
     pub(super) fn criterion(&self) -> f64 {
         let first = self.heldout_loss.or(self.validation_loss).or(self.training_loss);
-        first.map_or(f64::INFINITY, |mean| limitless::worst(mean.mean))
+        first.map_or(f64::INFINITY, |mean| nonfinite::worst(mean.mean))
     }
 
     /// Name, ranks and what else tells it from other rows.
@@ -212,7 +213,7 @@ impl Table {
         notes: Vec<String>,
     ) -> Table {
         let complete =
-            rows.iter().flat_map(|row| &row.runs).all(|run| run.outcome != Outcome::Pending);
+            rows.iter().flat_map(|row| &row.runs).all(|run| run.outcome != RunOutcome::Pending);
         let mut table = Table {
             format: "nneinfact compare",
             version: 1,
@@ -260,7 +261,7 @@ impl Table {
     #[must_use]
     pub fn progress(&self) -> (usize, usize) {
         let all = self.rows.iter().flat_map(|row| &row.runs);
-        let over = all.clone().filter(|run| run.outcome != Outcome::Pending).count();
+        let over = all.clone().filter(|run| run.outcome != RunOutcome::Pending).count();
         (over, all.count())
     }
 
@@ -271,7 +272,7 @@ impl Table {
         // The lower the better, and what is no number last.
         let sign = if self.score.is_some_and(Score::higher_is_better) { -1.0 } else { 1.0 };
         let value =
-            |row: &Row| row.score.map_or(f64::INFINITY, |s| limitless::worst(sign * s.mean));
+            |row: &Row| row.score.map_or(f64::INFINITY, |s| nonfinite::worst(sign * s.mean));
         rows.sort_by(|a, b| value(a).total_cmp(&value(b)));
         rows
     }
@@ -428,7 +429,7 @@ impl fmt::Display for Table {
         if self.rows.iter().any(|row| row.stability.is_some()) {
             writeln!(
                 f,
-                "agreement: of the components of each letter between the better half of the runs, median and minimum of their cosines"
+                "agreement: of the components of each latent index between the better half of the runs, median and minimum of their cosines"
             )?;
         }
         if self.several_rows() {
@@ -540,12 +541,12 @@ impl Table {
             ];
             let mut lines = vec![titles.map(String::from).to_vec()];
             let cosine = |x: Option<f64>| x.map_or("-".into(), |x| format!("{x:.2}"));
-            for letter in &stability.letters {
-                let mut components: Vec<_> = letter.components.iter().collect();
+            for index in &stability.indices {
+                let mut components: Vec<_> = index.components.iter().collect();
                 components.sort_by(|a, b| b.weight.total_cmp(&a.weight));
                 for c in components {
                     lines.push(vec![
-                        format!("{} {}", letter.letter, c.component),
+                        format!("{} {}", index.index, c.component),
                         number(c.weight),
                         format!("{:.1} %", 100.0 * c.share),
                         cosine(c.starts),
@@ -637,13 +638,13 @@ fn shell(path: &str) -> String {
     }
 }
 
-/// Median and least similarity of the components of every letter, over the better half of the runs.
+/// Median and least similarity of the components of every latent index, over the better half of the runs.
 fn agreement(row: &Row) -> String {
     let Some(stability) = &row.stability else { return "-".into() };
     let each: Vec<String> = stability
-        .letters
+        .indices
         .iter()
-        .map(|l| format!("{} {:.2}/{:.2}", l.letter, l.better_median(), l.better_min()))
+        .map(|l| format!("{} {:.2}/{:.2}", l.index, l.better_median(), l.better_min()))
         .collect();
     if each.is_empty() { "-".into() } else { each.join(", ") }
 }

@@ -1,6 +1,6 @@
 //! The losses of a fit, sweep by sweep.
 
-use super::draw::{Drawing, Ruler, Scale, at, duration, escape, extent, number, width_of};
+use super::draw::{AxisScale, Drawing, Ruler, at, duration, escape, extent, number, width_of};
 use nneinfact_fit::History;
 
 /// What the losses are drawn against.
@@ -68,7 +68,7 @@ pub(super) fn curves(history: &History, against: Against, (width, height): (f64,
     let pad = 0.04 * (high - low).max(1e-12 * high.abs()).max(f64::MIN_POSITIVE);
     let (low, high) = if log_y { (low / 1.06, high * 1.06) } else { (low - pad, high + pad) };
     let mut vertical = Ruler {
-        scale: if log_y { Scale::Log } else { Scale::Linear },
+        scale: if log_y { AxisScale::Log } else { AxisScale::Linear },
         low,
         high,
         from: height - 38.0,
@@ -78,9 +78,9 @@ pub(super) fn curves(history: &History, against: Against, (width, height): (f64,
     let left = marks.iter().map(|&m| width_of(&number(m, 4))).fold(0.0, f64::max) + 26.0;
     let horizontal = Ruler {
         scale: match (against, log_x) {
-            (_, false) => Scale::Linear,
-            (Against::Sweeps, true) => Scale::LogPlusOne,
-            (Against::Seconds, true) => Scale::Log,
+            (_, false) => AxisScale::Linear,
+            (Against::Sweeps, true) => AxisScale::LogPlusOne,
+            (Against::Seconds, true) => AxisScale::Log,
         },
         low: if log_x || x_low < 0.0 { x_low } else { 0.0 },
         high: if x_high > x_low { x_high } else { x_low + 1.0 },
@@ -136,7 +136,7 @@ pub(super) fn curves(history: &History, against: Against, (width, height): (f64,
         let points = x.iter().zip(values).map(|(&x, &y)| (horizontal.at(x), vertical.at(y)));
         out.path(&format!("l {class}"), points);
     }
-    // Strips that tell the numbers, evenly spread over the width.
+    // Transparent rectangles that tell the numbers, evenly spread over the width.
     let mut last = f64::NEG_INFINITY;
     let least = (horizontal.to - horizontal.from) / SPOTS as f64;
     let mut chosen = Vec::new();

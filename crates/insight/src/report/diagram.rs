@@ -1,25 +1,25 @@
 //! The model as a small diagram.
 
 use super::draw::{Drawing, at, cut, escape, separated, width_of};
-use super::labels::Axis;
+use super::labels::ModeAxis;
 use nneinfact_core::model::{Index, Shapes};
 
 /// The distance of neighbouring factors.
 const STEP: f64 = 84.0;
-/// The distance of levels of latent letters.
+/// The distance of levels of latent indices.
 const LEVEL: f64 = 38.0;
 const RADIUS: f64 = 17.0;
 
-/// Factors as nodes in a row; above them latent letters as dots that tie factors together, below them
+/// Factors as nodes in a row; above them latent indices as dots that tie factors together, below them
 /// the modes of the data as legs.
-pub(super) fn diagram(shapes: &Shapes, modes: &[Axis]) -> Drawing {
+pub(super) fn diagram(shapes: &Shapes, modes: &[ModeAxis]) -> Drawing {
     let model = shapes.model();
     let factors = model.factors();
     let wide: Vec<f64> = (0..factors.len())
         .map(|l| (0.62 * width_of(&model.factor_name(l)) + 8.0).max(RADIUS))
         .collect();
     // Modes need room for their names.
-    let names: Vec<(Index, &Axis)> = model.output().iter().copied().zip(modes).collect();
+    let names: Vec<(Index, &ModeAxis)> = model.output().iter().copied().zip(modes).collect();
     let mut xs = Vec::with_capacity(factors.len());
     let mut place = 14.0 + STEP / 2.0;
     for _ in factors {
@@ -30,15 +30,15 @@ pub(super) fn diagram(shapes: &Shapes, modes: &[Axis]) -> Drawing {
     let holders = |x: Index| -> Vec<usize> {
         (0..factors.len()).filter(|&l| factors[l].contains(&x)).collect()
     };
-    // Letters that span fewer factors are nearer; letters whose spans overlap are on different levels.
+    // Indices that span fewer factors are nearer; indices whose spans overlap are on different levels.
     let mut order: Vec<(Index, Vec<usize>)> = latent.iter().map(|&x| (x, holders(x))).collect();
     let span = |h: &[usize]| h.last().copied().unwrap_or(0) - h.first().copied().unwrap_or(0);
     order.sort_by_key(|(x, h)| (span(h), h.first().copied(), *x));
     let mut levels: Vec<Vec<(f64, f64)>> = Vec::new();
     let mut dots = Vec::new();
-    for (letter, holders) in &order {
+    for (index, holders) in &order {
         let middle = holders.iter().map(|&l| xs[l]).sum::<f64>() / holders.len().max(1) as f64;
-        let text = format!("{letter} = {}", separated(shapes.size(*letter) as f64));
+        let text = format!("{index} = {}", separated(shapes.size(*index) as f64));
         let half = 0.6 * width_of(&text) + 4.0;
         let from = holders.first().map_or(middle, |&l| xs[l]).min(middle - half);
         let to = holders.last().map_or(middle, |&l| xs[l]).max(middle + half);
@@ -48,7 +48,7 @@ pub(super) fn diagram(shapes: &Shapes, modes: &[Axis]) -> Drawing {
             levels.len() - 1
         });
         levels[level].push((from, to));
-        dots.push((letter, holders, middle, level, text));
+        dots.push((index, holders, middle, level, text));
     }
     let row = 24.0 + LEVEL * levels.len() as f64 + RADIUS + 12.0;
     let legs = row + RADIUS + 34.0;
@@ -62,7 +62,7 @@ pub(super) fn diagram(shapes: &Shapes, modes: &[Axis]) -> Drawing {
         width,
         height,
         format!(
-            "The model {model}: {} factors, latent letters {}, {}",
+            "The model {model}: {} factors, latent indices {}, {}",
             factors.len(),
             latent
                 .iter()
@@ -91,20 +91,20 @@ pub(super) fn diagram(shapes: &Shapes, modes: &[Axis]) -> Drawing {
     // Legs: a mode is below the factors that have it, beside other modes of the same.
     let mut taken: Vec<(f64, f64)> = Vec::new();
     let mut ends = Vec::new();
-    for (letter, axis) in &names {
-        let holders = holders(*letter);
+    for (index, axis) in &names {
+        let holders = holders(*index);
         let own = |l: usize| factors[l].iter().filter(|x| model.output().contains(x)).count();
         let middle = holders.iter().map(|&l| xs[l]).sum::<f64>() / holders.len().max(1) as f64;
         let shift = match holders.as_slice() {
             &[l] if own(l) > 1 => {
                 let among: Vec<Index> =
                     factors[l].iter().copied().filter(|x| model.output().contains(x)).collect();
-                let at = among.iter().position(|x| x == letter).unwrap_or(0) as f64;
+                let at = among.iter().position(|x| x == index).unwrap_or(0) as f64;
                 (at - 0.5 * (among.len() - 1) as f64) * (STEP / among.len() as f64).min(44.0)
             }
             _ => 0.0,
         };
-        ends.push((holders, middle + shift, *axis, shapes.size(*letter)));
+        ends.push((holders, middle + shift, *axis, shapes.size(*index)));
     }
     let mut deepest = 0usize;
     for (holders, x, axis, size) in &ends {
@@ -147,13 +147,13 @@ pub(super) fn diagram(shapes: &Shapes, modes: &[Axis]) -> Drawing {
         out.text(x_text, y + 16.0, "n halo", "middle", &separated(*size as f64));
     }
     out.height += 30.0 * deepest as f64;
-    for (letter, _, middle, level, text) in &dots {
+    for (index, _, middle, level, text) in &dots {
         let y = row - RADIUS - 12.0 - LEVEL * *level as f64 - 10.0;
         out.push(&format!(
             "<circle class=\"d\" cx=\"{}\" cy=\"{}\" r=\"4.5\"><title>{}</title></circle>",
             at(*middle),
             at(y),
-            escape(&format!("summed over {letter}, rank {}", shapes.size(**letter)))
+            escape(&format!("summed over {index}, rank {}", shapes.size(**index)))
         ));
         out.text(*middle, y - 9.0, "t2 halo", "middle", text);
     }

@@ -235,7 +235,7 @@ pub(super) fn ticks(low: f64, high: f64, count: usize) -> Vec<f64> {
 
 /// How a quantity runs along an axis.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) enum Scale {
+pub(super) enum AxisScale {
     Linear,
     Log,
     /// The logarithm of 1 + x, for counts that begin at 0.
@@ -245,7 +245,7 @@ pub(super) enum Scale {
 /// An axis: numbers to pixels.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Ruler {
-    pub scale: Scale,
+    pub scale: AxisScale,
     pub low: f64,
     pub high: f64,
     pub from: f64,
@@ -255,9 +255,9 @@ pub(super) struct Ruler {
 impl Ruler {
     fn place(&self, x: f64) -> f64 {
         match self.scale {
-            Scale::Linear => x,
-            Scale::Log => x.ln(),
-            Scale::LogPlusOne => x.ln_1p(),
+            AxisScale::Linear => x,
+            AxisScale::Log => x.ln(),
+            AxisScale::LogPlusOne => x.ln_1p(),
         }
     }
 
@@ -268,10 +268,10 @@ impl Ruler {
     }
 
     pub fn ticks(&self, count: usize) -> Vec<f64> {
-        if self.scale == Scale::Linear {
+        if self.scale == AxisScale::Linear {
             return ticks(self.low, self.high, count);
         }
-        let shift = if self.scale == Scale::LogPlusOne { 1.0 } else { 0.0 };
+        let shift = if self.scale == AxisScale::LogPlusOne { 1.0 } else { 0.0 };
         let (low, high) = ((self.low + shift).log10().floor(), (self.high + shift).log10().ceil());
         let decades = |digits: &[f64]| -> Vec<f64> {
             let mut marks = if shift > 0.0 && self.low == 0.0 { vec![0.0] } else { Vec::new() };
@@ -345,7 +345,7 @@ mod tests {
     fn ticks_are_round_and_inside() {
         assert_eq!(ticks(0.0, 1.0, 2), [0.0, 0.5, 1.0]);
         assert_eq!(ticks(3.0, 3.0, 4), [3.0]);
-        let ruler = Ruler { scale: Scale::Log, low: 0.012, high: 0.9, from: 0.0, to: 1.0 };
+        let ruler = Ruler { scale: AxisScale::Log, low: 0.012, high: 0.9, from: 0.0, to: 1.0 };
         let marks = ruler.ticks(5);
         assert!(marks.len() >= 3 && marks.iter().all(|m| (0.012..=0.9).contains(m)), "{marks:?}");
         assert_eq!(ruler.at(0.9), 1.0);

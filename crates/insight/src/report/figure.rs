@@ -1,6 +1,6 @@
 //! The figure for a paper.
 
-use super::Report;
+use super::builder::Report;
 use super::curves::{self, Against};
 use super::draw::{Drawing, at, escape};
 use super::raster;
@@ -12,10 +12,18 @@ const STYLE: &str = "text{fill:#333;font-size:9px;font-family:Helvetica,Arial,sa
 /// The width of a page of two columns, in pixels.
 const WIDTH: f64 = 720.0;
 const GAP: f64 = 14.0;
-/// Components of each letter.
+/// The most components of each latent index.
 const MOST: usize = 10;
 
-pub(super) fn figure(report: &Report<'_>) -> String {
+impl Report<'_> {
+    /// The losses and the components as a figure: one SVG without a script, in generic fonts.
+    #[must_use]
+    pub fn svg(&self) -> String {
+        figure(self)
+    }
+}
+
+fn figure(report: &Report<'_>) -> String {
     let saved = report.saved;
     let axes = report.axes();
     let mut all = Drawing::new(WIDTH, 0.0, format!("Fit of {}", saved.model()));
@@ -61,7 +69,8 @@ pub(super) fn figure(report: &Report<'_>) -> String {
             // Each is small: several of them in a row.
             let mut drawings = Vec::new();
             for component in group.components {
-                let name = format!("{} = {}, {}", group.letter, component.index, component.share());
+                let name =
+                    format!("{} = {}, {}", group.letter, component.component, component.share());
                 for drawing in component.panels {
                     let mut titled =
                         Drawing::new(drawing.width, drawing.height + 13.0, drawing.label.clone());
@@ -76,7 +85,7 @@ pub(super) fn figure(report: &Report<'_>) -> String {
                 let name = format!(
                     "{} = {}, {} of the sum of ŷ",
                     group.letter,
-                    component.index,
+                    component.component,
                     component.share()
                 );
                 all.text(0.0, y + 9.0, "t", "start", &name);

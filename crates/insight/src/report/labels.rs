@@ -86,9 +86,9 @@ impl Names {
     }
 }
 
-/// A letter with what to call it and its indices.
+/// A mode of the data or a latent index, with names for it and for its values.
 #[derive(Clone, Debug)]
-pub(super) struct Axis {
+pub(super) struct ModeAxis {
     pub letter: char,
     pub name: String,
     pub size: usize,
@@ -101,8 +101,8 @@ pub(super) struct Axis {
     pub first: usize,
 }
 
-impl Axis {
-    /// What an index is called.
+impl ModeAxis {
+    /// The name of the value `i`.
     pub fn label(&self, i: usize) -> String {
         match self.labels.as_ref().and_then(|labels| labels.all.get(self.first + i)) {
             Some(label) => label.clone(),
@@ -111,8 +111,8 @@ impl Axis {
     }
 
     /// A part of it.
-    pub fn part(&self, indices: &std::ops::Range<usize>) -> Axis {
-        Axis { first: self.first + indices.start, size: indices.len(), ..self.clone() }
+    pub fn part(&self, indices: &std::ops::Range<usize>) -> ModeAxis {
+        ModeAxis { first: self.first + indices.start, size: indices.len(), ..self.clone() }
     }
 
     /// Its letter, or its name where it is made of several.

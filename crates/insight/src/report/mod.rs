@@ -5,171 +5,20 @@
 //! what the fit leaves over along every mode ([`Residuals`]). [`Report::svg`] makes a figure for a
 //! paper. `nneinfact report` does both.
 
-mod cells;
+mod builder;
 mod curves;
 mod diagram;
 mod draw;
+mod entry_values;
 mod figure;
 mod labels;
-mod leftover;
 mod page;
 mod panel;
 mod raster;
+mod residual_views;
 mod residuals;
 mod views;
 
-use std::collections::BTreeMap;
-
-use nneinfact_core::error::{Error, Result};
-use nneinfact_core::model::{Index, Model};
-use nneinfact_fit::Saved;
-
+pub use builder::{Report, unknown_mode};
 pub use labels::Labels;
-use labels::{Axis, Names};
-pub use residuals::{Portion, Residuals, Sums};
-
-/// A fit to be looked at.
-///
-/// ```
-/// use ndarray::array;
-/// use nneinfact::fit::Saved;
-/// use nneinfact::report::{Labels, Report, Residuals};
-/// use nneinfact::{Loss, NNEinFact, Observations};
-///
-/// let y = array![[4.0, 2.0, 8.0], [2.0, 1.0, 4.0]];
-/// let observations = Observations::new(&y);
-/// let fit = NNEinFact::new("ir,jr->ij")?.ranks([('r', 1)]).fit(&observations)?;
-/// let saved = Saved::new(&fit);
-///
-/// let report = Report::new(&saved)
-///     .title("Two rows")
-///     .labels('j', Labels::parse("# Fruit\napple\nbanana\ncherry\n"))?
-///     .residuals(Residuals::new(&saved, &observations, Some(&Loss::kl()))?);
-/// let page = report.html();
-/// assert!(page.contains("banana") && page.contains("Two rows"));
-/// assert!(report.svg().starts_with("<svg"));
-/// # Ok::<(), nneinfact::Error>(())
-/// ```
-#[derive(Clone, Debug)]
-pub struct Report<'a> {
-    saved: &'a Saved,
-    title: Option<String>,
-    labels: BTreeMap<Index, Labels>,
-    upwards: Vec<Index>,
-    residuals: Option<Residuals>,
-    notes: Vec<String>,
-}
-
-impl<'a> Report<'a> {
-    /// A report of what the file of a fit holds.
-    #[must_use]
-    pub fn new(saved: &'a Saved) -> Report<'a> {
-        Report {
-            saved,
-            title: None,
-            labels: BTreeMap::new(),
-            upwards: Vec::new(),
-            residuals: None,
-            notes: Vec::new(),
-        }
-    }
-
-    /// What stands above it; the model string where nothing does.
-    #[must_use]
-    pub fn title(mut self, title: impl Into<String>) -> Self {
-        self.title = Some(title.into());
-        self
-    }
-
-    /// Names for a mode of the data and for its indices, in place of those that were given before.
-    ///
-    /// # Errors
-    /// [`Error::Setting`] where the model has no such mode, or the number of labels is not that of its
-    /// indices.
-    pub fn labels(mut self, mode: char, labels: Labels) -> Result<Self> {
-        let (letter, size) = self.mode(mode)?;
-        labels.check(mode, size)?;
-        self.labels.insert(letter, labels);
-        Ok(self)
-    }
-
-    /// Draws a mode with its first index at the bottom where it runs along a vertical axis, as
-    /// latitudes do.
-    ///
-    /// # Errors
-    /// [`Error::Setting`] where the model has no such mode.
-    pub fn upwards(mut self, mode: char) -> Result<Self> {
-        let (letter, _) = self.mode(mode)?;
-        self.upwards.push(letter);
-        Ok(self)
-    }
-
-    /// With what the fit leaves over.
-    #[must_use]
-    pub fn residuals(mut self, residuals: Residuals) -> Self {
-        self.residuals = Some(residuals);
-        self
-    }
-
-    /// With a sentence where residuals would stand, such as why there are none.
-    #[must_use]
-    pub fn note(mut self, note: impl Into<String>) -> Self {
-        self.notes.push(note.into());
-        self
-    }
-
-    /// The page, as HTML that is XML too.
-    #[must_use]
-    pub fn html(&self) -> String {
-        page::page(self)
-    }
-
-    /// The losses and the components as a figure: one SVG without a script, in generic fonts.
-    #[must_use]
-    pub fn svg(&self) -> String {
-        figure::figure(self)
-    }
-
-    fn mode(&self, mode: char) -> Result<(Index, usize)> {
-        let model = self.saved.model();
-        let letter = Index::new(mode).filter(|x| model.output().contains(x));
-        match letter {
-            Some(letter) => Ok((letter, self.saved.shapes().size(letter))),
-            None => Err(unknown_mode(model, mode)),
-        }
-    }
-
-    /// The modes of the data with their names.
-    fn axes(&self) -> Vec<Axis> {
-        let model = self.saved.model();
-        model
-            .output()
-            .iter()
-            .map(|&letter| {
-                let labels = self.labels.get(&letter);
-                let name = labels.and_then(|l| l.name.clone());
-                Axis {
-                    letter: letter.into(),
-                    name: name.unwrap_or_else(|| letter.to_string()),
-                    size: self.saved.shapes().size(letter),
-                    labels: labels.and_then(|l| l.indices.clone()).map(Names::new),
-                    upwards: self.upwards.contains(&letter),
-                    mode: true,
-                    first: 0,
-                }
-            })
-            .collect()
-    }
-
-    fn heading(&self) -> &str {
-        self.title.as_deref().unwrap_or_else(|| self.saved.model().text())
-    }
-}
-
-/// A letter that is none of the data's modes.
-pub fn unknown_mode(model: &Model, mode: char) -> Error {
-    Error::Setting(format!(
-        "the model {model} has no mode {mode}: its modes are {}",
-        model.output().iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
-    ))
-}
+pub use residuals::{ResidualSums, Residuals, RoleResiduals};

@@ -2,14 +2,14 @@
 
 use serde_json::json;
 
-use super::Report;
+use super::builder::Report;
 use super::curves::{self, Against};
 use super::diagram::diagram;
 use super::draw::{Drawing, duration, escape, json, number, separated};
-use super::labels::Axis;
-use super::leftover;
+use super::labels::ModeAxis;
 use super::raster;
-use super::views::{Component, Group, SHOWN, Sizes, Views, views};
+use super::residual_views;
+use super::views::{ComponentGroup, ComponentView, SHOWN, Sizes, Views, views};
 use nneinfact_fit::{History, StoppedBy};
 
 const STYLE: &str = include_str!("style.css");
@@ -18,7 +18,15 @@ const SCRIPT: &str = include_str!("script.js");
 /// The labels of longer modes are only in the drawings.
 const LONGEST: usize = 20_000;
 
-pub(super) fn page(report: &Report<'_>) -> String {
+impl Report<'_> {
+    /// The page, as HTML that is XML too.
+    #[must_use]
+    pub fn html(&self) -> String {
+        page(self)
+    }
+}
+
+fn page(report: &Report<'_>) -> String {
     let axes = report.axes();
     let saved = report.saved;
     let title = escape(report.heading());
@@ -26,7 +34,7 @@ pub(super) fn page(report: &Report<'_>) -> String {
     let mut body = String::new();
     body += &head(report, &axes);
     body += &format!(
-        "<section aria-labelledby=\"model\"><h2 id=\"model\">Model</h2><div class=\"scroll\">{}</div><p class=\"note\">Nodes are factors, dots are latent letters that are summed over, legs are the modes of the data.</p></section>",
+        "<section aria-labelledby=\"model\"><h2 id=\"model\">Model</h2><div class=\"scroll\">{}</div><p class=\"note\">Nodes are factors, dots are latent indices that are summed over, legs are the modes of the data.</p></section>",
         sized(&diagram(saved.shapes(), &axes))
     );
     if let Some(history) = saved.record().history.as_ref().filter(|h| curves::any(h)) {
@@ -63,7 +71,7 @@ fn sized(drawing: &Drawing) -> String {
     )
 }
 
-fn head(report: &Report<'_>, axes: &[Axis]) -> String {
+fn head(report: &Report<'_>, axes: &[ModeAxis]) -> String {
     let saved = report.saved;
     let (record, shapes) = (saved.record(), saved.shapes());
     let mut facts: Vec<(&str, String)> = Vec::new();
@@ -185,15 +193,15 @@ fn factors(views: &Views) -> String {
                 escape(&single.title)
             );
         }
-        text += "<p class=\"note\">Indices of latent letters are in the order of their weight.</p></section>";
+        text += "<p class=\"note\">Values of latent indices are in the order of their weight.</p></section>";
     }
     text
 }
 
-fn components(group: &Group) -> String {
+fn components(group: &ComponentGroup) -> String {
     let letter = group.letter;
     let panels = group.components.iter().map(|c| c.panels.len()).max().unwrap_or(0);
-    let card = |component: &Component| -> String {
+    let card = |component: &ComponentView| -> String {
         let panels: String = component.panels.iter().map(|d| figure(d, "panel")).collect();
         let parts: String = component.parts.iter().map(|d| figure(d, "panel")).collect();
         let parts = match parts.as_str() {
@@ -240,7 +248,7 @@ fn components(group: &Group) -> String {
     text + "</section>"
 }
 
-fn residuals(report: &Report<'_>, axes: &[Axis]) -> String {
+fn residuals(report: &Report<'_>, axes: &[ModeAxis]) -> String {
     let notes: String =
         report.notes.iter().map(|note| format!("<p class=\"note\">{}</p>", escape(note))).collect();
     let Some(residuals) = &report.residuals else {
@@ -260,24 +268,25 @@ fn residuals(report: &Report<'_>, axes: &[Axis]) -> String {
     if !residuals.has_predictions() {
         return text + "</section>";
     }
-    text += "<p class=\"note\"><span class=\"key obs\"></span> observed <span class=\"key pred\"></span> predicted. Totals and mean losses over the cells at each index.</p>";
+    text += "<p class=\"note\"><span class=\"key obs\"></span> observed <span class=\"key pred\"></span> predicted. Totals and mean losses over the entries at each index.</p>";
     let size = (290.0, 128.0);
-    for portion in residuals.portions() {
+    for of_role in residuals.by_role() {
         text += &format!(
             "<h3>{}</h3><p>{}</p>",
-            leftover::name(portion.role),
-            leftover::sentence(residuals, portion)
+            residual_views::name(of_role.role),
+            residual_views::sentence(residuals, of_role)
         );
         let mut drawings = String::new();
-        for (axis, sums) in axes.iter().zip(&portion.modes) {
-            drawings += &figure(&leftover::totals(axis, sums, size), "panel");
+        for (axis, sums) in axes.iter().zip(&of_role.modes) {
+            drawings += &figure(&residual_views::totals(axis, sums, size), "panel");
             if residuals.has_loss() {
-                drawings += &figure(&leftover::losses(axis, sums, size), "panel");
+                drawings += &figure(&residual_views::losses(axis, sums, size), "panel");
             }
         }
         text += &format!("<div class=\"panels\">{drawings}</div>");
         if residuals.has_loss() {
-            text += &format!("<h4>Worst-fitted slices</h4>{}", leftover::worst(axes, portion));
+            text +=
+                &format!("<h4>Worst-fitted slices</h4>{}", residual_views::worst(axes, of_role));
         }
     }
     text + "</section>"

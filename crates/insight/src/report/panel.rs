@@ -1,12 +1,12 @@
 //! Small drawings of vectors and matrices.
 
 use super::draw::{Drawing, at, cut, escape, extent, number, ticks, width_of};
-use super::labels::Axis;
+use super::labels::ModeAxis;
 use super::raster;
 
 /// How a vector is drawn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Form {
+pub(super) enum SeriesStyle {
     Bars,
     Line,
     /// What is below a line.
@@ -15,11 +15,11 @@ pub(super) enum Form {
     Marks,
 }
 
-impl Form {
+impl SeriesStyle {
     /// Bars where indices have names or are few, else a line.
-    pub fn of(axis: &Axis) -> Form {
+    pub fn of(axis: &ModeAxis) -> SeriesStyle {
         let limit = if axis.labels.is_some() { 40 } else { 12 };
-        if axis.size <= limit { Form::Bars } else { Form::Line }
+        if axis.size <= limit { SeriesStyle::Bars } else { SeriesStyle::Line }
     }
 }
 
@@ -37,12 +37,12 @@ const SPOTS: usize = 80;
 /// A vector of one mode.
 pub(super) fn profile(
     title: &str,
-    axis: &Axis,
+    axis: &ModeAxis,
     values: &[f64],
     class: &str,
     (width, height): (f64, f64),
 ) -> Drawing {
-    let series = [Series { name: "", class, values, form: Form::of(axis) }];
+    let series = [Series { name: "", class, values, style: SeriesStyle::of(axis) }];
     let (mut out, complete) = ticked(title, axis, &series, (width, height));
     if axis.labels.is_some() && !complete {
         // Names without room below their bars: those that matter most.
@@ -56,7 +56,7 @@ pub(super) fn profile(
 const NAMED: usize = 6;
 
 /// The indices of the largest entries by their names.
-fn largest(axis: &Axis, values: &[f64]) -> String {
+fn largest(axis: &ModeAxis, values: &[f64]) -> String {
     let descending = |a: &usize, b: &usize| values[*b].total_cmp(&values[*a]).then(a.cmp(b));
     let mut order: Vec<usize> = (0..values.len()).filter(|&i| values[i] > 0.0).collect();
     if order.len() > NAMED {
@@ -78,13 +78,13 @@ pub(super) struct Series<'a> {
     pub name: &'a str,
     pub class: &'a str,
     pub values: &'a [f64],
-    pub form: Form,
+    pub style: SeriesStyle,
 }
 
 /// Vectors of one mode.
 pub(super) fn vectors(
     title: &str,
-    axis: &Axis,
+    axis: &ModeAxis,
     series: &[Series<'_>],
     size: (f64, f64),
 ) -> Drawing {
@@ -94,7 +94,7 @@ pub(super) fn vectors(
 /// Vectors of one mode, and whether every index has its label below.
 fn ticked(
     title: &str,
-    axis: &Axis,
+    axis: &ModeAxis,
     series: &[Series<'_>],
     (width, height): (f64, f64),
 ) -> (Drawing, bool) {
@@ -126,8 +126,8 @@ fn ticked(
     let slot = (frame.right - frame.left) / n as f64;
     let middle = |i: usize| frame.left + (i as f64 + 0.5) * slot;
     for series in series {
-        match series.form {
-            Form::Bars => {
+        match series.style {
+            SeriesStyle::Bars => {
                 for (i, &value) in series.values.iter().enumerate().filter(|v| v.1.is_finite()) {
                     let gap = (0.15 * slot).min(2.0);
                     let (top, base) = (y(value.max(0.0)), y(value.min(0.0)));
@@ -139,7 +139,7 @@ fn ticked(
                     );
                 }
             }
-            Form::Marks => {
+            SeriesStyle::Marks => {
                 for (i, &value) in series.values.iter().enumerate().filter(|v| v.1.is_finite()) {
                     let reach = (0.42 * slot).min(14.0);
                     out.line(
@@ -149,7 +149,7 @@ fn ticked(
                     );
                 }
             }
-            Form::Area => {
+            SeriesStyle::Area => {
                 let columns = (2.0 * (frame.right - frame.left)) as usize;
                 let bounds = bounded(series.values, columns);
                 let finite = || bounds.iter().filter(|p| p.1.is_finite());
@@ -160,7 +160,7 @@ fn ticked(
                     out.path(&class, ends(first.0).chain(line).chain(ends(last.0)));
                 }
             }
-            Form::Line => {
+            SeriesStyle::Line => {
                 let class = format!("l {}", series.class);
                 let columns = (2.0 * (frame.right - frame.left)) as usize;
                 let bounds = bounded(series.values, columns);
@@ -173,8 +173,8 @@ fn ticked(
     (out, complete)
 }
 
-/// What the pointer says along a mode: transparent strips, for single indices or stretches of them.
-fn spots(out: &mut Drawing, axis: &Axis, series: &[Series<'_>], frame: &Frame) {
+/// What the pointer says along a mode: transparent rectangles, for single indices or ranges of them.
+fn spots(out: &mut Drawing, axis: &ModeAxis, series: &[Series<'_>], frame: &Frame) {
     let n = axis.size.max(1);
     let step = n.div_ceil(SPOTS);
     let slot = (frame.right - frame.left) / n as f64;
@@ -211,7 +211,7 @@ fn spots(out: &mut Drawing, axis: &Axis, series: &[Series<'_>], frame: &Frame) {
     }
 }
 
-/// A line with at most about so many points: of each stretch the smallest and the largest, in their
+/// A line with at most about so many points: of each range of indices the smallest and the largest, in their
 /// order, so that no peak is lost.
 fn bounded(values: &[f64], most: usize) -> Vec<(usize, f64)> {
     if values.len() <= most.max(4) {
@@ -234,7 +234,7 @@ fn bounded(values: &[f64], most: usize) -> Vec<(usize, f64)> {
 }
 
 /// The labels under a horizontal axis of indices, as many as there is room for; whether that is all.
-fn index_ticks(out: &mut Drawing, axis: &Axis, (from, to): (f64, f64), y: f64) -> bool {
+fn index_ticks(out: &mut Drawing, axis: &ModeAxis, (from, to): (f64, f64), y: f64) -> bool {
     let n = axis.size.max(1);
     let slot = (to - from) / n as f64;
     let middle = |i: usize| from + (i as f64 + 0.5) * slot;
@@ -273,7 +273,7 @@ fn index_ticks(out: &mut Drawing, axis: &Axis, (from, to): (f64, f64), y: f64) -
 }
 
 /// The first letters of all labels, three of them or as many as fit and tell them apart.
-fn shortened(axis: &Axis, width: f64) -> Option<Vec<String>> {
+fn shortened(axis: &ModeAxis, width: f64) -> Option<Vec<String>> {
     let first = |n: usize| -> Vec<String> {
         (0..axis.size).map(|i| axis.label(i).chars().take(n).collect()).collect()
     };
@@ -286,7 +286,7 @@ fn shortened(axis: &Axis, width: f64) -> Option<Vec<String>> {
 }
 
 /// Every so-many-th label, cut where it is long.
-fn every(axis: &Axis, slot: f64) -> (Vec<usize>, Vec<String>) {
+fn every(axis: &ModeAxis, slot: f64) -> (Vec<usize>, Vec<String>) {
     let widest = axis.labels.as_ref().map_or(40.0, |labels| labels.widest).min(66.0) + 8.0;
     let least = (widest / slot).ceil().max(1.0) as usize;
     // Steps that people count in.
@@ -298,9 +298,9 @@ fn every(axis: &Axis, slot: f64) -> (Vec<usize>, Vec<String>) {
 }
 
 /// A matrix over two axes.
-pub(super) struct Matrix<'a> {
-    pub rows: &'a Axis,
-    pub columns: &'a Axis,
+pub(super) struct HeatMap<'a> {
+    pub rows: &'a ModeAxis,
+    pub columns: &'a ModeAxis,
     pub values: &'a [f64],
     /// One entry is as high as it is wide.
     pub square: bool,
@@ -346,7 +346,7 @@ const LEAST_DETAIL: usize = 24;
 /// ones of many entries for blocks of them.
 pub(super) fn heat(
     title: &str,
-    matrix: &Matrix<'_>,
+    matrix: &HeatMap<'_>,
     width: f64,
     detail: Option<&mut usize>,
 ) -> Drawing {
@@ -402,7 +402,7 @@ pub(super) fn heat(
     if let Some(detail) = detail {
         let bytes = |step: usize| 8 * m.div_ceil(step) * n.div_ceil(step) / 3;
         let allowed = (*detail / 8).max(bytes(1).min(8 * LEAST_DETAIL * LEAST_DETAIL / 3));
-        // Both sides together, so that entries stay as square as they are.
+        // Rows and columns together, so that entries stay as square as they are.
         let step = (1..=PIXELS).find(|&step| bytes(step) <= allowed).unwrap_or(PIXELS);
         *detail = detail.saturating_sub(bytes(step));
         let coarse = match step {
@@ -482,7 +482,7 @@ pub(super) fn heat(
 }
 
 /// The labels beside a vertical axis of indices.
-fn row_labels(axis: &Axis) -> Vec<(usize, String)> {
+fn row_labels(axis: &ModeAxis) -> Vec<(usize, String)> {
     let n = axis.size;
     if n <= 12 {
         return (0..n).map(|i| (i, axis.label(i))).collect();
@@ -491,7 +491,7 @@ fn row_labels(axis: &Axis) -> Vec<(usize, String)> {
 }
 
 /// Round indices with their labels.
-fn whole_ticks(axis: &Axis, count: usize) -> Vec<(usize, String)> {
+fn whole_ticks(axis: &ModeAxis, count: usize) -> Vec<(usize, String)> {
     let first = axis.first as f64;
     ticks(first, first + axis.size.saturating_sub(1) as f64, count)
         .into_iter()
@@ -501,7 +501,7 @@ fn whole_ticks(axis: &Axis, count: usize) -> Vec<(usize, String)> {
 }
 
 /// Where the page's script finds the labels of an axis: under the mode's letter, or here.
-fn named(which: char, axis: &Axis) -> String {
+fn named(which: char, axis: &ModeAxis) -> String {
     if axis.mode {
         let first = match axis.first {
             0 => String::new(),

@@ -4,19 +4,19 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::cells::CellValues;
-use nneinfact_core::data::{Dense, Implicit, Observations, Prepared, Role};
+use super::entry_values::EntryValues;
+use nneinfact_core::data::{Implicit, Observations, Prepared, Role};
 use nneinfact_core::engine::Precision;
 use nneinfact_core::error::{Error, Result};
 use nneinfact_core::loss::{Loss, Scratch, Tape};
 use nneinfact_core::model::Index;
-use nneinfact_fit::{Saved, prediction_floor};
+use nneinfact_fit::{Blocks, Saved, prediction_floor};
 
 /// Observed and predicted totals and losses, for every index of every mode: training, validation and
-/// held-out cells apart.
+/// held-out entries apart.
 ///
-/// Dense data are walked over a slab at a time, from memory or from their file. Lists of cells are not
-/// expanded: what the cells between them add comes from contractions of the factors, where the loss
+/// Dense data are walked over a slab at a time, from memory or from their file. Sparse data are not
+/// expanded: what the implicit entries add comes from contractions of the factors, where the loss
 /// has a closed form there; where it has none, the losses are left out and [`notes`](Self::notes) say
 /// so.
 ///
@@ -30,34 +30,34 @@ use nneinfact_fit::{Saved, prediction_floor};
 /// let observations = Observations::new(&y);
 /// let fit = NNEinFact::new("ir,jr->ij")?.ranks([('r', 1)]).fit(&observations)?;
 /// let residuals = Residuals::new(&Saved::new(&fit), &observations, Some(&Loss::kl()))?;
-/// let training = &residuals.portions()[0];
+/// let training = &residuals.by_role()[0];
 /// assert_eq!(training.modes[1][2].observed, 13.0);
 /// # Ok::<(), nneinfact::Error>(())
 /// ```
 #[derive(Clone, Debug)]
 pub struct Residuals {
-    portions: Vec<Portion>,
+    by_role: Vec<RoleResiduals>,
     has_loss: bool,
     has_predictions: bool,
     notes: Vec<String>,
 }
 
-/// The cells of one role.
+/// The residuals of the entries of one role.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Portion {
+pub struct RoleResiduals {
     /// The role.
     pub role: Role,
-    /// Over all cells of the role.
-    pub all: Sums,
-    /// For every mode, over the cells at each of its indices.
-    pub modes: Vec<Vec<Sums>>,
+    /// Over all entries of the role.
+    pub all: ResidualSums,
+    /// For every mode, over the entries at each of its indices.
+    pub modes: Vec<Vec<ResidualSums>>,
 }
 
-/// Sums over some cells. Weights count in all but the number of cells.
+/// Sums over some entries. Weights count in all but the number of entries.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Sums {
-    /// The number of cells, a float: lists can leave more cells out than integers count.
-    pub cells: f64,
+pub struct ResidualSums {
+    /// The number of entries, a float: sparse data can have more implicit entries than integers count.
+    pub entries: f64,
     /// The sum of their weights.
     pub weight: f64,
     /// The sum of the data.
@@ -68,15 +68,15 @@ pub struct Sums {
     pub loss: f64,
 }
 
-impl Sums {
-    /// The weighted mean of the loss; NaN where there is no cell.
+impl ResidualSums {
+    /// The weighted mean of the loss; NaN where there is no entry.
     #[must_use]
     pub fn mean_loss(&self) -> f64 {
         self.loss / self.weight
     }
 
-    fn add(&mut self, other: &Sums) {
-        self.cells += other.cells;
+    fn add(&mut self, other: &ResidualSums) {
+        self.entries += other.entries;
         self.weight += other.weight;
         self.observed += other.observed;
         self.predicted += other.predicted;
@@ -91,18 +91,18 @@ fn place(role: Role) -> Option<usize> {
     ROLES.iter().position(|&r| r == role)
 }
 
-/// Sums by role, over all cells and along every mode.
-type Table = Vec<(Sums, Vec<Vec<Sums>>)>;
+/// Sums by role, over all entries and along every mode.
+type RoleTable = Vec<(ResidualSums, Vec<Vec<ResidualSums>>)>;
 
-/// Tables of zeros; along the modes only for roles that some cell has.
-fn table(prepared: &Prepared, sizes: &[usize]) -> Table {
-    let modes = |role: Role| -> Vec<Vec<Sums>> {
+/// Tables of zeros; along the modes only for roles that some entry has.
+fn table(prepared: &Prepared, sizes: &[usize]) -> RoleTable {
+    let modes = |role: Role| -> Vec<Vec<ResidualSums>> {
         match prepared.cells(role) {
             0 => vec![Vec::new(); sizes.len()],
-            _ => sizes.iter().map(|&n| vec![Sums::default(); n]).collect(),
+            _ => sizes.iter().map(|&n| vec![ResidualSums::default(); n]).collect(),
         }
     };
-    ROLES.iter().map(|&role| (Sums::default(), modes(role))).collect()
+    ROLES.iter().map(|&role| (ResidualSums::default(), modes(role))).collect()
 }
 
 impl Residuals {
@@ -129,11 +129,11 @@ impl Residuals {
             });
         }
         if let Some(loss) = loss
-            && let Some(side) = loss.sides().iter().find(|side| side.shape() != expected)
+            && let Some(parameter) = loss.sides().iter().find(|p| p.shape() != expected)
         {
             return Err(Error::Shape {
-                what: format!("the side tensor of the {} loss", loss.name()),
-                found: format!("{:?}", side.shape()),
+                what: format!("the entry parameter of the {} loss", loss.name()),
+                found: format!("{:?}", parameter.shape()),
                 expected: format!("{expected:?}, the shape of the data"),
             });
         }
@@ -143,7 +143,7 @@ impl Residuals {
             _ => Precision::F32,
         };
         let mut residuals = Residuals {
-            portions: Vec::new(),
+            by_role: Vec::new(),
             has_loss: loss.is_some(),
             has_predictions: true,
             notes: Vec::new(),
@@ -159,21 +159,21 @@ impl Residuals {
         });
         let table = match prepared.coordinates() {
             None => dense(saved, &prepared, loss, floor)?,
-            Some(_) => residuals.listed(saved, &prepared, loss, floor)?,
+            Some(_) => residuals.stored(saved, &prepared, loss, floor)?,
         };
-        residuals.portions = ROLES
+        residuals.by_role = ROLES
             .into_iter()
             .zip(table)
-            .filter(|(_, (all, _))| all.cells > 0.0)
-            .map(|(role, (all, modes))| Portion { role, all, modes })
+            .filter(|(_, (all, _))| all.entries > 0.0)
+            .map(|(role, (all, modes))| RoleResiduals { role, all, modes })
             .collect();
         Ok(residuals)
     }
 
-    /// One for each role that some cell has: training, validation, held out, in this order.
+    /// One for each role that some entry has: training, validation, held out, in this order.
     #[must_use]
-    pub fn portions(&self) -> &[Portion] {
-        &self.portions
+    pub fn by_role(&self) -> &[RoleResiduals] {
+        &self.by_role
     }
 
     /// Whether the losses could be summed up; they are 0 where not.
@@ -194,19 +194,19 @@ impl Residuals {
         &self.notes
     }
 
-    /// From a list of cells.
-    fn listed(
+    /// From stored entries.
+    fn stored(
         &mut self,
         saved: &Saved,
         prepared: &Prepared,
         loss: Option<&Loss>,
         floor: f64,
-    ) -> Result<Table> {
+    ) -> Result<RoleTable> {
         let shape = prepared.shape().to_vec();
         let mut sums = table(prepared, &shape);
-        // Rows of a list that say for each cell what it is are enough; zeros by role are not.
-        let rests: Vec<Implicit> = prepared.listings().iter().map(|l| l.rest).collect();
-        let Some(&rest) = rests.iter().find(|&&rest| rest != Implicit::ByRole) else {
+        // What every stored entry is, is enough; implicit zeros whose role is written elsewhere are not.
+        let kinds: Vec<Implicit> = prepared.listings().iter().map(|l| l.rest).collect();
+        let Some(&implicit) = kinds.iter().find(|&&kind| kind != Implicit::ByRole) else {
             self.leave_out("these weights need the dense form of the data");
             return Ok(sums);
         };
@@ -214,22 +214,22 @@ impl Residuals {
             self.leave_out("under this loss they need the dense form of the data");
             return Ok(sums);
         }
-        let cells = CellValues::new(saved);
-        let list = prepared.list(rest);
-        let work = cells.work() * list.list().len() as f64;
+        let predictions = EntryValues::new(saved);
+        let list = prepared.list(implicit);
+        let work = predictions.work() * list.list().len() as f64;
         if work > MOST_WORK {
-            self.leave_out("the list has too many cells for a model of these ranks");
+            self.leave_out("there are too many stored entries for a model of these ranks");
             return Ok(sums);
         }
         let zero = loss.map(|loss| loss.at_zero().loss);
-        // Σ over all cells of the loss at 0, along a mode: a multiple of a power of ŷ.
+        // Σ over all entries of the loss at 0, along a mode: a multiple of a power of ŷ.
         let monomial = zero.as_ref().and_then(|zero| zero.monomial());
         let power = monomial.map(|m| m.power).filter(|p| [0.0, 1.0, 2.0].contains(p));
         let squares = power == Some(2.0) && saved.predictions().totals_of_squares(&[]).is_none();
-        if loss.is_some() && rest == Implicit::Zeros && (power.is_none() || squares) {
+        if loss.is_some() && implicit == Implicit::Zeros && (power.is_none() || squares) {
             self.has_loss = false;
             self.notes.push(
-                "Losses are left out: under this loss the zeros between the listed entries have no \
+                "Losses are left out: under this loss the implicit zeros have no \
                  closed form, and the data were not expanded."
                     .into(),
             );
@@ -244,7 +244,7 @@ impl Residuals {
                 .clone()
                 .into_par_iter()
                 .map_init(
-                    || (cells.cursor(), vec![0usize; shape.len()]),
+                    || (predictions.cursor(), vec![0usize; shape.len()]),
                     |(values, index), i| {
                         for (to, from) in index.iter_mut().zip(indices) {
                             *to = from.get(i).unwrap_or(0) as usize;
@@ -256,32 +256,50 @@ impl Residuals {
                 )
                 .collect();
             for (i, &[y, own, zero]) in batch.zip(&formed) {
-                let mut put = |at: usize, cell: &Sums| {
+                let mut put = |at: usize, entry: &ResidualSums| {
                     let (all, modes) = &mut sums[at];
-                    all.add(cell);
+                    all.add(entry);
                     for (mode, from) in modes.iter_mut().zip(indices) {
-                        mode[from.get(i).unwrap_or(0) as usize].add(cell);
+                        mode[from.get(i).unwrap_or(0) as usize].add(entry);
                     }
                 };
-                if rest == Implicit::Zeros {
-                    // The sums over all cells count it as a zero that is trained on.
-                    let (cells, weight) = (-1.0, -1.0);
-                    put(0, &Sums { cells, weight, observed: 0.0, predicted: -y, loss: -zero });
+                if implicit == Implicit::Zeros {
+                    // The sums over all entries count it as a zero that is trained on.
+                    let (entries, weight) = (-1.0, -1.0);
+                    put(
+                        0,
+                        &ResidualSums {
+                            entries,
+                            weight,
+                            observed: 0.0,
+                            predicted: -y,
+                            loss: -zero,
+                        },
+                    );
                 }
                 if let Some(at) = place(list.role(i)) {
                     let observed = entries.get(i).unwrap_or(0.0);
-                    put(at, &Sums { cells: 1.0, weight: 1.0, observed, predicted: y, loss: own });
+                    put(
+                        at,
+                        &ResidualSums {
+                            entries: 1.0,
+                            weight: 1.0,
+                            observed,
+                            predicted: y,
+                            loss: own,
+                        },
+                    );
                 }
             }
         }
-        if rest == Implicit::Zeros {
-            let cells: f64 = shape.iter().map(|&n| n as f64).product();
+        if implicit == Implicit::Zeros {
+            let all_entries: f64 = shape.iter().map(|&n| n as f64).product();
             let coefficient = monomial.map_or(0.0, |m| m.coefficient);
-            let over = |letters: &[Index]| -> Vec<Sums> {
-                let totals = saved.totals(letters);
-                let each = cells / totals.len() as f64;
+            let over = |kept: &[Index]| -> Vec<ResidualSums> {
+                let totals = saved.totals(kept);
+                let each = all_entries / totals.len() as f64;
                 let squares = match power {
-                    Some(2.0) => saved.predictions().totals_of_squares(letters),
+                    Some(2.0) => saved.predictions().totals_of_squares(kept),
                     _ => None,
                 };
                 let loss = |i: usize, total: f64| match (loss, power) {
@@ -293,8 +311,8 @@ impl Residuals {
                 totals
                     .iter()
                     .enumerate()
-                    .map(|(i, &total)| Sums {
-                        cells: each,
+                    .map(|(i, &total)| ResidualSums {
+                        entries: each,
                         weight: each,
                         observed: 0.0,
                         predicted: total,
@@ -304,8 +322,8 @@ impl Residuals {
             };
             let (all, modes) = &mut sums[0];
             over(&[]).iter().for_each(|s| all.add(s));
-            for (mode, &letter) in modes.iter_mut().zip(saved.model().output()) {
-                mode.iter_mut().zip(over(&[letter])).for_each(|(to, s)| to.add(&s));
+            for (mode, &index) in modes.iter_mut().zip(saved.model().output()) {
+                mode.iter_mut().zip(over(&[index])).for_each(|(to, s)| to.add(&s));
             }
         }
         Ok(sums)
@@ -317,17 +335,15 @@ impl Residuals {
     }
 }
 
-/// Multiplications from which on ŷ is not formed cell by cell: about half a minute.
+/// Multiplications from which on ŷ is not formed entry by entry: about half a minute.
 const MOST_WORK: f64 = 4e10;
-/// Listed cells whose ŷ are kept at a time.
+/// Stored entries whose ŷ are kept at a time.
 const BATCH: usize = 1 << 20;
-/// Cells of a slab.
-const SLAB: usize = 1 << 19;
-/// Cells whose losses are computed at a time.
+/// Entries whose losses are computed at a time.
 const BLOCK: usize = 2048;
 
 /// Adds sums over a part, whose indices begin at `starts`.
-fn merge(to: &mut Table, part: &Table, starts: &[usize]) {
+fn merge(to: &mut RoleTable, part: &RoleTable, starts: &[usize]) {
     for ((all, modes), (part_all, part_modes)) in to.iter_mut().zip(part) {
         all.add(part_all);
         for ((mode, part), &start) in modes.iter_mut().zip(part_modes).zip(starts) {
@@ -336,77 +352,48 @@ fn merge(to: &mut Table, part: &Table, starts: &[usize]) {
     }
 }
 
-/// From a value for every cell.
-fn dense(saved: &Saved, prepared: &Prepared, loss: Option<&Loss>, floor: f64) -> Result<Table> {
+/// From a value for every entry.
+fn dense(saved: &Saved, prepared: &Prepared, loss: Option<&Loss>, floor: f64) -> Result<RoleTable> {
     let values = prepared.values();
     let mut sums = table(prepared, values.shape());
-    let (axes, slabs) = slabs(values);
-    let walk = Walk { saved, prepared, loss, floor, axes };
-    // A few at a time, so that sums are added in their order without keeping all of them.
-    for batch in slabs.chunks(16) {
-        let parts: Vec<Result<Table>> = batch.par_iter().map(|slab| walk.slab(slab)).collect();
-        for (slab, part) in batch.iter().zip(parts) {
-            let starts: Vec<usize> = slab.iter().map(|r| r.start).collect();
-            merge(&mut sums, &part?, &starts);
-        }
-    }
+    let blocks = Blocks::in_memory_order(values.shape(), values.strides());
+    let walk = BlockWalk { prepared, loss, floor, blocks: &blocks };
+    saved.predictions().fold_blocks(
+        &blocks,
+        |block, predicted| Ok(walk.block(block, predicted)),
+        |block, part| {
+            let starts: Vec<usize> = block.iter().map(|r| r.start).collect();
+            merge(&mut sums, &part, &starts);
+        },
+    )?;
     // Data that stay in their file may have changed meanwhile.
     prepared.check()?;
     Ok(sums)
 }
 
-/// The axes from the slowest to the fastest, and blocks of indices that lie in memory without gaps.
-fn slabs(values: &Dense) -> (Vec<usize>, Vec<Vec<Range<usize>>>) {
-    let (shape, strides) = (values.shape(), values.strides());
-    let mut axes: Vec<usize> = (0..shape.len()).collect();
-    axes.sort_by_key(|&axis| (std::cmp::Reverse(strides[axis]), shape[axis] > 1, axis));
-    let volume = |p: usize| axes[p..].iter().map(|&a| shape[a]).product::<usize>();
-    // The first axis that is cut, so that what is inside of one of its indices is small enough.
-    let cut = (0..axes.len()).find(|&p| volume(p + 1) <= SLAB).unwrap_or(axes.len() - 1);
-    let step = (SLAB / volume(cut + 1).max(1)).max(1);
-    let mut slabs = vec![shape.iter().map(|&n| 0..n).collect::<Vec<_>>()];
-    for (p, &axis) in axes.iter().enumerate().take(cut + 1) {
-        let step = if p == cut { step } else { 1 };
-        slabs = slabs
-            .into_iter()
-            .flat_map(|slab| {
-                (0..shape[axis]).step_by(step).map(move |start| {
-                    let mut slab = slab.clone();
-                    slab[axis] = start..(start + step).min(slab[axis].end);
-                    slab
-                })
-            })
-            .collect();
-    }
-    (axes, slabs)
-}
-
-struct Walk<'a> {
-    saved: &'a Saved,
+struct BlockWalk<'a> {
     prepared: &'a Prepared,
     loss: Option<&'a Loss>,
     floor: f64,
-    /// From the slowest to the fastest.
-    axes: Vec<usize>,
+    blocks: &'a Blocks,
 }
 
-impl Walk<'_> {
-    fn slab(&self, slab: &[Range<usize>]) -> Result<Table> {
+impl BlockWalk<'_> {
+    /// The sums over a block, whose entries lie in memory without gaps.
+    fn block(&self, block: &[Range<usize>], predicted: &[f64]) -> RoleTable {
         let values = self.prepared.values();
-        let starts: Vec<usize> = slab.iter().map(|r| r.start).collect();
-        let sizes: Vec<usize> = slab.iter().map(Range::len).collect();
+        let axes = self.blocks.axes();
+        let starts: Vec<usize> = block.iter().map(|r| r.start).collect();
+        let sizes: Vec<usize> = block.iter().map(Range::len).collect();
         let offset = values.offset(&starts).unwrap_or(0);
-        let output = self.saved.model().output();
-        let order: Vec<Index> = self.axes.iter().map(|&axis| output[axis]).collect();
-        let predicted = self.saved.predictions().block(slab, &order)?;
-        let sides: Vec<Vec<f64>> = self
+        let parameters: Vec<Vec<f64>> = self
             .loss
             .map_or(&[][..], |loss| loss.sides())
             .iter()
-            .map(|side| {
-                let mut view = side.view().permuted_axes(self.axes.clone());
-                for (p, &axis) in self.axes.iter().enumerate() {
-                    view.slice_axis_inplace(ndarray::Axis(p), slab[axis].clone().into());
+            .map(|parameter| {
+                let mut view = parameter.view().permuted_axes(axes);
+                for (p, &axis) in axes.iter().enumerate() {
+                    view.slice_axis_inplace(ndarray::Axis(p), block[axis].clone().into());
                 }
                 view.iter().copied().collect()
             })
@@ -427,7 +414,7 @@ impl Walk<'_> {
             for (to, &from) in y.iter_mut().zip(&predicted[start..]) {
                 *to = from.max(self.floor);
             }
-            let parts: Vec<&[f64]> = sides.iter().map(|side| &side[start..start + n]).collect();
+            let parts: Vec<&[f64]> = parameters.iter().map(|p| &p[start..start + n]).collect();
             if let Some(tape) = &tape {
                 tape.run(x, y, &parts, &mut scratch, &mut [&mut losses[..n]]);
             }
@@ -438,38 +425,32 @@ impl Walk<'_> {
                 };
                 if let Some(at) = place(role) {
                     let weight = weights[i];
-                    let cell = Sums {
-                        cells: 1.0,
+                    let entry = ResidualSums {
+                        entries: 1.0,
                         weight,
                         observed: weight * x[i],
                         predicted: weight * self.expected(predicted[start + i], &parts, i),
                         loss: weight * losses[i],
                     };
                     let (all, modes) = &mut sums[at];
-                    all.add(&cell);
+                    all.add(&entry);
                     for (mode, &i) in modes.iter_mut().zip(&index) {
-                        mode[i].add(&cell);
+                        mode[i].add(&entry);
                     }
                 }
-                for &axis in self.axes.iter().rev() {
-                    index[axis] += 1;
-                    if index[axis] < sizes[axis] {
-                        break;
-                    }
-                    index[axis] = 0;
-                }
+                self.blocks.advance(&mut index, &sizes);
             }
         }
-        Ok(sums)
+        sums
     }
 
-    /// What the model expects of a cell, in the unit of the data.
-    fn expected(&self, y: f64, sides: &[&[f64]], i: usize) -> f64 {
+    /// What the model expects of an entry, in the unit of the data.
+    fn expected(&self, y: f64, parameters: &[&[f64]], i: usize) -> f64 {
         match self.loss.filter(|loss| loss.is_odds()) {
             None => y,
             Some(loss) => {
-                let sides: Vec<f64> = sides.iter().map(|side| side[i]).collect();
-                loss.domain().trials(&sides).unwrap_or(1.0) * y / (1.0 + y)
+                let parameters: Vec<f64> = parameters.iter().map(|p| p[i]).collect();
+                loss.domain().trials(&parameters).unwrap_or(1.0) * y / (1.0 + y)
             }
         }
     }

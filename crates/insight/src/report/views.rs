@@ -5,8 +5,8 @@ use std::ops::Range;
 use ndarray::{ArrayD, Axis as NdAxis, IxDyn};
 
 use super::draw::{Drawing, number, percent};
-use super::labels::{Axis, Names};
-use super::panel::{Matrix, PIXELS as SIDE, Tone, heat, profile};
+use super::labels::{ModeAxis, Names};
+use super::panel::{HeatMap, PIXELS as SIDE, Tone, heat, profile};
 use super::raster;
 use nneinfact_core::model::{Index, IndexSet};
 use nneinfact_fit::Saved;
@@ -22,17 +22,17 @@ const PIXELS: f64 = 3e6;
 
 /// The drawings of all factors.
 pub(super) struct Views {
-    pub groups: Vec<Group>,
+    pub groups: Vec<ComponentGroup>,
     /// Factors without an index of a component: cores, weights, whole matrices.
-    pub others: Vec<Single>,
+    pub others: Vec<FactorView>,
 }
 
-/// The factors that are looked at by the indices of one latent letter.
-pub(super) struct Group {
+/// The factors that have one latent index in common, shown component by component.
+pub(super) struct ComponentGroup {
     pub letter: char,
     /// The names of the factors.
     pub factors: Vec<String>,
-    pub components: Vec<Component>,
+    pub components: Vec<ComponentView>,
     /// The rank.
     pub rank: usize,
     /// How many components are not drawn.
@@ -40,9 +40,9 @@ pub(super) struct Group {
     pub notes: Vec<String>,
 }
 
-pub(super) struct Component {
-    /// The index of the latent letter.
-    pub index: usize,
+pub(super) struct ComponentView {
+    /// Its number: a value of the latent index, counted from 0.
+    pub component: usize,
     /// Its share of the sum of ŷ.
     pub share: f64,
     pub panels: Vec<Drawing>,
@@ -50,18 +50,18 @@ pub(super) struct Component {
     pub parts: Vec<Drawing>,
 }
 
-pub(super) struct Single {
+pub(super) struct FactorView {
     pub title: String,
     pub panels: Vec<Drawing>,
     pub note: String,
 }
 
-/// Two factors of one mode each that share a letter which no other factor has: their product is an
+/// Two factors of one mode each that share an index which no other factor has: their product is an
 /// image.
 struct Pair {
     first: usize,
     second: usize,
-    component: Index,
+    component_index: Index,
     summed: Vec<Index>,
     /// The rows and columns that are shown.
     window: [Range<usize>; 2],
@@ -72,7 +72,7 @@ struct Pair {
 pub(super) struct Sizes {
     pub width: f64,
     pub height: f64,
-    /// Components of each letter at most.
+    /// The most components of each latent index.
     pub most: usize,
     /// Whether the page's script can say numbers.
     pub hover: bool,
@@ -87,7 +87,7 @@ const OUTSIDE: f64 = 2e-3;
 
 struct Maker<'a> {
     saved: &'a Saved,
-    modes: &'a [Axis],
+    modes: &'a [ModeAxis],
     sizes: Sizes,
     detail: Option<usize>,
     pixels: f64,
@@ -98,15 +98,15 @@ fn class(l: usize) -> String {
     format!("c{}", l % 6)
 }
 
-pub(super) fn views(saved: &Saved, modes: &[Axis], sizes: Sizes) -> Views {
+pub(super) fn views(saved: &Saved, modes: &[ModeAxis], sizes: Sizes) -> Views {
     let detail = sizes.hover.then_some(DETAIL);
     let mut maker = Maker { saved, modes, sizes, detail, pixels: PIXELS };
     maker.all()
 }
 
-/// The order of a letter's indices by descending weight, with their shares.
-fn ordered(saved: &Saved, letter: Index) -> Vec<(usize, f64)> {
-    let weights = saved.totals(&[letter]);
+/// The components of a latent index by descending weight, with their shares.
+fn ordered(saved: &Saved, index: Index) -> Vec<(usize, f64)> {
+    let weights = saved.totals(&[index]);
     let total: f64 = weights.iter().sum();
     let mut order: Vec<(usize, f64)> = weights
         .into_iter()
@@ -128,11 +128,11 @@ impl Maker<'_> {
         self.saved.model().factors()[l].iter().copied().filter(|&x| all.contains(x)).collect()
     }
 
-    fn uses(&self, letter: Index) -> usize {
-        self.saved.model().factors().iter().filter(|f| f.contains(&letter)).count()
+    fn uses(&self, index: Index) -> usize {
+        self.saved.model().factors().iter().filter(|f| f.contains(&index)).count()
     }
 
-    /// The letter whose indices are the components of a factor: the one that ties most factors.
+    /// The latent index whose values are the components of a factor: the one that ties most factors.
     fn component_of(&self, l: usize) -> Option<Index> {
         let latent = self.latent(l);
         let most = latent.iter().map(|&x| self.uses(x)).max()?;
@@ -156,10 +156,10 @@ impl Maker<'_> {
                 }
                 let (summed, kept): (Vec<Index>, Vec<Index>) =
                     sets[0].iter().partition(|&x| self.uses(x) == 2);
-                if let (false, &[component]) = (summed.is_empty(), kept.as_slice()) {
+                if let (false, &[component_index]) = (summed.is_empty(), kept.as_slice()) {
                     let size = |x: &[Index]| 0..self.saved.shapes().size(x[0]);
                     let window = [size(&a), size(&b)];
-                    let mut pair = Pair { first, second, component, summed, window };
+                    let mut pair = Pair { first, second, component_index, summed, window };
                     pair.window = self.window(&pair).unwrap_or(pair.window);
                     pairs.push(pair);
                 }
@@ -168,14 +168,14 @@ impl Maker<'_> {
         pairs
     }
 
-    fn axis(&self, letter: Index) -> Axis {
+    fn axis(&self, index: Index) -> ModeAxis {
         let model = self.saved.model();
-        match model.output().iter().position(|&x| x == letter) {
+        match model.output().iter().position(|&x| x == index) {
             Some(mode) => self.modes[mode].clone(),
-            None => Axis {
-                letter: letter.into(),
-                name: char::from(letter).to_string(),
-                size: self.saved.shapes().size(letter),
+            None => ModeAxis {
+                letter: index.into(),
+                name: char::from(index).to_string(),
+                size: self.saved.shapes().size(index),
                 labels: None,
                 upwards: false,
                 mode: false,
@@ -184,15 +184,15 @@ impl Maker<'_> {
         }
     }
 
-    /// Several letters as one axis.
-    fn joined(&self, letters: &[Index]) -> Axis {
-        if let &[letter] = letters {
-            return self.axis(letter);
+    /// Several indices as one axis.
+    fn joined(&self, indices: &[Index]) -> ModeAxis {
+        if let &[index] = indices {
+            return self.axis(index);
         }
-        let axes: Vec<Axis> = letters.iter().map(|&x| self.axis(x)).collect();
+        let axes: Vec<ModeAxis> = indices.iter().map(|&x| self.axis(x)).collect();
         let size = axes.iter().map(|a| a.size).product();
-        let names: Vec<String> = axes.iter().map(Axis::title).collect();
-        Axis {
+        let names: Vec<String> = axes.iter().map(ModeAxis::title).collect();
+        ModeAxis {
             letter: axes.first().map_or(' ', |a| a.letter),
             name: names.join(" × "),
             size,
@@ -223,26 +223,26 @@ impl Maker<'_> {
         let mut others = Vec::new();
         for l in 0..model.factors().len() {
             let pair = pairs.iter().find(|p| p.first == l || p.second == l);
-            let letter = match pair {
-                Some(pair) => Some(pair.component),
+            let index = match pair {
+                Some(pair) => Some(pair.component_index),
                 None => self
                     .component_of(l)
                     .filter(|_| !self.observed(l).is_empty() || self.latent(l).len() > 2),
             };
             // A core is looked at as a whole.
-            match letter.filter(|_| !self.observed(l).is_empty()) {
-                Some(letter) => match groups.iter_mut().find(|g| g.0 == letter) {
+            match index.filter(|_| !self.observed(l).is_empty()) {
+                Some(index) => match groups.iter_mut().find(|g| g.0 == index) {
                     Some(group) => group.1.push(l),
-                    None => groups.push((letter, vec![l])),
+                    None => groups.push((index, vec![l])),
                 },
                 None => others.push(l),
             }
         }
-        // The letter that ties most comes first.
+        // The index that ties most factors comes first.
         groups.sort_by_key(|g| std::cmp::Reverse(g.1.len()));
         let groups = groups.into_iter().map(|(x, l)| self.group(x, &l, &pairs)).collect();
         let saved = self.saved;
-        let mut others: Vec<Single> = others
+        let mut others: Vec<FactorView> = others
             .into_iter()
             .map(|l| {
                 let title = format!("theta_{}: {}", l + 1, model.factor_name(l));
@@ -250,16 +250,16 @@ impl Maker<'_> {
             })
             .collect();
         if let Some(weights) = saved.weights().filter(|w| w.ndim() > 0) {
-            let letters: Vec<Index> = model.latent().iter().collect();
-            let name: String = letters.iter().map(|&x| char::from(x)).collect();
-            others.push(self.single(format!("weights: {name}"), &class(5), &letters, weights));
+            let indices: Vec<Index> = model.latent().iter().collect();
+            let name: String = indices.iter().map(|&x| char::from(x)).collect();
+            others.push(self.single(format!("weights: {name}"), &class(5), &indices, weights));
         }
         Views { groups, others }
     }
 
-    fn group(&mut self, letter: Index, factors: &[usize], pairs: &[Pair]) -> Group {
+    fn group(&mut self, index: Index, factors: &[usize], pairs: &[Pair]) -> ComponentGroup {
         let model = self.saved.model().clone();
-        let order = ordered(self.saved, letter);
+        let order = ordered(self.saved, index);
         let mut notes = Vec::new();
         for pair in pairs.iter().filter(|p| factors.contains(&p.first)) {
             let summed: String = pair.summed.iter().map(|&x| char::from(x)).collect();
@@ -271,7 +271,7 @@ impl Maker<'_> {
             let [rows, columns] = &pair.window;
             let axes = [pair.first, pair.second].map(|l| self.joined(&self.observed(l)));
             if (rows.len(), columns.len()) != (axes[0].size, axes[1].size) {
-                let part = |axis: &Axis, r: &Range<usize>| {
+                let part = |axis: &ModeAxis, r: &Range<usize>| {
                     format!("{} {} to {}", axis.name, axis.label(r.start), axis.label(r.end - 1))
                 };
                 notes.push(format!(
@@ -290,16 +290,17 @@ impl Maker<'_> {
             // Maps are as high as they are wide.
             self.sizes.height = 1.3 * usual;
         }
-        for &(index, share) in order.iter().take(self.sizes.most) {
-            let mut component = Component { index, share, panels: Vec::new(), parts: Vec::new() };
+        for &(component, share) in order.iter().take(self.sizes.most) {
+            let mut view =
+                ComponentView { component, share, panels: Vec::new(), parts: Vec::new() };
             for &l in factors {
                 let drawn = match pairs.iter().find(|p| p.first == l || p.second == l) {
-                    None => self.panel(l, letter, index),
+                    None => self.panel(l, index, component),
                     Some(pair) if pair.first == l => {
-                        let drawn = self.product(pair, index);
+                        let drawn = self.product(pair, component);
                         for l in [pair.first, pair.second] {
                             if components.len() < SHOWN {
-                                component.parts.extend(self.panel(l, letter, index));
+                                view.parts.extend(self.panel(l, index, component));
                             }
                         }
                         drawn
@@ -307,15 +308,15 @@ impl Maker<'_> {
                     Some(_) => continue,
                 };
                 missing += usize::from(drawn.is_none());
-                component.panels.extend(drawn);
+                view.panels.extend(drawn);
             }
             // Beyond what a page should weigh.
-            if component.panels.is_empty() && !components.is_empty() {
+            if view.panels.is_empty() && !components.is_empty() {
                 // Those are counted as components.
                 missing = 0;
                 break;
             }
-            components.push(component);
+            components.push(view);
         }
         self.sizes.height = usual;
         if missing > 0 {
@@ -325,8 +326,8 @@ impl Maker<'_> {
             ));
         }
         let left_out = order.len() - components.len();
-        Group {
-            letter: letter.into(),
+        ComponentGroup {
+            letter: index.into(),
             factors: factors.iter().map(|&l| model.factor_name(l)).collect(),
             components,
             rank: order.len(),
@@ -341,27 +342,27 @@ impl Maker<'_> {
         self.pixels > 0.0
     }
 
-    /// A factor at one index of its component letter.
-    fn panel(&mut self, l: usize, letter: Index, index: usize) -> Option<Drawing> {
+    /// The part of a factor that belongs to one component.
+    fn panel(&mut self, l: usize, index: Index, component: usize) -> Option<Drawing> {
         let model = self.saved.model();
-        let letters = &model.factors()[l];
-        let axis = letters.iter().position(|&x| x == letter)?;
-        let part = self.saved.factors()[l].index_axis(NdAxis(axis), index).to_owned();
-        let rest: Vec<Index> = letters.iter().copied().filter(|&x| x != letter).collect();
+        let indices = &model.factors()[l];
+        let axis = indices.iter().position(|&x| x == index)?;
+        let part = self.saved.factors()[l].index_axis(NdAxis(axis), component).to_owned();
+        let rest: Vec<Index> = indices.iter().copied().filter(|&x| x != index).collect();
         let values = normalised(part);
         self.array(&class(l), &rest, &values)
     }
 
     /// Any array: a vector as a profile, everything else as a heat map.
-    fn array(&mut self, class: &str, letters: &[Index], values: &[f64]) -> Option<Drawing> {
-        match letters {
+    fn array(&mut self, class: &str, indices: &[Index], values: &[f64]) -> Option<Drawing> {
+        match indices {
             [] => None,
-            &[letter] => {
-                let axis = self.axis(letter);
+            &[index] => {
+                let axis = self.axis(index);
                 let size = (self.sizes.width, self.sizes.height);
                 Some(profile(&axis.title(), &axis, values, class, size))
             }
-            // A mode of the data is seen best from left to right; latent letters are few.
+            // A mode of the data is seen best from left to right; latent indices are few.
             &[a, b]
                 if self.saved.model().latent().contains(b)
                     && !self.saved.model().latent().contains(a) =>
@@ -392,8 +393,8 @@ impl Maker<'_> {
 
     fn drawn(
         &mut self,
-        rows: &Axis,
-        columns: &Axis,
+        rows: &ModeAxis,
+        columns: &ModeAxis,
         values: &[f64],
         square: bool,
     ) -> Option<Drawing> {
@@ -406,8 +407,8 @@ impl Maker<'_> {
     /// A heat map for which pixels were taken.
     fn map(
         &mut self,
-        rows: &Axis,
-        columns: &Axis,
+        rows: &ModeAxis,
+        columns: &ModeAxis,
         values: &[f64],
         square: bool,
         block: Option<(usize, usize)>,
@@ -415,18 +416,18 @@ impl Maker<'_> {
         let title = format!("{} × {}", rows.title(), columns.title());
         let ratio = rows.size as f64 / columns.size.max(1) as f64;
         let square = square && (0.3..3.0).contains(&ratio);
-        let matrix = Matrix { rows, columns, values, square, block, tone: None };
+        let matrix = HeatMap { rows, columns, values, square, block, tone: None };
         heat(&title, &matrix, self.sizes.width, self.detail.as_mut())
     }
 
-    /// Two factors multiplied at one index of their component letter.
-    fn product(&mut self, pair: &Pair, index: usize) -> Option<Drawing> {
+    /// The product of the parts of two factors that belong to one component.
+    fn product(&mut self, pair: &Pair, component: usize) -> Option<Drawing> {
         let windows = pair.window.clone();
         if !self.spend(windows[0].len(), windows[1].len()) {
             return None;
         }
         let mut sides =
-            [self.unfold(pair, pair.first, index)?, self.unfold(pair, pair.second, index)?];
+            [self.unfold(pair, pair.first, component)?, self.unfold(pair, pair.second, component)?];
         // Relative to the largest, so that sums are finite.
         for (_, values) in &mut sides {
             scale(values);
@@ -455,13 +456,14 @@ impl Maker<'_> {
         Some(self.map(&axes.0, &axes.1, &values, true, Some((a, b))))
     }
 
-    /// A factor of a pair at an index of the component: rows of its mode, columns of the letters that
+    /// The part of a factor of a pair that belongs to a component: rows of its mode, columns of the indices that
     /// are summed over.
-    fn unfold(&self, pair: &Pair, l: usize, index: usize) -> Option<(usize, Vec<f64>)> {
-        let letters = &self.saved.model().factors()[l];
-        let axis = letters.iter().position(|&x| x == pair.component)?;
-        let part = self.saved.factors()[l].index_axis(NdAxis(axis), index);
-        let rest: Vec<Index> = letters.iter().copied().filter(|&x| x != pair.component).collect();
+    fn unfold(&self, pair: &Pair, l: usize, component: usize) -> Option<(usize, Vec<f64>)> {
+        let indices = &self.saved.model().factors()[l];
+        let axis = indices.iter().position(|&x| x == pair.component_index)?;
+        let part = self.saved.factors()[l].index_axis(NdAxis(axis), component);
+        let rest: Vec<Index> =
+            indices.iter().copied().filter(|&x| x != pair.component_index).collect();
         let mode = self.observed(l);
         let order: Option<Vec<usize>> =
             mode.iter().chain(&pair.summed).map(|x| rest.iter().position(|y| y == x)).collect();
@@ -473,9 +475,11 @@ impl Maker<'_> {
     /// the few places where something happens. `None` where that is not much smaller than the whole.
     fn window(&self, pair: &Pair) -> Option<[Range<usize>; 2]> {
         let mut sums: [Vec<f64>; 2] = pair.window.clone().map(|r| vec![0.0; r.len()]);
-        for index in 0..self.saved.shapes().size(pair.component) {
-            let sides =
-                [self.unfold(pair, pair.first, index)?, self.unfold(pair, pair.second, index)?];
+        for component in 0..self.saved.shapes().size(pair.component_index) {
+            let sides = [
+                self.unfold(pair, pair.first, component)?,
+                self.unfold(pair, pair.second, component)?,
+            ];
             let columns = sides.each_ref().map(|(m, values)| {
                 let k = values.len() / (*m).max(1);
                 (0..k).map(|c| values.iter().skip(c).step_by(k).sum::<f64>()).collect::<Vec<f64>>()
@@ -518,15 +522,15 @@ impl Maker<'_> {
         &mut self,
         title: String,
         class: &str,
-        letters: &[Index],
+        indices: &[Index],
         factor: &ArrayD<f64>,
-    ) -> Single {
+    ) -> FactorView {
         let saved = self.saved;
         let model = saved.model();
         let mut panels = Vec::new();
         let mut note = String::new();
-        // Indices of latent letters by weight, as everywhere.
-        let orders: Vec<Vec<usize>> = letters
+        // Components by weight, as everywhere.
+        let orders: Vec<Vec<usize>> = indices
             .iter()
             .map(|&x| match model.latent().contains(x) {
                 true => ordered(saved, x).into_iter().map(|o| o.0).collect(),
@@ -537,15 +541,15 @@ impl Maker<'_> {
         for (axis, order) in orders.iter().enumerate() {
             sorted = sorted.select(NdAxis(axis), order);
         }
-        let axis = |maker: &Maker<'_>, at: usize| -> Axis {
-            let axis = maker.axis(letters[at]);
-            let labels = match model.latent().contains(letters[at]) {
+        let axis = |maker: &Maker<'_>, at: usize| -> ModeAxis {
+            let axis = maker.axis(indices[at]);
+            let labels = match model.latent().contains(indices[at]) {
                 true => Some(Names::new(orders[at].iter().map(ToString::to_string).collect())),
                 false => axis.labels.clone(),
             };
-            Axis { labels, ..axis }
+            ModeAxis { labels, ..axis }
         };
-        match letters.len() {
+        match indices.len() {
             1 => {
                 let values: Vec<f64> = sorted.iter().copied().collect();
                 let axis = axis(self, 0);
@@ -559,9 +563,9 @@ impl Maker<'_> {
             }
             _ => {
                 let (first, rows) = (axis(self, 0), axis(self, 1));
-                let columns = match letters.len() {
+                let columns = match indices.len() {
                     3 => axis(self, 2),
-                    _ => self.joined(&letters[2..]),
+                    _ => self.joined(&indices[2..]),
                 };
                 // One scale for all slices, so that they can be compared.
                 let shown: Vec<f64> = sorted.outer_iter().take(SHOWN).flatten().copied().collect();
@@ -572,10 +576,10 @@ impl Maker<'_> {
                         break;
                     }
                     let values: Vec<f64> = part.iter().copied().collect();
-                    let square = letters.len() == 3
+                    let square = indices.len() == 3
                         && (0.3..3.0).contains(&(rows.size as f64 / columns.size as f64));
                     let (rows, columns, values) = (&rows, &columns, &values[..]);
-                    let matrix = Matrix { rows, columns, values, square, block: None, tone };
+                    let matrix = HeatMap { rows, columns, values, square, block: None, tone };
                     let title = format!("{} = {}", first.letter, first.label(i));
                     panels.push(heat(&title, &matrix, self.sizes.width, self.detail.as_mut()));
                 }
@@ -591,7 +595,7 @@ impl Maker<'_> {
         if panels.is_empty() && note.is_empty() {
             note = "Left out: this page is large enough.".into();
         }
-        Single { title, panels, note }
+        FactorView { title, panels, note }
     }
 }
 
@@ -611,10 +615,10 @@ fn scale(values: &mut [f64]) {
     }
 }
 
-impl Component {
+impl ComponentView {
     /// What stands above its drawings.
     pub fn title(&self, letter: char) -> String {
-        format!("{letter} = {}", self.index)
+        format!("{letter} = {}", self.component)
     }
 
     /// Its share of ŷ in words.

@@ -1,4 +1,4 @@
-//! The arguments about factors: penalties, bounds, values that are given.
+//! The arguments about constraints of factors: penalties, bounds, fixed values.
 
 use std::path::{Path, PathBuf};
 
@@ -15,7 +15,7 @@ use nneinfact_fit::{Balance, NNEinFact, WEIGHTS, factor_name};
 /// Penalties, bounds and fixed factors. A factor is called by its letters, or theta_N where several
 /// have the same.
 #[derive(Debug, Args)]
-pub struct RuleArgs {
+pub struct ConstraintArgs {
     /// Add MU times the sum of the entries of every factor to the sum of the losses: sparse factors
     #[arg(long, value_name = "MU", allow_negative_numbers = true, conflicts_with = "l2")]
     l1: Option<f64>,
@@ -30,7 +30,7 @@ pub struct RuleArgs {
     #[arg(long = "penalty", value_name = "FACTOR:lP=MU", value_parser = penalty)]
     penalties: Vec<(String, Penalty)>,
 
-    /// When penalised factors trade scale, which leaves predictions as they are and lowers penalties
+    /// When penalised factors are rescaled, which leaves predictions as they are and lowers penalties
     /// [default: sweep, where there are penalties]
     #[arg(long, value_enum)]
     balance: Option<BalanceArg>,
@@ -57,7 +57,7 @@ enum BalanceArg {
     Sweep,
 }
 
-impl RuleArgs {
+impl ConstraintArgs {
     /// Puts them into the settings of a fit; reads the files of fixed factors.
     pub fn apply(&self, model: &Model, mut settings: NNEinFact) -> Result<NNEinFact> {
         if let Some(penalty) = self.l1.map(Penalty::l1).or(self.l2.map(Penalty::l2)) {

@@ -1,4 +1,4 @@
-//! The data of a fit, with the role of every cell, from files.
+//! Reads the data of a fit from files, with the role of every entry.
 
 use std::path::{Path, PathBuf};
 
@@ -11,7 +11,7 @@ use nneinfact_fit::io::{self, FileKind};
 
 /// How data are read.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Reading {
+pub struct ReadOptions {
     /// Whether they stay in their file; where nothing is said, large ones do.
     pub stream: Option<bool>,
     /// Without a notice.
@@ -35,8 +35,8 @@ pub fn absolute(record: &DataRecord) -> DataRecord {
 }
 
 /// Reads the data and what goes with them.
-pub fn observations(record: &DataRecord, reading: Reading) -> Result<Observations> {
-    let mut observations = Observations::new(values(record, reading)?);
+pub fn observations(record: &DataRecord, options: ReadOptions) -> Result<Observations> {
+    let mut observations = Observations::new(values(record, options)?);
     // What goes with the data is as large as they are.
     let streamed = observations.values().is_mapped();
     if let Some(path) = &record.mask {
@@ -65,15 +65,15 @@ pub fn observations(record: &DataRecord, reading: Reading) -> Result<Observation
         observations = observations.unlisted_missing();
     }
     let shape = observations.shape().to_vec();
-    let cells = |path: &Path| io::read_tns(path, Some(&shape));
+    let coordinates = |path: &Path| io::read_tns(path, Some(&shape));
     if let Some(path) = &record.missing {
-        observations = observations.missing_at(cells(path)?)?;
+        observations = observations.missing_at(coordinates(path)?)?;
     }
     if let Some(path) = &record.heldout_coordinates {
-        observations = observations.held_out_at(cells(path)?)?;
+        observations = observations.held_out_at(coordinates(path)?)?;
     }
     if let Some(path) = &record.validation_coordinates {
-        observations = observations.validation_at(cells(path)?)?;
+        observations = observations.validation_at(coordinates(path)?)?;
     }
     if let Some(fraction) = record.heldout {
         observations = observations.held_out(fraction, record.split_seed)?;
@@ -91,8 +91,8 @@ pub fn observations(record: &DataRecord, reading: Reading) -> Result<Observation
 }
 
 /// Whether the data, a .npy, stay in their file.
-fn streams(path: &Path, reading: Reading) -> Result<bool> {
-    if let Some(stream) = reading.stream {
+fn streams(path: &Path, options: ReadOptions) -> Result<bool> {
+    if let Some(stream) = options.stream {
         return Ok(stream);
     }
     let file = std::fs::metadata(path).map_err(|e| Error::file(path, e))?;
@@ -102,7 +102,7 @@ fn streams(path: &Path, reading: Reading) -> Result<bool> {
     if file.len() <= available / 2 {
         return Ok(false);
     }
-    if !reading.quiet {
+    if !options.quiet {
         complain(
             "notice",
             &format!(
@@ -117,7 +117,7 @@ fn streams(path: &Path, reading: Reading) -> Result<bool> {
     Ok(true)
 }
 
-fn values(record: &DataRecord, reading: Reading) -> Result<Values> {
+fn values(record: &DataRecord, options: ReadOptions) -> Result<Values> {
     let path = &record.path;
     let refuse = |option: &str, kind: &str| {
         Err(Error::Setting(format!("{option} is for {kind} files, not for {}", path.display())))
@@ -125,15 +125,15 @@ fn values(record: &DataRecord, reading: Reading) -> Result<Values> {
     match (FileKind::of(path)?, &record.key, &record.shape) {
         (FileKind::Npy | FileKind::Npz, _, Some(_)) => refuse("--shape", ".tns"),
         (FileKind::Npy | FileKind::Tns, Some(_), _) => refuse("--key", ".npz"),
-        (FileKind::Npz, ..) if reading.stream == Some(true) => Err(Error::Setting(format!(
+        (FileKind::Npz, ..) if options.stream == Some(true) => Err(Error::Setting(format!(
             "--stream is for .npy files, whose entries lie in the file as they are; those of {} are packed: save the array by itself, with numpy.save",
             path.display()
         ))),
-        (FileKind::Tns, ..) if reading.stream == Some(true) => Err(Error::Setting(format!(
-            "--stream is for .npy files; {} is a list of entries, which is kept in memory as a list",
+        (FileKind::Tns, ..) if options.stream == Some(true) => Err(Error::Setting(format!(
+            "--stream is for .npy files; {} has coordinates and values, which are kept in memory as they are",
             path.display()
         ))),
-        (FileKind::Npy, None, None) if streams(path, reading)? => Ok(io::map_npy(path)?.into()),
+        (FileKind::Npy, None, None) if streams(path, options)? => Ok(io::map_npy(path)?.into()),
         (FileKind::Npy | FileKind::Npz, key, None) => {
             Ok(io::read_dense(path, key.as_deref())?.into())
         }

@@ -6,24 +6,24 @@ use std::time::Instant;
 
 use ndarray::ArrayD;
 
-use super::candidate::Tried;
+use super::candidate::TriedLoss;
 use super::estimate::{Load, Times};
-use super::events::{Event, Standing, tell};
+use super::events::{Event, Standing, notify};
 use super::rows::Done;
-use super::run::{Outcome, RunResult};
+use super::run_result::{RunOutcome, RunResult};
 use super::score::{Score, Scorer};
 use super::setups::{Planned, Setup};
 use super::store::Store;
-use super::study::{Choice, Study, about};
+use super::study::{ScoreChoice, Study, about};
 use super::table::Table;
 use nneinfact_core::data::{Observations, Prepared, Role};
 use nneinfact_core::error::{Error, Result};
 use nneinfact_fit::Device;
-use nneinfact_fit::{DataRecord, Flow, NNEinFact, Saved, StoppedBy, Sweep};
+use nneinfact_fit::{DataRecord, Flow, NNEinFact, Saved, Source, StoppedBy, Sweep};
 
 /// The data of a split, with the seconds that it took to prepare them, until a run has been charged
 /// with these.
-struct Ready {
+struct SplitData {
     split: usize,
     data: Prepared,
     seconds: f64,
@@ -31,7 +31,7 @@ struct Ready {
 
 impl Study {
     /// The settings of a fit, but for the seed.
-    fn settings(&self, setup: &Setup, losses: &[Tried], device: &Device) -> Result<NNEinFact> {
+    fn settings(&self, setup: &Setup, losses: &[TriedLoss], device: &Device) -> Result<NNEinFact> {
         let settings = self
             .settings_of(setup.shapes.model().text(), (setup.algorithm, setup.rate))?
             .ranks(setup.ranks.iter().copied())
@@ -40,7 +40,7 @@ impl Study {
         Ok(setup.penalties.apply(settings))
     }
 
-    fn split(&self, observations: &Observations, split: usize) -> Result<Ready> {
+    fn split(&self, observations: &Observations, split: usize) -> Result<SplitData> {
         let began = Instant::now();
         let seed = self.split_seed.wrapping_add(split as u64);
         let mut observations = observations.clone();
@@ -51,7 +51,7 @@ impl Study {
             observations = observations.validation(self.validation, seed)?;
         }
         let data = observations.prepare()?;
-        Ok(Ready { split, data, seconds: began.elapsed().as_secs_f64() })
+        Ok(SplitData { split, data, seconds: began.elapsed().as_secs_f64() })
     }
 
     /// Where the data of a run are, and which of them it did not see. Of data that have no file the
@@ -66,7 +66,26 @@ impl Study {
         }
     }
 
-    pub(super) fn run_on(&self, observations: &Observations, device: &Device) -> Result<Table> {
+    /// Carries the study out.
+    ///
+    /// Everything that can be wrong with any of its runs is looked for before the first of them. A run
+    /// that fails all the same is reported in the table and does not end the study.
+    ///
+    /// # Errors
+    /// Whatever is wrong with the models, ranks, losses, settings or data; and where the folder cannot
+    /// be written.
+    pub fn run(self, data: impl Source) -> Result<Table> {
+        self.check()?;
+        let observations = data.observations()?;
+        let device = match &self.device {
+            Some(device) => device.clone(),
+            None => Device::auto()?,
+        };
+        let observations: &Observations = observations.as_ref();
+        device.clone().install(move || self.run_on(observations, &device))
+    }
+
+    fn run_on(&self, observations: &Observations, device: &Device) -> Result<Table> {
         let losses = self.all_losses();
         let mut notes = Vec::new();
         let setups = self.setups(observations.shape(), &losses, &mut notes)?;
@@ -91,12 +110,12 @@ impl Study {
         let runs = self.all_runs(&setups, &losses, &print);
         let store = self.folder.as_deref().map(Store::open).transpose()?;
         let mut times = Times::new(loads(&setups, &runs));
-        let mut outcomes = vec![Outcome::Pending; runs.len()];
+        let mut outcomes = vec![RunOutcome::Pending; runs.len()];
         if let Some(store) = &store {
             for (n, run) in runs.iter().enumerate() {
                 if let Some(result) = store.load(&run.settings, &setups[run.setup].shapes) {
                     times.done(n, result.wall_seconds);
-                    outcomes[n] = Outcome::Finished(result);
+                    outcomes[n] = RunOutcome::Finished(result);
                 }
             }
         }
@@ -105,7 +124,7 @@ impl Study {
             let run = &runs[n];
             let setup = &setups[run.setup];
             let later = |times: &Times, from: usize| {
-                times.left((from..runs.len()).filter(|&m| outcomes[m] == Outcome::Pending))
+                times.left((from..runs.len()).filter(|&m| outcomes[m] == RunOutcome::Pending))
             };
             let mut standing = Standing {
                 run: n + 1,
@@ -113,22 +132,22 @@ impl Study {
                 label: self.label(setup, &losses, run),
                 left: later(&times, n),
             };
-            if outcomes[n] != Outcome::Pending {
+            if outcomes[n] != RunOutcome::Pending {
                 let outcome = &outcomes[n];
-                tell(&self.watchers, &Event::Ends { standing: &standing, outcome, kept: true });
+                notify(&self.observers, &Event::Ends { standing: &standing, outcome, kept: true });
                 continue;
             }
             if self.cancel.is_cancelled() {
                 break;
             }
-            tell(&self.watchers, &Event::Begins(&standing));
+            notify(&self.observers, &Event::Begins(&standing));
             let began = Instant::now();
             // What came before is not held while the next is made.
             ready = ready.filter(|ready| ready.split == run.split);
             let known = match ready.take() {
                 Some(known) => known,
                 // This run's clock is on.
-                None => Ready { seconds: 0.0, ..self.split(observations, run.split)? },
+                None => SplitData { seconds: 0.0, ..self.split(observations, run.split)? },
             };
             let settings = self.settings(setup, &losses, device)?;
             let settings =
@@ -154,21 +173,21 @@ impl Study {
                                 Some(store) => store.save(&run.settings, &result, fit.history())?,
                                 None => factors[n] = Some(fit.into_factors()),
                             }
-                            Outcome::Finished(result)
+                            RunOutcome::Finished(result)
                         }
-                        Err(error) => Outcome::Failed(error.to_string()),
+                        Err(error) => RunOutcome::Failed(error.to_string()),
                     }
                 }
                 Err(_) if self.cancel.is_cancelled() => break,
-                Err(error) => Outcome::Failed(error.to_string()),
+                Err(error) => RunOutcome::Failed(error.to_string()),
             };
-            ready = Some(Ready { seconds: 0.0, ..known });
-            if let Outcome::Finished(result) = &outcome {
+            ready = Some(SplitData { seconds: 0.0, ..known });
+            if let RunOutcome::Finished(result) = &outcome {
                 times.done(n, result.wall_seconds);
             }
             standing.left = later(&times, n + 1);
-            tell(
-                &self.watchers,
+            notify(
+                &self.observers,
                 &Event::Ends { standing: &standing, outcome: &outcome, kept: false },
             );
             outcomes[n] = outcome;
@@ -196,9 +215,9 @@ impl Study {
         notes: &mut Vec<String>,
     ) -> Result<(Option<Score>, bool)> {
         if data.cells(Role::HeldOut) == 0 {
-            if let Choice::Some(score) = self.score {
+            if let ScoreChoice::Some(score) = self.score {
                 return Err(Error::Setting(format!(
-                    "the {score} score is that of held-out cells, and none are held out: hold out a fraction of the entries"
+                    "the {score} score is that of held-out entries, and none are held out: hold out a fraction of the entries"
                 )));
             }
             return Ok((None, false));
@@ -206,16 +225,16 @@ impl Study {
         let outside = data.first_outside(|x, _| x >= 0.0 && x.is_finite() && x.fract() == 0.0);
         let counts = outside.is_none();
         let score = match (self.score, outside) {
-            (Choice::Some(Score::Poisson), Some(outside)) => {
+            (ScoreChoice::Some(Score::Poisson), Some(outside)) => {
                 return Err(Error::Setting(format!(
                     "the poisson score is for counts, and the entry at index {:?} is {}: choose rmse, mae or none",
                     outside.index, outside.value
                 )));
             }
-            (Choice::Some(score), _) => Some(score),
-            (Choice::None, _) => None,
-            (Choice::Auto, None) => Some(Score::Poisson),
-            (Choice::Auto, Some(outside)) => {
+            (ScoreChoice::Some(score), _) => Some(score),
+            (ScoreChoice::None, _) => None,
+            (ScoreChoice::Auto, None) => Some(Score::Poisson),
+            (ScoreChoice::Auto, Some(outside)) => {
                 notes.push(format!(
                     "the data are not counts (the entry at index {:?} is {}), so that the score is rmse and not the poisson log-likelihood",
                     outside.index, outside.value
@@ -226,7 +245,7 @@ impl Study {
         Ok((score, counts))
     }
 
-    /// A fit that tells the watchers of its sweeps.
+    /// A fit that tells the observers of its sweeps.
     fn observed(
         &self,
         settings: NNEinFact,
@@ -235,13 +254,13 @@ impl Study {
         expected: Option<f64>,
         rest: Option<f64>,
     ) -> NNEinFact {
-        let watchers = Arc::clone(&self.watchers);
+        let observers = Arc::clone(&self.observers);
         let mut standing = standing.clone();
         settings.cancel(&self.cancel).observe(move |sweep: &Sweep| {
             // A run that takes longer than expected may end at any sweep.
             let own = expected.map(|all| (all - began.elapsed().as_secs_f64()).max(0.0));
             standing.left = own.zip(rest).map(|(own, rest)| own + rest);
-            tell(&watchers, &Event::Sweep(&standing, sweep));
+            notify(&observers, &Event::Sweep(&standing, sweep));
             Flow::Continue
         })
     }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::nonfinite;
 use super::score::Scores;
 use nneinfact_core::data::Digest;
 use nneinfact_core::loss::Loss;
@@ -21,11 +22,11 @@ pub struct RunSettings {
     pub data: String,
     /// The model string.
     pub model: String,
-    /// The rank of every latent letter.
+    /// The rank of every latent index.
     pub ranks: BTreeMap<char, usize>,
     /// The loss, by name.
     pub loss: String,
-    /// A fingerprint of the loss's expressions and side values: names of custom losses may repeat.
+    /// A fingerprint of the loss's expressions and entry parameters: names of custom losses may repeat.
     pub loss_terms: String,
     /// The penalties, as the command line writes them.
     pub penalty: String,
@@ -67,9 +68,9 @@ pub(super) fn loss_terms(loss: &Loss) -> String {
         print.text(&expression.to_string());
     }
     print.text(&format!("{:?} {:?}", loss.majorizer(), loss.domain()));
-    for side in loss.sides() {
-        print.word(side.len() as u64);
-        print.words(side.iter().map(|x| x.to_bits()));
+    for parameter in loss.sides() {
+        print.word(parameter.len() as u64);
+        print.words(parameter.iter().map(|x| x.to_bits()));
     }
     print.hex()
 }
@@ -79,19 +80,19 @@ pub(super) fn loss_terms(loss: &Loss) -> String {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct RunResult {
-    /// Over the training cells.
-    #[serde(with = "limitless")]
+    /// Over the training entries.
+    #[serde(with = "nonfinite")]
     pub training_loss: f64,
     /// The penalties, divided by what the training loss is divided by.
-    #[serde(with = "limitless")]
+    #[serde(with = "nonfinite")]
     pub penalty: f64,
-    /// Over the validation cells, where there are any.
-    #[serde(with = "limitless::option")]
+    /// Over the validation entries, where there are any.
+    #[serde(with = "nonfinite::option")]
     pub validation_loss: Option<f64>,
-    /// Over the held-out cells, where there are any.
-    #[serde(with = "limitless::option")]
+    /// Over the held-out entries, where there are any.
+    #[serde(with = "nonfinite::option")]
     pub heldout_loss: Option<f64>,
-    /// Scores of the held-out cells that do not depend on the loss.
+    /// Scores of the held-out entries that do not depend on the loss.
     pub scores: Scores,
     /// The number of completed sweeps.
     pub sweeps: usize,
@@ -110,9 +111,9 @@ pub struct RunResult {
 
 impl RunResult {
     pub(super) fn new(history: &History, scores: Scores) -> RunResult {
-        let at = |losses: &[f64]| losses.get(history.returned).copied().map(limitless::worst);
+        let at = |losses: &[f64]| losses.get(history.returned).copied().map(nonfinite::worst);
         RunResult {
-            training_loss: limitless::worst(history.returned_loss()),
+            training_loss: nonfinite::worst(history.returned_loss()),
             penalty: at(&history.penalty).unwrap_or(0.0),
             validation_loss: at(&history.validation_loss),
             heldout_loss: at(&history.heldout_loss),
@@ -129,7 +130,7 @@ impl RunResult {
     /// What the best of several starts is chosen by: the validation loss, or without one what the fit
     /// lowers.
     pub(super) fn criterion(&self) -> f64 {
-        limitless::worst(self.validation_loss.unwrap_or(self.training_loss + self.penalty))
+        nonfinite::worst(self.validation_loss.unwrap_or(self.training_loss + self.penalty))
     }
 }
 
@@ -140,8 +141,7 @@ fn at_sweep(history: &History) -> usize {
 /// How a run ended.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "lowercase")]
-#[non_exhaustive]
-pub enum Outcome {
+pub enum RunOutcome {
     /// With a result.
     Finished(RunResult),
     /// With an error, which did not end the study.
@@ -150,72 +150,13 @@ pub enum Outcome {
     Pending,
 }
 
-impl Outcome {
+impl RunOutcome {
     /// The result, where there is one.
     #[must_use]
     pub fn result(&self) -> Option<&RunResult> {
         match self {
-            Outcome::Finished(result) => Some(result),
-            _ => None,
-        }
-    }
-}
-
-/// Numbers that may be infinite, in JSON, which has none: `"inf"` and `"-inf"`. What is no number at all
-/// is written as `null`, and read as one that is worse than all.
-pub(super) mod limitless {
-    use serde::{Deserialize, Deserializer, Serializer};
-
-    /// A loss by which nothing that is no number is ever the least. (The sign of such a number decides
-    /// on which side of all others it is sorted.)
-    pub fn worst(loss: f64) -> f64 {
-        if loss.is_finite() { loss } else { f64::INFINITY }
-    }
-
-    #[derive(Deserialize)]
-    #[serde(untagged)]
-    enum Either {
-        Number(f64),
-        Text(String),
-    }
-
-    impl Either {
-        fn number<E: serde::de::Error>(self) -> Result<f64, E> {
-            match self {
-                Either::Number(x) => Ok(x),
-                Either::Text(text) => match text.as_str() {
-                    "inf" => Ok(f64::INFINITY),
-                    "-inf" => Ok(f64::NEG_INFINITY),
-                    text => Err(E::custom(format!("{text:?} is no number"))),
-                },
-            }
-        }
-    }
-
-    pub fn serialize<S: Serializer>(x: &f64, to: S) -> Result<S::Ok, S::Error> {
-        match x.is_infinite() {
-            true => to.serialize_str(&x.to_string()),
-            false => to.serialize_f64(*x),
-        }
-    }
-
-    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<f64, D::Error> {
-        Option::<Either>::deserialize(from)?.map_or(Ok(f64::INFINITY), Either::number)
-    }
-
-    /// Where there may be none.
-    pub mod option {
-        use super::{Deserialize, Deserializer, Either, Serializer};
-
-        pub fn serialize<S: Serializer>(x: &Option<f64>, to: S) -> Result<S::Ok, S::Error> {
-            match x {
-                Some(x) => super::serialize(x, to),
-                None => to.serialize_none(),
-            }
-        }
-
-        pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<f64>, D::Error> {
-            Option::<Either>::deserialize(from)?.map(Either::number).transpose()
+            RunOutcome::Finished(result) => Some(result),
+            RunOutcome::Failed(_) | RunOutcome::Pending => None,
         }
     }
 }
@@ -263,7 +204,7 @@ mod tests {
 
     #[test]
     fn losses_are_told_apart_by_what_they_compute() {
-        let terms = |side: f64| loss_terms(&Loss::negative_binomial(side).unwrap());
+        let terms = |dispersion: f64| loss_terms(&Loss::negative_binomial(dispersion).unwrap());
         assert_eq!(terms(2.0), terms(2.0));
         assert_ne!(terms(2.0), terms(3.0));
     }

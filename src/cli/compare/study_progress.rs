@@ -7,20 +7,20 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::INTERRUPTED;
 use crate::cli::complain;
-use crate::cli::progress::Show;
+use crate::cli::fit_progress::Show;
 use crate::cli::summary::{duration, number};
 use nneinfact_fit::{Cancel, Sweep};
-use nneinfact_insight::compare::{Event, Outcome, Standing, Study, Watch};
+use nneinfact_insight::compare::{Event, RunOutcome, Standing, Study, StudyObserver};
 
 /// The progress line of a running study. Dropping it takes the line off the screen.
-pub struct Progress {
+pub struct StudyProgress {
     bar: Option<ProgressBar>,
 }
 
-impl Progress {
+impl StudyProgress {
     /// Shows the progress of the study to be, and lets Ctrl-C stop it: the first time after the
     /// sweep, the second time the process at once.
-    pub fn attach(study: Study, show: Show) -> (Study, Progress) {
+    pub fn attach(study: Study, show: Show) -> (Study, StudyProgress) {
         let terminal = std::io::stderr().is_terminal();
         let bar = (terminal && show != Show::Never).then(|| {
             let bar = ProgressBar::new(0);
@@ -35,15 +35,15 @@ impl Progress {
         let study = study.cancel(&cancel);
         let study = match (&bar, show) {
             (Some(_), _) | (None, Show::Always) => {
-                study.watch(Teller { bar: bar.clone(), kept: 0, told: None })
+                study.observe(StudyProgressReporter { bar: bar.clone(), kept: 0, shown: None })
             }
             (None, _) => study,
         };
-        (study, Progress { bar })
+        (study, StudyProgress { bar })
     }
 }
 
-impl Drop for Progress {
+impl Drop for StudyProgress {
     fn drop(&mut self) {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
@@ -72,16 +72,16 @@ fn interruptible(cancel: &Cancel, bar: Option<ProgressBar>) {
     }
 }
 
-/// Tells what happens: a line for every run, and in between the sweep on a line that does not stay.
-struct Teller {
+/// Shows the events of a study: a line for every run, and in between the sweep on a line that does not stay.
+struct StudyProgressReporter {
     bar: Option<ProgressBar>,
-    /// Runs taken from the folder that nothing was said of yet.
+    /// The number of runs taken from the folder that were not shown yet.
     kept: usize,
-    /// When a sweep was told last, where there is no bar.
-    told: Option<Instant>,
+    /// When a sweep was shown last, where there is no bar.
+    shown: Option<Instant>,
 }
 
-impl Teller {
+impl StudyProgressReporter {
     fn say(&self, line: &str) {
         match &self.bar {
             Some(bar) => bar.println(line),
@@ -101,7 +101,7 @@ impl Teller {
     }
 }
 
-impl Watch for Teller {
+impl StudyObserver for StudyProgressReporter {
     fn event(&mut self, event: &Event<'_>) {
         match event {
             Event::Begins(standing) => {
@@ -116,8 +116,8 @@ impl Watch for Teller {
                 let line = sweep_line(standing, sweep);
                 match &self.bar {
                     Some(bar) => bar.set_message(line),
-                    None if self.told.is_none_or(|at| at.elapsed() >= Duration::from_secs(5)) => {
-                        self.told = Some(Instant::now());
+                    None if self.shown.is_none_or(|at| at.elapsed() >= Duration::from_secs(5)) => {
+                        self.shown = Some(Instant::now());
                         self.say(&line);
                     }
                     None => {}
@@ -159,10 +159,10 @@ fn sweep_line(standing: &Standing, sweep: &Sweep) -> String {
     line
 }
 
-fn end_line(standing: &Standing, outcome: &Outcome) -> String {
+fn end_line(standing: &Standing, outcome: &RunOutcome) -> String {
     let head = head(standing);
     let what = match outcome {
-        Outcome::Finished(result) => {
+        RunOutcome::Finished(result) => {
             let mut what = format!("training {}", number(result.training_loss));
             if let Some(loss) = result.heldout_loss {
                 what = format!("held-out {}, {what}", number(loss));
@@ -174,10 +174,10 @@ fn end_line(standing: &Standing, outcome: &Outcome) -> String {
                 duration(result.seconds)
             )
         }
-        Outcome::Failed(message) => {
+        RunOutcome::Failed(message) => {
             format!("failed: {}", message.lines().next().unwrap_or_default())
         }
-        _ => "not done".into(),
+        RunOutcome::Pending => "not done".into(),
     };
     match standing.run == standing.runs {
         true => format!("{head}: {what}"),
@@ -195,7 +195,7 @@ mod tests {
 
     #[test]
     fn the_estimate_is_on_narrow_terminals_too() {
-        let outcome = Outcome::Failed("no".into());
+        let outcome = RunOutcome::Failed("no".into());
         let line = end_line(&standing(Some(7260.0)), &outcome);
         assert!(line.starts_with("about 2 h 1 min left  run 3/40"), "{line}");
         // Nothing is known before the first run is done.

@@ -37,7 +37,7 @@ struct File {
     penalties: Vec<String>,
     #[serde(default)]
     algorithms: Vec<String>,
-    learning_rate: Option<Numbers<f64>>,
+    learning_rate: Option<OneOrMany<f64>>,
     precision: Option<String>,
     max_iter: Option<usize>,
     tol: Option<f64>,
@@ -47,7 +47,7 @@ struct File {
     starts: Option<usize>,
     split_seed: Option<u64>,
     seed: Option<u64>,
-    match_parameters: Option<Numbers<u64>>,
+    match_parameters: Option<OneOrMany<u64>>,
     score: Option<String>,
     device: Option<String>,
     threads: Option<usize>,
@@ -58,17 +58,17 @@ struct File {
 /// A number, or a list of them.
 #[derive(Deserialize)]
 #[serde(untagged, expecting = "a number or a list of numbers is expected")]
-enum Numbers<T> {
+enum OneOrMany<T> {
     One(T),
     Many(Vec<T>),
 }
 
-impl<T> Numbers<T> {
-    fn list(numbers: Option<Numbers<T>>) -> Vec<T> {
+impl<T> OneOrMany<T> {
+    fn to_vec(numbers: Option<OneOrMany<T>>) -> Vec<T> {
         match numbers {
             None => Vec::new(),
-            Some(Numbers::One(number)) => vec![number],
-            Some(Numbers::Many(numbers)) => numbers,
+            Some(OneOrMany::One(number)) => vec![number],
+            Some(OneOrMany::Many(numbers)) => numbers,
         }
     }
 }
@@ -79,10 +79,10 @@ struct FileModel {
     name: Option<String>,
     model: String,
     #[serde(default)]
-    ranks: BTreeMap<String, ::toml::Value>,
+    ranks: BTreeMap<String, toml::Value>,
     #[serde(default)]
     fixed: Vec<String>,
-    match_parameters: Option<Numbers<u64>>,
+    match_parameters: Option<OneOrMany<u64>>,
     #[serde(default)]
     penalties: Vec<String>,
 }
@@ -97,7 +97,7 @@ pub fn read(path: &Path) -> Result<Spec> {
 }
 
 fn parse(text: &str, path: &Path) -> Result<Spec> {
-    let file: File = ::toml::from_str(text).map_err(|e| {
+    let file: File = toml::from_str(text).map_err(|e| {
         Error::format(path, format!("this is not a study: {}", e.to_string().trim()))
     })?;
     let folder = path.parent().unwrap_or(Path::new(""));
@@ -145,7 +145,7 @@ fn parse(text: &str, path: &Path) -> Result<Spec> {
         losses: spec::losses(&file.losses, folder).map_err(of)?,
         penalties: spec::penalties(&file.penalties).map_err(of)?,
         algorithms: algorithms.map_err(of)?.into_iter().map(Into::into).collect(),
-        learning_rates: Numbers::list(file.learning_rate),
+        learning_rates: OneOrMany::to_vec(file.learning_rate),
         precision: precision.transpose().map_err(of)?.map(Into::into),
         max_iter: file.max_iter,
         tol: file.tol,
@@ -158,7 +158,7 @@ fn parse(text: &str, path: &Path) -> Result<Spec> {
         starts: file.starts,
         split_seed: file.split_seed,
         seed: file.seed,
-        match_parameters: Numbers::list(file.match_parameters),
+        match_parameters: OneOrMany::to_vec(file.match_parameters),
         score: file.score.as_deref().map(spec::score).transpose().map_err(of)?,
         device: file.device,
         threads: file.threads,
@@ -194,7 +194,7 @@ fn model_spec(model: FileModel) -> Result<ModelSpec> {
             return refuse(format!("ranks: {key:?} is not one letter"));
         };
         let values = match value {
-            ::toml::Value::Array(values) => values.clone(),
+            toml::Value::Array(values) => values.clone(),
             value => vec![value.clone()],
         };
         let sizes: Option<Vec<usize>> = values
@@ -224,7 +224,7 @@ fn model_spec(model: FileModel) -> Result<ModelSpec> {
         name,
         model: model.model,
         ranks,
-        match_parameters: Numbers::list(model.match_parameters),
+        match_parameters: OneOrMany::to_vec(model.match_parameters),
     })
 }
 

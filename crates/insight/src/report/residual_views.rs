@@ -1,9 +1,9 @@
 //! Residuals as drawings and tables.
 
 use super::draw::{Drawing, escape, number, percent};
-use super::labels::Axis;
-use super::panel::{Form, Series, vectors};
-use super::residuals::{Portion, Residuals, Sums};
+use super::labels::ModeAxis;
+use super::panel::{Series, SeriesStyle, vectors};
+use super::residuals::{ResidualSums, Residuals, RoleResiduals};
 use nneinfact_core::data::Role;
 
 /// Rows of the table of the worst slices.
@@ -11,15 +11,15 @@ const WORST: usize = 10;
 
 pub(super) fn name(role: Role) -> &'static str {
     match role {
-        Role::Train => "Training cells",
-        Role::Validation => "Validation cells",
-        Role::HeldOut => "Held-out cells",
-        Role::Missing => "Missing cells",
+        Role::Train => "Training entries",
+        Role::Validation => "Validation entries",
+        Role::HeldOut => "Held-out entries",
+        Role::Missing => "Missing entries",
     }
 }
 
 /// Observed and predicted totals along a mode.
-pub(super) fn totals(axis: &Axis, sums: &[Sums], size: (f64, f64)) -> Drawing {
+pub(super) fn totals(axis: &ModeAxis, sums: &[ResidualSums], size: (f64, f64)) -> Drawing {
     let observed: Vec<f64> = sums.iter().map(|s| s.observed).collect();
     let predicted: Vec<f64> = sums.iter().map(|s| s.predicted).collect();
     let series = [
@@ -27,31 +27,39 @@ pub(super) fn totals(axis: &Axis, sums: &[Sums], size: (f64, f64)) -> Drawing {
             name: "observed",
             class: "obs",
             values: &observed,
-            form: if Form::of(axis) == Form::Bars { Form::Bars } else { Form::Area },
+            style: if SeriesStyle::of(axis) == SeriesStyle::Bars {
+                SeriesStyle::Bars
+            } else {
+                SeriesStyle::Area
+            },
         },
         Series {
             name: "predicted",
             class: "pred",
             values: &predicted,
-            form: if Form::of(axis) == Form::Bars { Form::Marks } else { Form::Line },
+            style: if SeriesStyle::of(axis) == SeriesStyle::Bars {
+                SeriesStyle::Marks
+            } else {
+                SeriesStyle::Line
+            },
         },
     ];
     vectors(&format!("{}: totals", axis.title()), axis, &series, size)
 }
 
 /// Mean losses along a mode.
-pub(super) fn losses(axis: &Axis, sums: &[Sums], size: (f64, f64)) -> Drawing {
-    let means: Vec<f64> = sums.iter().map(Sums::mean_loss).collect();
-    let series = [Series { name: "", class: "loss", values: &means, form: Form::of(axis) }];
+pub(super) fn losses(axis: &ModeAxis, sums: &[ResidualSums], size: (f64, f64)) -> Drawing {
+    let means: Vec<f64> = sums.iter().map(ResidualSums::mean_loss).collect();
+    let series = [Series { name: "", class: "loss", values: &means, style: SeriesStyle::of(axis) }];
     vectors(&format!("{}: mean loss", axis.title()), axis, &series, size)
 }
 
 /// The slices with the largest mean loss, as a table.
-pub(super) fn worst(axes: &[Axis], portion: &Portion) -> String {
-    let overall = portion.all.mean_loss();
-    let mut all: Vec<(&Axis, usize, &Sums)> = axes
+pub(super) fn worst(axes: &[ModeAxis], of_role: &RoleResiduals) -> String {
+    let overall = of_role.all.mean_loss();
+    let mut all: Vec<(&ModeAxis, usize, &ResidualSums)> = axes
         .iter()
-        .zip(&portion.modes)
+        .zip(&of_role.modes)
         .filter(|(_, sums)| sums.len() > 1)
         .flat_map(|(axis, sums)| sums.iter().enumerate().map(move |(i, s)| (axis, i, s)))
         .filter(|(_, _, s)| s.mean_loss().is_finite())
@@ -67,7 +75,7 @@ pub(super) fn worst(axes: &[Axis], portion: &Portion) -> String {
                 escape(&axis.label(i)),
                 number(s.mean_loss(), 4),
                 number(s.mean_loss() / overall, 3),
-                percent(s.loss / portion.all.loss),
+                percent(s.loss / of_role.all.loss),
                 number(s.observed, 4),
                 number(s.predicted, 4)
             )
@@ -78,11 +86,11 @@ pub(super) fn worst(axes: &[Axis], portion: &Portion) -> String {
     )
 }
 
-/// A sentence about all cells of a role.
-pub(super) fn sentence(residuals: &Residuals, portion: &Portion) -> String {
-    let all = &portion.all;
+/// A sentence about all entries of a role.
+pub(super) fn sentence(residuals: &Residuals, of_role: &RoleResiduals) -> String {
+    let all = &of_role.all;
     let mut text =
-        format!("{} cells: total observed {}", number(all.cells, 9), number(all.observed, 5));
+        format!("{} entries: total observed {}", number(all.entries, 9), number(all.observed, 5));
     if residuals.has_predictions() {
         text += &format!(", predicted {}", number(all.predicted, 5));
     }

@@ -27,14 +27,14 @@ pub enum Show {
 }
 
 /// The progress line of a running fit. Dropping it takes the line off the screen.
-pub struct Progress {
+pub struct FitProgress {
     bar: Option<ProgressBar>,
 }
 
-impl Progress {
+impl FitProgress {
     /// Shows the progress of the fit to be, and lets Ctrl-C stop it: the first time after the
     /// sweep, the second time the process at once.
-    pub fn attach(settings: NNEinFact, show: Show, device: &Device) -> (NNEinFact, Progress) {
+    pub fn attach(settings: NNEinFact, show: Show, device: &Device) -> (NNEinFact, FitProgress) {
         let terminal = std::io::stderr().is_terminal();
         let bar = (terminal && show != Show::Never).then(|| {
             let bar = ProgressBar::new(0);
@@ -45,22 +45,22 @@ impl Progress {
             bar.set_message("preparing the data");
             bar
         });
-        let target = match (&bar, show) {
-            (Some(bar), _) => Some(Target::Bar(bar.clone())),
-            (None, Show::Always) => Some(Target::Lines),
+        let output = match (&bar, show) {
+            (Some(bar), _) => Some(ProgressOutput::Bar(bar.clone())),
+            (None, Show::Always) => Some(ProgressOutput::Lines),
             (None, _) => None,
         };
         let cancel = Cancel::new();
         interruptible(&cancel, bar.clone());
         let mut settings = settings.cancel(&cancel);
-        if let Some(target) = target {
-            settings = settings.observe(Teller::new(target, &device.to_string()));
+        if let Some(output) = output {
+            settings = settings.observe(ProgressReporter::new(output, &device.to_string()));
         }
-        (settings, Progress { bar })
+        (settings, FitProgress { bar })
     }
 }
 
-impl Drop for Progress {
+impl Drop for FitProgress {
     fn drop(&mut self) {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
@@ -93,26 +93,26 @@ fn interruptible(cancel: &Cancel, bar: Option<ProgressBar>) {
     }
 }
 
-/// Where progress is told.
-enum Target {
+/// Where progress is shown.
+enum ProgressOutput {
     /// On one line of a terminal.
     Bar(ProgressBar),
     /// As lines.
     Lines,
 }
 
-impl Target {
-    /// How long what was told stands before it is told anew.
-    fn rest(&self) -> Duration {
+impl ProgressOutput {
+    /// How long a line stands before it is replaced.
+    fn interval(&self) -> Duration {
         match self {
-            Target::Bar(_) => Duration::from_millis(50),
-            Target::Lines => Duration::from_secs(1),
+            ProgressOutput::Bar(_) => Duration::from_millis(50),
+            ProgressOutput::Lines => Duration::from_secs(1),
         }
     }
 
     /// The columns that there are; `None` for as many as it takes.
     fn columns(&self) -> Option<usize> {
-        let Target::Bar(_) = self else { return None };
+        let ProgressOutput::Bar(_) = self else { return None };
         let (Width(columns), _) =
             terminal_size_of(std::io::stderr()).unwrap_or((Width(80), Height(24)));
         // Some terminals go on to the next line once the last column is full.
@@ -120,29 +120,29 @@ impl Target {
     }
 }
 
-/// Tells every sweep.
-struct Teller {
-    target: Target,
+/// Shows the progress of a fit after its sweeps.
+struct ProgressReporter {
+    output: ProgressOutput,
     /// The name of the device, in full and in short.
     device: [String; 2],
-    /// When it was told last.
-    told: Option<Instant>,
+    /// When a line was shown last.
+    shown: Option<Instant>,
     /// The loss of the sweep before.
     before: Option<f64>,
     /// The first sweep that was seen, and when it ended, in seconds of the fit.
     began: Option<(usize, f64)>,
 }
 
-impl Observer for Teller {
+impl Observer for ProgressReporter {
     fn sweep(&mut self, sweep: &Sweep) -> Flow {
         self.began.get_or_insert((sweep.iteration, sweep.seconds));
-        if self.told.is_none_or(|at| at.elapsed() >= self.target.rest()) {
-            self.told = Some(Instant::now());
+        if self.shown.is_none_or(|at| at.elapsed() >= self.output.interval()) {
+            self.shown = Some(Instant::now());
             let memory = sweep.device_memory.or_else(peak_memory);
-            let line = self.line(sweep, memory, self.target.columns());
-            match &self.target {
-                Target::Bar(bar) => bar.set_message(line),
-                Target::Lines => {
+            let line = self.line(sweep, memory, self.output.columns());
+            match &self.output {
+                ProgressOutput::Bar(bar) => bar.set_message(line),
+                ProgressOutput::Lines => {
                     let _ = writeln!(std::io::stderr().lock(), "{line}");
                 }
             }
@@ -153,7 +153,7 @@ impl Observer for Teller {
 }
 
 /// A part of the line, in full and in short.
-struct Part {
+struct LinePart {
     full: String,
     short: String,
     /// Which parts are left out first where there is no room: those of high rank.
@@ -175,8 +175,8 @@ const GAP: &str = "  ";
 /// Columns of the bar inside its brackets.
 const BAR: usize = 10;
 
-impl Teller {
-    fn new(target: Target, device: &str) -> Teller {
+impl ProgressReporter {
+    fn new(output: ProgressOutput, device: &str) -> ProgressReporter {
         // As in "gpu (NVIDIA H100, Vulkan, driver …)" and "cpu (2 threads, 256-bit SIMD)".
         let (kind, about) = device.split_once(" (").unwrap_or((device, ""));
         let first = about.split(',').next().unwrap_or("").trim_end_matches(')');
@@ -184,7 +184,13 @@ impl Teller {
             "gpu" => first.to_string(),
             _ => format!("{kind}, {first}"),
         };
-        Teller { target, device: [full, kind.into()], told: None, before: None, began: None }
+        ProgressReporter {
+            output,
+            device: [full, kind.into()],
+            shown: None,
+            before: None,
+            began: None,
+        }
     }
 
     /// What is known after a sweep, in as many columns.
@@ -225,10 +231,10 @@ impl Teller {
         }
     }
 
-    fn parts(&self, sweep: &Sweep, memory: Option<u64>) -> Vec<Part> {
+    fn parts(&self, sweep: &Sweep, memory: Option<u64>) -> Vec<LinePart> {
         let mut parts = Vec::new();
         let mut add = |rank: usize, full: String, short: String| {
-            parts.push(Part { full, short, rank });
+            parts.push(LinePart { full, short, rank });
         };
         let count = format!("{}/{}", sweep.iteration, sweep.max_iter);
         add(0, format!("sweep {count}"), count);
@@ -290,34 +296,35 @@ mod tests {
         }
     }
 
-    fn teller() -> Teller {
-        let teller = Teller::new(Target::Lines, "cpu (2 threads, 256-bit SIMD)");
-        Teller { before: Some(0.75), began: Some((0, 1.0)), ..teller }
+    fn reporter() -> ProgressReporter {
+        let reporter =
+            ProgressReporter::new(ProgressOutput::Lines, "cpu (2 threads, 256-bit SIMD)");
+        ProgressReporter { before: Some(0.75), began: Some((0, 1.0)), ..reporter }
     }
 
     #[test]
     fn a_line_says_what_is_known() {
-        let (teller, sweep) = (teller(), sweep());
+        let (reporter, sweep) = (reporter(), sweep());
         assert_eq!(
-            teller.line(&sweep, Some(96 << 20), None),
+            reporter.line(&sweep, Some(96 << 20), None),
             "sweep 10/100  loss 0.500000  change -5.0e-1  held-out 0.625000  5.0 sweeps/s  at most 18 s left  cpu, 2 threads, 96 MiB"
         );
         let start = Sweep { iteration: 0, heldout_loss: None, seconds: 1.0, ..sweep };
-        let teller = Teller { before: None, ..teller };
-        assert_eq!(teller.line(&start, None, None), "sweep 0/100  loss 0.500000  cpu, 2 threads");
+        let reporter = ProgressReporter { before: None, ..reporter };
+        assert_eq!(reporter.line(&start, None, None), "sweep 0/100  loss 0.500000  cpu, 2 threads");
         // Resumed, it counts what it saw, and slow sweeps by their seconds.
-        let teller = Teller { began: Some((8, 1.0)), before: None, ..teller };
+        let reporter = ProgressReporter { began: Some((8, 1.0)), before: None, ..reporter };
         let slow = Sweep { seconds: 9.0, heldout_loss: None, ..sweep };
         assert!(
-            teller.line(&slow, None, None).contains("4.0 s/sweep  at most 6 min left"),
+            reporter.line(&slow, None, None).contains("4.0 s/sweep  at most 6 min left"),
             "{}",
-            teller.line(&slow, None, None)
+            reporter.line(&slow, None, None)
         );
     }
 
     #[test]
     fn a_line_never_wraps() {
-        let teller = teller();
+        let reporter = reporter();
         let long = Sweep {
             iteration: 123_456,
             max_iter: 1_000_000,
@@ -328,18 +335,21 @@ mod tests {
         };
         for sweep in [sweep(), long] {
             for columns in 0..200 {
-                let line = teller.line(&sweep, Some(96 << 20), Some(columns));
+                let line = reporter.line(&sweep, Some(96 << 20), Some(columns));
                 assert!(line.len() <= columns, "{columns}: {line}");
             }
         }
-        assert_eq!(teller.line(&sweep(), None, Some(39)), "10/100  loss 0.500000  -5.0e-1  <18 s");
+        assert_eq!(
+            reporter.line(&sweep(), None, Some(39)),
+            "10/100  loss 0.500000  -5.0e-1  <18 s"
+        );
         assert_eq!(
             [brief(0.0518784), brief(-123.456), brief(9999.9)],
             ["0.05188", "-123.5", "10000"]
         );
         assert_eq!([brief(1.5e-9), brief(0.0)], ["1.50e-9", "0.00e0"]);
-        assert!(teller.line(&long, None, Some(60)).contains("NOT SAVED"));
-        let wide = teller.line(&sweep(), None, Some(150));
+        assert!(reporter.line(&long, None, Some(60)).contains("NOT SAVED"));
+        let wide = reporter.line(&sweep(), None, Some(150));
         assert!(wide.starts_with("[#---------]  sweep 10/100  loss"), "{wide}");
     }
 }
