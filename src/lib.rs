@@ -84,7 +84,7 @@ pub mod data {
 /// What a fit runs on, and the interface of an engine.
 pub mod engine {
     pub use nneinfact_core::engine::{
-        AdapterInfo, AdapterKind, Constraint, Engine, EngineState, FactorSlot, Guards, Job,
+        AdapterInfo, AdapterKind, Constraint, Engine, EngineState, Point, Guards, Job,
         LossSlot, LossSums, PassTime, Precision, RooflinePeaks,
     };
     pub use nneinfact_core::memory::available_memory;
@@ -96,7 +96,8 @@ pub mod fit {
     pub use nneinfact_fit::{
         Algorithm, Balance, Cancel, Checkpoint, Coupled, CoupledFit, DataAs, DataRecord,
         EntryParameterRecord, Every, Fit, Flow, History, LossRecord, NNEinFact, Norm, Observer,
-        Part, Record, Saved, ScalesInto, Source, Start, StoppedBy, Sweep, Unfinished, balanced,
+        Part, Predictions, Record, Saved, ScalesInto, Source, Start, StoppedBy, Sweep, Unfinished,
+        balanced,
     };
 }
 

@@ -143,8 +143,8 @@ pub struct FitArgs {
     #[arg(long, value_name = "RATE", allow_negative_numbers = true)]
     learning_rate: Option<f64>,
 
-    /// Look at the losses every so many sweeps only (block and grouped): a GPU need not wait for it
-    #[arg(long, value_name = "N", default_value_t = 1)]
+    /// Evaluate the losses every so many sweeps only (block and grouped): a GPU need not wait for it
+    #[arg(long, alias = "look-every", value_name = "N", default_value_t = 1)]
     eval_every: usize,
 
     /// How often the factors of a group are updated from one pass

@@ -278,7 +278,7 @@ fn tns_files() {
 fn texts_beside_arrays_are_seen_by_those_who_ask() {
     let folder = tempfile::tempdir().unwrap();
     let npz = folder.path().join("factors.npz");
-    // Larger than what is kept of the end while it is written, and not to be compressed.
+    // Numbers that do not compress.
     let mut state = 1u64;
     let noise = Array1::from_shape_simple_fn(400_000, || {
         state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
@@ -291,7 +291,9 @@ fn texts_beside_arrays_are_seen_by_those_who_ask() {
         let long = "é".repeat(100_000);
         write_npz_with(&npz, &arrays, &[("fit.json", &long), ("notes", "")]).unwrap();
         let names: Vec<String> = npz_names(&npz).unwrap().into_iter().map(|a| a.name).collect();
-        let expected: Vec<&str> = arrays.iter().map(|(name, _)| *name).collect();
+        // Ordinary members, after the arrays.
+        let expected: Vec<&str> =
+            arrays.iter().map(|(name, _)| *name).chain(["fit.json", "notes"]).collect();
         assert_eq!(names, expected);
         for ((name, found), (_, array)) in read_npz_arrays(&npz).unwrap().iter().zip(&arrays) {
             assert_eq!(found, array, "{name}");
@@ -300,19 +302,6 @@ fn texts_beside_arrays_are_seen_by_those_who_ask() {
         assert_eq!(text("fit.json").unwrap().as_deref(), Some(long.as_str()));
         assert_eq!(text("notes").unwrap().as_deref(), Some(""));
         assert_eq!(text("theta").unwrap(), None);
-
-        // A length that leads out of the file.
-        let bytes = fs::read(&npz).unwrap();
-        let mark = bytes.windows(8).rposition(|w| w == b"nneinfa\x01").unwrap();
-        let mut damaged = bytes.clone();
-        damaged[mark - 8..mark].fill(0xff);
-        fs::write(&npz, &damaged).unwrap();
-        assert_eq!(text("notes").unwrap(), None);
-        assert_eq!(read_npz_arrays(&npz).unwrap().len(), arrays.len());
-        // And one that does not lead to where the texts begin.
-        damaged[mark - 8..mark].copy_from_slice(&30u64.to_le_bytes());
-        fs::write(&npz, &damaged).unwrap();
-        assert!(matches!(text("notes"), Err(Error::Format { .. })));
     }
     write_npz(&npz, &[("theta_1", array![1.0])]).unwrap();
     assert_eq!(read_npz_text(&npz, "fit.json").unwrap(), None);

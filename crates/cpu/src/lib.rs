@@ -43,7 +43,7 @@ pub fn simd_name() -> &'static str {
             size_of::<S::f32s>() * 8
         }
     }
-    match pulp::nneinfact_simd::arch().dispatch(Name) {
+    match nneinfact_simd::arch().dispatch(Name) {
         512 => "512-bit SIMD",
         256 => "256-bit SIMD",
         128 => "128-bit SIMD",

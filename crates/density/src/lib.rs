@@ -40,7 +40,6 @@ mod core;
 mod cross;
 mod density;
 mod em;
-mod error;
 mod fit;
 mod indices;
 mod linalg;
@@ -50,11 +49,13 @@ mod random;
 mod sketch;
 mod train;
 
+use nneinfact_core::error;
+
 pub use crate::core::Core;
 pub use crate::cross::{Cross, CrossTrain};
 pub use crate::density::{Conditional, Covariance, Density, NegativeLogLikelihood, Table};
 pub use crate::em::{Em, EmFit};
-pub use crate::error::{Error, Result};
+pub use nneinfact_core::error::{Error, Result};
 pub use crate::fit::{
     FittedTrain, History, LineSearch, Method, Schedule, Solver, StoppedBy, SweepReport, TrainFit,
 };

@@ -9,13 +9,11 @@ use std::sync::Arc;
 
 use ndarray::{ArrayD, IxDyn};
 
-use super::builder::{Algorithm, NNEinFact};
-use super::observe::Cancel;
-use super::open::{Opened, open};
-use super::watch::{Portions, Watch};
-use crate::Device;
+use crate::monitor::{Monitor, Portions};
+use crate::observe::Cancel;
+use crate::settings::Settings;
 use nneinfact_core::algebra::{apply_floor, overflowed};
-use nneinfact_core::data::{Observations, Role};
+use nneinfact_core::data::Role;
 use nneinfact_core::engine::{Constraint, Engine, Point};
 use nneinfact_core::error::{Error, Result};
 use nneinfact_core::history::{History, StoppedBy};
@@ -28,11 +26,12 @@ const DECAY: [f64; 2] = [0.9, 0.999];
 const EPSILON: f64 = 1e-8;
 
 /// The state of a fit by Adam.
-pub(super) struct Adam {
+pub(crate) struct Adam {
     plan: Arc<Plan>,
-    rules: Vec<Constraint>,
+    constraints: Vec<Constraint>,
     majorizer: Majorizer,
-    slope: f64,
+    /// The constant c of the loss.
+    curvature: f64,
     rate: f64,
     /// What makes a sum over training entries their mean.
     share: f64,
@@ -47,9 +46,9 @@ pub(super) struct Adam {
 impl Adam {
     /// At the factors that the engine has.
     pub fn new(
-        settings: &NNEinFact,
+        settings: &Settings,
         plan: &Arc<Plan>,
-        rules: Vec<Constraint>,
+        constraints: Vec<Constraint>,
         portions: &Portions,
         engine: &dyn Engine,
     ) -> Result<Adam> {
@@ -57,10 +56,10 @@ impl Adam {
         let zeros: Vec<Vec<f64>> = factors.iter().map(|f| vec![0.0; f.len()]).collect();
         Ok(Adam {
             plan: Arc::clone(plan),
-            rules,
+            constraints,
             majorizer: settings.loss.majorizer(),
-            slope: settings.loss.curvature_constant(),
-            rate: settings.learning_rate.unwrap_or(NNEinFact::LEARNING_RATE),
+            curvature: settings.loss.curvature_constant(),
+            rate: settings.learning_rate.unwrap_or(Settings::LEARNING_RATE),
             share: portions.mean(1.0, Role::Train).unwrap_or(1.0),
             floor: settings.factor_floor,
             factors,
@@ -72,7 +71,11 @@ impl Adam {
 
     /// The gradient by η at the factors as they are, the first group having had its pass there. `None`
     /// where the fit was cancelled.
-    fn gradient(&self, engine: &mut dyn Engine, cancel: &Cancel) -> Result<Option<Vec<Vec<f64>>>> {
+    pub fn gradient(
+        &self,
+        engine: &mut dyn Engine,
+        cancel: &Cancel,
+    ) -> Result<Option<Vec<Vec<f64>>>> {
         let mut gradient: Vec<Vec<f64>> =
             self.factors.iter().map(|factor| vec![0.0; factor.len()]).collect();
         for (group, members) in self.plan.groups().iter().enumerate() {
@@ -103,11 +106,12 @@ impl Adam {
             return 0.0;
         }
         let data = match self.majorizer {
-            Majorizer::Power { .. } => self.slope * (b - a),
-            Majorizer::Log => -self.slope * a,
+            Majorizer::Power { .. } => self.curvature * (b - a),
+            Majorizer::Log => -self.curvature * a,
         };
-        let pull = self.rules[l].penalty.map_or(0.0, |penalty| penalty.derivative(theta));
-        theta * (data + pull)
+        let penalty_gradient =
+            self.constraints[l].penalty.map_or(0.0, |penalty| penalty.derivative(theta));
+        theta * (data + penalty_gradient)
     }
 
     /// Moves all factors.
@@ -117,8 +121,8 @@ impl Adam {
         // Means that began at 0 are too small by so much.
         let [c1, c2] = DECAY.map(|decay| 1.0 - decay.powf(self.steps));
         for (l, gradient) in gradient.iter().enumerate() {
-            let rule = self.rules[l];
-            if rule.fixed {
+            let constraint = self.constraints[l];
+            if constraint.fixed {
                 continue;
             }
             let factor = &mut self.factors[l];
@@ -132,16 +136,16 @@ impl Adam {
             if let Some(entry) = factor.iter().position(|x| !x.is_finite()) {
                 return Err(overflowed(self.plan.shapes(), l, entry));
             }
-            apply_floor(factor, self.floor, 0.0, &rule);
+            apply_floor(factor, self.floor, 0.0, &constraint);
         }
         Ok(())
     }
 
     /// Factors in the model's order, from entries in C order.
-    fn arrays(&self, entries: &[Vec<f64>]) -> Result<Vec<ArrayD<f64>>> {
+    pub fn arrays(&self, entries: &[Vec<f64>]) -> Result<Vec<ArrayD<f64>>> {
         let one = |(l, entries): (usize, &Vec<f64>)| {
             ArrayD::from_shape_vec(IxDyn(&self.plan.shapes().factor(l)), entries.clone())
-                .map_err(|e| Error::Setting(format!("factor {}: {e}", l + 1)))
+                .map_err(|e| Error::Internal(format!("factor {}: {e}", l + 1)))
         };
         entries.iter().enumerate().map(one).collect()
     }
@@ -152,29 +156,29 @@ fn entries(engine: &dyn Engine) -> Result<Vec<Vec<f64>>> {
     Ok(engine.factors()?.iter().map(|factor| factor.iter().copied().collect()).collect())
 }
 
-/// Steps until something says stop, as [`solve::sweeps`](super::solve::sweeps): a step is a sweep to all
-/// that watches it. The objective may rise, so the engine is left at the best point that was seen: the
+/// Steps until something says stop, as [`sweeps`](crate::sweeps::sweeps): a step is a sweep to the
+/// monitor and to observers. The objective may rise, so the engine is left at the best point that was seen: the
 /// one of lowest objective, with early stopping the one of lowest validation loss.
-pub(super) fn sweeps(
+pub(crate) fn sweeps(
     engine: &mut dyn Engine,
     mut adam: Adam,
-    watch: &mut Watch<'_>,
+    monitor: &mut Monitor<'_>,
     history: &mut History,
 ) -> Result<()> {
     let mut best = f64::INFINITY;
     let mut kept = false;
     loop {
         // The first pass of a step gives the loss at the end of the one before for free.
-        match history.iterations >= watch.max_iter {
+        match history.iterations >= monitor.max_iter {
             true => engine.evaluate()?,
             false => engine.pass(0)?,
         }
         let [sums, _] = engine.sums().map_err(diverged)?;
-        let validation = watch.best;
-        let stop = watch.record(sums, engine, history).map_err(diverged)?;
-        if watch.early_stopping {
-            // Remembered where it was recorded.
-            if watch.best < validation {
+        let validation = monitor.best;
+        let stop = monitor.record(sums, engine, history).map_err(diverged)?;
+        if monitor.early_stopping {
+            // The monitor took the snapshot.
+            if monitor.best < validation {
                 history.returned = history.loss.len() - 1;
                 kept = true;
             }
@@ -188,14 +192,14 @@ pub(super) fn sweeps(
             history.stopped_by = reason;
             break;
         }
-        let Some(gradient) = adam.gradient(engine, watch.cancel)? else {
+        let Some(gradient) = adam.gradient(engine, monitor.cancel)? else {
             history.stopped_by = StoppedBy::Interrupted;
             break;
         };
         adam.step(&gradient).map_err(diverged)?;
         engine.load(&adam.arrays(&adam.factors)?)?;
-        if watch.balance {
-            // The gradient by η of the loss does not see the trades, so means of it stay good.
+        if monitor.balance {
+            // Rescaling does not change the gradient of the loss by η, so means of it stay good.
             engine.balance()?;
             adam.factors = entries(engine)?;
         }
@@ -215,29 +219,4 @@ fn diverged(error: Error) -> Error {
         }
         other => other,
     }
-}
-
-/// See [`NNEinFact::gradient`].
-pub(super) fn gradient(
-    settings: NNEinFact,
-    observations: &Observations,
-) -> Result<Vec<ArrayD<f64>>> {
-    let mut settings = settings.algorithm(Algorithm::Adam);
-    let device = match settings.device.take() {
-        Some(device) => device,
-        None => Device::auto()?,
-    };
-    settings.device = Some(device.clone());
-    device.clone().install(move || {
-        let Opened { mut engine, plan, data, rules, .. } =
-            open(&mut settings, observations, &device)?;
-        let adam = Adam::new(&settings, &plan, rules, &Portions::of(&data), engine.as_ref())?;
-        engine.pass(0)?;
-        // A failed device says so here.
-        engine.sums()?;
-        match adam.gradient(engine.as_mut(), &settings.cancel)? {
-            Some(gradient) => adam.arrays(&gradient),
-            None => Err(Error::Setting("the computation of the gradient was cancelled".into())),
-        }
-    })
 }

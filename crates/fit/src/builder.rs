@@ -1,119 +1,24 @@
-//! The settings of a fit.
+//! The builder of a fit: one method for each setting, and the calls that run it.
 
-use std::borrow::Cow;
 use std::fmt;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::Path;
 
-use ndarray::{ArrayBase, ArrayD, Data, Dimension};
+use ndarray::{ArrayD, Dimension};
 
-use super::checkpoint::{Checkpoint, Every};
-use super::form::DataAs;
-use super::observe::{Cancel, Observer};
-use super::rules::{Balance, Constraints, Wish};
-use super::{Fit, adam, form, open, solve};
-use crate::Device;
-use nneinfact_core::data::{CooTensor, Dense, Element, Observations, Prepared};
+use crate::checkpoint::Checkpoint;
+use crate::constraints::Constraints;
+use crate::device::Device;
+use crate::observe::{Cancel, Hooks, Observer};
+use crate::result::Fit;
+use crate::settings::{Algorithm, Balance, DataAs, Every, FactorSetting, Settings, Start};
+use crate::source::Source;
+use crate::{format, prepare, run};
+use nneinfact_core::data::Prepared;
 use nneinfact_core::engine::Precision;
 use nneinfact_core::error::{Error, Result};
-use nneinfact_core::history::{History, StoppedBy};
 use nneinfact_core::loss::{Loss, Penalty};
 use nneinfact_core::model::{Index, IndexSet, Model, Shapes};
-use nneinfact_core::plan::{DataInfo, Grouping, Plan};
-
-/// How a sweep goes over the factors.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-#[non_exhaustive]
-pub enum Algorithm {
-    /// One factor at a time, a pass over the data for each: Algorithm 1 of NNEinFact.
-    Block,
-    /// Several factors from one pass, mostly two passes a sweep. Several times faster.
-    Grouped,
-    /// Grouped sweeps, extrapolated in log space and guarded: two to four times fewer sweeps to the
-    /// same loss, at hardly more cost per sweep. The loss never rises here either.
-    #[default]
-    Accelerated,
-    /// Adam (Kingma & Ba 2015) on the logarithms of all factors at once, with β₁ = 0.9, β₂ = 0.999,
-    /// ε = 1e-8 and a [learning rate](NNEinFact::learning_rate): what automatic differentiation would
-    /// do, for comparisons and as an independent check. A step costs the passes of a grouped sweep, but
-    /// **the loss may rise**; the factors that are returned are the best that were seen (lowest
-    /// objective, with early stopping lowest validation loss).
-    Adam,
-}
-
-impl Algorithm {
-    /// "block", "grouped", "accelerated" or "adam".
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Algorithm::Block => "block",
-            Algorithm::Grouped => "grouped",
-            Algorithm::Accelerated => "accelerated",
-            Algorithm::Adam => "adam",
-        }
-    }
-}
-
-/// Where a fit starts.
-///
-/// Where it ends depends on that: several seeds, or a start that has seen the data, can lead to a
-/// lower loss. docs/method.md has the formulas.
-///
-/// ```
-/// use ndarray::Array3;
-/// use nneinfact::NNEinFact;
-/// use nneinfact::fit::Start;
-///
-/// let y = Array3::from_shape_fn((12, 10, 8), |(i, j, k)| (1 + i * (j % 3) + k * (i % 2)) as f64);
-/// let settings = |rank| NNEinFact::new("ir,jr,kr->ijk").map(|fit| fit.ranks([('r', rank)]));
-///
-/// let random = settings(3)?.max_iter(0).fit(&y)?;
-/// let svd = settings(3)?.start(Start::Svd).max_iter(0).fit(&y)?;
-/// assert!(svd.history().loss[0] < random.history().loss[0]);
-///
-/// // From two components to three.
-/// let small = settings(2)?.fit(&y)?;
-/// let start = Start::Grown(small.factors().to_vec());
-/// let large = settings(3)?.start(start).fit(&y)?;
-/// assert!(large.history().last_loss() <= small.history().last_loss());
-/// # Ok::<(), nneinfact::Error>(())
-/// ```
-#[derive(Clone, Debug, Default)]
-#[non_exhaustive]
-pub enum Start {
-    /// Uniform random factors from the seed, scaled so that the mean of ŷ matches the weighted mean
-    /// of the data (of its odds, for losses on odds).
-    #[default]
-    Random,
-    /// Gamma-distributed random factors from the seed, scaled as [`Random`](Self::Random). The
-    /// smaller the shape, the more entries are close to 0 and the fewer large: 1 is exponential,
-    /// below 1 components begin nearly sparse, far above 1 all entries are nearly the same.
-    Gamma {
-        /// The shape of the distribution, above 0 and finite.
-        shape: f64,
-    },
-    /// From singular vectors of the data, scaled as [`Random`](Self::Random).
-    ///
-    /// For a product of two factors (`ir,jr->ij`) NNDSVD (Boutsidis & Gallopoulos 2008); for other
-    /// models the leading left singular vectors of the data unfolded along each factor's observed
-    /// letters, as in the HOSVD (De Lathauwer et al. 2000), each made nonnegative as NNDSVD does,
-    /// and a core, or a weight for each component, fitted to the data by least squares. What is
-    /// small is raised to 0.01 of its factor's mean, as multiplicative updates cannot leave zero.
-    /// Where a factor has more columns than the data have singular vectors, the others are random,
-    /// from the seed.
-    ///
-    /// Cells that are missing or withheld count as the weighted mean of the training cells, and
-    /// weights other than 0 and 1 as 1. The data have to be in memory; coordinates with random
-    /// splits or masks over all cells are expanded for it.
-    Svd,
-    /// From the factors of a fit of the same model with ranks that are smaller or equal, in the
-    /// model's order: the entries are those of that fit, and what is new is small random numbers
-    /// from the seed, at most 0.1 of the factor's mean and small enough to add at most a hundredth
-    /// to the sum of ŷ. So the loss starts near that of the fit.
-    Grown(Vec<ArrayD<f64>>),
-    /// These factors, in the model's order, as they are.
-    Factors(Vec<ArrayD<f64>>),
-}
+use nneinfact_core::plan::{DataInfo, Plan};
 
 /// A fit to be: a model and its settings.
 ///
@@ -133,68 +38,22 @@ pub enum Start {
 /// ```
 #[must_use]
 pub struct NNEinFact {
-    pub(super) model: Model,
-    pub(super) ranks: Vec<(char, usize)>,
-    pub(super) loss: Loss,
-    pub(super) device: Option<Device>,
-    pub(super) precision: Precision,
-    pub(super) algorithm: Algorithm,
-    pub(super) learning_rate: Option<f64>,
-    pub(super) groups: Option<Vec<Vec<usize>>>,
-    pub(super) start: Start,
-    /// What was asked for of single factors, by their names.
-    pub(super) wishes: Vec<(String, Wish)>,
-    pub(super) penalty: Option<Penalty>,
-    pub(super) balance: Option<Balance>,
-    pub(super) seed: u64,
-    pub(super) starts: usize,
-    pub(super) max_iter: usize,
-    pub(super) tolerance: f64,
-    pub(super) early_stopping: bool,
-    pub(super) prediction_floor: Option<f64>,
-    pub(super) factor_floor: f64,
-    pub(super) inner_cycles: usize,
-    pub(super) eval_every: usize,
-    pub(super) memory_limit: Option<u64>,
-    pub(super) data_as: DataAs,
-    pub(super) observers: Vec<Box<dyn Observer>>,
-    pub(super) cancel: Cancel,
-    pub(super) checkpoint: Option<(PathBuf, Every)>,
-    pub(super) resume: Option<Box<Checkpoint>>,
-}
-
-/// The history of a fit that has not evaluated its loss yet.
-pub(crate) fn empty_history(settings: &NNEinFact, device: Option<&Device>) -> History {
-    History {
-        loss: Vec::new(),
-        penalty: Vec::new(),
-        validation_loss: Vec::new(),
-        heldout_loss: Vec::new(),
-        seconds: Vec::new(),
-        sweeps: Vec::new(),
-        stopped_by: StoppedBy::MaxIter,
-        loss_name: settings.loss.name().into(),
-        algorithm: settings.algorithm.name().into(),
-        device: device.map(ToString::to_string).unwrap_or_default(),
-        seed: settings.seed,
-        precision: settings.precision.name().into(),
-        prediction_floor: settings.prediction_floor,
-        iterations: 0,
-        returned: 0,
-    }
+    pub(crate) settings: Settings,
+    pub(crate) hooks: Hooks,
+    pub(crate) resume: Option<Box<Checkpoint>>,
 }
 
 impl NNEinFact {
     /// The default of [`max_iter`](Self::max_iter).
-    pub const MAX_ITER: usize = 500;
+    pub const MAX_ITER: usize = Settings::MAX_ITER;
     /// How many sweeps tell which of several [`starts`](Self::starts) is the best.
-    pub const TRIAL_SWEEPS: usize = 10;
+    pub const TRIAL_SWEEPS: usize = Settings::TRIAL_SWEEPS;
     /// The default of [`tolerance`](Self::tolerance).
-    pub const TOLERANCE: f64 = 1e-6;
+    pub const TOLERANCE: f64 = Settings::TOLERANCE;
     /// The default of [`learning_rate`](Self::learning_rate).
-    pub const LEARNING_RATE: f64 = 0.1;
+    pub const LEARNING_RATE: f64 = Settings::LEARNING_RATE;
     /// The default of [`factor_floor`](Self::factor_floor).
-    pub const FACTOR_FLOOR: f64 = 1e-16;
+    pub const FACTOR_FLOOR: f64 = Settings::FACTOR_FLOOR;
 
     /// A fit of the model written as an einsum string, `f_1,f_2,…->out`.
     ///
@@ -205,84 +64,37 @@ impl NNEinFact {
     }
 
     /// A fit of this model.
-    pub(super) fn of(model: Model) -> NNEinFact {
-        NNEinFact {
-            model,
-            ranks: Vec::new(),
-            loss: Loss::kl(),
-            device: None,
-            precision: Precision::default(),
-            algorithm: Algorithm::default(),
-            learning_rate: None,
-            groups: None,
-            start: Start::Random,
-            wishes: Vec::new(),
-            penalty: None,
-            balance: None,
-            seed: 0,
-            starts: 1,
-            max_iter: Self::MAX_ITER,
-            tolerance: Self::TOLERANCE,
-            early_stopping: false,
-            prediction_floor: None,
-            factor_floor: Self::FACTOR_FLOOR,
-            inner_cycles: 1,
-            eval_every: 1,
-            memory_limit: None,
-            data_as: DataAs::Auto,
-            observers: Vec::new(),
-            cancel: Cancel::new(),
-            checkpoint: None,
-            resume: None,
-        }
-    }
-
-    /// The settings of device, algorithm and numbers, for a fit of another model to other data: nothing
-    /// that goes with the factors, and no observers.
-    pub(super) fn alike(&self, model: Model) -> NNEinFact {
-        NNEinFact {
-            device: self.device.clone(),
-            precision: self.precision,
-            algorithm: self.algorithm,
-            learning_rate: self.learning_rate,
-            max_iter: self.max_iter,
-            tolerance: self.tolerance,
-            prediction_floor: self.prediction_floor,
-            factor_floor: self.factor_floor,
-            inner_cycles: self.inner_cycles,
-            memory_limit: self.memory_limit,
-            data_as: self.data_as,
-            ..NNEinFact::of(model)
-        }
+    pub(crate) fn of(model: Model) -> NNEinFact {
+        NNEinFact { settings: Settings::new(model), hooks: Hooks::default(), resume: None }
     }
 
     /// The size of every latent letter. Calls add up.
     pub fn ranks(mut self, ranks: impl IntoIterator<Item = (char, usize)>) -> Self {
-        self.ranks.extend(ranks);
+        self.settings.ranks.extend(ranks);
         self
     }
 
     /// The loss to minimise. Default: [`Loss::kl`].
     pub fn loss(mut self, loss: Loss) -> Self {
-        self.loss = loss;
+        self.settings.loss = loss;
         self
     }
 
     /// Where to run. Default: [`Device::auto`].
     pub fn device(mut self, device: Device) -> Self {
-        self.device = Some(device);
+        self.settings.device = Some(device);
         self
     }
 
     /// The element type of passes over the data. Default: [`Precision::F32`].
     pub fn precision(mut self, precision: Precision) -> Self {
-        self.precision = precision;
+        self.settings.precision = precision;
         self
     }
 
     /// How a sweep goes over the factors. Default: [`Algorithm::Accelerated`].
     pub fn algorithm(mut self, algorithm: Algorithm) -> Self {
-        self.algorithm = algorithm;
+        self.settings.algorithm = algorithm;
         self
     }
 
@@ -306,20 +118,20 @@ impl NNEinFact {
     /// # Ok::<(), nneinfact::Error>(())
     /// ```
     pub fn learning_rate(mut self, rate: f64) -> Self {
-        self.learning_rate = Some(rate);
+        self.settings.learning_rate = Some(rate);
         self
     }
 
     /// Prescribes the groups of factors (counted from 0) in place of the planner's choice. Every
     /// partition is correct; this is for experiments and tests.
     pub fn groups(mut self, groups: Vec<Vec<usize>>) -> Self {
-        self.groups = Some(groups);
+        self.settings.groups = Some(groups);
         self
     }
 
     /// Where to start. Default: [`Start::Random`].
     pub fn start(mut self, start: Start) -> Self {
-        self.start = start;
+        self.settings.start = start;
         self
     }
 
@@ -345,20 +157,20 @@ impl NNEinFact {
     /// # Ok::<(), nneinfact::Error>(())
     /// ```
     pub fn penalty(mut self, factor: &str, penalty: Penalty) -> Self {
-        self.wishes.push((factor.into(), Wish::Penalty(penalty)));
+        self.settings.factor_settings.push((factor.into(), FactorSetting::Penalty(penalty)));
         self
     }
 
     /// A penalty on every factor that is updated and has none of its own.
     pub fn penalty_on_all(mut self, penalty: Penalty) -> Self {
-        self.penalty = Some(penalty);
+        self.settings.penalty = Some(penalty);
         self
     }
 
     /// When penalised factors trade scale. Default: [`Balance::EverySweep`] where there are penalties
     /// on two factors or more.
     pub fn balance(mut self, balance: Balance) -> Self {
-        self.balance = Some(balance);
+        self.settings.balance = Some(balance);
         self
     }
 
@@ -380,7 +192,9 @@ impl NNEinFact {
     /// # Ok::<(), nneinfact::Error>(())
     /// ```
     pub fn fix<D: Dimension>(mut self, factor: &str, values: ndarray::Array<f64, D>) -> Self {
-        self.wishes.push((factor.into(), Wish::Fixed(values.into_dyn())));
+        self.settings
+            .factor_settings
+            .push((factor.into(), FactorSetting::Fixed(values.into_dyn())));
         self
     }
 
@@ -408,8 +222,8 @@ impl NNEinFact {
     pub fn transform(mut self, fit: &Fit, modes: &str) -> Result<NNEinFact> {
         let refuse = |message: String| Err(Error::Setting(message));
         let model = fit.model();
-        if self.model.to_string() != model.to_string() {
-            return refuse(format!("the fit is one of {model}, not of {}", self.model));
+        if self.settings.model.to_string() != model.to_string() {
+            return refuse(format!("the fit is one of {model}, not of {}", self.settings.model));
         }
         if fit.weights().is_some() {
             return refuse(
@@ -424,10 +238,13 @@ impl NNEinFact {
                 None => return refuse(format!("{mode} is not a mode of the data of {model}")),
             }
         }
-        self.ranks = model.latent().iter().map(|x| (x.into(), fit.shapes().size(x))).collect();
+        self.settings.ranks =
+            model.latent().iter().map(|x| (x.into(), fit.shapes().size(x))).collect();
         for (l, factor) in fit.factors().iter().enumerate() {
             if !model.factors()[l].iter().any(|&x| new.contains(x)) {
-                self.wishes.push((format!("theta_{}", l + 1), Wish::Fixed(factor.clone())));
+                self.settings
+                    .factor_settings
+                    .push((format!("theta_{}", l + 1), FactorSetting::Fixed(factor.clone())));
             }
         }
         Ok(self)
@@ -436,7 +253,7 @@ impl NNEinFact {
     /// Keeps the entries of a factor, called as in [`penalty`](Self::penalty), between two numbers:
     /// `0 ≤ lower ≤ upper`, where `upper` may be infinite.
     pub fn bounds(mut self, factor: &str, lower: f64, upper: f64) -> Self {
-        self.wishes.push((factor.into(), Wish::Bounds(lower, upper)));
+        self.settings.factor_settings.push((factor.into(), FactorSetting::Bounds(lower, upper)));
         self
     }
 
@@ -447,16 +264,16 @@ impl NNEinFact {
     /// Where a factor is called by a name that the model does not have, or a penalty, bounds or given
     /// values cannot be used.
     pub fn warnings(&self, shape: &[usize]) -> Result<Vec<String>> {
-        let shapes = Shapes::new(&self.model, shape, &self.ranks)?;
-        let mut warnings = self.model.warnings();
-        warnings.extend(Constraints::new(self, &shapes)?.warnings(&shapes));
+        let shapes = Shapes::new(&self.settings.model, shape, &self.settings.ranks)?;
+        let mut warnings = self.settings.model.warnings();
+        warnings.extend(Constraints::new(&self.settings, &shapes)?.warnings(&shapes));
         Ok(warnings)
     }
 
     /// The seed of a random start. Default: 0. The same seed gives the same bits on the same
     /// device, with any number of threads.
     pub fn seed(mut self, seed: u64) -> Self {
-        self.seed = seed;
+        self.settings.seed = seed;
         self
     }
 
@@ -465,13 +282,13 @@ impl NNEinFact {
     /// fit is that of its seed, which [`History::seed`](super::History::seed) tells. Default: 1. The data are uploaded once. (For
     /// [`Algorithm::Adam`], too, what is tried is multiplicative sweeps: a few steps would tell little.)
     pub fn starts(mut self, starts: usize) -> Self {
-        self.starts = starts;
+        self.settings.starts = starts;
         self
     }
 
     /// The most sweeps. Default: [`Self::MAX_ITER`]. 0 only evaluates the start.
     pub fn max_iter(mut self, max_iter: usize) -> Self {
-        self.max_iter = max_iter;
+        self.settings.max_iter = max_iter;
         self
     }
 
@@ -479,14 +296,14 @@ impl NNEinFact {
     /// three times in a row (for [`Algorithm::Adam`], which may rise, `|F_{n−1} − F_n|`). Default:
     /// [`Self::TOLERANCE`]; 0 never stops early.
     pub fn tolerance(mut self, tolerance: f64) -> Self {
-        self.tolerance = tolerance;
+        self.settings.tolerance = tolerance;
         self
     }
 
     /// Stops after five consecutive rises of the validation loss and returns the factors at which
     /// it was lowest. Needs observations with a validation split. Default: off.
     pub fn early_stopping(mut self, on: bool) -> Self {
-        self.early_stopping = on;
+        self.settings.early_stopping = on;
         self
     }
 
@@ -495,7 +312,7 @@ impl NNEinFact {
     /// Default: 1e-10 times the mean of the data; in single precision, where that to the loss's
     /// largest exponent e would overflow, 10^(−30/e) times the mean.
     pub fn prediction_floor(mut self, floor: f64) -> Self {
-        self.prediction_floor = Some(floor);
+        self.settings.prediction_floor = Some(floor);
         self
     }
 
@@ -503,7 +320,7 @@ impl NNEinFact {
     /// multiplicative updates cannot leave zero. Default: [`Self::FACTOR_FLOOR`]. 0 lets entries
     /// reach zero and stay there.
     pub fn factor_floor(mut self, floor: f64) -> Self {
-        self.factor_floor = floor;
+        self.settings.factor_floor = floor;
         self
     }
 
@@ -512,13 +329,13 @@ impl NNEinFact {
     /// cancellation act there. Default: 1. The accelerated algorithm, Adam and early stopping need every
     /// sweep's losses and look at all of them, whatever this says.
     pub fn eval_every(mut self, sweeps: usize) -> Self {
-        self.eval_every = sweeps;
+        self.settings.eval_every = sweeps;
         self
     }
 
     /// How often the factors of a group are cycled over after a pass. Default: 1.
     pub fn inner_cycles(mut self, cycles: usize) -> Self {
-        self.inner_cycles = cycles;
+        self.settings.inner_cycles = cycles;
         self
     }
 
@@ -526,20 +343,20 @@ impl NNEinFact {
     /// bytes. Default: a quarter of the data or 64 MiB, whichever is more, and what the factors
     /// themselves need.
     pub fn memory_limit(mut self, bytes: u64) -> Self {
-        self.memory_limit = Some(bytes);
+        self.settings.memory_limit = Some(bytes);
         self
     }
 
     /// The form that passes read the data in. Default: [`DataAs::Auto`], whichever is faster; either
     /// way the results are the same up to rounding.
     pub fn data_as(mut self, form: DataAs) -> Self {
-        self.data_as = form;
+        self.settings.data_as = form;
         self
     }
 
     /// Adds an observer, called after every sweep.
     pub fn observe(mut self, observer: impl Observer + 'static) -> Self {
-        self.observers.push(Box::new(observer));
+        self.hooks.observers.push(Box::new(observer));
         self
     }
 
@@ -573,7 +390,7 @@ impl NNEinFact {
     /// # Ok::<(), nneinfact::Error>(())
     /// ```
     pub fn checkpoint(mut self, path: impl AsRef<Path>, every: Every) -> Self {
-        self.checkpoint = Some((path.as_ref().into(), every));
+        self.settings.checkpoint = Some((path.as_ref().into(), every));
         self
     }
 
@@ -588,13 +405,14 @@ impl NNEinFact {
     /// # Errors
     /// Those of [`fit`](Self::fit), which is where the fit is compared; the message says what differs.
     pub fn resume(mut self, checkpoint: Checkpoint) -> Self {
+        self.settings.resumes = true;
         self.resume = Some(Box::new(checkpoint));
         self
     }
 
     /// A switch to stop the fit from elsewhere.
     pub fn cancel(mut self, cancel: &Cancel) -> Self {
-        self.cancel = cancel.clone();
+        self.hooks.cancel = cancel.clone();
         self
     }
 
@@ -605,9 +423,9 @@ impl NNEinFact {
     /// [`Error::Model`] where shape or ranks do not fit the model, [`Error::Memory`] where no plan
     /// stays within memory, [`Error::Setting`] where the given groups are no partition.
     pub fn plan(&self, shape: &[usize], value_bytes: usize) -> Result<Plan> {
-        let shapes = Shapes::new(&self.model, shape, &self.ranks)?;
+        let shapes = Shapes::new(&self.settings.model, shape, &self.settings.ranks)?;
         let data = DataInfo::c_order(&shapes, value_bytes);
-        open::plan(self, &shapes, data, None)
+        format::plan(&self.settings, &shapes, data, None)
     }
 
     /// The plan for data of this shape given as a list of `nonzeros` cells, all others being zeros,
@@ -617,8 +435,8 @@ impl NNEinFact {
     /// As [`plan`](Self::plan), and [`Error::Setting`] where the loss needs all cells and there are
     /// too many of them.
     pub fn sparse_plan(&self, shape: &[usize], nonzeros: u64) -> Result<Plan> {
-        let shapes = Shapes::new(&self.model, shape, &self.ranks)?;
-        form::plan_list(self, &shapes, nonzeros)
+        let shapes = Shapes::new(&self.settings.model, shape, &self.settings.ranks)?;
+        format::plan_of_nonzeros(&self.settings, &shapes, nonzeros)
     }
 
     /// How long each pass of a fit takes on its device, with the plan: what `nneinfact bench` reports.
@@ -631,7 +449,7 @@ impl NNEinFact {
         data: impl Source,
         repeats: usize,
     ) -> Result<(std::sync::Arc<Plan>, Vec<nneinfact_core::engine::PassTime>)> {
-        solve::profile(self, data.observations()?.as_ref(), repeats)
+        run::profile(self.settings, self.resume, data.observations()?.as_ref(), repeats)
     }
 
     /// The gradient of what a fit lowers, at the start: by the logarithm of every entry of every
@@ -660,7 +478,7 @@ impl NNEinFact {
     /// # Errors
     /// As [`fit`](Self::fit).
     pub fn gradient(self, data: impl Source) -> Result<Vec<ArrayD<f64>>> {
-        adam::gradient(self, data.observations()?.as_ref())
+        run::gradient(self.settings, &self.hooks.cancel, data.observations()?.as_ref())
     }
 
     /// Fits the model to an array (`f32`, `f64`, `bool` or any integer type) or to
@@ -670,148 +488,37 @@ impl NNEinFact {
     /// Whatever is wrong with the model, ranks, data, loss or settings, before the first sweep; and
     /// [`Error::Numeric`] where no sweep could be completed.
     pub fn fit(self, data: impl Source) -> Result<Fit> {
-        solve::fit(self, data.observations()?.as_ref())
+        run::fit(self.settings, self.hooks, self.resume, data.observations()?.as_ref())
     }
 
     /// As [`fit`](Self::fit), to observations that several fits share.
     pub fn fit_prepared(self, data: &Prepared) -> Result<Fit> {
-        solve::fit(self, open::Given::Prepared(data))
+        run::fit(self.settings, self.hooks, self.resume, data)
     }
 
     /// What [`fit_prepared`](Self::fit_prepared) would refuse, as far as that is known before the
     /// first sweep; the data are looked at once for the loss's domain.
     pub fn check_prepared(&self, data: &Prepared) -> Result<()> {
-        open::check(self, data)
-    }
-
-    pub(super) fn grouping(&self) -> Grouping {
-        match (&self.groups, self.algorithm) {
-            (Some(groups), _) => Grouping::Given(groups.clone()),
-            (None, Algorithm::Block) => Grouping::Block,
-            (None, Algorithm::Grouped | Algorithm::Accelerated | Algorithm::Adam) => {
-                Grouping::Grouped
-            }
-        }
+        prepare::check(&self.settings, data)
     }
 
     /// Checks the settings that do not depend on the data.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] for the first that is outside its range or excludes another one.
     pub fn check(&self) -> Result<()> {
-        let refuse = |message: String| Err(Error::Setting(message));
-        if let Start::Gamma { shape } = self.start
-            && !(shape > 0.0 && shape.is_finite())
-        {
-            return refuse(format!("the shape of a gamma start must be positive, not {shape}"));
-        }
-        if !(self.tolerance >= 0.0 && self.tolerance.is_finite()) {
-            return refuse(format!(
-                "the tolerance must be a number of at least 0, not {}",
-                self.tolerance
-            ));
-        }
-        if !(self.factor_floor >= 0.0 && self.factor_floor < 1e-3) {
-            return refuse(format!(
-                "the factor floor is relative to the largest entry: at least 0 and below 1e-3, not {}",
-                self.factor_floor
-            ));
-        }
-        if let Some(floor) = self.prediction_floor
-            && !(floor > 0.0 && floor.is_finite())
-        {
-            return refuse(format!("the prediction floor must be positive, not {floor}"));
-        }
-        if let Some(rate) = self.learning_rate {
-            if self.algorithm != Algorithm::Adam {
-                return refuse(format!(
-                    "a learning rate is for the adam algorithm, not for {}, whose steps need none",
-                    self.algorithm.name()
-                ));
-            }
-            if !(rate > 0.0 && rate.is_finite()) {
-                return refuse(format!(
-                    "the learning rate must be a finite number above 0, as 0.1, not {rate}"
-                ));
-            }
-        }
-        if self.algorithm == Algorithm::Adam && (self.checkpoint.is_some() || self.resume.is_some())
-        {
-            return refuse(
-                "checkpoints are of block, grouped and accelerated fits: what adam remembers of earlier gradients is not kept"
-                    .into(),
-            );
-        }
-        if self.inner_cycles == 0 {
-            return refuse("the number of inner cycles must be at least 1".into());
-        }
-        if self.starts == 0 {
-            return refuse("a fit has at least 1 start, not 0".into());
-        }
-        if self.eval_every == 0 {
-            return refuse(
-                "losses can be read every sweep (1) or less often, not every 0 sweeps".into(),
-            );
-        }
-        Ok(())
+        self.settings.check()
     }
 }
 
 impl fmt::Debug for NNEinFact {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("NNEinFact")
-            .field("model", &self.model)
-            .field("ranks", &self.ranks)
-            .field("loss", &self.loss.name())
-            .field("algorithm", &self.algorithm)
-            .field("precision", &self.precision)
+            .field("model", &self.settings.model)
+            .field("ranks", &self.settings.ranks)
+            .field("loss", &self.settings.loss.name())
+            .field("algorithm", &self.settings.algorithm)
+            .field("precision", &self.settings.precision)
             .finish_non_exhaustive()
-    }
-}
-
-/// What a fit can be run on: an array, a [`Dense`] tensor, [`CooTensor`], or [`Observations`].
-pub trait Source {
-    /// The data as observations.
-    ///
-    /// # Errors
-    /// Where the data cannot be used.
-    fn observations(&self) -> Result<Cow<'_, Observations>>;
-}
-
-impl Source for &Observations {
-    fn observations(&self) -> Result<Cow<'_, Observations>> {
-        Ok(Cow::Borrowed(self))
-    }
-}
-
-impl Source for Observations {
-    fn observations(&self) -> Result<Cow<'_, Observations>> {
-        Ok(Cow::Borrowed(self))
-    }
-}
-
-impl Source for Arc<Dense> {
-    fn observations(&self) -> Result<Cow<'_, Observations>> {
-        Ok(Cow::Owned(Observations::shared(Arc::clone(self))))
-    }
-}
-
-impl Source for Arc<CooTensor> {
-    fn observations(&self) -> Result<Cow<'_, Observations>> {
-        Ok(Cow::Owned(Observations::new(Arc::clone(self))))
-    }
-}
-
-impl Source for &CooTensor {
-    fn observations(&self) -> Result<Cow<'_, Observations>> {
-        Ok(Cow::Owned(Observations::new((*self).clone())))
-    }
-}
-
-impl<S, D> Source for &ArrayBase<S, D>
-where
-    S: Data,
-    S::Elem: Element,
-    D: Dimension,
-{
-    fn observations(&self) -> Result<Cow<'_, Observations>> {
-        Ok(Cow::Owned(Observations::new(Dense::from_array(self))))
     }
 }

@@ -4,8 +4,7 @@ use std::fmt;
 
 use ndarray::{ArrayD, Axis, IxDyn};
 
-use super::Fit;
-use super::saved::totals;
+use crate::result::Fit;
 use nneinfact_core::algebra::rearrange;
 use nneinfact_core::error::{Error, Result};
 use nneinfact_core::memory::available_memory;
@@ -264,7 +263,7 @@ impl Fit {
 
     /// The sum of the terms of ŷ for each index of a letter.
     fn through(&self, letter: Index) -> Vec<f64> {
-        totals(&self.shapes, &self.factors, self.weights.as_ref(), &[letter])
+        self.predictions().totals(&[letter])
     }
 
     /// Takes these indices of a latent letter, in this order, from all that have it.

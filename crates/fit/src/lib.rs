@@ -1,39 +1,46 @@
-//! The front door: from a model string and data to fitted factors.
+//! Fitting: settings, algorithms, starts, results and files.
 //!
 //! [`NNEinFact`] collects the settings, [`NNEinFact::fit`] checks them once and runs the algorithm,
 //! and [`Fit`] holds what came out.
+#![deny(missing_docs)]
 
+mod accelerate;
 mod adam;
 mod builder;
 mod checkpoint;
 mod components;
+mod constraints;
 mod coupled;
-mod coupled_engine;
 mod device;
-mod fitted;
-mod form;
+mod factors;
+mod format;
 pub mod io;
+mod monitor;
 mod observe;
-mod open;
-mod rules;
+mod predictions;
+mod prepare;
+mod record;
+mod result;
+mod run;
 mod saved;
-mod scale;
-mod solve;
+mod settings;
+mod source;
 mod start;
-mod watch;
+mod sweeps;
 
-pub use builder::{Algorithm, NNEinFact, Source, Start};
-pub use checkpoint::{Checkpoint, Every};
+pub use builder::NNEinFact;
+pub use checkpoint::Checkpoint;
 pub use components::{Norm, ScalesInto};
 pub use coupled::{Coupled, CoupledFit, Part};
 pub use device::{Device, DeviceInfo};
-pub use fitted::Fit;
-pub use form::DataAs;
+pub use factors::{WEIGHTS, factor_name};
 pub use nneinfact_core::history::{History, StoppedBy, Unfinished};
 pub use observe::{Cancel, Flow, Observer, Sweep};
-pub use open::prediction_floor;
-pub use rules::Balance;
-pub use saved::block_of;
-pub use saved::{DataRecord, EntryParameterRecord, LossRecord, Record, Saved};
-pub use saved::{WEIGHTS, factor_name};
-pub use scale::balanced;
+pub use predictions::{Blocks, Predictions};
+pub use prepare::prediction_floor;
+pub use record::{DataRecord, EntryParameterRecord, LossRecord, Record};
+pub use result::Fit;
+pub use saved::Saved;
+pub use settings::{Algorithm, Balance, DataAs, Every, Start};
+pub use source::Source;
+pub use start::scale::balanced;

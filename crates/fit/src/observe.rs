@@ -25,7 +25,7 @@ pub struct Sweep {
     pub validation_loss: Option<f64>,
     /// Over the held-out entries, where there are any.
     pub heldout_loss: Option<f64>,
-    /// Seconds since the start of the fit, those before it was [resumed](super::NNEinFact::resume)
+    /// Seconds since the start of the fit, those before it was [resumed](crate::NNEinFact::resume)
     /// included.
     pub seconds: f64,
     /// Bytes that the fit takes on a device with memory of its own.
@@ -68,7 +68,7 @@ impl<F: FnMut(&Sweep) -> Flow + Send> Observer for F {
 /// A switch that stops a fit from another thread or from a signal handler.
 ///
 /// The fit ends at the next boundary between passes; the factors of the last completed sweep are
-/// returned, with [`StoppedBy::Interrupted`](super::StoppedBy::Interrupted).
+/// returned, with [`StoppedBy::Interrupted`](crate::StoppedBy::Interrupted).
 #[derive(Clone, Debug, Default)]
 pub struct Cancel(Arc<AtomicBool>);
 
@@ -89,4 +89,11 @@ impl Cancel {
     pub fn is_cancelled(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }
+}
+
+/// What is attached to a fit from outside: its observers, and the switch that stops it.
+#[derive(Default)]
+pub(crate) struct Hooks {
+    pub observers: Vec<Box<dyn Observer>>,
+    pub cancel: Cancel,
 }

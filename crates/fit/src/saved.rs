@@ -1,26 +1,25 @@
 //! A fit as a file holds it.
 
 use std::collections::BTreeMap;
-use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::SystemTime;
 
-use ndarray::{ArrayD, Axis, IxDyn, Slice};
-use serde::{Deserialize, Serialize};
+use ndarray::{ArrayD, Axis, IxDyn};
 
-use super::{Fit, History};
+use crate::factors::{WEIGHTS, factor_name};
 use crate::io::{self, FileKind};
-use nneinfact_core::algebra::{contract, contract_within};
+use crate::predictions::Predictions;
+use crate::record::{DataRecord, LossRecord, Record};
+use crate::result::Fit;
 use nneinfact_core::error::{Error, Result};
-use nneinfact_core::loss::{EntryParameter, Loss, LossParameters};
+use nneinfact_core::history::History;
 use nneinfact_core::model::{Index, Model, Shapes};
-use nneinfact_core::plan::Contraction;
 
 /// A fit as a file holds it: the factors, and what is known of where they come from.
 ///
 /// The file is an `.npz` of the arrays `theta_1`, `theta_2`, …, in the model's order, `weights`
-/// beside [normalised](Fit::normalize) ones, and the text `fit.json`, a [`Record`], which other
-/// programs do not see ([`io::write_npz_with`]).
+/// beside [normalised](Fit::normalize) ones, all as `<f8` in C order, and the member `fit.json`, a
+/// [`Record`].
 ///
 /// ```
 /// use ndarray::array;
@@ -44,219 +43,9 @@ use nneinfact_core::plan::Contraction;
 pub struct Saved {
     shapes: Shapes,
     factors: Vec<ArrayD<f64>>,
-    /// Over all latent letters, in the order of the set.
+    /// Over all latent indices, in the order of the set.
     weights: Option<ArrayD<f64>>,
     record: Record,
-}
-
-/// Where factors come from: what `fit.json` in a file of factors holds.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[non_exhaustive]
-pub struct Record {
-    /// The version of this form: [`Record::FORMAT`].
-    pub format: u32,
-    /// The program that fitted, with its version; empty where that is not known.
-    #[serde(default)]
-    pub program: String,
-    /// When the fit ended (RFC 3339, UTC).
-    #[serde(default)]
-    pub date: Option<String>,
-    /// The model string.
-    pub model: String,
-    /// The shape of the data.
-    pub shape: Vec<usize>,
-    /// The rank of every latent letter.
-    pub ranks: BTreeMap<char, usize>,
-    /// The loss, where it is known.
-    #[serde(default)]
-    pub loss: Option<LossRecord>,
-    /// The losses sweep by sweep, where they are known.
-    #[serde(default)]
-    pub history: Option<History>,
-    /// Where the data are, and which of their entries were fitted; where that is known.
-    #[serde(default)]
-    pub data: Option<DataRecord>,
-}
-
-impl Record {
-    /// The version of the form that this version of the program writes.
-    pub const FORMAT: u32 = 1;
-    /// The name of the text in an `.npz`.
-    pub const NAME: &'static str = "fit.json";
-
-    fn of(shapes: &Shapes) -> Record {
-        let model = shapes.model();
-        Record {
-            format: Record::FORMAT,
-            program: String::new(),
-            date: None,
-            model: model.text().into(),
-            shape: shapes.data(),
-            ranks: model.latent().iter().map(|x| (x.into(), shapes.size(x))).collect(),
-            loss: None,
-            history: None,
-            data: None,
-        }
-    }
-}
-
-/// A loss by its name and parameters, from which it can be made again.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct LossRecord {
-    /// The name as [`Loss::named`] takes it, or that of a loss of one's own.
-    pub name: String,
-    /// As in [`LossParameters`].
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub alpha: Option<f64>,
-    /// As in [`LossParameters`].
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub beta: Option<f64>,
-    /// As in [`LossParameters`].
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub dispersion: Option<EntryParameterRecord>,
-    /// As in [`LossParameters`].
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub trials: Option<EntryParameterRecord>,
-}
-
-/// A parameter of a loss that may differ from entry to entry.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum EntryParameterRecord {
-    /// One number for all entries.
-    Number(f64),
-    /// A file with a number per entry.
-    File(PathBuf),
-    /// A number per entry that no file is known to hold.
-    Unknown,
-}
-
-impl LossRecord {
-    /// What a loss's [name](Loss::name) says of it. Where a parameter differs from entry to entry, the
-    /// name does not say where it is kept: it is [`EntryParameterRecord::Unknown`].
-    ///
-    /// ```
-    /// use nneinfact::Loss;
-    /// use nneinfact::fit::LossRecord;
-    ///
-    /// let record = LossRecord::of(Loss::alpha_beta(0.7, 0.0)?.name());
-    /// assert_eq!((record.alpha, record.beta), (Some(0.7), Some(0.0)));
-    /// assert_eq!(record.loss()?.name(), "alpha-beta(0.7, 0)");
-    /// # Ok::<(), nneinfact::Error>(())
-    /// ```
-    #[must_use]
-    pub fn of(name: &str) -> LossRecord {
-        let whole = || LossRecord { name: name.into(), ..LossRecord::default() };
-        let Some((base, rest)) = name.strip_suffix(')').and_then(|n| n.split_once('(')) else {
-            return whole();
-        };
-        let numbers: Vec<Option<f64>> = rest.split(',').map(|x| x.trim().parse().ok()).collect();
-        let side =
-            || Some(numbers[0].map_or(EntryParameterRecord::Unknown, EntryParameterRecord::Number));
-        let mut record = LossRecord { name: base.into(), ..LossRecord::default() };
-        match (base, numbers.as_slice()) {
-            ("alpha", &[alpha @ Some(_)]) => record.alpha = alpha,
-            ("beta", &[beta @ Some(_)]) => record.beta = beta,
-            ("alpha-beta", &[alpha @ Some(_), beta @ Some(_)]) => {
-                (record.alpha, record.beta) = (alpha, beta);
-            }
-            ("negative-binomial", [_]) => record.dispersion = side(),
-            ("binomial", [_]) => record.trials = side(),
-            _ => return whole(),
-        }
-        record
-    }
-
-    /// The loss; reads the files of its parameters.
-    ///
-    /// # Errors
-    /// [`Error::Loss`] for a loss that is none of [`NAMES`](nneinfact_core::loss::NAMES), or has a parameter that
-    /// no file is known to hold; as [`io::read_array_f64`] where a file cannot be read.
-    pub fn loss(&self) -> Result<Loss> {
-        let side = |what: &str,
-                    record: &Option<EntryParameterRecord>|
-         -> Result<Option<EntryParameter>> {
-            Ok(match record {
-                None => None,
-                Some(EntryParameterRecord::Number(number)) => Some(EntryParameter::Scalar(*number)),
-                Some(EntryParameterRecord::File(path)) => {
-                    Some(EntryParameter::Tensor(io::read_array_f64(path, None)?))
-                }
-                Some(EntryParameterRecord::Unknown) => {
-                    return Err(Error::Loss(format!(
-                        "the {} loss cannot be made again: its {what} differs from entry to entry, \
-                         and no file is known that holds it",
-                        self.name
-                    )));
-                }
-            })
-        };
-        let parameters = LossParameters {
-            alpha: self.alpha,
-            beta: self.beta,
-            dispersion: side("dispersion", &self.dispersion)?,
-            trials: side("number of trials", &self.trials)?,
-        };
-        Loss::named(&self.name, &parameters)
-    }
-
-    /// The name with the parameters, as [`Loss::name`] writes it.
-    #[must_use]
-    pub fn describe(&self) -> String {
-        let numbers = [self.alpha, self.beta].into_iter().flatten().map(|x| x.to_string());
-        let sides = [&self.dispersion, &self.trials].into_iter().flatten().map(|side| match side {
-            EntryParameterRecord::Number(number) => number.to_string(),
-            EntryParameterRecord::File(_) | EntryParameterRecord::Unknown => "per entry".into(),
-        });
-        let parameters: Vec<String> = numbers.chain(sides).collect();
-        match parameters.as_slice() {
-            [] => self.name.clone(),
-            parameters => format!("{}({})", self.name, parameters.join(", ")),
-        }
-    }
-}
-
-/// Where the data of a fit are, and what decides the role of their entries. Paths are as they were
-/// given, or absolute; `--help` of `nneinfact fit` says what each stands for.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct DataRecord {
-    /// The file.
-    pub path: PathBuf,
-    /// The array in an `.npz`.
-    pub key: Option<String>,
-    /// The shape that was given with a `.tns`.
-    pub shape: Option<Vec<usize>>,
-    /// A mask of what is observed.
-    pub mask: Option<PathBuf>,
-    /// Weights.
-    pub weights: Option<PathBuf>,
-    /// NaN means missing.
-    pub nan_missing: bool,
-    /// What a `.tns` does not list is missing.
-    pub unlisted_missing: bool,
-    /// A list of missing entries.
-    pub missing: Option<PathBuf>,
-    /// The fraction that is held out at random.
-    pub heldout: Option<f64>,
-    /// A mask of what is held out.
-    pub heldout_mask: Option<PathBuf>,
-    /// A list of held-out entries.
-    pub heldout_coordinates: Option<PathBuf>,
-    /// The fraction that validates, at random.
-    pub validation: Option<f64>,
-    /// A list of validation entries.
-    pub validation_coordinates: Option<PathBuf>,
-    /// The seed of the random splits.
-    pub split_seed: u64,
-}
-
-/// The name in files of the weights that go with normalised factors.
-pub const WEIGHTS: &str = "weights";
-
-/// The name of factor `l`, counted from 0, in files.
-pub fn factor_name(l: usize) -> String {
-    format!("theta_{}", l + 1)
 }
 
 impl Fit {
@@ -278,7 +67,7 @@ impl Saved {
     pub fn new(fit: &Fit) -> Saved {
         let shapes = fit.shapes().clone();
         let record = Record {
-            program: concat!(env!("CARGO_PKG_NAME"), " ", env!("CARGO_PKG_VERSION")).into(),
+            program: concat!("nneinfact ", env!("CARGO_PKG_VERSION")).into(),
             date: Some(humantime::format_rfc3339_seconds(SystemTime::now()).to_string()),
             loss: Some(LossRecord::of(&fit.history().loss_name)),
             history: Some(fit.history().clone()),
@@ -541,110 +330,17 @@ impl Saved {
         &self.record
     }
 
-    /// The sums of the terms of ŷ over all letters but these, in C order of these: with a latent
-    /// letter its component weights, with the letter of a mode the totals of ŷ along it.
+    /// As [`Predictions::totals`].
     #[must_use]
-    pub fn totals(&self, letters: &[Index]) -> Vec<f64> {
-        totals(&self.shapes, &self.factors, self.weights.as_ref(), letters)
+    pub fn totals(&self, indices: &[Index]) -> Vec<f64> {
+        self.predictions().totals(indices)
     }
 
-    /// The sums of ŷ² over all modes but these, in C order of these; `None` where the alphabet has no
-    /// letters left for that, or the products on the way do not fit in memory.
-    pub fn totals_of_squares(&self, letters: &[Index]) -> Option<Vec<f64>> {
-        let (shapes, pairs) = self.shapes.doubled()?;
-        let other = |x: Index| pairs.iter().find(|(y, _)| *y == x).map_or(x, |pair| pair.1);
-        let latent: Vec<Index> = self.model().latent().iter().collect();
-        let mut names: Vec<Vec<Index>> = self.model().factors().to_vec();
-        let mut data: Vec<Vec<f64>> =
-            self.factors.iter().map(|f| f.iter().copied().collect()).collect();
-        if let Some(weights) = &self.weights {
-            names.push(latent);
-            data.push(weights.iter().copied().collect());
-        }
-        let twin: Vec<Vec<Index>> =
-            names.iter().map(|n| n.iter().map(|&x| other(x)).collect()).collect();
-        let all: Vec<&[Index]> = names.iter().chain(&twin).map(Vec::as_slice).collect();
-        let views: Vec<&[f64]> = data.iter().chain(&data).map(Vec::as_slice).collect();
-        contract_within(&shapes, &Contraction::new(&shapes, &all, letters), &views).ok()
+    /// ŷ, in blocks and sums.
+    #[must_use]
+    pub fn predictions(&self) -> Predictions<'_> {
+        Predictions::new(&self.shapes, &self.factors, self.weights.as_ref())
     }
-
-    /// ŷ over a block of indices (a range for each mode of the data), with its axes in the order of
-    /// `order`, a permutation of the model's output.
-    pub fn block(&self, ranges: &[Range<usize>], order: &[Index]) -> Result<Vec<f64>> {
-        block_of(&self.shapes, &self.factors, self.weights.as_ref(), ranges, order)
-    }
-}
-
-/// As [`Saved::block`], of factors.
-pub fn block_of(
-    shapes: &Shapes,
-    factors: &[ArrayD<f64>],
-    weights: Option<&ArrayD<f64>>,
-    ranges: &[Range<usize>],
-    order: &[Index],
-) -> Result<Vec<f64>> {
-    let model = shapes.model();
-    let shape: Vec<usize> = ranges.iter().map(Range::len).collect();
-    let ranks: Vec<(char, usize)> =
-        model.latent().iter().map(|x| (x.into(), shapes.size(x))).collect();
-    let local = Shapes::new(model, &shape, &ranks)?;
-    let parts: Vec<ArrayD<f64>> = factors
-        .iter()
-        .zip(model.factors())
-        .map(|(factor, letters)| {
-            let mut view = factor.view();
-            for (axis, letter) in letters.iter().enumerate() {
-                if let Some(mode) = model.output().iter().position(|x| x == letter) {
-                    view.slice_axis_inplace(Axis(axis), Slice::from(ranges[mode].clone()));
-                }
-            }
-            view.to_owned()
-        })
-        .collect();
-    totals_within(&local, &parts, weights, order)
-}
-
-/// The sums of the terms of ŷ over all letters but `output`.
-pub(super) fn totals(
-    shapes: &Shapes,
-    factors: &[ArrayD<f64>],
-    weights: Option<&ArrayD<f64>>,
-    output: &[Index],
-) -> Vec<f64> {
-    with_all(shapes, factors, weights, output, contract)
-}
-
-/// As [`totals`], over sizes that may be large.
-///
-/// # Errors
-/// [`Error::Memory`] where the products on the way do not fit in memory.
-fn totals_within(
-    shapes: &Shapes,
-    factors: &[ArrayD<f64>],
-    weights: Option<&ArrayD<f64>>,
-    output: &[Index],
-) -> Result<Vec<f64>> {
-    with_all(shapes, factors, weights, output, contract_within)
-}
-
-/// Contracts all tensors of ŷ onto some letters.
-fn with_all<T>(
-    shapes: &Shapes,
-    factors: &[ArrayD<f64>],
-    weights: Option<&ArrayD<f64>>,
-    output: &[Index],
-    contract: impl FnOnce(&Shapes, &Contraction, &[&[f64]]) -> T,
-) -> T {
-    let model = shapes.model();
-    let latent: Vec<Index> = model.latent().iter().collect();
-    let mut letters: Vec<&[Index]> = model.factors().iter().map(Vec::as_slice).collect();
-    let mut data: Vec<Vec<f64>> = factors.iter().map(|f| f.iter().copied().collect()).collect();
-    if let Some(weights) = weights {
-        letters.push(&latent);
-        data.push(weights.iter().copied().collect());
-    }
-    let views: Vec<&[f64]> = data.iter().map(Vec::as_slice).collect();
-    contract(shapes, &Contraction::new(shapes, &letters, output), &views)
 }
 
 fn check_entries(name: &str, array: &ArrayD<f64>) -> Result<()> {
@@ -659,4 +355,26 @@ fn check_entries(name: &str, array: &ArrayD<f64>) -> Result<()> {
 
 fn in_file(path: &Path, error: &Error) -> Error {
     Error::format(path, error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_of_earlier_versions_are_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("old.npz");
+        std::fs::write(&path, include_bytes!("io/fixtures/texts_aside.npz")).unwrap();
+        let saved = Saved::load(&path).unwrap();
+        assert_eq!(saved.model().text(), "ir,jr->ij");
+        assert_eq!(saved.shapes().data(), [3, 4]);
+        assert_eq!(saved.record().loss.as_ref().map(|l| l.name.as_str()), Some("kl"));
+        // Written anew, it is the same.
+        let anew = folder.path().join("new.npz");
+        saved.save(&anew).unwrap();
+        let again = Saved::load(&anew).unwrap();
+        assert_eq!(again.factors(), saved.factors());
+        assert_eq!(again.record(), saved.record());
+    }
 }

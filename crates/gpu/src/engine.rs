@@ -21,8 +21,8 @@ pub(super) struct GpuEngine {
     upload: Upload,
     /// The values of fixed factors, as they were given: single precision rounds them.
     fixed: Vec<Option<ArrayD<f64>>>,
-    marked: bool,
-    remembered: bool,
+    has_anchor: bool,
+    has_snapshot: bool,
     /// The group whose sums are on the device.
     last: Option<usize>,
     /// Of all buffers.
@@ -64,8 +64,8 @@ impl GpuEngine {
             compiled,
             loaded,
             fixed: Vec::new(),
-            marked: false,
-            remembered: false,
+            has_anchor: false,
+            has_snapshot: false,
             last: None,
             bytes,
         };
@@ -296,8 +296,8 @@ impl Engine for GpuEngine {
     }
 
     fn extrapolate(&mut self, momentum: f64, relaxation: f64) -> Result<()> {
-        if !self.marked {
-            return Err(Error::Setting("extrapolated without a plain result before".into()));
+        if !self.has_anchor {
+            return Err(Error::Internal("extrapolated without an anchor".into()));
         }
         let weights = [momentum as f32, relaxation as f32, 0.0, 0.0];
         self.loaded.write(self.compiled.weights, 0, bytemuck::cast_slice(&weights))?;
@@ -308,19 +308,19 @@ impl Engine for GpuEngine {
         match (from, to) {
             (Point::Current, Point::Anchor) => {
                 self.run(self.compiled.mark)?;
-                self.marked = true;
+                self.has_anchor = true;
                 Ok(())
             }
-            (Point::Anchor, Point::Current) if !self.marked => {
+            (Point::Anchor, Point::Current) if !self.has_anchor => {
                 Err(Error::Internal("the extrapolation anchor was never set".into()))
             }
             (Point::Anchor, Point::Current) => self.run(self.compiled.retreat),
             (Point::Current, Point::Snapshot) => {
                 self.run(self.compiled.remember)?;
-                self.remembered = true;
+                self.has_snapshot = true;
                 Ok(())
             }
-            (Point::Snapshot, Point::Current) if !self.remembered => Ok(()),
+            (Point::Snapshot, Point::Current) if !self.has_snapshot => Ok(()),
             (Point::Snapshot, Point::Current) => self.run(self.compiled.recall),
             _ => Err(Error::Internal(format!("no factors go from {from:?} to {to:?}"))),
         }
@@ -334,9 +334,9 @@ impl Engine for GpuEngine {
         Ok(EngineState {
             scales: self.compiled.scales.clone(),
             factors: self.kept(self.compiled.factors)?,
-            plain: kept(self.marked, self.compiled.plain)?,
-            origin: kept(self.marked, self.compiled.origin)?,
-            snapshot: kept(self.remembered, self.compiled.remembered)?,
+            anchor: kept(self.has_anchor, self.compiled.plain)?,
+            origin: kept(self.has_anchor, self.compiled.origin)?,
+            snapshot: kept(self.has_snapshot, self.compiled.remembered)?,
         })
     }
 
@@ -344,10 +344,10 @@ impl Engine for GpuEngine {
         let places = &self.compiled.places;
         let sizes: Vec<usize> = places.windows(2).map(|pair| pair[1] - pair[0]).collect();
         state.check(&self.compiled.scales, &sizes)?;
-        let origin = state.plain.as_ref().map(|_| state.origin.as_ref().unwrap_or(&state.factors));
+        let origin = state.anchor.as_ref().map(|_| state.origin.as_ref().unwrap_or(&state.factors));
         for (buffer, factors) in [
             (self.compiled.factors, Some(&state.factors)),
-            (self.compiled.plain, state.plain.as_ref()),
+            (self.compiled.plain, state.anchor.as_ref()),
             (self.compiled.origin, origin),
             (self.compiled.remembered, state.snapshot.as_ref()),
         ] {
@@ -356,8 +356,8 @@ impl Engine for GpuEngine {
                 factors.iter().flatten().flat_map(|&x| (x as f32).to_le_bytes()).collect();
             self.loaded.write(buffer, 0, &bytes)?;
         }
-        self.marked = state.plain.is_some();
-        self.remembered = state.snapshot.is_some();
+        self.has_anchor = state.anchor.is_some();
+        self.has_snapshot = state.snapshot.is_some();
         self.last = None;
         Ok(())
     }

@@ -13,7 +13,6 @@ mod cells;
 mod coo;
 mod dictionary;
 mod encoder;
-mod error;
 mod filter;
 mod finish;
 mod foreign;
@@ -30,8 +29,10 @@ mod tensor;
 mod text;
 mod time;
 
+use nneinfact_core::error;
+
 pub use coo::{Axis, ScipyArrays, SparseMatrix};
-pub use error::{Error, Result};
+pub use nneinfact_core::error::{Error, Result};
 pub use filter::Filter;
 pub use foreign::describe_foreign;
 pub use labels::LabelKind;

@@ -3,6 +3,7 @@
 
 pub mod balance;
 pub mod contract;
+pub mod eigen;
 pub mod quadratic;
 pub mod update;
 

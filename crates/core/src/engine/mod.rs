@@ -96,18 +96,6 @@ impl LossSlot {
     pub const COUNT: usize = 2;
 }
 
-/// Where an engine keeps factors: see [`Engine::copy`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Point {
-    /// The factors that passes read and updates change.
-    Current,
-    /// The plain result of a sweep that an extrapolation starts from, together with the point that
-    /// the sweep began at.
-    Anchor,
-    /// The factors that a fit may go back to: those of the last completed sweep, or the best so far.
-    Snapshot,
-}
-
 /// How long a pass takes.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct PassTime {
@@ -208,7 +196,7 @@ pub struct EngineState {
     pub factors: Vec<Vec<f64>>,
     /// The plain result that the next extrapolation starts from; `None` where no
     /// [anchor](Point::Anchor) was set.
-    pub plain: Option<Vec<Vec<f64>>>,
+    pub anchor: Option<Vec<Vec<f64>>>,
     /// The point that the last sweep began at; `None` for the factors themselves.
     pub origin: Option<Vec<Vec<f64>>>,
     /// The factors of the [snapshot](Point::Snapshot); `None` where there is none.
@@ -218,13 +206,33 @@ pub struct EngineState {
 impl EngineState {
     /// Checks that a state is one of these factors, in these units.
     pub fn check(&self, scales: &[f64], sizes: &[usize]) -> Result<()> {
-        let all = [Some(&self.factors), self.plain.as_ref(), self.origin.as_ref()];
+        let all = [Some(&self.factors), self.anchor.as_ref(), self.origin.as_ref()];
         let mut all = all.into_iter().chain([self.snapshot.as_ref()]).flatten();
         let fits = |factors: &Vec<Vec<f64>>| factors.iter().map(Vec::len).eq(sizes.iter().copied());
         if all.all(fits) && self.scales == scales {
             return Ok(());
         }
         Err(Error::Internal("a state is that of a fit with other factors or other units".into()))
+    }
+}
+
+/// A set of factors that an engine keeps: see [`Engine::copy`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Point {
+    /// The factors as they are: what passes read and updates change.
+    Current,
+    /// The plain result of the last sweep, which an extrapolation starts from and a rejected one goes
+    /// back to.
+    Anchor,
+    /// The factors that a fit may go back to: those before a sweep, or the best so far.
+    Snapshot,
+}
+
+impl Point {
+    /// The error of copying between two points that [`Engine::copy`] does not allow.
+    #[must_use]
+    pub fn refuse(from: Point, to: Point) -> Error {
+        Error::Internal(format!("factors are not copied from {from:?} to {to:?}"))
     }
 }
 
@@ -315,6 +323,8 @@ pub trait Engine: Send {
     /// and where it moved to for X. In an [exact](Job::exact) fit, whose entries reach 0, it moves
     /// to `P + momentum (P − C) + relaxation (P − X)`, or to 0 where that is negative.
     ///
+    /// # Errors
+    /// Where the device fails; [`Error::Internal`] where no [anchor](Point::Anchor) was set.
     fn extrapolate(&mut self, momentum: f64, relaxation: f64) -> Result<()>;
 
     /// Copies the factors from one slot to another. Four copies are asked for:

@@ -19,7 +19,7 @@ use super::axis::{Run, runs};
 use super::geometry::Geometry;
 use super::tile::TileWorker;
 use super::work::{PartialSums, PassInput, WorkItem};
-use nneinfact_core::data::{Prepared, Ranges, in_slabs, slab_cells};
+use nneinfact_core::data::{Prepared, Ranges, in_slabs, slab_entries};
 use nneinfact_core::plan::OperandSide;
 use nneinfact_simd::{Elementwise, Real};
 
@@ -134,11 +134,11 @@ impl Schedule {
     /// The best order of work; `None` where no data stay in a file.
     pub fn new<T: Real>(g: &Geometry, data: &Prepared) -> Option<Schedule> {
         let tensors = data.tensors();
-        let slab = slab_cells(&tensors)?;
+        let slab = slab_entries(&tensors)?;
         let entry_bytes = tensors
             .iter()
             .filter(|tensor| tensor.is_mapped())
-            .map(|tensor| tensor.cell_bytes())
+            .map(|tensor| tensor.entry_bytes())
             .max()?
             .max(1);
         // Running sums that are put aside may take what the partial sums of all items take anyway, or a

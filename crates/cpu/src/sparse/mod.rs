@@ -17,7 +17,7 @@ use crate::scale::{largest, normalizers};
 use nneinfact_core::algebra::contract::{Walk, contract, rearrange};
 use nneinfact_core::algebra::update::Denominator;
 use nneinfact_core::data::{Dense, Implicit, StoredEntries};
-use nneinfact_core::engine::cells::Part;
+use nneinfact_core::engine::stored_order::StoredPart;
 use nneinfact_core::engine::{Job, LossSums, needs};
 use nneinfact_core::loss::{AtZero, Expr, Loss, Tape, ZeroTerm};
 use nneinfact_core::model::Shapes;
@@ -239,14 +239,14 @@ impl<T: Elementwise> CpuEngine<T> {
     /// The sum over all entries of the loss at a datum of 0, where it has a closed form.
     fn total_loss(&self, term: &ZeroTerm) -> f64 {
         let plan = &self.job.plan;
-        let (Some(m), Some(totals)) = (term.monomial(), plan.totals()) else { return 0.0 };
+        let (Some(m), Some(totals)) = (term.monomial(), plan.implicit_totals()) else { return 0.0 };
         let all: Vec<&[f64]> = self.factors.iter().map(Vec::as_slice).collect();
         let shapes = plan.shapes();
         let sum = match (m.power, &totals.square) {
             (0.0, _) => vec![shapes.volume(shapes.model().observed())],
             (2.0, Some(square)) => {
                 let twice: Vec<&[f64]> = all.iter().chain(&all).copied().collect();
-                contract(&square.shapes, &square.form, &twice)
+                contract(&square.shapes, &square.contraction, &twice)
             }
             _ => contract(shapes, &totals.linear, &all),
         };
@@ -375,7 +375,7 @@ impl<T: Elementwise> SparseStep<'_, T> {
         sums.losses.train += zeros.losses.train;
         sums.losses.validation += zeros.losses.validation;
         sums.losses.held_out += zeros.losses.held_out;
-        let modes = &self.engine.job.plan.passes()[self.group].target.indices;
+        let modes = &self.engine.job.plan.passes()[self.group].output.indices;
         let both =
             [(&mut sums.numerator, zeros.numerator), (&mut sums.denominator, zeros.denominator)];
         for (to, from) in both {
@@ -406,7 +406,7 @@ impl<T: Elementwise> SparseStep<'_, T> {
             let by = state.zero.b.monomial().map_or(0.0, |m| m.coefficient);
             if let (Some(_), Some(gram)) = (state.zero.b.coefficient(1.0), &pass.gram) {
                 let with: Vec<&[f64]> = all.iter().chain(&inputs).copied().collect();
-                let mut gram = contract(&gram.shapes, &gram.form, &with);
+                let mut gram = contract(&gram.shapes, &gram.contraction, &with);
                 gram.iter_mut().for_each(|x| *x *= by);
                 add(denominator, gram);
             } else if denominator.is_empty() && corrections.is_empty() {
@@ -463,9 +463,9 @@ fn add_masked(sums: &mut LossSums, found: &EntryLosses, implicit: Implicit) {
 /// row.
 fn onto(shapes: &Shapes, pass: &SparsePass) -> (Vec<usize>, usize) {
     let own = &pass.indices[pass.output.rows.len()..];
-    let sizes = shapes.sizes(&pass.inner);
+    let sizes = shapes.sizes(&pass.contracted);
     let strides: Vec<usize> = pass
-        .inner
+        .contracted
         .iter()
         .map(|x| match own.iter().position(|y| y == x) {
             Some(at) => shapes.sizes(&own[at + 1..]).iter().product(),

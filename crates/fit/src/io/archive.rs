@@ -1,25 +1,101 @@
-//! Archives of numbers and text that give back the same bits: what checkpoints are written in.
+//! `.npz` archives of arrays and texts: written, and read back to the same bits.
 //!
-//! They are `.npz` files, not compressed, whose arrays numpy reads too.
+//! Arrays are members of type `<f8` in C order, which numpy reads; a text is an ordinary member too.
 
-use std::io::{BufReader, Read, Write};
+use std::io::{BufReader, BufWriter, Read, Write};
 use std::path::Path;
 
-use ndarray::{ArrayD, IxDyn};
+use ndarray::{ArrayBase, ArrayD, Data, Dimension, IxDyn};
 use zip::read::ZipFile;
 use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, ZipArchive, ZipWriter};
 
+use super::file::{open, replace};
 use super::header::Header;
 use super::npy::fault_in;
 use super::npz::zip_fault;
-use super::write::{npy, replace};
+use super::write::npy;
 use nneinfact_core::data::Order;
 use nneinfact_core::error::{Error, Result};
 
-/// A text and named arrays.
+/// Writes arrays to a compressed `.npz` file, in C order as `<f8`, as `numpy.savez_compressed`
+/// does. The same arrays always give the same bytes.
+///
+/// # Errors
+/// [`Error::File`] where the file cannot be written; what stood there before is then still there.
+/// [`Error::Format`] where a name is empty or there twice.
+pub fn write_npz<N, S, D>(path: impl AsRef<Path>, arrays: &[(N, ArrayBase<S, D>)]) -> Result<()>
+where
+    N: AsRef<str>,
+    S: Data,
+    S::Elem: Copy + Into<f64>,
+    D: Dimension,
+{
+    write_npz_with(path, arrays, &[])
+}
+
+/// [`write_npz`] with texts beside the arrays, each a member under its own name (`fit.json`), which
+/// [`read_npz_text`](super::read_npz_text) reads. numpy lists them, and gives them as bytes.
+///
+/// # Errors
+/// As [`write_npz`].
+pub fn write_npz_with<N, S, D>(
+    path: impl AsRef<Path>,
+    arrays: &[(N, ArrayBase<S, D>)],
+    texts: &[(&str, &str)],
+) -> Result<()>
+where
+    N: AsRef<str>,
+    S: Data,
+    S::Elem: Copy + Into<f64>,
+    D: Dimension,
+{
+    write(path.as_ref(), arrays, texts, CompressionMethod::Deflated)
+}
+
+/// Writes an archive, as a whole or not at all: arrays, and texts after them.
+fn write<N, S, D>(
+    path: &Path,
+    arrays: &[(N, ArrayBase<S, D>)],
+    texts: &[(&str, &str)],
+    method: CompressionMethod,
+) -> Result<()>
+where
+    N: AsRef<str>,
+    S: Data,
+    S::Elem: Copy + Into<f64>,
+    D: Dimension,
+{
+    for (i, (name, _)) in arrays.iter().enumerate() {
+        let name = name.as_ref();
+        if name.is_empty() || arrays[..i].iter().any(|(other, _)| other.as_ref() == name) {
+            return Err(Error::format(
+                path,
+                format!("an array cannot be written under the name \"{name}\": empty or twice"),
+            ));
+        }
+    }
+    let options = SimpleFileOptions::default().compression_method(method);
+    replace(path, |to| {
+        let mut zip = ZipWriter::new(to);
+        for (name, array) in arrays {
+            // Archives need another form of header for members of 4 GiB and more.
+            let large = array.len() as u64 >= (u64::from(u32::MAX) - (1 << 20)) / 8;
+            zip.start_file(format!("{}.npy", name.as_ref()), options.large_file(large))?;
+            npy(&mut BufWriter::with_capacity(1 << 16, &mut zip), array)?;
+        }
+        for (name, text) in texts {
+            zip.start_file(*name, options)?;
+            zip.write_all(text.as_bytes())?;
+        }
+        zip.finish()?;
+        Ok(())
+    })
+}
+
+/// A text and named arrays, as a checkpoint has them: not compressed, and read back to the same bits.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Archive {
+pub(crate) struct Archive {
     /// The name of the text, and the text.
     pub text: (String, String),
     /// In C order.
@@ -29,24 +105,13 @@ pub struct Archive {
 impl Archive {
     /// Writes it, as a whole or not at all.
     pub fn write(&self, path: &Path) -> Result<()> {
-        replace(path, |to| {
-            let stored = SimpleFileOptions::default().compression_method(CompressionMethod::Stored);
-            let mut zip = ZipWriter::new(to);
-            zip.start_file(&self.text.0, stored)?;
-            zip.write_all(self.text.1.as_bytes())?;
-            for (name, array) in &self.arrays {
-                let large = array.len() as u64 >= (u64::from(u32::MAX) - (1 << 20)) / 8;
-                zip.start_file(format!("{name}.npy"), stored.large_file(large))?;
-                npy(&mut std::io::BufWriter::with_capacity(1 << 16, &mut zip), array)?;
-            }
-            zip.finish()?;
-            Ok(())
-        })
+        let (name, text) = &self.text;
+        write(path, &self.arrays, &[(name, text)], CompressionMethod::Stored)
     }
 
     /// Reads one whose text has this name. Every member is checked against its sum.
     pub fn read(path: &Path, text: &str) -> Result<Archive> {
-        let (file, len) = super::open(path)?;
+        let (file, len) = open(path)?;
         let damaged = |reason: &str| Error::format(path, format!("the file is damaged: {reason}"));
         if len == Some(0) {
             return Err(Error::format(path, "the file is empty"));

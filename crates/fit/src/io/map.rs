@@ -10,6 +10,7 @@ use std::time::SystemTime;
 use memmap2::Mmap;
 
 use super::dtype::{Dtype, Kind};
+use super::file::open;
 use super::header::Header;
 use super::npy::{check, fault_in};
 use nneinfact_core::data::{Dense, Slabs, Slice};
@@ -77,7 +78,7 @@ pub fn map_bool(path: impl AsRef<Path>) -> Result<Dense> {
 }
 
 fn map(path: &Path, slab_bytes: u64, only: Option<Kind>) -> Result<Dense> {
-    let (file, len) = super::open(path)?;
+    let (file, len) = open(path)?;
     let Some(len) = len else {
         return Err(Error::format(
             path,

@@ -12,16 +12,16 @@
 //! half-written is ever left under the name asked for.
 
 mod archive;
-mod aside;
 mod dtype;
+mod file;
 mod header;
 mod map;
 mod npy;
 mod npz;
+mod old_texts;
 mod tns;
 mod write;
 
-use std::fs::File;
 use std::path::Path;
 
 use ndarray::ArrayD;
@@ -29,13 +29,14 @@ use ndarray::ArrayD;
 use nneinfact_core::data::Dense;
 use nneinfact_core::error::{Error, Result};
 
-pub use archive::Archive;
+pub(crate) use archive::Archive;
+pub use archive::{write_npz, write_npz_with};
+pub use file::{is_leftover, remove_leftovers, remove_leftovers_in};
 pub use map::{SLAB_BYTES, map_bool, map_npy, map_npy_in};
 pub use npy::{read_bool, read_npy, read_npy_from};
 pub use npz::{ArrayInfo, npz_names, read_npz, read_npz_arrays, read_npz_from, read_npz_text};
 pub use tns::{read_tns, read_tns_from};
-pub use write::{is_leftover, remove_leftovers, remove_leftovers_in};
-pub use write::{write_json, write_npy, write_npz, write_npz_with, write_text};
+pub use write::{write_json, write_npy, write_text};
 
 /// What a file holds, by its extension.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,7 +45,7 @@ pub enum FileKind {
     Npy,
     /// Named arrays in a zip archive (`.npz`).
     Npz,
-    /// CooTensor as text (`.tns`).
+    /// Coordinates as text (`.tns`).
     Tns,
 }
 
@@ -103,14 +104,4 @@ pub fn read_dense(path: impl AsRef<Path>, key: Option<&str>) -> Result<Dense> {
 /// As [`read_dense`].
 pub fn read_array_f64(path: impl AsRef<Path>, key: Option<&str>) -> Result<ArrayD<f64>> {
     Ok(read_dense(path, key)?.to_array())
-}
-
-/// Opens a file for reading, with its length in bytes if it is an ordinary file.
-fn open(path: &Path) -> Result<(File, Option<u64>)> {
-    let file = File::open(path).map_err(|e| Error::file(path, e))?;
-    let metadata = file.metadata().map_err(|e| Error::file(path, e))?;
-    if metadata.is_dir() {
-        return Err(Error::file(path, std::io::ErrorKind::IsADirectory.into()));
-    }
-    Ok((file, metadata.is_file().then_some(metadata.len())))
 }

@@ -6,6 +6,7 @@ use std::path::Path;
 use ndarray::{ArrayD, IxDyn};
 
 use super::dtype::{Dtype, Kind};
+use super::file::open;
 use super::header::{Fault, Header};
 use nneinfact_core::data::{Dense, DenseBuilder, Storage};
 use nneinfact_core::error::{Error, Result};
@@ -19,7 +20,7 @@ use nneinfact_core::error::{Error, Result};
 /// its header says.
 pub fn read_npy(path: impl AsRef<Path>) -> Result<Dense> {
     let path = path.as_ref();
-    let (file, len) = super::open(path)?;
+    let (file, len) = open(path)?;
     read_array(&mut BufReader::with_capacity(1 << 16, file), Extent::of_file(len), path, None)
 }
 
@@ -38,7 +39,7 @@ pub fn read_npy_from(reader: impl Read, name: impl AsRef<Path>) -> Result<Dense>
 /// safe to guess what other numbers mean.
 pub fn read_bool(path: impl AsRef<Path>) -> Result<ArrayD<bool>> {
     let path = path.as_ref();
-    let (file, len) = super::open(path)?;
+    let (file, len) = open(path)?;
     let mut reader = BufReader::with_capacity(1 << 16, file);
     let dense = read_array(&mut reader, Extent::of_file(len), path, Some(Kind::Bool))?;
     let shape = IxDyn(dense.shape());

@@ -7,10 +7,11 @@ use ndarray::ArrayD;
 use zip::ZipArchive;
 use zip::result::ZipError;
 
-use super::aside;
 use super::dtype::Kind;
+use super::file::open;
 use super::header::Header;
 use super::npy::{Extent, fault_in, read_array};
+use super::old_texts;
 use nneinfact_core::data::Dense;
 use nneinfact_core::error::{Error, Result};
 
@@ -43,7 +44,7 @@ impl std::fmt::Display for ArrayInfo {
 /// [`Error::File`] where the file cannot be read; [`Error::Format`] where it is not a zip archive.
 pub fn npz_names(path: impl AsRef<Path>) -> Result<Vec<ArrayInfo>> {
     let path = path.as_ref();
-    Npz::new(BufReader::new(super::open(path)?.0), path)?.list()
+    Npz::new(BufReader::new(open(path)?.0), path)?.list()
 }
 
 /// Reads an array of an `.npz` file, of any type that [`read_npy`](super::read_npy) reads. `key`
@@ -56,7 +57,7 @@ pub fn npz_names(path: impl AsRef<Path>) -> Result<Vec<ArrayInfo>> {
 /// lists them), or the array is one that [`read_npy`](super::read_npy) refuses.
 pub fn read_npz(path: impl AsRef<Path>, key: Option<&str>) -> Result<Dense> {
     let path = path.as_ref();
-    read(BufReader::with_capacity(1 << 16, super::open(path)?.0), path, key)
+    read(BufReader::with_capacity(1 << 16, open(path)?.0), path, key)
 }
 
 /// [`read_npz`] from memory or any other source; `name` stands for the file in messages.
@@ -78,7 +79,7 @@ pub fn read_npz_from(
 /// As [`read_npz`]; [`Error::Format`] also where there is no such array.
 pub fn read_npz_arrays(path: impl AsRef<Path>) -> Result<Vec<(String, ArrayD<f64>)>> {
     let path = path.as_ref();
-    let mut npz = Npz::new(BufReader::with_capacity(1 << 16, super::open(path)?.0), path)?;
+    let mut npz = Npz::new(BufReader::with_capacity(1 << 16, open(path)?.0), path)?;
     let list = npz.list()?;
     let mut arrays = Vec::new();
     for (i, info) in list.iter().enumerate().filter(|(_, info)| eligible(info)) {
@@ -90,9 +91,8 @@ pub fn read_npz_arrays(path: impl AsRef<Path>) -> Result<Vec<(String, ArrayD<f64
     Ok(arrays)
 }
 
-/// Reads a text that stands beside the arrays of an `.npz` file, where
-/// [`write_npz_with`](super::write_npz_with) puts it or as an entry of this name; `None` where there is
-/// none.
+/// Reads a text that stands beside the arrays of an `.npz` file, as a member of this name, or where
+/// files of earlier versions have it; `None` where there is none.
 ///
 /// # Errors
 /// [`Error::File`] where the file cannot be read; [`Error::Format`] where it is not a zip archive, or
@@ -100,7 +100,7 @@ pub fn read_npz_arrays(path: impl AsRef<Path>) -> Result<Vec<(String, ArrayD<f64
 pub fn read_npz_text(path: impl AsRef<Path>, name: &str) -> Result<Option<String>> {
     const LONGEST: u64 = 256 << 20;
     let path = path.as_ref();
-    let mut npz = Npz::new(BufReader::new(super::open(path)?.0), path)?;
+    let mut npz = Npz::new(BufReader::new(open(path)?.0), path)?;
     let mut bytes = Vec::new();
     let mut take = |entry: &mut dyn Read| -> Result<()> {
         // What is there counts, not what the archive says.
@@ -111,7 +111,7 @@ pub fn read_npz_text(path: impl AsRef<Path>, name: &str) -> Result<Option<String
         take(&mut npz.archive.by_index(index).map_err(|e| zip_fault(path, e))?)?;
     } else {
         let directory = npz.archive.central_directory_start();
-        let texts = aside::read(&mut npz.archive.into_inner(), directory, LONGEST);
+        let texts = old_texts::read(&mut npz.archive.into_inner(), directory, LONGEST);
         let Some(texts) = texts.map_err(|e| Error::file(path, e))? else { return Ok(None) };
         let mut texts = ZipArchive::new(Cursor::new(texts)).map_err(|e| zip_fault(path, e))?;
         let Some(index) = texts.index_for_name(name) else { return Ok(None) };

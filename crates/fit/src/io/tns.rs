@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 
+use super::file::open;
 use nneinfact_core::data::{CooBuilder, CooTensor};
 use nneinfact_core::error::{Error, Result};
 
@@ -19,7 +20,7 @@ use nneinfact_core::error::{Error, Result};
 /// has an index of 0 or beyond `shape`; also where there is no entry at all.
 pub fn read_tns(path: impl AsRef<Path>, shape: Option<&[usize]>) -> Result<CooTensor> {
     let path = path.as_ref();
-    let (file, _): (File, _) = super::open(path)?;
+    let (file, _): (File, _) = open(path)?;
     read(BufReader::with_capacity(1 << 20, file), path, shape)
 }
 

@@ -3,8 +3,8 @@
 use ndarray::ArrayD;
 
 use super::random::uniform_at;
-use super::{array, total};
-use crate::rules::entries;
+use crate::factors::{array, check_entries};
+use crate::predictions::total;
 use nneinfact_core::error::{Error, Result};
 use nneinfact_core::model::{Index, Shapes};
 
@@ -102,7 +102,7 @@ fn check(shapes: &Shapes, factors: &[ArrayD<f64>]) -> Result<()> {
                 None => ranks.push((letter, size, l)),
             }
         }
-        entries(factor, &format!("theta_{} of the start", l + 1))?;
+        check_entries(factor, &format!("theta_{} of the start", l + 1))?;
     }
     Ok(())
 }

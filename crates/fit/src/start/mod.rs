@@ -1,34 +1,26 @@
 //! Where a fit starts.
 
+mod basis;
 mod grown;
 mod random;
 mod refine;
+pub(crate) mod scale;
 mod svd;
 mod unfold;
 
-use ndarray::{ArrayD, IxDyn};
+use ndarray::ArrayD;
 
-use super::builder::Start;
-use super::rules::checked;
-use nneinfact_core::algebra::contract_within;
-use nneinfact_core::data::{Prepared, StoredEntries};
+pub(crate) use self::basis::Basis;
+use crate::factors::{array, check_factor};
+use crate::predictions::total;
+use crate::settings::Start;
+use nneinfact_core::data::Prepared;
 use nneinfact_core::error::{Error, Result};
-use nneinfact_core::loss::{Domain, Loss};
-use nneinfact_core::model::{Index, Shapes};
-use nneinfact_core::plan::Contraction;
-
-/// What a start is made from.
-pub(super) struct Basis<'a> {
-    pub shapes: &'a Shapes,
-    pub loss: &'a Loss,
-    pub data: &'a Prepared,
-    /// The data as a list, where the fit goes over one.
-    pub sparse: Option<&'a StoredEntries>,
-    pub seed: u64,
-}
+use nneinfact_core::loss::{Domain, Loss, Trials};
+use nneinfact_core::model::Shapes;
 
 /// The factors that a fit starts with, in the model's order.
-pub(super) fn make(start: Start, basis: &Basis<'_>) -> Result<Vec<ArrayD<f64>>> {
+pub(crate) fn make(start: Start, basis: &Basis<'_>) -> Result<Vec<ArrayD<f64>>> {
     match start {
         Start::Random => scaled(basis, random::uniform(basis.shapes, basis.seed)),
         Start::Gamma { shape } => scaled(basis, random::gamma(basis.shapes, basis.seed, shape)),
@@ -44,7 +36,7 @@ fn scaled(basis: &Basis<'_>, mut start: Vec<Vec<f64>>) -> Result<Vec<ArrayD<f64>
     let Basis { shapes, loss, data, .. } = *basis;
     let factors = shapes.model().factors();
     let mean = total(shapes, &start)? / shapes.volume(shapes.model().observed());
-    let scale = (target(loss, data) / mean).powf(1.0 / factors.len() as f64);
+    let scale = (mean_wanted(loss, data) / mean).powf(1.0 / factors.len() as f64);
     if !(scale > 0.0 && scale.is_finite()) {
         return Err(Error::Observations(format!(
             "no start can be scaled to the data, whose mean is {}",
@@ -55,34 +47,24 @@ fn scaled(basis: &Basis<'_>, mut start: Vec<Vec<f64>>) -> Result<Vec<ArrayD<f64>
     start.into_iter().enumerate().map(|(l, data)| array(shapes, l, data)).collect()
 }
 
-/// The sum of ŷ over all entries.
-///
-/// # Errors
-/// [`Error::Memory`] where the products of factors on the way do not fit in memory.
-pub(super) fn total(shapes: &Shapes, factors: &[Vec<f64>]) -> Result<f64> {
-    let letters: Vec<&[Index]> = shapes.model().factors().iter().map(Vec::as_slice).collect();
-    let views: Vec<&[f64]> = factors.iter().map(Vec::as_slice).collect();
-    let sum = contract_within(shapes, &Contraction::new(shapes, &letters, &[]), &views)?;
-    Ok(sum.first().copied().unwrap_or(0.0))
-}
-
-/// The mean of ŷ at the start.
-pub(super) fn target(loss: &Loss, data: &Prepared) -> f64 {
+/// The mean that ŷ is to have at the start.
+pub(crate) fn mean_wanted(loss: &Loss, data: &Prepared) -> f64 {
     let mean = data.mean();
     if !loss.is_odds() {
         // All zero: any small start will do, and 0 itself would stay 0.
         return if mean > 0.0 { mean } else { 1e-3 };
     }
     let trials = match (loss.domain(), loss.entry_parameters().first()) {
-        (Domain::UpTo(nneinfact_core::loss::Trials::Scalar(n)), _) => *n,
-        (Domain::UpTo(_), Some(side)) => side.mean().unwrap_or(1.0),
-        _ => 1.0,
+        (Domain::UpTo(Trials::Scalar(n)), _) => *n,
+        (Domain::UpTo(Trials::EntryParameter(_)), Some(trials)) => trials.mean().unwrap_or(1.0),
+        (Domain::UpTo(Trials::EntryParameter(_)), None)
+        | (Domain::NonNegative | Domain::Positive | Domain::Binary, _) => 1.0,
     };
     (mean / (trials - mean).max(f64::MIN_POSITIVE)).clamp(1e-3, 1e3)
 }
 
 /// Checks factors given as a start.
-pub(super) fn given(shapes: &Shapes, factors: &[ArrayD<f64>]) -> Result<Vec<ArrayD<f64>>> {
+pub(crate) fn given(shapes: &Shapes, factors: &[ArrayD<f64>]) -> Result<Vec<ArrayD<f64>>> {
     let model = shapes.model();
     let count = model.factors().len();
     if factors.len() != count {
@@ -93,18 +75,13 @@ pub(super) fn given(shapes: &Shapes, factors: &[ArrayD<f64>]) -> Result<Vec<Arra
         )));
     }
     for (l, factor) in factors.iter().enumerate() {
-        checked(shapes, l, factor, &format!("theta_{} of the start", l + 1))?;
+        check_factor(shapes, l, factor, &format!("theta_{} of the start", l + 1))?;
     }
     Ok(factors.to_vec())
 }
 
 /// Uniform random factors between 0 and 1, not scaled.
-pub(super) fn uniform(shapes: &Shapes, seed: u64) -> Result<Vec<ArrayD<f64>>> {
+pub(crate) fn uniform(shapes: &Shapes, seed: u64) -> Result<Vec<ArrayD<f64>>> {
     let factors = random::uniform(shapes, seed).into_iter().enumerate();
     factors.map(|(l, entries)| array(shapes, l, entries)).collect()
-}
-
-fn array(shapes: &Shapes, l: usize, data: Vec<f64>) -> Result<ArrayD<f64>> {
-    ArrayD::from_shape_vec(IxDyn(&shapes.factor(l)), data)
-        .map_err(|e| Error::Init(format!("theta_{}: {e}", l + 1)))
 }

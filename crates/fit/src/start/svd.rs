@@ -1,12 +1,12 @@
 //! A start from singular vectors of the data.
 
-use nalgebra::{DMatrix, SymmetricEigen};
-use ndarray::{Array2, ArrayView1};
+use ndarray::{Array2, ArrayView1, Axis};
 
-use super::Basis;
+use super::basis::Basis;
 use super::random::uniform_at;
 use super::refine::refine;
 use super::unfold::{Source, Unfolding};
+use nneinfact_core::algebra::eigen::{orthonormal, symmetric_eigen};
 use nneinfact_core::algebra::rearrange;
 use nneinfact_core::error::{Error, Result};
 use nneinfact_core::model::{Index, Model, Shapes};
@@ -219,9 +219,9 @@ fn eigenvectors(
     };
     // Subspace iteration from a random range (Halko, Martinsson & Tropp 2011).
     let random = |(i, j): (usize, usize)| uniform_at(seed, RANGE, (i * wide + j) as u64) - 0.5;
-    let mut range = orthonormal(Array2::from_shape_fn((rows, wide), random));
+    let mut range = orthonormal(&Array2::from_shape_fn((rows, wide), random));
     for _ in 0..ITERATIONS[usize::from(gram.is_none())] {
-        range = orthonormal(times(&range));
+        range = orthonormal(&times(&range));
     }
     let (vectors, values) = leading(range.t().dot(&times(&range)), count)?;
     Ok((range.dot(&vectors), values))
@@ -230,30 +230,19 @@ fn eigenvectors(
 /// All of a small symmetric matrix's eigenvectors that stand out from rounding, `count` at most, and
 /// the roots of their eigenvalues.
 fn leading(matrix: Array2<f64>, count: usize) -> Result<(Array2<f64>, Vec<f64>)> {
-    let n = matrix.nrows();
-    // Rounding can leave it a little asymmetric, and only one half is read.
-    let matrix = DMatrix::from_fn(n, n, |i, j| 0.5 * (matrix[[i, j]] + matrix[[j, i]]));
-    let finite = matrix.iter().all(|x| x.is_finite());
-    let found = finite.then(|| SymmetricEigen::try_new(matrix, f64::EPSILON, 100 * n.max(10)));
-    let Some(found) = found.flatten() else {
+    // Rounding can leave it a little asymmetric.
+    let matrix = 0.5 * (&matrix + &matrix.t());
+    let Some((eigenvalues, eigenvectors)) = symmetric_eigen(&matrix) else {
         return Err(Error::Numeric(
             "the singular vectors of the data cannot be computed: take another start".into(),
         ));
     };
-    let mut order: Vec<usize> = (0..n).collect();
-    order.sort_by(|&a, &b| found.eigenvalues[b].total_cmp(&found.eigenvalues[a]));
-    let value = |i: usize| found.eigenvalues[i].max(0.0).sqrt();
+    let mut order: Vec<usize> = (0..eigenvalues.len()).collect();
+    order.sort_by(|&a, &b| eigenvalues[b].total_cmp(&eigenvalues[a]));
+    let value = |i: usize| eigenvalues[i].max(0.0).sqrt();
     let least = NOISE * order.first().map_or(0.0, |&i| value(i));
     order.retain(|&i| value(i) > least);
     order.truncate(count);
-    let vectors =
-        Array2::from_shape_fn((n, order.len()), |(i, c)| found.eigenvectors[(i, order[c])]);
+    let vectors = eigenvectors.select(Axis(1), &order);
     Ok((vectors, order.into_iter().map(value).collect()))
-}
-
-/// An orthonormal basis of the columns of a matrix that is not wider than high.
-fn orthonormal(matrix: Array2<f64>) -> Array2<f64> {
-    let (rows, columns) = matrix.dim();
-    let q = DMatrix::from_fn(rows, columns, |i, j| matrix[[i, j]]).qr().q();
-    Array2::from_shape_fn((rows, columns), |(i, j)| q[(i, j)])
 }

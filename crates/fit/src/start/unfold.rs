@@ -9,7 +9,7 @@ use ndarray::{Array2, ArrayView2, s};
 use pulp::Scalar;
 use rayon::prelude::*;
 
-use super::Basis;
+use super::basis::Basis;
 use nneinfact_core::data::{Dense, Implicit, Prepared, Role, Roles, StoredEntries};
 use nneinfact_core::error::{Error, Result};
 use nneinfact_core::memory::available_memory;
@@ -117,7 +117,7 @@ impl<'a> Source<'a> {
         (0..list.entries().len()).filter_map(move |i| {
             let value = match list.role(i) {
                 Role::Train => list.entries().values().get(i).unwrap_or(0.0) / self.scale,
-                _ => self.mean,
+                Role::Missing | Role::HeldOut | Role::Validation => self.mean,
             };
             (value != base).then_some((i, value - base))
         })
@@ -127,7 +127,7 @@ impl<'a> Source<'a> {
     pub fn base(&self) -> f64 {
         match &self.cells {
             Cells::List(list) if list.implicit() == Implicit::Missing => self.mean,
-            _ => 0.0,
+            Cells::List(_) | Cells::Dense(_) => 0.0,
         }
     }
 

@@ -3,18 +3,15 @@
 use std::fmt;
 use std::ops::Range;
 
-use ndarray::{ArrayD, Axis};
-use rayon::prelude::*;
+use ndarray::ArrayD;
 use serde::{Deserialize, Serialize};
 
 use super::nonfinite;
-use nneinfact_core::algebra::contract_within;
 use nneinfact_core::data::{Implicit, Prepared, Role};
-use nneinfact_core::error::{Error, Result};
+use nneinfact_core::error::Result;
 use nneinfact_core::loss::Loss;
-use nneinfact_core::model::{Index, Model, Shapes};
-use nneinfact_core::plan::Contraction;
-use nneinfact_fit::block_of;
+use nneinfact_core::model::Shapes;
+use nneinfact_fit::{Blocks, Predictions};
 
 /// How well held-out entries are predicted, in terms that do not depend on the loss that was fitted.
 ///
@@ -98,10 +95,6 @@ impl Scores {
     }
 }
 
-/// Entries of ŷ that are formed at a time.
-const BLOCK: usize = 1 << 19;
-/// Stored entries that are predicted at a time.
-const BATCH: usize = 1 << 12;
 /// What predictions count at least as for the Poisson score, relative to the mean of the data.
 const FLOOR: f64 = 1e-10;
 
@@ -160,12 +153,11 @@ impl<'a> Scorer<'a> {
         if self.data.count(Role::HeldOut) == 0 {
             return Ok(Scores::default());
         }
-        let parts = match (self.data.roles(), self.data.coo()) {
-            (None, Some(_)) => self.stored(shapes, factors)?,
-            _ => self.dense(shapes, factors)?,
+        let predictions = Predictions::new(shapes, factors, None);
+        let sums = match (self.data.roles(), self.data.coo()) {
+            (None, Some(_)) => self.stored(&predictions)?,
+            (Some(_), _) | (None, None) => self.dense(&predictions)?,
         };
-        let mut sums = ScoreSums::default();
-        parts.into_iter().for_each(|part| sums.add(part));
         let mean = |sum: f64| (sums.weight > 0.0).then(|| sum / sums.weight);
         Ok(Scores {
             // Higher is better: what is no number is the lowest.
@@ -188,9 +180,10 @@ impl<'a> Scorer<'a> {
     }
 
     /// From a role for every entry: ŷ is formed block by block, in C order.
-    fn dense(&self, shapes: &Shapes, factors: &[ArrayD<f64>]) -> Result<Vec<ScoreSums>> {
+    fn dense(&self, predictions: &Predictions<'_>) -> Result<ScoreSums> {
         let data = self.data;
-        let Some(roles) = data.roles() else { return Ok(Vec::new()) };
+        let mut sums = ScoreSums::default();
+        let Some(roles) = data.roles() else { return Ok(sums) };
         let shape = data.shape();
         let keys = data.coo().map(|list| list.keys());
         let strides = match &keys {
@@ -198,18 +191,19 @@ impl<'a> Scorer<'a> {
             None => data.values().strides().to_vec(),
         };
         let c = c_strides(shape);
-        let score = |block: &[Range<usize>]| -> Result<ScoreSums> {
-            let predicted = block_of(shapes, factors, None, block, shapes.model().output())?;
+        let blocks = Blocks::in_c_order(shape);
+        let score = |block: &[Range<usize>], predicted: &[f64]| -> Result<ScoreSums> {
             let run = block.last().map_or(1, Range::len);
             let step = strides.last().copied().unwrap_or(1);
             let mut held_out = vec![0.0; run];
             let mut values = vec![0.0; run];
             let mut weights = vec![1.0; run];
             let mut sums = ScoreSums::default();
-            let mut index: Vec<usize> = block.iter().map(|range| range.start).collect();
+            let sizes: Vec<usize> = block.iter().map(Range::len).collect();
+            let mut index = vec![0; block.len()];
             for row in predicted.chunks(run.max(1)) {
                 let place = |strides: &[usize]| -> usize {
-                    index.iter().zip(strides).map(|(i, s)| i * s).sum()
+                    index.iter().zip(block).zip(strides).map(|((i, b), s)| (b.start + i) * s).sum()
                 };
                 let (offset, entry) = (place(&strides), place(&c));
                 roles.indicator(pulp::Scalar::new(), Role::HeldOut, offset, step, &mut held_out);
@@ -236,52 +230,38 @@ impl<'a> Scorer<'a> {
                         }
                     }
                 }
-                // To the next row of the block.
-                for mode in (0..index.len().saturating_sub(1)).rev() {
-                    index[mode] += 1;
-                    if index[mode] < block[mode].end {
-                        break;
-                    }
-                    index[mode] = block[mode].start;
-                }
+                blocks.advance_run(&mut index, &sizes);
             }
             Ok(sums)
         };
-        let blocks = blocks(shape);
-        let parts: Result<Vec<ScoreSums>> = blocks.par_iter().map(|block| score(block)).collect();
+        predictions.fold_blocks(&blocks, score, |_, part| sums.add(part))?;
         data.check()?;
-        parts
+        Ok(sums)
     }
 
     /// From stored entries: ŷ is formed at those that are held out.
-    fn stored(&self, shapes: &Shapes, factors: &[ArrayD<f64>]) -> Result<Vec<ScoreSums>> {
+    fn stored(&self, predictions: &Predictions<'_>) -> Result<ScoreSums> {
         // What the implicit entries are makes no difference where held-out entries are all stored.
         let sparse = self.data.stored(Implicit::Missing);
         let list = sparse.entries();
         let held_out: Vec<usize> =
             (0..list.len()).filter(|&i| sparse.role(i) == Role::HeldOut).collect();
         let c = c_strides(self.data.shape());
-        held_out
-            .par_chunks(BATCH)
-            .map(|batch| {
-                let index = |mode: usize| -> Vec<usize> {
-                    let of = |&i: &usize| list.indices()[mode].get(i).unwrap_or(0) as usize;
-                    batch.iter().map(of).collect()
-                };
-                let indices: Vec<Vec<usize>> = (0..list.shape().len()).map(index).collect();
-                let predicted = predict_at(shapes, factors, &indices)?;
-                let mut sums = ScoreSums::default();
-                for (n, (&i, &y)) in batch.iter().zip(&predicted).enumerate() {
-                    let entry = indices
-                        .iter()
-                        .zip(&c)
-                        .fold(0usize, |at, (mode, &s)| at.wrapping_add(mode[n].wrapping_mul(s)));
-                    let x = list.values().get(i).unwrap_or(0.0);
-                    sums.add_entry(self, 1.0, x, self.mean(y, entry));
-                }
-                Ok(sums)
-            })
-            .collect()
+        let score = |batch: &[usize], indices: &[Vec<usize>], predicted: &[f64]| {
+            let mut sums = ScoreSums::default();
+            for (n, (&i, &y)) in batch.iter().zip(predicted).enumerate() {
+                let entry = indices
+                    .iter()
+                    .zip(&c)
+                    .fold(0usize, |at, (mode, &s)| at.wrapping_add(mode[n].wrapping_mul(s)));
+                let x = list.values().get(i).unwrap_or(0.0);
+                sums.add_entry(self, 1.0, x, self.mean(y, entry));
+            }
+            sums
+        };
+        let mut sums = ScoreSums::default();
+        predictions.fold_stored(list, &held_out, score, |part| sums.add(part))?;
+        Ok(sums)
     }
 }
 
@@ -293,156 +273,4 @@ fn c_strides(shape: &[usize]) -> Vec<usize> {
         strides[mode - 1] = strides[mode].wrapping_mul(shape[mode]);
     }
     strides
-}
-
-/// Blocks of at most [`BLOCK`] entries that make up all of a tensor, in C order.
-fn blocks(shape: &[usize]) -> Vec<Vec<Range<usize>>> {
-    // Modes before the cut are walked over index by index, the one at the cut in ranges.
-    let mut inner = 1usize;
-    let mut cut = shape.len().saturating_sub(1);
-    while cut > 0 && inner.saturating_mul(shape[cut]) <= BLOCK {
-        inner *= shape[cut];
-        cut -= 1;
-    }
-    let mut all: Vec<Vec<Range<usize>>> = vec![Vec::new()];
-    for (mode, &n) in shape.iter().enumerate() {
-        let step = match mode.cmp(&cut) {
-            std::cmp::Ordering::Less => 1,
-            std::cmp::Ordering::Equal => (BLOCK / inner).max(1),
-            std::cmp::Ordering::Greater => n.max(1),
-        };
-        let starts: Vec<usize> = (0..n).step_by(step).collect();
-        all = all
-            .into_iter()
-            .flat_map(|block| {
-                starts.iter().map(move |&from| {
-                    let mut block = block.clone();
-                    block.push(from..n.min(from + step));
-                    block
-                })
-            })
-            .collect();
-    }
-    all
-}
-
-/// ŷ at some entries, whose indices are given mode by mode.
-fn predict_at(
-    shapes: &Shapes,
-    factors: &[ArrayD<f64>],
-    indices: &[Vec<usize>],
-) -> Result<Vec<f64>> {
-    let model = shapes.model();
-    let count = indices.first().map_or(0, Vec::len);
-    if count == 0 {
-        return Ok(Vec::new());
-    }
-    // A model of its own, whose only mode counts the entries.
-    let used = model.latent();
-    let free =
-        ('A'..='Z').chain('a'..='z').find(|&c| Index::new(c).is_some_and(|x| !used.contains(x)));
-    // Some letter is that of a mode of the data, and not latent.
-    let Some(entry) = free else { return Err(Error::Unsupported("a model without modes".into())) };
-    let mode = |x: &Index| model.output().iter().position(|y| y == x);
-    let mut names = Vec::new();
-    let mut data = Vec::new();
-    for (factor, own) in factors.iter().zip(model.factors()) {
-        let observed: Vec<(usize, usize)> =
-            own.iter().enumerate().filter_map(|(a, x)| Some((a, mode(x)?))).collect();
-        let mut name: String =
-            own.iter().filter(|x| mode(x).is_none()).map(|&x| char::from(x)).collect();
-        if observed.is_empty() {
-            data.push(factor.iter().copied().collect());
-            names.push(name);
-            continue;
-        }
-        name.insert(0, entry);
-        let mut rows = Vec::new();
-        (0..count).for_each(|n| {
-            let mut view = factor.view();
-            // From the last axis to the first, so that the others keep their numbers.
-            for &(axis, mode) in observed.iter().rev() {
-                view.index_axis_inplace(Axis(axis), indices[mode][n]);
-            }
-            rows.extend(view.iter().copied());
-        });
-        data.push(rows);
-        names.push(name);
-    }
-    let network = Model::parse(&format!("{}->{entry}", names.join(",")))?;
-    let local = Shapes::new(&network, &[count], &ranks(shapes))?;
-    let networks: Vec<&[Index]> = network.factors().iter().map(Vec::as_slice).collect();
-    let plan = Contraction::new(&local, &networks, network.output());
-    let slices: Vec<&[f64]> = data.iter().map(Vec::as_slice).collect();
-    contract_within(&local, &plan, &slices)
-}
-
-fn ranks(shapes: &Shapes) -> Vec<(char, usize)> {
-    shapes.model().latent().iter().map(|x| (x.into(), shapes.size(x))).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use ndarray::Dimension;
-
-    use super::*;
-
-    #[test]
-    fn blocks_cover_every_entry_once_in_order() {
-        for shape in [vec![3, 4], vec![7, 1 << 18, 5], vec![1 << 21], vec![5, 1, 1 << 20], vec![1]]
-        {
-            let mut next = 0;
-            let strides = c_strides(&shape);
-            for block in blocks(&shape) {
-                let entries: usize = block.iter().map(Range::len).product();
-                assert!(entries <= BLOCK && entries > 0, "{shape:?}");
-                let start: usize = block.iter().zip(&strides).map(|(r, s)| r.start * s).sum();
-                assert_eq!(start, next, "{shape:?}");
-                next += entries;
-            }
-            assert_eq!(next, shape.iter().product::<usize>(), "{shape:?}");
-        }
-    }
-
-    #[test]
-    fn predictions_are_those_of_the_reference() -> Result<()> {
-        let cases = [
-            ("wr,hr,ikr,jkr->whij", vec![4, 3, 5, 6], vec![('r', 3), ('k', 2)]),
-            ("ia,jb,kc,abc->ijk", vec![4, 3, 5], vec![('a', 2), ('b', 3), ('c', 2)]),
-            ("ij,ja,ia->ija", vec![4, 3, 5], vec![]),
-            ("ir,jr->ji", vec![4, 3], vec![('r', 2)]),
-        ];
-        for (text, shape, given) in cases {
-            let model = Model::parse(text)?;
-            let shapes = Shapes::new(&model, &shape, &given)?;
-            let factors: Vec<ArrayD<f64>> = (0..model.factors().len())
-                .map(|l| {
-                    let mut n = l as f64;
-                    ArrayD::from_shape_simple_fn(shapes.factor(l), || {
-                        n += 1.0;
-                        (n * 0.7391).sin() + 1.5
-                    })
-                })
-                .collect();
-            let all = nneinfact_core::reference::predict(&shapes, &factors);
-            let near = |found: f64, expected: f64| (found - expected).abs() < 1e-12 * expected;
-            let block: Vec<Range<usize>> = shape.iter().map(|&n| 1..n).collect();
-            let found = block_of(&shapes, &factors, None, &block, model.output())?;
-            let inner = all.indexed_iter().filter(|(at, _)| at.slice().iter().all(|&i| i > 0));
-            let expected: Vec<f64> = inner.map(|(_, &y)| y).collect();
-            assert_eq!(found.len(), expected.len());
-            assert!(found.iter().zip(&expected).all(|(&f, &e)| near(f, e)), "{text}");
-
-            let indices: Vec<Vec<usize>> = shape
-                .iter()
-                .enumerate()
-                .map(|(m, &n)| (0..7).map(|c| (c * (m + 2)) % n).collect())
-                .collect();
-            for (c, &found) in predict_at(&shapes, &factors, &indices)?.iter().enumerate() {
-                let at: Vec<usize> = indices.iter().map(|mode| mode[c]).collect();
-                assert!(near(found, all[at.as_slice()]), "{text} {at:?}");
-            }
-        }
-        Ok(())
-    }
 }

@@ -5,12 +5,12 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::entry_values::EntryValues;
-use nneinfact_core::data::{Dense, Implicit, Observations, Prepared, Role};
+use nneinfact_core::data::{Implicit, Observations, Prepared, Role};
 use nneinfact_core::engine::Precision;
 use nneinfact_core::error::{Error, Result};
 use nneinfact_core::loss::{Loss, Scratch, Tape};
 use nneinfact_core::model::Index;
-use nneinfact_fit::{Saved, prediction_floor};
+use nneinfact_fit::{Blocks, Saved, prediction_floor};
 
 /// Observed and predicted totals and losses, for every index of every mode: training, validation and
 /// held-out entries apart.
@@ -225,7 +225,7 @@ impl Residuals {
         // Σ over all entries of the loss at 0, along a mode: a multiple of a power of ŷ.
         let monomial = zero.as_ref().and_then(|zero| zero.monomial());
         let power = monomial.map(|m| m.power).filter(|p| [0.0, 1.0, 2.0].contains(p));
-        let squares = power == Some(2.0) && saved.totals_of_squares(&[]).is_none();
+        let squares = power == Some(2.0) && saved.predictions().totals_of_squares(&[]).is_none();
         if loss.is_some() && implicit == Implicit::Zeros && (power.is_none() || squares) {
             self.has_loss = false;
             self.notes.push(
@@ -299,7 +299,7 @@ impl Residuals {
                 let totals = saved.totals(kept);
                 let each = all_entries / totals.len() as f64;
                 let squares = match power {
-                    Some(2.0) => saved.totals_of_squares(kept),
+                    Some(2.0) => saved.predictions().totals_of_squares(kept),
                     _ => None,
                 };
                 let loss = |i: usize, total: f64| match (loss, power) {
@@ -339,8 +339,6 @@ impl Residuals {
 const MOST_WORK: f64 = 4e10;
 /// Stored entries whose ŷ are kept at a time.
 const BATCH: usize = 1 << 20;
-/// Entries of a slab.
-const SLAB: usize = 1 << 19;
 /// Entries whose losses are computed at a time.
 const BLOCK: usize = 2048;
 
@@ -358,73 +356,44 @@ fn merge(to: &mut RoleTable, part: &RoleTable, starts: &[usize]) {
 fn dense(saved: &Saved, prepared: &Prepared, loss: Option<&Loss>, floor: f64) -> Result<RoleTable> {
     let values = prepared.values();
     let mut sums = table(prepared, values.shape());
-    let (axes, slabs) = slabs(values);
-    let walk = SlabWalk { saved, prepared, loss, floor, axes };
-    // A few at a time, so that sums are added in their order without keeping all of them.
-    for batch in slabs.chunks(16) {
-        let parts: Vec<Result<RoleTable>> = batch.par_iter().map(|slab| walk.slab(slab)).collect();
-        for (slab, part) in batch.iter().zip(parts) {
-            let starts: Vec<usize> = slab.iter().map(|r| r.start).collect();
-            merge(&mut sums, &part?, &starts);
-        }
-    }
+    let blocks = Blocks::in_memory_order(values.shape(), values.strides());
+    let walk = BlockWalk { prepared, loss, floor, blocks: &blocks };
+    saved.predictions().fold_blocks(
+        &blocks,
+        |block, predicted| Ok(walk.block(block, predicted)),
+        |block, part| {
+            let starts: Vec<usize> = block.iter().map(|r| r.start).collect();
+            merge(&mut sums, &part, &starts);
+        },
+    )?;
     // Data that stay in their file may have changed meanwhile.
     prepared.check()?;
     Ok(sums)
 }
 
-/// The axes from the slowest to the fastest, and blocks of indices that lie in memory without gaps.
-fn slabs(values: &Dense) -> (Vec<usize>, Vec<Vec<Range<usize>>>) {
-    let (shape, strides) = (values.shape(), values.strides());
-    let mut axes: Vec<usize> = (0..shape.len()).collect();
-    axes.sort_by_key(|&axis| (std::cmp::Reverse(strides[axis]), shape[axis] > 1, axis));
-    let volume = |p: usize| axes[p..].iter().map(|&a| shape[a]).product::<usize>();
-    // The first axis that is cut, so that what is inside of one of its indices is small enough.
-    let cut = (0..axes.len()).find(|&p| volume(p + 1) <= SLAB).unwrap_or(axes.len() - 1);
-    let step = (SLAB / volume(cut + 1).max(1)).max(1);
-    let mut slabs = vec![shape.iter().map(|&n| 0..n).collect::<Vec<_>>()];
-    for (p, &axis) in axes.iter().enumerate().take(cut + 1) {
-        let step = if p == cut { step } else { 1 };
-        slabs = slabs
-            .into_iter()
-            .flat_map(|slab| {
-                (0..shape[axis]).step_by(step).map(move |start| {
-                    let mut slab = slab.clone();
-                    slab[axis] = start..(start + step).min(slab[axis].end);
-                    slab
-                })
-            })
-            .collect();
-    }
-    (axes, slabs)
-}
-
-struct SlabWalk<'a> {
-    saved: &'a Saved,
+struct BlockWalk<'a> {
     prepared: &'a Prepared,
     loss: Option<&'a Loss>,
     floor: f64,
-    /// From the slowest to the fastest.
-    axes: Vec<usize>,
+    blocks: &'a Blocks,
 }
 
-impl SlabWalk<'_> {
-    fn slab(&self, slab: &[Range<usize>]) -> Result<RoleTable> {
+impl BlockWalk<'_> {
+    /// The sums over a block, whose entries lie in memory without gaps.
+    fn block(&self, block: &[Range<usize>], predicted: &[f64]) -> RoleTable {
         let values = self.prepared.values();
-        let starts: Vec<usize> = slab.iter().map(|r| r.start).collect();
-        let sizes: Vec<usize> = slab.iter().map(Range::len).collect();
+        let axes = self.blocks.axes();
+        let starts: Vec<usize> = block.iter().map(|r| r.start).collect();
+        let sizes: Vec<usize> = block.iter().map(Range::len).collect();
         let offset = values.offset(&starts).unwrap_or(0);
-        let output = self.saved.model().output();
-        let order: Vec<Index> = self.axes.iter().map(|&axis| output[axis]).collect();
-        let predicted = self.saved.block(slab, &order)?;
         let parameters: Vec<Vec<f64>> = self
             .loss
             .map_or(&[][..], |loss| loss.entry_parameters())
             .iter()
             .map(|parameter| {
-                let mut view = parameter.view().permuted_axes(self.axes.clone());
-                for (p, &axis) in self.axes.iter().enumerate() {
-                    view.slice_axis_inplace(ndarray::Axis(p), slab[axis].clone().into());
+                let mut view = parameter.view().permuted_axes(axes);
+                for (p, &axis) in axes.iter().enumerate() {
+                    view.slice_axis_inplace(ndarray::Axis(p), block[axis].clone().into());
                 }
                 view.iter().copied().collect()
             })
@@ -469,16 +438,10 @@ impl SlabWalk<'_> {
                         mode[i].add(&entry);
                     }
                 }
-                for &axis in self.axes.iter().rev() {
-                    index[axis] += 1;
-                    if index[axis] < sizes[axis] {
-                        break;
-                    }
-                    index[axis] = 0;
-                }
+                self.blocks.advance(&mut index, &sizes);
             }
         }
-        Ok(sums)
+        sums
     }
 
     /// What the model expects of an entry, in the unit of the data.

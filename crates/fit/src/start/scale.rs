@@ -2,7 +2,8 @@
 
 use ndarray::ArrayD;
 
-use super::rules::{Constraints, checked};
+use crate::constraints::Constraints;
+use crate::factors::check_factor;
 use nneinfact_core::algebra::balance::balance;
 use nneinfact_core::engine::Engine;
 use nneinfact_core::error::{Error, Result};
@@ -20,12 +21,12 @@ const ROUNDS: usize = 60;
 const FIRST: f64 = 0.25;
 /// Logarithms of scales that are as close as this are the same.
 const CLOSE: f64 = 1e-6;
-/// The logarithms of scales that are compared.
+/// The logarithms of scales that are compared, and how many of them.
 const REACH: f64 = 80.0;
-const GRID: usize = 8_000;
+const SCALES: usize = 8_000;
 
 /// Brings factors to the division of scale among them that has the least penalty, ŷ staying as it is:
-/// what [`Balance::AtStart`](super::Balance::AtStart) does. Factors without a penalty, or with one of
+/// what [`Balance::AtStart`](crate::Balance::AtStart) does. Factors without a penalty, or with one of
 /// weight 0, are left out.
 ///
 /// ```
@@ -63,22 +64,26 @@ pub fn balanced(
         )));
     }
     for (l, factor) in factors.iter().enumerate() {
-        checked(shapes, l, factor, &format!("theta_{}", l + 1))?;
+        check_factor(shapes, l, factor, &format!("theta_{}", l + 1))?;
     }
     if let Some(problem) = penalties.iter().flatten().find_map(|penalty| penalty.problem()) {
         return Err(Error::Setting(problem));
     }
     let penalties: Vec<Option<Penalty>> =
         penalties.iter().map(|p| p.filter(|penalty| penalty.weight() > 0.0)).collect();
-    let trading: Vec<usize> = (0..count).filter(|&l| penalties[l].is_some()).collect();
-    let balancing = Balancing::new(shapes.model(), &trading);
+    let rescaled: Vec<usize> = (0..count).filter(|&l| penalties[l].is_some()).collect();
+    let balancing = Balancing::new(shapes.model(), &rescaled);
     Ok(on_host(shapes, &balancing, &penalties, factors))
 }
 
 /// Balances a start before a device has it.
-pub(super) fn start(shapes: &Shapes, rules: &Constraints, start: &mut Vec<ArrayD<f64>>) {
-    if let Some(balancing) = &rules.balancing {
-        *start = on_host(shapes, balancing, &rules.penalties(), start);
+pub(crate) fn balance_start(
+    shapes: &Shapes,
+    constraints: &Constraints,
+    start: &mut Vec<ArrayD<f64>>,
+) {
+    if let Some(balancing) = &constraints.balancing {
+        *start = on_host(shapes, balancing, &constraints.penalties(), start);
     }
 }
 
@@ -99,7 +104,7 @@ fn on_host(
 
 /// What one tensor says about a common scale, at the factors as they are.
 #[derive(Clone)]
-pub(super) struct Term {
+pub(crate) struct Term {
     pub loss: Loss,
     /// What its losses are multiplied with.
     pub weight: f64,
@@ -110,16 +115,16 @@ pub(super) struct Term {
 }
 
 /// The engine of one tensor at a start, and what it says about a common scale.
-pub(super) fn term(
+pub(crate) fn term(
     engine: &mut dyn Engine,
     loss: &Loss,
-    rules: &Constraints,
+    constraints: &Constraints,
     start: &[ArrayD<f64>],
 ) -> Result<Vec<Term>> {
     engine.load(start)?;
     engine.pass(0)?;
     engine.sums()?;
-    let factors = (0..start.len()).filter(|&l| rules.scales(l)).count() as f64;
+    let factors = (0..start.len()).filter(|&l| constraints.scales(l)).count() as f64;
     let sums = engine.scale_terms()?;
     Ok(vec![Term { loss: loss.clone(), weight: 1.0, sums, factors }])
 }
@@ -131,12 +136,12 @@ pub(super) fn term(
 ///
 /// `ask` takes an engine to a start and tells what the tensors say about it there: the last time it is
 /// called it is with the start as it is returned.
-pub(super) fn rescale(
-    rules: &Constraints,
+pub(crate) fn rescale(
+    constraints: &Constraints,
     start: &mut [ArrayD<f64>],
     mut ask: impl FnMut(&[ArrayD<f64>]) -> Result<Vec<Term>>,
 ) -> Result<Option<String>> {
-    let free: Vec<usize> = (0..start.len()).filter(|&l| rules.scales(l)).collect();
+    let free: Vec<usize> = (0..start.len()).filter(|&l| constraints.scales(l)).collect();
     if free.is_empty() {
         return Ok(None);
     }
@@ -147,7 +152,7 @@ pub(super) fn rescale(
             start[l].mapv_inplace(|x| x * log.exp());
         }
         let part = |&l: &usize| {
-            let penalty = rules.rules[l].penalty?;
+            let penalty = constraints.each[l].penalty?;
             Some((penalty, start[l].iter().map(|&x| penalty.value(x)).sum::<f64>()))
         };
         let parts = free.iter().filter_map(part).collect();
@@ -161,14 +166,14 @@ pub(super) fn rescale(
         go(lowest.unwrap_or(alone), start)?;
         return Ok(lowest.is_none().then(outweighed));
     }
-    // The losses' curves are not known, but their slopes are, at any scale that is tried. The penalties
+    // The losses' curves are not known, but their derivatives are, at any scale that is tried. The penalties
     // draw downwards only, so the way down from what suits the data alone is the way to go.
     let reach = REACH / data.most();
-    let Some(alone) = valley(reach, 0.0, |log| Ok(go(log, start)?[0].slope()))? else {
+    let Some(alone) = valley(reach, 0.0, |log| Ok(go(log, start)?[0].derivative()))? else {
         go(0.0, start)?;
         return Ok(None);
     };
-    if let Some(log) = valley(reach, alone, |log| Ok(go(log, start)?[1].slope()))? {
+    if let Some(log) = valley(reach, alone, |log| Ok(go(log, start)?[1].derivative()))? {
         // What a surrogate says of zero is more than is true of it.
         if go(log, start)?[1].lowest().is_some() {
             return Ok(None);
@@ -183,7 +188,7 @@ fn outweighed() -> String {
         .to_string()
 }
 
-/// Where a function falls no further, walking downhill from a place, told by its slopes; `None` where
+/// Where a function falls no further, walking downhill from a place, told by its derivatives; `None` where
 /// it falls as far as `reach` from 0.
 fn valley(reach: f64, from: f64, mut slope: impl FnMut(f64) -> Result<f64>) -> Result<Option<f64>> {
     let first = slope(from)?;
@@ -256,7 +261,7 @@ impl Curve {
     }
 
     /// The derivative at 0, which is exact.
-    fn slope(&self) -> f64 {
+    fn derivative(&self) -> f64 {
         let data = |term: &Term| {
             let [a, b] = term.sums;
             let slope = match term.loss.majorizer() {
@@ -292,14 +297,14 @@ impl Curve {
 
     /// The logarithm of the scale of least objective; `None` where the objective is less at zero.
     fn lowest(&self) -> Option<f64> {
-        let log = |i: usize| (2.0 * i as f64 / GRID as f64 - 1.0) * REACH / self.most();
-        let values: Vec<f64> = (0..=GRID).map(|i| self.at(log(i))).collect();
+        let log = |i: usize| (2.0 * i as f64 / SCALES as f64 - 1.0) * REACH / self.most();
+        let values: Vec<f64> = (0..=SCALES).map(|i| self.at(log(i))).collect();
         let usable = |i: &usize| values[*i].is_finite();
-        let least = (0..=GRID).filter(usable).min_by(|&i, &j| values[i].total_cmp(&values[j]))?;
+        let least = (0..=SCALES).filter(usable).min_by(|&i, &j| values[i].total_cmp(&values[j]))?;
         if least == 0 {
             return None;
         }
-        let (mut low, mut high) = (log(least - 1), log((least + 1).min(GRID)));
+        let (mut low, mut high) = (log(least - 1), log((least + 1).min(SCALES)));
         for _ in 0..100 {
             let (left, right) = (low + (high - low) / 3.0, high - (high - low) / 3.0);
             if self.at(left) <= self.at(right) { high = right } else { low = left }

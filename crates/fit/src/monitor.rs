@@ -1,11 +1,11 @@
-//! What a fit looks at after every sweep: history, tolerance, validation, observers.
+//! What is done with the losses of every sweep: history, tolerance, validation, observers.
 
 use std::time::Instant;
 
-use super::builder::{Algorithm, NNEinFact};
-use super::observe::{Cancel, Flow, Observer, Sweep};
+use crate::observe::{Cancel, Flow, Hooks, Observer, Sweep};
+use crate::settings::{Algorithm, Settings};
 use nneinfact_core::data::{Portion, Prepared, Role};
-use nneinfact_core::engine::{Engine, Point, LossSums};
+use nneinfact_core::engine::{Engine, LossSums, Point};
 use nneinfact_core::error::{Error, Result};
 use nneinfact_core::history::{History, StoppedBy};
 
@@ -16,7 +16,7 @@ const RISES: usize = 5;
 
 /// What sums of losses are divided by, for each role.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Portions([Portion; 4]);
+pub(crate) struct Portions([Portion; 4]);
 
 impl Portions {
     pub fn of(data: &Prepared) -> Portions {
@@ -25,7 +25,7 @@ impl Portions {
         portions
     }
 
-    /// Adds the cells of a tensor whose losses have a weight.
+    /// Adds the entries of a tensor whose losses have a weight.
     pub fn add(&mut self, data: &Prepared, weight: f64) {
         for role in Role::ALL {
             let portion = data.portion(role);
@@ -35,7 +35,7 @@ impl Portions {
     }
 
     /// Refuses early stopping without anything to stop by.
-    pub fn check(&self, settings: &NNEinFact) -> Result<()> {
+    pub fn check(&self, settings: &Settings) -> Result<()> {
         if settings.early_stopping && self.mean(0.0, Role::Validation).is_none() {
             return Err(Error::Setting(
                 "early stopping needs a validation split: set aside a fraction of the entries for it"
@@ -45,7 +45,7 @@ impl Portions {
         Ok(())
     }
 
-    /// The mean of a sum; `None` where there are no cells.
+    /// The mean of a sum; `None` where there are no entries.
     pub fn mean(&self, sum: f64, role: Role) -> Option<f64> {
         let portion = self.0[role as usize];
         (portion.entries > 0).then(|| sum / portion.weight)
@@ -53,22 +53,22 @@ impl Portions {
 }
 
 /// Keeps the history and decides when to stop.
-pub(super) struct Watch<'a> {
+pub(crate) struct Monitor<'a> {
     portions: Portions,
     started: Instant,
     pub max_iter: usize,
     tolerance: f64,
-    /// How many sweeps apart it looks.
-    pub every: usize,
+    /// How many sweeps apart the losses are evaluated.
+    pub eval_every: usize,
     pub early_stopping: bool,
     /// Whether sweeps are extrapolated.
     pub accelerated: bool,
-    /// Whether factors trade scale after every sweep.
+    /// Whether factors are rescaled among each other after every sweep.
     pub balance: bool,
     penalized: bool,
     observers: &'a mut Vec<Box<dyn Observer>>,
     pub cancel: &'a Cancel,
-    /// What came before; `None` before the first look.
+    /// The objective before; `None` before the first evaluation.
     course: Option<Course>,
     slow: usize,
     rises: usize,
@@ -89,27 +89,28 @@ struct Course {
     before: f64,
 }
 
-impl<'a> Watch<'a> {
+impl<'a> Monitor<'a> {
     pub fn new(
-        settings: &'a mut NNEinFact,
+        settings: &Settings,
+        hooks: &'a mut Hooks,
         portions: Portions,
         started: Instant,
         balance: bool,
         penalized: bool,
-    ) -> Watch<'a> {
-        Watch {
+    ) -> Monitor<'a> {
+        Monitor {
             portions,
             started,
             max_iter: settings.max_iter,
             tolerance: settings.tolerance,
             // The best point can only be told from all of them.
-            every: if settings.early_stopping { 1 } else { settings.eval_every },
+            eval_every: if settings.early_stopping { 1 } else { settings.eval_every },
             early_stopping: settings.early_stopping,
             accelerated: settings.algorithm == Algorithm::Accelerated,
             balance,
             penalized,
-            observers: &mut settings.observers,
-            cancel: &settings.cancel,
+            observers: &mut hooks.observers,
+            cancel: &hooks.cancel,
             course: None,
             slow: 0,
             rises: 0,
@@ -120,8 +121,8 @@ impl<'a> Watch<'a> {
         }
     }
 
-    /// Goes on where another watch was with this history, after so many seconds.
-    pub fn go_on(&mut self, history: &History, seconds: f64) {
+    /// Goes on where another monitor was with this history, after so many seconds.
+    pub fn resume(&mut self, history: &History, seconds: f64) {
         self.spent = seconds;
         let validation = |i: usize| history.validation_loss.get(i).copied();
         for (i, objective) in history.objective().into_iter().enumerate() {

@@ -7,15 +7,15 @@
 use ndarray::ArrayD;
 
 use nneinfact_core::algebra::balance::{penalty, rescale};
-use nneinfact_core::algebra::update::{Bounded, apply_floor, extrapolate, overflowed};
-use nneinfact_core::engine::{Constraint, Engine, EngineState, Point, LossSlot, LossSums};
+use nneinfact_core::algebra::update::{Bounded, extrapolate, apply_floor, overflowed};
+use nneinfact_core::engine::{Constraint, Engine, EngineState, LossSlot, LossSums, Point};
 use nneinfact_core::error::{Error, Result};
 use nneinfact_core::loss::{Loss, Share};
 use nneinfact_core::model::Shapes;
 use nneinfact_core::plan::Balancing;
 
 /// One of the tensors.
-pub struct Member {
+pub(super) struct Member {
     pub engine: Box<dyn Engine>,
     pub loss: Loss,
     pub weight: f64,
@@ -28,36 +28,38 @@ pub struct Member {
 }
 
 /// What the tensors of a fit have in common.
-pub struct Joint {
-    /// All factors with the sizes of all letters.
+pub(super) struct Joint {
+    /// All factors with the sizes of all indices.
     pub shapes: Shapes,
     /// The groups of all factors.
     pub groups: Vec<Vec<usize>>,
-    pub rules: Vec<Constraint>,
+    pub constraints: Vec<Constraint>,
     pub balancing: Option<Balancing>,
     /// Of factors, relative to their largest entry.
     pub floor: f64,
-    /// How often the factors of a group take turns.
+    /// How often the factors of a group are cycled over after a pass.
     pub cycles: usize,
     /// Whether the losses at the last pass of a sweep are wanted too.
     pub guarded: bool,
 }
 
 /// A fit to several tensors.
-pub struct CoupledEngine {
+pub(super) struct CoupledEngine {
     members: Vec<Member>,
     joint: Joint,
     factors: Vec<Vec<f64>>,
-    plain: Vec<Vec<f64>>,
+    /// The plain result of the last sweep; empty before it is set.
+    anchor: Vec<Vec<f64>>,
+    /// Where the last sweep began.
     origin: Vec<Vec<f64>>,
-    remembered: Option<Vec<Vec<f64>>>,
+    snapshot: Option<Vec<Vec<f64>>>,
     /// The group of the last pass.
     last: Option<usize>,
     losses: [LossSums; LossSlot::COUNT],
 }
 
 /// Checkpoints are of fits to one tensor.
-pub fn unsaved() -> Error {
+pub(super) fn unsaved() -> Error {
     Error::Unsupported(
         "a fit to several tensors cannot be saved and resumed: checkpoints are for fits to one"
             .into(),
@@ -73,9 +75,9 @@ impl CoupledEngine {
             members,
             joint,
             factors: Vec::new(),
-            plain: Vec::new(),
+            anchor: Vec::new(),
             origin: Vec::new(),
-            remembered: None,
+            snapshot: None,
             last: None,
             losses: [LossSums::default(); LossSlot::COUNT],
         };
@@ -83,9 +85,9 @@ impl CoupledEngine {
         Ok(engine)
     }
 
-    fn raise(&mut self, l: usize) {
-        if !self.joint.rules[l].fixed {
-            apply_floor(&mut self.factors[l], self.joint.floor, LEAST, &self.joint.rules[l]);
+    fn apply_floor(&mut self, l: usize) {
+        if !self.joint.constraints[l].fixed {
+            apply_floor(&mut self.factors[l], self.joint.floor, LEAST, &self.joint.constraints[l]);
         }
     }
 
@@ -102,15 +104,17 @@ impl CoupledEngine {
     fn arrays(&self) -> Result<Vec<ArrayD<f64>>> {
         let one = |(l, data): (usize, &Vec<f64>)| {
             ArrayD::from_shape_vec(self.joint.shapes.factor(l), data.clone())
-                .map_err(|e| Error::Setting(format!("factor {}: {e}", l + 1)))
+                .map_err(|e| Error::Internal(format!("factor {}: {e}", l + 1)))
         };
         self.factors.iter().enumerate().map(one).collect()
     }
 
     /// Adds up the losses of all tensors, `slot` being where those with a pass have theirs.
     fn add_up(&mut self, slot: LossSlot, passed: impl Fn(&Member) -> bool) -> Result<()> {
-        let mut total =
-            LossSums { penalty: penalty(&self.factors, &self.joint.rules), ..LossSums::default() };
+        let mut total = LossSums {
+            penalty: penalty(&self.factors, &self.joint.constraints),
+            ..LossSums::default()
+        };
         for member in &mut self.members {
             let from = match passed(member) {
                 true => slot,
@@ -162,11 +166,11 @@ impl CoupledEngine {
                 .map(|i| lambda[i].clone())
                 .collect();
             let (a, b) = member.engine.parts(at, &changes)?;
-            let (majorizer, slope) = (member.loss.majorizer(), member.loss.curvature_constant());
-            let scale = slope.abs() * member.weight;
+            let (majorizer, curvature) = (member.loss.majorizer(), member.loss.curvature_constant());
+            let scale = curvature.abs() * member.weight;
             for (shares, (a, b)) in shares.iter_mut().zip(a.into_iter().zip(b)) {
                 let (a, b) = (scale * a, scale * b);
-                shares.push(Share { majorizer, falling: slope < 0.0, a, b });
+                shares.push(Share { majorizer, falling: curvature < 0.0, a, b });
             }
         }
         Ok(shares)
@@ -195,7 +199,7 @@ impl Engine for CoupledEngine {
 
     fn update(&mut self, group: usize) -> Result<()> {
         if self.last.take() != Some(group) {
-            return Err(Error::Setting(format!("group {group} is updated without a pass")));
+            return Err(Error::Internal(format!("group {group} is updated without a pass")));
         }
         let members = self.joint.groups[group].clone();
         let mut lambda: Vec<Vec<f64>> =
@@ -204,15 +208,15 @@ impl Engine for CoupledEngine {
         for _ in 0..cycles {
             for (at, &l) in members.iter().enumerate() {
                 let shares = self.shares(group, l, &lambda)?;
-                let rule = self.joint.rules[l];
-                let bounded = Bounded { single: members.len() == 1, constraint: rule };
+                let constraint = self.joint.constraints[l];
+                let bounded = Bounded { single: members.len() == 1, constraint };
                 let entries = self.factors[l].iter().zip(&shares);
                 for (to, (&theta, shares)) in lambda[at].iter_mut().zip(entries) {
-                    let (pull, power) = match rule.penalty {
+                    let (penalty_gradient, power) = match constraint.penalty {
                         Some(penalty) => (penalty.derivative(theta), penalty.power()),
                         None => (0.0, 1.0),
                     };
-                    *to = bounded.change(theta, Share::joint_step(shares, pull, power));
+                    *to = bounded.change(theta, Share::joint_step(shares, penalty_gradient, power));
                 }
             }
         }
@@ -223,7 +227,7 @@ impl Engine for CoupledEngine {
                 return Err(overflowed(&self.joint.shapes, l, entry));
             }
             self.factors[l] = changed;
-            self.raise(l);
+            self.apply_floor(l);
         }
         self.share()
     }
@@ -240,69 +244,71 @@ impl Engine for CoupledEngine {
         self.arrays()
     }
 
+    fn copy(&mut self, from: Point, to: Point) -> Result<()> {
+        match (from, to) {
+            (Point::Current, Point::Anchor) => {
+                self.anchor.clone_from(&self.factors);
+                self.origin.clone_from(&self.factors);
+                Ok(())
+            }
+            (Point::Anchor, Point::Current) => {
+                if self.anchor.is_empty() {
+                    return Err(Error::Internal("there is no anchor to go back to".into()));
+                }
+                self.factors.clone_from(&self.anchor);
+                self.origin.clone_from(&self.factors);
+                self.share()
+            }
+            (Point::Current, Point::Snapshot) => {
+                self.snapshot = Some(self.factors.clone());
+                Ok(())
+            }
+            (Point::Snapshot, Point::Current) => match &self.snapshot {
+                Some(snapshot) => {
+                    self.factors.clone_from(snapshot);
+                    self.share()
+                }
+                None => Ok(()),
+            },
+            (from, to) => Err(Point::refuse(from, to)),
+        }
+    }
+
     fn extrapolate(&mut self, momentum: f64, relaxation: f64) -> Result<()> {
-        if self.plain.is_empty() {
-            return Err(Error::Setting("extrapolated without a plain result before".into()));
+        if self.anchor.is_empty() {
+            return Err(Error::Internal("extrapolated without an anchor".into()));
         }
-        for l in (0..self.factors.len()).filter(|&l| !self.joint.rules[l].fixed) {
+        for l in (0..self.factors.len()).filter(|&l| !self.joint.constraints[l].fixed) {
             let weights = [momentum, relaxation];
-            extrapolate(&mut self.factors[l], &mut self.plain[l], &self.origin[l], weights);
+            extrapolate(&mut self.factors[l], &mut self.anchor[l], &self.origin[l], weights);
         }
-        (0..self.factors.len()).for_each(|l| self.raise(l));
+        (0..self.factors.len()).for_each(|l| self.apply_floor(l));
         self.origin.clone_from(&self.factors);
         self.share()
     }
 
     fn balance(&mut self) -> Result<()> {
         let Some(balancing) = self.joint.balancing.clone() else { return Ok(()) };
-        let Joint { shapes, rules, floor, .. } = &self.joint;
-        rescale(shapes, &balancing, rules, &mut self.factors, [*floor, LEAST]);
+        let Joint { shapes, constraints, floor, .. } = &self.joint;
+        rescale(shapes, &balancing, constraints, &mut self.factors, [*floor, LEAST]);
         self.share()
     }
 
     fn scale_terms(&mut self) -> Result<[f64; 2]> {
-        Err(Error::Setting(
+        Err(Error::Internal(
             "what several losses say of a common scale is not one pair of numbers".into(),
         ))
     }
 
     fn parts(&mut self, _: usize, _: &[Vec<f64>]) -> Result<(Vec<f64>, Vec<f64>)> {
-        Err(Error::Setting("a fit to several tensors is no part of another".into()))
+        Err(Error::Internal("a fit to several tensors is no part of another".into()))
     }
 
     fn load(&mut self, factors: &[ArrayD<f64>]) -> Result<()> {
         self.factors = factors.iter().map(|f| f.iter().copied().collect()).collect();
         self.last = None;
-        (0..self.factors.len()).for_each(|l| self.raise(l));
+        (0..self.factors.len()).for_each(|l| self.apply_floor(l));
         self.share()
-    }
-
-    fn copy(&mut self, from: Point, to: Point) -> Result<()> {
-        match (from, to) {
-            (Point::Current, Point::Anchor) => {
-                self.plain.clone_from(&self.factors);
-                self.origin.clone_from(&self.factors);
-                Ok(())
-            }
-            (Point::Anchor, Point::Current) if self.plain.is_empty() => {
-                Err(Error::Internal("the extrapolation anchor was never set".into()))
-            }
-            (Point::Anchor, Point::Current) => {
-                self.factors.clone_from(&self.plain);
-                self.origin.clone_from(&self.factors);
-                self.share()
-            }
-            (Point::Current, Point::Snapshot) => {
-                self.remembered = Some(self.factors.clone());
-                Ok(())
-            }
-            (Point::Snapshot, Point::Current) => {
-                let Some(factors) = &self.remembered else { return Ok(()) };
-                self.factors.clone_from(factors);
-                self.share()
-            }
-            _ => Err(Error::Internal(format!("no factors go from {from:?} to {to:?}"))),
-        }
     }
 
     fn state(&self) -> Result<EngineState> {

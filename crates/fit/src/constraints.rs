@@ -1,9 +1,10 @@
-//! What holds for factors besides the data: penalties, bounds, values that are given.
+//! The constraints on factors: penalties, bounds, fixed values.
 
 use ndarray::ArrayD;
 
-use super::builder::NNEinFact;
-use super::start::total;
+use crate::factors::check_factor;
+use crate::predictions::mean;
+use crate::settings::{FactorSetting, Settings};
 use nneinfact_core::data::digest;
 use nneinfact_core::engine::Constraint;
 use nneinfact_core::error::{Error, Result};
@@ -11,87 +12,61 @@ use nneinfact_core::loss::Penalty;
 use nneinfact_core::model::Shapes;
 use nneinfact_core::plan::Balancing;
 
-/// When the factors of a penalised fit trade scale among each other.
-///
-/// ŷ does not tell how its scale is divided among the factors, but penalties do: balancing brings
-/// every set of factors that can trade scale to the division of least penalty, leaving ŷ as it is. It
-/// costs next to nothing, and without it a fit can be stuck for thousands of sweeps at a division
-/// that it started with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-#[non_exhaustive]
-pub enum Balance {
-    /// Never, and the start is taken at the scale that it has.
-    Never,
-    /// Before the first sweep; then the scale of the start is the one of least penalised objective.
-    AtStart,
-    /// Before the first sweep and after every sweep.
-    #[default]
-    EverySweep,
-}
-
-/// A wish for one factor, by its name.
-#[derive(Clone, Debug)]
-pub(super) enum Wish {
-    Penalty(Penalty),
-    Bounds(f64, f64),
-    Fixed(ArrayD<f64>),
-}
-
-/// The wishes, checked.
+/// What the settings ask of the factors, checked.
 #[derive(Clone)]
-pub(super) struct Constraints {
+pub(crate) struct Constraints {
     /// For each factor of the model.
-    pub rules: Vec<Constraint>,
-    /// The values of those that are fixed.
-    given: Vec<Option<ArrayD<f64>>>,
-    /// The trades among the penalised factors; `None` where there are none to make.
+    pub each: Vec<Constraint>,
+    /// The values of factors that are fixed.
+    fixed: Vec<Option<ArrayD<f64>>>,
+    /// The rescaling among the penalised factors; `None` where there is none to do.
     pub balancing: Option<Balancing>,
 }
 
 impl Constraints {
-    pub fn new(settings: &NNEinFact, shapes: &Shapes) -> Result<Constraints> {
+    pub fn new(settings: &Settings, shapes: &Shapes) -> Result<Constraints> {
         let model = shapes.model();
         let count = model.factors().len();
-        let mut rules = vec![Constraint::default(); count];
-        let mut given: Vec<Option<ArrayD<f64>>> = vec![None; count];
+        let mut each = vec![Constraint::default(); count];
+        let mut fixed: Vec<Option<ArrayD<f64>>> = vec![None; count];
         let mut own = vec![false; count];
-        for (name, wish) in &settings.wishes {
+        for (name, setting) in &settings.factor_settings {
             let l = model.factor_named(name)?;
             let refuse = |what: String| {
                 Err(Error::Setting(format!("factor {} ({}): {what}", l + 1, model.factor_name(l))))
             };
-            match wish {
-                Wish::Penalty(penalty) => {
+            match setting {
+                FactorSetting::Penalty(penalty) => {
                     if let Some(problem) = penalty.problem() {
                         return refuse(problem);
                     }
                     own[l] = true;
-                    rules[l].penalty = Some(*penalty);
+                    each[l].penalty = Some(*penalty);
                 }
-                &Wish::Bounds(lower, upper) => {
+                &FactorSetting::Bounds(lower, upper) => {
                     if !(lower >= 0.0 && lower.is_finite() && upper > 0.0 && lower <= upper) {
                         return refuse(format!(
                             "bounds are two numbers from 0 on, the first finite and not above the second, which is not 0; not {lower} and {upper}"
                         ));
                     }
-                    (rules[l].lower, rules[l].upper) = (lower, upper);
+                    (each[l].lower, each[l].upper) = (lower, upper);
                 }
-                Wish::Fixed(values) => {
-                    rules[l].fixed = true;
-                    checked(
+                FactorSetting::Fixed(values) => {
+                    each[l].fixed = true;
+                    check_factor(
                         shapes,
                         l,
                         values,
                         &format!("the fixed factor {}", model.factor_name(l)),
                     )?;
-                    given[l] = Some(values.clone());
+                    fixed[l] = Some(values.clone());
                 }
             }
         }
         if let Some(problem) = settings.penalty.and_then(Penalty::problem) {
             return Err(Error::Setting(problem));
         }
-        for (l, rule) in rules.iter_mut().enumerate() {
+        for (l, constraint) in each.iter_mut().enumerate() {
             let refuse = |what: &str| {
                 Err(Error::Setting(format!(
                     "factor {} ({}) is fixed and has {what}: give one or the other",
@@ -99,32 +74,34 @@ impl Constraints {
                     model.factor_name(l)
                 )))
             };
-            match rule {
+            match constraint {
                 Constraint { fixed: true, penalty: Some(_), .. } => return refuse("a penalty"),
-                Constraint { fixed: true, .. } if !rule.is_unbounded() => return refuse("bounds"),
+                Constraint { fixed: true, .. } if !constraint.is_unbounded() => {
+                    return refuse("bounds");
+                }
                 Constraint { fixed: true, .. } => {}
-                _ if !own[l] => rule.penalty = settings.penalty,
+                _ if !own[l] => constraint.penalty = settings.penalty,
                 _ => {}
             }
-            rule.penalty = rule.penalty.filter(|penalty| penalty.weight() > 0.0);
+            constraint.penalty = constraint.penalty.filter(|penalty| penalty.weight() > 0.0);
         }
-        let trading: Vec<usize> =
-            (0..count).filter(|&l| rules[l].penalty.is_some() && rules[l].is_unbounded()).collect();
-        let balancing = Some(Balancing::new(model, &trading)).filter(|b| !b.is_empty());
-        Ok(Constraints { rules, given, balancing })
+        let rescaled: Vec<usize> =
+            (0..count).filter(|&l| each[l].penalty.is_some() && each[l].is_unbounded()).collect();
+        let balancing = Some(Balancing::new(model, &rescaled)).filter(|b| !b.is_empty());
+        Ok(Constraints { each, fixed, balancing })
     }
 
     pub fn is_penalized(&self) -> bool {
-        self.rules.iter().any(|rule| rule.penalty.is_some())
+        self.each.iter().any(|constraint| constraint.penalty.is_some())
     }
 
     /// What holds for a factor, in words.
     pub fn describe(&self, l: usize) -> String {
-        let Constraint { penalty, lower, upper, .. } = self.rules[l];
-        if let Some(values) = &self.given[l] {
+        let Constraint { penalty, lower, upper, .. } = self.each[l];
+        if let Some(values) = &self.fixed[l] {
             return format!("fixed {:016x}", digest(values.iter().map(|x| x.to_bits())));
         }
-        let bounds = match self.rules[l].is_unbounded() {
+        let bounds = match self.each[l].is_unbounded() {
             true => String::new(),
             false => format!(", from {lower} to {upper}"),
         };
@@ -135,18 +112,18 @@ impl Constraints {
     }
 
     pub fn penalties(&self) -> Vec<Option<Penalty>> {
-        self.rules.iter().map(|rule| rule.penalty).collect()
+        self.each.iter().map(|constraint| constraint.penalty).collect()
     }
 
     /// Whether the scale of a factor is free.
     pub fn scales(&self, l: usize) -> bool {
-        !self.rules[l].fixed && self.rules[l].is_unbounded()
+        !self.each[l].fixed && self.each[l].is_unbounded()
     }
 
     /// What the user should know.
     pub fn warnings(&self, shapes: &Shapes) -> Vec<String> {
         let all = |which: fn(&Constraints, usize) -> bool| -> Vec<usize> {
-            (0..self.rules.len()).filter(|&l| which(self, l)).collect()
+            (0..self.each.len()).filter(|&l| which(self, l)).collect()
         };
         let [falling, loose] = [all(Constraints::can_vanish), all(Constraints::is_loose)];
         match falling.is_empty() || loose.is_empty() {
@@ -157,29 +134,29 @@ impl Constraints {
 
     /// Whether a factor has a penalty that nothing keeps from going to 0.
     pub fn can_vanish(&self, l: usize) -> bool {
-        self.rules[l].penalty.is_some() && self.rules[l].lower == 0.0
+        self.each[l].penalty.is_some() && self.each[l].lower == 0.0
     }
 
     /// Whether a factor can take any scale, at no cost. A lower bound does not keep it from growing.
     pub fn is_loose(&self, l: usize) -> bool {
-        let Constraint { penalty, upper, fixed, .. } = self.rules[l];
+        let Constraint { penalty, upper, fixed, .. } = self.each[l];
         !fixed && upper == f64::INFINITY && penalty.is_none()
     }
 
-    /// Puts the given values in, and brings the others inside their bounds. A start that was made, and
+    /// Puts the fixed values in, and brings the others inside their bounds. A start that was made, and
     /// not given, gets back the mean of ŷ that it had.
     ///
     /// # Errors
     /// [`Error::Memory`] where that mean takes more memory than there is.
-    pub fn place(&self, shapes: &Shapes, start: &mut [ArrayD<f64>], made: bool) -> Result<()> {
+    pub fn apply(&self, shapes: &Shapes, start: &mut [ArrayD<f64>], made: bool) -> Result<()> {
         let before = if made { mean(shapes, start)? } else { 0.0 };
         let mut changed = false;
         for (l, factor) in start.iter_mut().enumerate() {
-            if let Some(values) = &self.given[l] {
+            if let Some(values) = &self.fixed[l] {
                 factor.clone_from(values);
                 changed = true;
-            } else if !self.rules[l].is_unbounded() {
-                let Constraint { lower, upper, .. } = self.rules[l];
+            } else if !self.each[l].is_unbounded() {
+                let Constraint { lower, upper, .. } = self.each[l];
                 factor.mapv_inplace(|x| x.max(lower).min(upper));
                 changed = true;
             }
@@ -197,7 +174,7 @@ impl Constraints {
 }
 
 /// That the penalty on some factors is void, as others are loose.
-pub(super) fn void(shapes: &Shapes, penalized: &[usize], loose: &[usize]) -> String {
+pub(crate) fn void(shapes: &Shapes, penalized: &[usize], loose: &[usize]) -> String {
     let names = |which: &[usize]| -> String {
         let model = shapes.model();
         let names = which.iter().map(|&l| format!("{} ({})", l + 1, model.factor_name(l)));
@@ -211,7 +188,7 @@ pub(super) fn void(shapes: &Shapes, penalized: &[usize], loose: &[usize]) -> Str
 }
 
 /// What to say of a penalised fit whose model ended at zero: ŷ has this mean, the data that one.
-pub(super) fn vanished(factors: &[ArrayD<f64>], predicted: f64, data: f64) -> Option<String> {
+pub(crate) fn vanished(factors: &[ArrayD<f64>], predicted: f64, data: f64) -> Option<String> {
     if predicted > VANISHED * data || data <= 0.0 {
         return None;
     }
@@ -230,48 +207,11 @@ pub(super) fn vanished(factors: &[ArrayD<f64>], predicted: f64, data: f64) -> Op
 /// A model whose mean is a smaller share of that of the data than this is zero.
 const VANISHED: f64 = 1e-12;
 
-/// Checks a factor that was given: `what` as in "theta_1 of the start".
-pub(super) fn checked(shapes: &Shapes, l: usize, factor: &ArrayD<f64>, what: &str) -> Result<()> {
-    let expected = shapes.factor(l);
-    if factor.shape() != expected {
-        return Err(Error::Shape {
-            what: what.into(),
-            found: format!("{:?}", factor.shape()),
-            expected: format!(
-                "{expected:?}, the sizes of its letters {} in {}",
-                shapes.model().factor_name(l),
-                shapes.model()
-            ),
-        });
-    }
-    entries(factor, what)
-}
-
-/// Refuses entries that no factor can have, and a factor without any mass.
-pub(super) fn entries(factor: &ArrayD<f64>, what: &str) -> Result<()> {
-    let bad = factor.indexed_iter().find(|(_, x)| !(x.is_finite() && **x >= 0.0));
-    if let Some((index, x)) = bad {
-        return Err(Error::Init(format!(
-            "{what} is {x} at index {:?}: factors must be finite and at least 0",
-            ndarray::Dimension::slice(&index)
-        )));
-    }
-    if factor.iter().all(|&x| x == 0.0) {
-        return Err(Error::Init(format!(
-            "{what} is zero everywhere: the model would be zero and stay so"
-        )));
-    }
-    Ok(())
-}
-
-/// The mean of ŷ over all cells.
-pub(super) fn mean(shapes: &Shapes, factors: &[ArrayD<f64>]) -> Result<f64> {
-    let data: Vec<Vec<f64>> = factors.iter().map(|f| f.iter().copied().collect()).collect();
-    Ok(total(shapes, &data)? / shapes.volume(shapes.model().observed()))
-}
-
 /// The factors that settings fix, whatever their values.
-pub(super) fn fixed(settings: &NNEinFact) -> Result<Vec<usize>> {
-    let fixed = settings.wishes.iter().filter(|(_, wish)| matches!(wish, Wish::Fixed(_)));
+pub(crate) fn fixed(settings: &Settings) -> Result<Vec<usize>> {
+    let fixed = settings
+        .factor_settings
+        .iter()
+        .filter(|(_, setting)| matches!(setting, FactorSetting::Fixed(_)));
     fixed.map(|(name, _)| Ok(settings.model.factor_named(name)?)).collect()
 }

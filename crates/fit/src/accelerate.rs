@@ -1,0 +1,48 @@
+//! Acceleration: the weights of extrapolations, and the guard that gives up one that does not pay.
+
+/// The weights of the optimized gradient method (Kim & Fessler 2016), in log space: Nesterov's
+/// momentum, and a share of the sweep's own step once more. It has the guard that lets an
+/// extrapolated point stand only if its loss is not above that in the middle of the sweep before.
+/// Losses on this path fall monotonically: the loss at the plain result is at most that in the
+/// middle of its sweep.
+pub(crate) struct Momentum {
+    pub t: f64,
+    /// Whether the point is an extrapolated one.
+    extrapolated: bool,
+    /// The loss at the start of the last sweep.
+    pub before: f64,
+}
+
+impl Momentum {
+    /// Weights of the momentum stay below 1.
+    const MOST: f64 = 0.99;
+    /// What is left of t after a rejection: a new start from 1 forgets too much
+    /// (docs/acceleration.md).
+    const LEFT: f64 = 0.5;
+
+    pub fn new() -> Momentum {
+        Momentum { t: 1.0, extrapolated: false, before: f64::INFINITY }
+    }
+
+    /// The weights of the next extrapolation: of the momentum, and of the sweep's own step.
+    pub fn next(&mut self) -> [f64; 2] {
+        let t = (1.0 + (1.0 + 4.0 * self.t * self.t).sqrt()) / 2.0;
+        let momentum = ((self.t - 1.0) / t).min(Self::MOST);
+        let relaxation = self.t / t;
+        self.t = t;
+        self.extrapolated = true;
+        [momentum, relaxation]
+    }
+
+    /// Whether a point with this loss is given up for the plain result; the momentum is lowered
+    /// then. `middle` is the loss in the middle of the sweep before, if it had one.
+    pub fn rejects(&mut self, loss: f64, middle: Option<f64>) -> bool {
+        let bound = middle.unwrap_or(self.before);
+        // An extrapolation that overflowed has no loss.
+        let rejected = std::mem::take(&mut self.extrapolated) && (loss > bound || loss.is_nan());
+        if rejected {
+            self.t = (Self::LEFT * self.t).max(1.0);
+        }
+        rejected
+    }
+}

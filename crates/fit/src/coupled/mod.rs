@@ -1,0 +1,146 @@
+//! Fits to several tensors that share factors.
+
+mod engine;
+mod part;
+mod plan;
+mod run;
+mod start;
+
+use ndarray::ArrayD;
+
+pub use self::part::Part;
+use self::run::Outcome;
+use crate::builder::NNEinFact;
+use crate::result::Fit;
+use nneinfact_core::error::{Error, Result};
+use nneinfact_core::history::History;
+
+/// A fit to several tensors that share factors: it minimises `Σ_t weight_t Σ W_t ℓ_t(Y_t, ŷ_t)` and the
+/// penalties, and like that of one tensor this never rises.
+///
+/// The parts may have different losses, shapes, masks and forms of data. A sweep updates groups of
+/// factors from a pass over every tensor that has one of them; what the tensors say about a factor that
+/// they share adds up.
+///
+/// ```
+/// use ndarray::Array2;
+/// use nneinfact::fit::{Coupled, Part};
+/// use nneinfact::{Loss, Observations};
+///
+/// // Ratings of a few items only, and what is known of all people.
+/// let ratings = Array2::from_shape_fn((12, 8), |(i, j)| ((i % 3 + 1) * (j + 1)) as f64);
+/// let seen = Array2::from_shape_fn((12, 8), |(i, j)| (5 * i + j) % 4 == 0);
+/// let traits = Array2::from_shape_fn((12, 5), |(i, k)| ((i % 3 + 1) * (k + 2)) as f64);
+///
+/// let ratings = Observations::new(&ratings).mask(&seen)?;
+/// let fit = Coupled::new([
+///     Part::new("ir,jr->ij", &ratings)?,
+///     Part::new("ir,kr->ik", &traits)?.loss(Loss::euclidean()).weight(0.5),
+/// ])
+/// .settings(|all| all.ranks([('r', 2)]).seed(3))
+/// .fit()?;
+///
+/// assert_eq!(fit.factor("ir")?.shape(), [12, 2]);
+/// let predicted = fit.parts()[0].predict(&[1, 1])?;
+/// assert!((predicted - 4.0).abs() < 1.0);
+/// # Ok::<(), nneinfact::Error>(())
+/// ```
+#[must_use]
+pub struct Coupled {
+    parts: Vec<Part>,
+    configure: Vec<Configure>,
+}
+
+/// Settings that are made once the union of the models is known.
+type Configure = Box<dyn FnOnce(NNEinFact) -> NNEinFact + Send>;
+
+impl Coupled {
+    /// A fit to these tensors.
+    pub fn new(parts: impl IntoIterator<Item = Part>) -> Coupled {
+        Coupled { parts: parts.into_iter().collect(), configure: Vec::new() }
+    }
+
+    /// Settings of the fit: ranks (of the letters that are latent in every part), penalties, bounds and
+    /// fixed factors, algorithm, device, precision, seed, stopping, observers. Those of data and loss are
+    /// the parts' own.
+    pub fn settings(
+        mut self,
+        set: impl FnOnce(NNEinFact) -> NNEinFact + Send + 'static,
+    ) -> Coupled {
+        self.configure.push(Box::new(set));
+        self
+    }
+
+    /// Fits.
+    ///
+    /// # Errors
+    /// As [`NNEinFact::fit`], of any of the parts; and where a letter has different sizes in two parts.
+    pub fn fit(self) -> Result<CoupledFit> {
+        let Coupled { parts, configure } = self;
+        if parts.is_empty() {
+            return Err(Error::Setting("a coupled fit needs at least one tensor".into()));
+        }
+        for (t, part) in parts.iter().enumerate() {
+            if !(part.weight > 0.0 && part.weight.is_finite()) {
+                return Err(Error::Setting(format!(
+                    "the weight of tensor {} must be a finite number above 0, not {}",
+                    t + 1,
+                    part.weight
+                )));
+            }
+        }
+        // The ranks are among the settings, which need a model.
+        let mut builder = NNEinFact::of(parts[0].model.clone());
+        for set in configure {
+            builder = set(builder);
+        }
+        let NNEinFact { settings, hooks, .. } = builder;
+        run::fit(settings, hooks, parts).map(CoupledFit)
+    }
+}
+
+impl std::fmt::Debug for Coupled {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Coupled").field("parts", &self.parts).finish_non_exhaustive()
+    }
+}
+
+/// What a coupled fit returns.
+#[derive(Clone, Debug)]
+pub struct CoupledFit(Outcome);
+
+impl CoupledFit {
+    /// All factors, those of the first part first, each once.
+    #[must_use]
+    pub fn factors(&self) -> &[ArrayD<f64>] {
+        &self.0.factors
+    }
+
+    /// The factor of these letters.
+    ///
+    /// # Errors
+    /// Where there is none, or there are several.
+    pub fn factor(&self, name: &str) -> Result<&ArrayD<f64>> {
+        Ok(&self.0.factors[self.0.model.factor_named(name)?])
+    }
+
+    /// What is probably not meant, a sentence each, and what turned out while fitting.
+    #[must_use]
+    pub fn warnings(&self) -> &[String] {
+        &self.0.warnings
+    }
+
+    /// The losses of all parts together, each with its weight, divided by the sum of the weights of all
+    /// observed cells (times those of the parts).
+    #[must_use]
+    pub fn history(&self) -> &History {
+        &self.0.history
+    }
+
+    /// The fits to the single tensors: factors, predictions, and a history of one element, their own
+    /// losses at the end.
+    #[must_use]
+    pub fn parts(&self) -> &[Fit] {
+        &self.0.parts
+    }
+}

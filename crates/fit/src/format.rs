@@ -1,0 +1,355 @@
+//! Dense or sparse: the format that passes read the data in, and the plan for it. All planning of a
+//! fit is here.
+
+use crate::constraints;
+use crate::device::Device;
+use crate::settings::{DataAs, Settings};
+use nneinfact_core::data::{Implicit, Prepared, Role, StoredCounts, StoredEntries};
+use nneinfact_core::engine::needs;
+use nneinfact_core::error::{Error, Result};
+use nneinfact_core::loss::{AtZero, Loss, Tape};
+use nneinfact_core::memory::{available_memory, total_memory};
+use nneinfact_core::model::Shapes;
+use nneinfact_core::plan::{self, DataInfo, ImplicitForm, Plan, SparseInfo};
+
+/// The data of a fit in the format that its passes read, with the plan of these passes.
+pub(crate) struct Planned {
+    pub plan: Plan,
+    pub data: Prepared,
+    /// The entries that passes go over, where the format is sparse.
+    pub sparse: Option<StoredEntries>,
+}
+
+/// A pass over more entries than this is refused: at a nanosecond each it takes minutes.
+const MOST_IMPLICIT: f64 = 1e11;
+
+/// Chooses the format of the data: the one whose passes are predicted to take less time, where the
+/// settings leave the choice.
+pub(crate) fn choose(settings: &Settings, shapes: &Shapes, data: Prepared) -> Result<Planned> {
+    let zero = settings.loss.at_zero();
+    let limit = available_memory().unwrap_or(u64::MAX);
+    let data_as = settings.data_as;
+    let sparse = match data_as {
+        DataAs::Dense => None,
+        DataAs::Auto | DataAs::Sparse => Some(sparse_plan(settings, shapes, &zero, &data)),
+    };
+    let given_dense = data.coo().is_none();
+    if data_as == DataAs::Sparse
+        && let Some(sparse) = sparse
+    {
+        let (plan, counts) = sparse?;
+        return stored(plan, counts, data, settings);
+    }
+    let dense = || -> Result<(Plan, DataInfo)> {
+        let info = match given_dense {
+            true => dense_info(&data),
+            false => {
+                let mut info = DataInfo::c_order(shapes, value_bytes(&data));
+                info.masked = data.count(Role::Train) as f64 != entries(shapes);
+                info
+            }
+        };
+        Ok((dense_plan(settings, shapes, info.clone())?, info))
+    };
+    match sparse {
+        Some(Ok((plan, counts))) => {
+            // What takes as much memory as there is wins nothing by being a little faster.
+            let total = total_memory().unwrap_or(u64::MAX);
+            let fits = given_dense || entries(shapes) * 8.0 < total as f64 / 4.0;
+            if fits
+                && let Ok((other, _)) = dense()
+                && other.cost() < plan.cost()
+                && let Ok(data) = data.densified(limit)
+            {
+                let plan = dense_plan(settings, shapes, dense_info(&data))?;
+                return Ok(Planned { plan, data, sparse: None });
+            }
+            stored(plan, counts, data, settings)
+        }
+        other => {
+            let data = match (data.densified(limit), other) {
+                (Ok(data), _) => data,
+                // What stands in the way of the list is the better answer.
+                (Err(_), Some(Err(sparse))) => return Err(sparse),
+                (Err(dense), _) => return Err(dense),
+            };
+            let plan = dense_plan(settings, shapes, dense_info(&data))?;
+            Ok(Planned { plan, data, sparse: None })
+        }
+    }
+}
+
+/// Plans a fit.
+pub(crate) fn plan(
+    settings: &Settings,
+    shapes: &Shapes,
+    data: DataInfo,
+    sparse_info: Option<SparseInfo>,
+) -> Result<Plan> {
+    let entries = shapes.volume(shapes.model().observed());
+    let precision = settings.precision;
+    let default = || {
+        let share = match sparse_info {
+            Some(info) => 32.0 * (info.stored + info.masked) as f64,
+            None => entries * data.value_bytes as f64 / 4.0,
+        };
+        let own = shapes.parameters().saturating_mul(precision.bytes() as u64 + 16);
+        // A quarter of data that are larger than memory may be more than all there is.
+        let most = match total_memory() {
+            Some(total) if data.streamed => total / 8,
+            _ => u64::MAX,
+        };
+        (share as u64).min(most).max(64 << 20).saturating_add(own)
+    };
+    let memory = settings.memory_limit.unwrap_or_else(default);
+    plan_within(settings, shapes, data, sparse_info, memory)
+}
+
+/// Plans a fit whose intermediates take at most so many bytes.
+pub(crate) fn plan_within(
+    settings: &Settings,
+    shapes: &Shapes,
+    data: DataInfo,
+    sparse_info: Option<SparseInfo>,
+    memory: u64,
+) -> Result<Plan> {
+    settings.check()?;
+    let loss = &settings.loss;
+    // Θ, its value before an update, λ, and contractions of N and D onto it.
+    let factors = shapes.parameters().saturating_mul(8 * 6);
+    if let Some(available) = available_memory()
+        && factors > available
+    {
+        return Err(Error::Memory {
+            what: format!("the factors of {} ({} parameters)", shapes.model(), shapes.parameters()),
+            needed: factors,
+            available,
+            help: "lower the ranks".into(),
+        });
+    }
+    let plain = !data.masked && data.weight_bytes == 0 && sparse_info.is_none();
+    let planner = plan::PlanSettings {
+        grouping: settings.grouping(),
+        element_bytes: settings.precision.bytes(),
+        entry_cost: entry_cost(loss),
+        closed_denominator: plain && loss.denominator_constant().is_some(),
+        sparse: sparse_info,
+        fixed: constraints::fixed(settings)?,
+        // A shader of a GPU sees the products of a pass as one buffer.
+        memory: memory
+            .min(settings.device.as_ref().and_then(Device::largest_buffer).unwrap_or(u64::MAX)),
+    };
+    Plan::new(shapes, &data, &planner)
+}
+
+/// Elementwise operations per entry of the data, roughly.
+fn entry_cost(loss: &Loss) -> f64 {
+    let tape = Tape::compile(&[loss.a(), loss.b(), loss.loss()]);
+    4.0 + tape.len() as f64 + 20.0 * tape.transcendentals() as f64
+}
+
+/// Finds out whether a format of the data can be planned within memory, without making it.
+pub(crate) fn check(settings: &Settings, shapes: &Shapes, data: &Prepared) -> Result<()> {
+    let zero = settings.loss.at_zero();
+    let sparse = match settings.data_as {
+        DataAs::Dense => None,
+        DataAs::Auto | DataAs::Sparse => Some(
+            sparse_plan(settings, shapes, &zero, data)
+                .and_then(|(plan, counts)| check_stored(&plan, counts, settings)),
+        ),
+    };
+    let sparse = match sparse {
+        Some(Ok(())) => return Ok(()),
+        Some(Err(error)) if settings.data_as == DataAs::Sparse => return Err(error),
+        other => other.and_then(Result::err),
+    };
+    let info = match data.coo() {
+        None => dense_info(data),
+        Some(_) => {
+            let limit = available_memory().unwrap_or(u64::MAX);
+            let needed = entries(shapes) * value_bytes(data) as f64;
+            if needed > limit as f64 {
+                // What stands in the way of the list is the better answer.
+                return Err(sparse.unwrap_or_else(|| Error::Memory {
+                    what: "the dense form of the coordinates".into(),
+                    needed: needed as u64,
+                    available: limit,
+                    help: "leave the data as a list".into(),
+                }));
+            }
+            let mut info = DataInfo::c_order(shapes, value_bytes(data));
+            info.masked = data.count(Role::Train) as f64 != entries(shapes);
+            info
+        }
+    };
+    dense_plan(settings, shapes, info).map(|_| ())
+}
+
+/// The plan of dense passes, if the memory there is holds what it stores. (On a GPU, sums and products
+/// are in its own memory, which the engine asks about.)
+fn dense_plan(settings: &Settings, shapes: &Shapes, info: DataInfo) -> Result<Plan> {
+    let plan = plan(settings, shapes, info, None)?;
+    let on_gpu = settings.device.as_ref().is_some_and(|device| device.kind_name() == "gpu");
+    let needed = plan.memory().saturating_add(shapes.parameters().saturating_mul(8 * 6));
+    if let Some(available) = available_memory()
+        && needed > available
+        && !on_gpu
+    {
+        return Err(Error::Memory {
+            what: "the stored products and sums of a fit".into(),
+            needed,
+            available,
+            help: "set a lower memory limit, or group fewer factors (the block algorithm)".into(),
+        });
+    }
+    Ok(plan)
+}
+
+/// Bytes of a value, were coordinates expanded.
+fn value_bytes(data: &Prepared) -> usize {
+    data.coo()
+        .map_or(4, |list| (list.values().bytes() / list.len().max(1) as u64).max(1) as usize)
+}
+
+fn entries(shapes: &Shapes) -> f64 {
+    shapes.volume(shapes.model().observed())
+}
+
+fn dense_info(data: &Prepared) -> DataInfo {
+    let values = data.values();
+    DataInfo {
+        strides: values.strides().to_vec(),
+        // Of data that stay in a file those that they would have in memory: the plan decides the
+        // order of all sums, and is to be the same.
+        value_bytes: values.storage().kind().bytes(),
+        masked: data.roles().is_some(),
+        weight_bytes: data.weights().map_or(0, |w| w.storage().kind().bytes()),
+        streamed: data.is_mapped(),
+    }
+}
+
+/// The cheapest plan of sparse passes.
+fn sparse_plan(
+    settings: &Settings,
+    shapes: &Shapes,
+    zero: &AtZero,
+    data: &Prepared,
+) -> Result<(Plan, StoredCounts)> {
+    let counted = data.stored_counts();
+    // Roughly, in units of a dense pass over one entry.
+    let weight = |counts: &StoredCounts| {
+        let (form, _) = needs(zero, counts.implicit);
+        let implicit = if form == ImplicitForm::ImplicitZeroPass { 0.7 * entries(shapes) } else { 0.0 };
+        let each = if counts.implicit == Implicit::Zeros { 10.0 } else { 2.0 };
+        implicit + 5.0 * counts.train as f64 + each * counts.masked as f64
+    };
+    let best = counted.into_iter().min_by(|a, b| weight(a).total_cmp(&weight(b)));
+    let Some(counts) = best else {
+        return Err(Error::Setting(
+            "weights other than 0 and 1 need dense passes over the data, and sparse ones were asked for"
+                .into(),
+        ));
+    };
+    let info = match data.coo() {
+        Some(_) => DataInfo::c_order(shapes, 0),
+        None => {
+            DataInfo { strides: data.values().strides().to_vec(), ..DataInfo::c_order(shapes, 0) }
+        }
+    };
+    let info = DataInfo { masked: counts.implicit == Implicit::ByRole, ..info };
+    Ok((plan_stored(settings, shapes, zero, info, counts)?, counts))
+}
+
+/// The plan of sparse passes over so many nonzeros of data of which nothing is missing.
+pub(crate) fn plan_of_nonzeros(
+    settings: &Settings,
+    shapes: &Shapes,
+    nonzeros: u64,
+) -> Result<Plan> {
+    let counts = StoredCounts { implicit: Implicit::Zeros, train: nonzeros, masked: 0 };
+    let info = DataInfo::c_order(shapes, 0);
+    plan_stored(settings, shapes, &settings.loss.at_zero(), info, counts)
+}
+
+fn plan_stored(
+    settings: &Settings,
+    shapes: &Shapes,
+    zero: &AtZero,
+    info: DataInfo,
+    counts: StoredCounts,
+) -> Result<Plan> {
+    let entries_stored = counts.train + counts.masked;
+    if entries_stored > u64::from(u32::MAX) {
+        return Err(Error::Unsupported(format!(
+            "a list of {entries_stored} entries: up to {} can be fitted as a list",
+            u32::MAX
+        )));
+    }
+    let (form, _) = needs(zero, counts.implicit);
+    if form == ImplicitForm::ImplicitZeroPass && entries(shapes) > MOST_IMPLICIT {
+        return Err(Error::Setting(format!(
+            "the {} loss sums over all {:.1e} entries in every pass, and up to {MOST_IMPLICIT:.0e} are feasible: losses whose zeros have a closed form are kl, euclidean, hellinger, pearson, alpha and jensen-shannon; or, if entries that are not listed are missing and not zeros, say so (unlisted_missing, --unlisted-missing)",
+            settings.loss.name(),
+            entries(shapes)
+        )));
+    }
+    let sparse_info = SparseInfo {
+        stored: counts.train,
+        // Masked entries have a loss only, which hardly counts.
+        masked: if counts.implicit == Implicit::Zeros { counts.masked } else { 0 },
+        implicit: form,
+    };
+    match plan(settings, shapes, info.clone(), Some(sparse_info)) {
+        // Khatri–Rao tables of long modes are as large as the factors themselves: not a matter of choice.
+        Err(Error::Memory { needed, .. }) if settings.memory_limit.is_none() => {
+            let available = available_memory().unwrap_or(u64::MAX);
+            let mut limit = needed.max(1);
+            loop {
+                let info = info.clone();
+                match plan_within(settings, shapes, info, Some(sparse_info), limit) {
+                    Err(Error::Memory { .. }) if limit < available => {
+                        limit = limit.saturating_mul(2);
+                    }
+                    other => return other,
+                }
+            }
+        }
+        plan => plan,
+    }
+}
+
+/// Sorts the stored entries for passes, once it is known that memory holds them.
+fn stored(
+    plan: Plan,
+    counts: StoredCounts,
+    data: Prepared,
+    settings: &Settings,
+) -> Result<Planned> {
+    check_stored(&plan, counts, settings)?;
+    let list = data.stored(counts.implicit);
+    Ok(Planned { plan, data, sparse: Some(list) })
+}
+
+fn check_stored(plan: &Plan, counts: StoredCounts, settings: &Settings) -> Result<()> {
+    let precision = settings.precision.bytes() as u64;
+    let groups = plan.sparse_passes().iter().map(|pass| {
+        let each = 4 * pass.operands.len() as u64 + 16;
+        counts.train * (each + precision) + counts.masked * (each + 9)
+    });
+    // While it is sorted, an entry has a key and a place.
+    let needed = groups.sum::<u64>() + 24 * (counts.train + counts.masked);
+    let needed = needed
+        .saturating_add(plan.memory())
+        .saturating_add(plan.shapes().parameters().saturating_mul(48));
+    if let Some(available) = available_memory()
+        && needed > available
+    {
+        return Err(Error::Memory {
+            what: format!("a fit to {} listed entries", counts.train + counts.masked),
+            needed,
+            available,
+            help: "lower the ranks, or group fewer factors (the block algorithm)".into(),
+        });
+    }
+    Ok(())
+}

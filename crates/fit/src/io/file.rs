@@ -1,0 +1,154 @@
+//! Files: opened for reading, and written whole or not at all.
+
+use std::ffi::OsStr;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, BufWriter, Cursor, Seek, Write};
+use std::path::{Path, PathBuf};
+
+use nneinfact_core::error::{Error, Result};
+
+/// Opens a file for reading, with its length in bytes if it is an ordinary file.
+pub(super) fn open(path: &Path) -> Result<(File, Option<u64>)> {
+    let file = File::open(path).map_err(|e| Error::file(path, e))?;
+    let metadata = file.metadata().map_err(|e| Error::file(path, e))?;
+    if metadata.is_dir() {
+        return Err(Error::file(path, io::ErrorKind::IsADirectory.into()));
+    }
+    Ok((file, metadata.is_file().then_some(metadata.len())))
+}
+
+/// What files are written to.
+pub(super) trait Sink: Write + Seek {}
+impl<T: Write + Seek> Sink for T {}
+
+/// Writes a file under a temporary name in the same folder and renames it.
+pub(super) fn replace(
+    path: &Path,
+    write: impl FnOnce(&mut dyn Sink) -> io::Result<()>,
+) -> Result<()> {
+    replace_inner(path, write).map_err(|e| Error::file(path, e))
+}
+
+fn replace_inner(
+    path: &Path,
+    write: impl FnOnce(&mut dyn Sink) -> io::Result<()>,
+) -> io::Result<()> {
+    // Through symbolic links: the file that they lead to is the one to replace.
+    let target: PathBuf = fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
+    let existing = fs::metadata(&target).ok();
+    if let Some(existing) = &existing {
+        if existing.is_dir() {
+            return Err(io::ErrorKind::IsADirectory.into());
+        }
+        if !existing.is_file() {
+            // A terminal, a pipe: there is nothing to replace.
+            let mut all = Cursor::new(Vec::new());
+            write(&mut all)?;
+            let mut device = OpenOptions::new().write(true).open(&target)?;
+            return device.write_all(all.get_ref());
+        }
+    }
+    let folder = folder_of(&target);
+    let prefix = prefix_of(&target);
+    // Of a process that was killed while it wrote the same file.
+    remove_unlocked(folder, |name| is_leftover(&target, name));
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(&prefix).suffix(SUFFIX);
+    // What an ordinary new file gets (the system takes the umask off); by default nobody else
+    // could read it.
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    let mut file = builder.tempfile_in(folder)?;
+    // While this process lives, nobody takes the file for a leftover. Not every system has locks.
+    let _ = file.as_file().try_lock();
+    let mut buffered = BufWriter::new(file.as_file_mut());
+    write(&mut buffered)?;
+    buffered.flush()?;
+    drop(buffered);
+    if let Some(existing) = existing {
+        file.as_file().set_permissions(existing.permissions())?;
+    }
+    file.as_file().sync_all()?;
+    file.persist(&target).map_err(|e| e.error)?;
+    // The new name has to be on the disk too. Not every file system can be asked for that, and the
+    // file is whole either way.
+    #[cfg(unix)]
+    let _ = File::open(folder).and_then(|folder| folder.sync_all());
+    Ok(())
+}
+
+const PREFIX: &str = ".nneinfact-";
+const SUFFIX: &str = ".tmp";
+
+fn folder_of(target: &Path) -> &Path {
+    match target.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    }
+}
+
+/// What the names of temporary files for a target begin with. Not with all of its name, which may
+/// be as long as names can be.
+fn prefix_of(target: &Path) -> String {
+    let name = target.file_name().unwrap_or_default().to_string_lossy();
+    let sum = name.bytes().fold(0xcbf2_9ce4_8422_2325u64, |sum, byte| {
+        (sum ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    format!("{PREFIX}{sum:016x}-")
+}
+
+/// Whether a name is that of a temporary file of this target.
+pub fn is_leftover(path: &Path, name: &OsStr) -> bool {
+    let name = name.to_string_lossy();
+    name.starts_with(&prefix_of(path)) && name.ends_with(SUFFIX)
+}
+
+/// Removes temporary files of this target that a process left behind when it was killed.
+pub fn remove_leftovers(path: &Path) {
+    let target = fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
+    remove_unlocked(folder_of(&target), |name| is_leftover(&target, name));
+}
+
+/// Removes temporary files of any target in a folder that a process left behind.
+pub fn remove_leftovers_in(folder: &Path) {
+    remove_unlocked(folder, |name| {
+        let name = name.to_string_lossy();
+        let rest = name.strip_prefix(PREFIX).and_then(|rest| rest.split_once('-'));
+        let sum = rest.is_some_and(|(sum, _)| {
+            sum.len() == 16 && sum.bytes().all(|byte| byte.is_ascii_hexdigit())
+        });
+        sum && name.ends_with(SUFFIX)
+    });
+}
+
+fn remove_unlocked(folder: &Path, left: impl Fn(&OsStr) -> bool) {
+    let Ok(entries) = fs::read_dir(folder) else { return };
+    for entry in entries.flatten() {
+        // Whoever writes it has it locked. What cannot be removed does no harm.
+        if left(&entry.file_name())
+            && let Ok(file) = OpenOptions::new().write(true).open(entry.path())
+            && file.try_lock().is_ok()
+        {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_nobody_writes_is_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("state");
+        let prefix = prefix_of(&path);
+        let names = [format!("{prefix}dead.tmp"), format!("{prefix}busy.tmp"), "x.tmp".into()];
+        let made: Vec<File> =
+            names.iter().map(|n| File::create(folder.path().join(n)).unwrap()).collect();
+        made[1].try_lock().unwrap();
+        remove_leftovers(&path);
+        let there = names.map(|name| folder.path().join(name).exists());
+        assert_eq!(there, [false, true, true]);
+    }
+}

@@ -1,0 +1,438 @@
+//! From settings and data to a fit that is ready to sweep on its device, in three steps: [`plan`] checks
+//! everything and plans the passes, [`start`] makes the factors to start from (or [`resume`] takes them
+//! from a checkpoint), and [`open`] does both, one after the other.
+
+use std::sync::Arc;
+
+use ndarray::ArrayD;
+
+use crate::checkpoint::{Checkpoint, CheckpointWriter, Identity};
+use crate::constraints::Constraints;
+use crate::device::Device;
+use crate::format::{self, Planned};
+use crate::monitor::{Monitor, Portions};
+use crate::observe::{Cancel, Hooks};
+use crate::settings::{Algorithm, Balance, Settings, Start};
+use crate::start::{self, Basis, scale};
+use crate::sweeps::sweeps;
+use nneinfact_core::data::{Observations, Prepared, Role, StoredEntries};
+use nneinfact_core::engine::{Constraint, Engine, Guards, Job, LossSlot, Precision};
+use nneinfact_core::error::{Error, Result};
+use nneinfact_core::loss::{Domain, Loss, Trials};
+use nneinfact_core::model::Shapes;
+use nneinfact_core::plan::Plan;
+
+/// A fit that is ready to sweep.
+pub(crate) struct Opened {
+    pub engine: Box<dyn Engine>,
+    pub plan: Arc<Plan>,
+    pub data: Arc<Prepared>,
+    /// Whether factors are rescaled among each other after every sweep.
+    pub balance: bool,
+    pub penalized: bool,
+    /// For each factor.
+    pub constraints: Vec<Constraint>,
+    /// That of the start.
+    pub seed: u64,
+    pub warnings: Vec<String>,
+    /// What saves the fit, where that was asked for.
+    pub writer: Option<CheckpointWriter>,
+    /// Where the fit goes on from; the engine is there.
+    pub resumed: Option<Checkpoint>,
+}
+
+/// The data of a fit.
+#[derive(Clone, Copy)]
+pub(crate) enum Given<'a> {
+    Observations(&'a Observations),
+    /// Observations that several fits share, and that were prepared once for all.
+    Prepared(&'a Prepared),
+}
+
+impl<'a> From<&'a Observations> for Given<'a> {
+    fn from(observations: &'a Observations) -> Given<'a> {
+        Given::Observations(observations)
+    }
+}
+
+impl<'a> From<&'a Prepared> for Given<'a> {
+    fn from(data: &'a Prepared) -> Given<'a> {
+        Given::Prepared(data)
+    }
+}
+
+impl Given<'_> {
+    fn shape(&self) -> &[usize] {
+        match self {
+            Given::Observations(observations) => observations.shape(),
+            Given::Prepared(data) => data.shape(),
+        }
+    }
+
+    fn prepare(&self) -> Result<Prepared> {
+        match self {
+            Given::Observations(observations) => observations.prepare(),
+            Given::Prepared(data) => Ok((*data).clone()),
+        }
+    }
+}
+
+/// Finds what is wrong with a fit as far as that is possible without starting it: settings, ranks,
+/// the loss's domain, memory.
+pub(crate) fn check(settings: &Settings, data: &Prepared) -> Result<()> {
+    let (shapes, data) = prepared(settings, Given::Prepared(data))?;
+    if let Some(device) = &settings.device {
+        device.check_precision(settings.precision)?;
+    }
+    Portions::of(&data).check(settings)?;
+    Constraints::new(settings, &shapes)?;
+    format::check(settings, &shapes, &data)
+}
+
+/// Prepares and plans a fit, and puts it on its device. The start is taken out of the settings.
+pub(crate) fn open(
+    settings: &mut Settings,
+    cancel: &Cancel,
+    resumed: Option<Box<Checkpoint>>,
+    given: Given<'_>,
+    device: &Device,
+) -> Result<Opened> {
+    let checked = plan(settings, given, device)?;
+    match resumed {
+        Some(checkpoint) => resume(settings, *checkpoint, checked, device),
+        None => start(settings, cancel, checked, device),
+    }
+}
+
+/// A fit whose settings and data go together, with its plan.
+struct Checked {
+    shapes: Shapes,
+    constraints: Constraints,
+    planned: Planned,
+    /// By which the fit is known again, where it is saved or resumed.
+    identity: Option<Identity>,
+}
+
+/// The first step: checks settings and data, and plans the passes.
+fn plan(settings: &Settings, given: Given<'_>, device: &Device) -> Result<Checked> {
+    let (shapes, data) = prepared(settings, given)?;
+    Portions::of(&data).check(settings)?;
+    let constraints = Constraints::new(settings, &shapes)?;
+    let fingerprint = settings.is_saved().then(|| data.fingerprint());
+    let planned = format::choose(settings, &shapes, data)?;
+    let identity =
+        fingerprint.map(|data| Identity::new(settings, data, &constraints, &planned.plan, device));
+    Ok(Checked { shapes, constraints, planned, identity })
+}
+
+/// The second step of a fit that goes on: the factors of a checkpoint, on the device.
+fn resume(
+    settings: &Settings,
+    checkpoint: Checkpoint,
+    checked: Checked,
+    device: &Device,
+) -> Result<Opened> {
+    let Checked { shapes, constraints, planned, identity } = checked;
+    if let Some(identity) = &identity {
+        checkpoint.check(identity, &shapes)?;
+    }
+    let mut start = checkpoint.factors()?;
+    constraints.apply(&shapes, &mut start, false)?;
+    let job = job(settings, &shapes, planned, constraints.clone(), start)?;
+    let job = Job { scales: Some(checkpoint.state.scales.clone()), ..job };
+    let (plan, data, balance) =
+        (Arc::clone(&job.plan), Arc::clone(&job.data), job.balancing.is_some());
+    let mut engine = device.open(job, settings.precision)?;
+    engine.restore(&checkpoint.state)?;
+    let (seed, mut warnings) = (checkpoint.seed(), checkpoint.warnings().to_vec());
+    let known = |warning: &String| checkpoint.warnings().contains(warning);
+    warnings.extend(constraints.warnings(&shapes).into_iter().filter(|warning| !known(warning)));
+    let writer = CheckpointWriter::new(settings, identity.as_ref(), &shapes, seed, &warnings)
+        .map(|writer| writer.after(&checkpoint));
+    Ok(Opened {
+        engine,
+        plan,
+        data,
+        balance,
+        penalized: constraints.is_penalized(),
+        constraints: constraints.each,
+        seed,
+        warnings,
+        writer,
+        resumed: Some(checkpoint),
+    })
+}
+
+/// The second step of a new fit: the factors to start from, of several the best, on the device.
+fn start(
+    settings: &mut Settings,
+    cancel: &Cancel,
+    checked: Checked,
+    device: &Device,
+) -> Result<Opened> {
+    let Checked { shapes, constraints, planned, identity } = checked;
+    let wanted = std::mem::take(&mut settings.start);
+    if settings.starts > 1 && matches!(wanted, Start::Factors(_)) {
+        return Err(Error::Setting(format!(
+            "{} starts were asked for, but the factors to start from are given: several starts are random ones",
+            settings.starts
+        )));
+    }
+    let rescales =
+        settings.balance.unwrap_or_default() != Balance::Never && constraints.is_penalized();
+    let starts = Starts {
+        shapes: &shapes,
+        loss: &settings.loss,
+        constraints: &constraints,
+        wanted,
+        rescales,
+    };
+    let mut first = starts.make(settings.seed, &planned.data, planned.sparse.as_ref())?;
+    let job = job(settings, &shapes, planned, constraints.clone(), first.clone())?;
+    let (plan, data, balance) =
+        (Arc::clone(&job.plan), Arc::clone(&job.data), job.balancing.is_some());
+    // Other starts may need the stored entries that the engine takes.
+    let sparse = job.stored.clone().filter(|_| settings.starts > 1);
+    let mut engine = device.open(job, settings.precision)?;
+    let groups = plan.groups().len();
+    let mut warning = starts.rescale(engine.as_mut(), groups, &mut first)?;
+    let mut best = (settings.seed, first);
+    if settings.starts > 1 {
+        let portions = Portions::of(&data);
+        let try_out =
+            |engine: &mut dyn Engine| try_out(settings, cancel, engine, groups, portions, balance);
+        let mut least = try_out(engine.as_mut())?;
+        for n in 1..settings.starts as u64 {
+            if cancel.is_cancelled() {
+                break;
+            }
+            // After the last seed comes 0.
+            let seed = settings.seed.wrapping_add(n);
+            let mut next = starts.make(seed, &data, sparse.as_deref())?;
+            engine.load(&next)?;
+            let told = starts.rescale(engine.as_mut(), groups, &mut next)?;
+            let objective = try_out(engine.as_mut())?;
+            if objective < least {
+                (least, best, warning) = (objective, (seed, next), told);
+            }
+        }
+        engine.load(&best.1)?;
+    }
+    let mut warnings = constraints.warnings(&shapes);
+    warnings.extend(warning);
+    let writer = CheckpointWriter::new(settings, identity.as_ref(), &shapes, best.0, &warnings);
+    Ok(Opened {
+        engine,
+        plan,
+        data,
+        balance,
+        penalized: constraints.is_penalized(),
+        constraints: constraints.each,
+        seed: best.0,
+        warnings,
+        writer,
+        resumed: None,
+    })
+}
+
+/// The starts of a fit, one for each seed.
+struct Starts<'a> {
+    shapes: &'a Shapes,
+    loss: &'a Loss,
+    constraints: &'a Constraints,
+    wanted: Start,
+    /// Whether a start is brought to the scale of least penalised objective.
+    rescales: bool,
+}
+
+impl Starts<'_> {
+    /// The start of a seed. It keeps to the constraints, and its penalised factors are balanced.
+    fn make(
+        &self,
+        seed: u64,
+        data: &Prepared,
+        sparse: Option<&StoredEntries>,
+    ) -> Result<Vec<ArrayD<f64>>> {
+        let &Starts { shapes, loss, constraints, .. } = self;
+        let basis = Basis { shapes, loss, data, sparse, seed };
+        let mut start = start::make(self.wanted.clone(), &basis)?;
+        let made = !matches!(self.wanted, Start::Factors(_));
+        constraints.apply(shapes, &mut start, made)?;
+        if self.rescales {
+            scale::balance_start(shapes, constraints, &mut start);
+        }
+        Ok(start)
+    }
+
+    /// Brings a start that the engine has to the scale of least penalised objective; gives a warning
+    /// where that would be zero.
+    fn rescale(
+        &self,
+        engine: &mut dyn Engine,
+        groups: usize,
+        start: &mut [ArrayD<f64>],
+    ) -> Result<Option<String>> {
+        if !self.rescales || groups == 0 {
+            return Ok(None);
+        }
+        let (loss, constraints) = (self.loss, self.constraints);
+        scale::rescale(constraints, start, |start| scale::term(engine, loss, constraints, start))
+    }
+}
+
+/// Sweeps from the start that the engine has, as often as it takes to tell starts apart; returns the
+/// objective then.
+fn try_out(
+    settings: &Settings,
+    cancel: &Cancel,
+    engine: &mut dyn Engine,
+    groups: usize,
+    portions: Portions,
+    balance: bool,
+) -> Result<f64> {
+    let trial = Settings {
+        max_iter: Settings::TRIAL_SWEEPS.min(settings.max_iter),
+        tolerance: 0.0,
+        eval_every: Settings::TRIAL_SWEEPS,
+        ..settings.alike(settings.model.clone())
+    };
+    let mut hooks = Hooks { observers: Vec::new(), cancel: cancel.clone() };
+    let mut history = trial.empty_history();
+    let started = std::time::Instant::now();
+    let mut monitor = Monitor::new(&trial, &mut hooks, portions, started, balance, true);
+    match sweeps(engine, groups, &mut monitor, &mut history, &mut None, None) {
+        Ok(()) => Ok(history.objective().last().copied().unwrap_or(f64::INFINITY)),
+        // Another start may go well.
+        Err(Error::Numeric(_)) => Ok(f64::INFINITY),
+        Err(error) => Err(error),
+    }
+}
+
+/// The sizes of a fit, and its data, checked.
+pub(crate) fn prepared(settings: &Settings, given: Given<'_>) -> Result<(Shapes, Prepared)> {
+    settings.check()?;
+    let shape = given.shape();
+    let shapes = Shapes::new(&settings.model, shape, &settings.ranks)?;
+    let loss = &settings.loss;
+    for parameter in loss.entry_parameters() {
+        if parameter.shape() != shape {
+            return Err(Error::Shape {
+                what: format!("the entry parameter of the {} loss", loss.name()),
+                found: format!("{:?}", parameter.shape()),
+                expected: format!("{shape:?}, the shape of the data"),
+            });
+        }
+    }
+    let data = given.prepare()?;
+    check_domain(loss, &data)?;
+    Ok((shapes, data))
+}
+
+/// What an engine is made from: the data, and a start that keeps to the constraints.
+pub(crate) fn job(
+    settings: &Settings,
+    shapes: &Shapes,
+    planned: Planned,
+    constraints: Constraints,
+    start: Vec<ArrayD<f64>>,
+) -> Result<Job> {
+    let loss = settings.loss.clone();
+    let Planned { plan, data, sparse } = planned;
+    let guards = Guards {
+        prediction_floor: settings
+            .prediction_floor
+            .unwrap_or_else(|| prediction_floor(&loss, &data, settings.precision)),
+        factor_floor: settings.factor_floor,
+        inner_cycles: settings.inner_cycles,
+    };
+    // The first pass of a sweep tells the losses at its start. The guard of an extrapolation needs
+    // those of the last pass too.
+    let mut losses = vec![None; plan.groups().len()];
+    if let Some(last) = losses.last_mut()
+        && settings.algorithm == Algorithm::Accelerated
+    {
+        *last = Some(LossSlot::Middle);
+    }
+    losses[0] = Some(LossSlot::Start);
+    // Accelerated fits are free in how they get there. Each entry has to count, and once.
+    let exact = settings.algorithm == Algorithm::Accelerated
+        && loss.is_half_squared_distance()
+        && data.weights().is_none()
+        && data.count(Role::Train) as f64 == shapes.volume(shapes.model().observed())
+        && constraints.penalties().iter().flatten().all(|p| [1.0, 2.0].contains(&p.power()));
+    let balance = settings.balance.unwrap_or_default() == Balance::EverySweep;
+    Ok(Job {
+        plan: Arc::new(plan),
+        losses,
+        exact,
+        unit: unit(&loss, &data),
+        data: Arc::new(data),
+        stored: sparse.map(Arc::new),
+        loss,
+        guards,
+        start,
+        scales: None,
+        balancing: constraints.balancing.filter(|_| balance).map(Arc::new),
+        constraints: constraints.each,
+    })
+}
+
+fn check_domain(loss: &Loss, data: &Prepared) -> Result<()> {
+    let domain = *loss.domain();
+    let parameter = loss.entry_parameters().first();
+    // Whole numbers as they are stored are finite and not negative.
+    let storage = data.coo().map_or(data.values().storage(), |list| list.values());
+    let whole = storage.kind().is_whole();
+    if domain == Domain::NonNegative && whole {
+        return Ok(());
+    }
+    let outside = match (domain, parameter) {
+        // A number of trials per entry, by its index in C order.
+        (Domain::UpTo(Trials::EntryParameter(_)), Some(trials)) => {
+            let trials: Vec<f64> = trials.iter().copied().collect();
+            data.first_outside(|x, i| domain.contains(x, &trials[i..=i]))
+        }
+        (Domain::NonNegative | Domain::Positive | Domain::Binary | Domain::UpTo(_), _) => {
+            data.first_outside(|x, _| domain.contains(x, &[]))
+        }
+    };
+    match outside {
+        None => Ok(()),
+        Some(outside) => Err(Error::Domain {
+            count: outside.count,
+            index: outside.index,
+            value: outside.value,
+            loss: loss.name().into(),
+            domain: domain.describe(),
+            help: if outside.value.is_nan() {
+                "if NaN means missing, say so (nan_missing, --nan-missing), or mask these entries"
+                    .into()
+            } else {
+                domain.help().into()
+            },
+        }),
+    }
+}
+
+/// The default floor of ŷ: see [`NNEinFact::prediction_floor`](crate::NNEinFact::prediction_floor).
+pub fn prediction_floor(loss: &Loss, data: &Prepared, precision: Precision) -> f64 {
+    let scale = if loss.is_odds() || data.mean() <= 0.0 { 1.0 } else { data.mean() };
+    let relative = match precision {
+        Precision::F64 => 1e-10,
+        Precision::F32 => {
+            let exponent = loss.largest_exponent().max(1.0);
+            10f64.powf(-30.0 / exponent).max(1e-10)
+        }
+    };
+    scale * relative
+}
+
+/// The unit that the data are divided by inside the engine: 1 for data of usual size, else the
+/// power of two nearest to their mean.
+fn unit(loss: &Loss, data: &Prepared) -> f64 {
+    let mean = data.mean();
+    if loss.homogeneity().is_none() || mean <= 0.0 || (1e-4..1e4).contains(&mean) {
+        return 1.0;
+    }
+    2f64.powi(mean.log2().round() as i32)
+}

@@ -1,0 +1,215 @@
+//! What a file of factors says of the fit that they come from.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::io;
+use nneinfact_core::error::{Error, Result};
+use nneinfact_core::history::History;
+use nneinfact_core::loss::{EntryParameter, Loss, LossParameters};
+use nneinfact_core::model::Shapes;
+
+/// Where factors come from: what `fit.json` in a file of factors holds.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Record {
+    /// The version of this form: [`Record::FORMAT`].
+    pub format: u32,
+    /// The program that fitted, with its version; empty where that is not known.
+    #[serde(default)]
+    pub program: String,
+    /// When the fit ended (RFC 3339, UTC).
+    #[serde(default)]
+    pub date: Option<String>,
+    /// The model string.
+    pub model: String,
+    /// The shape of the data.
+    pub shape: Vec<usize>,
+    /// The rank of every latent letter.
+    pub ranks: BTreeMap<char, usize>,
+    /// The loss, where it is known.
+    #[serde(default)]
+    pub loss: Option<LossRecord>,
+    /// The losses sweep by sweep, where they are known.
+    #[serde(default)]
+    pub history: Option<History>,
+    /// Where the data are, and which of their entries were fitted; where that is known.
+    #[serde(default)]
+    pub data: Option<DataRecord>,
+}
+
+impl Record {
+    /// The version of the form that this version of the program writes.
+    pub const FORMAT: u32 = 1;
+    /// The name of the text in an `.npz`.
+    pub const NAME: &'static str = "fit.json";
+
+    pub(crate) fn of(shapes: &Shapes) -> Record {
+        let model = shapes.model();
+        Record {
+            format: Record::FORMAT,
+            program: String::new(),
+            date: None,
+            model: model.text().into(),
+            shape: shapes.data(),
+            ranks: model.latent().iter().map(|x| (x.into(), shapes.size(x))).collect(),
+            loss: None,
+            history: None,
+            data: None,
+        }
+    }
+}
+
+/// A loss by its name and parameters, from which it can be made again.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct LossRecord {
+    /// The name as [`Loss::named`] takes it, or that of a loss of one's own.
+    pub name: String,
+    /// As in [`LossParameters`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub alpha: Option<f64>,
+    /// As in [`LossParameters`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub beta: Option<f64>,
+    /// As in [`LossParameters`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dispersion: Option<EntryParameterRecord>,
+    /// As in [`LossParameters`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trials: Option<EntryParameterRecord>,
+}
+
+/// A parameter of a loss that may differ from entry to entry.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EntryParameterRecord {
+    /// One number for all entries.
+    Number(f64),
+    /// A file with a number per entry.
+    File(PathBuf),
+    /// A number per entry that no file is known to hold.
+    Unknown,
+}
+
+impl LossRecord {
+    /// What a loss's [name](Loss::name) says of it. Where a parameter differs from entry to entry, the
+    /// name does not say where it is kept: it is [`EntryParameterRecord::Unknown`].
+    ///
+    /// ```
+    /// use nneinfact::Loss;
+    /// use nneinfact::fit::LossRecord;
+    ///
+    /// let record = LossRecord::of(Loss::alpha_beta(0.7, 0.0)?.name());
+    /// assert_eq!((record.alpha, record.beta), (Some(0.7), Some(0.0)));
+    /// assert_eq!(record.loss()?.name(), "alpha-beta(0.7, 0)");
+    /// # Ok::<(), nneinfact::Error>(())
+    /// ```
+    #[must_use]
+    pub fn of(name: &str) -> LossRecord {
+        let whole = || LossRecord { name: name.into(), ..LossRecord::default() };
+        let Some((base, rest)) = name.strip_suffix(')').and_then(|n| n.split_once('(')) else {
+            return whole();
+        };
+        let numbers: Vec<Option<f64>> = rest.split(',').map(|x| x.trim().parse().ok()).collect();
+        let parameter =
+            || Some(numbers[0].map_or(EntryParameterRecord::Unknown, EntryParameterRecord::Number));
+        let mut record = LossRecord { name: base.into(), ..LossRecord::default() };
+        match (base, numbers.as_slice()) {
+            ("alpha", &[alpha @ Some(_)]) => record.alpha = alpha,
+            ("beta", &[beta @ Some(_)]) => record.beta = beta,
+            ("alpha-beta", &[alpha @ Some(_), beta @ Some(_)]) => {
+                (record.alpha, record.beta) = (alpha, beta);
+            }
+            ("negative-binomial", [_]) => record.dispersion = parameter(),
+            ("binomial", [_]) => record.trials = parameter(),
+            _ => return whole(),
+        }
+        record
+    }
+
+    /// The loss; reads the files of its parameters.
+    ///
+    /// # Errors
+    /// [`Error::Loss`] for a loss that is none of [`NAMES`](nneinfact_core::loss::NAMES), or has a parameter that
+    /// no file is known to hold; as [`io::read_array_f64`] where a file cannot be read.
+    pub fn loss(&self) -> Result<Loss> {
+        let parameter = |what: &str,
+                         record: &Option<EntryParameterRecord>|
+         -> Result<Option<EntryParameter>> {
+            Ok(match record {
+                None => None,
+                Some(EntryParameterRecord::Number(number)) => Some(EntryParameter::Scalar(*number)),
+                Some(EntryParameterRecord::File(path)) => {
+                    Some(EntryParameter::Tensor(io::read_array_f64(path, None)?))
+                }
+                Some(EntryParameterRecord::Unknown) => {
+                    return Err(Error::Loss(format!(
+                        "the {} loss cannot be made again: its {what} differs from entry to entry, \
+                         and no file is known that holds it",
+                        self.name
+                    )));
+                }
+            })
+        };
+        let parameters = LossParameters {
+            alpha: self.alpha,
+            beta: self.beta,
+            dispersion: parameter("dispersion", &self.dispersion)?,
+            trials: parameter("number of trials", &self.trials)?,
+        };
+        Loss::named(&self.name, &parameters)
+    }
+
+    /// The name with the parameters, as [`Loss::name`] writes it.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        let numbers = [self.alpha, self.beta].into_iter().flatten().map(|x| x.to_string());
+        let per_entry = [&self.dispersion, &self.trials].into_iter().flatten();
+        let per_entry = per_entry.map(|parameter| match parameter {
+            EntryParameterRecord::Number(number) => number.to_string(),
+            EntryParameterRecord::File(_) | EntryParameterRecord::Unknown => "per entry".into(),
+        });
+        let parameters: Vec<String> = numbers.chain(per_entry).collect();
+        match parameters.as_slice() {
+            [] => self.name.clone(),
+            parameters => format!("{}({})", self.name, parameters.join(", ")),
+        }
+    }
+}
+
+/// Where the data of a fit are, and what decides the role of their entries. Paths are as they were
+/// given, or absolute; `--help` of `nneinfact fit` says what each stands for.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct DataRecord {
+    /// The file.
+    pub path: PathBuf,
+    /// The array in an `.npz`.
+    pub key: Option<String>,
+    /// The shape that was given with a `.tns`.
+    pub shape: Option<Vec<usize>>,
+    /// A mask of what is observed.
+    pub mask: Option<PathBuf>,
+    /// Weights.
+    pub weights: Option<PathBuf>,
+    /// NaN means missing.
+    pub nan_missing: bool,
+    /// What a `.tns` does not list is missing.
+    pub unlisted_missing: bool,
+    /// A list of missing entries.
+    pub missing: Option<PathBuf>,
+    /// The fraction that is held out at random.
+    pub heldout: Option<f64>,
+    /// A mask of what is held out.
+    pub heldout_mask: Option<PathBuf>,
+    /// A list of held-out entries.
+    pub heldout_coordinates: Option<PathBuf>,
+    /// The fraction that validates, at random.
+    pub validation: Option<f64>,
+    /// A list of validation entries.
+    pub validation_coordinates: Option<PathBuf>,
+    /// The seed of the random splits.
+    pub split_seed: u64,
+}

@@ -1,0 +1,151 @@
+//! What a fit returns.
+
+use std::sync::Arc;
+
+use ndarray::ArrayD;
+
+use crate::predictions::Predictions;
+use nneinfact_core::error::Result;
+use nneinfact_core::history::{History, Unfinished};
+use nneinfact_core::model::{Model, Shapes};
+use nneinfact_core::plan::Plan;
+
+/// A fitted model: factors, history, and predictions from them.
+///
+/// ```
+/// use ndarray::array;
+/// use nneinfact::NNEinFact;
+///
+/// let y = array![[4.0, 2.0, 8.0], [2.0, 1.0, 4.0]];
+/// let fit = NNEinFact::new("ir,jr->ij")?.ranks([('r', 1)]).fit(&y)?;
+/// assert!((fit.predict(&[1, 2])? - 4.0).abs() < 1e-3);
+/// let row = fit.slice(&[Some(0), None])?;
+/// assert_eq!(row.shape(), [3]);
+/// # Ok::<(), nneinfact::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Fit {
+    plan: Arc<Plan>,
+    /// The plan's, until ranks shrink.
+    pub(crate) shapes: Shapes,
+    pub(crate) factors: Vec<ArrayD<f64>>,
+    /// Over all latent letters, in the order of the set.
+    pub(crate) weights: Option<ArrayD<f64>>,
+    history: History,
+    warnings: Vec<String>,
+}
+
+/// The factors after the last completed sweep of a fit that broke
+/// ([`Error::Broken`](nneinfact_core::error::Error::Broken)).
+impl From<Unfinished> for Fit {
+    fn from(last: Unfinished) -> Fit {
+        Fit::new(last.plan, last.factors, last.history)
+    }
+}
+
+impl Fit {
+    pub(crate) fn new(plan: Arc<Plan>, factors: Vec<ArrayD<f64>>, history: History) -> Fit {
+        let shapes = plan.shapes().clone();
+        Fit { plan, shapes, factors, weights: None, history, warnings: Vec::new() }
+    }
+
+    pub(crate) fn with_warnings(self, warnings: Vec<String>) -> Fit {
+        Fit { warnings, ..self }
+    }
+
+    /// What is probably not meant, a sentence each: of penalties and bounds, as
+    /// [`NNEinFact::warnings`](crate::NNEinFact::warnings) tells without a fit, and what turned out while
+    /// fitting.
+    #[must_use]
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
+    /// The factors, in the model's order; the axes of each are its letters.
+    #[must_use]
+    pub fn factors(&self) -> &[ArrayD<f64>] {
+        &self.factors
+    }
+
+    /// What every term of ŷ is multiplied with beside the factors, where the scales of
+    /// [normalised](Self::normalize) factors were gathered so; `None` where the factors are the
+    /// whole model. The axes are the model's latent letters in the order `A`–`Z`, `a`–`z`: for CP a
+    /// vector.
+    #[must_use]
+    pub fn weights(&self) -> Option<&ArrayD<f64>> {
+        self.weights.as_ref()
+    }
+
+    /// The factors, without a copy. Beside [`weights`](Self::weights), where there are any, they
+    /// are not the whole model.
+    #[must_use]
+    pub fn into_factors(self) -> Vec<ArrayD<f64>> {
+        self.factors
+    }
+
+    /// The losses sweep by sweep, and why the fit stopped.
+    #[must_use]
+    pub fn history(&self) -> &History {
+        &self.history
+    }
+
+    /// The plan that was carried out, with the ranks of the fit.
+    #[must_use]
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// The model with its sizes: those of the fit, but for components that were
+    /// [left out](Self::without_empty) since.
+    #[must_use]
+    pub fn shapes(&self) -> &Shapes {
+        &self.shapes
+    }
+
+    /// The model.
+    #[must_use]
+    pub fn model(&self) -> &Model {
+        self.shapes.model()
+    }
+
+    /// ŷ, in blocks and sums too.
+    #[must_use]
+    pub fn predictions(&self) -> Predictions<'_> {
+        Predictions::new(&self.shapes, &self.factors, self.weights.as_ref())
+    }
+
+    /// ŷ at one index.
+    ///
+    /// # Errors
+    /// [`Error::Shape`](nneinfact_core::error::Error::Shape) where the index is not one of the data.
+    pub fn predict(&self, index: &[usize]) -> Result<f64> {
+        let fixed: Vec<Option<usize>> = index.iter().map(|&i| Some(i)).collect();
+        Ok(self.slice(&fixed)?.iter().next().copied().unwrap_or(0.0))
+    }
+
+    /// ŷ at many indices.
+    ///
+    /// # Errors
+    /// [`Error::Shape`](nneinfact_core::error::Error::Shape) where an index is not one of the data.
+    pub fn predict_many(&self, indices: &[Vec<usize>]) -> Result<Vec<f64>> {
+        self.predictions().slices_of_one(indices)
+    }
+
+    /// ŷ with some modes fixed: `Some(i)` takes index `i` of a mode, `None` the whole of it. The
+    /// result has the modes that are `None`, in the order of the data.
+    ///
+    /// # Errors
+    /// [`Error::Shape`](nneinfact_core::error::Error::Shape) where the index does not fit the data; [`Error::Memory`](nneinfact_core::error::Error::Memory) where the result
+    /// would not fit in memory.
+    pub fn slice(&self, fixed: &[Option<usize>]) -> Result<ArrayD<f64>> {
+        self.predictions().slice(fixed)
+    }
+
+    /// ŷ at every entry of the data.
+    ///
+    /// # Errors
+    /// [`Error::Memory`](nneinfact_core::error::Error::Memory) where it would not fit in memory.
+    pub fn reconstruct(&self) -> Result<ArrayD<f64>> {
+        self.slice(&vec![None; self.model().output().len()])
+    }
+}

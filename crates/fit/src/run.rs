@@ -1,0 +1,173 @@
+//! Running a fit: from settings and data to a result.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ndarray::ArrayD;
+
+use crate::adam::{self, Adam};
+use crate::checkpoint::Checkpoint;
+use crate::constraints::vanished;
+use crate::device::Device;
+use crate::monitor::{Monitor, Portions};
+use crate::observe::{Cancel, Hooks};
+use crate::predictions;
+use crate::prepare::{self, Given, Opened};
+use crate::result::Fit;
+use crate::settings::{Algorithm, Settings};
+use crate::sweeps::sweeps;
+use nneinfact_core::data::Observations;
+use nneinfact_core::engine::{Engine, PassTime, Point};
+use nneinfact_core::error::{Error, Result};
+use nneinfact_core::history::{History, Unfinished};
+use nneinfact_core::plan::Plan;
+
+/// Runs a fit on its device.
+pub(crate) fn fit<'a>(
+    mut settings: Settings,
+    hooks: Hooks,
+    resume: Option<Box<Checkpoint>>,
+    data: impl Into<Given<'a>>,
+) -> Result<Fit> {
+    let device = settings.choose_device()?;
+    let data = data.into();
+    device.clone().install(move || run(settings, hooks, resume, data, &device))
+}
+
+/// How long passes are run before they are timed.
+const WARM: Duration = Duration::from_millis(300);
+
+/// How long the passes of a fit take, with its plan.
+pub(crate) fn profile(
+    mut settings: Settings,
+    resume: Option<Box<Checkpoint>>,
+    observations: &Observations,
+    repeats: usize,
+) -> Result<(Arc<Plan>, Vec<PassTime>)> {
+    let device = settings.choose_device()?;
+    device.clone().install(move || {
+        let opened =
+            prepare::open(&mut settings, &Cancel::new(), resume, observations.into(), &device)?;
+        let Opened { mut engine, plan, .. } = opened;
+        // The first pass compiles, and makes what the others read; and a device that was idle takes a
+        // while to come to its full clock.
+        let began = Instant::now();
+        loop {
+            engine.pass(0)?;
+            engine.sums()?;
+            if repeats < 2 || began.elapsed() > WARM {
+                break;
+            }
+        }
+        let times: Result<Vec<PassTime>> =
+            (0..plan.groups().len()).map(|group| engine.time(group, repeats)).collect();
+        Ok((plan, times?))
+    })
+}
+
+/// The gradient of what a fit lowers, at its start: see [`NNEinFact::gradient`](crate::NNEinFact::gradient).
+pub(crate) fn gradient(
+    settings: Settings,
+    cancel: &Cancel,
+    observations: &Observations,
+) -> Result<Vec<ArrayD<f64>>> {
+    let mut settings = Settings { algorithm: Algorithm::Adam, ..settings };
+    let device = settings.choose_device()?;
+    device.clone().install(move || {
+        let opened = prepare::open(&mut settings, cancel, None, observations.into(), &device)?;
+        let Opened { mut engine, plan, data, constraints, .. } = opened;
+        let adam = Adam::new(&settings, &plan, constraints, &Portions::of(&data), engine.as_ref())?;
+        engine.pass(0)?;
+        // A failed device says so here.
+        engine.sums()?;
+        match adam.gradient(engine.as_mut(), cancel)? {
+            Some(gradient) => adam.arrays(&gradient),
+            None => Err(Error::Setting("the computation of the gradient was cancelled".into())),
+        }
+    })
+}
+
+fn run(
+    mut settings: Settings,
+    mut hooks: Hooks,
+    resume: Option<Box<Checkpoint>>,
+    given: Given<'_>,
+    device: &Device,
+) -> Result<Fit> {
+    let started = Instant::now();
+    let Opened {
+        mut engine,
+        plan,
+        data,
+        balance,
+        penalized,
+        constraints,
+        seed,
+        mut warnings,
+        mut writer,
+        resumed,
+    } = prepare::open(&mut settings, &hooks.cancel, resume, given, device)?;
+    let mut history = History { seed, ..settings.empty_history() };
+    let portions = Portions::of(&data);
+    let adam = match settings.algorithm {
+        Algorithm::Adam => {
+            Some(Adam::new(&settings, &plan, constraints, &portions, engine.as_ref())?)
+        }
+        Algorithm::Block | Algorithm::Grouped | Algorithm::Accelerated => None,
+    };
+    let best_kept = settings.early_stopping || adam.is_some();
+    let mut monitor = Monitor::new(&settings, &mut hooks, portions, started, balance, penalized);
+    let resumed = resumed.map(|checkpoint| {
+        let (position, seconds, before) = checkpoint.into_parts(&history);
+        history = before;
+        monitor.resume(&history, seconds);
+        position
+    });
+    let groups = plan.groups().len();
+    let done = match adam {
+        Some(adam) => adam::sweeps(engine.as_mut(), adam, &mut monitor, &mut history),
+        None => sweeps(engine.as_mut(), groups, &mut monitor, &mut history, &mut writer, resumed),
+    };
+    if let Err(cause) = done {
+        let early_stopping = settings.early_stopping;
+        return Err(failed(cause, engine.as_mut(), plan, history, early_stopping, best_kept));
+    }
+    let factors = engine.factors()?;
+    // Where the mean takes more memory than there is, there is no warning, but there is a fit.
+    if penalized && let Ok(predicted) = predictions::mean(plan.shapes(), &factors) {
+        warnings.extend(vanished(&factors, predicted, data.mean()));
+    }
+    warnings.extend(writer.and_then(|writer| writer.warning()));
+    Ok(Fit::new(plan, factors, history).with_warnings(warnings))
+}
+
+/// An error in the middle of a fit, with the factors of the last completed sweep where there was
+/// one and the device still gives them.
+fn failed(
+    cause: Error,
+    engine: &mut dyn Engine,
+    plan: Arc<Plan>,
+    mut history: History,
+    early_stopping: bool,
+    best_kept: bool,
+) -> Error {
+    let Some(newest) = history.loss.len().checked_sub(1) else { return cause };
+    // With early stopping, and by Adam, the snapshot is the best point, not the newest.
+    let losses = match early_stopping {
+        true => history.validation_loss.clone(),
+        false => history.objective(),
+    };
+    let best = |i: &usize, j: &usize| losses[*i].total_cmp(&losses[*j]);
+    let kept = (0..losses.len()).filter(|_| best_kept).min_by(best);
+    let returned = kept.unwrap_or(newest);
+    let rescued = engine.copy(Point::Snapshot, Point::Current).and_then(|()| engine.factors());
+    match rescued {
+        Ok(factors) => {
+            history.iterations = history.sweeps[newest];
+            history.returned = returned;
+            let last = Box::new(Unfinished { plan, factors, history });
+            Error::Broken { cause: Box::new(cause), last }
+        }
+        Err(_) => cause,
+    }
+}

@@ -1,0 +1,225 @@
+//! The loop of block, grouped and accelerated fits.
+
+use crate::accelerate::Momentum;
+use crate::checkpoint::{CheckpointWriter, Position, Stage};
+use crate::monitor::Monitor;
+use nneinfact_core::engine::{Engine, LossSlot, LossSums, Point};
+use nneinfact_core::error::Result;
+use nneinfact_core::history::{History, StoppedBy};
+
+/// Sweeps until there is a reason to stop. The engine is left at the factors to return; after an error
+/// at those of the last completed sweep, as far as the device still answers.
+///
+/// In an accelerated fit (docs/method.md) every sweep but the last ends with an extrapolation, whose
+/// loss comes with the first pass of the next sweep for free; if it is above that in the middle of
+/// the sweep before, the point is given up for the plain result, at the cost of a pass.
+///
+/// The checkpoint writer saves the fit before the first evaluation, between evaluations and sweeps, and
+/// after the last sweep. A fit that is resumed is at such a place, its engine and history being as
+/// they were there.
+pub(crate) fn sweeps(
+    engine: &mut dyn Engine,
+    groups: usize,
+    monitor: &mut Monitor<'_>,
+    history: &mut History,
+    writer: &mut Option<CheckpointWriter>,
+    resumed: Option<Position>,
+) -> Result<()> {
+    let momentum = monitor.accelerated.then(Momentum::new);
+    // With early stopping the snapshot is not the factors of the last evaluation, so that an interrupted
+    // sweep could not be taken back in the file: it is completed.
+    let completes = writer.is_some() && monitor.early_stopping;
+    Loop {
+        engine,
+        groups,
+        monitor,
+        history,
+        writer,
+        momentum,
+        completes,
+        evaluated: false,
+        middle_before: None,
+    }
+    .run(resumed)
+}
+
+struct Loop<'a, 'b> {
+    engine: &'a mut dyn Engine,
+    groups: usize,
+    monitor: &'a mut Monitor<'b>,
+    history: &'a mut History,
+    writer: &'a mut Option<CheckpointWriter>,
+    momentum: Option<Momentum>,
+    /// Whether a sweep is completed when it is cancelled in its middle.
+    completes: bool,
+    /// Whether the history has the losses at the factors already.
+    evaluated: bool,
+    /// The objective in the middle of the last sweep, where that was before the fit was resumed.
+    middle_before: Option<f64>,
+}
+
+impl Loop<'_, '_> {
+    fn run(mut self, resumed: Option<Position>) -> Result<()> {
+        if let Some(reason) = self.begin(resumed)? {
+            self.history.stopped_by = reason;
+            return self.finish();
+        }
+        loop {
+            let last = self.history.iterations >= self.monitor.max_iter;
+            let evaluated = std::mem::take(&mut self.evaluated);
+            // Nobody asks for these losses: the device goes on without the host.
+            let unseen = !evaluated
+                && self.momentum.is_none()
+                && !last
+                && !self.history.iterations.is_multiple_of(self.monitor.eval_every);
+            if evaluated || unseen {
+                self.engine.pass(0)?;
+            } else if let Some(reason) = self.evaluate(last)? {
+                self.history.stopped_by = reason;
+                break;
+            }
+            // A sweep is all or nothing: a failure or an interruption in its middle goes back.
+            if !unseen && !self.monitor.early_stopping {
+                self.engine.copy(Point::Current, Point::Snapshot)?;
+            }
+            if !self.sweep()? {
+                self.interrupted()?;
+                self.save(Stage::Evaluated)?;
+                break;
+            }
+            self.history.iterations += 1;
+            if self.history.iterations >= self.monitor.max_iter {
+                self.save(Stage::Swept)?;
+            } else {
+                self.extrapolate()?;
+            }
+        }
+        self.finish()
+    }
+
+    /// Comes to where the first sweep begins; a reason where a fit that is resumed had ended.
+    fn begin(&mut self, resumed: Option<Position>) -> Result<Option<StoppedBy>> {
+        let Some(position) = resumed else {
+            if self.momentum.is_some() {
+                self.engine.copy(Point::Current, Point::Anchor)?;
+            }
+            self.save(Stage::Swept)?;
+            return Ok(None);
+        };
+        if let Some(momentum) = &mut self.momentum {
+            (momentum.t, momentum.before) = (position.t, position.before);
+        }
+        self.evaluated = position.stage == Stage::Evaluated;
+        if self.evaluated {
+            return Ok(self.monitor.verdict(self.history));
+        }
+        if self.history.iterations > 0 {
+            self.middle_before = Some(position.middle);
+            // It was the last sweep that had been asked for.
+            if self.history.iterations < self.monitor.max_iter {
+                self.extrapolate()?;
+            }
+        }
+        Ok(None)
+    }
+
+    /// Evaluates the losses at the factors, with the first pass of the next sweep where this was not the
+    /// `last`, and records them; a reason where the fit is to stop.
+    fn evaluate(&mut self, last: bool) -> Result<Option<StoppedBy>> {
+        let [mut sums, middle] = self.losses(last)?;
+        let middle = self.middle_before.take().unwrap_or(middle.objective());
+        if let Some(momentum) = &mut self.momentum
+            && momentum.rejects(sums.objective(), (self.groups > 1).then_some(middle))
+        {
+            self.engine.copy(Point::Anchor, Point::Current)?;
+            [sums, _] = self.losses(last)?;
+        }
+        if let Some(momentum) = &mut self.momentum {
+            momentum.before = sums.objective();
+        }
+        let stop = self.monitor.record(sums, self.engine, self.history)?;
+        // From the end of the last sweep a longer fit goes on as if it had been asked for at once.
+        let due = |writer: &CheckpointWriter| match stop {
+            Some(_) => !writer.has_swept(self.history.iterations),
+            None => writer.is_due(self.history.iterations),
+        };
+        if self.writer.as_ref().is_some_and(due) {
+            self.save(Stage::Evaluated)?;
+        }
+        Ok(stop)
+    }
+
+    /// The first pass of a sweep gives the loss at the end of the one before for free.
+    fn losses(&mut self, last: bool) -> Result<[LossSums; LossSlot::COUNT]> {
+        match last {
+            true => self.engine.evaluate()?,
+            false => self.engine.pass(0)?,
+        }
+        self.engine.sums()
+    }
+
+    /// One sweep whose first pass is done. `false` where it was cancelled before its end.
+    fn sweep(&mut self) -> Result<bool> {
+        self.engine.update(0)?;
+        for group in 1..self.groups {
+            if !self.completes && self.monitor.cancel.is_cancelled() {
+                return Ok(false);
+            }
+            self.engine.pass(group)?;
+            self.engine.update(group)?;
+        }
+        if self.monitor.balance {
+            self.engine.balance()?;
+        }
+        Ok(true)
+    }
+
+    /// Moves on from the plain result of a sweep. The last point of a fit is a plain result.
+    fn extrapolate(&mut self) -> Result<()> {
+        if let Some(momentum) = &mut self.momentum {
+            let [momentum, relaxation] = momentum.next();
+            self.engine.extrapolate(momentum, relaxation)?;
+        }
+        Ok(())
+    }
+
+    /// Saves a fit that is to be saved.
+    fn save(&mut self, stage: Stage) -> Result<()> {
+        let Some(writer) = &mut self.writer else { return Ok(()) };
+        // The guard of the next extrapolation asks for it.
+        let middle = match (stage, &self.momentum) {
+            (Stage::Swept, Some(_)) if self.history.iterations > 0 => {
+                self.engine.sums()?[LossSlot::Middle as usize].objective()
+            }
+            (Stage::Swept | Stage::Evaluated, _) => 0.0,
+        };
+        let (t, before) = self.momentum.as_ref().map_or((1.0, 0.0), |m| (m.t, m.before));
+        let position = Position { stage, t, before, middle };
+        writer.save(self.engine, self.history, position, self.monitor.seconds())?;
+        self.monitor.failed_checkpoints = writer.failures;
+        Ok(())
+    }
+
+    /// Leaves the engine at the factors to return.
+    fn finish(&mut self) -> Result<()> {
+        let (monitor, history) = (&self.monitor, &mut *self.history);
+        history.returned = history.loss.len().saturating_sub(1);
+        if monitor.early_stopping && monitor.best.is_finite() {
+            self.engine.copy(Point::Snapshot, Point::Current)?;
+            history.returned = history
+                .validation_loss
+                .iter()
+                .position(|&v| v == monitor.best)
+                .unwrap_or(history.returned);
+        }
+        Ok(())
+    }
+
+    /// Goes back to where the losses were evaluated last.
+    fn interrupted(&mut self) -> Result<()> {
+        self.engine.copy(Point::Snapshot, Point::Current)?;
+        self.history.stopped_by = StoppedBy::Interrupted;
+        self.history.iterations = self.history.sweeps.last().copied().unwrap_or(0);
+        Ok(())
+    }
+}
