@@ -4,6 +4,9 @@ use crate::algebra::{contract_left, contract_right};
 use crate::core::Core;
 use crate::linalg::{self, product, scale2, scale2_all, view};
 
+/// Contractions with fewer multiplications than this are not worth a second thread.
+const PARALLEL_FROM: usize = 1 << 14;
+
 /// A matrix with a power of two of its own: products over hundreds of cores neither overflow nor
 /// underflow, and as powers of two are exact, no result changes.
 #[derive(Clone, Debug)]
@@ -75,7 +78,8 @@ impl<'a> Environments<'a> {
 
     /// After core k changed, on the way right.
     pub fn push(&mut self, k: usize, h: &Core) {
-        let (l, x) = rayon::join(
+        let (l, x) = both(
+            self.work(k, h),
             || self.l[k].next(contract_left(&self.l[k].data, h, h)),
             || self.x[k].next(contract_left(&self.x[k].data, h, &self.target[k])),
         );
@@ -84,11 +88,17 @@ impl<'a> Environments<'a> {
 
     /// After core k changed, on the way left.
     pub fn pull(&mut self, k: usize, h: &Core) {
-        let (r, y) = rayon::join(
+        let (r, y) = both(
+            self.work(k, h),
             || self.r[k + 1].next(contract_right(&self.r[k + 1].data, h, h)),
             || self.y[k + 1].next(contract_right(&self.y[k + 1].data, h, &self.target[k])),
         );
         (self.r[k], self.y[k]) = (r, y);
+    }
+
+    /// About how many multiplications the smaller of the two contractions at core k takes.
+    fn work(&self, k: usize, h: &Core) -> usize {
+        h.data().len().min(self.target[k].data().len()) * h.left().min(h.right())
     }
 
     /// The objective at core k. Powers of two go into A and N.
@@ -113,6 +123,15 @@ impl<'a> Environments<'a> {
         let dot = |x: &[f64]| h.data().iter().zip(x).map(|(h, x)| h * x).sum::<f64>();
         dot(&d) - 2.0 * dot(&node.n) + target
     }
+}
+
+/// Two results, on two threads if that is worth it.
+fn both<A: Send, B: Send>(
+    work: usize,
+    a: impl FnOnce() -> A + Send,
+    b: impl FnOnce() -> B + Send,
+) -> (A, B) {
+    if work < PARALLEL_FROM { (a(), b()) } else { rayon::join(a, b) }
 }
 
 /// Exponents beyond what double precision has are all alike.

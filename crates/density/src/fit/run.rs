@@ -53,6 +53,12 @@ impl TrainFit<'_> {
     /// If a setting is out of range, the target is zero, the start does not fit, or values stop
     /// being finite.
     pub fn run(self, target: &TensorTrain) -> Result<FittedTrain> {
+        // Inside the pool of threads: from outside, each small parallel step would wake a thread and
+        // wait for it.
+        rayon::scope(|_| self.run_here(target))
+    }
+
+    fn run_here(self, target: &TensorTrain) -> Result<FittedTrain> {
         let settings = self.resolved()?;
         let mut notices = self.unused();
         let norm1 = Target::new(target)?;

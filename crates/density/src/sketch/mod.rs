@@ -140,6 +140,13 @@ impl Sketch {
         let [left, right] = self.features(&rows)?;
         let d = self.sizes.len();
         let (mut notices, mut singular_values) = (Vec::new(), Vec::new());
+        if d > 1 && self.tol == 0.0 && matches!(self.ranks, Ranks::Any) {
+            notices.push(
+                "neither a rank nor a tolerance is given: all singular values above rounding are \
+                 kept, those of the noise too"
+                    .into(),
+            );
+        }
         let mut cores = Vec::with_capacity(d);
         let work = Samples { rows: &rows, weights: &weights };
         let mut before = Reduced::ones(rows.rows());
