@@ -25,7 +25,9 @@ use nneinfact_core::algebra::quadratic::Objective;
 use nneinfact_core::algebra::update::Update;
 use nneinfact_core::algebra::{balance, contract, quadratic, update};
 use nneinfact_core::data::Dense;
-use nneinfact_core::engine::{Constraint, Engine, EngineState, Job, LossSlot, LossSums, Point, Precision};
+use nneinfact_core::engine::{
+    Constraint, Engine, EngineState, Job, LossSlot, LossSums, Point, Precision,
+};
 use nneinfact_core::error::{Error, Result};
 use nneinfact_core::loss::Tape;
 use nneinfact_core::plan::{Pass, Quadratic};
@@ -331,7 +333,8 @@ impl<T: Elementwise> CpuEngine<T> {
         let largest: Vec<f64> = products.iter().map(|t| largest(t)).collect();
         let scales = normalizers(&largest);
         // What an entry of 1 in place of the largest could at most add to ŷ.
-        let most = largest.iter().product::<f64>() * pass.contracted_size(self.job.plan.shapes()) as f64;
+        let most =
+            largest.iter().product::<f64>() * pass.contracted_size(self.job.plan.shapes()) as f64;
         let floor = self.job.guards.prediction_floor / self.job.unit;
         let negligible = match T::BYTES {
             4 => (NEGLIGIBLE * floor / most).min(TINY),

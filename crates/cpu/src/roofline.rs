@@ -56,7 +56,12 @@ pub fn measure(quick: bool) -> RooflinePeaks {
             let mut y = Aligned::zeros(BLOCK);
             y.iter_mut().enumerate().for_each(|(i, y)| *y = 0.1 + i as f32 / 100.0);
             let mut result = Aligned::zeros(BLOCK);
-            nneinfact_simd::arch().dispatch(Elementwise { tape: &tape, y: &y, blocks, result: &mut result });
+            nneinfact_simd::arch().dispatch(Elementwise {
+                tape: &tape,
+                y: &y,
+                blocks,
+                result: &mut result,
+            });
             (blocks * BLOCK) as f64
         })
     };

@@ -55,7 +55,6 @@ pub use crate::core::Core;
 pub use crate::cross::{Cross, CrossTrain};
 pub use crate::density::{Conditional, Covariance, Density, NegativeLogLikelihood, Table};
 pub use crate::em::{Em, EmFit};
-pub use nneinfact_core::error::{Error, Result};
 pub use crate::fit::{
     FittedTrain, History, LineSearch, Method, Schedule, Solver, StoppedBy, SweepReport, TrainFit,
 };
@@ -64,3 +63,4 @@ pub use crate::network::{Dense, Network, NetworkFit, NetworkFitted};
 pub use crate::nonnegative::NonnegativeTrain;
 pub use crate::sketch::{Sketch, SketchTrain};
 pub use crate::train::TensorTrain;
+pub use nneinfact_core::error::{Error, Result};

@@ -207,8 +207,7 @@ fn dense_plan(settings: &Settings, shapes: &Shapes, info: DataInfo) -> Result<Pl
 
 /// Bytes of a value, were coordinates expanded.
 fn value_bytes(data: &Prepared) -> usize {
-    data.coo()
-        .map_or(4, |list| (list.values().bytes() / list.len().max(1) as u64).max(1) as usize)
+    data.coo().map_or(4, |list| (list.values().bytes() / list.len().max(1) as u64).max(1) as usize)
 }
 
 fn entries(shapes: &Shapes) -> f64 {
@@ -239,7 +238,8 @@ fn sparse_plan(
     // Roughly, in units of a dense pass over one entry.
     let weight = |counts: &StoredCounts| {
         let (form, _) = needs(zero, counts.implicit);
-        let implicit = if form == ImplicitForm::ImplicitZeroPass { 0.7 * entries(shapes) } else { 0.0 };
+        let implicit =
+            if form == ImplicitForm::ImplicitZeroPass { 0.7 * entries(shapes) } else { 0.0 };
         let each = if counts.implicit == Implicit::Zeros { 10.0 } else { 2.0 };
         implicit + 5.0 * counts.train as f64 + each * counts.masked as f64
     };

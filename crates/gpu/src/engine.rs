@@ -9,7 +9,7 @@ use super::runtime::Loaded;
 use super::stream::{self, Upload};
 use nneinfact_core::algebra::update::{Denominator, Update};
 use nneinfact_core::engine::{
-    Constraint, Engine, EngineState, Point, Job, LossSlot, LossSums, PassTime,
+    Constraint, Engine, EngineState, Job, LossSlot, LossSums, PassTime, Point,
 };
 use nneinfact_core::error::{Error, Result};
 

@@ -18,7 +18,7 @@ use super::recording::{BufferId, BufferKind, Command, Program};
 use super::shaders::{CORPUS, MOVING, few, job_listed, job_on, moving, penalized_job};
 use super::tests::gpu;
 use nneinfact_core::data::{Implicit, Observations};
-use nneinfact_core::engine::{Engine, Point, Job};
+use nneinfact_core::engine::{Engine, Job, Point};
 use nneinfact_core::loss::Loss;
 use nneinfact_core::plan::Grouping;
 

@@ -32,13 +32,13 @@ mod time;
 use nneinfact_core::error;
 
 pub use coo::{Axis, ScipyArrays, SparseMatrix};
-pub use nneinfact_core::error::{Error, Result};
 pub use filter::Filter;
 pub use foreign::describe_foreign;
 pub use labels::LabelKind;
 pub use matrix_market::{
     is_10x, read_10x, read_matrix_market, read_matrix_market_from, read_names,
 };
+pub use nneinfact_core::error::{Error, Result};
 pub use source::open as open_unpacked;
 pub use spec::{Function, ModeSpec, Modes};
 pub use table::{Table, Values};

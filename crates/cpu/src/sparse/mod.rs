@@ -121,7 +121,8 @@ impl<T: Elementwise> SparseState<T> {
         };
         let shapes = plan.shapes();
         let train = |p| PassEntries::new(shapes, p, stored, StoredPart::Train, &parameters, scale);
-        let masked = |p| PassEntries::new(shapes, p, stored, StoredPart::Masked, &parameters, scale);
+        let masked =
+            |p| PassEntries::new(shapes, p, stored, StoredPart::Masked, &parameters, scale);
         SparseState {
             implicit,
             train: passes.iter().map(train).collect(),

@@ -7,7 +7,7 @@
 use ndarray::ArrayD;
 
 use nneinfact_core::algebra::balance::{penalty, rescale};
-use nneinfact_core::algebra::update::{Bounded, extrapolate, apply_floor, overflowed};
+use nneinfact_core::algebra::update::{Bounded, apply_floor, extrapolate, overflowed};
 use nneinfact_core::engine::{Constraint, Engine, EngineState, LossSlot, LossSums, Point};
 use nneinfact_core::error::{Error, Result};
 use nneinfact_core::loss::{Loss, Share};
@@ -166,7 +166,8 @@ impl CoupledEngine {
                 .map(|i| lambda[i].clone())
                 .collect();
             let (a, b) = member.engine.parts(at, &changes)?;
-            let (majorizer, curvature) = (member.loss.majorizer(), member.loss.curvature_constant());
+            let (majorizer, curvature) =
+                (member.loss.majorizer(), member.loss.curvature_constant());
             let scale = curvature.abs() * member.weight;
             for (shares, (a, b)) in shares.iter_mut().zip(a.into_iter().zip(b)) {
                 let (a, b) = (scale * a, scale * b);
