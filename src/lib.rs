@@ -85,7 +85,8 @@ pub mod data {
 pub mod engine {
     pub use nneinfact_core::engine::{
         AdapterInfo, AdapterKind, Constraint, Engine, EngineState, FactorSlot, Guards, Job,
-        LossSlot, LossSums, PassTime, Precision, RooflinePeaks,
+        LossSlot, LossSums, PassTime, Precision, RooflinePeaks, SparseProgram, SparseStep,
+        ZeroContraction, ZeroSum, ZeroSums,
     };
     pub use nneinfact_core::memory::available_memory;
     pub use nneinfact_fit::{Device, DeviceInfo};
