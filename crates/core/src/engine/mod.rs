@@ -5,8 +5,8 @@
 //! the data, and an update reads nothing but them.
 
 mod adapter;
-mod needs;
 mod precision;
+mod sparse_program;
 pub mod stored_order;
 
 use std::sync::Arc;
@@ -19,8 +19,11 @@ use crate::loss::{Loss, Penalty};
 use crate::plan::{Balancing, Plan};
 
 pub use adapter::{AdapterInfo, AdapterKind};
-pub use needs::needs;
 pub use precision::Precision;
+pub use sparse_program::{
+    MaskedTerms, MaskedZeroLoss, SparseProgram, SparseStep, StoredTerms, ZeroContraction, ZeroSum,
+    ZeroSums, needs,
+};
 
 /// Sums of `W·ℓ` over the training, validation and held-out entries, and of the penalties.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
