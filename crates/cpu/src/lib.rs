@@ -1,8 +1,8 @@
 //! The engine that runs on the CPU: all cores, SIMD chosen at run time.
 //!
-//! A pass over all entries is `dense`, one over stored entries `sparse`; `roofline` measures what the
-//! processor can do at best. Passes run in the precision that was asked for; factors, numerators and denominators are kept
-//! in double precision, and so are all small contractions.
+//! A pass over all entries is in `dense`, one over stored entries in `sparse`, and `roofline` measures what
+//! the processor can do at best. Passes run in the precision that was asked for; factors, numerators and
+//! denominators are kept in double precision, and so are all small contractions.
 
 #![deny(missing_docs)]
 

@@ -1,7 +1,7 @@
-//! What a CPU can do at best: measured, not read off a data sheet.
+//! The peaks of the roofline of a CPU: what it can do at best, measured and not read off a data sheet.
 //!
-//! All threads of the pool at once, each on numbers of its own. What is measured is what the passes
-//! use: the same instruction set, and for powers and logarithms the same code.
+//! All threads of the pool run at once, each on data of its own. What is measured is what the passes use:
+//! the same instruction set, and for powers and logarithms the same code.
 
 use std::hint::black_box;
 use std::sync::{Mutex, PoisonError};
@@ -9,11 +9,12 @@ use std::time::Instant;
 
 use pulp::{Arch, Simd, WithSimd};
 
+use crate::tape::run_tape;
 use nneinfact_core::engine::RooflinePeaks;
 use nneinfact_core::loss::{Expr, Scratch, Tape};
 use nneinfact_simd::{Aligned, Real};
 
-/// Elements that all threads together read, larger than most caches, and the least for one thread.
+/// Elements that all threads together read, more than most caches hold, and the least for one thread.
 const ELEMENTS: usize = 64 << 20;
 const LEAST: usize = 4 << 20;
 /// Multiply-adds that each chain does one after another.
@@ -23,7 +24,7 @@ const BLOCK: usize = 512;
 /// Blocks that a thread computes.
 const BLOCKS: usize = 20_000;
 
-/// Measures the threads of the pool that this is called in.
+/// Measures the roofline of the threads of the pool that this is called in; roughly where it is to be quick.
 pub fn measure(quick: bool) -> RooflinePeaks {
     // Each is the best of so many: what else runs on the machine only makes it slower.
     let (shrink, repeats) = if quick { (64, 2) } else { (1, 7) };
@@ -56,12 +57,7 @@ pub fn measure(quick: bool) -> RooflinePeaks {
             let mut y = Aligned::zeros(BLOCK);
             y.iter_mut().enumerate().for_each(|(i, y)| *y = 0.1 + i as f32 / 100.0);
             let mut result = Aligned::zeros(BLOCK);
-            nneinfact_simd::arch().dispatch(Elementwise {
-                tape: &tape,
-                y: &y,
-                blocks,
-                result: &mut result,
-            });
+            nneinfact_simd::arch().dispatch(RunBlocks { tape: &tape, y: &y, blocks, result: &mut result });
             (blocks * BLOCK) as f64
         })
     };
@@ -85,7 +81,7 @@ fn best(repeats: usize, work: &(dyn Fn(usize) -> f64 + Sync)) -> f64 {
     best
 }
 
-/// The sum of all numbers, which is no more work than reading them.
+/// The sum of an array, which is no more work than reading it.
 struct Read<'a>(&'a [f32]);
 
 impl WithSimd for Read<'_> {
@@ -155,14 +151,14 @@ fn total<S: Simd, const N: usize>(simd: S, values: [<f32 as Real>::Vector<S>; N]
 }
 
 /// A tape over the same block again and again.
-struct Elementwise<'a> {
+struct RunBlocks<'a> {
     tape: &'a Tape,
     y: &'a [f32],
     blocks: usize,
     result: &'a mut [f32],
 }
 
-impl WithSimd for Elementwise<'_> {
+impl WithSimd for RunBlocks<'_> {
     type Output = ();
 
     #[inline(always)]
@@ -170,7 +166,7 @@ impl WithSimd for Elementwise<'_> {
         let mut scratch = Scratch::new();
         for _ in 0..self.blocks {
             let y = black_box(self.y);
-            self.tape.run_with(simd, y, y, &[], &mut scratch, &mut [&mut *self.result]);
+            run_tape(simd, self.tape, y, y, &[], &mut scratch, &mut [&mut *self.result]);
             black_box(&mut *self.result);
         }
     }

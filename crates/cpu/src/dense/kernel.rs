@@ -44,6 +44,26 @@ pub(crate) fn nr<S: Simd>(left: usize) -> usize {
     }
 }
 
+/// Calls `$block!(MR, NR)` for a register block with these, where `$large` is whether MR is the large one.
+macro_rules! select_block {
+    ($large:expr, $nr:expr, $block:ident) => {
+        if const { has_many_registers::<S>() } {
+            match ($large, $nr) {
+                (true, 3) => $block!(MR_LARGE, 3),
+                (true, 2) => $block!(MR_LARGE, 2),
+                (true, _) => $block!(MR_LARGE, 1),
+                (false, 3) => $block!(MR, 3),
+                (false, 2) => $block!(MR, 2),
+                (false, _) => $block!(MR, 1),
+            }
+        } else if const { has_vectors::<S>() } && $nr == 2 {
+            $block!(MR, 2)
+        } else {
+            $block!(MR, 1)
+        }
+    };
+}
+
 /// The product A·B, clamped from below: `to[m, n] = max(Σ_k a[m, k] · b[k, n], floor)`.
 ///
 /// `a` is row-major (`[m][depth]`), a multiple of [`MR`] rows; so is `to`.
@@ -112,23 +132,7 @@ impl<T: Real> WithSimd for Gemm<'_, T> {
                         )
                     };
                 }
-                if const { has_many_registers::<S>() } {
-                    match (large, n) {
-                        (true, 3) => block!(MR_LARGE, 3),
-                        (true, 2) => block!(MR_LARGE, 2),
-                        (true, _) => block!(MR_LARGE, 1),
-                        (false, 3) => block!(MR, 3),
-                        (false, 2) => block!(MR, 2),
-                        (false, _) => block!(MR, 1),
-                    }
-                } else if const { has_vectors::<S>() } {
-                    match n {
-                        2 => block!(MR, 2),
-                        _ => block!(MR, 1),
-                    }
-                } else {
-                    block!(MR, 1);
-                }
+                select_block!(large, n, block);
                 (a, to) = (below, rest);
             }
             j += n;
@@ -260,23 +264,7 @@ impl<T: Real> WithSimd for GemmNtDot<'_, T> {
                         )
                     };
                 }
-                if const { has_many_registers::<S>() } {
-                    match (large, n) {
-                        (true, 3) => block!(MR_LARGE, 3),
-                        (true, 2) => block!(MR_LARGE, 2),
-                        (true, _) => block!(MR_LARGE, 1),
-                        (false, 3) => block!(MR, 3),
-                        (false, 2) => block!(MR, 2),
-                        (false, _) => block!(MR, 1),
-                    }
-                } else if const { has_vectors::<S>() } {
-                    match n {
-                        2 => block!(MR, 2),
-                        _ => block!(MR, 1),
-                    }
-                } else {
-                    block!(MR, 1);
-                }
+                select_block!(large, n, block);
                 k += n;
             }
             m += if large { MR_LARGE } else { MR };
@@ -435,19 +423,12 @@ impl<T: Real> WithSimd for GemmTn<'_, T> {
                 }
                 macro_rules! blocks {
                     ($k:literal) => {
-                        if const { has_many_registers::<S>() } {
-                            match v {
-                                3 => block!($k, 3),
-                                2 => block!($k, 2),
-                                _ => block!($k, 1),
-                            }
-                        } else if const { has_vectors::<S>() } {
-                            match v {
-                                2 => block!($k, 2),
-                                _ => block!($k, 1),
-                            }
+                        if const { has_many_registers::<S>() } && v == 3 {
+                            block!($k, 3)
+                        } else if const { has_vectors::<S>() } && v == 2 {
+                            block!($k, 2)
                         } else {
-                            block!($k, 1);
+                            block!($k, 1)
                         }
                     };
                 }
