@@ -9,8 +9,6 @@ pub(crate) struct Momentum {
     pub t: f64,
     /// Whether the point is an extrapolated one.
     extrapolated: bool,
-    /// The loss at the start of the last sweep.
-    pub before: f64,
 }
 
 impl Momentum {
@@ -21,7 +19,7 @@ impl Momentum {
     const LEFT: f64 = 0.5;
 
     pub fn new() -> Momentum {
-        Momentum { t: 1.0, extrapolated: false, before: f64::INFINITY }
+        Momentum { t: 1.0, extrapolated: false }
     }
 
     /// The weights of the next extrapolation: of the momentum, and of the sweep's own step.
@@ -35,9 +33,8 @@ impl Momentum {
     }
 
     /// Whether a point with this loss is given up for the plain result; the momentum is lowered
-    /// then. `middle` is the loss in the middle of the sweep before, if it had one.
-    pub fn rejects(&mut self, loss: f64, middle: Option<f64>) -> bool {
-        let bound = middle.unwrap_or(self.before);
+    /// then. `bound` is the loss in the middle of the sweep before, or at its plain result.
+    pub fn rejects(&mut self, loss: f64, bound: f64) -> bool {
         // An extrapolation that overflowed has no loss.
         let rejected = std::mem::take(&mut self.extrapolated) && (loss > bound || loss.is_nan());
         if rejected {

@@ -12,7 +12,9 @@ use nneinfact_core::history::{History, StoppedBy};
 ///
 /// In an accelerated fit (docs/method.md) every sweep but the last ends with an extrapolation, whose
 /// loss comes with the first pass of the next sweep for free; if it is above that in the middle of
-/// the sweep before, the point is given up for the plain result, at the cost of a pass.
+/// the sweep before, the point is given up for the plain result, at the cost of a pass. A model with one
+/// group has no middle: there the plain result is evaluated too, as the loss at the start of the sweep
+/// would let points stand that are far worse than it.
 ///
 /// The checkpoint writer saves the fit before the first evaluation, between evaluations and sweeps, and
 /// after the last sweep. A fit that is resumed is at such a place, its engine and history being as
@@ -38,7 +40,7 @@ pub(crate) fn sweeps(
         momentum,
         completes,
         evaluated: false,
-        middle_before: None,
+        bound: None,
     }
     .run(resumed)
 }
@@ -54,8 +56,9 @@ struct Loop<'a, 'b> {
     completes: bool,
     /// Whether the history has the losses at the factors already.
     evaluated: bool,
-    /// The objective in the middle of the last sweep, where that was before the fit was resumed.
-    middle_before: Option<f64>,
+    /// What the objective at an extrapolated point may be at most, where the engine does not tell it: in
+    /// a model with one group, and where the last sweep was before the fit was resumed.
+    bound: Option<f64>,
 }
 
 impl Loop<'_, '_> {
@@ -107,14 +110,14 @@ impl Loop<'_, '_> {
             return Ok(None);
         };
         if let Some(momentum) = &mut self.momentum {
-            (momentum.t, momentum.before) = (position.t, position.before);
+            momentum.t = position.t;
         }
         self.evaluated = position.stage == Stage::Evaluated;
         if self.evaluated {
             return Ok(self.monitor.verdict(self.history));
         }
         if self.history.iterations > 0 {
-            self.middle_before = Some(position.middle);
+            self.bound = Some(position.middle);
             // It was the last sweep that had been asked for.
             if self.history.iterations < self.monitor.max_iter {
                 self.extrapolate()?;
@@ -127,15 +130,12 @@ impl Loop<'_, '_> {
     /// `last`, and records them; a reason where the fit is to stop.
     fn evaluate(&mut self, last: bool) -> Result<Option<StoppedBy>> {
         let [mut sums, middle] = self.losses(last)?;
-        let middle = self.middle_before.take().unwrap_or(middle.objective());
+        let bound = self.bound.take().unwrap_or(middle.objective());
         if let Some(momentum) = &mut self.momentum
-            && momentum.rejects(sums.objective(), (self.groups > 1).then_some(middle))
+            && momentum.rejects(sums.objective(), bound)
         {
             self.engine.copy(Point::Anchor, Point::Current)?;
             [sums, _] = self.losses(last)?;
-        }
-        if let Some(momentum) = &mut self.momentum {
-            momentum.before = sums.objective();
         }
         let stop = self.monitor.record(sums, self.engine, self.history)?;
         // From the end of the last sweep a longer fit goes on as if it had been asked for at once.
@@ -177,6 +177,11 @@ impl Loop<'_, '_> {
     /// Moves on from the plain result of a sweep. The last point of a fit is a plain result.
     fn extrapolate(&mut self) -> Result<()> {
         if let Some(momentum) = &mut self.momentum {
+            if self.groups == 1 {
+                self.engine.evaluate()?;
+                let at_plain_result = self.engine.sums()?[LossSlot::Start as usize];
+                self.bound = Some(at_plain_result.objective());
+            }
             let [momentum, relaxation] = momentum.next();
             self.engine.extrapolate(momentum, relaxation)?;
         }
@@ -193,8 +198,8 @@ impl Loop<'_, '_> {
             }
             (Stage::Swept | Stage::Evaluated, _) => 0.0,
         };
-        let (t, before) = self.momentum.as_ref().map_or((1.0, 0.0), |m| (m.t, m.before));
-        let position = Position { stage, t, before, middle };
+        let t = self.momentum.as_ref().map_or(1.0, |momentum| momentum.t);
+        let position = Position { stage, t, middle };
         writer.save(self.engine, self.history, position, self.monitor.seconds())?;
         self.monitor.failed_checkpoints = writer.failures;
         Ok(())

@@ -40,8 +40,6 @@ pub(crate) struct Position {
     /// Of the momentum.
     #[serde(with = "bits")]
     pub t: f64,
-    #[serde(with = "bits")]
-    pub before: f64,
     /// The objective in the middle of the last sweep; only of use before an evaluation.
     #[serde(with = "bits")]
     pub middle: f64,
