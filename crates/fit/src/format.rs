@@ -345,7 +345,7 @@ fn check_stored(plan: &Plan, counts: StoredCounts, settings: &Settings) -> Resul
         && needed > available
     {
         return Err(Error::Memory {
-            what: format!("a fit to {} listed entries", counts.train + counts.exceptions),
+            what: format!("a fit to {} stored entries", counts.train + counts.exceptions),
             needed,
             available,
             help: "lower the ranks, or group fewer factors (the block algorithm)".into(),
