@@ -33,7 +33,7 @@ fn poisson(rate: f64, entry: usize) -> f64 {
 
 /// The loss, with the background as an entry parameter `s0`.
 fn counts_over(background: Array2<f64>) -> nneinfact::Result<Loss> {
-    let (x, y, s) = (Expr::x(), Expr::y(), Expr::side(0));
+    let (x, y, s) = (Expr::x(), Expr::y(), Expr::entry_parameter(0));
     let rate = &y + &s;
     Loss::custom("Poisson over a background")
         .loss(&rate - &x * rate.ln())
@@ -51,7 +51,7 @@ fn counts_over(background: Array2<f64>) -> nneinfact::Result<Loss> {
         // y_k · (1 − x/(y + s) · λ_k⁻¹) = y_k · (λ_k⁰ b − λ_k⁻¹ a): the powers are p_b = 0 and
         // p_a = −1, and the update is Θ ← Θ · A/B. `build` checks all that on a grid.
         .majorizer(Majorizer::Power { p_a: -1.0, p_b: 0.0 })
-        .sides([background.into_dyn()])
+        .entry_parameters([background.into_dyn()])
         .build()
 }
 

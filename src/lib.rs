@@ -84,8 +84,8 @@ pub mod data {
 /// What a fit runs on, and the interface of an engine.
 pub mod engine {
     pub use nneinfact_core::engine::{
-        AdapterInfo, AdapterKind, Constraint, Engine, EngineState, Guards, Job, LossSlot, LossSums,
-        PassTime, Point, Precision, RooflinePeaks,
+        AdapterInfo, AdapterKind, Constraint, Engine, EngineState, FactorSlot, Guards, Job,
+        LossSlot, LossSums, PassTime, Precision, RooflinePeaks,
     };
     pub use nneinfact_core::memory::available_memory;
     pub use nneinfact_fit::{Device, DeviceInfo};
@@ -127,9 +127,9 @@ pub mod model {
 /// What a fit will do, without doing it.
 pub mod plan {
     pub use nneinfact_core::plan::{
-        Balancing, Contraction, ContractionInput, Coupling, DataInfo, Gram, Group, Grouping,
-        ImplicitForm, ImplicitTotals, KhatriRaoTable, Layout, Operand, OperandSide, Pass, Plan,
-        Quadratic, Rescaling, RescalingStep, Settings, SparseInfo, SparsePass, Step,
+        Balancing, Contraction, ContractionInput, ContractionStep, Coupling, DataInfo, Gram, Group,
+        Grouping, ImplicitForm, ImplicitTotals, KhatriRaoTable, Layout, Operand, OperandSide, Pass,
+        Plan, PlanSettings, Quadratic, Rescaling, RescalingStep, SparseInfo, SparsePass,
     };
 }
 

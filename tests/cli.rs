@@ -505,7 +505,7 @@ fn a_latent_letter_in_one_factor_is_warned_about() {
     let output = bench.run(&arguments);
     assert!(output.status.success());
     let warning = String::from_utf8(output.stderr).unwrap();
-    assert!(warning.starts_with("warning: ") && warning.contains("letter s"), "{warning}");
+    assert!(warning.starts_with("warning: ") && warning.contains("index s"), "{warning}");
 }
 
 #[test]
@@ -566,14 +566,14 @@ fn bad_models() {
         ("", &["model is empty"]),
         ("ir,jr", &["no `->`"]),
         ("ir->jr->ij", &["more than one `->`"]),
-        ("ir,,jr->ij", &["factor 2 has no letters"]),
-        ("ir,jr->", &["no letters after `->`"]),
+        ("ir,,jr->ij", &["factor 2 has no indices"]),
+        ("ir,jr->", &["no indices after `->`"]),
         ("...r,jr->ij", &["`...`"]),
         ("i1,j1->ij", &["`1`"]),
-        ("iir,jr->ij", &["letter i stands twice in factor 1"]),
-        ("ir,jr->ii", &["letter i stands twice in the output"]),
-        ("ir,jr->ik", &["letter k"]),
-        ("ir,jr->ijk", &["letter k"]),
+        ("iir,jr->ij", &["index i stands twice in factor 1"]),
+        ("ir,jr->ii", &["index i stands twice in the output"]),
+        ("ir,jr->ik", &["index k"]),
+        ("ir,jr->ijk", &["index k"]),
         ("ir,jr,kr->ijk", &["2 modes", "ijk"]),
     ];
     for (model, names) in models {
@@ -588,7 +588,7 @@ fn bad_ranks() {
     let ranks: [(&str, &[&str]); 9] = [
         ("s=2", &["s"]),
         ("r=2,s=2", &["s"]),
-        ("r=2,i=6", &["letter i", "observed"]),
+        ("r=2,i=6", &["index i", "observed"]),
         ("r=0", &["rank of r is 0"]),
         ("r=2,r=3", &["r: 2 and 3"]),
         ("r", &["--rank", "r=10"]),
@@ -599,7 +599,7 @@ fn bad_ranks() {
     for (rank, names) in ranks {
         bench.fit_refused(&["--rank", rank], names);
     }
-    bench.refused(&["fit", "y.npy", "--model", "ir,jr->ij"], &["no rank given", "letter r"]);
+    bench.refused(&["fit", "y.npy", "--model", "ir,jr->ij"], &["no rank given", "index r"]);
     // More than any machine has, said before any of it is taken.
     bench.fit_refused(&["--rank", "r=1000000000000"], &["memory", "TiB"]);
     bench.fit_refused(&["--rank", "r=9223372036854775807"], &["factor 1", "2^63"]);

@@ -756,7 +756,7 @@ fn splits_are_those_of_their_seeds() {
     let y = planted();
     let held_out = |seed| {
         let prepared = Observations::new(&y).held_out(0.15, seed).unwrap().prepare().unwrap();
-        prepared.cells(Role::HeldOut)
+        prepared.count(Role::HeldOut)
     };
     // Different cells, and so different means: not the same split again.
     assert_ne!(held_out(5), held_out(6));

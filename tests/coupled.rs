@@ -18,7 +18,7 @@ fn shapes(model: &str, sizes: &[usize], ranks: &[(char, usize)]) -> Shapes {
 fn two_halves_of_a_matrix_are_the_whole() -> Result<(), Error> {
     let mut random = Random::new(61);
     for loss in losses() {
-        if !loss.sides().is_empty() {
+        if !loss.entry_parameters().is_empty() {
             continue;
         }
         let whole = shapes("ir,jr->ij", &[9, 11], &[('r', 3)]);
@@ -66,7 +66,7 @@ fn two_halves_of_a_matrix_are_the_whole() -> Result<(), Error> {
 fn the_objective_of_different_losses_never_rises() -> Result<(), Error> {
     let mut random = Random::new(62);
     let all = losses();
-    let plain: Vec<&Loss> = all.iter().filter(|loss| loss.sides().is_empty()).collect();
+    let plain: Vec<&Loss> = all.iter().filter(|loss| loss.entry_parameters().is_empty()).collect();
     for configuration in cpu_configurations() {
         for turn in 0..18 {
             let pick = |k: usize| plain[(5 * turn + k) % plain.len()].clone();

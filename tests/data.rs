@@ -94,7 +94,7 @@ fn builders_narrow_what_streams_in() {
 fn everything_is_trained_on_by_default() {
     let p = Observations::new(cube()).prepare().unwrap();
     assert!(p.roles().is_none() && p.weights().is_none());
-    assert_eq!(p.cells(Role::Train), 315);
+    assert_eq!(p.count(Role::Train), 315);
     assert_eq!(p.portion(Role::Train).weight, 315.0);
     assert_eq!(p.mean(), cube().mean().unwrap());
     assert_eq!(p.max(), 468.0);
@@ -134,8 +134,8 @@ fn masks_and_weights_multiply_in_any_order_of_memory() {
                         max = max.max(x);
                     }
                 }
-                assert_eq!(p.cells(Role::Train), cells);
-                assert_eq!(p.cells(Role::Missing), 315 - cells);
+                assert_eq!(p.count(Role::Train), cells);
+                assert_eq!(p.count(Role::Missing), 315 - cells);
                 assert_eq!(p.portion(Role::Missing).weight, 0.0);
                 assert!((p.portion(Role::Train).weight - total).abs() < 1e-9 * total);
                 assert!((p.mean() - sum / total).abs() < 1e-12 * p.mean());
@@ -150,7 +150,7 @@ fn weights_of_zero_and_one_are_a_mask() {
     let weights = cube().mapv(|x| f64::from(u8::from(x > 50.0)));
     let p = Observations::new(cube()).weights(&weights).unwrap().prepare().unwrap();
     assert!(p.weights().is_none());
-    assert_eq!(p.cells(Role::Train), weights.sum() as u64);
+    assert_eq!(p.count(Role::Train), weights.sum() as u64);
     assert_eq!(role_at(&p, &[0, 0, 0]), Role::Missing);
 }
 
@@ -175,7 +175,7 @@ fn cells_of_weight_zero_do_not_count_whatever_they_hold() {
 fn nan_can_mean_missing() {
     let y = array![[1.0, f64::NAN], [f64::INFINITY, 4.0]];
     let p = Observations::new(&y).nan_missing().prepare().unwrap();
-    assert_eq!(p.cells(Role::Missing), 1);
+    assert_eq!(p.count(Role::Missing), 1);
     assert_eq!(role_at(&p, &[0, 1]), Role::Missing);
     let outside = p.first_outside(|x, _| x.is_finite()).unwrap();
     assert_eq!((outside.count, outside.index, outside.value), (1, vec![1, 0], f64::INFINITY));
@@ -322,12 +322,12 @@ fn splits_have_their_fractions_along_every_mode() {
     let y = Array3::<u8>::ones((40, 50, 60));
     let p = Observations::new(&y).held_out(0.1, 7).unwrap();
     let p = p.validation(0.2, 7).unwrap().prepare().unwrap();
-    let held_out = p.cells(Role::HeldOut);
+    let held_out = p.count(Role::HeldOut);
     assert!(plausible(held_out, n, 0.1), "{held_out}");
     // Of the remaining cells.
-    assert!(plausible(p.cells(Role::Validation), n - held_out, 0.2));
-    assert_eq!(Role::ALL.map(|r| p.cells(r)).iter().sum::<u64>(), n);
-    assert_eq!(p.portion(Role::Validation).weight, p.cells(Role::Validation) as f64);
+    assert!(plausible(p.count(Role::Validation), n - held_out, 0.2));
+    assert_eq!(Role::ALL.map(|r| p.count(r)).iter().sum::<u64>(), n);
+    assert_eq!(p.portion(Role::Validation).weight, p.count(Role::Validation) as f64);
     let mut slices = shape.map(|m| vec![0u64; m]);
     for (i, _) in y.indexed_iter() {
         let index = [i.0, i.1, i.2];

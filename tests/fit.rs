@@ -659,12 +659,12 @@ fn ranks_and_modes_that_do_not_fit_the_model_are_refused() {
     refused(nmf().fit(&Array3::<f64>::ones((3, 4, 5))), model, &["3 modes", "ir,jr->ij"]);
     refused(nmf().fit(&Array2::<f64>::ones((0, 4))), |e| !matches!(e, Error::Numeric(_)), &["0"]);
     let bare = || NNEinFact::new("ir,jr->ij").expect("a model");
-    refused(bare().fit(&ones()), model, &["latent letter r"]);
+    refused(bare().fit(&ones()), model, &["latent index r"]);
     refused(bare().ranks([('r', 0)]).fit(&ones()), model, &["rank of r is 0"]);
-    refused(nmf().ranks([('i', 3)]).fit(&ones()), model, &["letter i", "observed"]);
+    refused(nmf().ranks([('i', 3)]).fit(&ones()), model, &["index i", "observed"]);
     refused(nmf().ranks([('q', 3)]).fit(&ones()), model, &["q", "not in the model", "r"]);
     refused(nmf().ranks([('r', 3)]).fit(&ones()), model, &["two ranks", "2 and 3"]);
-    refused(NNEinFact::new("ir,jr->ijk"), model, &["letter k", "^"]);
+    refused(NNEinFact::new("ir,jr->ijk"), model, &["index k", "^"]);
     assert!(matches!(
         NNEinFact::new("iir,jr->ij"),
         Err(Error::Model(ModelError::TwiceInFactor { letter: 'i', factor: 1, .. }))

@@ -142,7 +142,7 @@ fn every_type_of_data_and_loss_is_read() {
                     let observations = Observations::new(y.t()).weights(weights.t()).unwrap();
                     let loss = match loss.is_odds() {
                         true => {
-                            let sides = loss.sides()[0].t().to_owned();
+                            let sides = loss.entry_parameters()[0].t().to_owned();
                             Loss::binomial(sides).unwrap()
                         }
                         false => loss.clone(),
@@ -247,7 +247,7 @@ fn lists_are_cut_for_absurdly_small_limits() {
             settings.data_as(DataAs::Sparse).max_iter(5).fit(&observations).unwrap()
         };
         let (gpu, cpu) = (run(&small), run(&Device::cpu()));
-        assert!(!gpu.plan().sampled().is_empty());
+        assert!(!gpu.plan().sparse_passes().is_empty());
         let apart = deviation(gpu.factors(), cpu.factors());
         assert!(apart < 2e-4, "{}: {apart:.1e}", case.loss.name());
         let lost = losses_apart(&gpu.history().heldout_loss, &cpu.history().heldout_loss);

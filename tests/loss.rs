@@ -90,7 +90,7 @@ fn terms(case: &Case, x: f64, y: f64) -> f64 {
     let shift = 1.0 + x + sides.iter().sum::<f64>() + loss.domain().trials(sides).unwrap_or(0.0);
     let exact = loss.homogeneity().map_or(shift, |d| x.powf(d) + y.powf(d));
     let exact = if exact.is_finite() { exact } else { 0.0 };
-    at(y) + at(0.5 * y) + at(2.0 * y) + y * ab * loss.slope().abs() + exact
+    at(y) + at(0.5 * y) + at(2.0 * y) + y * ab * loss.curvature_constant().abs() + exact
 }
 
 /// The derivative in y that `a`, `b` and the slope claim.
@@ -98,8 +98,8 @@ fn claimed(case: &Case, x: f64, y: f64) -> f64 {
     let Case { loss, sides } = case;
     let (a, b) = (loss.eval_a(x, y, sides), loss.eval_b(x, y, sides));
     match loss.majorizer() {
-        Majorizer::Power { .. } => loss.slope() * (b - a),
-        Majorizer::Log => -loss.slope() * a,
+        Majorizer::Power { .. } => loss.curvature_constant() * (b - a),
+        Majorizer::Log => -loss.curvature_constant() * a,
     }
 }
 
@@ -129,7 +129,7 @@ fn the_derivative_is_what_a_and_b_say() {
 fn the_minimum_is_at_the_target() {
     for case in all() {
         for x in data(&case) {
-            let y = case.loss.target(x, &case.sides);
+            let y = case.loss.minimizer(x, &case.sides);
             if !(y > 0.0 && y.is_finite()) {
                 continue;
             }
@@ -140,8 +140,8 @@ fn the_minimum_is_at_the_target() {
             }
         }
     }
-    assert_eq!(Loss::binomial(8.0).unwrap().target(2.0, &[]), 2.0 / 6.0);
-    assert_eq!(Loss::bernoulli().target(1.0, &[]), f64::INFINITY);
+    assert_eq!(Loss::binomial(8.0).unwrap().minimizer(2.0, &[]), 2.0 / 6.0);
+    assert_eq!(Loss::bernoulli().minimizer(1.0, &[]), f64::INFINITY);
     assert!(Loss::bernoulli().is_odds() && !Loss::kl().is_odds());
 }
 
@@ -205,8 +205,9 @@ fn the_surrogate_touches_the_loss_and_lies_above_it() {
             for y in VALUES {
                 let (a, b) = (loss.eval_a(x, y, sides), loss.eval_b(x, y, sides));
                 let here = loss.eval_loss(x, y, sides);
-                let surrogate =
-                    |lambda: f64| here + loss.slope() * y * loss.majorizer().rise(a, b, lambda);
+                let surrogate = |lambda: f64| {
+                    here + loss.curvature_constant() * y * loss.majorizer().rise(a, b, lambda)
+                };
                 assert_eq!(surrogate(1.0), here);
                 for mixture in mixtures {
                     let lambda: f64 = mixture.iter().map(|(w, l)| w * l).sum();
@@ -315,7 +316,7 @@ fn majorizers_are_those_of_the_table() {
     assert_eq!(gamma(Loss::alpha_beta(0.5, -1.0).unwrap()), 0.5);
     assert_eq!(gamma(Loss::alpha_beta(2.0, 3.0).unwrap()), 0.25);
     assert_eq!(Loss::reverse_kl().majorizer(), Majorizer::Log);
-    assert_eq!(Loss::jensen_shannon().slope(), 0.5);
+    assert_eq!(Loss::jensen_shannon().curvature_constant(), 0.5);
 }
 
 #[test]
@@ -441,7 +442,7 @@ fn wgsl_is_what_one_would_write() {
         format!(
             "// {}\n{}",
             loss.name(),
-            valid_wgsl(&[loss.a(), loss.b(), loss.loss()], loss.sides().len())
+            valid_wgsl(&[loss.a(), loss.b(), loss.loss()], loss.entry_parameters().len())
         )
     };
     insta::assert_snapshot!(
@@ -467,7 +468,7 @@ fn wgsl_refuses_what_a_shader_would() {
     says(&[&(Expr::x() * 1e300)], "single precision");
     says(&[&(Expr::x() * 1e-300)], "single precision");
     says(&[&(Expr::x() + Expr::constant(0.0).ln())], "single precision");
-    says(&[&Expr::side(0)], "s0");
+    says(&[&Expr::entry_parameter(0)], "s0");
     says(&[], "one to four");
 }
 
@@ -543,7 +544,7 @@ proptest! {
     ) {
         // Values are kept between fixed bounds, so that nothing cancels or overflows.
         let tame = |e: Expr| 0.5 + 1.0 / (1.0 + &e * &e);
-        let mut pool = vec![Expr::x(), Expr::y(), Expr::side(0), Expr::constant(1.5)];
+        let mut pool = vec![Expr::x(), Expr::y(), Expr::entry_parameter(0), Expr::constant(1.5)];
         for (operation, i, j) in program {
             let (a, b) = (pool[i % pool.len()].clone(), pool[j % pool.len()].clone());
             pool.push(tame(match operation {
@@ -722,7 +723,7 @@ mod custom {
                 .domain(*loss.domain())
                 .build()
                 .unwrap_or_else(|e| panic!("{}: {e}", loss.name()));
-            assert_eq!(custom.slope(), loss.slope(), "{}", loss.name());
+            assert_eq!(custom.curvature_constant(), loss.curvature_constant(), "{}", loss.name());
             assert_eq!(custom.numerator_at_zero(), loss.numerator_at_zero());
         }
         for loss in [Loss::alpha_beta(0.7, -1.2), Loss::alpha_beta(-0.5, 1.0), Loss::beta(2.6)] {
@@ -732,7 +733,7 @@ mod custom {
                 .b(loss.b().clone())
                 .loss(loss.loss().clone())
                 .majorizer(loss.majorizer())
-                .slope(loss.slope())
+                .curvature_constant(loss.curvature_constant())
                 .domain(*loss.domain())
                 .build()
                 .unwrap_or_else(|e| panic!("{}: {e}", loss.name()));
@@ -744,15 +745,15 @@ mod custom {
         let n = tensor(&[3.0, 8.0, 1.0]);
         let loss = Loss::custom("binomial")
             .a(x() / y())
-            .b(Expr::side(0) / (1.0 + y()))
-            .loss(Expr::side(0) * (1.0 + y()).ln() - x() * y().ln())
+            .b(Expr::entry_parameter(0) / (1.0 + y()))
+            .loss(Expr::entry_parameter(0) * (1.0 + y()).ln() - x() * y().ln())
             .majorizer(KL)
             .domain(Domain::UpTo(Trials::EntryParameter(0)))
-            .sides([n.clone()])
+            .entry_parameters([n.clone()])
             .build()
             .unwrap();
-        assert_eq!(loss.slope(), 1.0);
-        assert_eq!(loss.sides()[0].as_ref(), &n);
+        assert_eq!(loss.curvature_constant(), 1.0);
+        assert_eq!(loss.entry_parameters()[0].as_ref(), &n);
         let bernoulli = Loss::bernoulli();
         let custom = Loss::custom("bernoulli")
             .a(bernoulli.a().clone())
@@ -775,8 +776,8 @@ mod custom {
         refused(Loss::custom("k").b(1.0.into()), "a, the numerator");
         // The derivative is of another loss.
         refused(kl().majorizer(KL).a(x()), "derivative");
-        refused(kl().majorizer(KL).slope(2.0), "derivative");
-        refused(kl().majorizer(KL).slope(0.0), "slope");
+        refused(kl().majorizer(KL).curvature_constant(2.0), "derivative");
+        refused(kl().majorizer(KL).curvature_constant(0.0), "slope");
         // Itakura–Saito with the majorizer of KL: the concave part is not replaced.
         let saito = || {
             Loss::custom("s")
@@ -792,11 +793,14 @@ mod custom {
         refused(kl().majorizer(Majorizer::Power { p_a: 1.0, p_b: 1.0 }), "two different");
         refused(kl().majorizer(Majorizer::Power { p_a: f64::NAN, p_b: 1.0 }), "two different");
         refused(kl().majorizer(Majorizer::Power { p_a: 0.0, p_b: -1.0 }), "maximise");
-        refused(kl().majorizer(KL).a(Expr::side(0)), "s0");
+        refused(kl().majorizer(KL).a(Expr::entry_parameter(0)), "s0");
         refused(kl().majorizer(KL).domain(Domain::UpTo(Trials::EntryParameter(1))), "s1");
         refused(kl().majorizer(KL).domain(Domain::UpTo(Trials::Scalar(-1.0))), "trials");
-        refused(kl().majorizer(KL).sides([tensor(&[])]), "need entries");
-        refused(kl().majorizer(KL).sides([tensor(&[1.0]), tensor(&[1.0, 2.0])]), "shapes");
+        refused(kl().majorizer(KL).entry_parameters([tensor(&[])]), "need entries");
+        refused(
+            kl().majorizer(KL).entry_parameters([tensor(&[1.0]), tensor(&[1.0, 2.0])]),
+            "shapes",
+        );
         refused(kl().majorizer(KL).homogeneity(f64::NAN), "homogeneity");
         refused(kl().majorizer(KL).b(1e300.into()), "single precision");
         refused(kl().majorizer(KL).loss(x() * x().ln() + y() - x() * y().ln()), "finite");
@@ -821,7 +825,7 @@ mod custom {
         assert!(million.eval(1.0, 1.0, &[]).is_nan());
         assert_eq!(million.to_string(), "…");
         assert!(million == million.clone() && million != x());
-        assert_eq!(million.sides(), 0);
+        assert_eq!(million.entry_parameter_count(), 0);
         let tape = Tape::compile(&[&million]);
         let mut out = [0.0f64];
         tape.run(&[1.0], &[1.0], &[], &mut Scratch::new(), &mut [&mut out]);

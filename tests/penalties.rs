@@ -28,7 +28,7 @@ use nneinfact::{Algorithm, Device, Error, Loss, NNEinFact, Observations, Precisi
 fn majorizers() -> Vec<(Majorizer, bool)> {
     let mut all: Vec<(Majorizer, bool)> = Vec::new();
     for loss in losses() {
-        let found = (loss.majorizer(), loss.slope() < 0.0);
+        let found = (loss.majorizer(), loss.curvature_constant() < 0.0);
         if !all.contains(&found) {
             all.push(found);
         }

@@ -10,7 +10,7 @@ use std::fmt::Write as _;
 
 use common::{CORPUS, Entry, entry, partitions};
 use nneinfact::model::{Index, IndexSet, Model, Shapes};
-use nneinfact::plan::{DataInfo, Grouping, OperandSide, Plan, Settings};
+use nneinfact::plan::{DataInfo, Grouping, OperandSide, Plan, PlanSettings};
 use nneinfact::{Error, NNEinFact};
 
 /// The bound on stored intermediates that the snapshots are taken with.
@@ -74,8 +74,8 @@ fn real(name: &str) -> Shapes {
     Shapes::new(&model, real.shape, real.ranks).expect("the real sizes fit")
 }
 
-fn settings(grouping: Grouping, memory: u64) -> Settings {
-    Settings { grouping, memory, ..Settings::default() }
+fn settings(grouping: Grouping, memory: u64) -> PlanSettings {
+    PlanSettings { grouping, memory, ..PlanSettings::default() }
 }
 
 fn plan(shapes: &Shapes, grouping: Grouping, memory: u64) -> nneinfact::Result<Plan> {
@@ -112,29 +112,29 @@ fn check_structure(plan: &Plan, what: &str) {
     assert_eq!(updated.len(), count, "{what}: every factor is updated once");
     assert_eq!(plan.groups().len(), plan.passes().len(), "{what}");
     for (group, pass) in plan.groups().iter().zip(plan.passes()) {
-        assert_eq!(group.factors, pass.target.factors, "{what}");
-        let mut read: Vec<usize> = pass.target.factors.clone();
+        assert_eq!(group.factors, pass.output.factors, "{what}");
+        let mut read: Vec<usize> = pass.output.factors.clone();
         read.extend(pass.operands.iter().flat_map(|o| o.factors.clone()));
         read.sort_unstable();
         assert_eq!(read, (0..count).collect::<Vec<_>>(), "{what}: every factor is read once");
 
         let layout = &pass.layout;
         let (outer, rows, lanes): (IndexSet, IndexSet, IndexSet) = (
-            layout.outer.iter().collect(),
+            layout.batch.iter().collect(),
             layout.rows.iter().collect(),
-            layout.lanes.iter().collect(),
+            layout.columns.iter().collect(),
         );
         assert_eq!(outer | rows | lanes, model.observed(), "{what}");
         assert_eq!(outer.len() + rows.len() + lanes.len(), model.output().len(), "{what}");
-        for operand in std::iter::once(&pass.target).chain(&pass.operands) {
-            let set: IndexSet = operand.letters.iter().collect();
+        for operand in std::iter::once(&pass.output).chain(&pass.operands) {
+            let set: IndexSet = operand.indices.iter().collect();
             let (on_rows, on_lanes) = (set.intersects(rows), set.intersects(lanes));
             assert!(!(on_rows && on_lanes), "{what}: an operand depends on rows and lanes");
             match operand.side {
                 OperandSide::Lhs => assert!(!on_lanes, "{what}"),
                 OperandSide::Rhs => assert!(!on_rows, "{what}"),
             }
-            assert_eq!(operand.form.output(), operand.letters, "{what}");
+            assert_eq!(operand.contraction.output(), operand.indices, "{what}");
         }
     }
 }
@@ -143,8 +143,8 @@ fn check_structure(plan: &Plan, what: &str) {
 fn pass_bytes(plan: &Plan, pass: usize) -> f64 {
     let pass = &plan.passes()[pass];
     let entries = |letters: &[Index]| plan.shapes().volume(letters.iter().collect());
-    let read: f64 = pass.operands.iter().map(|o| entries(&o.letters)).sum();
-    4.0 * (read + entries(&pass.target.letters)) + 16.0 * entries(&pass.target.letters)
+    let read: f64 = pass.operands.iter().map(|o| entries(&o.indices)).sum();
+    4.0 * (read + entries(&pass.output.indices)) + 16.0 * entries(&pass.output.indices)
 }
 
 #[test]
@@ -215,12 +215,12 @@ fn uber_is_cut_between_time_and_space() {
         assert_eq!(cut, expected, "{name}");
         assert_eq!(plan.passes().len(), 2, "{name}");
         for pass in plan.passes() {
-            let lanes: IndexSet = pass.layout.lanes.iter().collect();
+            let lanes: IndexSet = pass.layout.columns.iter().collect();
             assert!(lanes == letters("ij") || lanes == letters("j"), "{name}: lanes {lanes:?}");
-            let rest: IndexSet = pass.layout.rows.iter().chain(&pass.layout.outer).collect();
+            let rest: IndexSet = pass.layout.rows.iter().chain(&pass.layout.batch).collect();
             assert!(rest.contains_all(letters(time)), "{name}");
-            assert_eq!(contiguous(&plan, &pass.layout.lanes), 1, "{name}: the lanes' stride");
-            assert_eq!(pass.inner_size(&shapes), 10, "{name}: inner is r, k is summed before");
+            assert_eq!(contiguous(&plan, &pass.layout.columns), 1, "{name}: the lanes' stride");
+            assert_eq!(pass.contracted_size(&shapes), 10, "{name}: inner is r, k is summed before");
         }
     }
 }
@@ -247,7 +247,7 @@ fn lanes_follow_the_order_of_the_data_in_memory() {
             for grouping in [Grouping::Grouped, Grouping::Block] {
                 let plan = Plan::new(&shapes, &data, &settings(grouping, BOUND)).expect("a plan");
                 for pass in plan.passes() {
-                    assert_eq!(contiguous(&plan, &pass.layout.lanes), 1, "{name}:\n{plan}");
+                    assert_eq!(contiguous(&plan, &pass.layout.columns), 1, "{name}:\n{plan}");
                 }
             }
         }
@@ -265,8 +265,8 @@ fn intermediates_of_contractions_are_no_larger_than_what_they_are_made_from() {
             let forms = plan
                 .passes()
                 .iter()
-                .flat_map(|p| std::iter::once(&p.target).chain(&p.operands))
-                .map(|operand| &operand.form);
+                .flat_map(|p| std::iter::once(&p.output).chain(&p.operands))
+                .map(|operand| &operand.contraction);
             for contraction in updates.chain(forms) {
                 let volume = |l: &Vec<Index>| shapes.volume(l.iter().collect());
                 let largest = (contraction.inputs().iter().map(volume))

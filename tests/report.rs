@@ -466,7 +466,7 @@ fn residuals_are_sums_over_all_cells() {
             let page = Report::new(&saved).residuals(residuals).html();
             document(&page);
             assert!(page.contains("Training entries") && page.contains("Worst-fitted slices"));
-            assert_eq!(page.contains("Held-out entries"), prepared.cells(Role::HeldOut) > 0);
+            assert_eq!(page.contains("Held-out entries"), prepared.count(Role::HeldOut) > 0);
         }
     }
 }

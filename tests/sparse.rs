@@ -345,7 +345,7 @@ fn on_both(
     let found = run_on(device, shapes, loss, start, DataAs::Sparse, &single, observations);
     let exact = Run { precision: Precision::F64, ..*how };
     let expected = run(shapes, loss, start, DataAs::Sparse, &exact, observations);
-    assert!(!found.plan().sampled().is_empty(), "{what}: not over a list");
+    assert!(!found.plan().sparse_passes().is_empty(), "{what}: not over a list");
     let apart = deviation(found.factors(), expected.factors());
     let (f, e) = (found.history(), expected.history());
     let lost = history_deviation(&f.loss, &e.loss)
@@ -538,7 +538,7 @@ fn totals(factors: &[ArrayD<f64>]) -> (f64, f64) {
 fn a_tensor_of_1e16_cells_is_never_expanded() {
     let (shape, indices, values) = vast(20_000);
     let list = CooTensor::new(&shape, &indices, &values).expect("indices inside the shape");
-    let sizes: f64 = list.cells();
+    let sizes: f64 = list.volume();
     let model = Model::parse("ir,jr,ar,tr->ijat").expect("a model");
     let observations = Observations::new(list.clone());
     for (loss, square) in [(Loss::kl(), false), (Loss::euclidean(), true)] {
@@ -775,11 +775,11 @@ fn sparse_data_are_recognised() {
             .fit(y)
             .expect("it fits")
     };
-    assert!(!fit(&y, Device::cpu()).plan().sampled().is_empty());
-    assert!(fit(&dense, Device::cpu()).plan().sampled().is_empty());
+    assert!(!fit(&y, Device::cpu()).plan().sparse_passes().is_empty());
+    assert!(fit(&dense, Device::cpu()).plan().sparse_passes().is_empty());
     let Some(device) = common::gpu() else { return };
-    assert!(!fit(&y, device.clone()).plan().sampled().is_empty());
-    assert!(fit(&dense, device).plan().sampled().is_empty());
+    assert!(!fit(&y, device.clone()).plan().sparse_passes().is_empty());
+    assert!(fit(&dense, device).plan().sparse_passes().is_empty());
 }
 
 #[test]

@@ -333,7 +333,7 @@ fn pass(
     let measured = kernel_seconds.unwrap_or(seconds);
     json!({
         "factors": plan.groups()[group].factors.iter().map(|&l| model.factor_name(l)).collect::<Vec<_>>(),
-        "inner": pass.inner_size(plan.shapes()),
+        "inner": pass.contracted_size(plan.shapes()),
         "seconds": seconds,
         "least_seconds": least_seconds,
         "kernel_seconds": kernel_seconds,

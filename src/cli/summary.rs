@@ -64,9 +64,9 @@ impl FitSummary {
             ),
         );
         if let (Some(sparse), Some(implicit)) =
-            (fit.plan().settings().sampling, fit.plan().unlisted())
+            (fit.plan().settings().sparse, fit.plan().implicit_entries())
         {
-            let stored = sparse.listed + sparse.exceptions;
+            let stored = sparse.stored + sparse.masked;
             self.add("passes", format!("over {} stored entries; {implicit}", count(stored)));
         }
         let why = match history.stopped_by {
@@ -137,11 +137,11 @@ pub fn data(path: &Path, observations: &Observations) -> String {
 
 fn coordinates(coo: &CooTensor) -> String {
     let shape: Vec<String> = coo.shape().iter().map(ToString::to_string).collect();
-    let entries = match coo.cells() {
+    let entries = match coo.volume() {
         n if n < 1e15 => count(n as u64),
         n => format!("{n:.1e}"),
     };
-    let stored = coo.len() as f64 / coo.cells();
+    let stored = coo.len() as f64 / coo.volume();
     format!(
         "{}, {entries} entries, {} of them stored ({}); values kept as {}",
         shape.join(" × "),
@@ -184,8 +184,8 @@ pub fn roles(observations: &Observations) -> Result<Vec<String>> {
         return Ok(Vec::new());
     }
     let prepared = observations.prepare()?;
-    let all: u64 = Role::ALL.map(|role| prepared.cells(role)).iter().sum();
-    if prepared.cells(Role::Train) == all {
+    let all: u64 = Role::ALL.map(|role| prepared.count(role)).iter().sum();
+    if prepared.count(Role::Train) == all {
         return Ok(Vec::new());
     }
     let roles = [
@@ -196,7 +196,7 @@ pub fn roles(observations: &Observations) -> Result<Vec<String>> {
     ];
     Ok(roles
         .into_iter()
-        .map(|(role, what)| (prepared.cells(role), what))
+        .map(|(role, what)| (prepared.count(role), what))
         .filter(|&(entries, _)| entries > 0)
         .map(|(entries, what)| format!("{} {what} ({})", count(entries), share(entries, all)))
         .collect())

@@ -316,7 +316,8 @@ pub fn data(random: &mut Random, shapes: &Shapes, loss: &Loss) -> ArrayD<f64> {
         }
         Domain::UpTo(_) => {
             for (at, x) in y.indexed_iter_mut() {
-                let sides: Vec<f64> = loss.sides().iter().map(|side| side[&at]).collect();
+                let sides: Vec<f64> =
+                    loss.entry_parameters().iter().map(|side| side[&at]).collect();
                 *x = x.round().min(loss.domain().trials(&sides).unwrap_or(1.0));
             }
         }
@@ -385,7 +386,7 @@ pub fn mean_term(
     for (at, &x) in y.indexed_iter() {
         let w = weights.map_or(1.0, |w| w[&at]);
         if w > 0.0 {
-            let sides: Vec<f64> = loss.sides().iter().map(|s| s[&at]).collect();
+            let sides: Vec<f64> = loss.entry_parameters().iter().map(|s| s[&at]).collect();
             sum += w * loss.eval_loss(x, predicted[&at].max(floor), &sides).abs();
             total += w;
         }

@@ -96,7 +96,7 @@ impl<T: Elementwise> Entries<T> {
             }
             // A missing entry may hold anything, NaN included: it must not reach a sum. Withheld
             // entries are inside the domain, and have no weight.
-            if data.cells(Role::Missing) > 0 {
+            if data.count(Role::Missing) > 0 {
                 let missing = &mut self.weight[range.clone()];
                 for run in runs {
                     let to = &mut missing[run.start..run.start + run.len];

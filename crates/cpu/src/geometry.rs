@@ -28,7 +28,7 @@ impl Axis {
             data: letters.iter().map(|&x| plan.data().stride(shapes, x)).collect(),
             tensors: tensors
                 .iter()
-                .map(|t| letters.iter().map(|&x| stride(shapes, &t.letters, x)).collect())
+                .map(|t| letters.iter().map(|&x| stride(shapes, &t.indices, x)).collect())
                 .collect(),
         }
     }
@@ -212,21 +212,21 @@ impl Geometry {
     pub fn new<T: Real>(plan: &Plan, pass: &Pass) -> Geometry {
         let shapes = plan.shapes();
         let layout = &pass.layout;
-        let tensors: Vec<&Operand> = std::iter::once(&pass.target).chain(&pass.operands).collect();
-        let target: IndexSet = pass.target.letters.iter().collect();
+        let tensors: Vec<&Operand> = std::iter::once(&pass.output).chain(&pass.operands).collect();
+        let target: IndexSet = pass.output.indices.iter().collect();
         let (own, summed): (Vec<Index>, Vec<Index>) =
-            layout.outer.iter().partition(|&&x| target.contains(x));
-        let side = pass.target.side;
+            layout.batch.iter().partition(|&&x| target.contains(x));
+        let side = pass.output.side;
         let side_letters = match side {
             OperandSide::Lhs => &layout.rows,
-            OperandSide::Rhs => &layout.lanes,
+            OperandSide::Rhs => &layout.columns,
         };
-        let inner = pass.inner_size(shapes);
-        let inner_sizes = shapes.sizes(&layout.inner);
+        let inner = pass.contracted_size(shapes);
+        let inner_sizes = shapes.sizes(&layout.contracted);
         let mut inner_offsets = Vec::new();
         for t in &tensors {
             let strides: Vec<usize> =
-                layout.inner.iter().map(|&x| stride(shapes, &t.letters, x)).collect();
+                layout.contracted.iter().map(|&x| stride(shapes, &t.indices, x)).collect();
             let mut offsets = Vec::new();
             fill(&inner_sizes, &strides, 0, inner, &mut offsets);
             inner_offsets.push(offsets);
@@ -234,17 +234,17 @@ impl Geometry {
         let only = |letters: &[Index]| -> Vec<Index> {
             letters.iter().copied().filter(|&x| target.contains(x)).collect()
         };
-        let target_inner_letters = only(&layout.inner);
+        let target_inner_letters = only(&layout.contracted);
         let target_side_letters = only(side_letters);
         let mut target_inner_map = Vec::new();
         let strides: Vec<usize> =
-            layout.inner.iter().map(|&x| stride(shapes, &target_inner_letters, x)).collect();
+            layout.contracted.iter().map(|&x| stride(shapes, &target_inner_letters, x)).collect();
         fill(&inner_sizes, &strides, 0, inner, &mut target_inner_map);
 
         let own = Axis::new(plan, &own, &tensors);
         let summed = Axis::new(plan, &summed, &tensors);
         let rows = Axis::new(plan, &layout.rows, &tensors);
-        let lanes = Axis::new(plan, &layout.lanes, &tensors);
+        let lanes = Axis::new(plan, &layout.columns, &tensors);
 
         let pad = |n: usize| n.div_ceil(T::MAX_LANES) * T::MAX_LANES;
         // Where `C` fits into the first-level cache it stays there beside eight long rows of ŷ, `a` and

@@ -28,7 +28,9 @@ use nneinfact_core::algebra::quadratic::Objective;
 use nneinfact_core::algebra::update::Update;
 use nneinfact_core::algebra::{balance, contract, quadratic, update};
 use nneinfact_core::data::Dense;
-use nneinfact_core::engine::{Constraint, Engine, EngineState, Job, LossSlot, LossSums, Point};
+use nneinfact_core::engine::{
+    Constraint, Engine, EngineState, FactorSlot, Job, LossSlot, LossSums,
+};
 use nneinfact_core::error::{Error, Result};
 use nneinfact_core::loss::Tape;
 use nneinfact_core::plan::{Pass, Quadratic};
@@ -66,9 +68,9 @@ pub struct CpuEngine<T> {
     factors: Vec<Vec<f64>>,
     /// For these factors, the objective being in the engine's unit.
     rules: Vec<Constraint>,
-    snapshot: Option<Vec<Vec<f64>>>,
+    remembered: Option<Vec<Vec<f64>>>,
     /// The plain result of the last sweep, where an extrapolation starts from.
-    anchor: Option<Vec<Vec<f64>>>,
+    plain: Option<Vec<Vec<f64>>>,
     /// Where the last sweep began.
     origin: Vec<Vec<f64>>,
     /// The list of cells that passes go over in place of all cells.
@@ -96,8 +98,8 @@ impl Exact {
         let groups = job.plan.groups().iter();
         let objectives: Option<Vec<Quadratic>> =
             groups.map(|group| Quadratic::new(job.plan.shapes(), group)).collect();
-        let sum = match &job.sparse {
-            Some(list) => list.list().sum_of_squares(),
+        let sum = match &job.stored {
+            Some(list) => list.entries().sum_of_squares(),
             None => job.data.values().sum_of_squares(),
         };
         let squares = 0.5 * sum / (job.unit * job.unit);
@@ -111,19 +113,19 @@ impl<T: Elementwise> CpuEngine<T> {
         let plan = &job.plan;
         let geometries: Vec<Geometry> =
             plan.passes().iter().map(|p| Geometry::new::<T>(plan, p)).collect();
-        let schedules = match job.sparse {
+        let schedules = match job.stored {
             Some(_) => Vec::new(),
             None => geometries.iter().filter_map(|g| Schedule::new::<T>(g, &job.data)).collect(),
         };
         let values = job.data.values();
-        let side = |s: &Arc<ArrayD<f64>>| match job.data.coordinates() {
+        let side = |s: &Arc<ArrayD<f64>>| match job.data.coo() {
             Some(_) => Dense::from_array(s.as_ref()).in_c_order(),
             None => geometry::aligned(values, s),
         };
-        let sides = job.loss.sides().iter().map(side).collect();
-        let lists = job.sparse.as_ref().map(|list| Lists::new(&job, list));
+        let sides = job.loss.entry_parameters().iter().map(side).collect();
+        let lists = job.stored.as_ref().map(|list| Lists::new(&job, list));
         let objective = job.objective_unit();
-        let rules = job.rules.iter().enumerate().map(|(l, rule)| {
+        let rules = job.constraints.iter().enumerate().map(|(l, rule)| {
             let unit = if l == 0 { job.unit } else { 1.0 };
             rule.rescaled(unit, objective)
         });
@@ -135,8 +137,8 @@ impl<T: Elementwise> CpuEngine<T> {
             sides,
             factors: Vec::new(),
             rules: rules.collect(),
-            snapshot: None,
-            anchor: None,
+            remembered: None,
+            plain: None,
             origin: Vec::new(),
             lists,
             exact: if job.exact { Exact::new::<T>(&job) } else { None },
@@ -163,14 +165,14 @@ impl<T: Elementwise> CpuEngine<T> {
     fn floors(&self) -> [f64; 2] {
         match self.exact {
             Some(_) => [0.0; 2],
-            None => [self.job.numbers.factor_floor, Self::LEAST],
+            None => [self.job.guards.factor_floor, Self::LEAST],
         }
     }
 
     fn raise(&mut self, l: usize) {
         if !self.rules[l].fixed {
             let [floor, least] = self.floors();
-            update::raise(&mut self.factors[l], floor, least, &self.rules[l]);
+            update::apply_floor(&mut self.factors[l], floor, least, &self.rules[l]);
         }
     }
 
@@ -186,10 +188,10 @@ impl<T: Elementwise> CpuEngine<T> {
             shapes: plan.shapes(),
             group: members,
             loss: &self.job.loss,
-            rules: &self.rules,
+            constraints: &self.rules,
             numerator: &outcome.numerator,
-            denominator: outcome.denominator(members, plan.sampled().get(group)),
-            cycles: self.job.numbers.inner_cycles,
+            denominator: outcome.denominator(members, plan.sparse_passes().get(group)),
+            cycles: self.job.guards.inner_cycles,
         }
     }
 
@@ -204,7 +206,7 @@ impl<T: Elementwise> CpuEngine<T> {
             shapes: self.job.plan.shapes(),
             group: &self.job.plan.groups()[group],
             quadratic: &exact.objectives[group],
-            rules: &self.rules,
+            constraints: &self.rules,
             numerator,
             gram,
         }
@@ -239,7 +241,7 @@ impl<T: Elementwise> CpuEngine<T> {
             zeros: false,
             sides: &self.sides,
             scale: T::from_f64(1.0 / self.job.unit),
-            floor: T::from_f64(self.job.numbers.prediction_floor / self.job.unit),
+            floor: T::from_f64(self.job.guards.prediction_floor / self.job.unit),
             tape,
             wants,
             schedule: self.schedules.get(group),
@@ -309,19 +311,20 @@ impl<T: Elementwise> CpuEngine<T> {
     /// The tensors of a dense pass, the target first, and the scale that sums over the others
     /// carry.
     fn operands(&self, pass: &Pass) -> (Vec<Vec<T>>, f64) {
-        let products: Vec<Vec<f64>> = std::iter::once(&pass.target)
+        let products: Vec<Vec<f64>> = std::iter::once(&pass.output)
             .chain(&pass.operands)
             .map(|operand| {
                 let inputs: Vec<&[f64]> =
                     operand.factors.iter().map(|&l| self.factors[l].as_slice()).collect();
-                contract(self.job.plan.shapes(), &operand.form, &inputs)
+                contract(self.job.plan.shapes(), &operand.contraction, &inputs)
             })
             .collect();
         let largest: Vec<f64> = products.iter().map(|t| largest(t)).collect();
         let scales = normalizers(&largest);
         // What an entry of 1 in place of the largest could at most add to ŷ.
-        let most = largest.iter().product::<f64>() * pass.inner_size(self.job.plan.shapes()) as f64;
-        let floor = self.job.numbers.prediction_floor / self.job.unit;
+        let most =
+            largest.iter().product::<f64>() * pass.contracted_size(self.job.plan.shapes()) as f64;
+        let floor = self.job.guards.prediction_floor / self.job.unit;
         let negligible = match T::BYTES {
             4 => (NEGLIGIBLE * floor / most).min(TINY),
             _ => 0.0,
@@ -425,7 +428,7 @@ impl<T: Elementwise> Engine for CpuEngine<T> {
         let Some(balancing) = self.job.balancing.clone() else { return Ok(()) };
         let floors = self.floors();
         let shapes = self.job.plan.shapes();
-        balance::trade(shapes, &balancing, &self.rules, &mut self.factors, floors);
+        balance::rescale(shapes, &balancing, &self.rules, &mut self.factors, floors);
         Ok(())
     }
 
@@ -495,33 +498,9 @@ impl<T: Elementwise> Engine for CpuEngine<T> {
         self.factors.iter().enumerate().map(one).collect()
     }
 
-    fn copy(&mut self, from: Point, to: Point) -> Result<()> {
-        match (from, to) {
-            (Point::Current, Point::Anchor) => {
-                self.anchor = Some(self.factors.clone());
-                self.origin.clone_from(&self.factors);
-            }
-            (Point::Anchor, Point::Current) => {
-                match &self.anchor {
-                    Some(anchor) => self.factors.clone_from(anchor),
-                    None => return Err(Error::Internal("there is no anchor to go back to".into())),
-                }
-                self.origin.clone_from(&self.factors);
-            }
-            (Point::Current, Point::Snapshot) => self.snapshot = Some(self.factors.clone()),
-            (Point::Snapshot, Point::Current) => {
-                if let Some(snapshot) = &self.snapshot {
-                    self.factors.clone_from(snapshot);
-                }
-            }
-            (from, to) => return Err(Point::refuse(from, to)),
-        }
-        Ok(())
-    }
-
     fn extrapolate(&mut self, momentum: f64, relaxation: f64) -> Result<()> {
-        let Some(mut before) = self.anchor.take() else {
-            return Err(Error::Internal("extrapolated without an anchor".into()));
+        let Some(mut before) = self.plain.take() else {
+            return Err(Error::Setting("extrapolated without a plain result before".into()));
         };
         let parts = self.factors.iter_mut().zip(&mut before).zip(&self.origin).zip(&self.rules);
         for (((factor, before), origin), _) in parts.filter(|(_, rule)| !rule.fixed) {
@@ -531,7 +510,7 @@ impl<T: Elementwise> Engine for CpuEngine<T> {
                 None => update::extrapolate(factor, before, origin, weights),
             }
         }
-        self.anchor = Some(before);
+        self.plain = Some(before);
         for l in 0..self.factors.len() {
             self.raise(l);
         }
@@ -539,13 +518,39 @@ impl<T: Elementwise> Engine for CpuEngine<T> {
         Ok(())
     }
 
+    fn copy(&mut self, from: FactorSlot, to: FactorSlot) -> Result<()> {
+        match (from, to) {
+            (FactorSlot::Current, FactorSlot::Anchor) => {
+                self.plain = Some(self.factors.clone());
+                self.origin.clone_from(&self.factors);
+            }
+            (FactorSlot::Anchor, FactorSlot::Current) => {
+                let Some(plain) = &self.plain else {
+                    return Err(Error::Internal("the extrapolation anchor was never set".into()));
+                };
+                self.factors.clone_from(plain);
+                self.origin.clone_from(&self.factors);
+            }
+            (FactorSlot::Current, FactorSlot::Snapshot) => {
+                self.remembered = Some(self.factors.clone());
+            }
+            (FactorSlot::Snapshot, FactorSlot::Current) => {
+                if let Some(factors) = &self.remembered {
+                    self.factors.clone_from(factors);
+                }
+            }
+            _ => return Err(Error::Internal(format!("no factors go from {from:?} to {to:?}"))),
+        }
+        Ok(())
+    }
+
     fn state(&self) -> Result<EngineState> {
         Ok(EngineState {
             scales: self.scales(),
             factors: self.factors.clone(),
-            anchor: self.anchor.clone(),
-            origin: self.anchor.as_ref().map(|_| self.origin.clone()),
-            snapshot: self.snapshot.clone(),
+            plain: self.plain.clone(),
+            origin: self.plain.as_ref().map(|_| self.origin.clone()),
+            snapshot: self.remembered.clone(),
         })
     }
 
@@ -553,9 +558,9 @@ impl<T: Elementwise> Engine for CpuEngine<T> {
         let sizes: Vec<usize> = self.factors.iter().map(Vec::len).collect();
         state.check(&self.scales(), &sizes)?;
         self.factors.clone_from(&state.factors);
-        self.anchor.clone_from(&state.anchor);
+        self.plain.clone_from(&state.plain);
         self.origin.clone_from(state.origin.as_ref().unwrap_or(&state.factors));
-        self.snapshot.clone_from(&state.snapshot);
+        self.remembered.clone_from(&state.snapshot);
         self.last = None;
         Ok(())
     }

@@ -223,7 +223,7 @@ impl<T: Elementwise> Source<'_, T> {
     #[inline(always)]
     pub fn withheld(&self) -> [bool; 2] {
         let asked = self.wants.losses && self.roles.is_some();
-        let any = |role: Role| asked && self.data.cells(role) > 0;
+        let any = |role: Role| asked && self.data.count(role) > 0;
         [any(Role::Validation), any(Role::HeldOut)]
     }
 }

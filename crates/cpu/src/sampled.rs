@@ -12,8 +12,8 @@ use rayon::prelude::*;
 
 use super::evaluate::sum;
 use nneinfact_core::data::{Dense, Role, StoredEntries};
-pub(super) use nneinfact_core::engine::cells::Part;
-use nneinfact_core::engine::cells::Sorted;
+use nneinfact_core::engine::stored_order::StoredOrder;
+pub(super) use nneinfact_core::engine::stored_order::StoredPart;
 use nneinfact_core::loss::{Scratch, Tape};
 use nneinfact_core::model::Shapes;
 use nneinfact_core::plan::SparsePass;
@@ -56,18 +56,18 @@ impl<T: Elementwise> Cells<T> {
         shapes: &Shapes,
         pass: &SparsePass,
         list: &StoredEntries,
-        part: Part,
+        part: StoredPart,
         sides: &[Dense],
         scale: f64,
     ) -> Cells<T> {
-        let sorted = Sorted::new(shapes, list, part, &pass.target.rows);
+        let sorted = StoredOrder::new(shapes, list, part, &pass.output.rows);
         Cells {
             operands: pass.operands.iter().map(|table| sorted.rows_of(&table.rows)).collect(),
             x: sorted.values(scale),
-            sides: sides.iter().map(|side| sorted.side(side)).collect(),
+            sides: sides.iter().map(|side| sorted.entry_parameter(side)).collect(),
             roles: match part {
-                Part::Train => Vec::new(),
-                Part::Exceptions => sorted.roles(),
+                StoredPart::Train => Vec::new(),
+                StoredPart::Masked => sorted.roles(),
             },
             tasks: tasks(&sorted.starts),
             rows: sorted.rows,

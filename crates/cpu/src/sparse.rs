@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::sampled::{ByRole, Cells, Listed, Outputs, Part, Rows, Sampler};
+use super::sampled::{ByRole, Cells, Listed, Outputs, Rows, Sampler, StoredPart};
 use super::{CpuEngine, Source, Wants, largest, normalizers, pass};
 use nneinfact_core::algebra::contract::{Walk, contract, rearrange};
 use nneinfact_core::algebra::update::Denominator;
@@ -94,21 +94,21 @@ impl<T: Elementwise> Lists<T> {
     pub fn new(job: &Job, list: &StoredEntries) -> Lists<T> {
         let (plan, loss) = (&job.plan, &job.loss);
         let zero = loss.at_zero();
-        let rest = list.rest();
+        let rest = list.implicit();
         let (_, [numerator, denominator, losses]) = needs(&zero, rest);
         let sides: Vec<Dense> =
-            loss.sides().iter().map(|s| Dense::from_array(s).in_c_order()).collect();
+            loss.entry_parameters().iter().map(|s| Dense::from_array(s).in_c_order()).collect();
         let scale = 1.0 / job.unit;
-        let passes = plan.sampled();
-        let exceptions = match (list.listing().exceptions, rest) {
+        let passes = plan.sparse_passes();
+        let exceptions = match (list.counts().masked, rest) {
             (0, _) => &[],
             (_, Implicit::Zeros) => passes,
             // They only have a loss.
             _ => &passes[..1.min(passes.len())],
         };
         let shapes = plan.shapes();
-        let train = |p| Cells::new(shapes, p, list, Part::Train, &sides, scale);
-        let exception = |p| Cells::new(shapes, p, list, Part::Exceptions, &sides, scale);
+        let train = |p| Cells::new(shapes, p, list, StoredPart::Train, &sides, scale);
+        let exception = |p| Cells::new(shapes, p, list, StoredPart::Masked, &sides, scale);
         Lists {
             rest,
             train: passes.iter().map(train).collect(),
@@ -193,21 +193,21 @@ impl<T: Elementwise> CpuEngine<T> {
         let Parts { numerator: sums, denominator: below, losses } = parts;
         let plan = Arc::clone(&self.job.plan);
         let shapes = plan.shapes();
-        let pass = &plan.sampled()[group];
+        let pass = &plan.sparse_passes()[group];
         let Some(mut lists) = self.lists.take() else {
             return Outcome::default();
         };
         let table = |table: &KhatriRaoTable| -> Vec<f64> {
             let inputs: Vec<&[f64]> =
                 table.factors.iter().map(|&l| self.factors[l].as_slice()).collect();
-            contract(shapes, &table.form, &inputs)
+            contract(shapes, &table.contraction, &inputs)
         };
         let products: Vec<Vec<f64>> =
-            std::iter::once(&pass.target).chain(&pass.operands).map(table).collect();
-        let inner = pass.inner_size(shapes);
-        let floor = self.job.numbers.prediction_floor / self.job.unit;
+            std::iter::once(&pass.output).chain(&pass.operands).map(table).collect();
+        let inner = pass.contracted_size(shapes);
+        let floor = self.job.guards.prediction_floor / self.job.unit;
         let (onto, width) = onto(shapes, pass);
-        let size: usize = shapes.sizes(&pass.letters).iter().product();
+        let size: usize = shapes.sizes(&pass.indices).iter().product();
         let mut numerator = vec![0.0; if sums { size } else { 0 }];
         let mut train = lists.train_expressions.outputs(sums, losses);
         train.denominator &= below;
@@ -249,13 +249,13 @@ impl<T: Elementwise> CpuEngine<T> {
             let own = lists.exceptions.get(group).is_some();
             let at = if own { group } else { 0 };
             let tape = lists.prepare_tape(false, outputs);
-            let first = &plan.sampled()[at];
+            let first = &plan.sparse_passes()[at];
             let again: Vec<Vec<f64>> = match own {
                 true => Vec::new(),
-                false => std::iter::once(&first.target).chain(&first.operands).map(table).collect(),
+                false => std::iter::once(&first.output).chain(&first.operands).map(table).collect(),
             };
             let exact = if own { &products } else { &again };
-            let inner = first.inner_size(shapes);
+            let inner = first.contracted_size(shapes);
             let rows: Vec<Rows<f64>> = exact.iter().map(|p| Rows::new(p, inner, 1.0)).collect();
             if outputs.denominator {
                 corrections = vec![0.0; size];
@@ -288,12 +288,12 @@ impl<T: Elementwise> CpuEngine<T> {
             found.train += grid.sums.train;
             found.validation += grid.sums.validation;
             found.held_out += grid.sums.held_out;
-            let letters = &plan.passes()[group].target.letters;
+            let letters = &plan.passes()[group].output.indices;
             for (to, from) in
                 [(&mut numerator, grid.numerator), (&mut denominator, grid.denominator)]
             {
                 if !from.is_empty() {
-                    add(to, rearrange(shapes, letters, &from, &pass.letters));
+                    add(to, rearrange(shapes, letters, &from, &pass.indices));
                 }
             }
         }
@@ -302,7 +302,7 @@ impl<T: Elementwise> CpuEngine<T> {
             let inputs: Vec<&[f64]> = pass.others.iter().map(|&l| all[l]).collect();
             let sum = || contract(shapes, &pass.closed, &inputs);
             let spread = |sum: &[f64], by: f64| -> Vec<f64> {
-                let full = rearrange(shapes, pass.closed.output(), sum, &pass.letters);
+                let full = rearrange(shapes, pass.closed.output(), sum, &pass.indices);
                 full.into_iter().map(|x| x * by).collect()
             };
             if sums && !lists.grid.numerator && !lists.zero.a.is_zero() {
@@ -313,7 +313,7 @@ impl<T: Elementwise> CpuEngine<T> {
                 let by = lists.zero.b.monomial().map_or(0.0, |m| m.coefficient);
                 if let (Some(_), Some(gram)) = (lists.zero.b.coefficient(1.0), &pass.gram) {
                     let with: Vec<&[f64]> = all.iter().chain(&inputs).copied().collect();
-                    let mut gram = contract(&gram.shapes, &gram.form, &with);
+                    let mut gram = contract(&gram.shapes, &gram.contraction, &with);
                     gram.iter_mut().for_each(|x| *x *= by);
                     add(&mut denominator, gram);
                 } else if denominator.is_empty() && corrections.is_empty() {
@@ -333,7 +333,7 @@ impl<T: Elementwise> CpuEngine<T> {
             }
             // Rows without a single training cell have sums of rounding errors.
             let width = width_of(shapes, pass);
-            let rows: f64 = shapes.sizes(&pass.target.rows).iter().map(|&n| n as f64).product();
+            let rows: f64 = shapes.sizes(&pass.output.rows).iter().map(|&n| n as f64).product();
             let entries = shapes.volume(shapes.model().observed());
             if sums && let Some(cells) = lists.exceptions.get(group) {
                 for row in cells.rows_of((entries / rows) as u64) {
@@ -356,14 +356,14 @@ impl<T: Elementwise> CpuEngine<T> {
     /// The sum over all cells of the loss at a datum of 0, where it has a closed form.
     fn total_loss(&self, term: &ZeroTerm) -> f64 {
         let plan = &self.job.plan;
-        let (Some(m), Some(totals)) = (term.monomial(), plan.totals()) else { return 0.0 };
+        let (Some(m), Some(totals)) = (term.monomial(), plan.implicit_totals()) else { return 0.0 };
         let all: Vec<&[f64]> = self.factors.iter().map(Vec::as_slice).collect();
         let shapes = plan.shapes();
         let sum = match (m.power, &totals.square) {
             (0.0, _) => vec![shapes.volume(shapes.model().observed())],
             (2.0, Some(square)) => {
                 let twice: Vec<&[f64]> = all.iter().chain(&all).copied().collect();
-                contract(&square.shapes, &square.form, &twice)
+                contract(&square.shapes, &square.contraction, &twice)
             }
             _ => contract(shapes, &totals.linear, &all),
         };
@@ -381,7 +381,7 @@ impl<T: Elementwise> CpuEngine<T> {
             zeros: true,
             sides: &self.sides,
             scale: T::ONE,
-            floor: T::from_f64(self.job.numbers.prediction_floor / self.job.unit),
+            floor: T::from_f64(self.job.guards.prediction_floor / self.job.unit),
             tape,
             wants,
             schedule: None,
@@ -407,10 +407,10 @@ fn add_exceptions(sums: &mut LossSums, listed: &Listed, rest: Implicit) {
 /// Where each inner letter's index stands in a row of numerator and denominator, and the length of
 /// such a row.
 fn onto(shapes: &Shapes, pass: &SparsePass) -> (Vec<usize>, usize) {
-    let own = &pass.letters[pass.target.rows.len()..];
-    let sizes = shapes.sizes(&pass.inner);
+    let own = &pass.indices[pass.output.rows.len()..];
+    let sizes = shapes.sizes(&pass.contracted);
     let strides: Vec<usize> = pass
-        .inner
+        .contracted
         .iter()
         .map(|x| match own.iter().position(|y| y == x) {
             Some(at) => shapes.sizes(&own[at + 1..]).iter().product(),
@@ -423,7 +423,7 @@ fn onto(shapes: &Shapes, pass: &SparsePass) -> (Vec<usize>, usize) {
 }
 
 fn width_of(shapes: &Shapes, pass: &SparsePass) -> usize {
-    shapes.sizes(&pass.letters[pass.target.rows.len()..]).iter().product()
+    shapes.sizes(&pass.indices[pass.output.rows.len()..]).iter().product()
 }
 
 /// Adds to sums that may not be there yet.

@@ -19,7 +19,7 @@ use rayon::prelude::*;
 use super::geometry::{Geometry, Run, runs};
 use super::pass::{Part, Source, cut};
 use super::tile::{Strand, Tile};
-use nneinfact_core::data::{Prepared, Ranges, in_slabs, slab_cells};
+use nneinfact_core::data::{Prepared, Ranges, in_slabs, slab_entries};
 use nneinfact_core::plan::OperandSide;
 use nneinfact_simd::{Elementwise, Real};
 
@@ -57,11 +57,11 @@ impl Schedule {
     /// The best order of work; `None` where no data stay in a file.
     pub fn new<T: Real>(g: &Geometry, data: &Prepared) -> Option<Schedule> {
         let tensors = data.tensors();
-        let slab = slab_cells(&tensors)?;
+        let slab = slab_entries(&tensors)?;
         let cell_bytes = tensors
             .iter()
             .filter(|tensor| tensor.is_mapped())
-            .map(|tensor| tensor.cell_bytes())
+            .map(|tensor| tensor.entry_bytes())
             .max()?
             .max(1);
         let grain = (GRAIN_BYTES / cell_bytes).clamp(1, slab.div_ceil(8));

@@ -12,9 +12,9 @@ use ndarray::{ArrayD, IxDyn};
 use crate::monitor::{Monitor, Portions};
 use crate::observe::Cancel;
 use crate::settings::Settings;
-use nneinfact_core::algebra::{overflowed, raise};
+use nneinfact_core::algebra::{apply_floor, overflowed};
 use nneinfact_core::data::Role;
-use nneinfact_core::engine::{Constraint, Engine, Point};
+use nneinfact_core::engine::{Constraint, Engine, FactorSlot};
 use nneinfact_core::error::{Error, Result};
 use nneinfact_core::history::{History, StoppedBy};
 use nneinfact_core::loss::Majorizer;
@@ -58,7 +58,7 @@ impl Adam {
             plan: Arc::clone(plan),
             constraints,
             majorizer: settings.loss.majorizer(),
-            curvature: settings.loss.slope(),
+            curvature: settings.loss.curvature_constant(),
             rate: settings.learning_rate.unwrap_or(Settings::LEARNING_RATE),
             share: portions.mean(1.0, Role::Train).unwrap_or(1.0),
             floor: settings.factor_floor,
@@ -136,7 +136,7 @@ impl Adam {
             if let Some(entry) = factor.iter().position(|x| !x.is_finite()) {
                 return Err(overflowed(self.plan.shapes(), l, entry));
             }
-            raise(factor, self.floor, 0.0, &constraint);
+            apply_floor(factor, self.floor, 0.0, &constraint);
         }
         Ok(())
     }
@@ -184,7 +184,7 @@ pub(crate) fn sweeps(
             }
         } else if sums.objective() < best {
             best = sums.objective();
-            engine.copy(Point::Current, Point::Snapshot)?;
+            engine.copy(FactorSlot::Current, FactorSlot::Snapshot)?;
             history.returned = history.loss.len() - 1;
             kept = true;
         }
@@ -206,7 +206,7 @@ pub(crate) fn sweeps(
         history.iterations += 1;
     }
     if kept {
-        engine.copy(Point::Snapshot, Point::Current)?;
+        engine.copy(FactorSlot::Snapshot, FactorSlot::Current)?;
     }
     Ok(())
 }

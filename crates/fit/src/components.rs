@@ -201,7 +201,7 @@ impl Fit {
             Some(letter) => Ok(self.through(letter)),
             None => Err(Error::Model(ModelError::NotLatent {
                 text: model.text().into(),
-                letter,
+                index: letter,
                 latent: latent.iter().map(char::from).collect(),
             })),
         }

@@ -10,7 +10,7 @@ use nneinfact_core::error::{Error, Result};
 use nneinfact_core::loss::{AtZero, Loss, Tape};
 use nneinfact_core::memory::{available_memory, total_memory};
 use nneinfact_core::model::Shapes;
-use nneinfact_core::plan::{self, DataInfo, ImplicitForm, Plan, SparseInfo};
+use nneinfact_core::plan::{DataInfo, ImplicitForm, Plan, PlanSettings, SparseInfo};
 
 /// The data of a fit in the format that its passes read, with the plan of these passes.
 pub(crate) struct Planned {
@@ -33,7 +33,7 @@ pub(crate) fn choose(settings: &Settings, shapes: &Shapes, data: Prepared) -> Re
         DataAs::Dense => None,
         DataAs::Auto | DataAs::Sparse => Some(sparse_plan(settings, shapes, &zero, &data)),
     };
-    let given_dense = data.coordinates().is_none();
+    let given_dense = data.coo().is_none();
     if data_as == DataAs::Sparse
         && let Some(sparse) = sparse
     {
@@ -45,7 +45,7 @@ pub(crate) fn choose(settings: &Settings, shapes: &Shapes, data: Prepared) -> Re
             true => dense_info(&data),
             false => {
                 let mut info = DataInfo::c_order(shapes, value_bytes(&data));
-                info.masked = data.cells(Role::Train) as f64 != entries(shapes);
+                info.masked = data.count(Role::Train) as f64 != entries(shapes);
                 info
             }
         };
@@ -90,7 +90,7 @@ pub(crate) fn plan(
     let precision = settings.precision;
     let default = || {
         let share = match sparse_info {
-            Some(info) => 32.0 * (info.listed + info.exceptions) as f64,
+            Some(info) => 32.0 * (info.stored + info.masked) as f64,
             None => entries * data.value_bytes as f64 / 4.0,
         };
         let own = shapes.parameters().saturating_mul(precision.bytes() as u64 + 16);
@@ -128,12 +128,12 @@ pub(crate) fn plan_within(
         });
     }
     let plain = !data.masked && data.weight_bytes == 0 && sparse_info.is_none();
-    let planner = plan::Settings {
+    let planner = PlanSettings {
         grouping: settings.grouping(),
         element_bytes: settings.precision.bytes(),
         entry_cost: entry_cost(loss),
         closed_denominator: plain && loss.denominator_constant().is_some(),
-        sampling: sparse_info,
+        sparse: sparse_info,
         fixed: constraints::fixed(settings)?,
         // A shader of a GPU sees the products of a pass as one buffer.
         memory: memory
@@ -163,7 +163,7 @@ pub(crate) fn check(settings: &Settings, shapes: &Shapes, data: &Prepared) -> Re
         Some(Err(error)) if settings.data_as == DataAs::Sparse => return Err(error),
         other => other.and_then(Result::err),
     };
-    let info = match data.coordinates() {
+    let info = match data.coo() {
         None => dense_info(data),
         Some(_) => {
             let limit = available_memory().unwrap_or(u64::MAX);
@@ -178,7 +178,7 @@ pub(crate) fn check(settings: &Settings, shapes: &Shapes, data: &Prepared) -> Re
                 }));
             }
             let mut info = DataInfo::c_order(shapes, value_bytes(data));
-            info.masked = data.cells(Role::Train) as f64 != entries(shapes);
+            info.masked = data.count(Role::Train) as f64 != entries(shapes);
             info
         }
     };
@@ -207,8 +207,7 @@ fn dense_plan(settings: &Settings, shapes: &Shapes, info: DataInfo) -> Result<Pl
 
 /// Bytes of a value, were coordinates expanded.
 fn value_bytes(data: &Prepared) -> usize {
-    data.coordinates()
-        .map_or(4, |list| (list.values().bytes() / list.len().max(1) as u64).max(1) as usize)
+    data.coo().map_or(4, |list| (list.values().bytes() / list.len().max(1) as u64).max(1) as usize)
 }
 
 fn entries(shapes: &Shapes) -> f64 {
@@ -235,13 +234,14 @@ fn sparse_plan(
     zero: &AtZero,
     data: &Prepared,
 ) -> Result<(Plan, StoredCounts)> {
-    let counted = data.listings();
+    let counted = data.stored_counts();
     // Roughly, in units of a dense pass over one entry.
     let weight = |counts: &StoredCounts| {
-        let (form, _) = needs(zero, counts.rest);
-        let implicit = if form == ImplicitForm::Grid { 0.7 * entries(shapes) } else { 0.0 };
-        let each = if counts.rest == Implicit::Zeros { 10.0 } else { 2.0 };
-        implicit + 5.0 * counts.train as f64 + each * counts.exceptions as f64
+        let (form, _) = needs(zero, counts.implicit);
+        let implicit =
+            if form == ImplicitForm::ImplicitZeroPass { 0.7 * entries(shapes) } else { 0.0 };
+        let each = if counts.implicit == Implicit::Zeros { 10.0 } else { 2.0 };
+        implicit + 5.0 * counts.train as f64 + each * counts.masked as f64
     };
     let best = counted.into_iter().min_by(|a, b| weight(a).total_cmp(&weight(b)));
     let Some(counts) = best else {
@@ -250,13 +250,13 @@ fn sparse_plan(
                 .into(),
         ));
     };
-    let info = match data.coordinates() {
+    let info = match data.coo() {
         Some(_) => DataInfo::c_order(shapes, 0),
         None => {
             DataInfo { strides: data.values().strides().to_vec(), ..DataInfo::c_order(shapes, 0) }
         }
     };
-    let info = DataInfo { masked: counts.rest == Implicit::ByRole, ..info };
+    let info = DataInfo { masked: counts.implicit == Implicit::ByRole, ..info };
     Ok((plan_stored(settings, shapes, zero, info, counts)?, counts))
 }
 
@@ -266,7 +266,7 @@ pub(crate) fn plan_of_nonzeros(
     shapes: &Shapes,
     nonzeros: u64,
 ) -> Result<Plan> {
-    let counts = StoredCounts { rest: Implicit::Zeros, train: nonzeros, exceptions: 0 };
+    let counts = StoredCounts { implicit: Implicit::Zeros, train: nonzeros, masked: 0 };
     let info = DataInfo::c_order(shapes, 0);
     plan_stored(settings, shapes, &settings.loss.at_zero(), info, counts)
 }
@@ -278,15 +278,15 @@ fn plan_stored(
     info: DataInfo,
     counts: StoredCounts,
 ) -> Result<Plan> {
-    let entries_stored = counts.train + counts.exceptions;
+    let entries_stored = counts.train + counts.masked;
     if entries_stored > u64::from(u32::MAX) {
         return Err(Error::Unsupported(format!(
             "a list of {entries_stored} entries: up to {} can be fitted as a list",
             u32::MAX
         )));
     }
-    let (form, _) = needs(zero, counts.rest);
-    if form == ImplicitForm::Grid && entries(shapes) > MOST_IMPLICIT {
+    let (form, _) = needs(zero, counts.implicit);
+    if form == ImplicitForm::ImplicitZeroPass && entries(shapes) > MOST_IMPLICIT {
         return Err(Error::Setting(format!(
             "the {} loss sums over all {:.1e} entries in every pass, and up to {MOST_IMPLICIT:.0e} are feasible: losses whose zeros have a closed form are kl, euclidean, hellinger, pearson, alpha and jensen-shannon; or, if entries that are not listed are missing and not zeros, say so (unlisted_missing, --unlisted-missing)",
             settings.loss.name(),
@@ -294,10 +294,10 @@ fn plan_stored(
         )));
     }
     let sparse_info = SparseInfo {
-        listed: counts.train,
+        stored: counts.train,
         // Masked entries have a loss only, which hardly counts.
-        exceptions: if counts.rest == Implicit::Zeros { counts.exceptions } else { 0 },
-        unlisted: form,
+        masked: if counts.implicit == Implicit::Zeros { counts.masked } else { 0 },
+        implicit: form,
     };
     match plan(settings, shapes, info.clone(), Some(sparse_info)) {
         // Khatri–Rao tables of long modes are as large as the factors themselves: not a matter of choice.
@@ -326,18 +326,18 @@ fn stored(
     settings: &Settings,
 ) -> Result<Planned> {
     check_stored(&plan, counts, settings)?;
-    let list = data.list(counts.rest);
+    let list = data.stored(counts.implicit);
     Ok(Planned { plan, data, sparse: Some(list) })
 }
 
 fn check_stored(plan: &Plan, counts: StoredCounts, settings: &Settings) -> Result<()> {
     let precision = settings.precision.bytes() as u64;
-    let groups = plan.sampled().iter().map(|pass| {
+    let groups = plan.sparse_passes().iter().map(|pass| {
         let each = 4 * pass.operands.len() as u64 + 16;
-        counts.train * (each + precision) + counts.exceptions * (each + 9)
+        counts.train * (each + precision) + counts.masked * (each + 9)
     });
     // While it is sorted, an entry has a key and a place.
-    let needed = groups.sum::<u64>() + 24 * (counts.train + counts.exceptions);
+    let needed = groups.sum::<u64>() + 24 * (counts.train + counts.masked);
     let needed = needed
         .saturating_add(plan.memory())
         .saturating_add(plan.shapes().parameters().saturating_mul(48));
@@ -345,7 +345,7 @@ fn check_stored(plan: &Plan, counts: StoredCounts, settings: &Settings) -> Resul
         && needed > available
     {
         return Err(Error::Memory {
-            what: format!("a fit to {} stored entries", counts.train + counts.exceptions),
+            what: format!("a fit to {} stored entries", counts.train + counts.masked),
             needed,
             available,
             help: "lower the ranks, or group fewer factors (the block algorithm)".into(),

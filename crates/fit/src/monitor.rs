@@ -5,7 +5,7 @@ use std::time::Instant;
 use crate::observe::{Cancel, Flow, Hooks, Observer, Sweep};
 use crate::settings::{Algorithm, Settings};
 use nneinfact_core::data::{Portion, Prepared, Role};
-use nneinfact_core::engine::{Engine, LossSums, Point};
+use nneinfact_core::engine::{Engine, FactorSlot, LossSums};
 use nneinfact_core::error::{Error, Result};
 use nneinfact_core::history::{History, StoppedBy};
 
@@ -29,7 +29,7 @@ impl Portions {
     pub fn add(&mut self, data: &Prepared, weight: f64) {
         for role in Role::ALL {
             let portion = data.portion(role);
-            self.0[role as usize].cells += portion.cells;
+            self.0[role as usize].entries += portion.entries;
             self.0[role as usize].weight += weight * portion.weight;
         }
     }
@@ -48,7 +48,7 @@ impl Portions {
     /// The mean of a sum; `None` where there are no entries.
     pub fn mean(&self, sum: f64, role: Role) -> Option<f64> {
         let portion = self.0[role as usize];
-        (portion.cells > 0).then(|| sum / portion.weight)
+        (portion.entries > 0).then(|| sum / portion.weight)
     }
 }
 
@@ -192,7 +192,7 @@ impl<'a> Monitor<'a> {
         history.sweeps.push(history.iterations);
 
         if self.note(objective, validation, validation_before) {
-            engine.copy(Point::Current, Point::Snapshot)?;
+            engine.copy(FactorSlot::Current, FactorSlot::Snapshot)?;
         }
         let seen = Sweep {
             iteration: history.iterations,

@@ -192,7 +192,7 @@ fn start(
     let (plan, data, balance) =
         (Arc::clone(&job.plan), Arc::clone(&job.data), job.balancing.is_some());
     // Other starts may need the stored entries that the engine takes.
-    let sparse = job.sparse.clone().filter(|_| settings.starts > 1);
+    let sparse = job.stored.clone().filter(|_| settings.starts > 1);
     let mut engine = device.open(job, settings.precision)?;
     let groups = plan.groups().len();
     let mut warning = starts.rescale(engine.as_mut(), groups, &mut first)?;
@@ -314,7 +314,7 @@ pub(crate) fn prepared(settings: &Settings, given: Given<'_>) -> Result<(Shapes,
     let shape = given.shape();
     let shapes = Shapes::new(&settings.model, shape, &settings.ranks)?;
     let loss = &settings.loss;
-    for parameter in loss.sides() {
+    for parameter in loss.entry_parameters() {
         if parameter.shape() != shape {
             return Err(Error::Shape {
                 what: format!("the entry parameter of the {} loss", loss.name()),
@@ -338,7 +338,7 @@ pub(crate) fn job(
 ) -> Result<Job> {
     let loss = settings.loss.clone();
     let Planned { plan, data, sparse } = planned;
-    let numbers = Guards {
+    let guards = Guards {
         prediction_floor: settings
             .prediction_floor
             .unwrap_or_else(|| prediction_floor(&loss, &data, settings.precision)),
@@ -358,7 +358,7 @@ pub(crate) fn job(
     let exact = settings.algorithm == Algorithm::Accelerated
         && loss.is_half_squared_distance()
         && data.weights().is_none()
-        && data.cells(Role::Train) as f64 == shapes.volume(shapes.model().observed())
+        && data.count(Role::Train) as f64 == shapes.volume(shapes.model().observed())
         && constraints.penalties().iter().flatten().all(|p| [1.0, 2.0].contains(&p.power()));
     let balance = settings.balance.unwrap_or_default() == Balance::EverySweep;
     Ok(Job {
@@ -367,21 +367,21 @@ pub(crate) fn job(
         exact,
         unit: unit(&loss, &data),
         data: Arc::new(data),
-        sparse: sparse.map(Arc::new),
+        stored: sparse.map(Arc::new),
         loss,
-        numbers,
+        guards,
         start,
         scales: None,
         balancing: constraints.balancing.filter(|_| balance).map(Arc::new),
-        rules: constraints.each,
+        constraints: constraints.each,
     })
 }
 
 fn check_domain(loss: &Loss, data: &Prepared) -> Result<()> {
     let domain = *loss.domain();
-    let parameter = loss.sides().first();
+    let parameter = loss.entry_parameters().first();
     // Whole numbers as they are stored are finite and not negative.
-    let storage = data.coordinates().map_or(data.values().storage(), |list| list.values());
+    let storage = data.coo().map_or(data.values().storage(), |list| list.values());
     let whole = storage.kind().is_whole();
     if domain == Domain::NonNegative && whole {
         return Ok(());

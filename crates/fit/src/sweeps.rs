@@ -3,7 +3,7 @@
 use crate::accelerate::Momentum;
 use crate::checkpoint::{CheckpointWriter, Position, Stage};
 use crate::monitor::Monitor;
-use nneinfact_core::engine::{Engine, LossSlot, LossSums, Point};
+use nneinfact_core::engine::{Engine, FactorSlot, LossSlot, LossSums};
 use nneinfact_core::error::Result;
 use nneinfact_core::history::{History, StoppedBy};
 
@@ -80,7 +80,7 @@ impl Loop<'_, '_> {
             }
             // A sweep is all or nothing: a failure or an interruption in its middle goes back.
             if !unseen && !self.monitor.early_stopping {
-                self.engine.copy(Point::Current, Point::Snapshot)?;
+                self.engine.copy(FactorSlot::Current, FactorSlot::Snapshot)?;
             }
             if !self.sweep()? {
                 self.interrupted()?;
@@ -101,7 +101,7 @@ impl Loop<'_, '_> {
     fn begin(&mut self, resumed: Option<Position>) -> Result<Option<StoppedBy>> {
         let Some(position) = resumed else {
             if self.momentum.is_some() {
-                self.engine.copy(Point::Current, Point::Anchor)?;
+                self.engine.copy(FactorSlot::Current, FactorSlot::Anchor)?;
             }
             self.save(Stage::Swept)?;
             return Ok(None);
@@ -131,7 +131,7 @@ impl Loop<'_, '_> {
         if let Some(momentum) = &mut self.momentum
             && momentum.rejects(sums.objective(), (self.groups > 1).then_some(middle))
         {
-            self.engine.copy(Point::Anchor, Point::Current)?;
+            self.engine.copy(FactorSlot::Anchor, FactorSlot::Current)?;
             [sums, _] = self.losses(last)?;
         }
         if let Some(momentum) = &mut self.momentum {
@@ -205,7 +205,7 @@ impl Loop<'_, '_> {
         let (monitor, history) = (&self.monitor, &mut *self.history);
         history.returned = history.loss.len().saturating_sub(1);
         if monitor.early_stopping && monitor.best.is_finite() {
-            self.engine.copy(Point::Snapshot, Point::Current)?;
+            self.engine.copy(FactorSlot::Snapshot, FactorSlot::Current)?;
             history.returned = history
                 .validation_loss
                 .iter()
@@ -217,7 +217,7 @@ impl Loop<'_, '_> {
 
     /// Goes back to where the losses were evaluated last.
     fn interrupted(&mut self) -> Result<()> {
-        self.engine.copy(Point::Snapshot, Point::Current)?;
+        self.engine.copy(FactorSlot::Snapshot, FactorSlot::Current)?;
         self.history.stopped_by = StoppedBy::Interrupted;
         self.history.iterations = self.history.sweeps.last().copied().unwrap_or(0);
         Ok(())

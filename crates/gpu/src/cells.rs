@@ -44,7 +44,7 @@ impl Terms {
             a: loss.a().clone(),
             b: loss.b().clone(),
             loss: loss.loss().clone(),
-            sides: loss.sides().len(),
+            sides: loss.entry_parameters().len(),
         }
     }
 
@@ -74,10 +74,10 @@ impl Kind {
     /// The type that a tensor is stored in on the device: its own, but singles for doubles.
     pub fn of(dense: &Dense) -> Kind {
         match dense.storage().kind() {
-            data::Kind::U8 => Kind::U8,
-            data::Kind::U16 => Kind::U16,
-            data::Kind::U32 => Kind::U32,
-            data::Kind::F32 | data::Kind::F64 => Kind::F32,
+            data::ElementKind::U8 => Kind::U8,
+            data::ElementKind::U16 => Kind::U16,
+            data::ElementKind::U32 => Kind::U32,
+            data::ElementKind::F32 | data::ElementKind::F64 => Kind::F32,
         }
     }
 
@@ -126,7 +126,7 @@ pub(super) struct Cells {
 
 impl Cells {
     pub fn new(data: &Prepared, loss: &Loss) -> Cells {
-        let some = |role| data.cells(role) > 0;
+        let some = |role| data.count(role) > 0;
         Cells {
             values: Kind::of(data.values()),
             roles: data.roles().is_some(),
@@ -134,13 +134,13 @@ impl Cells {
             validation: some(Role::Validation),
             held_out: some(Role::HeldOut),
             weights: data.weights().map(|w| Kind::of(w)),
-            sides: loss.sides().len(),
+            sides: loss.entry_parameters().len(),
         }
     }
 
     /// Cells that all hold 0 and are for training, or have the roles of the data if `by_role`.
     pub fn zeros(data: &Prepared, loss: &Loss, by_role: bool) -> Cells {
-        let some = |role| by_role && data.cells(role) > 0;
+        let some = |role| by_role && data.count(role) > 0;
         Cells {
             values: Kind::Zero,
             roles: by_role && data.roles().is_some(),
@@ -149,7 +149,7 @@ impl Cells {
             validation: some(Role::Validation),
             held_out: some(Role::HeldOut),
             weights: None,
-            sides: loss.sides().len(),
+            sides: loss.entry_parameters().len(),
         }
     }
 
@@ -187,7 +187,7 @@ impl Cells {
     }
 
     /// Functions that read a cell at its place in the slab: `value`, `role`, `weight`, `side0`…
-    pub fn functions(&self, scale: &str, slab_cells: &str) -> String {
+    pub fn functions(&self, scale: &str, slab_entries: &str) -> String {
         let mut text = String::new();
         if self.values != Kind::Zero {
             let _ = writeln!(
@@ -209,7 +209,7 @@ impl Cells {
         for i in 0..self.sides {
             let _ = writeln!(
                 text,
-                "fn side{i}(at: u32) -> f32 {{\n    return sides[at + {i}u * {slab_cells}];\n}}"
+                "fn side{i}(at: u32) -> f32 {{\n    return sides[at + {i}u * {slab_entries}];\n}}"
             );
         }
         text

@@ -70,19 +70,19 @@ pub(super) fn steps(
         let (left, right) = (get(step.left), get(step.right));
         let spare = contraction.steps().len() + 2 * i;
         let (l, r) = (left.clone(), right.clone());
-        let letters = if i == last { &out.letters } else { &step.letters };
+        let letters = if i == last { &out.letters } else { &step.indices };
         let left = alone(compiler, commands, shapes, l, &right, letters, spare)?;
         let right = alone(compiler, commands, shapes, r, &left, letters, spare + 1)?;
         if i == last {
             return pair(compiler, commands, shapes, Some(&left), Some(&right), out, scale, add);
         }
-        let volume: usize = shapes.sizes(&step.letters).iter().product();
+        let volume: usize = shapes.sizes(&step.indices).iter().product();
         let paired = left.half.is_some() || right.half.is_some();
         let words = if paired { 2 * volume } else { volume };
         let result = View {
             buffer: compiler.temporary(i, words),
             base: 0,
-            letters: step.letters.clone(),
+            letters: step.indices.clone(),
             half: paired.then_some(volume),
         };
         pair(compiler, commands, shapes, Some(&left), Some(&right), &result, 1.0, false)?;

@@ -49,7 +49,7 @@ impl Compiler<'_> {
     ) -> Result<RecordingId> {
         let plan = self.plan;
         let pass = &plan.passes()[group];
-        let target = &pass.target.letters;
+        let target = &pass.output.indices;
         let slot = self.job.losses.get(group).copied().flatten();
         let mut recording = Recording { label: format!("pass {group}"), commands: Vec::new() };
         let commands = &mut recording.commands;
@@ -98,11 +98,11 @@ impl Compiler<'_> {
         fresh: &mut HashSet<Key>,
     ) -> Result<Vec<usize>> {
         let pass = &self.plan.passes()[group];
-        std::iter::once(&pass.target)
+        std::iter::once(&pass.output)
             .chain(&pass.operands)
             .map(|operand| {
-                let key = (operand.factors.clone(), operand.letters.clone());
-                self.product(commands, group, key, &operand.form, fresh)
+                let key = (operand.factors.clone(), operand.indices.clone());
+                self.product(commands, group, key, &operand.contraction, fresh)
             })
             .collect()
     }
@@ -264,7 +264,7 @@ impl Compiler<'_> {
         let fixed = move |number: Number| match number {
             Number::Losses => losses,
             Number::Scale => (1.0 / job.unit as f32).to_bits() as usize,
-            Number::Floor => ((job.numbers.prediction_floor / job.unit) as f32).to_bits() as usize,
+            Number::Floor => ((job.guards.prediction_floor / job.unit) as f32).to_bits() as usize,
             _ => 0,
         };
         let numbers_of = |numbers: &Uniforms, tiling: &Tiling| {

@@ -9,7 +9,7 @@ use super::runtime::Loaded;
 use super::stream::{self, Upload};
 use nneinfact_core::algebra::update::{Denominator, Update};
 use nneinfact_core::engine::{
-    Constraint, Engine, EngineState, Job, LossSlot, LossSums, PassTime, Point,
+    Constraint, Engine, EngineState, FactorSlot, Job, LossSlot, LossSums, PassTime,
 };
 use nneinfact_core::error::{Error, Result};
 
@@ -21,8 +21,8 @@ pub(super) struct GpuEngine {
     upload: Upload,
     /// The values of fixed factors, as they were given: single precision rounds them.
     fixed: Vec<Option<ArrayD<f64>>>,
-    has_anchor: bool,
-    has_snapshot: bool,
+    marked: bool,
+    remembered: bool,
     /// The group whose sums are on the device.
     last: Option<usize>,
     /// Of all buffers.
@@ -64,8 +64,8 @@ impl GpuEngine {
             compiled,
             loaded,
             fixed: Vec::new(),
-            has_anchor: false,
-            has_snapshot: false,
+            marked: false,
+            remembered: false,
             last: None,
             bytes,
         };
@@ -142,7 +142,7 @@ impl GpuEngine {
             shapes: plan.shapes(),
             group: members,
             loss: &self.job.loss,
-            rules: &self.job.rules,
+            constraints: &self.job.constraints,
             numerator,
             denominator: Denominator { data: denominator, updates: &members.updates },
             cycles: 1,
@@ -271,7 +271,7 @@ impl Engine for GpuEngine {
 
     fn load(&mut self, factors: &[ArrayD<f64>]) -> Result<()> {
         self.last = None;
-        let rules = factors.iter().zip(&self.job.rules);
+        let rules = factors.iter().zip(&self.job.constraints);
         self.fixed = rules.map(|(values, rule)| rule.fixed.then(|| values.clone())).collect();
         self.upload_factors(factors)?;
         self.run(self.compiled.begin)
@@ -286,7 +286,7 @@ impl Engine for GpuEngine {
                 return Ok(given.clone());
             }
             // Single precision rounds bounds too.
-            let Constraint { lower, upper, .. } = self.job.rules[l];
+            let Constraint { lower, upper, .. } = self.job.constraints[l];
             let entry = |&x: &f32| (f64::from(x) / scale).max(lower).min(upper);
             let data = all[places[l]..places[l + 1]].iter().map(entry).collect();
             ArrayD::from_shape_vec(IxDyn(&shapes.factor(l)), data)
@@ -295,39 +295,35 @@ impl Engine for GpuEngine {
         self.compiled.scales.iter().enumerate().map(one).collect()
     }
 
-    fn copy(&mut self, from: Point, to: Point) -> Result<()> {
-        match (from, to) {
-            (Point::Current, Point::Anchor) => {
-                self.run(self.compiled.mark)?;
-                self.has_anchor = true;
-            }
-            (Point::Anchor, Point::Current) => {
-                if !self.has_anchor {
-                    return Err(Error::Internal("there is no anchor to go back to".into()));
-                }
-                self.run(self.compiled.retreat)?;
-            }
-            (Point::Current, Point::Snapshot) => {
-                self.run(self.compiled.remember)?;
-                self.has_snapshot = true;
-            }
-            (Point::Snapshot, Point::Current) => {
-                if self.has_snapshot {
-                    self.run(self.compiled.recall)?;
-                }
-            }
-            (from, to) => return Err(Point::refuse(from, to)),
-        }
-        Ok(())
-    }
-
     fn extrapolate(&mut self, momentum: f64, relaxation: f64) -> Result<()> {
-        if !self.has_anchor {
-            return Err(Error::Internal("extrapolated without an anchor".into()));
+        if !self.marked {
+            return Err(Error::Setting("extrapolated without a plain result before".into()));
         }
         let weights = [momentum as f32, relaxation as f32, 0.0, 0.0];
         self.loaded.write(self.compiled.weights, 0, bytemuck::cast_slice(&weights))?;
         self.run(self.compiled.extrapolate)
+    }
+
+    fn copy(&mut self, from: FactorSlot, to: FactorSlot) -> Result<()> {
+        match (from, to) {
+            (FactorSlot::Current, FactorSlot::Anchor) => {
+                self.run(self.compiled.mark)?;
+                self.marked = true;
+                Ok(())
+            }
+            (FactorSlot::Anchor, FactorSlot::Current) if !self.marked => {
+                Err(Error::Internal("the extrapolation anchor was never set".into()))
+            }
+            (FactorSlot::Anchor, FactorSlot::Current) => self.run(self.compiled.retreat),
+            (FactorSlot::Current, FactorSlot::Snapshot) => {
+                self.run(self.compiled.remember)?;
+                self.remembered = true;
+                Ok(())
+            }
+            (FactorSlot::Snapshot, FactorSlot::Current) if !self.remembered => Ok(()),
+            (FactorSlot::Snapshot, FactorSlot::Current) => self.run(self.compiled.recall),
+            _ => Err(Error::Internal(format!("no factors go from {from:?} to {to:?}"))),
+        }
     }
 
     fn state(&self) -> Result<EngineState> {
@@ -338,9 +334,9 @@ impl Engine for GpuEngine {
         Ok(EngineState {
             scales: self.compiled.scales.clone(),
             factors: self.kept(self.compiled.factors)?,
-            anchor: kept(self.has_anchor, self.compiled.plain)?,
-            origin: kept(self.has_anchor, self.compiled.origin)?,
-            snapshot: kept(self.has_snapshot, self.compiled.remembered)?,
+            plain: kept(self.marked, self.compiled.plain)?,
+            origin: kept(self.marked, self.compiled.origin)?,
+            snapshot: kept(self.remembered, self.compiled.remembered)?,
         })
     }
 
@@ -348,10 +344,10 @@ impl Engine for GpuEngine {
         let places = &self.compiled.places;
         let sizes: Vec<usize> = places.windows(2).map(|pair| pair[1] - pair[0]).collect();
         state.check(&self.compiled.scales, &sizes)?;
-        let origin = state.anchor.as_ref().map(|_| state.origin.as_ref().unwrap_or(&state.factors));
+        let origin = state.plain.as_ref().map(|_| state.origin.as_ref().unwrap_or(&state.factors));
         for (buffer, factors) in [
             (self.compiled.factors, Some(&state.factors)),
-            (self.compiled.plain, state.anchor.as_ref()),
+            (self.compiled.plain, state.plain.as_ref()),
             (self.compiled.origin, origin),
             (self.compiled.remembered, state.snapshot.as_ref()),
         ] {
@@ -360,8 +356,8 @@ impl Engine for GpuEngine {
                 factors.iter().flatten().flat_map(|&x| (x as f32).to_le_bytes()).collect();
             self.loaded.write(buffer, 0, &bytes)?;
         }
-        self.has_anchor = state.anchor.is_some();
-        self.has_snapshot = state.snapshot.is_some();
+        self.marked = state.plain.is_some();
+        self.remembered = state.snapshot.is_some();
         self.last = None;
         Ok(())
     }

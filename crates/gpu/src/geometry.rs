@@ -43,27 +43,27 @@ impl Geometry {
     /// `bases` says where each tensor begins, the target first.
     pub fn new(plan: &Plan, pass: &Pass, bases: &[usize]) -> Geometry {
         let shapes = plan.shapes();
-        let operands: Vec<&Operand> = std::iter::once(&pass.target).chain(&pass.operands).collect();
+        let operands: Vec<&Operand> = std::iter::once(&pass.output).chain(&pass.operands).collect();
         let tensors: Vec<Tensor> = operands
             .iter()
             .zip(bases)
             .map(|(o, &base)| Tensor {
-                letters: o.letters.clone(),
-                with_target: o.side == pass.target.side,
+                letters: o.indices.clone(),
+                with_target: o.side == pass.output.side,
                 base,
             })
             .collect();
         let layout = &pass.layout;
-        let (mut side, mut other) = match pass.target.side {
-            nneinfact_core::plan::OperandSide::Lhs => (layout.rows.clone(), layout.lanes.clone()),
-            nneinfact_core::plan::OperandSide::Rhs => (layout.lanes.clone(), layout.rows.clone()),
+        let (mut side, mut other) = match pass.output.side {
+            nneinfact_core::plan::OperandSide::Lhs => (layout.rows.clone(), layout.columns.clone()),
+            nneinfact_core::plan::OperandSide::Rhs => (layout.columns.clone(), layout.rows.clone()),
         };
-        let target: IndexSet = pass.target.letters.iter().collect();
+        let target: IndexSet = pass.output.indices.iter().collect();
         let has = |x: Index, with_target: bool| {
             tensors.iter().any(|t| t.with_target == with_target && t.letters.contains(&x))
         };
         let (mut own, mut summed) = (Vec::new(), Vec::new());
-        for &x in &layout.outer {
+        for &x in &layout.batch {
             // The plan loops over some letters outside of tiles for the sake of caches. Here they
             // join the side that they belong to: more threads side by side, longer sums.
             if target.contains(x) {
@@ -78,9 +78,14 @@ impl Geometry {
             letters.sort_by_key(|&x| std::cmp::Reverse(plan.data().stride(shapes, x)));
         }
         Geometry {
-            target_inner: layout.inner.iter().copied().filter(|&x| target.contains(x)).collect(),
-            k: pass.inner_size(shapes),
-            inner: layout.inner.clone(),
+            target_inner: layout
+                .contracted
+                .iter()
+                .copied()
+                .filter(|&x| target.contains(x))
+                .collect(),
+            k: pass.contracted_size(shapes),
+            inner: layout.contracted.clone(),
             tensors,
             own,
             side,

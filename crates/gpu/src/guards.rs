@@ -18,7 +18,7 @@ use super::recording::{BufferId, BufferKind, Command, Program};
 use super::shaders::{CORPUS, MOVING, few, job_listed, job_on, moving, penalized_job};
 use super::tests::gpu;
 use nneinfact_core::data::{Implicit, Observations};
-use nneinfact_core::engine::{Engine, Job, Point};
+use nneinfact_core::engine::{Engine, FactorSlot, Job};
 use nneinfact_core::loss::Loss;
 use nneinfact_core::plan::Grouping;
 
@@ -79,14 +79,14 @@ fn spoil(program: &mut Program) -> Vec<(BufferId, u64)> {
 /// Factors and losses after two accelerated sweeps.
 fn fit(engine: &mut GpuEngine, groups: usize) -> (Vec<ArrayD<f64>>, Vec<u64>) {
     let mut losses = Vec::new();
-    engine.copy(Point::Current, Point::Anchor).unwrap();
+    engine.copy(FactorSlot::Current, FactorSlot::Anchor).unwrap();
     for _ in 0..2 {
         for group in 0..groups {
             engine.pass(group).unwrap();
             engine.update(group).unwrap();
         }
         engine.balance().unwrap();
-        engine.copy(Point::Current, Point::Snapshot).unwrap();
+        engine.copy(FactorSlot::Current, FactorSlot::Snapshot).unwrap();
         engine.extrapolate(0.5, 0.7).unwrap();
         losses.extend(engine.sums().unwrap());
     }

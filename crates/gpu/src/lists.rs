@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use nneinfact_core::data::{Dense, StoredEntries};
-use nneinfact_core::engine::cells::{Part, Sorted};
+use nneinfact_core::engine::stored_order::{StoredOrder, StoredPart};
 use nneinfact_core::model::{Index, Shapes};
 use nneinfact_core::plan::SparsePass;
 
@@ -32,16 +32,16 @@ impl Listed {
         shapes: &Shapes,
         pass: &SparsePass,
         list: &StoredEntries,
-        part: Part,
+        part: StoredPart,
         sides: &[Dense],
         scale: f64,
     ) -> Listed {
-        let sorted = Sorted::new(shapes, list, part, &pass.target.rows);
+        let sorted = StoredOrder::new(shapes, list, part, &pass.output.rows);
         let mut columns: Vec<Vec<u32>> =
             pass.operands.iter().map(|table| sorted.rows_of(&table.rows)).collect();
         columns.push(bits(sorted.values(scale)));
-        columns.extend(sides.iter().map(|side| bits(sorted.side(side))));
-        if part == Part::Exceptions {
+        columns.extend(sides.iter().map(|side| bits(sorted.entry_parameter(side))));
+        if part == StoredPart::Masked {
             columns.push(sorted.roles().into_iter().map(|role| role as u32).collect());
         }
         Listed { rows: sorted.rows, starts: sorted.starts, columns }
@@ -59,10 +59,10 @@ impl Listed {
         list: &StoredEntries,
         sides: &[Dense],
     ) -> (Listed, Vec<u32>) {
-        let sorted = Sorted::new(shapes, list, Part::Exceptions, &pass.target.rows);
+        let sorted = StoredOrder::new(shapes, list, StoredPart::Masked, &pass.output.rows);
         let output = shapes.model().output();
         let across: Vec<Index> =
-            output.iter().copied().filter(|x| !pass.target.rows.contains(x)).collect();
+            output.iter().copied().filter(|x| !pass.output.rows.contains(x)).collect();
         let row_cells = shapes.volume(across.iter().collect());
         let most = |row: usize| {
             2.0 * (sorted.starts[row + 1] - sorted.starts[row]) as f64 > row_cells
@@ -70,7 +70,8 @@ impl Listed {
         };
         let tables: Vec<Vec<u32>> =
             pass.operands.iter().map(|table| sorted.rows_of(&table.rows)).collect();
-        let side_values: Vec<Vec<u32>> = sides.iter().map(|side| bits(sorted.side(side))).collect();
+        let side_values: Vec<Vec<u32>> =
+            sides.iter().map(|side| bits(sorted.entry_parameter(side))).collect();
         let places = match (0..sorted.rows.len()).any(most) {
             true => sorted.rows_of(&across),
             false => Vec::new(),
@@ -90,7 +91,7 @@ impl Listed {
                 let mut missing = places[cells].to_vec();
                 missing.sort_unstable();
                 let mut missing = missing.into_iter().peekable();
-                split(shapes, &pass.target.rows, u64::from(number), &mut index);
+                split(shapes, &pass.output.rows, u64::from(number), &mut index);
                 for place in 0..row_cells as u32 {
                     if missing.next_if_eq(&place).is_some() {
                         continue;
@@ -376,9 +377,9 @@ mod tests {
             if hash % 100 < chance { 1.0 } else { 0.0 }
         });
         let job = list(&y, |o| o);
-        let (plan, cells) = (&job.plan, job.sparse.as_ref().expect("a list"));
-        let pass = &plan.sampled()[0];
-        let listed = Listed::new(plan.shapes(), pass, cells, Part::Train, &[], 1.0);
+        let (plan, cells) = (&job.plan, job.stored.as_ref().expect("a list"));
+        let pass = &plan.sparse_passes()[0];
+        let listed = Listed::new(plan.shapes(), pass, cells, StoredPart::Train, &[], 1.0);
         assert!(listed.len() > 7000);
         let x: Vec<f64> = (0..listed.len()).map(|i| (i % 13) as f64).collect();
         let mut expected = vec![0.0; 9];
@@ -409,8 +410,8 @@ mod tests {
             _ => false,
         });
         let job = list(&y, |o| o.mask(&mask).expect("a mask"));
-        let (plan, cells) = (&job.plan, job.sparse.as_ref().expect("a list"));
-        let pass = &plan.sampled()[0];
+        let (plan, cells) = (&job.plan, job.stored.as_ref().expect("a list"));
+        let pass = &plan.sparse_passes()[0];
         let (found, dropped) = Listed::corrections(plan.shapes(), pass, cells, &[]);
         assert_eq!(dropped, [2, 3]);
         assert_eq!((found.rows.as_slice(), found.starts.as_slice()), (&[1, 2][..], &[0, 5, 9][..]));

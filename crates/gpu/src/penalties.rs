@@ -27,7 +27,7 @@ const STEPS: usize = 8;
 pub(super) fn rules(job: &Job, scales: &[f64]) -> Vec<Constraint> {
     let objective = job.objective_unit();
     let of = |(rule, scale): (&Constraint, &f64)| rule.rescaled(1.0 / scale, objective);
-    job.rules.iter().zip(scales).map(of).collect()
+    job.constraints.iter().zip(scales).map(of).collect()
 }
 
 /// Where the sums of powers of a penalised factor lie among the results.
@@ -172,7 +172,7 @@ impl Compiler<'_> {
         }
         let sums = self.storage("sums of powers", 1);
         let scales = self.storage("scales of slices", 1);
-        for trade in balancing.trades() {
+        for trade in balancing.rescalings() {
             self.trade(commands, trade, sums, scales)?;
         }
         for &l in &trading {
@@ -191,14 +191,14 @@ impl Compiler<'_> {
     ) -> Result<()> {
         let parts: Vec<(usize, Penalty)> =
             trade.factors.iter().filter_map(|&l| Some((l, self.rules.get(l)?.penalty?))).collect();
-        let count: usize = self.shapes.sizes(&trade.letters).iter().product();
+        let count: usize = self.shapes.sizes(&trade.indices).iter().product();
         let fold = self.fold(count.div_ceil(64));
         let mut numbers = vec![count as u32, fold[0], 0, 0];
         let mut end = 0;
         for &(l, penalty) in &parts {
             let entries = (self.places[l + 1] - self.places[l]) / count.max(1);
             let chunks = Chunks::of(entries).count;
-            self.powers_of(commands, l, penalty.power(), &trade.letters, (sums, end))?;
+            self.powers_of(commands, l, penalty.power(), &trade.indices, (sums, end))?;
             let weight = (penalty.power() * penalty.weight()).ln() as f32;
             let power = penalty.power() as f32;
             numbers.extend([end as u32, chunks as u32, power.to_bits(), weight.to_bits()]);
@@ -217,7 +217,7 @@ impl Compiler<'_> {
         let work = (20 * count * parts.len() + end) as f64;
         commands.push(Command::Dispatch(Dispatch { shader, bindings, workgroups: fold, work }));
         for (n, &(l, _)) in parts.iter().enumerate() {
-            self.scaled(commands, l, &trade.letters, (scales, n * count))?;
+            self.scaled(commands, l, &trade.indices, (scales, n * count))?;
         }
         Ok(())
     }
@@ -254,7 +254,7 @@ impl Compiler<'_> {
 
     /// What a step reads of the rule of a factor.
     pub(super) fn rule_window(&mut self, l: usize) -> Window {
-        let words = rule_words(&self.rules[l], self.job.loss.slope());
+        let words = rule_words(&self.rules[l], self.job.loss.curvature_constant());
         self.uniform(bytemuck::cast_slice(&words))
     }
 }
@@ -510,7 +510,7 @@ mod tests {
             ..Constraint::default()
         };
         for (n, weight) in WEIGHTS.map(f64::from).into_iter().enumerate() {
-            let words = rule_words(&rule(weight), loss.slope()).map(f32::to_bits);
+            let words = rule_words(&rule(weight), loss.curvature_constant()).map(f32::to_bits);
             uniforms[align / 4 * (n + 1)..][..4].copy_from_slice(&words);
         }
         let buffer = |label: &str, content: Vec<u8>, kind: BufferKind| Buffer {
@@ -594,10 +594,10 @@ mod tests {
                     }) {
                         let found = f64::from(*found.next().unwrap());
                         let pull = Penalty::new(weight, p).derivative(f64::from(theta))
-                            / loss.slope().abs();
+                            / loss.curvature_constant().abs();
                         let solve = |by: f64| {
                             let (a, b) = (f64::from(a), f64::from(b));
-                            let falling = loss.slope() < 0.0;
+                            let falling = loss.curvature_constant() < 0.0;
                             loss.majorizer().penalized(a, b, pull * by, p, falling)
                         };
                         let expected = solve(1.0);

@@ -166,22 +166,22 @@ pub(super) type Key = (Vec<usize>, Vec<Index>);
 /// The products that the passes of a group read.
 fn keys(plan: &Plan, group: usize) -> Vec<Key> {
     let mut keys = Vec::new();
-    if let Some(pass) = plan.sampled().get(group) {
-        let tables = std::iter::once(&pass.target).chain(&pass.operands);
-        keys.extend(tables.map(|t| (t.factors.clone(), t.form.output().to_vec())));
+    if let Some(pass) = plan.sparse_passes().get(group) {
+        let tables = std::iter::once(&pass.output).chain(&pass.operands);
+        keys.extend(tables.map(|t| (t.factors.clone(), t.contraction.output().to_vec())));
     }
     if let Some(pass) = plan.passes().get(group) {
-        let operands = std::iter::once(&pass.target).chain(&pass.operands);
-        keys.extend(operands.map(|o| (o.factors.clone(), o.letters.clone())));
+        let operands = std::iter::once(&pass.output).chain(&pass.operands);
+        keys.extend(operands.map(|o| (o.factors.clone(), o.indices.clone())));
     }
     keys
 }
 
 /// The letters of a group's numerator and denominator, in their order in memory.
 pub(super) fn sums_letters(plan: &Plan, group: usize) -> &[Index] {
-    match plan.sampled().get(group) {
-        Some(pass) => &pass.letters,
-        None => &plan.passes()[group].target.letters,
+    match plan.sparse_passes().get(group) {
+        Some(pass) => &pass.indices,
+        None => &plan.passes()[group].output.indices,
     }
 }
 
@@ -286,8 +286,10 @@ impl<'a> Compiler<'a> {
             penalty_sums,
             penalties_at,
             penalty_words,
-            cells: match &job.sparse {
-                Some(list) => Cells::zeros(&job.data, &job.loss, list.rest() == Implicit::ByRole),
+            cells: match &job.stored {
+                Some(list) => {
+                    Cells::zeros(&job.data, &job.loss, list.implicit() == Implicit::ByRole)
+                }
                 None => Cells::new(&job.data, &job.loss),
             },
             job,
@@ -357,7 +359,7 @@ impl<'a> Compiler<'a> {
             if group == 0 || !self.lasting {
                 fresh.clear();
             }
-            passes.push(match self.plan.sampled().is_empty() {
+            passes.push(match self.plan.sparse_passes().is_empty() {
                 true => self.dense_pass(group, &mut fresh)?,
                 false => self.sampled_pass(group, &mut fresh)?,
             });
@@ -535,7 +537,7 @@ impl<'a> Compiler<'a> {
 
     /// Where the data take turns, the most cells of a slab. A list of cells stays on the device.
     pub(super) fn streamed(&self) -> Option<usize> {
-        self.tuning.stream.filter(|_| self.job.sparse.is_none())
+        self.tuning.stream.filter(|_| self.job.stored.is_none())
     }
 
     fn lay_out_data(&mut self) {

@@ -12,8 +12,8 @@ use super::program::{Compiler, Key, SLOT_SUMS};
 use super::recording::{BufferId, BufferKind, Command, Dispatch, Recording, RecordingId};
 use nneinfact_core::data::{Dense, Implicit};
 use nneinfact_core::engine::LossSlot;
-use nneinfact_core::engine::cells::Part;
 use nneinfact_core::engine::needs;
+use nneinfact_core::engine::stored_order::StoredPart;
 use nneinfact_core::error::{Error, Result};
 use nneinfact_core::loss::{AtZero, Expr, Loss, ZeroTerm};
 use nneinfact_core::model::IndexSet;
@@ -77,21 +77,21 @@ impl Compiler<'_> {
         fresh: &mut HashSet<Key>,
     ) -> Result<RecordingId> {
         let (plan, job, shapes) = (self.plan, self.job, self.shapes);
-        let pass = &plan.sampled()[group];
-        let Some(list) = &job.sparse else {
+        let pass = &plan.sparse_passes()[group];
+        let Some(list) = &job.stored else {
             return Err(Error::Setting("a plan over a list of cells needs one".into()));
         };
-        let rest = list.rest();
+        let rest = list.implicit();
         let zero = job.loss.at_zero();
         let (_, [numerator, denominator, losses]) = needs(&zero, rest);
         let slot = job.losses.get(group).copied().flatten();
         let mut commands = Vec::new();
         let mut bases = Vec::new();
-        for table in std::iter::once(&pass.target).chain(&pass.operands) {
-            let key = (table.factors.clone(), table.form.output().to_vec());
-            bases.push(self.product(&mut commands, group, key, &table.form, fresh)?);
+        for table in std::iter::once(&pass.output).chain(&pass.operands) {
+            let key = (table.factors.clone(), table.contraction.output().to_vec());
+            bases.push(self.product(&mut commands, group, key, &table.contraction, fresh)?);
         }
-        let volume: usize = shapes.sizes(&pass.letters).iter().product();
+        let volume: usize = shapes.sizes(&pass.indices).iter().product();
         commands.push(Command::Clear { buffer: self.sums, offset: 0, bytes: 8 * volume as u64 });
         self.clear_losses(&mut commands, slot);
         self.penalties(&mut commands, slot)?;
@@ -101,15 +101,19 @@ impl Compiler<'_> {
         let wants = Wants { numerator, denominator, losses: losses && slot.is_some() };
         if wants.any() {
             let bases = self.tensors(&mut pending.commands, group, fresh)?;
-            let terms = Terms::at_zero(&zero, job.loss.sides().len());
-            let reading = Reading { group, bases, wants, terms, target: &pass.letters };
+            let terms = Terms::at_zero(&zero, job.loss.entry_parameters().len());
+            let reading = Reading { group, bases, wants, terms, target: &pass.indices };
             let stages = &mut Vec::new();
             pending.losses =
                 self.every_cell(&mut pending.commands, &reading, slot, true, stages)?;
         }
-        let sides: Vec<Dense> =
-            job.loss.sides().iter().map(|s| Dense::from_array(&**s).in_c_order()).collect();
-        let exceptions = list.listing().exceptions > 0;
+        let sides: Vec<Dense> = job
+            .loss
+            .entry_parameters()
+            .iter()
+            .map(|s| Dense::from_array(&**s).in_c_order())
+            .collect();
+        let exceptions = list.counts().masked > 0;
         let mut corrections = None;
         if rest == Implicit::Zeros {
             self.closed_forms(&mut pending, &zero, [numerator, denominator])?;
@@ -121,7 +125,7 @@ impl Compiler<'_> {
             }
         }
         let scale = 1.0 / job.unit;
-        let train = Listed::new(shapes, pass, list, Part::Train, &sides, scale);
+        let train = Listed::new(shapes, pass, list, StoredPart::Train, &sides, scale);
         let terms = train_terms(&job.loss, &zero, rest, slot.is_some());
         self.over_list(&mut pending, &train, &terms, false)?;
         drop(train);
@@ -129,7 +133,7 @@ impl Compiler<'_> {
             self.over_list(&mut pending, &cells, &terms, true)?;
         }
         if exceptions && slot.is_some() {
-            let cells = Listed::new(shapes, pass, list, Part::Exceptions, &sides, scale);
+            let cells = Listed::new(shapes, pass, list, StoredPart::Masked, &sides, scale);
             self.over_list(&mut pending, &cells, &exception_terms(&job.loss, &zero, rest), false)?;
         }
         if rest == Implicit::Zeros
@@ -152,7 +156,7 @@ impl Compiler<'_> {
         done: [bool; 2],
     ) -> Result<()> {
         let pass = pending.pass;
-        let volume: usize = self.shapes.sizes(&pass.letters).iter().product();
+        let volume: usize = self.shapes.sizes(&pass.indices).iter().product();
         let inputs: Vec<View> =
             pass.others.iter().map(|&l| self.factor(l, self.factors, 0, false)).collect();
         for (half, term) in [&zero.a, &zero.b].into_iter().enumerate() {
@@ -162,7 +166,7 @@ impl Compiler<'_> {
             let out = View {
                 buffer: self.sums,
                 base: half * volume,
-                letters: pass.letters.clone(),
+                letters: pass.indices.clone(),
                 half: None,
             };
             if let Some(by) = term.coefficient(1.0) {
@@ -205,10 +209,19 @@ impl Compiler<'_> {
         let all = (0..count).map(|l| self.factor(l, self.factors, 0, false));
         let inputs: Vec<View> = all
             .chain(with.iter().cloned())
-            .zip(gram.form.inputs())
+            .zip(gram.contraction.inputs())
             .map(|(view, letters)| View { letters: letters.clone(), ..view })
             .collect();
-        super::contract::steps(self, commands, &gram.shapes, &gram.form, &inputs, out, scale, true)
+        super::contract::steps(
+            self,
+            commands,
+            &gram.shapes,
+            &gram.contraction,
+            &inputs,
+            out,
+            scale,
+            true,
+        )
     }
 
     /// Adds the sum over all cells of the loss at a datum of 0, where it has a closed form.
@@ -219,7 +232,9 @@ impl Compiler<'_> {
         slot: LossSlot,
     ) -> Result<()> {
         let plan = self.plan;
-        let (Some(m), Some(totals)) = (term.monomial(), plan.totals()) else { return Ok(()) };
+        let (Some(m), Some(totals)) = (term.monomial(), plan.implicit_totals()) else {
+            return Ok(());
+        };
         if m.coefficient == 0.0 {
             return Ok(());
         }
@@ -245,9 +260,9 @@ impl Compiler<'_> {
     /// Sets rows of numerator and denominator to 0.
     fn drop_rows(&mut self, pending: &mut Pending<'_>, rows: &[u32]) {
         let pass = pending.pass;
-        let volume: usize = self.shapes.sizes(&pass.letters).iter().product();
+        let volume: usize = self.shapes.sizes(&pass.indices).iter().product();
         let width: usize =
-            self.shapes.sizes(&pass.letters[pass.target.rows.len()..]).iter().product();
+            self.shapes.sizes(&pass.indices[pass.output.rows.len()..]).iter().product();
         let most = (self.limits.binding_bytes.min(self.limits.buffer_bytes) / 4) as usize;
         for rows in rows.chunks(most.max(1)) {
             let buffer = self.filled("rows to drop", bytemuck::cast_slice(rows).to_vec());
@@ -284,10 +299,11 @@ impl Compiler<'_> {
             return Ok(());
         }
         let (shapes, pass) = (self.shapes, pending.pass);
-        let inner = pass.inner_size(shapes);
+        let inner = pass.contracted_size(shapes);
         let halves = terms.halves();
         let tables = pending.bases.len();
-        let made = listed(inner, tables, self.job.loss.sides().len(), terms, self.limits)?;
+        let made =
+            listed(inner, tables, self.job.loss.entry_parameters().len(), terms, self.limits)?;
         let shader = self.shader(made.shader);
 
         let most = self.limits.binding_bytes.min(self.limits.buffer_bytes) as usize / 4;
@@ -308,9 +324,9 @@ impl Compiler<'_> {
             blocks: room.max(1),
         };
         let onto = inner_of(pass, shapes);
-        let width: usize = shapes.sizes(&pass.letters[pass.target.rows.len()..]).iter().product();
-        let volume: usize = shapes.sizes(&pass.letters).iter().product();
-        let floor = (self.job.numbers.prediction_floor / self.job.unit) as f32;
+        let width: usize = shapes.sizes(&pass.indices[pass.output.rows.len()..]).iter().product();
+        let volume: usize = shapes.sizes(&pass.indices).iter().product();
+        let floor = (self.job.guards.prediction_floor / self.job.unit) as f32;
         for part in cells.cut(&cut) {
             if terms.losses() && pending.losses > 0 && pending.losses + part.blocks > room {
                 // The losses so far make room for those of this part.
@@ -400,11 +416,11 @@ impl Compiler<'_> {
 
 /// The inner indices of a pass, those together that are the same in a row of the numerator.
 fn inner_of(pass: &SparsePass, shapes: &nneinfact_core::model::Shapes) -> Vec<u32> {
-    let own: IndexSet = pass.letters.iter().collect();
-    let sizes = shapes.sizes(&pass.inner);
+    let own: IndexSet = pass.indices.iter().collect();
+    let sizes = shapes.sizes(&pass.contracted);
     let place = |k: usize| {
         let (mut rest, mut place, mut stride) = (k, 0, 1);
-        for (&x, &size) in pass.inner.iter().zip(&sizes).rev() {
+        for (&x, &size) in pass.contracted.iter().zip(&sizes).rev() {
             if own.contains(x) {
                 place += rest % size * stride;
                 stride *= size;
@@ -413,7 +429,7 @@ fn inner_of(pass: &SparsePass, shapes: &nneinfact_core::model::Shapes) -> Vec<u3
         }
         place
     };
-    let mut inner: Vec<u32> = (0..pass.inner_size(shapes) as u32).collect();
+    let mut inner: Vec<u32> = (0..pass.contracted_size(shapes) as u32).collect();
     inner.sort_by_key(|&k| (place(k as usize), k));
     inner
 }

@@ -9,7 +9,7 @@ use nneinfact_core::engine::needs;
 use nneinfact_core::engine::{Constraint, Guards, Job, LossSlot};
 use nneinfact_core::loss::{Loss, Penalty};
 use nneinfact_core::model::{Model, Shapes};
-use nneinfact_core::plan::{Balancing, DataInfo, Grouping, Plan, Settings, SparseInfo};
+use nneinfact_core::plan::{Balancing, DataInfo, Grouping, Plan, PlanSettings, SparseInfo};
 
 /// The job of a model on ones of this shape, without a device.
 fn job(
@@ -43,11 +43,11 @@ pub(super) fn job_on(
         ..DataInfo::c_order(&shapes, 1)
     };
     let plain = !info.masked && info.weight_bytes == 0;
-    let settings = Settings {
+    let settings = PlanSettings {
         grouping,
         memory,
         closed_denominator: plain && loss.denominator_constant().is_some(),
-        ..Settings::default()
+        ..PlanSettings::default()
     };
     let plan = Plan::new(&shapes, &info, &settings).unwrap();
     job_of(plan, data, None, loss)
@@ -67,13 +67,14 @@ pub(super) fn job_listed(
     let model = Model::parse(model).unwrap();
     let shapes = Shapes::new(&model, values.shape(), ranks).unwrap();
     let data = observe(Observations::new(values)).prepare().unwrap();
-    let listing = data.listings().into_iter().find(|l| l.rest == rest).expect("such a list");
+    let listing =
+        data.stored_counts().into_iter().find(|l| l.implicit == rest).expect("such a list");
     let (unlisted, _) = needs(&loss.at_zero(), rest);
-    let sampling = SparseInfo { listed: listing.train, exceptions: listing.exceptions, unlisted };
+    let sampling = SparseInfo { stored: listing.train, masked: listing.masked, implicit: unlisted };
     let info = DataInfo { masked: rest == Implicit::ByRole, ..DataInfo::c_order(&shapes, 0) };
-    let settings = Settings { grouping, sampling: Some(sampling), ..Settings::default() };
+    let settings = PlanSettings { grouping, sparse: Some(sampling), ..PlanSettings::default() };
     let plan = Plan::new(&shapes, &info, &settings).unwrap();
-    let list = data.list(rest);
+    let list = data.stored(rest);
     job_of(plan, data, Some(list), loss)
 }
 
@@ -88,15 +89,15 @@ fn job_of(
     losses[0] = Some(LossSlot::Start);
     let rules = vec![Constraint::default(); plan.shapes().model().factors().len()];
     Job {
-        rules,
+        constraints: rules,
         balancing: None,
         plan: Arc::new(plan),
         data: Arc::new(data),
-        sparse: sparse.map(Arc::new),
+        stored: sparse.map(Arc::new),
         loss,
         losses,
         exact: false,
-        numbers: Guards { prediction_floor: 1e-10, factor_floor: 1e-16, inner_cycles: 1 },
+        guards: Guards { prediction_floor: 1e-10, factor_floor: 1e-16, inner_cycles: 1 },
         start: Vec::new(),
         scales: None,
         unit: 1.0,
@@ -106,8 +107,8 @@ fn job_of(
 /// The job with a penalty on every factor, of several kinds, and the trades among them; the last of
 /// three factors or more has bounds instead.
 pub(super) fn penalized_job(mut job: Job, kind: usize) -> Job {
-    let count = job.rules.len();
-    for (l, rule) in job.rules.iter_mut().enumerate() {
+    let count = job.constraints.len();
+    for (l, rule) in job.constraints.iter_mut().enumerate() {
         match count > 2 && l == count - 1 && kind.is_multiple_of(2) {
             true => (rule.lower, rule.upper) = (0.01, 3.0),
             false => {
@@ -116,9 +117,10 @@ pub(super) fn penalized_job(mut job: Job, kind: usize) -> Job {
             }
         }
     }
-    let trading: Vec<usize> = (0..count).filter(|&l| job.rules[l].penalty.is_some()).collect();
+    let trading: Vec<usize> =
+        (0..count).filter(|&l| job.constraints[l].penalty.is_some()).collect();
     let balancing = Balancing::new(job.plan.shapes().model(), &trading);
-    job.balancing = Some(balancing).filter(|b| !b.trades().is_empty()).map(Arc::new);
+    job.balancing = Some(balancing).filter(|b| !b.rescalings().is_empty()).map(Arc::new);
     job
 }
 

@@ -6,7 +6,7 @@ use super::Gpu;
 use super::cells::{Kind, slab_bytes, slab_roles};
 use super::program::{Compiled, Slab, Tuning, compile};
 use super::runtime::Loaded;
-use nneinfact_core::data::{Dense, in_slabs, slab_cells};
+use nneinfact_core::data::{Dense, in_slabs, slab_entries};
 use nneinfact_core::engine::Job;
 use nneinfact_core::error::{Error, Result};
 
@@ -68,11 +68,11 @@ impl Upload {
             return Upload { sides: Vec::new() };
         }
         let values = job.data.values();
-        let side = |side: &std::sync::Arc<ndarray::ArrayD<f64>>| match job.data.coordinates() {
+        let side = |side: &std::sync::Arc<ndarray::ArrayD<f64>>| match job.data.coo() {
             Some(_) => Dense::from_array(&**side).in_c_order(),
             None => Dense::from_array(&**side).in_layout_of(values),
         };
-        Upload { sides: job.loss.sides().iter().map(side).collect() }
+        Upload { sides: job.loss.entry_parameters().iter().map(side).collect() }
     }
 
     /// Writes all data into the buffers of their slabs, piece by piece: never a second copy of all of
@@ -88,7 +88,7 @@ impl Upload {
         let data = &job.data;
         data.check()?;
         let tensors = data.tensors();
-        let most = slab_cells(&tensors).unwrap_or(PIECE).min(PIECE) / TOGETHER * TOGETHER;
+        let most = slab_entries(&tensors).unwrap_or(PIECE).min(PIECE) / TOGETHER * TOGETHER;
         let most = most.max(TOGETHER);
         let strides = &job.plan.data().strides;
         let starts: Vec<usize> = slabs.iter().map(|slab| slab.part.offset(strides)).collect();
@@ -140,7 +140,7 @@ impl Upload {
         let data = &job.data;
         let (from, len) = (start + piece.start, piece.len());
         // Beside a list all cells are gone over without their values.
-        let values = Some(data.values()).filter(|_| job.sparse.is_none()).map(AsRef::as_ref);
+        let values = Some(data.values()).filter(|_| job.stored.is_none()).map(AsRef::as_ref);
         let tensors =
             [(Some(slab.values), values), (slab.weights, data.weights().map(AsRef::as_ref))];
         for (buffer, dense) in tensors {

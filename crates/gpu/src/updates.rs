@@ -26,7 +26,7 @@ impl Compiler<'_> {
                 self.begin_factors(commands, run);
             }
         }
-        let cycles = if single { 1 } else { self.job.numbers.inner_cycles };
+        let cycles = if single { 1 } else { self.job.guards.inner_cycles };
         for _ in 0..cycles {
             for (at, &l) in members.iter().enumerate() {
                 let others: Vec<usize> = members.iter().copied().filter(|&m| m != l).collect();
@@ -161,7 +161,7 @@ impl Compiler<'_> {
 
     /// The least entries of factors: as a fraction of their largest, and in any case.
     fn least_entries(&self) -> (f32, f32) {
-        let floor = self.job.numbers.factor_floor;
+        let floor = self.job.guards.factor_floor;
         (floor as f32, if floor > 0.0 { 1e-37 } else { 0.0 })
     }
 
@@ -188,7 +188,7 @@ impl Compiler<'_> {
 
     /// Takes the entries of a factor that stand at its floor for 0.
     pub(super) fn sink(&mut self, commands: &mut Vec<Command>, l: usize) -> Result<()> {
-        if self.job.numbers.factor_floor > 0.0 {
+        if self.job.guards.factor_floor > 0.0 {
             self.change(commands, l, Change::Nothing)?;
             self.raise(commands, l, Raise::ToZero)?;
         }
@@ -230,7 +230,7 @@ impl Compiler<'_> {
     /// What entries below the floor of a factor become, its largest being known.
     fn raise(&mut self, commands: &mut Vec<Command>, l: usize, raise: Raise) -> Result<()> {
         let rule = self.rules[l];
-        let floor = self.job.numbers.factor_floor;
+        let floor = self.job.guards.factor_floor;
         let bounded = !rule.is_unbounded();
         if floor <= 0.0 && !bounded {
             return Ok(());
@@ -454,7 +454,7 @@ pub(super) fn step(loss: &Loss, rule: &Constraint, single: bool) -> Result<Shade
     };
     let indent = |text: &str| -> String { text.lines().map(|l| format!("    {l}\n")).collect() };
     let mut change = match (rule.penalty, majorizer) {
-        (Some(penalty), _) => penalized(majorizer, loss.slope(), penalty, finish),
+        (Some(penalty), _) => penalized(majorizer, loss.curvature_constant(), penalty, finish),
         (None, Majorizer::Power { .. }) => {
             let gamma = majorizer.gamma().unwrap_or(1.0);
             let (at_zero, at_infinity) =

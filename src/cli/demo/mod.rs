@@ -213,7 +213,7 @@ fn true_loss(means: &PlantedMeans<'_>, data: &Prepared) -> [f64; 2] {
         )
         .collect();
     let mean = |which: usize, role| {
-        sums.iter().map(|s| s[which]).sum::<f64>() / data.cells(role).max(1) as f64
+        sums.iter().map(|s| s[which]).sum::<f64>() / data.count(role).max(1) as f64
     };
     [mean(0, Role::Train), mean(1, Role::HeldOut)]
 }

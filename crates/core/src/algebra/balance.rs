@@ -1,27 +1,27 @@
 //! Balancing: changes of scale that leave ŷ as it is and lower the penalties.
 
 use super::contract::rearrange;
-use super::update::{floor_of, raise};
+use super::update::{apply_floor, floor_of};
 use crate::engine::Constraint;
 use crate::loss::Penalty;
 use crate::model::{Index, Shapes};
 use crate::plan::{Balancing, Rescaling, RescalingStep};
 
 /// A cycle that changes no scale by more than this is the last.
-const SETTLED: f64 = 1e-13;
+const CONVERGED: f64 = 1e-13;
 /// A scale whose logarithm is larger than this leaves the range of numbers.
 const MOST: f64 = 700.0;
-/// Newton steps of an exchange, at most: with equal powers the first one is exact.
+/// Newton steps of a rescaling step, at most: with equal powers the first one is exact.
 const STEPS: usize = 40;
 
-/// Makes the trades of scale that lower the penalties most, at most `cycles` times over.
+/// Makes the rescalings that lower the penalties most, at most `cycles` times over.
 ///
-/// In a trade over the letters S, the slices of factor l at an index of S, with the sum g_l of their
+/// In a rescaling over the indices S, the slices of factor l at an index of S, with the sum g_l of their
 /// θ^p_l, are brought to p_l μ_l g_l = β, where β = (Π_l (p_l μ_l g_l)^(1/p_l))^(1 / Σ_l 1/p_l): the
 /// least Σ μ_l g_l among all scales whose product is 1 (docs/method.md). Where the slices of one
 /// factor are zero, no term of ŷ takes those of the others, and they become zero.
 ///
-/// Every factor of a trade has a penalty with μ > 0.
+/// Every factor of a rescaling has a penalty with μ > 0.
 pub fn balance(
     shapes: &Shapes,
     balancing: &Balancing,
@@ -31,47 +31,48 @@ pub fn balance(
 ) {
     for _ in 0..cycles {
         let mut moved = 0f64;
-        for trade in balancing.trades() {
-            moved = moved.max(make(shapes, trade, penalties, factors));
+        for rescaling in balancing.rescalings() {
+            moved = moved.max(apply_rescaling(shapes, rescaling, penalties, factors));
         }
-        for exchange in balancing.exchanges() {
-            moved = moved.max(exchanged(shapes, exchange, penalties, factors));
+        for step in balancing.rescaling_steps() {
+            moved = moved.max(apply_step(shapes, step, penalties, factors));
         }
-        if moved <= SETTLED {
+        if moved <= CONVERGED {
             break;
         }
     }
 }
 
-/// Makes every trade once, on factors that are kept above a floor (relative to the largest entry, and at
+/// Makes every rescaling once, on factors that are kept above a floor (relative to the largest entry, and at
 /// least): what stands there counts as zero, which would be worth more on another scale.
-pub fn trade(
+pub fn rescale(
     shapes: &Shapes,
     balancing: &Balancing,
-    rules: &[Constraint],
+    constraints: &[Constraint],
     factors: &mut [Vec<f64>],
     [floor, least]: [f64; 2],
 ) {
-    let trading = balancing.factors();
-    for &l in &trading {
+    let rescaled = balancing.factors();
+    for &l in &rescaled {
         let floor = floor_of(&factors[l], floor, least);
         factors[l].iter_mut().filter(|x| **x <= floor).for_each(|x| *x = 0.0);
     }
-    let penalties: Vec<Option<Penalty>> = rules.iter().map(|rule| rule.penalty).collect();
+    let penalties: Vec<Option<Penalty>> =
+        constraints.iter().map(|constraint| constraint.penalty).collect();
     balance(shapes, balancing, &penalties, factors, 1);
-    trading.into_iter().for_each(|l| raise(&mut factors[l], floor, least, &rules[l]));
+    rescaled.into_iter().for_each(|l| apply_floor(&mut factors[l], floor, least, &constraints[l]));
 }
 
 /// The penalties of all factors.
-pub fn penalty(factors: &[Vec<f64>], rules: &[Constraint]) -> f64 {
-    let of = |(factor, rule): (&Vec<f64>, &Constraint)| {
-        let penalty = rule.penalty?;
+pub fn penalty(factors: &[Vec<f64>], constraints: &[Constraint]) -> f64 {
+    let of = |(factor, constraint): (&Vec<f64>, &Constraint)| {
+        let penalty = constraint.penalty?;
         Some(factor.iter().map(|&x| penalty.value(x)).sum::<f64>())
     };
-    factors.iter().zip(rules).filter_map(of).sum()
+    factors.iter().zip(constraints).filter_map(of).sum()
 }
 
-/// The slices of a factor over a set of letters.
+/// The slices of a factor over a set of indices.
 struct Slices {
     factor: usize,
     penalty: Penalty,
@@ -84,13 +85,13 @@ struct Slices {
 impl Slices {
     fn new(
         shapes: &Shapes,
-        letters: &[Index],
+        indices: &[Index],
         (factor, penalty): (usize, Penalty),
         data: &[f64],
     ) -> Slices {
-        let count: usize = shapes.sizes(letters).iter().product();
+        let count: usize = shapes.sizes(indices).iter().product();
         let numbers: Vec<f64> = (0..count).map(|index| index as f64).collect();
-        let of = rearrange(shapes, letters, &numbers, &shapes.model().factors()[factor]);
+        let of = rearrange(shapes, indices, &numbers, &shapes.model().factors()[factor]);
         let of: Vec<usize> = of.into_iter().map(|index| index as usize).collect();
         let mut largest = vec![0f64; count];
         for (&x, &index) in data.iter().zip(&of) {
@@ -119,21 +120,21 @@ impl Slices {
     }
 }
 
-/// Makes one trade; returns the largest change of the logarithm of a scale.
-fn make(
+/// Makes one rescaling; returns the largest change of the logarithm of a scale.
+fn apply_rescaling(
     shapes: &Shapes,
-    trade: &Rescaling,
+    rescaling: &Rescaling,
     penalties: &[Option<Penalty>],
     factors: &mut [Vec<f64>],
 ) -> f64 {
-    let parts: Vec<Slices> = trade
+    let parts: Vec<Slices> = rescaling
         .factors
         .iter()
         .filter_map(|&l| Some((l, penalties[l]?)))
-        .map(|part| Slices::new(shapes, &trade.letters, part, &factors[part.0]))
+        .map(|part| Slices::new(shapes, &rescaling.indices, part, &factors[part.0]))
         .collect();
     let inverse: f64 = parts.iter().map(|part| 1.0 / part.penalty.power()).sum();
-    let count: usize = shapes.sizes(&trade.letters).iter().product();
+    let count: usize = shapes.sizes(&rescaling.indices).iter().product();
     let mut scales = vec![vec![1.0; count]; parts.len()];
     let mut moved = 0f64;
     for index in 0..count {
@@ -159,24 +160,24 @@ fn make(
     moved
 }
 
-/// Makes one exchange: for each index of its letters, the u of least
+/// Makes one rescaling step: for each combination of its indices, the u of least
 /// `Σ_one μ g e^(p u) + Σ_other μ g e^(−p u)`, a convex function. Returns the largest |u|.
 ///
 /// Where all slices of one side are zero those of the other become zero: no tensor has one of them
 /// without one of the first side.
-fn exchanged(
+fn apply_step(
     shapes: &Shapes,
-    exchange: &RescalingStep,
+    step: &RescalingStep,
     penalties: &[Option<Penalty>],
     factors: &mut [Vec<f64>],
 ) -> f64 {
-    let sides = exchange.sides.each_ref().map(|side| -> Vec<Slices> {
+    let sides = step.sides.each_ref().map(|side| -> Vec<Slices> {
         side.iter()
             .filter_map(|&l| Some((l, penalties[l]?)))
-            .map(|part| Slices::new(shapes, &exchange.letters, part, &factors[part.0]))
+            .map(|part| Slices::new(shapes, &step.indices, part, &factors[part.0]))
             .collect()
     });
-    let count: usize = shapes.sizes(&exchange.letters).iter().product();
+    let count: usize = shapes.sizes(&step.indices).iter().product();
     let mut scales = [vec![1.0; count], vec![1.0; count]];
     let mut moved = 0f64;
     for index in 0..count {
@@ -185,7 +186,7 @@ fn exchanged(
             scales.iter_mut().for_each(|scales| scales[index] = 0.0);
             continue;
         }
-        let u = evened(&sides, index);
+        let u = balanced_scale(&sides, index);
         if u.abs() < MOST {
             moved = moved.max(u.abs());
             (scales[0][index], scales[1][index]) = (u.exp(), (-u).exp());
@@ -197,21 +198,20 @@ fn exchanged(
     moved
 }
 
-/// The root of `ln Σ_one p μ g e^(p u) − ln Σ_other p μ g e^(−p u)`, which rises with a slope of at
-/// least 2.
-fn evened(sides: &[Vec<Slices>; 2], index: usize) -> f64 {
-    // The logarithm of a sum, and its slope.
+/// The root of `ln Σ_one p μ g e^(p u) − ln Σ_other p μ g e^(−p u)`, whose derivative is at least 2.
+fn balanced_scale(sides: &[Vec<Slices>; 2], index: usize) -> f64 {
+    // The logarithm of a sum, and its derivative.
     let sum = |side: &[Slices], u: f64| {
         let levels = side.iter().filter(|s| !s.is_empty(index)).map(|s| {
             let p = s.penalty.power();
             (s.levels[index] + p * u, p)
         });
         let most = levels.clone().fold(f64::NEG_INFINITY, |most, (level, _)| most.max(level));
-        let [sum, slope] = levels.fold([0.0; 2], |[sum, slope], (level, p)| {
+        let [sum, derivative] = levels.fold([0.0; 2], |[sum, derivative], (level, p)| {
             let part = (level - most).exp();
-            [sum + part, slope + p * part]
+            [sum + part, derivative + p * part]
         });
-        (most + sum.ln(), slope / sum)
+        (most + sum.ln(), derivative / sum)
     };
     let at = |u: f64| {
         let ((one, rise), (other, fall)) = (sum(&sides[0], u), sum(&sides[1], -u));
@@ -221,13 +221,13 @@ fn evened(sides: &[Vec<Slices>; 2], index: usize) -> f64 {
     let (mut low, mut high) = (-reach, reach);
     let mut u = 0.0;
     for _ in 0..STEPS {
-        let (value, slope) = at(u);
+        let (value, derivative) = at(u);
         if value < 0.0 {
             low = u
         } else {
             high = u
         }
-        let step = value / slope;
+        let step = value / derivative;
         let next = u - step;
         u = if next >= low && next <= high { next } else { 0.5 * (low + high) };
         if step.is_nan() || step.abs() <= 1e-15 * u.abs().max(1.0) {
@@ -269,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn exchanges_lower_penalties_and_leave_every_tensor() {
+    fn rescaling_steps_lower_penalties_and_leave_every_tensor() {
         // ir,jr->ij and ir,kr->ik.
         let model = Model::parse("ir,jr,kr->ijk").unwrap();
         let shapes = Shapes::new(&model, &[2, 2, 2], &[('r', 2)]).unwrap();

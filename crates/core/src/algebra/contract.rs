@@ -34,36 +34,36 @@ pub fn contract_within(shapes: &Shapes, plan: &Contraction, inputs: &[&[f64]]) -
 
 /// The most entries that a contraction has in memory at once, beside its inputs.
 fn entries(shapes: &Shapes, plan: &Contraction) -> f64 {
-    let volume = |letters: &[Index]| shapes.volume(letters.iter().collect());
+    let volume = |indices: &[Index]| shapes.volume(indices.iter().collect());
     let of = |slot: ContractionInput| match slot {
         ContractionInput::Input(i) => (volume(&plan.inputs()[i]), 0.0),
         ContractionInput::Step(i) => {
-            (volume(&plan.steps()[i].letters), volume(&plan.steps()[i].letters))
+            (volume(&plan.steps()[i].indices), volume(&plan.steps()[i].indices))
         }
     };
     // `held` is results that wait for their step.
     let (mut held, mut most) = (0.0, 0.0f64);
     for step in plan.steps() {
         let ((left, left_held), (right, right_held)) = (of(step.left), of(step.right));
-        let result = volume(&step.letters);
+        let result = volume(&step.indices);
         // Both tensors once more, in the order that their product needs.
         most = most.max(held + left + right + result);
         held += result - left_held - right_held;
     }
     match plan.steps().last() {
-        Some(step) if step.letters == plan.output() => most,
+        Some(step) if step.indices == plan.output() => most,
         _ => most.max(held + volume(plan.output())),
     }
 }
 
-/// Evaluates a contraction. Each input has the letters, in the order, that the contraction was
+/// Evaluates a contraction. Each input has the indices, in the order, that the contraction was
 /// planned for.
 pub fn contract(shapes: &Shapes, plan: &Contraction, inputs: &[&[f64]]) -> Vec<f64> {
     let mut results: Vec<Vec<f64>> = Vec::with_capacity(plan.steps().len());
-    let letters_of = |slot: ContractionInput| -> &[Index] {
+    let indices_of = |slot: ContractionInput| -> &[Index] {
         match slot {
             ContractionInput::Input(i) => &plan.inputs()[i],
-            ContractionInput::Step(i) => &plan.steps()[i].letters,
+            ContractionInput::Step(i) => &plan.steps()[i].indices,
         }
     };
     for step in plan.steps() {
@@ -73,9 +73,9 @@ pub fn contract(shapes: &Shapes, plan: &Contraction, inputs: &[&[f64]]) -> Vec<f
                 ContractionInput::Step(i) => &results[i],
             }
         };
-        let left = (letters_of(step.left), get(step.left));
-        let right = (letters_of(step.right), get(step.right));
-        let result = pair(shapes, left, right, &step.letters);
+        let left = (indices_of(step.left), get(step.left));
+        let right = (indices_of(step.right), get(step.right));
+        let result = pair(shapes, left, right, &step.indices);
         // A result is used once.
         for slot in [step.left, step.right] {
             if let ContractionInput::Step(i) = slot {
@@ -85,24 +85,24 @@ pub fn contract(shapes: &Shapes, plan: &Contraction, inputs: &[&[f64]]) -> Vec<f
         results.push(result);
     }
     if let (Some(data), Some(step)) = (results.pop(), plan.steps().last()) {
-        return rearrange_owned(shapes, step.letters.clone(), data, plan.output());
+        return rearrange_owned(shapes, step.indices.clone(), data, plan.output());
     }
-    let (letters, data): (&[Index], &[f64]) = match plan.inputs().first() {
-        Some(letters) => (letters, inputs[0]),
+    let (indices, data): (&[Index], &[f64]) = match plan.inputs().first() {
+        Some(indices) => (indices, inputs[0]),
         // The empty product is 1.
         None => (&[], &[1.0]),
     };
-    rearrange(shapes, letters, data, plan.output())
+    rearrange(shapes, indices, data, plan.output())
 }
 
-/// `Σ left · right` over the letters not in `output`.
+/// `Σ left · right` over the indices not in `output`.
 fn pair(
     shapes: &Shapes,
     left: (&[Index], &[f64]),
     right: (&[Index], &[f64]),
     output: &[Index],
 ) -> Vec<f64> {
-    let set = |letters: &[Index]| -> IndexSet { letters.iter().collect() };
+    let set = |indices: &[Index]| -> IndexSet { indices.iter().collect() };
     let (l, r, out) = (set(left.0), set(right.0), set(output));
     let pick = |from: &[Index], keep: &dyn Fn(Index) -> bool| -> Vec<Index> {
         from.iter().copied().filter(|&x| keep(x)).collect()
@@ -112,7 +112,7 @@ fn pair(
     let columns = pick(output, &|x| !l.contains(x) && r.contains(x));
     let inner = pick(left.0, &|x| r.contains(x) && !out.contains(x));
 
-    let size = |letters: &[Index]| -> usize { shapes.sizes(letters).iter().product() };
+    let size = |indices: &[Index]| -> usize { shapes.sizes(indices).iter().product() };
     let (b, m, n, k) = (size(&batch), size(&rows), size(&columns), size(&inner));
     let within = |small: &[Index], large: &IndexSet| small.iter().all(|&x| large.contains(x));
     if within(right.0, &l) && k >= STREAMED && b * m * k >= PARALLEL {
@@ -159,7 +159,7 @@ const STREAMED: usize = 8;
 /// At most so many parts of the larger tensor are summed up on their own.
 const PARTS: usize = 16;
 
-/// `Σ left · right` where `right` has no letter of its own: one walk over `left` in its order of
+/// `Σ left · right` where `right` has no index of its own: one walk over `left` in its order of
 /// memory, without the copy in another order that a matrix product would need.
 fn stream(
     shapes: &Shapes,
@@ -253,34 +253,34 @@ fn product(m: usize, k: usize, n: usize, a: &[f64], b: &[f64], c: &mut [f64]) {
 
 fn rearrange_owned(
     shapes: &Shapes,
-    letters: Vec<Index>,
+    indices: Vec<Index>,
     data: Vec<f64>,
     output: &[Index],
 ) -> Vec<f64> {
-    if letters == output { data } else { rearrange(shapes, &letters, &data, output) }
+    if indices == output { data } else { rearrange(shapes, &indices, &data, output) }
 }
 
-/// Sums over the letters that `output` lacks, repeats along those that only it has, and brings the
+/// Sums over the indices that `output` lacks, repeats along those that only it has, and brings the
 /// rest into its order.
-pub fn rearrange(shapes: &Shapes, letters: &[Index], data: &[f64], output: &[Index]) -> Vec<f64> {
-    if letters == output {
+pub fn rearrange(shapes: &Shapes, indices: &[Index], data: &[f64], output: &[Index]) -> Vec<f64> {
+    if indices == output {
         return data.to_vec();
     }
     let out: IndexSet = output.iter().collect();
-    let summed: Vec<Index> = letters.iter().copied().filter(|&x| !out.contains(x)).collect();
-    let kept: Vec<Index> = output.iter().copied().filter(|x| letters.contains(x)).collect();
+    let summed: Vec<Index> = indices.iter().copied().filter(|&x| !out.contains(x)).collect();
+    let kept: Vec<Index> = output.iter().copied().filter(|x| indices.contains(x)).collect();
     if !summed.is_empty() && kept.len() < output.len() {
         // A sum is formed once, and not for every place where it is repeated.
-        let sums = rearrange(shapes, letters, data, &kept);
+        let sums = rearrange(shapes, indices, data, &kept);
         return rearrange(shapes, &kept, &sums, output);
     }
     let mut loops = output.to_vec();
     loops.extend(&summed);
-    // Strides in the source; 0 along letters that it does not have.
+    // Strides in the source; 0 along indices that it does not have.
     let strides: Vec<usize> = loops
         .iter()
-        .map(|x| match letters.iter().position(|y| y == x) {
-            Some(axis) => letters[axis + 1..].iter().map(|&y| shapes.size(y)).product(),
+        .map(|x| match indices.iter().position(|y| y == x) {
+            Some(axis) => indices[axis + 1..].iter().map(|&y| shapes.size(y)).product(),
             None => 0,
         })
         .collect();
@@ -386,15 +386,15 @@ mod tests {
     use super::*;
     use crate::model::Model;
 
-    fn letters(text: &str) -> Vec<Index> {
+    fn indices(text: &str) -> Vec<Index> {
         text.chars().filter_map(Index::new).collect()
     }
 
-    /// Sums over every combination of letters, one term at a time.
+    /// Sums over every combination of indices, one term at a time.
     fn naive(shapes: &Shapes, inputs: &[(&str, &[f64])], output: &str) -> Vec<f64> {
-        let mut all = letters(output);
+        let mut all = indices(output);
         for (names, _) in inputs {
-            for x in letters(names) {
+            for x in indices(names) {
                 if !all.contains(&x) {
                     all.push(x);
                 }
@@ -402,7 +402,7 @@ mod tests {
         }
         let sizes = shapes.sizes(&all);
         let volume = |l: &[Index]| shapes.sizes(l).iter().product::<usize>();
-        let mut result = vec![0.0; volume(&letters(output))];
+        let mut result = vec![0.0; volume(&indices(output))];
         for linear in 0..sizes.iter().product() {
             let mut rest = linear;
             let mut index = vec![0; all.len()];
@@ -415,8 +415,8 @@ mod tests {
                     acc * shapes.size(*x) + index[all.iter().position(|y| y == x).unwrap()]
                 })
             };
-            let term: f64 = inputs.iter().map(|(names, data)| data[at(&letters(names))]).product();
-            result[at(&letters(output))] += term;
+            let term: f64 = inputs.iter().map(|(names, data)| data[at(&indices(names))]).product();
+            result[at(&indices(output))] += term;
         }
         result
     }
@@ -426,9 +426,9 @@ mod tests {
         let model = Model::parse("ir,jr,ar->ija").unwrap();
         let shapes = Shapes::new(&model, &[5, 4, 3], &[('r', 2)]).unwrap();
         for (from, to) in [("ir", "raj"), ("ir", "jr"), ("ir", "j"), ("ija", "rj"), ("i", "ra")] {
-            let volume: usize = shapes.sizes(&letters(from)).iter().product();
+            let volume: usize = shapes.sizes(&indices(from)).iter().product();
             let data: Vec<f64> = (0..volume).map(|i| (i * i % 17) as f64 - 3.0).collect();
-            let found = rearrange(&shapes, &letters(from), &data, &letters(to));
+            let found = rearrange(&shapes, &indices(from), &data, &indices(to));
             assert_eq!(found, naive(&shapes, &[(from, &data)], to), "{from} to {to}");
         }
     }
@@ -438,10 +438,10 @@ mod tests {
         let model = Model::parse("ir,jr,kr->ijk").unwrap();
         let shapes = Shapes::new(&model, &[24, 30, 26], &[('r', 9)]).unwrap();
         let fill = |names: &str, seed: f64| -> Vec<f64> {
-            let n: usize = shapes.sizes(&letters(names)).iter().product();
+            let n: usize = shapes.sizes(&indices(names)).iter().product();
             (0..n).map(|i| ((i as f64 + seed) * 0.7391).sin() + 1.5).collect()
         };
-        // The letter that is last in memory is summed over, kept, and kept with another step; the
+        // The index that is last in memory is summed over, kept, and kept with another step; the
         // smaller tensor has it or has not.
         let cases = [
             (["jkir", "ir"], "jk"),
@@ -451,13 +451,13 @@ mod tests {
             (["kj", "jkir"], "ir"),
             (["jkri", "ir"], "kj"),
             (["jkri", "jk"], ""),
-            // A letter of the smaller tensor alone is summed over as well.
+            // An index of the smaller tensor alone is summed over as well.
             (["jki", "kr"], "ji"),
         ];
         for (inputs, output) in cases {
             let data = [fill(inputs[0], 0.0), fill(inputs[1], 1.0)];
-            let [left, right] = inputs.map(letters);
-            let found = pair(&shapes, (&left, &data[0]), (&right, &data[1]), &letters(output));
+            let [left, right] = inputs.map(indices);
+            let found = pair(&shapes, (&left, &data[0]), (&right, &data[1]), &indices(output));
             let named = [(inputs[0], data[0].as_slice()), (inputs[1], data[1].as_slice())];
             let expected = naive(&shapes, &named, output);
             assert_eq!(found.len(), expected.len(), "{inputs:?} -> {output}");
@@ -469,7 +469,7 @@ mod tests {
 
     #[test]
     fn what_does_not_fit_in_memory_is_refused() {
-        // Whichever letter is summed over first, three others are left: 1e15 entries.
+        // Whichever index is summed over first, three others are left: 1e15 entries.
         let model = Model::parse("ia,ab,ac,ad,bc,bd,cd->i").unwrap();
         let ranks = ['a', 'b', 'c', 'd'].map(|x| (x, 100_000));
         let shapes = Shapes::new(&model, &[2], &ranks).unwrap();
@@ -486,7 +486,7 @@ mod tests {
         let model = Model::parse("irk,jrk,wr,k->wij").unwrap();
         let shapes = Shapes::new(&model, &[3, 4, 2], &[('r', 5), ('k', 2)]).unwrap();
         let fill = |names: &str, seed: f64| -> Vec<f64> {
-            let n: usize = shapes.sizes(&letters(names)).iter().product();
+            let n: usize = shapes.sizes(&indices(names)).iter().product();
             (0..n).map(|i| ((i as f64 + seed) * 0.7391).sin() + 1.5).collect()
         };
         let cases: [(&[&str], &str); 8] = [
@@ -502,9 +502,9 @@ mod tests {
         for (inputs, output) in cases {
             let data: Vec<Vec<f64>> =
                 inputs.iter().enumerate().map(|(i, names)| fill(names, i as f64)).collect();
-            let named: Vec<Vec<Index>> = inputs.iter().map(|names| letters(names)).collect();
+            let named: Vec<Vec<Index>> = inputs.iter().map(|names| indices(names)).collect();
             let views: Vec<&[Index]> = named.iter().map(Vec::as_slice).collect();
-            let plan = Contraction::new(&shapes, &views, &letters(output));
+            let plan = Contraction::new(&shapes, &views, &indices(output));
             let slices: Vec<&[f64]> = data.iter().map(Vec::as_slice).collect();
             let found = contract(&shapes, &plan, &slices);
             let pairs: Vec<(&str, &[f64])> = inputs.iter().copied().zip(slices).collect();

@@ -8,4 +8,4 @@ pub mod quadratic;
 pub mod update;
 
 pub use contract::{contract, contract_within, rearrange};
-pub use update::{overflowed, raise};
+pub use update::{apply_floor, overflowed};

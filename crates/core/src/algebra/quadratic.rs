@@ -31,7 +31,7 @@ const ROWS: usize = 64;
 /// A factor's part in the objective, `½ θᵀ q θ − nᵀ θ` for every row θ.
 struct Form<'a> {
     coupling: &'a Coupling,
-    /// In the order of batch, rows and latent letters.
+    /// In the order of batch, rows and latent indices.
     linear: Vec<f64>,
     /// For every index of the batch, a square matrix.
     square: Vec<f64>,
@@ -60,7 +60,7 @@ pub struct Objective<'a> {
     pub group: &'a Group,
     pub quadratic: &'a Quadratic,
     /// In the model's order; the powers of penalties are 1 or 2.
-    pub rules: &'a [Constraint],
+    pub constraints: &'a [Constraint],
     pub numerator: &'a [f64],
     pub gram: &'a [f64],
 }
@@ -90,10 +90,10 @@ impl Objective<'_> {
         let twice: Vec<&[f64]> =
             std::iter::once(gram).chain(partners.clone()).chain(partners).collect();
         let linear = contract(shapes, &group.updates[at], &once);
-        let letters = &shapes.model().factors()[l];
+        let indices = &shapes.model().factors()[l];
         Form {
-            linear: rearrange(shapes, letters, &linear, &Self::order(coupling)),
-            square: contract(&quadratic.shapes, &coupling.form, &twice),
+            linear: rearrange(shapes, indices, &linear, &Self::order(coupling)),
+            square: contract(&quadratic.shapes, &coupling.contraction, &twice),
             rows: shapes.sizes(&coupling.rows).iter().product(),
             latent: shapes.sizes(&coupling.latent).iter().product(),
             coupling,
@@ -136,7 +136,7 @@ impl Objective<'_> {
         for _ in 0..cycles {
             for (at, &l) in group.factors.iter().enumerate() {
                 let mut form = self.form(at, factors);
-                let rule = self.rules[l];
+                let rule = self.constraints[l];
                 form.penalize(rule);
                 let mut theta = self.arranged(at, factors);
                 let k = form.latent;

@@ -15,7 +15,7 @@ use nneinfact_simd::{Elementwise, has_fused};
 /// convex in each factor of change, so moving only part of the way cannot raise the loss.
 const CLIP: (f64, f64) = (1e-6, 1e6);
 
-/// A denominator, with the contractions that bring it onto the letters of each factor of the group.
+/// A denominator, with the contractions that bring it onto the indices of each factor of the group.
 #[derive(Clone, Copy)]
 pub struct Denominator<'a> {
     pub data: &'a [f64],
@@ -28,7 +28,7 @@ pub struct Update<'a> {
     pub group: &'a Group,
     pub loss: &'a Loss,
     /// In the model's order, in the units of the factors as they are here.
-    pub rules: &'a [Constraint],
+    pub constraints: &'a [Constraint],
     pub numerator: &'a [f64],
     pub denominator: Denominator<'a>,
     /// How often the factors take turns.
@@ -50,9 +50,9 @@ impl Update<'_> {
         for _ in 0..cycles {
             for (at, &l) in members.iter().enumerate() {
                 let (a, b) = self.parts(at, factors, &lambda);
-                let step = self.step(self.rules[l]);
+                let step = self.step(self.constraints[l]);
                 let entries = factors[l].iter().zip(a.iter().zip(&b));
-                let bounded = Bounded { single, rule: self.rules[l] };
+                let bounded = Bounded { single, constraint: self.constraints[l] };
                 for (to, (&theta, (&a, &b))) in lambda[at].iter_mut().zip(entries) {
                     *to = bounded.change(theta, step(theta, a, b));
                 }
@@ -71,7 +71,7 @@ impl Update<'_> {
     /// numerator and denominator.
     fn step(&self, rule: Constraint) -> impl Fn(f64, f64, f64) -> f64 {
         let majorizer = self.loss.majorizer();
-        let slope = self.loss.slope();
+        let slope = self.loss.curvature_constant();
         move |theta, a, b| match rule.penalty {
             Some(penalty) => {
                 let pull = penalty.derivative(theta) / slope.abs();
@@ -139,7 +139,7 @@ impl Update<'_> {
 pub struct Bounded {
     /// Whether the group has this factor only.
     pub single: bool,
-    pub rule: Constraint,
+    pub constraint: Constraint,
 }
 
 impl Bounded {
@@ -153,7 +153,7 @@ impl Bounded {
             change.clamp(CLIP.0, CLIP.1)
         };
         match theta > 0.0 {
-            true => change.max(self.rule.lower / theta).min(self.rule.upper / theta),
+            true => change.max(self.constraint.lower / theta).min(self.constraint.upper / theta),
             false => change,
         }
     }
@@ -218,7 +218,7 @@ pub fn floor_of(factor: &[f64], floor: f64, least: f64) -> f64 {
 }
 
 /// Raises entries to the floor, and brings them inside the bounds.
-pub fn raise(factor: &mut [f64], floor: f64, least: f64, rule: &Constraint) {
+pub fn apply_floor(factor: &mut [f64], floor: f64, least: f64, rule: &Constraint) {
     let floor = floor_of(factor, floor, least).max(rule.lower);
     if floor > 0.0 || rule.upper.is_finite() {
         factor.iter_mut().for_each(|x| *x = x.max(floor).min(rule.upper));

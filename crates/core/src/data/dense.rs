@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use ndarray::{ArrayBase, ArrayD, Data, Dimension, IxDyn};
 
-use super::layout::Layout;
 use super::mapped::in_order;
+use super::memory_layout::MemoryLayout;
 use super::storage::{SQUARED, StorageBuilder};
 use super::{Element, Mapped, Slabs, Storage};
 use crate::error::{Error, Result};
@@ -34,7 +34,7 @@ use nneinfact_simd::Real;
 /// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct Dense {
-    layout: Layout,
+    layout: MemoryLayout,
     storage: Storage,
 }
 
@@ -59,7 +59,7 @@ impl Dense {
     {
         let compact = array.strides().iter().all(|&s| s >= 0) && !array.is_empty();
         if let Some(cells) = array.as_slice_memory_order().filter(|_| compact)
-            && let Some(layout) = Layout::of_compact(array.shape(), array.strides())
+            && let Some(layout) = MemoryLayout::of_compact(array.shape(), array.strides())
         {
             let mut builder = StorageBuilder::new(cells.len());
             builder.push(cells);
@@ -110,7 +110,7 @@ impl Dense {
     }
 
     /// Bytes of a cell, in memory or in the file that it stays in.
-    pub fn cell_bytes(&self) -> usize {
+    pub fn entry_bytes(&self) -> usize {
         self.storage.mapped().map_or(self.storage.kind().bytes(), Mapped::cell_bytes)
     }
 
@@ -256,7 +256,7 @@ impl Dense {
         Dense { layout: self.layout.clone(), storage: builder.finish() }
     }
 
-    pub(super) fn layout(&self) -> &Layout {
+    pub(super) fn layout(&self) -> &MemoryLayout {
         &self.layout
     }
 
@@ -292,7 +292,7 @@ impl Dense {
     }
 }
 
-fn permuted<A: Copy>(from: &[A], runs: &super::layout::Runs, places: &mut [u64]) -> Vec<A> {
+fn permuted<A: Copy>(from: &[A], runs: &super::memory_layout::Runs, places: &mut [u64]) -> Vec<A> {
     let mut to = Vec::with_capacity(from.len());
     while to.len() < from.len() {
         let n = places.len().min(from.len() - to.len());
@@ -303,8 +303,9 @@ fn permuted<A: Copy>(from: &[A], runs: &super::layout::Runs, places: &mut [u64])
 }
 
 /// C order for a shape that an existing array has, so that it cannot overflow.
-fn c_layout_of(shape: &[usize]) -> Layout {
-    Layout::c(shape).unwrap_or_else(|| Layout { shape: shape.to_vec(), strides: shape.to_vec() })
+fn c_layout_of(shape: &[usize]) -> MemoryLayout {
+    MemoryLayout::c(shape)
+        .unwrap_or_else(|| MemoryLayout { shape: shape.to_vec(), strides: shape.to_vec() })
 }
 
 impl<S, D> From<&ArrayBase<S, D>> for Dense
@@ -382,8 +383,8 @@ impl DenseBuilder {
 
     fn with_layout(shape: &[usize], order: Order, storage: Storage) -> Result<Dense> {
         let layout = match order {
-            Order::C => Layout::c(shape),
-            Order::Fortran => Layout::fortran(shape),
+            Order::C => MemoryLayout::c(shape),
+            Order::Fortran => MemoryLayout::fortran(shape),
         };
         match layout {
             Some(layout) if layout.len() == storage.len() => Ok(Dense { layout, storage }),

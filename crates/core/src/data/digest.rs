@@ -79,7 +79,7 @@ impl Digest {
         });
     }
 
-    pub fn list(&mut self, list: &CooTensor) {
+    pub fn coo(&mut self, list: &CooTensor) {
         self.sizes(list.shape());
         self.word(list.len() as u64);
         for mode in list.indices() {
@@ -129,7 +129,7 @@ impl Observations {
     pub fn fingerprint(&self) -> String {
         let mut all = Digest::new();
         match &self.coordinates {
-            Some(list) => all.list(list),
+            Some(list) => all.coo(list),
             None => all.dense(&self.values),
         }
         all.word(u64::from(self.unlisted_missing) | u64::from(self.nan_missing) << 1);
@@ -138,7 +138,7 @@ impl Observations {
         for (n, list) in lists.into_iter().enumerate() {
             if let Some(list) = list {
                 all.word(1 + n as u64);
-                all.list(list);
+                all.coo(list);
             }
         }
         for (n, bits) in [&self.mask, &self.held_out_mask].into_iter().enumerate() {

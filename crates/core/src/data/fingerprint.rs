@@ -19,13 +19,13 @@ impl Prepared {
     /// Reads all data once.
     pub fn fingerprint(&self) -> Fingerprint {
         let [mut values, mut roles, mut weights] = [Digest::new(); 3];
-        match self.coordinates() {
-            Some(list) => values.list(list),
+        match self.coo() {
+            Some(list) => values.coo(list),
             None => values.dense(self.values()),
         }
         if let Some(listed) = self.listed() {
-            roles.words((0..listed.list().len()).map(|i| listed.role(i) as u64));
-            roles.word(listed.rest() as u64);
+            roles.words((0..listed.entries().len()).map(|i| listed.role(i) as u64));
+            roles.word(listed.implicit() as u64);
         }
         if let Some(all) = self.roles() {
             roles.words(all.words().iter().copied());

@@ -9,7 +9,7 @@ use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
 use super::Dense;
-use super::storage::{Kind, Summary};
+use super::storage::{ElementKind, Summary};
 use crate::error::Result;
 use nneinfact_simd::Real;
 
@@ -104,7 +104,7 @@ impl Mapped {
     }
 
     /// The smallest type that is exact, where it is known.
-    pub(super) fn kind(&self) -> Option<Kind> {
+    pub(super) fn kind(&self) -> Option<ElementKind> {
         self.summary().map(Summary::kind)
     }
 
@@ -207,14 +207,14 @@ pub fn in_slabs(
 /// Works through all cells in their order of memory, a slab at a time where tensors stay in files
 /// and at once where none does. Every range but the last is a multiple of `unit` long.
 pub fn in_order(tensors: &[&Dense], cells: usize, unit: usize, mut work: impl FnMut(Range<usize>)) {
-    let step = slab_cells(tensors).map_or(cells, |n| n / unit * unit).max(unit);
+    let step = slab_entries(tensors).map_or(cells, |n| n / unit * unit).max(unit);
     let range = |number: usize| number * step..cells.min((number + 1) * step);
     let slabs = (0..cells.div_ceil(step)).map(|number| vec![range(number)]);
     in_slabs(tensors, slabs, |number| work(range(number)));
 }
 
 /// How many cells make a slab of all tensors that stay in files together; `None` where none does.
-pub fn slab_cells(tensors: &[&Dense]) -> Option<usize> {
+pub fn slab_entries(tensors: &[&Dense]) -> Option<usize> {
     let mapped: Vec<&Mapped> = tensors.iter().filter_map(|t| t.storage().mapped()).collect();
     let bytes = mapped.iter().map(|m| m.slab_bytes()).min()?;
     let each: usize = mapped.iter().map(|m| m.cell_bytes()).sum();

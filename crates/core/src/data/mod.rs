@@ -11,29 +11,29 @@
 //!
 //! Numbers of cells are `usize` or `u64` throughout: tensors of more than 2³² cells are usual.
 
-mod coordinates;
+mod coo;
 mod dense;
 mod digest;
 mod fingerprint;
-mod layout;
 mod mapped;
+mod memory_layout;
 mod observations;
 mod prepared;
 mod random;
 mod roles;
-mod sparse;
 mod storage;
+mod stored;
 
-pub use coordinates::{CooBuilder, CooTensor, Indices};
+pub use coo::{CooBuilder, CooTensor, Indices};
 pub use dense::{Dense, DenseBuilder, Order};
 pub use digest::Digest;
 pub use fingerprint::{Fingerprint, digest};
 pub use mapped::Mapped;
-pub use mapped::{Ranges, Slabs, Slice, in_slabs, slab_cells};
+pub use mapped::{Ranges, Slabs, Slice, in_slabs, slab_entries};
 pub use observations::{Observations, Values};
 pub use prepared::{Outside, Portion, Prepared};
 pub use random::uniform_u32;
 pub use roles::{Role, Roles};
-pub use sparse::{Implicit, StoredCounts, StoredEntries};
-pub use storage::Kind;
+pub use storage::ElementKind;
 pub use storage::{Element, Storage};
+pub use stored::{Implicit, StoredCounts, StoredEntries};

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
-use super::layout::Runs;
 use super::mapped::in_order;
+use super::memory_layout::Runs;
 use super::observations::Split;
 use super::roles::{Bits, PER_WORD};
-use super::sparse::Entry;
 use super::storage::{Convert, Summary};
+use super::stored::Entry;
 use super::{CooTensor, Dense, Implicit, Observations, Role, Roles, Storage, StoredEntries};
 use crate::error::{Error, Result};
 
@@ -36,7 +36,7 @@ pub struct Prepared {
 #[derive(Clone, Copy, Debug, PartialEq, Default)]
 pub struct Portion {
     /// The number of cells.
-    pub cells: u64,
+    pub entries: u64,
     /// The sum of their weights; the number of cells where there are no weights.
     pub weight: f64,
 }
@@ -61,7 +61,7 @@ impl Prepared {
 
     /// The entries, where the data were given as a list of them.
     #[must_use]
-    pub fn coordinates(&self) -> Option<&Arc<CooTensor>> {
+    pub fn coo(&self) -> Option<&Arc<CooTensor>> {
         self.coordinates.as_ref()
     }
 
@@ -130,8 +130,8 @@ impl Prepared {
 
     /// The number of cells of a role.
     #[must_use]
-    pub fn cells(&self, role: Role) -> u64 {
-        self.portion(role).cells
+    pub fn count(&self, role: Role) -> u64 {
+        self.portion(role).entries
     }
 
     /// The number of cells of a role and the sum of their weights (0 for [`Role::Missing`]).
@@ -190,7 +190,7 @@ impl Prepared {
         coordinates: &CooTensor,
         inside: &(impl Fn(f64, usize) -> bool + Sync),
     ) -> Option<Outside> {
-        let list = self.listed.as_ref().map_or(coordinates, |l| l.list());
+        let list = self.listed.as_ref().map_or(coordinates, |l| l.entries());
         let role = |i: usize, key: u64| match (&self.listed, &self.roles) {
             (Some(listed), _) => listed.role(i),
             (None, Some(roles)) => roles.get(key as usize),
@@ -198,7 +198,7 @@ impl Prepared {
         };
         let keys = list.keys();
         let observed: u64 = [Role::Train, Role::Validation, Role::HeldOut]
-            .map(|role| self.cells(role))
+            .map(|role| self.count(role))
             .iter()
             .sum();
         let (mut count, mut first, mut listed) = (0u64, None, 0u64);
@@ -552,7 +552,7 @@ fn finish_listed(
     listed: StoredEntries,
     cells: u64,
 ) -> Result<Prepared> {
-    let list = Arc::clone(listed.list());
+    let list = Arc::clone(listed.entries());
     let mut total = Totals::EMPTY;
     for i in 0..list.len() {
         let role = listed.role(i);
@@ -565,7 +565,7 @@ fn finish_listed(
         }
     }
     let unlisted = cells - list.len() as u64;
-    match listed.rest() {
+    match listed.implicit() {
         Implicit::Missing => total.cells[Role::Missing as usize] += unlisted,
         Implicit::Zeros | Implicit::ByRole => {
             total.cells[Role::Train as usize] += unlisted;
@@ -596,7 +596,7 @@ fn finish_listed(
 impl Totals {
     fn portions(&self) -> [Portion; 4] {
         Role::ALL.map(|role| Portion {
-            cells: self.cells[role as usize],
+            entries: self.cells[role as usize],
             weight: self.weight[role as usize],
         })
     }

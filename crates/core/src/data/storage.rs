@@ -107,14 +107,14 @@ impl Storage {
 
     /// The element type in memory, which for elements that stay in a file is what they would be
     /// kept as if they were read; F64 where nobody has looked at all of them.
-    pub fn kind(&self) -> Kind {
+    pub fn kind(&self) -> ElementKind {
         match self {
-            Storage::U8(_) => Kind::U8,
-            Storage::U16(_) => Kind::U16,
-            Storage::U32(_) => Kind::U32,
-            Storage::F32(_) => Kind::F32,
-            Storage::F64(_) => Kind::F64,
-            Storage::Mapped(mapped) => mapped.kind().unwrap_or(Kind::F64),
+            Storage::U8(_) => ElementKind::U8,
+            Storage::U16(_) => ElementKind::U16,
+            Storage::U32(_) => ElementKind::U32,
+            Storage::F32(_) => ElementKind::F32,
+            Storage::F64(_) => ElementKind::F64,
+            Storage::Mapped(mapped) => mapped.kind().unwrap_or(ElementKind::F64),
         }
     }
 
@@ -258,7 +258,7 @@ pub struct Summary {
 
 /// An element type that a [`Storage`] holds in memory.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Kind {
+pub enum ElementKind {
     U8,
     U16,
     U32,
@@ -266,20 +266,20 @@ pub enum Kind {
     F64,
 }
 
-impl Kind {
+impl ElementKind {
     /// Bytes of an element.
     pub fn bytes(self) -> usize {
         match self {
-            Kind::U8 => 1,
-            Kind::U16 => 2,
-            Kind::U32 | Kind::F32 => 4,
-            Kind::F64 => 8,
+            ElementKind::U8 => 1,
+            ElementKind::U16 => 2,
+            ElementKind::U32 | ElementKind::F32 => 4,
+            ElementKind::F64 => 8,
         }
     }
 
     /// Whether it holds whole numbers.
     pub fn is_whole(self) -> bool {
-        matches!(self, Kind::U8 | Kind::U16 | Kind::U32)
+        matches!(self, ElementKind::U8 | ElementKind::U16 | ElementKind::U32)
     }
 }
 
@@ -299,13 +299,13 @@ impl Summary {
         }
     }
 
-    pub(super) fn kind(self) -> Kind {
+    pub(super) fn kind(self) -> ElementKind {
         match self {
-            Summary { whole: true, bits: 0..=0xff, .. } => Kind::U8,
-            Summary { whole: true, bits: 0..=0xffff, .. } => Kind::U16,
-            Summary { whole: true, .. } => Kind::U32,
-            Summary { single: true, .. } => Kind::F32,
-            _ => Kind::F64,
+            Summary { whole: true, bits: 0..=0xff, .. } => ElementKind::U8,
+            Summary { whole: true, bits: 0..=0xffff, .. } => ElementKind::U16,
+            Summary { whole: true, .. } => ElementKind::U32,
+            Summary { single: true, .. } => ElementKind::F32,
+            _ => ElementKind::F64,
         }
     }
 }
@@ -435,26 +435,26 @@ impl StorageBuilder {
         storage
     }
 
-    fn widen(&mut self, kind: Kind) {
+    fn widen(&mut self, kind: ElementKind) {
         let n = self.expected;
         let old = std::mem::replace(&mut self.storage, Storage::U8(Vec::new()));
         self.storage = match (kind, old) {
             (_, old @ Storage::Mapped(_))
-            | (Kind::U8, old @ Storage::U8(_))
-            | (Kind::U16, old @ Storage::U16(_))
-            | (Kind::U32, old @ Storage::U32(_))
-            | (Kind::F32, old @ Storage::F32(_))
-            | (Kind::F64, old @ Storage::F64(_)) => old,
-            (Kind::U16, old) => {
+            | (ElementKind::U8, old @ Storage::U8(_))
+            | (ElementKind::U16, old @ Storage::U16(_))
+            | (ElementKind::U32, old @ Storage::U32(_))
+            | (ElementKind::F32, old @ Storage::F32(_))
+            | (ElementKind::F64, old @ Storage::F64(_)) => old,
+            (ElementKind::U16, old) => {
                 with_vec!(old, v => Storage::U16(widened(v, |x| x.to_u32() as u16, n)), m => Storage::Mapped(m))
             }
-            (Kind::U32, old) => {
+            (ElementKind::U32, old) => {
                 with_vec!(old, v => Storage::U32(widened(v, Convert::to_u32, n)), m => Storage::Mapped(m))
             }
-            (Kind::F32, old) => {
+            (ElementKind::F32, old) => {
                 with_vec!(old, v => Storage::F32(widened(v, Convert::to_f32, n)), m => Storage::Mapped(m))
             }
-            (Kind::U8 | Kind::F64, old) => {
+            (ElementKind::U8 | ElementKind::F64, old) => {
                 with_vec!(old, v => Storage::F64(widened(v, Convert::to_f64, n)), m => Storage::Mapped(m))
             }
         };

@@ -5,9 +5,9 @@
 //! the data, and an update reads nothing but them.
 
 mod adapter;
-pub mod cells;
 mod needs;
 mod precision;
+pub mod stored_order;
 
 use std::sync::Arc;
 
@@ -96,6 +96,18 @@ impl LossSlot {
     pub const COUNT: usize = 2;
 }
 
+/// Where an engine keeps factors: see [`Engine::copy`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FactorSlot {
+    /// The factors that passes read and updates change.
+    Current,
+    /// The plain result of a sweep that an extrapolation starts from, together with the point that
+    /// the sweep began at.
+    Anchor,
+    /// The factors that a fit may go back to: those of the last completed sweep, or the best so far.
+    Snapshot,
+}
+
 /// How long a pass takes.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct PassTime {
@@ -151,20 +163,20 @@ pub struct Job {
     pub data: Arc<Prepared>,
     /// The list of cells that passes go over in place of all cells, where the plan has
     /// [sampled passes](Plan::sampled).
-    pub sparse: Option<Arc<StoredEntries>>,
+    pub stored: Option<Arc<StoredEntries>>,
     /// The loss.
     pub loss: Loss,
     /// For each group, where the losses of its pass go; `None` where they are not computed.
     pub losses: Vec<Option<LossSlot>>,
     /// The numbers that guard the fit.
-    pub numbers: Guards,
+    pub guards: Guards,
     /// The factors to start from, in the model's order.
     pub start: Vec<ArrayD<f64>>,
     /// What the engine multiplies each factor with to have it in its own units, powers of two: those
     /// of the [`EngineState`] that a fit goes on from; `None` where it is to choose them from the start.
     pub scales: Option<Vec<f64>>,
     /// What holds for each factor, in the user's units.
-    pub rules: Vec<Constraint>,
+    pub constraints: Vec<Constraint>,
     /// The trades of scale among the factors, all of which have a penalty; `None` where
     /// [`Engine::balance`] is not called.
     pub balancing: Option<Arc<Balancing>>,
@@ -194,45 +206,25 @@ pub struct EngineState {
     pub scales: Vec<f64>,
     /// The factors as they are, in the engine's units, each in C order of its letters.
     pub factors: Vec<Vec<f64>>,
-    /// The plain result that the next extrapolation starts from ([`Point::Anchor`]); `None` where none
-    /// was set.
-    pub anchor: Option<Vec<Vec<f64>>>,
+    /// The plain result that the next extrapolation starts from; `None` where no
+    /// [anchor](FactorSlot::Anchor) was set.
+    pub plain: Option<Vec<Vec<f64>>>,
     /// The point that the last sweep began at; `None` for the factors themselves.
     pub origin: Option<Vec<Vec<f64>>>,
-    /// The factors kept last ([`Point::Snapshot`]).
+    /// The factors of the [snapshot](FactorSlot::Snapshot); `None` where there is none.
     pub snapshot: Option<Vec<Vec<f64>>>,
 }
 
 impl EngineState {
     /// Checks that a state is one of these factors, in these units.
     pub fn check(&self, scales: &[f64], sizes: &[usize]) -> Result<()> {
-        let all = [Some(&self.factors), self.anchor.as_ref(), self.origin.as_ref()];
+        let all = [Some(&self.factors), self.plain.as_ref(), self.origin.as_ref()];
         let mut all = all.into_iter().chain([self.snapshot.as_ref()]).flatten();
         let fits = |factors: &Vec<Vec<f64>>| factors.iter().map(Vec::len).eq(sizes.iter().copied());
         if all.all(fits) && self.scales == scales {
             return Ok(());
         }
-        Err(Error::Setting("a state is that of a fit with other factors or other units".into()))
-    }
-}
-
-/// A set of factors that an engine keeps: see [`Engine::copy`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Point {
-    /// The factors as they are: what passes read and updates change.
-    Current,
-    /// The plain result of the last sweep, which an extrapolation starts from and a rejected one goes
-    /// back to.
-    Anchor,
-    /// The factors that a fit may go back to: those before a sweep, or the best so far.
-    Snapshot,
-}
-
-impl Point {
-    /// The error of copying between two points that [`Engine::copy`] does not allow.
-    #[must_use]
-    pub fn refuse(from: Point, to: Point) -> Error {
-        Error::Internal(format!("factors are not copied from {from:?} to {to:?}"))
+        Err(Error::Internal("a state is that of a fit with other factors or other units".into()))
     }
 }
 
@@ -317,30 +309,27 @@ pub trait Engine: Send {
     /// Where the device fails.
     fn factors(&self) -> Result<Vec<ArrayD<f64>>>;
 
-    /// Copies all factors from one of the [points](Point) that an engine keeps to another. One of the
-    /// two has to be [`Point::Current`]:
-    ///
-    /// - *current to anchor*: the factors become the plain result that the first extrapolation starts
-    ///   from, and the point that the first sweep begins at;
-    /// - *anchor to current*: an extrapolated point is given up for the plain result that it came from,
-    ///   which is also where the next sweep begins;
-    /// - *current to snapshot*: the factors are kept, in place of those kept before;
-    /// - *snapshot to current*: the factors are those kept last. Nothing happens where none were kept.
-    ///
-    /// # Errors
-    /// Where the device fails; [`Error::Internal`] for any other pair of points, and where there is no
-    /// anchor to go back to.
-    fn copy(&mut self, from: Point, to: Point) -> Result<()>;
-
     /// Extrapolates in log space: with P the factors as they are, the plain result of a sweep, C the
     /// plain result before it and X the point that the sweep began at, moves to
     /// `P ⊙ (P / C)^momentum ⊙ (P / X)^relaxation` (to P where one of them is 0), takes P for C,
     /// and where it moved to for X. In an [exact](Job::exact) fit, whose entries reach 0, it moves
     /// to `P + momentum (P − C) + relaxation (P − X)`, or to 0 where that is negative.
     ///
-    /// # Errors
-    /// Where the device fails; [`Error::Internal`] where no [anchor](Point::Anchor) was set.
     fn extrapolate(&mut self, momentum: f64, relaxation: f64) -> Result<()>;
+
+    /// Copies the factors from one slot to another. Four copies are asked for:
+    ///
+    /// - from `Current` to `Anchor` before the first sweep: the factors as they are become the plain
+    ///   result that the first extrapolation starts from, and the point that the first sweep begins at;
+    /// - from `Anchor` to `Current` to reject an extrapolation: the next sweep begins at the plain
+    ///   result that the extrapolation came from;
+    /// - from `Current` to `Snapshot` to keep the factors in place of those kept before;
+    /// - from `Snapshot` to `Current` to go back to them. Nothing happens where there is no snapshot.
+    ///
+    /// # Errors
+    /// Where the device fails. [`Error::Internal`] for any other copy, and where the anchor was
+    /// never set.
+    fn copy(&mut self, from: FactorSlot, to: FactorSlot) -> Result<()>;
 
     /// All factors that it keeps, to the bit.
     ///

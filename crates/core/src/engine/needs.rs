@@ -18,7 +18,7 @@ pub fn needs(zero: &AtZero, rest: Implicit) -> (ImplicitForm, [bool; 3]) {
         }
     };
     let kind = match zero.b.monomial() {
-        _ if a || b || loss => ImplicitForm::Grid,
+        _ if a || b || loss => ImplicitForm::ImplicitZeroPass,
         Some(m) if m.power == 1.0 => ImplicitForm::Gram,
         _ => ImplicitForm::Closed,
     };

@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 
-use super::{Domain, EntryParameter, Expr, Loss, Majorizer, Target, Trials};
+use super::{Domain, EntryParameter, Expr, Loss, Majorizer, Minimizer, Trials};
 
 /// Below this size β or α + β counts as 0 in the loss (not in the update): the general divergence
 /// cancels there in single precision.
@@ -260,7 +260,7 @@ impl Loss {
             b: 1.0 / (1.0 + &y),
             loss: (1.0 + &y).ln() - where_positive(&(&x * y.ln())),
             domain: Domain::Binary,
-            target: Target::Odds,
+            minimizer: Minimizer::Odds,
             ..Loss::plain("bernoulli")
         }
     }
@@ -288,8 +288,8 @@ impl Loss {
             b: &n / (1.0 + &y),
             loss: &n * (1.0 + &y).ln() - where_positive(&(&x * y.ln())),
             domain,
-            sides,
-            target: Target::Odds,
+            entry_parameters: sides,
+            minimizer: Minimizer::Odds,
             ..Loss::plain(format!("binomial({label})"))
         })
     }
@@ -307,7 +307,7 @@ impl Loss {
             // −m ln m + ½(x ln x + y ln y), which would cancel where x and y are large.
             loss: 0.5 * (unless_it_vanishes(&ratio, &(&x * ratio.ln())) + &y * (&y / &mean).ln()),
             majorizer: Majorizer::Log,
-            slope: 0.5,
+            curvature_constant: 0.5,
             homogeneity: Some(1.0),
             ..Loss::plain("jensen-shannon")
         }
@@ -400,12 +400,12 @@ impl Loss {
             b: Expr::y(),
             loss: Expr::constant(0.0),
             majorizer: Majorizer::Power { p_a: -1.0, p_b: 0.0 },
-            slope: 1.0,
+            curvature_constant: 1.0,
             domain: Domain::NonNegative,
-            sides: Vec::new(),
+            entry_parameters: Vec::new(),
             homogeneity: None,
             largest_exponent: 1.0,
-            target: Target::Datum,
+            minimizer: Minimizer::Datum,
         }
     }
 
@@ -418,7 +418,7 @@ impl Loss {
             a: &x / &y,
             b: (&phi + &x) / (&phi + &y),
             loss: (&phi + &x) * (&phi + &y).ln() - where_positive(&(&x * y.ln())),
-            sides,
+            entry_parameters: sides,
             ..Loss::plain(format!("negative-binomial({label})"))
         }
     }
@@ -466,7 +466,7 @@ impl Loss {
             b: y.pow(q),
             loss,
             majorizer: majorizer(alpha, p, q),
-            slope: 1.0 / alpha,
+            curvature_constant: 1.0 / alpha,
             domain: if alpha <= 0.0 || sum <= 0.0 { Domain::Positive } else { Domain::NonNegative },
             homogeneity: Some(homogeneity),
             largest_exponent: [p, q, beta, sum].into_iter().fold(0.0, |m, e| m.max(e.abs())),

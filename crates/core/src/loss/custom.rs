@@ -24,9 +24,9 @@ pub struct LossBuilder {
     b: Option<Expr>,
     loss: Option<Expr>,
     majorizer: Option<Majorizer>,
-    slope: Option<f64>,
+    curvature_constant: Option<f64>,
     domain: Domain,
-    sides: Vec<Arc<ArrayD<f64>>>,
+    entry_parameters: Vec<Arc<ArrayD<f64>>>,
     homogeneity: Option<f64>,
 }
 
@@ -56,9 +56,9 @@ impl Loss {
             b: None,
             loss: None,
             majorizer: None,
-            slope: None,
+            curvature_constant: None,
             domain: Domain::NonNegative,
-            sides: Vec::new(),
+            entry_parameters: Vec::new(),
             homogeneity: None,
         }
     }
@@ -91,8 +91,8 @@ impl LossBuilder {
 
     /// The factor c of the derivative (see [`Loss::slope`]). Left out, it is read off the
     /// derivative of ℓ.
-    pub fn slope(mut self, slope: f64) -> Self {
-        self.slope = Some(slope);
+    pub fn curvature_constant(mut self, slope: f64) -> Self {
+        self.curvature_constant = Some(slope);
         self
     }
 
@@ -103,8 +103,8 @@ impl LossBuilder {
     }
 
     /// The tensors that `s0`, `s1`, … stand for, all of the data's shape.
-    pub fn sides(mut self, sides: impl IntoIterator<Item = ArrayD<f64>>) -> Self {
-        self.sides = sides.into_iter().map(Arc::new).collect();
+    pub fn entry_parameters(mut self, sides: impl IntoIterator<Item = ArrayD<f64>>) -> Self {
+        self.entry_parameters = sides.into_iter().map(Arc::new).collect();
         self
     }
 
@@ -126,7 +126,17 @@ impl LossBuilder {
     /// [`Error::Loss`] where a part is missing or cannot be used, or where the check fails, with
     /// the x, y and λ of the failure.
     pub fn build(self) -> Result<Loss> {
-        let LossBuilder { name, a, b, loss, majorizer, slope, domain, sides, homogeneity } = self;
+        let LossBuilder {
+            name,
+            a,
+            b,
+            loss,
+            majorizer,
+            curvature_constant: slope,
+            domain,
+            entry_parameters: sides,
+            homogeneity,
+        } = self;
         let wrong = |what: String| Error::Loss(format!("the custom loss {name:?}: {what}"));
         let missing = |what: &str| wrong(format!("{what} is missing"));
         let a = a.ok_or_else(|| missing("a, the numerator's expression,"))?;
@@ -189,20 +199,20 @@ impl LossBuilder {
             loss: expression,
             majorizer,
             domain,
-            sides,
+            entry_parameters: sides,
             homogeneity,
             largest_exponent,
             ..Loss::plain(name.clone())
         };
         let grid = Grid::new(&loss).map_err(&wrong)?;
-        loss.slope = match slope {
+        loss.curvature_constant = match slope {
             Some(c) => c,
             None => grid.infer_slope(&loss).map_err(&wrong)?,
         };
-        if !(loss.slope.is_finite() && loss.slope != 0.0) {
+        if !(loss.curvature_constant.is_finite() && loss.curvature_constant != 0.0) {
             return Err(wrong(format!(
                 "the slope is {}, but has to be finite and not 0",
-                loss.slope
+                loss.curvature_constant
             )));
         }
         grid.check(&loss).map_err(&wrong)?;
@@ -223,12 +233,12 @@ struct Grid {
 
 impl Grid {
     fn new(loss: &Loss) -> Result<Grid, String> {
-        let entries: Vec<Vec<f64>> = match loss.sides.first() {
+        let entries: Vec<Vec<f64>> = match loss.entry_parameters.first() {
             None => vec![Vec::new()],
             // Some entries all over the tensors, and those with the extreme values.
             Some(first) => {
                 let all: Vec<Vec<f64>> =
-                    loss.sides.iter().map(|s| s.iter().copied().collect()).collect();
+                    loss.entry_parameters.iter().map(|s| s.iter().copied().collect()).collect();
                 let n = first.len();
                 let mut at: Vec<usize> = (0..4).map(|i| i * (n - 1) / 3).collect();
                 for values in &all {
@@ -281,7 +291,7 @@ impl Grid {
     }
 
     fn check(&self, loss: &Loss) -> Result<(), String> {
-        let c = loss.slope;
+        let c = loss.curvature_constant;
         if let Majorizer::Power { p_a, p_b } = loss.majorizer
             && c * (p_b - p_a) < 0.0
         {
@@ -389,7 +399,7 @@ fn loss_terms(loss: &Loss, x: f64, y: f64, sides: &[f64]) -> f64 {
     let at = |y: f64| loss.eval_loss(x, y, sides).abs();
     let a = loss.eval_a(x, y, sides).abs();
     let b = loss.eval_b(x, y, sides).abs();
-    at(y) + at(0.5 * y) + at(2.0 * y) + loss.slope.abs() * y * (a + b)
+    at(y) + at(0.5 * y) + at(2.0 * y) + loss.curvature_constant.abs() * y * (a + b)
 }
 
 /// Uniform numbers in [0, 1), the same on every run (SplitMix64, Steele et al. 2014).

@@ -96,7 +96,7 @@ impl Expr {
 
     /// The entry's value in side tensor `i`, counted from 0: a dispersion, a number of trials.
     #[must_use]
-    pub fn side(i: usize) -> Expr {
+    pub fn entry_parameter(i: usize) -> Expr {
         Expr::new(Node::EntryParameter(i))
     }
 
@@ -215,10 +215,10 @@ impl Expr {
 
     /// How many side tensors are needed: one more than the largest index that occurs.
     #[must_use]
-    pub fn sides(&self) -> usize {
+    pub fn entry_parameter_count(&self) -> usize {
         match self.node() {
             Node::EntryParameter(i) => i.saturating_add(1),
-            node => children(node).map(Expr::sides).max().unwrap_or(0),
+            node => children(node).map(Expr::entry_parameter_count).max().unwrap_or(0),
         }
     }
 
@@ -609,7 +609,7 @@ mod tests {
             ((x() + y()).pow(-1.5), "(x + y)^(-1.5)"),
             ((-x()).pow(2.0), "(-x)^2"),
             (Expr::constant(-2.0).pow(2.0) * x(), "4 * x"),
-            (Expr::side(1) * -2.0, "s1 * -2"),
+            (Expr::entry_parameter(1) * -2.0, "s1 * -2"),
             (Expr::select_positive(&x(), &y(), &0.0.into()) + 1.0, "(y if x > 0 else 0) + 1"),
         ];
         for (e, text) in cases {
@@ -626,7 +626,7 @@ mod tests {
 
     #[test]
     fn side_values_that_are_missing_are_nan() {
-        assert_eq!((Expr::side(2) + 1.0).sides(), 3);
-        assert!(Expr::side(2).eval(1.0, 1.0, &[1.0]).is_nan());
+        assert_eq!((Expr::entry_parameter(2) + 1.0).entry_parameter_count(), 3);
+        assert!(Expr::entry_parameter(2).eval(1.0, 1.0, &[1.0]).is_nan());
     }
 }

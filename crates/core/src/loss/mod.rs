@@ -12,11 +12,11 @@
 mod builtin;
 mod custom;
 mod domain;
+mod entry_parameter;
 mod expr;
 mod graph;
 mod majorizer;
 mod penalty;
-mod side;
 mod tape;
 mod zero;
 
@@ -27,10 +27,10 @@ use ndarray::ArrayD;
 pub use builtin::{LossParameters, NAMES};
 pub use custom::LossBuilder;
 pub use domain::{Domain, Trials};
+pub use entry_parameter::EntryParameter;
 pub use expr::{Expr, wgsl_function};
 pub use majorizer::Majorizer;
 pub use penalty::{Penalty, Share};
-pub use side::EntryParameter;
 #[doc(hidden)]
 pub use tape::weighted;
 pub use tape::{Scratch, Tape};
@@ -56,17 +56,17 @@ pub struct Loss {
     b: Expr,
     loss: Expr,
     majorizer: Majorizer,
-    slope: f64,
+    curvature_constant: f64,
     domain: Domain,
-    sides: Vec<Arc<ArrayD<f64>>>,
+    entry_parameters: Vec<Arc<ArrayD<f64>>>,
     homogeneity: Option<f64>,
     largest_exponent: f64,
-    target: Target,
+    minimizer: Minimizer,
 }
 
 /// Where a loss has its minimum over y.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Target {
+enum Minimizer {
     /// At y = x.
     Datum,
     /// At the odds x / (n − x), with n = 1 or the number of trials.
@@ -119,8 +119,8 @@ impl Loss {
     /// The factor c of the derivative: ∂ℓ/∂y is c·(b − a) under [`Majorizer::Power`] and −c·a
     /// under [`Majorizer::Log`].
     #[must_use]
-    pub fn slope(&self) -> f64 {
-        self.slope
+    pub fn curvature_constant(&self) -> f64 {
+        self.curvature_constant
     }
 
     /// The data that the loss accepts.
@@ -132,8 +132,8 @@ impl Loss {
     /// The tensors that `s0`, `s1`, … of the expressions stand for. They have the data's shape;
     /// whoever has the data checks that.
     #[must_use]
-    pub fn sides(&self) -> &[Arc<ArrayD<f64>>] {
-        &self.sides
+    pub fn entry_parameters(&self) -> &[Arc<ArrayD<f64>>] {
+        &self.entry_parameters
     }
 
     /// The degree d with ℓ(s·x, s·y) = s^d ℓ(x, y) for every s > 0, if there is one: α + β for the
@@ -149,16 +149,16 @@ impl Loss {
     /// Whether the model's value is the odds p/(1−p) of the datum, and not its mean.
     #[must_use]
     pub fn is_odds(&self) -> bool {
-        self.target == Target::Odds
+        self.minimizer == Minimizer::Odds
     }
 
     /// The model's value that fits `x` best: `x` itself, or the odds x/(n−x), infinite at x = n.
     /// `sides` are the entry's side values.
     #[must_use]
-    pub fn target(&self, x: f64, sides: &[f64]) -> f64 {
-        match self.target {
-            Target::Datum => x,
-            Target::Odds => x / (self.domain.trials(sides).unwrap_or(1.0) - x),
+    pub fn minimizer(&self, x: f64, sides: &[f64]) -> f64 {
+        match self.minimizer {
+            Minimizer::Datum => x,
+            Minimizer::Odds => x / (self.domain.trials(sides).unwrap_or(1.0) - x),
         }
     }
 
@@ -187,7 +187,7 @@ impl Loss {
         let probes = [(0.0, 1.0), (2.0, 3.5), (1.0, 1.0), (5.0, 0.25)];
         let same = |(x, y): (f64, f64)| self.loss.eval(x, y, &[]) == 0.5 * (x - y) * (x - y);
         matches!((self.a.node(), self.b.node()), (expr::Node::X, expr::Node::Y))
-            && self.sides.is_empty()
+            && self.entry_parameters.is_empty()
             && probes.into_iter().all(same)
     }
 

@@ -354,7 +354,7 @@ impl Tape {
             reads_y,
             instructions,
             registers,
-            sides: outputs.iter().map(|e| e.sides()).max().unwrap_or(0),
+            sides: outputs.iter().map(|e| e.entry_parameter_count()).max().unwrap_or(0),
             outputs: outputs.len(),
         }
     }

@@ -6,12 +6,12 @@ use std::ops::Range;
 /// A mistake in a model string, or in the ranks and shapes given for it.
 ///
 /// The message of a variant that holds `text` and `at` shows the string as it was given, with
-/// carets under the letters concerned:
+/// carets under the indices concerned:
 ///
 /// ```
 /// let error = nneinfact::model::Model::parse("ir,jr->ijk").unwrap_err();
 /// assert_eq!(error.to_string(), "\
-/// no factor has the letter k of the output
+/// no factor has the index k of the output
 ///   ir,jr->ijk
 ///            ^");
 /// ```
@@ -23,7 +23,7 @@ pub enum ModelError {
     Empty,
     /// There is no `->`.
     #[error(
-        "no `->`: write the factors, `->` and the letters of the data, as in `ir,jr->ij`{}",
+        "no `->`: write the factors, `->` and the indices of the data, as in `ir,jr->ij`{}",
         carets(text, at)
     )]
     NoArrow {
@@ -40,8 +40,8 @@ pub enum ModelError {
         /// Where, in bytes.
         at: Range<usize>,
     },
-    /// A factor has no letters.
-    #[error("factor {factor} has no letters{}", carets(text, at))]
+    /// A factor has no indices.
+    #[error("factor {factor} has no indices{}", carets(text, at))]
     EmptyFactor {
         /// The string as given.
         text: String,
@@ -52,7 +52,7 @@ pub enum ModelError {
     },
     /// Nothing follows the `->`.
     #[error(
-        "no letters after `->`: name the modes of the data, as in `ir,jr->ij`{}",
+        "no indices after `->`: name the modes of the data, as in `ir,jr->ij`{}",
         carets(text, at)
     )]
     EmptyOutput {
@@ -69,9 +69,9 @@ pub enum ModelError {
         /// Where, in bytes.
         at: Range<usize>,
     },
-    /// Something that is not a letter, a comma or an arrow.
+    /// Something that is not an index, a comma or an arrow.
     #[error("`{found}` is not an index: indices are the letters A–Z and a–z{}", carets(text, at))]
-    NotALetter {
+    NotAnIndex {
         /// The string as given.
         text: String,
         /// Where, in bytes.
@@ -79,9 +79,9 @@ pub enum ModelError {
         /// The character.
         found: char,
     },
-    /// A letter stands twice in one factor.
+    /// An index stands twice in one factor.
     #[error(
-        "the letter {letter} stands twice in factor {factor}: traces and diagonals are not supported{}",
+        "the index {index} stands twice in factor {factor}: traces and diagonals are not supported{}",
         carets(text, at)
     )]
     TwiceInFactor {
@@ -89,38 +89,38 @@ pub enum ModelError {
         text: String,
         /// Where, in bytes.
         at: Range<usize>,
-        /// The letter.
-        letter: char,
+        /// The index.
+        index: char,
         /// Which factor, counted from 1.
         factor: usize,
     },
-    /// A letter stands twice after the `->`.
-    #[error("the letter {letter} stands twice in the output{}", carets(text, at))]
+    /// An index stands twice after the `->`.
+    #[error("the index {index} stands twice in the output{}", carets(text, at))]
     TwiceInOutput {
         /// The string as given.
         text: String,
         /// Where, in bytes.
         at: Range<usize>,
-        /// The letter.
-        letter: char,
+        /// The index.
+        index: char,
     },
-    /// A letter of the output is in no factor.
-    #[error("no factor has the letter {letter} of the output{}", carets(text, at))]
-    OutputLetterUnused {
+    /// An index of the output is in no factor.
+    #[error("no factor has the index {index} of the output{}", carets(text, at))]
+    OutputIndexUnused {
         /// The string as given.
         text: String,
         /// Where, in bytes.
         at: Range<usize>,
-        /// The letter.
-        letter: char,
+        /// The index.
+        index: char,
     },
-    /// Models that share a letter give it different sizes.
+    /// Models that share an index give it different sizes.
     #[error(
-        "the letter {letter} has size {first} in one model and {second} in another: a letter is the same index in all of them, so give the second another name or data of the same length"
+        "the index {index} has size {first} in one model and {second} in another: an index of one name is the same in all models, so give the second another name or data of the same length"
     )]
     SizesDiffer {
-        /// The letter.
-        letter: char,
+        /// The index.
+        index: char,
         /// Its size in the first.
         first: usize,
         /// Its size in the second.
@@ -136,7 +136,7 @@ pub enum ModelError {
         /// What the factors are called.
         factors: String,
     },
-    /// Several factors have the letters that were given for a name.
+    /// Several factors have the indices that were given for a name.
     #[error("several factors of the model {model} are called {name}: say which, as {factors}")]
     FactorAmbiguous {
         /// The model.
@@ -152,9 +152,9 @@ pub enum ModelError {
         /// How many there are.
         count: usize,
     },
-    /// A latent letter was given no rank.
+    /// A latent index was given no rank.
     #[error(
-        "no rank given for the latent letter {letter}: give one, as in {letter}=10{}",
+        "no rank given for the latent index {index}: give one, as in {index}=10{}",
         carets(text, at)
     )]
     RankMissing {
@@ -162,12 +162,12 @@ pub enum ModelError {
         text: String,
         /// Where, in bytes.
         at: Range<usize>,
-        /// The letter.
-        letter: char,
+        /// The index.
+        index: char,
     },
-    /// A rank was given for a letter of the output.
+    /// A rank was given for an index of the output.
     #[error(
-        "a rank was given for the letter {letter}, but it is observed: its size is that of the data{}",
+        "a rank was given for the index {index}, but it is observed: its size is that of the data{}",
         carets(text, at)
     )]
     RankForObserved {
@@ -175,43 +175,43 @@ pub enum ModelError {
         text: String,
         /// Where, in bytes.
         at: Range<usize>,
-        /// The letter.
-        letter: char,
+        /// The index.
+        index: char,
     },
     /// A rank was given for something that is not in the model.
     #[error(
-        "a rank was given for {letter}, which is not in the model {text}{}",
+        "a rank was given for {index}, which is not in the model {text}{}",
         latent_list(latent)
     )]
     RankForUnknown {
         /// The string as given.
         text: String,
         /// What the rank was given for.
-        letter: char,
-        /// The letters that take a rank.
+        index: char,
+        /// The indices that take a rank.
         latent: String,
     },
     /// A rank is 0.
-    #[error("the rank of {letter} is 0: it must be at least 1{}", carets(text, at))]
+    #[error("the rank of {index} is 0: it must be at least 1{}", carets(text, at))]
     RankZero {
         /// The string as given.
         text: String,
         /// Where, in bytes.
         at: Range<usize>,
-        /// The letter.
-        letter: char,
+        /// The index.
+        index: char,
     },
-    /// Two ranks were given for one letter.
-    #[error("two ranks were given for {letter}: {first} and {second}")]
+    /// Two ranks were given for one index.
+    #[error("two ranks were given for {index}: {first} and {second}")]
     RankTwice {
-        /// The letter.
-        letter: char,
+        /// The index.
+        index: char,
         /// The first rank.
         first: usize,
         /// The second rank.
         second: usize,
     },
-    /// The data have another number of modes than the output has letters.
+    /// The data have another number of modes than the output has indices.
     #[error("the data have {found} mode{} (shape {shape:?}), but the output names {}{}", if *found == 1 { "" } else { "s" }, at.len(), carets(text, at))]
     Modes {
         /// The string as given.
@@ -225,7 +225,7 @@ pub enum ModelError {
     },
     /// A mode of the data has size 0.
     #[error(
-        "mode {mode} of the data ({letter}) has size 0: there is nothing to fit{}",
+        "mode {mode} of the data ({index}) has size 0: there is nothing to fit{}",
         carets(text, at)
     )]
     ModeEmpty {
@@ -235,17 +235,17 @@ pub enum ModelError {
         at: Range<usize>,
         /// Which mode, counted from 1.
         mode: usize,
-        /// Its letter.
-        letter: char,
+        /// Its index.
+        index: char,
     },
-    /// A letter that is not latent stands where a latent one has to.
-    #[error("{letter} is not a latent letter of the model {text}{}", latent_list(latent))]
+    /// An index that is not latent stands where a latent one has to.
+    #[error("{index} is not a latent index of the model {text}{}", latent_list(latent))]
     NotLatent {
         /// The string as given.
         text: String,
-        /// The letter that was asked for.
-        letter: char,
-        /// The latent letters.
+        /// The index that was asked for.
+        index: char,
+        /// The latent indices.
         latent: String,
     },
     /// The sizes multiply to more than can be addressed.
@@ -278,10 +278,10 @@ fn carets(text: &str, at: &Range<usize>) -> String {
 fn latent_list(latent: &str) -> String {
     let mut out = String::new();
     if latent.is_empty() {
-        out.push_str(" (this model has no latent letters: it takes no ranks)");
+        out.push_str(" (this model has no latent indices: it takes no ranks)");
     } else {
-        let letters: Vec<String> = latent.chars().map(String::from).collect();
-        let _ = write!(out, " (its latent letters are {})", letters.join(", "));
+        let indices: Vec<String> = latent.chars().map(String::from).collect();
+        let _ = write!(out, " (its latent indices are {})", indices.join(", "));
     }
     out
 }

@@ -1,4 +1,4 @@
-//! From the text of a model to its letters.
+//! From the text of a model to its indices.
 
 use std::fmt;
 use std::ops::Range;
@@ -7,7 +7,7 @@ use super::{Index, IndexSet, ModelError};
 
 /// A model string `f_1,f_2,…,f_L->out`, read and checked.
 ///
-/// The letters of `out` are *observed* (their sizes come from the data), all others are *latent*
+/// The indices of `out` are *observed* (their sizes come from the data), all others are *latent*
 /// (their sizes are ranks). Case matters, spaces do not.
 ///
 /// ```
@@ -56,18 +56,18 @@ impl Model {
         let mut start = 0;
         for part in text[..arrow].split(',') {
             let factor = factors.len() + 1;
-            let letters = read_letters(text, start..start + part.len())?;
-            if letters.is_empty() {
+            let indices = read_letters(text, start..start + part.len())?;
+            if indices.is_empty() {
                 // Something to point at: the comma or arrow that ends the empty factor.
                 let end = start + part.len();
                 let (text, at) = err_at(end..end + 1);
                 return Err(ModelError::EmptyFactor { text, at, factor });
             }
-            if let Some((letter, at)) = first_repeat(&letters) {
+            if let Some((index, at)) = first_repeat(&indices) {
                 let (text, at) = err_at(at);
-                return Err(ModelError::TwiceInFactor { text, at, letter, factor });
+                return Err(ModelError::TwiceInFactor { text, at, index, factor });
             }
-            factors.push(letters.into_iter().map(|(letter, _)| letter).collect::<Vec<_>>());
+            factors.push(indices.into_iter().map(|(index, _)| index).collect::<Vec<_>>());
             start += part.len() + 1;
         }
         if factors.len() > 64 {
@@ -79,20 +79,20 @@ impl Model {
             let (text, at) = err_at(arrow..arrow + 2);
             return Err(ModelError::EmptyOutput { text, at });
         }
-        if let Some((letter, at)) = first_repeat(&output) {
+        if let Some((index, at)) = first_repeat(&output) {
             let (text, at) = err_at(at);
-            return Err(ModelError::TwiceInOutput { text, at, letter });
+            return Err(ModelError::TwiceInOutput { text, at, index });
         }
         let used: IndexSet = factors.iter().flatten().collect();
-        if let Some((letter, at)) = output.iter().find(|(letter, _)| !used.contains(*letter)) {
+        if let Some((index, at)) = output.iter().find(|(index, _)| !used.contains(*index)) {
             let (text, at) = err_at(*at..*at + 1);
-            return Err(ModelError::OutputLetterUnused { text, at, letter: (*letter).into() });
+            return Err(ModelError::OutputIndexUnused { text, at, index: (*index).into() });
         }
         let output_at = output[0].1..output[output.len() - 1].1 + 1;
         Ok(Model {
             text: text.to_string(),
             factors,
-            output: output.into_iter().map(|(letter, _)| letter).collect(),
+            output: output.into_iter().map(|(index, _)| index).collect(),
             output_at,
         })
     }
@@ -103,31 +103,31 @@ impl Model {
         &self.text
     }
 
-    /// The letters of each factor, in the order of the factor's axes.
+    /// The indices of each factor, in the order of the factor's axes.
     #[must_use]
     pub fn factors(&self) -> &[Vec<Index>] {
         &self.factors
     }
 
-    /// The letters of the data, in the order of its axes.
+    /// The indices of the data, in the order of its axes.
     #[must_use]
     pub fn output(&self) -> &[Index] {
         &self.output
     }
 
-    /// The observed letters.
+    /// The observed indices.
     #[must_use]
     pub fn observed(&self) -> IndexSet {
         self.output.iter().collect()
     }
 
-    /// The latent letters, which take a rank.
+    /// The latent indices, which take a rank.
     #[must_use]
     pub fn latent(&self) -> IndexSet {
         self.factors.iter().flatten().collect::<IndexSet>() - self.observed()
     }
 
-    /// A factor's letters as text, for messages.
+    /// A factor's indices as text, for messages.
     #[must_use]
     pub fn factor_name(&self, factor: usize) -> String {
         self.factors
@@ -135,7 +135,7 @@ impl Model {
             .map_or_else(String::new, |f| f.iter().map(|&l| char::from(l)).collect())
     }
 
-    /// The factor (counted from 0) of a name: its letters, or `theta_N`, counted from 1, as files
+    /// The factor (counted from 0) of a name: its indices, or `theta_N`, counted from 1, as files
     /// call it.
     ///
     /// ```
@@ -152,7 +152,7 @@ impl Model {
     /// ```
     ///
     /// # Errors
-    /// Where no factor has that name, or several have these letters.
+    /// Where no factor has that name, or several have these indices.
     pub fn factor_named(&self, name: &str) -> Result<usize, ModelError> {
         let name: String = name.chars().filter(|c| !c.is_whitespace()).collect();
         let count = self.factors.len();
@@ -177,17 +177,17 @@ impl Model {
         }
     }
 
-    /// What is legal but probably not meant, a sentence each: a latent letter that is in one
+    /// What is legal but probably not meant, a sentence each: a latent index that is in one
     /// factor only (its sum is absorbed: it adds entries, not expressiveness).
     #[must_use]
     pub fn warnings(&self) -> Vec<String> {
         self.latent()
             .iter()
-            .filter_map(|letter| {
-                let holders: Vec<usize> = (0..self.factors.len()).filter(|&l| self.factors[l].contains(&letter)).collect();
+            .filter_map(|index| {
+                let holders: Vec<usize> = (0..self.factors.len()).filter(|&l| self.factors[l].contains(&index)).collect();
                 (holders.len() == 1).then(|| {
                     format!(
-                        "the latent letter {letter} is in factor {} ({}) only: its sum is absorbed, a rank above 1 for it adds parameters but no expressiveness",
+                        "the latent index {index} is in factor {} ({}) only: its sum is absorbed, a rank above 1 for it adds parameters but no expressiveness",
                         holders[0] + 1,
                         self.factor_name(holders[0])
                     )
@@ -201,9 +201,9 @@ impl Model {
         self.output_at.clone()
     }
 
-    /// Where a letter first stands in the text, in bytes.
-    pub(super) fn position(&self, letter: Index) -> Range<usize> {
-        let start = self.text.find(char::from(letter)).unwrap_or(0);
+    /// Where an index first stands in the text, in bytes.
+    pub(super) fn position(&self, index: Index) -> Range<usize> {
+        let start = self.text.find(char::from(index)).unwrap_or(0);
         start..start + 1
     }
 }
@@ -214,7 +214,7 @@ impl fmt::Display for Model {
             write!(f, "{}{}", if l > 0 { "," } else { "" }, self.factor_name(l))?;
         }
         write!(f, "->")?;
-        self.output.iter().try_for_each(|letter| write!(f, "{letter}"))
+        self.output.iter().try_for_each(|index| write!(f, "{index}"))
     }
 }
 
@@ -224,18 +224,18 @@ impl fmt::Debug for Model {
     }
 }
 
-/// The letters in a part of the text with their byte positions; spaces are passed over.
+/// The indices in a part of the text with their byte positions; spaces are passed over.
 fn read_letters(text: &str, range: Range<usize>) -> Result<Vec<(Index, usize)>, ModelError> {
-    let mut letters = Vec::new();
+    let mut indices = Vec::new();
     for (offset, found) in text[range.clone()].char_indices() {
         let at = range.start + offset;
         if found.is_whitespace() {
             continue;
         }
         match Index::new(found) {
-            Some(letter) => letters.push((letter, at)),
+            Some(index) => indices.push((index, at)),
             None => {
-                return Err(ModelError::NotALetter {
+                return Err(ModelError::NotAnIndex {
                     text: text.to_string(),
                     at: at..at + found.len_utf8(),
                     found,
@@ -243,17 +243,17 @@ fn read_letters(text: &str, range: Range<usize>) -> Result<Vec<(Index, usize)>, 
             }
         }
     }
-    Ok(letters)
+    Ok(indices)
 }
 
-/// The first letter that stands a second time, and where.
-fn first_repeat(letters: &[(Index, usize)]) -> Option<(char, Range<usize>)> {
+/// The first index that stands a second time, and where.
+fn first_repeat(indices: &[(Index, usize)]) -> Option<(char, Range<usize>)> {
     let mut seen = IndexSet::EMPTY;
-    for &(letter, at) in letters {
-        if seen.contains(letter) {
-            return Some((letter.into(), at..at + 1));
+    for &(index, at) in indices {
+        if seen.contains(index) {
+            return Some((index.into(), at..at + 1));
         }
-        seen.insert(letter);
+        seen.insert(index);
     }
     None
 }

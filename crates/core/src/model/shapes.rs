@@ -1,8 +1,8 @@
-//! A model with the sizes of its letters.
+//! A model with the sizes of its indices.
 
 use super::{Index, IndexSet, Model, ModelError};
 
-/// A model together with the size of every letter: the shape of the data and the ranks.
+/// A model together with the size of every index: the shape of the data and the ranks.
 ///
 /// ```
 /// use nneinfact::model::{Model, Shapes};
@@ -24,7 +24,7 @@ impl Shapes {
     ///
     /// # Errors
     /// [`ModelError`] where the number of modes differs, a mode is empty, a rank is missing, zero,
-    /// given twice with different values, or given for a letter that does not take one.
+    /// given twice with different values, or given for an index that does not take one.
     pub fn new(
         model: &Model,
         shape: &[usize],
@@ -40,45 +40,45 @@ impl Shapes {
             });
         }
         let mut sizes = [0usize; 52];
-        for (mode, (&letter, &size)) in model.output().iter().zip(shape).enumerate() {
+        for (mode, (&index, &size)) in model.output().iter().zip(shape).enumerate() {
             if size == 0 {
                 let at = model.output_at();
                 return Err(ModelError::ModeEmpty {
                     text: text(),
                     at,
                     mode: mode + 1,
-                    letter: letter.into(),
+                    index: index.into(),
                 });
             }
-            sizes[letter.index()] = size;
+            sizes[index.index()] = size;
         }
         let (latent, observed) = (model.latent(), model.observed());
         for &(name, rank) in ranks {
-            let letter = Index::new(name)
+            let index = Index::new(name)
                 .filter(|&l| latent.contains(l) || observed.contains(l))
                 .ok_or_else(|| ModelError::RankForUnknown {
-                text: text(),
-                letter: name,
-                latent: latent.iter().map(char::from).collect(),
-            })?;
-            let at = model.position(letter);
-            if observed.contains(letter) {
-                return Err(ModelError::RankForObserved { text: text(), at, letter: name });
+                    text: text(),
+                    index: name,
+                    latent: latent.iter().map(char::from).collect(),
+                })?;
+            let at = model.position(index);
+            if observed.contains(index) {
+                return Err(ModelError::RankForObserved { text: text(), at, index: name });
             }
             if rank == 0 {
-                return Err(ModelError::RankZero { text: text(), at, letter: name });
+                return Err(ModelError::RankZero { text: text(), at, index: name });
             }
-            let known = sizes[letter.index()];
+            let known = sizes[index.index()];
             if known != 0 && known != rank {
-                return Err(ModelError::RankTwice { letter: name, first: known, second: rank });
+                return Err(ModelError::RankTwice { index: name, first: known, second: rank });
             }
-            sizes[letter.index()] = rank;
+            sizes[index.index()] = rank;
         }
-        if let Some(letter) = latent.iter().find(|l| sizes[l.index()] == 0) {
+        if let Some(index) = latent.iter().find(|l| sizes[l.index()] == 0) {
             return Err(ModelError::RankMissing {
                 text: text(),
-                at: model.position(letter),
-                letter: letter.into(),
+                at: model.position(index),
+                index: index.into(),
             });
         }
         let shapes = Shapes { model: model.clone(), sizes };
@@ -98,16 +98,16 @@ impl Shapes {
         &self.model
     }
 
-    /// The size of a letter; 0 where the model does not have it.
+    /// The size of an index; 0 where the model does not have it.
     #[must_use]
-    pub fn size(&self, letter: Index) -> usize {
-        self.sizes[letter.index()]
+    pub fn size(&self, index: Index) -> usize {
+        self.sizes[index.index()]
     }
 
-    /// The sizes of some letters, in their order.
+    /// The sizes of some indices, in their order.
     #[must_use]
-    pub fn sizes(&self, letters: &[Index]) -> Vec<usize> {
-        letters.iter().map(|&l| self.size(l)).collect()
+    pub fn sizes(&self, indices: &[Index]) -> Vec<usize> {
+        indices.iter().map(|&l| self.size(l)).collect()
     }
 
     /// The shape of factor `l` (counted from 0).
@@ -122,11 +122,11 @@ impl Shapes {
         self.sizes(self.model.output())
     }
 
-    /// The number of entries of a tensor over these letters, as a float: products of many sizes
+    /// The number of entries of a tensor over these indices, as a float: products of many sizes
     /// overflow integers, and the planner compares plans that nobody could run.
     #[must_use]
-    pub fn volume(&self, letters: IndexSet) -> f64 {
-        letters.iter().map(|l| self.size(l) as f64).product()
+    pub fn volume(&self, indices: IndexSet) -> f64 {
+        indices.iter().map(|l| self.size(l) as f64).product()
     }
 
     /// The number of entries of all factors together; where that is no `u64`, the largest one.
@@ -136,11 +136,11 @@ impl Shapes {
         (0..self.model.factors().len()).map(entries).fold(0, u64::saturating_add)
     }
 
-    /// The union of several models: all their factors, those of the same letters being one, over all
-    /// their letters. With each model's factors among those of the union.
+    /// The union of several models: all their factors, those of the same indices being one, over all
+    /// their indices. With each model's factors among those of the union.
     ///
     /// # Errors
-    /// [`ModelError::SizesDiffer`] where a letter has different sizes.
+    /// [`ModelError::SizesDiffer`] where an index has different sizes.
     pub fn union(parts: &[Shapes]) -> Result<(Shapes, Vec<Vec<usize>>), ModelError> {
         let mut names: Vec<String> = Vec::new();
         let mut places = Vec::new();
@@ -149,11 +149,11 @@ impl Shapes {
         for shapes in parts {
             let model = &shapes.model;
             observed = observed | model.observed();
-            for letter in (model.observed() | model.latent()).iter() {
-                let (known, size) = (&mut sizes[letter.index()], shapes.size(letter));
+            for index in (model.observed() | model.latent()).iter() {
+                let (known, size) = (&mut sizes[index.index()], shapes.size(index));
                 if *known != 0 && *known != size {
                     return Err(ModelError::SizesDiffer {
-                        letter: letter.into(),
+                        index: index.into(),
                         first: *known,
                         second: size,
                     });
@@ -163,7 +163,7 @@ impl Shapes {
             let mut own: Vec<usize> = Vec::new();
             for l in 0..model.factors().len() {
                 let name = model.factor_name(l);
-                // The second factor of the same letters in a model is the second one everywhere.
+                // The second factor of the same indices in a model is the second one everywhere.
                 let same = |&i: &usize| names[i] == name && !own.contains(&i);
                 let place = (0..names.len()).find(same).unwrap_or_else(|| {
                     names.push(name.clone());
@@ -178,23 +178,23 @@ impl Shapes {
         Ok((Shapes { model, sizes }, places))
     }
 
-    /// These sizes with a second letter of the same size for every latent letter, as products of
-    /// the model with itself need; `None` where the alphabet has no letters left for that.
+    /// These sizes with a second index of the same size for every latent index, as products of
+    /// the model with itself need; `None` where the alphabet has no indices left for that.
     pub fn doubled(&self) -> Option<(Shapes, Vec<(Index, Index)>)> {
         let taken = self.model.latent() | self.model.observed();
         let mut all = ('A'..='Z').chain('a'..='z').filter_map(Index::new);
         let mut shapes = self.clone();
         let mut pairs = Vec::new();
-        for letter in self.model.latent().iter() {
+        for index in self.model.latent().iter() {
             let spare = all.find(|&x| !taken.contains(x))?;
-            shapes.sizes[spare.index()] = self.size(letter);
-            pairs.push((letter, spare));
+            shapes.sizes[spare.index()] = self.size(index);
+            pairs.push((index, spare));
         }
         Some((shapes, pairs))
     }
 
-    fn checked_size(&self, letters: &[Index]) -> Option<usize> {
-        letters
+    fn checked_size(&self, indices: &[Index]) -> Option<usize> {
+        indices
             .iter()
             .try_fold(1usize, |total, &l| total.checked_mul(self.size(l)))
             .filter(|&total| total <= usize::MAX / 2)

@@ -1,37 +1,37 @@
 //! The choice of a pass's layout.
 
 use super::cost::{self, LayoutCost};
-use super::input::{DataInfo, Settings};
+use super::input::{DataInfo, PlanSettings};
 use super::layout::{Layout, OperandSide};
 use crate::model::{Index, IndexSet, Shapes};
 
-/// The cheapest layout for a pass over `tensors` (the target first), with the side of each.
+/// The cheapest layout for a pass over `tensors` (the output first), with the side of each.
 pub(super) fn best(
     shapes: &Shapes,
     data: &DataInfo,
-    settings: &Settings,
+    settings: &PlanSettings,
     tensors: &[IndexSet],
     bound: f64,
 ) -> Option<(Layout, Vec<OperandSide>, LayoutCost)> {
     let observed = shapes.model().observed();
-    let inner = tensors.iter().fold(IndexSet::EMPTY, |acc, &t| acc | t) - observed;
-    // Observed letters by decreasing stride: the last runs fastest in memory.
+    let contracted = tensors.iter().fold(IndexSet::EMPTY, |acc, &t| acc | t) - observed;
+    // Observed indices by decreasing stride: the last runs fastest in memory.
     let order = data.order(shapes);
     let mut best: Option<(Layout, Vec<OperandSide>, LayoutCost)> = None;
-    for outer in outer_candidates(&order, tensors) {
-        for lanes in lane_candidates(&order, tensors, outer) {
+    for batch in batch_candidates(&order, tensors) {
+        for columns in column_candidates(&order, tensors, batch) {
             let pick = |set: IndexSet| -> Vec<Index> {
                 order.iter().copied().filter(|&x| set.contains(x)).collect()
             };
             let layout = Layout {
-                outer: pick(outer),
-                rows: pick(observed - outer - lanes),
-                lanes: pick(lanes),
-                inner: inner.iter().collect(),
+                batch: pick(batch),
+                rows: pick(observed - batch - columns),
+                columns: pick(columns),
+                contracted: contracted.iter().collect(),
             };
             let sides: Vec<OperandSide> = tensors
                 .iter()
-                .map(|&t| if t.intersects(lanes) { OperandSide::Rhs } else { OperandSide::Lhs })
+                .map(|&t| if t.intersects(columns) { OperandSide::Rhs } else { OperandSide::Lhs })
                 .collect();
             let cost = cost::layout(shapes, data, settings, tensors, &layout, &sides);
             let least = best.as_ref().map_or(bound, |b| b.2.seconds);
@@ -43,9 +43,9 @@ pub(super) fn best(
     best
 }
 
-/// Sets of letters worth looping over outside: all of them while there are few; beyond that those
+/// Sets of indices worth looping over outside: all of them while there are few; beyond that those
 /// that two tensors share, and prefixes of the order in memory.
-fn outer_candidates(order: &[Index], tensors: &[IndexSet]) -> Vec<IndexSet> {
+fn batch_candidates(order: &[Index], tensors: &[IndexSet]) -> Vec<IndexSet> {
     const EXHAUSTIVE: usize = 6;
     if order.len() <= EXHAUSTIVE {
         return (0..1u32 << order.len())
@@ -73,15 +73,15 @@ fn outer_candidates(order: &[Index], tensors: &[IndexSet]) -> Vec<IndexSet> {
     found
 }
 
-/// Sets of letters that may run as lanes when `outer` are fixed: the letters that tensors hold
+/// Sets of indices that may run as columns when `batch` are fixed: the indices that tensors hold
 /// together cannot be parted, so these are unions of connected components, taken from the fastest
 /// in memory upwards.
-fn lane_candidates(order: &[Index], tensors: &[IndexSet], outer: IndexSet) -> Vec<IndexSet> {
+fn column_candidates(order: &[Index], tensors: &[IndexSet], batch: IndexSet) -> Vec<IndexSet> {
     let mut components: Vec<IndexSet> = Vec::new();
-    for &letter in order.iter().filter(|&&x| !outer.contains(x)) {
-        let mut component: IndexSet = std::iter::once(letter).collect();
-        for &t in tensors.iter().filter(|t| t.contains(letter)) {
-            component = component | (t - outer);
+    for &index in order.iter().filter(|&&x| !batch.contains(x)) {
+        let mut component: IndexSet = std::iter::once(index).collect();
+        for &t in tensors.iter().filter(|t| t.contains(index)) {
+            component = component | (t - batch);
         }
         component = component & order.iter().collect();
         let (touching, apart): (Vec<IndexSet>, Vec<IndexSet>) =
@@ -91,11 +91,11 @@ fn lane_candidates(order: &[Index], tensors: &[IndexSet], outer: IndexSet) -> Ve
     }
     let fastest = |c: &IndexSet| order.iter().rposition(|&x| c.contains(x));
     components.sort_by_key(|c| std::cmp::Reverse(fastest(c)));
-    let mut lanes = IndexSet::EMPTY;
+    let mut columns = IndexSet::EMPTY;
     let mut found = Vec::new();
     for component in components {
-        lanes = lanes | component;
-        found.push(lanes);
+        columns = columns | component;
+        found.push(columns);
     }
     found
 }

@@ -4,13 +4,13 @@ use crate::model::{Index, IndexSet, Shapes};
 
 /// An einsum over small tensors, planned as pairwise steps.
 ///
-/// A letter of the output that no input has is a broadcast: the result is repeated along it. A
-/// letter of an input that is not in the output is summed over.
+/// An index of the output that no input has is a broadcast: the result is repeated along it. A
+/// index of an input that is not in the output is summed over.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Contraction {
     inputs: Vec<Vec<Index>>,
     output: Vec<Index>,
-    steps: Vec<Step>,
+    steps: Vec<ContractionStep>,
     flops: f64,
     peak: f64,
 }
@@ -24,17 +24,17 @@ pub enum ContractionInput {
     Step(usize),
 }
 
-/// One pairwise contraction: `left · right`, summed over the letters that neither the output nor
+/// One pairwise contraction: `left · right`, summed over the indices that neither the output nor
 /// a later step needs.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Step {
+pub struct ContractionStep {
     /// The first tensor.
     pub left: ContractionInput,
     /// The second tensor.
     pub right: ContractionInput,
-    /// The letters of the result: those shared by both tensors first, then those of the left
+    /// The indices of the result: those shared by both tensors first, then those of the left
     /// tensor, then those of the right, each in the order in which they stand in that tensor.
-    pub letters: Vec<Index>,
+    pub indices: Vec<Index>,
 }
 
 /// Up to this many tensors the order is optimal (dynamic programming over subsets, 3ⁿ steps);
@@ -45,7 +45,7 @@ impl Contraction {
     /// Plans `inputs -> output`.
     #[must_use]
     pub fn new(shapes: &Shapes, inputs: &[&[Index]], output: &[Index]) -> Contraction {
-        let sets: Vec<IndexSet> = inputs.iter().map(|letters| letters.iter().collect()).collect();
+        let sets: Vec<IndexSet> = inputs.iter().map(|indices| indices.iter().collect()).collect();
         let out: IndexSet = output.iter().collect();
         let tree = if inputs.len() <= EXACT {
             optimal(shapes, &sets, out)
@@ -53,7 +53,7 @@ impl Contraction {
             greedy(shapes, &sets, out)
         };
         let mut contraction = Contraction {
-            inputs: inputs.iter().map(|letters| letters.to_vec()).collect(),
+            inputs: inputs.iter().map(|indices| indices.to_vec()).collect(),
             output: output.to_vec(),
             steps: Vec::new(),
             flops: shapes.volume(out),
@@ -65,13 +65,13 @@ impl Contraction {
         contraction
     }
 
-    /// The letters of each input.
+    /// The indices of each input.
     #[must_use]
     pub fn inputs(&self) -> &[Vec<Index>] {
         &self.inputs
     }
 
-    /// The letters of the result, in its order in memory (the last runs fastest).
+    /// The indices of the result, in its order in memory (the last runs fastest).
     #[must_use]
     pub fn output(&self) -> &[Index] {
         &self.output
@@ -79,7 +79,7 @@ impl Contraction {
 
     /// The pairwise steps, in order. Empty for a single input, which is only summed and permuted.
     #[must_use]
-    pub fn steps(&self) -> &[Step] {
+    pub fn steps(&self) -> &[ContractionStep] {
         &self.steps
     }
 
@@ -95,10 +95,10 @@ impl Contraction {
         self.peak
     }
 
-    fn letters_of(&self, slot: ContractionInput) -> &[Index] {
+    fn indices_of(&self, slot: ContractionInput) -> &[Index] {
         match slot {
             ContractionInput::Input(i) => &self.inputs[i],
-            ContractionInput::Step(i) => &self.steps[i].letters,
+            ContractionInput::Step(i) => &self.steps[i].indices,
         }
     }
 
@@ -120,20 +120,20 @@ impl Contraction {
         let right = self.flatten(shapes, right, sets, out);
         let outside = sets.iter().zip(&used).filter(|&(_, &used)| !used);
         let needed = outside.fold(out, |all, (&set, _)| all | set);
-        let (l, r) = (self.letters_of(left).to_vec(), self.letters_of(right).to_vec());
+        let (l, r) = (self.indices_of(left).to_vec(), self.indices_of(right).to_vec());
         let (l_set, r_set): (IndexSet, IndexSet) = (l.iter().collect(), r.iter().collect());
         let shared = l.iter().filter(|&&x| r_set.contains(x));
         let left_only = l.iter().filter(|&&x| !r_set.contains(x));
         let right_only = r.iter().filter(|&&x| !l_set.contains(x));
-        let letters: Vec<Index> = shared
+        let indices: Vec<Index> = shared
             .chain(left_only)
             .chain(right_only)
             .copied()
             .filter(|&x| needed.contains(x))
             .collect();
         self.flops += shapes.volume(l_set | r_set);
-        self.peak = self.peak.max(shapes.volume(letters.iter().collect()));
-        self.steps.push(Step { left, right, letters });
+        self.peak = self.peak.max(shapes.volume(indices.iter().collect()));
+        self.steps.push(ContractionStep { left, right, indices: indices });
         ContractionInput::Step(self.steps.len() - 1)
     }
 }
@@ -158,7 +158,7 @@ impl Tree {
     }
 }
 
-/// The letters that the product of the inputs in `mask` keeps: those that the output or another input
+/// The indices that the product of the inputs in `mask` keeps: those that the output or another input
 /// has.
 fn kept(sets: &[IndexSet], mask: usize, out: IndexSet) -> IndexSet {
     let union = |inside: bool| {
@@ -175,7 +175,7 @@ fn optimal(shapes: &Shapes, sets: &[IndexSet], out: IndexSet) -> Option<Tree> {
         return None;
     }
     let full = (1usize << n) - 1;
-    let letters: Vec<IndexSet> = (0..=full)
+    let indices: Vec<IndexSet> = (0..=full)
         .map(|mask| match mask.count_ones() {
             // A single input has not been summed over anything yet.
             1 => sets[mask.trailing_zeros() as usize],
@@ -196,7 +196,7 @@ fn optimal(shapes: &Shapes, sets: &[IndexSet], out: IndexSet) -> Option<Tree> {
             sub = sub.wrapping_sub(1) & rest;
             let left = low | sub;
             let right = mask ^ left;
-            let cost = best[left].0 + best[right].0 + shapes.volume(letters[left] | letters[right]);
+            let cost = best[left].0 + best[right].0 + shapes.volume(indices[left] | indices[right]);
             if cost < best[mask].0 {
                 best[mask] = (cost, left);
             }
@@ -217,24 +217,24 @@ fn optimal(shapes: &Shapes, sets: &[IndexSet], out: IndexSet) -> Option<Tree> {
 
 /// Joins the pair whose result grows least (in entries, over the pair) until one is left.
 fn greedy(shapes: &Shapes, sets: &[IndexSet], out: IndexSet) -> Option<Tree> {
-    // With each node its letters that the output or another node has.
+    // With each node its indices that the output or another node has.
     let mut nodes: Vec<(Tree, IndexSet)> =
         sets.iter().enumerate().map(|(i, &set)| (Tree::Leaf(i), set)).collect();
     let needed = needed_from(sets, out);
     nodes.iter_mut().for_each(|(_, set)| *set = *set & needed[0]);
     while nodes.len() > 1 {
-        let letters: Vec<IndexSet> = nodes.iter().map(|node| node.1).collect();
-        let needed = needed_from(&letters, out);
+        let indices: Vec<IndexSet> = nodes.iter().map(|node| node.1).collect();
+        let needed = needed_from(&indices, out);
         let joined = |a: IndexSet, b: IndexSet| {
             let both = a & b;
             (both & needed[1]) | (((a | b) - both) & needed[0])
         };
-        let volumes: Vec<f64> = letters.iter().map(|&set| shapes.volume(set)).collect();
+        let volumes: Vec<f64> = indices.iter().map(|&set| shapes.volume(set)).collect();
         let mut best = (f64::INFINITY, 0, 1);
         for i in 0..nodes.len() {
             for j in i + 1..nodes.len() {
                 let growth =
-                    shapes.volume(joined(letters[i], letters[j])) - volumes[i] - volumes[j];
+                    shapes.volume(joined(indices[i], indices[j])) - volumes[i] - volumes[j];
                 if growth < best.0 {
                     best = (growth, i, j);
                 }
@@ -243,13 +243,13 @@ fn greedy(shapes: &Shapes, sets: &[IndexSet], out: IndexSet) -> Option<Tree> {
         let (_, i, j) = best;
         let (right, _) = nodes.swap_remove(j);
         let left = std::mem::replace(&mut nodes[i].0, Tree::Leaf(0));
-        nodes[i] = (Tree::Pair(Box::new(left), Box::new(right)), joined(letters[i], letters[j]));
+        nodes[i] = (Tree::Pair(Box::new(left), Box::new(right)), joined(indices[i], indices[j]));
     }
     nodes.pop().map(|(tree, _)| tree)
 }
 
-/// The letters that one node of a product has to keep, and those that two have to keep when they are
-/// joined: letters of the output, and those that at least two, or at least three, of the nodes have.
+/// The indices that one node of a product has to keep, and those that two have to keep when they are
+/// joined: indices of the output, and those that at least two, or at least three, of the nodes have.
 fn needed_from(nodes: &[IndexSet], out: IndexSet) -> [IndexSet; 2] {
     let (mut one, mut two, mut three) = (IndexSet::EMPTY, IndexSet::EMPTY, IndexSet::EMPTY);
     for &set in nodes {
@@ -265,7 +265,7 @@ mod tests {
     use super::*;
     use crate::model::Model;
 
-    fn letters(text: &str) -> Vec<Index> {
+    fn indices(text: &str) -> Vec<Index> {
         text.chars().filter_map(Index::new).collect()
     }
 
@@ -274,10 +274,10 @@ mod tests {
         // (ab)(bc)(cd): with a small and d large, left to right is best.
         let model = Model::parse("ab,bc,cd->ad").unwrap();
         let shapes = Shapes::new(&model, &[2, 1000], &[('b', 50), ('c', 50)]).unwrap();
-        let (ab, bc, cd) = (letters("ab"), letters("bc"), letters("cd"));
-        let plan = Contraction::new(&shapes, &[&ab, &bc, &cd], &letters("ad"));
+        let (ab, bc, cd) = (indices("ab"), indices("bc"), indices("cd"));
+        let plan = Contraction::new(&shapes, &[&ab, &bc, &cd], &indices("ad"));
         assert_eq!(plan.steps().len(), 2);
-        assert_eq!(plan.steps()[0].letters, letters("ac"));
+        assert_eq!(plan.steps()[0].indices, indices("ac"));
         assert_eq!(plan.flops(), 2.0 * 50.0 * 50.0 + 2.0 * 50.0 * 1000.0 + 2000.0);
     }
 
@@ -286,19 +286,19 @@ mod tests {
         let text = (0..12).map(|i| format!("{}z", char::from(b'a' + i))).collect::<Vec<_>>();
         let model = Model::parse(&format!("{}->abcdefghijkl", text.join(","))).unwrap();
         let shapes = Shapes::new(&model, &[2; 12], &[('z', 3)]).unwrap();
-        let inputs: Vec<Vec<Index>> = text.iter().map(|t| letters(t)).collect();
+        let inputs: Vec<Vec<Index>> = text.iter().map(|t| indices(t)).collect();
         let views: Vec<&[Index]> = inputs.iter().map(Vec::as_slice).collect();
-        let plan = Contraction::new(&shapes, &views, &letters("z"));
+        let plan = Contraction::new(&shapes, &views, &indices("z"));
         assert_eq!(plan.steps().len(), 11);
-        assert_eq!(plan.steps()[10].letters, letters("z"));
+        assert_eq!(plan.steps()[10].indices, indices("z"));
     }
 
     #[test]
     fn more_inputs_than_a_model_has_factors_are_told_apart() {
-        // 70 vectors along two letters, in turns: one letter is summed over, the other is kept.
+        // 70 vectors along two indices, in turns: one index is summed over, the other is kept.
         let model = Model::parse("ar,b->ab").unwrap();
         let shapes = Shapes::new(&model, &[5, 7], &[('r', 3)]).unwrap();
-        let (a, b) = (letters("a"), letters("b"));
+        let (a, b) = (indices("a"), indices("b"));
         let views: Vec<&[Index]> =
             (0..70).map(|i| if i % 2 == 0 { a.as_slice() } else { b.as_slice() }).collect();
         let plan = Contraction::new(&shapes, &views, &b);
@@ -314,9 +314,9 @@ mod tests {
             }
         }
         assert!(used[..138].iter().all(|&n| n == 1) && used[138] == 0);
-        assert_eq!(plan.steps()[68].letters, b);
-        // No sum over a letter comes before its last input: what is left of `a` until then has it.
-        let with_a = plan.steps().iter().filter(|step| step.letters.contains(&a[0])).count();
+        assert_eq!(plan.steps()[68].indices, b);
+        // No sum over an index comes before its last input: what is left of `a` until then has it.
+        let with_a = plan.steps().iter().filter(|step| step.indices.contains(&a[0])).count();
         assert!((33..=35).contains(&with_a), "{with_a}");
     }
 }

@@ -7,17 +7,17 @@ use super::{Group, ImplicitForm, KhatriRaoTable, Operand, Pass, Plan, SparsePass
 use crate::error::bytes;
 use crate::model::{Index, Shapes};
 
-/// Letters with their sizes: `w27 h24`.
-fn sized(shapes: &Shapes, letters: &[Index]) -> String {
-    if letters.is_empty() {
+/// Indices with their sizes: `w27 h24`.
+fn sized(shapes: &Shapes, indices: &[Index]) -> String {
+    if indices.is_empty() {
         return "-".into();
     }
-    let parts: Vec<String> = letters.iter().map(|&x| format!("{x}{}", shapes.size(x))).collect();
+    let parts: Vec<String> = indices.iter().map(|&x| format!("{x}{}", shapes.size(x))).collect();
     parts.join(" ")
 }
 
-fn size(shapes: &Shapes, letters: &[Index]) -> f64 {
-    letters.iter().map(|&x| shapes.size(x) as f64).product()
+fn size(shapes: &Shapes, indices: &[Index]) -> f64 {
+    indices.iter().map(|&x| shapes.size(x) as f64).product()
 }
 
 /// A count as people write it: 1234, 45.4 M.
@@ -46,23 +46,23 @@ impl Plan {
     fn product(&self, operand: &Operand) -> String {
         let model = self.shapes().model();
         let names: Vec<String> = operand.factors.iter().map(|&l| model.factor_name(l)).collect();
-        let letters: String = operand.letters.iter().map(|&x| char::from(x)).collect();
-        let shown = if letters.is_empty() { "1".to_string() } else { letters };
+        let indices: String = operand.indices.iter().map(|&x| char::from(x)).collect();
+        let shown = if indices.is_empty() { "1".to_string() } else { indices };
         let side = match operand.side {
             OperandSide::Lhs => "rows",
-            OperandSide::Rhs => "lanes",
+            OperandSide::Rhs => "columns",
         };
         format!(
             "{} -> {shown} ({} entries, {side})",
             names.join(","),
-            count(size(self.shapes(), &operand.letters))
+            count(size(self.shapes(), &operand.indices))
         )
     }
 
     fn explain_pass(&self, f: &mut fmt::Formatter<'_>, number: usize, pass: &Pass) -> fmt::Result {
         let shapes = self.shapes();
         writeln!(f, "pass {number}")?;
-        writeln!(f, "  updates   {}", self.product(&pass.target))?;
+        writeln!(f, "  updates   {}", self.product(&pass.output))?;
         for (i, operand) in pass.operands.iter().enumerate() {
             let title = if i == 0 { "  reads   " } else { "          " };
             writeln!(f, "{title}  {}", self.product(operand))?;
@@ -70,14 +70,14 @@ impl Plan {
         let layout = &pass.layout;
         writeln!(
             f,
-            "  tiles     outer {}, rows {}, lanes {}, inner {} (K = {})",
-            sized(shapes, &layout.outer),
+            "  tiles     batch {}, rows {}, columns {}, contracted {} (K = {})",
+            sized(shapes, &layout.batch),
             sized(shapes, &layout.rows),
-            sized(shapes, &layout.lanes),
-            sized(shapes, &layout.inner),
-            pass.inner_size(shapes)
+            sized(shapes, &layout.columns),
+            sized(shapes, &layout.contracted),
+            pass.contracted_size(shapes)
         )?;
-        let (run, stride) = self.data().run(shapes, &layout.lanes);
+        let (run, stride) = self.data().run(shapes, &layout.columns);
         let reading = match stride {
             1 => format!("in runs of {run:.0}"),
             _ => format!("at stride {stride}"),
@@ -99,24 +99,24 @@ impl Plan {
         format!("{} -> {} rows", names.join(","), count(size(self.shapes(), &table.rows)))
     }
 
-    fn explain_sampled(
+    fn explain_sparse(
         &self,
         f: &mut fmt::Formatter<'_>,
         number: usize,
         pass: &SparsePass,
     ) -> fmt::Result {
         let shapes = self.shapes();
-        writeln!(f, "pass {number} over listed cells")?;
-        writeln!(f, "  updates   {}", self.table(&pass.target))?;
+        writeln!(f, "pass {number} over stored entries")?;
+        writeln!(f, "  updates   {}", self.table(&pass.output))?;
         for (i, table) in pass.operands.iter().enumerate() {
             let title = if i == 0 { "  looks up" } else { "          " };
             writeln!(f, "{title}  {}", self.table(table))?;
         }
         writeln!(
             f,
-            "  inner     {} (K = {})",
-            sized(shapes, &pass.inner),
-            pass.inner_size(shapes)
+            "  sums over {} (K = {})",
+            sized(shapes, &pass.contracted),
+            pass.contracted_size(shapes)
         )?;
         writeln!(
             f,
@@ -126,19 +126,15 @@ impl Plan {
         )
     }
 
-    /// In a sentence, how the cells off the list enter; `None` without a list.
+    /// In a sentence, how the implicit entries enter; `None` where all entries are read.
     #[must_use]
-    pub fn unlisted(&self) -> Option<&'static str> {
-        Some(match self.settings().sampling?.unlisted {
-            ImplicitForm::Missing => "cells that are not listed are missing",
-            ImplicitForm::Closed => {
-                "zeros that are not listed enter as contractions of the factors"
-            }
-            ImplicitForm::Gram => {
-                "zeros that are not listed enter as contractions of the model with itself"
-            }
-            ImplicitForm::Grid => {
-                "zeros that are not listed enter by a pass over all cells that reads no values"
+    pub fn implicit_entries(&self) -> Option<&'static str> {
+        Some(match self.settings().sparse?.implicit {
+            ImplicitForm::Missing => "implicit entries are missing",
+            ImplicitForm::Closed => "implicit zeros enter as contractions of the factors",
+            ImplicitForm::Gram => "implicit zeros enter as contractions of the model with itself",
+            ImplicitForm::ImplicitZeroPass => {
+                "implicit zeros enter by a pass over all entries that reads no values"
             }
         })
     }
@@ -164,12 +160,12 @@ impl fmt::Display for Plan {
             self.cut(),
             if passes == 1 { "" } else { "es" }
         )?;
-        if let (Some(sampling), Some(unlisted)) = (self.settings().sampling, self.unlisted()) {
-            let listed = sampling.listed + sampling.exceptions;
-            writeln!(f, "sparse   {} cells are listed; {unlisted}", count(listed as f64))?;
+        if let (Some(info), Some(implicit)) = (self.settings().sparse, self.implicit_entries()) {
+            let stored = info.stored + info.masked;
+            writeln!(f, "sparse   {} entries are stored; {implicit}", count(stored as f64))?;
         }
-        for (number, pass) in self.sampled().iter().enumerate() {
-            self.explain_sampled(f, number + 1, pass)?;
+        for (number, pass) in self.sparse_passes().iter().enumerate() {
+            self.explain_sparse(f, number + 1, pass)?;
         }
         for (number, pass) in self.passes().iter().enumerate() {
             self.explain_pass(f, number + 1, pass)?;

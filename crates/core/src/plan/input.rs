@@ -1,6 +1,6 @@
 //! What the planner is given.
 
-use super::sampled::SparseInfo;
+use super::sparse::SparseInfo;
 use crate::model::{Index, Shapes};
 
 /// What the planner knows of the data.
@@ -37,31 +37,31 @@ impl DataInfo {
         (self.value_bytes + self.weight_bytes) as f64 + if self.masked { 0.25 } else { 0.0 }
     }
 
-    /// The stride of an observed letter, in elements.
-    pub fn stride(&self, shapes: &Shapes, letter: Index) -> usize {
-        let mode = shapes.model().output().iter().position(|&x| x == letter);
+    /// The stride of an observed index, in elements.
+    pub fn stride(&self, shapes: &Shapes, index: Index) -> usize {
+        let mode = shapes.model().output().iter().position(|&x| x == index);
         mode.and_then(|mode| self.strides.get(mode)).copied().unwrap_or(0)
     }
 
-    /// The observed letters by decreasing stride.
+    /// The observed indices by decreasing stride.
     pub(super) fn order(&self, shapes: &Shapes) -> Vec<Index> {
         let mut order = shapes.model().output().to_vec();
         order.sort_by_key(|&x| (std::cmp::Reverse(self.stride(shapes, x)), shapes.size(x) == 1));
         order
     }
 
-    /// The length of a run along the lanes that is evenly spaced in memory, and its spacing.
-    pub fn run(&self, shapes: &Shapes, lanes: &[Index]) -> (f64, usize) {
-        let Some((&last, before)) = lanes.split_last() else {
+    /// The length of a run along the columns that is evenly spaced in memory, and its spacing.
+    pub fn run(&self, shapes: &Shapes, columns: &[Index]) -> (f64, usize) {
+        let Some((&last, before)) = columns.split_last() else {
             return (1.0, 1);
         };
         let spacing = self.stride(shapes, last);
         let mut length = shapes.size(last);
-        for &letter in before.iter().rev() {
-            if shapes.size(letter) > 1 && self.stride(shapes, letter) != spacing * length {
+        for &index in before.iter().rev() {
+            if shapes.size(index) > 1 && self.stride(shapes, index) != spacing * length {
                 break;
             }
-            length *= shapes.size(letter);
+            length *= shapes.size(index);
         }
         (length as f64, spacing)
     }
@@ -81,7 +81,7 @@ pub enum Grouping {
 
 /// What the planner is to plan for.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Settings {
+pub struct PlanSettings {
     /// How factors are grouped.
     pub grouping: Grouping,
     /// Bytes of an element in a pass: 4 (f32) or 8 (f64).
@@ -91,22 +91,22 @@ pub struct Settings {
     /// Whether the denominator is a contraction of the other factors alone: the loss's `b` is
     /// constant and nothing is masked or weighted.
     pub closed_denominator: bool,
-    /// The list of cells that passes go over in place of all cells, if there is one.
-    pub sampling: Option<SparseInfo>,
+    /// The stored entries that passes go over in place of all entries, if the data are sparse.
+    pub sparse: Option<SparseInfo>,
     /// Factors (counted from 0) that are not updated, and so belong to no group.
     pub fixed: Vec<usize>,
     /// The most that stored operands, numerators and denominators may take together, in bytes.
     pub memory: u64,
 }
 
-impl Default for Settings {
-    fn default() -> Settings {
-        Settings {
+impl Default for PlanSettings {
+    fn default() -> PlanSettings {
+        PlanSettings {
             grouping: Grouping::Grouped,
             element_bytes: 4,
             entry_cost: 20.0,
             closed_denominator: false,
-            sampling: None,
+            sparse: None,
             fixed: Vec::new(),
             memory: u64::MAX,
         }

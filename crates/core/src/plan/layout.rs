@@ -1,34 +1,35 @@
-//! The layout of a pass: which letters run where, and on which side each operand stands.
+//! The layout of a pass: which indices run in which loop, and on which side each operand stands.
 
 use super::Contraction;
 use crate::model::{Index, IndexSet};
 
-/// The side of a tile on which a tensor stands.
+/// The operand of a tile's matrix product that a tensor belongs to.
 ///
-/// Inside a tile the model is a small matrix product: `ŷ[m, n] = Σ_k R[m, k] · C[k, n]`, rows `m`
-/// by lanes `n`. Every tensor of a pass depends on rows or on lanes (or on neither), never on both,
-/// once the outer letters are fixed; `R` and `C` are the products of those on each side.
+/// Inside a tile the model is a small matrix product (a GEMM): `ŷ[m, n] = Σ_k A[m, k] · B[k, n]`, rows
+/// `m` by columns `n`. Every tensor of a pass depends on rows or on columns (or on neither), never on
+/// both, once the batch indices are fixed; `A` and `B` are the products of those on each side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OperandSide {
-    /// Part of `R`, stored as `[outer…, rows…, inner…]`.
+    /// Part of the left operand `A`, stored as `[batch…, rows…, contracted…]`.
     Lhs,
-    /// Part of `C`, stored as `[outer…, inner…, lanes…]`.
+    /// Part of the right operand `B`, stored as `[batch…, contracted…, columns…]`.
     Rhs,
 }
 
-/// The letters of a pass by the loop they belong to. Observed letters are in exactly one of
-/// `outer`, `rows` and `lanes`, in the order of decreasing stride in the data; `inner` holds the
-/// latent letters that tensors of the pass share.
+/// The indices of a pass by the loop they run in. Observed indices are in exactly one of `batch`,
+/// `rows` and `columns`, in the order of decreasing stride in the data; `contracted` holds the latent
+/// indices that tensors of the pass share.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Layout {
-    /// Looped over outside of tiles.
-    pub outer: Vec<Index>,
+    /// Looped over outside of tiles. Those that the output has are batch modes: every combination
+    /// has sums of its own. The others are reduced batch modes: their sums are added up.
+    pub batch: Vec<Index>,
     /// The rows of a tile.
     pub rows: Vec<Index>,
-    /// The lanes of a tile: the direction of SIMD vectors, contiguous in the data where possible.
-    pub lanes: Vec<Index>,
-    /// Summed over: the inner dimension of the product.
-    pub inner: Vec<Index>,
+    /// The columns of a tile: the direction of SIMD vectors, contiguous in the data where possible.
+    pub columns: Vec<Index>,
+    /// The contracted modes: what the matrix product sums over (its K).
+    pub contracted: Vec<Index>,
 }
 
 /// A stored tensor that a pass reads: the product of some factors.
@@ -36,22 +37,22 @@ pub struct Layout {
 pub struct Operand {
     /// The factors it is the product of.
     pub factors: Vec<usize>,
-    /// Its letters, in its order in memory.
-    pub letters: Vec<Index>,
+    /// Its indices, in its order in memory.
+    pub indices: Vec<Index>,
     /// Where it stands in a tile.
     pub side: OperandSide,
     /// How it is formed from its factors (inputs in the order of `factors`).
-    pub form: Contraction,
+    pub contraction: Contraction,
 }
 
 impl Layout {
-    /// The order in memory of a tensor with these letters on this side.
+    /// The order in memory of a tensor with these indices on this side.
     #[must_use]
-    pub fn storage(&self, letters: IndexSet, side: OperandSide) -> Vec<Index> {
+    pub fn storage(&self, indices: IndexSet, side: OperandSide) -> Vec<Index> {
         let groups: [&[Index]; 3] = match side {
-            OperandSide::Lhs => [&self.outer, &self.rows, &self.inner],
-            OperandSide::Rhs => [&self.outer, &self.inner, &self.lanes],
+            OperandSide::Lhs => [&self.batch, &self.rows, &self.contracted],
+            OperandSide::Rhs => [&self.batch, &self.contracted, &self.columns],
         };
-        groups.into_iter().flatten().copied().filter(|&x| letters.contains(x)).collect()
+        groups.into_iter().flatten().copied().filter(|&x| indices.contains(x)).collect()
     }
 }

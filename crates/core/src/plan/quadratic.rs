@@ -1,23 +1,23 @@
 //! The exact objective of a group under half the squared distance.
 
-use super::sampled::renamed;
+use super::sparse::renamed;
 use super::{Contraction, Group};
 use crate::model::{Index, IndexSet, Shapes};
 
 /// How half the squared distance depends on the factors of a group, all other factors being fixed
-/// and all cells observed: `½⟨U, U Q⟩ − ⟨N, U⟩` and a constant, where U is the product of the group's
+/// and all entries observed: `½⟨U, U Q⟩ − ⟨N, U⟩` and a constant, where U is the product of the group's
 /// factors, N the numerator of its pass and Q the other factors' product with itself, summed over
-/// the letters that U does not have.
+/// the indices that U does not have.
 ///
 /// In one factor of the group this is a quadratic form that couples the indices of its latent
-/// letters only.
+/// indices only.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Quadratic {
-    /// The sizes, with a second letter for every latent letter.
+    /// The sizes, with a second index for every latent index.
     pub shapes: Shapes,
     /// The factors outside the group.
     pub others: Vec<usize>,
-    /// Q, from those factors and from the same under their second letters.
+    /// Q, from those factors and from the same under their second indices.
     pub gram: Contraction,
     /// For each factor of the group, its quadratic form.
     pub factors: Vec<Coupling>,
@@ -26,14 +26,14 @@ pub struct Quadratic {
 /// The quadratic form of one factor.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Coupling {
-    /// From Q, the other factors of the group and the same under their second letters, onto
-    /// `batch`, `latent` and the second letters of `latent`.
-    pub form: Contraction,
-    /// The factor's observed letters that the form depends on.
+    /// From Q, the other factors of the group and the same under their second indices, onto
+    /// `batch`, `latent` and the second indices of `latent`.
+    pub contraction: Contraction,
+    /// The factor's observed indices that the form depends on.
     pub batch: Vec<Index>,
-    /// Its other observed letters.
+    /// Its other observed indices.
     pub rows: Vec<Index>,
-    /// Its latent letters.
+    /// Its latent indices.
     pub latent: Vec<Index>,
 }
 
@@ -42,12 +42,12 @@ const MOST: f64 = 4_194_304.0;
 
 impl Quadratic {
     /// The objective of a group; `None` where it would be large (a core tensor with large ranks), or
-    /// where there are not enough letters to write it with.
+    /// where there are not enough indices to write it with.
     #[must_use]
     pub fn new(shapes: &Shapes, group: &Group) -> Option<Quadratic> {
         let (doubled, pairs) = shapes.doubled()?;
         let factors = shapes.model().factors();
-        let rename = |letters: &[Index]| renamed(letters, &pairs);
+        let rename = |indices: &[Index]| renamed(indices, &pairs);
         let observed = shapes.model().observed();
         let union =
             |list: &[usize]| -> IndexSet { list.iter().flat_map(|&l| &factors[l]).collect() };
@@ -56,10 +56,10 @@ impl Quadratic {
             (0..factors.len()).filter(|l| !group.factors.contains(l)).collect();
         let shared = union(&others) & union(&group.factors);
         let batch: Vec<Index> = (shared & observed).iter().collect();
-        let inner: Vec<Index> = (shared - observed).iter().collect();
-        let mut letters = batch;
-        letters.extend(&inner);
-        letters.extend(rename(&inner));
+        let contracted: Vec<Index> = (shared - observed).iter().collect();
+        let mut indices = batch;
+        indices.extend(&contracted);
+        indices.extend(rename(&contracted));
         let contraction = |first: Option<&[Index]>, list: &[usize], onto: &[Index]| {
             let plain = list.iter().map(|&l| factors[l].clone());
             let again = list.iter().map(|&l| rename(&factors[l]));
@@ -71,14 +71,14 @@ impl Quadratic {
         let small = |form: &Contraction| {
             doubled.volume(form.output().iter().collect()) <= MOST && form.peak() <= 4.0 * MOST
         };
-        let gram = contraction(None, &others, &letters);
+        let gram = contraction(None, &others, &indices);
         if !small(&gram) {
             return None;
         }
         let mut forms = Vec::new();
         for &l in &group.factors {
             let partners: Vec<usize> = group.factors.iter().copied().filter(|&m| m != l).collect();
-            let elsewhere = union(&partners) | letters.iter().collect();
+            let elsewhere = union(&partners) | indices.iter().collect();
             let (mut batch, mut rows, mut latent) = (Vec::new(), Vec::new(), Vec::new());
             for &x in &factors[l] {
                 match (observed.contains(x), elsewhere.contains(x)) {
@@ -88,11 +88,11 @@ impl Quadratic {
                 }
             }
             let onto = [batch.as_slice(), &latent, &rename(&latent)].concat();
-            let form = contraction(Some(&letters), &partners, &onto);
+            let form = contraction(Some(&indices), &partners, &onto);
             if !small(&form) {
                 return None;
             }
-            forms.push(Coupling { form, batch, rows, latent });
+            forms.push(Coupling { contraction: form, batch, rows, latent });
         }
         Some(Quadratic { shapes: doubled, others, gram, factors: forms })
     }

@@ -2,9 +2,9 @@
 
 use std::collections::HashMap;
 
-use super::input::{DataInfo, Grouping, Settings};
+use super::input::{DataInfo, Grouping, PlanSettings};
 use super::layout::{Layout, Operand, OperandSide};
-use super::sampled::{ImplicitForm, ImplicitTotals, SparseCandidate, SparsePass};
+use super::sparse::{ImplicitForm, ImplicitTotals, SparseCandidate, SparsePass};
 use super::value::{Group, Pass, Plan};
 use super::{Contraction, arrange, cost};
 use crate::error::{Error, Result};
@@ -17,7 +17,7 @@ impl Plan {
     /// [`Error::Memory`] where no plan stays within `settings.memory`;
     /// [`Error::Setting`] where the groups of [`Grouping::Given`] are not a partition of the
     /// factors that are not fixed, or all are.
-    pub fn new(shapes: &Shapes, data: &DataInfo, settings: &Settings) -> Result<Plan> {
+    pub fn new(shapes: &Shapes, data: &DataInfo, settings: &PlanSettings) -> Result<Plan> {
         let mut search = Search::new(shapes, data, settings);
         let count = shapes.model().factors().len();
         let free: Vec<usize> = (0..count).filter(|l| !settings.fixed.contains(l)).collect();
@@ -41,22 +41,22 @@ impl Plan {
             })
         };
         let mut dense = Vec::new();
-        let mut sampled = Vec::new();
+        let mut sparse = Vec::new();
         for &group in &groups {
-            if let Some(sampling) = settings.sampling {
-                match search.sampled(group, sampling) {
-                    Some(pass) => sampled.push((group, pass)),
-                    None => return refuse(search.least_sampled_memory(group)),
+            if let Some(info) = settings.sparse {
+                match search.sparse(group, info) {
+                    Some(pass) => sparse.push((group, pass)),
+                    None => return refuse(search.least_sparse_memory(group)),
                 }
             }
-            if search.needs_grid() {
+            if search.needs_implicit_zero_pass() {
                 match search.pass(group) {
                     Some(pass) => dense.push((group, pass)),
                     None => return refuse(search.least_memory(group)),
                 }
             }
         }
-        Ok(search.finish(&groups, dense, sampled))
+        Ok(search.finish(&groups, dense, sparse))
     }
 }
 
@@ -120,101 +120,101 @@ const EXACT_OPERANDS: usize = 4;
 pub(super) struct Search<'a> {
     pub(super) shapes: &'a Shapes,
     data: &'a DataInfo,
-    pub(super) settings: &'a Settings,
-    letters: Vec<IndexSet>,
+    pub(super) settings: &'a PlanSettings,
+    indices: Vec<IndexSet>,
     pub(super) full: u64,
     forms: HashMap<u64, f64>,
     passes: HashMap<u64, Option<Candidate>>,
-    pub(super) sampled: HashMap<u64, Option<SparseCandidate>>,
+    pub(super) sparse: HashMap<u64, Option<SparseCandidate>>,
 }
 
 impl<'a> Search<'a> {
-    fn new(shapes: &'a Shapes, data: &'a DataInfo, settings: &'a Settings) -> Self {
-        let letters: Vec<IndexSet> =
+    fn new(shapes: &'a Shapes, data: &'a DataInfo, settings: &'a PlanSettings) -> Self {
+        let indices: Vec<IndexSet> =
             shapes.model().factors().iter().map(|f| f.iter().collect()).collect();
-        let full = if letters.len() == 64 { u64::MAX } else { (1 << letters.len()) - 1 };
+        let full = if indices.len() == 64 { u64::MAX } else { (1 << indices.len()) - 1 };
         Search {
             shapes,
             data,
             settings,
-            letters,
+            indices,
             full,
             forms: HashMap::new(),
             passes: HashMap::new(),
-            sampled: HashMap::new(),
+            sparse: HashMap::new(),
         }
     }
 
-    /// Whether a pass goes over all cells.
-    fn needs_grid(&self) -> bool {
-        self.settings.sampling.is_none_or(|s| s.unlisted == ImplicitForm::Grid)
+    /// Whether a pass goes over all entries.
+    fn needs_implicit_zero_pass(&self) -> bool {
+        self.settings.sparse.is_none_or(|s| s.implicit == ImplicitForm::ImplicitZeroPass)
     }
 
     /// What the passes for a group cost; infinite where they do not fit in memory.
     fn group_cost(&mut self, group: u64) -> f64 {
-        let sampled = match self.settings.sampling {
-            Some(sampling) => self.sampled(group, sampling).map_or(f64::INFINITY, |c| c.cost),
+        let sparse = match self.settings.sparse {
+            Some(info) => self.sparse(group, info).map_or(f64::INFINITY, |c| c.cost),
             None => 0.0,
         };
-        let dense = match self.needs_grid() && sampled.is_finite() {
+        let dense = match self.needs_implicit_zero_pass() && sparse.is_finite() {
             true => self.pass(group).map_or(f64::INFINITY, |c| c.cost),
             false => 0.0,
         };
-        sampled + dense
+        sparse + dense
     }
 
     pub(super) fn union(&self, mask: u64) -> IndexSet {
-        members(mask).into_iter().fold(IndexSet::EMPTY, |acc, l| acc | self.letters[l])
+        members(mask).into_iter().fold(IndexSet::EMPTY, |acc, l| acc | self.indices[l])
     }
 
-    /// The letters that the product of some factors keeps: observed, or needed by others.
+    /// The indices that the product of some factors keeps: observed, or needed by others.
     pub(super) fn kept(&self, mask: u64) -> IndexSet {
         self.union(mask) & (self.shapes.model().observed() | self.union(self.full & !mask))
     }
 
-    pub(super) fn form(&self, mask: u64, output: &[Index]) -> Contraction {
+    pub(super) fn product(&self, mask: u64, output: &[Index]) -> Contraction {
         let factors = self.shapes.model().factors();
         let inputs: Vec<&[Index]> = members(mask).iter().map(|&l| factors[l].as_slice()).collect();
         Contraction::new(self.shapes, &inputs, output)
     }
 
     /// Multiply-adds of forming the product of some factors.
-    pub(super) fn form_flops(&mut self, mask: u64) -> f64 {
+    pub(super) fn product_flops(&mut self, mask: u64) -> f64 {
         if let Some(&flops) = self.forms.get(&mask) {
             return flops;
         }
         let output: Vec<Index> = self.kept(mask).iter().collect();
-        let flops = self.form(mask, &output).flops();
+        let flops = self.product(mask, &output).flops();
         self.forms.insert(mask, flops);
         flops
     }
 
-    pub(super) fn updates(&self, mask: u64, target: &[Index]) -> Vec<Contraction> {
+    pub(super) fn updates(&self, mask: u64, output: &[Index]) -> Vec<Contraction> {
         let factors = self.shapes.model().factors();
         members(mask)
             .into_iter()
             .map(|l| {
-                let mut inputs = vec![target];
+                let mut inputs = vec![output];
                 inputs.extend(members(mask & !(1 << l)).iter().map(|&m| factors[m].as_slice()));
                 Contraction::new(self.shapes, &inputs, &factors[l])
             })
             .collect()
     }
 
-    /// Bytes of a tensor over `letters` stored for passes.
-    fn stored(&self, letters: IndexSet) -> f64 {
-        self.shapes.volume(letters) * self.settings.element_bytes as f64
+    /// Bytes of a tensor over `indices` stored for passes.
+    fn stored(&self, indices: IndexSet) -> f64 {
+        self.shapes.volume(indices) * self.settings.element_bytes as f64
     }
 
     /// Bytes of numerator and denominator (in f64).
-    pub(super) fn accumulators(&self, target: IndexSet) -> f64 {
-        self.shapes.volume(target) * 16.0
+    pub(super) fn accumulators(&self, output: IndexSet) -> f64 {
+        self.shapes.volume(output) * 16.0
     }
 
     fn memory(&self, group: u64, operands: &[u64]) -> f64 {
-        let target = self.kept(group);
-        self.accumulators(target)
-            + self.stored(target)
+        let output = self.kept(group);
+        self.accumulators(output)
+            + self.stored(output)
             + operands.iter().map(|&o| self.stored(self.kept(o))).sum::<f64>()
     }
 
@@ -229,12 +229,12 @@ impl<'a> Search<'a> {
         if let Some(found) = self.passes.get(&group) {
             return found.clone();
         }
-        let target = self.kept(group);
+        let output = self.kept(group);
         let mut best = None;
-        if self.accumulators(target) + self.stored(target) <= self.settings.memory as f64 {
+        if self.accumulators(output) + self.stored(output) <= self.settings.memory as f64 {
             let update_flops: f64 = {
-                let letters: Vec<Index> = target.iter().collect();
-                2.0 * self.updates(group, &letters).iter().map(Contraction::flops).sum::<f64>()
+                let indices: Vec<Index> = output.iter().collect();
+                2.0 * self.updates(group, &indices).iter().map(Contraction::flops).sum::<f64>()
             };
             let others = members(self.full & !group);
             if others.len() <= EXACT_OPERANDS {
@@ -324,13 +324,13 @@ impl<'a> Search<'a> {
         let mut tensors = vec![self.kept(group)];
         tensors.extend(operands.iter().map(|&o| self.kept(o)));
         let contraction_flops = update_flops
-            + self.form_flops(group)
-            + operands.iter().map(|&o| self.form_flops(o)).sum::<f64>();
+            + self.product_flops(group)
+            + operands.iter().map(|&o| self.product_flops(o)).sum::<f64>();
         let bound = best.as_ref().map_or(f64::INFINITY, |b| b.cost);
         let fixed = cost::contraction(contraction_flops);
-        let inner = tensors.iter().fold(IndexSet::EMPTY, |acc, &t| acc | t)
+        let contracted = tensors.iter().fold(IndexSet::EMPTY, |acc, &t| acc | t)
             - self.shapes.model().observed();
-        if fixed + cost::least(self.shapes, self.settings, inner) >= bound {
+        if fixed + cost::least(self.shapes, self.settings, contracted) >= bound {
             return;
         }
         let found = arrange::best(self.shapes, self.data, self.settings, &tensors, bound - fixed);
@@ -430,7 +430,7 @@ impl<'a> Search<'a> {
         self,
         masks: &[u64],
         dense: Vec<(u64, Candidate)>,
-        sampled: Vec<(u64, SparseCandidate)>,
+        sparse: Vec<(u64, SparseCandidate)>,
     ) -> Plan {
         let mut passes = Vec::new();
         let mut memory: HashMap<(u64, Vec<Index>), f64> = HashMap::new();
@@ -440,20 +440,20 @@ impl<'a> Search<'a> {
                 operands, layout, sides, flops, bytes, contraction_flops, cost, ..
             } = candidate;
             let mut make = |factors: u64, side: OperandSide| {
-                let letters = layout.storage(self.kept(factors), side);
-                let form = self.form(factors, &letters);
-                memory.insert((factors, letters.clone()), self.stored(self.kept(factors)));
-                Operand { factors: members(factors), letters, side, form }
+                let indices = layout.storage(self.kept(factors), side);
+                let form = self.product(factors, &indices);
+                memory.insert((factors, indices.clone()), self.stored(self.kept(factors)));
+                Operand { factors: members(factors), indices, side, contraction: form }
             };
-            let target = make(mask, sides[0]);
+            let output = make(mask, sides[0]);
             let operands: Vec<Operand> =
                 operands.iter().zip(&sides[1..]).map(|(&o, &side)| make(o, side)).collect();
             accumulators = accumulators.max(self.accumulators(self.kept(mask)));
             let others = self.full & !mask;
             passes.push(Pass {
-                closed_denominator: self.form(others, &target.letters),
+                closed_denominator: self.product(others, &output.indices),
                 others: members(others),
-                target,
+                output,
                 operands,
                 layout,
                 flops,
@@ -462,17 +462,17 @@ impl<'a> Search<'a> {
                 cost,
             });
         }
-        let tables = sampled.iter().map(|(mask, c)| self.sampled_bytes(*mask, c));
+        let tables = sparse.iter().map(|(mask, c)| self.sparse_bytes(*mask, c));
         let tables = tables.fold(0.0, f64::max);
-        let sampled: Vec<SparsePass> =
-            sampled.iter().map(|(mask, c)| self.sampled_pass(*mask, c)).collect();
+        let sparse: Vec<SparsePass> =
+            sparse.iter().map(|(mask, c)| self.sparse_pass(*mask, c)).collect();
         let group = |(at, &mask): (usize, &u64)| {
-            // Numerator and denominator have the letters, in the order, of the pass they are from.
-            let letters = match sampled.get(at) {
-                Some(pass) => &pass.letters,
-                None => &passes[at].target.letters,
+            // Numerator and denominator have the indices, in the order, of the pass they are from.
+            let indices = match sparse.get(at) {
+                Some(pass) => &pass.indices,
+                None => &passes[at].output.indices,
             };
-            Group { factors: members(mask), updates: self.updates(mask, letters) }
+            Group { factors: members(mask), updates: self.updates(mask, indices) }
         };
         let groups = masks.iter().enumerate().map(group).collect();
         Plan {
@@ -480,10 +480,10 @@ impl<'a> Search<'a> {
             data: self.data.clone(),
             settings: self.settings.clone(),
             groups,
-            totals: (!sampled.is_empty()).then(|| ImplicitTotals::new(self.shapes)),
+            implicit_totals: (!sparse.is_empty()).then(|| ImplicitTotals::new(self.shapes)),
             memory: (memory.values().sum::<f64>() + accumulators + tables) as u64,
             passes,
-            sampled,
+            sparse_passes: sparse,
         }
     }
 }

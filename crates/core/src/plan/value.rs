@@ -1,9 +1,9 @@
 //! The plan as a value.
 
 use super::Contraction;
-use super::input::{DataInfo, Settings};
+use super::input::{DataInfo, PlanSettings};
 use super::layout::{Layout, Operand};
-use super::sampled::{ImplicitTotals, SparsePass};
+use super::sparse::{ImplicitTotals, SparsePass};
 use crate::model::Shapes;
 
 /// Factors that are updated together, from one pass.
@@ -12,22 +12,22 @@ pub struct Group {
     /// The factors (counted from 0), in the order in which they are updated.
     pub factors: Vec<usize>,
     /// For each factor of the group, the contraction of a numerator or denominator (input 0, with
-    /// the letters of the pass's target) with the other factors of the group (inputs 1…, in the
-    /// order of `factors`) onto the factor's letters.
+    /// the indices of the pass's output) with the other factors of the group (inputs 1…, in the
+    /// order of `factors`) onto the factor's indices.
     pub updates: Vec<Contraction>,
 }
 
-/// A pass over the data for one group.
+/// A dense pass over the data for one group: a fused MTTKRP (see the [module](crate::plan)).
 #[derive(Clone, Debug, PartialEq)]
 pub struct Pass {
     /// The product of the group's factors: what numerator and denominator have the shape of.
-    pub target: Operand,
-    /// What else is read. The product of target and operands, summed over the inner letters, is ŷ.
+    pub output: Operand,
+    /// What else is read. The product of output and operands, summed over the contracted indices, is ŷ.
     pub operands: Vec<Operand>,
-    /// The letters by loop.
+    /// The indices by the loop that they run in.
     pub layout: Layout,
     /// The denominator where the loss's `b` is 1 everywhere: all factors outside the group
-    /// contracted onto the target's letters, broadcast along letters that they do not have.
+    /// contracted onto the output's indices, broadcast along indices that they do not have.
     pub closed_denominator: Contraction,
     /// Factors outside the group, the inputs of `closed_denominator`.
     pub others: Vec<usize>,
@@ -42,10 +42,10 @@ pub struct Pass {
 }
 
 impl Pass {
-    /// The size of the inner dimension `K`.
+    /// The number of terms that ŷ is a sum of (K of the matrix product).
     #[must_use]
-    pub fn inner_size(&self, shapes: &Shapes) -> usize {
-        shapes.sizes(&self.layout.inner).iter().product()
+    pub fn contracted_size(&self, shapes: &Shapes) -> usize {
+        shapes.sizes(&self.layout.contracted).iter().product()
     }
 }
 
@@ -54,11 +54,11 @@ impl Pass {
 pub struct Plan {
     pub(super) shapes: Shapes,
     pub(super) data: DataInfo,
-    pub(super) settings: Settings,
+    pub(super) settings: PlanSettings,
     pub(super) groups: Vec<Group>,
     pub(super) passes: Vec<Pass>,
-    pub(super) sampled: Vec<SparsePass>,
-    pub(super) totals: Option<ImplicitTotals>,
+    pub(super) sparse_passes: Vec<SparsePass>,
+    pub(super) implicit_totals: Option<ImplicitTotals>,
     pub(super) memory: u64,
 }
 
@@ -73,9 +73,9 @@ impl Plan {
     pub fn data(&self) -> &DataInfo {
         &self.data
     }
-    /// What was planned for.
+    /// What it was planned for.
     #[must_use]
-    pub fn settings(&self) -> &Settings {
+    pub fn settings(&self) -> &PlanSettings {
         &self.settings
     }
     /// The groups, in the order of a sweep.
@@ -83,27 +83,28 @@ impl Plan {
     pub fn groups(&self) -> &[Group] {
         &self.groups
     }
-    /// The dense pass of each group. Beside sampled passes it is there where what the cells off the
-    /// list add has no closed form, and reads no values.
+    /// The dense pass of each group. Beside sparse passes it is there where what the implicit
+    /// entries add has no closed form: then it is an implicit-zero pass, which reads no values.
     #[must_use]
     pub fn passes(&self) -> &[Pass] {
         &self.passes
     }
-    /// The pass of each group over the list of cells; empty where there is no list.
+    /// The pass of each group over the stored entries; empty where passes go over all entries.
     #[must_use]
-    pub fn sampled(&self) -> &[SparsePass] {
-        &self.sampled
+    pub fn sparse_passes(&self) -> &[SparsePass] {
+        &self.sparse_passes
     }
-    /// Sums over all cells that go with a list of cells.
+    /// The sums over all entries that the loss of the implicit entries is made of, beside sparse
+    /// passes.
     #[must_use]
-    pub fn totals(&self) -> Option<&ImplicitTotals> {
-        self.totals.as_ref()
+    pub fn implicit_totals(&self) -> Option<&ImplicitTotals> {
+        self.implicit_totals.as_ref()
     }
     /// Predicted seconds of a sweep on a nominal core; a figure to compare plans by.
     #[must_use]
     pub fn cost(&self) -> f64 {
-        let sampled: f64 = self.sampled.iter().map(|p| p.cost).sum();
-        self.passes.iter().map(|p| p.cost).sum::<f64>() + sampled
+        let sparse: f64 = self.sparse_passes.iter().map(|p| p.cost).sum();
+        self.passes.iter().map(|p| p.cost).sum::<f64>() + sparse
     }
     /// Bytes that stored operands, numerators and denominators take together.
     #[must_use]
@@ -113,8 +114,8 @@ impl Plan {
     /// Multiply-adds of a sweep.
     #[must_use]
     pub fn flops(&self) -> f64 {
-        let sampled: f64 = self.sampled.iter().map(|p| p.flops + p.contraction_flops).sum();
-        self.passes.iter().map(|p| p.flops + p.contraction_flops).sum::<f64>() + sampled
+        let sparse: f64 = self.sparse_passes.iter().map(|p| p.flops + p.contraction_flops).sum();
+        self.passes.iter().map(|p| p.flops + p.contraction_flops).sum::<f64>() + sparse
     }
     /// Bytes of data read in a sweep.
     #[must_use]

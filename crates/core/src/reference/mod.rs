@@ -43,7 +43,7 @@ pub struct Problem<'a> {
     pub floor: f64,
 }
 
-/// The index of each letter, by [`Index::index`].
+/// The index of each index, by [`Index::index`].
 type Indices = [usize; 52];
 
 /// The model's values ŷ at all entries of the data, as they are (no floor).
@@ -127,7 +127,7 @@ impl Problem<'_> {
     /// As [`loss`](Self::loss).
     pub fn update_penalized(&self, l: usize, factors: &mut [ArrayD<f64>], penalty: Penalty) {
         let (a, b) = self.sums(l, factors);
-        let slope = self.loss.slope();
+        let slope = self.loss.curvature_constant();
         let change = |(&theta, (&a, &b)): (&f64, (&f64, &f64))| {
             let derivative = |u: f64| {
                 // In units of the factor of change, where a part without weight has no value at all.
@@ -168,39 +168,40 @@ impl Problem<'_> {
             if w == 0.0 {
                 return 0.0;
             }
-            let sides: Vec<f64> = self.loss.sides().iter().map(|side| side[&at]).collect();
+            let sides: Vec<f64> =
+                self.loss.entry_parameters().iter().map(|side| side[&at]).collect();
             w * f(self.y[&at], predicted[&at].max(self.floor), &sides)
         })
     }
 }
 
-/// Calls `visit` for every combination of indices of all letters of the model, the last letter
+/// Calls `visit` for every combination of indices of all indices of the model, the last index
 /// running fastest.
 fn combinations(shapes: &Shapes, mut visit: impl FnMut(&Indices)) {
-    let letters = shapes.model().observed() | shapes.model().latent();
-    let letters: Vec<Index> = letters.iter().collect();
+    let indices = shapes.model().observed() | shapes.model().latent();
+    let indices: Vec<Index> = indices.iter().collect();
     let mut at: Indices = [0; 52];
     loop {
         visit(&at);
-        // Counts up: the last letter that is not at its end moves on, those after it start anew.
-        let free = letters.iter().rposition(|&x| at[x.index()] + 1 < shapes.size(x));
+        // Counts up: the last index that is not at its end moves on, those after it start anew.
+        let free = indices.iter().rposition(|&x| at[x.index()] + 1 < shapes.size(x));
         let Some(free) = free else { return };
-        at[letters[free].index()] += 1;
-        letters[free + 1..].iter().for_each(|x| at[x.index()] = 0);
+        at[indices[free].index()] += 1;
+        indices[free + 1..].iter().for_each(|x| at[x.index()] = 0);
     }
 }
 
-/// Where an entry stands in a tensor with these letters, in C order.
-fn position(shapes: &Shapes, letters: &[Index], at: &Indices) -> usize {
-    letters.iter().fold(0, |position, &x| position * shapes.size(x) + at[x.index()])
+/// Where an entry stands in a tensor with these indices, in C order.
+fn position(shapes: &Shapes, indices: &[Index], at: &Indices) -> usize {
+    indices.iter().fold(0, |position, &x| position * shapes.size(x) + at[x.index()])
 }
 
 /// The product of the factors' entries at one combination of indices, without factor `skip`.
 fn product(shapes: &Shapes, factors: &[Vec<f64>], at: &Indices, skip: Option<usize>) -> f64 {
-    let letters = shapes.model().factors();
+    let indices = shapes.model().factors();
     (0..factors.len())
         .filter(|&l| Some(l) != skip)
-        .map(|l| factors[l][position(shapes, &letters[l], at)])
+        .map(|l| factors[l][position(shapes, &indices[l], at)])
         .product()
 }
 

@@ -49,7 +49,7 @@ impl Identity {
         add("algorithm", settings.algorithm.name().into());
         add("division into groups", plan.cut());
         let passes =
-            if plan.sampled().is_empty() { "over all cells" } else { "over a list of cells" };
+            if plan.sparse_passes().is_empty() { "over all cells" } else { "over a list of cells" };
         add("form of the data", passes.into());
         add("precision", settings.precision.name().into());
         add("device", device.kind_name().into());
@@ -96,8 +96,10 @@ fn fingerprint(x: u64) -> String {
 fn of_loss(loss: &Loss) -> u64 {
     let text = format!("{} | {} | {} | {:?}", loss.a(), loss.b(), loss.loss(), loss.majorizer());
     let parameters =
-        loss.sides().iter().flat_map(|parameter| parameter.iter().map(|x| x.to_bits()));
-    digest(text.bytes().map(u64::from).chain([loss.slope().to_bits()]).chain(parameters))
+        loss.entry_parameters().iter().flat_map(|parameter| parameter.iter().map(|x| x.to_bits()));
+    digest(
+        text.bytes().map(u64::from).chain([loss.curvature_constant().to_bits()]).chain(parameters),
+    )
 }
 
 fn start(settings: &Settings) -> String {

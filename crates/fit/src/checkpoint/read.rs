@@ -109,7 +109,7 @@ impl Checkpoint {
         };
         let state = EngineState {
             factors: set("theta")?.ok_or_else(|| refuse("it has no factors".into()))?,
-            anchor: set("plain")?,
+            plain: set("plain")?,
             origin: set("origin")?,
             snapshot: set("remembered")?,
             scales,

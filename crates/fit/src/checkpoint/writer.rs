@@ -164,7 +164,7 @@ impl CheckpointWriter {
         .collect();
         let sets = [
             ("theta", Some(state.factors)),
-            ("plain", state.anchor),
+            ("plain", state.plain),
             ("origin", state.origin),
             ("remembered", state.snapshot),
         ];

@@ -6,9 +6,9 @@
 
 use ndarray::ArrayD;
 
-use nneinfact_core::algebra::balance::{penalty, trade};
-use nneinfact_core::algebra::update::{Bounded, extrapolate, overflowed, raise};
-use nneinfact_core::engine::{Constraint, Engine, EngineState, LossSlot, LossSums, Point};
+use nneinfact_core::algebra::balance::{penalty, rescale};
+use nneinfact_core::algebra::update::{Bounded, apply_floor, extrapolate, overflowed};
+use nneinfact_core::engine::{Constraint, Engine, EngineState, FactorSlot, LossSlot, LossSums};
 use nneinfact_core::error::{Error, Result};
 use nneinfact_core::loss::{Loss, Share};
 use nneinfact_core::model::Shapes;
@@ -87,7 +87,7 @@ impl CoupledEngine {
 
     fn apply_floor(&mut self, l: usize) {
         if !self.joint.constraints[l].fixed {
-            raise(&mut self.factors[l], self.joint.floor, LEAST, &self.joint.constraints[l]);
+            apply_floor(&mut self.factors[l], self.joint.floor, LEAST, &self.joint.constraints[l]);
         }
     }
 
@@ -166,7 +166,8 @@ impl CoupledEngine {
                 .map(|i| lambda[i].clone())
                 .collect();
             let (a, b) = member.engine.parts(at, &changes)?;
-            let (majorizer, curvature) = (member.loss.majorizer(), member.loss.slope());
+            let (majorizer, curvature) =
+                (member.loss.majorizer(), member.loss.curvature_constant());
             let scale = curvature.abs() * member.weight;
             for (shares, (a, b)) in shares.iter_mut().zip(a.into_iter().zip(b)) {
                 let (a, b) = (scale * a, scale * b);
@@ -209,7 +210,7 @@ impl Engine for CoupledEngine {
             for (at, &l) in members.iter().enumerate() {
                 let shares = self.shares(group, l, &lambda)?;
                 let constraint = self.joint.constraints[l];
-                let bounded = Bounded { single: members.len() == 1, rule: constraint };
+                let bounded = Bounded { single: members.len() == 1, constraint };
                 let entries = self.factors[l].iter().zip(&shares);
                 for (to, (&theta, shares)) in lambda[at].iter_mut().zip(entries) {
                     let (penalty_gradient, power) = match constraint.penalty {
@@ -244,14 +245,14 @@ impl Engine for CoupledEngine {
         self.arrays()
     }
 
-    fn copy(&mut self, from: Point, to: Point) -> Result<()> {
+    fn copy(&mut self, from: FactorSlot, to: FactorSlot) -> Result<()> {
         match (from, to) {
-            (Point::Current, Point::Anchor) => {
+            (FactorSlot::Current, FactorSlot::Anchor) => {
                 self.anchor.clone_from(&self.factors);
                 self.origin.clone_from(&self.factors);
                 Ok(())
             }
-            (Point::Anchor, Point::Current) => {
+            (FactorSlot::Anchor, FactorSlot::Current) => {
                 if self.anchor.is_empty() {
                     return Err(Error::Internal("there is no anchor to go back to".into()));
                 }
@@ -259,18 +260,21 @@ impl Engine for CoupledEngine {
                 self.origin.clone_from(&self.factors);
                 self.share()
             }
-            (Point::Current, Point::Snapshot) => {
+            (FactorSlot::Current, FactorSlot::Snapshot) => {
                 self.snapshot = Some(self.factors.clone());
                 Ok(())
             }
-            (Point::Snapshot, Point::Current) => match &self.snapshot {
+            (FactorSlot::Snapshot, FactorSlot::Current) => match &self.snapshot {
                 Some(snapshot) => {
                     self.factors.clone_from(snapshot);
                     self.share()
                 }
                 None => Ok(()),
             },
-            (from, to) => Err(Point::refuse(from, to)),
+            (
+                FactorSlot::Current | FactorSlot::Anchor | FactorSlot::Snapshot,
+                FactorSlot::Current | FactorSlot::Anchor | FactorSlot::Snapshot,
+            ) => Err(Error::Internal(format!("no factors go from {from:?} to {to:?}"))),
         }
     }
 
@@ -290,7 +294,7 @@ impl Engine for CoupledEngine {
     fn balance(&mut self) -> Result<()> {
         let Some(balancing) = self.joint.balancing.clone() else { return Ok(()) };
         let Joint { shapes, constraints, floor, .. } = &self.joint;
-        trade(shapes, &balancing, constraints, &mut self.factors, [*floor, LEAST]);
+        rescale(shapes, &balancing, constraints, &mut self.factors, [*floor, LEAST]);
         self.share()
     }
 

@@ -8,7 +8,7 @@ use crate::settings::Settings;
 use nneinfact_core::data::{Prepared, Role};
 use nneinfact_core::error::{Error, Result};
 use nneinfact_core::model::Shapes;
-use nneinfact_core::plan::{self, Balancing, DataInfo, Grouping, Plan, opposites};
+use nneinfact_core::plan::{Balancing, DataInfo, Grouping, Plan, PlanSettings, opposites};
 
 /// A part whose data are ready.
 pub(super) struct Ready {
@@ -124,16 +124,16 @@ pub(super) fn groups(
     constraints: &Constraints,
 ) -> Result<Vec<Vec<usize>>> {
     let mut order: Vec<usize> = (0..ready.len()).collect();
-    order.sort_by_key(|&t| std::cmp::Reverse(ready[t].data.cells(Role::Train)));
+    order.sort_by_key(|&t| std::cmp::Reverse(ready[t].data.count(Role::Train)));
     let mut groups: Vec<Vec<usize>> = Vec::new();
     for t in order {
         let Ready { settings, shapes, data, .. } = &ready[t];
-        let info = DataInfo::c_order(shapes, data.coordinates().map_or(4, |_| 0));
+        let info = DataInfo::c_order(shapes, data.coo().map_or(4, |_| 0));
         let mut wanted = settings.grouping();
         if shapes.model().factors().len() == 1 {
             wanted = Grouping::Block;
         }
-        let planner = plan::Settings { grouping: wanted, ..Default::default() };
+        let planner = PlanSettings { grouping: wanted, ..Default::default() };
         let plan = Plan::new(shapes, &info, &planner)?;
         for group in plan.groups() {
             let all = group.factors.iter().map(|&m| places[t][m]);

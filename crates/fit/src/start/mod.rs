@@ -54,7 +54,7 @@ pub(crate) fn mean_wanted(loss: &Loss, data: &Prepared) -> f64 {
         // All zero: any small start will do, and 0 itself would stay 0.
         return if mean > 0.0 { mean } else { 1e-3 };
     }
-    let trials = match (loss.domain(), loss.sides().first()) {
+    let trials = match (loss.domain(), loss.entry_parameters().first()) {
         (Domain::UpTo(Trials::Scalar(n)), _) => *n,
         (Domain::UpTo(Trials::EntryParameter(_)), Some(trials)) => trials.mean().unwrap_or(1.0),
         (Domain::UpTo(Trials::EntryParameter(_)), None)

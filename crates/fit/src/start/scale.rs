@@ -272,7 +272,7 @@ impl Curve {
                 Majorizer::Power { .. } => b - a,
                 Majorizer::Log => -a,
             };
-            term.weight * term.factors * term.loss.slope() * derivative
+            term.weight * term.factors * term.loss.curvature_constant() * derivative
         };
         self.terms.iter().map(data).sum::<f64>()
             + self.parts.iter().map(|(penalty, value)| penalty.power() * value).sum::<f64>()
@@ -282,7 +282,7 @@ impl Curve {
     fn at(&self, log: f64) -> f64 {
         let data = |term: &Term| {
             let lambda = (term.factors * log).exp();
-            let curvature = term.loss.slope();
+            let curvature = term.loss.curvature_constant();
             let [a, b] = term.sums;
             let rise = match (term.loss.majorizer(), term.loss.homogeneity()) {
                 (Majorizer::Power { .. }, Some(degree)) => {

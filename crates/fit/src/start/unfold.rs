@@ -37,10 +37,10 @@ impl<'a> DataSource<'a> {
     /// expanded and memory does not suffice.
     pub fn new(basis: &Basis<'a>) -> Result<DataSource<'a>> {
         let data = basis.data;
-        let entries = match basis.sparse.filter(|list| list.rest() != Implicit::ByRole) {
+        let entries = match basis.sparse.filter(|list| list.implicit() != Implicit::ByRole) {
             Some(list) => Entries::List(list),
             // Entries that are not trained on are known by their roles only, one by one.
-            None if data.coordinates().is_some() => {
+            None if data.coo().is_some() => {
                 let limit = available_memory().map_or(u64::MAX, |bytes| bytes / 2);
                 Entries::Dense(Box::new(Cow::Owned(data.densified(limit)?)))
             }
@@ -92,7 +92,7 @@ impl<'a> DataSource<'a> {
             }
             Entries::List(list) => {
                 let mut entries: Vec<Entry> = self
-                    .listed(list)
+                    .differing(list)
                     .map(|(i, value)| Entry {
                         column: place(list, i, &columns, &column_sizes),
                         row: place(list, i, &rows, &row_sizes),
@@ -114,9 +114,9 @@ impl<'a> DataSource<'a> {
     /// The entries of a list that differ from [`base`](Self::base), by how much.
     fn differing<'b>(&'b self, list: &'b StoredEntries) -> impl Iterator<Item = (usize, f64)> + 'b {
         let base = self.base();
-        (0..list.list().len()).filter_map(move |i| {
+        (0..list.entries().len()).filter_map(move |i| {
             let value = match list.role(i) {
-                Role::Train => list.list().values().get(i).unwrap_or(0.0) / self.scale,
+                Role::Train => list.entries().values().get(i).unwrap_or(0.0) / self.scale,
                 Role::Missing | Role::HeldOut | Role::Validation => self.mean,
             };
             (value != base).then_some((i, value - base))
@@ -126,7 +126,7 @@ impl<'a> DataSource<'a> {
     /// What a list does not hold.
     pub fn base(&self) -> f64 {
         match &self.entries {
-            Entries::List(list) if list.rest() == Implicit::Missing => self.mean,
+            Entries::List(list) if list.implicit() == Implicit::Missing => self.mean,
             Entries::List(_) | Entries::Dense(_) => 0.0,
         }
     }
@@ -135,7 +135,7 @@ impl<'a> DataSource<'a> {
     /// every entry that differs from it, a batch at a time.
     pub fn batches(&self, most: usize) -> Option<impl Iterator<Item = Vec<(Vec<usize>, f64)>>> {
         let Entries::List(list) = &self.entries else { return None };
-        let modes = list.list().indices();
+        let modes = list.entries().indices();
         let mut entries = self.differing(list).map(move |(i, value)| {
             let index = modes.iter().map(|mode| mode.get(i).unwrap_or(0) as usize).collect();
             (index, value)
@@ -149,7 +149,7 @@ impl<'a> DataSource<'a> {
 
 /// The index of a stored entry over some modes, in C order.
 fn place(list: &StoredEntries, i: usize, modes: &[usize], sizes: &[usize]) -> u64 {
-    let indices = list.list().indices();
+    let indices = list.entries().indices();
     modes
         .iter()
         .zip(sizes)
@@ -420,7 +420,7 @@ mod tests {
             observations.held_out_at(Arc::clone(&held_out)).unwrap().prepare().unwrap()
         };
         let (c, f) = (prepare(&y), prepare(&fortran));
-        let (zeros, missing) = (c.list(Implicit::Zeros), f.list(Implicit::Missing));
+        let (zeros, missing) = (c.stored(Implicit::Zeros), f.stored(Implicit::Missing));
         vec![(c.clone(), None), (f.clone(), None), (c, Some(zeros)), (f, Some(missing))]
     }
 

@@ -68,7 +68,7 @@ pub(super) fn loss_terms(loss: &Loss) -> String {
         print.text(&expression.to_string());
     }
     print.text(&format!("{:?} {:?}", loss.majorizer(), loss.domain()));
-    for parameter in loss.sides() {
+    for parameter in loss.entry_parameters() {
         print.word(parameter.len() as u64);
         print.words(parameter.iter().map(|x| x.to_bits()));
     }

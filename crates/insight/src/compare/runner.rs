@@ -214,7 +214,7 @@ impl Study {
         data: &Prepared,
         notes: &mut Vec<String>,
     ) -> Result<(Option<Score>, bool)> {
-        if data.cells(Role::HeldOut) == 0 {
+        if data.count(Role::HeldOut) == 0 {
             if let ScoreChoice::Some(score) = self.score {
                 return Err(Error::Setting(format!(
                     "the {score} score is that of held-out entries, and none are held out: hold out a fraction of the entries"

@@ -141,7 +141,7 @@ pub(super) struct Scorer<'a> {
 impl<'a> Scorer<'a> {
     pub fn new(data: &'a Prepared, loss: &'a Loss, counts: bool) -> Scorer<'a> {
         let entry_parameters = match loss.is_odds() {
-            true => loss.sides().iter().map(|p| p.iter().copied().collect()).collect(),
+            true => loss.entry_parameters().iter().map(|p| p.iter().copied().collect()).collect(),
             false => Vec::new(),
         };
         let floor = FLOOR * if data.mean() > 0.0 { data.mean() } else { 1.0 };
@@ -150,11 +150,11 @@ impl<'a> Scorer<'a> {
 
     /// The scores of a model with these factors. The result does not depend on the number of threads.
     pub fn scores(&self, shapes: &Shapes, factors: &[ArrayD<f64>]) -> Result<Scores> {
-        if self.data.cells(Role::HeldOut) == 0 {
+        if self.data.count(Role::HeldOut) == 0 {
             return Ok(Scores::default());
         }
         let predictions = Predictions::new(shapes, factors, None);
-        let sums = match (self.data.roles(), self.data.coordinates()) {
+        let sums = match (self.data.roles(), self.data.coo()) {
             (None, Some(_)) => self.stored(&predictions)?,
             (Some(_), _) | (None, None) => self.dense(&predictions)?,
         };
@@ -185,7 +185,7 @@ impl<'a> Scorer<'a> {
         let mut sums = ScoreSums::default();
         let Some(roles) = data.roles() else { return Ok(sums) };
         let shape = data.shape();
-        let keys = data.coordinates().map(|list| list.keys());
+        let keys = data.coo().map(|list| list.keys());
         let strides = match &keys {
             Some(_) => c_strides(shape),
             None => data.values().strides().to_vec(),
@@ -208,7 +208,7 @@ impl<'a> Scorer<'a> {
                 let (offset, entry) = (place(&strides), place(&c));
                 roles.indicator(pulp::Scalar::new(), Role::HeldOut, offset, step, &mut held_out);
                 if held_out.iter().any(|&h| h != 0.0) {
-                    match (&keys, data.coordinates()) {
+                    match (&keys, data.coo()) {
                         (Some(keys), Some(list)) => {
                             values.fill(0.0);
                             let from = keys.partition_point(|&key| key < entry as u64);
@@ -242,8 +242,8 @@ impl<'a> Scorer<'a> {
     /// From stored entries: ŷ is formed at those that are held out.
     fn stored(&self, predictions: &Predictions<'_>) -> Result<ScoreSums> {
         // What the implicit entries are makes no difference where held-out entries are all stored.
-        let sparse = self.data.list(Implicit::Missing);
-        let list = sparse.list();
+        let sparse = self.data.stored(Implicit::Missing);
+        let list = sparse.entries();
         let held_out: Vec<usize> =
             (0..list.len()).filter(|&i| sparse.role(i) == Role::HeldOut).collect();
         let c = c_strides(self.data.shape());

@@ -543,7 +543,7 @@ mod tests {
         refused(study().model(nmf("nmf")), "model \"nmf\": ");
         refused(study().model(nmf("nmf").rank('r', [2, 0])), "model \"nmf\": ");
         refused(study().model(nmf("nmf").rank('r', [2]).rank('z', [2])), "z");
-        refused(study().model(nmf("nmf").rank('r', [])), "no rank given for the latent letter r");
+        refused(study().model(nmf("nmf").rank('r', [])), "no rank given for the latent index r");
         refused(study().splits(0), "1 split");
         refused(study().starts(0), "1 start");
         refused(study().held_out(1.0), "held-out fraction");

@@ -97,7 +97,7 @@ type RoleTable = Vec<(ResidualSums, Vec<Vec<ResidualSums>>)>;
 /// Tables of zeros; along the modes only for roles that some entry has.
 fn table(prepared: &Prepared, sizes: &[usize]) -> RoleTable {
     let modes = |role: Role| -> Vec<Vec<ResidualSums>> {
-        match prepared.cells(role) {
+        match prepared.count(role) {
             0 => vec![Vec::new(); sizes.len()],
             _ => sizes.iter().map(|&n| vec![ResidualSums::default(); n]).collect(),
         }
@@ -129,7 +129,7 @@ impl Residuals {
             });
         }
         if let Some(loss) = loss
-            && let Some(parameter) = loss.sides().iter().find(|p| p.shape() != expected)
+            && let Some(parameter) = loss.entry_parameters().iter().find(|p| p.shape() != expected)
         {
             return Err(Error::Shape {
                 what: format!("the entry parameter of the {} loss", loss.name()),
@@ -157,7 +157,7 @@ impl Residuals {
         let floor = loss.map_or(0.0, |loss| {
             asked.unwrap_or_else(|| prediction_floor(loss, &prepared, precision))
         });
-        let table = match prepared.coordinates() {
+        let table = match prepared.coo() {
             None => dense(saved, &prepared, loss, floor)?,
             Some(_) => residuals.stored(saved, &prepared, loss, floor)?,
         };
@@ -205,18 +205,18 @@ impl Residuals {
         let shape = prepared.shape().to_vec();
         let mut sums = table(prepared, &shape);
         // What every stored entry is, is enough; implicit zeros whose role is written elsewhere are not.
-        let kinds: Vec<Implicit> = prepared.listings().iter().map(|l| l.rest).collect();
+        let kinds: Vec<Implicit> = prepared.stored_counts().iter().map(|l| l.implicit).collect();
         let Some(&implicit) = kinds.iter().find(|&&kind| kind != Implicit::ByRole) else {
             self.leave_out("these weights need the dense form of the data");
             return Ok(sums);
         };
-        if loss.is_some_and(|loss| loss.is_odds() || !loss.sides().is_empty()) {
+        if loss.is_some_and(|loss| loss.is_odds() || !loss.entry_parameters().is_empty()) {
             self.leave_out("under this loss they need the dense form of the data");
             return Ok(sums);
         }
         let predictions = EntryValues::new(saved);
-        let list = prepared.list(implicit);
-        let work = predictions.work() * list.list().len() as f64;
+        let list = prepared.stored(implicit);
+        let work = predictions.work() * list.entries().len() as f64;
         if work > MOST_WORK {
             self.leave_out("there are too many stored entries for a model of these ranks");
             return Ok(sums);
@@ -236,7 +236,7 @@ impl Residuals {
         }
         let loss = loss.filter(|_| self.has_loss);
 
-        let (indices, entries) = (list.list().indices(), list.list().values());
+        let (indices, entries) = (list.entries().indices(), list.entries().values());
         for start in (0..entries.len()).step_by(BATCH) {
             let batch = start..(start + BATCH).min(entries.len());
             // ŷ, the loss, and what the loss would be at 0.
@@ -388,7 +388,7 @@ impl BlockWalk<'_> {
         let offset = values.offset(&starts).unwrap_or(0);
         let parameters: Vec<Vec<f64>> = self
             .loss
-            .map_or(&[][..], |loss| loss.sides())
+            .map_or(&[][..], |loss| loss.entry_parameters())
             .iter()
             .map(|parameter| {
                 let mut view = parameter.view().permuted_axes(axes);

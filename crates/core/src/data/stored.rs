@@ -24,20 +24,20 @@ pub enum Implicit {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct StoredCounts {
     /// What the other cells are.
-    pub rest: Implicit,
+    pub implicit: Implicit,
     /// Listed cells that the factors are fitted to.
     pub train: u64,
     /// Listed cells that they are not fitted to: missing ones, and withheld ones.
-    pub exceptions: u64,
+    pub masked: u64,
 }
 
 /// A list of cells with their values and roles, in C order.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StoredEntries {
-    list: Arc<CooTensor>,
+    entries: Arc<CooTensor>,
     /// `None` where all are for training.
     roles: Option<Vec<Role>>,
-    rest: Implicit,
+    implicit: Implicit,
 }
 
 /// A cell that is listed: its index in C order, value and role.
@@ -46,7 +46,7 @@ pub(super) type Entry = (u64, f64, Role);
 impl StoredEntries {
     /// All entries of a list for training.
     pub(super) fn of(list: Arc<CooTensor>, rest: Implicit) -> StoredEntries {
-        StoredEntries { list, roles: None, rest }
+        StoredEntries { entries: list, roles: None, implicit: rest }
     }
 
     /// From entries sorted by index.
@@ -66,13 +66,13 @@ impl StoredEntries {
         let list = Arc::new(CooTensor::from_keys(shape, keys, values.finish()));
         let plain = parts.par_iter().all(|part| part.iter().all(|e| e.2 == Role::Train));
         let roles = (!plain).then(|| parts.iter().copied().flatten().map(|e| e.2).collect());
-        StoredEntries { list, roles, rest }
+        StoredEntries { entries: list, roles, implicit: rest }
     }
 
     /// The listed cells and their values. A missing cell has the value 0.
     #[must_use]
-    pub fn list(&self) -> &Arc<CooTensor> {
-        &self.list
+    pub fn entries(&self) -> &Arc<CooTensor> {
+        &self.entries
     }
 
     /// The roles of the listed cells; `None` where all are for training.
@@ -83,8 +83,8 @@ impl StoredEntries {
 
     /// What the other cells are.
     #[must_use]
-    pub fn rest(&self) -> Implicit {
-        self.rest
+    pub fn implicit(&self) -> Implicit {
+        self.implicit
     }
 
     /// The role of listed cell `i`.
@@ -95,18 +95,18 @@ impl StoredEntries {
 
     /// The length of the list.
     #[must_use]
-    pub fn listing(&self) -> StoredCounts {
-        let all = self.list.len() as u64;
+    pub fn counts(&self) -> StoredCounts {
+        let all = self.entries.len() as u64;
         let train = match &self.roles {
             Some(roles) => roles.iter().filter(|&&r| r == Role::Train).count() as u64,
             None => all,
         };
-        StoredCounts { rest: self.rest, train, exceptions: all - train }
+        StoredCounts { implicit: self.implicit, train, masked: all - train }
     }
 
     /// The roles of all cells in C order, for a shape of `n` cells.
     pub(super) fn all_roles(&self, n: usize) -> Option<Roles> {
-        let rest = match self.rest {
+        let rest = match self.implicit {
             Implicit::Missing => Role::Missing,
             Implicit::Zeros | Implicit::ByRole => Role::Train,
         };
@@ -121,8 +121,8 @@ impl StoredEntries {
         }
         words.push(0);
         let mut counts = [0; 4];
-        counts[rest as usize] = (n - self.list.len()) as u64;
-        for (i, key) in self.list.keys().into_iter().enumerate() {
+        counts[rest as usize] = (n - self.entries.len()) as u64;
+        for (i, key) in self.entries.keys().into_iter().enumerate() {
             let role = self.role(i);
             let (word, shift) = (key as usize / PER_WORD, 2 * (key as usize % PER_WORD));
             words[word] = words[word] & !(3 << shift) | (role as u64) << shift;
@@ -251,53 +251,53 @@ impl Prepared {
     /// The lists of cells that these observations can be written as. None with weights other than
     /// 0 and 1, which zeros of a list do not have.
     #[must_use]
-    pub fn listings(&self) -> Vec<StoredCounts> {
+    pub fn stored_counts(&self) -> Vec<StoredCounts> {
         if self.weights().is_some() {
             return Vec::new();
         }
         if let Some(listed) = self.listed() {
-            return vec![listed.listing()];
+            return vec![listed.counts()];
         }
-        let cells = |role| self.cells(role);
+        let cells = |role| self.count(role);
         let (train, withheld) =
             (cells(Role::Train), cells(Role::Validation) + cells(Role::HeldOut));
         let nonzero = |role| self.nonzero(role);
         let mut found = vec![StoredCounts {
-            rest: Implicit::Zeros,
+            implicit: Implicit::Zeros,
             train: nonzero(Role::Train),
-            exceptions: withheld + cells(Role::Missing),
+            masked: withheld + cells(Role::Missing),
         }];
         if self.roles().is_some() {
-            found.push(StoredCounts { rest: Implicit::Missing, train, exceptions: withheld });
+            found.push(StoredCounts { implicit: Implicit::Missing, train, masked: withheld });
             found.push(StoredCounts {
-                rest: Implicit::ByRole,
+                implicit: Implicit::ByRole,
                 train: nonzero(Role::Train),
-                exceptions: nonzero(Role::Validation) + nonzero(Role::HeldOut),
+                masked: nonzero(Role::Validation) + nonzero(Role::HeldOut),
             });
         }
         found
     }
 
-    /// The list of cells that goes with one of [`Prepared::listings`].
+    /// The list of cells that goes with one of [`Prepared::stored_counts`].
     #[must_use]
-    pub fn list(&self, rest: Implicit) -> StoredEntries {
+    pub fn stored(&self, implicit: Implicit) -> StoredEntries {
         if let Some(listed) = self.listed() {
             return listed.clone();
         }
         let n = self.shape().iter().product();
-        if let Some(coordinates) = self.coordinates() {
+        if let Some(coordinates) = self.coo() {
             if self.roles().is_none() {
-                return StoredEntries::of(Arc::clone(coordinates), rest);
+                return StoredEntries::of(Arc::clone(coordinates), implicit);
             }
             let keys = coordinates.keys();
             let lookup = Lookup::List(&keys, coordinates.values());
-            let parts = entries(&lookup, self.roles(), n, rest);
-            return StoredEntries::from_parts(self.shape(), &slices(&parts), rest);
+            let parts = entries(&lookup, self.roles(), n, implicit);
+            return StoredEntries::from_parts(self.shape(), &slices(&parts), implicit);
         }
         let values = self.values();
-        let parts = entries(&Lookup::Dense(values), self.roles(), n, rest);
+        let parts = entries(&Lookup::Dense(values), self.roles(), n, implicit);
         if values.is_c_order() {
-            return StoredEntries::from_parts(self.shape(), &slices(&parts), rest);
+            return StoredEntries::from_parts(self.shape(), &slices(&parts), implicit);
         }
         let mut entries = parts.concat();
         let runs = values.layout().runs_in_c();
@@ -307,6 +307,6 @@ impl Prepared {
             entry.0 = place[0];
         });
         entries.par_sort_unstable_by_key(|entry| entry.0);
-        StoredEntries::from_entries(self.shape(), &entries, rest)
+        StoredEntries::from_entries(self.shape(), &entries, implicit)
     }
 }

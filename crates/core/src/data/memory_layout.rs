@@ -3,25 +3,25 @@
 /// A shape with the order of its axes in memory, always compact: the cells fill the offsets
 /// 0 … len − 1.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Layout {
+pub(super) struct MemoryLayout {
     pub shape: Vec<usize>,
     /// In elements.
     pub strides: Vec<usize>,
 }
 
-impl Layout {
+impl MemoryLayout {
     /// The last axis varies fastest. `None` where the number of cells overflows.
-    pub fn c(shape: &[usize]) -> Option<Layout> {
-        Layout::with_axes(shape, &(0..shape.len()).collect::<Vec<_>>())
+    pub fn c(shape: &[usize]) -> Option<MemoryLayout> {
+        MemoryLayout::with_axes(shape, &(0..shape.len()).collect::<Vec<_>>())
     }
 
     /// The first axis varies fastest. `None` where the number of cells overflows.
-    pub fn fortran(shape: &[usize]) -> Option<Layout> {
-        Layout::with_axes(shape, &(0..shape.len()).rev().collect::<Vec<_>>())
+    pub fn fortran(shape: &[usize]) -> Option<MemoryLayout> {
+        MemoryLayout::with_axes(shape, &(0..shape.len()).rev().collect::<Vec<_>>())
     }
 
     /// `axes` from the slowest to the fastest; a permutation of all.
-    fn with_axes(shape: &[usize], axes: &[usize]) -> Option<Layout> {
+    fn with_axes(shape: &[usize], axes: &[usize]) -> Option<MemoryLayout> {
         // An axis of length 0 must not hide that the others overflow: strides are formed from
         // them.
         let mut stride = 1usize;
@@ -30,22 +30,22 @@ impl Layout {
             strides[axis] = stride;
             stride = stride.checked_mul(shape[axis].max(1))?;
         }
-        (stride <= isize::MAX as usize).then(|| Layout { shape: shape.to_vec(), strides })
+        (stride <= isize::MAX as usize).then(|| MemoryLayout { shape: shape.to_vec(), strides })
     }
 
     /// The layout of an array that is known to be compact, from its strides in elements. Axes of
     /// length 1 can have any stride; they are given the one that makes the layout C or Fortran
     /// order, if it can be either.
-    pub fn of_compact(shape: &[usize], strides: &[isize]) -> Option<Layout> {
+    pub fn of_compact(shape: &[usize], strides: &[isize]) -> Option<MemoryLayout> {
         let mut long: Vec<usize> = (0..shape.len()).filter(|&a| shape[a] > 1).collect();
         long.sort_by_key(|&axis| std::cmp::Reverse(strides[axis]));
         if long.is_sorted() {
-            Layout::c(shape)
+            MemoryLayout::c(shape)
         } else if long.is_sorted_by(|a, b| a > b) {
-            Layout::fortran(shape)
+            MemoryLayout::fortran(shape)
         } else {
             let short = (0..shape.len()).filter(|&a| shape[a] <= 1);
-            Layout::with_axes(shape, &short.chain(long.iter().copied()).collect::<Vec<_>>())
+            MemoryLayout::with_axes(shape, &short.chain(long.iter().copied()).collect::<Vec<_>>())
         }
     }
 
@@ -114,7 +114,7 @@ impl Layout {
         Runs { axes }
     }
 
-    /// [`Layout::runs_in`] C order: turns offsets into linear C indices.
+    /// [`MemoryLayout::runs_in`] C order: turns offsets into linear C indices.
     pub fn runs_in_c(&self) -> Runs {
         // The layout itself shows that the number of cells does not overflow.
         let mut strides = vec![1; self.shape.len()];
@@ -171,25 +171,25 @@ mod tests {
 
     #[test]
     fn layouts() {
-        let c = Layout::c(&[2, 3, 4]).unwrap();
+        let c = MemoryLayout::c(&[2, 3, 4]).unwrap();
         assert_eq!(c.strides, [12, 4, 1]);
         assert!(c.is_c());
-        let f = Layout::fortran(&[2, 3, 4]).unwrap();
+        let f = MemoryLayout::fortran(&[2, 3, 4]).unwrap();
         assert_eq!(f.strides, [1, 2, 6]);
         assert!(!f.is_c());
         assert_eq!(f.axes(), [2, 1, 0]);
-        let mixed = Layout::of_compact(&[2, 1, 3, 4], &[4, 99, 8, 1]).unwrap();
+        let mixed = MemoryLayout::of_compact(&[2, 1, 3, 4], &[4, 99, 8, 1]).unwrap();
         assert_eq!(mixed.strides, [4, 24, 8, 1]);
-        assert!(Layout::of_compact(&[1, 5, 1], &[7, 1, 3]).unwrap().is_c());
-        assert!(Layout::fortran(&[1, 5]).unwrap().is_c());
-        assert!(Layout::c(&[]).unwrap().is_c());
+        assert!(MemoryLayout::of_compact(&[1, 5, 1], &[7, 1, 3]).unwrap().is_c());
+        assert!(MemoryLayout::fortran(&[1, 5]).unwrap().is_c());
+        assert!(MemoryLayout::c(&[]).unwrap().is_c());
     }
 
     #[test]
     fn sizes_that_overflow_are_refused() {
-        assert!(Layout::c(&[usize::MAX, 2]).is_none());
-        assert!(Layout::c(&[0, usize::MAX, 2]).is_none());
-        assert!(Layout::fortran(&[1 << 32, 1 << 31]).is_none());
+        assert!(MemoryLayout::c(&[usize::MAX, 2]).is_none());
+        assert!(MemoryLayout::c(&[0, usize::MAX, 2]).is_none());
+        assert!(MemoryLayout::fortran(&[1 << 32, 1 << 31]).is_none());
     }
 
     #[test]
@@ -197,7 +197,7 @@ mod tests {
         for (shape, axes) in
             [(vec![3, 4, 5], [1, 0, 2]), (vec![3, 4, 5], [2, 1, 0]), (vec![3, 1, 5], [2, 0, 1])]
         {
-            let layout = Layout::with_axes(&shape, &axes).unwrap();
+            let layout = MemoryLayout::with_axes(&shape, &axes).unwrap();
             let runs = layout.runs_in_c();
             for start in 0..layout.len() {
                 let mut places = vec![0; layout.len() - start];
@@ -209,7 +209,7 @@ mod tests {
                 }
             }
         }
-        assert!(Layout::c(&[4, 1, 6]).unwrap().runs_in_c().same());
-        assert!(!Layout::fortran(&[4, 6]).unwrap().runs_in_c().same());
+        assert!(MemoryLayout::c(&[4, 1, 6]).unwrap().runs_in_c().same());
+        assert!(!MemoryLayout::fortran(&[4, 6]).unwrap().runs_in_c().same());
     }
 }

@@ -8,16 +8,16 @@ use nneinfact_simd::Elementwise;
 
 /// Which cells of a list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Part {
+pub enum StoredPart {
     /// Those that the factors are fitted to.
     Train,
     /// The others: missing and withheld ones.
-    Exceptions,
+    Masked,
 }
 
 /// The cells of a part of a list sorted by a row of the target, so that a row's sums stay together,
 /// and in C order within a row.
-pub struct Sorted<'a> {
+pub struct StoredOrder<'a> {
     shapes: &'a Shapes,
     list: &'a StoredEntries,
     /// The places of the cells in the list.
@@ -28,22 +28,22 @@ pub struct Sorted<'a> {
     pub starts: Vec<usize>,
 }
 
-impl<'a> Sorted<'a> {
+impl<'a> StoredOrder<'a> {
     /// Sorts by the row that these observed letters number, the last running fastest.
     pub fn new(
         shapes: &'a Shapes,
         list: &'a StoredEntries,
-        part: Part,
+        part: StoredPart,
         rows: &[Index],
-    ) -> Sorted<'a> {
+    ) -> StoredOrder<'a> {
         let chosen: Option<Vec<u32>> = list.roles().map(|roles| {
-            let wanted = |role: Role| (role == Role::Train) == (part == Part::Train);
+            let wanted = |role: Role| (role == Role::Train) == (part == StoredPart::Train);
             (0..roles.len()).filter(|&i| wanted(roles[i])).map(|i| i as u32).collect()
         });
         let count = match (&chosen, part) {
             (Some(chosen), _) => chosen.len(),
-            (None, Part::Train) => list.list().len(),
-            (None, Part::Exceptions) => 0,
+            (None, StoredPart::Train) => list.entries().len(),
+            (None, StoredPart::Masked) => 0,
         };
         let cell = |i: usize| chosen.as_ref().map_or(i, |c| c[i] as usize);
         let mut order: Vec<u64> = (0..count)
@@ -64,7 +64,7 @@ impl<'a> Sorted<'a> {
         starts.push(count);
         let place = |key: &u64| cell((key & 0xffff_ffff) as usize) as u32;
         let places = order.par_iter().map(place).collect();
-        Sorted { shapes, list, places, rows: found, starts }
+        StoredOrder { shapes, list, places, rows: found, starts }
     }
 
     /// The row of every cell in a table whose rows these letters number.
@@ -75,13 +75,13 @@ impl<'a> Sorted<'a> {
 
     /// The value of every cell, times `scale`.
     pub fn values<T: Elementwise>(&self, scale: f64) -> Vec<T> {
-        let values = self.list.list().values();
+        let values = self.list.entries().values();
         let value = |&place: &u32| values.get(place as usize).unwrap_or(0.0) * scale;
         self.places.par_iter().map(|place| T::from_f64(value(place))).collect()
     }
 
     /// What a side tensor in C order holds at every cell.
-    pub fn side<T: Elementwise>(&self, side: &Dense) -> Vec<T> {
+    pub fn entry_parameter<T: Elementwise>(&self, side: &Dense) -> Vec<T> {
         let output = self.shapes.model().output();
         let value = |&place: &u32| {
             let linear = number(self.shapes, self.list, output, place as usize) as usize;
@@ -100,7 +100,7 @@ impl<'a> Sorted<'a> {
 fn number(shapes: &Shapes, list: &StoredEntries, letters: &[Index], place: usize) -> u64 {
     letters.iter().fold(0, |row, &x| {
         let mode = shapes.model().output().iter().position(|&y| y == x).unwrap_or(0);
-        let index = list.list().indices()[mode].get(place).unwrap_or(0);
+        let index = list.entries().indices()[mode].get(place).unwrap_or(0);
         row * shapes.size(x) as u64 + index
     })
 }

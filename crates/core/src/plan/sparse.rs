@@ -1,11 +1,12 @@
-//! Passes over a list of cells: what the planner does for data that are mostly zeros.
+//! Sparse passes (an SDDMM and a sparse MTTKRP in one): what the planner does for data that are mostly
+//! zeros.
 
 use super::Contraction;
 use super::cost;
 use super::search::{Search, members};
 use crate::model::{Index, IndexSet, Shapes};
 
-/// How the cells that are not listed enter numerators, denominators and losses.
+/// How implicit entries, those that are not stored, enter numerators, denominators and losses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ImplicitForm {
     /// They are missing.
@@ -14,57 +15,58 @@ pub enum ImplicitForm {
     Closed,
     /// As contractions of the model with itself: what the loss adds at a zero is a multiple of ŷ.
     Gram,
-    /// By a dense pass that reads no values.
-    Grid,
+    /// By a dense pass over all entries that reads no values.
+    ImplicitZeroPass,
 }
 
-/// A list of cells that passes go over in place of all cells.
+/// The stored entries that passes go over in place of all entries.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct SparseInfo {
-    /// Cells that are read in the precision of the pass.
-    pub listed: u64,
-    /// Cells that are left out of the sums over all others, in double precision.
-    pub exceptions: u64,
-    /// What is known of the cells that are not listed.
-    pub unlisted: ImplicitForm,
+    /// Stored entries that the factors are fitted to: they are read in the precision of the pass.
+    pub stored: u64,
+    /// Masked entries: stored ones that the factors are not fitted to. What the sums over all entries
+    /// have of them is taken off again, in double precision.
+    pub masked: u64,
+    /// How the implicit entries enter.
+    pub implicit: ImplicitForm,
 }
 
-/// A stored product whose rows a sampled pass looks up.
+/// A product of factors (a Khatri–Rao product) whose rows a sparse pass looks up.
 #[derive(Clone, Debug, PartialEq)]
 pub struct KhatriRaoTable {
     /// The factors it is the product of.
     pub factors: Vec<usize>,
-    /// The observed letters that number its rows, the last running fastest.
+    /// The observed indices that number its rows, the last running fastest.
     pub rows: Vec<Index>,
-    /// How it is formed from its factors, onto `rows` and all inner letters of the pass: a row is
-    /// repeated along inner letters that the factors do not have.
-    pub form: Contraction,
+    /// How it is formed from its factors, onto `rows` and all contracted indices of the pass: a row is
+    /// repeated along contracted indices that the factors do not have.
+    pub contraction: Contraction,
 }
 
-/// A pass over a list of cells for one group: ŷ at a cell is the sum over the inner letters of the
-/// product of one row of each table.
+/// A pass over the stored entries for one group: ŷ at an entry is the sum over the contracted indices
+/// of the product of one row of each table.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SparsePass {
     /// The product of the group's factors.
-    pub target: KhatriRaoTable,
+    pub output: KhatriRaoTable,
     /// The products of the other factors.
     pub operands: Vec<KhatriRaoTable>,
-    /// The letters summed over.
-    pub inner: Vec<Index>,
-    /// The letters of numerator and denominator: the target's rows, and its inner letters.
-    pub letters: Vec<Index>,
+    /// The indices summed over.
+    pub contracted: Vec<Index>,
+    /// The indices of numerator and denominator: the output's rows, and its contracted indices.
+    pub indices: Vec<Index>,
     /// Factors outside the group.
     pub others: Vec<usize>,
-    /// The sum over all cells of the other factors' product: the other factors contracted onto
-    /// those letters of the target that they have.
+    /// The sum over all entries of the other factors' product: the other factors contracted onto
+    /// those indices of the output that they have.
     pub closed: Contraction,
     /// For each factor of the group, the contraction of that sum (input 0) with the other factors
-    /// of the group onto the factor's letters.
+    /// of the group onto the factor's indices.
     pub closed_updates: Vec<Contraction>,
-    /// The sum over all cells of ŷ times the other factors' product, where there are letters to
+    /// The sum over all entries of ŷ times the other factors' product, where there are indices to
     /// write it with.
     pub gram: Option<Gram>,
-    /// Multiply-adds at the listed cells.
+    /// Multiply-adds at the stored entries.
     pub flops: f64,
     /// Multiply-adds in small contractions.
     pub contraction_flops: f64,
@@ -72,14 +74,14 @@ pub struct SparsePass {
     pub cost: f64,
 }
 
-/// A contraction of the model with itself: all factors under other latent letters first, then
+/// A contraction of the model with itself: all factors under other latent indices first, then
 /// further factors under their own.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Gram {
-    /// The sizes, with the second latent letters.
+    /// The sizes, with the second latent indices.
     pub shapes: Shapes,
     /// The contraction.
-    pub form: Contraction,
+    pub contraction: Contraction,
 }
 
 impl Gram {
@@ -91,22 +93,22 @@ impl Gram {
         inputs.extend(with.iter().map(|&l| factors[l].clone()));
         let views: Vec<&[Index]> = inputs.iter().map(Vec::as_slice).collect();
         let form = Contraction::new(&doubled, &views, output);
-        Some(Gram { shapes: doubled, form })
+        Some(Gram { shapes: doubled, contraction: form })
     }
 }
 
-/// Letters under the second names that [`Shapes::doubled`] gives them.
-pub(super) fn renamed(letters: &[Index], pairs: &[(Index, Index)]) -> Vec<Index> {
+/// Indices under the second names that [`Shapes::doubled`] gives them.
+pub(super) fn renamed(indices: &[Index], pairs: &[(Index, Index)]) -> Vec<Index> {
     let second = |x: &Index| pairs.iter().find(|p| p.0 == *x).map_or(*x, |p| p.1);
-    letters.iter().map(second).collect()
+    indices.iter().map(second).collect()
 }
 
-/// Sums over all cells, for the losses of those that are not listed.
+/// Sums over all entries, for the losses of the implicit ones.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ImplicitTotals {
     /// All factors contracted to the sum of ŷ.
     pub linear: Contraction,
-    /// To the sum of ŷ², where there are letters to write it with.
+    /// To the sum of ŷ², where there are indices to write it with.
     pub square: Option<Gram>,
 }
 
@@ -122,34 +124,34 @@ impl ImplicitTotals {
     }
 }
 
-/// A sampled pass as the search compares it.
+/// A sparse pass as the search compares it.
 #[derive(Clone, Debug)]
 pub(super) struct SparseCandidate {
     operands: Vec<u64>,
-    inner: IndexSet,
+    contracted: IndexSet,
     flops: f64,
     contraction_flops: f64,
     pub cost: f64,
 }
 
 /// Rows are padded to whole vectors of the widest instruction set.
-pub(super) fn padded(inner: f64, element_bytes: usize) -> f64 {
+pub(super) fn padded(contracted: f64, element_bytes: usize) -> f64 {
     let lanes = 64.0 / element_bytes as f64;
-    (inner / lanes).ceil() * lanes
+    (contracted / lanes).ceil() * lanes
 }
 
 /// Indices of rows are kept in 32 bits.
 const MOST_ROWS: f64 = 4_294_967_295.0;
 
 impl Search<'_> {
-    /// The cheapest sampled pass for a group, or `None` where none stays within memory.
-    pub(super) fn sampled(&mut self, group: u64, sampling: SparseInfo) -> Option<SparseCandidate> {
-        if let Some(found) = self.sampled.get(&group) {
+    /// The cheapest sparse pass for a group, or `None` where none stays within memory.
+    pub(super) fn sparse(&mut self, group: u64, info: SparseInfo) -> Option<SparseCandidate> {
+        if let Some(found) = self.sparse.get(&group) {
             return found.clone();
         }
         let mut best = None;
-        let letters: Vec<Index> = self.kept(group).iter().collect();
-        let update_flops: f64 = self.updates(group, &letters).iter().map(Contraction::flops).sum();
+        let indices: Vec<Index> = self.kept(group).iter().collect();
+        let update_flops: f64 = self.updates(group, &indices).iter().map(Contraction::flops).sum();
         let mut partitions = Vec::new();
         let others = members(self.full & !group);
         if others.len() <= 5 {
@@ -172,13 +174,13 @@ impl Search<'_> {
             }
         }
         for operands in partitions {
-            self.consider_sampled(group, &operands, update_flops, sampling, &mut best);
+            self.consider_sparse(group, &operands, update_flops, info, &mut best);
         }
-        self.sampled.insert(group, best.clone());
+        self.sparse.insert(group, best.clone());
         best
     }
 
-    fn inner(&self, group: u64, operands: &[u64]) -> IndexSet {
+    fn contracted(&self, group: u64, operands: &[u64]) -> IndexSet {
         operands.iter().fold(self.kept(group), |acc, &o| acc | self.kept(o))
             - self.shapes.model().observed()
     }
@@ -189,42 +191,42 @@ impl Search<'_> {
     }
 
     /// Bytes of the tables and of numerator and denominator.
-    fn sampled_memory(&self, group: u64, operands: &[u64], inner: IndexSet) -> f64 {
-        let row = padded(self.shapes.volume(inner), self.settings.element_bytes)
+    fn sparse_memory(&self, group: u64, operands: &[u64], contracted: IndexSet) -> f64 {
+        let row = padded(self.shapes.volume(contracted), self.settings.element_bytes)
             * self.settings.element_bytes as f64;
         // Also a copy in double precision while they are formed.
-        let both = row + self.shapes.volume(inner) * 8.0;
+        let both = row + self.shapes.volume(contracted) * 8.0;
         let tables = operands.iter().map(|&o| self.rows(o)).sum::<f64>() + self.rows(group);
         tables * both + self.accumulators(self.kept(group))
     }
 
-    /// The least memory that a sampled pass for `group` is known to do with.
-    pub(super) fn least_sampled_memory(&self, group: u64) -> u64 {
+    /// The least memory that a sparse pass for `group` is known to do with.
+    pub(super) fn least_sparse_memory(&self, group: u64) -> u64 {
         let mut partitions = Vec::new();
         let others = members(self.full & !group);
         if others.len() <= 5 {
             every_partition(&others, &mut Vec::new(), &mut partitions);
         }
         partitions.push(others.iter().map(|&l| 1 << l).collect());
-        let memory = |o: &Vec<u64>| self.sampled_memory(group, o, self.inner(group, o));
+        let memory = |o: &Vec<u64>| self.sparse_memory(group, o, self.contracted(group, o));
         partitions.iter().map(memory).fold(f64::INFINITY, f64::min) as u64
     }
 
-    fn consider_sampled(
+    fn consider_sparse(
         &mut self,
         group: u64,
         operands: &[u64],
         update_flops: f64,
-        sampling: SparseInfo,
+        info: SparseInfo,
         best: &mut Option<SparseCandidate>,
     ) {
-        let inner = self.inner(group, operands);
-        let fits = self.sampled_memory(group, operands, inner) <= self.settings.memory as f64;
+        let contracted = self.contracted(group, operands);
+        let fits = self.sparse_memory(group, operands, contracted) <= self.settings.memory as f64;
         let numbered = operands.iter().chain([&group]).all(|&o| self.rows(o) <= MOST_ROWS);
         if !fits || !numbered {
             return;
         }
-        let size = self.shapes.volume(inner);
+        let size = self.shapes.volume(contracted);
         let tables: Vec<f64> = operands
             .iter()
             .map(|&o| self.rows(o) * padded(size, self.settings.element_bytes))
@@ -233,17 +235,17 @@ impl Search<'_> {
         let expanded: f64 = tables.iter().sum::<f64>()
             + self.rows(group) * padded(size, self.settings.element_bytes) * 4.0;
         let contraction_flops = update_flops
-            + self.form_flops(group)
-            + operands.iter().map(|&o| self.form_flops(o)).sum::<f64>();
-        let cells = sampling.listed as f64 + 3.0 * sampling.exceptions as f64;
-        let flops = cells * size * (operands.len() + 1) as f64;
+            + self.product_flops(group)
+            + operands.iter().map(|&o| self.product_flops(o)).sum::<f64>();
+        let entries = info.stored as f64 + 3.0 * info.masked as f64;
+        let flops = entries * size * (operands.len() + 1) as f64;
         let cost = cost::contraction(contraction_flops)
             + cost::tables(expanded)
-            + cells * cost::sampled(self.settings, size, &tables);
+            + entries * cost::sparse(self.settings, size, &tables);
         if best.as_ref().is_none_or(|b| cost < b.cost) {
             *best = Some(SparseCandidate {
                 operands: operands.to_vec(),
-                inner,
+                contracted,
                 flops,
                 contraction_flops,
                 cost,
@@ -252,20 +254,20 @@ impl Search<'_> {
     }
 
     /// The pass as the plan holds it.
-    pub(super) fn sampled_pass(&self, group: u64, chosen: &SparseCandidate) -> SparsePass {
+    pub(super) fn sparse_pass(&self, group: u64, chosen: &SparseCandidate) -> SparsePass {
         let shapes = self.shapes;
-        let inner: Vec<Index> = chosen.inner.iter().collect();
+        let contracted: Vec<Index> = chosen.contracted.iter().collect();
         let table = |factors: u64| {
             let kept = self.kept(factors);
             let output = shapes.model().output();
             let rows: Vec<Index> = output.iter().copied().filter(|&x| kept.contains(x)).collect();
-            let form = self.form(factors, &[rows.as_slice(), &inner].concat());
-            KhatriRaoTable { factors: members(factors), rows, form }
+            let form = self.product(factors, &[rows.as_slice(), &contracted].concat());
+            KhatriRaoTable { factors: members(factors), rows, contraction: form }
         };
-        let target = table(group);
+        let output = table(group);
         let kept = self.kept(group);
-        let mut letters = target.rows.clone();
-        letters.extend(inner.iter().filter(|&&x| kept.contains(x)));
+        let mut indices = output.rows.clone();
+        indices.extend(contracted.iter().filter(|&&x| kept.contains(x)));
         // A model of one factor has no others: their product is 1.
         let operands: Vec<KhatriRaoTable> = match chosen.operands.is_empty() {
             true => vec![table(0)],
@@ -273,15 +275,15 @@ impl Search<'_> {
         };
         let others = members(self.full & !group);
         let has = self.union(self.full & !group);
-        let onto: Vec<Index> = letters.iter().copied().filter(|&x| has.contains(x)).collect();
+        let onto: Vec<Index> = indices.iter().copied().filter(|&x| has.contains(x)).collect();
         SparsePass {
-            closed: self.form(self.full & !group, &onto),
+            closed: self.product(self.full & !group, &onto),
             closed_updates: self.updates(group, &onto),
-            gram: Gram::new(shapes, &others, &letters),
-            target,
+            gram: Gram::new(shapes, &others, &indices),
+            output: output,
             operands,
-            inner,
-            letters,
+            contracted: contracted,
+            indices: indices,
             others,
             flops: chosen.flops,
             contraction_flops: chosen.contraction_flops,
@@ -289,9 +291,9 @@ impl Search<'_> {
         }
     }
 
-    /// Bytes that the sampled passes keep: the largest of them, as each forms its tables anew.
-    pub(super) fn sampled_bytes(&self, group: u64, chosen: &SparseCandidate) -> f64 {
-        self.sampled_memory(group, &chosen.operands, chosen.inner)
+    /// Bytes that the sparse passes keep: the largest of them, as each forms its tables anew.
+    pub(super) fn sparse_bytes(&self, group: u64, chosen: &SparseCandidate) -> f64 {
+        self.sparse_memory(group, &chosen.operands, chosen.contracted)
     }
 }
 
@@ -313,7 +315,7 @@ fn every_partition(rest: &[usize], operands: &mut Vec<u64>, found: &mut Vec<Vec<
 impl SparsePass {
     /// The number of terms that ŷ is a sum of.
     #[must_use]
-    pub fn inner_size(&self, shapes: &Shapes) -> usize {
-        shapes.sizes(&self.inner).iter().product()
+    pub fn contracted_size(&self, shapes: &Shapes) -> usize {
+        shapes.sizes(&self.contracted).iter().product()
     }
 }

@@ -25,7 +25,7 @@ impl EntryParameter {
     pub(super) fn into_expr(self) -> (Expr, Vec<Arc<ArrayD<f64>>>) {
         match self {
             EntryParameter::Scalar(value) => (Expr::constant(value), Vec::new()),
-            EntryParameter::Tensor(values) => (Expr::side(0), vec![Arc::new(values)]),
+            EntryParameter::Tensor(values) => (Expr::entry_parameter(0), vec![Arc::new(values)]),
         }
     }
 

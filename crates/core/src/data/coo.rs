@@ -197,7 +197,7 @@ impl CooTensor {
 
     /// The number of cells of the tensor, listed or not, as a float: it can be beyond any integer.
     #[must_use]
-    pub fn cells(&self) -> f64 {
+    pub fn volume(&self) -> f64 {
         self.shape.iter().map(|&n| n as f64).product()
     }
 

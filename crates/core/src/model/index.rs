@@ -1,4 +1,4 @@
-//! Letters and sets of letters.
+//! Indices and sets of indices.
 
 use std::fmt;
 
@@ -31,8 +31,8 @@ impl Index {
 }
 
 impl From<Index> for char {
-    fn from(letter: Index) -> char {
-        if letter.0 < 26 { char::from(b'A' + letter.0) } else { char::from(b'a' + letter.0 - 26) }
+    fn from(index: Index) -> char {
+        if index.0 < 26 { char::from(b'A' + index.0) } else { char::from(b'a' + index.0 - 26) }
     }
 }
 
@@ -48,7 +48,7 @@ impl fmt::Debug for Index {
     }
 }
 
-/// A set of letters.
+/// A set of indices.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct IndexSet(u64);
 
@@ -56,26 +56,26 @@ impl IndexSet {
     /// The empty set.
     pub const EMPTY: IndexSet = IndexSet(0);
 
-    /// Whether the set holds `letter`.
+    /// Whether the set holds `index`.
     #[must_use]
-    pub fn contains(self, letter: Index) -> bool {
-        self.0 >> letter.0 & 1 == 1
+    pub fn contains(self, index: Index) -> bool {
+        self.0 >> index.0 & 1 == 1
     }
-    /// Whether every letter of `other` is in this set.
+    /// Whether every index of `other` is in this set.
     #[must_use]
     pub fn contains_all(self, other: IndexSet) -> bool {
         other.0 & !self.0 == 0
     }
-    /// Whether the two sets share a letter.
+    /// Whether the two sets share an index.
     #[must_use]
     pub fn intersects(self, other: IndexSet) -> bool {
         self.0 & other.0 != 0
     }
-    /// Adds a letter.
-    pub fn insert(&mut self, letter: Index) {
-        self.0 |= 1 << letter.0;
+    /// Adds an index.
+    pub fn insert(&mut self, index: Index) {
+        self.0 |= 1 << index.0;
     }
-    /// How many letters there are.
+    /// How many indices there are.
     #[must_use]
     pub fn len(self) -> usize {
         self.0.count_ones() as usize
@@ -113,26 +113,26 @@ impl std::ops::Sub for IndexSet {
 }
 
 impl FromIterator<Index> for IndexSet {
-    fn from_iter<I: IntoIterator<Item = Index>>(letters: I) -> IndexSet {
+    fn from_iter<I: IntoIterator<Item = Index>>(indices: I) -> IndexSet {
         let mut set = IndexSet::EMPTY;
-        for letter in letters {
-            set.insert(letter);
+        for index in indices {
+            set.insert(index);
         }
         set
     }
 }
 
 impl<'a> FromIterator<&'a Index> for IndexSet {
-    fn from_iter<I: IntoIterator<Item = &'a Index>>(letters: I) -> IndexSet {
-        letters.into_iter().copied().collect()
+    fn from_iter<I: IntoIterator<Item = &'a Index>>(indices: I) -> IndexSet {
+        indices.into_iter().copied().collect()
     }
 }
 
 impl fmt::Debug for IndexSet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{{")?;
-        for letter in self.iter() {
-            write!(f, "{letter}")?;
+        for index in self.iter() {
+            write!(f, "{index}")?;
         }
         write!(f, "}}")
     }
