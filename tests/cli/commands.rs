@@ -647,7 +647,7 @@ fn bad_files() {
     bench.fit_refused(&["short.npz"], &["short.npz"]);
     bench.mask("not_numbers.npy", &[6, 5], &[true; 30]);
     bench.npy("no_cells.npy", &Array2::zeros((0, 5)));
-    bench.fit_refused(&["no_cells.npy"], &["no_cells.npy", "no cells"]);
+    bench.fit_refused(&["no_cells.npy"], &["no_cells.npy", "no entries"]);
     bench.text("words.tns", "1 1 2\n1 two 3\n");
     bench.fit_refused(&["words.tns"], &["words.tns", "line 2", "two"]);
     bench.text("zero.tns", "1 1 2\n0 1 3\n");

@@ -75,7 +75,7 @@ fn what_is_not_numbers_is_refused_by_name() {
         ("refused_longdouble.npy", "long double"),
         ("refused_datetime.npy", "dates"),
         ("refused_scalar.npy", "at least one mode"),
-        ("refused_empty.npy", "no cells"),
+        ("refused_empty.npy", "no entries"),
     ] {
         let found = message(read_npy(fixture(name)));
         assert!(found.contains(says) && found.contains(name), "{found}");
@@ -195,7 +195,7 @@ fn headers_are_not_believed() {
         (npy(&header("(-2, 3)"), &[0; 48]), "negative"),
         (npy(&header("(4294967296, 4294967296)"), &[]), "impossible shape"),
         (npy(&header("()"), &[0; 8]), "single number"),
-        (npy(&header("(0, 3)"), &[]), "no cells"),
+        (npy(&header("(0, 3)"), &[]), "no entries"),
         (npy("not a dictionary", &[]), "cannot be read"),
         (npy("", &[]), "cannot be read"),
         (b"\x93NUMPY\x01\x00\xff\xff{".to_vec(), "ends inside the header"),

@@ -68,7 +68,7 @@ impl NNEinFact {
         NNEinFact { settings: Settings::new(model), hooks: Hooks::default(), resume: None }
     }
 
-    /// The size of every latent letter. Calls add up.
+    /// The size of every latent index. Calls add up.
     pub fn ranks(mut self, ranks: impl IntoIterator<Item = (char, usize)>) -> Self {
         self.settings.ranks.extend(ranks);
         self
@@ -167,8 +167,8 @@ impl NNEinFact {
         self
     }
 
-    /// When penalised factors trade scale. Default: [`Balance::EverySweep`] where there are penalties
-    /// on two factors or more.
+    /// When penalised factors are rescaled among each other. Default: [`Balance::EverySweep`] where there
+    /// are penalties on two factors or more.
     pub fn balance(mut self, balance: Balance) -> Self {
         self.settings.balance = Some(balance);
         self
@@ -307,7 +307,8 @@ impl NNEinFact {
         self
     }
 
-    /// What ŷ is raised to before a quotient, a power or a logarithm, in the units of the data.
+    /// The floor of ŷ: what it is clamped to from below before a quotient, a power or a logarithm, in the
+    /// units of the data.
     ///
     /// Default: 1e-10 times the mean of the data; in single precision, where that to the loss's
     /// largest exponent e would overflow, 10^(−30/e) times the mean.
@@ -316,7 +317,8 @@ impl NNEinFact {
         self
     }
 
-    /// What entries of a factor are raised to after an update, relative to its largest entry:
+    /// The floor of a factor: what its entries are clamped to from below after an update, relative to its
+    /// largest entry:
     /// multiplicative updates cannot leave zero. Default: [`Self::FACTOR_FLOOR`]. 0 lets entries
     /// reach zero and stay there.
     pub fn factor_floor(mut self, floor: f64) -> Self {
@@ -325,9 +327,9 @@ impl NNEinFact {
     }
 
     /// Reads the losses back every so many sweeps only, so that a GPU does not wait for the host in
-    /// between: the history has an element for each look, and the tolerance, observers and
+    /// between: the history has an element for each evaluation, and the tolerance, observers and
     /// cancellation act there. Default: 1. The accelerated algorithm, Adam and early stopping need every
-    /// sweep's losses and look at all of them, whatever this says.
+    /// sweep's losses and evaluate all of them, whatever this says.
     pub fn eval_every(mut self, sweeps: usize) -> Self {
         self.settings.eval_every = sweeps;
         self
@@ -364,7 +366,7 @@ impl NNEinFact {
     /// [`resume`](Self::resume) to go on from there. The file is replaced as a whole: killed at any
     /// moment, the process leaves the newest one that is complete.
     ///
-    /// It is written for the first time before the first look at the losses, so that a file that cannot
+    /// It is written for the first time before the first evaluation of the losses, so that a file that cannot
     /// be written is an error of the fit that costs nothing. If that fails later (the disk is full),
     /// the fit goes on, it is tried again at the next time, and
     /// [`Fit::warnings`] tells of it. A fit that ends leaves the file, from which a longer one goes on.
@@ -428,11 +430,11 @@ impl NNEinFact {
         format::plan(&self.settings, &shapes, data, None)
     }
 
-    /// The plan for data of this shape given as a list of `nonzeros` cells, all others being zeros,
+    /// The plan for data of this shape given as `nonzeros` stored entries, all others being zeros,
     /// without fitting.
     ///
     /// # Errors
-    /// As [`plan`](Self::plan), and [`Error::Setting`] where the loss needs all cells and there are
+    /// As [`plan`](Self::plan), and [`Error::Setting`] where the loss needs all entries and there are
     /// too many of them.
     pub fn sparse_plan(&self, shape: &[usize], nonzeros: u64) -> Result<Plan> {
         let shapes = Shapes::new(&self.settings.model, shape, &self.settings.ranks)?;
@@ -497,7 +499,7 @@ impl NNEinFact {
     }
 
     /// What [`fit_prepared`](Self::fit_prepared) would refuse, as far as that is known before the
-    /// first sweep; the data are looked at once for the loss's domain.
+    /// first sweep; the data are read once for the loss's domain.
     pub fn check_prepared(&self, data: &Prepared) -> Result<()> {
         prepare::check(&self.settings, data)
     }

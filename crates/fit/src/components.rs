@@ -49,13 +49,13 @@ impl Norm {
 /// Where the scales of normalised factors go: see [`Fit::normalize`].
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub enum ScalesInto {
-    /// Into a tensor over all latent letters of the model, [`Fit::weights`]; every factor is
+    /// Into a tensor over all latent indices of the model, [`Fit::weights`]; every factor is
     /// normalised.
     #[default]
     Weights,
-    /// Into the factor of this name, its letters or `theta_4` for the fourth
+    /// Into the factor of this name, its indices or `theta_4` for the fourth
     /// ([`Model::factor_named`]); all others are normalised. It has to have all of their latent
-    /// letters.
+    /// indices.
     Factor(String),
 }
 
@@ -65,7 +65,7 @@ impl ScalesInto {
     ///
     /// # Errors
     /// [`Error::Model`] where the model has no factor of the name; [`Error::Setting`] where it lacks
-    /// latent letters of the others.
+    /// latent indices of the others.
     pub fn check(&self, model: &Model) -> Result<Option<usize>> {
         let name = match self {
             ScalesInto::Factor(name) => name,
@@ -107,7 +107,7 @@ impl Fit {
 
     /// The same model with factors whose columns have norm 1, and their scales in one place.
     ///
-    /// A column is the part of a factor with one combination of its latent letters: of `irk` the
+    /// A column is the part of a factor with one combination of its latent indices: of `irk` the
     /// entries over i for some r and k, of a factor `i` all of it, and of a core `abc` a single
     /// entry, which becomes 1. Columns of zeros stay zeros, with the scale 0. ŷ stays the same up to
     /// rounding, history and plan as they are.
@@ -164,31 +164,31 @@ impl Fit {
                 factors.push(factor.clone());
                 continue;
             }
-            let (letters, latent) = (&model.factors()[l], latent_of(l));
+            let (indices, latent) = (&model.factors()[l], latent_of(l));
             let mut columns = latent.clone();
-            columns.extend(letters.iter().filter(|&&x| observed.contains(x)));
+            columns.extend(indices.iter().filter(|&&x| observed.contains(x)));
             let entries: Vec<f64> = factor.iter().copied().collect();
-            let mut entries = rearrange(shapes, letters, &entries, &columns);
+            let mut entries = rearrange(shapes, indices, &entries, &columns);
             let scales: Vec<f64> =
-                entries.chunks_mut(column_length(shapes, letters)).map(|c| unit(c, norm)).collect();
+                entries.chunks_mut(column_length(shapes, indices)).map(|c| unit(c, norm)).collect();
             multiply(&mut gathered, &rearrange(shapes, &latent, &scales, &onto))?;
-            factors.push(array(shapes, letters, rearrange(shapes, &columns, &entries, letters))?);
+            factors.push(array(shapes, indices, rearrange(shapes, &columns, &entries, indices))?);
         }
         let mut fit = self.clone();
         (fit.factors, fit.weights) = (factors, None);
         match target {
             None => fit.weights = Some(array(shapes, &onto, gathered)?),
             Some(target) => {
-                let letters = &model.factors()[target];
+                let indices = &model.factors()[target];
                 let mut entries: Vec<f64> = fit.factors[target].iter().copied().collect();
-                multiply(&mut entries, &rearrange(shapes, &onto, &gathered, letters))?;
-                fit.factors[target] = array(shapes, letters, entries)?;
+                multiply(&mut entries, &rearrange(shapes, &onto, &gathered, indices))?;
+                fit.factors[target] = array(shapes, indices, entries)?;
             }
         }
         Ok(fit)
     }
 
-    /// For each index of a latent letter, the sum over all entries of ŷ of the terms with that
+    /// For each value of a latent index, the sum over all entries of ŷ of the terms with that
     /// index: how much of the model goes through it, in the units of the data. Their sum is that of
     /// ŷ.
     ///
@@ -207,7 +207,7 @@ impl Fit {
         }
     }
 
-    /// The same model with the indices of each latent letter in the order of descending
+    /// The same model with the values of each latent index in the order of descending
     /// [weight](Self::component_weights); where weights are equal, in the order that they had.
     #[must_use]
     pub fn sorted(&self) -> Fit {
@@ -221,7 +221,7 @@ impl Fit {
         fit
     }
 
-    /// The model without the indices of latent letters whose [weight](Self::component_weights) is
+    /// The model without the values of latent indices whose [weight](Self::component_weights) is
     /// at most `threshold` times that of the letter's heaviest; one index of each stays in any case.
     ///
     /// What is left out of the sum of ŷ is at most `threshold` times that sum for every index that
@@ -261,28 +261,28 @@ impl Fit {
         )))
     }
 
-    /// The sum of the terms of ŷ for each index of a letter.
-    fn through(&self, letter: Index) -> Vec<f64> {
-        self.predictions().totals(&[letter])
+    /// The sum of the terms of ŷ for each value of an index.
+    fn through(&self, index: Index) -> Vec<f64> {
+        self.predictions().totals(&[index])
     }
 
-    /// Takes these indices of a latent letter, in this order, from all that have it.
-    fn select(&mut self, letter: Index, indices: &[usize]) {
+    /// Keeps these values of a latent index, in this order, from all that have it.
+    fn select(&mut self, index: Index, kept: &[usize]) {
         let model = self.shapes.model();
         let latent: Vec<Index> = model.latent().iter().collect();
         let all = self.factors.iter_mut().zip(model.factors());
-        for (tensor, letters) in all.chain(self.weights.iter_mut().zip([&latent])) {
-            if let Some(axis) = letters.iter().position(|&x| x == letter) {
-                *tensor = tensor.select(Axis(axis), indices).as_standard_layout().into_owned();
+        for (tensor, own) in all.chain(self.weights.iter_mut().zip([&latent])) {
+            if let Some(axis) = own.iter().position(|&x| x == index) {
+                *tensor = tensor.select(Axis(axis), kept).as_standard_layout().into_owned();
             }
         }
     }
 }
 
 /// The number of entries of a column.
-fn column_length(shapes: &Shapes, letters: &[Index]) -> usize {
+fn column_length(shapes: &Shapes, indices: &[Index]) -> usize {
     let observed = shapes.model().observed();
-    letters.iter().filter(|&&x| observed.contains(x)).map(|&x| shapes.size(x)).product()
+    indices.iter().filter(|&&x| observed.contains(x)).map(|&x| shapes.size(x)).product()
 }
 
 /// Brings a column to norm 1; gives what it had.
@@ -308,8 +308,8 @@ fn multiply(entries: &mut [f64], by: &[f64]) -> Result<()> {
     Ok(())
 }
 
-fn array(shapes: &Shapes, letters: &[Index], entries: Vec<f64>) -> Result<ArrayD<f64>> {
-    let sizes = shapes.sizes(letters);
+fn array(shapes: &Shapes, indices: &[Index], entries: Vec<f64>) -> Result<ArrayD<f64>> {
+    let sizes = shapes.sizes(indices);
     ArrayD::from_shape_vec(IxDyn(&sizes), entries).map_err(|e| Error::Shape {
         what: "a normalised factor".into(),
         found: e.to_string(),

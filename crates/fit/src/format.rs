@@ -10,7 +10,7 @@ use nneinfact_core::error::{Error, Result};
 use nneinfact_core::loss::{AtZero, Loss, Tape};
 use nneinfact_core::memory::{available_memory, total_memory};
 use nneinfact_core::model::Shapes;
-use nneinfact_core::plan::{self, DataInfo, ImplicitForm, Plan, SparseInfo};
+use nneinfact_core::plan::{DataInfo, ImplicitForm, Plan, PlanSettings, SparseInfo};
 
 /// The data of a fit in the format that its passes read, with the plan of these passes.
 pub(crate) struct Planned {
@@ -128,7 +128,7 @@ pub(crate) fn plan_within(
         });
     }
     let plain = !data.masked && data.weight_bytes == 0 && sparse_info.is_none();
-    let planner = plan::PlanSettings {
+    let planner = PlanSettings {
         grouping: settings.grouping(),
         element_bytes: settings.precision.bytes(),
         entry_cost: entry_cost(loss),
@@ -345,7 +345,7 @@ fn check_stored(plan: &Plan, counts: StoredCounts, settings: &Settings) -> Resul
         && needed > available
     {
         return Err(Error::Memory {
-            what: format!("a fit to {} listed entries", counts.train + counts.masked),
+            what: format!("a fit to {} stored entries", counts.train + counts.masked),
             needed,
             available,
             help: "lower the ranks, or group fewer factors (the block algorithm)".into(),

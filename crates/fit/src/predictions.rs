@@ -142,11 +142,11 @@ impl<'a> Predictions<'a> {
         let mode = |x: &Index| model.output().iter().position(|y| y == x);
         let mut names = Vec::new();
         let mut data = Vec::new();
-        for (factor, letters) in self.factors.iter().zip(model.factors()) {
+        for (factor, own) in self.factors.iter().zip(model.factors()) {
             let observed: Vec<(usize, usize)> =
-                letters.iter().enumerate().filter_map(|(a, x)| Some((a, mode(x)?))).collect();
+                own.iter().enumerate().filter_map(|(a, x)| Some((a, mode(x)?))).collect();
             let mut name: String =
-                letters.iter().filter(|x| mode(x).is_none()).map(|&x| char::from(x)).collect();
+                own.iter().filter(|x| mode(x).is_none()).map(|&x| char::from(x)).collect();
             if observed.is_empty() {
                 data.push(factor.iter().copied().collect());
                 names.push(name);
@@ -167,8 +167,8 @@ impl<'a> Predictions<'a> {
         }
         let entries = Model::parse(&format!("{}->{entry}", names.join(",")))?;
         let local = Shapes::new(&entries, &[count], &self.ranks())?;
-        let letters: Vec<&[Index]> = entries.factors().iter().map(Vec::as_slice).collect();
-        let plan = Contraction::new(&local, &letters, entries.output());
+        let factors: Vec<&[Index]> = entries.factors().iter().map(Vec::as_slice).collect();
+        let plan = Contraction::new(&local, &factors, entries.output());
         let slices: Vec<&[f64]> = data.iter().map(Vec::as_slice).collect();
         contract_within(&local, &plan, &slices)
     }

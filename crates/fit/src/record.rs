@@ -27,7 +27,7 @@ pub struct Record {
     pub model: String,
     /// The shape of the data.
     pub shape: Vec<usize>,
-    /// The rank of every latent letter.
+    /// The rank of every latent index.
     pub ranks: BTreeMap<char, usize>,
     /// The loss, where it is known.
     #[serde(default)]

@@ -29,7 +29,7 @@ pub struct Fit {
     /// The plan's, until ranks shrink.
     pub(crate) shapes: Shapes,
     pub(crate) factors: Vec<ArrayD<f64>>,
-    /// Over all latent letters, in the order of the set.
+    /// Over all latent indices, in the order of the set.
     pub(crate) weights: Option<ArrayD<f64>>,
     history: History,
     warnings: Vec<String>,
@@ -61,7 +61,7 @@ impl Fit {
         &self.warnings
     }
 
-    /// The factors, in the model's order; the axes of each are its letters.
+    /// The factors, in the model's order; the axes of each are its indices.
     #[must_use]
     pub fn factors(&self) -> &[ArrayD<f64>] {
         &self.factors
@@ -69,7 +69,7 @@ impl Fit {
 
     /// What every term of ŷ is multiplied with beside the factors, where the scales of
     /// [normalised](Self::normalize) factors were gathered so; `None` where the factors are the
-    /// whole model. The axes are the model's latent letters in the order `A`–`Z`, `a`–`z`: for CP a
+    /// whole model. The axes are the model's latent indices in the order `A`–`Z`, `a`–`z`: for CP a
     /// vector.
     #[must_use]
     pub fn weights(&self) -> Option<&ArrayD<f64>> {

@@ -214,17 +214,17 @@ impl Saved {
             )));
         }
         let mut sizes: BTreeMap<Index, usize> = BTreeMap::new();
-        for (l, (factor, letters)) in factors.iter().zip(model.factors()).enumerate() {
+        for (l, (factor, own)) in factors.iter().zip(model.factors()).enumerate() {
             let name = factor_name(l);
-            if factor.ndim() != letters.len() {
+            if factor.ndim() != own.len() {
                 return Err(Error::Init(format!(
                     "{name} has shape {:?}, but the factor {} of {model} has {} letters",
                     factor.shape(),
                     model.factor_name(l),
-                    letters.len()
+                    own.len()
                 )));
             }
-            for (&letter, &size) in letters.iter().zip(factor.shape()) {
+            for (&letter, &size) in own.iter().zip(factor.shape()) {
                 let known = *sizes.entry(letter).or_insert(size);
                 if known != size {
                     return Err(Error::Init(format!(
@@ -312,7 +312,7 @@ impl Saved {
         &self.shapes
     }
 
-    /// The factors, in the model's order; the axes of each are its letters.
+    /// The factors, in the model's order; the axes of each are its indices.
     #[must_use]
     pub fn factors(&self) -> &[ArrayD<f64>] {
         &self.factors

@@ -89,15 +89,15 @@ pub enum Start {
     ///
     /// For a product of two factors (`ir,jr->ij`) NNDSVD (Boutsidis & Gallopoulos 2008); for other
     /// models the leading left singular vectors of the data unfolded along each factor's observed
-    /// letters, as in the HOSVD (De Lathauwer et al. 2000), each made nonnegative as NNDSVD does,
+    /// indices, as in the HOSVD (De Lathauwer et al. 2000), each made nonnegative as NNDSVD does,
     /// and a core, or a weight for each component, fitted to the data by least squares. What is
-    /// small is raised to 0.01 of its factor's mean, as multiplicative updates cannot leave zero.
+    /// small is clamped from below to 0.01 of its factor's mean, as multiplicative updates cannot leave zero.
     /// Where a factor has more columns than the data have singular vectors, the others are random,
     /// from the seed.
     ///
-    /// Cells that are missing or withheld count as the weighted mean of the training cells, and
+    /// Entries that are missing or withheld count as the weighted mean of the training entries, and
     /// weights other than 0 and 1 as 1. The data have to be in memory; coordinates with random
-    /// splits or masks over all cells are expanded for it.
+    /// splits or masks over all entries are expanded for it.
     Svd,
     /// From the factors of a fit of the same model with ranks that are smaller or equal, in the
     /// model's order: the entries are those of that fit, and what is new is small random numbers
@@ -108,16 +108,16 @@ pub enum Start {
     Factors(Vec<ArrayD<f64>>),
 }
 
-/// The form that passes read the data in, whatever form they were given in.
+/// The format that passes read the data in, whatever format they were given in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum DataAs {
-    /// The form whose passes are predicted to take less time.
+    /// The format whose passes are predicted to take less time.
     #[default]
     Auto,
-    /// A value for every cell.
+    /// A value for every entry.
     Dense,
-    /// A list of the cells that are not zero.
+    /// A list of the entries that are not zero.
     Sparse,
 }
 
@@ -131,10 +131,10 @@ impl fmt::Display for DataAs {
     }
 }
 
-/// When the factors of a penalised fit trade scale among each other.
+/// When the factors of a penalised fit are rescaled among each other.
 ///
 /// ŷ does not tell how its scale is divided among the factors, but penalties do: balancing brings
-/// every set of factors that can trade scale to the division of least penalty, leaving ŷ as it is. It
+/// every set of factors among which scale is free to the division of least penalty, leaving ŷ as it is. It
 /// costs next to nothing, and without it a fit can be stuck for thousands of sweeps at a division
 /// that it started with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]

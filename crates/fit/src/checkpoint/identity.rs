@@ -95,8 +95,11 @@ fn fingerprint(x: u64) -> String {
 
 fn of_loss(loss: &Loss) -> u64 {
     let text = format!("{} | {} | {} | {:?}", loss.a(), loss.b(), loss.loss(), loss.majorizer());
-    let sides = loss.entry_parameters().iter().flat_map(|side| side.iter().map(|x| x.to_bits()));
-    digest(text.bytes().map(u64::from).chain([loss.curvature_constant().to_bits()]).chain(sides))
+    let parameters =
+        loss.entry_parameters().iter().flat_map(|parameter| parameter.iter().map(|x| x.to_bits()));
+    digest(
+        text.bytes().map(u64::from).chain([loss.curvature_constant().to_bits()]).chain(parameters),
+    )
 }
 
 fn start(settings: &Settings) -> String {

@@ -8,7 +8,7 @@ use ndarray::ArrayD;
 
 use nneinfact_core::algebra::balance::{penalty, rescale};
 use nneinfact_core::algebra::update::{Bounded, apply_floor, extrapolate, overflowed};
-use nneinfact_core::engine::{Constraint, Engine, EngineState, LossSlot, LossSums, Point};
+use nneinfact_core::engine::{Constraint, Engine, EngineState, Point, LossSlot, LossSums};
 use nneinfact_core::error::{Error, Result};
 use nneinfact_core::loss::{Loss, Share};
 use nneinfact_core::model::Shapes;
@@ -271,7 +271,10 @@ impl Engine for CoupledEngine {
                 }
                 None => Ok(()),
             },
-            (from, to) => Err(Point::refuse(from, to)),
+            (
+                Point::Current | Point::Anchor | Point::Snapshot,
+                Point::Current | Point::Anchor | Point::Snapshot,
+            ) => Err(Error::Internal(format!("no factors go from {from:?} to {to:?}"))),
         }
     }
 

@@ -116,7 +116,7 @@ impl CoupledFit {
         &self.0.factors
     }
 
-    /// The factor of these letters.
+    /// The factor of these indices, as in `ir`.
     ///
     /// # Errors
     /// Where there is none, or there are several.
@@ -131,7 +131,7 @@ impl CoupledFit {
     }
 
     /// The losses of all parts together, each with its weight, divided by the sum of the weights of all
-    /// observed cells (times those of the parts).
+    /// observed entries (times those of the parts).
     #[must_use]
     pub fn history(&self) -> &History {
         &self.0.history

@@ -8,7 +8,7 @@ use crate::settings::Settings;
 use nneinfact_core::data::{Prepared, Role};
 use nneinfact_core::error::{Error, Result};
 use nneinfact_core::model::Shapes;
-use nneinfact_core::plan::{self, Balancing, DataInfo, Grouping, Plan, opposites};
+use nneinfact_core::plan::{Balancing, DataInfo, Grouping, Plan, PlanSettings, opposites};
 
 /// A part whose data are ready.
 pub(super) struct Ready {
@@ -133,7 +133,7 @@ pub(super) fn groups(
         if shapes.model().factors().len() == 1 {
             wanted = Grouping::Block;
         }
-        let planner = plan::PlanSettings { grouping: wanted, ..Default::default() };
+        let planner = PlanSettings { grouping: wanted, ..Default::default() };
         let plan = Plan::new(shapes, &info, &planner)?;
         for group in plan.groups() {
             let all = group.factors.iter().map(|&m| places[t][m]);

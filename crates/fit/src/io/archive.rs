@@ -186,7 +186,7 @@ fn numbers<R: Read>(entry: &mut ZipFile<'_, R>, path: &Path) -> Result<ArrayD<f6
         ));
     }
     // Shapes whose bytes do not fit were refused with the header.
-    let expected = 8 * header.cells as u64;
+    let expected = 8 * header.entries as u64;
     let bytes = all(entry, expected, path)?;
     if bytes.len() as u64 != expected {
         return Err(Error::format(

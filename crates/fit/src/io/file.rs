@@ -87,7 +87,7 @@ fn folder_of(target: &Path) -> &Path {
     }
 }
 
-/// What the names of temporary files for a target begin with. Not with all of its name, which may
+/// What the names of temporary files for a path begin with. Not with all of its name, which may
 /// be as long as names can be.
 fn prefix_of(target: &Path) -> String {
     let name = target.file_name().unwrap_or_default().to_string_lossy();

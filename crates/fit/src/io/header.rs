@@ -15,7 +15,7 @@ pub(super) struct Header {
     pub order: Order,
     pub shape: Vec<usize>,
     /// The product of the shape.
-    pub cells: usize,
+    pub entries: usize,
     /// The length of the header, in bytes.
     pub len: u64,
 }
@@ -102,14 +102,14 @@ impl Header {
 impl Header {
     /// The array that it announces, in words.
     pub fn announced(&self, dtype: Dtype) -> String {
-        let bytes = self.cells as u64 * dtype.size();
+        let bytes = self.entries as u64 * dtype.size();
         format!("an array of shape {:?} and type {}: {bytes} bytes", self.shape, self.descr)
     }
 
     /// Whether header and data together are `len` bytes long.
     pub fn check_len(&self, dtype: Dtype, len: u64) -> Result<(), String> {
         let there = len.saturating_sub(self.len);
-        if there != self.cells as u64 * dtype.size() {
+        if there != self.entries as u64 * dtype.size() {
             let announced = self.announced(dtype);
             return Err(format!("the header announces {announced}, but {there} bytes follow"));
         }
@@ -149,16 +149,16 @@ fn parse(text: &str) -> Result<Header, String> {
         return Err(format!("{} modes (at most {MOST_MODES} are read)", shape.len()));
     }
     // Modes of length 0 must not hide that the others overflow.
-    let cells = shape.iter().try_fold(1usize, |n, &m| n.checked_mul(m.max(1)));
-    if cells.is_none_or(|n| n > isize::MAX as usize / 16) {
+    let entries = shape.iter().try_fold(1usize, |n, &m| n.checked_mul(m.max(1)));
+    if entries.is_none_or(|n| n > isize::MAX as usize / 16) {
         return Err(format!("the impossible shape {shape:?}"));
     }
-    let cells = shape.iter().product();
+    let entries = shape.iter().product();
     let (dtype, descr) = match descr {
         Some(name) => (Dtype::parse(name), name.to_string()),
         None => (Err("structured data, not numbers".into()), "structured".to_string()),
     };
-    Ok(Header { dtype, descr, order, shape, cells, len: 0 })
+    Ok(Header { dtype, descr, order, shape, entries, len: 0 })
 }
 
 struct Parser<'a> {
@@ -258,7 +258,7 @@ mod tests {
     fn reads_what_numpy_writes() {
         let h =
             parse("{'descr': '<i8', 'fortran_order': False, 'shape': (27, 24), }   \n").unwrap();
-        assert_eq!((h.shape.as_slice(), h.cells, h.order), (&[27, 24][..], 648, Order::C));
+        assert_eq!((h.shape.as_slice(), h.entries, h.order), (&[27, 24][..], 648, Order::C));
         assert_eq!(h.dtype, Dtype::parse("<i8"));
         let h = parse("{\"shape\":(3L,),'fortran_order':True,'descr':'>f4'}").unwrap();
         assert_eq!((h.shape.as_slice(), h.order), (&[3][..], Order::Fortran));

@@ -1,4 +1,4 @@
-//! `.npy` files whose cells stay where they are.
+//! `.npy` files whose entries stay where they are.
 
 use std::fs::File;
 use std::io::BufReader;
@@ -20,13 +20,13 @@ use nneinfact_core::error::{Error, Result};
 /// fetching them is one long read, small enough that three of them are little memory.
 pub const SLAB_BYTES: u64 = 64 << 20;
 
-/// Opens a `.npy` file whose cells stay in it: fitted without ever being in memory as a whole.
+/// Opens a `.npy` file whose entries stay in it: fitted without ever being in memory as a whole.
 ///
 /// A fit reads the file from beginning to end in every pass, in slabs of [`SLAB_BYTES`]; the next
 /// slab is fetched while one is worked on, and pages behind are given back. The results are the same
 /// bits as those of [`read_npy`](super::read_npy). All types that can be read can be mapped, in any
 /// order of bytes and memory. In memory are, beside a few slabs, the factors and what their updates
-/// need; two bits a cell where there is a mask, a split or missing values; and the tensors of a loss
+/// need; two bits an entry where there is a mask, a split or missing values; and the tensors of a loss
 /// that has some. Weights may be mapped too, and stay in their file if they have the same order of
 /// memory as the data.
 ///
@@ -89,7 +89,7 @@ fn map(path: &Path, slab_bytes: u64, only: Option<Kind>) -> Result<Dense> {
     let dtype = check(&header, only).map_err(|reason| Error::format(path, reason))?;
     header.check_len(dtype, len).map_err(|reason| Error::format(path, reason))?;
     // SAFETY: the mapping is read only. Writes by other programs change what is read, and shortening
-    // the file ends this process; nothing here relies on cells keeping their values.
+    // the file ends this process; nothing here relies on entries keeping their values.
     let map = unsafe { Mmap::map(&file) }.map_err(|e| Error::file(path, e))?;
     let at = header.len as usize;
     if (map.len() as u64) < len {
@@ -101,7 +101,7 @@ fn map(path: &Path, slab_bytes: u64, only: Option<Kind>) -> Result<Dense> {
         path: path.to_path_buf(),
         map,
         at,
-        cells: header.cells,
+        entries: header.entries,
         dtype,
         len,
         modified,
@@ -116,9 +116,9 @@ struct MappedFile {
     file: File,
     path: PathBuf,
     map: Mmap,
-    /// Where the cells begin, in bytes.
+    /// Where the entries begin, in bytes.
     at: usize,
-    cells: usize,
+    entries: usize,
     dtype: Dtype,
     len: u64,
     modified: Option<SystemTime>,
@@ -132,22 +132,22 @@ const GRAIN: usize = 64 << 10;
 const PAGE: usize = 4096;
 
 impl MappedFile {
-    fn cells(&self) -> &[u8] {
-        &self.map[self.at..self.at + self.cells * self.dtype.size() as usize]
+    fn entries(&self) -> &[u8] {
+        &self.map[self.at..self.at + self.entries * self.dtype.size() as usize]
     }
 
-    /// Where cells lie in the file, in whole grains.
-    fn grains(&self, cells: &Range<usize>) -> Range<usize> {
+    /// Where entries lie in the file, in whole grains.
+    fn grains(&self, entries: &Range<usize>) -> Range<usize> {
         let size = self.dtype.size() as usize;
-        let start = (self.at + cells.start * size) / GRAIN * GRAIN;
-        let end = (self.at + cells.end * size).next_multiple_of(GRAIN);
+        let start = (self.at + entries.start * size) / GRAIN * GRAIN;
+        let end = (self.at + entries.end * size).next_multiple_of(GRAIN);
         start..end.min(self.map.len())
     }
 }
 
 impl Slabs for MappedFile {
     fn len(&self) -> usize {
-        self.cells
+        self.entries
     }
 
     fn cell_bytes(&self) -> usize {
@@ -159,16 +159,16 @@ impl Slabs for MappedFile {
     }
 
     fn slice(&self) -> Option<Slice<'_>> {
-        self.dtype.slice(self.cells())
+        self.dtype.slice(self.entries())
     }
 
     fn read(&self, offset: usize, stride: usize, out: &mut [f64]) {
-        self.dtype.load(self.cells(), offset, stride, out);
+        self.dtype.load(self.entries(), offset, stride, out);
     }
 
-    fn fetch(&self, cells: Range<usize>) {
-        let bytes = self.grains(&cells);
-        // All at once, so that the system reads in long stretches; it is only advice.
+    fn fetch(&self, entries: Range<usize>) {
+        let bytes = self.grains(&entries);
+        // All at once, so that the system reads in long ranges; it is only advice.
         #[cfg(unix)]
         let _ = self.map.advise_range(memmap2::Advice::WillNeed, bytes.start, bytes.len());
         // Touching a page waits until it is there.
@@ -177,8 +177,8 @@ impl Slabs for MappedFile {
         }
     }
 
-    fn release(&self, cells: Range<usize>) {
-        let bytes = self.grains(&cells);
+    fn release(&self, entries: Range<usize>) {
+        let bytes = self.grains(&entries);
         #[cfg(unix)]
         // SAFETY: the pages of a read-only mapping of a file come back from the file.
         let _ = unsafe {

@@ -16,7 +16,7 @@ use nneinfact_core::error::{Error, Result};
 ///
 /// # Errors
 /// [`Error::File`] where the file cannot be read. [`Error::Format`] where it is not an `.npy`
-/// file, holds something else than numbers, has no modes or no cells, or is shorter or longer than
+/// file, holds something else than numbers, has no modes or no entries, or is shorter or longer than
 /// its header says.
 pub fn read_npy(path: impl AsRef<Path>) -> Result<Dense> {
     let path = path.as_ref();
@@ -43,14 +43,14 @@ pub fn read_bool(path: impl AsRef<Path>) -> Result<ArrayD<bool>> {
     let mut reader = BufReader::with_capacity(1 << 16, file);
     let dense = read_array(&mut reader, Extent::of_file(len), path, Some(Kind::Bool))?;
     let shape = IxDyn(dense.shape());
-    let Storage::U8(cells) = dense.storage() else {
+    let Storage::U8(entries) = dense.storage() else {
         return Err(Error::format(path, "the array is not of booleans"));
     };
-    let cells: Vec<bool> = cells.iter().map(|&x| x != 0).collect();
+    let entries: Vec<bool> = entries.iter().map(|&x| x != 0).collect();
     let array = if dense.is_c_order() {
-        ArrayD::from_shape_vec(shape, cells)
+        ArrayD::from_shape_vec(shape, entries)
     } else {
-        ArrayD::from_shape_vec(ndarray::ShapeBuilder::f(shape), cells)
+        ArrayD::from_shape_vec(ndarray::ShapeBuilder::f(shape), entries)
     };
     array.map_err(|e| Error::format(path, e.to_string()))
 }
@@ -60,16 +60,16 @@ pub fn read_bool(path: impl AsRef<Path>) -> Result<ArrayD<bool>> {
 pub(super) struct Extent {
     /// The length of header and data, in bytes.
     pub len: Option<u64>,
-    /// How many cells there can be at most: room is made for as many, if the header asks for them.
-    pub cells: u64,
+    /// How many entries there can be at most: room is made for as many, if the header asks for them.
+    pub entries: u64,
 }
 
 impl Extent {
-    /// Room for some cells to start with; more is made as data arrive.
-    const UNKNOWN: Extent = Extent { len: None, cells: 1 << 16 };
+    /// Room for some entries to start with; more is made as data arrive.
+    const UNKNOWN: Extent = Extent { len: None, entries: 1 << 16 };
 
     fn of_file(len: Option<u64>) -> Extent {
-        len.map_or(Extent::UNKNOWN, |bytes| Extent { len, cells: bytes })
+        len.map_or(Extent::UNKNOWN, |bytes| Extent { len, entries: bytes })
     }
 }
 
@@ -87,8 +87,8 @@ pub(super) fn read_array(
     if let Some(len) = extent.len {
         header.check_len(dtype, len).map_err(|reason| Error::format(path, reason))?;
     }
-    let mut builder = DenseBuilder::new((header.cells as u64).min(extent.cells) as usize);
-    dtype.read(from, header.cells, &mut builder).map_err(|e| match e.kind() {
+    let mut builder = DenseBuilder::new((header.entries as u64).min(extent.entries) as usize);
+    dtype.read(from, header.entries, &mut builder).map_err(|e| match e.kind() {
         io::ErrorKind::UnexpectedEof => Error::format(
             path,
             format!("the header announces {}, but the file ends before that", announced()),
@@ -127,8 +127,8 @@ pub(super) fn check(header: &Header, only: Option<Kind>) -> Result<Dtype, String
             "the array is a single number (its shape is ()); at least one mode is needed".into()
         );
     }
-    if header.cells == 0 {
-        return Err(format!("the array has no cells: its shape is {:?}", header.shape));
+    if header.entries == 0 {
+        return Err(format!("the array has no entries: its shape is {:?}", header.shape));
     }
     Ok(dtype)
 }

@@ -240,7 +240,7 @@ impl<'a, R: Read + Seek> Npz<'a, R> {
         // archive says.
         let extent = Extent {
             len: Some(entry.size()),
-            cells: entry.compressed_size().min(self.len).saturating_mul(1032),
+            entries: entry.compressed_size().min(self.len).saturating_mul(1032),
         };
         read_array(&mut entry, extent, self.path, None).map_err(|e| match e {
             Error::Format { path, reason } => {

@@ -64,17 +64,17 @@ fn check(shapes: &Shapes, factors: &[ArrayD<f64>]) -> Result<()> {
     }
     let observed = model.observed();
     let mut ranks: Vec<(Index, usize, usize)> = Vec::new();
-    for (l, (factor, letters)) in factors.iter().zip(model.factors()).enumerate() {
+    for (l, (factor, own)) in factors.iter().zip(model.factors()).enumerate() {
         let what = format!("theta_{} of the fit to grow", l + 1);
         let name = model.factor_name(l);
-        if factor.ndim() != letters.len() {
+        if factor.ndim() != own.len() {
             return Err(Error::Shape {
                 what,
                 found: format!("{:?}", factor.shape()),
-                expected: format!("{} axes, one for each letter of {name}", letters.len()),
+                expected: format!("{} axes, one for each letter of {name}", own.len()),
             });
         }
-        for (&letter, &size) in letters.iter().zip(factor.shape()) {
+        for (&letter, &size) in own.iter().zip(factor.shape()) {
             let wanted = shapes.size(letter);
             if observed.contains(letter) {
                 if size != wanted {

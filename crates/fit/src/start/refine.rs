@@ -2,7 +2,7 @@
 
 use ndarray::{ArrayD, ArrayView1, ArrayView2, Axis, IxDyn};
 
-use super::unfold::Source;
+use super::unfold::DataSource;
 use nneinfact_core::algebra::{contract, rearrange};
 use nneinfact_core::model::{Index, Model, Shapes};
 use nneinfact_core::plan::Contraction;
@@ -13,20 +13,20 @@ const UPDATES: usize = 100;
 const MOST: f64 = 4_194_304.0;
 /// Entries of the data that are contracted at a time.
 const SLAB: usize = 1 << 17;
-/// Listed cells that are contracted at a time, at most, and with how many components.
+/// Stored entries that are contracted at a time, at most, and with how many components.
 const BATCH: usize = 4096;
 const TERMS: usize = 1 << 22;
 /// The factors of the doubled model are a set in 64 bits, and the data go with them.
 const FACTORS: usize = 31;
 
-/// Multiplies factor `target`, for each combination of its latent letters, by the weight with which
+/// Multiplies factor `refined`, for each combination of its latent indices, by the weight with which
 /// the model is closest to the data, all else being as it is. Leaves it as it is where that would
 /// take too much.
-pub fn refine(shapes: &Shapes, source: &Source<'_>, factors: &mut [Vec<f64>], target: usize) {
+pub fn refine(shapes: &Shapes, source: &DataSource<'_>, factors: &mut [Vec<f64>], refined: usize) {
     let model = shapes.model();
     let observed = model.observed();
-    let letters = &model.factors()[target];
-    let onto: Vec<Index> = letters.iter().copied().filter(|&x| !observed.contains(x)).collect();
+    let indices = &model.factors()[refined];
+    let onto: Vec<Index> = indices.iter().copied().filter(|&x| !observed.contains(x)).collect();
     if onto.is_empty() || factors.len() > FACTORS {
         return;
     }
@@ -47,25 +47,25 @@ pub fn refine(shapes: &Shapes, source: &Source<'_>, factors: &mut [Vec<f64>], ta
         None => weights.copy_from_slice(&numerator),
     }
     if weights.iter().all(|w| w.is_finite()) && weights.iter().any(|&w| w > 0.0) {
-        let spread = rearrange(shapes, &onto, &weights, letters);
-        factors[target].iter_mut().zip(&spread).for_each(|(x, w)| *x *= w);
+        let spread = rearrange(shapes, &onto, &weights, indices);
+        factors[refined].iter_mut().zip(&spread).for_each(|(x, w)| *x *= w);
     }
 }
 
-/// `⟨component, component'⟩` for any two combinations of the letters `onto`, as a matrix.
+/// `⟨component, component'⟩` for any two combinations of the indices `onto`, as a matrix.
 fn products(shapes: &Shapes, factors: &[Vec<f64>], onto: &[Index]) -> Option<Vec<f64>> {
     let (doubled, pairs) = shapes.doubled()?;
     let second = |x: &Index| pairs.iter().find(|p| p.0 == *x).map_or(*x, |p| p.1);
-    let rename = |letters: &[Index]| -> Vec<Index> { letters.iter().map(second).collect() };
+    let rename = |indices: &[Index]| -> Vec<Index> { indices.iter().map(second).collect() };
     let once = shapes.model().factors();
     let all: Vec<Vec<Index>> =
-        once.iter().cloned().chain(once.iter().map(|letters| rename(letters))).collect();
+        once.iter().cloned().chain(once.iter().map(|indices| rename(indices))).collect();
     let both = [onto, &rename(onto)].concat();
     if doubled.volume(both.iter().collect()) > MOST {
         return None;
     }
-    let letters: Vec<&[Index]> = all.iter().map(Vec::as_slice).collect();
-    let plan = Contraction::new(&doubled, &letters, &both);
+    let indices: Vec<&[Index]> = all.iter().map(Vec::as_slice).collect();
+    let plan = Contraction::new(&doubled, &indices, &both);
     if plan.peak() > 4.0 * MOST {
         return None;
     }
@@ -73,10 +73,10 @@ fn products(shapes: &Shapes, factors: &[Vec<f64>], onto: &[Index]) -> Option<Vec
     Some(contract(&doubled, &plan, &views))
 }
 
-/// `⟨data, component⟩` for each combination of the letters `onto`.
+/// `⟨data, component⟩` for each combination of the indices `onto`.
 fn with_data(
     shapes: &Shapes,
-    source: &Source<'_>,
+    source: &DataSource<'_>,
     factors: &[Vec<f64>],
     onto: &[Index],
 ) -> Option<Vec<f64>> {
@@ -91,7 +91,7 @@ fn with_data(
 /// Slab by slab: the first modes of the data fixed, the last as a tensor.
 fn with_dense(
     shapes: &Shapes,
-    source: &Source<'_>,
+    source: &DataSource<'_>,
     factors: &[Vec<f64>],
     onto: &[Index],
 ) -> Option<Vec<f64>> {
@@ -103,12 +103,12 @@ fn with_dense(
         first -= 1;
     }
     let (fixed, free) = output.split_at(first);
-    let kept = |letters: &[Index]| -> Vec<Index> {
-        letters.iter().copied().filter(|x| !fixed.contains(x)).collect()
+    let kept = |indices: &[Index]| -> Vec<Index> {
+        indices.iter().copied().filter(|x| !fixed.contains(x)).collect()
     };
-    let mut letters = vec![free.to_vec()];
-    letters.extend(model.factors().iter().map(|f| kept(f)));
-    let views: Vec<&[Index]> = letters.iter().map(Vec::as_slice).collect();
+    let mut indices = vec![free.to_vec()];
+    indices.extend(model.factors().iter().map(|f| kept(f)));
+    let views: Vec<&[Index]> = indices.iter().map(Vec::as_slice).collect();
     let plan = Contraction::new(shapes, &views, onto);
     let tensors = (0..factors.len())
         .map(|l| ArrayD::from_shape_vec(IxDyn(&shapes.factor(l)), factors[l].clone()).ok())
@@ -141,7 +141,7 @@ fn with_dense(
     })
 }
 
-/// Batch by batch: one letter over the cells of a batch takes the place of all observed letters.
+/// Batch by batch: one letter over the entries of a batch takes the place of all observed indices.
 fn with_list(
     shapes: &Shapes,
     (batches, most): (impl Iterator<Item = Vec<(Vec<usize>, f64)>>, usize),
@@ -164,11 +164,11 @@ fn with_list(
     let ranks: Vec<(char, usize)> =
         model.latent().iter().map(|x| (char::from(x), shapes.size(x))).collect();
     let listed = Shapes::new(&Model::parse(&text).ok()?, &[most], &ranks).ok()?;
-    let letters = listed.model().factors();
-    let views: Vec<&[Index]> = letters.iter().map(Vec::as_slice).collect();
+    let indices = listed.model().factors();
+    let views: Vec<&[Index]> = indices.iter().map(Vec::as_slice).collect();
     let plan = Contraction::new(&listed, &views, onto);
 
-    // Rows of each factor: its observed letters first.
+    // Rows of each factor: its observed indices first.
     let mut rows: Vec<(Vec<usize>, usize, Vec<f64>)> = Vec::new();
     for (factor, names) in factors.iter().zip(model.factors()) {
         let modes: Vec<usize> = (0..output.len()).filter(|&m| names.contains(&output[m])).collect();
@@ -181,7 +181,7 @@ fn with_list(
     let sizes = shapes.data();
     let mut total = vec![0.0; shapes.sizes(onto).iter().product()];
     for batch in batches {
-        let mut inputs: Vec<Vec<f64>> = Vec::with_capacity(letters.len());
+        let mut inputs: Vec<Vec<f64>> = Vec::with_capacity(indices.len());
         for (modes, width, rows) in &rows {
             if modes.is_empty() {
                 inputs.push(rows.clone());
@@ -203,9 +203,9 @@ fn with_list(
         total.iter_mut().zip(part).for_each(|(sum, x)| *sum += x);
     }
     if base != 0.0 {
-        let letters: Vec<&[Index]> = model.factors().iter().map(Vec::as_slice).collect();
+        let indices: Vec<&[Index]> = model.factors().iter().map(Vec::as_slice).collect();
         let inputs: Vec<&[f64]> = factors.iter().map(Vec::as_slice).collect();
-        let all = contract(shapes, &Contraction::new(shapes, &letters, onto), &inputs);
+        let all = contract(shapes, &Contraction::new(shapes, &indices, onto), &inputs);
         total.iter_mut().zip(all).for_each(|(sum, x)| *sum += base * x);
     }
     Some(total)

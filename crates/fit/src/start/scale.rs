@@ -190,12 +190,16 @@ fn outweighed() -> String {
 
 /// Where a function falls no further, walking downhill from a place, told by its derivatives; `None` where
 /// it falls as far as `reach` from 0.
-fn valley(reach: f64, from: f64, mut slope: impl FnMut(f64) -> Result<f64>) -> Result<Option<f64>> {
-    let first = slope(from)?;
+fn valley(
+    reach: f64,
+    from: f64,
+    mut derivative: impl FnMut(f64) -> Result<f64>,
+) -> Result<Option<f64>> {
+    let first = derivative(from)?;
     if first == 0.0 || first.is_nan() {
         return Ok(Some(from));
     }
-    // With the sign that makes the first slope negative, and the other side's positive.
+    // With the sign that makes the first derivative negative, and the other side's positive.
     let sign = -first.signum();
     let (mut near, mut step) = ((from, -first.abs()), FIRST);
     let mut far = loop {
@@ -203,7 +207,7 @@ fn valley(reach: f64, from: f64, mut slope: impl FnMut(f64) -> Result<f64>) -> R
         if next.abs() > reach {
             return Ok(None);
         }
-        let value = sign * slope(next)?;
+        let value = sign * derivative(next)?;
         // Out of range is too far.
         if value.is_nan() || value >= 0.0 {
             break (next, if value.is_finite() { value } else { f64::INFINITY });
@@ -224,7 +228,7 @@ fn valley(reach: f64, from: f64, mut slope: impl FnMut(f64) -> Result<f64>) -> R
         let inside = (guess - near.0) * (far.0 - guess) > 0.0;
         let next = if inside && !slow { guess } else { near.0 + 0.5 * apart };
         width = apart.abs();
-        let value = sign * slope(next)?;
+        let value = sign * derivative(next)?;
         if value.abs() <= 1e-7 * first.abs() {
             return Ok(Some(next));
         }
@@ -264,11 +268,11 @@ impl Curve {
     fn derivative(&self) -> f64 {
         let data = |term: &Term| {
             let [a, b] = term.sums;
-            let slope = match term.loss.majorizer() {
+            let derivative = match term.loss.majorizer() {
                 Majorizer::Power { .. } => b - a,
                 Majorizer::Log => -a,
             };
-            term.weight * term.factors * term.loss.curvature_constant() * slope
+            term.weight * term.factors * term.loss.curvature_constant() * derivative
         };
         self.terms.iter().map(data).sum::<f64>()
             + self.parts.iter().map(|(penalty, value)| penalty.power() * value).sum::<f64>()
@@ -278,17 +282,17 @@ impl Curve {
     fn at(&self, log: f64) -> f64 {
         let data = |term: &Term| {
             let lambda = (term.factors * log).exp();
-            let slope = term.loss.curvature_constant();
+            let curvature = term.loss.curvature_constant();
             let [a, b] = term.sums;
             let rise = match (term.loss.majorizer(), term.loss.homogeneity()) {
                 (Majorizer::Power { .. }, Some(degree)) => {
                     // a and b as they depend on ŷ: x^α ŷ^(β−1) and ŷ^(α+β−1).
-                    let beta = degree - 1.0 / slope;
+                    let beta = degree - 1.0 / curvature;
                     Majorizer::Power { p_a: beta - 1.0, p_b: degree - 1.0 }.rise(a, b, lambda)
                 }
                 (majorizer, _) => majorizer.rise(a, b, lambda),
             };
-            term.weight * slope * rise
+            term.weight * curvature * rise
         };
         let penalty =
             |(penalty, value): &(Penalty, f64)| value * ((penalty.power() * log).exp() - 1.0);
@@ -335,11 +339,11 @@ mod tests {
 
     #[test]
     fn a_valley_is_found_from_far_away() {
-        let find = |from: f64, slope: fn(f64) -> f64| {
+        let find = |from: f64, derivative: fn(f64) -> f64| {
             let mut asked = 0;
             let found = valley(80.0, from, |u| {
                 asked += 1;
-                Ok(slope(u))
+                Ok(derivative(u))
             });
             assert!(asked < 50, "{asked}");
             found.unwrap()

@@ -5,7 +5,7 @@ use ndarray::{Array2, ArrayView1, Axis};
 use super::basis::Basis;
 use super::random::uniform_at;
 use super::refine::refine;
-use super::unfold::{Source, Unfolding};
+use super::unfold::{DataSource, Unfolding};
 use nneinfact_core::algebra::eigen::{orthonormal, symmetric_eigen};
 use nneinfact_core::algebra::rearrange;
 use nneinfact_core::error::{Error, Result};
@@ -15,7 +15,7 @@ use nneinfact_core::model::{Index, Model, Shapes};
 const STREAM: u32 = 0x5356_4446;
 /// The stream of the random matrices that subspace iterations begin with.
 const RANGE: u32 = 0x5356_4452;
-/// Entries are raised to this share of their factor's mean.
+/// Entries are clamped from below to this share of their factor's mean.
 const FILL: f64 = 1e-2;
 /// Singular values below this share of the largest are rounding: the squares of the matrix's are
 /// what is computed.
@@ -31,7 +31,7 @@ const OVERSAMPLING: usize = 10;
 
 /// Factors from the data, each in C order.
 pub fn start(basis: &Basis<'_>) -> Result<Vec<Vec<f64>>> {
-    let source = Source::new(basis)?;
+    let source = DataSource::new(basis)?;
     let (shapes, seed) = (basis.shapes, basis.seed);
     let model = shapes.model();
     if let Some(modes) = two_sides(model) {
@@ -69,7 +69,7 @@ fn modes(model: &Model, l: usize) -> Vec<usize> {
     output.filter(|(_, x)| model.factors()[l].contains(x)).map(|(mode, _)| mode).collect()
 }
 
-/// A factor's latent letters, in the order that columns are counted in: the same for all factors,
+/// A factor's latent indices, in the order that columns are counted in: the same for all factors,
 /// so that equal columns belong together.
 fn latent(model: &Model, l: usize) -> Vec<Index> {
     model.latent().iter().filter(|x| model.factors()[l].contains(x)).collect()
@@ -79,7 +79,7 @@ fn columns(shapes: &Shapes, l: usize) -> usize {
     shapes.sizes(&latent(shapes.model(), l)).iter().product()
 }
 
-/// The modes of the two factors of a matrix product: each has observed letters of its own, and both
+/// The modes of the two factors of a matrix product: each has observed indices of its own, and both
 /// have the same latent ones.
 fn two_sides(model: &Model) -> Option<[Vec<usize>; 2]> {
     if model.factors().len() != 2 || latent(model, 0) != latent(model, 1) {
@@ -93,7 +93,7 @@ fn two_sides(model: &Model) -> Option<[Vec<usize>; 2]> {
 /// NNDSVD: of each pair of singular vectors the nonnegative parts of both or the nonpositive parts,
 /// whichever product is larger.
 fn nndsvd(
-    source: &Source<'_>,
+    source: &DataSource<'_>,
     shapes: &Shapes,
     modes: &[Vec<usize>; 2],
     seed: u64,
@@ -160,9 +160,9 @@ fn with_random(mut parts: Vec<Vec<f64>>, shapes: &Shapes, l: usize, seed: u64) -
 /// Columns over the modes of factor `l` in its own order of axes.
 fn arranged(shapes: &Shapes, l: usize, columns: Vec<Vec<f64>>) -> Vec<f64> {
     let model = shapes.model();
-    let mut letters = latent(model, l);
-    letters.extend(modes(model, l).iter().map(|&mode| model.output()[mode]));
-    rearrange(shapes, &letters, &columns.concat(), &model.factors()[l])
+    let mut indices = latent(model, l);
+    indices.extend(modes(model, l).iter().map(|&mode| model.output()[mode]));
+    rearrange(shapes, &indices, &columns.concat(), &model.factors()[l])
 }
 
 /// Raises what a multiplicative update could hardly bring back.
@@ -178,7 +178,7 @@ fn fill(factor: &mut [f64]) {
 /// At most `count` left singular vectors of the data with these modes along the rows, with their
 /// singular values, largest first; fewer where the data have lower rank.
 fn left_vectors(
-    source: &Source<'_>,
+    source: &DataSource<'_>,
     modes: &[usize],
     count: usize,
     seed: u64,

@@ -15,38 +15,38 @@ use nneinfact_core::error::{Error, Result};
 use nneinfact_core::memory::available_memory;
 
 /// The data that a start is made from. Values are divided by the largest, so that squares neither
-/// overflow nor vanish; cells that are not trained on hold the mean of those that are.
-pub struct Source<'a> {
-    cells: Cells<'a>,
+/// overflow nor vanish; entries that are not trained on hold the mean of those that are.
+pub struct DataSource<'a> {
+    entries: Entries<'a>,
     shape: Vec<usize>,
     scale: f64,
-    /// Of the training cells, scaled.
+    /// Of the training entries, scaled.
     mean: f64,
 }
 
-enum Cells<'a> {
+enum Entries<'a> {
     Dense(Box<Cow<'a, Prepared>>),
     List(&'a StoredEntries),
 }
 
-impl<'a> Source<'a> {
+impl<'a> DataSource<'a> {
     /// The data of a fit.
     ///
     /// # Errors
     /// [`Error::Unsupported`] where they stay in a file; [`Error::Memory`] where a list has to be
     /// expanded and memory does not suffice.
-    pub fn new(basis: &Basis<'a>) -> Result<Source<'a>> {
+    pub fn new(basis: &Basis<'a>) -> Result<DataSource<'a>> {
         let data = basis.data;
-        let cells = match basis.sparse.filter(|list| list.implicit() != Implicit::ByRole) {
-            Some(list) => Cells::List(list),
-            // Cells that are not trained on are known by their roles only, one by one.
+        let entries = match basis.sparse.filter(|list| list.implicit() != Implicit::ByRole) {
+            Some(list) => Entries::List(list),
+            // Entries that are not trained on are known by their roles only, one by one.
             None if data.coo().is_some() => {
                 let limit = available_memory().map_or(u64::MAX, |bytes| bytes / 2);
-                Cells::Dense(Box::new(Cow::Owned(data.densified(limit)?)))
+                Entries::Dense(Box::new(Cow::Owned(data.densified(limit)?)))
             }
-            None => Cells::Dense(Box::new(Cow::Borrowed(data))),
+            None => Entries::Dense(Box::new(Cow::Borrowed(data))),
         };
-        if let Cells::Dense(data) = &cells
+        if let Entries::Dense(data) = &entries
             && data.values().is_mapped()
         {
             return Err(Error::Unsupported(
@@ -56,7 +56,7 @@ impl<'a> Source<'a> {
         }
         let largest = data.max();
         let scale = if largest > 0.0 && largest.is_finite() { largest } else { 1.0 };
-        Ok(Source { cells, shape: data.shape().to_vec(), scale, mean: data.mean() / scale })
+        Ok(DataSource { entries, shape: data.shape().to_vec(), scale, mean: data.mean() / scale })
     }
 
     /// The number of modes.
@@ -72,8 +72,8 @@ impl<'a> Source<'a> {
         let sizes =
             |modes: &[usize]| -> Vec<usize> { modes.iter().map(|&m| self.shape[m]).collect() };
         let (row_sizes, column_sizes) = (sizes(&rows), sizes(&columns));
-        let matrix = match &self.cells {
-            Cells::Dense(data) => {
+        let matrix = match &self.entries {
+            Entries::Dense(data) => {
                 let values = data.values();
                 let strides = |modes: &[usize]| -> Vec<usize> {
                     modes.iter().map(|&m| values.strides()[m]).collect()
@@ -90,9 +90,9 @@ impl<'a> Source<'a> {
                     column_sizes: column_sizes.clone(),
                 }))
             }
-            Cells::List(list) => {
+            Entries::List(list) => {
                 let mut entries: Vec<Entry> = self
-                    .listed(list)
+                    .differing(list)
                     .map(|(i, value)| Entry {
                         column: place(list, i, &columns, &column_sizes),
                         row: place(list, i, &rows, &row_sizes),
@@ -111,8 +111,8 @@ impl<'a> Source<'a> {
         }
     }
 
-    /// The cells of a list that differ from [`base`](Self::base), by how much.
-    fn listed<'b>(&'b self, list: &'b StoredEntries) -> impl Iterator<Item = (usize, f64)> + 'b {
+    /// The entries of a list that differ from [`base`](Self::base), by how much.
+    fn differing<'b>(&'b self, list: &'b StoredEntries) -> impl Iterator<Item = (usize, f64)> + 'b {
         let base = self.base();
         (0..list.entries().len()).filter_map(move |i| {
             let value = match list.role(i) {
@@ -125,29 +125,29 @@ impl<'a> Source<'a> {
 
     /// What a list does not hold.
     pub fn base(&self) -> f64 {
-        match &self.cells {
-            Cells::List(list) if list.implicit() == Implicit::Missing => self.mean,
-            Cells::List(_) | Cells::Dense(_) => 0.0,
+        match &self.entries {
+            Entries::List(list) if list.implicit() == Implicit::Missing => self.mean,
+            Entries::List(_) | Entries::Dense(_) => 0.0,
         }
     }
 
     /// For data as a list: the index along each mode and the value (less [`base`](Self::base)) of
-    /// every cell that differs from it, a batch at a time.
+    /// every entry that differs from it, a batch at a time.
     pub fn batches(&self, most: usize) -> Option<impl Iterator<Item = Vec<(Vec<usize>, f64)>>> {
-        let Cells::List(list) = &self.cells else { return None };
+        let Entries::List(list) = &self.entries else { return None };
         let modes = list.entries().indices();
-        let mut cells = self.listed(list).map(move |(i, value)| {
+        let mut entries = self.differing(list).map(move |(i, value)| {
             let index = modes.iter().map(|mode| mode.get(i).unwrap_or(0) as usize).collect();
             (index, value)
         });
         Some(std::iter::from_fn(move || {
-            let batch: Vec<(Vec<usize>, f64)> = cells.by_ref().take(most).collect();
+            let batch: Vec<(Vec<usize>, f64)> = entries.by_ref().take(most).collect();
             (!batch.is_empty()).then_some(batch)
         }))
     }
 }
 
-/// The index of a listed cell over some modes, in C order.
+/// The index of a stored entry over some modes, in C order.
 fn place(list: &StoredEntries, i: usize, modes: &[usize], sizes: &[usize]) -> u64 {
     let indices = list.entries().indices();
     modes
@@ -167,7 +167,7 @@ fn offsets(sizes: &[usize], strides: &[usize]) -> Vec<usize> {
 
 /// The data as a matrix.
 pub struct Unfolding<'a> {
-    source: &'a Source<'a>,
+    source: &'a DataSource<'a>,
     rows: usize,
     columns: usize,
     matrix: Matrix<'a>,
@@ -357,7 +357,7 @@ impl Unfolding<'_> {
 
 impl DenseMatrix<'_> {
     /// Reads whole columns, one after the other.
-    fn gather(&self, columns: Range<usize>, source: &Source<'_>, out: &mut [f64]) {
+    fn gather(&self, columns: Range<usize>, source: &DataSource<'_>, out: &mut [f64]) {
         let (stride, run) = self.run;
         let rows = run * self.starts.len();
         let mut train = vec![1.0; run];
@@ -406,7 +406,7 @@ mod tests {
     use nneinfact_core::loss::Loss;
     use nneinfact_core::model::{Model, Shapes};
 
-    /// Data with a missing and a held-out cell, in C and in Fortran order, and as two lists.
+    /// Data with a missing and a held-out entry, in C and in Fortran order, and as two lists.
     fn cases() -> Vec<(Prepared, Option<StoredEntries>)> {
         let y = Array3::from_shape_fn((3, 4, 5), |(i, j, k)| ((i * 7 + j * 3 + k * k) % 6) as f64);
         let mut mask = Array3::from_elem((3, 4, 5), true);
@@ -432,7 +432,7 @@ mod tests {
         for (form, (data, sparse)) in cases().iter().enumerate() {
             let basis =
                 Basis { shapes: &shapes, loss: &loss, data, sparse: sparse.as_ref(), seed: 0 };
-            let source = Source::new(&basis).unwrap();
+            let source = DataSource::new(&basis).unwrap();
             let full = Array3::from_shape_fn((3, 4, 5), |(i, j, k)| match (i, j, k) {
                 (1, 2, 3) | (0, 0, 4) | (2, 1, 0) => data.mean() / data.max(),
                 _ => ((i * 7 + j * 3 + k * k) % 6) as f64 / data.max(),
