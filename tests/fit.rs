@@ -667,7 +667,7 @@ fn ranks_and_modes_that_do_not_fit_the_model_are_refused() {
     refused(NNEinFact::new("ir,jr->ijk"), model, &["index k", "^"]);
     assert!(matches!(
         NNEinFact::new("iir,jr->ij"),
-        Err(Error::Model(ModelError::TwiceInFactor { letter: 'i', factor: 1, .. }))
+        Err(Error::Model(ModelError::TwiceInFactor { index: 'i', factor: 1, .. }))
     ));
 }
 

@@ -125,7 +125,7 @@ impl CooTensor {
     /// # Errors
     /// [`Error::Shape`] where the number of lists is not that of the modes, lists differ in
     /// length, an index is not below the length of its mode, a mode is empty, or the shape has
-    /// more than 2¹²⁸ cells.
+    /// more than 2¹²⁸ entries.
     pub fn new(shape: &[usize], indices: &[Vec<u64>], values: &[f64]) -> Result<CooTensor> {
         if indices.len() != shape.len() {
             return Err(Error::Shape {
@@ -195,13 +195,13 @@ impl CooTensor {
         self.duplicates
     }
 
-    /// The number of cells of the tensor, listed or not, as a float: it can be beyond any integer.
+    /// The number of entries of the tensor, listed or not, as a float: it can be beyond any integer.
     #[must_use]
     pub fn volume(&self) -> f64 {
         self.shape.iter().map(|&n| n as f64).product()
     }
 
-    /// The index of every entry in C order, for shapes of less than 2⁶⁴ cells.
+    /// The index of every entry in C order, for shapes of less than 2⁶⁴ entries.
     pub fn keys(&self) -> Vec<u64> {
         let mut keys = vec![0u64; self.len()];
         for (list, &n) in self.indices.iter().zip(&self.shape) {
@@ -240,7 +240,7 @@ impl CooTensor {
         CooTensor { shape: shape.to_vec(), indices, values, duplicates: 0 }
     }
 
-    /// The tensor with all its cells, those that are not listed 0, in C order.
+    /// The tensor with all its entries, those that are not listed 0, in C order.
     ///
     /// # Errors
     /// [`Error::Memory`] where that takes more than `limit` bytes.
@@ -346,7 +346,7 @@ impl CooBuilder {
     ///
     /// # Errors
     /// [`Error::Shape`] where an index is not below the length of its mode, a mode is empty, the
-    /// number of modes differs, or the shape has more than 2¹²⁸ cells.
+    /// number of modes differs, or the shape has more than 2¹²⁸ entries.
     pub fn finish(self, shape: Option<&[usize]>) -> Result<CooTensor> {
         let what = || "the coordinates".to_string();
         let shape: Vec<usize> = match shape {
@@ -383,7 +383,7 @@ impl CooBuilder {
             None => Err(Error::Shape {
                 what: what(),
                 found: format!("{shape:?}"),
-                expected: "a shape of at most 2^128 cells".into(),
+                expected: "a shape of at most 2^128 entries".into(),
             }),
         }
     }

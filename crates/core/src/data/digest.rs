@@ -12,7 +12,7 @@ use super::{CooTensor, Dense, Indices, Observations};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Digest(u64);
 
-/// Cells that are hashed on their own. Fixed, as the result depends on it.
+/// Entries that are hashed on their own. Fixed, as the result depends on it.
 const BLOCK: usize = 1 << 15;
 
 /// The bits of a number as all element types have them.
@@ -63,8 +63,8 @@ impl Digest {
         let axes = tensor.shape().iter().zip(tensor.strides()).filter(|&(&n, _)| n > 1);
         self.words(axes.map(|(_, &stride)| stride as u64));
         let n = tensor.len();
-        in_order(&[tensor], n, BLOCK, |cells| {
-            let blocks = (cells.start / BLOCK..cells.end.div_ceil(BLOCK)).into_par_iter();
+        in_order(&[tensor], n, BLOCK, |entries| {
+            let blocks = (entries.start / BLOCK..entries.end.div_ceil(BLOCK)).into_par_iter();
             let parts: Vec<u64> = blocks
                 .map(|block| {
                     let start = block * BLOCK;

@@ -27,7 +27,7 @@ use super::graph::{Graph, Id, Op};
 pub struct Tape {
     instructions: Vec<(Place, Instruction<Place>)>,
     registers: usize,
-    sides: usize,
+    parameters: usize,
     outputs: usize,
     reads_y: bool,
 }
@@ -338,7 +338,7 @@ impl Tape {
                     free.push(r);
                 }
             }
-            // What reads x, y or a side value reads it where it is, even if it is an output, too.
+            // What reads x, y or an entry parameter reads it where it is, even if it is an output, too.
             if places[id].is_none() {
                 places[id] = Some(to);
             }
@@ -354,7 +354,7 @@ impl Tape {
             reads_y,
             instructions,
             registers,
-            sides: outputs.iter().map(|e| e.entry_parameter_count()).max().unwrap_or(0),
+            parameters: outputs.iter().map(|e| e.entry_parameter_count()).max().unwrap_or(0),
             outputs: outputs.len(),
         }
     }
@@ -435,18 +435,18 @@ impl Tape {
         &self,
         x: &[T],
         y: &[T],
-        sides: &[&[T]],
+        parameters: &[&[T]],
         scratch: &mut Scratch<T>,
         outputs: &mut [&mut [T]],
     ) {
-        self.run_with(pulp::Scalar::new(), x, y, sides, scratch, outputs);
+        self.run_with(pulp::Scalar::new(), x, y, parameters, scratch, outputs);
     }
 
     /// Evaluates the expressions at every entry of a block, within a dispatch to the instruction
     /// set `S`.
     ///
     /// # Panics
-    /// Where the slices differ in length, or there are fewer side blocks or outputs than the
+    /// Where the slices differ in length, or there are fewer blocks of entry parameters or outputs than the
     /// expressions have. This is for the engines; what users give is checked long before.
     #[inline(always)]
     pub fn run_with<S: Simd, T: Elementwise>(
@@ -454,14 +454,17 @@ impl Tape {
         _simd: S,
         x: &[T],
         y: &[T],
-        sides: &[&[T]],
+        parameters: &[&[T]],
         scratch: &mut Scratch<T>,
         outputs: &mut [&mut [T]],
     ) {
         let fused = has_fused::<S>();
         let n = x.len();
         assert_eq!(y.len(), n, "x and y differ in length");
-        assert!(sides.len() >= self.sides && sides.iter().all(|s| s.len() == n), "sides");
+        assert!(
+            parameters.len() >= self.parameters && parameters.iter().all(|s| s.len() == n),
+            "parameters"
+        );
         assert!(outputs.len() == self.outputs && outputs.iter().all(|o| o.len() == n), "outputs");
         let registers = &mut scratch.registers;
         if registers.len() < self.registers {
@@ -488,12 +491,12 @@ impl Tape {
             match to {
                 Place::Register(r) => {
                     let mut block = std::mem::take(&mut registers[r]);
-                    step(instruction, fused, &mut block[..n], x, y, sides, registers, outputs);
+                    step(instruction, fused, &mut block[..n], x, y, parameters, registers, outputs);
                     registers[r] = block;
                 }
                 Place::Output(k) => {
                     let block = std::mem::take(&mut outputs[k]);
-                    step(instruction, fused, block, x, y, sides, registers, outputs);
+                    step(instruction, fused, block, x, y, parameters, registers, outputs);
                     outputs[k] = block;
                 }
                 Place::X | Place::Y | Place::EntryParameter(_) => {}
@@ -541,7 +544,7 @@ fn step<T: Elementwise>(
     to: &mut [T],
     x: &[T],
     y: &[T],
-    sides: &[&[T]],
+    parameters: &[&[T]],
     registers: &[Aligned<T>],
     outputs: &[&mut [T]],
 ) {
@@ -554,7 +557,7 @@ fn step<T: Elementwise>(
             match $place {
                 Place::X => &x[..n],
                 Place::Y => &y[..n],
-                Place::EntryParameter(i) => &sides[i][..n],
+                Place::EntryParameter(i) => &parameters[i][..n],
                 Place::Register(r) => &registers[r][..n],
                 Place::Output(k) => &outputs[k][..n],
             }

@@ -39,7 +39,7 @@ pub struct Problem<'a> {
     /// The weight of each entry's loss, 1 where not given. An entry of weight 0 contributes
     /// nothing, whatever its value.
     pub weights: Option<&'a ArrayD<f64>>,
-    /// What the model's values are raised to before they enter the loss.
+    /// What the model's values are clamped to from below before they enter the loss.
     pub floor: f64,
 }
 
@@ -85,7 +85,7 @@ impl Problem<'_> {
     }
 
     /// Updates factor `l` with the others fixed: Θ ← Θ ⊙ g⁻¹(A / B). An entry that no observed
-    /// cell touches (A = B = 0) stays as it is.
+    /// entry touches (A = B = 0) stays as it is.
     ///
     /// # Panics
     /// As [`loss`](Self::loss).
@@ -127,7 +127,7 @@ impl Problem<'_> {
     /// As [`loss`](Self::loss).
     pub fn update_penalized(&self, l: usize, factors: &mut [ArrayD<f64>], penalty: Penalty) {
         let (a, b) = self.sums(l, factors);
-        let slope = self.loss.curvature_constant();
+        let constant = self.loss.curvature_constant();
         let change = |(&theta, (&a, &b)): (&f64, (&f64, &f64))| {
             let derivative = |u: f64| {
                 // In units of the factor of change, where a part without weight has no value at all.
@@ -139,8 +139,8 @@ impl Problem<'_> {
                     }
                     Majorizer::Log => part(b, u) - a,
                 };
-                let pull = penalty.derivative(theta);
-                slope * data + part(pull, ((penalty.power() - 1.0) * u).exp())
+                let penalty_gradient = penalty.derivative(theta);
+                constant * data + part(penalty_gradient, ((penalty.power() - 1.0) * u).exp())
             };
             let (mut low, mut high) = (-600.0, 600.0);
             if derivative(low) >= 0.0 && derivative(high) <= 0.0 {
