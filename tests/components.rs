@@ -349,9 +349,7 @@ fn bad_input_is_refused() {
 
     for bad in ['i', 'x', '1', 'é'] {
         let error = fit.component_weights(bad).expect_err("refused");
-        assert!(
-            matches!(error, Error::Model(ModelError::NotLatent { letter, .. }) if letter == bad)
-        );
+        assert!(matches!(error, Error::Model(ModelError::NotLatent { index, .. }) if index == bad));
         let said = error.to_string();
         assert!(said.contains("k, r") && said.contains(bad), "{said}");
     }

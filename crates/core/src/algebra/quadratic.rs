@@ -56,12 +56,17 @@ impl Form<'_> {
 
 /// The sums of a pass: the numerator, and Q.
 pub struct Objective<'a> {
+    /// The model with its sizes.
     pub shapes: &'a Shapes,
+    /// The group that is updated.
     pub group: &'a Group,
+    /// The plan of the group's quadratic form.
     pub quadratic: &'a Quadratic,
     /// In the model's order; the powers of penalties are 1 or 2.
     pub constraints: &'a [Constraint],
+    /// The numerator of the group's pass.
     pub numerator: &'a [f64],
+    /// Q of the group: see [`gram`].
     pub gram: &'a [f64],
 }
 

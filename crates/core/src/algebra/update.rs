@@ -18,18 +18,25 @@ const CLIP: (f64, f64) = (1e-6, 1e6);
 /// A denominator, with the contractions that bring it onto the indices of each factor of the group.
 #[derive(Clone, Copy)]
 pub struct Denominator<'a> {
+    /// Its entries.
     pub data: &'a [f64],
+    /// One contraction for each factor of the group.
     pub updates: &'a [Contraction],
 }
 
 /// What the factors of a group are updated from.
 pub struct Update<'a> {
+    /// The model with its sizes.
     pub shapes: &'a Shapes,
+    /// The group that is updated.
     pub group: &'a Group,
+    /// The loss, whose majorizer says how numerator and denominator make a step.
     pub loss: &'a Loss,
     /// In the model's order, in the units of the factors as they are here.
     pub constraints: &'a [Constraint],
+    /// The numerator of the group's pass.
     pub numerator: &'a [f64],
+    /// The denominator of the group's pass.
     pub denominator: Denominator<'a>,
     /// How often the factors are cycled over.
     pub cycles: usize,
@@ -139,6 +146,7 @@ impl Update<'_> {
 pub struct Bounded {
     /// Whether the group has this factor only.
     pub single: bool,
+    /// The bounds of its entries.
     pub constraint: Constraint,
 }
 

@@ -25,10 +25,12 @@ fn value_bits(x: f64) -> u64 {
 }
 
 impl Digest {
+    /// The hash of nothing.
     pub fn new() -> Digest {
         Digest(0xcbf2_9ce4_8422_2325)
     }
 
+    /// Adds a word.
     pub fn word(&mut self, word: u64) {
         // The last step of SplitMix64, so that all bits of the word count.
         let mut z = word.wrapping_add(0x9e37_79b9_7f4a_7c15);
@@ -38,10 +40,12 @@ impl Digest {
         self.0 ^= self.0 >> 32;
     }
 
+    /// Adds words, in order.
     pub fn words(&mut self, words: impl IntoIterator<Item = u64>) {
         words.into_iter().for_each(|word| self.word(word));
     }
 
+    /// Adds a text with its length.
     pub fn text(&mut self, text: &str) {
         self.word(text.len() as u64);
         for bytes in text.as_bytes().chunks(8) {
@@ -56,7 +60,7 @@ impl Digest {
         self.words(sizes.iter().map(|&n| n as u64));
     }
 
-    /// Values in their order of memory, whatever type they are kept in.
+    /// Adds values in their order of memory, whatever type they are kept in.
     pub fn dense(&mut self, tensor: &Dense) {
         self.sizes(tensor.shape());
         // An axis of length 1 may stand anywhere.
@@ -79,6 +83,7 @@ impl Digest {
         });
     }
 
+    /// Adds the shape, the indices and the values of a COO tensor.
     pub fn coo(&mut self, list: &CooTensor) {
         self.sizes(list.shape());
         self.word(list.len() as u64);
@@ -102,6 +107,7 @@ impl Digest {
         self.words((0..4).map(|i| split.key.at(i).into()));
     }
 
+    /// The hash as a number.
     pub fn number(self) -> u64 {
         self.0
     }

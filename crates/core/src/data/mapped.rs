@@ -41,10 +41,15 @@ pub trait Slabs: Debug + Send + Sync {
 /// Entries of a type that passes read without a conversion of their own.
 #[derive(Clone, Copy, Debug)]
 pub enum Slice<'a> {
+    /// Whole numbers up to 2⁸ − 1.
     U8(&'a [u8]),
+    /// Whole numbers up to 2¹⁶ − 1.
     U16(&'a [u16]),
+    /// Whole numbers up to 2³² − 1.
     U32(&'a [u32]),
+    /// Single precision.
     F32(&'a [f32]),
+    /// Double precision.
     F64(&'a [f64]),
 }
 

@@ -259,10 +259,15 @@ pub struct Summary {
 /// An element type that a [`Storage`] holds in memory.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ElementKind {
+    /// Whole numbers up to 2⁸ − 1.
     U8,
+    /// Whole numbers up to 2¹⁶ − 1.
     U16,
+    /// Whole numbers up to 2³² − 1.
     U32,
+    /// Single precision.
     F32,
+    /// Double precision.
     F64,
 }
 
