@@ -140,21 +140,21 @@ impl Runs {
 
     /// Writes the places in the other memory of the entries `start`, `start + 1`, … of this one.
     pub fn fill(&self, start: usize, out: &mut [u64]) {
-        let Some((&(inner, stride), outer)) = self.axes.split_last() else {
+        let Some((&(innermost, stride), others)) = self.axes.split_last() else {
             out.fill(0);
             return;
         };
         let mut start = start;
         let mut out = out;
         while !out.is_empty() {
-            let mut rest = start / inner;
+            let mut rest = start / innermost;
             let mut place = 0;
-            for &(n, stride) in outer.iter().rev() {
+            for &(n, stride) in others.iter().rev() {
                 place += rest % n * stride;
                 rest /= n;
             }
-            let from = start % inner;
-            let (run, tail) = out.split_at_mut(out.len().min(inner - from));
+            let from = start % innermost;
+            let (run, tail) = out.split_at_mut(out.len().min(innermost - from));
             let (first, stride) = ((place + from * stride) as u64, stride as u64);
             for (i, to) in run.iter_mut().enumerate() {
                 *to = first + i as u64 * stride;

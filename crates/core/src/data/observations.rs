@@ -32,7 +32,7 @@ use crate::error::{Error, Result};
 /// ```
 ///
 /// Data can also be given as [`CooTensor`], which are never expanded unless that is cheaper. What
-/// is not listed there is an observed zero, unless [`unlisted_missing`](Observations::unlisted_missing)
+/// is not stored there is an observed zero, unless [`unlisted_missing`](Observations::unlisted_missing)
 /// says that it is missing. Where a mask of the shape of the data would be too large, lists of entries
 /// do: [`missing_at`](Observations::missing_at), [`held_out_at`](Observations::held_out_at),
 /// [`validation_at`](Observations::validation_at).

@@ -244,7 +244,7 @@ impl Bits {
         Bits { words, ones }
     }
 
-    /// `len` entries, of which those listed are 1.
+    /// `len` entries, of which those given are 1.
     pub fn from_list(entries: impl Iterator<Item = usize>, len: usize) -> Bits {
         let mut bits = Bits::none(len);
         entries.for_each(|entry| bits.set(entry));

@@ -175,10 +175,10 @@ impl Storage {
     }
 
     /// Adds the squares of some entries to a sum, in blocks of [`SQUARED`] in their order.
-    pub fn add_squares(&self, cells: Range<usize>, sum: &mut f64) {
-        let starts: Vec<usize> = cells.clone().step_by(SQUARED).collect();
+    pub fn add_squares(&self, range: Range<usize>, sum: &mut f64) {
+        let starts: Vec<usize> = range.clone().step_by(SQUARED).collect();
         let block = |&start: &usize| -> f64 {
-            let mut values = vec![0.0; SQUARED.min(cells.end - start)];
+            let mut values = vec![0.0; SQUARED.min(range.end - start)];
             self.load(start, 1, &mut values);
             values.iter().map(|x: &f64| x * x).sum()
         };

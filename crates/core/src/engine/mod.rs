@@ -353,7 +353,7 @@ pub trait Engine: Send {
     }
 }
 
-/// The middle of a list of numbers, NaN for none.
+/// The median, NaN of no values.
 fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)

@@ -117,7 +117,7 @@ impl LossBuilder {
 
     /// Checks the parts against each other and makes the loss.
     ///
-    /// On a grid over the domain and over ten decades of `y`: the derivative of ℓ has to be what
+    /// On a mesh over the domain and over ten decades of `y`: the derivative of ℓ has to be what
     /// `a`, `b` and the curvature constant say, and the surrogate has to lie above ℓ, for a single factor λ of
     /// change and for a model value that is a sum of parts which change by different factors,
     /// ℓ(x, Σ w_k λ_k y) ≤ Σ w_k G(λ_k). Then no update can increase the loss.
@@ -204,10 +204,10 @@ impl LossBuilder {
             largest_exponent,
             ..Loss::plain(name.clone())
         };
-        let grid = Grid::new(&loss).map_err(&wrong)?;
+        let mesh = Mesh::new(&loss).map_err(&wrong)?;
         loss.curvature_constant = match constant {
             Some(c) => c,
-            None => grid.infer_slope(&loss).map_err(&wrong)?,
+            None => mesh.infer_curvature_constant(&loss).map_err(&wrong)?,
         };
         if !(loss.curvature_constant.is_finite() && loss.curvature_constant != 0.0) {
             return Err(wrong(format!(
@@ -215,7 +215,7 @@ impl LossBuilder {
                 loss.curvature_constant
             )));
         }
-        grid.check(&loss).map_err(&wrong)?;
+        mesh.check(&loss).map_err(&wrong)?;
         Ok(loss)
     }
 }
@@ -224,15 +224,15 @@ impl LossBuilder {
 const TOLERANCE: f64 = 1e-9;
 
 /// The points at which a custom loss is checked.
-struct Grid {
+struct Mesh {
     /// A datum, a value of the model and the entry parameters of an entry.
     points: Vec<(f64, f64, Vec<f64>)>,
     /// The factors of change.
     lambdas: Vec<f64>,
 }
 
-impl Grid {
-    fn new(loss: &Loss) -> Result<Grid, String> {
+impl Mesh {
+    fn new(loss: &Loss) -> Result<Mesh, String> {
         let entries: Vec<Vec<f64>> = match loss.entry_parameters.first() {
             None => vec![Vec::new()],
             // Some entries all over the tensors, and those with the extreme values.
@@ -271,17 +271,17 @@ impl Grid {
             return Err("its domain holds no datum at the entries looked at".into());
         }
         let lambdas = vec![1e-4, 0.01, 0.2, 0.6, 0.9, 1.0, 1.1, 1.7, 5.0, 100.0, 1e4];
-        Ok(Grid { points, lambdas })
+        Ok(Mesh { points, lambdas })
     }
 
     /// The curvature constant at the first point where it can be read off well.
-    fn infer_slope(&self, loss: &Loss) -> Result<f64, String> {
+    fn infer_curvature_constant(&self, loss: &Loss) -> Result<f64, String> {
         for (x, y, parameters) in &self.points {
             let unit = unit_derivative(loss, *x, *y, parameters);
             let (derivative, error) = derivative(loss, *x, *y, parameters);
             let constant = derivative / unit;
             if constant.is_finite() && constant != 0.0 && error <= 1e-7 * derivative.abs() {
-                // Slopes are simple numbers, if anything.
+                // The constants are simple numbers, if anything.
                 let simple = (constant * 720.0).round() / 720.0;
                 let near = (simple - constant).abs() <= 1e-6 * constant.abs();
                 return Ok(if near { simple } else { constant });

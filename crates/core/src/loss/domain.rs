@@ -67,7 +67,7 @@ impl Domain {
                  for any nonnegative data"
             }
             Domain::UpTo(_) => {
-                "mask these entries, raise the number of trials, or choose negative-binomial or kl \
+                "mask these entries, give a larger number of trials, or choose negative-binomial or kl \
                  for counts without a limit"
             }
         }

@@ -101,12 +101,12 @@ impl Penalty {
     /// μ p θᵖ⁻¹, its derivative at one entry.
     #[must_use]
     pub fn derivative(self, theta: f64) -> f64 {
-        let slope = match self.power {
+        let derivative = match self.power {
             1.0 => 1.0,
             2.0 => theta,
             p => theta.powf(p - 1.0),
         };
-        self.weight * self.power * slope
+        self.weight * self.power * derivative
     }
 }
 
@@ -260,7 +260,7 @@ impl Share {
             return first.majorizer.penalized(a, b, gradient, power, first.falling);
         }
         // Sums of terms of different powers: every part increases, so there is one root.
-        let slope = |u: f64| {
+        let derivative = |u: f64| {
             let part = |weight: f64, value: f64| if weight == 0.0 { 0.0 } else { weight * value };
             let of = |share: &Share| match share.majorizer {
                 Majorizer::Power { p_a, p_b } => {
@@ -273,7 +273,7 @@ impl Share {
         };
         // As far as a factor of change can be told from 0 and infinity.
         let (mut low, mut high) = (-100.0, 100.0);
-        match (slope(low) < 0.0, slope(high) > 0.0) {
+        match (derivative(low) < 0.0, derivative(high) > 0.0) {
             (false, false) => return 1.0,
             (false, true) => return 0.0,
             (true, false) => return f64::INFINITY,
@@ -281,7 +281,7 @@ impl Share {
         }
         for _ in 0..60 {
             let middle = 0.5 * (low + high);
-            if slope(middle) < 0.0 { low = middle } else { high = middle }
+            if derivative(middle) < 0.0 { low = middle } else { high = middle }
         }
         (0.5 * (low + high)).exp()
     }

@@ -70,7 +70,8 @@ impl Problem<'_> {
     #[must_use]
     pub fn loss(&self, factors: &[ArrayD<f64>]) -> f64 {
         let predicted = predict(self.shapes, factors);
-        let losses = self.weighted(&predicted, |x, y, sides| self.loss.eval_loss(x, y, sides));
+        let losses =
+            self.weighted(&predicted, |x, y, parameters| self.loss.eval_loss(x, y, parameters));
         losses.sum() / self.weights.map_or(losses.len() as f64, |w| w.sum())
     }
 
@@ -104,18 +105,18 @@ impl Problem<'_> {
     fn sums(&self, l: usize, factors: &[ArrayD<f64>]) -> (Vec<f64>, Vec<f64>) {
         let (shapes, model) = (self.shapes, self.shapes.model());
         let predicted = predict(shapes, factors);
-        let a = self.weighted(&predicted, |x, y, sides| self.loss.eval_a(x, y, sides));
-        let b = self.weighted(&predicted, |x, y, sides| self.loss.eval_b(x, y, sides));
+        let a = self.weighted(&predicted, |x, y, parameters| self.loss.eval_a(x, y, parameters));
+        let b = self.weighted(&predicted, |x, y, parameters| self.loss.eval_b(x, y, parameters));
         let (a, b): (Vec<f64>, Vec<f64>) = (a.into_iter().collect(), b.into_iter().collect());
         let old = entries(shapes, factors);
         let mut numerator = vec![0.0; old[l].len()];
         let mut denominator = vec![0.0; old[l].len()];
         combinations(shapes, |at| {
-            let cell = position(shapes, model.output(), at);
+            let datum = position(shapes, model.output(), at);
             let entry = position(shapes, &model.factors()[l], at);
             let others = product(shapes, &old, at, Some(l));
-            numerator[entry] += a[cell] * others;
-            denominator[entry] += b[cell] * others;
+            numerator[entry] += a[datum] * others;
+            denominator[entry] += b[datum] * others;
         });
         (numerator, denominator)
     }
@@ -168,9 +169,9 @@ impl Problem<'_> {
             if w == 0.0 {
                 return 0.0;
             }
-            let sides: Vec<f64> =
+            let parameters: Vec<f64> =
                 self.loss.entry_parameters().iter().map(|side| side[&at]).collect();
-            w * f(self.y[&at], predicted[&at].max(self.floor), &sides)
+            w * f(self.y[&at], predicted[&at].max(self.floor), &parameters)
         })
     }
 }
