@@ -115,8 +115,9 @@ pub mod io {
 /// The losses, and how to write one of your own.
 pub mod loss {
     pub use nneinfact_core::loss::{
-        AtZero, Domain, EntryParameter, Expr, Loss, LossBuilder, LossParameters, Majorizer,
-        Monomial, NAMES, Penalty, Scratch, Share, Tape, Trials, ZeroTerm, wgsl_function,
+        AtZero, Domain, EntryParameter, Expr, LOSSES, Loss, LossBuilder, LossParameter,
+        LossParameters, LossSpec, Majorizer, Monomial, NAMES, Penalty, Scratch, Share, Tape,
+        Trials, ZeroTerm, wgsl_function,
     };
 }
 

@@ -93,7 +93,7 @@ fn terms(case: &Case, x: f64, y: f64) -> f64 {
     at(y) + at(0.5 * y) + at(2.0 * y) + y * ab * loss.curvature_constant().abs() + exact
 }
 
-/// The derivative in y that `a`, `b` and the slope claim.
+/// The derivative in y that `a`, `b` and the curvature constant claim.
 fn claimed(case: &Case, x: f64, y: f64) -> f64 {
     let Case { loss, sides } = case;
     let (a, b) = (loss.eval_a(x, y, sides), loss.eval_b(x, y, sides));
@@ -777,7 +777,7 @@ mod custom {
         // The derivative is of another loss.
         refused(kl().majorizer(KL).a(x()), "derivative");
         refused(kl().majorizer(KL).curvature_constant(2.0), "derivative");
-        refused(kl().majorizer(KL).curvature_constant(0.0), "slope");
+        refused(kl().majorizer(KL).curvature_constant(0.0), "curvature constant");
         // Itakura–Saito with the majorizer of KL: the concave part is not replaced.
         let saito = || {
             Loss::custom("s")

@@ -13,7 +13,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[non_exhaustive]
 pub enum Error {
     /// The model string cannot be read, or the ranks do not fit it. The message shows the string
-    /// with carets under the letters concerned.
+    /// with carets under the indices concerned.
     #[error(transparent)]
     Model(#[from] ModelError),
 

@@ -44,21 +44,21 @@ impl fmt::Display for StoppedBy {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct History {
     /// Over the training entries.
-    #[serde(deserialize_with = "numbers")]
+    #[serde(deserialize_with = "nan_for_null")]
     pub loss: Vec<f64>,
     /// The penalties of all factors, divided by what the training loss is divided by (the sum of the
     /// weights): what a fit lowers is `loss` + `penalty`. Empty without penalties.
-    #[serde(default, deserialize_with = "numbers")]
+    #[serde(default, deserialize_with = "nan_for_null")]
     pub penalty: Vec<f64>,
     /// Over the validation entries; empty without a validation split.
-    #[serde(default, deserialize_with = "numbers")]
+    #[serde(default, deserialize_with = "nan_for_null")]
     pub validation_loss: Vec<f64>,
     /// Over the held-out entries; empty without a held-out split.
-    #[serde(default, deserialize_with = "numbers")]
+    #[serde(default, deserialize_with = "nan_for_null")]
     pub heldout_loss: Vec<f64>,
     /// Seconds since the start of the fit at which each element was known. Preparing the data and
     /// the first pass are included, reading a file is not.
-    #[serde(default, deserialize_with = "numbers")]
+    #[serde(default, deserialize_with = "nan_for_null")]
     pub seconds: Vec<f64>,
     /// The number of sweeps before each element.
     #[serde(default)]
@@ -90,9 +90,9 @@ pub struct History {
 }
 
 /// JSON has no number for what is not finite, and `null` is written for it.
-fn numbers<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<f64>, D::Error> {
-    let numbers = Vec::<Option<f64>>::deserialize(from)?;
-    Ok(numbers.into_iter().map(|x| x.unwrap_or(f64::NAN)).collect())
+fn nan_for_null<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<f64>, D::Error> {
+    let values = Vec::<Option<f64>>::deserialize(from)?;
+    Ok(values.into_iter().map(|x| x.unwrap_or(f64::NAN)).collect())
 }
 
 impl History {

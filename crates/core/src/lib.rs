@@ -3,6 +3,8 @@
 //!
 //! The crate `nneinfact` re-exports what is meant for users; this one is a part of it.
 
+#![deny(missing_docs)]
+
 pub mod algebra;
 pub mod data;
 pub mod engine;

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::io;
 use nneinfact_core::error::{Error, Result};
 use nneinfact_core::history::History;
-use nneinfact_core::loss::{EntryParameter, Loss, LossParameters};
+use nneinfact_core::loss::{EntryParameter, Loss, LossParameter, LossParameters, LossSpec};
 use nneinfact_core::model::Shapes;
 
 /// Where factors come from: what `fit.json` in a file of factors holds.
@@ -95,7 +95,9 @@ pub enum EntryParameterRecord {
 
 impl LossRecord {
     /// What a loss's [name](Loss::name) says of it. Where a parameter differs from entry to entry, the
-    /// name does not say where it is kept: it is [`EntryParameterRecord::Unknown`].
+    /// name does not say where it is kept: it is [`EntryParameterRecord::Unknown`]. A name that is not one
+    /// of [`LOSSES`](nneinfact_core::loss::LOSSES) with its parameters, such as that of a custom loss, is
+    /// kept as it is.
     ///
     /// ```
     /// use nneinfact::Loss;
@@ -113,18 +115,20 @@ impl LossRecord {
             return whole();
         };
         let numbers: Vec<Option<f64>> = rest.split(',').map(|x| x.trim().parse().ok()).collect();
-        let parameter =
-            || Some(numbers[0].map_or(EntryParameterRecord::Unknown, EntryParameterRecord::Number));
+        let Some(spec) = LossSpec::find(base).filter(|s| s.parameters.len() == numbers.len())
+        else {
+            return whole();
+        };
         let mut record = LossRecord { name: base.into(), ..LossRecord::default() };
-        match (base, numbers.as_slice()) {
-            ("alpha", &[alpha @ Some(_)]) => record.alpha = alpha,
-            ("beta", &[beta @ Some(_)]) => record.beta = beta,
-            ("alpha-beta", &[alpha @ Some(_), beta @ Some(_)]) => {
-                (record.alpha, record.beta) = (alpha, beta);
+        for (parameter, number) in spec.parameters.iter().zip(numbers) {
+            let entry = number.map_or(EntryParameterRecord::Unknown, EntryParameterRecord::Number);
+            match (parameter, number) {
+                (LossParameter::Alpha | LossParameter::Beta, None) => return whole(),
+                (LossParameter::Alpha, Some(alpha)) => record.alpha = Some(alpha),
+                (LossParameter::Beta, Some(beta)) => record.beta = Some(beta),
+                (LossParameter::Dispersion, _) => record.dispersion = Some(entry),
+                (LossParameter::Trials, _) => record.trials = Some(entry),
             }
-            ("negative-binomial", [_]) => record.dispersion = parameter(),
-            ("binomial", [_]) => record.trials = parameter(),
-            _ => return whole(),
         }
         record
     }

@@ -4,6 +4,8 @@
 //! written once, generic over [`Real`] and over [`pulp::Simd`], and is compiled for every
 //! instruction set that `pulp` knows; [`arch`] selects one of them at run time.
 
+#![deny(missing_docs)]
+
 mod aligned;
 mod arch;
 mod elementwise;

@@ -90,8 +90,8 @@ impl Slices {
         data: &[f64],
     ) -> Slices {
         let count: usize = shapes.sizes(indices).iter().product();
-        let numbers: Vec<f64> = (0..count).map(|index| index as f64).collect();
-        let of = rearrange(shapes, indices, &numbers, &shapes.model().factors()[factor]);
+        let slices: Vec<f64> = (0..count).map(|index| index as f64).collect();
+        let of = rearrange(shapes, indices, &slices, &shapes.model().factors()[factor]);
         let of: Vec<usize> = of.into_iter().map(|index| index as usize).collect();
         let mut largest = vec![0f64; count];
         for (&x, &index) in data.iter().zip(&of) {

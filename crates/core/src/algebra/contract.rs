@@ -343,6 +343,8 @@ pub struct Walk<'a> {
 }
 
 impl<'a> Walk<'a> {
+    /// Starts at the first entry of an array with these sizes; a step along an axis moves the offset by
+    /// its stride.
     pub fn new(sizes: &'a [usize], strides: &'a [usize]) -> Walk<'a> {
         Walk { sizes, strides, index: vec![0; sizes.len()], offset: 0 }
     }
@@ -358,6 +360,7 @@ impl<'a> Walk<'a> {
         walk
     }
 
+    /// The offset of where it is.
     pub fn offset(&self) -> usize {
         self.offset
     }

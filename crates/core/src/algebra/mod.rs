@@ -1,5 +1,5 @@
-//! The small algebra of factors, in double precision on the host: contractions, the rules of an
-//! update, balancing, coordinate descent.
+//! The small algebra of factors, in double precision on the host: contractions, the
+//! multiplicative update, balancing, coordinate descent.
 
 pub mod balance;
 pub mod contract;

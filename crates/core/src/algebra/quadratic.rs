@@ -1,6 +1,6 @@
 //! Coordinate descent on a group's exact objective under half the squared distance.
 //!
-//! Where all cells are observed, the numerator of a pass and a small Gram tensor hold everything
+//! Where all entries are observed, the numerator of a pass and a small Gram tensor hold everything
 //! that the loss says about the factors of a group ([`Quadratic`]): it can be lowered as far as it
 //! goes without another look at the data. Each entry moves to its minimum, one after another
 //! (hierarchical alternating least squares, Cichocki & Phan 2009, for any model), so the loss never
@@ -16,11 +16,11 @@ use crate::error::Result;
 use crate::model::{Index, Shapes};
 use crate::plan::{Coupling, Group, Quadratic};
 
-/// How often the factors of a group take turns.
+/// How often the factors of a group are cycled over.
 const CYCLES: usize = 3;
-/// How often the entries of a row take turns, at most.
-const TURNS: usize = 6;
-/// A row is left where the steps of a turn are this much shorter than those of its first.
+/// The most cycles over the entries of a row.
+const ROW_CYCLES: usize = 6;
+/// A row is left where the steps of a cycle are this much shorter than those of its first.
 const SHORT: f64 = 1e-3;
 /// A step takes no entry further than this times the largest of its factor: where nearly nothing
 /// depends on an entry, its minimum is anywhere.
@@ -41,8 +41,8 @@ struct Form<'a> {
 
 impl Form<'_> {
     /// Adds a penalty μ Σ θ or μ Σ θ² to the form.
-    fn penalize(&mut self, rule: Constraint) {
-        let Some(penalty) = rule.penalty else { return };
+    fn penalize(&mut self, constraint: Constraint) {
+        let Some(penalty) = constraint.penalty else { return };
         if penalty.power() == 1.0 {
             self.linear.iter_mut().for_each(|x| *x -= penalty.weight());
         } else {
@@ -56,12 +56,17 @@ impl Form<'_> {
 
 /// The sums of a pass: the numerator, and Q.
 pub struct Objective<'a> {
+    /// The model with its sizes.
     pub shapes: &'a Shapes,
+    /// The group that is updated.
     pub group: &'a Group,
+    /// The plan of the group's quadratic form.
     pub quadratic: &'a Quadratic,
     /// In the model's order; the powers of penalties are 1 or 2.
     pub constraints: &'a [Constraint],
+    /// The numerator of the group's pass.
     pub numerator: &'a [f64],
+    /// Q of the group: see [`gram`].
     pub gram: &'a [f64],
 }
 
@@ -136,13 +141,13 @@ impl Objective<'_> {
         for _ in 0..cycles {
             for (at, &l) in group.factors.iter().enumerate() {
                 let mut form = self.form(at, factors);
-                let rule = self.constraints[l];
-                form.penalize(rule);
+                let constraint = self.constraints[l];
+                form.penalize(constraint);
                 let mut theta = self.arranged(at, factors);
                 let k = form.latent;
                 let largest = theta.iter().copied().fold(0.0, f64::max);
                 let reach = if largest > 0.0 { REACH * largest } else { f64::INFINITY };
-                let bounds = [rule.lower, rule.upper.min(reach.max(rule.lower))];
+                let bounds = [constraint.lower, constraint.upper.min(reach.max(constraint.lower))];
                 theta.par_chunks_mut(k * form.rows).enumerate().for_each(|(batch, theta)| {
                     let square = &form.square[batch * k * k..][..k * k];
                     let linear = &form.linear[batch * k * form.rows..][..k * form.rows];
@@ -186,30 +191,30 @@ impl WithSimd for Descend<'_> {
     #[inline(always)]
     fn with_simd<S: Simd>(self, _: S) {
         let Descend { theta, linear, square, latent, bounds: [lower, upper] } = self;
-        // The slope downwards, kept up to date as entries move.
-        let mut slope = vec![0.0; latent];
+        // The negative gradient, kept up to date as entries move.
+        let mut descent = vec![0.0; latent];
         for (theta, linear) in theta.chunks_exact_mut(latent).zip(linear.chunks_exact(latent)) {
-            slope.copy_from_slice(linear);
+            descent.copy_from_slice(linear);
             for (x, q) in theta.iter().zip(square.chunks_exact(latent)) {
-                slope.iter_mut().zip(q).for_each(|(slope, q)| *slope -= q * x);
+                descent.iter_mut().zip(q).for_each(|(descent, q)| *descent -= q * x);
             }
             let mut first = 0.0;
-            for turn in 0..TURNS {
+            for cycle in 0..ROW_CYCLES {
                 let mut moved = 0.0;
                 for s in 0..latent {
                     let q = &square[s * latent..][..latent];
                     // No data depend on the entry where its curvature is 0.
                     if q[s] > 0.0 {
-                        let step = (slope[s] / q[s]).max(lower - theta[s]).min(upper - theta[s]);
+                        let step = (descent[s] / q[s]).max(lower - theta[s]).min(upper - theta[s]);
                         theta[s] += step;
                         moved += step * step * q[s];
-                        slope.iter_mut().zip(q).for_each(|(slope, q)| *slope -= q * step);
-                    } else if slope[s] < 0.0 {
+                        descent.iter_mut().zip(q).for_each(|(descent, q)| *descent -= q * step);
+                    } else if descent[s] < 0.0 {
                         // A penalty does all the same.
                         theta[s] = lower;
                     }
                 }
-                if turn == 0 {
+                if cycle == 0 {
                     first = moved;
                 }
                 if moved <= SHORT * SHORT * first {

@@ -12,26 +12,33 @@ use nneinfact_simd::{Elementwise, has_fused};
 
 /// Factors of change are kept inside this interval in groups of several factors: with an empty or
 /// unobserved slice a quotient would be 0 or infinite, and the next one undefined. The surrogate is
-/// convex in each factor of change, so moving only part of the way cannot raise the loss.
+/// convex in each factor of change, so moving only part of the way cannot increase the loss.
 const CLIP: (f64, f64) = (1e-6, 1e6);
 
 /// A denominator, with the contractions that bring it onto the indices of each factor of the group.
 #[derive(Clone, Copy)]
 pub struct Denominator<'a> {
+    /// Its entries.
     pub data: &'a [f64],
+    /// One contraction for each factor of the group.
     pub updates: &'a [Contraction],
 }
 
 /// What the factors of a group are updated from.
 pub struct Update<'a> {
+    /// The model with its sizes.
     pub shapes: &'a Shapes,
+    /// The group that is updated.
     pub group: &'a Group,
+    /// The loss, whose majorizer says how numerator and denominator make a step.
     pub loss: &'a Loss,
     /// In the model's order, in the units of the factors as they are here.
     pub constraints: &'a [Constraint],
+    /// The numerator of the group's pass.
     pub numerator: &'a [f64],
+    /// The denominator of the group's pass.
     pub denominator: Denominator<'a>,
-    /// How often the factors take turns.
+    /// How often the factors are cycled over.
     pub cycles: usize,
 }
 
@@ -67,15 +74,15 @@ impl Update<'_> {
         Ok(())
     }
 
-    /// The factor of change of an entry of a factor under a rule, from the entry and its parts of
+    /// The factor of change of an entry of a factor under a constraint, from the entry and its parts of
     /// numerator and denominator.
-    fn step(&self, rule: Constraint) -> impl Fn(f64, f64, f64) -> f64 {
+    fn step(&self, constraint: Constraint) -> impl Fn(f64, f64, f64) -> f64 {
         let majorizer = self.loss.majorizer();
-        let slope = self.loss.curvature_constant();
-        move |theta, a, b| match rule.penalty {
+        let constant = self.loss.curvature_constant();
+        move |theta, a, b| match constraint.penalty {
             Some(penalty) => {
-                let pull = penalty.derivative(theta) / slope.abs();
-                majorizer.penalized(a, b, pull, penalty.power(), slope < 0.0)
+                let penalty_gradient = penalty.derivative(theta) / constant.abs();
+                majorizer.penalized(a, b, penalty_gradient, penalty.power(), constant < 0.0)
             }
             None => match majorizer {
                 Majorizer::Power { .. } if a == 0.0 && b == 0.0 => 1.0,
@@ -139,6 +146,7 @@ impl Update<'_> {
 pub struct Bounded {
     /// Whether the group has this factor only.
     pub single: bool,
+    /// The bounds of its entries.
     pub constraint: Constraint,
 }
 
@@ -168,7 +176,7 @@ pub fn overflowed(shapes: &Shapes, l: usize, entry: usize) -> Error {
     ))
 }
 
-/// `Θ̃ · f(λ)`, and 0 where Θ̃ is: λ may be raised to a negative power.
+/// `Θ̃ · f(λ)`, and 0 where Θ̃ is: λ may be taken to a negative power.
 fn scaled(factor: &[f64], lambda: &[f64], f: impl Fn(f64) -> f64) -> Vec<f64> {
     let entry = |(&x, &change): (&f64, &f64)| if x == 0.0 { 0.0 } else { x * f(change) };
     factor.iter().zip(lambda).map(entry).collect()
@@ -208,7 +216,7 @@ impl WithSimd for Extrapolate<'_> {
     }
 }
 
-/// What entries are raised to: `floor` times the largest entry (never below `least`), or 0 where the
+/// The floor that entries are clamped to: `floor` times the largest entry (never below `least`), or 0 where the
 /// floor is off.
 pub fn floor_of(factor: &[f64], floor: f64, least: f64) -> f64 {
     match floor {
@@ -217,10 +225,10 @@ pub fn floor_of(factor: &[f64], floor: f64, least: f64) -> f64 {
     }
 }
 
-/// Raises entries to the floor, and brings them inside the bounds.
-pub fn apply_floor(factor: &mut [f64], floor: f64, least: f64, rule: &Constraint) {
-    let floor = floor_of(factor, floor, least).max(rule.lower);
-    if floor > 0.0 || rule.upper.is_finite() {
-        factor.iter_mut().for_each(|x| *x = x.max(floor).min(rule.upper));
+/// Clamps entries to the floor from below, and brings them inside the bounds.
+pub fn apply_floor(factor: &mut [f64], floor: f64, least: f64, constraint: &Constraint) {
+    let floor = floor_of(factor, floor, least).max(constraint.lower);
+    if floor > 0.0 || constraint.upper.is_finite() {
+        factor.iter_mut().for_each(|x| *x = x.max(floor).min(constraint.upper));
     }
 }

@@ -125,7 +125,7 @@ impl CooTensor {
     /// # Errors
     /// [`Error::Shape`] where the number of lists is not that of the modes, lists differ in
     /// length, an index is not below the length of its mode, a mode is empty, or the shape has
-    /// more than 2¹²⁸ cells.
+    /// more than 2¹²⁸ entries.
     pub fn new(shape: &[usize], indices: &[Vec<u64>], values: &[f64]) -> Result<CooTensor> {
         if indices.len() != shape.len() {
             return Err(Error::Shape {
@@ -195,13 +195,13 @@ impl CooTensor {
         self.duplicates
     }
 
-    /// The number of cells of the tensor, listed or not, as a float: it can be beyond any integer.
+    /// The number of entries of the tensor, stored or not, as a float: it can be beyond any integer.
     #[must_use]
     pub fn volume(&self) -> f64 {
         self.shape.iter().map(|&n| n as f64).product()
     }
 
-    /// The index of every entry in C order, for shapes of less than 2⁶⁴ cells.
+    /// The index of every entry in C order, for shapes of less than 2⁶⁴ entries.
     pub fn keys(&self) -> Vec<u64> {
         let mut keys = vec![0u64; self.len()];
         for (list, &n) in self.indices.iter().zip(&self.shape) {
@@ -240,16 +240,16 @@ impl CooTensor {
         CooTensor { shape: shape.to_vec(), indices, values, duplicates: 0 }
     }
 
-    /// The tensor with all its cells, those that are not listed 0, in C order.
+    /// The tensor with all its entries, with 0 for those that are not stored, in C order.
     ///
     /// # Errors
     /// [`Error::Memory`] where that takes more than `limit` bytes.
     pub fn to_dense(&self, limit: u64) -> Result<Dense> {
         let each = self.values.kind().bytes() as u64;
-        let cells = self.shape.iter().try_fold(1usize, |n, &m| n.checked_mul(m));
-        let needed = cells.and_then(|n| each.checked_mul(n as u64));
-        let (Some(cells), true) =
-            (cells, needed.is_some_and(|n| n <= limit.min(isize::MAX as u64)))
+        let volume = self.shape.iter().try_fold(1usize, |n, &m| n.checked_mul(m));
+        let needed = volume.and_then(|n| each.checked_mul(n as u64));
+        let (Some(volume), true) =
+            (volume, needed.is_some_and(|n| n <= limit.min(isize::MAX as u64)))
         else {
             return Err(Error::Memory {
                 what: format!(
@@ -263,22 +263,22 @@ impl CooTensor {
             });
         };
         let storage = match &self.values {
-            Storage::U8(v) => Storage::U8(self.scatter(v, cells)),
-            Storage::U16(v) => Storage::U16(self.scatter(v, cells)),
-            Storage::U32(v) => Storage::U32(self.scatter(v, cells)),
-            Storage::F32(v) => Storage::F32(self.scatter(v, cells)),
-            Storage::F64(v) => Storage::F64(self.scatter(v, cells)),
+            Storage::U8(v) => Storage::U8(self.scatter(v, volume)),
+            Storage::U16(v) => Storage::U16(self.scatter(v, volume)),
+            Storage::U32(v) => Storage::U32(self.scatter(v, volume)),
+            Storage::F32(v) => Storage::F32(self.scatter(v, volume)),
+            Storage::F64(v) => Storage::F64(self.scatter(v, volume)),
             Storage::Mapped(mapped) => {
                 let mut values = vec![0.0; mapped.len()];
                 mapped.load(0, 1, &mut values);
-                Storage::F64(self.scatter(&values, cells))
+                Storage::F64(self.scatter(&values, volume))
             }
         };
         Dense::from_storage(&self.shape, storage)
     }
 
-    fn scatter<A: Copy + Default>(&self, values: &[A], cells: usize) -> Vec<A> {
-        let mut all = vec![A::default(); cells];
+    fn scatter<A: Copy + Default>(&self, values: &[A], volume: usize) -> Vec<A> {
+        let mut all = vec![A::default(); volume];
         for (i, &value) in values.iter().enumerate() {
             let place = self.indices.iter().zip(&self.shape).fold(0usize, |place, (list, &n)| {
                 // Every list has an index for every value, below the length of its mode.
@@ -346,7 +346,7 @@ impl CooBuilder {
     ///
     /// # Errors
     /// [`Error::Shape`] where an index is not below the length of its mode, a mode is empty, the
-    /// number of modes differs, or the shape has more than 2¹²⁸ cells.
+    /// number of modes differs, or the shape has more than 2¹²⁸ entries.
     pub fn finish(self, shape: Option<&[usize]>) -> Result<CooTensor> {
         let what = || "the coordinates".to_string();
         let shape: Vec<usize> = match shape {
@@ -377,13 +377,13 @@ impl CooBuilder {
                 });
             }
         }
-        match shape.iter().try_fold(1u128, |cells, &n| cells.checked_mul(n as u128)) {
-            Some(cells) if u64::try_from(cells).is_ok() => self.sorted::<u64>(shape),
+        match shape.iter().try_fold(1u128, |volume, &n| volume.checked_mul(n as u128)) {
+            Some(volume) if u64::try_from(volume).is_ok() => self.sorted::<u64>(shape),
             Some(_) => self.sorted::<u128>(shape),
             None => Err(Error::Shape {
                 what: what(),
                 found: format!("{shape:?}"),
-                expected: "a shape of at most 2^128 cells".into(),
+                expected: "a shape of at most 2^128 entries".into(),
             }),
         }
     }

@@ -1,4 +1,4 @@
-//! A tensor with a value in every cell.
+//! A tensor with a value in every entry.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use super::{Element, Mapped, Slabs, Storage};
 use crate::error::{Error, Result};
 use nneinfact_simd::Real;
 
-/// A tensor with a value in every cell, held once in the smallest element type that is exact.
+/// A tensor with a value in every entry, held once in the smallest element type that is exact.
 ///
 /// Whole numbers become `u8`, `u16` or `u32`, whatever type they came in; other numbers `f32`
 /// where that is exact, else `f64`. Only integers beyond 2⁵³ are rounded, to the nearest `f64`.
@@ -20,7 +20,7 @@ use nneinfact_simd::Real;
 /// that checks them against the domain of its loss. (The sign of −0 and the payload of a NaN are
 /// not kept.)
 ///
-/// The cells may stand in memory in C order, Fortran order or any other permutation of the axes,
+/// The entries may stand in memory in C order, Fortran order or any other permutation of the axes,
 /// always without gaps; a fit reads them as they are.
 ///
 /// ```
@@ -38,7 +38,7 @@ pub struct Dense {
     storage: Storage,
 }
 
-/// The order of the cells in a stream or a file.
+/// The order of the entries in a stream or a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum Order {
     /// The last index varies fastest (C, numpy's default).
@@ -58,11 +58,11 @@ impl Dense {
         D: Dimension,
     {
         let compact = array.strides().iter().all(|&s| s >= 0) && !array.is_empty();
-        if let Some(cells) = array.as_slice_memory_order().filter(|_| compact)
+        if let Some(entries) = array.as_slice_memory_order().filter(|_| compact)
             && let Some(layout) = MemoryLayout::of_compact(array.shape(), array.strides())
         {
-            let mut builder = StorageBuilder::new(cells.len());
-            builder.push(cells);
+            let mut builder = StorageBuilder::new(entries.len());
+            builder.push(entries);
             return Dense { layout, storage: builder.finish() };
         }
         let mut builder = StorageBuilder::new(array.len());
@@ -78,13 +78,13 @@ impl Dense {
         Dense { layout: c_layout_of(array.shape()), storage: builder.finish() }
     }
 
-    /// The tensor of this shape whose cells are given in C order.
+    /// The tensor of this shape whose entries are given in C order.
     ///
     /// # Errors
-    /// [`Error::Shape`] where the number of cells is not that of the shape.
-    pub fn from_vec<T: Element>(shape: &[usize], cells: Vec<T>) -> Result<Dense> {
-        let mut builder = DenseBuilder::new(cells.len());
-        builder.push(&cells);
+    /// [`Error::Shape`] where the number of entries is not that of the shape.
+    pub fn from_vec<T: Element>(shape: &[usize], entries: Vec<T>) -> Result<Dense> {
+        let mut builder = DenseBuilder::new(entries.len());
+        builder.push(&entries);
         builder.finish(shape, Order::C)
     }
 
@@ -93,32 +93,32 @@ impl Dense {
         DenseBuilder::with_layout(shape, Order::C, storage)
     }
 
-    /// The tensor of this shape whose cells stay in a source, in this order.
+    /// The tensor of this shape whose entries stay in a source, in this order.
     pub fn from_slabs(shape: &[usize], order: Order, source: Arc<dyn Slabs>) -> Result<Dense> {
         DenseBuilder::with_layout(shape, order, Storage::Mapped(Mapped::new(source)))
     }
 
-    /// Whether the cells stay in a file: see [`map_npy`](crate::io::map_npy).
+    /// Whether the entries stay in a file: see [`map_npy`](crate::io::map_npy).
     #[must_use]
     pub fn is_mapped(&self) -> bool {
         self.storage.mapped().is_some()
     }
 
-    /// Whether the file that the cells stay in is what it was when it was opened.
+    /// Whether the file that the entries stay in is what it was when it was opened.
     pub fn check(&self) -> Result<()> {
         self.storage.mapped().map_or(Ok(()), Mapped::check)
     }
 
-    /// Bytes of a cell, in memory or in the file that it stays in.
+    /// Bytes of an entry, in memory or in the file that it stays in.
     pub fn entry_bytes(&self) -> usize {
         self.storage.mapped().map_or(self.storage.kind().bytes(), Mapped::cell_bytes)
     }
 
-    /// The sum of the squares of all cells, in the order of memory.
+    /// The sum of the squares of all entries, in the order of memory.
     pub fn sum_of_squares(&self) -> f64 {
         let mut sum = 0.0;
-        in_order(&[self], self.storage.len(), SQUARED, |cells| {
-            self.storage.add_squares(cells, &mut sum);
+        in_order(&[self], self.storage.len(), SQUARED, |entries| {
+            self.storage.add_squares(entries, &mut sum);
         });
         sum
     }
@@ -135,49 +135,49 @@ impl Dense {
         &self.layout.strides
     }
 
-    /// The number of cells.
+    /// The number of entries.
     #[must_use]
     pub fn len(&self) -> usize {
         self.storage.len()
     }
 
-    /// Whether there is no cell.
+    /// Whether there is no entry.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.storage.is_empty()
     }
 
-    /// The memory that the cells take, in bytes; 0 where they stay in a file.
+    /// The memory that the entries take, in bytes; 0 where they stay in a file.
     #[must_use]
     pub fn bytes(&self) -> u64 {
         self.storage.bytes()
     }
 
-    /// The cells in their order of memory.
+    /// The entries in their order of memory.
     #[must_use]
     pub fn storage(&self) -> &Storage {
         &self.storage
     }
 
-    /// Whether the cells stand in C order (axes of length 1 do not matter).
+    /// Whether the entries stand in C order (axes of length 1 do not matter).
     #[must_use]
     pub fn is_c_order(&self) -> bool {
         self.layout.is_c()
     }
 
-    /// The offset in memory of a cell, in elements, or `None` outside the tensor.
+    /// The offset in memory of an entry, in elements, or `None` outside the tensor.
     #[must_use]
     pub fn offset(&self, index: &[usize]) -> Option<usize> {
         self.layout.offset(index)
     }
 
-    /// The value of a cell, or `None` outside the tensor.
+    /// The value of an entry, or `None` outside the tensor.
     #[must_use]
     pub fn get(&self, index: &[usize]) -> Option<f64> {
         self.storage.get(self.offset(index)?)
     }
 
-    /// The value of the cell that is `linear`-th in C order, whatever the order of memory; `None`
+    /// The value of the entry that is `linear`-th in C order, whatever the order of memory; `None`
     /// outside the tensor.
     #[must_use]
     pub fn get_linear_c(&self, linear: usize) -> Option<f64> {
@@ -187,7 +187,7 @@ impl Dense {
         self.storage.get(self.layout.offset_of_c(linear))
     }
 
-    /// The index of the cell that is `linear`-th in C order.
+    /// The index of the entry that is `linear`-th in C order.
     #[must_use]
     pub fn index_of_c(&self, linear: usize) -> Option<Vec<usize>> {
         (linear < self.len()).then(|| self.layout.index_of_c(linear))
@@ -218,7 +218,7 @@ impl Dense {
     /// A copy in double precision, in C order.
     #[must_use]
     pub fn to_array(&self) -> ArrayD<f64> {
-        // Collected into a list of exactly the cells, so the shape always fits.
+        // Collected into a list of exactly the entries, so the shape always fits.
         ArrayD::from_shape_vec(IxDyn(self.shape()), self.iter().collect()).unwrap_or_default()
     }
 
@@ -228,7 +228,7 @@ impl Dense {
         self.storage.prefetch(start, rows, part, last);
     }
 
-    /// Reads the cells at the offsets `offset`, `offset + stride`, … of the memory (in elements)
+    /// Reads the entries at the offsets `offset`, `offset + stride`, … of the memory (in elements)
     /// into `out`. This is what a pass reads its data with: contiguous runs (`stride` 1) are
     /// converted in vectors of the instruction set that the caller is compiled for.
     ///
@@ -239,7 +239,7 @@ impl Dense {
         self.storage.load(offset, stride, out);
     }
 
-    /// This tensor with its cells in memory.
+    /// This tensor with its entries in memory.
     pub fn in_memory(&self) -> Dense {
         if !self.is_mapped() {
             return self.clone();
@@ -260,7 +260,7 @@ impl Dense {
         &self.layout
     }
 
-    /// A tensor without cells.
+    /// A tensor without entries.
     pub(super) fn empty() -> Dense {
         Dense { layout: c_layout_of(&[0]), storage: Storage::U8(Vec::new()) }
     }
@@ -330,7 +330,7 @@ where
     }
 }
 
-/// Builds a [`Dense`] from a stream of cells without ever holding them in the type they come in.
+/// Builds a [`Dense`] from a stream of entries without ever holding them in the type they come in.
 ///
 /// ```
 /// use nneinfact::data::{DenseBuilder, Order, Storage};
@@ -349,34 +349,34 @@ pub struct DenseBuilder {
 }
 
 impl DenseBuilder {
-    /// A builder that makes room for `expected` cells. A wrong number costs time or address
+    /// A builder that makes room for `expected` entries. A wrong number costs time or address
     /// space, nothing else; 0 is fine.
     #[must_use]
     pub fn new(expected: usize) -> DenseBuilder {
         DenseBuilder { storage: StorageBuilder::new(expected) }
     }
 
-    /// Appends cells, and widens what is there where they need it.
-    pub fn push<T: Element>(&mut self, cells: &[T]) {
-        self.storage.push(cells);
+    /// Appends entries, and widens what is there where they need it.
+    pub fn push<T: Element>(&mut self, entries: &[T]) {
+        self.storage.push(entries);
     }
 
-    /// The number of cells so far.
+    /// The number of entries so far.
     #[must_use]
     pub fn len(&self) -> usize {
         self.storage.len()
     }
 
-    /// Whether there is no cell yet.
+    /// Whether there is no entry yet.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The tensor of this shape whose cells were pushed in this order.
+    /// The tensor of this shape whose entries were pushed in this order.
     ///
     /// # Errors
-    /// [`Error::Shape`] where the number of cells is not that of the shape.
+    /// [`Error::Shape`] where the number of entries is not that of the shape.
     pub fn finish(self, shape: &[usize], order: Order) -> Result<Dense> {
         DenseBuilder::with_layout(shape, order, self.storage.finish())
     }
@@ -390,8 +390,8 @@ impl DenseBuilder {
             Some(layout) if layout.len() == storage.len() => Ok(Dense { layout, storage }),
             _ => Err(Error::Shape {
                 what: "the data".into(),
-                found: format!("{} cells", storage.len()),
-                expected: format!("as many cells as the shape {shape:?} has"),
+                found: format!("{} entries", storage.len()),
+                expected: format!("as many entries as the shape {shape:?} has"),
             }),
         }
     }

@@ -12,7 +12,7 @@ use super::{CooTensor, Dense, Indices, Observations};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Digest(u64);
 
-/// Cells that are hashed on their own. Fixed, as the result depends on it.
+/// Entries that are hashed on their own. Fixed, as the result depends on it.
 const BLOCK: usize = 1 << 15;
 
 /// The bits of a number as all element types have them.
@@ -25,10 +25,12 @@ fn value_bits(x: f64) -> u64 {
 }
 
 impl Digest {
+    /// The hash of nothing.
     pub fn new() -> Digest {
         Digest(0xcbf2_9ce4_8422_2325)
     }
 
+    /// Adds a word.
     pub fn word(&mut self, word: u64) {
         // The last step of SplitMix64, so that all bits of the word count.
         let mut z = word.wrapping_add(0x9e37_79b9_7f4a_7c15);
@@ -38,10 +40,12 @@ impl Digest {
         self.0 ^= self.0 >> 32;
     }
 
+    /// Adds words, in order.
     pub fn words(&mut self, words: impl IntoIterator<Item = u64>) {
         words.into_iter().for_each(|word| self.word(word));
     }
 
+    /// Adds a text with its length.
     pub fn text(&mut self, text: &str) {
         self.word(text.len() as u64);
         for bytes in text.as_bytes().chunks(8) {
@@ -56,15 +60,15 @@ impl Digest {
         self.words(sizes.iter().map(|&n| n as u64));
     }
 
-    /// Values in their order of memory, whatever type they are kept in.
+    /// Adds values in their order of memory, whatever type they are kept in.
     pub fn dense(&mut self, tensor: &Dense) {
         self.sizes(tensor.shape());
         // An axis of length 1 may stand anywhere.
         let axes = tensor.shape().iter().zip(tensor.strides()).filter(|&(&n, _)| n > 1);
         self.words(axes.map(|(_, &stride)| stride as u64));
         let n = tensor.len();
-        in_order(&[tensor], n, BLOCK, |cells| {
-            let blocks = (cells.start / BLOCK..cells.end.div_ceil(BLOCK)).into_par_iter();
+        in_order(&[tensor], n, BLOCK, |entries| {
+            let blocks = (entries.start / BLOCK..entries.end.div_ceil(BLOCK)).into_par_iter();
             let parts: Vec<u64> = blocks
                 .map(|block| {
                     let start = block * BLOCK;
@@ -79,6 +83,7 @@ impl Digest {
         });
     }
 
+    /// Adds the shape, the indices and the values of a COO tensor.
     pub fn coo(&mut self, list: &CooTensor) {
         self.sizes(list.shape());
         self.word(list.len() as u64);
@@ -102,6 +107,7 @@ impl Digest {
         self.words((0..4).map(|i| split.key.at(i).into()));
     }
 
+    /// The hash as a number.
     pub fn number(self) -> u64 {
         self.0
     }

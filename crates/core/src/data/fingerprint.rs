@@ -9,7 +9,7 @@ use super::{Digest, Prepared};
 pub struct Fingerprint {
     /// Of the values, in the order of memory: another order is another order of all sums.
     pub values: u64,
-    /// Of the role of every cell.
+    /// Of the role of every entry.
     pub roles: u64,
     /// Of the weights.
     pub weights: u64,
@@ -23,9 +23,9 @@ impl Prepared {
             Some(list) => values.coo(list),
             None => values.dense(self.values()),
         }
-        if let Some(listed) = self.listed() {
-            roles.words((0..listed.entries().len()).map(|i| listed.role(i) as u64));
-            roles.word(listed.implicit() as u64);
+        if let Some(stored) = self.only_stored() {
+            roles.words((0..stored.entries().len()).map(|i| stored.role(i) as u64));
+            roles.word(stored.implicit() as u64);
         }
         if let Some(all) = self.roles() {
             roles.words(all.words().iter().copied());
@@ -60,7 +60,7 @@ mod tests {
         let y = Array2::from_shape_fn((211, 173), |(i, j)| ((i * j) % 300) as f64);
         let plain = of(&Observations::new(&y));
         assert_eq!(of(&Observations::new(y.mapv(|x| x as u16))), plain);
-        // Any one cell, also the last.
+        // Any one entry, also the last.
         for at in [[0, 0], [94, 120], [210, 172]] {
             let mut other = y.clone();
             other[at] += 1.0;

@@ -1,4 +1,4 @@
-//! Cells that stay where they are, in a file mapped into the address space, and are read in slabs.
+//! Entries that stay where they are, in a file mapped into the address space, and are read in slabs.
 //!
 //! What is read does not depend on the slabs: a mapped tensor answers any read at any time, only
 //! slower where its pages have to come from the file first. Slabs decide when pages are fetched
@@ -13,47 +13,52 @@ use super::storage::{ElementKind, Summary};
 use crate::error::Result;
 use nneinfact_simd::Real;
 
-/// A source of slabs of cells, in their order of memory. `io` implements it for files.
+/// A source of slabs of entries, in their order of memory. `io` implements it for files.
 pub trait Slabs: Debug + Send + Sync {
-    /// The number of cells.
+    /// The number of entries.
     fn len(&self) -> usize;
-    /// Bytes of a cell where it lies.
+    /// Bytes of an entry where it lies.
     fn cell_bytes(&self) -> usize;
     /// The element type of the source, as Rust writes it.
     fn type_name(&self) -> &'static str;
-    /// The cells as a slice, where they lie as memory would hold them.
+    /// The entries as a slice, where they lie as memory would hold them.
     fn slice(&self) -> Option<Slice<'_>>;
-    /// Reads the cells `offset`, `offset + stride`, … in any type.
+    /// Reads the entries `offset`, `offset + stride`, … in any type.
     ///
     /// # Panics
     /// Where the run leaves the tensor, as indexing a slice does.
     fn read(&self, offset: usize, stride: usize, out: &mut [f64]);
-    /// Brings cells into memory, and returns when they are there.
-    fn fetch(&self, cells: Range<usize>);
-    /// These cells are not needed soon.
-    fn release(&self, cells: Range<usize>);
+    /// Brings entries into memory, and returns when they are there.
+    fn fetch(&self, entries: Range<usize>);
+    /// These entries are not needed soon.
+    fn release(&self, entries: Range<usize>);
     /// How many bytes are to be worked on at a time.
     fn slab_bytes(&self) -> u64;
     /// Whether the source is still what it was when it was opened.
     fn check(&self) -> Result<()>;
 }
 
-/// Cells of a type that passes read without a conversion of their own.
+/// Entries of a type that passes read without a conversion of their own.
 #[derive(Clone, Copy, Debug)]
 pub enum Slice<'a> {
+    /// Whole numbers up to 2⁸ − 1.
     U8(&'a [u8]),
+    /// Whole numbers up to 2¹⁶ − 1.
     U16(&'a [u16]),
+    /// Whole numbers up to 2³² − 1.
     U32(&'a [u32]),
+    /// Single precision.
     F32(&'a [f32]),
+    /// Double precision.
     F64(&'a [f64]),
 }
 
-/// The cells of a [`Dense`](super::Dense) tensor that stay in a file: see
+/// The entries of a [`Dense`](super::Dense) tensor that stay in a file: see
 /// [`map_npy`](crate::io::map_npy).
 #[derive(Clone, Debug)]
 pub struct Mapped {
     source: Arc<dyn Slabs>,
-    /// What the cells need of an element type in memory, once somebody has read all of them. Plans
+    /// What the entries need of an element type in memory, once somebody has read all of them. Plans
     /// depend on it, and they are to be those of the same data in memory.
     summary: Arc<OnceLock<Summary>>,
 }
@@ -63,19 +68,19 @@ impl Mapped {
         Mapped { source, summary: Arc::default() }
     }
 
-    /// The number of cells.
+    /// The number of entries.
     #[must_use]
     pub fn len(&self) -> usize {
         self.source.len()
     }
 
-    /// Whether there is no cell.
+    /// Whether there is no entry.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The bytes that the cells take in their file.
+    /// The bytes that the entries take in their file.
     #[must_use]
     pub fn file_bytes(&self) -> u64 {
         self.len() as u64 * self.source.cell_bytes() as u64
@@ -95,7 +100,7 @@ impl Mapped {
     }
 
     pub(super) fn set_summary(&self, summary: Summary) {
-        // The same whoever comes first: all have read the same cells.
+        // The same whoever comes first: all have read the same entries.
         let _ = self.summary.set(summary);
     }
 
@@ -123,19 +128,19 @@ impl Mapped {
         }
     }
 
-    pub(super) fn fetch(&self, cells: Range<usize>) {
-        self.source.fetch(cells);
+    pub(super) fn fetch(&self, entries: Range<usize>) {
+        self.source.fetch(entries);
     }
 
-    pub(super) fn release(&self, cells: Range<usize>) {
-        self.source.release(cells);
+    pub(super) fn release(&self, entries: Range<usize>) {
+        self.source.release(entries);
     }
 
     pub(super) fn check(&self) -> Result<()> {
         self.source.check()
     }
 
-    /// Bytes of a cell in the file.
+    /// Bytes of an entry in the file.
     pub(super) fn cell_bytes(&self) -> usize {
         self.source.cell_bytes()
     }
@@ -148,7 +153,7 @@ impl PartialEq for Mapped {
     }
 }
 
-/// Cells that are read at about the same time: ranges in order of memory that do not touch.
+/// Entries that are read at about the same time: ranges in order of memory that do not touch.
 pub type Ranges = Vec<Range<usize>>;
 
 /// Works through slabs one after the other, with the next one being fetched meanwhile and those
@@ -204,16 +209,21 @@ pub fn in_slabs(
     now.into_iter().for_each(release);
 }
 
-/// Works through all cells in their order of memory, a slab at a time where tensors stay in files
+/// Works through all entries in their order of memory, a slab at a time where tensors stay in files
 /// and at once where none does. Every range but the last is a multiple of `unit` long.
-pub fn in_order(tensors: &[&Dense], cells: usize, unit: usize, mut work: impl FnMut(Range<usize>)) {
-    let step = slab_entries(tensors).map_or(cells, |n| n / unit * unit).max(unit);
-    let range = |number: usize| number * step..cells.min((number + 1) * step);
-    let slabs = (0..cells.div_ceil(step)).map(|number| vec![range(number)]);
+pub fn in_order(
+    tensors: &[&Dense],
+    entries: usize,
+    unit: usize,
+    mut work: impl FnMut(Range<usize>),
+) {
+    let step = slab_entries(tensors).map_or(entries, |n| n / unit * unit).max(unit);
+    let range = |number: usize| number * step..entries.min((number + 1) * step);
+    let slabs = (0..entries.div_ceil(step)).map(|number| vec![range(number)]);
     in_slabs(tensors, slabs, |number| work(range(number)));
 }
 
-/// How many cells make a slab of all tensors that stay in files together; `None` where none does.
+/// How many entries make a slab of all tensors that stay in files together; `None` where none does.
 pub fn slab_entries(tensors: &[&Dense]) -> Option<usize> {
     let mapped: Vec<&Mapped> = tensors.iter().filter_map(|t| t.storage().mapped()).collect();
     let bytes = mapped.iter().map(|m| m.slab_bytes()).min()?;

@@ -1,6 +1,6 @@
-//! Where the cells of a tensor stand in memory.
+//! Where the entries of a tensor stand in memory.
 
-/// A shape with the order of its axes in memory, always compact: the cells fill the offsets
+/// A shape with the order of its axes in memory, always compact: the entries fill the offsets
 /// 0 … len − 1.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct MemoryLayout {
@@ -10,12 +10,12 @@ pub(super) struct MemoryLayout {
 }
 
 impl MemoryLayout {
-    /// The last axis varies fastest. `None` where the number of cells overflows.
+    /// The last axis varies fastest. `None` where the number of entries overflows.
     pub fn c(shape: &[usize]) -> Option<MemoryLayout> {
         MemoryLayout::with_axes(shape, &(0..shape.len()).collect::<Vec<_>>())
     }
 
-    /// The first axis varies fastest. `None` where the number of cells overflows.
+    /// The first axis varies fastest. `None` where the number of entries overflows.
     pub fn fortran(shape: &[usize]) -> Option<MemoryLayout> {
         MemoryLayout::with_axes(shape, &(0..shape.len()).rev().collect::<Vec<_>>())
     }
@@ -70,7 +70,7 @@ impl MemoryLayout {
         })
     }
 
-    /// The offset in memory of a cell, or `None` outside the shape.
+    /// The offset in memory of an entry, or `None` outside the shape.
     pub fn offset(&self, index: &[usize]) -> Option<usize> {
         if index.len() != self.shape.len() || index.iter().zip(&self.shape).any(|(&i, &n)| i >= n) {
             return None;
@@ -78,7 +78,7 @@ impl MemoryLayout {
         Some(index.iter().zip(&self.strides).map(|(&i, &s)| i * s).sum())
     }
 
-    /// The index of the cell that is `linear`-th in C order.
+    /// The index of the entry that is `linear`-th in C order.
     pub fn index_of_c(&self, mut linear: usize) -> Vec<usize> {
         let mut index = vec![0; self.shape.len()];
         for (to, &n) in index.iter_mut().zip(&self.shape).rev() {
@@ -88,7 +88,7 @@ impl MemoryLayout {
         index
     }
 
-    /// The offset in memory of the cell that is `linear`-th in C order (inside the shape).
+    /// The offset in memory of the entry that is `linear`-th in C order (inside the shape).
     pub fn offset_of_c(&self, mut linear: usize) -> usize {
         let mut offset = 0;
         for (&n, &stride) in self.shape.iter().zip(&self.strides).rev() {
@@ -116,7 +116,7 @@ impl MemoryLayout {
 
     /// [`MemoryLayout::runs_in`] C order: turns offsets into linear C indices.
     pub fn runs_in_c(&self) -> Runs {
-        // The layout itself shows that the number of cells does not overflow.
+        // The layout itself shows that the number of entries does not overflow.
         let mut strides = vec![1; self.shape.len()];
         for axis in (1..self.shape.len()).rev() {
             strides[axis - 1] = strides[axis] * self.shape[axis].max(1);
@@ -138,23 +138,23 @@ impl Runs {
         matches!(self.axes.as_slice(), [] | [(_, 1)])
     }
 
-    /// Writes the places in the other memory of the cells `start`, `start + 1`, … of this one.
+    /// Writes the places in the other memory of the entries `start`, `start + 1`, … of this one.
     pub fn fill(&self, start: usize, out: &mut [u64]) {
-        let Some((&(inner, stride), outer)) = self.axes.split_last() else {
+        let Some((&(innermost, stride), others)) = self.axes.split_last() else {
             out.fill(0);
             return;
         };
         let mut start = start;
         let mut out = out;
         while !out.is_empty() {
-            let mut rest = start / inner;
+            let mut rest = start / innermost;
             let mut place = 0;
-            for &(n, stride) in outer.iter().rev() {
+            for &(n, stride) in others.iter().rev() {
                 place += rest % n * stride;
                 rest /= n;
             }
-            let from = start % inner;
-            let (run, tail) = out.split_at_mut(out.len().min(inner - from));
+            let from = start % innermost;
+            let (run, tail) = out.split_at_mut(out.len().min(innermost - from));
             let (first, stride) = ((place + from * stride) as u64, stride as u64);
             for (i, to) in run.iter_mut().enumerate() {
                 *to = first + i as u64 * stride;

@@ -2,14 +2,14 @@
 //!
 //! [`Dense`] holds a tensor once, in the smallest element type that is exact. [`Observations`] is
 //! what a user hands to a fit: values with a mask, weights and random splits;
-//! [`Observations::prepare`] turns it into [`Prepared`], where every cell has one [`Role`].
-//! [`CooTensor`] holds a tensor as a list of its entries, and [`Sparse`] is what passes over data
-//! that are mostly zeros read: a list of cells, and what is known of the others.
+//! [`Observations::prepare`] turns it into [`Prepared`], where every entry has one [`Role`].
+//! [`CooTensor`] holds a tensor as a list of its entries, and [`StoredEntries`] is what sparse
+//! passes read: the stored entries in C order, and what the [`Implicit`] ones are.
 //!
-//! Data larger than memory stay in their file: [`Mapped`] cells are read as they are needed, a slab
+//! Data larger than memory stay in their file: [`Mapped`] entries are read as they are needed, a slab
 //! at a time, and give the same results ([`map_npy`](crate::io::map_npy)).
 //!
-//! Numbers of cells are `usize` or `u64` throughout: tensors of more than 2³² cells are usual.
+//! Counts of entries are `usize` or `u64` throughout: tensors of more than 2³² entries are usual.
 
 mod coo;
 mod dense;
@@ -18,9 +18,12 @@ mod fingerprint;
 mod mapped;
 mod memory_layout;
 mod observations;
+mod outside;
+mod prepare;
 mod prepared;
 mod random;
 mod roles;
+mod scan;
 mod storage;
 mod stored;
 
@@ -31,7 +34,8 @@ pub use fingerprint::{Fingerprint, digest};
 pub use mapped::Mapped;
 pub use mapped::{Ranges, Slabs, Slice, in_slabs, slab_entries};
 pub use observations::{Observations, Values};
-pub use prepared::{Outside, Portion, Prepared};
+pub use outside::Outside;
+pub use prepared::{Portion, Prepared};
 pub use random::uniform_u32;
 pub use roles::{Role, Roles};
 pub use storage::ElementKind;

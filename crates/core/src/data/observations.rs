@@ -5,7 +5,6 @@ use std::sync::Arc;
 use ndarray::{ArrayBase, Data, Dimension};
 
 use super::mapped::in_order;
-use super::prepared::{Prepared, prepare};
 use super::random::{Key, threshold};
 use super::roles::Bits;
 use super::storage::{Convert, Summary};
@@ -14,10 +13,10 @@ use crate::error::{Error, Result};
 
 /// Values with a mask, weights and splits: what a fit is given.
 ///
-/// A cell is *observed* if the mask (where there is one) is true and the weight (where there are
+/// An entry is *observed* if the mask (where there is one) is true and the weight (where there are
 /// weights) is above 0; with [`nan_missing`](Observations::nan_missing), NaN is not observed
-/// either. Cells that are not observed take part in nothing, whatever their value. Of the
-/// observed cells some can be withheld: *held-out* ones, whose loss is only reported, and
+/// either. Entries that are not observed take part in nothing, whatever their value. Of the
+/// observed entries some can be withheld: *held-out* ones, whose loss is only reported, and
 /// *validation* ones, which decide when to stop. The order of the calls does not matter; a second
 /// call of the same method replaces the first.
 ///
@@ -27,19 +26,19 @@ use crate::error::{Error, Result};
 /// let y = ndarray::Array2::from_shape_fn((40, 50), |(i, j)| (i * j % 7) as f64);
 /// let mask = y.mapv(|x| x != 3.0);
 /// let prepared = Observations::new(&y).mask(&mask)?.held_out(0.1, 42)?.prepare()?;
-/// assert_eq!(prepared.cells(Role::Missing), y.iter().filter(|&&x| x == 3.0).count() as u64);
-/// assert!(prepared.cells(Role::HeldOut) > 0);
+/// assert_eq!(prepared.count(Role::Missing), y.iter().filter(|&&x| x == 3.0).count() as u64);
+/// assert!(prepared.count(Role::HeldOut) > 0);
 /// # Ok::<(), nneinfact::Error>(())
 /// ```
 ///
 /// Data can also be given as [`CooTensor`], which are never expanded unless that is cheaper. What
-/// is not listed there is an observed zero, unless [`unlisted_missing`](Observations::unlisted_missing)
-/// says that it is missing. Where a mask of the shape of the data would be too large, lists of cells
+/// is not stored there is an observed zero, unless [`unlisted_missing`](Observations::unlisted_missing)
+/// says that it is missing. Where a mask of the shape of the data would be too large, lists of entries
 /// do: [`missing_at`](Observations::missing_at), [`held_out_at`](Observations::held_out_at),
 /// [`validation_at`](Observations::validation_at).
 #[derive(Clone, Debug)]
 pub struct Observations {
-    /// Without cells where there are coordinates.
+    /// Without entries where there are coordinates.
     pub(super) values: Arc<Dense>,
     pub(super) coordinates: Option<Arc<CooTensor>>,
     pub(super) unlisted_missing: bool,
@@ -55,10 +54,10 @@ pub struct Observations {
     pub(super) validation: Option<Split>,
 }
 
-/// What observations are made of: a value for every cell, or a list of entries.
+/// What observations are made of: a value for every entry, or a list of entries.
 #[derive(Clone, Debug)]
 pub enum Values {
-    /// A value for every cell.
+    /// A value for every entry.
     Dense(Arc<Dense>),
     /// A list of entries.
     CooTensor(Arc<CooTensor>),
@@ -110,7 +109,7 @@ where
     }
 }
 
-/// A random split: the cells whose random number is below the threshold.
+/// A random split: the entries whose random number is below the threshold.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Split {
     pub key: Key,
@@ -122,7 +121,7 @@ const HELD_OUT_STREAM: u32 = 1;
 const VALIDATION_STREAM: u32 = 2;
 
 impl Observations {
-    /// All cells of an array, a [`Dense`] tensor or [`CooTensor`] observed, with weight 1; what
+    /// All entries of an array, a [`Dense`] tensor or [`CooTensor`] observed, with weight 1; what
     /// coordinates do not list is an observed zero.
     pub fn new(values: impl Into<Values>) -> Observations {
         let (values, coordinates) = match values.into() {
@@ -145,13 +144,13 @@ impl Observations {
         }
     }
 
-    /// All cells observed, with weight 1, of values that are also used elsewhere.
+    /// All entries observed, with weight 1, of values that are also used elsewhere.
     #[must_use]
     pub fn shared(values: Arc<Dense>) -> Observations {
         Observations::new(values)
     }
 
-    /// The values of all cells; a tensor without cells where the data were given as
+    /// The values of all entries; a tensor without entries where the data were given as
     /// [`coordinates`](Observations::coordinates).
     #[must_use]
     pub fn values(&self) -> &Arc<Dense> {
@@ -170,51 +169,51 @@ impl Observations {
         self.coordinates.as_ref().map_or(self.values.shape(), |c| c.shape())
     }
 
-    /// Cells that coordinates do not list are missing, not zeros, as in ratings. (Dense data have
-    /// no such cells.)
+    /// Entries that coordinates do not list are missing, not zeros, as in ratings. (Dense data have
+    /// no such entries.)
     #[must_use]
     pub fn unlisted_missing(mut self) -> Self {
         self.unlisted_missing = true;
         self
     }
 
-    /// These cells are missing; the values of the list do not matter.
+    /// These entries are missing; the values of the list do not matter.
     ///
     /// # Errors
     /// [`Error::Shape`] where the list does not have the shape of the data.
-    pub fn missing_at(mut self, cells: impl Into<Arc<CooTensor>>) -> Result<Self> {
-        let cells = cells.into();
-        self.check_shape("the list of missing cells", cells.shape())?;
-        self.missing_at = Some(cells);
+    pub fn missing_at(mut self, entries: impl Into<Arc<CooTensor>>) -> Result<Self> {
+        let entries = entries.into();
+        self.check_shape("the list of missing entries", entries.shape())?;
+        self.missing_at = Some(entries);
         Ok(self)
     }
 
-    /// Withholds the observed cells among these; the values of the list do not matter. Together
-    /// with other ways to hold cells out, all are withheld.
+    /// Withholds the observed entries among these; the values of the list do not matter. Together
+    /// with other ways to hold entries out, all are withheld.
     ///
     /// # Errors
     /// [`Error::Shape`] where the list does not have the shape of the data.
-    pub fn held_out_at(mut self, cells: impl Into<Arc<CooTensor>>) -> Result<Self> {
-        let cells = cells.into();
-        self.check_shape("the list of held-out cells", cells.shape())?;
-        self.held_out_at = Some(cells);
+    pub fn held_out_at(mut self, entries: impl Into<Arc<CooTensor>>) -> Result<Self> {
+        let entries = entries.into();
+        self.check_shape("the list of held-out entries", entries.shape())?;
+        self.held_out_at = Some(entries);
         Ok(self)
     }
 
-    /// Withholds the observed cells among these that are not held out as a validation set; the
+    /// Withholds the observed entries among these that are not held out as a validation set; the
     /// values of the list do not matter. Together with a random
     /// [`validation`](Observations::validation) fraction, both are withheld.
     ///
     /// # Errors
     /// [`Error::Shape`] where the list does not have the shape of the data.
-    pub fn validation_at(mut self, cells: impl Into<Arc<CooTensor>>) -> Result<Self> {
-        let cells = cells.into();
-        self.check_shape("the list of validation cells", cells.shape())?;
-        self.validation_at = Some(cells);
+    pub fn validation_at(mut self, entries: impl Into<Arc<CooTensor>>) -> Result<Self> {
+        let entries = entries.into();
+        self.check_shape("the list of validation entries", entries.shape())?;
+        self.validation_at = Some(entries);
         Ok(self)
     }
 
-    /// Which cells are observed: `true` is observed, `false` is missing.
+    /// Which entries are observed: `true` is observed, `false` is missing.
     ///
     /// # Errors
     /// [`Error::Shape`] where the mask does not have the shape of the data.
@@ -234,8 +233,8 @@ impl Observations {
         Ok(self)
     }
 
-    /// The weight of each cell's loss: finite, at least 0, not all 0. 0 means missing. With a
-    /// mask as well, its false cells have weight 0.
+    /// The weight of each entry's loss: finite, at least 0, not all 0. 0 means missing. With a
+    /// mask as well, its false entries have weight 0.
     ///
     /// # Errors
     /// [`Error::Shape`] where the weights do not have the shape of the data.
@@ -282,7 +281,7 @@ impl Observations {
     }
 
     /// As [`mask`](Observations::mask), from a tensor that may stay in a file: it is read once, from
-    /// beginning to end, and a bit a cell is kept. What is not 0 is observed.
+    /// beginning to end, and a bit an entry is kept. What is not 0 is observed.
     ///
     /// # Errors
     /// As [`mask`](Observations::mask).
@@ -297,7 +296,7 @@ impl Observations {
         Ok(self)
     }
 
-    /// NaN in the data means missing. (Without this, NaN in an observed cell is an error of the
+    /// NaN in the data means missing. (Without this, NaN in an observed entry is an error of the
     /// fit.)
     #[must_use]
     pub fn nan_missing(mut self) -> Self {
@@ -305,8 +304,8 @@ impl Observations {
         self
     }
 
-    /// Withholds every observed cell with this probability, independently. Which cells depends on
-    /// the seed and on the cells' indices only (see [`uniform_u32`](super::uniform_u32)); the
+    /// Withholds every observed entry with this probability, independently. Which entries depends on
+    /// the seed and on the entries' indices only (see [`uniform_u32`](super::uniform_u32)); the
     /// probability is rounded to a multiple of 2⁻³². 0 withholds nothing.
     ///
     /// # Errors
@@ -316,7 +315,7 @@ impl Observations {
         Ok(self)
     }
 
-    /// Withholds the observed cells where `held_out` is true. Together with a random
+    /// Withholds the observed entries where `held_out` is true. Together with a random
     /// [`held_out`](Observations::held_out) fraction, both are withheld.
     ///
     /// # Errors
@@ -331,7 +330,7 @@ impl Observations {
     }
 
     /// As [`held_out_mask`](Observations::held_out_mask), from a tensor that may stay in a file: it is
-    /// read once, from beginning to end, and a bit a cell is kept. What is not 0 is withheld.
+    /// read once, from beginning to end, and a bit an entry is kept. What is not 0 is withheld.
     ///
     /// # Errors
     /// As [`held_out_mask`](Observations::held_out_mask).
@@ -340,7 +339,7 @@ impl Observations {
         Ok(self)
     }
 
-    /// Withholds every observed cell that is not held out with this probability, independently,
+    /// Withholds every observed entry that is not held out with this probability, independently,
     /// as a validation set. The same seed as for [`held_out`](Observations::held_out) is fine:
     /// the two draw from different streams. 0 withholds nothing.
     ///
@@ -351,17 +350,7 @@ impl Observations {
         Ok(self)
     }
 
-    /// Gives every cell its role and sums up what a fit needs to know of the data. One parallel
-    /// pass; the result does not depend on the number of threads.
-    ///
-    /// # Errors
-    /// [`Error::Observations`] where the data have no cells, nothing is observed, or the splits
-    /// leave nothing to train on.
-    pub fn prepare(&self) -> Result<Prepared> {
-        prepare(self)
-    }
-
-    /// Whether all cells are trained on: no mask, no weights, no split, nothing missing.
+    /// Whether all entries are trained on: no mask, no weights, no split, nothing missing.
     pub fn all_train(&self) -> bool {
         self.mask.is_none()
             && self.weights.is_none()
@@ -423,20 +412,20 @@ impl Observations {
         };
         let in_order = mask.view().into_dyn().permuted_axes(axes);
         Ok(match in_order.as_slice() {
-            Some(cells) => Bits::pack(cells.iter().copied(), cells.len()),
+            Some(entries) => Bits::pack(entries.iter().copied(), entries.len()),
             None => Bits::pack(in_order.iter().copied(), in_order.len()),
         })
     }
 }
 
-/// Calls `work` with all cells of a tensor in their order of memory, block by block, and where each
+/// Calls `work` with all entries of a tensor in their order of memory, block by block, and where each
 /// block begins.
 fn in_blocks(tensor: &Dense, mut work: impl FnMut(usize, &[f64])) {
     const BLOCK: usize = 4096;
     let mut values = vec![0.0; BLOCK];
-    in_order(&[tensor], tensor.len(), 1, |cells| {
-        for start in cells.clone().step_by(BLOCK) {
-            let values = &mut values[..BLOCK.min(cells.end - start)];
+    in_order(&[tensor], tensor.len(), 1, |entries| {
+        for start in entries.clone().step_by(BLOCK) {
+            let values = &mut values[..BLOCK.min(entries.end - start)];
             tensor.load(start, 1, values);
             work(start, values);
         }

@@ -1,7 +1,7 @@
-//! Random numbers for the splits: a function of seed and cell, not a sequence.
+//! Random numbers for the splits: a function of seed and entry, not a sequence.
 
-/// A random number for one cell, uniform over all 2³² values: a function of the seed, of a stream
-/// (each purpose has its own) and of the index of the cell in C order.
+/// A random number for one entry, uniform over all 2³² values: a function of the seed, of a stream
+/// (each purpose has its own) and of the index of the entry in C order.
 ///
 /// So a split does not depend on the order of memory, on threads, or on the device. Only 32-bit
 /// additions, multiplications, shifts and exclusive ors are used, which WGSL has: two rounds of
@@ -18,7 +18,7 @@ pub fn uniform_u32(seed: u64, stream: u32, index: u64) -> u32 {
     Key::new(seed, stream).at(index)
 }
 
-/// Seed and stream, mixed once for many cells.
+/// Seed and stream, mixed once for many entries.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Key {
     low: u32,
@@ -39,7 +39,7 @@ impl Key {
         mix(mix(index as u32 ^ self.low) ^ mix((index >> 32) as u32 ^ self.high))
     }
 
-    /// The numbers of many cells.
+    /// The numbers of many entries.
     #[inline(always)]
     pub fn fill(self, indices: &[u64], out: &mut [u32]) {
         // The high word is nearly always the same for all, which saves a third of the work.

@@ -1,4 +1,4 @@
-//! What each cell is for, in two bits.
+//! What each entry is for, in two bits.
 
 use std::ops::Range;
 
@@ -6,7 +6,7 @@ use pulp::Simd;
 
 use nneinfact_simd::{Real, prefetch};
 
-/// What a cell is for.
+/// What an entry is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum Role {
@@ -25,51 +25,51 @@ impl Role {
     pub const ALL: [Role; 4] = [Role::Missing, Role::Train, Role::Validation, Role::HeldOut];
 }
 
-/// The role of every cell of a [`Dense`](super::Dense), in its order of memory, two bits each.
+/// The role of every entry of a [`Dense`](super::Dense), in its order of memory, two bits each.
 ///
 /// They are stored, not recomputed from the seed in every pass: hashing every index would cost
 /// about a third of a pass, and two bits add an eighth to the bytes of a `u16` datum. Masks and
 /// missing values, which no hash can give, come in the same two bits.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Roles {
-    /// Cell `i` in the bits 2 (i mod 32) of word i / 32. One word more than needed, so that a run
+    /// Entry `i` in the bits 2 (i mod 32) of word i / 32. One word more than needed, so that a run
     /// that starts inside a word can always read the next.
     words: Vec<u64>,
     len: usize,
     counts: [u64; 4],
 }
 
-/// Cells in a word.
+/// Entries in a word.
 pub(super) const PER_WORD: usize = 32;
-/// Cells whose roles are expanded at a time.
+/// Entries whose roles are expanded at a time.
 const LANES: usize = 16;
 
-/// The roles of [`LANES`] cells from `cell` on, two bits each. Reads one word beyond that of the
-/// cell.
+/// The roles of [`LANES`] entries from `entry` on, two bits each. Reads one word beyond that of the
+/// entry.
 #[inline(always)]
-fn codes(words: &[u64], cell: usize) -> u32 {
-    let (word, shift) = (cell / PER_WORD, 2 * (cell % PER_WORD));
+fn codes(words: &[u64], entry: usize) -> u32 {
+    let (word, shift) = (entry / PER_WORD, 2 * (entry % PER_WORD));
     (words[word] >> shift | (words[word + 1] << 1) << (63 - shift)) as u32
 }
 
-/// The low bit of every cell in a word.
+/// The low bit of every entry in a word.
 pub(super) const LOW: u64 = 0x5555_5555_5555_5555;
 
 impl Roles {
-    /// From packed words; `words` holds at least one more than `len` cells need, and the cells
+    /// From packed words; `words` holds at least one more than `len` entries need, and the entries
     /// beyond `len` are `Missing`.
     pub(super) fn from_words(words: Vec<u64>, len: usize, counts: [u64; 4]) -> Roles {
         debug_assert!(words.len() > len.div_ceil(PER_WORD));
         Roles { words, len, counts }
     }
 
-    /// The number of cells.
+    /// The number of entries.
     #[must_use]
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// Whether there is no cell.
+    /// Whether there is no entry.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len == 0
@@ -81,28 +81,28 @@ impl Roles {
         size_of_val(self.words.as_slice()) as u64
     }
 
-    /// The packed roles: cell `i` in the two bits from `2 (i mod 32)` of word `i / 32`, the number
-    /// of the role as in [`Role`]. What follows the last cell is 0, and there is at least one word
-    /// more than the cells need.
+    /// The packed roles: entry `i` in the two bits from `2 (i mod 32)` of word `i / 32`, the number
+    /// of the role as in [`Role`]. What follows the last entry is 0, and there is at least one word
+    /// more than the entries need.
     #[must_use]
     pub fn words(&self) -> &[u64] {
         &self.words
     }
 
-    /// The role of the cell at an offset of the memory, in elements; `Missing` outside.
+    /// The role of the entry at an offset of the memory, in elements; `Missing` outside.
     #[must_use]
     pub fn get(&self, offset: usize) -> Role {
         let word = self.words.get(offset / PER_WORD).copied().unwrap_or(0);
         Role::ALL[(word >> (2 * (offset % PER_WORD)) & 3) as usize]
     }
 
-    /// How many cells have a role.
+    /// How many entries have a role.
     #[must_use]
     pub fn count(&self, role: Role) -> u64 {
         self.counts[role as usize]
     }
 
-    /// Asks for the roles of the cells from `offset` on to be brought into the caches.
+    /// Asks for the roles of the entries from `offset` on to be brought into the caches.
     #[inline(always)]
     pub fn prefetch(&self, start: usize, rows: &[usize], part: Range<usize>, last: bool) {
         let part = part.start / PER_WORD..part.end / PER_WORD;
@@ -111,7 +111,7 @@ impl Roles {
         }
     }
 
-    /// Writes 1 where the cell at `offset`, `offset + stride`, … of the memory (in elements) has
+    /// Writes 1 where the entry at `offset`, `offset + stride`, … of the memory (in elements) has
     /// the role, and 0 where it has another.
     ///
     /// # Panics
@@ -127,8 +127,8 @@ impl Roles {
     ) {
         if stride != 1 {
             for (i, to) in out.iter_mut().enumerate() {
-                let cell = offset + i * stride;
-                let code = self.words[cell / PER_WORD] >> (2 * (cell % PER_WORD)) & 3;
+                let entry = offset + i * stride;
+                let code = self.words[entry / PER_WORD] >> (2 * (entry % PER_WORD)) & 3;
                 *to = if code == role as u64 { T::ONE } else { T::ZERO };
             }
             return;
@@ -136,7 +136,7 @@ impl Roles {
         self.spread(simd, offset, [(role, out)]);
     }
 
-    /// The indicators of a run for training and, where asked for, for the withheld cells: what a
+    /// The indicators of a run for training and, where asked for, for the withheld entries: what a
     /// pass multiplies its weights with. All slices have the length of the run; see
     /// [`Roles::indicator`].
     ///
@@ -199,7 +199,7 @@ impl Roles {
         }
     }
 
-    /// Whether all cells of the contiguous run have the role: lets a pass skip the indicators.
+    /// Whether all entries of the contiguous run have the role: lets a pass skip the indicators.
     #[must_use]
     pub fn all(&self, role: Role, offset: usize, len: usize) -> bool {
         let wanted = LOW * role as u64;
@@ -218,7 +218,7 @@ impl Roles {
     }
 }
 
-/// One bit a cell: a mask, in the order of memory of the values it belongs to.
+/// One bit an entry: a mask, in the order of memory of the values it belongs to.
 #[derive(Clone, Debug)]
 pub(super) struct Bits {
     words: Vec<u64>,
@@ -226,11 +226,11 @@ pub(super) struct Bits {
 }
 
 impl Bits {
-    pub fn pack(cells: impl Iterator<Item = bool>, len: usize) -> Bits {
+    pub fn pack(entries: impl Iterator<Item = bool>, len: usize) -> Bits {
         let mut words = Vec::with_capacity(len.div_ceil(64));
         let (mut word, mut n) = (0u64, 0u32);
-        for cell in cells {
-            word |= u64::from(cell) << n;
+        for entry in entries {
+            word |= u64::from(entry) << n;
             n += 1;
             if n == 64 {
                 words.push(word);
@@ -244,21 +244,21 @@ impl Bits {
         Bits { words, ones }
     }
 
-    /// `len` cells, of which those listed are 1.
-    pub fn from_list(cells: impl Iterator<Item = usize>, len: usize) -> Bits {
+    /// `len` entries, of which those given are 1.
+    pub fn from_list(entries: impl Iterator<Item = usize>, len: usize) -> Bits {
         let mut bits = Bits::none(len);
-        cells.for_each(|cell| bits.set(cell));
+        entries.for_each(|entry| bits.set(entry));
         bits.counted()
     }
 
-    /// `len` cells, all 0.
+    /// `len` entries, all 0.
     pub fn none(len: usize) -> Bits {
         Bits { words: vec![0u64; len.div_ceil(64)], ones: 0 }
     }
 
-    /// Makes a cell 1; [`Bits::counted`] has to follow in the end.
-    pub fn set(&mut self, cell: usize) {
-        self.words[cell / 64] |= 1 << (cell % 64);
+    /// Makes an entry 1; [`Bits::counted`] has to follow in the end.
+    pub fn set(&mut self, entry: usize) {
+        self.words[entry / 64] |= 1 << (entry % 64);
     }
 
     /// These bits, counted.
@@ -275,11 +275,11 @@ impl Bits {
         &self.words
     }
 
-    pub fn get(&self, cell: usize) -> bool {
-        self.words[cell / 64] >> (cell % 64) & 1 == 1
+    pub fn get(&self, entry: usize) -> bool {
+        self.words[entry / 64] >> (entry % 64) & 1 == 1
     }
 
-    /// The bits of the cells from `offset`, a multiple of 64, as 0 and 1.
+    /// The bits of the entries from `offset`, a multiple of 64, as 0 and 1.
     #[inline(always)]
     pub fn expand(&self, offset: usize, out: &mut [u8]) {
         for (to, &word) in out.chunks_mut(64).zip(&self.words[offset / 64..]) {
@@ -378,11 +378,11 @@ mod tests {
 
     #[test]
     fn packs_bits() {
-        let cells: Vec<bool> = (0..1000).map(|i| i % 3 == 0 || i % 7 == 2).collect();
-        let bits = Bits::pack(cells.iter().copied(), cells.len());
-        assert_eq!(bits.ones(), cells.iter().filter(|&&c| c).count() as u64);
+        let entries: Vec<bool> = (0..1000).map(|i| i % 3 == 0 || i % 7 == 2).collect();
+        let bits = Bits::pack(entries.iter().copied(), entries.len());
+        assert_eq!(bits.ones(), entries.iter().filter(|&&c| c).count() as u64);
         let mut out = vec![0; 1000 - 128];
         bits.expand(128, &mut out);
-        assert!(out.iter().zip(&cells[128..]).all(|(&o, &c)| o == u8::from(c)));
+        assert!(out.iter().zip(&entries[128..]).all(|(&o, &c)| o == u8::from(c)));
     }
 }

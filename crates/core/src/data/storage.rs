@@ -25,7 +25,7 @@ pub enum Storage {
     Mapped(Mapped),
 }
 
-/// Cells whose squares are added up before they join the others.
+/// Entries whose squares are added up before they join the others.
 pub(super) const SQUARED: usize = 1 << 14;
 
 /// Runs `$body` with `$v` bound to the vector inside, whatever its element type, and `$other` with
@@ -43,7 +43,7 @@ macro_rules! with_vec {
     };
 }
 
-/// As `with_vec`, with a slice wherever the cells lie as memory holds them, mapped or not.
+/// As `with_vec`, with a slice wherever the entries lie as memory holds them, mapped or not.
 macro_rules! with_slice {
     ($storage:expr, $v:ident => $body:expr, $m:ident => $other:expr) => {
         match $storage.view() {
@@ -174,11 +174,11 @@ impl Storage {
         }
     }
 
-    /// Adds the squares of some cells to a sum, in blocks of [`SQUARED`] in their order.
-    pub fn add_squares(&self, cells: Range<usize>, sum: &mut f64) {
-        let starts: Vec<usize> = cells.clone().step_by(SQUARED).collect();
+    /// Adds the squares of some entries to a sum, in blocks of [`SQUARED`] in their order.
+    pub fn add_squares(&self, range: Range<usize>, sum: &mut f64) {
+        let starts: Vec<usize> = range.clone().step_by(SQUARED).collect();
         let block = |&start: &usize| -> f64 {
-            let mut values = vec![0.0; SQUARED.min(cells.end - start)];
+            let mut values = vec![0.0; SQUARED.min(range.end - start)];
             self.load(start, 1, &mut values);
             values.iter().map(|x: &f64| x * x).sum()
         };
@@ -259,10 +259,15 @@ pub struct Summary {
 /// An element type that a [`Storage`] holds in memory.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ElementKind {
+    /// Whole numbers up to 2⁸ − 1.
     U8,
+    /// Whole numbers up to 2¹⁶ − 1.
     U16,
+    /// Whole numbers up to 2³² − 1.
     U32,
+    /// Single precision.
     F32,
+    /// Double precision.
     F64,
 }
 

@@ -1,4 +1,4 @@
-//! Observations as a list of cells, with what is known of the cells that are not listed.
+//! Observations as stored entries, with what is known of the implicit ones.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use super::roles::{LOW, PER_WORD};
 use super::storage::StorageBuilder;
 use super::{CooTensor, Dense, Prepared, Role, Roles, Storage};
 
-/// What the cells that a [`Sparse`] list does not hold are.
+/// What the implicit entries are, those that are not among the [`StoredEntries`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Implicit {
     /// Missing.
@@ -20,18 +20,18 @@ pub enum Implicit {
     ByRole,
 }
 
-/// How long the list of cells would be that goes with a [`Implicit`].
+/// How many entries would be stored beside implicit ones of one kind.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct StoredCounts {
-    /// What the other cells are.
+    /// What the implicit entries are.
     pub implicit: Implicit,
-    /// Listed cells that the factors are fitted to.
+    /// Stored entries that the factors are fitted to.
     pub train: u64,
-    /// Listed cells that they are not fitted to: missing ones, and withheld ones.
+    /// Masked entries: stored ones that the factors are not fitted to, missing or withheld.
     pub masked: u64,
 }
 
-/// A list of cells with their values and roles, in C order.
+/// Stored entries with their values and roles, in C order: what sparse passes are made from.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StoredEntries {
     entries: Arc<CooTensor>,
@@ -40,60 +40,60 @@ pub struct StoredEntries {
     implicit: Implicit,
 }
 
-/// A cell that is listed: its index in C order, value and role.
+/// A stored entry: its index in C order, value and role.
 pub(super) type Entry = (u64, f64, Role);
 
 impl StoredEntries {
     /// All entries of a list for training.
-    pub(super) fn of(list: Arc<CooTensor>, rest: Implicit) -> StoredEntries {
-        StoredEntries { entries: list, roles: None, implicit: rest }
+    pub(super) fn of(list: Arc<CooTensor>, implicit: Implicit) -> StoredEntries {
+        StoredEntries { entries: list, roles: None, implicit }
     }
 
     /// From entries sorted by index.
     pub(super) fn from_entries(
         shape: &[usize],
         entries: &[Entry],
-        rest: Implicit,
+        implicit: Implicit,
     ) -> StoredEntries {
-        StoredEntries::from_parts(shape, &entries.chunks(1 << 16).collect::<Vec<_>>(), rest)
+        StoredEntries::from_parts(shape, &entries.chunks(1 << 16).collect::<Vec<_>>(), implicit)
     }
 
     /// From entries sorted by index, in parts.
-    fn from_parts(shape: &[usize], parts: &[&[Entry]], rest: Implicit) -> StoredEntries {
+    fn from_parts(shape: &[usize], parts: &[&[Entry]], implicit: Implicit) -> StoredEntries {
         let mut values = StorageBuilder::new(parts.iter().map(|part| part.len()).sum());
         values.push(&of_all(parts, |e| e.1));
         let keys = of_all(parts, |e| e.0);
         let list = Arc::new(CooTensor::from_keys(shape, keys, values.finish()));
         let plain = parts.par_iter().all(|part| part.iter().all(|e| e.2 == Role::Train));
         let roles = (!plain).then(|| parts.iter().copied().flatten().map(|e| e.2).collect());
-        StoredEntries { entries: list, roles, implicit: rest }
+        StoredEntries { entries: list, roles, implicit }
     }
 
-    /// The listed cells and their values. A missing cell has the value 0.
+    /// The stored entries and their values. A missing entry has the value 0.
     #[must_use]
     pub fn entries(&self) -> &Arc<CooTensor> {
         &self.entries
     }
 
-    /// The roles of the listed cells; `None` where all are for training.
+    /// The roles of the stored entries; `None` where all are for training.
     #[must_use]
     pub fn roles(&self) -> Option<&[Role]> {
         self.roles.as_deref()
     }
 
-    /// What the other cells are.
+    /// What the implicit entries are.
     #[must_use]
     pub fn implicit(&self) -> Implicit {
         self.implicit
     }
 
-    /// The role of listed cell `i`.
+    /// The role of stored entry `i`.
     #[must_use]
     pub fn role(&self, i: usize) -> Role {
         self.roles.as_ref().map_or(Role::Train, |r| r.get(i).copied().unwrap_or(Role::Missing))
     }
 
-    /// The length of the list.
+    /// How many entries are stored.
     #[must_use]
     pub fn counts(&self) -> StoredCounts {
         let all = self.entries.len() as u64;
@@ -104,16 +104,16 @@ impl StoredEntries {
         StoredCounts { implicit: self.implicit, train, masked: all - train }
     }
 
-    /// The roles of all cells in C order, for a shape of `n` cells.
+    /// The roles of all entries in C order, for a shape of `n` entries.
     pub(super) fn all_roles(&self, n: usize) -> Option<Roles> {
-        let rest = match self.implicit {
+        let other = match self.implicit {
             Implicit::Missing => Role::Missing,
             Implicit::Zeros | Implicit::ByRole => Role::Train,
         };
-        if self.roles.is_none() && rest == Role::Train {
+        if self.roles.is_none() && other == Role::Train {
             return None;
         }
-        let mut words = vec![LOW * rest as u64; n.div_ceil(PER_WORD)];
+        let mut words = vec![LOW * other as u64; n.div_ceil(PER_WORD)];
         if !n.is_multiple_of(PER_WORD)
             && let Some(last) = words.last_mut()
         {
@@ -121,7 +121,7 @@ impl StoredEntries {
         }
         words.push(0);
         let mut counts = [0; 4];
-        counts[rest as usize] = (n - self.entries.len()) as u64;
+        counts[other as usize] = (n - self.entries.len()) as u64;
         for (i, key) in self.entries.keys().into_iter().enumerate() {
             let role = self.role(i);
             let (word, shift) = (key as usize / PER_WORD, 2 * (key as usize % PER_WORD));
@@ -150,10 +150,10 @@ fn of_all<T: Copy + Default + Send>(parts: &[&[Entry]], of: impl Fn(&Entry) -> T
     all
 }
 
-/// Cells of a unit of parallel work; a multiple of the cells in a word of roles.
+/// Entries of a unit of parallel work; a multiple of the entries in a word of roles.
 const TASK: usize = 1 << 17;
 
-/// Where the values of cells are looked up.
+/// Where the values of entries are looked up.
 pub(super) enum Lookup<'a> {
     Dense(&'a Dense),
     /// Indices in C order, sorted, with their values.
@@ -161,7 +161,7 @@ pub(super) enum Lookup<'a> {
 }
 
 impl Lookup<'_> {
-    /// The values of the cells from `start` in memory order (C order for a list). `false` where
+    /// The values of the entries from `start` in memory order (C order for a list). `false` where
     /// all are 0, and then they are not written.
     fn values(&self, start: usize, out: &mut [f64]) -> bool {
         match self {
@@ -175,9 +175,9 @@ impl Lookup<'_> {
             Lookup::List(keys, values) => {
                 let end = (start + out.len()) as u64;
                 let from = keys.partition_point(|&k| k < start as u64);
-                let listed = keys[from..].iter().take_while(|&&k| k < end);
+                let stored = keys[from..].iter().take_while(|&&k| k < end);
                 let mut any = false;
-                for (i, &key) in listed.enumerate() {
+                for (i, &key) in stored.enumerate() {
                     if !any {
                         out.fill(0.0);
                     }
@@ -190,35 +190,35 @@ impl Lookup<'_> {
     }
 }
 
-/// Lists the cells that have to be, out of `n` cells in some order of memory; in parts that follow one
+/// Collects the entries that have to be stored, out of `n` entries in some order of memory; in parts that follow one
 /// another.
 fn entries(
     lookup: &Lookup<'_>,
     roles: Option<&Roles>,
     n: usize,
-    rest: Implicit,
+    implicit: Implicit,
 ) -> Vec<Vec<Entry>> {
     let dense: &[&Dense] = match lookup {
         Lookup::Dense(dense) => &[*dense],
         Lookup::List(..) => &[],
     };
     let mut parts: Vec<Vec<Entry>> = Vec::new();
-    in_order(dense, n, TASK, |cells| {
-        let tasks = (cells.start / TASK..cells.end.div_ceil(TASK)).into_par_iter();
+    in_order(dense, n, TASK, |range| {
+        let tasks = (range.start / TASK..range.end.div_ceil(TASK)).into_par_iter();
         parts.par_extend(tasks.map(|task| {
             let mut found = Vec::new();
             let mut values = [0.0; PER_WORD];
             for start in (task * TASK..n.min((task + 1) * TASK)).step_by(PER_WORD) {
                 let len = PER_WORD.min(n - start);
                 let word = roles.map_or(LOW, |r| r.words()[start / PER_WORD]);
-                let skip = rest == Implicit::Missing && word == 0;
+                let skip = implicit == Implicit::Missing && word == 0;
                 if skip {
                     continue;
                 }
                 let any = lookup.values(start, &mut values[..len]);
                 let plain = word == LOW;
                 if !any {
-                    match rest {
+                    match implicit {
                         Implicit::ByRole => continue,
                         Implicit::Zeros if plain => continue,
                         _ => values[..len].fill(0.0),
@@ -226,12 +226,12 @@ fn entries(
                 }
                 for (i, &x) in values[..len].iter().enumerate() {
                     let role = Role::ALL[(word >> (2 * i) & 3) as usize];
-                    let listed = match rest {
+                    let stored = match implicit {
                         Implicit::Missing => role != Role::Missing,
                         Implicit::Zeros => role != Role::Train || x != 0.0,
                         Implicit::ByRole => role != Role::Missing && x != 0.0,
                     };
-                    if listed {
+                    if stored {
                         let x = if role == Role::Missing { 0.0 } else { x };
                         found.push(((start + i) as u64, x, role));
                     }
@@ -248,24 +248,24 @@ fn slices(parts: &[Vec<Entry>]) -> Vec<&[Entry]> {
 }
 
 impl Prepared {
-    /// The lists of cells that these observations can be written as. None with weights other than
-    /// 0 and 1, which zeros of a list do not have.
+    /// The ways to write these observations as stored entries. None with weights other than 0 and 1,
+    /// which implicit zeros do not have.
     #[must_use]
     pub fn stored_counts(&self) -> Vec<StoredCounts> {
         if self.weights().is_some() {
             return Vec::new();
         }
-        if let Some(listed) = self.listed() {
-            return vec![listed.counts()];
+        if let Some(stored) = self.only_stored() {
+            return vec![stored.counts()];
         }
-        let cells = |role| self.count(role);
+        let count = |role| self.count(role);
         let (train, withheld) =
-            (cells(Role::Train), cells(Role::Validation) + cells(Role::HeldOut));
+            (count(Role::Train), count(Role::Validation) + count(Role::HeldOut));
         let nonzero = |role| self.nonzero(role);
         let mut found = vec![StoredCounts {
             implicit: Implicit::Zeros,
             train: nonzero(Role::Train),
-            masked: withheld + cells(Role::Missing),
+            masked: withheld + count(Role::Missing),
         }];
         if self.roles().is_some() {
             found.push(StoredCounts { implicit: Implicit::Missing, train, masked: withheld });
@@ -278,11 +278,11 @@ impl Prepared {
         found
     }
 
-    /// The list of cells that goes with one of [`Prepared::stored_counts`].
+    /// The stored entries that go with one of [`Prepared::stored_counts`].
     #[must_use]
     pub fn stored(&self, implicit: Implicit) -> StoredEntries {
-        if let Some(listed) = self.listed() {
-            return listed.clone();
+        if let Some(stored) = self.only_stored() {
+            return stored.clone();
         }
         let n = self.shape().iter().product();
         if let Some(coordinates) = self.coo() {

@@ -72,7 +72,7 @@ impl Constraint {
         self.lower == 0.0 && self.upper == f64::INFINITY
     }
 
-    /// The same rule for the factor divided by `unit`, the objective being divided by `scale`.
+    /// The same constraint for the factor divided by `unit`, the objective being divided by `scale`.
     #[must_use]
     pub fn rescaled(self, unit: f64, scale: f64) -> Constraint {
         Constraint {
@@ -134,12 +134,12 @@ pub struct RooflinePeaks {
     pub logarithms_per_second: f64,
 }
 
-/// The numbers that guard a fit (docs/method.md).
+/// The guards of a fit against what floating point cannot hold (docs/method.md).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Guards {
-    /// ŷ is raised to this before a power, a quotient or a logarithm. In the units of the data.
+    /// ŷ is clamped to at least this before a power, a quotient or a logarithm. In the units of the data.
     pub prediction_floor: f64,
-    /// After an update, entries of a factor are raised to this times its largest entry.
+    /// After an update, entries of a factor are clamped to at least this times its largest entry.
     pub factor_floor: f64,
     /// How often the factors of a group are cycled over after a pass.
     pub inner_cycles: usize,
@@ -152,14 +152,14 @@ pub struct Job {
     pub plan: Arc<Plan>,
     /// The observations.
     pub data: Arc<Prepared>,
-    /// The list of cells that passes go over in place of all cells, where the plan has
-    /// [sampled passes](Plan::sampled).
+    /// The stored entries that passes go over in place of all entries, where the plan has
+    /// [sparse passes](Plan::sparse_passes).
     pub stored: Option<Arc<StoredEntries>>,
     /// The loss.
     pub loss: Loss,
     /// For each group, where the losses of its pass go; `None` where they are not computed.
     pub losses: Vec<Option<LossSlot>>,
-    /// The numbers that guard the fit.
+    /// The guards.
     pub guards: Guards,
     /// The factors to start from, in the model's order.
     pub start: Vec<ArrayD<f64>>,
@@ -168,10 +168,10 @@ pub struct Job {
     pub scales: Option<Vec<f64>>,
     /// What holds for each factor, in the user's units.
     pub constraints: Vec<Constraint>,
-    /// The trades of scale among the factors, all of which have a penalty; `None` where
+    /// The rescalings among the factors, all of which have a penalty; `None` where
     /// [`Engine::balance`] is not called.
     pub balancing: Option<Arc<Balancing>>,
-    /// Whether an engine that can do so lowers half the squared distance, all cells being observed,
+    /// Whether an engine that can do so lowers half the squared distance, all entries being observed,
     /// by coordinate descent on a group's exact objective in place of majorization
     /// (docs/method.md).
     pub exact: bool,
@@ -195,7 +195,7 @@ impl Job {
 pub struct EngineState {
     /// What each factor is multiplied with in the engine, powers of two.
     pub scales: Vec<f64>,
-    /// The factors as they are, in the engine's units, each in C order of its letters.
+    /// The factors as they are, in the engine's units, each in C order of its indices.
     pub factors: Vec<Vec<f64>>,
     /// The plain result that the next extrapolation starts from; `None` where no
     /// [anchor](Point::Anchor) was set.
@@ -285,8 +285,8 @@ pub trait Engine: Send {
         Ok(PassTime::new(seconds, None))
     }
 
-    /// Makes the trades of [`Job::balancing`] once: changes of scale that leave ŷ as it is and do not
-    /// raise the penalties.
+    /// Makes the rescalings of [`Job::balancing`] once: they leave ŷ as it is and do not increase the
+    /// penalties.
     ///
     /// # Errors
     /// Where the device fails.
@@ -363,7 +363,7 @@ pub trait Engine: Send {
     }
 }
 
-/// The middle of a list of numbers, NaN for none.
+/// The median, NaN of no values.
 fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)

@@ -1,4 +1,4 @@
-//! A list of cells in the order in which a pass over it goes, for every engine.
+//! Stored entries in the order in which a sparse pass goes over them, for every engine.
 
 use rayon::prelude::*;
 
@@ -6,49 +6,49 @@ use crate::data::{Dense, Role, StoredEntries};
 use crate::model::{Index, Shapes};
 use nneinfact_simd::Elementwise;
 
-/// Which cells of a list.
+/// Which of the stored entries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StoredPart {
     /// Those that the factors are fitted to.
     Train,
-    /// The others: missing and withheld ones.
+    /// The masked ones: missing and withheld entries.
     Masked,
 }
 
-/// The cells of a part of a list sorted by a row of the target, so that a row's sums stay together,
+/// A part of the stored entries, sorted by a row of the output, so that a row's sums stay together,
 /// and in C order within a row.
 pub struct StoredOrder<'a> {
     shapes: &'a Shapes,
-    list: &'a StoredEntries,
-    /// The places of the cells in the list.
+    stored: &'a StoredEntries,
+    /// The places of the entries among all stored ones.
     places: Vec<u32>,
-    /// The rows that have cells, in order.
+    /// The rows that have entries, in order.
     pub rows: Vec<u32>,
-    /// Where the cells of each of them start, and where the last ends.
+    /// Where the entries of each of them start, and where the last ends.
     pub starts: Vec<usize>,
 }
 
 impl<'a> StoredOrder<'a> {
-    /// Sorts by the row that these observed letters number, the last running fastest.
+    /// Sorts by the row that these observed indices number, the last running fastest.
     pub fn new(
         shapes: &'a Shapes,
-        list: &'a StoredEntries,
+        stored: &'a StoredEntries,
         part: StoredPart,
         rows: &[Index],
     ) -> StoredOrder<'a> {
-        let chosen: Option<Vec<u32>> = list.roles().map(|roles| {
+        let chosen: Option<Vec<u32>> = stored.roles().map(|roles| {
             let wanted = |role: Role| (role == Role::Train) == (part == StoredPart::Train);
             (0..roles.len()).filter(|&i| wanted(roles[i])).map(|i| i as u32).collect()
         });
         let count = match (&chosen, part) {
             (Some(chosen), _) => chosen.len(),
-            (None, StoredPart::Train) => list.entries().len(),
+            (None, StoredPart::Train) => stored.entries().len(),
             (None, StoredPart::Masked) => 0,
         };
-        let cell = |i: usize| chosen.as_ref().map_or(i, |c| c[i] as usize);
+        let entry = |i: usize| chosen.as_ref().map_or(i, |c| c[i] as usize);
         let mut order: Vec<u64> = (0..count)
             .into_par_iter()
-            .map(|i| number(shapes, list, rows, cell(i)) << 32 | i as u64)
+            .map(|i| number(shapes, stored, rows, entry(i)) << 32 | i as u64)
             .collect();
         order.par_sort_unstable();
 
@@ -62,45 +62,45 @@ impl<'a> StoredOrder<'a> {
             }
         }
         starts.push(count);
-        let place = |key: &u64| cell((key & 0xffff_ffff) as usize) as u32;
+        let place = |key: &u64| entry((key & 0xffff_ffff) as usize) as u32;
         let places = order.par_iter().map(place).collect();
-        StoredOrder { shapes, list, places, rows: found, starts }
+        StoredOrder { shapes, stored, places, rows: found, starts }
     }
 
-    /// The row of every cell in a table whose rows these letters number.
-    pub fn rows_of(&self, letters: &[Index]) -> Vec<u32> {
-        let row = |&place: &u32| number(self.shapes, self.list, letters, place as usize) as u32;
+    /// The row of every entry in a table whose rows these indices number.
+    pub fn rows_of(&self, indices: &[Index]) -> Vec<u32> {
+        let row = |&place: &u32| number(self.shapes, self.stored, indices, place as usize) as u32;
         self.places.par_iter().map(row).collect()
     }
 
-    /// The value of every cell, times `scale`.
+    /// The value of every entry, times `scale`.
     pub fn values<T: Elementwise>(&self, scale: f64) -> Vec<T> {
-        let values = self.list.entries().values();
+        let values = self.stored.entries().values();
         let value = |&place: &u32| values.get(place as usize).unwrap_or(0.0) * scale;
         self.places.par_iter().map(|place| T::from_f64(value(place))).collect()
     }
 
-    /// What a side tensor in C order holds at every cell.
+    /// What a side tensor in C order holds at every entry.
     pub fn entry_parameter<T: Elementwise>(&self, side: &Dense) -> Vec<T> {
         let output = self.shapes.model().output();
         let value = |&place: &u32| {
-            let linear = number(self.shapes, self.list, output, place as usize) as usize;
+            let linear = number(self.shapes, self.stored, output, place as usize) as usize;
             T::from_f64(side.storage().get(linear).unwrap_or(1.0))
         };
         self.places.par_iter().map(value).collect()
     }
 
-    /// The role of every cell.
+    /// The role of every entry.
     pub fn roles(&self) -> Vec<Role> {
-        self.places.iter().map(|&place| self.list.role(place as usize)).collect()
+        self.places.iter().map(|&place| self.stored.role(place as usize)).collect()
     }
 }
 
-/// The number that these letters make of a listed cell's indices, the last running fastest.
-fn number(shapes: &Shapes, list: &StoredEntries, letters: &[Index], place: usize) -> u64 {
-    letters.iter().fold(0, |row, &x| {
+/// The number that these indices make of the place of a stored entry, the last running fastest.
+fn number(shapes: &Shapes, stored: &StoredEntries, indices: &[Index], place: usize) -> u64 {
+    indices.iter().fold(0, |row, &x| {
         let mode = shapes.model().output().iter().position(|&y| y == x).unwrap_or(0);
-        let index = list.entries().indices()[mode].get(place).unwrap_or(0);
+        let index = stored.entries().indices()[mode].get(place).unwrap_or(0);
         row * shapes.size(x) as u64 + index
     })
 }

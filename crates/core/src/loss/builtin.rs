@@ -12,38 +12,6 @@ const LIMIT: f64 = 1e-3;
 /// of the order of 1, in differences of terms of the order of 1/α².
 const SMALLEST_ALPHA: f64 = 1e-6;
 
-/// The names that [`Loss::named`] knows.
-pub const NAMES: [&str; 15] = [
-    "kl",
-    "euclidean",
-    "itakura-saito",
-    "hellinger",
-    "reverse-kl",
-    "neyman",
-    "pearson",
-    "alpha",
-    "beta",
-    "alpha-beta",
-    "negative-binomial",
-    "geometric",
-    "bernoulli",
-    "binomial",
-    "jensen-shannon",
-];
-
-/// The parameters that [`Loss::named`] may need, each given or not.
-#[derive(Clone, Default, PartialEq, Debug)]
-pub struct LossParameters {
-    /// α of alpha and alpha-beta.
-    pub alpha: Option<f64>,
-    /// β of alpha-beta, or b of beta.
-    pub beta: Option<f64>,
-    /// φ of negative-binomial.
-    pub dispersion: Option<EntryParameter>,
-    /// n of binomial.
-    pub trials: Option<EntryParameter>,
-}
-
 /// A member of the αβ-family with its exponents, each as exact as it can be had: α + β − 1 has to
 /// be 0, and not 1e-17, where that is meant.
 #[derive(Clone, Copy)]
@@ -279,7 +247,7 @@ impl Loss {
             EntryParameter::Scalar(n) => Trials::Scalar(n),
             EntryParameter::Tensor(_) => Trials::EntryParameter(0),
         });
-        let (n, sides) = trials.into_expr();
+        let (n, parameters) = trials.into_expr();
         Ok(Loss {
             description: format!(
                 "binomial with number of trials {label}, the model's values being odds"
@@ -288,7 +256,7 @@ impl Loss {
             b: &n / (1.0 + &y),
             loss: &n * (1.0 + &y).ln() - where_positive(&(&x * y.ln())),
             domain,
-            entry_parameters: sides,
+            entry_parameters: parameters,
             minimizer: Minimizer::Odds,
             ..Loss::plain(format!("binomial({label})"))
         })
@@ -310,82 +278,6 @@ impl Loss {
             curvature_constant: 0.5,
             homogeneity: Some(1.0),
             ..Loss::plain("jensen-shannon")
-        }
-    }
-
-    /// The loss of a name of [`NAMES`], for command lines and configuration files.
-    ///
-    /// # Errors
-    /// [`Error::Loss`] where the name is unknown, a parameter that the loss needs is missing, one
-    /// is given that it does not take, or one is outside its range.
-    ///
-    /// ```
-    /// use nneinfact::loss::{Loss, LossParameters};
-    ///
-    /// let parameters = LossParameters { dispersion: Some(2.0.into()), ..Default::default() };
-    /// let loss = Loss::named("negative-binomial", &parameters)?;
-    /// assert_eq!(loss.name(), "negative-binomial(2)");
-    /// # Ok::<(), nneinfact::Error>(())
-    /// ```
-    pub fn named(name: &str, parameters: &LossParameters) -> Result<Loss> {
-        let LossParameters { alpha, beta, dispersion, trials } = parameters;
-        let takes: &[&str] = match name {
-            "alpha" => &["alpha"],
-            "beta" => &["beta"],
-            "alpha-beta" => &["alpha", "beta"],
-            "negative-binomial" => &["dispersion"],
-            "binomial" => &["trials"],
-            _ if NAMES.contains(&name) => &[],
-            _ => {
-                return Err(Error::Loss(format!(
-                    "there is no loss named {name:?}: the names are {}",
-                    NAMES.join(", ")
-                )));
-            }
-        };
-        let given = [
-            ("alpha", alpha.is_some()),
-            ("beta", beta.is_some()),
-            ("dispersion", dispersion.is_some()),
-            ("trials", trials.is_some()),
-        ];
-        for (parameter, given) in given {
-            if given && !takes.contains(&parameter) {
-                let takes = match takes {
-                    [] => "takes no parameters".to_string(),
-                    takes => format!("takes {} only", takes.join(" and ")),
-                };
-                return Err(Error::Loss(format!(
-                    "the {name} loss does not take {parameter}: it {takes}"
-                )));
-            }
-        }
-        let missing = |parameter: &str| {
-            Error::Loss(format!(
-                "the {name} loss needs {}: {parameter} is missing",
-                takes.join(" and ")
-            ))
-        };
-        let need = |value: Option<f64>, parameter| value.ok_or_else(|| missing(parameter));
-        let need_side = |value: &Option<EntryParameter>, parameter| {
-            value.clone().ok_or_else(|| missing(parameter))
-        };
-        match name {
-            "euclidean" => Ok(Loss::euclidean()),
-            "itakura-saito" => Ok(Loss::itakura_saito()),
-            "hellinger" => Ok(Loss::hellinger()),
-            "reverse-kl" => Ok(Loss::reverse_kl()),
-            "neyman" => Ok(Loss::neyman()),
-            "pearson" => Ok(Loss::pearson()),
-            "alpha" => Loss::alpha(need(*alpha, "alpha")?),
-            "beta" => Loss::beta(need(*beta, "beta")?),
-            "alpha-beta" => Loss::alpha_beta(need(*alpha, "alpha")?, need(*beta, "beta")?),
-            "negative-binomial" => Loss::negative_binomial(need_side(dispersion, "dispersion")?),
-            "geometric" => Ok(Loss::geometric()),
-            "bernoulli" => Ok(Loss::bernoulli()),
-            "binomial" => Loss::binomial(need_side(trials, "trials")?),
-            "jensen-shannon" => Ok(Loss::jensen_shannon()),
-            _ => Ok(Loss::kl()),
         }
     }
 
@@ -412,13 +304,13 @@ impl Loss {
     fn negative_binomial_of(dispersion: EntryParameter) -> Loss {
         let (x, y) = (Expr::x(), Expr::y());
         let label = dispersion.label();
-        let (phi, sides) = dispersion.into_expr();
+        let (phi, parameters) = dispersion.into_expr();
         Loss {
             description: format!("negative-binomial with dispersion {label}"),
             a: &x / &y,
             b: (&phi + &x) / (&phi + &y),
             loss: (&phi + &x) * (&phi + &y).ln() - where_positive(&(&x * y.ln())),
-            entry_parameters: sides,
+            entry_parameters: parameters,
             ..Loss::plain(format!("negative-binomial({label})"))
         }
     }

@@ -34,7 +34,7 @@ impl Loss {
     /// Starts a loss of one's own: `a`, `b`, ℓ and the majorizer have to be given.
     ///
     /// The numerator `a`, the denominator `b` and ℓ belong together as [`Majorizer`] and
-    /// [`Loss::slope`] say. [`LossBuilder::build`] checks that.
+    /// [`Loss::curvature_constant`] say. [`LossBuilder::build`] checks that.
     ///
     /// ```
     /// use nneinfact::loss::{Expr, Loss, Majorizer};
@@ -89,10 +89,10 @@ impl LossBuilder {
         self
     }
 
-    /// The factor c of the derivative (see [`Loss::slope`]). Left out, it is read off the
+    /// The factor c of the derivative (see [`Loss::curvature_constant`]). Left out, it is read off the
     /// derivative of ℓ.
-    pub fn curvature_constant(mut self, slope: f64) -> Self {
-        self.curvature_constant = Some(slope);
+    pub fn curvature_constant(mut self, constant: f64) -> Self {
+        self.curvature_constant = Some(constant);
         self
     }
 
@@ -103,8 +103,8 @@ impl LossBuilder {
     }
 
     /// The tensors that `s0`, `s1`, … stand for, all of the data's shape.
-    pub fn entry_parameters(mut self, sides: impl IntoIterator<Item = ArrayD<f64>>) -> Self {
-        self.entry_parameters = sides.into_iter().map(Arc::new).collect();
+    pub fn entry_parameters(mut self, parameters: impl IntoIterator<Item = ArrayD<f64>>) -> Self {
+        self.entry_parameters = parameters.into_iter().map(Arc::new).collect();
         self
     }
 
@@ -117,10 +117,10 @@ impl LossBuilder {
 
     /// Checks the parts against each other and makes the loss.
     ///
-    /// On a grid over the domain and over ten decades of `y`: the derivative of ℓ has to be what
-    /// `a`, `b` and the slope say, and the surrogate has to lie above ℓ, for a single factor λ of
+    /// On a mesh over the domain and over ten decades of `y`: the derivative of ℓ has to be what
+    /// `a`, `b` and the curvature constant say, and the surrogate has to lie above ℓ, for a single factor λ of
     /// change and for a model value that is a sum of parts which change by different factors,
-    /// ℓ(x, Σ w_k λ_k y) ≤ Σ w_k G(λ_k). Then no update can raise the loss.
+    /// ℓ(x, Σ w_k λ_k y) ≤ Σ w_k G(λ_k). Then no update can increase the loss.
     ///
     /// # Errors
     /// [`Error::Loss`] where a part is missing or cannot be used, or where the check fails, with
@@ -132,9 +132,9 @@ impl LossBuilder {
             b,
             loss,
             majorizer,
-            curvature_constant: slope,
+            curvature_constant: constant,
             domain,
-            entry_parameters: sides,
+            entry_parameters: parameters,
             homogeneity,
         } = self;
         let wrong = |what: String| Error::Loss(format!("the custom loss {name:?}: {what}"));
@@ -163,21 +163,21 @@ impl LossBuilder {
                 )));
             }
         }
-        if let Some(other) = sides.iter().find(|s| s.shape() != sides[0].shape()) {
+        if let Some(other) = parameters.iter().find(|s| s.shape() != parameters[0].shape()) {
             return Err(wrong(format!(
-                "the side tensors have shapes {:?} and {:?}, but need the same",
-                sides[0].shape(),
+                "the entry parameters have shapes {:?} and {:?}, but need the same",
+                parameters[0].shape(),
                 other.shape()
             )));
         }
-        if sides.iter().any(|s| s.is_empty() || s.iter().any(|v| !v.is_finite())) {
-            return Err(wrong("the side tensors need entries, all of them finite".into()));
+        if parameters.iter().any(|s| s.is_empty() || s.iter().any(|v| !v.is_finite())) {
+            return Err(wrong("the entry parameters need entries, all of them finite".into()));
         }
         match domain {
-            Domain::UpTo(Trials::EntryParameter(i)) if i >= sides.len() => {
+            Domain::UpTo(Trials::EntryParameter(i)) if i >= parameters.len() => {
                 return Err(wrong(format!(
-                    "its domain needs side tensor s{i}, but {} are given",
-                    sides.len()
+                    "its domain needs entry parameter s{i}, but {} are given",
+                    parameters.len()
                 )));
             }
             Domain::UpTo(Trials::Scalar(n)) if !(n > 0.0 && n.is_finite()) => {
@@ -188,7 +188,7 @@ impl LossBuilder {
         if homogeneity.is_some_and(|d| !d.is_finite()) {
             return Err(wrong("the degree of homogeneity has to be finite".into()));
         }
-        wgsl_function("f", &[&a, &b, &expression], sides.len())
+        wgsl_function("f", &[&a, &b, &expression], parameters.len())
             .map_err(|e| wrong(e.to_string()))?;
         let largest_exponent =
             [&a, &b, &expression].into_iter().fold(0.0, |m: f64, e| m.max(e.largest_exponent()));
@@ -199,23 +199,23 @@ impl LossBuilder {
             loss: expression,
             majorizer,
             domain,
-            entry_parameters: sides,
+            entry_parameters: parameters,
             homogeneity,
             largest_exponent,
             ..Loss::plain(name.clone())
         };
-        let grid = Grid::new(&loss).map_err(&wrong)?;
-        loss.curvature_constant = match slope {
+        let mesh = Mesh::new(&loss).map_err(&wrong)?;
+        loss.curvature_constant = match constant {
             Some(c) => c,
-            None => grid.infer_slope(&loss).map_err(&wrong)?,
+            None => mesh.infer_curvature_constant(&loss).map_err(&wrong)?,
         };
         if !(loss.curvature_constant.is_finite() && loss.curvature_constant != 0.0) {
             return Err(wrong(format!(
-                "the slope is {}, but has to be finite and not 0",
+                "the curvature constant is {}, but has to be finite and not 0",
                 loss.curvature_constant
             )));
         }
-        grid.check(&loss).map_err(&wrong)?;
+        mesh.check(&loss).map_err(&wrong)?;
         Ok(loss)
     }
 }
@@ -224,15 +224,15 @@ impl LossBuilder {
 const TOLERANCE: f64 = 1e-9;
 
 /// The points at which a custom loss is checked.
-struct Grid {
-    /// A datum, a value of the model and the side values of an entry.
+struct Mesh {
+    /// A datum, a value of the model and the entry parameters of an entry.
     points: Vec<(f64, f64, Vec<f64>)>,
     /// The factors of change.
     lambdas: Vec<f64>,
 }
 
-impl Grid {
-    fn new(loss: &Loss) -> Result<Grid, String> {
+impl Mesh {
+    fn new(loss: &Loss) -> Result<Mesh, String> {
         let entries: Vec<Vec<f64>> = match loss.entry_parameters.first() {
             None => vec![Vec::new()],
             // Some entries all over the tensors, and those with the extreme values.
@@ -253,41 +253,41 @@ impl Grid {
         };
         let decades: [f64; 11] = [1e-5, 1e-4, 1e-3, 1e-2, 0.1, 0.7, 1.0, 6.0, 40.0, 1e3, 1e5];
         let mut points = Vec::new();
-        for sides in entries {
+        for parameters in entries {
             let data: Vec<f64> = match loss.domain {
                 Domain::Binary => vec![0.0, 1.0],
                 Domain::Positive => decades.to_vec(),
                 Domain::NonNegative => [0.0].into_iter().chain(decades).collect(),
                 Domain::UpTo(_) => {
-                    let n = loss.domain.trials(&sides).unwrap_or(1.0);
+                    let n = loss.domain.trials(&parameters).unwrap_or(1.0);
                     [0.0, 1e-3, 0.1, 0.5, 0.9, 1.0].iter().map(|share| share * n).collect()
                 }
             };
-            for x in data.into_iter().filter(|&x| loss.domain.contains(x, &sides)) {
-                points.extend(decades.iter().map(|&y| (x, y, sides.clone())));
+            for x in data.into_iter().filter(|&x| loss.domain.contains(x, &parameters)) {
+                points.extend(decades.iter().map(|&y| (x, y, parameters.clone())));
             }
         }
         if points.is_empty() {
             return Err("its domain holds no datum at the entries looked at".into());
         }
         let lambdas = vec![1e-4, 0.01, 0.2, 0.6, 0.9, 1.0, 1.1, 1.7, 5.0, 100.0, 1e4];
-        Ok(Grid { points, lambdas })
+        Ok(Mesh { points, lambdas })
     }
 
-    /// The slope at the first point where it can be read off well.
-    fn infer_slope(&self, loss: &Loss) -> Result<f64, String> {
-        for (x, y, sides) in &self.points {
-            let unit = unit_derivative(loss, *x, *y, sides);
-            let (derivative, error) = derivative(loss, *x, *y, sides);
-            let slope = derivative / unit;
-            if slope.is_finite() && slope != 0.0 && error <= 1e-7 * derivative.abs() {
-                // Slopes are simple numbers, if anything.
-                let simple = (slope * 720.0).round() / 720.0;
-                let near = (simple - slope).abs() <= 1e-6 * slope.abs();
-                return Ok(if near { simple } else { slope });
+    /// The curvature constant at the first point where it can be read off well.
+    fn infer_curvature_constant(&self, loss: &Loss) -> Result<f64, String> {
+        for (x, y, parameters) in &self.points {
+            let unit = unit_derivative(loss, *x, *y, parameters);
+            let (derivative, error) = derivative(loss, *x, *y, parameters);
+            let constant = derivative / unit;
+            if constant.is_finite() && constant != 0.0 && error <= 1e-7 * derivative.abs() {
+                // The constants are simple numbers, if anything.
+                let simple = (constant * 720.0).round() / 720.0;
+                let near = (simple - constant).abs() <= 1e-6 * constant.abs();
+                return Ok(if near { simple } else { constant });
             }
         }
-        Err("the slope cannot be read off the derivative of the loss; give it".into())
+        Err("the curvature constant cannot be read off the derivative of the loss; give it".into())
     }
 
     fn check(&self, loss: &Loss) -> Result<(), String> {
@@ -296,21 +296,21 @@ impl Grid {
             && c * (p_b - p_a) < 0.0
         {
             return Err(format!(
-                "slope · (p_b − p_a) has to be positive, or the update would maximise the \
-                 surrogate; the slope is {c}, p_a {p_a} and p_b {p_b}"
+                "curvature constant · (p_b − p_a) has to be positive, or the update would maximise the \
+                 surrogate; the curvature constant is {c}, p_a {p_a} and p_b {p_b}"
             ));
         }
         if loss.majorizer == Majorizer::Log && c < 0.0 {
             return Err(format!(
-                "under the Log majorizer the slope has to be positive, but it is {c}"
+                "under the Log majorizer the curvature constant has to be positive, but it is {c}"
             ));
         }
         let mut random = Uniform(0x9e37_79b9_7f4a_7c15);
-        for (x, y, sides) in &self.points {
+        for (x, y, parameters) in &self.points {
             let (x, y) = (*x, *y);
-            let (a, b) = (loss.eval_a(x, y, sides), loss.eval_b(x, y, sides));
-            let at = |what: &str| format!("{what} at x = {x}, y = {y}, sides {sides:?}");
-            let value = loss.eval_loss(x, y, sides);
+            let (a, b) = (loss.eval_a(x, y, parameters), loss.eval_b(x, y, parameters));
+            let at = |what: &str| format!("{what} at x = {x}, y = {y}, parameters {parameters:?}");
+            let value = loss.eval_loss(x, y, parameters);
             if !(a.is_finite() && b.is_finite() && value.is_finite()) {
                 return Err(at(&format!("a = {a}, b = {b} and loss = {value} have to be finite")));
             }
@@ -320,12 +320,12 @@ impl Grid {
                     "b = {b} (and a = {a} under a Power majorizer) must not be negative"
                 )));
             }
-            let (slope, error) = derivative(loss, x, y, sides);
-            let claimed = c * unit_derivative(loss, x, y, sides);
+            let (found, error) = derivative(loss, x, y, parameters);
+            let claimed = c * unit_derivative(loss, x, y, parameters);
             let size = if power { c.abs() * (a + b) } else { (c * a).abs() };
-            if (slope - claimed).abs() > 1e-5 * size + 10.0 * error {
+            if (found - claimed).abs() > 1e-5 * size + 10.0 * error {
                 return Err(at(&format!(
-                    "the derivative of the loss is {slope}, but a, b and the slope say {claimed}"
+                    "the derivative of the loss is {found}, but a, b and the curvature constant say {claimed}"
                 )));
             }
             let surrogate = |lambda: f64| value + c * y * loss.majorizer.rise(a, b, lambda);
@@ -337,12 +337,12 @@ impl Grid {
                 let lambda: f64 = parts.iter().map(|(w, l)| w * l).sum();
                 let bound: f64 = parts.iter().map(|&(w, l)| w * surrogate(l)).sum();
                 let terms: f64 = parts.iter().map(|&(w, l)| w * size(l)).sum();
-                let reached = loss.eval_loss(x, lambda * y, sides);
+                let reached = loss.eval_loss(x, lambda * y, parameters);
                 let rounding = TOLERANCE
                     * (reached.abs()
                         + value.abs()
                         + terms
-                        + loss_terms(loss, x, lambda * y, sides));
+                        + loss_terms(loss, x, lambda * y, parameters));
                 // The comparison is this way round so that a NaN fails it.
                 if reached <= bound + rounding {
                     return Ok(());
@@ -371,34 +371,34 @@ impl Grid {
     }
 }
 
-/// The derivative of the loss in y that `a` and `b` claim, for a slope of 1.
-fn unit_derivative(loss: &Loss, x: f64, y: f64, sides: &[f64]) -> f64 {
-    let a = loss.eval_a(x, y, sides);
+/// The derivative of the loss in y that `a` and `b` claim, for a curvature constant of 1.
+fn unit_derivative(loss: &Loss, x: f64, y: f64, parameters: &[f64]) -> f64 {
+    let a = loss.eval_a(x, y, parameters);
     match loss.majorizer {
-        Majorizer::Power { .. } => loss.eval_b(x, y, sides) - a,
+        Majorizer::Power { .. } => loss.eval_b(x, y, parameters) - a,
         Majorizer::Log => -a,
     }
 }
 
 /// The derivative of the loss in y by central differences, extrapolated once, with an estimate of
 /// its error.
-fn derivative(loss: &Loss, x: f64, y: f64, sides: &[f64]) -> (f64, f64) {
+fn derivative(loss: &Loss, x: f64, y: f64, parameters: &[f64]) -> (f64, f64) {
     let central = |h: f64| {
-        let rise = loss.eval_loss(x, y + h, sides) - loss.eval_loss(x, y - h, sides);
+        let rise = loss.eval_loss(x, y + h, parameters) - loss.eval_loss(x, y - h, parameters);
         rise / (2.0 * h)
     };
     let h = 1e-3 * y;
     let (coarse, fine) = (central(h), central(0.5 * h));
     let extrapolated = fine + (fine - coarse) / 3.0;
-    let rounding = f64::EPSILON * loss_terms(loss, x, y, sides) / h;
+    let rounding = f64::EPSILON * loss_terms(loss, x, y, parameters) / h;
     (extrapolated, (extrapolated - fine).abs() * 1e-3 + rounding)
 }
 
 /// The size of the terms that cancel in the loss, as far as its values at x, 2x and y, 2y tell.
-fn loss_terms(loss: &Loss, x: f64, y: f64, sides: &[f64]) -> f64 {
-    let at = |y: f64| loss.eval_loss(x, y, sides).abs();
-    let a = loss.eval_a(x, y, sides).abs();
-    let b = loss.eval_b(x, y, sides).abs();
+fn loss_terms(loss: &Loss, x: f64, y: f64, parameters: &[f64]) -> f64 {
+    let at = |y: f64| loss.eval_loss(x, y, parameters).abs();
+    let a = loss.eval_a(x, y, parameters).abs();
+    let b = loss.eval_b(x, y, parameters).abs();
     at(y) + at(0.5 * y) + at(2.0 * y) + loss.curvature_constant.abs() * y * (a + b)
 }
 

@@ -20,29 +20,29 @@ pub enum Domain {
 pub enum Trials {
     /// The same for all entries.
     Scalar(f64),
-    /// The entry's value in this side tensor.
+    /// The entry's value in this entry parameter.
     EntryParameter(usize),
 }
 
 impl Domain {
-    /// Whether the loss accepts `x` at an entry with these side values.
+    /// Whether the loss accepts `x` at an entry with these entry parameters.
     #[must_use]
-    pub fn contains(&self, x: f64, sides: &[f64]) -> bool {
+    pub fn contains(&self, x: f64, parameters: &[f64]) -> bool {
         x.is_finite()
             && match self {
                 Domain::NonNegative => x >= 0.0,
                 Domain::Positive => x > 0.0,
                 Domain::Binary => x == 0.0 || x == 1.0,
-                Domain::UpTo(_) => x >= 0.0 && self.trials(sides).is_some_and(|n| x <= n),
+                Domain::UpTo(_) => x >= 0.0 && self.trials(parameters).is_some_and(|n| x <= n),
             }
     }
 
-    /// The number of trials at an entry with these side values, where the domain has one.
+    /// The number of trials at an entry with these entry parameters, where the domain has one.
     #[must_use]
-    pub fn trials(&self, sides: &[f64]) -> Option<f64> {
+    pub fn trials(&self, parameters: &[f64]) -> Option<f64> {
         match *self {
             Domain::UpTo(Trials::Scalar(n)) => Some(n),
-            Domain::UpTo(Trials::EntryParameter(i)) => sides.get(i).copied(),
+            Domain::UpTo(Trials::EntryParameter(i)) => parameters.get(i).copied(),
             _ => None,
         }
     }
@@ -67,7 +67,7 @@ impl Domain {
                  for any nonnegative data"
             }
             Domain::UpTo(_) => {
-                "mask these entries, raise the number of trials, or choose negative-binomial or kl \
+                "mask these entries, give a larger number of trials, or choose negative-binomial or kl \
                  for counts without a limit"
             }
         }

@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::ops::{Add, Div, Mul, Neg, Sub};
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
@@ -10,7 +9,7 @@ use crate::error::{Error, Result};
 use super::graph::Graph;
 
 /// An immutable expression in `x` (the datum), `y` (the model's value ŷ), constants and per-entry
-/// side values.
+/// entry parameters.
 ///
 /// A loss is three of these, and everything that evaluates it starts from them: [`eval`](Self::eval)
 /// in double precision, the vectorised tape of the CPU, and WGSL for a GPU
@@ -68,7 +67,7 @@ pub(super) enum Node {
 }
 
 impl Expr {
-    fn new(node: Node) -> Expr {
+    pub(super) fn new(node: Node) -> Expr {
         let depth = children(&node).map(|child| child.0.depth + 1).max().unwrap_or(0);
         let deeper = children(&node).any(Expr::is_too_deep);
         match depth > DEEPEST || deeper {
@@ -94,7 +93,7 @@ impl Expr {
         Expr::new(Node::Y)
     }
 
-    /// The entry's value in side tensor `i`, counted from 0: a dispersion, a number of trials.
+    /// The entry's value in entry parameter `i`, counted from 0: a dispersion, a number of trials.
     #[must_use]
     pub fn entry_parameter(i: usize) -> Expr {
         Expr::new(Node::EntryParameter(i))
@@ -164,14 +163,14 @@ impl Expr {
         Expr::new(Node::Select(condition.clone(), then.clone(), otherwise.clone()))
     }
 
-    /// The value in double precision. A side value that `sides` does not hold is NaN.
+    /// The value in double precision. An entry parameter that `parameters` does not hold is NaN.
     #[must_use]
-    pub fn eval(&self, x: f64, y: f64, sides: &[f64]) -> f64 {
-        let value = |e: &Expr| e.eval(x, y, sides);
+    pub fn eval(&self, x: f64, y: f64, parameters: &[f64]) -> f64 {
+        let value = |e: &Expr| e.eval(x, y, parameters);
         match self.node() {
             Node::X => x,
             Node::Y => y,
-            Node::EntryParameter(i) => sides.get(*i).copied().unwrap_or(f64::NAN),
+            Node::EntryParameter(i) => parameters.get(*i).copied().unwrap_or(f64::NAN),
             Node::Constant(c) => *c,
             Node::TooDeep => f64::NAN,
             Node::Add(a, b) => value(a) + value(b),
@@ -213,7 +212,7 @@ impl Expr {
         self.any(&|node| matches!(node, Node::Y))
     }
 
-    /// How many side tensors are needed: one more than the largest index that occurs.
+    /// How many entry parameters are needed: one more than the largest index that occurs.
     #[must_use]
     pub fn entry_parameter_count(&self) -> usize {
         match self.node() {
@@ -229,7 +228,7 @@ impl Expr {
         self.rebuild(&|node| matches!(node, Node::X).then(|| value.clone()), &|e| e)
     }
 
-    /// The expression at x = 0, simplified for positive finite `y` and side values: there `0 · e`
+    /// The expression at x = 0, simplified for positive finite `y` and entry parameters: there `0 · e`
     /// and `0 / e` are 0.
     #[must_use]
     pub fn at_zero_datum(&self) -> Expr {
@@ -338,13 +337,13 @@ fn power(base: f64, exponent: f64) -> f64 {
 }
 
 /// Prints expressions as one WGSL function `name(x: f32, y: f32, s0: f32, …)` of `x`, `y` and
-/// `sides` side values, which returns `f32` for one expression and a vector for two to four.
+/// `parameters` entry parameters, which returns `f32` for one expression and a vector for two to four.
 ///
 /// What the expressions share is computed once.
 ///
 /// # Errors
 /// [`Error::Loss`](crate::Error::Loss) where there are no expressions or more than four, where one
-/// needs a side value beyond `sides`, and where a constant is not a normal number in single
+/// needs an entry parameter beyond `parameters`, and where a constant is not a normal number in single
 /// precision (WGSL refuses such a shader), and where an expression is too deep.
 ///
 /// ```
@@ -354,11 +353,11 @@ fn power(base: f64, exponent: f64) -> f64 {
 /// assert_eq!(text, "fn numerator(x: f32, y: f32) -> f32 {\n    return x / y;\n}\n");
 /// # Ok::<(), nneinfact::Error>(())
 /// ```
-pub fn wgsl_function(name: &str, outputs: &[&Expr], sides: usize) -> Result<String> {
+pub fn wgsl_function(name: &str, outputs: &[&Expr], parameters: usize) -> Result<String> {
     if outputs.iter().any(|e| e.is_too_deep()) {
         return Err(Error::Loss(format!("an expression is more than {DEEPEST} operations deep")));
     }
-    Graph::new(outputs).wgsl(name, sides)
+    Graph::new(outputs).wgsl(name, parameters)
 }
 
 impl PartialEq for Expr {
@@ -384,112 +383,6 @@ impl PartialEq for Expr {
 
 impl Eq for Expr {}
 
-impl From<f64> for Expr {
-    fn from(value: f64) -> Expr {
-        Expr::constant(value)
-    }
-}
-
-fn add(a: Expr, b: Expr) -> Expr {
-    match (a.node(), b.node()) {
-        (Node::Constant(p), Node::Constant(q)) => Expr::constant(p + q),
-        (Node::Constant(0.0), _) => b,
-        (_, Node::Constant(0.0)) => a,
-        (_, Node::Neg(e)) => sub(a.clone(), e.clone()),
-        _ => Expr::new(Node::Add(a, b)),
-    }
-}
-
-fn sub(a: Expr, b: Expr) -> Expr {
-    match (a.node(), b.node()) {
-        (Node::Constant(p), Node::Constant(q)) => Expr::constant(p - q),
-        (Node::Constant(0.0), _) => neg(b),
-        (_, Node::Constant(0.0)) => a,
-        (_, Node::Neg(e)) => add(a.clone(), e.clone()),
-        _ => Expr::new(Node::Sub(a, b)),
-    }
-}
-
-fn mul(a: Expr, b: Expr) -> Expr {
-    match (a.node(), b.node()) {
-        (Node::Constant(p), Node::Constant(q)) => Expr::constant(p * q),
-        (Node::Constant(1.0), _) => b,
-        (_, Node::Constant(1.0)) => a,
-        (Node::Constant(-1.0), _) => neg(b),
-        (_, Node::Constant(-1.0)) => neg(a),
-        // x · y⁻¹ is one division instead of a reciprocal and a product. A power that has to be
-        // computed as such takes its sign for free.
-        (_, Node::Pow(e, p)) if *p < 0.0 && half_steps(*p).is_some() => {
-            let e = e.pow(-p);
-            div(a, e)
-        }
-        (Node::Pow(e, p), _) if *p < 0.0 && half_steps(*p).is_some() => {
-            let e = e.pow(-p);
-            div(b, e)
-        }
-        _ => Expr::new(Node::Mul(a, b)),
-    }
-}
-
-fn div(a: Expr, b: Expr) -> Expr {
-    match (a.node(), b.node()) {
-        (Node::Constant(p), Node::Constant(q)) => Expr::constant(p / q),
-        (_, Node::Constant(1.0)) => a,
-        (_, Node::Constant(-1.0)) => neg(a),
-        _ => Expr::new(Node::Div(a, b)),
-    }
-}
-
-fn neg(a: Expr) -> Expr {
-    match a.node() {
-        Node::Constant(c) => Expr::constant(-c),
-        Node::Neg(e) => e.clone(),
-        _ => Expr::new(Node::Neg(a)),
-    }
-}
-
-macro_rules! operator {
-    ($trait:ident, $method:ident) => {
-        operator!(@impl $trait, $method, Expr, Expr, |e| e, |e| e);
-        operator!(@impl $trait, $method, &Expr, Expr, |e| e.clone(), |e| e);
-        operator!(@impl $trait, $method, Expr, &Expr, |e| e, |e| e.clone());
-        operator!(@impl $trait, $method, &Expr, &Expr, |e| e.clone(), |e| e.clone());
-        operator!(@impl $trait, $method, Expr, f64, |e| e, Expr::constant);
-        operator!(@impl $trait, $method, &Expr, f64, |e| e.clone(), Expr::constant);
-        operator!(@impl $trait, $method, f64, Expr, Expr::constant, |e| e);
-        operator!(@impl $trait, $method, f64, &Expr, Expr::constant, |e| e.clone());
-    };
-    (@impl $trait:ident, $method:ident, $a:ty, $b:ty, $left:expr, $right:expr) => {
-        impl $trait<$b> for $a {
-            type Output = Expr;
-            fn $method(self, other: $b) -> Expr {
-                let left: fn($a) -> Expr = $left;
-                let right: fn($b) -> Expr = $right;
-                $method(left(self), right(other))
-            }
-        }
-    };
-}
-
-operator!(Add, add);
-operator!(Sub, sub);
-operator!(Mul, mul);
-operator!(Div, div);
-
-impl Neg for Expr {
-    type Output = Expr;
-    fn neg(self) -> Expr {
-        neg(self)
-    }
-}
-
-impl Neg for &Expr {
-    type Output = Expr;
-    fn neg(self) -> Expr {
-        neg(self.clone())
-    }
-}
-
 impl fmt::Debug for Expr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Expr({self})")
@@ -497,7 +390,7 @@ impl fmt::Debug for Expr {
 }
 
 impl fmt::Display for Expr {
-    /// As mathematics is typed: `x * ln(x / y) - x + y`, side values as `s0`, `s1`, ….
+    /// As mathematics is typed: `x * ln(x / y) - x + y`, entry parameters as `s0`, `s1`, ….
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.print(f, 0)
     }

@@ -245,7 +245,7 @@ impl Graph {
     }
 
     /// The WGSL function of [`wgsl_function`](super::wgsl_function).
-    pub(super) fn wgsl(&self, name: &str, sides: usize) -> Result<String> {
+    pub(super) fn wgsl(&self, name: &str, parameters: usize) -> Result<String> {
         let result = match self.outputs.len() {
             1 => "f32".to_string(),
             n @ 2..=4 => format!("vec{n}<f32>"),
@@ -268,7 +268,7 @@ impl Graph {
             }
         }
         let _ = write!(text, "fn {name}(x: f32, y: f32");
-        for i in 0..sides {
+        for i in 0..parameters {
             let _ = write!(text, ", s{i}: f32");
         }
         let _ = writeln!(text, ") -> {result} {{");
@@ -283,10 +283,10 @@ impl Graph {
             let (value, leaf) = match op {
                 Op::X => ("x".to_string(), true),
                 Op::Y => ("y".to_string(), true),
-                Op::EntryParameter(i) if i < sides => (format!("s{i}"), true),
+                Op::EntryParameter(i) if i < parameters => (format!("s{i}"), true),
                 Op::EntryParameter(i) => {
                     return Err(Error::Loss(format!(
-                        "an expression needs side tensor s{i}, but only {sides} are given"
+                        "an expression needs entry parameter s{i}, but only {parameters} are given"
                     )));
                 }
                 Op::Constant(bits) => (wgsl_literal(f64::from_bits(bits))?, true),

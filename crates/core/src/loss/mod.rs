@@ -15,7 +15,10 @@ mod domain;
 mod entry_parameter;
 mod expr;
 mod graph;
+mod instruction;
 mod majorizer;
+mod named;
+mod operators;
 mod penalty;
 mod tape;
 mod zero;
@@ -24,12 +27,12 @@ use std::sync::Arc;
 
 use ndarray::ArrayD;
 
-pub use builtin::{LossParameters, NAMES};
 pub use custom::LossBuilder;
 pub use domain::{Domain, Trials};
 pub use entry_parameter::EntryParameter;
 pub use expr::{Expr, wgsl_function};
 pub use majorizer::Majorizer;
+pub use named::{LOSSES, LossParameter, LossParameters, LossSpec, NAMES};
 pub use penalty::{Penalty, Share};
 #[doc(hidden)]
 pub use tape::weighted;
@@ -153,16 +156,16 @@ impl Loss {
     }
 
     /// The model's value that fits `x` best: `x` itself, or the odds x/(n−x), infinite at x = n.
-    /// `sides` are the entry's side values.
+    /// `parameters` are the entry's entry parameters.
     #[must_use]
-    pub fn minimizer(&self, x: f64, sides: &[f64]) -> f64 {
+    pub fn minimizer(&self, x: f64, parameters: &[f64]) -> f64 {
         match self.minimizer {
             Minimizer::Datum => x,
-            Minimizer::Odds => x / (self.domain.trials(sides).unwrap_or(1.0) - x),
+            Minimizer::Odds => x / (self.domain.trials(parameters).unwrap_or(1.0) - x),
         }
     }
 
-    /// a(0, y), where it is finite and the same for all positive `y` and side values: 0 for most
+    /// a(0, y), where it is finite and the same for all positive `y` and entry parameters: 0 for most
     /// losses, −ln 2 for Jensen–Shannon.
     #[must_use]
     pub fn numerator_at_zero(&self) -> Option<f64> {
@@ -212,14 +215,14 @@ impl Loss {
 
     /// a(x, y) in double precision.
     #[must_use]
-    pub fn eval_a(&self, x: f64, y: f64, sides: &[f64]) -> f64 {
-        self.a.eval(x, y, sides)
+    pub fn eval_a(&self, x: f64, y: f64, parameters: &[f64]) -> f64 {
+        self.a.eval(x, y, parameters)
     }
 
     /// b(x, y) in double precision.
     #[must_use]
-    pub fn eval_b(&self, x: f64, y: f64, sides: &[f64]) -> f64 {
-        self.b.eval(x, y, sides)
+    pub fn eval_b(&self, x: f64, y: f64, parameters: &[f64]) -> f64 {
+        self.b.eval(x, y, parameters)
     }
 
     /// ℓ(x, y) in double precision.
@@ -231,7 +234,7 @@ impl Loss {
     /// assert_eq!(Loss::kl().eval_loss(0.0, 3.0, &[]), 3.0);
     /// ```
     #[must_use]
-    pub fn eval_loss(&self, x: f64, y: f64, sides: &[f64]) -> f64 {
-        self.loss.eval(x, y, sides)
+    pub fn eval_loss(&self, x: f64, y: f64, parameters: &[f64]) -> f64 {
+        self.loss.eval(x, y, parameters)
     }
 }

@@ -101,12 +101,12 @@ impl Penalty {
     /// μ p θᵖ⁻¹, its derivative at one entry.
     #[must_use]
     pub fn derivative(self, theta: f64) -> f64 {
-        let slope = match self.power {
+        let derivative = match self.power {
             1.0 => 1.0,
             2.0 => theta,
             p => theta.powf(p - 1.0),
         };
-        self.weight * self.power * slope
+        self.weight * self.power * derivative
     }
 }
 
@@ -118,11 +118,11 @@ impl Majorizer {
     /// least.
     ///
     /// `a` and `b` are the entry's numerator and denominator at the reference θ̃ per |c|, the loss's
-    /// [slope](super::Loss::slope); `pull` is μ p θ̃ᵖ⁻¹ / |c|, the penalty's derivative there, and
+    /// [curvature constant](super::Loss::curvature_constant); `gradient` is μ p θ̃ᵖ⁻¹ / |c|, the penalty's derivative there, and
     /// `power` its p. `falling` says that c is negative, as it is for α < 0. So λ solves
     ///
-    /// - `Power`: ±(b λ^p_b − a λ^p_a) + pull λᵖ⁻¹ = 0, the minus where `falling`,
-    /// - `Log`: b ln λ − a + pull λᵖ⁻¹ = 0.
+    /// - `Power`: ±(b λ^p_b − a λ^p_a) + gradient λᵖ⁻¹ = 0, the minus where `falling`,
+    /// - `Log`: b ln λ − a + gradient λᵖ⁻¹ = 0.
     ///
     /// It is 0 where the objective falls all the way down to 0, infinite where all the way up, and 1
     /// where it does not depend on λ.
@@ -135,58 +135,58 @@ impl Majorizer {
     /// assert_eq!(lambda, 2.0);
     /// ```
     #[must_use]
-    pub fn penalized(self, a: f64, b: f64, pull: f64, power: f64, falling: bool) -> f64 {
+    pub fn penalized(self, a: f64, b: f64, gradient: f64, power: f64, falling: bool) -> f64 {
         match self {
             Majorizer::Power { p_a, p_b } if falling => {
-                balance_of_powers([b, a, pull], [p_b, p_a, power - 1.0])
+                balance_of_powers([b, a, gradient], [p_b, p_a, power - 1.0])
             }
             Majorizer::Power { p_a, p_b } => {
-                balance_of_powers([a, b, pull], [p_a, p_b, power - 1.0])
+                balance_of_powers([a, b, gradient], [p_a, p_b, power - 1.0])
             }
-            Majorizer::Log => logarithm_and_power(a, b, pull, power - 1.0),
+            Majorizer::Log => logarithm_and_power(a, b, gradient, power - 1.0),
         }
     }
 }
 
-/// The root of `rise λ^e₁ + pull λ^e₂ = fall λ^e₀`, where e₁ > e₀ and e₂ ≥ e₀.
-fn balance_of_powers([fall, rise, pull]: [f64; 3], [e0, e1, e2]: [f64; 3]) -> f64 {
+/// The root of `rise λ^e₁ + gradient λ^e₂ = fall λ^e₀`, where e₁ > e₀ and e₂ ≥ e₀.
+fn balance_of_powers([fall, rise, gradient]: [f64; 3], [e0, e1, e2]: [f64; 3]) -> f64 {
     let (c1, c2) = (e1 - e0, e2 - e0);
     if fall <= 0.0 {
-        return if rise <= 0.0 && pull <= 0.0 { 1.0 } else { 0.0 };
+        return if rise <= 0.0 && gradient <= 0.0 { 1.0 } else { 0.0 };
     }
-    if pull <= 0.0 {
+    if gradient <= 0.0 {
         return if rise <= 0.0 { f64::INFINITY } else { (fall / rise).powf(1.0 / c1) };
     }
     if c2 == 0.0 {
         // The penalty takes a constant off the numerator.
-        return match fall > pull {
+        return match fall > gradient {
             false => 0.0,
             true if rise <= 0.0 => f64::INFINITY,
-            true => ((fall - pull) / rise).powf(1.0 / c1),
+            true => ((fall - gradient) / rise).powf(1.0 / c1),
         };
     }
     if rise <= 0.0 {
-        return (fall / pull).powf(1.0 / c2);
+        return (fall / gradient).powf(1.0 / c2);
     }
     if c1 == c2 {
-        return (fall / (rise + pull)).powf(1.0 / c1);
+        return (fall / (rise + gradient)).powf(1.0 / c1);
     }
     // The quadratic in one of the powers, without the difference that cancels.
     let quadratic = |linear: f64, square: f64| {
         2.0 * fall / (linear + linear.hypot(2.0 * square.sqrt() * fall.sqrt()))
     };
     if c2 == 2.0 * c1 {
-        return quadratic(rise, pull).powf(1.0 / c1);
+        return quadratic(rise, gradient).powf(1.0 / c1);
     }
     if c1 == 2.0 * c2 {
-        return quadratic(pull, rise).powf(1.0 / c2);
+        return quadratic(gradient, rise).powf(1.0 / c2);
     }
-    // In u = ln λ: ln(e^(c₁u + ln rise) + e^(c₂u + ln pull)) = ln fall, increasing and convex. Where
+    // In u = ln λ: ln(e^(c₁u + ln rise) + e^(c₂u + ln gradient)) = ln fall, increasing and convex. Where
     // one of the terms alone is as large as the right side the left side is at most ln 2 above it.
-    let (fall, rise, pull) = (fall.ln(), rise.ln(), pull.ln());
-    let mut u = ((fall - rise) / c1).min((fall - pull) / c2);
+    let (fall, rise, gradient) = (fall.ln(), rise.ln(), gradient.ln());
+    let mut u = ((fall - rise) / c1).min((fall - gradient) / c2);
     for _ in 0..STEPS {
-        let (x, y) = (c1 * u + rise, c2 * u + pull);
+        let (x, y) = (c1 * u + rise, c2 * u + gradient);
         let most = x.max(y);
         let (x, y) = ((x - most).exp(), (y - most).exp());
         let step = (most + (x + y).ln() - fall) * (x + y) / (c1 * x + c2 * y);
@@ -198,24 +198,24 @@ fn balance_of_powers([fall, rise, pull]: [f64; 3], [e0, e1, e2]: [f64; 3]) -> f6
     u.exp()
 }
 
-/// The root of `b ln λ − a + pull λ^q = 0`, with q ≥ 0.
-fn logarithm_and_power(a: f64, b: f64, pull: f64, q: f64) -> f64 {
+/// The root of `b ln λ − a + gradient λ^q = 0`, with q ≥ 0.
+fn logarithm_and_power(a: f64, b: f64, gradient: f64, q: f64) -> f64 {
     let far = |slope: f64| match slope {
         s if s > 0.0 => f64::INFINITY,
         s if s < 0.0 => 0.0,
         _ => 1.0,
     };
-    if pull <= 0.0 {
+    if gradient <= 0.0 {
         return if b > 0.0 { (a / b).exp() } else { far(a) };
     }
     if q == 0.0 {
-        return if b > 0.0 { ((a - pull) / b).exp() } else { far(a - pull) };
+        return if b > 0.0 { ((a - gradient) / b).exp() } else { far(a - gradient) };
     }
     if b <= 0.0 {
-        return if a > 0.0 { (a / pull).powf(1.0 / q) } else { 0.0 };
+        return if a > 0.0 { (a / gradient).powf(1.0 / q) } else { 0.0 };
     }
-    // With t = q ln λ + ln(pull q / b): t + eᵗ = s, the logarithm of Lambert's W.
-    let shift = pull.ln() + q.ln() - b.ln();
+    // With t = q ln λ + ln(gradient q / b): t + eᵗ = s, the logarithm of Lambert's W.
+    let shift = gradient.ln() + q.ln() - b.ln();
     let s = q * (a / b) + shift;
     let mut t = if s > 1.0 { s.ln() } else { s.min(0.0) };
     for _ in 0..STEPS {
@@ -238,7 +238,7 @@ fn logarithm_and_power(a: f64, b: f64, pull: f64, q: f64) -> f64 {
 pub struct Share {
     /// The family of the loss.
     pub majorizer: Majorizer,
-    /// Whether the loss's slope is negative.
+    /// Whether the loss's curvature constant is negative.
     pub falling: bool,
     /// The entry's numerator, times |c| and the weight of the loss.
     pub a: f64,
@@ -248,19 +248,19 @@ pub struct Share {
 
 impl Share {
     /// The factor of change at which the sum of the surrogates and a penalty is least: see
-    /// [`Majorizer::penalized`], of which this is the case of several losses. `pull` is μ p θ̃ᵖ⁻¹.
+    /// [`Majorizer::penalized`], of which this is the case of several losses. `gradient` is μ p θ̃ᵖ⁻¹.
     #[must_use]
-    pub fn joint_step(shares: &[Share], pull: f64, power: f64) -> f64 {
+    pub fn joint_step(shares: &[Share], gradient: f64, power: f64) -> f64 {
         let Some((first, rest)) = shares.split_first() else {
-            return if pull > 0.0 { 0.0 } else { 1.0 };
+            return if gradient > 0.0 { 0.0 } else { 1.0 };
         };
         if rest.iter().all(|s| s.majorizer == first.majorizer && s.falling == first.falling) {
             let sum = |part: fn(&Share) -> f64| shares.iter().map(part).sum::<f64>();
             let (a, b) = (sum(|s| s.a), sum(|s| s.b));
-            return first.majorizer.penalized(a, b, pull, power, first.falling);
+            return first.majorizer.penalized(a, b, gradient, power, first.falling);
         }
         // Sums of terms of different powers: every part increases, so there is one root.
-        let slope = |u: f64| {
+        let derivative = |u: f64| {
             let part = |weight: f64, value: f64| if weight == 0.0 { 0.0 } else { weight * value };
             let of = |share: &Share| match share.majorizer {
                 Majorizer::Power { p_a, p_b } => {
@@ -269,11 +269,11 @@ impl Share {
                 }
                 Majorizer::Log => part(share.b, u) - share.a,
             };
-            shares.iter().map(of).sum::<f64>() + part(pull, ((power - 1.0) * u).exp())
+            shares.iter().map(of).sum::<f64>() + part(gradient, ((power - 1.0) * u).exp())
         };
         // As far as a factor of change can be told from 0 and infinity.
         let (mut low, mut high) = (-100.0, 100.0);
-        match (slope(low) < 0.0, slope(high) > 0.0) {
+        match (derivative(low) < 0.0, derivative(high) > 0.0) {
             (false, false) => return 1.0,
             (false, true) => return 0.0,
             (true, false) => return f64::INFINITY,
@@ -281,7 +281,7 @@ impl Share {
         }
         for _ in 0..60 {
             let middle = 0.5 * (low + high);
-            if slope(middle) < 0.0 { low = middle } else { high = middle }
+            if derivative(middle) < 0.0 { low = middle } else { high = middle }
         }
         (0.5 * (low + high)).exp()
     }

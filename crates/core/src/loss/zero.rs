@@ -1,9 +1,9 @@
-//! A loss at a datum of 0: what the cells of a sparse tensor that are not listed add.
+//! A loss at a datum of 0: what the implicit entries of a sparse tensor add.
 
 use super::expr::Node;
 use super::{Expr, Loss};
 
-/// `coefficient · y^power`: what can be summed over all cells of a model without looking at them,
+/// `coefficient · y^power`: what can be summed over all entries of a model without looking at them,
 /// for small whole powers.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Monomial {
@@ -29,7 +29,7 @@ impl ZeroTerm {
         ZeroTerm { expr, monomial }
     }
 
-    /// The expression, of `y` and side values.
+    /// The expression, of `y` and entry parameters.
     #[must_use]
     pub fn expr(&self) -> &Expr {
         &self.expr

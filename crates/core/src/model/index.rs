@@ -7,7 +7,7 @@ use std::fmt;
 pub struct Index(u8);
 
 impl Index {
-    /// The letter written `c`, or `None` where `c` is not one of `A`–`Z`, `a`–`z`.
+    /// The index written `c`, or `None` where `c` is not one of `A`–`Z`, `a`–`z`.
     ///
     /// ```
     /// use nneinfact::model::Index;
@@ -85,7 +85,7 @@ impl IndexSet {
     pub fn is_empty(self) -> bool {
         self.0 == 0
     }
-    /// The letters in the order `A`–`Z`, `a`–`z`.
+    /// The indices in the order `A`–`Z`, `a`–`z`.
     pub fn iter(self) -> impl Iterator<Item = Index> {
         (0..52).filter(move |i| self.0 >> i & 1 == 1).map(Index)
     }

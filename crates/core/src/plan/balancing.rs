@@ -112,7 +112,7 @@ impl Balancing {
         for (i, (_, left)) in sets.iter().enumerate() {
             sets[i + 1..].iter().for_each(|(_, right)| add(*left & *right, &mut shared));
         }
-        // Closed under intersection: what is added is met with all others in turn.
+        // Closed under intersection: what is added is intersected with all others.
         let mut i = 0;
         while i < shared.len() {
             for j in 0..i {

@@ -295,7 +295,7 @@ mod tests {
 
     #[test]
     fn more_inputs_than_a_model_has_factors_are_told_apart() {
-        // 70 vectors along two indices, in turns: one index is summed over, the other is kept.
+        // 70 vectors along two indices, alternating: one index is summed over, the other is kept.
         let model = Model::parse("ar,b->ab").unwrap();
         let shapes = Shapes::new(&model, &[5, 7], &[('r', 3)]).unwrap();
         let (a, b) = (indices("a"), indices("b"));

@@ -39,7 +39,7 @@ pub struct Problem<'a> {
     /// The weight of each entry's loss, 1 where not given. An entry of weight 0 contributes
     /// nothing, whatever its value.
     pub weights: Option<&'a ArrayD<f64>>,
-    /// What the model's values are raised to before they enter the loss.
+    /// What the model's values are clamped to from below before they enter the loss.
     pub floor: f64,
 }
 
@@ -70,7 +70,8 @@ impl Problem<'_> {
     #[must_use]
     pub fn loss(&self, factors: &[ArrayD<f64>]) -> f64 {
         let predicted = predict(self.shapes, factors);
-        let losses = self.weighted(&predicted, |x, y, sides| self.loss.eval_loss(x, y, sides));
+        let losses =
+            self.weighted(&predicted, |x, y, parameters| self.loss.eval_loss(x, y, parameters));
         losses.sum() / self.weights.map_or(losses.len() as f64, |w| w.sum())
     }
 
@@ -85,7 +86,7 @@ impl Problem<'_> {
     }
 
     /// Updates factor `l` with the others fixed: Θ ← Θ ⊙ g⁻¹(A / B). An entry that no observed
-    /// cell touches (A = B = 0) stays as it is.
+    /// entry touches (A = B = 0) stays as it is.
     ///
     /// # Panics
     /// As [`loss`](Self::loss).
@@ -104,18 +105,18 @@ impl Problem<'_> {
     fn sums(&self, l: usize, factors: &[ArrayD<f64>]) -> (Vec<f64>, Vec<f64>) {
         let (shapes, model) = (self.shapes, self.shapes.model());
         let predicted = predict(shapes, factors);
-        let a = self.weighted(&predicted, |x, y, sides| self.loss.eval_a(x, y, sides));
-        let b = self.weighted(&predicted, |x, y, sides| self.loss.eval_b(x, y, sides));
+        let a = self.weighted(&predicted, |x, y, parameters| self.loss.eval_a(x, y, parameters));
+        let b = self.weighted(&predicted, |x, y, parameters| self.loss.eval_b(x, y, parameters));
         let (a, b): (Vec<f64>, Vec<f64>) = (a.into_iter().collect(), b.into_iter().collect());
         let old = entries(shapes, factors);
         let mut numerator = vec![0.0; old[l].len()];
         let mut denominator = vec![0.0; old[l].len()];
         combinations(shapes, |at| {
-            let cell = position(shapes, model.output(), at);
+            let datum = position(shapes, model.output(), at);
             let entry = position(shapes, &model.factors()[l], at);
             let others = product(shapes, &old, at, Some(l));
-            numerator[entry] += a[cell] * others;
-            denominator[entry] += b[cell] * others;
+            numerator[entry] += a[datum] * others;
+            denominator[entry] += b[datum] * others;
         });
         (numerator, denominator)
     }
@@ -127,7 +128,7 @@ impl Problem<'_> {
     /// As [`loss`](Self::loss).
     pub fn update_penalized(&self, l: usize, factors: &mut [ArrayD<f64>], penalty: Penalty) {
         let (a, b) = self.sums(l, factors);
-        let slope = self.loss.curvature_constant();
+        let constant = self.loss.curvature_constant();
         let change = |(&theta, (&a, &b)): (&f64, (&f64, &f64))| {
             let derivative = |u: f64| {
                 // In units of the factor of change, where a part without weight has no value at all.
@@ -139,8 +140,8 @@ impl Problem<'_> {
                     }
                     Majorizer::Log => part(b, u) - a,
                 };
-                let pull = penalty.derivative(theta);
-                slope * data + part(pull, ((penalty.power() - 1.0) * u).exp())
+                let penalty_gradient = penalty.derivative(theta);
+                constant * data + part(penalty_gradient, ((penalty.power() - 1.0) * u).exp())
             };
             let (mut low, mut high) = (-600.0, 600.0);
             if derivative(low) >= 0.0 && derivative(high) <= 0.0 {
@@ -168,9 +169,9 @@ impl Problem<'_> {
             if w == 0.0 {
                 return 0.0;
             }
-            let sides: Vec<f64> =
+            let parameters: Vec<f64> =
                 self.loss.entry_parameters().iter().map(|side| side[&at]).collect();
-            w * f(self.y[&at], predicted[&at].max(self.floor), &sides)
+            w * f(self.y[&at], predicted[&at].max(self.floor), &parameters)
         })
     }
 }

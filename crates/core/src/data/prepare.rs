@@ -1,0 +1,487 @@
+//! From observations to a role for every entry, and sums over them.
+
+use std::sync::Arc;
+
+use pulp::{Simd, WithSimd};
+use rayon::prelude::*;
+
+use super::mapped::in_order;
+use super::observations::Split;
+use super::roles::{Bits, PER_WORD};
+use super::scan::{BLOCK, Buffers, Places, TASK, Totals, blocks, count, max, nonzero, sum};
+use super::storage::Summary;
+use super::storage::sealed::Convert;
+use super::stored::Entry;
+use super::{
+    CooTensor, Dense, Implicit, Observations, Prepared, Role, Roles, Storage, StoredEntries,
+};
+use crate::error::{Error, Result};
+
+/// Up to this many entries of a COO tensor are given a role one by one where random splits or masks
+/// ask for it: 250 MB of roles.
+const MOST_ROLES: u64 = 1_000_000_000;
+/// Up to this many entries of a COO tensor are given a role one by one where lists of entries would do.
+const FEW_ROLES: u64 = 100_000_000;
+
+impl Observations {
+    /// Gives every entry its role and sums up what a fit needs to know of the data. One parallel
+    /// pass; the result does not depend on the number of threads.
+    ///
+    /// # Errors
+    /// [`Error::Observations`] where the data have no entries, nothing is observed, or the splits
+    /// leave nothing to train on.
+    pub fn prepare(&self) -> Result<Prepared> {
+        prepare(self)
+    }
+}
+
+fn prepare(observations: &Observations) -> Result<Prepared> {
+    let shape = observations.shape();
+    if shape.contains(&0) {
+        return Err(Error::Observations(format!(
+            "the data have no entries: their shape is {shape:?}"
+        )));
+    }
+    let Some(coo) = &observations.coordinates else {
+        return prepare_all(observations, observations.values.len(), None);
+    };
+    let volume = shape.iter().try_fold(1u64, |n, &m| n.checked_mul(m as u64));
+    let Some(volume) = volume.filter(|&n| n <= i64::MAX as u64) else {
+        return Err(Error::Observations(format!(
+            "the shape {shape:?} has more than 2^63 entries, and their indices have to fit 63 bits"
+        )));
+    };
+    if let Some(weights) = &observations.weights
+        && !zero_one(weights)
+    {
+        return Err(Error::Observations(
+            "weights other than 0 and 1 need the dense form of coo: give the data as a dense tensor"
+                .into(),
+        ));
+    }
+    if observations.unlisted_missing {
+        return prepare_stored(observations, coo, volume);
+    }
+    let by_entry = observations.held_out.is_some()
+        || observations.validation.is_some()
+        || observations.mask.is_some()
+        || observations.held_out_mask.is_some()
+        || observations.weights.is_some();
+    let by_list = observations.nan_missing
+        || observations.missing_at.is_some()
+        || observations.held_out_at.is_some()
+        || observations.validation_at.is_some();
+    if by_entry && volume > MOST_ROLES {
+        return Err(Error::Observations(format!(
+            "random splits and masks over all entries are for COO tensors of up to {MOST_ROLES} entries, and the shape {shape:?} has {volume}: give lists of the entries that are withheld or missing instead (held_out_at, validation_at, missing_at; on the command line --heldout-coordinates, --validation-coordinates, --missing)"
+        )));
+    }
+    if by_entry || (by_list && volume <= FEW_ROLES) {
+        let keys = coo.keys();
+        return prepare_all(observations, volume as usize, Some(&keys));
+    }
+    prepare_zeros(observations, coo, volume)
+}
+
+/// Weights of 0 and 1 only are a mask, which the roles already hold.
+fn zero_one(weights: &Dense) -> bool {
+    match weights.storage() {
+        Storage::U8(v) => v.iter().all(|&w| w <= 1),
+        Storage::Mapped(mapped) => mapped.summary().is_some_and(Summary::is_zero_one),
+        _ => false,
+    }
+}
+
+/// A COO tensor of which only the stored entries are observed.
+fn prepare_stored(
+    observations: &Observations,
+    coo: &Arc<CooTensor>,
+    volume: u64,
+) -> Result<Prepared> {
+    let keys = coo.keys();
+    let of = |list: &Option<Arc<CooTensor>>| list.as_ref().map(|l| l.keys());
+    let (missing, held_out, validation) = (
+        of(&observations.missing_at),
+        of(&observations.held_out_at),
+        of(&observations.validation_at),
+    );
+    let within = |list: &Option<Vec<u64>>, key: u64| {
+        list.as_ref().is_some_and(|l| l.binary_search(&key).is_ok())
+    };
+    let bit = |bits: &Option<Arc<Bits>>, key: u64| bits.as_ref().map(|b| b.get(key as usize));
+    let drawn = |split: Option<Split>, key: u64| {
+        split.is_some_and(|Split { key: stream, threshold }| stream.at(key) < threshold)
+    };
+    let entry = |(i, &key): (usize, &u64)| -> Entry {
+        let x = coo.values().get(i).unwrap_or(0.0);
+        let weight = observations.weights.as_ref().and_then(|w| w.storage().get(key as usize));
+        let role = if bit(&observations.mask, key) == Some(false)
+            || weight == Some(0.0)
+            || (observations.nan_missing && x.is_nan())
+            || within(&missing, key)
+        {
+            Role::Missing
+        } else if bit(&observations.held_out_mask, key) == Some(true)
+            || within(&held_out, key)
+            || drawn(observations.held_out, key)
+        {
+            Role::HeldOut
+        } else if within(&validation, key) || drawn(observations.validation, key) {
+            Role::Validation
+        } else {
+            Role::Train
+        };
+        (key, x, role)
+    };
+    let mut entries: Vec<Entry> = keys.par_iter().enumerate().map(entry).collect();
+    entries.retain(|e| e.2 != Role::Missing);
+    let stored = match entries.len() == coo.len() {
+        true if entries.iter().all(|e| e.2 == Role::Train) => {
+            StoredEntries::of(Arc::clone(coo), Implicit::Missing)
+        }
+        _ => StoredEntries::from_entries(coo.shape(), &entries, Implicit::Missing),
+    };
+    finish_stored(coo, stored, volume)
+}
+
+/// A COO tensor whose implicit entries are zeros, but for lists of entries that are missing or
+/// withheld.
+fn prepare_zeros(
+    observations: &Observations,
+    coo: &Arc<CooTensor>,
+    volume: u64,
+) -> Result<Prepared> {
+    let lists = [
+        (&observations.missing_at, Role::Missing),
+        (&observations.held_out_at, Role::HeldOut),
+        (&observations.validation_at, Role::Validation),
+    ];
+    if lists.iter().all(|(list, _)| list.is_none()) && !observations.nan_missing {
+        let stored = StoredEntries::of(Arc::clone(coo), Implicit::Zeros);
+        return finish_stored(coo, stored, volume);
+    }
+    let missing = |x: f64| observations.nan_missing && x.is_nan();
+    let mut entries: Vec<Entry> = coo
+        .keys()
+        .into_iter()
+        .enumerate()
+        .map(|(i, key)| {
+            let x = coo.values().get(i).unwrap_or(0.0);
+            if missing(x) { (key, 0.0, Role::Missing) } else { (key, x, Role::Train) }
+        })
+        .collect();
+    for (list, role) in lists {
+        entries.extend(list.iter().flat_map(|l| l.keys()).map(|key| (key, 0.0, role)));
+    }
+    // Of several roles, missing comes before held out, that before validation, that before training.
+    let rank = |role: Role| match role {
+        Role::Missing => 0,
+        Role::HeldOut => 1,
+        Role::Validation => 2,
+        Role::Train => 3,
+    };
+    entries.par_sort_by_key(|e| (e.0, rank(e.2)));
+    entries.dedup_by(|next, kept| {
+        let same = next.0 == kept.0;
+        if same && next.1 != 0.0 && kept.2 != Role::Missing {
+            kept.1 = next.1;
+        }
+        same
+    });
+    let stored = StoredEntries::from_entries(coo.shape(), &entries, Implicit::Zeros);
+    finish_stored(coo, stored, volume)
+}
+
+/// Sums up what the stored and the implicit entries hold.
+fn finish_stored(coo: &Arc<CooTensor>, stored: StoredEntries, volume: u64) -> Result<Prepared> {
+    let list = Arc::clone(stored.entries());
+    let mut total = Totals::EMPTY;
+    for i in 0..list.len() {
+        let role = stored.role(i);
+        let x = list.values().get(i).unwrap_or(0.0);
+        total.counts[role as usize] += 1;
+        total.nonzero[role as usize] += u64::from(x != 0.0);
+        if role == Role::Train {
+            total.sum += x;
+            total.max = if x > total.max { x } else { total.max };
+        }
+    }
+    let implicit = volume - list.len() as u64;
+    match stored.implicit() {
+        Implicit::Missing => total.counts[Role::Missing as usize] += implicit,
+        Implicit::Zeros | Implicit::ByRole => {
+            total.counts[Role::Train as usize] += implicit;
+            if implicit > 0 {
+                total.max = total.max.max(0.0);
+            }
+        }
+    }
+    for r in 1..4 {
+        total.weight[r] = total.counts[r] as f64;
+    }
+    check_portions(&total, volume)?;
+    Ok(Prepared {
+        shape: coo.shape().to_vec(),
+        values: Arc::new(Dense::empty()),
+        // The stored entries with their roles take the place of those given.
+        coo: Some(list),
+        only_stored: Some(stored),
+        roles: None,
+        weights: None,
+        totals: total,
+    })
+}
+
+fn check_portions(total: &Totals, n: u64) -> Result<()> {
+    let [missing, train, validation, held_out] = total.counts;
+    if missing == n {
+        return Err(Error::Observations(format!(
+            "nothing is observed: mask, weights and missing values leave none of the {n} entries"
+        )));
+    }
+    if train == 0 {
+        return Err(Error::Observations(format!(
+            "nothing is left to train on: of {} observed entries, {held_out} are held out and {validation} are for validation",
+            n - missing
+        )));
+    }
+    Ok(())
+}
+
+/// Gives each of `n` entries its role; `keys` are the indices of a COO tensor in C order.
+fn prepare_all(observations: &Observations, n: usize, keys: Option<&[u64]>) -> Result<Prepared> {
+    let values = &observations.values;
+    let places = match keys {
+        Some(_) => Places::Same,
+        None => Places::new(values),
+    };
+    // Lists of entries, in the order of memory.
+    let bits = |list: &Option<Arc<CooTensor>>| {
+        list.as_ref().map(|list| {
+            let offset = |i: usize, key: u64| match keys {
+                Some(_) => key as usize,
+                None => {
+                    let at = |mode: &super::Indices| mode.get(i).unwrap_or(0) as usize;
+                    list.indices().iter().map(at).zip(values.strides()).map(|(i, s)| i * s).sum()
+                }
+            };
+            Bits::from_list(list.keys().into_iter().enumerate().map(|(i, k)| offset(i, k)), n)
+        })
+    };
+    let all_train = observations.all_train();
+    let pass = Pass {
+        observations,
+        all_train,
+        places,
+        n,
+        keys,
+        missing: bits(&observations.missing_at),
+        held_out: bits(&observations.held_out_at),
+        validation: bits(&observations.validation_at),
+    };
+
+    let mut totals: Vec<Totals> = Vec::new();
+    let mut words = Vec::new();
+    if !all_train {
+        words = vec![0u64; n.div_ceil(PER_WORD) + 1];
+    }
+    let streamed: Vec<&Dense> = std::iter::once(values)
+        .filter(|_| keys.is_none())
+        .chain(&observations.weights)
+        .map(Arc::as_ref)
+        .collect();
+    in_order(&streamed, n, TASK, |range| {
+        let first = range.start / TASK;
+        if all_train {
+            let tasks = (first..range.end.div_ceil(TASK)).into_par_iter();
+            totals.par_extend(tasks.map(|task| pass.task(task, &mut [])));
+        } else {
+            let words = &mut words[range.start / PER_WORD..range.end.div_ceil(PER_WORD)];
+            let tasks = words.par_chunks_mut(TASK / PER_WORD).enumerate();
+            totals.par_extend(tasks.map(|(task, words)| pass.task(first + task, words)));
+        }
+    });
+    streamed.iter().try_for_each(|tensor| tensor.check())?;
+    let mut total = Totals::EMPTY;
+    totals.iter().for_each(|part| total.add(part));
+    if let Some(mapped) = values.storage().mapped() {
+        mapped.set_summary(total.summary);
+    }
+
+    check_portions(&total, n as u64)?;
+    let train = total.counts[Role::Train as usize];
+    let roles = (train < n as u64).then(|| Roles::from_words(words, n, total.counts));
+    Ok(Prepared {
+        shape: observations.shape().to_vec(),
+        values: Arc::clone(values),
+        coo: observations.coordinates.clone(),
+        only_stored: None,
+        roles,
+        weights: observations.weights.clone().filter(|w| !zero_one(w)),
+        totals: total,
+    })
+}
+
+/// The pass that decides the roles.
+struct Pass<'a> {
+    observations: &'a Observations,
+    all_train: bool,
+    places: Places,
+    n: usize,
+    /// The indices of a COO tensor in C order, in place of dense values.
+    keys: Option<&'a [u64]>,
+    missing: Option<Bits>,
+    held_out: Option<Bits>,
+    validation: Option<Bits>,
+}
+
+/// One task of the pass. Not a closure: closures are called through code that is not inlined, and
+/// only what is inlined is compiled for the instruction set that was found.
+struct PassTask<'a, 'b> {
+    pass: &'a Pass<'b>,
+    task: usize,
+    words: &'a mut [u64],
+}
+
+impl WithSimd for PassTask<'_, '_> {
+    type Output = Totals;
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _simd: S) -> Totals {
+        let mut buffers = Buffers::new();
+        let mut totals = Totals::EMPTY;
+        let mut words = self.words.chunks_mut(BLOCK / PER_WORD);
+        for start in blocks(self.task, self.pass.n) {
+            let len = BLOCK.min(self.pass.n - start);
+            let words = words.next().unwrap_or_default();
+            self.pass.block(start, len, &mut buffers, words, &mut totals);
+        }
+        totals
+    }
+}
+
+impl Pass<'_> {
+    fn task(&self, task: usize, words: &mut [u64]) -> Totals {
+        pulp::Arch::new().dispatch(PassTask { pass: self, task, words })
+    }
+
+    #[inline(always)]
+    fn block(
+        &self,
+        start: usize,
+        len: usize,
+        buffers: &mut Buffers,
+        words: &mut [u64],
+        totals: &mut Totals,
+    ) {
+        let o = self.observations;
+        let values = &mut buffers.values[..len];
+        let weights = &mut buffers.weights[..len];
+        let role = &mut buffers.role[..len];
+        let bits = &mut buffers.bits[..len];
+        match (self.keys, &o.coordinates) {
+            (Some(keys), Some(coo)) => {
+                values.fill(0.0);
+                let from = keys.partition_point(|&k| k < start as u64);
+                let inside = keys[from..].iter().take_while(|&&k| k < (start + len) as u64);
+                for (i, &key) in inside.enumerate() {
+                    values[key as usize - start] = coo.values().get(from + i).unwrap_or(0.0);
+                }
+            }
+            _ => o.values.load(start, 1, values),
+        }
+
+        // 1 where observed, until the splits.
+        role.fill(Role::Train as u8);
+        if let Some(mask) = &o.mask {
+            mask.expand(start, bits);
+            role.iter_mut().zip(&*bits).for_each(|(r, &b)| *r &= b);
+        }
+        if let Some(all) = &o.weights {
+            all.load(start, 1, weights);
+            role.iter_mut().zip(&*weights).for_each(|(r, &w)| *r &= u8::from(w > 0.0));
+        }
+        if o.nan_missing {
+            role.iter_mut().zip(&*values).for_each(|(r, x)| *r &= u8::from(!x.is_nan()));
+        }
+        if let Some(missing) = &self.missing {
+            missing.expand(start, bits);
+            role.iter_mut().zip(&*bits).for_each(|(r, &b)| *r &= !b);
+        }
+        for held_out in [o.held_out_mask.as_deref(), self.held_out.as_ref()].into_iter().flatten() {
+            held_out.expand(start, bits);
+            role.iter_mut().zip(&*bits).for_each(|(r, &b)| *r |= (*r & b) << 1);
+        }
+        if o.held_out.is_some() || o.validation.is_some() {
+            self.places.fill(start, &mut buffers.place[..len]);
+        }
+        let place = &buffers.place[..len];
+        let random = &mut buffers.random[..len];
+        if let Some(Split { key, threshold }) = o.held_out {
+            key.fill(place, random);
+            for (r, &x) in role.iter_mut().zip(&*random) {
+                // From 1 to 3; 0 and 3 stay.
+                *r |= (*r & u8::from(x < threshold)) << 1;
+            }
+        }
+        if let Some(Split { key, threshold }) = o.validation {
+            key.fill(place, random);
+            for (r, &x) in role.iter_mut().zip(&*random) {
+                // From 1 to 2; 0 and 3 stay.
+                *r ^= u8::from((*r == 1) & (x < threshold)) * 3;
+            }
+        }
+
+        if let Some(validation) = &self.validation {
+            validation.expand(start, bits);
+            for (r, &b) in role.iter_mut().zip(&*bits) {
+                *r ^= (u8::from(*r == 1) & b) * 3;
+            }
+        }
+
+        if !self.all_train {
+            for (word, roles) in words.iter_mut().zip(role.chunks(PER_WORD)) {
+                *word = pack(roles);
+            }
+        }
+        let mut part = Totals::EMPTY;
+        if o.weights.is_some() {
+            for r in 0..4 {
+                part.counts[r] = count(role, r as u8);
+                if r > 0 {
+                    part.weight[r] = sum(role, r as u8, weights, weights, |w, _| w);
+                }
+            }
+            part.sum = sum(role, 1, weights, values, |w, x| w * x);
+        } else {
+            for r in 0..4 {
+                part.counts[r] = count(role, r as u8);
+                part.weight[r] = if r > 0 { part.counts[r] as f64 } else { 0.0 };
+            }
+            part.sum = sum(role, 1, values, values, |_, x| x);
+        }
+        part.nonzero = nonzero(role, values, part.counts);
+        part.max = max(role, values);
+        if o.values.is_mapped() {
+            part.summary = Convert::summary(values);
+        }
+        totals.add(&part);
+    }
+}
+
+/// The roles of up to 32 entries, from a byte to two bits each.
+#[inline(always)]
+fn pack(roles: &[u8]) -> u64 {
+    let mut word = 0;
+    for (i, eight) in roles.chunks(8).enumerate() {
+        let mut bytes = [0; 8];
+        bytes[..eight.len()].copy_from_slice(eight);
+        // Neighbours are moved together, then pairs, then fours.
+        let x = u64::from_le_bytes(bytes);
+        let x = (x | x >> 6) & 0x000f_000f_000f_000f;
+        let x = (x | x >> 12) & 0x0000_00ff_0000_00ff;
+        let x = (x | x >> 24) & 0xffff;
+        word |= x << (16 * i);
+    }
+    word
+}

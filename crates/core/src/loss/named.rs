@@ -1,0 +1,243 @@
+//! The table of losses that have a name, with the parameters that each takes.
+//!
+//! The command line, studies and files of fits find a loss here by its name. A loss that joins the
+//! table is found by all of them; one that needs a new parameter adds it to [`LossParameter`], and the
+//! compiler names the places that have to know it.
+
+use crate::error::{Error, Result};
+
+use super::{EntryParameter, Loss};
+
+/// A loss that has a name.
+#[derive(Clone, Copy, Debug)]
+pub struct LossSpec {
+    /// The name.
+    pub name: &'static str,
+    /// The parameters that it takes, all of which have to be given, in the order in which
+    /// [`Loss::name`] writes them.
+    pub parameters: &'static [LossParameter],
+    make: fn(&Given<'_>) -> Result<Loss>,
+}
+
+/// A parameter of a named loss.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LossParameter {
+    /// α of alpha and alpha-beta.
+    Alpha,
+    /// β of alpha-beta, or b of beta.
+    Beta,
+    /// φ of negative-binomial.
+    Dispersion,
+    /// n of binomial.
+    Trials,
+}
+
+impl LossParameter {
+    /// All parameters.
+    pub const ALL: [LossParameter; 4] = [
+        LossParameter::Alpha,
+        LossParameter::Beta,
+        LossParameter::Dispersion,
+        LossParameter::Trials,
+    ];
+
+    /// The name.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            LossParameter::Alpha => "alpha",
+            LossParameter::Beta => "beta",
+            LossParameter::Dispersion => "dispersion",
+            LossParameter::Trials => "trials",
+        }
+    }
+}
+
+/// The parameters that [`Loss::named`] may need, each given or not.
+#[derive(Clone, Default, PartialEq, Debug)]
+pub struct LossParameters {
+    /// α of alpha and alpha-beta.
+    pub alpha: Option<f64>,
+    /// β of alpha-beta, or b of beta.
+    pub beta: Option<f64>,
+    /// φ of negative-binomial.
+    pub dispersion: Option<EntryParameter>,
+    /// n of binomial.
+    pub trials: Option<EntryParameter>,
+}
+
+impl LossParameters {
+    /// Whether a parameter is given.
+    #[must_use]
+    pub fn has(&self, parameter: LossParameter) -> bool {
+        match parameter {
+            LossParameter::Alpha => self.alpha.is_some(),
+            LossParameter::Beta => self.beta.is_some(),
+            LossParameter::Dispersion => self.dispersion.is_some(),
+            LossParameter::Trials => self.trials.is_some(),
+        }
+    }
+}
+
+/// The parameters given for a loss of the table.
+struct Given<'a> {
+    spec: &'a LossSpec,
+    parameters: &'a LossParameters,
+}
+
+impl Given<'_> {
+    fn need<A: Clone>(&self, value: &Option<A>, parameter: LossParameter) -> Result<A> {
+        value.clone().ok_or_else(|| {
+            Error::Loss(format!(
+                "the {} loss needs {}: {} is missing",
+                self.spec.name,
+                self.spec.parameter_names().join(" and "),
+                parameter.name()
+            ))
+        })
+    }
+
+    fn alpha(&self) -> Result<f64> {
+        self.need(&self.parameters.alpha, LossParameter::Alpha)
+    }
+
+    fn beta(&self) -> Result<f64> {
+        self.need(&self.parameters.beta, LossParameter::Beta)
+    }
+
+    fn dispersion(&self) -> Result<EntryParameter> {
+        self.need(&self.parameters.dispersion, LossParameter::Dispersion)
+    }
+
+    fn trials(&self) -> Result<EntryParameter> {
+        self.need(&self.parameters.trials, LossParameter::Trials)
+    }
+}
+
+/// A loss without parameters.
+const fn plain(name: &'static str, make: fn(&Given<'_>) -> Result<Loss>) -> LossSpec {
+    LossSpec { name, parameters: &[], make }
+}
+
+/// The losses that [`Loss::named`] knows.
+pub static LOSSES: [LossSpec; 15] = {
+    use LossParameter::{Alpha, Beta, Dispersion, Trials};
+    [
+        plain("kl", |_| Ok(Loss::kl())),
+        plain("euclidean", |_| Ok(Loss::euclidean())),
+        plain("itakura-saito", |_| Ok(Loss::itakura_saito())),
+        plain("hellinger", |_| Ok(Loss::hellinger())),
+        plain("reverse-kl", |_| Ok(Loss::reverse_kl())),
+        plain("neyman", |_| Ok(Loss::neyman())),
+        plain("pearson", |_| Ok(Loss::pearson())),
+        LossSpec { name: "alpha", parameters: &[Alpha], make: |given| Loss::alpha(given.alpha()?) },
+        LossSpec { name: "beta", parameters: &[Beta], make: |given| Loss::beta(given.beta()?) },
+        LossSpec {
+            name: "alpha-beta",
+            parameters: &[Alpha, Beta],
+            make: |given| Loss::alpha_beta(given.alpha()?, given.beta()?),
+        },
+        LossSpec {
+            name: "negative-binomial",
+            parameters: &[Dispersion],
+            make: |given| Loss::negative_binomial(given.dispersion()?),
+        },
+        plain("geometric", |_| Ok(Loss::geometric())),
+        plain("bernoulli", |_| Ok(Loss::bernoulli())),
+        LossSpec {
+            name: "binomial",
+            parameters: &[Trials],
+            make: |given| Loss::binomial(given.trials()?),
+        },
+        plain("jensen-shannon", |_| Ok(Loss::jensen_shannon())),
+    ]
+};
+
+/// The names that [`Loss::named`] knows, in the order of [`LOSSES`].
+pub static NAMES: [&str; LOSSES.len()] = {
+    let mut names = [""; LOSSES.len()];
+    let mut i = 0;
+    while i < names.len() {
+        names[i] = LOSSES[i].name;
+        i += 1;
+    }
+    names
+};
+
+impl LossSpec {
+    /// The loss of this name, where there is one.
+    #[must_use]
+    pub fn find(name: &str) -> Option<&'static LossSpec> {
+        LOSSES.iter().find(|spec| spec.name == name)
+    }
+
+    /// The names of the parameters.
+    #[must_use]
+    pub fn parameter_names(&self) -> Vec<&'static str> {
+        self.parameters.iter().map(|parameter| parameter.name()).collect()
+    }
+}
+
+impl Loss {
+    /// The loss of a name of [`NAMES`], for command lines and configuration files.
+    ///
+    /// # Errors
+    /// [`Error::Loss`] where the name is unknown, a parameter that the loss needs is missing, one
+    /// is given that it does not take, or one is outside its range.
+    ///
+    /// ```
+    /// use nneinfact::loss::{Loss, LossParameters};
+    ///
+    /// let parameters = LossParameters { dispersion: Some(2.0.into()), ..Default::default() };
+    /// let loss = Loss::named("negative-binomial", &parameters)?;
+    /// assert_eq!(loss.name(), "negative-binomial(2)");
+    /// # Ok::<(), nneinfact::Error>(())
+    /// ```
+    pub fn named(name: &str, parameters: &LossParameters) -> Result<Loss> {
+        let Some(spec) = LossSpec::find(name) else {
+            return Err(Error::Loss(format!(
+                "there is no loss named {name:?}: the names are {}",
+                NAMES.join(", ")
+            )));
+        };
+        let unwanted = LossParameter::ALL
+            .into_iter()
+            .find(|parameter| parameters.has(*parameter) && !spec.parameters.contains(parameter));
+        if let Some(parameter) = unwanted {
+            let takes = match spec.parameters {
+                [] => "takes no parameters".to_string(),
+                _ => format!("takes {} only", spec.parameter_names().join(" and ")),
+            };
+            return Err(Error::Loss(format!(
+                "the {name} loss does not take {}: it {takes}",
+                parameter.name()
+            )));
+        }
+        (spec.make)(&Given { spec, parameters })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_loss_of_the_table_is_made_from_its_own_parameters() {
+        for spec in &LOSSES {
+            let wants = |parameter| spec.parameters.contains(&parameter);
+            let given = LossParameters {
+                alpha: wants(LossParameter::Alpha).then_some(0.7),
+                beta: wants(LossParameter::Beta).then_some(0.25),
+                dispersion: wants(LossParameter::Dispersion).then_some(2.0.into()),
+                trials: wants(LossParameter::Trials).then_some(10.0.into()),
+            };
+            let loss = Loss::named(spec.name, &given).expect(spec.name);
+            let base = loss.name().split('(').next();
+            assert_eq!(base, Some(spec.name), "{}", loss.name());
+            let missing = Loss::named(spec.name, &LossParameters::default());
+            assert_eq!(missing.is_err(), !spec.parameters.is_empty(), "{}", spec.name);
+        }
+        assert_eq!(NAMES[0], "kl");
+        assert!(LossSpec::find("poisson").is_none());
+    }
+}
