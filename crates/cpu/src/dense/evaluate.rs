@@ -103,6 +103,23 @@ impl<T: Elementwise> ReadRows<'_, T> {
             x[columns..].fill(T::ONE);
         }
 
+        self.weights(simd, at, range.clone());
+        let entries = &mut *self.entries;
+        for (from, to) in source.entry_parameters.iter().zip(&mut entries.entry_parameters) {
+            let to = &mut to[range.clone()];
+            for run in runs {
+                from.load(at + run.offset, run.stride, &mut to[run.start..][..run.len]);
+            }
+            to[columns..].fill(T::ONE);
+        }
+    }
+
+    /// Reads the roles and weights of a row, and replaces its missing values.
+    #[inline(always)]
+    fn weights<S: Simd>(&mut self, simd: S, at: usize, range: Range<usize>) {
+        let ReadRows { source, runs, columns, .. } = *self;
+        let entries = &mut *self.entries;
+        let data = source.data;
         let [validation, held_out] = source.withheld();
         if let Some(roles) = source.roles {
             let train = &mut entries.train[range.clone()];
@@ -132,7 +149,7 @@ impl<T: Elementwise> ReadRows<'_, T> {
                 }
                 // Padding columns hold 1 already, or are not looked at.
                 missing[columns..].fill(T::ZERO);
-                let (x, _) = T::as_vectors_mut::<S>(x);
+                let (x, _) = T::as_vectors_mut::<S>(&mut entries.x[range.clone()]);
                 let one = T::splat(simd, T::ONE);
                 // Chosen in registers: a loop that writes only some of `x` is made of masked
                 // stores, which some processors take twenty cycles for.
@@ -162,13 +179,6 @@ impl<T: Elementwise> ReadRows<'_, T> {
                 }
                 None => train.copy_from_slice(weight),
             }
-        }
-        for (from, to) in source.entry_parameters.iter().zip(&mut entries.entry_parameters) {
-            let to = &mut to[range.clone()];
-            for run in runs {
-                from.load(at + run.offset, run.stride, &mut to[run.start..][..run.len]);
-            }
-            to[columns..].fill(T::ONE);
         }
     }
 }

@@ -69,27 +69,7 @@ impl<T: Elementwise> WithSimd for KlPanel<'_, T> {
             if !panel.source.weighs() && panel.columns < panel.ld {
                 panel.weigh_padding(rows, plain.saturating_sub(NR_SUMS) * lanes);
             }
-            let entries = &*panel.entries;
-            let [train, validation, held_out] = entries.weights();
-            let mut kl = KlRows {
-                simd,
-                lhs: &lhs[first * depth..],
-                rhs,
-                depth,
-                ld,
-                floor: T::splat(simd, panel.source.floor),
-                x: T::as_vectors::<S>(&entries.x).0,
-                weights: [
-                    T::as_vectors::<S>(train).0,
-                    T::as_vectors::<S>(validation).0,
-                    T::as_vectors::<S>(held_out).0,
-                ],
-                withheld: panel.source.withheld(),
-                wants: panel.source.wants,
-                first,
-                rows,
-                losses: [T::splat(simd, T::ZERO); 3],
-            };
+            let mut kl = KlRows::new(simd, &panel, &lhs[first * depth..], rhs, depth, first, rows);
             let mut j = 0;
             while j < ld {
                 let vectors = match (&output, ld - j) {
@@ -169,7 +149,40 @@ struct KlRows<'a, S: Simd, T: Elementwise> {
     losses: [T::Vector<S>; 3],
 }
 
-impl<S: Simd, T: Elementwise> KlRows<'_, S, T> {
+impl<'a, S: Simd, T: Elementwise> KlRows<'a, S, T> {
+    /// The rows of a panel from the row `first` on, whose entries are read.
+    #[inline(always)]
+    fn new(
+        simd: S,
+        panel: &'a RowPanel<'_, T>,
+        lhs: &'a [T],
+        rhs: &'a [T::Vector<S>],
+        depth: usize,
+        first: usize,
+        rows: usize,
+    ) -> Self {
+        let [train, validation, held_out] = panel.entries.weights();
+        KlRows {
+            simd,
+            lhs,
+            rhs,
+            depth,
+            ld: panel.ld / (size_of::<T::Vector<S>>() / T::BYTES),
+            floor: T::splat(simd, panel.source.floor),
+            x: T::as_vectors::<S>(&panel.entries.x).0,
+            weights: [
+                T::as_vectors::<S>(train).0,
+                T::as_vectors::<S>(validation).0,
+                T::as_vectors::<S>(held_out).0,
+            ],
+            withheld: panel.source.withheld(),
+            wants: panel.source.wants,
+            first,
+            rows,
+            losses: [T::splat(simd, T::ZERO); 3],
+        }
+    }
+
     /// The `M` rows by `V` vectors from vector `j` on, with weights or without any.
     #[inline(always)]
     fn block<const M: usize, const V: usize, const WEIGHTED: bool>(
@@ -395,7 +408,44 @@ mod tests {
         observations.validation(0.1, 3).unwrap().prepare().unwrap()
     }
 
+    /// `a` and `b` of all entries, times their weights, and the losses for training, validation and
+    /// held-out entries, computed one by one.
+    fn expected<T: Elementwise>(
+        data: &Prepared,
+        (rows, columns): (usize, usize),
+        predict: impl Fn(usize, usize) -> f64,
+    ) -> ([Array2<f64>; 2], [f64; 3]) {
+        let mut want = [Array2::zeros((rows, columns)), Array2::zeros((rows, columns))];
+        let mut sums = [0.0; 3];
+        for m in 0..rows {
+            for n in 0..columns {
+                let at = m * columns + n;
+                let role = data.roles().map_or(Role::Train, |roles| roles.get(at));
+                let mut weight = [T::ONE];
+                if let Some(weights) = data.weights() {
+                    weights.load(at, 1, &mut weight);
+                }
+                let w = weight[0].to_f64();
+                let mut x = [T::ZERO];
+                data.values().load(at, 1, &mut x);
+                let (x, y) = (x[0].to_f64(), predict(m, n));
+                let loss = w * (if x > 0.0 { x * (x / y).ln() - x + y } else { y });
+                match role {
+                    Role::Train => {
+                        (want[0][[m, n]], want[1][[m, n]]) = (w * x / y, w);
+                        sums[0] += loss;
+                    }
+                    Role::Validation => sums[1] += loss,
+                    Role::HeldOut => sums[2] += loss,
+                    Role::Missing => {}
+                }
+            }
+        }
+        (want, sums)
+    }
+
     /// Compares `a` and `b`, or their sums, and the losses with the same entry by entry.
+    // Long, as it builds everything that a panel refers to.
     fn check<T: Elementwise>(
         arch: Arch,
         (rows, columns, depth): (usize, usize, usize),
@@ -466,44 +516,23 @@ mod tests {
             let off = (got - want).abs();
             assert!(off <= tolerance * (1.0 + want.abs()), "{what}: {got} {want}");
         };
-        let (mut want_a, mut want_b) =
-            (Array2::zeros((rows, columns)), Array2::zeros((rows, columns)));
-        let mut sums = [0.0; 3];
-        for m in 0..rows {
-            for n in 0..columns {
-                let at = m * columns + n;
-                let role = data.roles().map_or(Role::Train, |roles| roles.get(at));
-                let mut weight = [T::ONE];
-                if let Some(weights) = data.weights() {
-                    weights.load(at, 1, &mut weight);
-                }
-                let w = weight[0].to_f64();
-                let mut x = [T::ZERO];
-                data.values().load(at, 1, &mut x);
-                let x = x[0].to_f64();
-                let y: f64 = (0..depth).map(|k| r[m * depth + k] * c[k * ld + n]).sum();
-                let y = y.max(floor);
-                let loss = w * (if x > 0.0 { x * (x / y).ln() - x + y } else { y });
-                match role {
-                    Role::Train => {
-                        (want_a[[m, n]], want_b[[m, n]]) = (w * x / y, w);
-                        sums[0] += loss;
-                    }
-                    Role::Validation => sums[1] += loss,
-                    Role::HeldOut => sums[2] += loss,
-                    Role::Missing => {}
-                }
-            }
-        }
+        let predict = |m: usize, n: usize| -> f64 {
+            let y: f64 = (0..depth).map(|k| r[m * depth + k] * c[k * ld + n]).sum();
+            y.max(floor)
+        };
+        let (want, sums) = expected::<T>(data, (rows, columns), predict);
         let got = losses.take();
         near(got.train, sums[0], "train");
         near(got.validation, sums[1], "validation");
         near(got.held_out, sums[2], "held out");
 
-        let wanted = [(want_a, numerator), (want_b, denominator)];
-        for ((want, wanted), result) in wanted.iter().zip(&mut results) {
+        for ((want, wanted), result) in want.iter().zip([numerator, denominator]).zip(&mut results)
+        {
+            if !wanted {
+                assert!(result.iter().all(|&x| x == T::ZERO));
+                continue;
+            }
             match side {
-                _ if !wanted => assert!(result.iter().all(|&x| x == T::ZERO)),
                 None => {
                     for ((m, n), &want) in want.indexed_iter() {
                         near(result[m * ld + n].to_f64(), want, "entry");
@@ -512,19 +541,15 @@ mod tests {
                 Some(OperandSide::Lhs) => {
                     let mut collected = vec![T::ZERO; (start + padded) * depth];
                     kernel::collect_dot_sums(arch, result, &mut collected);
-                    for m in 0..rows {
-                        for k in 0..depth {
-                            let want = (0..columns).map(|n| want[[m, n]] * c[k * ld + n]).sum();
-                            near(collected[(start + m) * depth + k].to_f64(), want, "row");
-                        }
+                    for (m, k) in (0..rows).flat_map(|m| (0..depth).map(move |k| (m, k))) {
+                        let want = (0..columns).map(|n| want[[m, n]] * c[k * ld + n]).sum();
+                        near(collected[(start + m) * depth + k].to_f64(), want, "row");
                     }
                 }
                 Some(OperandSide::Rhs) => {
-                    for k in 0..depth {
-                        for n in 0..columns {
-                            let want = (0..rows).map(|m| want[[m, n]] * r[m * depth + k]).sum();
-                            near(result[k * ld + n].to_f64(), want, "column");
-                        }
+                    for (k, n) in (0..depth).flat_map(|k| (0..columns).map(move |n| (k, n))) {
+                        let want = (0..rows).map(|m| want[[m, n]] * r[m * depth + k]).sum();
+                        near(result[k * ld + n].to_f64(), want, "column");
                     }
                 }
             }
