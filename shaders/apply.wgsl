@@ -1,5 +1,5 @@
-// Multiplies a factor with its steps, extrapolates it or leaves it as it is, and finds its largest entry: a workgroup for
-// every CHUNK entries.
+// Multiplies a factor with its steps, extrapolates it or leaves it as it is, and finds its largest
+// entry: a workgroup for every CHUNK entries.
 //
 // uniforms: [first entry of the factor, entries, place of the first maximum, number of the factor]
 

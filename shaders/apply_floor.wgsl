@@ -1,4 +1,4 @@
-// Raises the entries of a factor to its floor, a fraction of its largest entry, as multiplicative
+// Clamps the entries of a factor to its floor, a fraction of its largest entry, as multiplicative
 // updates cannot leave zero; or sets to 0 what is at the floor.
 //
 // uniforms: [first entry of the factor, entries, place of the first maximum, number of maxima]

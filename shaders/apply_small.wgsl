@@ -1,4 +1,4 @@
-// Changes small factors, a workgroup each, and raises their entries to the floor, a fraction of the
+// Changes small factors, a workgroup each, and clamps their entries to the floor, a fraction of the
 // factor's largest: multiplicative updates cannot leave zero. What apply.wgsl and apply_floor.wgsl do
 // in two dispatches for a factor of any size.
 //

@@ -1,6 +1,6 @@
 // The scales of a rescaling step among the slices of some factors: a thread for each value of the
-// indices that they share. The sums of powers g of the slices are brought to p mu g = beta, with the same beta for
-// all factors: the least sum of penalties among all scales whose product is 1.
+// indices that they share. The sums of powers g of the slices are brought to p mu g = beta, with the
+// same beta for all factors: the least sum of penalties among all scales whose product is 1.
 //
 // uniforms: [indices, workgroups in x, 0, 0]
 //           then for each factor [place of its sums, chunks of a slice, bits of p, bits of ln(p mu)]
@@ -8,7 +8,8 @@
 const FACTORS = $factors;
 // What is smaller may be flushed to 0.
 const TINY = 1.2e-38;
-// A smaller change of the logarithm of a scale is rounding: making it would keep a fit that has converged moving.
+// A smaller change of the logarithm of a scale is rounding: making it would keep a fit that has
+// converged moving.
 const ROUNDING = 1e-5;
 // Larger ones leave the range of single precision.
 const FAR = 80.0;

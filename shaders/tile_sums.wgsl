@@ -74,13 +74,13 @@ fn main(
             {{end}}
         }
         {{end}}
-        let from = ((batch_index * $reduced_count + reduced_index) * $column_count + start) * $row_count;
+        let begin = ((batch_index * $reduced_count + reduced_index) * $column_count + start) * $row_count;
         workgroupBarrier();
         for (var i = thread; i < DEPTH * EDGE; i += THREADS) {
             let depth = i / EDGE;
             let near = 4u * (i % EDGE);
             let there = start + depth < $column_count;
-            let at = from + depth * $row_count + first_row + near;
+            let at = begin + depth * $row_count + first_row + near;
             let left = select(0u, $row_count - min(first_row + near, $row_count), there);
             $load_entries
             var c = vec4<f32>();

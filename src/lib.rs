@@ -88,6 +88,8 @@ pub mod engine {
         PassTime, Precision, RooflinePeaks,
     };
     pub use nneinfact_core::memory::available_memory;
+    #[cfg(feature = "gpu")]
+    pub use nneinfact_fit::DriverLock;
     pub use nneinfact_fit::{Device, DeviceInfo};
 }
 

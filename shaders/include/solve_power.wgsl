@@ -61,7 +61,7 @@ if fall <= 0.0 {
     for (var n = 0u; n < NEWTON_STEPS; n++) {
         let y1 = x1 * exp($u1);
         let y2 = x2 * exp($u2);
-        u -= log(y1 + y2) * (y1 + y2) / ($slope1 + $slope2);
+        u -= log(y1 + y2) * (y1 + y2) / ($derivative1 + $derivative2);
     }
     moved = select($gradient_root, $rise_root, l1 <= l2) * exp(u);
 }

@@ -30,6 +30,8 @@ pub use device::{Device, DeviceInfo};
 pub use fitted::Fit;
 pub use form::DataAs;
 pub use nneinfact_core::history::{History, StoppedBy, Unfinished};
+#[cfg(feature = "gpu")]
+pub use nneinfact_gpu::DriverLock;
 pub use observe::{Cancel, Flow, Observer, Sweep};
 pub use open::prediction_floor;
 pub use rules::Balance;

@@ -1,6 +1,7 @@
 //! Small contractions as dispatches of `contract.wgsl` and `contract_shared.wgsl`.
 
 use crate::program::compiler::Compiler;
+use crate::program::products::{FreshProducts, ProductKey};
 use crate::program::recording::{
     Access, Binding, BufferId, Command, Dispatch, DispatchKind, GpuLimits, Shader,
 };
@@ -40,6 +41,26 @@ fn lanes(outputs: usize, terms: usize, limits: &GpuLimits) -> usize {
 const APART: usize = 1 << 16;
 
 impl Compiler<'_> {
+    /// Forms a product that the passes of a group read, where it is not there yet; returns where it
+    /// begins. `fresh` has those that are up to date.
+    pub(crate) fn product(
+        &mut self,
+        commands: &mut Vec<Command>,
+        group: usize,
+        key: ProductKey,
+        contraction: &Contraction,
+        fresh: &mut FreshProducts,
+    ) -> Result<usize> {
+        let base = self.product_layout.place(self.plan, group, &key);
+        if fresh.insert(key.clone()) || !self.product_layout.lasts() {
+            let inputs: Vec<TensorView> = key.0.iter().map(|&l| self.factor(l)).collect();
+            let out =
+                TensorView { buffer: self.buffers.products, base, indices: key.1, half: None };
+            self.contract(commands, contraction, &inputs, &out, 1.0, false)?;
+        }
+        Ok(base)
+    }
+
     /// Emits a contraction of tensors of the model.
     pub(crate) fn contract(
         &mut self,

@@ -23,7 +23,7 @@ const MEASURED: [(&str, &str); 4] = [
 ];
 
 /// How many bytes and threads measurements have.
-struct Sizes {
+struct MeasureSizes {
     /// Of a copy.
     bytes: u64,
     fold: [u32; 3],
@@ -38,7 +38,7 @@ struct Sizes {
 /// # Errors
 /// Where the device fails.
 pub fn measure(gpu: &Gpu, quick: bool) -> Result<Option<RooflinePeaks>> {
-    let sizes = Sizes::new(gpu, quick);
+    let sizes = MeasureSizes::new(gpu, quick);
     let loaded = gpu.load(program(&sizes)?)?;
     let mut best = [f64::INFINITY; 4];
     for _ in 0..REPEATS {
@@ -58,8 +58,8 @@ pub fn measure(gpu: &Gpu, quick: bool) -> Result<Option<RooflinePeaks>> {
     }))
 }
 
-impl Sizes {
-    fn new(gpu: &Gpu, quick: bool) -> Sizes {
+impl MeasureSizes {
+    fn new(gpu: &Gpu, quick: bool) -> MeasureSizes {
         let limits = gpu.limits();
         let most: u64 = if quick { 4 << 20 } else { 512 << 20 };
         let bytes = limits.binding_bytes.min(limits.buffer_bytes).min(most) / 16 * 16;
@@ -69,12 +69,12 @@ impl Sizes {
         let fold = [x, workgroups.div_ceil(u64::from(x)) as u32, 1];
         let some: u64 = threads.min(if quick { 1 << 12 } else { 1 << 20 });
         let few = [some.div_ceil(256).min(u64::from(limits.workgroups)) as u32, 1, 1];
-        Sizes { bytes, fold, threads: u64::from(few[0]) * 256, few }
+        MeasureSizes { bytes, fold, threads: u64::from(few[0]) * 256, few }
     }
 }
 
 /// A recording for each measurement.
-fn program(sizes: &Sizes) -> Result<Program> {
+fn program(sizes: &MeasureSizes) -> Result<Program> {
     let mut program = Program::default();
     for label in ["what is copied", "the copy"] {
         program.add_buffer(label, sizes.bytes, BufferKind::Storage);

@@ -110,10 +110,10 @@ fn single(x: f64) -> f32 {
 }
 
 /// What a step reads of a constraint: a number that makes the penalty gradient (see
-/// [`penalty_gradient`]), the bounds, and 0. `slope` is the curvature constant of the loss.
-pub(crate) fn constraint_words(constraint: &Constraint, slope: f64) -> [f32; 4] {
+/// [`penalty_gradient`]), the bounds, and 0. `curvature` is the curvature constant of the loss.
+pub(crate) fn constraint_words(constraint: &Constraint, curvature: f64) -> [f32; 4] {
     let strength = constraint.penalty.map_or(0.0, |penalty| {
-        let (weight, p) = (penalty.weight() * penalty.power() / slope.abs(), penalty.power());
+        let (weight, p) = (penalty.weight() * penalty.power() / curvature.abs(), penalty.power());
         single(if p > 2.0 { weight.powf(1.0 / (p - 1.0)) } else { weight })
     });
     [
@@ -144,10 +144,10 @@ enum Root {
 }
 
 impl Root {
-    fn of(majorizer: Majorizer, slope: f64, penalty: Penalty) -> Root {
+    fn of(majorizer: Majorizer, curvature: f64, penalty: Penalty) -> Root {
         let q = penalty.power() - 1.0;
         let (e0, e1) = match majorizer {
-            Majorizer::Power { p_a, p_b } if slope < 0.0 => (p_b, p_a),
+            Majorizer::Power { p_a, p_b } if curvature < 0.0 => (p_b, p_a),
             Majorizer::Power { p_a, p_b } => (p_a, p_b),
             Majorizer::Log if q == 0.0 => return Root::LogConstant,
             Majorizer::Log => return Root::Log { q },
@@ -196,8 +196,8 @@ impl Root {
                 ("apart2", times(c2, "(l1 - l2)")),
                 ("u1", times(c1, "u")),
                 ("u2", times(c2, "u")),
-                ("slope1", times(c1, "y1")),
-                ("slope2", times(c2, "y2")),
+                ("derivative1", times(c1, "y1")),
+                ("derivative2", times(c2, "y2")),
             ],
         }
     }

@@ -212,7 +212,7 @@ fn slab_bytes(dense: &Dense, start: usize, len: usize) -> Vec<u8> {
     bytes
 }
 
-/// The roles of a slab, sixteen to a word from its first cell on.
+/// The roles of a slab, sixteen to a word from its first entry on.
 fn slab_roles(words: &[u64], start: usize, len: usize) -> Vec<u8> {
     const PER_WORD: usize = 32;
     let mut bytes = Vec::with_capacity(len.div_ceil(PER_WORD) * 8);

@@ -34,7 +34,7 @@ enum FactorChange {
 /// What happens to the entries of a factor that are not above its floor.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum BelowFloor {
-    /// They are raised to it.
+    /// They are clamped to it.
     Clamp,
     /// They become 0.
     Flush,
@@ -267,7 +267,7 @@ impl Compiler<'_> {
         Ok(())
     }
 
-    /// Raises a factor to its floor.
+    /// Clamps a factor to its floor.
     pub(crate) fn apply_floor(&mut self, commands: &mut Vec<Command>, l: usize) -> Result<()> {
         self.apply(commands, l, FactorChange::Keep)
     }
@@ -354,7 +354,7 @@ impl Compiler<'_> {
         (0..self.constraints.len()).filter(|&l| !self.constraints[l].fixed).collect()
     }
 
-    /// Raises the start to the floor.
+    /// Clamps the start to the floor.
     pub(crate) fn begin(&mut self) -> Result<RecordingId> {
         let mut recording = Recording { label: "begin".into(), commands: Vec::new() };
         let free = self.free();

@@ -143,7 +143,7 @@ impl Geometry {
     }
 }
 
-/// Parts of a long mode begin at multiples of this, so that the words of the data hold whole cells.
+/// Parts of a long mode begin at multiples of this, so that the words of the data hold whole entries.
 const CUT_AT: usize = 16;
 
 /// A part of the data: for each observed index, in the model's order, where it begins and how long

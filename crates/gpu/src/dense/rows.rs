@@ -230,16 +230,6 @@ impl<'a> Filler<'a> {
         let column_blocks = column_blocks.unwrap_or_else(|| self.word(Uniform::ColumnBlocks));
         let column_count = self.word(Uniform::ColumnCount);
         let blocks_k = self.blocks.len();
-        let flags = [
-            ("staged", layout.staged),
-            ("losses", wants.losses),
-            ("sums", sums),
-            ("moving", moving),
-            ("moving_sums", moving && sums),
-            ("fixed", !moving),
-            ("fixed_sums", !moving && sums),
-            ("unrolled", unroll > 1),
-        ];
         let words = [
             ("rows", format!("{}u", layout.rows)),
             ("slices", format!("{}u", layout.slices)),
@@ -279,7 +269,23 @@ impl<'a> Filler<'a> {
             ("loss_place", loss_place),
             ("uniforms", format!("{}u", self.uniforms.vectors())),
         ];
-        fill(nneinfact_shaders::DENSE_PASS, &flags, &words)
+        fill(nneinfact_shaders::DENSE_PASS, &self.flags(), &words)
+    }
+
+    /// Which lines of the template are kept.
+    fn flags(&self) -> [(&'static str, bool); 8] {
+        let moving = self.text.geometry.co_operands_move();
+        let sums = !self.sums.is_empty();
+        [
+            ("staged", self.layout.staged),
+            ("losses", self.text.wants.losses),
+            ("sums", sums),
+            ("moving", moving),
+            ("moving_sums", moving && sums),
+            ("fixed", !moving),
+            ("fixed_sums", !moving && sums),
+            ("unrolled", self.unroll() > 1),
+        ]
     }
 
     /// The bindings besides uniforms, tensors and values.

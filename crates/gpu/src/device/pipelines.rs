@@ -54,7 +54,7 @@ impl Gpu {
             ..wgpu::ShaderRuntimeChecks::checked()
         };
         // SAFETY: the shaders are the templates of this crate: their loops count to uniforms that do
-        // not change meanwhile, by steps of at least 1, and they divide by sizes of letters, which
+        // not change meanwhile, by steps of at least 1, and they divide by sizes of indices, which
         // are at least 1, and by constants. What users give (losses) becomes expressions, which have
         // no loops and no integers. A counter in every loop would keep drivers from unrolling it.
         let module = unsafe { device.create_shader_module_trusted(source, checks) };

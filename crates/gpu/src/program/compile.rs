@@ -31,7 +31,7 @@ pub(crate) struct Compiled {
     pub penalties_at: usize,
     pub penalty_words: usize,
     pub slabs: Vec<Slab>,
-    /// Raises the start to the factor floor.
+    /// Clamps the start to the factor floor.
     pub begin: RecordingId,
     pub passes: Vec<RecordingId>,
     /// Where slabs are streamed, what follows on the beginning of each pass; else empty.

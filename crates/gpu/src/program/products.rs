@@ -3,13 +3,8 @@
 
 use std::collections::{HashMap, HashSet};
 
-use nneinfact_core::error::Result;
 use nneinfact_core::model::{Index, Shapes};
-use nneinfact_core::plan::{Contraction, Plan};
-
-use super::compiler::Compiler;
-use super::recording::Command;
-use super::views::TensorView;
+use nneinfact_core::plan::Plan;
 
 /// A stored product, by its factors and the order of its indices.
 pub(crate) type ProductKey = (Vec<usize>, Vec<Index>);
@@ -81,7 +76,7 @@ impl ProductLayout {
     }
 
     /// Where a product begins for the passes of a group.
-    fn place(&self, plan: &Plan, group: usize, key: &ProductKey) -> usize {
+    pub fn place(&self, plan: &Plan, group: usize, key: &ProductKey) -> usize {
         match self {
             ProductLayout::Lasting { places, .. } => places[key],
             ProductLayout::Shared { .. } => read_by(plan, group)
@@ -95,26 +90,4 @@ impl ProductLayout {
 
 fn volume(shapes: &Shapes, indices: &[Index]) -> usize {
     shapes.sizes(indices).iter().product()
-}
-
-impl Compiler<'_> {
-    /// Forms a product that the passes of a group read, where it is not there yet; returns where it
-    /// begins. `fresh` has those that are up to date.
-    pub(crate) fn product(
-        &mut self,
-        commands: &mut Vec<Command>,
-        group: usize,
-        key: ProductKey,
-        contraction: &Contraction,
-        fresh: &mut FreshProducts,
-    ) -> Result<usize> {
-        let base = self.product_layout.place(self.plan, group, &key);
-        if fresh.insert(key.clone()) || !self.product_layout.lasts() {
-            let inputs: Vec<TensorView> = key.0.iter().map(|&l| self.factor(l)).collect();
-            let out =
-                TensorView { buffer: self.buffers.products, base, indices: key.1, half: None };
-            self.contract(commands, contraction, &inputs, &out, 1.0, false)?;
-        }
-        Ok(base)
-    }
 }

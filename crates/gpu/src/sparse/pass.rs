@@ -3,7 +3,7 @@
 
 use super::columns::{CutLimits, EntryColumns, GatherTasks, SparsePart};
 use super::shaders::{
-    Gather, Lookup, SparseShader, StoredLoss, StoredTerms, gather, sparse_shader, zero_rows,
+    Gather, TableLookup, SparseShader, StoredLoss, StoredTerms, gather, sparse_shader, zero_rows,
 };
 use crate::dense::entries::{EntryTerms, PassOutputs};
 use crate::dense::pass::DenseReading;
@@ -103,7 +103,7 @@ impl Compiler<'_> {
         let (plan, job, shapes) = (self.plan, self.job, self.shapes);
         let pass = &plan.sampled()[group];
         let Some(stored) = &job.sparse else {
-            return Err(Error::Setting("a plan over a list of cells needs one".into()));
+            return Err(Error::Setting("a plan over stored entries needs them".into()));
         };
         let implicit = stored.rest();
         let zero = job.loss.at_zero();
@@ -229,7 +229,7 @@ impl Compiler<'_> {
     fn gram<'g>(&self, gram: Option<&'g Gram>) -> Result<&'g Gram> {
         gram.ok_or_else(|| {
             Error::Unsupported(format!(
-                "{}: too many letters to write the sum over all cells with",
+                "{}: too many indices to write the sum over all entries with",
                 self.shapes.model()
             ))
         })
@@ -339,7 +339,7 @@ impl Compiler<'_> {
         let (shapes, pass) = (self.shapes, pending.pass);
         let sizes = self.pass_sizes(pass, terms.halves());
         let (tables, parameters) = (pending.bases.len(), self.job.loss.sides().len());
-        let made = sparse_shader(Lookup { k: sizes.k, tables, parameters }, terms, self.limits)?;
+        let made = sparse_shader(TableLookup { k: sizes.k, tables, parameters }, terms, self.limits)?;
         let shader = self.shader(made.shader.clone());
         let work = (6 * sizes.k * tables + 50) as f64;
         let room = self.losses_room();

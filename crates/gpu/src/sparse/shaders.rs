@@ -75,7 +75,7 @@ pub(crate) struct SparseShader {
 
 /// What the entries look up.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Lookup {
+pub(crate) struct TableLookup {
     /// The size of the contracted dimension.
     pub k: usize,
     /// Khatri–Rao tables, the output's among them.
@@ -84,7 +84,7 @@ pub(crate) struct Lookup {
     pub parameters: usize,
 }
 
-impl Lookup {
+impl TableLookup {
     /// The column of the entries that has the value.
     fn value(&self) -> usize {
         self.tables - 1
@@ -121,7 +121,7 @@ impl Lookup {
 
 /// Goes over entries that look up rows of tables.
 pub(crate) fn sparse_shader(
-    lookup: Lookup,
+    lookup: TableLookup,
     terms: &StoredTerms,
     limits: &GpuLimits,
 ) -> Result<SparseShader> {

@@ -123,8 +123,8 @@ fn every_shader_of_stored_entries_validates() {
             let zeros = losses().into_iter().filter(|l| l.domain().contains(0.0, &[]));
             for (l, loss) in zeros.enumerate() {
                 let y = few(shape);
-                let make = |rest, observe: &dyn Fn(Observations) -> Observations| {
-                    job_stored(&y, model, ranks, loss.clone(), grouping.clone(), rest, observe)
+                let make = |implicit, observe: &dyn Fn(Observations) -> Observations| {
+                    job_stored(&y, model, ranks, loss.clone(), grouping.clone(), implicit, observe)
                 };
                 let job = match (n + l) % 4 {
                     0 => make(Implicit::Zeros, &plain),

@@ -2,9 +2,9 @@
 //!
 //! What a shader reads past the end of a buffer is 0 on some drivers and real data on others, and
 //! what it writes there may vanish: such a slip hides. Here every buffer, and what a shader sees of it, is
-//! longer than the program asks for by a band of NaNs, so that an index past the end lands in the
-//! band, or is clamped to its end. Buffers that shaders have to write before they read start as NaNs
-//! altogether. A fit has to come out the same to the last bit, and the bands untouched.
+//! longer than the program asks for by a padding of NaNs, so that an index past the end lands in the
+//! padding, or is clamped to its end. Buffers that shaders have to write before they read start as NaNs
+//! altogether. A fit has to come out the same to the last bit, and the padding untouched.
 //!
 //! An index past the end of one tensor that lies in another of the same buffer is not seen so; the
 //! comparisons with the CPU in `tests/gpu_fits.rs` see it.
@@ -27,14 +27,14 @@ use nneinfact_core::loss::Loss;
 use nneinfact_core::plan::Grouping;
 
 /// Bytes behind every storage buffer: further than a row or a tile of these tests.
-const BAND: u64 = 64 << 10;
+const PADDING: u64 = 64 << 10;
 
 /// A NaN as `f32`; 255, 65,535 and 3 as a count or a role.
 const SPOILT: u8 = 0xff;
 
-/// Puts the bands behind the buffers; returns where they begin.
+/// Puts padding behind the buffers; returns where they begin.
 fn spoil(program: &mut Program) -> Vec<(BufferId, u64)> {
-    let mut bands = Vec::new();
+    let mut paddings = Vec::new();
     for (n, buffer) in program.buffers.iter_mut().enumerate() {
         if buffer.kind != BufferKind::Storage {
             continue;
@@ -44,8 +44,8 @@ fn spoil(program: &mut Program) -> Vec<(BufferId, u64)> {
             FirstUse::Read => 0,
         };
         buffer.content.resize(buffer.bytes as usize, fill);
-        bands.push((BufferId(n), buffer.bytes));
-        buffer.bytes += BAND;
+        paddings.push((BufferId(n), buffer.bytes));
+        buffer.bytes += PADDING;
         buffer.content.resize(buffer.bytes as usize, SPOILT);
     }
     for command in program.recordings.iter().flat_map(|recording| &recording.commands) {
@@ -57,7 +57,7 @@ fn spoil(program: &mut Program) -> Vec<(BufferId, u64)> {
             assert!(whole || *access == Access::Uniform);
         }
     }
-    bands
+    paddings
 }
 
 /// Factors and losses after two accelerated sweeps.
@@ -80,20 +80,24 @@ fn fit(engine: &mut GpuEngine, groups: usize) -> (Vec<ArrayD<f64>>, Vec<u64>) {
     (engine.factors().unwrap(), losses.map(f64::to_bits).collect())
 }
 
-/// Runs a job with and without bands.
+/// Runs a job with and without padding.
 fn compare(gpu: &Gpu, job: &Job, tuning: &Tuning, what: &str) {
     let groups = job.plan.groups().len();
     let compiled = || compile(job, gpu.limits(), tuning).unwrap();
     let plain = fit(&mut GpuEngine::placed(gpu, job.clone(), compiled()).unwrap(), groups);
     assert!(plain.0.iter().flatten().all(|x| x.is_finite()), "{what}");
     let mut spoilt: Compiled = compiled();
-    let bands = spoil(&mut spoilt.program);
+    let paddings = spoil(&mut spoilt.program);
     let mut engine = GpuEngine::placed(gpu, job.clone(), spoilt).unwrap();
     let found = fit(&mut engine, groups);
     assert!(found == plain, "{what}: something past the end of a buffer was read");
-    for (buffer, end) in bands {
-        let band = engine.loaded().read(buffer, end, BAND).unwrap();
-        assert!(band.iter().all(|&b| b == SPOILT), "{what}: past the end of buffer {}", buffer.0);
+    for (buffer, end) in paddings {
+        let padding = engine.loaded().read(buffer, end, PADDING).unwrap();
+        assert!(
+            padding.iter().all(|&b| b == SPOILT),
+            "{what}: past the end of buffer {}",
+            buffer.0
+        );
     }
 }
 
@@ -166,7 +170,7 @@ fn nothing_past_the_end_of_stored_entries_is_touched() {
     }
 }
 
-/// Whether the bands would tell: the same fit with a shader that reads past the end.
+/// Whether the padding would tell: the same fit with a shader that reads past the end.
 #[test]
 fn what_is_read_past_the_end_shows() {
     let Some(gpu) = gpu() else { return };
