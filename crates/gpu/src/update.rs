@@ -439,6 +439,6 @@ impl FactorChange {
         let words = [("threads", format!("{threads}u")), ("vectors", format!("{}u", SMALL + 1))];
         let template = nneinfact_shaders::APPLY_SMALL;
         let shader = self.fill(template, access.to_vec(), threads, "factor.z", &words)?;
-        Ok(Shader { label: format!("{} and apply floor", shader.label), ..shader })
+        Ok(Shader { label: format!("{} with floor", shader.label), ..shader })
     }
 }
