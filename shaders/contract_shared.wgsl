@@ -2,64 +2,43 @@
 // so that no thread waits for many terms one after another. A lane sums every LANES-th term, and the
 // lanes' sums are added pairwise.
 //
-// numbers: as in contract.wgsl, all summed axes among the axes.
+// uniforms: as in contract.wgsl, all summed axes among the axes.
 
-const AXES = $axes;
 const LANES = $lanes;
 const THREADS = $threads;
+{{include contraction_bindings}}
 
-@group(0) @binding(0) var<uniform> numbers: array<vec4<u32>, AXES + 3>;
-@group(0) @binding(1) var<storage, read> a: array<f32>;
-$second
-@group(0) @binding($out) var<storage, read_write> out: array<f32>;
-
-var<workgroup> sums: array<f32, THREADS>;
+var<workgroup> lane_values: array<f32, THREADS>;
 
 @compute @workgroup_size(THREADS)
 fn main(
     @builtin(workgroup_id) group: vec3<u32>,
     @builtin(local_invocation_index) thread: u32,
 ) {
-    let output = ((group.y * numbers[2].x + group.x) * THREADS + thread) / LANES;
+    let output = ((group.y * uniforms[2].x + group.x) * THREADS + thread) / LANES;
     let lane = thread % LANES;
-    let live = output < numbers[0].x;
+    let live = output < uniforms[0].x;
     var rest = output;
-    var at = numbers[1].xyz;
-    for (var axis = numbers[0].y; axis > 0u; axis--) {
-        let size = numbers[axis + 2u];
-        at += (rest % size.x) * size.yzw;
-        rest /= size.x;
-    }
-    let first_summed = 3u + numbers[0].y;
+    {{include output_axes}}
+    let first_summed = 3u + uniforms[0].y;
     // Those beyond the last go along to the barriers.
-    let terms = select(0u, numbers[0].w, live);
+    let terms = select(0u, uniforms[0].w, live);
     var total = 0.0;
     var term = lane;
     while term < terms {
         // Sums of at most 64 terms, so that rounding does not grow with their number.
         var sum = 0.0;
         for (var i = 0u; i < 64u && term < terms; i++) {
-            var place = at.yz;
-            var index = term;
-            for (var axis = numbers[0].z; axis > 0u; axis--) {
-                let size = numbers[first_summed + axis - 1u];
-                place += (index % size.x) * size.zw;
-                index /= size.x;
-            }
-            $term
+            {{include term_axes}}
+            {{include add_term}}
             term += LANES;
         }
         total += sum;
     }
-    sums[thread] = total;
-    for (var half = LANES / 2u; half > 0u; half >>= 1u) {
-        workgroupBarrier();
-        if lane < half {
-            sums[thread] += sums[thread + half];
-        }
-    }
+    lane_values[thread] = total;
+    {{include sum_lanes}}
     if live && lane == 0u {
-        total = sums[thread];
-        $store
+        total = lane_values[thread];
+        {{include store_output}}
     }
 }

@@ -1,38 +1,109 @@
-//! The shaders of the GPU engine, as files that people can read. Words in `{{…}}` are filled in for each plan.
+//! The shaders of the GPU engine, as files that people can read, and the text that several of them
+//! include.
+//!
+//! The files are templates. `$name` stands for a word that is filled in for each plan; lines of their
+//! own are `{{include NAME}}`, which stands for `include/NAME.wgsl`, and `{{if FLAG}}`, `{{else}}`
+//! and `{{end}}` around lines that are kept where a flag is set. The crate `nneinfact-gpu` fills them
+//! in (`program/template.rs`).
 
-/// `apply.wgsl`.
-pub const APPLY: &str = include_str!("apply.wgsl");
-/// `apply_whole.wgsl`.
-pub const APPLY_WHOLE: &str = include_str!("apply_whole.wgsl");
-/// `begin.wgsl`.
-pub const BEGIN: &str = include_str!("begin.wgsl");
-/// `contract.wgsl`.
-pub const CONTRACT: &str = include_str!("contract.wgsl");
-/// `contract_shared.wgsl`.
-pub const CONTRACT_SHARED: &str = include_str!("contract_shared.wgsl");
-/// `drop.wgsl`.
-pub const DROP: &str = include_str!("drop.wgsl");
-/// `entries.wgsl`.
-pub const ENTRIES: &str = include_str!("entries.wgsl");
-/// `gather.wgsl`.
-pub const GATHER: &str = include_str!("gather.wgsl");
-/// `listed.wgsl`.
-pub const LISTED: &str = include_str!("listed.wgsl");
-/// `losses.wgsl`.
-pub const LOSSES: &str = include_str!("losses.wgsl");
-/// `pass.wgsl`.
-pub const PASS: &str = include_str!("pass.wgsl");
-/// `powers.wgsl`.
-pub const POWERS: &str = include_str!("powers.wgsl");
-/// `raise.wgsl`.
-pub const RAISE: &str = include_str!("raise.wgsl");
-/// `rates.wgsl`.
-pub const RATES: &str = include_str!("rates.wgsl");
-/// `scale.wgsl`.
-pub const SCALE: &str = include_str!("scale.wgsl");
-/// `step.wgsl`.
-pub const STEP: &str = include_str!("step.wgsl");
-/// `sums.wgsl`.
-pub const SUMS: &str = include_str!("sums.wgsl");
-/// `trade.wgsl`.
-pub const TRADE: &str = include_str!("trade.wgsl");
+#![deny(missing_docs)]
+
+/// Templates by constants of their own.
+macro_rules! templates {
+    ($($name:ident = $file:literal),* $(,)?) => {
+        $(
+            #[doc = concat!("`", $file, "`.")]
+            pub const $name: &str = include_str!($file);
+        )*
+    };
+}
+
+templates! {
+    APPLY = "apply.wgsl",
+    APPLY_FLOOR = "apply_floor.wgsl",
+    APPLY_SMALL = "apply_small.wgsl",
+    BEGIN_UPDATE = "begin_update.wgsl",
+    CONTRACT = "contract.wgsl",
+    CONTRACT_SHARED = "contract_shared.wgsl",
+    DENSE_PASS = "dense_pass.wgsl",
+    GATHER = "gather.wgsl",
+    RESCALE = "rescale.wgsl",
+    ROOFLINE = "roofline.wgsl",
+    SCALE_SLICES = "scale_slices.wgsl",
+    SPARSE_PASS = "sparse_pass.wgsl",
+    STEP = "step.wgsl",
+    SUM_LOSSES = "sum_losses.wgsl",
+    SUM_POWERS = "sum_powers.wgsl",
+    TILE_ENTRIES = "tile_entries.wgsl",
+    TILE_SUMS = "tile_sums.wgsl",
+    ZERO_ROWS = "zero_rows.wgsl",
+}
+
+/// The includes, by name.
+macro_rules! includes {
+    ($($name:literal),* $(,)?) => {
+        /// What templates include: the name, and the text of `include/NAME.wgsl`.
+        pub const INCLUDES: &[(&str, &str)] =
+            &[$(($name, include_str!(concat!("include/", $name, ".wgsl")))),*];
+    };
+}
+
+includes! {
+    "add_pieces",
+    "add_term",
+    "change_entry",
+    "contraction_bindings",
+    "finish_step",
+    "output_axes",
+    "penalized_step",
+    "reduce_losses",
+    "solve_log",
+    "solve_power",
+    "store_output",
+    "store_tile",
+    "sum_lanes",
+    "term_axes",
+    "workgroup_max",
+}
+
+/// Entries of a factor that a workgroup of `apply.wgsl` finds the largest of.
+pub const CHUNK: usize = 1024;
+/// Workgroups of `apply.wgsl` in the first dimension, where there are more.
+pub const CHUNK_FOLD: usize = 32_768;
+/// Columns that `tile_sums.wgsl` loads at a time, and contracted indices of `tile_entries.wgsl`.
+pub const TILE_DEPTH: usize = 16;
+/// Sums of losses that `sum_losses.wgsl` leaves for each role: the host adds them in double precision.
+pub const LOSS_SUMS: usize = 32;
+/// Chains of multiply-adds of `roofline.wgsl`.
+pub const CHAINS: usize = 8;
+/// Multiply-adds of a chain of `roofline.wgsl`.
+pub const MULTIPLY_ADDS: usize = 512;
+/// Powers, or logarithms, that a thread of `roofline.wgsl` computes.
+pub const POWERS: usize = 64;
+
+/// The text of an include.
+#[must_use]
+pub fn include(name: &str) -> Option<&'static str> {
+    INCLUDES.iter().find(|(n, _)| *n == name).map(|(_, text)| *text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn constants_are_those_of_the_shaders() {
+        for (text, line) in [
+            (APPLY, format!("const CHUNK = {CHUNK}u;")),
+            (APPLY, format!("let chunk = group.y * {CHUNK_FOLD}u + group.x;")),
+            (TILE_ENTRIES, format!("const DEPTH = {TILE_DEPTH}u;")),
+            (TILE_SUMS, format!("const DEPTH = {TILE_DEPTH}u;")),
+            (SUM_LOSSES, format!("const SUMS = {LOSS_SUMS}u;")),
+            (ROOFLINE, format!("const MULTIPLY_ADDS = {MULTIPLY_ADDS}u;")),
+            (ROOFLINE, format!("const POWERS = {POWERS}u;")),
+        ] {
+            assert!(text.lines().any(|l| l.trim() == line), "{line}");
+        }
+        assert_eq!(ROOFLINE.matches("= fma(v").count(), CHAINS);
+    }
+}

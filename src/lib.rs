@@ -89,6 +89,8 @@ pub mod engine {
         ZeroContraction, ZeroSum, ZeroSums,
     };
     pub use nneinfact_core::memory::available_memory;
+    #[cfg(feature = "gpu")]
+    pub use nneinfact_fit::DriverLock;
     pub use nneinfact_fit::{Device, DeviceInfo};
 }
 

@@ -3,7 +3,7 @@
 use std::process::{Command, Output};
 
 use ndarray::Array2;
-use nneinfact::engine::AdapterKind;
+use nneinfact::engine::{AdapterKind, DriverLock};
 use nneinfact::{Device, Error, NNEinFact, Precision, wgpu};
 
 /// Whether this is a child of [`the_tests_fail_where_there_is_no_gpu`].
@@ -49,6 +49,8 @@ fn devices_without_compute_shaders_are_refused() {
     if crate::common::gpu().is_none() {
         return;
     }
+    // Other tests may be using a software driver meanwhile.
+    let _lock = DriverLock::take();
     let instance =
         wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle_from_env());
     let backends = wgpu::Backends::VULKAN | wgpu::Backends::METAL | wgpu::Backends::DX12;

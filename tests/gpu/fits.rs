@@ -2,6 +2,7 @@
 
 use crate::common::{CORPUS, Case, Random, deviation, losses};
 use ndarray::ArrayD;
+use nneinfact::engine::DriverLock;
 use nneinfact::fit::{Cancel, DataAs, Flow, Start, Sweep};
 use nneinfact::reference::Problem;
 use nneinfact::{Algorithm, Device, Error, Fit, Loss, NNEinFact, Observations, wgpu};
@@ -353,6 +354,8 @@ fn factors_that_do_not_fit_a_shader_are_refused() {
 /// A device of our own, as a program that draws or computes with it has one.
 fn own() -> Option<(wgpu::Device, wgpu::Queue)> {
     crate::common::gpu()?;
+    // Other tests may be using a software driver meanwhile.
+    let _lock = DriverLock::take();
     let instance =
         wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle_from_env());
     let backends = wgpu::Backends::VULKAN | wgpu::Backends::METAL | wgpu::Backends::DX12;
@@ -371,6 +374,7 @@ fn a_device_of_ones_own_goes_on_working() {
     assert!(deviation(gpu.factors(), cpu.factors()) < 2e-4);
     drop((gpu, ours));
     // The device still copies what it is told to.
+    let _lock = DriverLock::take();
     let usage = wgpu::BufferUsages::COPY_DST | wgpu::BufferUsages::MAP_READ;
     let buffer = device.create_buffer(&wgpu::BufferDescriptor {
         label: None,
@@ -383,16 +387,19 @@ fn a_device_of_ones_own_goes_on_working() {
     buffer.map_async(wgpu::MapMode::Read, .., |done| done.unwrap());
     device.poll(wgpu::PollType::wait_indefinitely()).unwrap();
     assert_eq!(&*buffer.get_mapped_range(..).unwrap(), &[1, 2, 3, 4]);
+    drop((buffer, device, queue));
 }
 
 #[test]
 fn a_device_that_is_lost_in_the_middle_of_a_fit_is_an_error() {
     let Some((device, queue)) = own() else { return };
     let case = Case::new("CP, 3 modes", &[7, 9, 8], Loss::kl(), 2);
-    let ours = Device::from_wgpu(device.clone(), queue).unwrap();
+    let ours = Device::from_wgpu(device.clone(), queue.clone()).unwrap();
+    let lost = device.clone();
     let settings = case.settings(&ours).max_iter(20).observe(move |sweep: &Sweep| {
         if sweep.iteration == 3 {
-            device.destroy();
+            let _lock = DriverLock::take();
+            lost.destroy();
         }
         Flow::Continue
     });
@@ -402,6 +409,8 @@ fn a_device_that_is_lost_in_the_middle_of_a_fit_is_an_error() {
     // The process goes on, and so do other devices.
     let other = crate::common::gpu().unwrap();
     case.settings(&other).max_iter(2).fit(case.observations()).unwrap();
+    let _lock = DriverLock::take();
+    drop((ours, device, queue));
 }
 
 /// Entries at the end of what single precision holds, whose products are moderate: the first update

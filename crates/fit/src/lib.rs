@@ -35,6 +35,8 @@ pub use coupled::{Coupled, CoupledFit, Part};
 pub use device::{Device, DeviceInfo};
 pub use factors::{WEIGHTS, factor_name};
 pub use nneinfact_core::history::{History, StoppedBy, Unfinished};
+#[cfg(feature = "gpu")]
+pub use nneinfact_gpu::DriverLock;
 pub use observe::{Cancel, Flow, Observer, Sweep};
 pub use predictions::{Blocks, Predictions};
 pub use prepare::prediction_floor;

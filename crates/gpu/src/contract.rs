@@ -1,27 +1,19 @@
 //! Small contractions as dispatches of `contract.wgsl` and `contract_shared.wgsl`.
 
-use super::program::Compiler;
-use super::recording::{Access, BufferId, Command, Dispatch, GpuLimits, Shader};
-use super::text::fill;
+use crate::program::compiler::Compiler;
+use crate::program::products::{FreshProducts, ProductKey};
+use crate::program::recording::{
+    Access, Binding, BufferId, Command, Dispatch, DispatchKind, GpuLimits, Shader,
+};
+use crate::program::template::fill;
+use crate::program::views::{TensorView, stride};
 use nneinfact_core::error::Result;
 use nneinfact_core::model::{Index, IndexSet, Shapes};
 use nneinfact_core::plan::{Contraction, ContractionInput};
 
-/// A tensor in a buffer, or two of the same letters.
-#[derive(Clone, Debug)]
-pub(super) struct View {
-    pub buffer: BufferId,
-    /// Where it begins, in elements.
-    pub base: usize,
-    /// Its letters, in its order in memory.
-    pub letters: Vec<Index>,
-    /// The distance to the second tensor, if there are two: that of the denominator.
-    pub half: Option<usize>,
-}
-
 /// A loop of a contraction: how long, and the stride in each tensor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Axis {
+pub(crate) struct LoopAxis {
     pub size: usize,
     pub out: usize,
     pub a: usize,
@@ -44,189 +36,193 @@ fn lanes(outputs: usize, terms: usize, limits: &GpuLimits) -> usize {
     1 << wanted.ilog2()
 }
 
-/// A tensor with letters that neither the other one nor the output has is summed over them first
+/// A tensor with indices that neither the other one nor the output has is summed over them first
 /// where that saves at least this many terms: a dispatch more for long sums that are short then.
 const APART: usize = 1 << 16;
 
-/// The steps of a contraction, the last of which writes to `out`.
-#[allow(clippy::too_many_arguments)]
-pub(super) fn steps(
-    compiler: &mut Compiler<'_>,
-    commands: &mut Vec<Command>,
-    shapes: &Shapes,
-    contraction: &Contraction,
-    inputs: &[View],
-    out: &View,
-    scale: f32,
-    add: bool,
-) -> Result<()> {
-    let mut results: Vec<View> = Vec::new();
-    let last = contraction.steps().len().wrapping_sub(1);
-    for (i, step) in contraction.steps().iter().enumerate() {
-        let get = |slot: ContractionInput| match slot {
-            ContractionInput::Input(i) => inputs[i].clone(),
-            ContractionInput::Step(i) => results[i].clone(),
-        };
-        let (left, right) = (get(step.left), get(step.right));
-        let spare = contraction.steps().len() + 2 * i;
-        let (l, r) = (left.clone(), right.clone());
-        let letters = if i == last { &out.letters } else { &step.indices };
-        let left = alone(compiler, commands, shapes, l, &right, letters, spare)?;
-        let right = alone(compiler, commands, shapes, r, &left, letters, spare + 1)?;
-        if i == last {
-            return pair(compiler, commands, shapes, Some(&left), Some(&right), out, scale, add);
-        }
-        let volume: usize = shapes.sizes(&step.indices).iter().product();
-        let paired = left.half.is_some() || right.half.is_some();
-        let words = if paired { 2 * volume } else { volume };
-        let result = View {
-            buffer: compiler.temporary(i, words),
-            base: 0,
-            letters: step.indices.clone(),
-            half: paired.then_some(volume),
-        };
-        pair(compiler, commands, shapes, Some(&left), Some(&right), &result, 1.0, false)?;
-        results.push(result);
-    }
-    pair(compiler, commands, shapes, inputs.first(), None, out, scale, add)
-}
-
-/// A tensor summed over the letters that it alone has, in a temporary; or as it is.
-fn alone(
-    compiler: &mut Compiler<'_>,
-    commands: &mut Vec<Command>,
-    shapes: &Shapes,
-    view: View,
-    other: &View,
-    output: &[Index],
-    temporary: usize,
-) -> Result<View> {
-    let kept: Vec<Index> = view
-        .letters
-        .iter()
-        .copied()
-        .filter(|x| output.contains(x) || other.letters.contains(x))
-        .collect();
-    let all: IndexSet = view.letters.iter().chain(&other.letters).collect();
-    let left: IndexSet = kept.iter().chain(&other.letters).collect();
-    // In floating point: the letters of both may number more than fits an integer.
-    let saved = shapes.volume(all) - shapes.volume(left);
-    if kept.len() == view.letters.len() || saved < APART as f64 {
-        return Ok(view);
-    }
-    let volume: usize = shapes.sizes(&kept).iter().product();
-    let words = if view.half.is_some() { 2 * volume } else { volume };
-    let result = View {
-        buffer: compiler.temporary(temporary, words),
-        base: 0,
-        letters: kept,
-        half: view.half.map(|_| volume),
-    };
-    pair(compiler, commands, shapes, Some(&view), None, &result, 1.0, false)?;
-    Ok(result)
-}
-
-/// Adds a multiple of a tensor to another one, repeated along the letters that it does not have.
-pub(super) fn repeat(
-    compiler: &mut Compiler<'_>,
-    commands: &mut Vec<Command>,
-    from: &View,
-    out: &View,
-    scale: f32,
-) -> Result<()> {
-    pair(compiler, commands, compiler.shapes, Some(from), None, out, scale, true)
-}
-
-/// `out = Σ a · b` over the letters that `out` lacks.
-#[allow(clippy::too_many_arguments)]
-fn pair(
-    compiler: &mut Compiler<'_>,
-    commands: &mut Vec<Command>,
-    shapes: &Shapes,
-    a: Option<&View>,
-    b: Option<&View>,
-    out: &View,
-    scale: f32,
-    add: bool,
-) -> Result<()> {
-    let stride = |view: Option<&View>, x: Index| {
-        view.map_or(0, |v| super::geometry::stride(shapes, &v.letters, x))
-    };
-    let axis = |x: Index| Axis {
-        size: shapes.size(x),
-        out: stride(Some(out), x),
-        a: stride(a, x),
-        b: stride(b, x),
-    };
-    let mut outputs: Vec<Axis> = out.letters.iter().map(|&x| axis(x)).collect();
-    if let Some(half) = out.half {
-        let of = |view: Option<&View>| view.and_then(|v| v.half).unwrap_or(0);
-        outputs.push(Axis { size: 2, out: half, a: of(a), b: of(b) });
-    }
-    let kept: IndexSet = out.letters.iter().collect();
-    let read: IndexSet = [a, b].into_iter().flatten().flat_map(|v| &v.letters).collect();
-    let terms: Vec<Axis> = (read - kept).iter().map(axis).collect();
-    let place = |view: Option<&View>| view.map(|v| (v.buffer, v.base));
-    compiler.contraction(
-        commands,
-        outputs,
-        terms,
-        place(a),
-        place(b),
-        (out.buffer, out.base),
-        scale,
-        add,
-    )
-}
-
-/// Joins neighbouring axes that are one loop in all tensors, the slowest first.
-fn join(mut axes: Vec<Axis>, key: impl Fn(&Axis) -> (usize, usize, usize)) -> Vec<Axis> {
-    axes.retain(|a| a.size != 1);
-    axes.sort_by_key(|a| std::cmp::Reverse(key(a)));
-    let mut joined: Vec<Axis> = Vec::new();
-    for axis in axes {
-        match joined.last_mut() {
-            Some(slow)
-                if slow.out == axis.out * axis.size
-                    && slow.a == axis.a * axis.size
-                    && slow.b == axis.b * axis.size =>
-            {
-                *slow = Axis { size: slow.size * axis.size, ..axis };
-            }
-            _ => joined.push(axis),
-        }
-    }
-    joined
-}
-
 impl Compiler<'_> {
-    /// Emits one contraction.
-    #[allow(clippy::too_many_arguments)]
-    pub(super) fn contraction(
+    /// Forms a product that the passes of a group read, where it is not there yet; returns where it
+    /// begins. `fresh` has those that are up to date.
+    pub(crate) fn product(
         &mut self,
         commands: &mut Vec<Command>,
-        outputs: Vec<Axis>,
-        terms: Vec<Axis>,
+        group: usize,
+        key: ProductKey,
+        contraction: &Contraction,
+        fresh: &mut FreshProducts,
+    ) -> Result<usize> {
+        let base = self.product_layout.place(self.plan, group, &key);
+        if fresh.insert(key.clone()) || !self.product_layout.lasts() {
+            let inputs: Vec<TensorView> = key.0.iter().map(|&l| self.factor(l)).collect();
+            let out =
+                TensorView { buffer: self.buffers.products, base, indices: key.1, half: None };
+            self.contract(commands, contraction, &inputs, &out, 1.0, false)?;
+        }
+        Ok(base)
+    }
+
+    /// Emits a contraction of tensors of the model.
+    pub(crate) fn contract(
+        &mut self,
+        commands: &mut Vec<Command>,
+        contraction: &Contraction,
+        inputs: &[TensorView],
+        out: &TensorView,
+        scale: f32,
+        add: bool,
+    ) -> Result<()> {
+        self.contract_of(commands, self.shapes, contraction, inputs, out, scale, add)
+    }
+
+    /// Emits the steps of a contraction under other sizes, the last of which writes `scale` times the
+    /// result to `out`, or adds it to what is there.
+    #[allow(clippy::too_many_arguments)]
+    pub(crate) fn contract_of(
+        &mut self,
+        commands: &mut Vec<Command>,
+        shapes: &Shapes,
+        contraction: &Contraction,
+        inputs: &[TensorView],
+        out: &TensorView,
+        scale: f32,
+        add: bool,
+    ) -> Result<()> {
+        let mut results: Vec<TensorView> = Vec::new();
+        let last = contraction.steps().len().wrapping_sub(1);
+        for (i, step) in contraction.steps().iter().enumerate() {
+            let get = |input: ContractionInput| match input {
+                ContractionInput::Input(i) => inputs[i].clone(),
+                ContractionInput::Step(i) => results[i].clone(),
+            };
+            let (left, right) = (get(step.left), get(step.right));
+            let spare = contraction.steps().len() + 2 * i;
+            let (l, r) = (left.clone(), right.clone());
+            let kept = if i == last { &out.indices } else { &step.indices };
+            let left = self.summed_alone(commands, shapes, l, &right, kept, spare)?;
+            let right = self.summed_alone(commands, shapes, r, &left, kept, spare + 1)?;
+            let pair = [Some(&left), Some(&right)];
+            if i == last {
+                return self.contract_pair(commands, shapes, pair, out, scale, add);
+            }
+            let paired = left.half.is_some() || right.half.is_some();
+            let result = self.temporary_view(shapes, i, step.indices.clone(), paired);
+            self.contract_pair(commands, shapes, pair, &result, 1.0, false)?;
+            results.push(result);
+        }
+        self.contract_pair(commands, shapes, [inputs.first(), None], out, scale, add)
+    }
+
+    /// A tensor, or two, in a temporary.
+    fn temporary_view(
+        &mut self,
+        shapes: &Shapes,
+        temporary: usize,
+        indices: Vec<Index>,
+        paired: bool,
+    ) -> TensorView {
+        let volume: usize = shapes.sizes(&indices).iter().product();
+        let words = if paired { 2 * volume } else { volume };
+        let buffer = self.temporary(temporary, words);
+        TensorView { buffer, base: 0, indices, half: paired.then_some(volume) }
+    }
+
+    /// A tensor summed over the indices that it alone has, in a temporary; or as it is.
+    fn summed_alone(
+        &mut self,
+        commands: &mut Vec<Command>,
+        shapes: &Shapes,
+        view: TensorView,
+        other: &TensorView,
+        output: &[Index],
+        temporary: usize,
+    ) -> Result<TensorView> {
+        let kept: Vec<Index> = view
+            .indices
+            .iter()
+            .copied()
+            .filter(|x| output.contains(x) || other.indices.contains(x))
+            .collect();
+        let all: IndexSet = view.indices.iter().chain(&other.indices).collect();
+        let left: IndexSet = kept.iter().chain(&other.indices).collect();
+        // In floating point: the values of the indices of both may number more than fits an integer.
+        let saved = shapes.volume(all) - shapes.volume(left);
+        if kept.len() == view.indices.len() || saved < APART as f64 {
+            return Ok(view);
+        }
+        let result = self.temporary_view(shapes, temporary, kept, view.half.is_some());
+        self.contract_pair(commands, shapes, [Some(&view), None], &result, 1.0, false)?;
+        Ok(result)
+    }
+
+    /// Adds a multiple of a tensor to another one, repeated along the indices that it does not have.
+    pub(crate) fn add_repeated(
+        &mut self,
+        commands: &mut Vec<Command>,
+        from: &TensorView,
+        out: &TensorView,
+        scale: f32,
+    ) -> Result<()> {
+        self.contract_pair(commands, self.shapes, [Some(from), None], out, scale, true)
+    }
+
+    /// `out = Σ a · b` over the indices that `out` lacks.
+    fn contract_pair(
+        &mut self,
+        commands: &mut Vec<Command>,
+        shapes: &Shapes,
+        [a, b]: [Option<&TensorView>; 2],
+        out: &TensorView,
+        scale: f32,
+        add: bool,
+    ) -> Result<()> {
+        let stride_of =
+            |view: Option<&TensorView>, x: Index| view.map_or(0, |v| stride(shapes, &v.indices, x));
+        let axis = |x: Index| LoopAxis {
+            size: shapes.size(x),
+            out: stride_of(Some(out), x),
+            a: stride_of(a, x),
+            b: stride_of(b, x),
+        };
+        let mut outputs: Vec<LoopAxis> = out.indices.iter().map(|&x| axis(x)).collect();
+        if let Some(half) = out.half {
+            let of = |view: Option<&TensorView>| view.and_then(|v| v.half).unwrap_or(0);
+            outputs.push(LoopAxis { size: 2, out: half, a: of(a), b: of(b) });
+        }
+        let kept: IndexSet = out.indices.iter().collect();
+        let read: IndexSet = [a, b].into_iter().flatten().flat_map(|v| &v.indices).collect();
+        let terms: Vec<LoopAxis> = (read - kept).iter().map(axis).collect();
+        let place = |view: Option<&TensorView>| view.map(|v| (v.buffer, v.base));
+        let to = (out.buffer, out.base);
+        self.contraction(commands, outputs, terms, place(a), place(b), to, scale, add)
+    }
+
+    /// Emits one contraction.
+    #[allow(clippy::too_many_arguments)]
+    pub(crate) fn contraction(
+        &mut self,
+        commands: &mut Vec<Command>,
+        outputs: Vec<LoopAxis>,
+        terms: Vec<LoopAxis>,
         a: Option<(BufferId, usize)>,
         b: Option<(BufferId, usize)>,
         out: (BufferId, usize),
         scale: f32,
         add: bool,
     ) -> Result<()> {
-        let outputs = join(outputs, |x| (x.out, x.a, x.b));
-        let mut terms = join(terms, |x| (x.a.max(x.b), x.a, x.b));
+        let outputs = joined(outputs, |x| (x.out, x.a, x.b));
+        let mut terms = joined(terms, |x| (x.a.max(x.b), x.a, x.b));
         let count: usize = outputs.iter().map(|x| x.size).product();
         let length: usize = terms.iter().map(|x| x.size).product();
         let lanes = lanes(count, length, self.limits);
         let threads = THREADS.max(lanes);
         let run = match lanes {
-            1 => terms.pop().unwrap_or(Axis { size: 1, out: 0, a: 0, b: 0 }),
-            _ => Axis { size: 1, out: 0, a: 0, b: 0 },
+            1 => terms.pop().unwrap_or(LoopAxis { size: 1, out: 0, a: 0, b: 0 }),
+            _ => LoopAxis { size: 1, out: 0, a: 0, b: 0 },
         };
         let loops: usize = terms.iter().map(|x| x.size).product();
         let workgroups = count.div_ceil(threads / lanes);
         let fold = self.fold(workgroups);
-        let mut numbers = vec![
+        let mut words = vec![
             count as u32,
             outputs.len() as u32,
             terms.len() as u32,
@@ -241,24 +237,21 @@ impl Compiler<'_> {
             run.b as u32,
         ];
         for axis in outputs.iter().chain(&terms) {
-            numbers.extend([axis.size, axis.out, axis.a, axis.b].map(|n| n as u32));
+            words.extend([axis.size, axis.out, axis.a, axis.b].map(|n| n as u32));
         }
         let axes = (outputs.len() + terms.len()).next_multiple_of(16).max(16);
-        numbers.resize(4 * (axes + 3), 0);
-        let window = self.words(&numbers);
-        let shader = self.shader(shader(
-            lanes,
-            usize::from(a.is_some()) + usize::from(b.is_some()),
-            add,
-            axes,
-        )?);
+        words.resize(4 * (axes + 3), 0);
+        let uniforms = self.words(&words);
+        let inputs = usize::from(a.is_some()) + usize::from(b.is_some());
+        let shader = self.shader(shader(lanes, inputs, add, axes)?);
         // A constant reads nothing, but the shader has the binding.
-        let first = a.map_or(self.factors, |a| a.0);
-        let mut bindings = vec![window, self.whole(first)];
-        bindings.extend(b.map(|b| self.whole(b.0)));
-        bindings.push(self.whole(out.0));
+        let first = a.map_or(self.buffers.factors, |a| a.0);
+        let mut bindings = vec![uniforms, Binding::Whole(first)];
+        bindings.extend(b.map(|b| Binding::Whole(b.0)));
+        bindings.push(Binding::Whole(out.0));
         commands.push(Command::Dispatch(Dispatch {
             shader,
+            kind: DispatchKind::Small,
             bindings,
             workgroups: fold,
             work: 2.0 * (count * length) as f64,
@@ -267,43 +260,58 @@ impl Compiler<'_> {
     }
 }
 
-fn shader(lanes: usize, inputs: usize, add: bool, axes: usize) -> Result<Shader> {
-    let template = match lanes {
-        1 => nneinfact_shaders::CONTRACT,
-        _ => nneinfact_shaders::CONTRACT_SHARED,
-    };
-    let second = match inputs {
-        2 => "@group(0) @binding(2) var<storage, read> b: array<f32>;",
-        _ => "",
-    };
-    let term = match inputs {
-        0 => "sum += 1.0;",
-        1 => "sum += a[place.x];",
-        _ => "sum = fma(a[place.x], b[place.y], sum);",
-    };
-    let op = if add { "+=" } else { "=" };
-    let mut words = vec![
-        ("axes", format!("{axes}u")),
-        ("second", second.into()),
-        ("out", if inputs == 2 { "3" } else { "2" }.into()),
-        ("term", term.into()),
-        ("store", format!("out[at.x] {op} bitcast<f32>(numbers[1].w) * total;")),
-    ];
-    let threads = THREADS.max(lanes);
-    if lanes > 1 {
-        words.push(("lanes", format!("{lanes}u")));
-        words.push(("threads", format!("{threads}u")));
+/// Joins neighbouring axes that are one loop in all tensors, the slowest first.
+fn joined(
+    mut axes: Vec<LoopAxis>,
+    key: impl Fn(&LoopAxis) -> (usize, usize, usize),
+) -> Vec<LoopAxis> {
+    axes.retain(|a| a.size != 1);
+    axes.sort_by_key(|a| std::cmp::Reverse(key(a)));
+    let mut joined: Vec<LoopAxis> = Vec::new();
+    for axis in axes {
+        match joined.last_mut() {
+            Some(slow)
+                if slow.out == axis.out * axis.size
+                    && slow.a == axis.a * axis.size
+                    && slow.b == axis.b * axis.size =>
+            {
+                *slow = LoopAxis { size: slow.size * axis.size, ..axis };
+            }
+            _ => joined.push(axis),
+        }
     }
+    joined
+}
+
+/// The shader of a contraction with so many inputs, `lanes` threads for each output.
+fn shader(lanes: usize, inputs: usize, add: bool, axes: usize) -> Result<Shader> {
+    let shared = lanes > 1;
+    let threads = THREADS.max(lanes);
+    let flags = [
+        ("two_inputs", inputs == 2),
+        ("one_input", inputs == 1),
+        ("no_input", inputs == 0),
+        ("add", add),
+    ];
+    let mut words = vec![("axes", format!("{axes}u"))];
+    let template = match shared {
+        false => nneinfact_shaders::CONTRACT,
+        true => {
+            words.push(("lanes", format!("{lanes}u")));
+            words.push(("threads", format!("{threads}u")));
+            nneinfact_shaders::CONTRACT_SHARED
+        }
+    };
     let mut bindings = vec![Access::Uniform, Access::Read];
     if inputs == 2 {
         bindings.push(Access::Read);
     }
     bindings.push(Access::ReadWrite);
     Ok(Shader {
-        label: format!("contraction{}", if lanes > 1 { " of shared sums" } else { "" }),
-        source: fill(template, &words)?,
+        label: format!("contraction{}", if shared { " of shared sums" } else { "" }),
+        source: fill(template, &flags, &words)?,
         bindings,
         invocations: threads as u32,
-        workgroup_bytes: if lanes > 1 { 4 * threads as u32 } else { 0 },
+        workgroup_bytes: if shared { 4 * threads as u32 } else { 0 },
     })
 }

@@ -2,22 +2,24 @@
 
 use ndarray::{ArrayD, IxDyn};
 
-use super::Gpu;
-use super::program::{Compiled, LOSS_SUMS, SLOT_SUMS, Tuning, sums_letters};
-use super::recording::{BufferId, RecordingId};
-use super::runtime::Loaded;
-use super::stream::{self, Upload};
+use crate::device::handle::Gpu;
+use crate::device::runtime::LoadedProgram;
+use crate::program::buffers::SLOT_SUMS;
+use crate::program::compile::Compiled;
+use crate::program::products::sums_indices;
+use crate::program::recording::{BufferId, DispatchKind, RecordingId};
+use crate::program::tuning::Tuning;
+use crate::streamed_pass::{Upload, compile_within};
 use nneinfact_core::algebra::update::{Denominator, Update};
-use nneinfact_core::engine::{
-    Constraint, Engine, EngineState, Job, LossSlot, LossSums, PassTime, Point,
-};
+use nneinfact_core::engine::{Constraint, Engine, EngineState, Job, LossSlot, LossSums, PassTime, Point};
 use nneinfact_core::error::{Error, Result};
+use nneinfact_shaders::LOSS_SUMS;
 
 /// A fit whose factors, data and sums stay on a device.
-pub(super) struct GpuEngine {
+pub(crate) struct GpuEngine {
     job: Job,
     compiled: Compiled,
-    loaded: Loaded,
+    loaded: LoadedProgram,
     upload: Upload,
     /// The values of fixed factors, as they were given: single precision rounds them.
     fixed: Vec<Option<ArrayD<f64>>>,
@@ -32,12 +34,12 @@ pub(super) struct GpuEngine {
 impl GpuEngine {
     /// Uploads a job: all of it, or where that is too much for the device all but the data.
     pub fn new(gpu: &Gpu, job: Job, tuning: &Tuning) -> Result<GpuEngine> {
-        let compiled = stream::compile_within(gpu, &job, tuning)?;
+        let compiled = compile_within(gpu, &job, tuning)?;
         match GpuEngine::placed(gpu, job.clone(), compiled) {
             Err(Error::DeviceMemory { needed, device, largest, largest_is, memory, help }) => {
                 // Less is free than there is, or the driver does not tell how much that is.
                 let half = Tuning { memory: Some(needed / 2), ..*tuning };
-                match stream::compile_within(gpu, &job, &half) {
+                match compile_within(gpu, &job, &half) {
                     Ok(compiled) => GpuEngine::placed(gpu, job, compiled),
                     Err(_) => Err(Error::DeviceMemory {
                         needed,
@@ -54,7 +56,7 @@ impl GpuEngine {
     }
 
     /// Uploads a job that has been compiled.
-    pub(super) fn placed(gpu: &Gpu, mut job: Job, mut compiled: Compiled) -> Result<GpuEngine> {
+    pub(crate) fn placed(gpu: &Gpu, mut job: Job, mut compiled: Compiled) -> Result<GpuEngine> {
         let bytes = compiled.program.buffers.iter().map(|buffer| buffer.bytes).sum();
         let loaded = gpu.load(std::mem::take(&mut compiled.program))?;
         let start = std::mem::take(&mut job.start);
@@ -69,7 +71,7 @@ impl GpuEngine {
             last: None,
             bytes,
         };
-        if engine.compiled.turns.is_empty() {
+        if engine.compiled.streamed_passes.is_empty() {
             engine.upload.send(&engine.job, &engine.compiled.slabs, &engine.loaded, |_| Ok(()))?;
         }
         engine.load(&start)?;
@@ -82,10 +84,10 @@ impl GpuEngine {
         for (factor, scale) in factors.iter().zip(&self.compiled.scales) {
             bytes.extend(factor.iter().flat_map(|&x| ((x * scale) as f32).to_le_bytes()));
         }
-        self.loaded.write(self.compiled.factors, 0, &bytes)
+        self.loaded.write(self.compiled.buffers.factors, 0, &bytes)
     }
 
-    /// Runs the pass of a group, with the data on their way meanwhile where they take turns.
+    /// Runs the pass of a group, with the data on their way meanwhile where they are streamed.
     fn run_pass(&self, group: usize) -> Result<()> {
         let recording = self
             .compiled
@@ -93,11 +95,11 @@ impl GpuEngine {
             .get(group)
             .ok_or_else(|| Error::Setting(format!("the plan has no group {group}")))?;
         self.run(*recording)?;
-        let Some(turns) = self.compiled.turns.get(group) else { return Ok(()) };
+        let Some(streamed) = self.compiled.streamed_passes.get(group) else { return Ok(()) };
         self.upload.send(&self.job, &self.compiled.slabs, &self.loaded, |slab| {
-            self.run(turns.slabs[slab])
+            self.run(streamed.slabs[slab])
         })?;
-        self.run(turns.end)
+        self.run(streamed.end)
     }
 
     fn run(&self, recording: RecordingId) -> Result<()> {
@@ -106,7 +108,7 @@ impl GpuEngine {
 
     /// The factors as they are on the device.
     fn on_host(&self) -> Result<Vec<Vec<f64>>> {
-        self.kept(self.compiled.factors)
+        self.kept(self.compiled.buffers.factors)
     }
 
     /// The factors in a buffer, in the device's units.
@@ -117,7 +119,7 @@ impl GpuEngine {
         Ok(places.windows(2).map(of).collect())
     }
 
-    /// Factors of change of 1 for the factors of a group.
+    /// Steps of 1 for the factors of a group.
     fn unchanged(&self, group: usize, factors: &[Vec<f64>]) -> Vec<Vec<f64>> {
         let members = &self.job.plan.groups()[group].factors;
         members.iter().map(|&l| vec![1.0; factors[l].len()]).collect()
@@ -130,11 +132,11 @@ impl GpuEngine {
         group: usize,
         at: usize,
         factors: &[Vec<f64>],
-        lambda: &[Vec<f64>],
+        steps: &[Vec<f64>],
     ) -> Result<(Vec<f64>, Vec<f64>)> {
         let plan = &self.job.plan;
-        let volume: usize = plan.shapes().sizes(sums_letters(plan, group)).iter().product();
-        let sums = self.singles(self.compiled.sums, 2 * volume)?;
+        let volume: usize = plan.shapes().sizes(sums_indices(plan, group)).iter().product();
+        let sums = self.singles(self.compiled.buffers.sums, 2 * volume)?;
         let sums: Vec<f64> = sums.into_iter().map(f64::from).collect();
         let (numerator, denominator) = sums.split_at(volume);
         let members = &plan.groups()[group];
@@ -147,12 +149,12 @@ impl GpuEngine {
             denominator: Denominator { data: denominator, updates: &members.updates },
             cycles: 1,
         };
-        Ok(update.parts(at, factors, lambda))
+        Ok(update.parts(at, factors, steps))
     }
 
     /// What is on the device.
     #[cfg(test)]
-    pub(super) fn loaded(&self) -> &Loaded {
+    pub(crate) fn loaded(&self) -> &LoadedProgram {
         &self.loaded
     }
 
@@ -184,7 +186,7 @@ impl Engine for GpuEngine {
 
     fn sums(&mut self) -> Result<[LossSums; LossSlot::COUNT]> {
         self.run(self.compiled.report)?;
-        let found = self.singles(self.compiled.results, self.compiled.result_words)?;
+        let found = self.singles(self.compiled.buffers.results, self.compiled.result_words)?;
         let broken = found[LossSlot::COUNT * SLOT_SUMS].to_bits() as usize;
         let shapes = self.job.plan.shapes();
         if let Some(l) = broken.checked_sub(1).filter(|&l| l < self.compiled.scales.len()) {
@@ -220,14 +222,16 @@ impl Engine for GpuEngine {
             self.run_pass(group)?;
             self.sums()?;
             walls.push(started.elapsed().as_secs_f64());
-            if !self.compiled.turns.is_empty() {
+            if !self.compiled.streamed_passes.is_empty() {
                 // By itself a part of such a pass would read what is there by chance.
                 continue;
             }
             let Some(seconds) = self.loaded.profile(recording)? else { continue };
             all.push(seconds.iter().sum());
-            let of_data = seconds.iter().zip(&self.compiled.reads_data[group]);
-            kernels.push(of_data.filter(|&(_, &reads)| reads).map(|(s, _)| s).sum());
+            let of_data = seconds.iter().zip(&self.compiled.dispatch_kinds[group]);
+            kernels.push(
+                of_data.filter(|&(_, &kind)| kind == DispatchKind::Data).map(|(s, _)| s).sum(),
+            );
         }
         self.last = None;
         Ok(match all.is_empty() {
@@ -249,8 +253,8 @@ impl Engine for GpuEngine {
         // Asked a few times before the first sweep: on the host, in double precision.
         let l = self.job.plan.groups()[group].factors[0];
         let factors = self.on_host()?;
-        let lambda = self.unchanged(group, &factors);
-        let (a, b) = self.parts_on_host(group, 0, &factors, &lambda)?;
+        let steps = self.unchanged(group, &factors);
+        let (a, b) = self.parts_on_host(group, 0, &factors, &steps)?;
         let unit = self.job.objective_unit();
         let term = |sums: Vec<f64>| {
             factors[l].iter().zip(sums).map(|(x, sum)| x * sum).sum::<f64>() * unit
@@ -258,13 +262,13 @@ impl Engine for GpuEngine {
         Ok([term(a), term(b)])
     }
 
-    fn parts(&mut self, at: usize, lambda: &[Vec<f64>]) -> Result<(Vec<f64>, Vec<f64>)> {
+    fn parts(&mut self, at: usize, steps: &[Vec<f64>]) -> Result<(Vec<f64>, Vec<f64>)> {
         let Some(group) = self.last else {
             return Err(Error::Setting("no pass has left numerators and denominators".into()));
         };
         let l = self.job.plan.groups()[group].factors[at];
         let scale = self.job.objective_unit() * self.compiled.scales[l];
-        let (a, b) = self.parts_on_host(group, at, &self.on_host()?, lambda)?;
+        let (a, b) = self.parts_on_host(group, at, &self.on_host()?, steps)?;
         let scaled = |sums: Vec<f64>| sums.into_iter().map(|x| x * scale).collect();
         Ok((scaled(a), scaled(b)))
     }
@@ -280,7 +284,7 @@ impl Engine for GpuEngine {
     fn factors(&self) -> Result<Vec<ArrayD<f64>>> {
         let shapes = self.job.plan.shapes();
         let places = &self.compiled.places;
-        let all = self.singles(self.compiled.factors, places[places.len() - 1])?;
+        let all = self.singles(self.compiled.buffers.factors, places[places.len() - 1])?;
         let one = |(l, scale): (usize, &f64)| {
             if let Some(Some(given)) = self.fixed.get(l) {
                 return Ok(given.clone());
@@ -295,35 +299,35 @@ impl Engine for GpuEngine {
         self.compiled.scales.iter().enumerate().map(one).collect()
     }
 
+    fn copy(&mut self, from: Point, to: Point) -> Result<()> {
+        match (from, to) {
+            (Point::Current, Point::Anchor) => {
+                self.run(self.compiled.set_anchor)?;
+                self.has_anchor = true;
+                Ok(())
+            }
+            (Point::Anchor, Point::Current) if !self.has_anchor => {
+                Err(Error::Internal("there is no anchor to go back to".into()))
+            }
+            (Point::Anchor, Point::Current) => self.run(self.compiled.return_to_anchor),
+            (Point::Current, Point::Snapshot) => {
+                self.run(self.compiled.save_snapshot)?;
+                self.has_snapshot = true;
+                Ok(())
+            }
+            (Point::Snapshot, Point::Current) if !self.has_snapshot => Ok(()),
+            (Point::Snapshot, Point::Current) => self.run(self.compiled.restore_snapshot),
+            (from, to) => Err(Point::refuse(from, to)),
+        }
+    }
+
     fn extrapolate(&mut self, momentum: f64, relaxation: f64) -> Result<()> {
         if !self.has_anchor {
             return Err(Error::Internal("extrapolated without an anchor".into()));
         }
         let weights = [momentum as f32, relaxation as f32, 0.0, 0.0];
-        self.loaded.write(self.compiled.weights, 0, bytemuck::cast_slice(&weights))?;
+        self.loaded.write(self.compiled.buffers.weights, 0, bytemuck::cast_slice(&weights))?;
         self.run(self.compiled.extrapolate)
-    }
-
-    fn copy(&mut self, from: Point, to: Point) -> Result<()> {
-        match (from, to) {
-            (Point::Current, Point::Anchor) => {
-                self.run(self.compiled.mark)?;
-                self.has_anchor = true;
-                Ok(())
-            }
-            (Point::Anchor, Point::Current) if !self.has_anchor => {
-                Err(Error::Internal("the extrapolation anchor was never set".into()))
-            }
-            (Point::Anchor, Point::Current) => self.run(self.compiled.retreat),
-            (Point::Current, Point::Snapshot) => {
-                self.run(self.compiled.remember)?;
-                self.has_snapshot = true;
-                Ok(())
-            }
-            (Point::Snapshot, Point::Current) if !self.has_snapshot => Ok(()),
-            (Point::Snapshot, Point::Current) => self.run(self.compiled.recall),
-            _ => Err(Error::Internal(format!("no factors go from {from:?} to {to:?}"))),
-        }
     }
 
     fn state(&self) -> Result<EngineState> {
@@ -333,10 +337,10 @@ impl Engine for GpuEngine {
         };
         Ok(EngineState {
             scales: self.compiled.scales.clone(),
-            factors: self.kept(self.compiled.factors)?,
-            anchor: kept(self.has_anchor, self.compiled.plain)?,
-            origin: kept(self.has_anchor, self.compiled.origin)?,
-            snapshot: kept(self.has_snapshot, self.compiled.remembered)?,
+            factors: self.kept(self.compiled.buffers.factors)?,
+            anchor: kept(self.has_anchor, self.compiled.buffers.anchor)?,
+            origin: kept(self.has_anchor, self.compiled.buffers.origin)?,
+            snapshot: kept(self.has_snapshot, self.compiled.buffers.snapshot)?,
         })
     }
 
@@ -346,10 +350,10 @@ impl Engine for GpuEngine {
         state.check(&self.compiled.scales, &sizes)?;
         let origin = state.anchor.as_ref().map(|_| state.origin.as_ref().unwrap_or(&state.factors));
         for (buffer, factors) in [
-            (self.compiled.factors, Some(&state.factors)),
-            (self.compiled.plain, state.anchor.as_ref()),
-            (self.compiled.origin, origin),
-            (self.compiled.remembered, state.snapshot.as_ref()),
+            (self.compiled.buffers.factors, Some(&state.factors)),
+            (self.compiled.buffers.anchor, state.anchor.as_ref()),
+            (self.compiled.buffers.origin, origin),
+            (self.compiled.buffers.snapshot, state.snapshot.as_ref()),
         ] {
             let Some(factors) = factors else { continue };
             let bytes: Vec<u8> =
@@ -368,6 +372,9 @@ impl Engine for GpuEngine {
 }
 
 /// Puts a job on a GPU.
+///
+/// # Errors
+/// Where a tensor or the whole is too large for the device, or the device fails.
 pub fn open(gpu: &Gpu, job: Job, tuning: &Tuning) -> Result<Box<dyn Engine>> {
     Ok(Box::new(GpuEngine::new(gpu, job, tuning)?))
 }

@@ -2,52 +2,37 @@
 //!
 //! From a [`Job`](nneinfact_core::engine::Job) to the device in four steps, each plain until the last:
 //!
-//! - [`geometry`] lays a pass of the plan out for threads, and cuts the data into parts;
-//! - [`rows`], [`tiles`], [`cells`], [`numbers`] and [`text`] make the shaders of a pass from the
-//!   files in `shaders/`, [`lists`] and [`listed`] those of a pass over a list of cells, [`contract`]
-//!   the small contractions;
-//! - [`program`] makes a [`Program`](recording::Program) of all of them, with [`dense`] and
-//!   [`sampled`] for passes, [`updates`] for what is between, and [`penalties`] for what holds
-//!   besides the data: buffers, shaders, recorded commands,
-//!   as plain data that is tested without a device;
-//! - [`check`] holds it against a device's limits, [`adapter`] finds and describes devices,
-//!   [`handle`] owns one, [`turn`] keeps threads apart that call software ones, [`runtime`] carries
-//!   programs out, [`stream`] brings the data, and [`engine`]
-//!   is the fit that runs them.
+//! - `dense` lays passes over all entries out for threads, and fills in their shaders; `sparse` those
+//!   over stored entries;
+//! - `contract` makes commands of small contractions, `update` (with the shader of `step`) of what
+//!   happens to factors between passes, and `constraints` (with `penalty_sums`) of what holds for them
+//!   besides the data;
+//! - `program` has all of it as plain data that is tested without a device: buffers, shaders from the
+//!   templates of the crate `nneinfact-shaders`, recorded commands;
+//! - `device` finds and opens GPUs, and carries programs out. `streamed_pass` brings the data, `engine`
+//!   is the fit that runs them, and `roofline` measures what a device can do at best.
 
-mod adapter;
-mod cells;
-mod check;
+#![deny(missing_docs)]
+
+mod constraints;
 mod contract;
 mod dense;
+mod device;
 mod engine;
-mod geometry;
-#[cfg(test)]
-mod guards;
-mod handle;
-mod listed;
-mod lists;
-mod numbers;
-mod penalties;
+mod penalty_sums;
 mod program;
-mod rates;
-mod recording;
-mod rows;
-mod runtime;
-mod sampled;
-#[cfg(test)]
-mod shaders;
-mod stream;
+mod roofline;
+mod sparse;
+mod step;
+mod streamed_pass;
 #[cfg(test)]
 mod tests;
-mod text;
-mod tiles;
-mod turn;
-mod updates;
+mod update;
 
-pub use adapter::{Wanted, any_real, list};
+pub use device::adapter::{Wanted, any_real, list};
+pub use device::driver_lock::DriverLock;
+pub use device::handle::Gpu;
 pub use engine::open;
-pub use handle::Gpu;
-pub use program::Tuning;
-pub use rates::measure;
+pub use program::tuning::Tuning;
+pub use roofline::measure;
 pub use wgpu;

@@ -1,0 +1,203 @@
+//! From a job to a program: every buffer, shader and command of a fit. What passes do is in
+//! [`dense::pass`](crate::dense::pass) and [`sparse::pass`](crate::sparse::pass), what updates do in
+//! [`update`](crate::update) and [`constraints`](crate::constraints).
+
+use ndarray::ArrayD;
+
+use super::buffers::{FitBuffers, SLOT_SUMS, Slab};
+use super::compiler::{Compiler, StreamedPass};
+use super::products::{FreshProducts, ProductKey};
+use super::recording::{
+    BufferId, BufferKind, Command, DispatchKind, GpuLimits, Program, Recording, RecordingId,
+};
+use super::tuning::Tuning;
+use crate::penalty_sums::PenaltySums;
+use nneinfact_core::engine::{Job, LossSlot};
+use nneinfact_core::error::{Error, Result};
+
+/// A program with what the host needs to know to run it.
+#[derive(Debug)]
+pub(crate) struct Compiled {
+    pub program: Program,
+    pub buffers: FitBuffers,
+    /// Where each factor begins among the factors, and one more for their end.
+    pub places: Vec<usize>,
+    /// What each factor is multiplied with on the device: a power of two.
+    pub scales: Vec<f64>,
+    /// Words of the results.
+    pub result_words: usize,
+    /// The penalised factors, where their sums of powers begin, and how many of these a slot has.
+    pub penalty_sums: Vec<PenaltySums>,
+    pub penalties_at: usize,
+    pub penalty_words: usize,
+    pub slabs: Vec<Slab>,
+    /// Clamps the start to the factor floor.
+    pub begin: RecordingId,
+    pub passes: Vec<RecordingId>,
+    /// Where slabs are streamed, what follows on the beginning of each pass; else empty.
+    pub streamed_passes: Vec<StreamedPass>,
+    /// For each pass, what its dispatches work on.
+    pub dispatch_kinds: Vec<Vec<DispatchKind>>,
+    pub updates: Vec<RecordingId>,
+    /// A cycle over the rescaling steps, where there are any.
+    pub balance: Option<RecordingId>,
+    /// The factors become the anchor, and the point where a sweep begins.
+    pub set_anchor: RecordingId,
+    pub extrapolate: RecordingId,
+    /// The anchor becomes the factors, and the point where a sweep begins.
+    pub return_to_anchor: RecordingId,
+    pub save_snapshot: RecordingId,
+    pub restore_snapshot: RecordingId,
+    /// Copies the word of `broken` to the results and clears it.
+    pub report: RecordingId,
+}
+
+impl Compiled {
+    /// The penalties of a slot in the engine's unit, from all results.
+    pub fn penalty(&self, found: &[f32], slot: usize) -> f64 {
+        let first = self.penalties_at + slot * self.penalty_words;
+        let slot = &found[first..first + self.penalty_words];
+        self.penalty_sums.iter().map(|sums| sums.value(slot)).sum()
+    }
+}
+
+/// Compiles a job.
+///
+/// # Errors
+/// [`Error::Memory`] where a tensor is larger than what a shader of this device may see;
+/// [`Error::Loss`] where a constant of the loss is out of the range of single precision.
+pub(crate) fn compile(job: &Job, limits: &GpuLimits, tuning: &Tuning) -> Result<Compiled> {
+    let factors = job.plan.shapes().model().factors().len();
+    let scales = match &job.scales {
+        Some(given) if given.len() == factors => given.clone(),
+        _ => scales(&job.start, factors, job.unit),
+    };
+    run(Compiler::new(job, limits, tuning, scales))
+}
+
+/// Powers of two, one for each factor, that bring their largest entries to the same size and their
+/// product to 1 / `unit`: single precision holds neither very large nor very small factors, and ŷ
+/// depends on their product alone. `start` may be empty, where a program is compiled and not run.
+fn scales(start: &[ArrayD<f64>], factors: usize, unit: f64) -> Vec<f64> {
+    let exponents: Vec<i32> = (0..factors)
+        .map(|l| {
+            let entries = start.get(l).into_iter().flatten();
+            let largest = entries.copied().fold(0.0, f64::max);
+            if largest > 0.0 && largest.is_finite() { largest.log2().floor() as i32 } else { 0 }
+        })
+        .collect();
+    let goal = exponents.iter().sum::<i32>() - unit.log2().round() as i32;
+    let count = exponents.len().max(1) as i32;
+    exponents
+        .iter()
+        .enumerate()
+        .map(|(l, e)| {
+            // The remainder goes to the first factors.
+            let share = goal.div_euclid(count) + i32::from((l as i32) < goal.rem_euclid(count));
+            2f64.powi(share - e)
+        })
+        .collect()
+}
+
+fn run(mut compiler: Compiler<'_>) -> Result<Compiled> {
+    let c = &mut compiler;
+    let begin = c.begin()?;
+    let mut fresh = FreshProducts::new();
+    let mut passes = Vec::new();
+    let mut updates = Vec::new();
+    for group in 0..c.plan.groups().len() {
+        if group == 0 || !c.product_layout.lasts() {
+            fresh.clear();
+        }
+        passes.push(match c.plan.sparse_passes().is_empty() {
+            true => c.dense_pass(group, &mut fresh)?,
+            false => c.sparse_pass(group, &mut fresh)?,
+        });
+        updates.push(c.update(group)?);
+        let members = &c.plan.groups()[group].factors;
+        fresh.retain(|key: &ProductKey| !key.0.iter().any(|l| members.contains(l)));
+    }
+    let FitBuffers { factors, anchor, origin, snapshot, .. } = c.buffers;
+    let set_anchor = copy(c, "set anchor", &[(factors, anchor), (factors, origin)]);
+    let return_to_anchor = copy(c, "return to anchor", &[(anchor, factors), (anchor, origin)]);
+    let save_snapshot = copy(c, "save snapshot", &[(factors, snapshot)]);
+    let restore_snapshot = copy(c, "restore snapshot", &[(snapshot, factors)]);
+    let extrapolate = c.extrapolate()?;
+    let balance = c.balance()?;
+    let report = report(c);
+    for buffer in &mut c.program.buffers {
+        buffer.bytes = buffer.bytes.max(buffer.content.len() as u64);
+    }
+    check_bindings(&c.program, c.limits)?;
+    let dispatch_kinds = passes.iter().map(|id| kinds(&c.program.recordings[id.0])).collect();
+    let c = compiler;
+    Ok(Compiled {
+        program: c.program,
+        buffers: c.buffers,
+        places: c.places,
+        scales: c.scales,
+        result_words: c.penalties_at + LossSlot::COUNT * c.penalty_words,
+        penalty_sums: c.penalty_sums,
+        penalties_at: c.penalties_at,
+        penalty_words: c.penalty_words,
+        slabs: c.slabs,
+        begin,
+        passes,
+        streamed_passes: c.streamed_passes,
+        dispatch_kinds,
+        updates,
+        balance,
+        set_anchor,
+        extrapolate,
+        return_to_anchor,
+        save_snapshot,
+        restore_snapshot,
+        report,
+    })
+}
+
+/// A recording that copies whole buffers.
+fn copy(c: &mut Compiler<'_>, label: &str, buffers: &[(BufferId, BufferId)]) -> RecordingId {
+    let commands = buffers.iter().map(|&(from, to)| c.copied(from, to)).collect();
+    c.record(Recording { label: label.into(), commands })
+}
+
+/// Copies the word that says which factor is not finite to the results, and clears it.
+fn report(c: &mut Compiler<'_>) -> RecordingId {
+    let FitBuffers { broken, results, .. } = c.buffers;
+    let to_offset = (LossSlot::COUNT * SLOT_SUMS * 4) as u64;
+    let commands = vec![
+        Command::Copy { from: broken, from_offset: 0, to: results, to_offset, bytes: 4 },
+        Command::Clear { buffer: broken, offset: 0, bytes: 4 },
+    ];
+    c.record(Recording { label: "report".into(), commands })
+}
+
+/// What the dispatches of a recording work on.
+fn kinds(recording: &Recording) -> Vec<DispatchKind> {
+    let kind = |command: &Command| match command {
+        Command::Dispatch(dispatch) => Some(dispatch.kind),
+        Command::Copy { .. } | Command::Clear { .. } => None,
+    };
+    recording.commands.iter().filter_map(kind).collect()
+}
+
+/// Refuses buffers that no shader of the device may see at once.
+fn check_bindings(program: &Program, limits: &GpuLimits) -> Result<()> {
+    for buffer in &program.buffers {
+        let limit = match buffer.kind {
+            BufferKind::Storage => limits.binding_bytes,
+            BufferKind::Uniform => limits.buffer_bytes,
+        };
+        if buffer.bytes > limit {
+            return Err(Error::Memory {
+                what: format!("{} on the device", buffer.label),
+                needed: buffer.bytes,
+                available: limit,
+                help: "a shader of this device sees no more at once: lower the ranks, lower the memory limit of the plan, or use the CPU"
+                    .into(),
+            });
+        }
+    }
+    Ok(())
+}

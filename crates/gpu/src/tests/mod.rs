@@ -1,0 +1,9 @@
+//! Tests that need the whole crate: the runtime, the generated shaders, and fits in buffers that are
+//! surrounded by NaNs.
+
+mod failures;
+pub(crate) mod jobs;
+mod nan_padding;
+mod programs;
+mod runtime;
+mod shaders;
