@@ -366,18 +366,7 @@ pub(super) fn heat(
     // At least as much as most numbers take, so that maps beside each other are of one size.
     let right = 20.0 + bar_text[0].max(bar_text[1]).max(34.0) + 6.0;
     let head = if title.is_empty() { 6.0 } else { 20.0 };
-    let mut plot = (width - left - right).max(20.0);
-    let mut high = match matrix.square {
-        true => plot * size.0 as f64 / size.1 as f64,
-        false => (11.0 * size.0 as f64).clamp(44.0, 150.0),
-    };
-    let tallest = 1.25 * plot;
-    if matrix.square && high > tallest {
-        plot *= tallest / high;
-        high = tallest;
-    }
-    // Three numbers stand beside the colours.
-    high = high.max(36.0);
+    let (plot, high) = plot_size(matrix.square, size, (width - left - right).max(20.0));
     let bottom = head + high;
     let mut out = Drawing::new(
         width,
@@ -421,18 +410,44 @@ pub(super) fn heat(
         at(plot),
         at(high)
     ));
-    // Not more of them than there is room for.
-    let apart = row_texts.get(1).map_or(1, |(i, _)| i - row_texts[0].0) as f64;
-    let every = (10.0 / (apart * high / size.0 as f64)).ceil().max(1.0) as usize;
-    for (i, text) in row_texts.iter().step_by(every) {
-        let i = if rows.upwards { size.0 - 1 - i } else { *i };
-        let y = head + (i as f64 + 0.5) * high / size.0 as f64;
-        out.text(left - 4.0, y.max(head + 4.0) + 3.5, "n", "end", &cut(text, left - 5.0));
-    }
+    draw_row_labels(&mut out, rows, &row_texts, (left, head, high));
     index_ticks(&mut out, columns, (left, left + plot), bottom + 12.0);
     caption(&mut out, matrix, left, (root, bottom + 25.0));
     colour_bar(&mut out, (left + plot + 8.0, head), high, [max, half]);
     out
+}
+
+/// The width and height of the entries of a heat map with so many rows and columns.
+fn plot_size(square: bool, size: (usize, usize), width: f64) -> (f64, f64) {
+    let mut plot = width;
+    let mut high = match square {
+        true => plot * size.0 as f64 / size.1 as f64,
+        false => (11.0 * size.0 as f64).clamp(44.0, 150.0),
+    };
+    let tallest = 1.25 * plot;
+    if square && high > tallest {
+        plot *= tallest / high;
+        high = tallest;
+    }
+    // Three numbers stand beside the colours.
+    (plot, high.max(36.0))
+}
+
+/// The labels of the rows of a heat map, as many as there is room for.
+fn draw_row_labels(
+    out: &mut Drawing,
+    rows: &ModeAxis,
+    row_texts: &[(usize, String)],
+    (left, head, high): (f64, f64, f64),
+) {
+    let size = rows.size.max(1);
+    let apart = row_texts.get(1).map_or(1, |(i, _)| i - row_texts[0].0) as f64;
+    let every = (10.0 / (apart * high / size as f64)).ceil().max(1.0) as usize;
+    for (i, text) in row_texts.iter().step_by(every) {
+        let i = if rows.upwards { size - 1 - i } else { *i };
+        let y = head + (i as f64 + 0.5) * high / size as f64;
+        out.text(left - 4.0, y.max(head + 4.0) + 3.5, "n", "end", &cut(text, left - 5.0));
+    }
 }
 
 /// Attributes of a heat map with its numbers for the page's script: those of blocks of entries where the
