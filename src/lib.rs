@@ -63,6 +63,8 @@
 //! The method is NNEinFact (Hood & Schein 2026, arXiv 2602.02759), with grouped joint
 //! majorization for fewer passes over the data.
 
+#![deny(missing_docs)]
+
 #[cfg(feature = "cli")]
 pub mod cli;
 pub mod guide;

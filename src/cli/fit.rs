@@ -18,6 +18,8 @@ use super::start::StartArgs;
 use super::summary::{self, FitSummary, duration};
 use super::{complain, print};
 use nneinfact_core::error::{Error, Result};
+use nneinfact_core::loss::Loss;
+use nneinfact_core::model::Model;
 use nneinfact_fit::Device;
 use nneinfact_fit::io;
 use nneinfact_fit::{DataRecord, Fit, NNEinFact, Start, Unfinished};
@@ -227,13 +229,7 @@ pub fn run(args: &FitArgs) -> Result<()> {
     if args.report.is_none() && args.appearance.any() {
         return Err(Error::Setting("--labels, --upwards and --title are for --report".into()));
     }
-    let outputs = OutputFiles {
-        factors: args.out.clone(),
-        history: args.history.clone(),
-        report: args.report.clone(),
-        loss: Some(args.problem.loss.record(&loss)),
-        data: Some(read_data::absolute(&args.record())),
-    };
+    let outputs = args.outputs(&loss);
     outputs.check(&args.inputs())?;
     let written: Vec<&Path> = [&outputs.factors, &outputs.history, &outputs.report]
         .into_iter()
@@ -241,33 +237,11 @@ pub fn run(args: &FitArgs) -> Result<()> {
         .collect();
     args.checkpoint.check(&[args.inputs(), args.starts()].concat(), &written)?;
     let device = device(&args.device, args.threads)?;
-    let mut settings = settings
-        .device(device.clone())
-        .seed(args.seed)
-        .starts(args.start.starts)
-        .max_iter(args.max_iter)
-        .tolerance(args.tol)
-        .early_stopping(args.early_stopping)
-        .inner_cycles(args.inner_cycles)
-        .eval_every(args.eval_every)
-        .factor_floor(args.factor_floor)
-        .data_as(args.data_as.into());
-    if let Some(floor) = args.prediction_floor {
-        settings = settings.prediction_floor(floor);
-    }
-    if let Some(start) = args.start.start(&model)? {
-        settings = settings.start(start);
-    }
-    if let Some(path) = &args.init {
-        settings = settings.start(Start::Factors(read_factors(path, &model)?));
-    }
-    settings = args.constraints.apply(&model, settings)?;
-    settings = args.checkpoint.apply(settings, args.quiet)?;
+    let settings = args.settings(settings, &model, &device)?;
 
-    let mut summary = FitSummary::default();
     // On the device's threads: not more of them read than fit.
     let (observations, about) = device.install(|| -> Result<_> {
-        let observations = read_data::observations(&args.record(), args.options())?;
+        let observations = read_data::observations(&args.record(), args.read_options())?;
         let about = match args.quiet {
             true => None,
             false => {
@@ -314,24 +288,75 @@ pub fn run(args: &FitArgs) -> Result<()> {
         io::write_text(path, &report.residuals(residuals).html())?;
     }
 
-    let Some((data, roles)) = about else { return Ok(()) };
-    summary.add_model(&fit, &loss);
-    summary.add("data", data);
-    if !roles.is_empty() {
-        summary.add("", roles.join(", "));
-    }
-    args.start.describe(&fit, &mut summary);
-    summary.add_fit(&fit, args.tol);
-    args.components.describe(&mut summary, &fit)?;
-    let whole = began.elapsed().as_secs_f64();
-    summary.add("time", format!("{} for the fit, {} in all", duration(fitting), duration(whole)));
-    summary.add_memory();
-    summary.add_outputs(&outputs, &fit);
-    args.checkpoint.describe(&fit, &mut summary);
-    print(&summary.into_text())
+    let Some(about) = about else { return Ok(()) };
+    let seconds = [fitting, began.elapsed().as_secs_f64()];
+    print(&args.summary(&fit, &loss, about, &outputs, seconds)?)
 }
 
 impl FitArgs {
+    /// The files that are written, with what they say of the loss and the data.
+    fn outputs(&self, loss: &Loss) -> OutputFiles {
+        OutputFiles {
+            factors: self.out.clone(),
+            history: self.history.clone(),
+            report: self.report.clone(),
+            loss: Some(self.problem.loss.record(loss)),
+            data: Some(read_data::absolute(&self.record())),
+        }
+    }
+
+    /// What is printed of a fit; `seconds` are those of the fit and those of the whole command.
+    fn summary(
+        &self,
+        fit: &Fit,
+        loss: &Loss,
+        (data, roles): (String, Vec<String>),
+        outputs: &OutputFiles,
+        [fitting, whole]: [f64; 2],
+    ) -> Result<String> {
+        let mut summary = FitSummary::default();
+        summary.add_model(fit, loss);
+        summary.add("data", data);
+        if !roles.is_empty() {
+            summary.add("", roles.join(", "));
+        }
+        self.start.describe(fit, &mut summary);
+        summary.add_fit(fit, self.tol);
+        self.components.describe(&mut summary, fit)?;
+        let time = format!("{} for the fit, {} in all", duration(fitting), duration(whole));
+        summary.add("time", time);
+        summary.add_memory();
+        summary.add_outputs(outputs, fit);
+        self.checkpoint.describe(fit, &mut summary);
+        Ok(summary.into_text())
+    }
+
+    /// The settings of the fit; reads the files of the start and of fixed factors.
+    fn settings(&self, settings: NNEinFact, model: &Model, device: &Device) -> Result<NNEinFact> {
+        let mut settings = settings
+            .device(device.clone())
+            .seed(self.seed)
+            .starts(self.start.starts)
+            .max_iter(self.max_iter)
+            .tolerance(self.tol)
+            .early_stopping(self.early_stopping)
+            .inner_cycles(self.inner_cycles)
+            .eval_every(self.eval_every)
+            .factor_floor(self.factor_floor)
+            .data_as(self.data_as.into());
+        if let Some(floor) = self.prediction_floor {
+            settings = settings.prediction_floor(floor);
+        }
+        if let Some(start) = self.start.start(model)? {
+            settings = settings.start(start);
+        }
+        if let Some(path) = &self.init {
+            settings = settings.start(Start::Factors(read_factors(path, model)?));
+        }
+        settings = self.constraints.apply(model, settings)?;
+        self.checkpoint.apply(settings, self.quiet)
+    }
+
     /// The files that are read while or after the outputs could be taken for them. The start is not
     /// among them: to go on from a file and replace it is what one wants.
     fn inputs(&self) -> Vec<&Path> {
@@ -377,7 +402,7 @@ impl FitArgs {
     }
 
     /// How the data are read.
-    fn options(&self) -> ReadOptions {
+    fn read_options(&self) -> ReadOptions {
         let stream = match (self.stream, self.no_stream) {
             (true, _) => Some(true),
             (false, true) => Some(false),

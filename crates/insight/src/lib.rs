@@ -2,6 +2,8 @@
 //!
 //! The crate `nneinfact` re-exports what is meant for users; this one is a part of it.
 
+#![deny(missing_docs)]
+
 mod assignment;
 pub mod compare;
 pub mod report;

@@ -3,6 +3,10 @@
 //! This room knows nothing of factorizations. Everything that runs over blocks of entries is
 //! written once, generic over [`Real`] and over [`pulp::Simd`], and is compiled for every
 //! instruction set that `pulp` knows; [`arch`] selects one of them at run time.
+//!
+//! Only what is inlined into the function that `pulp` dispatches to is compiled for its instruction set:
+//! everything on that path is `#[inline(always)]`, and types that implement `WithSimd` are used where a
+//! closure would not be inlined.
 
 #![deny(missing_docs)]
 

@@ -5,10 +5,20 @@
 //! data are split and fits started. [`Study::run`] carries it out, from where it was interrupted where
 //! it has a folder, and gives a [`Table`]. [`stability`] compares the components of fits by itself.
 //! On the command line this is `nneinfact compare`.
+//!
+//! A study runs like this. `setups` expands models and rank grids (`ranks`, which also finds ranks for
+//! numbers of parameters) into setups, a row of the table each, and setups × splits × starts into runs,
+//! split by split, so that every split is prepared once. `runner` checks all setups against the data
+//! before the first run is made. A run is known by its settings and the data's fingerprint
+//! (`run_result`); finished ones lie in the folder as factors, which can be reported like any fit, and a
+//! `.json`, which comes last and is what makes the run finished (`store`). `score` compares predictions
+//! with held-out entries, `rows` sorts what came out into rows of the table, and `stability` compares
+//! components by contracting one copy of the model with another (`network`).
 
 mod candidate;
 mod estimate;
 mod events;
+mod network;
 mod nonfinite;
 mod ranks;
 mod rows;
@@ -19,7 +29,9 @@ mod setups;
 mod stability;
 mod store;
 mod study;
+mod study_check;
 mod table;
+mod table_text;
 
 pub use candidate::{Penalties, StudyModel};
 pub use events::{Event, Standing, StudyObserver};

@@ -19,7 +19,7 @@ use super::table::Table;
 use nneinfact_core::data::{Observations, Prepared, Role};
 use nneinfact_core::error::{Error, Result};
 use nneinfact_fit::Device;
-use nneinfact_fit::{DataRecord, Flow, NNEinFact, Saved, Source, StoppedBy, Sweep};
+use nneinfact_fit::{DataRecord, Fit, Flow, NNEinFact, Saved, Source, StoppedBy, Sweep};
 
 /// The data of a split, with the seconds that it took to prepare them, until a run has been charged
 /// with these.
@@ -90,108 +90,28 @@ impl Study {
         let mut notes = Vec::new();
         let setups = self.setups(observations.shape(), &losses, &mut notes)?;
         let first = self.split(observations, 0)?;
-        for setup in &setups {
-            let settings = self.settings(setup, &losses, device)?;
-            let context = format!("model {:?} with {}", setup.name, setup.ranks_text());
-            let warnings =
-                settings.warnings(observations.shape()).map_err(|e| about(&context, e))?;
-            for warning in warnings {
-                let note = format!("model {:?}: {warning}", setup.name);
-                if !notes.contains(&note) {
-                    notes.push(note);
-                }
-            }
-            settings.check_prepared(&first.data).map_err(|e| about(&context, e))?;
-        }
+        self.check_setups(observations, device, (&setups, &losses), &first, &mut notes)?;
         let (score, counts) = self.chosen_score(&first.data, &mut notes)?;
-        let mut ready = Some(first);
-
         let print = observations.fingerprint();
         let runs = self.all_runs(&setups, &losses, &print);
         let store = self.folder.as_deref().map(Store::open).transpose()?;
-        let mut times = Times::new(loads(&setups, &runs));
-        let mut outcomes = vec![RunOutcome::Pending; runs.len()];
-        if let Some(store) = &store {
-            for (n, run) in runs.iter().enumerate() {
-                if let Some(result) = store.load(&run.settings, &setups[run.setup].shapes) {
-                    times.done(n, result.wall_seconds);
-                    outcomes[n] = RunOutcome::Finished(result);
-                }
-            }
-        }
-        let mut factors: Vec<Option<Vec<ArrayD<f64>>>> = vec![None; runs.len()];
-        for n in 0..runs.len() {
-            let run = &runs[n];
-            let setup = &setups[run.setup];
-            let later = |times: &Times, from: usize| {
-                times.left((from..runs.len()).filter(|&m| outcomes[m] == RunOutcome::Pending))
-            };
-            let mut standing = Standing {
-                run: n + 1,
-                runs: runs.len(),
-                label: self.label(setup, &losses, run),
-                left: later(&times, n),
-            };
-            if outcomes[n] != RunOutcome::Pending {
-                let outcome = &outcomes[n];
-                notify(&self.observers, &Event::Ends { standing: &standing, outcome, kept: true });
-                continue;
-            }
-            if self.cancel.is_cancelled() {
-                break;
-            }
-            notify(&self.observers, &Event::Begins(&standing));
-            let began = Instant::now();
-            // What came before is not held while the next is made.
-            ready = ready.filter(|ready| ready.split == run.split);
-            let known = match ready.take() {
-                Some(known) => known,
-                // This run's clock is on.
-                None => SplitData { seconds: 0.0, ..self.split(observations, run.split)? },
-            };
-            let settings = self.settings(setup, &losses, device)?;
-            let settings =
-                self.observed(settings, &standing, began, times.expected(n), later(&times, n + 1));
-            let fitted = settings.seed(run.settings.seed).fit_prepared(&known.data);
-            let outcome = match fitted {
-                Ok(fit) if fit.history().stopped_by == StoppedBy::Interrupted => break,
-                Ok(fit) => {
-                    let tried = &losses[setup.loss];
-                    let scored = Scorer::new(&known.data, &tried.loss, counts)
-                        .scores(fit.shapes(), fit.factors());
-                    match scored {
-                        Ok(scores) => {
-                            let mut result = RunResult::new(fit.history(), scores);
-                            if let Some(store) = &store {
-                                let saved = Saved::new(&fit)
-                                    .with_loss(tried.record.clone())
-                                    .with_data(self.record_of(run));
-                                store.save_factors(&run.settings, &saved)?;
-                            }
-                            result.wall_seconds = known.seconds + began.elapsed().as_secs_f64();
-                            match &store {
-                                Some(store) => store.save(&run.settings, &result, fit.history())?,
-                                None => factors[n] = Some(fit.into_factors()),
-                            }
-                            RunOutcome::Finished(result)
-                        }
-                        Err(error) => RunOutcome::Failed(error.to_string()),
-                    }
-                }
-                Err(_) if self.cancel.is_cancelled() => break,
-                Err(error) => RunOutcome::Failed(error.to_string()),
-            };
-            ready = Some(SplitData { seconds: 0.0, ..known });
-            if let RunOutcome::Finished(result) = &outcome {
-                times.done(n, result.wall_seconds);
-            }
-            standing.left = later(&times, n + 1);
-            notify(
-                &self.observers,
-                &Event::Ends { standing: &standing, outcome: &outcome, kept: false },
-            );
-            outcomes[n] = outcome;
-        }
+        let mut running = Running {
+            study: self,
+            observations,
+            device,
+            losses: &losses,
+            setups: &setups,
+            runs: &runs,
+            store: store.as_ref(),
+            counts,
+            times: Times::new(loads(&setups, &runs)),
+            outcomes: vec![RunOutcome::Pending; runs.len()],
+            factors: vec![None; runs.len()],
+            ready: Some(first),
+        };
+        running.load();
+        running.all()?;
+        let Running { outcomes, factors, .. } = running;
         let done = Done {
             losses: &losses,
             setups: &setups,
@@ -206,6 +126,31 @@ impl Study {
             table.write(store.folder())?;
         }
         Ok(table)
+    }
+
+    /// Checks every setup against the data, and notes what is worth a warning.
+    fn check_setups(
+        &self,
+        observations: &Observations,
+        device: &Device,
+        (setups, losses): (&[Setup], &[TriedLoss]),
+        first: &SplitData,
+        notes: &mut Vec<String>,
+    ) -> Result<()> {
+        for setup in setups {
+            let settings = self.settings(setup, losses, device)?;
+            let context = format!("model {:?} with {}", setup.name, setup.ranks_text());
+            let warnings =
+                settings.warnings(observations.shape()).map_err(|e| about(&context, e))?;
+            for warning in warnings {
+                let note = format!("model {:?}: {warning}", setup.name);
+                if !notes.contains(&note) {
+                    notes.push(note);
+                }
+            }
+            settings.check_prepared(&first.data).map_err(|e| about(&context, e))?;
+        }
+        Ok(())
     }
 
     /// The score of the table, and whether the data are counts.
@@ -263,6 +208,131 @@ impl Study {
             notify(&observers, &Event::Sweep(&standing, sweep));
             Flow::Continue
         })
+    }
+}
+
+/// The runs of a study that is being carried out.
+struct Running<'a> {
+    study: &'a Study,
+    observations: &'a Observations,
+    device: &'a Device,
+    losses: &'a [TriedLoss],
+    setups: &'a [Setup],
+    runs: &'a [Planned],
+    store: Option<&'a Store>,
+    /// Whether the data are counts.
+    counts: bool,
+    times: Times,
+    outcomes: Vec<RunOutcome>,
+    /// The factors of finished runs, if there is no store.
+    factors: Vec<Option<Vec<ArrayD<f64>>>>,
+    /// The data of the current split.
+    ready: Option<SplitData>,
+}
+
+impl Running<'_> {
+    /// Takes the runs that are finished from the store.
+    fn load(&mut self) {
+        let Some(store) = self.store else { return };
+        for (n, run) in self.runs.iter().enumerate() {
+            if let Some(result) = store.load(&run.settings, &self.setups[run.setup].shapes) {
+                self.times.done(n, result.wall_seconds);
+                self.outcomes[n] = RunOutcome::Finished(result);
+            }
+        }
+    }
+
+    /// The seconds that the pending runs from the `from`-th on will take.
+    fn left(&self, from: usize) -> Option<f64> {
+        let pending = |&m: &usize| self.outcomes[m] == RunOutcome::Pending;
+        self.times.left((from..self.runs.len()).filter(pending))
+    }
+
+    /// Makes all runs that are pending, until the study is cancelled.
+    fn all(&mut self) -> Result<()> {
+        let observers = &self.study.observers;
+        for n in 0..self.runs.len() {
+            let run = &self.runs[n];
+            let mut standing = Standing {
+                run: n + 1,
+                runs: self.runs.len(),
+                label: self.study.label(&self.setups[run.setup], self.losses, run),
+                left: self.left(n),
+            };
+            if self.outcomes[n] != RunOutcome::Pending {
+                let outcome = &self.outcomes[n];
+                notify(observers, &Event::Ends { standing: &standing, outcome, kept: true });
+                continue;
+            }
+            if self.study.cancel.is_cancelled() {
+                break;
+            }
+            notify(observers, &Event::Begins(&standing));
+            let Some(outcome) = self.one(n, &standing)? else { break };
+            if let RunOutcome::Finished(result) = &outcome {
+                self.times.done(n, result.wall_seconds);
+            }
+            standing.left = self.left(n + 1);
+            notify(observers, &Event::Ends { standing: &standing, outcome: &outcome, kept: false });
+            self.outcomes[n] = outcome;
+        }
+        Ok(())
+    }
+
+    /// Makes a run; `None` where it was cancelled.
+    fn one(&mut self, n: usize, standing: &Standing) -> Result<Option<RunOutcome>> {
+        let study = self.study;
+        let run = &self.runs[n];
+        let setup = &self.setups[run.setup];
+        let began = Instant::now();
+        // The data of the split before are not held while the next are made.
+        self.ready = self.ready.take().filter(|ready| ready.split == run.split);
+        let known = match self.ready.take() {
+            Some(known) => known,
+            // This run's clock is on.
+            None => SplitData { seconds: 0.0, ..study.split(self.observations, run.split)? },
+        };
+        let settings = study.settings(setup, self.losses, self.device)?;
+        let (expected, left) = (self.times.expected(n), self.left(n + 1));
+        let settings = study.observed(settings, standing, began, expected, left);
+        let outcome = match settings.seed(run.settings.seed).fit_prepared(&known.data) {
+            Ok(fit) if fit.history().stopped_by == StoppedBy::Interrupted => return Ok(None),
+            Ok(fit) => self.finished(n, fit, &known, began)?,
+            Err(_) if study.cancel.is_cancelled() => return Ok(None),
+            Err(error) => RunOutcome::Failed(error.to_string()),
+        };
+        self.ready = Some(SplitData { seconds: 0.0, ..known });
+        Ok(Some(outcome))
+    }
+
+    /// Scores a fit and keeps it.
+    fn finished(
+        &mut self,
+        n: usize,
+        fit: Fit,
+        known: &SplitData,
+        began: Instant,
+    ) -> Result<RunOutcome> {
+        let run = &self.runs[n];
+        let tried = &self.losses[self.setups[run.setup].loss];
+        let scorer = Scorer::new(&known.data, &tried.loss, self.counts);
+        let scores = match scorer.scores(fit.shapes(), fit.factors()) {
+            Ok(scores) => scores,
+            Err(error) => return Ok(RunOutcome::Failed(error.to_string())),
+        };
+        let mut result = RunResult::new(fit.history(), scores);
+        if let Some(store) = self.store {
+            let saved = Saved::new(&fit)
+                .with_loss(tried.record.clone())
+                .with_data(self.study.record_of(run));
+            store.save_factors(&run.settings, &saved)?;
+        }
+        result.wall_seconds = known.seconds + began.elapsed().as_secs_f64();
+        match self.store {
+            Some(store) => store.save(&run.settings, &result, fit.history())?,
+            None => self.factors[n] = Some(fit.into_factors()),
+        }
+        Ok(RunOutcome::Finished(result))
     }
 }
 

@@ -27,18 +27,18 @@ use nneinfact_fit::io;
 pub struct Table {
     format: &'static str,
     version: u32,
-    shape: Vec<usize>,
-    heldout: f64,
-    validation: f64,
-    splits: usize,
-    starts: usize,
-    score: Option<Score>,
+    pub(super) shape: Vec<usize>,
+    pub(super) heldout: f64,
+    pub(super) validation: f64,
+    pub(super) splits: usize,
+    pub(super) starts: usize,
+    pub(super) score: Option<Score>,
     /// Whether every run is over.
-    complete: bool,
+    pub(super) complete: bool,
     /// Names and ranks of all rows, best score first.
     by_score: Vec<String>,
-    notes: Vec<String>,
-    rows: Vec<Row>,
+    pub(super) notes: Vec<String>,
+    pub(super) rows: Vec<Row>,
     /// Where the files are; that may change.
     #[serde(skip)]
     pub(super) folder: Option<PathBuf>,
@@ -278,7 +278,7 @@ impl Table {
     }
 
     /// The losses that there are, in the order of the study.
-    fn losses(&self) -> Vec<&str> {
+    pub(super) fn losses(&self) -> Vec<&str> {
         let mut losses: Vec<&str> = Vec::new();
         for row in &self.rows {
             if !losses.contains(&row.loss.as_str()) {
@@ -298,7 +298,7 @@ impl Table {
              sweeps,seconds,stopped_by,failures,matched,best_of_model,best_run\n",
         );
         for row in &self.rows {
-            let mut cells = vec![
+            let mut fields = vec![
                 row.loss.clone(),
                 row.name.clone(),
                 row.model.clone(),
@@ -310,27 +310,27 @@ impl Table {
                 row.training_loss.map_or(0, |mean| mean.count).to_string(),
             ];
             let mut mean = |value: Option<Mean>| {
-                cells.push(value.map_or(String::new(), |m| m.mean.to_string()));
+                fields.push(value.map_or(String::new(), |m| m.mean.to_string()));
                 let error = value.and_then(|m| m.standard_error);
-                cells.push(error.map_or(String::new(), |e| e.to_string()));
+                fields.push(error.map_or(String::new(), |e| e.to_string()));
             };
             mean(row.heldout_loss);
             mean(row.validation_loss);
             mean(row.training_loss);
-            cells.push(self.score.map_or("none", Score::name).into());
+            fields.push(self.score.map_or("none", Score::name).into());
             let score = row.score;
-            cells.push(score.map_or(String::new(), |m| m.mean.to_string()));
+            fields.push(score.map_or(String::new(), |m| m.mean.to_string()));
             let error = score.and_then(|m| m.standard_error);
-            cells.push(error.map_or(String::new(), |e| e.to_string()));
-            cells.push(row.sweeps.map_or(String::new(), |n| n.to_string()));
-            cells.push(row.seconds.map_or(String::new(), |s| s.to_string()));
-            cells.push(stopped(&row.stopped_by));
-            cells.push(row.failures.join("; "));
-            cells.push(row.matched.map_or(String::new(), |n| n.to_string()));
-            cells.push(row.best_of_model.to_string());
+            fields.push(error.map_or(String::new(), |e| e.to_string()));
+            fields.push(row.sweeps.map_or(String::new(), |n| n.to_string()));
+            fields.push(row.seconds.map_or(String::new(), |s| s.to_string()));
+            fields.push(stopped(&row.stopped_by));
+            fields.push(row.failures.join("; "));
+            fields.push(row.matched.map_or(String::new(), |n| n.to_string()));
+            fields.push(row.best_of_model.to_string());
             let file = row.best.as_ref().and_then(|best| best.file.clone());
-            cells.push(file.unwrap_or_default());
-            let quoted: Vec<String> = cells.iter().map(|cell| quote(cell)).collect();
+            fields.push(file.unwrap_or_default());
+            let quoted: Vec<String> = fields.iter().map(|field| quote(field)).collect();
             text += &quoted.join(",");
             text.push('\n');
         }
@@ -400,257 +400,8 @@ impl Table {
     }
 }
 
-impl fmt::Display for Table {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let shape: Vec<String> = self.shape.iter().map(ToString::to_string).collect();
-        let plural = |n: usize, what: &str| match n {
-            1 => format!("1 {what}"),
-            n => format!("{n} {what}s"),
-        };
-        let mut about = vec![
-            shape.join(" × "),
-            plural(self.splits, "split"),
-            plural(self.starts, "start") + " each",
-        ];
-        if self.heldout > 0.0 {
-            about.push(format!("{} % held out", 100.0 * self.heldout));
-        }
-        if self.validation > 0.0 {
-            about.push(format!("{} % of the rest for validation", 100.0 * self.validation));
-        }
-        writeln!(f, "{}", about.join(", "))?;
-        if !self.complete {
-            let (over, all) = self.progress();
-            writeln!(f, "not complete: {over} of {all} runs are done")?;
-        }
-        if let Some(score) = self.score {
-            writeln!(f, "{score}: {}", score.describe())?;
-        }
-        if self.rows.iter().any(|row| row.stability.is_some()) {
-            writeln!(
-                f,
-                "agreement: of the components of each latent index between the better half of the runs, median and minimum of their cosines"
-            )?;
-        }
-        if self.several_rows() {
-            writeln!(f, "*: the best row of its model")?;
-        }
-        for loss in self.losses() {
-            let rows: Vec<&Row> = self.rows.iter().filter(|row| row.loss == loss).collect();
-            writeln!(f, "\nloss {loss}")?;
-            f.write_str(&self.group(&rows))?;
-            for row in rows {
-                for failure in &row.failures {
-                    // Messages about models have carets under them.
-                    let failure = failure.replace('\n', "\n    ");
-                    writeln!(f, "  {} failed: {failure}", row.label())?;
-                }
-            }
-        }
-        if let (Some(score), true) = (self.score, self.losses().len() > 1) {
-            writeln!(
-                f,
-                "\nby {score}, whatever the loss (losses of different kinds cannot be compared)"
-            )?;
-            let rows = self.by_score();
-            let several = rows.iter().any(|row| row.several);
-            let cells = |row: &&Row| -> Vec<String> {
-                let value = row.score.map_or(String::new(), |m| m.to_string());
-                let mut cells = vec![
-                    row.name.clone(),
-                    ranks_text(&row.ranks),
-                    row.loss.clone(),
-                    row.penalty.clone(),
-                ];
-                cells.extend(several.then(|| row.algorithm.clone()));
-                cells.push(value);
-                cells
-            };
-            let mut titles = vec!["model", "ranks", "loss", "penalty"];
-            titles.extend(several.then_some("algorithm"));
-            titles.push(score.name());
-            let mut lines: Vec<Vec<String>> = vec![titles.into_iter().map(String::from).collect()];
-            lines.extend(rows.iter().map(cells));
-            f.write_str(&aligned(&lines, &[]))?;
-        }
-        self.write_files(f)?;
-        if !self.notes.is_empty() {
-            writeln!(f)?;
-        }
-        self.notes.iter().try_for_each(|note| writeln!(f, "note: {note}"))
-    }
-}
-
-impl Table {
-    /// Whether some model has several rows under a loss, so that it tells something which is the best.
-    fn several_rows(&self) -> bool {
-        let marked = self.rows.iter().filter(|row| row.best_of_model).count();
-        marked < self.rows.iter().filter(|row| row.training_loss.is_some()).count()
-    }
-
-    /// Where the best run of every row is, and what makes a page of it.
-    fn write_files(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let place = |file: &String| match &self.folder {
-            Some(folder) => folder.join(file).display().to_string(),
-            None => file.clone(),
-        };
-        let files: Vec<(&Row, String)> = self
-            .rows
-            .iter()
-            .filter_map(|row| Some((row, place(row.best.as_ref()?.file.as_ref()?))))
-            .collect();
-        let Some((_, first)) = files.first() else { return Ok(()) };
-        let mut lines = vec![vec!["best run of".to_string(), "file".to_string()]];
-        lines.extend(files.iter().map(|(row, file)| vec![row.label(), file.clone()]));
-        writeln!(
-            f,
-            "\n{}\na page of a run, as of the first: nneinfact report {}",
-            aligned(&lines, &[]).trim_end(),
-            shell(first)
-        )
-    }
-
-    /// The components of the best row of every model, each with how far other runs agree.
-    fn components(&self) -> String {
-        let mut text = String::from(
-            "Components of the best row of each model, largest first, counted from 0 as in the file. A cosine of 1 means that a run has the component too, up to its scale.\n\
-             starts: mean over the other starts of its split; splits: over the best starts of the other splits;\n\
-             better half: over the better half of the runs, which gives the verdict; all: over all runs, mean and minimum.\n",
-        );
-        for row in self.rows.iter().filter(|row| row.best_of_model) {
-            let (Some(stability), Some(best)) = (&row.stability, &row.best) else { continue };
-            let file = best.file.as_ref().map_or(String::new(), |file| format!(", {file}"));
-            let _ = writeln!(
-                text,
-                "\n{}: the components of split {}, start {}{file}; {} of {} other runs in the better half",
-                row.label(),
-                best.split,
-                best.start,
-                stability.better,
-                stability.fits.saturating_sub(1)
-            );
-            let titles = [
-                "component",
-                "weight",
-                "share",
-                "starts",
-                "splits",
-                "better half",
-                "all",
-                "verdict",
-            ];
-            let mut lines = vec![titles.map(String::from).to_vec()];
-            let cosine = |x: Option<f64>| x.map_or("-".into(), |x| format!("{x:.2}"));
-            for index in &stability.indices {
-                let mut components: Vec<_> = index.components.iter().collect();
-                components.sort_by(|a, b| b.weight.total_cmp(&a.weight));
-                for c in components {
-                    lines.push(vec![
-                        format!("{} {}", index.index, c.component),
-                        number(c.weight),
-                        format!("{:.1} %", 100.0 * c.share),
-                        cosine(c.starts),
-                        cosine(c.splits),
-                        format!("{:.2}", c.better),
-                        format!("{:.2}/{:.2}", c.mean, c.min),
-                        c.verdict.name().into(),
-                    ]);
-                }
-            }
-            text += &aligned(&lines, &[false, true, true, true, true, true, true]);
-            for note in &stability.notes {
-                let _ = writeln!(text, "  {note}");
-            }
-        }
-        text
-    }
-
-    fn group(&self, rows: &[&Row]) -> String {
-        let some = |has: &dyn Fn(&Row) -> bool| self.rows.iter().any(has);
-        let mean = |value: Option<Mean>| value.map_or("-".into(), |m| m.to_string());
-        type Column<'a> = (&'a str, bool, Box<dyn Fn(&Row) -> String + 'a>);
-        let several = self.several_rows();
-        let name = move |row: &Row| match several && row.best_of_model {
-            true => format!("{} *", row.name),
-            false => row.name.clone(),
-        };
-        let mut columns: Vec<Column<'_>> = vec![
-            ("model", false, Box::new(name)),
-            ("ranks", false, Box::new(|row| ranks_text(&row.ranks))),
-        ];
-        if some(&|row| row.penalty != "none") {
-            columns.push(("penalty", false, Box::new(|row| row.penalty.clone())));
-        }
-        if some(&|row| row.algorithm != self.rows[0].algorithm) {
-            columns.push(("algorithm", false, Box::new(|row| row.algorithm.clone())));
-        }
-        if some(&|row| row.matched != self.rows[0].matched) {
-            let asked = |row: &Row| row.matched.map_or("-".into(), |n| n.to_string());
-            columns.push(("asked for", true, Box::new(asked)));
-        }
-        columns.push(("parameters", true, Box::new(|row| row.parameters.to_string())));
-        // Where something is not there, how many splits the means are over.
-        if some(&|row| row.runs.iter().any(|run| run.outcome.result().is_none())) {
-            let splits = self.splits;
-            let of = move |row: &Row| {
-                format!("{} of {splits}", row.training_loss.map_or(0, |mean| mean.count))
-            };
-            columns.push(("splits", true, Box::new(of)));
-        }
-        if some(&|row| row.heldout_loss.is_some()) {
-            columns.push(("held-out", false, Box::new(move |row| mean(row.heldout_loss))));
-        }
-        if let Some(score) = self.score {
-            columns.push((score.name(), false, Box::new(move |row| mean(row.score))));
-        }
-        if some(&|row| row.validation_loss.is_some()) {
-            columns.push(("validation", false, Box::new(move |row| mean(row.validation_loss))));
-        }
-        columns.push(("training", false, Box::new(move |row| mean(row.training_loss))));
-        let rounded = |value: Option<f64>, digits: usize| {
-            value.map_or("-".into(), |x: f64| format!("{x:.digits$}"))
-        };
-        columns.push(("sweeps", true, Box::new(move |row| rounded(row.sweeps, 0))));
-        columns.push((
-            "seconds",
-            true,
-            Box::new(move |row| rounded(row.seconds, if row.seconds < Some(9.95) { 2 } else { 0 })),
-        ));
-        columns.push(("stopped by", false, Box::new(|row| stopped(&row.stopped_by))));
-        if some(&|row| row.stability.is_some()) {
-            columns.push(("agreement", false, Box::new(agreement)));
-        }
-        let mut lines = vec![columns.iter().map(|(title, ..)| title.to_string()).collect()];
-        lines.extend(
-            rows.iter().map(|row| columns.iter().map(|(_, _, cell)| cell(row)).collect::<Vec<_>>()),
-        );
-        let right: Vec<bool> = columns.iter().map(|(_, right, _)| *right).collect();
-        aligned(&lines, &right)
-    }
-}
-
-/// A path as an argument on a command line.
-fn shell(path: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+=:,@%\\".contains(c);
-    match path.chars().all(plain) {
-        true => path.into(),
-        false => format!("'{}'", path.replace('\'', "'\\''")),
-    }
-}
-
-/// Median and least similarity of the components of every latent index, over the better half of the runs.
-fn agreement(row: &Row) -> String {
-    let Some(stability) = &row.stability else { return "-".into() };
-    let each: Vec<String> = stability
-        .indices
-        .iter()
-        .map(|l| format!("{} {:.2}/{:.2}", l.index, l.better_median(), l.better_min()))
-        .collect();
-    if each.is_empty() { "-".into() } else { each.join(", ") }
-}
-
 /// What ended fits: "tolerance", or "tolerance 2, max_iter 1".
-fn stopped(by: &BTreeMap<String, usize>) -> String {
+pub(super) fn stopped(by: &BTreeMap<String, usize>) -> String {
     match by.len() {
         0 => "-".into(),
         1 => by.keys().cloned().collect(),
@@ -661,40 +412,17 @@ fn stopped(by: &BTreeMap<String, usize>) -> String {
     }
 }
 
-/// Lines of cells as columns of equal width.
-fn aligned(lines: &[Vec<String>], right: &[bool]) -> String {
-    let columns = lines.first().map_or(0, Vec::len);
-    let width = |c: usize| lines.iter().map(|line| line[c].chars().count()).max().unwrap_or(0);
-    let widths: Vec<usize> = (0..columns).map(width).collect();
-    let mut text = String::new();
-    for line in lines {
-        let cells: Vec<String> = line
-            .iter()
-            .zip(&widths)
-            .enumerate()
-            .map(|(c, (cell, &width))| match right.get(c) {
-                Some(true) => format!("{cell:>width$}"),
-                _ => format!("{cell:<width$}"),
-            })
-            .collect();
-        text.push_str("  ");
-        text.push_str(cells.join("  ").trim_end());
-        text.push('\n');
-    }
-    text
-}
-
-/// A cell of comma-separated values (RFC 4180).
-fn quote(cell: &str) -> String {
-    if cell.contains([',', '"', '\n', '\r']) {
-        format!("\"{}\"", cell.replace('"', "\"\""))
+/// A field of comma-separated values (RFC 4180).
+fn quote(field: &str) -> String {
+    if field.contains([',', '"', '\n', '\r']) {
+        format!("\"{}\"", field.replace('"', "\"\""))
     } else {
-        cell.into()
+        field.into()
     }
 }
 
 /// A number with five digits that count.
-fn number(x: f64) -> String {
+pub(super) fn number(x: f64) -> String {
     let size = x.abs();
     if size == 0.0 || !size.is_finite() {
         return x.to_string();
@@ -732,22 +460,10 @@ mod tests {
     }
 
     #[test]
-    fn cells_are_quoted_where_they_have_to_be() {
+    fn fields_are_quoted_where_they_have_to_be() {
         assert_eq!(quote("ir"), "ir");
         assert_eq!(quote("ir,jr->ij"), "\"ir,jr->ij\"");
         assert_eq!(quote("a \"b\""), "\"a \"\"b\"\"\"");
-    }
-
-    #[test]
-    fn columns_are_aligned_by_characters() {
-        let lines = vec![vec!["é".into(), "n".into()], vec!["abc".into(), "12".into()]];
-        assert_eq!(aligned(&lines, &[false, true]), "  é     n\n  abc  12\n");
-    }
-
-    #[test]
-    fn paths_are_quoted_for_a_shell() {
-        assert_eq!(shell("study/runs/0a.npz"), "study/runs/0a.npz");
-        assert_eq!(shell("my study/it's.npz"), "'my study/it'\\''s.npz'");
     }
 
     #[test]

@@ -15,8 +15,11 @@ pub(super) fn any(history: &History) -> bool {
     history.loss.len() > 1
 }
 
+/// A loss with its name and its class.
+type Curve = (&'static str, &'static str, Vec<f64>);
+
 /// The losses with their names and classes.
-fn series(history: &History) -> Vec<(&'static str, &'static str, Vec<f64>)> {
+fn series(history: &History) -> Vec<Curve> {
     let mut all = vec![("training", "s0", history.loss.clone())];
     if !history.validation_loss.is_empty() {
         all.push(("validation", "s1", history.validation_loss.clone()));
@@ -88,40 +91,8 @@ pub(super) fn curves(history: &History, against: Against, (width, height): (f64,
         to: width - 10.0,
     };
     vertical.from = height - 38.0;
-    for &mark in &marks {
-        let y = vertical.at(mark);
-        out.line("g", (left, y), (width - 10.0, y));
-        out.text(left - 5.0, y + 3.5, "n", "end", &number(mark, 4));
-    }
-    let mut free = f64::NEG_INFINITY;
-    for mark in horizontal.ticks(6) {
-        let (place, text) = (horizontal.at(mark), number(mark, 3));
-        let half = 0.5 * width_of(&text);
-        out.line("g", (place, vertical.to), (place, vertical.from));
-        if place - half > free + 4.0 {
-            let inside = place.min(width - half - 1.0);
-            out.text(inside, vertical.from + 13.0, "n", "middle", &text);
-            free = place + half;
-        }
-    }
-    let scale = if log_x { ", log scale" } else { "" };
-    out.text(0.5 * (left + width - 10.0), height - 9.0, "n", "middle", &format!("{what}{scale}"));
-    let scale = if log_y { ", log scale" } else { "" };
-    out.push(&format!(
-        "<text class=\"n\" transform=\"translate(9 {}) rotate(-90)\" text-anchor=\"middle\">mean loss{scale}</text>",
-        at(0.5 * (vertical.from + vertical.to))
-    ));
-    // The legend, which is also the title.
-    let mut place = left;
-    for (name, class, _) in &all {
-        out.push(&format!(
-            "<line class=\"l {class}\" x1=\"{}\" y1=\"10\" x2=\"{}\" y2=\"10\"/>",
-            at(place),
-            at(place + 16.0)
-        ));
-        out.text(place + 20.0, 13.5, "t2", "start", name);
-        place += 20.0 + 1.08 * width_of(name) + 14.0;
-    }
+    axes(&mut out, (&horizontal, &vertical), &marks, what);
+    legend(&mut out, &all, left);
     if let Some(&at_return) = x.get(history.returned).filter(|_| history.returned + 1 < n) {
         let place = horizontal.at(at_return);
         out.push(&format!(
@@ -136,20 +107,77 @@ pub(super) fn curves(history: &History, against: Against, (width, height): (f64,
         let points = x.iter().zip(values).map(|(&x, &y)| (horizontal.at(x), vertical.at(y)));
         out.path(&format!("l {class}"), points);
     }
-    // Transparent rectangles that tell the numbers, evenly spread over the width.
+    hover(&mut out, history, &all, (&x, &sweeps), (&horizontal, &vertical));
+    out
+}
+
+/// Grid lines and their numbers, and what runs along the axes.
+fn axes(out: &mut Drawing, (horizontal, vertical): (&Ruler, &Ruler), marks: &[f64], what: &str) {
+    let (left, right) = (horizontal.from, horizontal.to);
+    for &mark in marks {
+        let y = vertical.at(mark);
+        out.line("g", (left, y), (right, y));
+        out.text(left - 5.0, y + 3.5, "n", "end", &number(mark, 4));
+    }
+    let mut free = f64::NEG_INFINITY;
+    for mark in horizontal.ticks(6) {
+        let (place, text) = (horizontal.at(mark), number(mark, 3));
+        let half = 0.5 * width_of(&text);
+        out.line("g", (place, vertical.to), (place, vertical.from));
+        if place - half > free + 4.0 {
+            let inside = place.min(out.width - half - 1.0);
+            out.text(inside, vertical.from + 13.0, "n", "middle", &text);
+            free = place + half;
+        }
+    }
+    let scale = |ruler: &Ruler| match ruler.scale {
+        AxisScale::Linear => "",
+        AxisScale::Log | AxisScale::LogPlusOne => ", log scale",
+    };
+    let (middle, below) = (0.5 * (left + right), out.height - 9.0);
+    out.text(middle, below, "n", "middle", &format!("{what}{}", scale(horizontal)));
+    out.push(&format!(
+        "<text class=\"n\" transform=\"translate(9 {}) rotate(-90)\" text-anchor=\"middle\">mean loss{}</text>",
+        at(0.5 * (vertical.from + vertical.to)),
+        scale(vertical)
+    ));
+}
+
+/// The legend, which is also the title.
+fn legend(out: &mut Drawing, all: &[Curve], left: f64) {
+    let mut place = left;
+    for (name, class, _) in all {
+        out.push(&format!(
+            "<line class=\"l {class}\" x1=\"{}\" y1=\"10\" x2=\"{}\" y2=\"10\"/>",
+            at(place),
+            at(place + 16.0)
+        ));
+        out.text(place + 20.0, 13.5, "t2", "start", name);
+        place += 20.0 + 1.08 * width_of(name) + 14.0;
+    }
+}
+
+/// Transparent rectangles that tell the numbers, evenly spread over the width.
+fn hover(
+    out: &mut Drawing,
+    history: &History,
+    all: &[Curve],
+    (x, sweeps): (&[f64], &[f64]),
+    (horizontal, vertical): (&Ruler, &Ruler),
+) {
     let mut last = f64::NEG_INFINITY;
     let least = (horizontal.to - horizontal.from) / SPOTS as f64;
     let mut chosen = Vec::new();
-    for (i, &x) in x.iter().enumerate() {
-        let place = horizontal.at(x);
-        if place.is_finite() && (place >= last + least || i + 1 == n) {
+    for (i, &at) in x.iter().enumerate() {
+        let place = horizontal.at(at);
+        if place.is_finite() && (place >= last + least || i + 1 == x.len()) {
             chosen.push((i, place));
             last = place;
         }
     }
     for (c, &(i, place)) in chosen.iter().enumerate() {
-        let from = if c == 0 { left } else { 0.5 * (chosen[c - 1].1 + place) };
-        let to = chosen.get(c + 1).map_or(width - 10.0, |next| 0.5 * (place + next.1));
+        let from = if c == 0 { horizontal.from } else { 0.5 * (chosen[c - 1].1 + place) };
+        let to = chosen.get(c + 1).map_or(horizontal.to, |next| 0.5 * (place + next.1));
         let numbers: Vec<String> = all
             .iter()
             .filter_map(|(name, _, values)| Some(format!("{name} {}", number(*values.get(i)?, 6))))
@@ -162,5 +190,4 @@ pub(super) fn curves(history: &History, against: Against, (width, height): (f64,
             &format!("sweep {}{time}: {}", number(sweeps[i], 6), numbers.join(", ")),
         );
     }
-    out
 }

@@ -4,7 +4,7 @@ use super::builder::Report;
 use super::curves::{self, Against};
 use super::draw::{Drawing, at, escape};
 use super::raster;
-use super::views::{Sizes, views};
+use super::views::{ComponentGroup, Sizes, views};
 
 /// Colours and sizes, in light only.
 const STYLE: &str = "text{fill:#333;font-size:9px;font-family:Helvetica,Arial,sans-serif}text.t,text.t2{fill:#000;font-size:9.5px}text.head{fill:#000;font-size:11px;font-weight:bold}.g{stroke:#e4e4e4;stroke-width:.7}.f{fill:none;stroke:#999;stroke-width:.5}.r{stroke:#555;stroke-width:1;stroke-dasharray:3 3}.l{fill:none;stroke-width:1.3;stroke-linejoin:round}.h{fill:none}.px{image-rendering:pixelated}.l.s0{stroke:#0072b2}.l.s1{stroke:#b85c00;stroke-dasharray:7 3}.l.s2{stroke:#009e73;stroke-dasharray:2 3}.l.s3{stroke:#cc79a7}.b.c0{fill:#0072b2}.b.c1{fill:#d55e00}.b.c2{fill:#009e73}.b.c3{fill:#cc79a7}.b.c4{fill:#56b4e9}.b.c5{fill:#e69f00}.l.c0{stroke:#0072b2}.l.c1{stroke:#d55e00}.l.c2{stroke:#009e73}.l.c3{stroke:#cc79a7}.l.c4{stroke:#56b4e9}.l.c5{stroke:#e69f00}";
@@ -28,10 +28,6 @@ fn figure(report: &Report<'_>) -> String {
     let axes = report.axes();
     let mut all = Drawing::new(WIDTH, 0.0, format!("Fit of {}", saved.model()));
     let mut y = 0.0;
-    let heading = |all: &mut Drawing, y: &mut f64, text: &str| {
-        all.text(0.0, *y + 12.0, "head", "start", text);
-        *y += 20.0;
-    };
     if let Some(title) = &report.title {
         heading(&mut all, &mut y, title);
     }
@@ -58,40 +54,7 @@ fn figure(report: &Report<'_>) -> String {
             break;
         }
         let group = made.groups.swap_remove(g);
-        let more = group.rank - group.components.len();
-        let more = match more {
-            0 => String::new(),
-            n => format!(" ({n} lighter ones are not shown)"),
-        };
-        heading(&mut all, &mut y, &format!("Components {}{more}", group.letter));
-        let width = panels(columns);
-        if each == 1 {
-            // Each is small: several of them in a row.
-            let mut drawings = Vec::new();
-            for component in group.components {
-                let name =
-                    format!("{} = {}, {}", group.letter, component.component, component.share());
-                for drawing in component.panels {
-                    let mut titled =
-                        Drawing::new(drawing.width, drawing.height + 13.0, drawing.label.clone());
-                    titled.text(0.0, 9.0, "t", "start", &name);
-                    titled.push(&drawing.placed(0.0, 13.0));
-                    drawings.push(titled);
-                }
-            }
-            y = row(&mut all, y, &drawings, width) + 8.0;
-        } else {
-            for component in &group.components {
-                let name = format!(
-                    "{} = {}, {} of the sum of ŷ",
-                    group.letter,
-                    component.component,
-                    component.share()
-                );
-                all.text(0.0, y + 9.0, "t", "start", &name);
-                y = row(&mut all, y + 14.0, &component.panels, width) + 8.0;
-            }
-        }
+        y = component_rows(&mut all, y, group, (each, panels(columns)));
     }
     let columns = 4;
     let width = panels(columns);
@@ -110,6 +73,55 @@ fn figure(report: &Report<'_>) -> String {
         raster::gradient(),
         all.body
     )
+}
+
+/// A heading at `y`, which moves to below it.
+fn heading(all: &mut Drawing, y: &mut f64, text: &str) {
+    all.text(0.0, *y + 12.0, "head", "start", text);
+    *y += 20.0;
+}
+
+/// The components of a group, `each` with so many drawings; gives where the next thing begins.
+fn component_rows(
+    all: &mut Drawing,
+    top: f64,
+    group: ComponentGroup,
+    (each, width): (usize, f64),
+) -> f64 {
+    let mut y = top;
+    let more = group.rank - group.components.len();
+    let more = match more {
+        0 => String::new(),
+        n => format!(" ({n} lighter ones are not shown)"),
+    };
+    heading(all, &mut y, &format!("Components {}{more}", group.letter));
+    if each == 1 {
+        // Each is small: several of them in a row.
+        let mut drawings = Vec::new();
+        for component in group.components {
+            let name = format!("{} = {}, {}", group.letter, component.component, component.share());
+            for drawing in component.panels {
+                let mut titled =
+                    Drawing::new(drawing.width, drawing.height + 13.0, drawing.label.clone());
+                titled.text(0.0, 9.0, "t", "start", &name);
+                titled.push(&drawing.placed(0.0, 13.0));
+                drawings.push(titled);
+            }
+        }
+        y = row(all, y, &drawings, width) + 8.0;
+    } else {
+        for component in &group.components {
+            let name = format!(
+                "{} = {}, {} of the sum of ŷ",
+                group.letter,
+                component.component,
+                component.share()
+            );
+            all.text(0.0, y + 9.0, "t", "start", &name);
+            y = row(all, y + 14.0, &component.panels, width) + 8.0;
+        }
+    }
+    y
 }
 
 /// Drawings side by side, in as many rows as they need; gives where the next thing begins.

@@ -13,6 +13,7 @@ mod entry_values;
 mod figure;
 mod labels;
 mod page;
+mod pairs;
 mod panel;
 mod raster;
 mod residual_views;

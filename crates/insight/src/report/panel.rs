@@ -366,18 +366,7 @@ pub(super) fn heat(
     // At least as much as most numbers take, so that maps beside each other are of one size.
     let right = 20.0 + bar_text[0].max(bar_text[1]).max(34.0) + 6.0;
     let head = if title.is_empty() { 6.0 } else { 20.0 };
-    let mut plot = (width - left - right).max(20.0);
-    let mut high = match matrix.square {
-        true => plot * size.0 as f64 / size.1 as f64,
-        false => (11.0 * size.0 as f64).clamp(44.0, 150.0),
-    };
-    let tallest = 1.25 * plot;
-    if matrix.square && high > tallest {
-        plot *= tallest / high;
-        high = tallest;
-    }
-    // Three numbers stand beside the colours.
-    high = high.max(36.0);
+    let (plot, high) = plot_size(matrix.square, size, (width - left - right).max(20.0));
     let bottom = head + high;
     let mut out = Drawing::new(
         width,
@@ -398,28 +387,8 @@ pub(super) fn heat(
         true => values.chunks(n).rev().flatten().map(|&x| share(x)).collect(),
         false => values.iter().map(|&x| share(x)).collect(),
     };
-    let mut hover = String::new();
-    if let Some(detail) = detail {
-        let bytes = |step: usize| 8 * m.div_ceil(step) * n.div_ceil(step) / 3;
-        let allowed = (*detail / 8).max(bytes(1).min(8 * LEAST_DETAIL * LEAST_DETAIL / 3));
-        // Rows and columns together, so that entries stay as square as they are.
-        let step = (1..=PIXELS).find(|&step| bytes(step) <= allowed).unwrap_or(PIXELS);
-        *detail = detail.saturating_sub(bytes(step));
-        let coarse = match step {
-            1 => None,
-            _ => Some(raster::blocks((m, n), &values, (step, step)).1),
-        };
-        let up = if rows.upwards { " data-up=\"1\"" } else { "" };
-        let step = if step > 1 { format!(" data-f=\"{step}\"") } else { String::new() };
-        hover = format!(
-            " data-v=\"{}\" data-m=\"{m}\" data-n=\"{n}\" data-a=\"{a}\" data-b=\"{b}\" data-s=\"{}\" data-t=\"{}\" data-max=\"{max:e}\"{}{}{step}{up}",
-            raster::packed(coarse.as_ref().unwrap_or(&values), max),
-            size.0,
-            size.1,
-            named('r', rows),
-            named('c', columns)
-        );
-    }
+    let hover = detail
+        .map_or(String::new(), |detail| hover(matrix, &values, ((m, n), (a, b)), max, detail));
     let note = match (a, b) {
         (1, 1) => String::new(),
         _ => format!(", every pixel the mean of {a} × {b}"),
@@ -441,15 +410,96 @@ pub(super) fn heat(
         at(plot),
         at(high)
     ));
-    // Not more of them than there is room for.
+    draw_row_labels(&mut out, rows, &row_texts, (left, head, high));
+    index_ticks(&mut out, columns, (left, left + plot), bottom + 12.0);
+    caption(&mut out, matrix, left, (root, bottom + 25.0));
+    colour_bar(&mut out, (left + plot + 8.0, head), high, [max, half]);
+    out
+}
+
+/// The width and height of the entries of a heat map with so many rows and columns.
+fn plot_size(square: bool, size: (usize, usize), width: f64) -> (f64, f64) {
+    let mut plot = width;
+    let mut high = match square {
+        true => plot * size.0 as f64 / size.1 as f64,
+        false => (11.0 * size.0 as f64).clamp(44.0, 150.0),
+    };
+    let tallest = 1.25 * plot;
+    if square && high > tallest {
+        plot *= tallest / high;
+        high = tallest;
+    }
+    // Three numbers stand beside the colours.
+    (plot, high.max(36.0))
+}
+
+/// The labels of the rows of a heat map, as many as there is room for.
+fn draw_row_labels(
+    out: &mut Drawing,
+    rows: &ModeAxis,
+    row_texts: &[(usize, String)],
+    (left, head, high): (f64, f64, f64),
+) {
+    let size = rows.size.max(1);
     let apart = row_texts.get(1).map_or(1, |(i, _)| i - row_texts[0].0) as f64;
-    let every = (10.0 / (apart * high / size.0 as f64)).ceil().max(1.0) as usize;
+    let every = (10.0 / (apart * high / size as f64)).ceil().max(1.0) as usize;
     for (i, text) in row_texts.iter().step_by(every) {
-        let i = if rows.upwards { size.0 - 1 - i } else { *i };
-        let y = head + (i as f64 + 0.5) * high / size.0 as f64;
+        let i = if rows.upwards { size - 1 - i } else { *i };
+        let y = head + (i as f64 + 0.5) * high / size as f64;
         out.text(left - 4.0, y.max(head + 4.0) + 3.5, "n", "end", &cut(text, left - 5.0));
     }
-    index_ticks(&mut out, columns, (left, left + plot), bottom + 12.0);
+}
+
+/// Attributes of a heat map with its numbers for the page's script: those of blocks of entries where the
+/// bytes that may be spent do not allow more.
+fn hover(
+    matrix: &HeatMap<'_>,
+    values: &[f64],
+    ((m, n), (a, b)): ((usize, usize), (usize, usize)),
+    max: f64,
+    detail: &mut usize,
+) -> String {
+    let (rows, columns) = (matrix.rows, matrix.columns);
+    let bytes = |step: usize| 8 * m.div_ceil(step) * n.div_ceil(step) / 3;
+    let allowed = (*detail / 8).max(bytes(1).min(8 * LEAST_DETAIL * LEAST_DETAIL / 3));
+    // Rows and columns together, so that entries stay as square as they are.
+    let step = (1..=PIXELS).find(|&step| bytes(step) <= allowed).unwrap_or(PIXELS);
+    *detail = detail.saturating_sub(bytes(step));
+    let coarse = match step {
+        1 => None,
+        _ => Some(raster::blocks((m, n), values, (step, step)).1),
+    };
+    let up = if rows.upwards { " data-up=\"1\"" } else { "" };
+    let step = if step > 1 { format!(" data-f=\"{step}\"") } else { String::new() };
+    format!(
+        " data-v=\"{}\" data-m=\"{m}\" data-n=\"{n}\" data-a=\"{a}\" data-b=\"{b}\" data-s=\"{}\" data-t=\"{}\" data-max=\"{max:e}\"{}{}{step}{up}",
+        raster::packed(coarse.as_deref().unwrap_or(values), max),
+        rows.size.max(1),
+        columns.size.max(1),
+        named('r', rows),
+        named('c', columns)
+    )
+}
+
+/// The bar that tells which colour is which number, with its largest one and that of half the way.
+fn colour_bar(out: &mut Drawing, (x, top): (f64, f64), high: f64, [max, half]: [f64; 2]) {
+    let bottom = top + high;
+    out.push(&format!(
+        "<rect x=\"{}\" y=\"{}\" width=\"7\" height=\"{}\" fill=\"url(#heat)\"/>",
+        at(x),
+        at(top),
+        at(high)
+    ));
+    for (share, value) in [(1.0, max), (0.5, half), (0.0, 0.0)] {
+        let y = bottom - share * high;
+        let y = (y + 3.5).min(bottom).max(top + 8.0);
+        out.text(x + 10.0, y, "n", "start", &number(value, 3));
+    }
+}
+
+/// What runs along the axes of a heat map, and how its colours are scaled.
+fn caption(out: &mut Drawing, matrix: &HeatMap<'_>, left: f64, (root, y): (f64, f64)) {
+    let (rows, columns, width) = (matrix.rows, matrix.columns, out.width);
     let up = if rows.upwards { "↑" } else { "↓" };
     let root = match root {
         1.0 => "",
@@ -464,21 +514,7 @@ pub(super) fn heat(
         // The title has the letters with their names.
         _ => (across(&columns.letters(), &rows.letters()), 0.0),
     };
-    out.text(place, bottom + 25.0, "n", "start", &cut(&full, width));
-    // The colour bar.
-    let x = left + plot + 8.0;
-    out.push(&format!(
-        "<rect x=\"{}\" y=\"{}\" width=\"7\" height=\"{}\" fill=\"url(#heat)\"/>",
-        at(x),
-        at(head),
-        at(high)
-    ));
-    for (share, value) in [(1.0, max), (0.5, half), (0.0, 0.0)] {
-        let y = bottom - share * high;
-        let y = (y + 3.5).min(bottom).max(head + 8.0);
-        out.text(x + 10.0, y, "n", "start", &number(value, 3));
-    }
-    out
+    out.text(place, y, "n", "start", &cut(&full, width));
 }
 
 /// The labels beside a vertical axis of indices.

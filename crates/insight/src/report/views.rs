@@ -2,13 +2,14 @@
 
 use std::ops::Range;
 
-use ndarray::{ArrayD, Axis as NdAxis, IxDyn};
+use ndarray::{ArrayD, Axis as NdAxis};
 
 use super::draw::{Drawing, number, percent};
 use super::labels::{ModeAxis, Names};
+use super::pairs::{OUTSIDE, Pair, latent, observed, pairs, unfold, uses};
 use super::panel::{HeatMap, PIXELS as SIDE, Tone, heat, profile};
 use super::raster;
-use nneinfact_core::model::{Index, IndexSet};
+use nneinfact_core::model::Index;
 use nneinfact_fit::Saved;
 
 /// Components that are shown at once; the others are folded.
@@ -56,17 +57,6 @@ pub(super) struct FactorView {
     pub note: String,
 }
 
-/// Two factors of one mode each that share an index which no other factor has: their product is an
-/// image.
-struct Pair {
-    first: usize,
-    second: usize,
-    component_index: Index,
-    summed: Vec<Index>,
-    /// The rows and columns that are shown.
-    window: [Range<usize>; 2],
-}
-
 /// What decides how large drawings are.
 #[derive(Clone, Copy)]
 pub(super) struct Sizes {
@@ -81,9 +71,6 @@ pub(super) struct Sizes {
 impl Sizes {
     pub const PAGE: Sizes = Sizes { width: 270.0, height: 128.0, most: DRAWN, hover: true };
 }
-
-/// The share of all images that may lie beyond each edge of what is shown of them.
-const OUTSIDE: f64 = 2e-3;
 
 struct Maker<'a> {
     saved: &'a Saved,
@@ -118,54 +105,11 @@ fn ordered(saved: &Saved, index: Index) -> Vec<(usize, f64)> {
 }
 
 impl Maker<'_> {
-    fn observed(&self, l: usize) -> Vec<Index> {
-        let all = self.saved.model().observed();
-        self.saved.model().factors()[l].iter().copied().filter(|&x| all.contains(x)).collect()
-    }
-
-    fn latent(&self, l: usize) -> Vec<Index> {
-        let all = self.saved.model().latent();
-        self.saved.model().factors()[l].iter().copied().filter(|&x| all.contains(x)).collect()
-    }
-
-    fn uses(&self, index: Index) -> usize {
-        self.saved.model().factors().iter().filter(|f| f.contains(&index)).count()
-    }
-
     /// The latent index whose values are the components of a factor: the one that ties most factors.
     fn component_of(&self, l: usize) -> Option<Index> {
-        let latent = self.latent(l);
-        let most = latent.iter().map(|&x| self.uses(x)).max()?;
-        latent.into_iter().find(|&x| self.uses(x) == most)
-    }
-
-    fn pairs(&self) -> Vec<Pair> {
-        let count = self.saved.model().factors().len();
-        let mut pairs: Vec<Pair> = Vec::new();
-        for first in 0..count {
-            for second in first + 1..count {
-                let taken = |l: usize| pairs.iter().any(|p| p.first == l || p.second == l);
-                let (a, b) = (self.observed(first), self.observed(second));
-                if a.len() != 1 || b.len() != 1 || a == b || taken(first) || taken(second) {
-                    continue;
-                }
-                let sets: [IndexSet; 2] =
-                    [first, second].map(|l| self.latent(l).into_iter().collect());
-                if sets[0] != sets[1] {
-                    continue;
-                }
-                let (summed, kept): (Vec<Index>, Vec<Index>) =
-                    sets[0].iter().partition(|&x| self.uses(x) == 2);
-                if let (false, &[component_index]) = (summed.is_empty(), kept.as_slice()) {
-                    let size = |x: &[Index]| 0..self.saved.shapes().size(x[0]);
-                    let window = [size(&a), size(&b)];
-                    let mut pair = Pair { first, second, component_index, summed, window };
-                    pair.window = self.window(&pair).unwrap_or(pair.window);
-                    pairs.push(pair);
-                }
-            }
-        }
-        pairs
+        let latent = latent(self.saved, l);
+        let most = latent.iter().map(|&x| uses(self.saved, x)).max()?;
+        latent.into_iter().find(|&x| uses(self.saved, x) == most)
     }
 
     fn axis(&self, index: Index) -> ModeAxis {
@@ -218,19 +162,19 @@ impl Maker<'_> {
 
     fn all(&mut self) -> Views {
         let model = self.saved.model().clone();
-        let pairs = self.pairs();
+        let pairs = pairs(self.saved);
         let mut groups: Vec<(Index, Vec<usize>)> = Vec::new();
         let mut others = Vec::new();
         for l in 0..model.factors().len() {
             let pair = pairs.iter().find(|p| p.first == l || p.second == l);
             let index = match pair {
                 Some(pair) => Some(pair.component_index),
-                None => self
-                    .component_of(l)
-                    .filter(|_| !self.observed(l).is_empty() || self.latent(l).len() > 2),
+                None => self.component_of(l).filter(|_| {
+                    !observed(self.saved, l).is_empty() || latent(self.saved, l).len() > 2
+                }),
             };
             // A core is looked at as a whole.
-            match index.filter(|_| !self.observed(l).is_empty()) {
+            match index.filter(|_| !observed(self.saved, l).is_empty()) {
                 Some(index) => match groups.iter_mut().find(|g| g.0 == index) {
                     Some(group) => group.1.push(l),
                     None => groups.push((index, vec![l])),
@@ -269,7 +213,7 @@ impl Maker<'_> {
                 model.factor_name(pair.second)
             ));
             let [rows, columns] = &pair.window;
-            let axes = [pair.first, pair.second].map(|l| self.joined(&self.observed(l)));
+            let axes = [pair.first, pair.second].map(|l| self.joined(&observed(self.saved, l)));
             if (rows.len(), columns.len()) != (axes[0].size, axes[1].size) {
                 let part = |axis: &ModeAxis, r: &Range<usize>| {
                     format!("{} {} to {}", axis.name, axis.label(r.start), axis.label(r.end - 1))
@@ -426,8 +370,10 @@ impl Maker<'_> {
         if !self.spend(windows[0].len(), windows[1].len()) {
             return None;
         }
-        let mut sides =
-            [self.unfold(pair, pair.first, component)?, self.unfold(pair, pair.second, component)?];
+        let mut sides = [
+            unfold(self.saved, pair, pair.first, component)?,
+            unfold(self.saved, pair, pair.second, component)?,
+        ];
         // Relative to the largest, so that sums are finite.
         for (_, values) in &mut sides {
             scale(values);
@@ -451,70 +397,9 @@ impl Maker<'_> {
                 left.iter().zip(right).map(|(x, y)| x * y).sum::<f64>() / unit
             })
             .collect();
-        let axis = |l: usize, part| self.joined(&self.observed(l)).part(part);
+        let axis = |l: usize, part| self.joined(&observed(self.saved, l)).part(part);
         let axes = (axis(pair.first, &windows[0]), axis(pair.second, &windows[1]));
         Some(self.map(&axes.0, &axes.1, &values, true, Some((a, b))))
-    }
-
-    /// The part of a factor of a pair that belongs to a component: rows of its mode, columns of the indices that
-    /// are summed over.
-    fn unfold(&self, pair: &Pair, l: usize, component: usize) -> Option<(usize, Vec<f64>)> {
-        let indices = &self.saved.model().factors()[l];
-        let axis = indices.iter().position(|&x| x == pair.component_index)?;
-        let part = self.saved.factors()[l].index_axis(NdAxis(axis), component);
-        let rest: Vec<Index> =
-            indices.iter().copied().filter(|&x| x != pair.component_index).collect();
-        let mode = self.observed(l);
-        let order: Option<Vec<usize>> =
-            mode.iter().chain(&pair.summed).map(|x| rest.iter().position(|y| y == x)).collect();
-        let turned = part.permuted_axes(IxDyn(&order?));
-        Some((turned.shape()[0], turned.iter().copied().collect()))
-    }
-
-    /// The part of the images where nearly everything is, the same for all components: of a city only
-    /// the few places where something happens. `None` where that is not much smaller than the whole.
-    fn window(&self, pair: &Pair) -> Option<[Range<usize>; 2]> {
-        let mut sums: [Vec<f64>; 2] = pair.window.clone().map(|r| vec![0.0; r.len()]);
-        for component in 0..self.saved.shapes().size(pair.component_index) {
-            let sides = [
-                self.unfold(pair, pair.first, component)?,
-                self.unfold(pair, pair.second, component)?,
-            ];
-            let columns = sides.each_ref().map(|(m, values)| {
-                let k = values.len() / (*m).max(1);
-                (0..k).map(|c| values.iter().skip(c).step_by(k).sum::<f64>()).collect::<Vec<f64>>()
-            });
-            let total: f64 = columns[0].iter().zip(&columns[1]).map(|(a, b)| a * b).sum();
-            if total > 0.0 {
-                for (side, sums) in sums.iter_mut().enumerate() {
-                    let (m, values) = &sides[side];
-                    let k = values.len() / (*m).max(1);
-                    for (i, sum) in sums.iter_mut().enumerate() {
-                        let row = &values[i * k..][..k];
-                        let other = &columns[1 - side];
-                        *sum += row.iter().zip(other).map(|(a, b)| a * b).sum::<f64>() / total;
-                    }
-                }
-            }
-        }
-        let part = sums.each_ref().map(|sums| {
-            let most = OUTSIDE * sums.iter().sum::<f64>();
-            let mut gone = 0.0;
-            let below = |x: &&f64| {
-                gone += **x;
-                gone < most
-            };
-            let from = sums.iter().take_while(below).count();
-            gone = 0.0;
-            let below = |x: &&f64| {
-                gone += **x;
-                gone < most
-            };
-            let to = sums.len() - sums.iter().rev().take_while(below).count();
-            from.saturating_sub(1)..(to + 1).min(sums.len())
-        });
-        let area = |part: &[Range<usize>; 2]| (part[0].len() * part[1].len()) as f64;
-        (part.iter().all(|r| r.len() > 3) && area(&part) < 0.6 * area(&pair.window)).then_some(part)
     }
 
     /// A factor by itself.
