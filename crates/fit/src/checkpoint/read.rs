@@ -84,29 +84,8 @@ impl Checkpoint {
         {
             return Err(refuse("its history does not hold together".into()));
         }
-        let count = scales.len();
-        let mut shapes: Vec<Vec<usize>> = Vec::new();
-        let mut set = |name: &str| -> Result<Option<Vec<Vec<f64>>>> {
-            let mut factors = Vec::new();
-            for l in 0..count {
-                let name = format!("{name}_{}", l + 1);
-                let Some(array) = archive.take(&name) else { break };
-                if array.iter().any(|x| !(x.is_finite() && *x >= 0.0)) {
-                    return Err(refuse(format!("a number in \"{name}\" is not one of a factor")));
-                }
-                if shapes.len() == l {
-                    shapes.push(array.shape().to_vec());
-                } else if shapes[l] != array.shape() {
-                    return Err(refuse(format!("\"{name}\" has the shape {:?}", array.shape())));
-                }
-                factors.push(array.into_raw_vec_and_offset().0);
-            }
-            match factors.len() {
-                0 => Ok(None),
-                n if n == count => Ok(Some(factors)),
-                n => Err(refuse(format!("it has {n} of {count} arrays \"{name}_…\""))),
-            }
-        };
+        let mut shapes = Vec::new();
+        let mut set = |name: &str| factor_set(path, &mut archive, name, scales.len(), &mut shapes);
         let state = EngineState {
             factors: set("theta")?.ok_or_else(|| refuse("it has no factors".into()))?,
             anchor: set("plain")?,
@@ -191,5 +170,36 @@ impl Checkpoint {
             ..self.history
         };
         (position, seconds, history)
+    }
+}
+
+/// The arrays `name_1`, `name_2`, … of an archive, one for each of so many factors; `None` where there is
+/// none. `shapes` are those of the sets before, and are filled in by the first.
+fn factor_set(
+    path: &Path,
+    archive: &mut Archive,
+    name: &str,
+    count: usize,
+    shapes: &mut Vec<Vec<usize>>,
+) -> Result<Option<Vec<Vec<f64>>>> {
+    let refuse = |why: String| Err(Error::format(path, format!("not a checkpoint: {why}")));
+    let mut factors = Vec::new();
+    for l in 0..count {
+        let name = format!("{name}_{}", l + 1);
+        let Some(array) = archive.take(&name) else { break };
+        if array.iter().any(|x| !(x.is_finite() && *x >= 0.0)) {
+            return refuse(format!("a number in \"{name}\" is not one of a factor"));
+        }
+        if shapes.len() == l {
+            shapes.push(array.shape().to_vec());
+        } else if shapes[l] != array.shape() {
+            return refuse(format!("\"{name}\" has the shape {:?}", array.shape()));
+        }
+        factors.push(array.into_raw_vec_and_offset().0);
+    }
+    match factors.len() {
+        0 => Ok(None),
+        n if n == count => Ok(Some(factors)),
+        n => refuse(format!("it has {n} of {count} arrays \"{name}_…\"")),
     }
 }
