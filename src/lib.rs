@@ -86,9 +86,9 @@ pub mod data {
 /// What a fit runs on, and the interface of an engine.
 pub mod engine {
     pub use nneinfact_core::engine::{
-        AdapterInfo, AdapterKind, Constraint, Engine, EngineState, Point, Guards, Job,
-        LossSlot, LossSums, PassTime, Precision, RooflinePeaks, SparseProgram, SparseStep,
-        ZeroContraction, ZeroSum, ZeroSums,
+        AdapterInfo, AdapterKind, Constraint, Engine, EngineState, Guards, Job, LossSlot, LossSums,
+        PassTime, Point, Precision, RooflinePeaks, SparseProgram, SparseStep, ZeroContraction,
+        ZeroSum, ZeroSums,
     };
     pub use nneinfact_core::memory::available_memory;
     #[cfg(feature = "gpu")]

@@ -7,7 +7,7 @@ use std::hint::black_box;
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
-use pulp::{Arch, Simd, WithSimd};
+use pulp::{Simd, WithSimd};
 
 use crate::tape::run_tape;
 use nneinfact_core::engine::RooflinePeaks;
@@ -57,7 +57,12 @@ pub fn measure(quick: bool) -> RooflinePeaks {
             let mut y = Aligned::zeros(BLOCK);
             y.iter_mut().enumerate().for_each(|(i, y)| *y = 0.1 + i as f32 / 100.0);
             let mut result = Aligned::zeros(BLOCK);
-            nneinfact_simd::arch().dispatch(RunBlocks { tape: &tape, y: &y, blocks, result: &mut result });
+            nneinfact_simd::arch().dispatch(RunBlocks {
+                tape: &tape,
+                y: &y,
+                blocks,
+                result: &mut result,
+            });
             (blocks * BLOCK) as f64
         })
     };

@@ -5,7 +5,7 @@ use std::time::Instant;
 use crate::observe::{Cancel, Flow, Hooks, Observer, Sweep};
 use crate::settings::{Algorithm, Settings};
 use nneinfact_core::data::{Portion, Prepared, Role};
-use nneinfact_core::engine::{Engine, Point, LossSums};
+use nneinfact_core::engine::{Engine, LossSums, Point};
 use nneinfact_core::error::{Error, Result};
 use nneinfact_core::history::{History, StoppedBy};
 

@@ -17,7 +17,7 @@ use crate::result::Fit;
 use crate::settings::{Algorithm, Settings};
 use crate::sweeps::sweeps;
 use nneinfact_core::data::Observations;
-use nneinfact_core::engine::{Engine, Point, PassTime};
+use nneinfact_core::engine::{Engine, PassTime, Point};
 use nneinfact_core::error::{Error, Result};
 use nneinfact_core::history::{History, Unfinished};
 use nneinfact_core::plan::Plan;
@@ -160,8 +160,7 @@ fn failed(
     let best = |i: &usize, j: &usize| losses[*i].total_cmp(&losses[*j]);
     let kept = (0..losses.len()).filter(|_| best_kept).min_by(best);
     let returned = kept.unwrap_or(newest);
-    let rescued =
-        engine.copy(Point::Snapshot, Point::Current).and_then(|()| engine.factors());
+    let rescued = engine.copy(Point::Snapshot, Point::Current).and_then(|()| engine.factors());
     match rescued {
         Ok(factors) => {
             history.iterations = history.sweeps[newest];

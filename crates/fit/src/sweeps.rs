@@ -3,7 +3,7 @@
 use crate::accelerate::Momentum;
 use crate::checkpoint::{CheckpointWriter, Position, Stage};
 use crate::monitor::Monitor;
-use nneinfact_core::engine::{Engine, Point, LossSlot, LossSums};
+use nneinfact_core::engine::{Engine, LossSlot, LossSums, Point};
 use nneinfact_core::error::Result;
 use nneinfact_core::history::{History, StoppedBy};
 

@@ -11,7 +11,9 @@ use crate::program::recording::{BufferId, DispatchKind, RecordingId};
 use crate::program::tuning::Tuning;
 use crate::streamed_pass::{Upload, compile_within};
 use nneinfact_core::algebra::update::{Denominator, Update};
-use nneinfact_core::engine::{Constraint, Engine, EngineState, Job, LossSlot, LossSums, PassTime, Point};
+use nneinfact_core::engine::{
+    Constraint, Engine, EngineState, Job, LossSlot, LossSums, PassTime, Point,
+};
 use nneinfact_core::error::{Error, Result};
 use nneinfact_shaders::LOSS_SUMS;
 

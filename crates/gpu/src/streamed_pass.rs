@@ -71,8 +71,7 @@ impl Upload {
             return Upload { parameters: Vec::new() };
         }
         let values = job.data.values();
-        let parameter = |given: &std::sync::Arc<ndarray::ArrayD<f64>>| match job.data.coo()
-        {
+        let parameter = |given: &std::sync::Arc<ndarray::ArrayD<f64>>| match job.data.coo() {
             Some(_) => Dense::from_array(&**given).in_c_order(),
             None => Dense::from_array(&**given).in_layout_of(values),
         };

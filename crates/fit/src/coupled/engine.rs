@@ -8,7 +8,7 @@ use ndarray::ArrayD;
 
 use nneinfact_core::algebra::balance::{penalty, rescale};
 use nneinfact_core::algebra::update::{Bounded, apply_floor, extrapolate, overflowed};
-use nneinfact_core::engine::{Constraint, Engine, EngineState, Point, LossSlot, LossSums};
+use nneinfact_core::engine::{Constraint, Engine, EngineState, LossSlot, LossSums, Point};
 use nneinfact_core::error::{Error, Result};
 use nneinfact_core::loss::{Loss, Share};
 use nneinfact_core::model::Shapes;

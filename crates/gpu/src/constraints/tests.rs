@@ -16,7 +16,6 @@ use nneinfact_core::loss::{Loss, Majorizer};
 use nneinfact_core::plan::Grouping;
 use nneinfact_core::reference::predict;
 
-
 /// Numerators, denominators and weights of penalties that are tried in all combinations.
 const VALUES: [f32; 7] = [0.0, 1e-12, 1e-5, 0.7, 3.0, 2e4, 1e12];
 const WEIGHTS: [f32; 7] = [1e-12, 1e-6, 0.02, 0.3, 5.0, 1e5, 1e12];
@@ -45,7 +44,8 @@ fn found(gpu: &Gpu, loss: &Loss, p: f64) -> Vec<f32> {
         ..Constraint::default()
     };
     for (n, weight) in WEIGHTS.map(f64::from).into_iter().enumerate() {
-        let words = constraint_words(&constraint(weight), loss.curvature_constant()).map(f32::to_bits);
+        let words =
+            constraint_words(&constraint(weight), loss.curvature_constant()).map(f32::to_bits);
         uniforms[align / 4 * (n + 1)..][..4].copy_from_slice(&words);
     }
     let mut program = Program {
@@ -114,8 +114,8 @@ fn steps_agree_with_double_precision() {
                     VALUES.iter().flat_map(move |&a| VALUES.iter().map(move |&b| (theta, (a, b))))
                 }) {
                     let found = f64::from(*found.next().unwrap());
-                    let gradient =
-                        Penalty::new(weight, p).derivative(f64::from(theta)) / loss.curvature_constant().abs();
+                    let gradient = Penalty::new(weight, p).derivative(f64::from(theta))
+                        / loss.curvature_constant().abs();
                     let solve = |by: f64| {
                         let (a, b) = (f64::from(a), f64::from(b));
                         let falling = loss.curvature_constant() < 0.0;
@@ -168,7 +168,8 @@ fn rescaling_sums_and_terms_are_those_of_the_cpu() {
         }
         let compiled = compile(&job, gpu.limits(), &Tuning::default()).unwrap();
         let mut device = GpuEngine::placed(&gpu, job.clone(), compiled).unwrap();
-        let mut cpu = nneinfact_cpu::engine(job.clone(), nneinfact_core::engine::Precision::F32).unwrap();
+        let mut cpu =
+            nneinfact_cpu::engine(job.clone(), nneinfact_core::engine::Precision::F32).unwrap();
         let near = |found: f64, expected: f64, tolerance: f64, what: &str| {
             assert!(
                 (found - expected).abs() <= tolerance * expected.abs(),

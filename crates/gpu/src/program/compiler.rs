@@ -99,7 +99,8 @@ impl<'a> Compiler<'a> {
             // engine's unit.
             constraint.rescaled(1.0 / scale, objective)
         };
-        let constraints: Vec<Constraint> = job.constraints.iter().zip(&scales).map(rescaled).collect();
+        let constraints: Vec<Constraint> =
+            job.constraints.iter().zip(&scales).map(rescaled).collect();
         let (penalty_sums, penalty_words) = PenaltySums::new(&constraints, &places);
         let volume = |indices: &[Index]| shapes.sizes(indices).iter().product::<usize>();
         let groups = 0..plan.groups().len();

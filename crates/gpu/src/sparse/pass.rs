@@ -3,7 +3,7 @@
 
 use super::columns::{CutLimits, EntryColumns, GatherTasks, SparsePart};
 use super::shaders::{
-    Gather, TableLookup, SparseShader, StoredLoss, StoredTerms, gather, sparse_shader, zero_rows,
+    Gather, SparseShader, StoredLoss, StoredTerms, TableLookup, gather, sparse_shader, zero_rows,
 };
 use crate::dense::entries::{EntryTerms, PassOutputs};
 use crate::dense::pass::DenseReading;
@@ -17,8 +17,8 @@ use crate::program::recording::{
 use crate::program::views::TensorView;
 use nneinfact_core::data::{Dense, Implicit, StoredEntries};
 use nneinfact_core::engine::LossSlot;
-use nneinfact_core::engine::stored_order::StoredPart;
 use nneinfact_core::engine::needs;
+use nneinfact_core::engine::stored_order::StoredPart;
 use nneinfact_core::error::{Error, Result};
 use nneinfact_core::loss::{AtZero, Expr, Loss, ZeroTerm};
 use nneinfact_core::model::{IndexSet, Shapes};
@@ -157,8 +157,12 @@ impl Compiler<'_> {
     ) -> Result<()> {
         let (job, shapes, pass) = (self.job, self.shapes, pending.pass);
         let implicit = stored.implicit();
-        let parameters: Vec<Dense> =
-            job.loss.entry_parameters().iter().map(|s| Dense::from_array(&**s).in_c_order()).collect();
+        let parameters: Vec<Dense> = job
+            .loss
+            .entry_parameters()
+            .iter()
+            .map(|s| Dense::from_array(&**s).in_c_order())
+            .collect();
         let masked = stored.counts().masked > 0;
         let mut corrections = None;
         if implicit == Implicit::Zeros {
@@ -262,7 +266,9 @@ impl Compiler<'_> {
         slot: LossSlot,
     ) -> Result<()> {
         let plan = self.plan;
-        let (Some(m), Some(totals)) = (term.monomial(), plan.implicit_totals()) else { return Ok(()) };
+        let (Some(m), Some(totals)) = (term.monomial(), plan.implicit_totals()) else {
+            return Ok(());
+        };
         if m.coefficient == 0.0 {
             return Ok(());
         }
@@ -339,7 +345,8 @@ impl Compiler<'_> {
         let (shapes, pass) = (self.shapes, pending.pass);
         let sizes = self.pass_sizes(pass, terms.halves());
         let (tables, parameters) = (pending.bases.len(), self.job.loss.entry_parameters().len());
-        let made = sparse_shader(TableLookup { k: sizes.k, tables, parameters }, terms, self.limits)?;
+        let made =
+            sparse_shader(TableLookup { k: sizes.k, tables, parameters }, terms, self.limits)?;
         let shader = self.shader(made.shader.clone());
         let work = (6 * sizes.k * tables + 50) as f64;
         let room = self.losses_room();

@@ -88,7 +88,8 @@ pub(crate) fn job_stored(
     let model = Model::parse(model).unwrap();
     let shapes = Shapes::new(&model, values.shape(), ranks).unwrap();
     let data = observe(Observations::new(values)).prepare().unwrap();
-    let listing = data.stored_counts().into_iter().find(|l| l.implicit == implicit).expect("such entries");
+    let listing =
+        data.stored_counts().into_iter().find(|l| l.implicit == implicit).expect("such entries");
     let (form, _) = needs(&loss.at_zero(), implicit);
     let sampling = SparseInfo { stored: listing.train, masked: listing.masked, implicit: form };
     let info = DataInfo { masked: implicit == Implicit::ByRole, ..DataInfo::c_order(&shapes, 0) };
@@ -137,7 +138,8 @@ pub(crate) fn penalized_job(mut job: Job, kind: usize) -> Job {
             }
         }
     }
-    let rescaled: Vec<usize> = (0..count).filter(|&l| job.constraints[l].penalty.is_some()).collect();
+    let rescaled: Vec<usize> =
+        (0..count).filter(|&l| job.constraints[l].penalty.is_some()).collect();
     let balancing = Balancing::new(job.plan.shapes().model(), &rescaled);
     job.balancing = Some(balancing).filter(|b| !b.rescalings().is_empty()).map(Arc::new);
     job
