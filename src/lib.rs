@@ -135,7 +135,7 @@ pub mod plan {
     pub use nneinfact_core::plan::{
         Balancing, Contraction, ContractionInput, ContractionStep, Coupling, DataInfo, Gram, Group,
         Grouping, ImplicitForm, ImplicitTotals, KhatriRaoTable, Layout, Operand, OperandSide, Pass,
-        Plan, PlanSettings, Quadratic, Rescaling, RescalingStep, SparseInfo, SparsePass,
+        Plan, PlanError, PlanSettings, Quadratic, Rescaling, RescalingStep, SparseInfo, SparsePass,
     };
 }
 

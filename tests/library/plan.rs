@@ -77,7 +77,7 @@ fn settings(grouping: Grouping, memory: u64) -> PlanSettings {
 }
 
 fn plan(shapes: &Shapes, grouping: Grouping, memory: u64) -> nneinfact::Result<Plan> {
-    Plan::new(shapes, &DataInfo::c_order(shapes, 4), &settings(grouping, memory))
+    Ok(Plan::new(shapes, &DataInfo::c_order(shapes, 4), &settings(grouping, memory))?)
 }
 
 /// The letters named in a text.

@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 
+pub use crate::memory::bytes;
 use crate::model::ModelError;
+use crate::plan::PlanError;
 
 /// A result of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -67,8 +69,8 @@ pub enum Error {
     /// The problem needs more memory than it may take. Raised before anything is allocated.
     #[error(
         "{what} would take about {} of memory, but only {} may be used; {help}",
-        crate::error::bytes(*needed),
-        crate::error::bytes(*available)
+        bytes(*needed),
+        bytes(*available)
     )]
     Memory {
         /// What needs it.
@@ -106,9 +108,9 @@ pub enum Error {
     /// A device ran out of memory, or would.
     #[error(
         "out of memory on {device}: this takes about {} there, {} of it in one piece ({largest_is}){}; {help}",
-        crate::error::bytes(*needed),
-        crate::error::bytes(*largest),
-        memory.map_or(String::new(), |m| format!(", and it has {}", crate::error::bytes(m)))
+        bytes(*needed),
+        bytes(*largest),
+        memory.map_or(String::new(), |m| format!(", and it has {}", bytes(m)))
     )]
     DeviceMemory {
         /// The device.
@@ -188,21 +190,13 @@ impl Error {
     }
 }
 
-/// A number of bytes as people write it.
-#[must_use]
-pub fn bytes(n: u64) -> String {
-    const UNITS: [&str; 6] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
-    let mut value = n as f64;
-    let mut unit = 0;
-    while value >= 1024.0 && unit + 1 < UNITS.len() {
-        value /= 1024.0;
-        unit += 1;
-    }
-    if unit == 0 {
-        format!("{n} B")
-    } else if value < 10.0 {
-        format!("{value:.1} {}", UNITS[unit])
-    } else {
-        format!("{value:.0} {}", UNITS[unit])
+impl From<PlanError> for Error {
+    fn from(error: PlanError) -> Error {
+        match error {
+            PlanError::Memory { what, needed, available, help } => {
+                Error::Memory { what, needed, available, help }
+            }
+            PlanError::Groups(what) => Error::Setting(what),
+        }
     }
 }

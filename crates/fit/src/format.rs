@@ -139,7 +139,7 @@ pub(crate) fn plan_within(
         memory: memory
             .min(settings.device.as_ref().and_then(Device::largest_buffer).unwrap_or(u64::MAX)),
     };
-    Plan::new(shapes, &data, &planner)
+    Ok(Plan::new(shapes, &data, &planner)?)
 }
 
 /// Elementwise operations per entry of the data, roughly.

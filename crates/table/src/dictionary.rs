@@ -16,7 +16,7 @@ pub(crate) struct Dictionary {
 
 /// Why a text could not be taken up.
 #[derive(Debug, PartialEq)]
-pub(crate) enum Refusal {
+pub(crate) enum LabelRefusal {
     /// There is no memory, or more than 2^32 texts.
     Full,
     /// It is not UTF-8.
@@ -25,18 +25,18 @@ pub(crate) enum Refusal {
 
 impl Dictionary {
     /// The number of a text; a new one if it was not seen before.
-    pub fn intern(&mut self, text: &[u8]) -> Result<u32, Refusal> {
+    pub fn intern(&mut self, text: &[u8]) -> Result<u32, LabelRefusal> {
         let hash = self.hasher.hash_one(text);
         if let Some(id) = self.table.find(hash, |&id| slice(&self.bytes, &self.ends, id) == text) {
             return Ok(*id);
         }
-        std::str::from_utf8(text).map_err(|_| Refusal::NotText)?;
-        let id = u32::try_from(self.ends.len()).map_err(|_| Refusal::Full)?;
-        self.bytes.try_reserve(text.len()).map_err(|_| Refusal::Full)?;
-        self.ends.try_reserve(1).map_err(|_| Refusal::Full)?;
+        std::str::from_utf8(text).map_err(|_| LabelRefusal::NotText)?;
+        let id = u32::try_from(self.ends.len()).map_err(|_| LabelRefusal::Full)?;
+        self.bytes.try_reserve(text.len()).map_err(|_| LabelRefusal::Full)?;
+        self.ends.try_reserve(1).map_err(|_| LabelRefusal::Full)?;
         let Dictionary { bytes, ends, table, hasher } = self;
         let again = |&id: &u32| hasher.hash_one(slice(bytes, ends, id));
-        table.try_reserve(1, again).map_err(|_| Refusal::Full)?;
+        table.try_reserve(1, again).map_err(|_| LabelRefusal::Full)?;
         bytes.extend_from_slice(text);
         ends.push(bytes.len());
         let again = |&id: &u32| hasher.hash_one(slice(bytes, ends, id));
@@ -69,15 +69,15 @@ fn slice<'a>(bytes: &'a [u8], ends: &[usize], id: u32) -> &'a [u8] {
 
 /// The distinct numbers of a column.
 #[derive(Debug, Default)]
-pub(crate) struct Numbers {
+pub(crate) struct NumberLabels {
     values: Vec<i64>,
     table: hashbrown::HashMap<i64, u32>,
     last: Option<(i64, u32)>,
 }
 
-impl Numbers {
+impl NumberLabels {
     /// The number of a value; a new one if it was not seen before.
-    pub fn intern(&mut self, value: i64) -> Result<u32, Refusal> {
+    pub fn intern(&mut self, value: i64) -> Result<u32, LabelRefusal> {
         if let Some((last, id)) = self.last
             && last == value
         {
@@ -86,9 +86,9 @@ impl Numbers {
         let id = match self.table.get(&value) {
             Some(&id) => id,
             None => {
-                let id = u32::try_from(self.values.len()).map_err(|_| Refusal::Full)?;
-                self.values.try_reserve(1).map_err(|_| Refusal::Full)?;
-                self.table.try_reserve(1).map_err(|_| Refusal::Full)?;
+                let id = u32::try_from(self.values.len()).map_err(|_| LabelRefusal::Full)?;
+                self.values.try_reserve(1).map_err(|_| LabelRefusal::Full)?;
+                self.table.try_reserve(1).map_err(|_| LabelRefusal::Full)?;
                 self.values.push(value);
                 self.table.insert(value, id);
                 id

@@ -210,7 +210,7 @@ impl Encoder {
     }
 
     /// Fixes bins and choices when all rows were seen. The error says what is wrong.
-    pub fn settle(&mut self) -> Result<(), String> {
+    pub fn finish_column(&mut self) -> Result<(), String> {
         match self {
             Encoder::Spread { count, least, most, bins } if *least <= *most => {
                 let made = Bins::new(*least, *most, *count).ok_or_else(|| {

@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use crate::cells::{Cells, Finish};
 use crate::encoder::Encoder;
+use crate::entry_store::{EntryStore, Finish};
 use crate::error::{Error, Result};
 use crate::labels::{LabelKind, NOWHERE, Ordered};
 use crate::reading::refused;
@@ -18,7 +18,7 @@ pub(crate) const LABEL: u64 = 40;
 /// Makes the tensor of all rows.
 pub(crate) fn finish(
     encoders: Vec<Encoder>,
-    mut cells: Cells,
+    mut cells: EntryStore,
     counts: Counts,
     settings: &Settings,
     path: &Path,
@@ -80,7 +80,7 @@ pub(crate) fn finish(
             .collect(),
         coords: entries.coords,
         values: entries.values,
-        unlisted: settings.unlisted.unwrap_or(settings.values.unlisted()),
+        implicit: settings.implicit.unwrap_or(settings.values.implicit()),
         counts,
     })
 }

@@ -9,10 +9,10 @@
 
 mod bins;
 mod calendar;
-mod cells;
 mod coo;
 mod dictionary;
 mod encoder;
+mod entry_store;
 mod filter;
 mod finish;
 mod foreign;
@@ -42,4 +42,4 @@ pub use nneinfact_core::error::{Error, Result};
 pub use source::open as open_unpacked;
 pub use spec::{Function, ModeSpec, Modes};
 pub use table::{Table, Values};
-pub use tensor::{Counts, Mode, TableTensor, Unlisted};
+pub use tensor::{Counts, Implicit, Mode, TableTensor};

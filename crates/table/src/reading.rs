@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::cells::{self, Cells, Operation};
 use crate::encoder::{Encoder, Fault, Place, Raw};
+use crate::entry_store::{self, EntryStore, Operation};
 use crate::error::{Error, Result};
 use crate::finish;
 use crate::plan::{Plan, dialect};
@@ -28,7 +28,7 @@ pub(crate) fn read(mut source: Source<'_>, settings: &Settings) -> Result<TableT
         reading.pass(&mut source, Purpose::Survey { again })?;
         let name = source.name();
         for encoder in &mut reading.encoders {
-            encoder.settle().map_err(|reason| Error::format(&name, reason))?;
+            encoder.finish_column().map_err(|reason| Error::format(&name, reason))?;
         }
         match reading.buffer.take() {
             Some(buffer) => reading.replay(&buffer, &name)?,
@@ -97,7 +97,7 @@ struct Reading<'s> {
     /// What was read for every mode.
     raws: Vec<Raw>,
     codes: Vec<u32>,
-    cells: Cells,
+    cells: EntryStore,
     counts: Counts,
     buffer: Option<Buffer>,
 }
@@ -136,7 +136,7 @@ impl<'s> Reading<'s> {
             time_of,
             raws: vec![Raw::Code(0); specs.len()],
             codes: vec![0; specs.len()],
-            cells: Cells::new(widths, operation),
+            cells: EntryStore::new(widths, operation),
             counts: Counts::default(),
             buffer: None,
             encoders,
@@ -371,15 +371,15 @@ fn no_memory(path: &Path) -> Error {
 }
 
 /// The error for entries that could not be taken up.
-pub(crate) fn refused(refusal: cells::Refusal, limit: Option<u64>) -> Error {
+pub(crate) fn refused(refusal: entry_store::Refusal, limit: Option<u64>) -> Error {
     match refusal {
-        cells::Refusal::Memory(needed) => Error::Memory {
+        entry_store::Refusal::Memory(needed) => Error::Memory {
             what: "the entries of the tensor".into(),
             needed,
             available: limit.unwrap_or(needed),
             help: HELP.into(),
         },
-        cells::Refusal::TooManyLabels => Error::Unsupported(
+        entry_store::Refusal::TooManyLabels => Error::Unsupported(
             "the tensor would have more than 2^128 cells: fewer modes or fewer labels are needed"
                 .into(),
         ),

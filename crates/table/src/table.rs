@@ -9,7 +9,7 @@ use crate::finish;
 use crate::reading;
 use crate::source;
 use crate::spec::{Function, Modes};
-use crate::tensor::{TableTensor, Unlisted};
+use crate::tensor::{Implicit, TableTensor};
 use crate::text::{listed, shown};
 use crate::time::{TimeFormat, Zones};
 
@@ -32,10 +32,10 @@ impl Values {
     /// What entries without a row are, if nothing else is said: zeros of counts and sums, and
     /// missing among means and maxima.
     #[must_use]
-    pub fn unlisted(&self) -> Unlisted {
+    pub fn implicit(&self) -> Implicit {
         match self {
-            Values::Count | Values::Sum(_) => Unlisted::Zero,
-            Values::Mean(_) | Values::Max(_) => Unlisted::Missing,
+            Values::Count | Values::Sum(_) => Implicit::Zero,
+            Values::Mean(_) | Values::Max(_) => Implicit::Missing,
         }
     }
 }
@@ -96,7 +96,7 @@ pub(crate) enum Source<'a> {
 pub(crate) struct Settings {
     pub modes: Modes,
     pub values: Values,
-    pub unlisted: Option<Unlisted>,
+    pub implicit: Option<Implicit>,
     pub filter: Option<Filter>,
     pub orders: Vec<(String, Vec<String>)>,
     pub header: bool,
@@ -115,7 +115,7 @@ impl<'a> Table<'a> {
         let settings = Settings {
             modes: Modes::none(),
             values: Values::Count,
-            unlisted: None,
+            implicit: None,
             filter: None,
             orders: Vec::new(),
             header: true,
@@ -200,10 +200,10 @@ impl<'a> Table<'a> {
         self.values(Values::Max(column.into()))
     }
 
-    /// What entries without a row are, instead of what [`Values::unlisted`] says.
+    /// What entries without a row are, instead of what [`Values::implicit`] says.
     #[must_use]
-    pub fn unlisted(mut self, unlisted: Unlisted) -> Self {
-        self.settings.unlisted = Some(unlisted);
+    pub fn implicit(mut self, implicit: Implicit) -> Self {
+        self.settings.implicit = Some(implicit);
         self
     }
 

@@ -14,7 +14,7 @@ pub struct TableTensor {
     /// The values of the entries.
     pub values: Vec<f64>,
     /// What the entries are that are not listed.
-    pub unlisted: Unlisted,
+    pub implicit: Implicit,
     /// What was read and what was dropped.
     pub counts: Counts,
 }
@@ -42,7 +42,7 @@ pub struct Mode {
 
 /// What entries are that are not listed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Unlisted {
+pub enum Implicit {
     /// They are zeros.
     Zero,
     /// They are not known.

@@ -90,10 +90,10 @@ impl Objective<'_> {
         let Objective { shapes, group, quadratic, numerator, gram, .. } = *self;
         let l = group.factors[at];
         let coupling = &quadratic.factors[at];
-        let partners = group.factors.iter().filter(|&&m| m != l).map(|&m| factors[m].as_slice());
-        let once: Vec<&[f64]> = std::iter::once(numerator).chain(partners.clone()).collect();
+        let co_operands = group.factors.iter().filter(|&&m| m != l).map(|&m| factors[m].as_slice());
+        let once: Vec<&[f64]> = std::iter::once(numerator).chain(co_operands.clone()).collect();
         let twice: Vec<&[f64]> =
-            std::iter::once(gram).chain(partners.clone()).chain(partners).collect();
+            std::iter::once(gram).chain(co_operands.clone()).chain(co_operands).collect();
         let linear = contract(shapes, &group.updates[at], &once);
         let indices = &shapes.model().factors()[l];
         Form {

@@ -125,7 +125,7 @@ impl MemoryLayout {
     }
 }
 
-/// Translates stretches of one memory into runs of another.
+/// Translates segments of one memory into runs of another.
 #[derive(Clone, Debug)]
 pub(super) struct Runs {
     /// Length and stride in the other memory, from the slowest to the fastest in this one.

@@ -33,7 +33,7 @@ use crate::error::{Error, Result};
 ///
 /// Data can also be given as [`CooTensor`], which are never expanded unless that is cheaper. What
 /// is not stored there is an observed zero, unless [`unlisted_missing`](Observations::unlisted_missing)
-/// says that it is missing. Where a mask of the shape of the data would be too large, lists of entries
+/// says that it is missing. Where a mask of the shape of the data would be too large, COO tensors
 /// do: [`missing_at`](Observations::missing_at), [`held_out_at`](Observations::held_out_at),
 /// [`validation_at`](Observations::validation_at).
 #[derive(Clone, Debug)]
@@ -54,12 +54,12 @@ pub struct Observations {
     pub(super) validation: Option<Split>,
 }
 
-/// What observations are made of: a value for every entry, or a list of entries.
+/// What observations are made of: a value for every entry, or a COO tensor.
 #[derive(Clone, Debug)]
 pub enum Values {
     /// A value for every entry.
     Dense(Arc<Dense>),
-    /// A list of entries.
+    /// A COO tensor.
     CooTensor(Arc<CooTensor>),
 }
 

@@ -20,7 +20,7 @@ use crate::error::{Error, Result};
 /// Up to this many entries of a COO tensor are given a role one by one where random splits or masks
 /// ask for it: 250 MB of roles.
 const MOST_ROLES: u64 = 1_000_000_000;
-/// Up to this many entries of a COO tensor are given a role one by one where lists of entries would do.
+/// Up to this many entries of a COO tensor are given a role one by one where stored entries would do.
 const FEW_ROLES: u64 = 100_000_000;
 
 impl Observations {
@@ -144,7 +144,7 @@ fn prepare_stored(
     finish_stored(coo, stored, volume)
 }
 
-/// A COO tensor whose implicit entries are zeros, but for lists of entries that are missing or
+/// A COO tensor whose implicit entries are zeros, but for stored entries that are missing or
 /// withheld.
 fn prepare_zeros(
     observations: &Observations,
@@ -255,7 +255,7 @@ fn prepare_all(observations: &Observations, n: usize, keys: Option<&[u64]>) -> R
         Some(_) => Places::Same,
         None => Places::new(values),
     };
-    // Lists of entries, in the order of memory.
+    // COO tensors, in the order of memory.
     let bits = |list: &Option<Arc<CooTensor>>| {
         list.as_ref().map(|list| {
             let offset = |i: usize, key: u64| match keys {

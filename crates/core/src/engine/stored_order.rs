@@ -80,7 +80,7 @@ impl<'a> StoredOrder<'a> {
         self.places.par_iter().map(|place| T::from_f64(value(place))).collect()
     }
 
-    /// What a side tensor in C order holds at every entry.
+    /// What an entry parameter in C order holds at every entry.
     pub fn entry_parameter<T: Elementwise>(&self, side: &Dense) -> Vec<T> {
         let output = self.shapes.model().output();
         let value = |&place: &u32| {

@@ -115,7 +115,7 @@ impl Contraction {
             Tree::Pair(left, right) => (left, right),
         };
         let mut used = vec![false; sets.len()];
-        tree.mark(&mut used);
+        tree.mark_used(&mut used);
         let left = self.flatten(shapes, left, sets, out);
         let right = self.flatten(shapes, right, sets, out);
         let outside = sets.iter().zip(&used).filter(|&(_, &used)| !used);
@@ -147,12 +147,12 @@ enum Tree {
 
 impl Tree {
     /// Marks the inputs below this node.
-    fn mark(&self, used: &mut [bool]) {
+    fn mark_used(&self, used: &mut [bool]) {
         match self {
             Tree::Leaf(input) => used[*input] = true,
             Tree::Pair(left, right) => {
-                left.mark(used);
-                right.mark(used);
+                left.mark_used(used);
+                right.mark_used(used);
             }
         }
     }

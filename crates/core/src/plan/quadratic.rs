@@ -77,8 +77,9 @@ impl Quadratic {
         }
         let mut forms = Vec::new();
         for &l in &group.factors {
-            let partners: Vec<usize> = group.factors.iter().copied().filter(|&m| m != l).collect();
-            let elsewhere = union(&partners) | indices.iter().collect();
+            let co_operands: Vec<usize> =
+                group.factors.iter().copied().filter(|&m| m != l).collect();
+            let elsewhere = union(&co_operands) | indices.iter().collect();
             let (mut batch, mut rows, mut latent) = (Vec::new(), Vec::new(), Vec::new());
             for &x in &factors[l] {
                 match (observed.contains(x), elsewhere.contains(x)) {
@@ -88,7 +89,7 @@ impl Quadratic {
                 }
             }
             let onto = [batch.as_slice(), &latent, &rename(&latent)].concat();
-            let form = contraction(Some(&indices), &partners, &onto);
+            let form = contraction(Some(&indices), &co_operands, &onto);
             if !small(&form) {
                 return None;
             }

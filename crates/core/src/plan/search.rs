@@ -2,27 +2,32 @@
 
 use std::collections::HashMap;
 
+use super::error::PlanError;
 use super::input::{DataInfo, Grouping, PlanSettings};
 use super::layout::{Layout, Operand, OperandSide};
-use super::sparse::{ImplicitForm, ImplicitTotals, SparseCandidate, SparsePass};
+use super::sparse::{ImplicitForm, ImplicitTotals, SparsePass};
+use super::sparse_search::SparseCandidate;
 use super::value::{Group, Pass, Plan};
 use super::{Contraction, arrange, cost};
-use crate::error::{Error, Result};
 use crate::model::{Index, IndexSet, Shapes};
 
 impl Plan {
     /// Finds the cheapest plan within the memory bound.
     ///
     /// # Errors
-    /// [`Error::Memory`] where no plan stays within `settings.memory`;
-    /// [`Error::Setting`] where the groups of [`Grouping::Given`] are not a partition of the
+    /// [`PlanError::Memory`] where no plan stays within `settings.memory`;
+    /// [`PlanError::Groups`] where the groups of [`Grouping::Given`] are not a partition of the
     /// factors that are not fixed, or all are.
-    pub fn new(shapes: &Shapes, data: &DataInfo, settings: &PlanSettings) -> Result<Plan> {
+    pub fn new(
+        shapes: &Shapes,
+        data: &DataInfo,
+        settings: &PlanSettings,
+    ) -> Result<Plan, PlanError> {
         let mut search = Search::new(shapes, data, settings);
         let count = shapes.model().factors().len();
         let free: Vec<usize> = (0..count).filter(|l| !settings.fixed.contains(l)).collect();
         if free.is_empty() {
-            return Err(Error::Setting(format!(
+            return Err(PlanError::Groups(format!(
                 "all factors of {} are fixed: there is nothing to fit",
                 shapes.model()
             )));
@@ -33,7 +38,7 @@ impl Plan {
             Grouping::Grouped => search.partition(&free),
         };
         let refuse = |needed: u64| {
-            Err(Error::Memory {
+            Err(PlanError::Memory {
                 what: format!("the plan for {}", shapes.model()),
                 needed,
                 available: settings.memory,
@@ -60,7 +65,7 @@ impl Plan {
     }
 }
 
-fn given(groups: &[Vec<usize>], free: &[usize], count: usize) -> Result<Vec<u64>> {
+fn given(groups: &[Vec<usize>], free: &[usize], count: usize) -> Result<Vec<u64>, PlanError> {
     let mut seen = 0u64;
     let mut masks = Vec::new();
     for group in groups {
@@ -73,7 +78,7 @@ fn given(groups: &[Vec<usize>], free: &[usize], count: usize) -> Result<Vec<u64>
                 _ => None,
             };
             if let Some(wrong) = wrong {
-                return Err(Error::Setting(format!(
+                return Err(PlanError::Groups(format!(
                     "the groups {groups:?} are not a partition of the factors 0 to {}: factor {l} {wrong}",
                     count - 1,
                 )));
@@ -81,14 +86,14 @@ fn given(groups: &[Vec<usize>], free: &[usize], count: usize) -> Result<Vec<u64>
             mask |= 1 << l;
         }
         if mask == 0 {
-            return Err(Error::Setting(format!("the groups {groups:?} hold an empty group")));
+            return Err(PlanError::Groups(format!("the groups {groups:?} hold an empty group")));
         }
         seen |= mask;
         masks.push(mask);
     }
     if seen.count_ones() as usize != free.len() {
         let missing: Vec<usize> = free.iter().copied().filter(|l| seen >> l & 1 == 0).collect();
-        return Err(Error::Setting(format!(
+        return Err(PlanError::Groups(format!(
             "the groups {groups:?} are not a partition of the factors: {missing:?} missing"
         )));
     }

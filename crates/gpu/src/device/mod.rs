@@ -1,6 +1,6 @@
 //! Devices, and programs on them.
 //!
-//! [`adapter`] finds and describes GPUs, [`open`] opens one, [`handle`] owns it, [`driver_lock`] keeps
+//! [`adapter`] finds and describes GPUs, [`open_device`] opens one, [`handle`] owns it, [`driver_lock`] keeps
 //! threads apart that call software drivers, [`pipelines`] compiles shaders, [`loading`] puts
 //! programs on a device and [`runtime`] carries them out.
 
@@ -9,6 +9,6 @@ pub(crate) mod driver_lock;
 pub(crate) mod handle;
 pub(crate) mod loading;
 pub(crate) mod memory;
-pub(crate) mod open;
+pub(crate) mod open_device;
 pub(crate) mod pipelines;
 pub(crate) mod runtime;

@@ -5,7 +5,7 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::entry_values::EntryValues;
-use nneinfact_core::data::{Implicit, Observations, Prepared, Role};
+use nneinfact_core::data::{Implicit, Observations, Prepared, Role, StoredEntries};
 use nneinfact_core::engine::Precision;
 use nneinfact_core::error::{Error, Result};
 use nneinfact_core::loss::{Loss, Scratch, Tape};
@@ -103,6 +103,102 @@ fn table(prepared: &Prepared, sizes: &[usize]) -> RoleTable {
         }
     };
     ROLES.iter().map(|&role| (ResidualSums::default(), modes(role))).collect()
+}
+
+/// Adds up the stored entries by their roles, ŷ being formed at each; where implicit entries are zeros, what
+/// the sums over all entries count for a stored one is taken off the trained ones.
+fn add_stored(
+    sums: &mut RoleTable,
+    list: &StoredEntries,
+    predictions: &EntryValues<'_>,
+    loss: Option<&Loss>,
+    floor: f64,
+) {
+    let (indices, entries) = (list.entries().indices(), list.entries().values());
+    for start in (0..entries.len()).step_by(BATCH) {
+        let batch = start..(start + BATCH).min(entries.len());
+        // ŷ, the loss, and what the loss would be at 0.
+        let formed: Vec<[f64; 3]> = batch
+            .clone()
+            .into_par_iter()
+            .map_init(
+                || (predictions.cursor(), vec![0usize; indices.len()]),
+                |(values, index), i| {
+                    for (to, from) in index.iter_mut().zip(indices) {
+                        *to = from.get(i).unwrap_or(0) as usize;
+                    }
+                    let (x, y) = (entries.get(i).unwrap_or(0.0), values.at(index));
+                    let at = |x: f64| loss.map_or(0.0, |l| l.eval_loss(x, y.max(floor), &[]));
+                    [y, at(x), at(0.0)]
+                },
+            )
+            .collect();
+        for (i, &[y, own, zero]) in batch.zip(&formed) {
+            let mut put = |at: usize, entry: &ResidualSums| {
+                let (all, modes) = &mut sums[at];
+                all.add(entry);
+                for (mode, from) in modes.iter_mut().zip(indices) {
+                    mode[from.get(i).unwrap_or(0) as usize].add(entry);
+                }
+            };
+            if list.implicit() == Implicit::Zeros {
+                // The sums over all entries count it as a zero that is trained on.
+                let (entries, weight) = (-1.0, -1.0);
+                put(
+                    0,
+                    &ResidualSums { entries, weight, observed: 0.0, predicted: -y, loss: -zero },
+                );
+            }
+            if let Some(at) = place(list.role(i)) {
+                let observed = entries.get(i).unwrap_or(0.0);
+                put(
+                    at,
+                    &ResidualSums { entries: 1.0, weight: 1.0, observed, predicted: y, loss: own },
+                );
+            }
+        }
+    }
+}
+
+/// Adds to the trained entries the sums over all entries as if each were zero, from closed forms. `power` is
+/// that of ŷ in the loss at zero, `None` without losses.
+fn add_implicit_zeros(
+    trained: &mut (ResidualSums, Vec<Vec<ResidualSums>>),
+    saved: &Saved,
+    power: Option<f64>,
+    coefficient: f64,
+) {
+    let all_entries: f64 = saved.shapes().data().iter().map(|&n| n as f64).product();
+    let over = |kept: &[Index]| -> Vec<ResidualSums> {
+        let totals = saved.totals(kept);
+        let each = all_entries / totals.len() as f64;
+        let squares = match power {
+            Some(2.0) => saved.predictions().totals_of_squares(kept),
+            _ => None,
+        };
+        let loss = |i: usize, total: f64| match power {
+            None => 0.0,
+            Some(0.0) => coefficient * each,
+            Some(1.0) => coefficient * total,
+            _ => coefficient * squares.as_ref().map_or(0.0, |s| s[i]),
+        };
+        totals
+            .iter()
+            .enumerate()
+            .map(|(i, &total)| ResidualSums {
+                entries: each,
+                weight: each,
+                observed: 0.0,
+                predicted: total,
+                loss: loss(i, total),
+            })
+            .collect()
+    };
+    let (all, modes) = trained;
+    over(&[]).iter().for_each(|s| all.add(s));
+    for (mode, &index) in modes.iter_mut().zip(saved.model().output()) {
+        mode.iter_mut().zip(over(&[index])).for_each(|(to, s)| to.add(&s));
+    }
 }
 
 impl Residuals {
@@ -236,95 +332,10 @@ impl Residuals {
         }
         let loss = loss.filter(|_| self.has_loss);
 
-        let (indices, entries) = (list.entries().indices(), list.entries().values());
-        for start in (0..entries.len()).step_by(BATCH) {
-            let batch = start..(start + BATCH).min(entries.len());
-            // ŷ, the loss, and what the loss would be at 0.
-            let formed: Vec<[f64; 3]> = batch
-                .clone()
-                .into_par_iter()
-                .map_init(
-                    || (predictions.cursor(), vec![0usize; shape.len()]),
-                    |(values, index), i| {
-                        for (to, from) in index.iter_mut().zip(indices) {
-                            *to = from.get(i).unwrap_or(0) as usize;
-                        }
-                        let (x, y) = (entries.get(i).unwrap_or(0.0), values.at(index));
-                        let at = |x: f64| loss.map_or(0.0, |l| l.eval_loss(x, y.max(floor), &[]));
-                        [y, at(x), at(0.0)]
-                    },
-                )
-                .collect();
-            for (i, &[y, own, zero]) in batch.zip(&formed) {
-                let mut put = |at: usize, entry: &ResidualSums| {
-                    let (all, modes) = &mut sums[at];
-                    all.add(entry);
-                    for (mode, from) in modes.iter_mut().zip(indices) {
-                        mode[from.get(i).unwrap_or(0) as usize].add(entry);
-                    }
-                };
-                if implicit == Implicit::Zeros {
-                    // The sums over all entries count it as a zero that is trained on.
-                    let (entries, weight) = (-1.0, -1.0);
-                    put(
-                        0,
-                        &ResidualSums {
-                            entries,
-                            weight,
-                            observed: 0.0,
-                            predicted: -y,
-                            loss: -zero,
-                        },
-                    );
-                }
-                if let Some(at) = place(list.role(i)) {
-                    let observed = entries.get(i).unwrap_or(0.0);
-                    put(
-                        at,
-                        &ResidualSums {
-                            entries: 1.0,
-                            weight: 1.0,
-                            observed,
-                            predicted: y,
-                            loss: own,
-                        },
-                    );
-                }
-            }
-        }
+        add_stored(&mut sums, &list, &predictions, loss, floor);
         if implicit == Implicit::Zeros {
-            let all_entries: f64 = shape.iter().map(|&n| n as f64).product();
             let coefficient = monomial.map_or(0.0, |m| m.coefficient);
-            let over = |kept: &[Index]| -> Vec<ResidualSums> {
-                let totals = saved.totals(kept);
-                let each = all_entries / totals.len() as f64;
-                let squares = match power {
-                    Some(2.0) => saved.predictions().totals_of_squares(kept),
-                    _ => None,
-                };
-                let loss = |i: usize, total: f64| match (loss, power) {
-                    (None, _) | (_, None) => 0.0,
-                    (_, Some(0.0)) => coefficient * each,
-                    (_, Some(1.0)) => coefficient * total,
-                    _ => coefficient * squares.as_ref().map_or(0.0, |s| s[i]),
-                };
-                totals
-                    .iter()
-                    .enumerate()
-                    .map(|(i, &total)| ResidualSums {
-                        entries: each,
-                        weight: each,
-                        observed: 0.0,
-                        predicted: total,
-                        loss: loss(i, total),
-                    })
-                    .collect()
-            };
-            let (all, modes) = &mut sums[0];
-            over(&[]).iter().for_each(|s| all.add(s));
-            for (mode, &index) in modes.iter_mut().zip(saved.model().output()) {
-                mode.iter_mut().zip(over(&[index])).for_each(|(to, s)| to.add(&s));
-            }
+            add_implicit_zeros(&mut sums[0], saved, loss.and(power), coefficient);
         }
         Ok(sums)
     }

@@ -1,6 +1,6 @@
 //! Every function and setting on small tables.
 
-use nneinfact_table::{LabelKind, Table, TableTensor, Unlisted, Values};
+use nneinfact_table::{Implicit, LabelKind, Table, TableTensor, Values};
 
 pub fn read(text: &str, modes: &str) -> TableTensor {
     table(text).modes(modes).unwrap().read().unwrap()
@@ -100,15 +100,15 @@ fn values() {
     let text = "c,v\na,1\nb,-5\na,2.5\n";
     let of = |values: Values| {
         let tensor = table(text).values(values).modes("c").unwrap().read().unwrap();
-        (tensor.values, tensor.unlisted)
+        (tensor.values, tensor.implicit)
     };
     let v = || "v".to_string();
-    assert_eq!(of(Values::Count), (vec![2.0, 1.0], Unlisted::Zero));
-    assert_eq!(of(Values::Sum(v())), (vec![3.5, -5.0], Unlisted::Zero));
-    assert_eq!(of(Values::Mean(v())), (vec![1.75, -5.0], Unlisted::Missing));
-    assert_eq!(of(Values::Max(v())), (vec![2.5, -5.0], Unlisted::Missing));
-    let tensor = table(text).mean("v").unlisted(Unlisted::Zero).modes("c").unwrap().read().unwrap();
-    assert_eq!(tensor.unlisted, Unlisted::Zero);
+    assert_eq!(of(Values::Count), (vec![2.0, 1.0], Implicit::Zero));
+    assert_eq!(of(Values::Sum(v())), (vec![3.5, -5.0], Implicit::Zero));
+    assert_eq!(of(Values::Mean(v())), (vec![1.75, -5.0], Implicit::Missing));
+    assert_eq!(of(Values::Max(v())), (vec![2.5, -5.0], Implicit::Missing));
+    let tensor = table(text).mean("v").implicit(Implicit::Zero).modes("c").unwrap().read().unwrap();
+    assert_eq!(tensor.implicit, Implicit::Zero);
     // Sums begin at zero.
     let tensor = table("c,v\na,-0\n").sum("v").modes("c").unwrap().read().unwrap();
     assert_eq!(tensor.values[0].to_bits(), 0);

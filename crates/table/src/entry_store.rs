@@ -117,7 +117,7 @@ impl Cell for (f64, u64) {
 }
 
 /// The entries so far. Their keys have as many bits as the codes seen so far need.
-pub(crate) struct Cells {
+pub(crate) struct EntryStore {
     widths: Vec<u32>,
     operation: Operation,
     /// The most memory that the entries may take.
@@ -125,12 +125,12 @@ pub(crate) struct Cells {
     store: Box<dyn Store>,
 }
 
-impl Cells {
+impl EntryStore {
     /// No entries. `widths` are the bits to begin with.
-    pub fn new(widths: Vec<u32>, operation: Operation) -> Cells {
+    pub fn new(widths: Vec<u32>, operation: Operation) -> EntryStore {
         let wide = widths.iter().sum::<u32>() > 64;
         let store = empty(wide, operation);
-        Cells { widths, operation, allowance: u64::MAX, store }
+        EntryStore { widths, operation, allowance: u64::MAX, store }
     }
 
     /// Adds a row to its entry.
@@ -428,7 +428,7 @@ mod tests {
     #[test]
     fn keys_widen_without_loss() {
         for (modes, operation) in [(2, Operation::Sum), (4, Operation::Mean), (3, Operation::Max)] {
-            let mut cells = Cells::new(vec![1; modes], operation);
+            let mut cells = EntryStore::new(vec![1; modes], operation);
             let codes = |i: u32| -> Vec<u32> { (0..modes).map(|m| i << (5 * m)).collect() };
             for i in 0..2000 {
                 cells.add(&codes(i), f64::from(i)).unwrap();
@@ -460,11 +460,11 @@ mod tests {
 
     #[test]
     fn too_much_is_refused() {
-        let mut cells = Cells::new(vec![32; 4], Operation::Sum);
+        let mut cells = EntryStore::new(vec![32; 4], Operation::Sum);
         cells.allowance = 10_000;
         let refused = (0..10_000u32).find_map(|i| cells.add(&[i, i, i, i], 1.0).err());
         assert!(matches!(refused, Some(Refusal::Memory(n)) if n > 10_000));
-        let mut cells = Cells::new(vec![1; 5], Operation::Sum);
+        let mut cells = EntryStore::new(vec![1; 5], Operation::Sum);
         assert_eq!(cells.add(&[u32::MAX; 5], 1.0), Err(Refusal::TooManyLabels));
     }
 }
