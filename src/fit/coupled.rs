@@ -312,7 +312,7 @@ fn run(mut settings: NNEinFact, parts: Vec<Part>, device: &Device) -> Result<Cou
     if balance != Balance::Never && penalized {
         let scaled = |own: &Vec<usize>| own.iter().filter(|&&l| rules.scales(l)).count() as f64;
         let scaled: Vec<f64> = places.iter().map(scaled).collect();
-        warnings.extend(scale::rescale(&rules, &mut start, |start| {
+        warnings.extend(scale::rescale(&rules, &mut start, settings.precision, |start| {
             engine.load(start)?;
             let told = engine.scale_parts()?.into_iter().zip(&scaled);
             let term = |((loss, weight, sums), &factors)| Term { loss, weight, sums, factors };

@@ -227,10 +227,11 @@ pub(super) fn open<'a>(
     // Other starts may need the list that the engine takes.
     let sparse = job.sparse.clone().filter(|_| settings.starts > 1);
     let mut engine = device.open(job, settings.precision)?;
+    let precision = settings.precision;
     let rescaled = |engine: &mut dyn Engine, start: &mut Vec<ArrayD<f64>>| match rescale {
-        true if !plan.groups().is_empty() => {
-            scale::rescale(&rules, start, |start| scale::term(engine, &loss, &rules, start))
-        }
+        true if !plan.groups().is_empty() => scale::rescale(&rules, start, precision, |start| {
+            scale::term(engine, &loss, &rules, start)
+        }),
         _ => Ok(None),
     };
     let mut warning = rescaled(engine.as_mut(), &mut first)?;
