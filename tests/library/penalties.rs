@@ -607,9 +607,7 @@ fn penalties_follow_the_unit_of_the_data() {
                         configuration.name,
                         loss.name()
                     );
-                    // Where a start's best scale is found in steps it is as good as these.
-                    let steps = loss.majorizer() == Majorizer::Log && balance != Balance::Never;
-                    let tolerance = configuration.tolerance.max(if steps { 1e-4 } else { 0.0 });
+                    let tolerance = configuration.tolerance;
                     assert!(apart <= tolerance, "{what}: {apart}");
                     for (found, expected) in same.iter().zip(&objective) {
                         let most = tolerance * expected.abs().max(0.1);

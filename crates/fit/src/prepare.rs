@@ -186,6 +186,7 @@ fn start(
         constraints: &constraints,
         wanted,
         rescales,
+        precision: settings.precision,
     };
     let mut first = starts.make(settings.seed, &planned.data, planned.sparse.as_ref())?;
     let job = job(settings, &shapes, planned, constraints.clone(), first.clone())?;
@@ -243,6 +244,7 @@ struct Starts<'a> {
     wanted: Start,
     /// Whether a start is brought to the scale of least penalised objective.
     rescales: bool,
+    precision: Precision,
 }
 
 impl Starts<'_> {
@@ -276,7 +278,9 @@ impl Starts<'_> {
             return Ok(None);
         }
         let (loss, constraints) = (self.loss, self.constraints);
-        scale::rescale(constraints, start, |start| scale::term(engine, loss, constraints, start))
+        scale::rescale(constraints, start, self.precision, |start| {
+            scale::term(engine, loss, constraints, start)
+        })
     }
 }
 

@@ -20,7 +20,7 @@ use crate::start::scale::{self, Term};
 use crate::sweeps::sweeps;
 use crate::{format, prepare};
 use nneinfact_core::data::Role;
-use nneinfact_core::engine::{Engine, Job, LossSums};
+use nneinfact_core::engine::{Engine, Job, LossSums, Precision};
 use nneinfact_core::error::{Error, Result};
 use nneinfact_core::history::History;
 use nneinfact_core::model::{Model, Shapes};
@@ -116,7 +116,13 @@ fn run(
     };
     let mut engine = CoupledEngine::new(members, joint, &factors)?;
     if balance != Balance::Never && penalized {
-        warnings.extend(rescale(&mut engine, &constraints, &places, &mut factors)?);
+        warnings.extend(rescale(
+            &mut engine,
+            &constraints,
+            &places,
+            &mut factors,
+            settings.precision,
+        )?);
     }
     let names: Vec<&str> = plans.iter().map(|(_, _, loss)| loss.as_str()).collect();
     let mut history = History { loss_name: names.join(" + "), ..settings.empty_history() };
@@ -190,10 +196,11 @@ fn rescale(
     constraints: &Constraints,
     places: &[Vec<usize>],
     start: &mut [ArrayD<f64>],
+    precision: Precision,
 ) -> Result<Option<String>> {
     let scaled = |own: &Vec<usize>| own.iter().filter(|&&l| constraints.scales(l)).count() as f64;
     let scaled: Vec<f64> = places.iter().map(scaled).collect();
-    scale::rescale(constraints, start, |start| {
+    scale::rescale(constraints, start, precision, |start| {
         engine.load(start)?;
         let told = engine.scale_parts()?.into_iter().zip(&scaled);
         let term = |((loss, weight, sums), &factors)| Term { loss, weight, sums, factors };

@@ -5,7 +5,7 @@ use ndarray::ArrayD;
 use crate::constraints::Constraints;
 use crate::factors::check_factor;
 use nneinfact_core::algebra::balance::balance;
-use nneinfact_core::engine::Engine;
+use nneinfact_core::engine::{Engine, Precision};
 use nneinfact_core::error::{Error, Result};
 use nneinfact_core::loss::{Loss, Majorizer, Penalty};
 use nneinfact_core::model::Shapes;
@@ -14,16 +14,23 @@ use nneinfact_core::plan::Balancing;
 /// Cycles of balancing before a fit starts, at most: each lowers the penalty, and they converge
 /// linearly.
 const CYCLES: usize = 200;
-/// Passes over the data between two scales, for losses whose dependence on it has no closed form: enough
-/// to halve any bracket down to what is close.
+/// Passes over the data between two scales, at most, for losses whose dependence on it has no closed form:
+/// about ten are enough.
 const ROUNDS: usize = 60;
 /// The logarithm of the first scale that is tried for such losses; those after it are ever further off.
 const FIRST: f64 = 0.25;
-/// Logarithms of scales that are as close as this are the same.
-const CLOSE: f64 = 1e-6;
+/// Logarithms of scales that are as close as this are the same, where passes have so many digits.
+fn close(precision: Precision) -> f64 {
+    match precision {
+        Precision::F32 => 1e-6,
+        Precision::F64 => 1e-13,
+    }
+}
 /// The logarithms of scales that are compared, and how many of them.
 const REACH: f64 = 80.0;
 const SCALES: usize = 8_000;
+/// How often an interval between two of them is halved: until nothing of it is left.
+const HALVINGS: usize = 64;
 
 /// Brings factors to the division of scale among them that has the least penalty, ŷ staying as it is:
 /// what [`Balance::AtStart`](crate::Balance::AtStart) does. Factors without a penalty, or with one of
@@ -114,6 +121,21 @@ pub(crate) struct Term {
     pub factors: f64,
 }
 
+impl Term {
+    /// The powers of λ in the loss at λŷ, where they follow from what is known; else those of what
+    /// majorizes it.
+    fn curve(&self) -> Majorizer {
+        match (self.loss.majorizer(), self.loss.homogeneity()) {
+            (Majorizer::Power { .. }, Some(degree)) => {
+                // a and b as they depend on ŷ: x^α ŷ^(β−1) and ŷ^(α+β−1).
+                let beta = degree - 1.0 / self.loss.curvature_constant();
+                Majorizer::Power { p_a: beta - 1.0, p_b: degree - 1.0 }
+            }
+            (majorizer, _) => majorizer,
+        }
+    }
+}
+
 /// The engine of one tensor at a start, and what it says about a common scale.
 pub(crate) fn term(
     engine: &mut dyn Engine,
@@ -136,9 +158,14 @@ pub(crate) fn term(
 ///
 /// `ask` takes an engine to a start and tells what the tensors say about it there: the last time it is
 /// called it is with the start as it is returned.
+///
+/// The scale is found to all digits that passes of this precision have. That few less would do for the
+/// objective, which is flat there, does not count: the same data in another unit, or on another
+/// processor, are to start at the same place.
 pub(crate) fn rescale(
     constraints: &Constraints,
     start: &mut [ArrayD<f64>],
+    precision: Precision,
     mut ask: impl FnMut(&[ArrayD<f64>]) -> Result<Vec<Term>>,
 ) -> Result<Option<String>> {
     let free: Vec<usize> = (0..start.len()).filter(|&l| constraints.scales(l)).collect();
@@ -168,12 +195,13 @@ pub(crate) fn rescale(
     }
     // The losses' curves are not known, but their derivatives are, at any scale that is tried. The penalties
     // draw downwards only, so the way down from what suits the data alone is the way to go.
-    let reach = REACH / data.most();
-    let Some(alone) = valley(reach, 0.0, |log| Ok(go(log, start)?[0].derivative()))? else {
+    let (reach, close) = (REACH / data.most(), close(precision));
+    let Some(alone) = valley(reach, close, 0.0, |log| Ok(go(log, start)?[0].derivative(0.0)))? else {
         go(0.0, start)?;
         return Ok(None);
     };
-    if let Some(log) = valley(reach, alone, |log| Ok(go(log, start)?[1].derivative()))? {
+    let whole = valley(reach, close, alone, |log| Ok(go(log, start)?[1].derivative(0.0)))?;
+    if let Some(log) = whole {
         // What a surrogate says of zero is more than is true of it.
         if go(log, start)?[1].lowest().is_some() {
             return Ok(None);
@@ -189,9 +217,10 @@ fn outweighed() -> String {
 }
 
 /// Where a function falls no further, walking downhill from a place, told by its derivatives; `None` where
-/// it falls as far as `reach` from 0.
+/// it falls as far as `reach` from 0. Places that are `close` are the same.
 fn valley(
     reach: f64,
+    close: f64,
     from: f64,
     mut derivative: impl FnMut(f64) -> Result<f64>,
 ) -> Result<Option<f64>> {
@@ -201,46 +230,53 @@ fn valley(
     }
     // With the sign that makes the first derivative negative, and the other side's positive.
     let sign = -first.signum();
-    let (mut near, mut step) = ((from, -first.abs()), FIRST);
-    let mut far = loop {
+    let mut near = (from, -first.abs());
+    let mut step = FIRST;
+    let mut value = |at: f64| -> Result<f64> {
+        let value = sign * derivative(at)?;
+        // Out of range is too far.
+        Ok(if value.is_nan() { f64::INFINITY } else { value })
+    };
+    let far = loop {
         let next = near.0 + sign * step;
         if next.abs() > reach {
             return Ok(None);
         }
-        let value = sign * derivative(next)?;
-        // Out of range is too far.
-        if value.is_nan() || value >= 0.0 {
-            break (next, if value.is_finite() { value } else { f64::INFINITY });
+        let found = (next, value(next)?);
+        if found.1 >= 0.0 {
+            break found;
         }
-        near = (next, value);
+        near = found;
         step *= 2.0;
     };
-    // False position (Illinois), which halves the bracket where that is not done otherwise.
-    let mut width = f64::INFINITY;
-    let mut nears = [near.1, far.1];
+    // Chandrupatla's: by the inverse quadratic through the last three places where that is known to be
+    // one to one, else by halves. `one` and `other` have the zero between them.
+    let (mut one, mut other) = (near, far);
+    let mut share: f64 = 0.5;
     for _ in 0..ROUNDS {
-        let apart = far.0 - near.0;
-        if apart.abs() <= CLOSE {
+        let apart = other.0 - one.0;
+        let least = 0.5 * close / apart.abs();
+        if least >= 0.5 || one.1 == 0.0 || other.1 == 0.0 {
             break;
         }
-        let guess = near.0 - nears[0] * apart / (nears[1] - nears[0]);
-        let slow = apart.abs() > 0.5 * width;
-        let inside = (guess - near.0) * (far.0 - guess) > 0.0;
-        let next = if inside && !slow { guess } else { near.0 + 0.5 * apart };
-        width = apart.abs();
-        let value = sign * derivative(next)?;
-        if value.abs() <= 1e-7 * first.abs() {
-            return Ok(Some(next));
-        }
-        if value < 0.0 {
-            near = (next, value);
-            nears = [value, 0.5 * nears[1]];
-        } else {
-            far = (next, if value.is_finite() { value } else { f64::INFINITY });
-            nears = [0.5 * nears[0], far.1];
-        }
+        let next = one.0 + share.clamp(least, 1.0 - least) * apart;
+        let found = (next, value(next)?);
+        let last;
+        (other, last) = if (found.1 < 0.0) == (one.1 < 0.0) { (other, one) } else { (one, other) };
+        one = found;
+        let xi = (one.0 - other.0) / (last.0 - other.0);
+        let phi = (one.1 - other.1) / (last.1 - other.1);
+        let quadratic = phi * phi < xi && (1.0 - phi) * (1.0 - phi) < 1.0 - xi;
+        share = match quadratic {
+            true => {
+                let rest = (last.0 - one.0) / (other.0 - one.0);
+                one.1 / (other.1 - one.1) * last.1 / (other.1 - last.1)
+                    + rest * one.1 / (last.1 - one.1) * other.1 / (last.1 - other.1)
+            }
+            false => 0.5,
+        };
     }
-    Ok(Some(if -near.1 <= far.1 { near.0 } else { far.0 }))
+    Ok(Some(if one.1.abs() <= other.1.abs() { one.0 } else { other.0 }))
 }
 
 /// The objective against ln of the scale of each factor, up to a constant: exact, or what majorizes it.
@@ -264,35 +300,32 @@ impl Curve {
         self.terms.iter().map(|term| term.factors).fold(1.0, f64::max)
     }
 
-    /// The derivative at 0, which is exact.
-    fn derivative(&self) -> f64 {
+    /// The derivative; at 0 it is exact, whether the curve is or not.
+    fn derivative(&self, log: f64) -> f64 {
         let data = |term: &Term| {
+            let log = term.factors * log;
             let [a, b] = term.sums;
-            let derivative = match term.loss.majorizer() {
-                Majorizer::Power { .. } => b - a,
-                Majorizer::Log => -a,
+            let derivative = match term.curve() {
+                Majorizer::Power { p_a, p_b } => {
+                    b * ((p_b + 1.0) * log).exp() - a * ((p_a + 1.0) * log).exp()
+                }
+                Majorizer::Log => (b * log - a) * log.exp(),
             };
             term.weight * term.factors * term.loss.curvature_constant() * derivative
         };
-        self.terms.iter().map(data).sum::<f64>()
-            + self.parts.iter().map(|(penalty, value)| penalty.power() * value).sum::<f64>()
+        let penalty = |(penalty, value): &(Penalty, f64)| {
+            let power = penalty.power();
+            power * value * (power * log).exp()
+        };
+        self.terms.iter().map(data).sum::<f64>() + self.parts.iter().map(penalty).sum::<f64>()
     }
 
     /// The rise from a scale of 1.
     fn at(&self, log: f64) -> f64 {
         let data = |term: &Term| {
             let lambda = (term.factors * log).exp();
-            let curvature = term.loss.curvature_constant();
             let [a, b] = term.sums;
-            let rise = match (term.loss.majorizer(), term.loss.homogeneity()) {
-                (Majorizer::Power { .. }, Some(degree)) => {
-                    // a and b as they depend on ŷ: x^α ŷ^(β−1) and ŷ^(α+β−1).
-                    let beta = degree - 1.0 / curvature;
-                    Majorizer::Power { p_a: beta - 1.0, p_b: degree - 1.0 }.rise(a, b, lambda)
-                }
-                (majorizer, _) => majorizer.rise(a, b, lambda),
-            };
-            term.weight * curvature * rise
+            term.weight * term.loss.curvature_constant() * term.curve().rise(a, b, lambda)
         };
         let penalty =
             |(penalty, value): &(Penalty, f64)| value * ((penalty.power() * log).exp() - 1.0);
@@ -308,12 +341,18 @@ impl Curve {
         if least == 0 {
             return None;
         }
+        // By the derivatives: the values of what is flat at its lowest tell half of the digits only.
         let (mut low, mut high) = (log(least - 1), log((least + 1).min(SCALES)));
-        for _ in 0..100 {
-            let (left, right) = (low + (high - low) / 3.0, high - (high - low) / 3.0);
-            if self.at(left) <= self.at(right) { high = right } else { low = left }
+        let mut middle = log(least);
+        for _ in 0..HALVINGS {
+            if self.derivative(middle) < 0.0 {
+                low = middle
+            } else {
+                high = middle
+            }
+            middle = 0.5 * (low + high);
         }
-        Some(0.5 * (low + high))
+        Some(middle)
     }
 }
 
@@ -333,31 +372,89 @@ mod tests {
         };
         let log = curve(0.5).lowest().unwrap();
         let s = log.exp();
-        assert!((4.0 * s.powi(3) - 6.0 * s + 0.5).abs() < 1e-6, "{s}");
+        assert!((4.0 * s.powi(3) - 6.0 * s + 0.5).abs() < 1e-13, "{s}");
         assert!(curve(100.0).lowest().is_none());
     }
 
     #[test]
+    fn the_lowest_is_found_to_the_last_digits_in_any_unit() {
+        let (penalty, value) = (Penalty::new(1.0, 3.0), 0.4);
+        for loss in [Loss::kl(), Loss::euclidean(), Loss::itakura_saito()] {
+            let lowest = |unit: f64| {
+                let (weight, sums) = (1.0, [3.0 * unit, 2.0 * unit]);
+                let term = Term { loss: loss.clone(), weight, sums, factors: 3.0 };
+                let curve = Curve { terms: vec![term], parts: vec![(penalty, value * unit)] };
+                let log = curve.lowest().unwrap();
+                // The curve has its zero here, and a derivative that is no less than its parts.
+                assert!(curve.derivative(log).abs() < 1e-13 * unit, "{}", loss.name());
+                log
+            };
+            let log = lowest(1.0);
+            for unit in [1e-18, 1e-9, 0.3, 1e9, 1e18] {
+                let apart = (lowest(unit) - log).abs();
+                assert!(apart < 1e-14, "{}, {unit}: {apart:e}", loss.name());
+            }
+        }
+    }
+
+    #[test]
+    fn the_derivative_is_the_curves() {
+        let alpha_beta = Loss::alpha_beta(0.7, 0.5).unwrap();
+        for loss in [Loss::kl(), Loss::itakura_saito(), Loss::reverse_kl(), alpha_beta] {
+            let term = Term { loss: loss.clone(), weight: 0.5, sums: [3.0, 2.0], factors: 2.0 };
+            let curve = Curve { terms: vec![term], parts: vec![(Penalty::l2(1.0), 0.3)] };
+            for log in [-1.0, 0.0, 0.2] {
+                let step = 1e-5;
+                let expected = (curve.at(log + step) - curve.at(log - step)) / (2.0 * step);
+                let apart = (curve.derivative(log) - expected).abs();
+                assert!(apart < 1e-8 * (1.0 + expected.abs()), "{}, {log}: {apart:e}", loss.name());
+            }
+        }
+    }
+
+    /// Where a derivative is zero, found from a place, and how often it was asked.
+    fn found(from: f64, close: f64, derivative: impl Fn(f64) -> f64) -> (Option<f64>, usize) {
+        let mut asked = 0;
+        let found = valley(80.0, close, from, |u| {
+            asked += 1;
+            Ok(derivative(u))
+        });
+        (found.unwrap(), asked)
+    }
+
+    #[test]
     fn a_valley_is_found_from_far_away() {
-        let find = |from: f64, derivative: fn(f64) -> f64| {
-            let mut asked = 0;
-            let found = valley(80.0, from, |u| {
-                asked += 1;
-                Ok(derivative(u))
-            });
-            assert!(asked < 50, "{asked}");
-            found.unwrap()
-        };
         // Nearly flat on one side, as a negative binomial with a small φ is.
         let flat = |u: f64| (u - 3.0).exp().min(1.0) * 1e-3 - 1e-3 * (-2f64).exp();
-        for from in [-30.0, 0.0, 1.0, 6.0, 30.0] {
-            let found = find(from, flat).unwrap();
-            assert!((found - 1.0).abs() < 1e-3, "{from}: {found}");
-        }
         // Steep, and out of range.
         let steep = |u: f64| if u > 20.0 { f64::NAN } else { (3.0 * u).exp() - 1e4 };
-        let found = find(-40.0, steep).unwrap();
-        assert!((found - 1e4f64.ln() / 3.0).abs() < 1e-3, "{found}");
-        assert_eq!(find(0.0, |_| 1.0), None);
+        // Steeper where one comes from than anything near the zero.
+        let tall = |u: f64| (3.0 * u).exp() + 0.2 * u.exp() - 4.0;
+        let level = |u: f64| (u - 0.3).tanh();
+        let derivatives: [(&dyn Fn(f64) -> f64, f64); 4] = [
+            (&flat, 1.0),
+            (&steep, 1e4f64.ln() / 3.0),
+            (&tall, 0.435_291_668_287_944),
+            (&level, 0.3),
+        ];
+        for (n, (derivative, expected)) in derivatives.into_iter().enumerate() {
+            for from in [-40.0, -30.0, 0.0, 1.5, 6.0, 18.0] {
+                for close in [1e-6, 1e-13] {
+                    let (place, asked) = found(from, close, derivative);
+                    let apart = (place.unwrap() - expected).abs();
+                    assert!(apart <= close.max(1e-14), "{n}, {from}, {close}: {apart:e}");
+                    assert!(asked <= 30, "{n}, {from}, {close}: {asked}");
+                }
+            }
+        }
+        assert_eq!(found(0.0, 1e-6, |_| 1.0).0, None);
+    }
+
+    #[test]
+    fn noise_does_not_hold_the_search_up() {
+        // What single precision leaves of a derivative.
+        let noisy = |u: f64| f64::from((u.exp() - 1.25) as f32 + 1.0) - 1.0;
+        let (place, asked) = found(3.0, 1e-13, noisy);
+        assert!((place.unwrap() - 1.25f64.ln()).abs() < 1e-6 && asked <= 60, "{asked}");
     }
 }
