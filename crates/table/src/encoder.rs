@@ -2,7 +2,7 @@
 
 use crate::bins::Bins;
 use crate::calendar;
-use crate::dictionary::{self, Dictionary, Numbers};
+use crate::dictionary::{self, Dictionary, NumberLabels};
 use crate::labels::{LabelKind, NOWHERE, Ordered, order};
 use crate::number;
 use crate::spec::Function;
@@ -35,11 +35,11 @@ pub(crate) enum Fault {
     Full,
 }
 
-impl From<dictionary::Refusal> for Fault {
-    fn from(refusal: dictionary::Refusal) -> Fault {
+impl From<dictionary::LabelRefusal> for Fault {
+    fn from(refusal: dictionary::LabelRefusal) -> Fault {
         match refusal {
-            dictionary::Refusal::Full => Fault::Full,
-            dictionary::Refusal::NotText => Fault::Bad(String::new()),
+            dictionary::LabelRefusal::Full => Fault::Full,
+            dictionary::LabelRefusal::NotText => Fault::Bad(String::new()),
         }
     }
 }
@@ -50,12 +50,12 @@ pub(crate) enum Encoder {
     Text(Dictionary),
     Rounded {
         digits: i32,
-        numbers: Numbers,
+        numbers: NumberLabels,
     },
     /// Years, weeks or dates.
     Interval {
         of: Interval,
-        numbers: Numbers,
+        numbers: NumberLabels,
     },
     Cycle(Cycle),
     /// Bins over a given range.
@@ -101,7 +101,7 @@ pub(crate) struct Top {
 impl Encoder {
     /// `None` where the bins of a range are too many or too narrow for floats.
     pub fn new(function: &Function) -> Option<Encoder> {
-        let interval = |of| Encoder::Interval { of, numbers: Numbers::default() };
+        let interval = |of| Encoder::Interval { of, numbers: NumberLabels::default() };
         Some(match *function {
             Function::Values => Encoder::Text(Dictionary::default()),
             Function::Year => interval(Interval::Year),
@@ -125,7 +125,7 @@ impl Encoder {
                 rows: Vec::new(),
                 chosen: None,
             }),
-            Function::Round(digits) => Encoder::Rounded { digits, numbers: Numbers::default() },
+            Function::Round(digits) => Encoder::Rounded { digits, numbers: NumberLabels::default() },
         })
     }
 
@@ -319,7 +319,7 @@ fn of_entries(used: &[bool]) -> impl Iterator<Item = u32> + '_ {
 }
 
 /// The smallest and the largest number that an entry has.
-fn range(numbers: &Numbers, used: &[bool]) -> (i64, i64) {
+fn range(numbers: &NumberLabels, used: &[bool]) -> (i64, i64) {
     let seen = || numbers.values().iter().zip(used).filter(|(_, used)| **used).map(|(n, _)| *n);
     (seen().min().unwrap_or(0), seen().max().unwrap_or(-1))
 }

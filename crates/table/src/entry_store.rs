@@ -6,6 +6,8 @@ use std::mem::size_of;
 use hashbrown::HashMap;
 use hashbrown::hash_map::Entry;
 
+use crate::error::Error;
+
 /// What becomes of several rows of one entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Operation {
@@ -21,6 +23,25 @@ pub(crate) enum Refusal {
     Memory(u64),
     /// The labels of all modes together do not fit in 128 bits.
     TooManyLabels,
+}
+
+pub(crate) const HELP: &str =
+    "fewer labels (bins, rounded numbers, the most frequent values) or a higher limit would help";
+
+/// The error for entries that could not be taken up.
+pub(crate) fn refused(refusal: Refusal, limit: Option<u64>) -> Error {
+    match refusal {
+        Refusal::Memory(needed) => Error::Memory {
+            what: "the entries of the tensor".into(),
+            needed,
+            available: limit.unwrap_or(needed),
+            help: HELP.into(),
+        },
+        Refusal::TooManyLabels => Error::Unsupported(
+            "the tensor would have more than 2^128 cells: fewer modes or fewer labels are needed"
+                .into(),
+        ),
+    }
 }
 
 /// The finished entries: indices of every mode, and values, in C order.

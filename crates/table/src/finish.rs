@@ -4,11 +4,10 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use crate::encoder::Encoder;
-use crate::entry_store::{EntryStore, Finish};
+use crate::entry_store::{EntryStore, Finish, refused};
 use crate::error::{Error, Result};
 use crate::labels::{LabelKind, NOWHERE, Ordered};
-use crate::reading::refused;
-use crate::table::Settings;
+use crate::settings::Settings;
 use crate::tensor::{Counts, Mode, TableTensor};
 use crate::text::shown;
 

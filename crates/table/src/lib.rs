@@ -22,6 +22,7 @@ mod number;
 mod plan;
 mod reading;
 mod records;
+mod settings;
 mod source;
 mod spec;
 mod table;
@@ -39,7 +40,8 @@ pub use matrix_market::{
     is_10x, read_10x, read_matrix_market, read_matrix_market_from, read_names,
 };
 pub use nneinfact_core::error::{Error, Result};
+pub use settings::Values;
 pub use source::open as open_unpacked;
 pub use spec::{Function, ModeSpec, Modes};
-pub use table::{Table, Values};
+pub use table::Table;
 pub use tensor::{Counts, Implicit, Mode, TableTensor};

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use crate::error::{Error, Result};
 use crate::records::{Dialect, Record};
-use crate::table::{Settings, Values};
+use crate::settings::{Settings, Values};
 use crate::text::{listed, shown};
 
 /// The columns of one file, counted from 0.

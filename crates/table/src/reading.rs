@@ -3,13 +3,13 @@
 use std::path::{Path, PathBuf};
 
 use crate::encoder::{Encoder, Fault, Place, Raw};
-use crate::entry_store::{self, EntryStore, Operation};
+use crate::entry_store::{EntryStore, HELP, Operation, refused};
 use crate::error::{Error, Result};
 use crate::finish;
 use crate::plan::{Plan, dialect};
 use crate::records::{Record, Records};
+use crate::settings::{Settings, Source, Values};
 use crate::source;
-use crate::table::{Settings, Source, Values};
 use crate::tensor::{Counts, TableTensor};
 use crate::text::shown;
 use crate::time::{Moment, TimeReader};
@@ -345,9 +345,6 @@ impl<'s> Reading<'s> {
     }
 }
 
-const HELP: &str =
-    "fewer labels (bins, rounded numbers, the most frequent values) or a higher limit would help";
-
 fn bad(column: usize, reason: String) -> Bad {
     Bad { column, fault: Fault::Bad(reason) }
 }
@@ -368,22 +365,6 @@ fn no_memory(path: &Path) -> Error {
         "{}: the labels or rows are more than the memory, or than 2^32",
         path.display()
     ))
-}
-
-/// The error for entries that could not be taken up.
-pub(crate) fn refused(refusal: entry_store::Refusal, limit: Option<u64>) -> Error {
-    match refusal {
-        entry_store::Refusal::Memory(needed) => Error::Memory {
-            what: "the entries of the tensor".into(),
-            needed,
-            available: limit.unwrap_or(needed),
-            help: HELP.into(),
-        },
-        entry_store::Refusal::TooManyLabels => Error::Unsupported(
-            "the tensor would have more than 2^128 cells: fewer modes or fewer labels are needed"
-                .into(),
-        ),
-    }
 }
 
 impl Settings {

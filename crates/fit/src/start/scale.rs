@@ -196,7 +196,8 @@ pub(crate) fn rescale(
     // The losses' curves are not known, but their derivatives are, at any scale that is tried. The penalties
     // draw downwards only, so the way down from what suits the data alone is the way to go.
     let (reach, close) = (REACH / data.most(), close(precision));
-    let Some(alone) = valley(reach, close, 0.0, |log| Ok(go(log, start)?[0].derivative(0.0)))? else {
+    let Some(alone) = valley(reach, close, 0.0, |log| Ok(go(log, start)?[0].derivative(0.0)))?
+    else {
         go(0.0, start)?;
         return Ok(None);
     };
