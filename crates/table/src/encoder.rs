@@ -125,7 +125,9 @@ impl Encoder {
                 rows: Vec::new(),
                 chosen: None,
             }),
-            Function::Round(digits) => Encoder::Rounded { digits, numbers: NumberLabels::default() },
+            Function::Round(digits) => {
+                Encoder::Rounded { digits, numbers: NumberLabels::default() }
+            }
         })
     }
 
