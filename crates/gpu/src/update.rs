@@ -66,9 +66,9 @@ impl Compiler<'_> {
         }
         let cycles = if grouped { self.job.guards.inner_cycles } else { 1 };
         for _ in 0..cycles {
-            for at in 0..members.len() {
+            for (at, &member) in members.iter().enumerate() {
                 self.contract_sums(commands, group, at)?;
-                self.step(commands, members[at], grouped)?;
+                self.step(commands, member, grouped)?;
             }
         }
         self.apply_all(commands, &members, FactorChange::Multiply)?;

@@ -24,6 +24,12 @@ fn value_bits(x: f64) -> u64 {
     }
 }
 
+impl Default for Digest {
+    fn default() -> Digest {
+        Digest::new()
+    }
+}
+
 impl Digest {
     /// The hash of nothing.
     pub fn new() -> Digest {

@@ -17,6 +17,10 @@ use nneinfact_simd::Real;
 pub trait Slabs: Debug + Send + Sync {
     /// The number of entries.
     fn len(&self) -> usize;
+    /// Whether there are none.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
     /// Bytes of an entry where it lies.
     fn cell_bytes(&self) -> usize;
     /// The element type of the source, as Rust writes it.

@@ -133,7 +133,7 @@ impl Contraction {
             .collect();
         self.flops += shapes.volume(l_set | r_set);
         self.peak = self.peak.max(shapes.volume(indices.iter().collect()));
-        self.steps.push(ContractionStep { left, right, indices: indices });
+        self.steps.push(ContractionStep { left, right, indices });
         ContractionInput::Step(self.steps.len() - 1)
     }
 }

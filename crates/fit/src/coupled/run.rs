@@ -143,6 +143,9 @@ fn run(
     Ok(Outcome { model, factors, history, parts, warnings })
 }
 
+/// How the data of a part are fitted, its entries by role, and the name of its loss.
+type PlannedPart = (Arc<Plan>, Portions, String);
+
 /// Puts a part on an engine of its own; gives its plan, what its losses are divided by, and its loss's
 /// name too. `own` has the places of its factors among all.
 fn member(
@@ -152,7 +155,7 @@ fn member(
     constraints: &Constraints,
     start: &[ArrayD<f64>],
     device: &Device,
-) -> Result<(Member, (Arc<Plan>, Portions, String))> {
+) -> Result<(Member, PlannedPart)> {
     let Ready { mut settings, shapes, data, weight } = part;
     let mine = |group: &Vec<usize>| -> Vec<usize> {
         (0..own.len()).filter(|&m| group.contains(&own[m])).collect()
