@@ -59,7 +59,14 @@ enum BalanceArg {
 
 impl ConstraintArgs {
     /// Puts them into the settings of a fit; reads the files of fixed factors.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] where an option names a factor twice: which of them counts is not for the order
+    /// of the arguments to say.
     pub fn apply(&self, model: &Model, mut settings: NNEinFact) -> Result<NNEinFact> {
+        once("penalty", model, self.penalties.iter().map(|(factor, _)| factor.as_str()))?;
+        once("fix", model, self.fixed.iter().map(|(factor, _)| factor.as_str()))?;
+        once("bounds", model, self.bounds.iter().map(|(factor, _)| factor.as_str()))?;
         if let Some(penalty) = self.l1.map(Penalty::l1).or(self.l2.map(Penalty::l2)) {
             settings = settings.penalty_on_all(penalty);
         }
@@ -85,6 +92,25 @@ impl ConstraintArgs {
     pub fn inputs(&self) -> impl Iterator<Item = &Path> {
         self.fixed.iter().map(|(_, path)| path.as_path())
     }
+}
+
+/// Refuses an option that names a factor twice.
+fn once<'a>(
+    option: &str,
+    model: &Model,
+    factors: impl Iterator<Item = &'a str>,
+) -> Result<()> {
+    let mut seen = Vec::new();
+    for factor in factors {
+        let l = model.factor_named(factor)?;
+        if seen.contains(&l) {
+            return Err(Error::Setting(format!(
+                "--{option} is given twice for the factor {factor}: one of them is enough"
+            )));
+        }
+        seen.push(l);
+    }
+    Ok(())
 }
 
 /// The values of factor `l` from a file.

@@ -200,3 +200,21 @@ impl From<PlanError> for Error {
         }
     }
 }
+
+/// Text from a file as a message may show it: what would steer a terminal or turn the direction of what
+/// follows is written out, as `\u{1b}`.
+#[must_use]
+pub fn escaped(text: &str) -> String {
+    let steers = |c: char| {
+        c.is_control()
+            || matches!(c, '\u{200e}' | '\u{200f}' | '\u{061c}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        match steers(c) {
+            true => shown.extend(c.escape_unicode()),
+            false => shown.push(c),
+        }
+    }
+    shown
+}

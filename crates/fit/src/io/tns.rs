@@ -6,10 +6,11 @@ use std::path::Path;
 
 use super::file::open;
 use nneinfact_core::data::{CooBuilder, CooTensor};
-use nneinfact_core::error::{Error, Result};
+use nneinfact_core::error::{Error, Result, escaped};
 
 /// Reads coordinates from a `.tns` file: on every line the indices, counted from one, and a
-/// value, separated by white space. `#` starts a comment, empty lines are passed over.
+/// value, separated by white space. `#` starts a comment, empty lines are passed over, and so is a byte
+/// order mark before the first line.
 ///
 /// Without `shape`, every mode is as long as its largest index. Duplicates are summed; see
 /// [`CooTensor::duplicates`].
@@ -46,6 +47,8 @@ pub fn read_tns_from(
 /// Longer lines are not coordinates, and must not fill the memory.
 const LONGEST_LINE: u64 = 1 << 16;
 const MOST_MODES: usize = 64;
+/// What some editors and spreadsheets put before UTF-8.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 fn read(mut reader: impl BufRead, path: &Path, shape: Option<&[usize]>) -> Result<CooTensor> {
     let mut builder = shape.map(|s| CooBuilder::new(s.len()));
@@ -68,7 +71,11 @@ fn read(mut reader: impl BufRead, path: &Path, shape: Option<&[usize]>) -> Resul
             return Err(fault(format!("longer than {LONGEST_LINE} bytes, not coordinates")));
         }
         index.clear();
-        let Some(value) = entry(&line, &mut index).map_err(fault)? else { continue };
+        let line = match number {
+            1 => line.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&line),
+            _ => line.as_slice(),
+        };
+        let Some(value) = entry(line, &mut index).map_err(fault)? else { continue };
         if let Some(shape) = shape {
             if index.len() != shape.len() {
                 return Err(fault(format!(
@@ -167,5 +174,5 @@ fn value(token: &[u8]) -> Result<f64, String> {
 }
 
 fn shown(token: &[u8]) -> String {
-    String::from_utf8_lossy(&token[..token.len().min(40)]).into_owned()
+    escaped(&String::from_utf8_lossy(&token[..token.len().min(40)]))
 }
