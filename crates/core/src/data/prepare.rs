@@ -20,7 +20,8 @@ use crate::error::{Error, Result};
 /// Up to this many entries of a COO tensor are given a role one by one where random splits or masks
 /// ask for it: 250 MB of roles.
 const MOST_ROLES: u64 = 1_000_000_000;
-/// Up to this many entries of a COO tensor are given a role one by one where lists of entries would do.
+/// Up to this many entries of a COO tensor are given a role one by one where lists of entries would
+/// do.
 const FEW_ROLES: u64 = 100_000_000;
 
 impl Observations {
@@ -173,7 +174,8 @@ fn prepare_zeros(
     for (list, role) in lists {
         entries.extend(list.iter().flat_map(|l| l.keys()).map(|key| (key, 0.0, role)));
     }
-    // Of several roles, missing comes before held out, that before validation, that before training.
+    // Of several roles, missing comes before held out, that before validation, that before
+    // training.
     let rank = |role: Role| match role {
         Role::Missing => 0,
         Role::HeldOut => 1,
