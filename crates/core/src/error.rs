@@ -145,8 +145,8 @@ pub enum Error {
         last: Box<crate::history::Unfinished>,
     },
 
-    /// A part of this library was used against its contract: a defect, here or in a program that builds
-    /// engines from parts.
+    /// A part of this library was used against its contract: a defect, here or in a program that
+    /// builds engines from parts.
     #[error("internal error: {0}")]
     Internal(String),
 

@@ -46,8 +46,8 @@ pub struct History {
     /// Over the training entries.
     #[serde(deserialize_with = "nan_for_null")]
     pub loss: Vec<f64>,
-    /// The penalties of all factors, divided by what the training loss is divided by (the sum of the
-    /// weights): what a fit lowers is `loss` + `penalty`. Empty without penalties.
+    /// The penalties of all factors, divided by what the training loss is divided by (the sum of
+    /// the weights): what a fit lowers is `loss` + `penalty`. Empty without penalties.
     #[serde(default, deserialize_with = "nan_for_null")]
     pub penalty: Vec<f64>,
     /// Over the validation entries; empty without a validation split.

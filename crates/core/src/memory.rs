@@ -7,8 +7,8 @@ pub fn available_memory() -> Option<u64> {
 }
 
 /// The memory that this process may take where nothing else does, in bytes, where the system tells.
-/// Choices that decide about results are made by this and not by what is free at the moment: the same
-/// fit on the same machine comes out the same.
+/// Choices that decide about results are made by this and not by what is free at the moment: the
+/// same fit on the same machine comes out the same.
 #[must_use]
 pub fn total_memory() -> Option<u64> {
     memory(sysinfo::System::total_memory, |group| group.total_memory)

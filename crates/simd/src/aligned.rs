@@ -39,8 +39,8 @@ impl<T: Real> Aligned<T> {
         block
     }
 
-    /// Changes the length. Elements that are new are 0, or what was there before the length was last
-    /// made less.
+    /// Changes the length. Elements that are new are 0, or what was there before the length was
+    /// last made less.
     pub fn resize(&mut self, len: usize) {
         let lines = (len * size_of::<T>()).div_ceil(size_of::<Line>());
         if lines > self.lines.len() {

@@ -39,8 +39,8 @@ pub trait Elementwise: Real {
     /// below, ∞ at ∞.
     fn ln(self, fused: bool) -> Self;
 
-    /// As [`ln`](Self::ln), of a positive finite number, subnormal ones included. Of others it is some
-    /// number.
+    /// As [`ln`](Self::ln), of a positive finite number, subnormal ones included. Of others it is
+    /// some number.
     fn ln_positive(self, fused: bool) -> Self;
 
     /// The least number of full precision.

@@ -2,11 +2,11 @@
 
 use std::ops::Range;
 
-/// Asks for a part of several rows to be brought into the caches: the elements `part` of each, counted
-/// from where it begins, which is `start` plus one of the `offsets`. What is outside the slice is left out,
-/// and a line of the cache is asked for once where parts follow one another. `last` says that none does:
-/// then it is one line more, as rows rarely begin with one. Says nothing to processors that are not asked
-/// so from Rust.
+/// Asks for a part of several rows to be brought into the caches: the elements `part` of each,
+/// counted from where it begins, which is `start` plus one of the `offsets`. What is outside the
+/// slice is left out, and a line of the cache is asked for once where parts follow one another.
+/// `last` says that none does: then it is one line more, as rows rarely begin with one. Says
+/// nothing to processors that are not asked so from Rust.
 #[inline(always)]
 pub fn prefetch<A>(from: &[A], start: usize, offsets: &[usize], part: Range<usize>, last: bool) {
     #[cfg(target_arch = "x86_64")]

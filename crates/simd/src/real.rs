@@ -70,8 +70,8 @@ pub trait Real:
         a: Self::Vector<S>,
         b: Self::Vector<S>,
     ) -> Self::Vector<S>;
-    /// Writes 1 where a pair of bits of `a` is that of `b`, and 0 elsewhere: for the 16 pairs of bits
-    /// from the lowest on.
+    /// Writes 1 where a pair of bits of `a` is that of `b`, and 0 elsewhere: for the 16 pairs of
+    /// bits from the lowest on.
     fn equal_pairs<S: Simd>(simd: S, a: u32, b: u32, out: &mut [Self; 16]);
     /// The sum of the elements, in an order that depends on `S` only.
     fn reduce_sum<S: Simd>(simd: S, a: Self::Vector<S>) -> Self;

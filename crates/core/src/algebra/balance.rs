@@ -16,10 +16,10 @@ const STEPS: usize = 40;
 
 /// Makes the rescalings that lower the penalties most, at most `cycles` times over.
 ///
-/// In a rescaling over the indices S, the slices of factor l at an index of S, with the sum g_l of their
-/// θ^p_l, are brought to p_l μ_l g_l = β, where β = (Π_l (p_l μ_l g_l)^(1/p_l))^(1 / Σ_l 1/p_l): the
-/// least Σ μ_l g_l among all scales whose product is 1 (docs/method.md). Where the slices of one
-/// factor are zero, no term of ŷ takes those of the others, and they become zero.
+/// In a rescaling over the indices S, the slices of factor l at an index of S, with the sum g_l of
+/// their θ^p_l, are brought to p_l μ_l g_l = β, where β = (Π_l (p_l μ_l g_l)^(1/p_l))^(1 / Σ_l
+/// 1/p_l): the least Σ μ_l g_l among all scales whose product is 1 (docs/method.md). Where the
+/// slices of one factor are zero, no term of ŷ takes those of the others, and they become zero.
 ///
 /// Every factor of a rescaling has a penalty with μ > 0.
 pub fn balance(
@@ -43,8 +43,9 @@ pub fn balance(
     }
 }
 
-/// Makes every rescaling once, on factors that are kept above a floor (relative to the largest entry, and at
-/// least): what stands there counts as zero, which would be worth more on another scale.
+/// Makes every rescaling once, on factors that are kept above a floor (relative to the largest
+/// entry, and at least): what stands there counts as zero, which would be worth more on another
+/// scale.
 pub fn rescale(
     shapes: &Shapes,
     balancing: &Balancing,
@@ -97,7 +98,8 @@ impl Slices {
         for (&x, &index) in data.iter().zip(&of) {
             largest[index] = largest[index].max(x);
         }
-        // Relative to the largest entry, as powers leave the range of numbers long before entries do.
+        // Relative to the largest entry, as powers leave the range of numbers long before entries
+        // do.
         let mut sums = vec![0f64; count];
         for (&x, &index) in data.iter().zip(&of) {
             if x > 0.0 {
@@ -198,7 +200,8 @@ fn apply_step(
     moved
 }
 
-/// The root of `ln Σ_one p μ g e^(p u) − ln Σ_other p μ g e^(−p u)`, whose derivative is at least 2.
+/// The root of `ln Σ_one p μ g e^(p u) − ln Σ_other p μ g e^(−p u)`, whose derivative is at least
+/// 2.
 fn balanced_scale(sides: &[Vec<Slices>; 2], index: usize) -> f64 {
     // The logarithm of a sum, and its derivative.
     let sum = |side: &[Slices], u: f64| {

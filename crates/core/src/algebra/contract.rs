@@ -227,10 +227,11 @@ fn stream(
 fn product(m: usize, k: usize, n: usize, a: &[f64], b: &[f64], c: &mut [f64]) {
     let is = |len: usize, rows: usize, columns: usize| rows.checked_mul(columns) == Some(len);
     assert!(is(a.len(), m, k) && is(b.len(), k, n) && is(c.len(), m, n));
-    // SAFETY: the matrices are row-major with rows of k, n and n entries, so that the offsets reached
-    // are below m·k, k·n and m·n: by the assertion, whose products do not overflow, the lengths of
-    // the slices. A slice has at most isize::MAX bytes, so that these offsets are no more; where a
-    // matrix has no entry, none is reached. `c` is borrowed mutably, so that it overlaps neither.
+    // SAFETY: the matrices are row-major with rows of k, n and n entries, so that the offsets
+    // reached are below m·k, k·n and m·n: by the assertion, whose products do not overflow, the
+    // lengths of the slices. A slice has at most isize::MAX bytes, so that these offsets are no
+    // more; where a matrix has no entry, none is reached. `c` is borrowed mutably, so that it
+    // overlaps neither.
     unsafe {
         matrixmultiply::dgemm(
             m,
@@ -343,8 +344,8 @@ pub struct Walk<'a> {
 }
 
 impl<'a> Walk<'a> {
-    /// Starts at the first entry of an array with these sizes; a step along an axis moves the offset by
-    /// its stride.
+    /// Starts at the first entry of an array with these sizes; a step along an axis moves the
+    /// offset by its stride.
     pub fn new(sizes: &'a [usize], strides: &'a [usize]) -> Walk<'a> {
         Walk { sizes, strides, index: vec![0; sizes.len()], offset: 0 }
     }

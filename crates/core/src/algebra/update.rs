@@ -45,9 +45,10 @@ pub struct Update<'a> {
 impl Update<'_> {
     /// Updates the factors of the group in place.
     ///
-    /// Cycles over the factors l of the group, each step minimising the surrogate, with the penalty of
-    /// the factor, exactly in the factor of change λ_l (docs/method.md): without one, for a power family
-    /// `λ_l = [⟨N, Θ̃_m λ_m^(1+p_a)⟩ / ⟨D, Θ̃_m λ_m^(1+p_b)⟩]^γ`, contracted over the other factors m.
+    /// Cycles over the factors l of the group, each step minimising the surrogate, with the penalty
+    /// of the factor, exactly in the factor of change λ_l (docs/method.md): without one, for a
+    /// power family `λ_l = [⟨N, Θ̃_m λ_m^(1+p_a)⟩ / ⟨D, Θ̃_m λ_m^(1+p_b)⟩]^γ`, contracted over the
+    /// other factors m.
     pub fn apply(&self, factors: &mut [Vec<f64>]) -> Result<()> {
         let members = &self.group.factors;
         let single = members.len() == 1;
@@ -74,8 +75,8 @@ impl Update<'_> {
         Ok(())
     }
 
-    /// The factor of change of an entry of a factor under a constraint, from the entry and its parts of
-    /// numerator and denominator.
+    /// The factor of change of an entry of a factor under a constraint, from the entry and its
+    /// parts of numerator and denominator.
     fn step(&self, constraint: Constraint) -> impl Fn(f64, f64, f64) -> f64 {
         let majorizer = self.loss.majorizer();
         let constant = self.loss.curvature_constant();
@@ -92,8 +93,8 @@ impl Update<'_> {
         }
     }
 
-    /// Numerator and denominator of every entry of the group's factor `at`, `lambda` being the factors
-    /// of change so far.
+    /// Numerator and denominator of every entry of the group's factor `at`, `lambda` being the
+    /// factors of change so far.
     pub fn parts(
         &self,
         at: usize,
@@ -216,8 +217,8 @@ impl WithSimd for Extrapolate<'_> {
     }
 }
 
-/// The floor that entries are clamped to: `floor` times the largest entry (never below `least`), or 0 where the
-/// floor is off.
+/// The floor that entries are clamped to: `floor` times the largest entry (never below `least`), or
+/// 0 where the floor is off.
 pub fn floor_of(factor: &[f64], floor: f64, least: f64) -> f64 {
     match floor {
         0.0 => 0.0,

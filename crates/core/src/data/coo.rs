@@ -195,7 +195,8 @@ impl CooTensor {
         self.duplicates
     }
 
-    /// The number of entries of the tensor, stored or not, as a float: it can be beyond any integer.
+    /// The number of entries of the tensor, stored or not, as a float: it can be beyond any
+    /// integer.
     #[must_use]
     pub fn volume(&self) -> f64 {
         self.shape.iter().map(|&n| n as f64).product()

@@ -222,7 +222,8 @@ impl Dense {
         ArrayD::from_shape_vec(IxDyn(self.shape()), self.iter().collect()).unwrap_or_default()
     }
 
-    /// Asks for a part of some rows, in the order of memory, as [`math::prefetch`](nneinfact_simd::prefetch).
+    /// Asks for a part of some rows, in the order of memory, as
+    /// [`math::prefetch`](nneinfact_simd::prefetch).
     #[inline(always)]
     pub fn prefetch(&self, start: usize, rows: &[usize], part: Range<usize>, last: bool) {
         self.storage.prefetch(start, rows, part, last);

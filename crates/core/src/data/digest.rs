@@ -8,7 +8,8 @@ use super::roles::Bits;
 use super::{CooTensor, Dense, Indices, Observations};
 
 /// A hash of 64 bits that is the same on every machine and in every version: FNV-1a over words of
-/// eight bytes, each mixed first. It tells data apart that are different by accident, not by intent.
+/// eight bytes, each mixed first. It tells data apart that are different by accident, not by
+/// intent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Digest(u64);
 
@@ -126,8 +127,8 @@ impl Digest {
 
 impl Observations {
     /// Sixteen hexadecimal digits that are the same for the same observations: values, shape and
-    /// order of memory, mask, weights, what is missing, splits. The type that values are kept in does
-    /// not matter, nor whether they stay in a file.
+    /// order of memory, mask, weights, what is missing, splits. The type that values are kept in
+    /// does not matter, nor whether they stay in a file.
     ///
     /// ```
     /// use ndarray::array;

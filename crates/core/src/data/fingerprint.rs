@@ -3,8 +3,8 @@
 use super::{Digest, Prepared};
 
 /// Numbers that are the same for the same observations, and differ for others but by chance (about
-/// one in 2⁶⁴). They do not depend on the element type that values are kept in, nor on the number of
-/// threads.
+/// one in 2⁶⁴). They do not depend on the element type that values are kept in, nor on the number
+/// of threads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fingerprint {
     /// Of the values, in the order of memory: another order is another order of all sums.

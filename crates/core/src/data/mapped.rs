@@ -1,4 +1,5 @@
-//! Entries that stay where they are, in a file mapped into the address space, and are read in slabs.
+//! Entries that stay where they are, in a file mapped into the address space, and are read in
+//! slabs.
 //!
 //! What is read does not depend on the slabs: a mapped tensor answers any read at any time, only
 //! slower where its pages have to come from the file first. Slabs decide when pages are fetched
@@ -62,8 +63,8 @@ pub enum Slice<'a> {
 #[derive(Clone, Debug)]
 pub struct Mapped {
     source: Arc<dyn Slabs>,
-    /// What the entries need of an element type in memory, once somebody has read all of them. Plans
-    /// depend on it, and they are to be those of the same data in memory.
+    /// What the entries need of an element type in memory, once somebody has read all of them.
+    /// Plans depend on it, and they are to be those of the same data in memory.
     summary: Arc<OnceLock<Summary>>,
 }
 
@@ -90,8 +91,8 @@ impl Mapped {
         self.len() as u64 * self.source.cell_bytes() as u64
     }
 
-    /// How many bytes of the file a fit works on at a time. About three times as many are in memory:
-    /// those being worked on, those being fetched, and those on their way out.
+    /// How many bytes of the file a fit works on at a time. About three times as many are in
+    /// memory: those being worked on, those being fetched, and those on their way out.
     #[must_use]
     pub fn slab_bytes(&self) -> u64 {
         self.source.slab_bytes()

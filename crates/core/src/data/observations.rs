@@ -280,8 +280,8 @@ impl Observations {
         Ok(self)
     }
 
-    /// As [`mask`](Observations::mask), from a tensor that may stay in a file: it is read once, from
-    /// beginning to end, and a bit an entry is kept. What is not 0 is observed.
+    /// As [`mask`](Observations::mask), from a tensor that may stay in a file: it is read once,
+    /// from beginning to end, and a bit an entry is kept. What is not 0 is observed.
     ///
     /// # Errors
     /// As [`mask`](Observations::mask).
@@ -304,8 +304,8 @@ impl Observations {
         self
     }
 
-    /// Withholds every observed entry with this probability, independently. Which entries depends on
-    /// the seed and on the entries' indices only (see [`uniform_u32`](super::uniform_u32)); the
+    /// Withholds every observed entry with this probability, independently. Which entries depends
+    /// on the seed and on the entries' indices only (see [`uniform_u32`](super::uniform_u32)); the
     /// probability is rounded to a multiple of 2⁻³². 0 withholds nothing.
     ///
     /// # Errors
@@ -329,8 +329,8 @@ impl Observations {
         Ok(self)
     }
 
-    /// As [`held_out_mask`](Observations::held_out_mask), from a tensor that may stay in a file: it is
-    /// read once, from beginning to end, and a bit an entry is kept. What is not 0 is withheld.
+    /// As [`held_out_mask`](Observations::held_out_mask), from a tensor that may stay in a file: it
+    /// is read once, from beginning to end, and a bit an entry is kept. What is not 0 is withheld.
     ///
     /// # Errors
     /// As [`held_out_mask`](Observations::held_out_mask).
@@ -418,8 +418,8 @@ impl Observations {
     }
 }
 
-/// Calls `work` with all entries of a tensor in their order of memory, block by block, and where each
-/// block begins.
+/// Calls `work` with all entries of a tensor in their order of memory, block by block, and where
+/// each block begins.
 fn in_blocks(tensor: &Dense, mut work: impl FnMut(usize, &[f64])) {
     const BLOCK: usize = 4096;
     let mut values = vec![0.0; BLOCK];

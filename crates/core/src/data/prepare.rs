@@ -173,7 +173,8 @@ fn prepare_zeros(
     for (list, role) in lists {
         entries.extend(list.iter().flat_map(|l| l.keys()).map(|key| (key, 0.0, role)));
     }
-    // Of several roles, missing comes before held out, that before validation, that before training.
+    // Of several roles, missing comes before held out, that before validation, that before
+    // training.
     let rank = |role: Role| match role {
         Role::Missing => 0,
         Role::HeldOut => 1,

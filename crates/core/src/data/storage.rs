@@ -186,8 +186,8 @@ impl Storage {
         sums.iter().for_each(|x| *sum += x);
     }
 
-    /// Asks for the elements from `offset` on to be brought into the caches; what is outside the list
-    /// is left out. Says nothing to processors that are not asked so from Rust.
+    /// Asks for the elements from `offset` on to be brought into the caches; what is outside the
+    /// list is left out. Says nothing to processors that are not asked so from Rust.
     #[inline(always)]
     pub fn prefetch(&self, start: usize, rows: &[usize], part: Range<usize>, last: bool) {
         with_slice!(self, v => nneinfact_simd::prefetch(v, start, rows, part, last), _m => ());

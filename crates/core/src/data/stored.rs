@@ -190,8 +190,8 @@ impl Lookup<'_> {
     }
 }
 
-/// Collects the entries that have to be stored, out of `n` entries in some order of memory; in parts that follow one
-/// another.
+/// Collects the entries that have to be stored, out of `n` entries in some order of memory; in
+/// parts that follow one another.
 fn entries(
     lookup: &Lookup<'_>,
     roles: Option<&Roles>,
@@ -248,8 +248,8 @@ fn slices(parts: &[Vec<Entry>]) -> Vec<&[Entry]> {
 }
 
 impl Prepared {
-    /// The ways to write these observations as stored entries. None with weights other than 0 and 1,
-    /// which implicit zeros do not have.
+    /// The ways to write these observations as stored entries. None with weights other than 0 and
+    /// 1, which implicit zeros do not have.
     #[must_use]
     pub fn stored_counts(&self) -> Vec<StoredCounts> {
         if self.weights().is_some() {

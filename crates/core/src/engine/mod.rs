@@ -72,7 +72,8 @@ impl Constraint {
         self.lower == 0.0 && self.upper == f64::INFINITY
     }
 
-    /// The same constraint for the factor divided by `unit`, the objective being divided by `scale`.
+    /// The same constraint for the factor divided by `unit`, the objective being divided by
+    /// `scale`.
     #[must_use]
     pub fn rescaled(self, unit: f64, scale: f64) -> Constraint {
         Constraint {
@@ -104,7 +105,8 @@ impl LossSlot {
 pub struct PassTime {
     /// Seconds of everything from the factors to numerator, denominator and losses: the median.
     pub seconds: f64,
-    /// The least of these. What a device can do at best ([`RooflinePeaks`]) is measured at its best, too.
+    /// The least of these. What a device can do at best ([`RooflinePeaks`]) is measured at its
+    /// best, too.
     pub least_seconds: f64,
     /// Seconds of what reads the data, by the device's own clock, where it has one.
     pub kernel_seconds: Option<f64>,
@@ -137,7 +139,8 @@ pub struct RooflinePeaks {
 /// The guards of a fit against what floating point cannot hold (docs/method.md).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Guards {
-    /// ŷ is clamped to at least this before a power, a quotient or a logarithm. In the units of the data.
+    /// ŷ is clamped to at least this before a power, a quotient or a logarithm. In the units of the
+    /// data.
     pub prediction_floor: f64,
     /// After an update, entries of a factor are clamped to at least this times its largest entry.
     pub factor_floor: f64,
@@ -163,16 +166,17 @@ pub struct Job {
     pub guards: Guards,
     /// The factors to start from, in the model's order.
     pub start: Vec<ArrayD<f64>>,
-    /// What the engine multiplies each factor with to have it in its own units, powers of two: those
-    /// of the [`EngineState`] that a fit goes on from; `None` where it is to choose them from the start.
+    /// What the engine multiplies each factor with to have it in its own units, powers of two:
+    /// those of the [`EngineState`] that a fit goes on from; `None` where it is to choose them from
+    /// the start.
     pub scales: Option<Vec<f64>>,
     /// What holds for each factor, in the user's units.
     pub constraints: Vec<Constraint>,
     /// The rescalings among the factors, all of which have a penalty; `None` where
     /// [`Engine::balance`] is not called.
     pub balancing: Option<Arc<Balancing>>,
-    /// Whether an engine that can do so lowers half the squared distance, all entries being observed,
-    /// by coordinate descent on a group's exact objective in place of majorization
+    /// Whether an engine that can do so lowers half the squared distance, all entries being
+    /// observed, by coordinate descent on a group's exact objective in place of majorization
     /// (docs/method.md).
     pub exact: bool,
     /// The unit of the data: values are divided by it as they are read, a power of two (1 where
@@ -182,8 +186,8 @@ pub struct Job {
 }
 
 impl Job {
-    /// What the objective in the user's units is divided by in the engine's: the unit of the data to the
-    /// loss's degree.
+    /// What the objective in the user's units is divided by in the engine's: the unit of the data
+    /// to the loss's degree.
     #[must_use]
     pub fn objective_unit(&self) -> f64 {
         self.unit.powf(self.loss.homogeneity().unwrap_or(0.0))
@@ -256,14 +260,15 @@ pub trait Engine: Send {
     /// Where the device fails, or the group had no pass.
     fn update(&mut self, group: usize) -> Result<()>;
 
-    /// Computes the losses at the factors as they are, for [`LossSlot::Start`]. No update may follow.
+    /// Computes the losses at the factors as they are, for [`LossSlot::Start`]. No update may
+    /// follow.
     ///
     /// # Errors
     /// Where the device fails.
     fn evaluate(&mut self) -> Result<()>;
 
-    /// The losses last computed for each [`LossSlot`]; waits for the device. A loss that is not finite
-    /// is returned as it is: the caller knows whether it matters.
+    /// The losses last computed for each [`LossSlot`]; waits for the device. A loss that is not
+    /// finite is returned as it is: the caller knows whether it matters.
     ///
     /// # Errors
     /// Where the device fails, or an update since the last call produced a factor that is not
@@ -285,23 +290,23 @@ pub trait Engine: Send {
         Ok(PassTime::new(seconds, None))
     }
 
-    /// Makes the rescalings of [`Job::balancing`] once: they leave ŷ as it is and do not increase the
-    /// penalties.
+    /// Makes the rescalings of [`Job::balancing`] once: they leave ŷ as it is and do not increase
+    /// the penalties.
     ///
     /// # Errors
     /// Where the device fails.
     fn balance(&mut self) -> Result<()>;
 
-    /// `Σ W a ŷ` and `Σ W b ŷ` of the last pass, before its update: what the loss says about a common
-    /// scale of ŷ.
+    /// `Σ W a ŷ` and `Σ W b ŷ` of the last pass, before its update: what the loss says about a
+    /// common scale of ŷ.
     ///
     /// # Errors
     /// Where the device fails, or there was no pass.
     fn scale_terms(&mut self) -> Result<[f64; 2]>;
 
-    /// Numerator and denominator of every entry of the factor `at` (counted in the group) from the sums
-    /// of the last pass, in the user's units and per |c|: `lambda` has the factors of change of the
-    /// group's factors so far.
+    /// Numerator and denominator of every entry of the factor `at` (counted in the group) from the
+    /// sums of the last pass, in the user's units and per |c|: `lambda` has the factors of change
+    /// of the group's factors so far.
     ///
     /// # Errors
     /// Where the device fails, or there was no pass.
@@ -320,11 +325,11 @@ pub trait Engine: Send {
     /// Where the device fails.
     fn factors(&self) -> Result<Vec<ArrayD<f64>>>;
 
-    /// Extrapolates in log space: with P the factors as they are, the plain result of a sweep, C the
-    /// plain result before it and X the point that the sweep began at, moves to
-    /// `P ⊙ (P / C)^momentum ⊙ (P / X)^relaxation` (to P where one of them is 0), takes P for C,
-    /// and where it moved to for X. In an [exact](Job::exact) fit, whose entries reach 0, it moves
-    /// to `P + momentum (P − C) + relaxation (P − X)`, or to 0 where that is negative.
+    /// Extrapolates in log space: with P the factors as they are, the plain result of a sweep, C
+    /// the plain result before it and X the point that the sweep began at, moves to `P ⊙ (P /
+    /// C)^momentum ⊙ (P / X)^relaxation` (to P where one of them is 0), takes P for C, and where it
+    /// moved to for X. In an [exact](Job::exact) fit, whose entries reach 0, it moves to `P +
+    /// momentum (P − C) + relaxation (P − X)`, or to 0 where that is negative.
     ///
     /// # Errors
     /// Where the device fails; [`Error::Internal`] where no [anchor](Point::Anchor) was set.
@@ -332,12 +337,14 @@ pub trait Engine: Send {
 
     /// Copies the factors from one slot to another. Four copies are asked for:
     ///
-    /// - from `Current` to `Anchor` before the first sweep: the factors as they are become the plain
-    ///   result that the first extrapolation starts from, and the point that the first sweep begins at;
+    /// - from `Current` to `Anchor` before the first sweep: the factors as they are become the
+    ///   plain result that the first extrapolation starts from, and the point that the first sweep
+    ///   begins at;
     /// - from `Anchor` to `Current` to reject an extrapolation: the next sweep begins at the plain
     ///   result that the extrapolation came from;
     /// - from `Current` to `Snapshot` to keep the factors in place of those kept before;
-    /// - from `Snapshot` to `Current` to go back to them. Nothing happens where there is no snapshot.
+    /// - from `Snapshot` to `Current` to go back to them. Nothing happens where there is no
+    ///   snapshot.
     ///
     /// # Errors
     /// Where the device fails. [`Error::Internal`] for any other copy, and where the anchor was

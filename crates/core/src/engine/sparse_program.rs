@@ -1,9 +1,9 @@
 //! What a sparse pass adds to numerators, denominators and losses, derived once for every engine.
 //!
-//! A sparse pass forms ŷ at the stored entries only. Where the implicit entries are zeros, their part
-//! is the sum over *all* entries as if all were zeros, and the stored entries add what they have beyond
-//! that: `a(x, ŷ) − a(0, ŷ)`, and so on. [`SparseProgram`] is that decomposition as a plain value: the
-//! CPU interprets it, and the GPU compiles it.
+//! A sparse pass forms ŷ at the stored entries only. Where the implicit entries are zeros, their
+//! part is the sum over *all* entries as if all were zeros, and the stored entries add what they
+//! have beyond that: `a(x, ŷ) − a(0, ŷ)`, and so on. [`SparseProgram`] is that decomposition as a
+//! plain value: the CPU interprets it, and the GPU compiles it.
 
 use crate::data::Implicit;
 use crate::error::{Error, Result};
@@ -37,8 +37,8 @@ pub struct SparseProgram {
     pub masked: MaskedTerms,
 }
 
-/// The sums over all entries as if all were zeros, of `a V`, `b V` and ℓ, V being the product of the
-/// factors outside the group.
+/// The sums over all entries as if all were zeros, of `a V`, `b V` and ℓ, V being the product of
+/// the factors outside the group.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ZeroSums {
     /// Of the numerator.
@@ -61,8 +61,8 @@ pub enum ZeroSum {
         /// What is contracted.
         of: ZeroContraction,
     },
-    /// No closed form: the implicit-zero pass, which goes over all entries and reads no values, sums
-    /// this expression of `y` and entry parameters.
+    /// No closed form: the implicit-zero pass, which goes over all entries and reads no values,
+    /// sums this expression of `y` and entry parameters.
     ImplicitZeroPass(Expr),
 }
 
@@ -81,8 +81,8 @@ pub enum ZeroContraction {
     SquareTotal,
 }
 
-/// What a stored entry that the factors are fitted to adds, beyond what the sums over all entries have
-/// of it.
+/// What a stored entry that the factors are fitted to adds, beyond what the sums over all entries
+/// have of it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StoredTerms {
     /// To the numerator.
@@ -135,8 +135,8 @@ pub enum SparseStep {
     DenominatorContraction,
     /// The closed form of [`ZeroSums::loss`].
     LossContraction,
-    /// Takes the masked entries off the denominator. What is left of a sum of positive terms cannot be
-    /// negative, but for rounding: it is clamped at 0.
+    /// Takes the masked entries off the denominator. What is left of a sum of positive terms cannot
+    /// be negative, but for rounding: it is clamped at 0.
     CorrectDenominator,
     /// Sets the rows of numerator and denominator to 0 that have no entry to fit to: what is left
     /// there is rounding errors.
@@ -291,7 +291,8 @@ impl SparseProgram {
     /// Checks that a pass has the contractions that the closed forms multiply.
     ///
     /// # Errors
-    /// [`Error::Unsupported`] where the alphabet had too few indices left to write one of them with.
+    /// [`Error::Unsupported`] where the alphabet had too few indices left to write one of them
+    /// with.
     pub fn check(&self, shapes: &Shapes, pass: &SparsePass, totals: &ImplicitTotals) -> Result<()> {
         let sums = [&self.all.numerator, &self.all.denominator, &self.all.loss];
         let lacks = |(_, of): (f64, ZeroContraction)| match of {
@@ -314,8 +315,8 @@ impl SparseProgram {
     /// are wanted or not.
     ///
     /// The order is the mathematics': corrections come after the sums that they correct, and empty
-    /// rows are cleared last. Steps that add to the same sum may change places among themselves, but
-    /// then the last bits of the sum change with them.
+    /// rows are cleared last. Steps that add to the same sum may change places among themselves,
+    /// but then the last bits of the sum change with them.
     #[must_use]
     pub fn steps(&self, masked: bool, losses: bool) -> Vec<SparseStep> {
         let ZeroSums { numerator, denominator, loss } = &self.all;
@@ -337,8 +338,8 @@ impl SparseProgram {
     }
 }
 
-/// How the implicit entries enter, and which of numerator, denominator and loss take the implicit-zero
-/// pass.
+/// How the implicit entries enter, and which of numerator, denominator and loss take the
+/// implicit-zero pass.
 #[must_use]
 pub fn needs(zero: &AtZero, implicit: Implicit) -> (ImplicitForm, [bool; 3]) {
     let sums = ZeroSums::new(zero, implicit);

@@ -89,8 +89,8 @@ impl LossBuilder {
         self
     }
 
-    /// The factor c of the derivative (see [`Loss::curvature_constant`]). Left out, it is read off the
-    /// derivative of ℓ.
+    /// The factor c of the derivative (see [`Loss::curvature_constant`]). Left out, it is read off
+    /// the derivative of ℓ.
     pub fn curvature_constant(mut self, constant: f64) -> Self {
         self.curvature_constant = Some(constant);
         self
@@ -118,9 +118,9 @@ impl LossBuilder {
     /// Checks the parts against each other and makes the loss.
     ///
     /// On a mesh over the domain and over ten decades of `y`: the derivative of ℓ has to be what
-    /// `a`, `b` and the curvature constant say, and the surrogate has to lie above ℓ, for a single factor λ of
-    /// change and for a model value that is a sum of parts which change by different factors,
-    /// ℓ(x, Σ w_k λ_k y) ≤ Σ w_k G(λ_k). Then no update can increase the loss.
+    /// `a`, `b` and the curvature constant say, and the surrogate has to lie above ℓ, for a single
+    /// factor λ of change and for a model value that is a sum of parts which change by different
+    /// factors, ℓ(x, Σ w_k λ_k y) ≤ Σ w_k G(λ_k). Then no update can increase the loss.
     ///
     /// # Errors
     /// [`Error::Loss`] where a part is missing or cannot be used, or where the check fails, with

@@ -10,8 +10,8 @@ use super::Expr;
 
 /// A parameter of a loss: one number, or a tensor of the data's shape with a value per entry.
 ///
-/// Functions take `impl Into<EntryParameter>`, so a number or an `ndarray` array of `f64` or `f32` can be
-/// given as it is.
+/// Functions take `impl Into<EntryParameter>`, so a number or an `ndarray` array of `f64` or `f32`
+/// can be given as it is.
 #[derive(Clone, PartialEq, Debug)]
 pub enum EntryParameter {
     /// One value for all entries.

@@ -11,8 +11,8 @@ use super::graph::Graph;
 /// An immutable expression in `x` (the datum), `y` (the model's value ŷ), constants and per-entry
 /// entry parameters.
 ///
-/// A loss is three of these, and everything that evaluates it starts from them: [`eval`](Self::eval)
-/// in double precision, the vectorised tape of the CPU, and WGSL for a GPU
+/// A loss is three of these, and everything that evaluates it starts from them:
+/// [`eval`](Self::eval) in double precision, the vectorised tape of the CPU, and WGSL for a GPU
 /// ([`wgsl_function`]). Cloning is cheap: subexpressions are shared.
 ///
 /// Operators and functions simplify as they build: constants are folded, and `e + 0`, `e · 1`,
@@ -40,8 +40,8 @@ struct Inner {
     depth: u32,
 }
 
-/// The depth above which an expression is [`Node::TooDeep`]. Everything that walks over expressions,
-/// dropping them too, goes down by calls, and this many fit the stack of any thread.
+/// The depth above which an expression is [`Node::TooDeep`]. Everything that walks over
+/// expressions, dropping them too, goes down by calls, and this many fit the stack of any thread.
 pub(super) const DEEPEST: u32 = 500;
 
 /// What an expression is made of.
@@ -228,8 +228,8 @@ impl Expr {
         self.rebuild(&|node| matches!(node, Node::X).then(|| value.clone()), &|e| e)
     }
 
-    /// The expression at x = 0, simplified for positive finite `y` and entry parameters: there `0 · e`
-    /// and `0 / e` are 0.
+    /// The expression at x = 0, simplified for positive finite `y` and entry parameters: there `0 ·
+    /// e` and `0 / e` are 0.
     #[must_use]
     pub fn at_zero_datum(&self) -> Expr {
         let is_zero = |e: &Expr| e.as_constant() == Some(0.0);
@@ -337,14 +337,15 @@ fn power(base: f64, exponent: f64) -> f64 {
 }
 
 /// Prints expressions as one WGSL function `name(x: f32, y: f32, s0: f32, …)` of `x`, `y` and
-/// `parameters` entry parameters, which returns `f32` for one expression and a vector for two to four.
+/// `parameters` entry parameters, which returns `f32` for one expression and a vector for two to
+/// four.
 ///
 /// What the expressions share is computed once.
 ///
 /// # Errors
 /// [`Error::Loss`](crate::Error::Loss) where there are no expressions or more than four, where one
-/// needs an entry parameter beyond `parameters`, and where a constant is not a normal number in single
-/// precision (WGSL refuses such a shader), and where an expression is too deep.
+/// needs an entry parameter beyond `parameters`, and where a constant is not a normal number in
+/// single precision (WGSL refuses such a shader), and where an expression is too deep.
 ///
 /// ```
 /// use nneinfact::loss::{Expr, wgsl_function};

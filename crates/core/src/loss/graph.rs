@@ -338,9 +338,10 @@ impl Graph {
     }
 }
 
-/// Logarithms of devices are as exact as their argument's exponent is large: near 1, where the terms
-/// of a loss are at a good fit, an absolute error of 2^-21 is all that WGSL asks for. There it is the
-/// series of 2 artanh((x - 1) / (x + 1)), whose first term left out is below 2^-31 of the sum.
+/// Logarithms of devices are as exact as their argument's exponent is large: near 1, where the
+/// terms of a loss are at a good fit, an absolute error of 2^-21 is all that WGSL asks for. There
+/// it is the series of 2 artanh((x - 1) / (x + 1)), whose first term left out is below 2^-31 of the
+/// sum.
 const LN: &str = "\
 fn $name_ln(x: f32) -> f32 {
     let d = x - 1.0;

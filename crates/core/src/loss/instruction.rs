@@ -151,9 +151,9 @@ pub(super) fn select(graph: &Graph, uses: &[usize], id: Id) -> Instruction<Id> {
 }
 
 /// Where an output is the Kullback–Leibler divergence, makes one instruction of it and of x / y,
-/// which is `a` of that loss: together they take half the time of one loop after another, as most of
-/// it goes into a quotient, a logarithm and the memory between them, which wait for different units.
-/// Returns the quotient.
+/// which is `a` of that loss: together they take half the time of one loop after another, as most
+/// of it goes into a quotient, a logarithm and the memory between them, which wait for different
+/// units. Returns the quotient.
 pub(super) fn fuse(
     graph: &Graph,
     uses: &[usize],
@@ -187,8 +187,9 @@ pub(super) fn fuse(
     None
 }
 
-/// Makes one instruction of each guarded product with the logarithm of x / y, as it stands in the loss of
-/// other divergences: the guard is one for the logarithm, too, which then needs none of its own.
+/// Makes one instruction of each guarded product with the logarithm of x / y, as it stands in the
+/// loss of other divergences: the guard is one for the logarithm, too, which then needs none of its
+/// own.
 pub(super) fn fuse_terms(
     graph: &Graph,
     uses: &[usize],

@@ -2,8 +2,8 @@
 
 /// How a loss's `a` and `b` make an update. Two families cover every loss of this crate.
 ///
-/// With c the loss's [curvature constant](super::Loss::curvature_constant), and λ the factor by which the model's value
-/// changes from ỹ, the surrogate of ℓ(x, λỹ) has the derivative in λ
+/// With c the loss's [curvature constant](super::Loss::curvature_constant), and λ the factor by
+/// which the model's value changes from ỹ, the surrogate of ℓ(x, λỹ) has the derivative in λ
 ///
 /// - `Power`: c·ỹ·(λ^p_b · b − λ^p_a · a),
 /// - `Log`: c·ỹ·(ln λ · b − a).

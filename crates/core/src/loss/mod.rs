@@ -165,8 +165,8 @@ impl Loss {
         }
     }
 
-    /// a(0, y), where it is finite and the same for all positive `y` and entry parameters: 0 for most
-    /// losses, −ln 2 for Jensen–Shannon.
+    /// a(0, y), where it is finite and the same for all positive `y` and entry parameters: 0 for
+    /// most losses, −ln 2 for Jensen–Shannon.
     #[must_use]
     pub fn numerator_at_zero(&self) -> Option<f64> {
         self.a.at_zero_datum().as_constant().filter(|c| c.is_finite())

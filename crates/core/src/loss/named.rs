@@ -1,8 +1,8 @@
 //! The table of losses that have a name, with the parameters that each takes.
 //!
 //! The command line, studies and files of fits find a loss here by its name. A loss that joins the
-//! table is found by all of them; one that needs a new parameter adds it to [`LossParameter`], and the
-//! compiler names the places that have to know it.
+//! table is found by all of them; one that needs a new parameter adds it to [`LossParameter`], and
+//! the compiler names the places that have to know it.
 
 use crate::error::{Error, Result};
 

@@ -27,9 +27,10 @@ impl Penalty {
         Penalty { weight, power: 1.0 }
     }
 
-    /// μ Σ θ²: entries stay small. On all factors it prunes whole components that the data do not need,
-    /// where a component is a product of three factors or more; of two factors it draws the product softly
-    /// to lower rank, as the nuclear norm does, and leaves components that stand there twice.
+    /// μ Σ θ²: entries stay small. On all factors it prunes whole components that the data do not
+    /// need, where a component is a product of three factors or more; of two factors it draws the
+    /// product softly to lower rank, as the nuclear norm does, and leaves components that stand
+    /// there twice.
     #[must_use]
     pub fn l2(weight: f64) -> Penalty {
         Penalty { weight, power: 2.0 }
@@ -37,9 +38,9 @@ impl Penalty {
 
     /// μ Σ θᵖ.
     ///
-    /// With p above 1, but by less than about 0.05, steps on a GPU are less exact than others where the
-    /// loss's numerator does not fall with λ (as Euclid's, or reverse KL): the equation is nearly one of ℓ1
-    /// then. Take p = 1, or the CPU.
+    /// With p above 1, but by less than about 0.05, steps on a GPU are less exact than others where
+    /// the loss's numerator does not fall with λ (as Euclid's, or reverse KL): the equation is
+    /// nearly one of ℓ1 then. Take p = 1, or the CPU.
     #[must_use]
     pub fn new(weight: f64, power: f64) -> Penalty {
         Penalty { weight, power }
@@ -117,15 +118,16 @@ impl Majorizer {
     /// The factor of change λ at which the surrogate of one entry and its penalty together are
     /// least.
     ///
-    /// `a` and `b` are the entry's numerator and denominator at the reference θ̃ per |c|, the loss's
-    /// [curvature constant](super::Loss::curvature_constant); `gradient` is μ p θ̃ᵖ⁻¹ / |c|, the penalty's derivative there, and
-    /// `power` its p. `falling` says that c is negative, as it is for α < 0. So λ solves
+    /// `a` and `b` are the entry's numerator and denominator at the reference θ̃ per |c|, the
+    /// loss's [curvature constant](super::Loss::curvature_constant); `gradient` is μ p θ̃ᵖ⁻¹ / |c|,
+    /// the penalty's derivative there, and `power` its p. `falling` says that c is negative, as it
+    /// is for α < 0. So λ solves
     ///
     /// - `Power`: ±(b λ^p_b − a λ^p_a) + gradient λᵖ⁻¹ = 0, the minus where `falling`,
     /// - `Log`: b ln λ − a + gradient λᵖ⁻¹ = 0.
     ///
-    /// It is 0 where the objective falls all the way down to 0, infinite where all the way up, and 1
-    /// where it does not depend on λ.
+    /// It is 0 where the objective falls all the way down to 0, infinite where all the way up, and
+    /// 1 where it does not depend on λ.
     ///
     /// ```
     /// use nneinfact::loss::Loss;
@@ -181,8 +183,9 @@ fn balance_of_powers([fall, rise, gradient]: [f64; 3], [e0, e1, e2]: [f64; 3]) -
     if c1 == 2.0 * c2 {
         return quadratic(gradient, rise).powf(1.0 / c2);
     }
-    // In u = ln λ: ln(e^(c₁u + ln rise) + e^(c₂u + ln gradient)) = ln fall, increasing and convex. Where
-    // one of the terms alone is as large as the right side the left side is at most ln 2 above it.
+    // In u = ln λ: ln(e^(c₁u + ln rise) + e^(c₂u + ln gradient)) = ln fall, increasing and convex.
+    // Where one of the terms alone is as large as the right side the left side is at most ln 2
+    // above it.
     let (fall, rise, gradient) = (fall.ln(), rise.ln(), gradient.ln());
     let mut u = ((fall - rise) / c1).min((fall - gradient) / c2);
     for _ in 0..STEPS {
@@ -248,7 +251,8 @@ pub struct Share {
 
 impl Share {
     /// The factor of change at which the sum of the surrogates and a penalty is least: see
-    /// [`Majorizer::penalized`], of which this is the case of several losses. `gradient` is μ p θ̃ᵖ⁻¹.
+    /// [`Majorizer::penalized`], of which this is the case of several losses. `gradient` is μ p
+    /// θ̃ᵖ⁻¹.
     #[must_use]
     pub fn joint_step(shares: &[Share], gradient: f64, power: f64) -> f64 {
         let Some((first, rest)) = shares.split_first() else {

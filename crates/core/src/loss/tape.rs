@@ -11,8 +11,8 @@ use super::instruction::{Instruction, Place, fuse, fuse_terms, select};
 /// A program that evaluates several expressions over blocks of entries.
 ///
 /// Common subexpressions are computed once, and every instruction is a plain loop over slices.
-/// Called from within a `pulp` dispatch, where [`run_with`](Self::run_with) is inlined, the loops are
-/// compiled for the instruction set at hand.
+/// Called from within a `pulp` dispatch, where [`run_with`](Self::run_with) is inlined, the loops
+/// are compiled for the instruction set at hand.
 ///
 /// ```
 /// use nneinfact::loss::{Loss, Scratch, Tape};
@@ -119,7 +119,8 @@ impl Tape {
                     free.push(r);
                 }
             }
-            // What reads x, y or an entry parameter reads it where it is, even if it is an output, too.
+            // What reads x, y or an entry parameter reads it where it is, even if it is an output,
+            // too.
             if places[id].is_none() {
                 places[id] = Some(to);
             }
@@ -188,8 +189,8 @@ impl Tape {
         self.instructions.iter().filter(|(_, i)| which(i)).count()
     }
 
-    /// Whether this computes x / y, perhaps 1, and the Kullback–Leibler divergence, in this order, or the
-    /// divergence alone: what the CPU engine does in registers.
+    /// Whether this computes x / y, perhaps 1, and the Kullback–Leibler divergence, in this order,
+    /// or the divergence alone: what the CPU engine does in registers.
     pub fn is_divergence(&self) -> bool {
         use Instruction::{Divergence, Fill};
         let (one, last) = match *self.instructions {
@@ -227,8 +228,8 @@ impl Tape {
     /// set `S`.
     ///
     /// # Panics
-    /// Where the slices differ in length, or there are fewer blocks of entry parameters or outputs than the
-    /// expressions have. This is for the engines; what users give is checked long before.
+    /// Where the slices differ in length, or there are fewer blocks of entry parameters or outputs
+    /// than the expressions have. This is for the engines; what users give is checked long before.
     #[inline(always)]
     pub fn run_with<S: Simd, T: Elementwise>(
         &self,
@@ -310,8 +311,8 @@ pub fn weighted<T: Elementwise>(x: T, w: T) -> T {
 #[inline(always)]
 fn divergence_of<T: Elementwise>(x: T, y: T, fused: bool) -> (T, T) {
     let quotient = x / y;
-    // Of a quotient that is 0 or subnormal the logarithm is some number, which does not matter: beside
-    // y, so many times x is nothing.
+    // Of a quotient that is 0 or subnormal the logarithm is some number, which does not matter:
+    // beside y, so many times x is nothing.
     let log = quotient.ln_normal(fused);
     (quotient, x.multiply_add(log, y - x, fused))
 }

@@ -136,8 +136,8 @@ impl Shapes {
         (0..self.model.factors().len()).map(entries).fold(0, u64::saturating_add)
     }
 
-    /// The union of several models: all their factors, those of the same indices being one, over all
-    /// their indices. With each model's factors among those of the union.
+    /// The union of several models: all their factors, those of the same indices being one, over
+    /// all their indices. With each model's factors among those of the union.
     ///
     /// # Errors
     /// [`ModelError::SizesDiffer`] where an index has different sizes.

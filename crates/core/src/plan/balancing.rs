@@ -4,11 +4,12 @@ use crate::model::{Index, IndexSet, Model};
 
 /// The rescalings among some factors of a model that leave ŷ as it is.
 ///
-/// Every term of ŷ takes one slice of each factor: if the slices of the factors that have the indices
-/// S are multiplied, for each index of S, by numbers whose product is 1, ŷ stays as it is. All such
-/// changes of scale are products of rescalings over the sets that [`rescalings`](Self::rescalings) lists: the
-/// sets of indices that two or more factors share, their intersections, and ∅ (one scale for a whole
-/// factor). One index at a time is not enough: `irk` and `jrk` share r and k jointly.
+/// Every term of ŷ takes one slice of each factor: if the slices of the factors that have the
+/// indices S are multiplied, for each index of S, by numbers whose product is 1, ŷ stays as it is.
+/// All such changes of scale are products of rescalings over the sets that
+/// [`rescalings`](Self::rescalings) lists: the sets of indices that two or more factors share,
+/// their intersections, and ∅ (one scale for a whole factor). One index at a time is not enough:
+/// `irk` and `jrk` share r and k jointly.
 ///
 /// ```
 /// use nneinfact::model::Model;
@@ -45,9 +46,9 @@ impl std::fmt::Display for Rescaling {
     }
 }
 
-/// A set of indices over which factors of several tensors are rescaled: where the slices of those on
-/// one side are multiplied by a number, those of the other side are divided by it, and every tensor has
-/// as many of its factors on one side as on the other.
+/// A set of indices over which factors of several tensors are rescaled: where the slices of those
+/// on one side are multiplied by a number, those of the other side are divided by it, and every
+/// tensor has as many of its factors on one side as on the other.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RescalingStep {
     /// The indices: there is one scale for each combination of their values. None where each factor
@@ -72,9 +73,9 @@ impl std::fmt::Display for RescalingStep {
 /// would be too many.
 const KINDS: usize = 9;
 
-/// The ways to let some of several things rise and others fall (1, −1, and 0 for neither) so that for
-/// each set of them as many rise as fall, without those that others are made up of, and one of each
-/// pair of opposites.
+/// The ways to let some of several things rise and others fall (1, −1, and 0 for neither) so that
+/// for each set of them as many rise as fall, without those that others are made up of, and one of
+/// each pair of opposites.
 pub fn opposites(things: usize, sets: &[Vec<usize>]) -> Vec<Vec<i8>> {
     let mut found: Vec<Vec<i8>> = Vec::new();
     if things > KINDS {
@@ -139,9 +140,10 @@ impl Balancing {
         Balancing { rescalings, rescaling_steps: Vec::new() }
     }
 
-    /// The rescalings among these factors of a model that is made up of those of several tensors, each
-    /// of which has the factors of one list: no tensor's ŷ may change. Factors of the same tensors are
-    /// rescaled against each other, and factors of different tensors in rescaling steps.
+    /// The rescalings among these factors of a model that is made up of those of several tensors,
+    /// each of which has the factors of one list: no tensor's ŷ may change. Factors of the same
+    /// tensors are rescaled against each other, and factors of different tensors in rescaling
+    /// steps.
     ///
     /// ```
     /// use nneinfact::model::Model;

@@ -158,8 +158,8 @@ impl Tree {
     }
 }
 
-/// The indices that the product of the inputs in `mask` keeps: those that the output or another input
-/// has.
+/// The indices that the product of the inputs in `mask` keeps: those that the output or another
+/// input has.
 fn kept(sets: &[IndexSet], mask: usize, out: IndexSet) -> IndexSet {
     let union = |inside: bool| {
         let chosen = (0..sets.len()).filter(|i| (mask >> i & 1 == 1) == inside);
@@ -248,8 +248,9 @@ fn greedy(shapes: &Shapes, sets: &[IndexSet], out: IndexSet) -> Option<Tree> {
     nodes.pop().map(|(tree, _)| tree)
 }
 
-/// The indices that one node of a product has to keep, and those that two have to keep when they are
-/// joined: indices of the output, and those that at least two, or at least three, of the nodes have.
+/// The indices that one node of a product has to keep, and those that two have to keep when they
+/// are joined: indices of the output, and those that at least two, or at least three, of the nodes
+/// have.
 fn needed_from(nodes: &[IndexSet], out: IndexSet) -> [IndexSet; 2] {
     let (mut one, mut two, mut three) = (IndexSet::EMPTY, IndexSet::EMPTY, IndexSet::EMPTY);
     for &set in nodes {

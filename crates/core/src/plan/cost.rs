@@ -45,8 +45,8 @@ pub(super) fn least(shapes: &Shapes, settings: &PlanSettings, contracted: IndexS
     entries * shapes.volume(contracted) * products(settings) / rate(settings)
 }
 
-/// Matrix products per tile: ŷ, the numerator, and the denominator unless it is in closed form. Beside
-/// a sparse pass, a dense pass only has to form the denominator.
+/// Matrix products per tile: ŷ, the numerator, and the denominator unless it is in closed form.
+/// Beside a sparse pass, a dense pass only has to form the denominator.
 fn products(settings: &PlanSettings) -> f64 {
     if settings.closed_denominator || settings.sparse.is_some() { 2.0 } else { 3.0 }
 }

@@ -14,8 +14,8 @@ pub struct DataInfo {
     pub masked: bool,
     /// Bytes of a stored weight; 0 without weights.
     pub weight_bytes: usize,
-    /// Whether values stay in a file and are read from there in every pass. It changes nothing about
-    /// the passes.
+    /// Whether values stay in a file and are read from there in every pass. It changes nothing
+    /// about the passes.
     pub streamed: bool,
 }
 

@@ -5,9 +5,10 @@ use crate::model::{Index, IndexSet};
 
 /// The operand of a tile's matrix product that a tensor belongs to.
 ///
-/// Inside a tile the model is a small matrix product (a GEMM): `ŷ[m, n] = Σ_k A[m, k] · B[k, n]`, rows
-/// `m` by columns `n`. Every tensor of a pass depends on rows or on columns (or on neither), never on
-/// both, once the batch indices are fixed; `A` and `B` are the products of those on each side.
+/// Inside a tile the model is a small matrix product (a GEMM): `ŷ[m, n] = Σ_k A[m, k] · B[k, n]`,
+/// rows `m` by columns `n`. Every tensor of a pass depends on rows or on columns (or on neither),
+/// never on both, once the batch indices are fixed; `A` and `B` are the products of those on each
+/// side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OperandSide {
     /// Part of the left operand `A`, stored as `[batch…, rows…, contracted…]`.
@@ -17,8 +18,8 @@ pub enum OperandSide {
 }
 
 /// The indices of a pass by the loop they run in. Observed indices are in exactly one of `batch`,
-/// `rows` and `columns`, in the order of decreasing stride in the data; `contracted` holds the latent
-/// indices that tensors of the pass share.
+/// `rows` and `columns`, in the order of decreasing stride in the data; `contracted` holds the
+/// latent indices that tensors of the pass share.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Layout {
     /// Looped over outside of tiles. Those that the output has are batch modes: every combination

@@ -5,9 +5,9 @@ use super::{Contraction, Group};
 use crate::model::{Index, IndexSet, Shapes};
 
 /// How half the squared distance depends on the factors of a group, all other factors being fixed
-/// and all entries observed: `½⟨U, U Q⟩ − ⟨N, U⟩` and a constant, where U is the product of the group's
-/// factors, N the numerator of its pass and Q the other factors' product with itself, summed over
-/// the indices that U does not have.
+/// and all entries observed: `½⟨U, U Q⟩ − ⟨N, U⟩` and a constant, where U is the product of the
+/// group's factors, N the numerator of its pass and Q the other factors' product with itself,
+/// summed over the indices that U does not have.
 ///
 /// In one factor of the group this is a quadratic form that couples the indices of its latent
 /// indices only.
@@ -41,8 +41,8 @@ pub struct Coupling {
 const MOST: f64 = 4_194_304.0;
 
 impl Quadratic {
-    /// The objective of a group; `None` where it would be large (a core tensor with large ranks), or
-    /// where there are not enough indices to write it with.
+    /// The objective of a group; `None` where it would be large (a core tensor with large ranks),
+    /// or where there are not enough indices to write it with.
     #[must_use]
     pub fn new(shapes: &Shapes, group: &Group) -> Option<Quadratic> {
         let (doubled, pairs) = shapes.doubled()?;

@@ -1,5 +1,5 @@
-//! Sparse passes (an SDDMM and a sparse MTTKRP in one): what the planner does for data that are mostly
-//! zeros.
+//! Sparse passes (an SDDMM and a sparse MTTKRP in one): what the planner does for data that are
+//! mostly zeros.
 
 use super::Contraction;
 use crate::model::{Index, Shapes};
@@ -22,8 +22,8 @@ pub enum ImplicitForm {
 pub struct SparseInfo {
     /// Stored entries that the factors are fitted to: they are read in the precision of the pass.
     pub stored: u64,
-    /// Masked entries: stored ones that the factors are not fitted to. What the sums over all entries
-    /// have of them is taken off again, in double precision.
+    /// Masked entries: stored ones that the factors are not fitted to. What the sums over all
+    /// entries have of them is taken off again, in double precision.
     pub masked: u64,
     /// How the implicit entries enter.
     pub implicit: ImplicitForm,
@@ -36,13 +36,13 @@ pub struct KhatriRaoTable {
     pub factors: Vec<usize>,
     /// The observed indices that number its rows, the last running fastest.
     pub rows: Vec<Index>,
-    /// How it is formed from its factors, onto `rows` and all contracted indices of the pass: a row is
-    /// repeated along contracted indices that the factors do not have.
+    /// How it is formed from its factors, onto `rows` and all contracted indices of the pass: a row
+    /// is repeated along contracted indices that the factors do not have.
     pub contraction: Contraction,
 }
 
-/// A pass over the stored entries for one group: ŷ at an entry is the sum over the contracted indices
-/// of the product of one row of each table.
+/// A pass over the stored entries for one group: ŷ at an entry is the sum over the contracted
+/// indices of the product of one row of each table.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SparsePass {
     /// The product of the group's factors.

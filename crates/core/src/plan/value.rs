@@ -22,7 +22,8 @@ pub struct Group {
 pub struct Pass {
     /// The product of the group's factors: what numerator and denominator have the shape of.
     pub output: Operand,
-    /// What else is read. The product of output and operands, summed over the contracted indices, is ŷ.
+    /// What else is read. The product of output and operands, summed over the contracted indices,
+    /// is ŷ.
     pub operands: Vec<Operand>,
     /// The indices by the loop that they run in.
     pub layout: Layout,

@@ -121,8 +121,8 @@ impl Problem<'_> {
         (numerator, denominator)
     }
 
-    /// As [`update`](Self::update), of a factor with a penalty: every factor of change λ is where the
-    /// derivative of the surrogate and the penalty is 0, found by bisection of ln λ.
+    /// As [`update`](Self::update), of a factor with a penalty: every factor of change λ is where
+    /// the derivative of the surrogate and the penalty is 0, found by bisection of ln λ.
     ///
     /// # Panics
     /// As [`loss`](Self::loss).
@@ -131,7 +131,8 @@ impl Problem<'_> {
         let constant = self.loss.curvature_constant();
         let change = |(&theta, (&a, &b)): (&f64, (&f64, &f64))| {
             let derivative = |u: f64| {
-                // In units of the factor of change, where a part without weight has no value at all.
+                // In units of the factor of change, where a part without weight has no value at
+                // all.
                 let part =
                     |weight: f64, value: f64| if weight == 0.0 { 0.0 } else { weight * value };
                 let data = match self.loss.majorizer() {

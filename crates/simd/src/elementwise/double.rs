@@ -78,8 +78,8 @@ impl Elementwise for f64 {
 
     #[inline(always)]
     fn ln_normal_vector<S: Simd>(_simd: S, x: S::f64s) -> S::f64s {
-        // What this becomes is vectors again. Not every instruction set has what is asked of integers
-        // here as an operation of its own.
+        // What this becomes is vectors again. Not every instruction set has what is asked of
+        // integers here as an operation of its own.
         let mut ln = [x];
         for x in bytemuck::cast_slice_mut::<_, f64>(&mut ln) {
             *x = finite_ln64(*x, has_fused::<S>());

@@ -103,7 +103,8 @@ impl Elementwise for f32 {
         let c = |x: f32| simd.splat_f32s(x);
         let u = |x: u32| simd.splat_u32s(x);
         let above = simd.add_u32s(simd.transmute_u32s_f32s(x), u(0x3f80_0000 - 0x3f35_04f3));
-        // No instruction set converts integers in the way of all others: it becomes the low bits of 2²³.
+        // No instruction set converts integers in the way of all others: it becomes the low bits of
+        // 2²³.
         let k = simd.or_u32s(simd.wrapping_dyn_shr_u32s(above, u(23)), u(0x4b00_0000));
         let k = simd.sub_f32s(simd.transmute_f32s_u32s(k), c(8_388_608.0 + 127.0));
         let mantissa = simd.add_u32s(simd.and_u32s(above, u(0x007f_ffff)), u(0x3f35_04f3));
@@ -247,8 +248,8 @@ impl Elementwise for f32 {
         let p01 = mul_add!(fused, r, 0.693_146_97, 1.000_000_07);
         let p23 = mul_add!(fused, r, 0.055_507_13, 0.240_221_2);
         let p45 = mul_add!(fused, r, 0.001_327_65, 0.009_675_54);
-        // No r⁴, which may be subnormal, where processors take a hundred cycles for it: of a base of 1,
-        // the most frequent one in counts, r is 1e-10.
+        // No r⁴, which may be subnormal, where processors take a hundred cycles for it: of a base
+        // of 1, the most frequent one in counts, r is 1e-10.
         let exp2 = mul_add!(fused, r2, mul_add!(fused, r2, p45, p23), p01);
         // The low bits of `rounded` are the binary exponent; those above leave the word.
         let power = f32::from_bits(exp2.to_bits().wrapping_add(rounded.to_bits() << 23));
@@ -268,8 +269,8 @@ impl Elementwise for f32 {
     }
 }
 
-/// q(f) in ln(1 + f) = f − f²/2 + f³·q(f) for 1 + f in [√½, √2), from the constant upwards: a minimax
-/// fit, to 6e-9 of the logarithm.
+/// q(f) in ln(1 + f) = f − f²/2 + f³·q(f) for 1 + f in [√½, √2), from the constant upwards: a
+/// minimax fit, to 6e-9 of the logarithm.
 const CUBIC_TAIL32: [f32; 8] = [
     0.333_333_31,
     -0.250_008_2,
