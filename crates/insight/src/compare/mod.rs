@@ -15,7 +15,6 @@
 //! with held-out entries, `rows` sorts what came out into rows of the table, and `stability` compares
 //! components by contracting one copy of the model with another (`network`).
 
-mod candidate;
 mod estimate;
 mod events;
 mod network;
@@ -30,13 +29,14 @@ mod stability;
 mod store;
 mod study;
 mod study_check;
+mod study_model;
 mod study_table;
 mod study_table_text;
 
-pub use candidate::{Penalties, StudyModel};
 pub use events::{Event, Standing, StudyObserver};
 pub use run_result::{RunOutcome, RunResult, RunSettings};
 pub use score::{Score, Scores};
 pub use stability::{ComponentStability, IndexStability, Stability, Verdict, stability};
 pub use study::Study;
+pub use study_model::{Penalties, StudyModel};
 pub use study_table::{Best, Mean, Row, RunRecord, StudyTable};

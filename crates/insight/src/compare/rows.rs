@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 
 use ndarray::ArrayD;
 
-use super::candidate::{TriedLoss, labels};
 use super::run_result::{RunOutcome, RunResult};
 use super::score::Score;
 use super::setups::{Planned, Setup};
 use super::stability::{Kin, Stability, better_half, stability_of};
 use super::store::Store;
 use super::study::Study;
+use super::study_model::{TriedLoss, labels};
 use super::study_table::{Best, Mean, Row, RunRecord, StudyTable};
 use nneinfact_core::error::{Error, Result};
 

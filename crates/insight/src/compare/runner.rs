@@ -6,7 +6,6 @@ use std::time::Instant;
 
 use ndarray::ArrayD;
 
-use super::candidate::TriedLoss;
 use super::estimate::{Load, Times};
 use super::events::{Event, Standing, notify};
 use super::rows::Done;
@@ -15,6 +14,7 @@ use super::score::{Score, Scorer};
 use super::setups::{Planned, Setup};
 use super::store::Store;
 use super::study::{ScoreChoice, Study, about};
+use super::study_model::TriedLoss;
 use super::study_table::StudyTable;
 use nneinfact_core::data::{Observations, Prepared, Role};
 use nneinfact_core::error::{Error, Result};
