@@ -95,11 +95,7 @@ impl ConstraintArgs {
 }
 
 /// Refuses an option that names a factor twice.
-fn once<'a>(
-    option: &str,
-    model: &Model,
-    factors: impl Iterator<Item = &'a str>,
-) -> Result<()> {
+fn once<'a>(option: &str, model: &Model, factors: impl Iterator<Item = &'a str>) -> Result<()> {
     let mut seen = Vec::new();
     for factor in factors {
         let l = model.factor_named(factor)?;

@@ -1102,7 +1102,10 @@ fn bad_penalties_bounds_and_fixed_factors() {
     let bench = Bench::new();
     bench.npy("A.npy", &Array2::from_elem((5, 2), 1.0));
     bench.npy("negative.npy", &Array2::from_elem((6, 2), -1.0));
-    let cases: [(&[&str], &[&str]); 17] = [
+    let cases: [(&[&str], &[&str]); 20] = [
+        (&["--penalty", "ir:l1=1", "--penalty", "ir:l2=1"], &["--penalty", "twice", "ir"]),
+        (&["--bounds", "ir=0:1", "--bounds", "theta_1=0:2"], &["--bounds", "twice"]),
+        (&["--fix", "ir=A.npy", "--fix", "ir=A.npy"], &["--fix", "twice", "ir"]),
         (&["--l1", "-1"], &["at least 0", "-1"]),
         (&["--l2", "nan"], &["at least 0"]),
         (&["--l1", "1", "--l2", "1"], &["--l1", "--l2"]),

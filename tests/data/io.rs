@@ -252,8 +252,16 @@ fn tns_files() {
     );
     assert_eq!(read("1 1 00000000000000000003", None).unwrap().values().get(0), Some(3.0));
     assert_eq!(read("18446744073709551615 1.5e3", None).map(|c| c.shape()[0]).unwrap(), usize::MAX);
+    // A byte order mark stands before the first line, and nowhere else.
+    let marked = read("\u{feff}1 2 5\n2 1 3\n", None).unwrap();
+    assert_eq!((marked.shape(), marked.len()), (&[2, 2][..], 2));
+    // Nothing of a file steers the terminal that a message is written to.
+    let steering = read("1 \u{1b}[31m\u{202e} 1\n", None).unwrap_err().to_string();
+    assert!(!steering.contains(['\u{1b}', '\u{202e}']), "{steering:?}");
+    assert!(steering.contains("'\\u{1b}[31m\\u{202e}' is not an index"), "{steering:?}");
     let long = "1 ".repeat(40_000);
     for (text, shape, says) in [
+        ("1 1 1\n\u{feff}1 1 1\n", None, "is not an index"),
         ("1 1 1\n0 1 1\n", None, "line 2: index 0"),
         ("1 1 1\n\n# c\n1 1\n", None, "line 4: 1 indices"),
         ("1 1 x\n", None, "line 1: 'x' is not a number"),

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use ndarray::{Array2, Array3, ArrayD, IxDyn};
 use nneinfact::compare::{
-    Event, Penalties, RunOutcome, Score, Study, StudyModel, Table, Verdict, stability,
+    Event, Penalties, RunOutcome, Score, Study, StudyModel, StudyTable, Verdict, stability,
 };
 use nneinfact::data::{CooTensor, Role};
 use nneinfact::fit::{Cancel, DataRecord, Saved};
@@ -69,7 +69,7 @@ fn study() -> Study {
 }
 
 /// A table as JSON without what differs from run to run: seconds.
-fn timeless(table: &Table) -> serde_json::Value {
+fn timeless(table: &StudyTable) -> serde_json::Value {
     fn strip(value: &mut serde_json::Value) {
         match value {
             serde_json::Value::Object(map) => {
@@ -435,7 +435,7 @@ fn kept_runs_are_taken_and_a_study_can_grow() {
 }
 
 /// How many runs of a study are taken from its folder, and how many are fitted.
-fn counted(study: Study, y: &ArrayD<f64>) -> (Table, [usize; 2]) {
+fn counted(study: Study, y: &ArrayD<f64>) -> (StudyTable, [usize; 2]) {
     let told = Arc::new(Mutex::new([0, 0]));
     let count = Arc::clone(&told);
     let study = study.observe(move |event: &Event<'_>| {

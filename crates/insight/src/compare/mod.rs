@@ -3,7 +3,7 @@
 //!
 //! A [`Study`] names models with grids of ranks, losses, penalties and algorithms, and how often the
 //! data are split and fits started. [`Study::run`] carries it out, from where it was interrupted where
-//! it has a folder, and gives a [`Table`]. [`stability`] compares the components of fits by itself.
+//! it has a folder, and gives a [`StudyTable`]. [`stability`] compares the components of fits by itself.
 //! On the command line this is `nneinfact compare`.
 //!
 //! A study runs like this. `setups` expands models and rank grids (`ranks`, which also finds ranks for
@@ -15,7 +15,6 @@
 //! with held-out entries, `rows` sorts what came out into rows of the table, and `stability` compares
 //! components by contracting one copy of the model with another (`network`).
 
-mod candidate;
 mod estimate;
 mod events;
 mod network;
@@ -30,13 +29,14 @@ mod stability;
 mod store;
 mod study;
 mod study_check;
-mod table;
-mod table_text;
+mod study_model;
+mod study_table;
+mod study_table_text;
 
-pub use candidate::{Penalties, StudyModel};
 pub use events::{Event, Standing, StudyObserver};
 pub use run_result::{RunOutcome, RunResult, RunSettings};
 pub use score::{Score, Scores};
 pub use stability::{ComponentStability, IndexStability, Stability, Verdict, stability};
 pub use study::Study;
-pub use table::{Best, Mean, Row, RunRecord, Table};
+pub use study_model::{Penalties, StudyModel};
+pub use study_table::{Best, Mean, Row, RunRecord, StudyTable};

@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 
 use ndarray::ArrayD;
 
-use super::candidate::{TriedLoss, labels};
 use super::run_result::{RunOutcome, RunResult};
 use super::score::Score;
 use super::setups::{Planned, Setup};
 use super::stability::{Kin, Stability, better_half, stability_of};
 use super::store::Store;
 use super::study::Study;
-use super::table::{Best, Mean, Row, RunRecord, Table};
+use super::study_model::{TriedLoss, labels};
+use super::study_table::{Best, Mean, Row, RunRecord, StudyTable};
 use nneinfact_core::error::{Error, Result};
 
 /// All that came out of a study.
@@ -46,7 +46,7 @@ impl Study {
         shape: &[usize],
         done: &Done<'_>,
         mut notes: Vec<String>,
-    ) -> Result<Table> {
+    ) -> Result<StudyTable> {
         let labels = labels(done.losses);
         let several = self.all_algorithms().len() > 1;
         let mut own: Vec<Vec<usize>> = vec![Vec::new(); done.setups.len()];
@@ -79,7 +79,7 @@ impl Study {
         rows.sort_by(|(l, a), (m, b)| l.cmp(m).then(a.criterion().total_cmp(&b.criterion())));
         let mut rows: Vec<Row> = rows.into_iter().map(|(_, row)| row).collect();
         flag_best_of_model(&mut rows);
-        let mut table = Table::new(
+        let mut table = StudyTable::new(
             shape.to_vec(),
             [self.heldout, self.validation],
             self.splits,

@@ -6,7 +6,6 @@ use std::time::Instant;
 
 use ndarray::ArrayD;
 
-use super::candidate::TriedLoss;
 use super::estimate::{Load, Times};
 use super::events::{Event, Standing, notify};
 use super::rows::Done;
@@ -15,7 +14,8 @@ use super::score::{Score, Scorer};
 use super::setups::{Planned, Setup};
 use super::store::Store;
 use super::study::{ScoreChoice, Study, about};
-use super::table::Table;
+use super::study_model::TriedLoss;
+use super::study_table::StudyTable;
 use nneinfact_core::data::{Observations, Prepared, Role};
 use nneinfact_core::error::{Error, Result};
 use nneinfact_fit::Device;
@@ -74,7 +74,7 @@ impl Study {
     /// # Errors
     /// Whatever is wrong with the models, ranks, losses, settings or data; and where the folder cannot
     /// be written.
-    pub fn run(self, data: impl Source) -> Result<Table> {
+    pub fn run(self, data: impl Source) -> Result<StudyTable> {
         self.check()?;
         let observations = data.observations()?;
         let device = match &self.device {
@@ -85,7 +85,7 @@ impl Study {
         device.clone().install(move || self.run_on(observations, &device))
     }
 
-    fn run_on(&self, observations: &Observations, device: &Device) -> Result<Table> {
+    fn run_on(&self, observations: &Observations, device: &Device) -> Result<StudyTable> {
         let losses = self.all_losses();
         let mut notes = Vec::new();
         let setups = self.setups(observations.shape(), &losses, &mut notes)?;

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use super::candidate::{Penalties, TriedLoss, labels};
 use super::ranks::{combinations, matched, ranks_text};
 use super::run_result::RunSettings;
 use super::study::{Study, about};
+use super::study_model::{Penalties, TriedLoss, labels};
 use nneinfact_core::error::Result;
 use nneinfact_core::model::Shapes;
 use nneinfact_fit::Algorithm;

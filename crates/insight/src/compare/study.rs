@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::sync::PoisonError;
 
-use super::candidate::{Penalties, StudyModel, TriedLoss};
 use super::events::{StudyObserver, StudyObservers};
 use super::score::Score;
+use super::study_model::{Penalties, StudyModel, TriedLoss};
 use nneinfact_core::engine::Precision;
 use nneinfact_core::error::{Error, Result};
 use nneinfact_core::loss::Loss;

@@ -1,9 +1,9 @@
 //! What can be refused of a study before data are read.
 
-use super::candidate::{StudyModel, TriedLoss};
 use super::ranks::combinations;
 use super::store::Store;
 use super::study::{Study, about};
+use super::study_model::{StudyModel, TriedLoss};
 use nneinfact_core::error::{Error, Result};
 use nneinfact_core::model::Shapes;
 use nneinfact_fit::Algorithm;
@@ -251,14 +251,14 @@ mod tests {
             .loss_from(loss(2.0), record("a/high.npy"))
             .loss(loss(3.0));
         study.check().unwrap();
-        let names = super::super::candidate::labels(&study.all_losses());
+        let names = super::super::study_model::labels(&study.all_losses());
         assert_eq!(names[0], "kl");
         assert_eq!(names[1], "negative-binomial(low.npy)");
         assert_eq!(names[2], "negative-binomial(high.npy)");
         assert_eq!(names[3], "negative-binomial(per entry)");
         let again = study.loss(loss(4.0)).loss(loss(5.0));
         again.check().unwrap();
-        let names = super::super::candidate::labels(&again.all_losses());
+        let names = super::super::study_model::labels(&again.all_losses());
         assert_eq!(
             names[4..],
             ["negative-binomial(per entry) #5", "negative-binomial(per entry) #6"]

@@ -3,9 +3,9 @@
 use std::fmt::{self, Write as _};
 
 use super::ranks::ranks_text;
-use super::table::{Mean, Row, Table, number, stopped};
+use super::study_table::{Mean, Row, StudyTable, number, stopped};
 
-impl fmt::Display for Table {
+impl fmt::Display for StudyTable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let shape: Vec<String> = self.shape.iter().map(ToString::to_string).collect();
         let plural = |n: usize, what: &str| match n {
@@ -86,7 +86,7 @@ impl fmt::Display for Table {
     }
 }
 
-impl Table {
+impl StudyTable {
     /// Whether some model has several rows under a loss, so that it tells something which is the best.
     fn several_rows(&self) -> bool {
         let marked = self.rows.iter().filter(|row| row.best_of_model).count();

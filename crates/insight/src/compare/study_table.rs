@@ -19,12 +19,12 @@ use nneinfact_fit::io;
 /// Losses of different kinds cannot be compared, so rows are grouped by loss, in the order of the
 /// study; inside a group they are sorted by mean held-out loss (validation loss where nothing is held
 /// out, training loss where there is none either), and those without a result come last.
-/// [`by_score`](Table::by_score) sorts all of them by the score, which can be compared.
+/// [`by_score`](StudyTable::by_score) sorts all of them by the score, which can be compared.
 ///
 /// Its `to_string` is a text to be read.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[non_exhaustive]
-pub struct Table {
+pub struct StudyTable {
     format: &'static str,
     version: u32,
     pub(super) shape: Vec<usize>,
@@ -202,7 +202,7 @@ impl Row {
     }
 }
 
-impl Table {
+impl StudyTable {
     pub(super) fn new(
         shape: Vec<usize>,
         [heldout, validation]: [f64; 2],
@@ -211,10 +211,10 @@ impl Table {
         score: Option<Score>,
         rows: Vec<Row>,
         notes: Vec<String>,
-    ) -> Table {
+    ) -> StudyTable {
         let complete =
             rows.iter().flat_map(|row| &row.runs).all(|run| run.outcome != RunOutcome::Pending);
-        let mut table = Table {
+        let mut table = StudyTable {
             format: "nneinfact compare",
             version: 1,
             shape,
