@@ -368,7 +368,7 @@ fn what_cannot_be_is_refused() {
         .settings(|all| all.ranks([('r', 2)]).device(Device::cpu()).starts(3));
     let cases = [
         (starts.fit().unwrap_err().to_string(), "has one start, not 3"),
-        (two(part("ir,jr->ij", &y), part("ir,kr->ik", &z)), "the letter i has size 4"),
+        (two(part("ir,jr->ij", &y), part("ir,kr->ik", &z)), "the index i has size 4"),
         (two(part("ir,jr->ij", &y), part("ir,kr->ik", &y).weight(0.0)), "weight of tensor 2"),
         (two(part("ir,jr->ij", &y), part("is,ks->ik", &y)), "latent letter s"),
         (Coupled::new([]).fit().unwrap_err().to_string(), "at least one tensor"),
@@ -378,7 +378,7 @@ fn what_cannot_be_is_refused() {
                 .fit()
                 .unwrap_err()
                 .to_string(),
-            "the letter q",
+            "the index q",
         ),
         (
             Coupled::new([part("ir,jr->ij", &(-1.0 * &y))])

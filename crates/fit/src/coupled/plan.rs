@@ -108,7 +108,7 @@ fn ranks(given: &[(char, usize)], parts: &[Part]) -> Result<Vec<(char, usize)>> 
         let latent = |part: &Part| part.model.latent().iter().any(|x| char::from(x) == letter);
         if !parts.iter().any(latent) {
             return Err(Error::Setting(format!(
-                "a rank was given for the letter {letter}, which is not a latent letter of any of the models"
+                "a rank was given for the index {letter}, which is not a latent index of any of the models"
             )));
         }
         ranks.push((letter, rank));
