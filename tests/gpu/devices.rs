@@ -87,7 +87,11 @@ fn the_tests_fail_where_there_is_no_gpu() {
     }
     let this = std::env::current_exe().unwrap();
     let run = |no_gpu| {
-        without_drivers(&this, &["--exact", "devices::devices_are_described", "--nocapture"], no_gpu)
+        without_drivers(
+            &this,
+            &["--exact", "devices::devices_are_described", "--nocapture"],
+            no_gpu,
+        )
     };
     let output = run("");
     assert!(!output.status.success());
