@@ -484,7 +484,7 @@ impl NNEinFact {
     }
 
     /// Fits the model to an array (`f32`, `f64`, `bool` or any integer type) or to
-    /// [`Observations`].
+    /// `Observations`.
     ///
     /// # Errors
     /// Whatever is wrong with the model, ranks, data, loss or settings, before the first sweep; and

@@ -98,7 +98,7 @@ impl Dense {
         DenseBuilder::with_layout(shape, order, Storage::Mapped(Mapped::new(source)))
     }
 
-    /// Whether the entries stay in a file: see [`map_npy`](crate::io::map_npy).
+    /// Whether the entries stay in a file: see `map_npy`.
     #[must_use]
     pub fn is_mapped(&self) -> bool {
         self.storage.mapped().is_some()

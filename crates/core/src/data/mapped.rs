@@ -59,7 +59,7 @@ pub enum Slice<'a> {
 }
 
 /// The entries of a [`Dense`](super::Dense) tensor that stay in a file: see
-/// [`map_npy`](crate::io::map_npy).
+/// `map_npy`.
 #[derive(Clone, Debug)]
 pub struct Mapped {
     source: Arc<dyn Slabs>,

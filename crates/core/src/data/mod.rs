@@ -7,7 +7,7 @@
 //! passes read: the stored entries in C order, and what the [`Implicit`] ones are.
 //!
 //! Data larger than memory stay in their file: [`Mapped`] entries are read as they are needed, a
-//! slab at a time, and give the same results ([`map_npy`](crate::io::map_npy)).
+//! slab at a time, and give the same results (`map_npy`).
 //!
 //! Counts of entries are `usize` or `u64` throughout: tensors of more than 2³² entries are usual.
 

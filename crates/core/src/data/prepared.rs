@@ -7,7 +7,7 @@ use super::{CooTensor, Dense, Role, Roles, StoredEntries};
 use crate::error::Result;
 
 /// Observations that a fit can run on: values, the role of every entry, weights, and sums over
-/// them. Made by [`Observations::prepare`].
+/// them. Made by `Observations::prepare`.
 #[derive(Clone, Debug)]
 pub struct Prepared {
     pub(super) shape: Vec<usize>,
@@ -57,7 +57,7 @@ impl Prepared {
     /// The same observations with a value for every entry.
     ///
     /// # Errors
-    /// [`Error::Memory`] where that takes more than `limit` bytes.
+    /// `Error::Memory` where that takes more than `limit` bytes.
     pub fn densified(&self, limit: u64) -> Result<Prepared> {
         let Some(coo) = &self.coo else { return Ok(self.clone()) };
         let values = Arc::new(coo.to_dense(limit)?);

@@ -174,7 +174,7 @@ impl Storage {
         }
     }
 
-    /// Adds the squares of some entries to a sum, in blocks of [`SQUARED`] in their order.
+    /// Adds the squares of some entries to a sum, in blocks of `SQUARED` in their order.
     pub fn add_squares(&self, range: Range<usize>, sum: &mut f64) {
         let starts: Vec<usize> = range.clone().step_by(SQUARED).collect();
         let block = |&start: &usize| -> f64 {

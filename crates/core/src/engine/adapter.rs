@@ -34,7 +34,7 @@ pub struct AdapterInfo {
 }
 
 impl AdapterInfo {
-    /// Whether it is a program that runs on the CPU: correct, but slower than [`Device::cpu`].
+    /// Whether it is a program that runs on the CPU: correct, but slower than `Device::cpu`.
     #[must_use]
     pub fn is_software(&self) -> bool {
         self.kind == AdapterKind::Software

@@ -343,7 +343,7 @@ fn power(base: f64, exponent: f64) -> f64 {
 /// What the expressions share is computed once.
 ///
 /// # Errors
-/// [`Error::Loss`](crate::Error::Loss) where there are no expressions or more than four, where one
+/// `Error::Loss` where there are no expressions or more than four, where one
 /// needs an entry parameter beyond `parameters`, and where a constant is not a normal number in
 /// single precision (WGSL refuses such a shader), and where an expression is too deep.
 ///

@@ -2,7 +2,7 @@
 //! tests.
 //!
 //! Double precision, one loop over all combinations of indices, no plan and no tricks: slow, and
-//! meant to be read. For fitting, see [`NNEinFact`](crate::NNEinFact).
+//! meant to be read. For fitting, see `NNEinFact`.
 //!
 //! ```
 //! use ndarray::{ArrayD, IxDyn, array};

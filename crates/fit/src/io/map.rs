@@ -68,7 +68,7 @@ pub fn map_npy_in(path: impl AsRef<Path>, slab_bytes: u64) -> Result<Dense> {
     map(path.as_ref(), slab_bytes, None)
 }
 
-/// [`map_npy`] of a mask, for [`Observations::mask_from`](crate::Observations::mask_from): a file of
+/// [`map_npy`] of a mask, for `Observations::mask_from`: a file of
 /// booleans.
 ///
 /// # Errors

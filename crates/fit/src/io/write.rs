@@ -12,7 +12,7 @@ use nneinfact_core::error::Result;
 /// Writes an array to a `.npy` file, in C order as `<f8`.
 ///
 /// # Errors
-/// [`Error::File`] where the file cannot be written; what stood there before is then still there.
+/// `Error::File` where the file cannot be written; what stood there before is then still there.
 pub fn write_npy<S, D>(path: impl AsRef<Path>, array: &ArrayBase<S, D>) -> Result<()>
 where
     S: Data,
@@ -25,7 +25,7 @@ where
 /// Writes a value as JSON, indented, with a line end.
 ///
 /// # Errors
-/// [`Error::File`] where the value cannot be written as JSON or the file cannot be written; what
+/// `Error::File` where the value cannot be written as JSON or the file cannot be written; what
 /// stood there before is then still there.
 pub fn write_json(path: impl AsRef<Path>, value: &impl Serialize) -> Result<()> {
     replace(path.as_ref(), |to| {
@@ -37,7 +37,7 @@ pub fn write_json(path: impl AsRef<Path>, value: &impl Serialize) -> Result<()> 
 /// Writes a text as it is.
 ///
 /// # Errors
-/// [`Error::File`] where the file cannot be written; what stood there before is then still there.
+/// `Error::File` where the file cannot be written; what stood there before is then still there.
 pub fn write_text(path: impl AsRef<Path>, text: &str) -> Result<()> {
     replace(path.as_ref(), |to| to.write_all(text.as_bytes()))
 }

@@ -18,7 +18,7 @@ pub struct RunSettings {
     /// The version of this crate.
     pub library: String,
     /// The fingerprint of the data before they are split
-    /// ([`Observations::fingerprint`](crate::Observations::fingerprint)).
+    /// (`Observations::fingerprint`).
     pub data: String,
     /// The model string.
     pub model: String,

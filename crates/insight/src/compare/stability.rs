@@ -41,7 +41,7 @@ pub struct ComponentStability {
     /// The value, counted from 0.
     pub component: usize,
     /// The sum of its part of ŷ, in the data's units
-    /// ([`Fit::component_weights`](crate::Fit::component_weights)).
+    /// (`Fit::component_weights`).
     pub weight: f64,
     /// What share of the sum of ŷ that is.
     pub share: f64,

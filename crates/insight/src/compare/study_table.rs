@@ -342,7 +342,7 @@ impl StudyTable {
     /// each as a whole or not at all.
     ///
     /// # Errors
-    /// [`Error::File`](crate::Error::File) where a file cannot be written.
+    /// `Error::File` where a file cannot be written.
     pub fn write(&self, folder: impl AsRef<Path>) -> Result<()> {
         #[derive(Serialize)]
         struct Of<'a> {
