@@ -26,7 +26,7 @@ impl<T: Real> Aligned<T> {
     /// So many zeros.
     ///
     /// ```
-    /// use nneinfact::math::Aligned;
+    /// use nneinfact_simd::Aligned;
     ///
     /// let block: Aligned<f32> = Aligned::zeros(20);
     /// assert_eq!(*block, [0.0; 20]);
