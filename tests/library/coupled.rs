@@ -370,7 +370,7 @@ fn what_cannot_be_is_refused() {
         (starts.fit().unwrap_err().to_string(), "has one start, not 3"),
         (two(part("ir,jr->ij", &y), part("ir,kr->ik", &z)), "the index i has size 4"),
         (two(part("ir,jr->ij", &y), part("ir,kr->ik", &y).weight(0.0)), "weight of tensor 2"),
-        (two(part("ir,jr->ij", &y), part("is,ks->ik", &y)), "latent letter s"),
+        (two(part("ir,jr->ij", &y), part("is,ks->ik", &y)), "latent index s"),
         (Coupled::new([]).fit().unwrap_err().to_string(), "at least one tensor"),
         (
             Coupled::new([part("ir,jr->ij", &y)])
