@@ -78,7 +78,7 @@ struct CpuEngine<T> {
     /// What holds for these factors, the objective being in the engine's unit.
     constraints: Vec<Constraint>,
     snapshot: Option<Vec<Vec<f64>>>,
-    /// The anchor result of the last sweep, where an extrapolation starts from.
+    /// The plain result of the last sweep, which an extrapolation starts from ([`Point::Anchor`]).
     anchor: Option<Vec<Vec<f64>>>,
     /// Where the last sweep began.
     origin: Vec<Vec<f64>>,
