@@ -471,7 +471,7 @@ fn early_stopping_and_cancelling_return_whole_sweeps() {
 
 fn config() -> ProptestConfig {
     let cases = crate::common::gpu_cases(24).count() as u32;
-    ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() }
+    ProptestConfig { cases, ..crate::common::repeatable() }
 }
 
 proptest! {

@@ -515,7 +515,7 @@ fn size_of_terms(e: &Expr, x: f64, y: f64, sides: &[f64]) -> f64 {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(48))]
+    #![proptest_config(ProptestConfig { cases: 48, ..crate::common::repeatable() })]
 
     #[test]
     fn tapes_agree_with_the_expressions(

@@ -54,9 +54,9 @@ impl<T: Elementwise> EntryBlock<T> {
 
 /// Reads the entries of some rows. It is compiled once for every instruction set and precision, and not
 /// inlined: it has a loop for each of the types that data may have.
-#[inline(never)]
+#[inline(always)]
 fn read_rows<S: Simd, T: Elementwise>(simd: S, read: ReadRows<'_, T>) {
-    simd.vectorize(read);
+    read.with_simd(simd);
 }
 
 /// The arguments of [`read_rows`].
@@ -224,7 +224,7 @@ impl<T: Elementwise> RowPanel<'_, T> {
     /// Prefetches some columns of some of the rows ahead. Early, as pieces of a kilobyte or less, far
     /// apart, are too short for processors to see them coming; and little at a time, as processors wait
     /// where more than a dozen cache lines are on their way.
-    #[inline(never)]
+    #[inline(always)]
     pub fn prefetch(&self, rows: Range<usize>, columns: Range<usize>) {
         let source = self.source;
         let rows = &self.ahead[rows.start.min(self.ahead.len())..rows.end.min(self.ahead.len())];
