@@ -133,7 +133,8 @@ impl<T: Elementwise> CpuEngine<T> {
             None => dense::aligned(values, p),
         };
         let entry_parameters = job.loss.entry_parameters().iter().map(entry_parameter).collect();
-        let sparse = job.stored.as_ref().map(|stored| SparseState::new(&job, stored));
+        let sparse =
+            job.stored.as_ref().map(|stored| SparseState::new(&job, stored)).transpose()?;
         let objective = job.objective_unit();
         let constraints = job.constraints.iter().enumerate().map(|(l, constraint)| {
             let unit = if l == 0 { job.unit } else { 1.0 };

@@ -5,7 +5,7 @@ use crate::constraints;
 use crate::device::Device;
 use crate::settings::{DataAs, Settings};
 use nneinfact_core::data::{Implicit, Prepared, Role, StoredCounts, StoredEntries};
-use nneinfact_core::engine::needs;
+use nneinfact_core::engine::ZeroSums;
 use nneinfact_core::error::{Error, Result};
 use nneinfact_core::loss::{AtZero, Loss, Tape};
 use nneinfact_core::memory::{available_memory, total_memory};
@@ -237,7 +237,7 @@ fn sparse_plan(
     let counted = data.stored_counts();
     // Roughly, in units of a dense pass over one entry.
     let weight = |counts: &StoredCounts| {
-        let (form, _) = needs(zero, counts.implicit);
+        let form = ZeroSums::new(zero, counts.implicit).form();
         let implicit =
             if form == ImplicitForm::ImplicitZeroPass { 0.7 * entries(shapes) } else { 0.0 };
         let each = if counts.implicit == Implicit::Zeros { 10.0 } else { 2.0 };
@@ -285,7 +285,7 @@ fn plan_stored(
             u32::MAX
         )));
     }
-    let (form, _) = needs(zero, counts.implicit);
+    let form = ZeroSums::new(zero, counts.implicit).form();
     if form == ImplicitForm::ImplicitZeroPass && entries(shapes) > MOST_IMPLICIT {
         return Err(Error::Setting(format!(
             "the {} loss sums over all {:.1e} entries in every pass, and up to {MOST_IMPLICIT:.0e} are feasible: losses whose zeros have a closed form are kl, euclidean, hellinger, pearson, alpha and jensen-shannon; or, if entries that are not listed are missing and not zeros, say so (unlisted_missing, --unlisted-missing)",

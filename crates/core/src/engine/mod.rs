@@ -22,7 +22,7 @@ pub use adapter::{AdapterInfo, AdapterKind};
 pub use precision::Precision;
 pub use sparse_program::{
     MaskedTerms, MaskedZeroLoss, SparseProgram, SparseStep, StoredTerms, ZeroContraction, ZeroSum,
-    ZeroSums, needs,
+    ZeroSums,
 };
 
 /// Sums of `W·ℓ` over the training, validation and held-out entries, and of the penalties.

@@ -338,14 +338,6 @@ impl SparseProgram {
     }
 }
 
-/// How the implicit entries enter, and which of numerator, denominator and loss take the
-/// implicit-zero pass.
-#[must_use]
-pub fn needs(zero: &AtZero, implicit: Implicit) -> (ImplicitForm, [bool; 3]) {
-    let sums = ZeroSums::new(zero, implicit);
-    (sums.form(), sums.passes())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -399,7 +391,7 @@ mod tests {
         for (loss, implicit, form) in cases {
             let found = SparseProgram::new(&loss, implicit).all.form();
             assert_eq!(found, form, "{} {implicit:?}", loss.name());
-            assert_eq!(needs(&loss.at_zero(), implicit).0, form, "{}", loss.name());
+            assert_eq!(ZeroSums::new(&loss.at_zero(), implicit).form(), form, "{}", loss.name());
         }
     }
 

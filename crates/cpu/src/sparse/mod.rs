@@ -18,67 +18,62 @@ use nneinfact_core::algebra::contract::{Walk, contract, rearrange};
 use nneinfact_core::algebra::update::Denominator;
 use nneinfact_core::data::{Dense, Implicit, StoredEntries};
 use nneinfact_core::engine::stored_order::StoredPart;
-use nneinfact_core::engine::{Job, LossSums, needs};
-use nneinfact_core::loss::{AtZero, Expr, Loss, Tape, ZeroTerm};
+use nneinfact_core::engine::{
+    Job, LossSums, MaskedTerms, MaskedZeroLoss, SparseProgram, SparseStep, StoredTerms,
+    ZeroContraction,
+};
+use nneinfact_core::error::Result;
+use nneinfact_core::loss::{Expr, Tape};
 use nneinfact_core::model::Shapes;
 use nneinfact_core::plan::{Group, KhatriRaoTable, SparsePass};
 use nneinfact_simd::Elementwise;
 
-/// The stored entries of a fit as its passes read them.
+/// The stored entries of a fit as its passes read them, and the program that the passes follow.
 pub(crate) struct SparseState<T> {
-    implicit: Implicit,
-    zero: AtZero,
+    program: SparseProgram,
     /// Training entries, for each group.
     train: Vec<PassEntries<T>>,
     /// Masked entries, for each group, or for the first only where they add to losses alone. In double
     /// precision: what they add is taken off sums over all entries, of which little may be left.
     masked: Vec<PassEntries<f64>>,
-    train_expressions: Expressions,
-    masked_expressions: Expressions,
-    tapes: Vec<((bool, SparseOutputs), Tape)>,
+    train_terms: Terms,
+    masked_terms: Terms,
+    tapes: Vec<((StoredPart, SparseOutputs), Tape)>,
     zero_tapes: Vec<(Wants, Tape)>,
-    /// Which sums over implicit entries take an implicit-zero pass.
-    zero_pass: Wants,
 }
 
-/// What a stored entry adds to each sum; `None` where nothing.
-struct Expressions {
+/// What a stored entry adds to each sum, as a tape computes it; `None` where nothing.
+struct Terms {
     numerator: Option<Expr>,
     denominator: Option<Expr>,
     loss: Expr,
-    /// The loss at a datum of 0, which the sum over all entries holds.
+    /// The loss at a datum of 0, which a sum over all entries has of it.
     zero_loss: Option<Expr>,
 }
 
-impl Expressions {
-    /// Of the training entries: what they add beyond what they would add as zeros.
-    fn train(loss: &Loss, zero: &AtZero, implicit: Implicit) -> Expressions {
-        let has_zeros = implicit != Implicit::Missing;
-        let beyond = |at: &Expr, zero: &ZeroTerm| match has_zeros {
-            true if zero.is_zero() => at.clone(),
-            true => at - zero.expr(),
-            false => at.clone(),
-        };
-        let needed = !has_zeros || loss.denominator_depends_on_x();
-        Expressions {
-            numerator: Some(beyond(loss.a(), &zero.a)),
-            denominator: needed.then(|| beyond(loss.b(), &zero.b)),
-            loss: loss.loss().clone(),
-            zero_loss: has_zeros.then(|| zero.loss.expr().clone()),
+impl Terms {
+    fn train(stored: &StoredTerms) -> Terms {
+        Terms {
+            numerator: Some(stored.numerator.clone()),
+            denominator: stored.denominator.clone(),
+            loss: stored.loss.clone(),
+            zero_loss: stored.zero_loss.clone(),
         }
     }
 
-    /// Of the masked entries: the negative of what the sum over all entries has for them although they do
-    /// not train.
-    fn masked(loss: &Loss, zero: &AtZero, implicit: Implicit) -> Expressions {
-        let less = |zero: &ZeroTerm| {
-            (implicit == Implicit::Zeros && !zero.is_zero()).then(|| -zero.expr().clone())
-        };
-        Expressions {
-            numerator: less(&zero.a),
-            denominator: less(&zero.b),
-            loss: loss.loss().clone(),
-            zero_loss: (implicit != Implicit::Missing).then(|| zero.loss.expr().clone()),
+    /// Those of the masked entries: what they take off is added with the other sign.
+    fn masked(masked: &MaskedTerms) -> Terms {
+        let less = |expr: &Option<Expr>| expr.clone().map(|expr| -expr);
+        Terms {
+            numerator: less(&masked.numerator),
+            denominator: less(&masked.denominator),
+            loss: masked.loss.clone(),
+            zero_loss: match &masked.zero_loss {
+                MaskedZeroLoss::Nothing => None,
+                MaskedZeroLoss::OwnRole(expr) | MaskedZeroLoss::Training(expr) => {
+                    Some(expr.clone())
+                }
+            },
         }
     }
 
@@ -104,63 +99,72 @@ impl Expressions {
 
 impl<T: Elementwise> SparseState<T> {
     /// Sorts the stored entries of a job for each of its passes.
-    pub fn new(job: &Job, stored: &StoredEntries) -> SparseState<T> {
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`](nneinfact_core::error::Error::Unsupported) where the plan has no contraction
+    /// for a closed form.
+    pub fn new(job: &Job, stored: &StoredEntries) -> Result<SparseState<T>> {
         let (plan, loss) = (&job.plan, &job.loss);
-        let zero = loss.at_zero();
         let implicit = stored.implicit();
-        let (_, [numerator, denominator, losses]) = needs(&zero, implicit);
+        let program = SparseProgram::new(loss, implicit);
         let parameters: Vec<Dense> =
             loss.entry_parameters().iter().map(|p| Dense::from_array(p).in_c_order()).collect();
         let scale = 1.0 / job.unit;
-        let passes = plan.sparse_passes();
-        let masked_passes = match (stored.counts().masked, implicit) {
-            (0, _) => &[],
-            (_, Implicit::Zeros) => passes,
+        let (passes, shapes) = (plan.sparse_passes(), plan.shapes());
+        if let Some(totals) = plan.implicit_totals() {
+            passes.iter().try_for_each(|pass| program.check(shapes, pass, totals))?;
+        }
+        let masked_passes = match stored.counts().masked {
+            0 => &[],
+            _ if implicit == Implicit::Zeros => passes,
             // They only have a loss.
             _ => &passes[..1.min(passes.len())],
         };
-        let shapes = plan.shapes();
         let train = |p| PassEntries::new(shapes, p, stored, StoredPart::Train, &parameters, scale);
         let masked =
             |p| PassEntries::new(shapes, p, stored, StoredPart::Masked, &parameters, scale);
-        SparseState {
-            implicit,
+        Ok(SparseState {
             train: passes.iter().map(train).collect(),
             masked: masked_passes.iter().map(masked).collect(),
-            train_expressions: Expressions::train(loss, &zero, implicit),
-            masked_expressions: Expressions::masked(loss, &zero, implicit),
+            train_terms: Terms::train(&program.stored),
+            masked_terms: Terms::masked(&program.masked),
             tapes: Vec::new(),
             zero_tapes: Vec::new(),
-            zero_pass: Wants { numerator, denominator, losses },
-            zero,
-        }
+            program,
+        })
     }
 
     /// The tape for training or masked entries, by its place among the tapes.
-    fn prepare_tape(&mut self, train: bool, outputs: SparseOutputs) -> usize {
-        let key = (train, outputs);
+    fn prepare_tape(&mut self, part: StoredPart, outputs: SparseOutputs) -> usize {
+        let key = (part, outputs);
         if let Some(at) = self.tapes.iter().position(|(k, _)| *k == key) {
             return at;
         }
-        let expressions = if train { &self.train_expressions } else { &self.masked_expressions };
-        let tape = expressions.tape(outputs);
+        let terms = match part {
+            StoredPart::Train => &self.train_terms,
+            StoredPart::Masked => &self.masked_terms,
+        };
+        let tape = terms.tape(outputs);
         self.tapes.push((key, tape));
         self.tapes.len() - 1
     }
 
-    /// The tape of an implicit-zero pass, by its place among these.
-    fn prepare_zero_tape(&mut self, wants: Wants) -> usize {
-        if let Some(at) = self.zero_tapes.iter().position(|(k, _)| *k == wants) {
-            return at;
-        }
+    /// Which of these sums take the implicit-zero pass, and its tape, by its place among these.
+    fn prepare_zero_tape(&mut self, wants: Wants) -> (Wants, usize) {
+        let all = &self.program.all;
         let expressions = [
-            Some(self.zero.a.expr()).filter(|_| wants.numerator),
-            Some(self.zero.b.expr()).filter(|_| wants.denominator),
-            Some(self.zero.loss.expr()).filter(|_| wants.losses),
+            all.numerator.pass().filter(|_| wants.numerator),
+            all.denominator.pass().filter(|_| wants.denominator),
+            all.loss.pass().filter(|_| wants.losses),
         ];
+        let [numerator, denominator, losses] = expressions.map(|expr| expr.is_some());
+        let wants = Wants { numerator, denominator, losses };
+        if let Some(at) = self.zero_tapes.iter().position(|(k, _)| *k == wants) {
+            return (wants, at);
+        }
         let tape = Tape::compile(&expressions.into_iter().flatten().collect::<Vec<_>>());
         self.zero_tapes.push((wants, tape));
-        self.zero_tapes.len() - 1
+        (wants, self.zero_tapes.len() - 1)
     }
 }
 
@@ -190,7 +194,7 @@ impl GroupSums {
 }
 
 /// The pass of a group as its steps see it.
-struct SparseStep<'a, T> {
+struct GroupPass<'a, T> {
     engine: &'a CpuEngine<T>,
     group: usize,
     pass: &'a SparsePass,
@@ -211,13 +215,27 @@ impl<T: Elementwise> CpuEngine<T> {
         let pass = &plan.sparse_passes()[group];
         let tables = self.tables(pass);
         let floor = self.job.guards.prediction_floor / self.job.unit;
-        let step = SparseStep { engine: self, group, pass, wants, floor, tables: &tables };
-        let mut sums = step.training_entries(&mut state);
-        let corrections = step.masked_entries(&mut state, &mut sums);
-        step.implicit_zero_pass(&mut state, &mut sums);
-        if state.implicit == Implicit::Zeros {
-            step.closed_forms(&state, corrections, &mut sums);
-            step.clear_masked_rows(&state, &mut sums);
+        let own = GroupPass { engine: self, group, pass, wants, floor, tables: &tables };
+        let mut sums = GroupSums::default();
+        let mut corrections = Vec::new();
+        for step in state.program.steps(!state.masked.is_empty(), wants.losses) {
+            match step {
+                SparseStep::StoredEntries => sums = own.training_entries(&mut state),
+                SparseStep::MaskedEntries => {
+                    corrections = own.masked_entries(&mut state, &mut sums);
+                }
+                SparseStep::ImplicitZeroPass => own.implicit_zero_pass(&mut state, &mut sums),
+                SparseStep::NumeratorContraction => own.closed_numerator(&state, &mut sums),
+                SparseStep::DenominatorContraction => {
+                    // Where corrections follow, the sum has to have all modes.
+                    own.closed_denominator(&state, corrections.is_empty(), &mut sums);
+                }
+                SparseStep::LossContraction => sums.losses.train += self.total_loss(&state.program),
+                SparseStep::CorrectDenominator => {
+                    correct(&mut sums.denominator, std::mem::take(&mut corrections));
+                }
+                SparseStep::ClearEmptyRows => own.clear_empty_rows(&state, &mut sums),
+            }
         }
         let unit = self.job.objective_unit();
         sums.losses.train *= unit;
@@ -238,20 +256,24 @@ impl<T: Elementwise> CpuEngine<T> {
     }
 
     /// The sum over all entries of the loss at a datum of 0, where it has a closed form.
-    fn total_loss(&self, term: &ZeroTerm) -> f64 {
+    fn total_loss(&self, program: &SparseProgram) -> f64 {
         let plan = &self.job.plan;
-        let (Some(m), Some(totals)) = (term.monomial(), plan.implicit_totals()) else { return 0.0 };
+        let (Some((by, of)), Some(totals)) =
+            (program.all.loss.contraction(), plan.implicit_totals())
+        else {
+            return 0.0;
+        };
         let all: Vec<&[f64]> = self.factors.iter().map(Vec::as_slice).collect();
         let shapes = plan.shapes();
-        let sum = match (m.power, &totals.square) {
-            (0.0, _) => vec![shapes.volume(shapes.model().observed())],
-            (2.0, Some(square)) => {
+        let sum = match (of, &totals.square) {
+            (ZeroContraction::EntryCount, _) => vec![shapes.volume(shapes.model().observed())],
+            (ZeroContraction::SquareTotal, Some(square)) => {
                 let twice: Vec<&[f64]> = all.iter().chain(&all).copied().collect();
                 contract(&square.shapes, &square.contraction, &twice)
             }
             _ => contract(shapes, &totals.linear, &all),
         };
-        m.coefficient * sum.first().copied().unwrap_or(0.0)
+        by * sum.first().copied().unwrap_or(0.0)
     }
 
     /// An implicit-zero pass.
@@ -274,7 +296,7 @@ impl<T: Elementwise> CpuEngine<T> {
     }
 }
 
-impl<T: Elementwise> SparseStep<'_, T> {
+impl<T: Elementwise> GroupPass<'_, T> {
     fn shapes(&self) -> &Shapes {
         self.engine.job.plan.shapes()
     }
@@ -286,13 +308,13 @@ impl<T: Elementwise> SparseStep<'_, T> {
 
     /// The sums over the stored training entries.
     fn training_entries(&self, state: &mut SparseState<T>) -> GroupSums {
-        let &SparseStep { group, pass, wants, floor, tables, .. } = self;
+        let &GroupPass { group, pass, wants, floor, tables, .. } = self;
         let (shapes, size) = (self.shapes(), self.size());
         let depth = pass.contracted_size(shapes);
         let (onto, width) = onto(shapes, pass);
-        let mut outputs = state.train_expressions.outputs(wants.numerator, wants.losses);
+        let mut outputs = state.train_terms.outputs(wants.numerator, wants.losses);
         outputs.denominator &= wants.denominator;
-        let at = state.prepare_tape(true, outputs);
+        let at = state.prepare_tape(StoredPart::Train, outputs);
         let mut numerator = vec![0.0; if wants.numerator { size } else { 0 }];
         let mut denominator = vec![0.0; if outputs.denominator { size } else { 0 }];
 
@@ -324,11 +346,10 @@ impl<T: Elementwise> SparseStep<'_, T> {
     /// Adds the masked entries to numerator and losses, and returns what they add to the denominator;
     /// empty where nothing.
     fn masked_entries(&self, state: &mut SparseState<T>, sums: &mut GroupSums) -> Vec<f64> {
-        let &SparseStep { engine, group, wants, floor, .. } = self;
+        let &GroupPass { engine, group, wants, floor, .. } = self;
         let shapes = self.shapes();
         let with_losses = wants.losses && !state.masked.is_empty();
-        let with_sums = wants.numerator && state.implicit == Implicit::Zeros;
-        let outputs = state.masked_expressions.outputs(with_sums, with_losses);
+        let outputs = state.masked_terms.outputs(wants.numerator, with_losses);
         // The entries of the first group, where there are no others, go with its tables.
         let own = group < state.masked.len();
         let at = if own { group } else { 0 };
@@ -336,7 +357,7 @@ impl<T: Elementwise> SparseStep<'_, T> {
         if !present || outputs == SparseOutputs::default() {
             return Vec::new();
         }
-        let tape = state.prepare_tape(false, outputs);
+        let tape = state.prepare_tape(StoredPart::Masked, outputs);
         let pass = &engine.job.plan.sparse_passes()[at];
         let first_tables = if own { Vec::new() } else { engine.tables(pass) };
         let tables = if own { self.tables } else { &first_tables };
@@ -356,23 +377,18 @@ impl<T: Elementwise> SparseStep<'_, T> {
             outputs,
         };
         let found = entry_pass.run(&mut sums.numerator, &mut corrections);
-        add_masked(&mut sums.losses, &found, state.implicit);
+        add_masked(&mut sums.losses, &found, &state.program.masked.zero_loss);
         corrections
     }
 
     /// Adds the implicit-zero pass, where one is needed.
     fn implicit_zero_pass(&self, state: &mut SparseState<T>, sums: &mut GroupSums) {
-        let wants = Wants {
-            numerator: self.wants.numerator && state.zero_pass.numerator,
-            denominator: self.wants.denominator && state.zero_pass.denominator,
-            losses: self.wants.losses && state.zero_pass.losses,
-        };
+        let (wants, at) = state.prepare_zero_tape(self.wants);
         if wants == Wants::default() {
             return;
         }
-        let at = state.prepare_zero_tape(wants);
         let tape = &state.zero_tapes[at].1;
-        let zeros = self.engine.zero_pass(self.group, wants, tape, state.implicit);
+        let zeros = self.engine.zero_pass(self.group, wants, tape, state.program.implicit);
         sums.losses.train += zeros.losses.train;
         sums.losses.validation += zeros.losses.validation;
         sums.losses.held_out += zeros.losses.held_out;
@@ -386,50 +402,62 @@ impl<T: Elementwise> SparseStep<'_, T> {
         }
     }
 
-    /// Adds the sums over all entries as zeros that have closed forms, and the corrections of masked
-    /// entries to the denominator.
-    fn closed_forms(&self, state: &SparseState<T>, corrections: Vec<f64>, sums: &mut GroupSums) {
-        let &SparseStep { engine, pass, wants, .. } = self;
-        let shapes = self.shapes();
-        let all: Vec<&[f64]> = engine.factors.iter().map(Vec::as_slice).collect();
-        let inputs: Vec<&[f64]> = pass.others.iter().map(|&l| all[l]).collect();
-        let closed = || contract(shapes, &pass.closed, &inputs);
-        let spread = |sum: &[f64], by: f64| -> Vec<f64> {
-            let full = rearrange(shapes, pass.closed.output(), sum, &pass.indices);
-            full.into_iter().map(|x| x * by).collect()
+    /// `Σ V`, the factors outside the group contracted.
+    fn other_factors(&self) -> Vec<f64> {
+        let factors = &self.engine.factors;
+        let inputs: Vec<&[f64]> = self.pass.others.iter().map(|&l| factors[l].as_slice()).collect();
+        contract(self.shapes(), &self.pass.closed, &inputs)
+    }
+
+    /// That sum times a coefficient, along all indices of the group.
+    fn spread(&self, sum: &[f64], by: f64) -> Vec<f64> {
+        let full = rearrange(self.shapes(), self.pass.closed.output(), sum, &self.pass.indices);
+        full.into_iter().map(|x| x * by).collect()
+    }
+
+    /// Adds the closed form of the numerator.
+    fn closed_numerator(&self, state: &SparseState<T>, sums: &mut GroupSums) {
+        if let (true, Some((by, _))) =
+            (self.wants.numerator, state.program.all.numerator.contraction())
+        {
+            add(&mut sums.numerator, self.spread(&self.other_factors(), by));
+        }
+    }
+
+    /// Adds the closed form of the denominator; with its own indices only, where it `may_be_reduced` and
+    /// nothing else is in it.
+    fn closed_denominator(
+        &self,
+        state: &SparseState<T>,
+        may_be_reduced: bool,
+        sums: &mut GroupSums,
+    ) {
+        let (true, Some((by, of))) =
+            (self.wants.denominator, state.program.all.denominator.contraction())
+        else {
+            return;
         };
         let denominator = &mut sums.denominator;
-        if wants.numerator && !state.zero_pass.numerator && !state.zero.a.is_zero() {
-            let by = state.zero.a.coefficient(0.0).unwrap_or(0.0);
-            add(&mut sums.numerator, spread(&closed(), by));
-        }
-        if wants.denominator && !state.zero_pass.denominator {
-            let by = state.zero.b.monomial().map_or(0.0, |m| m.coefficient);
-            if let (Some(_), Some(gram)) = (state.zero.b.coefficient(1.0), &pass.gram) {
-                let with: Vec<&[f64]> = all.iter().chain(&inputs).copied().collect();
-                let mut gram = contract(&gram.shapes, &gram.contraction, &with);
-                gram.iter_mut().for_each(|x| *x *= by);
-                add(denominator, gram);
-            } else if denominator.is_empty() && corrections.is_empty() {
-                *denominator = closed();
-                denominator.iter_mut().for_each(|x| *x *= by);
-                sums.reduced = true;
-            } else {
-                add(denominator, spread(&closed(), by));
-            }
-        }
-        if wants.losses && !state.zero_pass.losses {
-            sums.losses.train += engine.total_loss(&state.zero.loss);
-        }
-        if !corrections.is_empty() {
-            add(denominator, corrections);
-            denominator.iter_mut().for_each(|x| *x = x.max(0.0));
+        if let (ZeroContraction::Gram, Some(gram)) = (of, &self.pass.gram) {
+            let factors = &self.engine.factors;
+            let all = factors.iter().map(Vec::as_slice);
+            let others = self.pass.others.iter().map(|&l| factors[l].as_slice());
+            let with: Vec<&[f64]> = all.chain(others).collect();
+            let mut gram = contract(&gram.shapes, &gram.contraction, &with);
+            gram.iter_mut().for_each(|x| *x *= by);
+            add(denominator, gram);
+        } else if denominator.is_empty() && may_be_reduced {
+            *denominator = self.other_factors();
+            denominator.iter_mut().for_each(|x| *x *= by);
+            sums.reduced = true;
+        } else {
+            add(denominator, self.spread(&self.other_factors(), by));
         }
     }
 
     /// Clears the sums of rows without a single training entry, which are rounding errors.
-    fn clear_masked_rows(&self, state: &SparseState<T>, sums: &mut GroupSums) {
-        let &SparseStep { group, pass, wants, .. } = self;
+    fn clear_empty_rows(&self, state: &SparseState<T>, sums: &mut GroupSums) {
+        let &GroupPass { group, pass, wants, .. } = self;
         let (shapes, size) = (self.shapes(), self.size());
         let width = width_of(shapes, pass);
         let rows: f64 = shapes.sizes(&pass.output.rows).iter().map(|&n| n as f64).product();
@@ -448,14 +476,26 @@ impl<T: Elementwise> SparseStep<'_, T> {
     }
 }
 
+/// Takes the masked entries off a denominator: their part comes with its sign. What is left of a sum of
+/// positive terms cannot be negative, but for rounding.
+fn correct(denominator: &mut Vec<f64>, corrections: Vec<f64>) {
+    if !corrections.is_empty() {
+        add(denominator, corrections);
+        denominator.iter_mut().for_each(|x| *x = x.max(0.0));
+    }
+}
+
 /// Adds the losses of masked entries: withheld ones add their own, and from sums over all entries each
 /// takes off what it would be as a zero.
-fn add_masked(sums: &mut LossSums, found: &EntryLosses, implicit: Implicit) {
+fn add_masked(sums: &mut LossSums, found: &EntryLosses, zero_loss: &MaskedZeroLoss) {
     let EntryLosses { at_datum, at_zero } = *found;
-    let less = if implicit == Implicit::ByRole { at_zero } else { ByRole::default() };
+    let less = match zero_loss {
+        MaskedZeroLoss::OwnRole(_) => at_zero,
+        MaskedZeroLoss::Nothing | MaskedZeroLoss::Training(_) => ByRole::default(),
+    };
     sums.validation += at_datum.validation - less.validation;
     sums.held_out += at_datum.held_out - less.held_out;
-    if implicit == Implicit::Zeros {
+    if let MaskedZeroLoss::Training(_) = zero_loss {
         sums.train -= at_zero.all();
     }
 }

@@ -4,8 +4,9 @@
 use std::fmt::Write as _;
 
 use nneinfact_core::data::{self, Dense, Prepared, Role};
+use nneinfact_core::engine::{ZeroSum, ZeroSums};
 use nneinfact_core::error::Result;
-use nneinfact_core::loss::{AtZero, Expr, Loss, wgsl_function};
+use nneinfact_core::loss::{Expr, Loss, wgsl_function};
 
 use crate::program::declarations::Declarations;
 use crate::program::recording::Access;
@@ -51,12 +52,13 @@ impl EntryTerms {
         }
     }
 
-    /// Those of a loss at a datum of 0.
-    pub fn at_zero(zero: &AtZero, parameters: usize) -> EntryTerms {
+    /// Those of an implicit-zero pass; 0 for sums that do not take it.
+    pub fn implicit_zeros(all: &ZeroSums, parameters: usize) -> EntryTerms {
+        let term = |sum: &ZeroSum| sum.pass().cloned().unwrap_or_else(|| Expr::from(0.0));
         EntryTerms {
-            a: zero.a.expr().clone(),
-            b: zero.b.expr().clone(),
-            loss: zero.loss.expr().clone(),
+            a: term(&all.numerator),
+            b: term(&all.denominator),
+            loss: term(&all.loss),
             parameters,
         }
     }

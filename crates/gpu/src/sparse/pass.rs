@@ -15,12 +15,11 @@ use crate::program::recording::{
     ShaderId,
 };
 use crate::program::views::TensorView;
-use nneinfact_core::data::{Dense, Implicit, StoredEntries};
-use nneinfact_core::engine::LossSlot;
-use nneinfact_core::engine::needs;
+use nneinfact_core::data::{Dense, StoredEntries};
 use nneinfact_core::engine::stored_order::StoredPart;
+use nneinfact_core::engine::{LossSlot, MaskedZeroLoss, SparseProgram, ZeroContraction};
 use nneinfact_core::error::{Error, Result};
-use nneinfact_core::loss::{AtZero, Expr, Loss, ZeroTerm};
+use nneinfact_core::loss::Expr;
 use nneinfact_core::model::{IndexSet, Shapes};
 use nneinfact_core::plan::{Gram, SparsePass};
 
@@ -55,40 +54,36 @@ enum Reason {
 }
 
 /// The expressions of stored training entries: beyond what they would add as zeros.
-fn train_terms(loss: &Loss, zero: &AtZero, implicit: Implicit, losses: bool) -> StoredTerms {
-    let implicit_train = implicit != Implicit::Missing;
-    let beyond = |at: &Expr, zero: &ZeroTerm| match implicit_train && !zero.is_zero() {
-        true => at - zero.expr(),
-        false => at.clone(),
-    };
-    let depends = !implicit_train || loss.denominator_depends_on_x();
+fn train_terms(program: &SparseProgram, losses: bool) -> StoredTerms {
+    let stored = &program.stored;
     StoredTerms {
-        numerator: Some(beyond(loss.a(), &zero.a)),
-        denominator: depends.then(|| beyond(loss.b(), &zero.b)),
+        numerator: Some(stored.numerator.clone()),
+        denominator: stored.denominator.clone(),
         loss: match losses {
-            true => StoredLoss::Train(beyond(loss.loss(), &zero.loss)),
+            true => StoredLoss::Train(stored.excess_loss()),
             false => StoredLoss::None,
         },
     }
 }
 
 /// What masked entries change in sums over all entries: `x` is the sign.
-fn correction_terms(zero: &AtZero) -> StoredTerms {
-    let signed = |zero: &ZeroTerm| (!zero.is_zero()).then(|| &Expr::x() * zero.expr());
-    StoredTerms { numerator: signed(&zero.a), denominator: signed(&zero.b), loss: StoredLoss::None }
+fn correction_terms(program: &SparseProgram) -> StoredTerms {
+    let signed = |expr: &Option<Expr>| expr.as_ref().map(|expr| &Expr::x() * expr);
+    let masked = &program.masked;
+    StoredTerms {
+        numerator: signed(&masked.numerator),
+        denominator: signed(&masked.denominator),
+        loss: StoredLoss::None,
+    }
 }
 
 /// The losses of masked entries.
-fn masked_terms(loss: &Loss, zero: &AtZero, implicit: Implicit) -> StoredTerms {
-    let (loss, less) = match implicit {
-        Implicit::Missing => (loss.loss().clone(), None),
-        // A sum over all entries by their roles holds them as zeros.
-        Implicit::ByRole => (loss.loss() - zero.loss.expr(), None),
-        // It holds them as zeros for training.
-        Implicit::Zeros => {
-            let less = (!zero.loss.is_zero()).then(|| zero.loss.expr().clone());
-            (loss.loss().clone(), less)
-        }
+fn masked_terms(program: &SparseProgram) -> StoredTerms {
+    let loss = program.masked.loss.clone();
+    let (loss, less) = match &program.masked.zero_loss {
+        MaskedZeroLoss::Nothing => (loss, None),
+        MaskedZeroLoss::OwnRole(zero) => (&loss - zero, None),
+        MaskedZeroLoss::Training(zero) => (loss, Some(zero.clone())),
     };
     StoredTerms { loss: StoredLoss::ByRole { loss, less }, ..StoredTerms::default() }
 }
@@ -105,9 +100,8 @@ impl Compiler<'_> {
         let Some(stored) = &job.stored else {
             return Err(Error::Setting("a plan over stored entries needs them".into()));
         };
-        let implicit = stored.implicit();
-        let zero = job.loss.at_zero();
-        let (_, [numerator, denominator, losses]) = needs(&zero, implicit);
+        let program = SparseProgram::new(&job.loss, stored.implicit());
+        let [numerator, denominator, losses] = program.all.passes();
         let slot = job.losses.get(group).copied().flatten();
         let mut commands = Vec::new();
         let mut bases = Vec::new();
@@ -126,21 +120,16 @@ impl Compiler<'_> {
         let wants = PassOutputs { numerator, denominator, losses: losses && slot.is_some() };
         if wants.any() {
             let bases = self.tensors(&mut pending.commands, group, fresh)?;
-            let terms = EntryTerms::at_zero(&zero, job.loss.entry_parameters().len());
+            let terms = EntryTerms::implicit_zeros(&program.all, job.loss.entry_parameters().len());
             let reading = DenseReading { group, bases, wants, terms, output: &pass.indices };
             let stages = &mut Vec::new();
             pending.losses =
                 self.over_all_entries(&mut pending.commands, &reading, slot, true, stages)?;
         }
-        if implicit == Implicit::Zeros {
-            self.closed_forms(&mut pending, &zero, [numerator, denominator])?;
-        }
-        self.stored_sums(&mut pending, stored, &zero)?;
-        if implicit == Implicit::Zeros
-            && !losses
-            && let Some(slot) = slot
-        {
-            self.total_loss(&mut pending.commands, &zero.loss, slot)?;
+        self.closed_forms(&mut pending, &program)?;
+        self.stored_sums(&mut pending, stored, &program)?;
+        if let Some(slot) = slot {
+            self.total_loss(&mut pending.commands, &program, slot)?;
         }
         self.add_losses(&mut pending.commands, slot, pending.losses)?;
         let label = format!("pass {group}");
@@ -153,10 +142,9 @@ impl Compiler<'_> {
         &mut self,
         pending: &mut PendingPass<'_>,
         stored: &StoredEntries,
-        zero: &AtZero,
+        program: &SparseProgram,
     ) -> Result<()> {
         let (job, shapes, pass) = (self.job, self.shapes, pending.pass);
-        let implicit = stored.implicit();
         let parameters: Vec<Dense> = job
             .loss
             .entry_parameters()
@@ -165,18 +153,14 @@ impl Compiler<'_> {
             .collect();
         let masked = stored.counts().masked > 0;
         let mut corrections = None;
-        if implicit == Implicit::Zeros {
-            let terms = correction_terms(zero);
-            if masked && terms.halves() > 0 {
-                let (entries, zeroed) =
-                    EntryColumns::corrections(shapes, pass, stored, &parameters);
-                self.zero_rows(pending, &zeroed);
-                corrections = Some((entries, terms));
-            }
+        if masked && program.masked.change_sums() {
+            let (entries, zeroed) = EntryColumns::corrections(shapes, pass, stored, &parameters);
+            self.zero_rows(pending, &zeroed);
+            corrections = Some((entries, correction_terms(program)));
         }
         let scale = 1.0 / job.unit;
         let train = EntryColumns::new(shapes, pass, stored, StoredPart::Train, &parameters, scale);
-        let terms = train_terms(&job.loss, zero, implicit, pending.slot.is_some());
+        let terms = train_terms(program, pending.slot.is_some());
         self.over_stored(pending, &train, &terms, Reason::Entries)?;
         drop(train);
         if let Some((entries, terms)) = corrections {
@@ -185,36 +169,36 @@ impl Compiler<'_> {
         if masked && pending.slot.is_some() {
             let part = StoredPart::Masked;
             let entries = EntryColumns::new(shapes, pass, stored, part, &parameters, scale);
-            let terms = masked_terms(&job.loss, zero, implicit);
+            let terms = masked_terms(program);
             self.over_stored(pending, &entries, &terms, Reason::Entries)?;
         }
         Ok(())
     }
 
-    /// Sums over all entries that are contractions of the factors. `done` says which of numerator and
-    /// denominator there are already.
+    /// Adds the sums over all entries that are contractions of the factors.
     fn closed_forms(
         &mut self,
         pending: &mut PendingPass<'_>,
-        zero: &AtZero,
-        done: [bool; 2],
+        program: &SparseProgram,
     ) -> Result<()> {
         let pass = pending.pass;
         let volume: usize = self.shapes.sizes(&pass.indices).iter().product();
         let inputs: Vec<TensorView> = pass.others.iter().map(|&l| self.factor(l)).collect();
-        for (half, term) in [&zero.a, &zero.b].into_iter().enumerate() {
-            if done[half] || term.is_zero() {
+        let sums = [&program.all.numerator, &program.all.denominator];
+        for (half, sum) in sums.into_iter().enumerate() {
+            let Some((by, of)) = sum.contraction().filter(|&(by, _)| by != 0.0) else {
                 continue;
-            }
+            };
+            let by = by as f32;
             let out = TensorView {
                 buffer: self.buffers.sums,
                 base: half * volume,
                 indices: pass.indices.clone(),
                 half: None,
             };
-            if let Some(by) = term.coefficient(1.0) {
+            if of == ZeroContraction::Gram {
                 let gram = self.gram(pass.gram.as_ref())?;
-                self.contract_gram(&mut pending.commands, gram, &inputs, &out, by as f32)?;
+                self.contract_gram(&mut pending.commands, gram, &inputs, &out, by)?;
                 continue;
             }
             // First where it is small, and then along the indices that it does not have.
@@ -224,7 +208,6 @@ impl Compiler<'_> {
             let buffer = self.temporary(at, words);
             let sum = TensorView { buffer, base: 0, indices, half: None };
             self.contract(&mut pending.commands, &pass.closed, &inputs, &sum, 1.0, false)?;
-            let by = term.coefficient(0.0).unwrap_or(0.0) as f32;
             self.add_repeated(&mut pending.commands, &sum, &out, by)?;
         }
         Ok(())
@@ -262,33 +245,35 @@ impl Compiler<'_> {
     fn total_loss(
         &mut self,
         commands: &mut Vec<Command>,
-        term: &ZeroTerm,
+        program: &SparseProgram,
         slot: LossSlot,
     ) -> Result<()> {
-        let plan = self.plan;
-        let (Some(m), Some(totals)) = (term.monomial(), plan.implicit_totals()) else {
+        let closed = program.all.loss.contraction().filter(|&(by, _)| by != 0.0);
+        let (Some((by, of)), Some(totals)) = (closed, self.plan.implicit_totals()) else {
             return Ok(());
         };
-        if m.coefficient == 0.0 {
-            return Ok(());
-        }
         let base = slot as usize * SLOT_SUMS;
         let buffer = self.buffers.results;
         let out = TensorView { buffer, base, indices: Vec::new(), half: None };
-        let by = m.coefficient as f32;
         let factors = 0..self.shapes.model().factors().len();
         let all: Vec<TensorView> = factors.map(|l| self.factor(l)).collect();
-        if m.power == 2.0 {
-            let gram = self.gram(totals.square.as_ref())?;
-            return self.contract_gram(commands, gram, &all, &out, by);
+        match of {
+            ZeroContraction::SquareTotal => {
+                let gram = self.gram(totals.square.as_ref())?;
+                self.contract_gram(commands, gram, &all, &out, by as f32)
+            }
+            ZeroContraction::EntryCount => {
+                let entries = self.shapes.volume(self.shapes.model().observed());
+                let (none, at) = (Vec::new(), (out.buffer, out.base));
+                let by = (by * entries) as f32;
+                self.contraction(commands, none.clone(), none, None, None, at, by, true)
+            }
+            ZeroContraction::LinearTotal
+            | ZeroContraction::OtherFactors
+            | ZeroContraction::Gram => {
+                self.contract(commands, &totals.linear, &all, &out, by as f32, true)
+            }
         }
-        if m.power == 1.0 {
-            return self.contract(commands, &totals.linear, &all, &out, by, true);
-        }
-        let entries = self.shapes.volume(self.shapes.model().observed());
-        let (none, at) = (Vec::new(), (out.buffer, out.base));
-        let by = (m.coefficient * entries) as f32;
-        self.contraction(commands, none.clone(), none, None, None, at, by, true)
     }
 
     fn pass_sizes(&self, pass: &SparsePass, halves: usize) -> PassSizes {

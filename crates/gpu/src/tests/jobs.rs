@@ -7,8 +7,7 @@ use ndarray::ArrayD;
 use crate::device::adapter::Wanted;
 use crate::device::handle::Gpu;
 use nneinfact_core::data::{Implicit, Observations};
-use nneinfact_core::engine::needs;
-use nneinfact_core::engine::{Constraint, Guards, Job, LossSlot};
+use nneinfact_core::engine::{Constraint, Guards, Job, LossSlot, ZeroSums};
 use nneinfact_core::loss::{Loss, Penalty};
 use nneinfact_core::model::{Model, Shapes};
 use nneinfact_core::plan::{Balancing, DataInfo, Grouping, Plan, PlanSettings, SparseInfo};
@@ -90,7 +89,7 @@ pub(crate) fn job_stored(
     let data = observe(Observations::new(values)).prepare().unwrap();
     let listing =
         data.stored_counts().into_iter().find(|l| l.implicit == implicit).expect("such entries");
-    let (form, _) = needs(&loss.at_zero(), implicit);
+    let form = ZeroSums::new(&loss.at_zero(), implicit).form();
     let sampling = SparseInfo { stored: listing.train, masked: listing.masked, implicit: form };
     let info = DataInfo { masked: implicit == Implicit::ByRole, ..DataInfo::c_order(&shapes, 0) };
     let settings = PlanSettings { grouping, sparse: Some(sampling), ..PlanSettings::default() };
