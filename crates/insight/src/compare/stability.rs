@@ -6,8 +6,9 @@ use serde::{Deserialize, Serialize};
 use super::network::{Network, norms, similarities};
 use super::nonfinite::worst;
 use crate::assignment::best_assignment;
+use nneinfact_core::data::Labels;
 use nneinfact_core::error::{Error, Result};
-use nneinfact_core::model::{IndexSet, Shapes};
+use nneinfact_core::model::{Index, IndexSet, Shapes};
 use nneinfact_fit::Fit;
 
 /// How far the components of several fits of a model agree: see [`stability`].
@@ -59,6 +60,9 @@ pub struct ComponentStability {
     pub splits: Option<f64>,
     /// What that means.
     pub verdict: Verdict,
+    /// For each mode whose indices have labels, the one with most of the component.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub largest: Vec<String>,
 }
 
 /// Whether a component is found again.
@@ -181,7 +185,8 @@ pub fn stability(fits: &[&Fit]) -> Result<Stability> {
     let losses: Vec<f64> = fits.iter().skip(1).map(reached).collect();
     let better = better_half(&losses);
     let kin: Vec<Kin> = better.iter().map(|&better| Kin { better, ..Kin::default() }).collect();
-    between(&networks?, &kin)
+    let labels = fits.first().map_or(&[][..], |fit| fit.all_labels());
+    between(&networks?, &kin, labels)
 }
 
 /// How a fit is related to the first one.
@@ -209,13 +214,14 @@ pub(super) fn stability_of(
     shapes: &Shapes,
     fits: &[Vec<ArrayD<f64>>],
     kin: &[Kin],
+    labels: &[Labels],
 ) -> Result<Stability> {
     let networks: Result<Vec<Network>> =
         fits.iter().map(|factors| Network::new(shapes, factors, None)).collect();
-    between(&networks?, kin)
+    between(&networks?, kin, labels)
 }
 
-fn between(networks: &[Network<'_>], kin: &[Kin]) -> Result<Stability> {
+fn between(networks: &[Network<'_>], kin: &[Kin], labels: &[Labels]) -> Result<Stability> {
     let [first, others @ ..] = networks else {
         return Err(Error::Setting("stability is that of at least two fits, not of none".into()));
     };
@@ -254,7 +260,7 @@ fn between(networks: &[Network<'_>], kin: &[Kin]) -> Result<Stability> {
             ));
             continue;
         }
-        let sums = first.sums(index)?;
+        let sums = first.sums(&[index])?;
         let total: f64 = sums.iter().sum();
         let norms = norms(first, index)?;
         let mut found: Vec<Vec<f64>> = vec![Vec::new(); sums.len()];
@@ -269,11 +275,32 @@ fn between(networks: &[Network<'_>], kin: &[Kin]) -> Result<Stability> {
             let weight = sum * first.scale;
             summarise(ComponentPart { component, weight, share }, found, &better, kin)
         };
-        let components = sums.iter().zip(&found).enumerate().map(component).collect();
+        let mut components: Vec<ComponentStability> =
+            sums.iter().zip(&found).enumerate().map(component).collect();
+        name(&mut components, first, index, labels)?;
         indices.push(IndexStability { index: index.into(), components });
     }
     let better = better.iter().filter(|&&better| better).count();
     Ok(Stability { fits: networks.len(), better, indices, notes })
+}
+
+/// Says along which labels the components of an index are largest.
+fn name(
+    components: &mut [ComponentStability],
+    network: &Network<'_>,
+    index: Index,
+    labels: &[Labels],
+) -> Result<()> {
+    let modes = network.shapes.model().output().iter().zip(labels);
+    for (&mode, labels) in modes.filter(|(_, labels)| labels.indices().is_some()) {
+        let sums = network.sums(&[index, mode])?;
+        let rows = sums.chunks(network.shapes.size(mode).max(1));
+        for (component, row) in components.iter_mut().zip(rows) {
+            let most = (0..row.len()).rev().max_by(|&a, &b| row[a].total_cmp(&row[b]));
+            component.largest.extend(most.map(|at| labels.describe(at)));
+        }
+    }
+    Ok(())
 }
 
 /// A component of the first fit.
@@ -315,6 +342,7 @@ fn summarise(
             true => Verdict::Stable,
             false => Verdict::Unstable,
         },
+        largest: Vec::new(),
     }
 }
 
