@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use ndarray::{Array2, ArrayD, Dimension, IxDyn, ShapeBuilder};
+use nneinfact::data::LabelKind;
 use nneinfact::data::{CooTensor, Dense, Role};
 use nneinfact::fit::{DataAs, EntryParameterRecord, Fit, LossRecord, Norm, Saved, ScalesInto};
 use nneinfact::io;
@@ -181,9 +182,9 @@ fn maps<'a, 'b>(page: &'a roxmltree::Document<'b>) -> Vec<roxmltree::Node<'a, 'b
 fn small_maps_with_long_labels() {
     let model = "wr,hr,ir,jr,dxr->whijdx";
     let saved = factors(model, &[3, 4, 5, 6, 7, 20], &[('r', 2)]);
-    let labels = |n: usize| Labels {
-        name: Some("A mode of a very long name".into()),
-        indices: Some((0..n).map(|i| format!("a label that is much too long, {i}")).collect()),
+    let labels = |n: usize| {
+        Labels::new((0..n).map(|i| format!("a label that is much too long, {i}")))
+            .with_name("A mode of a very long name")
     };
     let report = Report::new(&saved).labels('d', labels(7)).unwrap().labels('x', labels(20));
     let figure = report.unwrap().svg();
@@ -263,6 +264,8 @@ fn slices_of_a_core_have_one_scale() {
 fn large_entries_are_named() {
     let mut words = Array2::zeros((30, 1));
     (words[[7, 0]], words[[21, 0]], words[[3, 0]]) = (2.0, 5.0, 1.0);
+    // What a floor leaves of an entry.
+    words[[5, 0]] = 1e-9;
     let documents = Array2::ones((4, 1)).into_dyn();
     let saved = Saved::from_factors("dr,wr->dw", vec![documents, words.into_dyn()]).unwrap();
     let names: String = (0..30).map(|i| format!("word{i}\n")).collect();
@@ -274,10 +277,7 @@ fn large_entries_are_named() {
 fn labels_are_shown_and_cannot_do_harm() {
     let saved = factors("ir,jr->ij", &[3, 4], &[('r', 2)]);
     let evil = ["<script>alert(1)</script>", "\"onload=\"x", "]]>--><!--&amp;\u{1}\u{ffff}"];
-    let labels = Labels {
-        name: Some("<img src=x onerror=alert(1)>".into()),
-        indices: Some(evil.iter().map(ToString::to_string).collect()),
-    };
+    let labels = Labels::new(evil).with_name("<img src=x onerror=alert(1)>");
     let report = Report::new(&saved)
         .labels('i', labels)
         .unwrap()
@@ -299,6 +299,47 @@ fn labels_are_shown_and_cannot_do_harm() {
 }
 
 #[test]
+fn axes_have_the_names_of_the_data() {
+    let edges: Vec<f64> = (0..=20).map(|i| 40.5 + 0.025 * f64::from(i)).collect();
+    let bins = Labels::new((0..20).map(|i| format!("bin {i}")));
+    let days = (0..90).map(|i| format!("2014-{:02}-{:02}", 4 + i / 30, 1 + i % 30));
+    let fitted = factors("ir,jr,tr,sr->ijts", &[20, 20, 90, 3], &[('r', 2)])
+        .with_labels(vec![
+            bins.clone().with_name("lat").with_kind(LabelKind::Bins { edges }),
+            bins.with_name("lon"),
+            Labels::new(days).with_name("date").with_kind(LabelKind::Date),
+            Labels::new([
+                "שלום\u{202e}",
+                "東京都千代田区丸の内一丁目九番一号",
+                "e\u{301}te\u{301}",
+            ]),
+        ])
+        .unwrap();
+    let texts = |page: &str| -> Vec<String> {
+        let parsed = document(page);
+        let all = parsed.descendants().filter(|n| is(n, "text"));
+        all.filter_map(|n| n.text().map(String::from)).collect()
+    };
+    let page = Report::new(&fitted).html();
+    let shown = texts(&page);
+    let has = |text: &str| shown.iter().any(|shown| shown == text);
+    // Coordinates in place of the names of bins; months where they begin.
+    assert!(has("40.6") && has("40.8") && has("2014-05") && has("2014-06"), "{shown:?}");
+    assert!(!has("2014-05-01") && page.contains("lat (i)") && page.contains("date (t)"));
+    // A name that runs from right to left is kept apart from what follows, and turns nothing.
+    assert!(shown.iter().any(|shown| shown.contains("\u{2068}") && shown.contains("\u{2069}")));
+    assert!(!shown.iter().any(|shown| shown.contains('\u{202e}')), "{shown:?}");
+    // A long name is cut, and no mark without its letter begins or ends it.
+    let long = shown.iter().filter(|shown| shown.starts_with('東'));
+    assert!(long.clone().count() > 0 && long.clone().all(|l| l.chars().count() < 17), "{shown:?}");
+    assert!(!shown.iter().any(|shown| shown.starts_with('\u{301}')));
+
+    // What is said of a mode here goes before what the fit knows, name by name.
+    let named = Report::new(&fitted).labels('i', Labels::named("Latitude")).unwrap().html();
+    assert!(named.contains("Latitude (i)") && texts(&named).iter().any(|text| text == "40.6"));
+}
+
+#[test]
 fn labels_that_do_not_fit_are_refused() {
     let saved = factors("ir,jr->ij", &[3, 4], &[('r', 2)]);
     let refused = |mode, text| Report::new(&saved).labels(mode, Labels::parse(text)).unwrap_err();
@@ -311,11 +352,11 @@ fn labels_that_do_not_fit_are_refused() {
     assert!(Report::new(&saved).upwards('r').is_err());
     // A number sign is part of a label, unless a space is after it.
     let labels = Labels::parse("#1\n#2\n#3\n#4\n");
-    assert_eq!((labels.name.as_deref(), labels.indices.as_ref().unwrap().len()), (None, 4));
+    assert_eq!((labels.name(), labels.indices().unwrap().len()), (None, 4));
     let error = refused('j', "# one\ntwo\nthree\nfour\n").to_string();
     assert!(error.contains("3 labels") && error.contains("# alone"), "{error}");
     let labels = Labels::parse("#\n# one\ntwo\nthree\nfour\n");
-    assert_eq!(labels.indices.as_ref().map(|l| l[0].as_str()), Some("# one"));
+    assert_eq!(labels.get(0), Some("# one"));
     assert!(Report::new(&saved).labels('j', labels).is_ok());
     let error = refused('j', "#Fruit\na\nb\nc\nd\n").to_string();
     assert!(error.contains("5 labels") && error.contains("space"), "{error}");

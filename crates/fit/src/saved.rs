@@ -2,15 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use ndarray::{ArrayD, Axis, IxDyn};
 
 use crate::factors::{WEIGHTS, factor_name};
-use crate::io::{self, FileKind};
+use crate::io::{self, FileKind, NpzMember};
 use crate::predictions::Predictions;
-use crate::record::{DataRecord, LossRecord, Record};
-use crate::result::Fit;
+use crate::record::{DataRecord, LossRecord, ModeRecord, Record};
+use crate::result::{Fit, labels_of, modes};
+use nneinfact_core::data::{Labels, check_labels};
 use nneinfact_core::error::{Error, Result};
 use nneinfact_core::history::History;
 use nneinfact_core::model::{Index, Model, Shapes};
@@ -18,7 +20,8 @@ use nneinfact_core::model::{Index, Model, Shapes};
 /// A fit as a file holds it: the factors, and what is known of where they come from.
 ///
 /// The file is an `.npz` of the arrays `theta_1`, `theta_2`, …, in the model's order, `weights`
-/// beside [normalised](Fit::normalize) ones, all as `<f8` in C order, and the member `fit.json`, a
+/// beside [normalised](Fit::normalize) ones, all as `<f8` in C order; for modes whose labels are
+/// known, arrays of texts `labels_w`, `labels_h`, … by their letters; and the member `fit.json`, a
 /// [`Record`].
 ///
 /// ```
@@ -46,6 +49,8 @@ pub struct Saved {
     /// Over all latent indices, in the order of the set.
     weights: Option<ArrayD<f64>>,
     record: Record,
+    /// Those of each mode of the data, or none.
+    labels: Arc<[Labels]>,
 }
 
 impl Fit {
@@ -71,9 +76,16 @@ impl Saved {
             date: Some(humantime::format_rfc3339_seconds(SystemTime::now()).to_string()),
             loss: Some(LossRecord::of(&fit.history().loss_name)),
             history: Some(fit.history().clone()),
+            modes: fit.all_labels().iter().map(ModeRecord::of).collect(),
             ..Record::of(&shapes)
         };
-        Saved { shapes, factors: fit.factors().to_vec(), weights: fit.weights().cloned(), record }
+        Saved {
+            shapes,
+            factors: fit.factors().to_vec(),
+            weights: fit.weights().cloned(),
+            record,
+            labels: Arc::clone(fit.all_labels()),
+        }
     }
 
     /// Factors of a model that come from elsewhere, with nothing known of their fit.
@@ -116,7 +128,8 @@ impl Saved {
         let model = Model::parse(model)?;
         let Some(record) = Saved::record_in(path)? else {
             let (factors, weights) = Saved::arrays(path, &model)?;
-            return Saved::assemble(model, factors, weights).map_err(|e| in_file(path, &e));
+            let saved = Saved::assemble(model, factors, weights).map_err(|e| in_file(path, &e))?;
+            return saved.with_labels_of(path);
         };
         if Model::parse(&record.model)?.factors() != model.factors()
             || Model::parse(&record.model)?.output() != model.output()
@@ -166,7 +179,37 @@ impl Saved {
                 ),
             ));
         }
-        Ok(Saved { record, ..saved })
+        Saved { record, ..saved }.with_labels_of(path)
+    }
+
+    /// With the labels that the file holds beside the factors.
+    fn with_labels_of(self, path: &Path) -> Result<Saved> {
+        let letters = self.model().output().iter().map(|&index| char::from(index));
+        let known = &self.record.modes;
+        if !known.is_empty() && known.len() != letters.len() {
+            return Err(Error::format(
+                path,
+                format!(
+                    "{} names {} modes, but the model {} has {}",
+                    Record::NAME,
+                    known.len(),
+                    self.model(),
+                    letters.len()
+                ),
+            ));
+        }
+        let nothing = ModeRecord::default();
+        let labels: Vec<Labels> = letters
+            .enumerate()
+            .map(|(mode, letter)| {
+                let indices = io::read_npz_strings(path, &labels_name(letter))?;
+                Ok(known.get(mode).unwrap_or(&nothing).labels(indices))
+            })
+            .collect::<Result<_>>()?;
+        match labels.iter().all(Labels::is_empty) {
+            true => Ok(self),
+            false => self.with_labels(labels).map_err(|e| in_file(path, &e)),
+        }
     }
 
     /// The arrays of a file: factors, weights.
@@ -257,7 +300,7 @@ impl Saved {
             }
         };
         let record = Record::of(&shapes);
-        Ok(Saved { shapes, factors, weights, record })
+        Ok(Saved { shapes, factors, weights, record, labels: Arc::new([]) })
     }
 
     /// Writes it to an `.npz`.
@@ -266,17 +309,26 @@ impl Saved {
     /// [`Error::File`] where the file cannot be written; what stood there before is then still there.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
         let path = path.as_ref();
-        let mut arrays: Vec<(String, ndarray::ArrayViewD<'_, f64>)> =
-            self.factors.iter().enumerate().map(|(l, f)| (factor_name(l), f.view())).collect();
+        let mut members: Vec<(String, NpzMember<'_>)> = Vec::new();
+        for (l, factor) in self.factors.iter().enumerate() {
+            members.push((factor_name(l), NpzMember::Numbers(factor.view())));
+        }
         if let Some(weights) = &self.weights {
             let view = weights.view();
             // Readers pass over single numbers.
             let view = if view.ndim() == 0 { view.insert_axis(Axis(0)) } else { view };
-            arrays.push((WEIGHTS.into(), view));
+            members.push((WEIGHTS.into(), NpzMember::Numbers(view)));
+        }
+        for (&index, labels) in self.model().output().iter().zip(self.labels.iter()) {
+            if let Some(indices) = labels.indices() {
+                members.push((labels_name(index.into()), NpzMember::Texts(indices)));
+            }
         }
         let text = serde_json::to_string_pretty(&self.record)
             .map_err(|e| Error::file(path, std::io::Error::other(e)))?;
-        io::write_npz_with(path, &arrays, &[(Record::NAME, &(text + "\n"))])
+        let text = text + "\n";
+        members.push((Record::NAME.into(), NpzMember::Text(&text)));
+        io::write_members(path, &members)
     }
 
     /// The same with a loss of which more is known.
@@ -298,6 +350,30 @@ impl Saved {
     pub fn with_data(mut self, data: DataRecord) -> Saved {
         self.record.data = Some(data);
         self
+    }
+
+    /// The same with [`Labels`] for each mode of the data, in their order.
+    ///
+    /// # Errors
+    /// As [`Fit::with_labels`].
+    pub fn with_labels(mut self, labels: impl Into<Arc<[Labels]>>) -> Result<Saved> {
+        let labels = labels.into();
+        check_labels(&labels, modes(&self.shapes))?;
+        self.record.modes = labels.iter().map(ModeRecord::of).collect();
+        self.labels = labels;
+        Ok(self)
+    }
+
+    /// As [`Fit::labels`].
+    #[must_use]
+    pub fn labels(&self, letter: char) -> Option<&Labels> {
+        labels_of(&self.labels, &self.shapes, letter)
+    }
+
+    /// As [`Fit::all_labels`].
+    #[must_use]
+    pub fn all_labels(&self) -> &Arc<[Labels]> {
+        &self.labels
     }
 
     /// The model.
@@ -341,6 +417,11 @@ impl Saved {
     pub fn predictions(&self) -> Predictions<'_> {
         Predictions::new(&self.shapes, &self.factors, self.weights.as_ref())
     }
+}
+
+/// What the labels of a mode are called in an `.npz`.
+fn labels_name(letter: char) -> String {
+    format!("labels_{letter}")
 }
 
 fn check_entries(name: &str, array: &ArrayD<f64>) -> Result<()> {

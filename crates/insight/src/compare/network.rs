@@ -41,11 +41,11 @@ impl<'a> Network<'a> {
         Ok(Network { shapes, names, tensors, scale })
     }
 
-    /// For each component of a latent index the sum of its part, over the scale.
-    pub fn sums(&self, index: Index) -> Result<Vec<f64>> {
+    /// The sums of the terms of ŷ over all indices but these, in C order of these, over the scale.
+    pub fn sums(&self, kept: &[Index]) -> Result<Vec<f64>> {
         let indices: Vec<&[Index]> = self.names.iter().map(Vec::as_slice).collect();
         let views: Vec<&[f64]> = self.tensors.iter().map(Vec::as_slice).collect();
-        let plan = Contraction::new(self.shapes, &indices, &[index]);
+        let plan = Contraction::new(self.shapes, &indices, kept);
         contract_within(self.shapes, &plan, &views)
     }
 

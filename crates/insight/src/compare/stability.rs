@@ -6,8 +6,9 @@ use serde::{Deserialize, Serialize};
 use super::network::{Network, norms, similarities};
 use super::nonfinite::worst;
 use crate::assignment::best_assignment;
+use nneinfact_core::data::Labels;
 use nneinfact_core::error::{Error, Result};
-use nneinfact_core::model::{IndexSet, Shapes};
+use nneinfact_core::model::{Index, IndexSet, Shapes};
 use nneinfact_fit::Fit;
 
 /// How far the components of several fits of a model agree: see [`stability`].
@@ -59,6 +60,9 @@ pub struct ComponentStability {
     pub splits: Option<f64>,
     /// What that means.
     pub verdict: Verdict,
+    /// For each mode whose indices have labels, the one with most of the component.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub largest: Vec<String>,
 }
 
 /// Whether a component is found again.
@@ -181,7 +185,8 @@ pub fn stability(fits: &[&Fit]) -> Result<Stability> {
     let losses: Vec<f64> = fits.iter().skip(1).map(reached).collect();
     let better = better_half(&losses);
     let kin: Vec<Kin> = better.iter().map(|&better| Kin { better, ..Kin::default() }).collect();
-    between(&networks?, &kin)
+    let labels = fits.first().map_or(&[][..], |fit| fit.all_labels());
+    between(&networks?, &kin, labels)
 }
 
 /// How a fit is related to the first one.
@@ -209,13 +214,14 @@ pub(super) fn stability_of(
     shapes: &Shapes,
     fits: &[Vec<ArrayD<f64>>],
     kin: &[Kin],
+    labels: &[Labels],
 ) -> Result<Stability> {
     let networks: Result<Vec<Network>> =
         fits.iter().map(|factors| Network::new(shapes, factors, None)).collect();
-    between(&networks?, kin)
+    between(&networks?, kin, labels)
 }
 
-fn between(networks: &[Network<'_>], kin: &[Kin]) -> Result<Stability> {
+fn between(networks: &[Network<'_>], kin: &[Kin], labels: &[Labels]) -> Result<Stability> {
     let [first, others @ ..] = networks else {
         return Err(Error::Setting("stability is that of at least two fits, not of none".into()));
     };
@@ -254,7 +260,7 @@ fn between(networks: &[Network<'_>], kin: &[Kin]) -> Result<Stability> {
             ));
             continue;
         }
-        let sums = first.sums(index)?;
+        let sums = first.sums(&[index])?;
         let total: f64 = sums.iter().sum();
         let norms = norms(first, index)?;
         let mut found: Vec<Vec<f64>> = vec![Vec::new(); sums.len()];
@@ -269,11 +275,32 @@ fn between(networks: &[Network<'_>], kin: &[Kin]) -> Result<Stability> {
             let weight = sum * first.scale;
             summarise(ComponentPart { component, weight, share }, found, &better, kin)
         };
-        let components = sums.iter().zip(&found).enumerate().map(component).collect();
+        let mut components: Vec<ComponentStability> =
+            sums.iter().zip(&found).enumerate().map(component).collect();
+        name(&mut components, first, index, labels)?;
         indices.push(IndexStability { index: index.into(), components });
     }
     let better = better.iter().filter(|&&better| better).count();
     Ok(Stability { fits: networks.len(), better, indices, notes })
+}
+
+/// Says along which labels the components of an index are largest.
+fn name(
+    components: &mut [ComponentStability],
+    network: &Network<'_>,
+    index: Index,
+    labels: &[Labels],
+) -> Result<()> {
+    let modes = network.shapes.model().output().iter().zip(labels);
+    for (&mode, labels) in modes.filter(|(_, labels)| labels.indices().is_some()) {
+        let sums = network.sums(&[index, mode])?;
+        let rows = sums.chunks(network.shapes.size(mode).max(1));
+        for (component, row) in components.iter_mut().zip(rows) {
+            let most = (0..row.len()).rev().max_by(|&a, &b| row[a].total_cmp(&row[b]));
+            component.largest.extend(most.map(|at| labels.describe(at)));
+        }
+    }
+    Ok(())
 }
 
 /// A component of the first fit.
@@ -315,6 +342,7 @@ fn summarise(
             true => Verdict::Stable,
             false => Verdict::Unstable,
         },
+        largest: Vec::new(),
     }
 }
 
@@ -419,12 +447,31 @@ mod tests {
                     }
                 }
                 let total: f64 = ones.iter().map(|p| p.sum()).sum();
-                for (i, sum) in a.sums(index).unwrap().iter().enumerate() {
+                for (i, sum) in a.sums(&[index]).unwrap().iter().enumerate() {
                     assert!((sum * a.scale / ones[i].sum() - 1.0).abs() < 1e-10);
                     assert!(total > 0.0);
                 }
             }
         }
+    }
+
+    #[test]
+    fn components_are_named_by_where_they_are_largest() {
+        let shapes = shapes("ir,jr->ij", &[3, 2], &[('r', 2)]);
+        let i = ndarray::array![[0.0, 3.0], [2.0, 1.0], [1.0, 0.0]].into_dyn();
+        let j = ndarray::array![[1.0, 4.0], [1.0, 5.0]].into_dyn();
+        let fits = [vec![i.clone(), j.clone()], vec![i, j]];
+        let labels = [Labels::new(["a", "b", "c"]), Labels::new(["x", "\u{1b}y"])];
+        let found = stability_of(&shapes, &fits, &[], &labels).unwrap();
+        let named: Vec<&[String]> =
+            found.indices[0].components.iter().map(|c| &c.largest[..]).collect();
+        // Of equal ones the first; what steers a terminal is written out.
+        assert_eq!(named, [["b", "x"], ["a", "\\u{1b}y"]]);
+        // A mode without labels has no say, and without any there is nothing.
+        let found = stability_of(&shapes, &fits, &[], &[Labels::named("i"), labels[1].clone()]);
+        assert_eq!(found.unwrap().indices[0].components[0].largest, ["x"]);
+        let found = stability_of(&shapes, &fits, &[], &[]).unwrap();
+        assert!(found.indices[0].components.iter().all(|c| c.largest.is_empty()));
     }
 
     #[test]
@@ -444,7 +491,7 @@ mod tests {
         }
         two[0] *= 1e-200;
         two[1] *= 1e190;
-        let stability = stability_of(&shapes, &[one, two], &[]).unwrap();
+        let stability = stability_of(&shapes, &[one, two], &[], &[]).unwrap();
         assert_eq!(stability.indices.len(), 2);
         for index in &stability.indices {
             for component in &index.components {
@@ -464,7 +511,7 @@ mod tests {
             (a * b).sum() / ((a * a).sum() * (b * b).sum()).sqrt()
         };
         let expected = cosine(&one[0], &two[0]) * cosine(&one[1], &two[1]);
-        let found = stability_of(&shapes, &[one, two], &[]).unwrap();
+        let found = stability_of(&shapes, &[one, two], &[], &[]).unwrap();
         let component = &found.indices[0].components[0];
         assert!((component.mean - expected).abs() < 1e-12 && component.mean == component.min);
     }
@@ -486,7 +533,8 @@ mod tests {
     #[test]
     fn one_fit_has_no_stability() {
         let shapes = shapes("ir,jr->ij", &[6, 5], &[('r', 2)]);
-        let error = stability_of(&shapes, &[factors(&shapes, 1.0)], &[]).unwrap_err().to_string();
+        let error =
+            stability_of(&shapes, &[factors(&shapes, 1.0)], &[], &[]).unwrap_err().to_string();
         assert!(error.contains("two fits"), "{error}");
         assert!(stability(&[]).is_err());
     }
@@ -496,7 +544,7 @@ mod tests {
         let shapes = shapes("ir,jr->ij", &[6, 5], &[('r', 2)]);
         let mut one = factors(&shapes, 1.0);
         one[0].index_axis_mut(Axis(1), 1).fill(0.0);
-        let found = stability_of(&shapes, &[one.clone(), one], &[]).unwrap();
+        let found = stability_of(&shapes, &[one.clone(), one], &[], &[]).unwrap();
         let components = &found.indices[0].components;
         assert!(components[0].mean > 0.999 && components[0].share == 1.0);
         assert_eq!((components[1].mean, components[1].verdict), (0.0, Verdict::Unstable));
@@ -511,7 +559,7 @@ mod tests {
         let kin = |better, start, split| Kin { better, start, split };
         let all = [kin(true, true, false), kin(true, false, true), kin(false, true, false)];
         let fits = [one.clone(), one.clone(), one.clone(), stuck];
-        let found = stability_of(&shapes, &fits, &all).unwrap();
+        let found = stability_of(&shapes, &fits, &all, &[]).unwrap();
         let component = &found.indices[0].components[0];
         assert_eq!((found.fits, found.better, component.verdict), (4, 2, Verdict::Stable));
         assert!(component.better_min > 0.999 && component.min == 0.0, "{component:?}");
@@ -519,7 +567,7 @@ mod tests {
         assert!((component.starts.unwrap() - 0.5).abs() < 1e-9, "{component:?}");
         assert!((component.splits.unwrap() - 1.0).abs() < 1e-9, "{component:?}");
         // Where no fit is said to be better, all decide.
-        let found = stability_of(&shapes, &fits, &[]).unwrap();
+        let found = stability_of(&shapes, &fits, &[], &[]).unwrap();
         assert_eq!(found.indices[0].components[0].verdict, Verdict::Unstable);
         assert_eq!(found.better, 3);
         assert_eq!(better_half(&[3.0, f64::INFINITY, 1.0]), [true, false, true]);
@@ -531,7 +579,7 @@ mod tests {
         let rank = Stability::LARGEST_RANK + 1;
         let shapes = shapes("ir,rk,kj->ij", &[3, 4], &[('r', rank), ('k', 2)]);
         let one = factors(&shapes, 1.0);
-        let found = stability_of(&shapes, &[one.clone(), one], &[]).unwrap();
+        let found = stability_of(&shapes, &[one.clone(), one], &[], &[]).unwrap();
         assert_eq!(found.indices.iter().map(|l| l.index).collect::<String>(), "k");
         assert!(found.notes.len() == 1 && found.notes[0].contains("513"), "{:?}", found.notes);
     }
