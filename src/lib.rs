@@ -109,10 +109,10 @@ pub mod fit {
 /// `.npy`, `.npz` and `.tns` files.
 pub mod io {
     pub use nneinfact_fit::io::{
-        ArrayInfo, FileKind, SLAB_BYTES, map_bool, map_npy, map_npy_in, npz_names, read_array_f64,
-        read_bool, read_dense, read_npy, read_npy_from, read_npz, read_npz_arrays, read_npz_from,
-        read_npz_text, read_tns, read_tns_from, write_json, write_npy, write_npz, write_npz_with,
-        write_text,
+        ArrayInfo, FileKind, FileLock, SLAB_BYTES, TnsOptions, map_bool, map_npy, map_npy_in,
+        npz_names, read_array_f64, read_bool, read_dense, read_npy, read_npy_from, read_npz,
+        read_npz_arrays, read_npz_from, read_npz_text, read_tns, read_tns_from, read_tns_with,
+        write_json, write_npy, write_npz, write_npz_with, write_text,
     };
 }
 

@@ -1,6 +1,5 @@
 //! `nneinfact report`, and `--report` of `fit`.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -12,7 +11,7 @@ use nneinfact_core::error::{Error, Result, bytes};
 use nneinfact_core::loss::Loss;
 use nneinfact_core::model::Model;
 use nneinfact_fit::io::{self, FileKind};
-use nneinfact_fit::{DataRecord, History, LossRecord, Saved};
+use nneinfact_fit::{DataRecord, EntryParameterRecord, History, LossRecord, Saved};
 use nneinfact_insight::report::{Labels, Report, Residuals, unknown_mode};
 
 /// The arguments of `report`.
@@ -23,7 +22,8 @@ pub struct ReportArgs {
     #[arg(value_name = "FIT.npz")]
     fit: PathBuf,
 
-    /// The data that were fitted [default: the file that the fit names, if it is still there]
+    /// The data that were fitted [default: the file of the name that the fit knows, if it lies beside the
+    /// fit]
     #[arg(long, value_name = "FILE", conflicts_with = "no_data")]
     data: Option<PathBuf>,
 
@@ -149,8 +149,17 @@ impl AppearanceArgs {
     pub fn apply<'a>(&self, mut report: Report<'a>) -> Result<Report<'a>> {
         self.once()?;
         for labelled in &self.labels {
-            report =
-                report.labels(labelled.mode, labelled.read()?).map_err(|e| labelled.in_file(e))?;
+            let labels = labelled.read()?;
+            if let (Some(path), None) = (&labelled.file, &labels.indices) {
+                complain(
+                    "notice",
+                    &format!(
+                        "{}: there are no labels in it, so indices are numbers",
+                        path.display()
+                    ),
+                );
+            }
+            report = report.labels(labelled.mode, labels).map_err(|e| labelled.in_file(e))?;
         }
         for &mode in &self.upwards {
             report = report.upwards(mode)?;
@@ -167,10 +176,7 @@ impl Labelled {
         let mut labels = match &self.file {
             None => Labels::default(),
             Some(path) => {
-                let text = fs::read(path).map_err(|e| Error::file(path, e))?;
-                let text = String::from_utf8(text).map_err(|_| {
-                    Error::format(path, "labels are read as UTF-8, which this is not")
-                })?;
+                let text = io::read_text(path, "a file of labels", LONGEST_TEXT)?;
                 Labels::parse(&text)
             }
         };
@@ -249,14 +255,12 @@ pub fn run(args: &ReportArgs) -> Result<()> {
     print(&said)
 }
 
+/// No labels and no history are longer, in bytes.
+const LONGEST_TEXT: u64 = 256 << 20;
+
 /// Reads a history as `fit --history` writes it.
 fn history(path: &Path) -> Result<History> {
-    let text = fs::read_to_string(path).map_err(|e| match e.kind() {
-        std::io::ErrorKind::InvalidData => {
-            Error::format(path, "a history is read as JSON in UTF-8, which this is not")
-        }
-        _ => Error::file(path, e),
-    })?;
+    let text = io::read_text(path, "a history", LONGEST_TEXT)?;
     serde_json::from_str(&text)
         .map_err(|e| Error::format(path, format!("this is no history of a fit: {e}")))
 }
@@ -268,20 +272,10 @@ fn with_residuals<'a>(args: &ReportArgs, saved: &Saved, report: Report<'a>) -> R
     }
     let known = saved.record().data.clone();
     let record = match (&args.data, known) {
-        (Some(path), known) => {
-            let kind = FileKind::of(path)?;
-            let known = known.unwrap_or_default();
-            DataRecord {
-                path: path.clone(),
-                // That of another file has to be said again.
-                key: args.key.clone().or_else(|| known.key.filter(|_| kind == FileKind::Npz)),
-                shape: match kind {
-                    FileKind::Tns => Some(saved.record().shape.clone()),
-                    FileKind::Npy | FileKind::Npz => None,
-                },
-                ..known
-            }
-        }
+        (Some(path), known) => match named(args, path, saved, known.unwrap_or_default())? {
+            Ok(record) => record,
+            Err(why) => return Ok(without_residuals(report, path, &why)),
+        },
         // A study in a program knows its splits, and no file.
         (None, known) if known.as_ref().is_none_or(|k| k.path.as_os_str().is_empty()) => {
             return Ok(report.note(
@@ -299,26 +293,81 @@ fn with_residuals<'a>(args: &ReportArgs, saved: &Saved, report: Report<'a>) -> R
                     complain(
                         "notice",
                         &format!(
-                            "{name} is not there any more: no residuals (--data says where it is)"
+                            "{name} does not lie beside the fit: no residuals (--data says where it is)"
                         ),
                     );
                     return Ok(report.note(format!(
-                        "There are no residuals, because {name} was not there when this page was made."
+                        "There are no residuals, because {name} did not lie beside the fit when this page was made."
                     )));
                 }
             }
         }
     };
-    let loss = loss(saved)?;
-    let observations = read_data::observations(&record, ReadOptions::default())?;
-    Ok(report.residuals(Residuals::new(saved, &observations, loss.as_ref())?))
+    // Before anything is unpacked.
+    if let Some(found) = io::shape_of(&record.path, record.key.as_deref())?
+        && found != saved.record().shape
+    {
+        let shape = &saved.record().shape;
+        let why = format!("the data have the shape {found:?}, and those of the fit had {shape:?}");
+        return Ok(without_residuals(report, &record.path, &why));
+    }
+    let residuals = || -> Result<Residuals> {
+        let loss = loss(saved, &args.fit)?;
+        let observations = read_data::observations(&record, ReadOptions::default())?;
+        Residuals::new(saved, &observations, loss.as_ref())
+    };
+    match residuals() {
+        Ok(residuals) => Ok(report.residuals(residuals)),
+        // What goes with the data has another shape.
+        Err(error @ Error::Shape { .. }) => {
+            Ok(without_residuals(report, &record.path, &error.to_string()))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Where the data of `--data` are, with what goes with them; or why that is not all there.
+fn named(
+    args: &ReportArgs,
+    path: &Path,
+    saved: &Saved,
+    known: DataRecord,
+) -> Result<Result<DataRecord, String>> {
+    let kind = FileKind::of(path)?;
+    let own = DataRecord {
+        path: path.to_path_buf(),
+        // That of another file has to be said again.
+        key: args.key.clone().or_else(|| known.key.clone().filter(|_| kind == FileKind::Npz)),
+        shape: match kind {
+            FileKind::Tns => Some(saved.record().shape.clone()),
+            FileKind::Npy | FileKind::Npz => None,
+        },
+        ..known
+    };
+    // What is no ordinary file is read as it is, or is an error then.
+    let found = match path.is_file() {
+        true => located(&own, path).or_else(|_| located(&own, &args.fit)),
+        false => Ok(own),
+    };
+    let whole = |found| DataRecord { path: path.to_path_buf(), ..found };
+    Ok(found.map(whole).map_err(|missing| {
+        let missing = missing.display();
+        format!("{missing} is needed too, and lies neither beside the data nor beside the fit")
+    }))
+}
+
+/// The report without residuals, with a word on why.
+fn without_residuals<'a>(report: Report<'a>, data: &Path, why: &str) -> Report<'a> {
+    complain("notice", &format!("{}: {why}: no residuals", data.display()));
+    let name = data.file_name().unwrap_or_default().to_string_lossy();
+    report.note(format!("There are no residuals from {name}: {why}."))
 }
 
 /// The loss, where it can be made again; that of factors from elsewhere is not known.
-fn loss(saved: &Saved) -> Result<Option<Loss>> {
+fn loss(saved: &Saved, fit: &Path) -> Result<Option<Loss>> {
     match &saved.record().loss {
         None => Ok(None),
-        Some(record) => match record.loss() {
+        Some(record) => match beside_loss(record, fit).loss() {
             Ok(loss) => Ok(Some(loss)),
             Err(Error::Loss(_)) => Ok(None),
             Err(e) => Err(e),
@@ -326,16 +375,32 @@ fn loss(saved: &Saved) -> Result<Option<Loss>> {
     }
 }
 
-/// The record with files as they are found now: where they were, or beside the fit. Gives the first
-/// that is nowhere.
-fn located(record: &DataRecord, fit: &Path) -> Result<DataRecord, PathBuf> {
-    let find = |path: &PathBuf| -> Result<PathBuf, PathBuf> {
-        let beside = path.file_name().map(|name| fit.with_file_name(name));
-        std::iter::once(path.clone())
-            .chain(beside)
-            .find(|path| path.is_file())
-            .ok_or_else(|| path.clone())
+/// The file of this name beside the fit, if there is one. A fit may come from anybody: no other place
+/// that it names is opened.
+fn beside(path: &Path, fit: &Path) -> Option<PathBuf> {
+    path.file_name().map(|name| fit.with_file_name(name)).filter(|path| path.is_file())
+}
+
+/// A loss with the files of its parameters as they lie beside the fit; one that does not is not known.
+fn beside_loss(record: &LossRecord, fit: &Path) -> LossRecord {
+    let found = |parameter: &Option<EntryParameterRecord>| {
+        parameter.clone().map(|parameter| match parameter {
+            EntryParameterRecord::File(path) => {
+                beside(&path, fit).map_or(EntryParameterRecord::Unknown, EntryParameterRecord::File)
+            }
+            other => other,
+        })
     };
+    LossRecord {
+        dispersion: found(&record.dispersion),
+        trials: found(&record.trials),
+        ..record.clone()
+    }
+}
+
+/// The record with its files as they lie beside the fit. Gives the first that does not.
+fn located(record: &DataRecord, fit: &Path) -> Result<DataRecord, PathBuf> {
+    let find = |path: &PathBuf| beside(path, fit).ok_or_else(|| path.clone());
     let optional = |path: &Option<PathBuf>| path.as_ref().map(find).transpose();
     Ok(DataRecord {
         path: find(&record.path)?,

@@ -104,13 +104,15 @@ pub fn run(args: &DemoArgs) -> Result<()> {
         .device(device.clone())
         .seed(args.seed);
     let show = if args.quiet { Show::Never } else { Show::OnTerminal };
-    let (settings, progress) = FitProgress::attach(settings, show, &device);
+    let (settings, progress) = FitProgress::attach(settings, show, &device, false);
     let fitting = Instant::now();
-    let fit = settings.fit(&observations)?;
+    let fit = settings.fit(&observations);
+    progress.ended();
+    let fit = fit?;
     let fitting = fitting.elapsed().as_secs_f64();
     drop(progress);
 
-    outputs.write(&fit)?;
+    let written = outputs.write(&fit);
     let truth_file = folder.join("planted.npz");
     io::write_npz(&truth_file, &named(&planted.factors()))?;
     let data_file = folder.join("counts.npz");
@@ -118,7 +120,7 @@ pub fn run(args: &DemoArgs) -> Result<()> {
         save(&data_file, &counts)?;
     }
     if args.quiet {
-        return Ok(());
+        return written.check();
     }
 
     let (roles, truth) = device.install(|| -> Result<_> {
@@ -142,7 +144,7 @@ pub fn run(args: &DemoArgs) -> Result<()> {
         ),
     );
     summary.add_memory();
-    summary.add_outputs(&outputs, &fit);
+    summary.add_outputs(&written, true, &fit);
     summary.add("", format!("{}: the factors of the truth", truth_file.display()));
     if args.save_data {
         summary.add("", format!("{}: the data", data_file.display()));
@@ -151,7 +153,8 @@ pub fn run(args: &DemoArgs) -> Result<()> {
     if let Some(matches) = recovery::matches(&planted, fit.factors()) {
         text += &table(&matches);
     }
-    print(&text)
+    print(&text)?;
+    written.check()
 }
 
 /// The recovery as text.
