@@ -23,7 +23,7 @@ pub struct ReportArgs {
     fit: PathBuf,
 
     /// The data that were fitted [default: the file of the name that the fit knows, if it lies beside the
-    /// fit]
+    /// fit, or beside the folder of a study]
     #[arg(long, value_name = "FILE", conflicts_with = "no_data")]
     data: Option<PathBuf>,
 
@@ -285,7 +285,7 @@ fn with_residuals<'a>(args: &ReportArgs, saved: &Saved, report: Report<'a>) -> R
         }
         (None, known) => {
             let known = known.unwrap_or_default();
-            let missing = located(&known, &args.fit);
+            let missing = located(&known, &places(args));
             match missing {
                 Ok(record) => record,
                 Err(path) => {
@@ -312,7 +312,7 @@ fn with_residuals<'a>(args: &ReportArgs, saved: &Saved, report: Report<'a>) -> R
         return Ok(without_residuals(report, &record.path, &why));
     }
     let residuals = || -> Result<Residuals> {
-        let loss = loss(saved, &args.fit)?;
+        let loss = loss(saved, &places(args))?;
         let observations = read_data::observations(&record, ReadOptions::default())?;
         Residuals::new(saved, &observations, loss.as_ref())
     };
@@ -346,7 +346,7 @@ fn named(
     };
     // What is no ordinary file is read as it is, or is an error then.
     let found = match path.is_file() {
-        true => located(&own, path).or_else(|_| located(&own, &args.fit)),
+        true => located(&own, &places(args)),
         false => Ok(own),
     };
     let whole = |found| DataRecord { path: path.to_path_buf(), ..found };
@@ -364,10 +364,10 @@ fn without_residuals<'a>(report: Report<'a>, data: &Path, why: &str) -> Report<'
 }
 
 /// The loss, where it can be made again; that of factors from elsewhere is not known.
-fn loss(saved: &Saved, fit: &Path) -> Result<Option<Loss>> {
+fn loss(saved: &Saved, places: &[PathBuf]) -> Result<Option<Loss>> {
     match &saved.record().loss {
         None => Ok(None),
-        Some(record) => match beside_loss(record, fit).loss() {
+        Some(record) => match located_loss(record, places).loss() {
             Ok(loss) => Ok(Some(loss)),
             Err(Error::Loss(_)) => Ok(None),
             Err(e) => Err(e),
@@ -375,18 +375,34 @@ fn loss(saved: &Saved, fit: &Path) -> Result<Option<Loss>> {
     }
 }
 
-/// The file of this name beside the fit, if there is one. A fit may come from anybody: no other place
-/// that it names is opened.
-fn beside(path: &Path, fit: &Path) -> Option<PathBuf> {
-    path.file_name().map(|name| fit.with_file_name(name)).filter(|path| path.is_file())
+/// The folders in which files that a fit names are looked for: that of the data which the user names, and
+/// that of the fit; of a run of a study also the one that the study's folder lies in. A fit may come from
+/// anybody: no other place that it names is opened.
+fn places(args: &ReportArgs) -> Vec<PathBuf> {
+    let of = |path: &Path| path.parent().map(Path::to_path_buf);
+    let mut places: Vec<PathBuf> = args.data.as_deref().and_then(of).into_iter().collect();
+    let fit = std::path::absolute(&args.fit).unwrap_or_else(|_| args.fit.clone());
+    places.extend(of(&args.fit));
+    if let Some(study) = fit.parent().and_then(of)
+        && study.join("study.json").is_file()
+    {
+        places.extend(of(&study));
+    }
+    places
 }
 
-/// A loss with the files of its parameters as they lie beside the fit; one that does not is not known.
-fn beside_loss(record: &LossRecord, fit: &Path) -> LossRecord {
+/// The file of this name in one of the places.
+fn found_in(path: &Path, places: &[PathBuf]) -> Option<PathBuf> {
+    let name = path.file_name()?;
+    places.iter().map(|place| place.join(name)).find(|path| path.is_file())
+}
+
+/// A loss with the files of its parameters where they are found; one that is not is not known.
+fn located_loss(record: &LossRecord, places: &[PathBuf]) -> LossRecord {
     let found = |parameter: &Option<EntryParameterRecord>| {
         parameter.clone().map(|parameter| match parameter {
             EntryParameterRecord::File(path) => {
-                beside(&path, fit).map_or(EntryParameterRecord::Unknown, EntryParameterRecord::File)
+                found_in(&path, places).map_or(EntryParameterRecord::Unknown, EntryParameterRecord::File)
             }
             other => other,
         })
@@ -398,9 +414,9 @@ fn beside_loss(record: &LossRecord, fit: &Path) -> LossRecord {
     }
 }
 
-/// The record with its files as they lie beside the fit. Gives the first that does not.
-fn located(record: &DataRecord, fit: &Path) -> Result<DataRecord, PathBuf> {
-    let find = |path: &PathBuf| beside(path, fit).ok_or_else(|| path.clone());
+/// The record with its files where they are found. Gives the first that is not.
+fn located(record: &DataRecord, places: &[PathBuf]) -> Result<DataRecord, PathBuf> {
+    let find = |path: &PathBuf| found_in(path, places).ok_or_else(|| path.clone());
     let optional = |path: &Option<PathBuf>| path.as_ref().map(find).transpose();
     Ok(DataRecord {
         path: find(&record.path)?,

@@ -308,7 +308,8 @@ fn far_too_many_threads_are_not_started() {
 fn texts_have_an_end() {
     let bench = Bench::new();
     bench.fit("y.npy", &["--out", "f.npz"], 0);
-    for (name, bytes) in [("study.toml", 17u64 << 20), ("h.json", 257 << 20), ("l.txt", 257 << 20)] {
+    for (name, bytes) in [("study.toml", 17u64 << 20), ("h.json", 257 << 20), ("l.txt", 257 << 20)]
+    {
         std::fs::File::create(bench.path(name)).unwrap().set_len(bytes).unwrap();
     }
     let said = bench.ends(&["compare", "study.toml"], 2);

@@ -203,11 +203,14 @@ fn the_search_for_many_factors_comes_close_to_the_exact_one() {
                 let of = |exact: usize| {
                     let data = DataInfo::c_order(&shapes, 4);
                     let grouped = settings(Grouping::Grouped, memory);
-                    let plan =
-                        Plan::new(&shapes, &data, &PlanSettings { exact, sparse, ..grouped });
-                    plan.expect("there is memory enough")
+                    Plan::new(&shapes, &data, &PlanSettings { exact, sparse, ..grouped })
                 };
-                let (exact, quick) = (of(PlanSettings::EXACT), of(0));
+                let (exact, quick) = match (of(PlanSettings::EXACT), of(0)) {
+                    (Ok(exact), Ok(quick)) => (exact, quick),
+                    // The tables of a core over long modes.
+                    (Err(_), Err(_)) => continue,
+                    (exact, quick) => panic!("{}: {exact:?}, {quick:?}", entry.name),
+                };
                 let [least, found] = [seconds(&exact), seconds(&quick)];
                 assert!(
                     found <= 1.05 * least,
