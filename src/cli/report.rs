@@ -401,9 +401,8 @@ fn found_in(path: &Path, places: &[PathBuf]) -> Option<PathBuf> {
 fn located_loss(record: &LossRecord, places: &[PathBuf]) -> LossRecord {
     let found = |parameter: &Option<EntryParameterRecord>| {
         parameter.clone().map(|parameter| match parameter {
-            EntryParameterRecord::File(path) => {
-                found_in(&path, places).map_or(EntryParameterRecord::Unknown, EntryParameterRecord::File)
-            }
+            EntryParameterRecord::File(path) => found_in(&path, places)
+                .map_or(EntryParameterRecord::Unknown, EntryParameterRecord::File),
             other => other,
         })
     };

@@ -290,10 +290,10 @@ impl Joining<'_> {
             .iter()
             .zip(&self.needed)
             .fold(IndexSet::EMPTY, |all, (&old, &new)| all | (old - new) | (new - old));
-        for i in 0..sets.len() {
-            let whole = new(i) || sets[i].intersects(changed);
-            for j in i + 1..sets.len() {
-                if whole || new(j) || sets[j].intersects(changed) {
+        for (i, one) in sets.iter().enumerate() {
+            let whole = new(i) || one.intersects(changed);
+            for (j, other) in sets.iter().enumerate().skip(i + 1) {
+                if whole || new(j) || other.intersects(changed) {
                     let joined = self.shapes.volume(self.joined(i, j));
                     self.growth[i * self.width + j] = joined - self.volumes[i] - self.volumes[j];
                 }

@@ -152,7 +152,7 @@ impl Search<'_> {
             let last = chain.last().map_or(IndexSet::EMPTY, |&l| self.indices[l]) & latent;
             let shared = |l: usize| {
                 let shared = self.indices[l] & last;
-                (shared.len() > 0, self.shapes.volume(shared))
+                (!shared.is_empty(), self.shapes.volume(shared))
             };
             let mut next = 0;
             for k in 1..left.len() {
