@@ -63,6 +63,11 @@ impl CheckpointArgs {
         Ok(())
     }
 
+    /// Whether a fit is saved.
+    pub fn is_asked_for(&self) -> bool {
+        self.checkpoint.is_some()
+    }
+
     /// Puts them into the settings of a fit; says where it goes on from.
     pub fn apply(&self, mut settings: NNEinFact, quiet: bool) -> Result<NNEinFact> {
         let Some(path) = &self.checkpoint else { return Ok(settings) };

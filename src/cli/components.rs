@@ -63,6 +63,11 @@ impl ComponentArgs {
         }
     }
 
+    /// Whether columns are brought to a norm.
+    pub fn normalizes(&self) -> bool {
+        self.normalize.is_some()
+    }
+
     /// The fit with its components as they are to be written.
     pub fn apply(&self, fit: &Fit) -> Result<Fit> {
         let mut fit = match self.drop_empty {

@@ -88,6 +88,11 @@ impl ConstraintArgs {
         })
     }
 
+    /// Whether there are bounds.
+    pub fn has_bounds(&self) -> bool {
+        !self.bounds.is_empty()
+    }
+
     /// The files that are read.
     pub fn inputs(&self) -> impl Iterator<Item = &Path> {
         self.fixed.iter().map(|(_, path)| path.as_path())

@@ -18,6 +18,7 @@ use super::start::StartArgs;
 use super::summary::{self, FitSummary, duration};
 use super::table_args::TableArgs;
 use super::{complain, print};
+use nneinfact_core::data::Observations;
 use nneinfact_core::error::{Error, Result};
 use nneinfact_core::loss::Loss;
 use nneinfact_core::model::Model;
@@ -33,7 +34,7 @@ use nneinfact_insight::report::{Report, Residuals};
 pub struct FitArgs {
     /// The data: a table of events (.csv, .tsv, packed by gzip or not, a quoted pattern as
     /// 'rides-*.csv', or - for standard input; see --modes), what `nneinfact table` wrote, .npy, .npz
-    /// (numeric arrays of any type), .tns (coordinates counted from 1 and a value on every line;
+    /// (numeric arrays of any type), .tns (coordinates, see --index-base, and a value on every line;
     /// entries that are not listed are zeros, see --unlisted-missing), a sparse matrix (.mtx, scipy's
     /// .npz, a folder of 10x Genomics)
     #[arg(value_name = "DATA")]
@@ -53,6 +54,10 @@ pub struct FitArgs {
     #[arg(long, value_name = "N,N,…", value_delimiter = ',')]
     shape: Option<Vec<usize>>,
 
+    /// What the indices of .tns files, those of the lists too, count from
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(0..=1))]
+    index_base: u8,
+
     /// A .npy of booleans like the data: true is observed, false is missing
     #[arg(long, value_name = "FILE.npy", conflicts_with = "weights")]
     mask: Option<PathBuf>,
@@ -69,15 +74,15 @@ pub struct FitArgs {
     #[arg(long)]
     unlisted_missing: bool,
 
-    /// A .tns of the entries that are missing; its values do not matter
+    /// A .tns of the entries that are missing; its values do not matter and may be left out
     #[arg(long, value_name = "FILE.tns")]
     missing: Option<PathBuf>,
 
-    /// A .tns of the entries that are withheld, and whose loss is reported
+    /// A .tns of the entries that are withheld, and whose loss is reported; without values, too
     #[arg(long, value_name = "FILE.tns")]
     heldout_coordinates: Option<PathBuf>,
 
-    /// A .tns of the entries that are withheld to decide when to stop
+    /// A .tns of the entries that are withheld to decide when to stop; without values, too
     #[arg(long, value_name = "FILE.tns", group = "validating")]
     validation_coordinates: Option<PathBuf>,
 
@@ -86,7 +91,8 @@ pub struct FitArgs {
     data_as: DataAsArg,
 
     /// Leave the data in their .npy and read them from there in every pass, a slab at a time, with
-    /// the same results [default: where the file is larger than half of the memory that is free]
+    /// the same results [default: where the file is larger than half of the memory that is free]. The
+    /// file must stay as it is: where it is made shorter meanwhile, the system ends this process
     #[arg(long, conflicts_with = "no_stream")]
     stream: bool,
 
@@ -187,6 +193,10 @@ pub struct FitArgs {
     #[arg(long, value_name = "FACTORS.npz")]
     out: Option<PathBuf>,
 
+    /// Write the absolute paths of data, masks and lists into --out; without this, their names alone
+    #[arg(long)]
+    record_paths: bool,
+
     /// Where to write the losses sweep by sweep
     #[arg(long, value_name = "HISTORY.json")]
     history: Option<PathBuf>,
@@ -233,9 +243,7 @@ pub fn run(args: &FitArgs) -> Result<()> {
     };
     // What is wrong with the settings is said before the data are read.
     settings.check()?;
-    if args.report.is_none() && args.appearance.any() {
-        return Err(Error::Setting("--labels, --upwards and --title are for --report".into()));
-    }
+    args.check()?;
     let outputs = args.outputs(&loss)?;
     outputs.check(&args.inputs())?;
     let written: Vec<&Path> = [&outputs.factors, &outputs.history, &outputs.report]
@@ -257,6 +265,11 @@ pub fn run(args: &FitArgs) -> Result<()> {
         Ok((data.observations, about))
     })?;
 
+    if !args.quiet {
+        for notice in read_data::notices(&args.record()?, &observations)? {
+            complain("notice", &notice);
+        }
+    }
     args.appearance.check(&model, observations.shape())?;
     // The warnings about the model alone were shown before.
     let shown = model.warnings().len();
@@ -267,71 +280,129 @@ pub fn run(args: &FitArgs) -> Result<()> {
         (false, true) => Show::Always,
         (false, false) => Show::OnTerminal,
     };
-    let (settings, progress) = FitProgress::attach(settings, show, &device);
+    let completes = args.early_stopping && args.checkpoint.is_asked_for();
+    let (settings, progress) = FitProgress::attach(settings, show, &device, completes);
     let fitting = Instant::now();
     let fitted = settings.fit(&observations);
+    progress.ended();
     if let Err(Error::Broken { last, .. }) = &fitted {
         // What was reached is not lost; the error and its exit status stay.
         let last = Fit::from(Unfinished::clone(last)).with_labels(observations.labels())?;
-        outputs.write(args.components.apply(&last).as_ref().unwrap_or(&last))?;
-        if let Some(path) = &args.out {
+        let written = outputs.write(args.components.apply(&last).as_ref().unwrap_or(&last));
+        if let Some(path) = &written.factors {
             complain(
                 "notice",
                 &format!("the factors before it were written to {}", path.display()),
             );
         }
+        written.problems.iter().for_each(|problem| complain("warning", problem));
     }
-    let fit = args.components.apply(&fitted?)?;
+    let fitted = fitted?;
     let fitting = fitting.elapsed().as_secs_f64();
     drop(progress);
-    let new = fit.warnings().iter().filter(|warning| !warned.contains(warning));
+    let new = fitted.warnings().iter().filter(|warning| !warned.contains(warning));
     new.for_each(|warning| complain("warning", warning));
-    outputs.write(&fit)?;
-    if let Some(path) = &args.report {
-        let saved = outputs.saved(&fit);
-        let report = args.appearance.apply(Report::new(&saved))?;
-        let residuals = device.install(|| Residuals::new(&saved, &observations, Some(&loss)))?;
-        io::write_text(path, &report.residuals(residuals).html())?;
-    }
+    let finished = Finished {
+        fitted: &fitted,
+        observations: &observations,
+        loss: &loss,
+        about,
+        fitting,
+        began,
+    };
+    args.finish(finished, &outputs, &device)
+}
 
-    let Some(about) = about else { return Ok(()) };
-    let seconds = [fitting, began.elapsed().as_secs_f64()];
-    print(&args.summary(&fit, &loss, about, &outputs, seconds)?)
+/// A fit that is done, with what is said and written of it.
+struct Finished<'a> {
+    fitted: &'a Fit,
+    observations: &'a Observations,
+    loss: &'a Loss,
+    /// The data and their roles in words, unless nothing is to be said.
+    about: Option<(String, Vec<String>)>,
+    /// The seconds that the fit took.
+    fitting: f64,
+    began: Instant,
 }
 
 impl FitArgs {
+    /// Refuses options that do not go together.
+    fn check(&self) -> Result<()> {
+        if self.report.is_none() && self.appearance.any() {
+            return Err(Error::Setting("--labels, --upwards and --title are for --report".into()));
+        }
+        if self.components.normalizes() && self.constraints.has_bounds() {
+            return Err(Error::Setting(
+                "--bounds and --normalize exclude each other: normalised factors would not keep to the bounds"
+                    .into(),
+            ));
+        }
+        Ok(())
+    }
+
+    /// Writes and prints what was asked for of a fit, which nothing that happens here may lose.
+    fn finish(&self, finished: Finished<'_>, outputs: &OutputFiles, device: &Device) -> Result<()> {
+        let Finished { fitted, observations, loss, about, fitting, began } = finished;
+        let arranged = self.components.apply(fitted);
+        let fit = arranged.as_ref().unwrap_or(fitted);
+        let mut written = outputs.write(fit);
+        if let Err(error) = &arranged {
+            let problem = format!("{error}; the components are left as they were fitted");
+            written.problems.insert(0, problem);
+        }
+        if let Some(path) = &self.report {
+            let page = || -> Result<()> {
+                let saved = outputs.saved(fit);
+                let report = self.appearance.apply(Report::new(&saved))?;
+                let residuals =
+                    device.install(|| Residuals::new(&saved, observations, Some(loss)))?;
+                io::write_text(path, &report.residuals(residuals).html())
+            };
+            written.report = written.keep(path, page());
+        }
+        if let Some(about) = about {
+            let seconds = [fitting, began.elapsed().as_secs_f64()];
+            let mut text = self.summary(fit, loss, about, arranged.is_ok(), seconds)?;
+            text.add_outputs(&written, self.out.is_some(), fit);
+            self.checkpoint.describe(fit, &mut text);
+            print(&text.into_text())?;
+        }
+        written.check()
+    }
+
     /// The files that are written, with what they say of the loss and the data.
     fn outputs(&self, loss: &Loss) -> Result<OutputFiles> {
         Ok(OutputFiles {
             factors: self.out.clone(),
             history: self.history.clone(),
             report: self.report.clone(),
-            loss: Some(self.problem.loss.record(loss)),
-            data: Some(read_data::absolute(&self.record()?)),
+            loss: Some(self.problem.loss.record(loss, self.record_paths)),
+            data: Some(read_data::recorded(&self.record()?, self.record_paths)),
         })
     }
 
-    /// What is printed of a fit; `seconds` are those of the fit and those of the whole command.
+    /// What is printed of a fit, but for what was written; `arranged` says that its components are as they
+    /// were asked for, `seconds` are those of the fit and those of the whole command.
     fn summary(
         &self,
         fit: &Fit,
         loss: &Loss,
         data: summary::DataSummary,
-        outputs: &OutputFiles,
+        arranged: bool,
         [fitting, whole]: [f64; 2],
-    ) -> Result<String> {
+    ) -> Result<FitSummary> {
         let mut summary = FitSummary::default();
         summary.add_model(fit, loss);
         summary.add_data(data);
         self.start.describe(fit, &mut summary);
         summary.add_fit(fit, self.tol);
-        self.components.describe(&mut summary, fit)?;
+        if arranged {
+            self.components.describe(&mut summary, fit)?;
+        }
         let time = format!("{} for the fit, {} in all", duration(fitting), duration(whole));
         summary.add("time", time);
         summary.add_memory();
-        summary.add_outputs(outputs, fit);
-        self.checkpoint.describe(fit, &mut summary);
-        Ok(summary.into_text())
+        Ok(summary)
     }
 
     /// The settings of the fit; reads the files of the start and of fixed factors.
@@ -393,6 +464,7 @@ impl FitArgs {
             shape: self.shape.clone(),
             mask: self.mask.clone(),
             weights: self.weights.clone(),
+            zero_based: self.index_base == 0,
             nan_missing: self.nan_missing,
             unlisted_missing: self.unlisted_missing,
             missing: self.missing.clone(),

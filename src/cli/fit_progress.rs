@@ -6,14 +6,11 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressStyle};
 use terminal_size::{Height, Width, terminal_size_of};
 
-use super::complain;
+use super::interrupt::{Phase, Progress, Words, interruptible};
 use super::summary::{duration, number, peak_memory};
 use nneinfact_core::error::bytes;
 use nneinfact_fit::Device;
 use nneinfact_fit::{Cancel, Flow, NNEinFact, Observer, Sweep};
-
-/// The exit status of a process that Ctrl-C ended, as shells have it: 128 + SIGINT.
-const INTERRUPTED: i32 = 130;
 
 /// When progress is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,12 +26,19 @@ pub enum Show {
 /// The progress line of a running fit. Dropping it takes the line off the screen.
 pub struct FitProgress {
     bar: Option<ProgressBar>,
+    phase: Progress,
 }
 
 impl FitProgress {
-    /// Shows the progress of the fit to be, and lets Ctrl-C stop it: the first time after the
-    /// sweep, the second time the process at once.
-    pub fn attach(settings: NNEinFact, show: Show, device: &Device) -> (NNEinFact, FitProgress) {
+    /// Shows the progress of the fit to be, and lets Ctrl-C stop it: before the first sweep the process,
+    /// then the fit, and the second time the process at once. `completes` says that the fit completes the
+    /// sweep under way.
+    pub fn attach(
+        settings: NNEinFact,
+        show: Show,
+        device: &Device,
+        completes: bool,
+    ) -> (NNEinFact, FitProgress) {
         let terminal = std::io::stderr().is_terminal();
         let bar = (terminal && show != Show::Never).then(|| {
             let bar = ProgressBar::new(0);
@@ -51,12 +55,35 @@ impl FitProgress {
             (None, _) => None,
         };
         let cancel = Cancel::new();
-        interruptible(&cancel, bar.clone());
-        let mut settings = settings.cancel(&cancel);
+        let phase = Progress::default();
+        let words = Words {
+            beginning: "nothing was fitted yet",
+            working: match completes {
+                true => "the fit ends once the sweep under way is complete",
+                false => {
+                    "the sweep under way is given up, and the fit ends with what the sweeps before it gave"
+                }
+            },
+            writing: "the fit has ended, and what was asked for is being written",
+        };
+        interruptible(&cancel, &phase, bar.clone(), words);
+        let working = phase.clone();
+        let mut settings = settings.cancel(&cancel).observe(move |_: &Sweep| {
+            working.enter(Phase::Working);
+            Flow::Continue
+        });
         if let Some(output) = output {
             settings = settings.observe(ProgressReporter::new(output, &device.to_string()));
         }
-        (settings, FitProgress { bar })
+        (settings, FitProgress { bar, phase })
+    }
+
+    /// The fit has ended: takes the line off the screen.
+    pub fn ended(&self) {
+        self.phase.enter(Phase::Writing);
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
     }
 }
 
@@ -65,31 +92,6 @@ impl Drop for FitProgress {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }
-    }
-}
-
-/// Connects Ctrl-C (and a polite request of the system to end) with the switch.
-fn interruptible(cancel: &Cancel, bar: Option<ProgressBar>) {
-    let switch = cancel.clone();
-    let handler = move || {
-        if switch.is_cancelled() {
-            // What was shown last stays on the screen, and what follows begins on a line of its own.
-            if let Some(bar) = &bar {
-                bar.abandon();
-            }
-            std::process::exit(INTERRUPTED);
-        }
-        switch.cancel();
-        let message = "interrupted: stopping after this sweep; once more ends at once";
-        match &bar {
-            Some(bar) => bar.println(message),
-            None => {
-                let _ = writeln!(std::io::stderr().lock(), "{message}");
-            }
-        }
-    };
-    if let Err(e) = ctrlc::set_handler(handler) {
-        complain("warning", &format!("Ctrl-C will end the program without a result: {e}"));
     }
 }
 

@@ -17,6 +17,7 @@ mod devices;
 mod explain;
 mod fit;
 mod fit_progress;
+mod interrupt;
 mod output;
 mod problem;
 mod read_data;
@@ -32,7 +33,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use nneinfact_core::error::{Error, Result};
+use nneinfact_core::error::{Error, Result, escaped_but};
+use nneinfact_fit::Device;
 
 /// Fits nonnegative tensor factorizations written as einsum strings.
 #[derive(Debug, Parser)]
@@ -65,8 +67,11 @@ enum CliCommand {
 /// Runs the command that the arguments of this process ask for.
 #[must_use]
 pub fn main() -> ExitCode {
-    // Prints usage errors itself and exits with 2.
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(asked) => return told(&asked),
+    };
+    cap_threads();
     let done = match &cli.command {
         CliCommand::Fit(args) => fit::run(args),
         CliCommand::Compare(args) => compare::run(args),
@@ -86,15 +91,45 @@ pub fn main() -> ExitCode {
     }
 }
 
+/// Prints help, the version, or what is wrong with the command line, which exits with 2.
+fn told(asked: &clap::Error) -> ExitCode {
+    let done = asked.print().and_then(|()| io::stdout().flush());
+    match done {
+        Err(e) if e.kind() != io::ErrorKind::BrokenPipe => {
+            complain("error", &Error::file("standard output", e).to_string());
+            ExitCode::FAILURE
+        }
+        _ => ExitCode::from(u8::try_from(asked.exit_code()).unwrap_or(2)),
+    }
+}
+
+/// Starts no more threads than are of use, whatever the environment asks for: far too many take all of
+/// a machine's memory.
+fn cap_threads() {
+    let asked = std::env::var("RAYON_NUM_THREADS").ok().and_then(|n| n.trim().parse::<u64>().ok());
+    let most = Device::most_threads();
+    if let Some(asked) = asked.filter(|&n| n > most as u64) {
+        complain("notice", &format!("RAYON_NUM_THREADS asks for {asked} threads: {most} are used"));
+        // Nobody can have made this pool before.
+        let _ = rayon::ThreadPoolBuilder::new().num_threads(most).build_global();
+    }
+}
+
 /// Prints `kind: message` on standard error. There is nobody left to tell if that fails.
 fn complain(kind: &str, message: &str) {
-    let _ = writeln!(io::stderr().lock(), "{kind}: {message}");
+    let _ = writeln!(io::stderr().lock(), "{kind}: {}", shown(message));
+}
+
+/// Text of several lines without what would steer a terminal, wherever it comes from: names in files, and
+/// those of files.
+fn shown(text: &str) -> String {
+    escaped_but(text, &['\n', '\t'])
 }
 
 /// Prints text on standard output. A reader that has gone away (`| head`) is not an error.
 fn print(text: &str) -> Result<()> {
     let mut out = io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+    match out.write_all(shown(text).as_bytes()).and_then(|()| out.flush()) {
         Err(e) if e.kind() != io::ErrorKind::BrokenPipe => Err(Error::file("standard output", e)),
         _ => Ok(()),
     }

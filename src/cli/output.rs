@@ -71,16 +71,86 @@ impl OutputFiles {
         saved
     }
 
-    /// Writes factors and history where that was asked for, each file as a whole or not at all.
-    pub fn write(&self, fit: &Fit) -> Result<()> {
+    /// Writes factors and history where that was asked for, each file as a whole or not at all, and each
+    /// whatever becomes of the other. Factors that cannot be written where they should be are written
+    /// elsewhere.
+    pub fn write(&self, fit: &Fit) -> Written {
+        let mut written = Written::default();
         if let Some(path) = &self.factors {
-            self.saved(fit).save(path)?;
+            let saved = self.saved(fit);
+            match saved.save(path) {
+                Ok(()) => written.factors = Some(path.clone()),
+                Err(error) => {
+                    written.factors = save_elsewhere(&saved, path);
+                    written.problems.push(match &written.factors {
+                        Some(place) => format!(
+                            "{error}; the factors were written to {} instead",
+                            place.display()
+                        ),
+                        None => {
+                            format!("{error}; the factors could not be written elsewhere either")
+                        }
+                    });
+                }
+            }
         }
         if let Some(path) = &self.history {
-            io::write_json(path, fit.history())?;
+            written.history = written.keep(path, io::write_json(path, fit.history()));
         }
-        Ok(())
+        written
     }
+}
+
+/// What was written of a fit.
+#[derive(Debug, Default)]
+pub struct Written {
+    /// Where the factors are.
+    pub factors: Option<PathBuf>,
+    /// Where the history is.
+    pub history: Option<PathBuf>,
+    /// Where the page is.
+    pub report: Option<PathBuf>,
+    /// What went wrong, a phrase each.
+    pub problems: Vec<String>,
+}
+
+impl Written {
+    /// The file, if it was written; else its error is kept.
+    pub fn keep(&mut self, path: &Path, done: Result<()>) -> Option<PathBuf> {
+        match done {
+            Ok(()) => Some(path.to_path_buf()),
+            Err(error) => {
+                self.problems.push(error.to_string());
+                None
+            }
+        }
+    }
+
+    /// An error where something went wrong, although the fit itself did not.
+    pub fn check(self) -> Result<()> {
+        match self.problems.is_empty() {
+            true => Ok(()),
+            false => Err(Error::Unwritten(format!(
+                "the fit has ended, but not all is as it was asked for: {}",
+                self.problems.join("; ")
+            ))),
+        }
+    }
+}
+
+/// Saves factors where they were not meant to be, but can be: beside, in the working folder, or in that
+/// for temporary files.
+fn save_elsewhere(saved: &Saved, path: &Path) -> Option<PathBuf> {
+    let beside = io::resolved(path).parent().filter(|_| is_ordinary(path)).map(Path::to_path_buf);
+    let folders = [beside, std::env::current_dir().ok(), Some(std::env::temp_dir())];
+    let name = |n: usize| format!("nneinfact-factors-{}-{n}.npz", std::process::id());
+    for folder in folders.into_iter().flatten().filter(|folder| folder.is_dir()) {
+        let place = (0..1000).map(|n| folder.join(name(n))).find(|place| !place.exists())?;
+        if saved.save(&place).is_ok() {
+            return Some(place);
+        }
+    }
+    None
 }
 
 /// Factors with their names in files.
@@ -201,7 +271,10 @@ pub fn check_writable(option: &str, path: &Path) -> Result<()> {
         return Ok(());
     }
     // A link is written through, so it is the folder of what it leads to that counts.
-    let file = fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
+    let file = io::resolved(path);
+    if fs::metadata(&file).is_ok_and(|file| file.permissions().readonly()) {
+        return refuse("it is read-only, and is not replaced".into());
+    }
     let folder = match file.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),

@@ -4,6 +4,7 @@ use clap::Args;
 
 use super::args::{self, AlgorithmArg, NumberOrFile, PrecisionArg};
 use super::complain;
+use super::read_data::recorded_path;
 use nneinfact_core::error::Result;
 use nneinfact_core::loss::{Loss, LossParameters};
 use nneinfact_core::model::{Model, Shapes};
@@ -66,14 +67,11 @@ pub struct LossArgs {
 
 impl LossArgs {
     /// What a file says of the loss: the name, and where its parameters are.
-    pub fn record(&self, loss: &Loss) -> LossRecord {
+    pub fn record(&self, loss: &Loss, paths: bool) -> LossRecord {
         let record = |p: &Option<NumberOrFile>| {
             p.as_ref().map(|p| match p {
                 NumberOrFile::Number(number) => EntryParameterRecord::Number(*number),
-                NumberOrFile::File(path) => {
-                    let whole = std::path::absolute(path).unwrap_or_else(|_| path.clone());
-                    EntryParameterRecord::File(whole)
-                }
+                NumberOrFile::File(path) => EntryParameterRecord::File(recorded_path(path, paths)),
             })
         };
         LossRecord {

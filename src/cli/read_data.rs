@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 use super::read_table::{self, DataKind};
 use super::{complain, summary};
 use crate::io::{NamedTensor, read_scipy};
-use nneinfact_core::data::{CooTensor, Observations};
+use nneinfact_core::data::{CooTensor, Observations, Role, Values};
 use nneinfact_core::error::{Error, Result, bytes};
 use nneinfact_core::memory::available_memory;
 use nneinfact_fit::DataRecord;
-use nneinfact_fit::io::{self, FileKind};
+use nneinfact_fit::io::{self, FileKind, TnsOptions};
 use nneinfact_table as table;
 
 /// How data are read.
@@ -23,9 +23,20 @@ pub struct ReadOptions<'a> {
     pub quiet: bool,
 }
 
-/// A record with files that are found from any folder.
-pub fn absolute(record: &DataRecord) -> DataRecord {
-    let whole = |path: &PathBuf| std::path::absolute(path).unwrap_or_else(|_| path.clone());
+/// A path as a file of factors has it: where the file is, if that is asked for, or its name alone, which
+/// says nothing of the machine.
+pub fn recorded_path(path: &Path, absolute: bool) -> PathBuf {
+    match (absolute, path.file_name()) {
+        (false, Some(name)) => name.into(),
+        (true, _) | (false, None) => {
+            std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf())
+        }
+    }
+}
+
+/// A record with its files as a file of factors has them.
+pub fn recorded(record: &DataRecord, absolute: bool) -> DataRecord {
+    let whole = |path: &PathBuf| recorded_path(path, absolute);
     let optional = |path: &Option<PathBuf>| path.as_ref().map(whole);
     let path = match read_table::is_standard_input(&record.path) {
         true => record.path.clone(),
@@ -106,7 +117,9 @@ fn with_roles(mut observations: Observations, record: &DataRecord) -> Result<Obs
         observations = observations.unlisted_missing();
     }
     let shape = observations.shape().to_vec();
-    let coordinates = |path: &Path| read_tns(path, Some(&shape));
+    let zero_based = record.zero_based;
+    let options = TnsOptions { shape: Some(&shape), zero_based, value_optional: true };
+    let coordinates = |path: &Path| read_tns(path, &options);
     if let Some(path) = &record.missing {
         observations = observations.missing_at(coordinates(path)?)?;
     }
@@ -129,6 +142,42 @@ fn with_roles(mut observations: Observations, record: &DataRecord) -> Result<Obs
         observations = observations.validation(fraction, record.split_seed)?;
     }
     Ok(observations)
+}
+
+/// What is legal but probably not meant: that something was to be withheld, and nothing is.
+pub fn notices(record: &DataRecord, observations: &Observations) -> Result<Vec<String>> {
+    // Of many entries a share is never nothing.
+    const FEW: f64 = 1000.0;
+    let entries = match observations.coordinates() {
+        Some(list) if record.unlisted_missing => list.len() as f64,
+        Some(list) => list.volume(),
+        None => observations.values().len() as f64,
+    };
+    let drawn = |share: Option<f64>| share.filter(|&s| s > 0.0 && s * entries < FEW).is_some();
+    let held_out = drawn(record.heldout) || record.heldout_coordinates.is_some();
+    let validating = drawn(record.validation) || record.validation_coordinates.is_some();
+    if !held_out && !validating {
+        return Ok(Vec::new());
+    }
+    let mut notices = Vec::new();
+    let prepared = observations.prepare()?;
+    if held_out && prepared.count(Role::HeldOut) == 0 {
+        notices.push(match record.heldout {
+            Some(share) => format!(
+                "--heldout {share} picked none of the entries that there are: no held-out loss is reported"
+            ),
+            None => "none of the entries of --heldout-coordinates is held out: they are missing".into(),
+        });
+    }
+    if validating && prepared.count(Role::Validation) == 0 {
+        notices.push(match record.validation {
+            Some(share) => format!(
+                "--validation {share} picked none of the entries that there are: no validation loss is reported"
+            ),
+            None => "none of the entries of --validation-coordinates validates: they are held out, or missing".into(),
+        });
+    }
+    Ok(notices)
 }
 
 /// Whether the data, a .npy, stay in their file.
@@ -159,10 +208,10 @@ fn streams(path: &Path, options: ReadOptions<'_>) -> Result<bool> {
 }
 
 /// Reads coordinates as text, packed or not.
-fn read_tns(path: &Path, shape: Option<&[usize]>) -> Result<CooTensor> {
+fn read_tns(path: &Path, options: &TnsOptions<'_>) -> Result<CooTensor> {
     match path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gz")) {
-        true => io::read_tns_from(table::open_unpacked(path)?, path, shape),
-        false => io::read_tns(path, shape),
+        true => io::read_tns_from_with(table::open_unpacked(path)?, path, options),
+        false => io::read_tns_with(path, options),
     }
 }
 
@@ -192,15 +241,22 @@ fn values(
             plain(Observations::new(io::read_dense(path, key)?))
         }
         (DataKind::File(FileKind::Tns) | DataKind::PackedTns, _) => {
-            let coordinates = read_tns(path, record.shape.as_deref())?;
+            let options = TnsOptions {
+                shape: record.shape.as_deref(),
+                zero_based: record.zero_based,
+                value_optional: false,
+            };
+            let coordinates = read_tns(path, &options)?;
             if coordinates.duplicates() > 0 {
                 complain(
                     "notice",
                     &format!(
-                        "{}: {} entries stand at the same place as another one and were added \
-                         to it",
+                        "{}: {} at the same place as another one and added to it",
                         path.display(),
-                        summary::count(coordinates.duplicates())
+                        match coordinates.duplicates() {
+                            1 => "1 entry stands".into(),
+                            n => format!("{} stand", summary::entries(n)),
+                        }
                     ),
                 );
             }

@@ -1,6 +1,5 @@
 //! `nneinfact report`, and `--report` of `fit`.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -15,7 +14,7 @@ use nneinfact_core::error::{Error, Result, bytes};
 use nneinfact_core::loss::Loss;
 use nneinfact_core::model::Model;
 use nneinfact_fit::io::{self, FileKind};
-use nneinfact_fit::{DataRecord, History, LossRecord, Saved};
+use nneinfact_fit::{DataRecord, EntryParameterRecord, History, LossRecord, Saved};
 use nneinfact_insight::report::{Report, Residuals, unknown_mode};
 
 /// The arguments of `report`.
@@ -26,7 +25,8 @@ pub struct ReportArgs {
     #[arg(value_name = "FIT.npz")]
     fit: PathBuf,
 
-    /// The data that were fitted [default: the file that the fit names, if it is still there]
+    /// The data that were fitted [default: the file of the name that the fit knows, if it lies beside the
+    /// fit, or beside the folder of a study]
     #[arg(long, value_name = "DATA", conflicts_with = "no_data")]
     data: Option<PathBuf>,
 
@@ -155,8 +155,17 @@ impl AppearanceArgs {
     pub fn apply<'a>(&self, mut report: Report<'a>) -> Result<Report<'a>> {
         self.once()?;
         for labelled in &self.labels {
-            report =
-                report.labels(labelled.mode, labelled.read()?).map_err(|e| labelled.in_file(e))?;
+            let labels = labelled.read()?;
+            if let (Some(path), None) = (&labelled.file, &labels.indices) {
+                complain(
+                    "notice",
+                    &format!(
+                        "{}: there are no labels in it, so indices are numbers",
+                        path.display()
+                    ),
+                );
+            }
+            report = report.labels(labelled.mode, labels).map_err(|e| labelled.in_file(e))?;
         }
         for &mode in &self.upwards {
             report = report.upwards(mode)?;
@@ -173,10 +182,7 @@ impl Labelled {
         let mut labels = match &self.file {
             None => Labels::default(),
             Some(path) => {
-                let text = fs::read(path).map_err(|e| Error::file(path, e))?;
-                let text = String::from_utf8(text).map_err(|_| {
-                    Error::format(path, "labels are read as UTF-8, which this is not")
-                })?;
+                let text = io::read_text(path, "a file of labels", LONGEST_TEXT)?;
                 Labels::parse(&text)
             }
         };
@@ -255,14 +261,12 @@ pub fn run(args: &ReportArgs) -> Result<()> {
     print(&said)
 }
 
+/// No labels and no history are longer, in bytes.
+const LONGEST_TEXT: u64 = 256 << 20;
+
 /// Reads a history as `fit --history` writes it.
 fn history(path: &Path) -> Result<History> {
-    let text = fs::read_to_string(path).map_err(|e| match e.kind() {
-        std::io::ErrorKind::InvalidData => {
-            Error::format(path, "a history is read as JSON in UTF-8, which this is not")
-        }
-        _ => Error::file(path, e),
-    })?;
+    let text = io::read_text(path, "a history", LONGEST_TEXT)?;
     serde_json::from_str(&text)
         .map_err(|e| Error::format(path, format!("this is no history of a fit: {e}")))
 }
@@ -274,7 +278,10 @@ fn with_residuals<'a>(args: &ReportArgs, saved: &Saved, report: Report<'a>) -> R
     }
     let known = saved.record().data.clone();
     let record = match (&args.data, known) {
-        (Some(path), known) => elsewhere(args, path, known.unwrap_or_default(), saved)?,
+        (Some(path), known) => match named(args, path, saved, known.unwrap_or_default())? {
+            Ok(record) => record,
+            Err(why) => return Ok(without_residuals(report, path, &why)),
+        },
         (None, Some(known)) if read_table::is_standard_input(&known.path) => {
             return Ok(report.note(
                 "There are no residuals, because the data came on standard input. Give --data to see \
@@ -290,7 +297,7 @@ fn with_residuals<'a>(args: &ReportArgs, saved: &Saved, report: Report<'a>) -> R
         }
         (None, known) => {
             let known = known.unwrap_or_default();
-            let missing = located(&known, &args.fit);
+            let missing = located(&known, &places(args));
             match missing {
                 Ok(record) => record,
                 Err(path) => {
@@ -298,22 +305,68 @@ fn with_residuals<'a>(args: &ReportArgs, saved: &Saved, report: Report<'a>) -> R
                     complain(
                         "notice",
                         &format!(
-                            "{name} is not there any more: no residuals (--data says where it is)"
+                            "{name} does not lie beside the fit: no residuals (--data says where it is)"
                         ),
                     );
                     return Ok(report.note(format!(
-                        "There are no residuals, because {name} was not there when this page was made."
+                        "There are no residuals, because {name} did not lie beside the fit when this page was made."
                     )));
                 }
             }
         }
     };
-    let loss = loss(saved)?;
+    // Before anything is unpacked.
+    if let DataKind::File(_) = DataKind::of(&record)?
+        && let Some(found) = io::shape_of(&record.path, record.key.as_deref())?
+        && found != saved.record().shape
+    {
+        let shape = &saved.record().shape;
+        let why = format!("the data have the shape {found:?}, and those of the fit had {shape:?}");
+        return Ok(without_residuals(report, &record.path, &why));
+    }
     let letters: Vec<char> = saved.model().output().iter().map(|&index| index.into()).collect();
-    let options = ReadOptions { letters: Some(&letters), ..ReadOptions::default() };
-    let observations = read_data::observations(&record, options)?;
-    same_labels(saved, &observations)?;
-    Ok(report.residuals(Residuals::new(saved, &observations, loss.as_ref())?))
+    let residuals = || -> Result<Residuals> {
+        let loss = loss(saved, &places(args))?;
+        let options = ReadOptions { letters: Some(&letters), ..ReadOptions::default() };
+        let observations = read_data::observations(&record, options)?;
+        same_labels(saved, &observations)?;
+        Residuals::new(saved, &observations, loss.as_ref())
+    };
+    match residuals() {
+        Ok(residuals) => Ok(report.residuals(residuals)),
+        // What goes with the data has another shape.
+        Err(error @ Error::Shape { .. }) => {
+            Ok(without_residuals(report, &record.path, &error.to_string()))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Where the data of `--data` are, with what goes with them; or why that is not all there.
+fn named(
+    args: &ReportArgs,
+    path: &Path,
+    saved: &Saved,
+    known: DataRecord,
+) -> Result<Result<DataRecord, String>> {
+    let own = elsewhere(args, path, known, saved)?;
+    // What is no ordinary file is read as it is, or is an error then.
+    let found = match path.is_file() {
+        true => located(&own, &places(args)),
+        false => Ok(own),
+    };
+    let whole = |found| DataRecord { path: path.to_path_buf(), ..found };
+    Ok(found.map(whole).map_err(|missing| {
+        let missing = missing.display();
+        format!("{missing} is needed too, and lies neither beside the data nor beside the fit")
+    }))
+}
+
+/// The report without residuals, with a word on why.
+fn without_residuals<'a>(report: Report<'a>, data: &Path, why: &str) -> Report<'a> {
+    complain("notice", &format!("{}: {why}: no residuals", data.display()));
+    let name = data.file_name().unwrap_or_default().to_string_lossy();
+    report.note(format!("There are no residuals from {name}: {why}."))
 }
 
 /// The record of the data in another file than the fit names.
@@ -370,10 +423,10 @@ fn same_labels(saved: &Saved, observations: &Observations) -> Result<()> {
 }
 
 /// The loss, where it can be made again; that of factors from elsewhere is not known.
-fn loss(saved: &Saved) -> Result<Option<Loss>> {
+fn loss(saved: &Saved, places: &[PathBuf]) -> Result<Option<Loss>> {
     match &saved.record().loss {
         None => Ok(None),
-        Some(record) => match record.loss() {
+        Some(record) => match located_loss(record, places).loss() {
             Ok(loss) => Ok(Some(loss)),
             Err(Error::Loss(_)) => Ok(None),
             Err(e) => Err(e),
@@ -381,16 +434,47 @@ fn loss(saved: &Saved) -> Result<Option<Loss>> {
     }
 }
 
-/// The record with files as they are found now: where they were, or beside the fit. Gives the first
-/// that is nowhere.
-fn located(record: &DataRecord, fit: &Path) -> Result<DataRecord, PathBuf> {
-    let find = |path: &PathBuf| -> Result<PathBuf, PathBuf> {
-        let beside = path.file_name().map(|name| fit.with_file_name(name));
-        std::iter::once(path.clone())
-            .chain(beside)
-            .find(read_table::is_there)
-            .ok_or_else(|| path.clone())
+/// The folders in which files that a fit names are looked for: that of the data which the user names, and
+/// that of the fit; of a run of a study also the one that the study's folder lies in. A fit may come from
+/// anybody: no other place that it names is opened.
+fn places(args: &ReportArgs) -> Vec<PathBuf> {
+    let of = |path: &Path| path.parent().map(Path::to_path_buf);
+    let mut places: Vec<PathBuf> = args.data.as_deref().and_then(of).into_iter().collect();
+    let fit = std::path::absolute(&args.fit).unwrap_or_else(|_| args.fit.clone());
+    places.extend(of(&args.fit));
+    if let Some(study) = fit.parent().and_then(of)
+        && study.join("study.json").is_file()
+    {
+        places.extend(of(&study));
+    }
+    places
+}
+
+/// The file of this name in one of the places.
+fn found_in(path: &Path, places: &[PathBuf]) -> Option<PathBuf> {
+    let name = path.file_name()?;
+    places.iter().map(|place| place.join(name)).find(read_table::is_there)
+}
+
+/// A loss with the files of its parameters where they are found; one that is not is not known.
+fn located_loss(record: &LossRecord, places: &[PathBuf]) -> LossRecord {
+    let found = |parameter: &Option<EntryParameterRecord>| {
+        parameter.clone().map(|parameter| match parameter {
+            EntryParameterRecord::File(path) => found_in(&path, places)
+                .map_or(EntryParameterRecord::Unknown, EntryParameterRecord::File),
+            other => other,
+        })
     };
+    LossRecord {
+        dispersion: found(&record.dispersion),
+        trials: found(&record.trials),
+        ..record.clone()
+    }
+}
+
+/// The record with its files where they are found. Gives the first that is not.
+fn located(record: &DataRecord, places: &[PathBuf]) -> Result<DataRecord, PathBuf> {
+    let find = |path: &PathBuf| found_in(path, places).ok_or_else(|| path.clone());
     let optional = |path: &Option<PathBuf>| path.as_ref().map(find).transpose();
     let table = record.table.clone().map(|mut table| -> Result<_, PathBuf> {
         for (_, path) in &mut table.orders {

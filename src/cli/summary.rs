@@ -5,7 +5,7 @@ use std::path::Path;
 
 use rayon::prelude::*;
 
-use super::output::OutputFiles;
+use super::output::Written;
 use super::read_data::ReadData;
 use nneinfact_core::data::{CooTensor, Dense, Labels, Observations, Role, Storage, printable};
 use nneinfact_core::error::{Result, bytes};
@@ -68,7 +68,7 @@ impl FitSummary {
             (fit.plan().settings().sparse, fit.plan().implicit_entries())
         {
             let stored = sparse.stored + sparse.masked;
-            self.add("passes", format!("over {} stored entries; {implicit}", count(stored)));
+            self.add("passes", format!("over {}; {implicit}", stored_entries(stored)));
         }
         let why = match history.stopped_by {
             StoppedBy::Tolerance => format!(
@@ -106,9 +106,9 @@ impl FitSummary {
         }
     }
 
-    /// The files that were written.
-    pub fn add_outputs(&mut self, outputs: &OutputFiles, fit: &Fit) {
-        match &outputs.factors {
+    /// The files that were written; whether factors were asked for.
+    pub fn add_outputs(&mut self, written: &Written, asked_for: bool, fit: &Fit) {
+        match &written.factors {
             Some(path) => {
                 let last = fit.factors().len();
                 let names =
@@ -116,12 +116,13 @@ impl FitSummary {
                 let weights = fit.weights().map_or("", |_| ", weights");
                 self.add("written", format!("{}: {names}{weights}", path.display()));
             }
+            None if asked_for => self.add("written", "no factors: see the error"),
             None => self.add("written", "no factors: give --out FACTORS.npz to keep them"),
         }
-        if let Some(path) = &outputs.history {
+        if let Some(path) = &written.history {
             self.add("", format!("{}: the losses sweep by sweep", path.display()));
         }
-        if let Some(path) = &outputs.report {
+        if let Some(path) = &written.report {
             self.add("", format!("{}: the report", path.display()));
         }
     }
@@ -197,13 +198,13 @@ pub fn data(path: &Path, observations: &Observations) -> String {
 
 fn coordinates(coo: &CooTensor) -> String {
     let shape: Vec<String> = coo.shape().iter().map(ToString::to_string).collect();
-    let entries = match coo.volume() {
-        n if n < 1e15 => count(n as u64),
-        n => format!("{n:.1e}"),
+    let all = match coo.volume() {
+        n if n < 1e15 => entries(n as u64),
+        n => format!("{n:.1e} entries"),
     };
     let stored = coo.len() as f64 / coo.volume();
     format!(
-        "{}, {entries} entries, {} of them stored ({}); values kept as {}",
+        "{}, {all}, {} of them stored ({}); values kept as {}",
         shape.join(" × "),
         count(coo.len() as u64),
         percent(100.0 * stored),
@@ -217,9 +218,9 @@ pub fn tensor(values: &Dense) -> String {
     if let Some(mapped) = values.storage().mapped() {
         // Counting would read all of the file once more.
         return format!(
-            "{}, {} entries; {} of {} are streamed from the file in every pass, {} at a time",
+            "{}, {}; {} of {} are streamed from the file in every pass, {} at a time",
             shape.join(" × "),
-            count(values.len() as u64),
+            entries(values.len() as u64),
             bytes(mapped.file_bytes()),
             mapped.file_type(),
             bytes(mapped.slab_bytes())
@@ -227,9 +228,9 @@ pub fn tensor(values: &Dense) -> String {
     }
     let nonzeros = nonzeros(values);
     format!(
-        "{}, {} entries, {} of them not zero ({}); kept as {} in {}",
+        "{}, {}, {} of them not zero ({}); kept as {} in {}",
         shape.join(" × "),
-        count(values.len() as u64),
+        entries(values.len() as u64),
         count(nonzeros),
         share(nonzeros, values.len() as u64),
         values.storage().type_name(),
@@ -244,10 +245,10 @@ pub fn roles(observations: &Observations) -> Result<Vec<String>> {
         return Ok(Vec::new());
     }
     let prepared = observations.prepare()?;
-    let all: u64 = Role::ALL.map(|role| prepared.count(role)).iter().sum();
-    if prepared.count(Role::Train) == all {
+    if prepared.is_all_train() {
         return Ok(Vec::new());
     }
+    let all = Role::ALL.iter().fold(0, |all: u64, &role| all.saturating_add(prepared.count(role)));
     let roles = [
         (Role::Train, "to train on"),
         (Role::Validation, "for validation"),
@@ -258,7 +259,10 @@ pub fn roles(observations: &Observations) -> Result<Vec<String>> {
         .into_iter()
         .map(|(role, what)| (prepared.count(role), what))
         .filter(|&(entries, _)| entries > 0)
-        .map(|(entries, what)| format!("{} {what} ({})", count(entries), share(entries, all)))
+        .map(|(entries, what)| match entries {
+            u64::MAX => format!("{:.1e} {what}", all as f64),
+            _ => format!("{} {what} ({})", count(entries), share(entries, all)),
+        })
         .collect())
 }
 
@@ -297,6 +301,15 @@ pub fn count(n: u64) -> String {
         text.push(digit);
     }
     text
+}
+
+/// So many entries, as [`count`] writes the number.
+pub fn entries(n: u64) -> String {
+    format!("{} {}", count(n), if n == 1 { "entry" } else { "entries" })
+}
+
+fn stored_entries(n: u64) -> String {
+    format!("{} stored {}", count(n), if n == 1 { "entry" } else { "entries" })
 }
 
 /// A share in per cent, with the digits that say something.

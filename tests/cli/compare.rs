@@ -331,9 +331,11 @@ fn an_interrupted_study_says_how_to_go_on() {
     let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(130));
     let said = String::from_utf8(output.stderr).unwrap();
-    for part in
-        ["stopping after this sweep", "of 40 runs are done and in out", "the same command goes on"]
-    {
+    for part in [
+        "the run under way is given up",
+        "of 40 runs are done and in out",
+        "the same command goes on",
+    ] {
         assert!(said.contains(part), "`{part}` is not in: {said}");
     }
     let printed = String::from_utf8(output.stdout).unwrap();

@@ -5,3 +5,5 @@
 mod commands;
 mod compare;
 mod tables;
+mod files;
+mod processes;

@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "every test binary uses its own part of it")]
 
 pub mod golden;
+pub mod many;
 
 use ndarray::{ArrayD, IxDyn};
 use nneinfact::fit::Start;

@@ -6,9 +6,11 @@
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
-use crate::common::{CORPUS, Entry, entry, partitions};
+use crate::common::{CORPUS, Entry, entry, many, partitions};
 use nneinfact::model::{Index, IndexSet, Model, Shapes};
-use nneinfact::plan::{DataInfo, Grouping, OperandSide, Plan, PlanSettings};
+use nneinfact::plan::{
+    DataInfo, Grouping, ImplicitForm, OperandSide, Plan, PlanSettings, SparseInfo,
+};
 use nneinfact::{Error, NNEinFact};
 
 /// The bound on stored intermediates that the snapshots are taken with.
@@ -180,6 +182,77 @@ fn every_plan_is_whole_and_within_its_bound() {
         }
     }
     assert!(refused > 0, "no bound was tight enough to test a refusal");
+}
+
+/// Two ways to read the data: all of them, or a million stored entries.
+fn forms() -> [Option<SparseInfo>; 2] {
+    [None, Some(SparseInfo { stored: 1_000_000, masked: 0, implicit: ImplicitForm::Gram })]
+}
+
+/// Predicted seconds of a sweep.
+fn seconds(plan: &Plan) -> f64 {
+    let dense: f64 = plan.passes().iter().map(|pass| pass.cost).sum();
+    dense + plan.sparse_passes().iter().map(|pass| pass.cost).sum::<f64>()
+}
+
+#[test]
+fn the_search_for_many_factors_comes_close_to_the_exact_one() {
+    for entry in CORPUS {
+        for (size, shapes) in [("small", small(entry)), ("real", real(entry.name))] {
+            for (sparse, memory) in forms().into_iter().flat_map(|f| [(f, BOUND), (f, u64::MAX)]) {
+                let of = |exact: usize| {
+                    let data = DataInfo::c_order(&shapes, 4);
+                    let grouped = settings(Grouping::Grouped, memory);
+                    Plan::new(&shapes, &data, &PlanSettings { exact, sparse, ..grouped })
+                };
+                let (exact, quick) = match (of(PlanSettings::EXACT), of(0)) {
+                    (Ok(exact), Ok(quick)) => (exact, quick),
+                    // The tables of a core over long modes.
+                    (Err(_), Err(_)) => continue,
+                    (exact, quick) => panic!("{}: {exact:?}, {quick:?}", entry.name),
+                };
+                let [least, found] = [seconds(&exact), seconds(&quick)];
+                assert!(
+                    found <= 1.05 * least,
+                    "{}, {size}, {sparse:?}, {memory}: {found:e} s for {}, {least:e} s for {}",
+                    entry.name,
+                    quick.cut(),
+                    exact.cut()
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn models_of_up_to_64_factors_are_planned() {
+    for kind in many::KINDS {
+        for factors in [9, 14, 20, 33, 51, 64] {
+            let shapes = many::model(kind, factors);
+            assert_eq!(shapes.model().factors().len(), factors, "{kind}");
+            for sparse in forms() {
+                for grouping in [Grouping::Grouped, Grouping::Block] {
+                    let what = format!("{kind} of {factors}, {grouping:?}, {sparse:?}");
+                    let settings = PlanSettings { grouping, sparse, ..PlanSettings::default() };
+                    let data = DataInfo::c_order(&shapes, 4);
+                    let plan = Plan::new(&shapes, &data, &settings).expect("a plan");
+                    if sparse.is_none() {
+                        check_structure(&plan, &what);
+                    }
+                    let mut updated: Vec<usize> =
+                        plan.groups().iter().flat_map(|g| g.factors.clone()).collect();
+                    updated.sort_unstable();
+                    assert_eq!(updated, (0..factors).collect::<Vec<_>>(), "{what}");
+                    assert!(seconds(&plan).is_finite(), "{what}");
+                    let passes = plan.groups().len();
+                    assert!(
+                        passes >= 2 && (passes < factors) == (settings.grouping != Grouping::Block),
+                        "{what}: {passes}"
+                    );
+                }
+            }
+        }
+    }
 }
 
 #[test]

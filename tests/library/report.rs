@@ -965,8 +965,6 @@ mod program {
         refused(&["--out", "y.npy", "--data", "y.npy"], &["--out", "replace"]);
         refused(&["--plot", "fit.npz"], &["--plot", "replace"]);
         refused(&["--out", "x.html", "--plot", "x.html"], &["same file"]);
-        io::write_npy(bench.path("other.npy"), &array(&[5, 6], 1)).unwrap();
-        refused(&["--data", "other.npy"], &["[5, 6]", "[6, 5]"]);
 
         let refused = |extra: &[&str], names: &[&str]| bench.refused(&bench.fit(extra), names);
         refused(&["--labels", "i=i.txt"], &["--report"]);

@@ -147,6 +147,10 @@ pub enum Error {
         last: Box<crate::history::Unfinished>,
     },
 
+    /// The work was done, but not all of its results could be written, and what became of them.
+    #[error("{0}")]
+    Unwritten(String),
+
     /// A part of this library was used against its contract: a defect, here or in a program that
     /// builds engines from parts.
     #[error("internal error: {0}")]
@@ -184,6 +188,7 @@ impl Error {
             ),
             Error::Numeric(_)
             | Error::Internal(_)
+            | Error::Unwritten(_)
             | Error::Broken { .. }
             | Error::DeviceFailed(_)
             | Error::DeviceMemory { .. } => false,
@@ -203,17 +208,26 @@ impl From<PlanError> for Error {
     }
 }
 
+/// Whether a character steers a terminal or turns the direction of the text around it.
+#[must_use]
+pub fn steers(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{200e}' | '\u{200f}' | '\u{061c}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
 /// Text from a file as a message may show it: what would steer a terminal or turn the direction of what
 /// follows is written out, as `\u{1b}`.
 #[must_use]
 pub fn escaped(text: &str) -> String {
-    let steers = |c: char| {
-        c.is_control()
-            || matches!(c, '\u{200e}' | '\u{200f}' | '\u{061c}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-    };
+    escaped_but(text, &[])
+}
+
+/// As [`escaped`], but for some characters, such as the ends of lines of a longer text.
+#[must_use]
+pub fn escaped_but(text: &str, kept: &[char]) -> String {
     let mut shown = String::with_capacity(text.len());
     for c in text.chars() {
-        match steers(c) {
+        match steers(c) && !kept.contains(&c) {
             true => shown.extend(c.escape_unicode()),
             false => shown.push(c),
         }

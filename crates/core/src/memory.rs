@@ -1,5 +1,7 @@
 //! How much memory there is.
 
+use crate::error::{Error, Result};
+
 /// The memory that this process may still take, in bytes, where the system tells.
 #[must_use]
 pub fn available_memory() -> Option<u64> {
@@ -24,6 +26,36 @@ fn memory(
     let limit = system.cgroup_limits().map(|limits| group(&limits)).filter(|&bytes| bytes > 0);
     let bytes = limit.map_or(host(&system), |limit| host(&system).min(limit));
     (bytes > 0).then_some(bytes)
+}
+
+/// Room for what a file's words ask for: zeros, or an error where the system refuses it.
+///
+/// # Errors
+/// [`Error::Memory`].
+pub(crate) fn zeros<T: Clone + Default>(n: usize, what: &str) -> Result<Vec<T>> {
+    // Asked for and given back, since only a vector that is made as a whole is not written to.
+    let mut room: Vec<T> = Vec::new();
+    room.try_reserve_exact(n)
+        .map_err(|_| refused(what, n.saturating_mul(size_of::<T>()) as u64))?;
+    drop(room);
+    Ok(vec![T::default(); n])
+}
+
+/// That the system refused memory for something.
+#[must_use]
+pub fn refused(what: &str, needed: u64) -> Error {
+    Error::Memory {
+        what: what.into(),
+        needed,
+        available: available_memory().unwrap_or(0).min(needed),
+        help: "the system gives this process no more".into(),
+    }
+}
+
+/// So many entries, in words: "1 entry", "12 entries".
+#[must_use]
+pub fn entries(n: u64) -> String {
+    format!("{n} {}", if n == 1 { "entry" } else { "entries" })
 }
 
 /// A number of bytes as people write it.

@@ -177,13 +177,26 @@ impl Device {
         }
     }
 
+    /// The most threads that are started: 1024, or as many as this process may run at once.
+    #[must_use]
+    pub fn most_threads() -> usize {
+        std::thread::available_parallelism().map_or(1, usize::from).max(1024)
+    }
+
     /// Uses this many threads of this machine. Results do not depend on their number.
     ///
     /// # Errors
-    /// [`Error::Setting`] for 0 threads, [`Error::Device`] where the threads cannot be started.
+    /// [`Error::Setting`] for 0 threads or more than [`most_threads`](Device::most_threads),
+    /// [`Error::Device`] where the threads cannot be started.
     pub fn threads(self, threads: usize) -> Result<Device> {
         if threads == 0 {
             return Err(Error::Setting("the number of threads must be at least 1".into()));
+        }
+        let most = Device::most_threads();
+        if threads > most {
+            return Err(Error::Setting(format!(
+                "{threads} threads are more than the {most} that are started at most: as many as there are cores are fastest"
+            )));
         }
         let pool = rayon::ThreadPoolBuilder::new()
             .num_threads(threads)

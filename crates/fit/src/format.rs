@@ -4,11 +4,11 @@
 use crate::constraints;
 use crate::device::Device;
 use crate::settings::{DataAs, Settings};
-use nneinfact_core::data::{Implicit, Prepared, Role, StoredCounts, StoredEntries};
+use nneinfact_core::data::{Implicit, Prepared, StoredCounts, StoredEntries};
 use nneinfact_core::engine::ZeroSums;
 use nneinfact_core::error::{Error, Result};
 use nneinfact_core::loss::{AtZero, Loss, Tape};
-use nneinfact_core::memory::{available_memory, total_memory};
+use nneinfact_core::memory::{available_memory, entries as entries_of, total_memory};
 use nneinfact_core::model::Shapes;
 use nneinfact_core::plan::{DataInfo, ImplicitForm, Plan, PlanSettings, SparseInfo};
 
@@ -45,7 +45,7 @@ pub(crate) fn choose(settings: &Settings, shapes: &Shapes, data: Prepared) -> Re
             true => dense_info(&data),
             false => {
                 let mut info = DataInfo::c_order(shapes, value_bytes(&data));
-                info.masked = data.count(Role::Train) as f64 != entries(shapes);
+                info.masked = !data.is_all_train();
                 info
             }
         };
@@ -135,6 +135,7 @@ pub(crate) fn plan_within(
         closed_denominator: plain && loss.denominator_constant().is_some(),
         sparse: sparse_info,
         fixed: constraints::fixed(settings)?,
+        exact: PlanSettings::EXACT,
         // A shader of a GPU sees the products of a pass as one buffer.
         memory: memory
             .min(settings.device.as_ref().and_then(Device::largest_buffer).unwrap_or(u64::MAX)),
@@ -178,7 +179,7 @@ pub(crate) fn check(settings: &Settings, shapes: &Shapes, data: &Prepared) -> Re
                 }));
             }
             let mut info = DataInfo::c_order(shapes, value_bytes(data));
-            info.masked = data.count(Role::Train) as f64 != entries(shapes);
+            info.masked = !data.is_all_train();
             info
         }
     };
@@ -345,7 +346,7 @@ fn check_stored(plan: &Plan, counts: StoredCounts, settings: &Settings) -> Resul
         && needed > available
     {
         return Err(Error::Memory {
-            what: format!("a fit to {} stored entries", counts.train + counts.masked),
+            what: format!("a fit to stored data ({})", entries_of(counts.train + counts.masked)),
             needed,
             available,
             help: "lower the ranks, or group fewer factors (the block algorithm)".into(),

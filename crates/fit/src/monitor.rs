@@ -29,7 +29,8 @@ impl Portions {
     pub fn add(&mut self, data: &Prepared, weight: f64) {
         for role in Role::ALL {
             let portion = data.portion(role);
-            self.0[role as usize].entries += portion.entries;
+            self.0[role as usize].entries =
+                self.0[role as usize].entries.saturating_add(portion.entries);
             self.0[role as usize].weight += weight * portion.weight;
         }
     }

@@ -6,16 +6,17 @@ use std::sync::Arc;
 
 use ndarray::ArrayD;
 
-use crate::checkpoint::{Checkpoint, CheckpointWriter, Identity};
+use crate::checkpoint::{self, Checkpoint, CheckpointWriter, Identity};
 use crate::constraints::Constraints;
 use crate::device::Device;
 use crate::format::{self, Planned};
+use crate::io::FileLock;
 use crate::monitor::{Monitor, Portions};
 use crate::observe::{Cancel, Hooks};
 use crate::settings::{Algorithm, Balance, Settings, Start};
 use crate::start::{self, Basis, scale};
 use crate::sweeps::sweeps;
-use nneinfact_core::data::{Observations, Prepared, Role, StoredEntries, describe_index};
+use nneinfact_core::data::{Observations, Prepared, StoredEntries, describe_index};
 use nneinfact_core::engine::{Constraint, Engine, Guards, Job, LossSlot, Precision};
 use nneinfact_core::error::{Error, Result};
 use nneinfact_core::loss::{Domain, Loss, Trials};
@@ -97,10 +98,11 @@ pub(crate) fn open(
     given: Given<'_>,
     device: &Device,
 ) -> Result<Opened> {
+    let lock = checkpoint::lock(settings)?;
     let checked = plan(settings, given, device)?;
     match resumed {
-        Some(checkpoint) => resume(settings, *checkpoint, checked, device),
-        None => start(settings, cancel, checked, device),
+        Some(checkpoint) => resume(settings, *checkpoint, checked, lock, device),
+        None => start(settings, cancel, checked, lock, device),
     }
 }
 
@@ -130,6 +132,7 @@ fn resume(
     settings: &Settings,
     checkpoint: Checkpoint,
     checked: Checked,
+    lock: Option<FileLock>,
     device: &Device,
 ) -> Result<Opened> {
     let Checked { shapes, constraints, planned, identity } = checked;
@@ -138,7 +141,7 @@ fn resume(
     }
     let mut start = checkpoint.factors()?;
     constraints.apply(&shapes, &mut start, false)?;
-    let job = job(settings, &shapes, planned, constraints.clone(), start)?;
+    let job = job(settings, planned, constraints.clone(), start)?;
     let job = Job { scales: Some(checkpoint.state.scales.clone()), ..job };
     let (plan, data, balance) =
         (Arc::clone(&job.plan), Arc::clone(&job.data), job.balancing.is_some());
@@ -147,7 +150,7 @@ fn resume(
     let (seed, mut warnings) = (checkpoint.seed(), checkpoint.warnings().to_vec());
     let known = |warning: &String| checkpoint.warnings().contains(warning);
     warnings.extend(constraints.warnings(&shapes).into_iter().filter(|warning| !known(warning)));
-    let writer = CheckpointWriter::new(settings, identity.as_ref(), &shapes, seed, &warnings)
+    let writer = CheckpointWriter::new(settings, identity.as_ref(), &shapes, seed, &warnings, lock)
         .map(|writer| writer.after(&checkpoint));
     Ok(Opened {
         engine,
@@ -168,6 +171,7 @@ fn start(
     settings: &mut Settings,
     cancel: &Cancel,
     checked: Checked,
+    lock: Option<FileLock>,
     device: &Device,
 ) -> Result<Opened> {
     let Checked { shapes, constraints, planned, identity } = checked;
@@ -189,7 +193,7 @@ fn start(
         precision: settings.precision,
     };
     let mut first = starts.make(settings.seed, &planned.data, planned.sparse.as_ref())?;
-    let job = job(settings, &shapes, planned, constraints.clone(), first.clone())?;
+    let job = job(settings, planned, constraints.clone(), first.clone())?;
     let (plan, data, balance) =
         (Arc::clone(&job.plan), Arc::clone(&job.data), job.balancing.is_some());
     // Other starts may need the stored entries that the engine takes.
@@ -221,7 +225,8 @@ fn start(
     }
     let mut warnings = constraints.warnings(&shapes);
     warnings.extend(warning);
-    let writer = CheckpointWriter::new(settings, identity.as_ref(), &shapes, best.0, &warnings);
+    let writer =
+        CheckpointWriter::new(settings, identity.as_ref(), &shapes, best.0, &warnings, lock);
     Ok(Opened {
         engine,
         plan,
@@ -335,7 +340,6 @@ pub(crate) fn prepared(settings: &Settings, given: Given<'_>) -> Result<(Shapes,
 /// What an engine is made from: the data, and a start that keeps to the constraints.
 pub(crate) fn job(
     settings: &Settings,
-    shapes: &Shapes,
     planned: Planned,
     constraints: Constraints,
     start: Vec<ArrayD<f64>>,
@@ -362,7 +366,7 @@ pub(crate) fn job(
     let exact = settings.algorithm == Algorithm::Accelerated
         && loss.is_half_squared_distance()
         && data.weights().is_none()
-        && data.count(Role::Train) as f64 == shapes.volume(shapes.model().observed())
+        && data.is_all_train()
         && constraints.penalties().iter().flatten().all(|p| [1.0, 2.0].contains(&p.power()));
     let balance = settings.balance.unwrap_or_default() == Balance::EverySweep;
     Ok(Job {

@@ -219,8 +219,8 @@ impl LossRecord {
     }
 }
 
-/// Where the data of a fit are, and what decides the role of their entries. Paths are as they were
-/// given, or absolute; `--help` of `nneinfact fit` says what each stands for.
+/// Where the data of a fit are, and what decides the role of their entries. Paths are the names of the
+/// files alone, or absolute where that was asked for; `--help` of `nneinfact fit` says what each stands for.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct DataRecord {
@@ -234,6 +234,8 @@ pub struct DataRecord {
     pub mask: Option<PathBuf>,
     /// Weights.
     pub weights: Option<PathBuf>,
+    /// The indices of `.tns` files count from 0.
+    pub zero_based: bool,
     /// NaN means missing.
     pub nan_missing: bool,
     /// What coordinates do not list is missing.

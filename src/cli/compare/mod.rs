@@ -12,14 +12,12 @@ use self::spec::Spec;
 use self::study_progress::StudyProgress;
 use super::args::{self, AlgorithmArg, DataAsArg, PrecisionArg};
 use super::fit_progress::Show;
+use super::interrupt::INTERRUPTED;
 use super::read_data::{self, ReadOptions};
 use super::table_args::TableArgs;
 use super::{fit, print};
 use nneinfact_core::error::{Error, Result};
 use nneinfact_fit::DataRecord;
-
-/// The exit status of a study that Ctrl-C ended, as shells have it: 128 + SIGINT.
-const INTERRUPTED: i32 = 130;
 
 /// The arguments of `compare`. With a .toml, all but the last few belong there.
 #[derive(Debug, Args)]
@@ -128,6 +126,11 @@ pub struct CompareArgs {
     #[command(flatten)]
     table: TableArgs,
 
+    /// Write the absolute paths of data, masks and lists into the files of runs; without this, their
+    /// names alone
+    #[arg(long)]
+    record_paths: bool,
+
     /// The folder for runs and tables [default: beside a .toml, of its name without the extension].
     /// Runs that are there already are taken from it
     #[arg(long, value_name = "FOLDER")]
@@ -161,6 +164,10 @@ struct DataArgs {
     /// The shape of a .tns, as in 27,24,7,100,100 [default: the largest indices]
     #[arg(long, value_name = "N,N,…", value_delimiter = ',')]
     shape: Option<Vec<usize>>,
+
+    /// What the indices of .tns files, those of the lists too, count from
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(0..=1))]
+    index_base: u8,
 
     /// A .npy of booleans like the data: true is observed, false is missing
     #[arg(long, value_name = "FILE.npy", conflicts_with = "weights")]
@@ -228,7 +235,7 @@ impl CompareArgs {
         if is_toml {
             if let Some(option) = self.belongs_in_file() {
                 return Err(Error::Setting(format!(
-                    "{option} belongs in {}: beside a .toml only --out, --device, --threads, --progress and --quiet are options",
+                    "{option} belongs in {}: beside a .toml only --out, --record-paths, --device, --threads, --progress and --quiet are options",
                     self.input.display()
                 )));
             }
@@ -265,6 +272,7 @@ impl CompareArgs {
         let DataArgs {
             key,
             shape,
+            index_base,
             mask,
             weights,
             nan_missing,
@@ -280,6 +288,7 @@ impl CompareArgs {
             shape: shape.clone(),
             mask: mask.clone(),
             weights: weights.clone(),
+            zero_based: *index_base == 0,
             nan_missing: *nan_missing,
             unlisted_missing: *unlisted_missing,
             missing: missing.clone(),
@@ -319,6 +328,7 @@ impl CompareArgs {
             ("--data-as", self.data_as.is_some()),
             ("--key", data.key.is_some()),
             ("--shape", data.shape.is_some()),
+            ("--index-base", data.index_base != 1),
             ("--mask", data.mask.is_some()),
             ("--weights", data.weights.is_some()),
             ("--nan-missing", data.nan_missing),
@@ -341,7 +351,7 @@ pub fn run(args: &CompareArgs) -> Result<()> {
             "--out is missing: runs and tables are written to a folder, as in --out study".into(),
         ));
     };
-    let study = spec.study()?.folder(&folder);
+    let study = spec.study(args.record_paths)?.folder(&folder);
     // Before anything that takes time.
     study.check()?;
     let device = args.device.as_deref().or(spec.device.as_deref()).unwrap_or("auto");

@@ -65,9 +65,9 @@ impl Spec {
         Ok(model.output().iter().map(|&index| index.into()).collect())
     }
 
-    /// The study, without device and folder.
-    pub fn study(&self) -> Result<Study> {
-        let record = read_data::absolute(&self.data);
+    /// The study, without device and folder; whether its files have the paths of the data.
+    pub fn study(&self, record_paths: bool) -> Result<Study> {
+        let record = read_data::recorded(&self.data, record_paths);
         let mut study = Study::new().early_stopping(self.early_stopping).data_record(record);
         for model in &self.models {
             let mut candidate = StudyModel::new(&model.name, &model.model)?;
@@ -86,7 +86,20 @@ impl Spec {
             study = study.model(candidate);
         }
         for (loss, record) in &self.losses {
-            study = study.loss_from(loss.clone(), record.clone());
+            let recorded = |parameter: &Option<EntryParameterRecord>| {
+                parameter.clone().map(|parameter| match parameter {
+                    EntryParameterRecord::File(path) => {
+                        EntryParameterRecord::File(read_data::recorded_path(&path, record_paths))
+                    }
+                    other => other,
+                })
+            };
+            let record = LossRecord {
+                dispersion: recorded(&record.dispersion),
+                trials: recorded(&record.trials),
+                ..record.clone()
+            };
+            study = study.loss_from(loss.clone(), record);
         }
         for penalties in &self.penalties {
             study = study.penalties(penalties.clone());

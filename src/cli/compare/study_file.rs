@@ -10,7 +10,7 @@ use super::spec::{self, ModelSpec, RankSpec, Spec};
 use crate::cli::args::{self, AlgorithmArg, DataAsArg, PrecisionArg};
 use crate::cli::table_args::{self, TableArgs};
 use nneinfact_core::error::{Error, Result};
-use nneinfact_fit::DataRecord;
+use nneinfact_fit::{DataRecord, io};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -18,6 +18,7 @@ struct File {
     data: PathBuf,
     key: Option<String>,
     shape: Option<Vec<usize>>,
+    index_base: Option<u8>,
     mask: Option<PathBuf>,
     weights: Option<PathBuf>,
     #[serde(default)]
@@ -112,12 +113,12 @@ struct FileModel {
     penalties: Vec<String>,
 }
 
+/// No study is longer, in bytes.
+const LONGEST: u64 = 16 << 20;
+
 /// Reads a study from a file. Paths in it are relative to its folder.
 pub fn read(path: &Path) -> Result<Spec> {
-    let text = std::fs::read_to_string(path).map_err(|e| match e.kind() {
-        std::io::ErrorKind::InvalidData => Error::format(path, "it is not text"),
-        _ => Error::file(path, e),
-    })?;
+    let text = io::read_text(path, "a study", LONGEST)?;
     parse(&text, path)
 }
 
@@ -147,6 +148,9 @@ fn parse(text: &str, path: &Path) -> Result<Spec> {
     if file.mask.is_some() && file.weights.is_some() {
         return Err(Error::format(path, "mask and weights exclude each other: 0 is a weight"));
     }
+    if file.index_base.is_some_and(|base| base > 1) {
+        return Err(Error::format(path, "index_base: indices of a .tns count from 0 or from 1"));
+    }
     if file.heldout.is_some() && file.heldout_mask.is_some() {
         return Err(Error::format(path, "heldout and heldout_mask exclude each other"));
     }
@@ -158,6 +162,7 @@ fn parse(text: &str, path: &Path) -> Result<Spec> {
                 shape: file.shape,
                 mask: file.mask.map(near),
                 weights: file.weights.map(near),
+                zero_based: file.index_base == Some(0),
                 nan_missing: file.nan_missing,
                 unlisted_missing: file.unlisted_missing,
                 missing: file.missing.map(near),
@@ -344,7 +349,7 @@ mod tests {
             (&[20_000][..], &[0.05][..])
         );
         assert_eq!((spec.losses.len(), spec.penalties.len(), spec.splits), (2, 2, Some(3)));
-        spec.study().unwrap().check().unwrap();
+        spec.study(false).unwrap().check().unwrap();
     }
 
     #[test]
@@ -354,7 +359,7 @@ mod tests {
             assert_ne!(text, WHOLE);
             let error = match parse(&text, Path::new("uber.toml")) {
                 Err(error) => error,
-                Ok(spec) => spec.study().and_then(|s| s.check()).unwrap_err(),
+                Ok(spec) => spec.study(false).and_then(|s| s.check()).unwrap_err(),
             };
             let message = error.to_string();
             assert!(error.is_input(), "{message}");

@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::INTERRUPTED;
-use crate::cli::complain;
 use crate::cli::fit_progress::Show;
+use crate::cli::interrupt::{Phase, Progress, Words, interruptible};
+use crate::cli::shown;
 use crate::cli::summary::{duration, number};
 use nneinfact_fit::{Cancel, Sweep};
 use nneinfact_insight::compare::{Event, RunOutcome, Standing, Study, StudyObserver};
@@ -18,8 +18,8 @@ pub struct StudyProgress {
 }
 
 impl StudyProgress {
-    /// Shows the progress of the study to be, and lets Ctrl-C stop it: the first time after the
-    /// sweep, the second time the process at once.
+    /// Shows the progress of the study to be, and lets Ctrl-C stop it: before the first run the process,
+    /// then the study, and the second time the process at once.
     pub fn attach(study: Study, show: Show) -> (Study, StudyProgress) {
         let terminal = std::io::stderr().is_terminal();
         let bar = (terminal && show != Show::Never).then(|| {
@@ -31,8 +31,20 @@ impl StudyProgress {
             bar
         });
         let cancel = Cancel::new();
-        interruptible(&cancel, bar.clone());
-        let study = study.cancel(&cancel);
+        let phase = Progress::default();
+        let words = Words {
+            beginning: "no run was made yet",
+            working: "the run under way is given up, those that are done are kept",
+            writing: "the runs are made, and the tables are being written",
+        };
+        interruptible(&cancel, &phase, bar.clone(), words);
+        let study = study.cancel(&cancel).observe(move |event: &Event<'_>| match event {
+            Event::Begins(_) | Event::Sweep(..) => phase.enter(Phase::Working),
+            Event::Ends { standing, .. } if standing.run == standing.runs => {
+                phase.enter(Phase::Writing);
+            }
+            Event::Ends { .. } => phase.enter(Phase::Working),
+        });
         let study = match (&bar, show) {
             (Some(_), _) | (None, Show::Always) => {
                 study.observe(StudyProgressReporter { bar: bar.clone(), kept: 0, shown: None })
@@ -51,27 +63,6 @@ impl Drop for StudyProgress {
     }
 }
 
-/// Connects Ctrl-C (and a polite request of the system to end) with the switch.
-fn interruptible(cancel: &Cancel, bar: Option<ProgressBar>) {
-    let switch = cancel.clone();
-    let handler = move || {
-        if switch.is_cancelled() {
-            std::process::exit(INTERRUPTED);
-        }
-        switch.cancel();
-        let message = "interrupted: stopping after this sweep; once more ends at once";
-        match &bar {
-            Some(bar) => bar.println(message),
-            None => {
-                let _ = writeln!(std::io::stderr().lock(), "{message}");
-            }
-        }
-    };
-    if let Err(e) = ctrlc::set_handler(handler) {
-        complain("warning", &format!("Ctrl-C will end the program at once: {e}"));
-    }
-}
-
 /// Shows the events of a study: a line for every run, and in between the sweep on a line that does not stay.
 struct StudyProgressReporter {
     bar: Option<ProgressBar>,
@@ -83,6 +74,7 @@ struct StudyProgressReporter {
 
 impl StudyProgressReporter {
     fn say(&self, line: &str) {
+        let line = &shown(line);
         match &self.bar {
             Some(bar) => bar.println(line),
             None => {
@@ -109,13 +101,13 @@ impl StudyObserver for StudyProgressReporter {
                 if let Some(bar) = &self.bar {
                     bar.set_length(standing.runs as u64);
                     bar.set_position(standing.run as u64 - 1);
-                    bar.set_message(format!("{}{}", left(standing), head(standing)));
+                    bar.set_message(shown(&format!("{}{}", left(standing), head(standing))));
                 }
             }
             Event::Sweep(standing, sweep) => {
                 let line = sweep_line(standing, sweep);
                 match &self.bar {
-                    Some(bar) => bar.set_message(line),
+                    Some(bar) => bar.set_message(shown(&line)),
                     None if self.shown.is_none_or(|at| at.elapsed() >= Duration::from_secs(5)) => {
                         self.shown = Some(Instant::now());
                         self.say(&line);

@@ -117,13 +117,15 @@ pub fn run(args: &DemoArgs) -> Result<()> {
         .device(device.clone())
         .seed(args.seed);
     let show = if args.quiet { Show::Never } else { Show::OnTerminal };
-    let (settings, progress) = FitProgress::attach(settings, show, &device);
+    let (settings, progress) = FitProgress::attach(settings, show, &device, false);
     let fitting = Instant::now();
-    let fit = settings.fit(&observations)?;
+    let fit = settings.fit(&observations);
+    progress.ended();
+    let fit = fit?;
     let fitting = fitting.elapsed().as_secs_f64();
     drop(progress);
 
-    outputs.write(&fit)?;
+    let written = outputs.write(&fit);
     let truth_file = folder.join("planted.npz");
     io::write_npz(&truth_file, &named(&planted.factors()))?;
     let data_file = folder.join("counts.npz");
@@ -131,7 +133,7 @@ pub fn run(args: &DemoArgs) -> Result<()> {
         save(&data_file, &counts)?;
     }
     if args.quiet {
-        return Ok(());
+        return written.check();
     }
 
     let (roles, truth) = device.install(|| -> Result<_> {
@@ -150,7 +152,7 @@ pub fn run(args: &DemoArgs) -> Result<()> {
     summary
         .add("time", format!("{making} to make the data, {fitting} to fit them, {whole} in all"));
     summary.add_memory();
-    summary.add_outputs(&outputs, &fit);
+    summary.add_outputs(&written, true, &fit);
     let kept = [
         (true, &truth_file, "the factors of the truth"),
         (args.keep, &rides_file, "the table"),
@@ -164,7 +166,8 @@ pub fn run(args: &DemoArgs) -> Result<()> {
     if let Some(matches) = recovery::matches(&planted, fit.factors()) {
         text += &table(&matches);
     }
-    print(&text)
+    print(&text)?;
+    written.check()
 }
 
 /// The table, as any other is read: made as it is read, or from its file where that is kept.

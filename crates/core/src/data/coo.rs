@@ -1,10 +1,13 @@
 //! A tensor as the list of its entries.
 
+use std::collections::TryReserveError;
+
 use rayon::prelude::*;
 
 use super::storage::StorageBuilder;
 use super::{Dense, Storage};
 use crate::error::{Error, Result};
+use crate::memory::{entries, refused, zeros};
 
 /// A tensor as the list of its entries (coordinate format): for every entry an index for each
 /// mode, counted from 0, and a value.
@@ -63,22 +66,31 @@ impl Indices {
         self.len() == 0
     }
 
-    fn push(&mut self, index: u64) {
+    fn push(&mut self, index: u64) -> Result<(), TryReserveError> {
         match self {
-            Indices::U64(v) => v.push(index),
+            Indices::U64(v) => {
+                v.try_reserve(1)?;
+                v.push(index);
+            }
             Indices::U32(v) => match u32::try_from(index) {
-                Ok(index) => v.push(index),
+                Ok(index) => {
+                    v.try_reserve(1)?;
+                    v.push(index);
+                }
                 Err(_) => {
-                    let mut wide: Vec<u64> = v.iter().map(|&x| x.into()).collect();
+                    let mut wide: Vec<u64> = Vec::new();
+                    wide.try_reserve(v.len() + 1)?;
+                    wide.extend(v.iter().map(|&x| u64::from(x)));
                     wide.push(index);
                     *self = Indices::U64(wide);
                 }
             },
         }
+        Ok(())
     }
 
     /// Multiplies every key by the length of the mode and adds the index.
-    fn append_to<K: Key>(&self, keys: &mut [(K, f64)], length: u64) {
+    fn append_to<K: LinearIndex>(&self, keys: &mut [(K, f64)], length: u64) {
         let length = K::from(length);
         let append = |(key, index): (&mut (K, f64), u64)| key.0 = key.0 * length + K::from(index);
         match self {
@@ -90,8 +102,9 @@ impl Indices {
     }
 }
 
-/// A linear C index, wide enough for the shape.
-trait Key:
+/// A linear C index, wide enough for the shape: `u64`, or `u128` for the largest tensors, of which only
+/// lists can be kept.
+pub(super) trait LinearIndex:
     Copy
     + Ord
     + Send
@@ -102,19 +115,30 @@ trait Key:
     + std::ops::Div<Output = Self>
     + std::ops::Rem<Output = Self>
 {
-    /// The key of a single mode.
+    /// Of an index along a single mode, or into something that is in memory, all of it.
     fn low(self) -> u64;
+
+    /// What random numbers are drawn by.
+    fn folded(self) -> u64;
 }
 
-impl Key for u64 {
+impl LinearIndex for u64 {
     fn low(self) -> u64 {
+        self
+    }
+
+    fn folded(self) -> u64 {
         self
     }
 }
 
-impl Key for u128 {
+impl LinearIndex for u128 {
     fn low(self) -> u64 {
         self as u64
+    }
+
+    fn folded(self) -> u64 {
+        self as u64 ^ ((self >> 64) as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15)
     }
 }
 
@@ -137,13 +161,13 @@ impl CooTensor {
         if let Some(mode) = indices.iter().position(|list| list.len() != values.len()) {
             return Err(Error::Shape {
                 what: format!("the list of indices of mode {}", mode + 1),
-                found: format!("{} entries", indices[mode].len()),
+                found: entries(indices[mode].len() as u64),
                 expected: format!("{}, as many as there are values", values.len()),
             });
         }
         let mut builder = CooBuilder::new(shape.len());
         for (to, list) in builder.indices.iter_mut().zip(indices) {
-            list.iter().for_each(|&i| to.push(i));
+            list.iter().try_for_each(|&i| to.push(i)).map_err(|_| crowded(values.len()))?;
         }
         for (max, list) in builder.max.iter_mut().zip(indices) {
             *max = list.iter().copied().max().unwrap_or(0);
@@ -221,14 +245,42 @@ impl CooTensor {
         keys
     }
 
+    /// The number of entries of the tensor, stored or not, exactly.
+    pub(super) fn exact_volume(&self) -> u128 {
+        // A builder refuses shapes of more.
+        self.shape.iter().fold(1u128, |all, &n| all.saturating_mul(n as u128))
+    }
+
+    /// The linear index of every entry in C order, by integers that hold them.
+    pub(super) fn linear<K: LinearIndex>(&self) -> Vec<K> {
+        let mut keys = vec![K::from(0); self.len()];
+        for (list, &n) in self.indices.iter().zip(&self.shape) {
+            let length = K::from(n as u64);
+            let append = |(key, index): (&mut K, u64)| *key = *key * length + K::from(index);
+            match list {
+                Indices::U32(v) => {
+                    keys.par_iter_mut().zip(v).map(|(k, &i)| (k, i.into())).for_each(append);
+                }
+                Indices::U64(v) => {
+                    keys.par_iter_mut().zip(v).map(|(k, &i)| (k, i)).for_each(append);
+                }
+            }
+        }
+        keys
+    }
+
     /// From indices in C order, sorted and each there once, that lie inside the shape.
-    pub(super) fn from_keys(shape: &[usize], mut keys: Vec<u64>, values: Storage) -> CooTensor {
+    pub(super) fn from_keys<K: LinearIndex>(
+        shape: &[usize],
+        mut keys: Vec<K>,
+        values: Storage,
+    ) -> CooTensor {
         let mut indices = Vec::with_capacity(shape.len());
         for &n in shape.iter().rev() {
-            let n = (n as u64).max(1);
-            let split = |key: &mut u64| {
-                let index = *key % n;
-                *key /= n;
+            let length = K::from((n as u64).max(1));
+            let split = |key: &mut K| {
+                let index = (*key % length).low();
+                *key = *key / length;
                 index
             };
             indices.push(if u32::try_from(n).is_ok() {
@@ -254,9 +306,9 @@ impl CooTensor {
         else {
             return Err(Error::Memory {
                 what: format!(
-                    "the dense form of the coordinates (shape {:?}, {} entries)",
+                    "the dense form of the coordinates (shape {:?}, {})",
                     self.shape,
-                    self.len()
+                    entries(self.len() as u64)
                 ),
                 needed: needed.unwrap_or(u64::MAX),
                 available: limit,
@@ -264,22 +316,22 @@ impl CooTensor {
             });
         };
         let storage = match &self.values {
-            Storage::U8(v) => Storage::U8(self.scatter(v, volume)),
-            Storage::U16(v) => Storage::U16(self.scatter(v, volume)),
-            Storage::U32(v) => Storage::U32(self.scatter(v, volume)),
-            Storage::F32(v) => Storage::F32(self.scatter(v, volume)),
-            Storage::F64(v) => Storage::F64(self.scatter(v, volume)),
+            Storage::U8(v) => Storage::U8(self.scatter(v, volume)?),
+            Storage::U16(v) => Storage::U16(self.scatter(v, volume)?),
+            Storage::U32(v) => Storage::U32(self.scatter(v, volume)?),
+            Storage::F32(v) => Storage::F32(self.scatter(v, volume)?),
+            Storage::F64(v) => Storage::F64(self.scatter(v, volume)?),
             Storage::Mapped(mapped) => {
                 let mut values = vec![0.0; mapped.len()];
                 mapped.load(0, 1, &mut values);
-                Storage::F64(self.scatter(&values, volume))
+                Storage::F64(self.scatter(&values, volume)?)
             }
         };
         Dense::from_storage(&self.shape, storage)
     }
 
-    fn scatter<A: Copy + Default>(&self, values: &[A], volume: usize) -> Vec<A> {
-        let mut all = vec![A::default(); volume];
+    fn scatter<A: Copy + Default>(&self, values: &[A], volume: usize) -> Result<Vec<A>> {
+        let mut all: Vec<A> = zeros(volume, "the dense form of the coordinates")?;
         for (i, &value) in values.iter().enumerate() {
             let place = self.indices.iter().zip(&self.shape).fold(0usize, |place, (list, &n)| {
                 // Every list has an index for every value, below the length of its mode.
@@ -287,8 +339,13 @@ impl CooTensor {
             });
             all[place] = value;
         }
-        all
+        Ok(all)
     }
+}
+
+/// That there is no memory for more entries than these.
+fn crowded(entries: usize) -> Error {
+    refused("the stored entries", 16 * entries as u64)
 }
 
 /// Builds [`CooTensor`] entry by entry.
@@ -313,7 +370,8 @@ impl CooBuilder {
     /// Appends an entry; `index` counts from 0.
     ///
     /// # Errors
-    /// [`Error::Shape`] where the number of indices is not that of the modes.
+    /// [`Error::Shape`] where the number of indices is not that of the modes; [`Error::Memory`] where the
+    /// system refuses the memory.
     pub fn push(&mut self, index: &[u64], value: f64) -> Result<()> {
         if index.len() != self.indices.len() {
             return Err(Error::Shape {
@@ -323,9 +381,10 @@ impl CooBuilder {
             });
         }
         for ((list, max), &i) in self.indices.iter_mut().zip(&mut self.max).zip(index) {
-            list.push(i);
+            list.push(i).map_err(|_| crowded(self.values.len()))?;
             *max = (*max).max(i);
         }
+        self.values.try_reserve(1).map_err(|_| crowded(self.values.len()))?;
         self.values.push(value);
         Ok(())
     }
@@ -389,9 +448,10 @@ impl CooBuilder {
         }
     }
 
-    fn sorted<K: Key>(self, shape: Vec<usize>) -> Result<CooTensor> {
-        let mut entries: Vec<(K, f64)> =
-            self.values.iter().map(|&value| (K::from(0), value)).collect();
+    fn sorted<K: LinearIndex>(self, shape: Vec<usize>) -> Result<CooTensor> {
+        let mut entries: Vec<(K, f64)> = Vec::new();
+        entries.try_reserve_exact(self.values.len()).map_err(|_| crowded(self.values.len()))?;
+        entries.extend(self.values.iter().map(|&value| (K::from(0), value)));
         drop(self.values);
         for (list, &n) in self.indices.into_iter().zip(&shape) {
             list.append_to(&mut entries, n as u64);

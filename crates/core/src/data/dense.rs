@@ -1,5 +1,6 @@
 //! A tensor with a value in every entry.
 
+use std::collections::TryReserveError;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -10,6 +11,7 @@ use super::memory_layout::MemoryLayout;
 use super::storage::{SQUARED, StorageBuilder};
 use super::{Element, Mapped, Slabs, Storage};
 use crate::error::{Error, Result};
+use crate::memory::entries;
 use nneinfact_simd::Real;
 
 /// A tensor with a value in every entry, held once in the smallest element type that is exact.
@@ -362,6 +364,14 @@ impl DenseBuilder {
         self.storage.push(entries);
     }
 
+    /// As [`push`](DenseBuilder::push), for entries that may be more than memory holds.
+    ///
+    /// # Errors
+    /// Where the system refuses the memory. What was there before still is.
+    pub fn try_push<T: Element>(&mut self, entries: &[T]) -> Result<(), TryReserveError> {
+        self.storage.try_push(entries)
+    }
+
     /// The number of entries so far.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -391,7 +401,7 @@ impl DenseBuilder {
             Some(layout) if layout.len() == storage.len() => Ok(Dense { layout, storage }),
             _ => Err(Error::Shape {
                 what: "the data".into(),
-                found: format!("{} entries", storage.len()),
+                found: entries(storage.len() as u64),
                 expected: format!("as many entries as the shape {shape:?} has"),
             }),
         }

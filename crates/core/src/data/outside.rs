@@ -4,9 +4,10 @@ use rayon::prelude::*;
 
 use pulp::{Simd, WithSimd};
 
+use super::coo::LinearIndex;
 use super::mapped::in_order;
 use super::scan::{BLOCK, Buffers, Places, TASK, blocks, count};
-use super::{CooTensor, Prepared, Role};
+use super::{CooTensor, Prepared, Role, Roles};
 
 /// Entries that a check found to be outside: see [`Prepared::first_outside`].
 #[derive(Clone, Debug, PartialEq)]
@@ -27,7 +28,10 @@ impl Prepared {
     /// threads; the result does not depend on their number.
     pub fn first_outside(&self, inside: impl Fn(f64, usize) -> bool + Sync) -> Option<Outside> {
         if let Some(coo) = &self.coo {
-            return self.first_stored_outside(coo, &inside);
+            return match u64::try_from(coo.exact_volume()) {
+                Ok(_) => self.first_stored_outside::<u64>(coo, &inside),
+                Err(_) => self.first_stored_outside::<u128>(coo, &inside),
+            };
         }
         let n = self.values.len();
         let places = Places::new(&self.values);
@@ -50,28 +54,28 @@ impl Prepared {
     }
 
     /// [`Prepared::first_outside`] for a COO tensor: the stored entries, and then the zeros.
-    fn first_stored_outside(
+    fn first_stored_outside<K: LinearIndex>(
         &self,
         coo: &CooTensor,
         inside: &(impl Fn(f64, usize) -> bool + Sync),
     ) -> Option<Outside> {
         let entries = self.only_stored.as_ref().map_or(coo, |s| s.entries());
-        let role = |i: usize, key: u64| match (&self.only_stored, &self.roles) {
+        let role = |i: usize, key: K| match (&self.only_stored, &self.roles) {
             (Some(stored), _) => stored.role(i),
-            (None, Some(roles)) => roles.get(key as usize),
+            (None, Some(roles)) => roles.get(key.low() as usize),
             (None, None) => Role::Train,
         };
-        let keys = entries.keys();
+        let keys: Vec<K> = entries.linear();
         let observed: u64 = [Role::Train, Role::Validation, Role::HeldOut]
             .map(|role| self.count(role))
             .iter()
-            .sum();
+            .fold(0, |all, &n| all.saturating_add(n));
         let (mut count, mut first, mut stored) = (0u64, None, 0u64);
         for (i, &key) in keys.iter().enumerate() {
             if role(i, key) != Role::Missing {
                 stored += 1;
                 let value = entries.values().get(i).unwrap_or(0.0);
-                if !inside(value, key as usize) {
+                if !inside(value, key.low() as usize) {
                     count += 1;
                     first = first.or(Some((key, value)));
                 }
@@ -79,14 +83,21 @@ impl Prepared {
         }
         let implicit = observed.saturating_sub(stored);
         if implicit > 0 && !inside(0.0, 0) {
-            count += implicit;
+            count = count.saturating_add(implicit);
             // The first observed entry that is not stored.
             let mut at = keys.iter().peekable();
-            let gap = (0u64..).find(|entry| {
-                while at.next_if(|&key| key < entry).is_some() {}
-                at.peek() != Some(&entry)
-                    && self.roles.as_ref().is_none_or(|r| r.get(*entry as usize) != Role::Missing)
-            })?;
+            let mut gap = K::from(0);
+            let free = |entry: K| {
+                let missing = |r: &Roles| r.get(entry.low() as usize) == Role::Missing;
+                !self.roles.as_ref().is_some_and(missing)
+            };
+            loop {
+                while at.next_if(|&&key| key < gap).is_some() {}
+                if at.peek() != Some(&&gap) && free(gap) {
+                    break;
+                }
+                gap = gap + K::from(1);
+            }
             if first.is_none_or(|(key, _)| gap < key) {
                 first = Some((gap, 0.0));
             }
@@ -94,8 +105,9 @@ impl Prepared {
         let (mut key, value) = first?;
         let mut index = vec![0; self.shape.len()];
         for (to, &n) in index.iter_mut().zip(&self.shape).rev() {
-            *to = (key % n as u64) as usize;
-            key /= n as u64;
+            let length = K::from(n as u64);
+            *to = (key % length).low() as usize;
+            key = key / length;
         }
         Some(Outside { count, index, value })
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
+use super::coo::LinearIndex;
 use super::mapped::in_order;
 use super::observations::Split;
 use super::roles::{Bits, PER_WORD};
@@ -16,6 +17,7 @@ use super::{
     CooTensor, Dense, Implicit, Observations, Prepared, Role, Roles, Storage, StoredEntries,
 };
 use crate::error::{Error, Result};
+use crate::memory::zeros;
 
 /// Up to this many entries of a COO tensor are given a role one by one where random splits or masks
 /// ask for it: 250 MB of roles.
@@ -45,12 +47,7 @@ fn prepare(observations: &Observations) -> Result<Prepared> {
     let Some(coo) = &observations.coordinates else {
         return prepare_all(observations, observations.values.len(), None);
     };
-    let volume = shape.iter().try_fold(1u64, |n, &m| n.checked_mul(m as u64));
-    let Some(volume) = volume.filter(|&n| n <= i64::MAX as u64) else {
-        return Err(Error::Observations(format!(
-            "the shape {shape:?} has more than 2^63 entries, and their indices have to fit 63 bits"
-        )));
-    };
+    let volume = coo.exact_volume();
     if let Some(weights) = &observations.weights
         && !zero_one(weights)
     {
@@ -60,7 +57,10 @@ fn prepare(observations: &Observations) -> Result<Prepared> {
         ));
     }
     if observations.unlisted_missing {
-        return prepare_stored(observations, coo, volume);
+        return match u64::try_from(volume) {
+            Ok(_) => prepare_stored::<u64>(observations, coo),
+            Err(_) => prepare_stored::<u128>(observations, coo),
+        };
     }
     let by_entry = observations.held_out.is_some()
         || observations.validation.is_some()
@@ -71,16 +71,19 @@ fn prepare(observations: &Observations) -> Result<Prepared> {
         || observations.missing_at.is_some()
         || observations.held_out_at.is_some()
         || observations.validation_at.is_some();
-    if by_entry && volume > MOST_ROLES {
+    if by_entry && volume > u128::from(MOST_ROLES) {
         return Err(Error::Observations(format!(
             "random splits and masks over all entries are for COO tensors of up to {MOST_ROLES} entries, and the shape {shape:?} has {volume}: give lists of the entries that are withheld or missing instead (held_out_at, validation_at, missing_at; on the command line --heldout-coordinates, --validation-coordinates, --missing)"
         )));
     }
-    if by_entry || (by_list && volume <= FEW_ROLES) {
+    if by_entry || (by_list && volume <= u128::from(FEW_ROLES)) {
         let keys = coo.keys();
         return prepare_all(observations, volume as usize, Some(&keys));
     }
-    prepare_zeros(observations, coo, volume)
+    match u64::try_from(volume) {
+        Ok(_) => prepare_zeros::<u64>(observations, coo),
+        Err(_) => prepare_zeros::<u128>(observations, coo),
+    }
 }
 
 /// Weights of 0 and 1 only are a mask, which the roles already hold.
@@ -93,28 +96,28 @@ fn zero_one(weights: &Dense) -> bool {
 }
 
 /// A COO tensor of which only the stored entries are observed.
-fn prepare_stored(
+fn prepare_stored<K: LinearIndex>(
     observations: &Observations,
     coo: &Arc<CooTensor>,
-    volume: u64,
 ) -> Result<Prepared> {
-    let keys = coo.keys();
-    let of = |list: &Option<Arc<CooTensor>>| list.as_ref().map(|l| l.keys());
+    let keys: Vec<K> = coo.linear();
+    let of = |list: &Option<Arc<CooTensor>>| list.as_ref().map(|l| l.linear::<K>());
     let (missing, held_out, validation) = (
         of(&observations.missing_at),
         of(&observations.held_out_at),
         of(&observations.validation_at),
     );
-    let within = |list: &Option<Vec<u64>>, key: u64| {
+    let within = |list: &Option<Vec<K>>, key: K| {
         list.as_ref().is_some_and(|l| l.binary_search(&key).is_ok())
     };
-    let bit = |bits: &Option<Arc<Bits>>, key: u64| bits.as_ref().map(|b| b.get(key as usize));
-    let drawn = |split: Option<Split>, key: u64| {
-        split.is_some_and(|Split { key: stream, threshold }| stream.at(key) < threshold)
+    let bit = |bits: &Option<Arc<Bits>>, key: K| bits.as_ref().map(|b| b.get(key.low() as usize));
+    let drawn = |split: Option<Split>, key: K| {
+        split.is_some_and(|Split { key: stream, threshold }| stream.at(key.folded()) < threshold)
     };
-    let entry = |(i, &key): (usize, &u64)| -> Entry {
+    let entry = |(i, &key): (usize, &K)| -> Entry<K> {
         let x = coo.values().get(i).unwrap_or(0.0);
-        let weight = observations.weights.as_ref().and_then(|w| w.storage().get(key as usize));
+        let weight =
+            observations.weights.as_ref().and_then(|w| w.storage().get(key.low() as usize));
         let role = if bit(&observations.mask, key) == Some(false)
             || weight == Some(0.0)
             || (observations.nan_missing && x.is_nan())
@@ -133,7 +136,7 @@ fn prepare_stored(
         };
         (key, x, role)
     };
-    let mut entries: Vec<Entry> = keys.par_iter().enumerate().map(entry).collect();
+    let mut entries: Vec<Entry<K>> = keys.par_iter().enumerate().map(entry).collect();
     entries.retain(|e| e.2 != Role::Missing);
     let stored = match entries.len() == coo.len() {
         true if entries.iter().all(|e| e.2 == Role::Train) => {
@@ -141,15 +144,14 @@ fn prepare_stored(
         }
         _ => StoredEntries::from_entries(coo.shape(), &entries, Implicit::Missing),
     };
-    finish_stored(coo, stored, volume)
+    finish_stored(coo, stored)
 }
 
 /// A COO tensor whose implicit entries are zeros, but for stored entries that are missing or
 /// withheld.
-fn prepare_zeros(
+fn prepare_zeros<K: LinearIndex>(
     observations: &Observations,
     coo: &Arc<CooTensor>,
-    volume: u64,
 ) -> Result<Prepared> {
     let lists = [
         (&observations.missing_at, Role::Missing),
@@ -158,11 +160,11 @@ fn prepare_zeros(
     ];
     if lists.iter().all(|(list, _)| list.is_none()) && !observations.nan_missing {
         let stored = StoredEntries::of(Arc::clone(coo), Implicit::Zeros);
-        return finish_stored(coo, stored, volume);
+        return finish_stored(coo, stored);
     }
     let missing = |x: f64| observations.nan_missing && x.is_nan();
-    let mut entries: Vec<Entry> = coo
-        .keys()
+    let mut entries: Vec<Entry<K>> = coo
+        .linear::<K>()
         .into_iter()
         .enumerate()
         .map(|(i, key)| {
@@ -171,7 +173,7 @@ fn prepare_zeros(
         })
         .collect();
     for (list, role) in lists {
-        entries.extend(list.iter().flat_map(|l| l.keys()).map(|key| (key, 0.0, role)));
+        entries.extend(list.iter().flat_map(|l| l.linear::<K>()).map(|key| (key, 0.0, role)));
     }
     // Of several roles, missing comes before held out, that before validation, that before
     // training.
@@ -190,11 +192,11 @@ fn prepare_zeros(
         same
     });
     let stored = StoredEntries::from_entries(coo.shape(), &entries, Implicit::Zeros);
-    finish_stored(coo, stored, volume)
+    finish_stored(coo, stored)
 }
 
 /// Sums up what the stored and the implicit entries hold.
-fn finish_stored(coo: &Arc<CooTensor>, stored: StoredEntries, volume: u64) -> Result<Prepared> {
+fn finish_stored(coo: &Arc<CooTensor>, stored: StoredEntries) -> Result<Prepared> {
     let list = Arc::clone(stored.entries());
     let mut total = Totals::EMPTY;
     for i in 0..list.len() {
@@ -207,20 +209,27 @@ fn finish_stored(coo: &Arc<CooTensor>, stored: StoredEntries, volume: u64) -> Re
             total.max = if x > total.max { x } else { total.max };
         }
     }
-    let implicit = volume - list.len() as u64;
-    match stored.implicit() {
-        Implicit::Missing => total.counts[Role::Missing as usize] += implicit,
-        Implicit::Zeros | Implicit::ByRole => {
-            total.counts[Role::Train as usize] += implicit;
-            if implicit > 0 {
-                total.max = total.max.max(0.0);
-            }
-        }
-    }
+    // There may be more of them than a count holds; the weight, which means are taken by, is right.
+    let implicit = coo.exact_volume().saturating_sub(list.len() as u128);
+    let counted = u64::try_from(implicit).unwrap_or(u64::MAX);
+    let role = match stored.implicit() {
+        Implicit::Missing => Role::Missing,
+        Implicit::Zeros | Implicit::ByRole => Role::Train,
+    } as usize;
+    let stored_there = total.counts[role];
+    total.counts[role] = stored_there.saturating_add(counted);
     for r in 1..4 {
         total.weight[r] = total.counts[r] as f64;
     }
-    check_portions(&total, volume)?;
+    if role == Role::Train as usize {
+        if total.counts[role] == u64::MAX {
+            total.weight[role] = stored_there as f64 + implicit as f64;
+        }
+        if implicit > 0 {
+            total.max = total.max.max(0.0);
+        }
+    }
+    check_portions(&total)?;
     Ok(Prepared {
         shape: coo.shape().to_vec(),
         values: Arc::new(Dense::empty()),
@@ -234,17 +243,17 @@ fn finish_stored(coo: &Arc<CooTensor>, stored: StoredEntries, volume: u64) -> Re
     })
 }
 
-fn check_portions(total: &Totals, n: u64) -> Result<()> {
+fn check_portions(total: &Totals) -> Result<()> {
     let [missing, train, validation, held_out] = total.counts;
-    if missing == n {
+    if train == 0 && validation == 0 && held_out == 0 {
         return Err(Error::Observations(format!(
-            "nothing is observed: mask, weights and missing values leave none of the {n} entries"
+            "nothing is observed: mask, weights and missing values leave none of the {missing} entries"
         )));
     }
     if train == 0 {
         return Err(Error::Observations(format!(
             "nothing is left to train on: of {} observed entries, {held_out} are held out and {validation} are for validation",
-            n - missing
+            validation + held_out
         )));
     }
     Ok(())
@@ -283,9 +292,9 @@ fn prepare_all(observations: &Observations, n: usize, keys: Option<&[u64]>) -> R
     };
 
     let mut totals: Vec<Totals> = Vec::new();
-    let mut words = Vec::new();
+    let mut words: Vec<u64> = Vec::new();
     if !all_train {
-        words = vec![0u64; n.div_ceil(PER_WORD) + 1];
+        words = zeros(n.div_ceil(PER_WORD) + 1, "the roles of all entries")?;
     }
     let streamed: Vec<&Dense> = std::iter::once(values)
         .filter(|_| keys.is_none())
@@ -310,7 +319,7 @@ fn prepare_all(observations: &Observations, n: usize, keys: Option<&[u64]>) -> R
         mapped.set_summary(total.summary);
     }
 
-    check_portions(&total, n as u64)?;
+    check_portions(&total)?;
     let train = total.counts[Role::Train as usize];
     let roles = (train < n as u64).then(|| Roles::from_words(words, n, total.counts));
     Ok(Prepared {

@@ -113,10 +113,17 @@ impl Prepared {
         self.tensors().iter().try_for_each(|tensor| tensor.check())
     }
 
-    /// The number of entries of a role.
+    /// The number of entries of a role; where more than a `u64` holds are implicit, the largest one.
+    /// (The weight of the [`portion`](Prepared::portion) is right then, too.)
     #[must_use]
     pub fn count(&self, role: Role) -> u64 {
         self.totals.counts[role as usize]
+    }
+
+    /// Whether all entries are trained on.
+    #[must_use]
+    pub fn is_all_train(&self) -> bool {
+        [Role::Missing, Role::Validation, Role::HeldOut].iter().all(|&role| self.count(role) == 0)
     }
 
     /// The number of entries of a role and the sum of their weights (0 for [`Role::Missing`]).

@@ -1,5 +1,6 @@
 //! A list of numbers in the smallest element type that holds all of them exactly.
 
+use std::collections::TryReserveError;
 use std::ops::Range;
 
 use rayon::prelude::*;
@@ -415,13 +416,24 @@ impl StorageBuilder {
         self.storage.len()
     }
 
+    /// Appends elements that are in memory already.
     pub fn push<T: Element>(&mut self, elements: &[T]) {
+        if self.try_push(elements).is_err() {
+            // As a vector would.
+            let layout = std::alloc::Layout::for_value(elements);
+            std::alloc::handle_alloc_error(layout);
+        }
+    }
+
+    /// Appends elements of which there may be more than memory holds.
+    pub fn try_push<T: Element>(&mut self, elements: &[T]) -> Result<(), TryReserveError> {
         for block in elements.chunks(BLOCK) {
             let summary = self.summary.and(T::summary(block));
             if summary != self.summary {
+                self.widen(summary.kind())?;
                 self.summary = summary;
-                self.widen(summary.kind());
             }
+            with_vec!(&mut self.storage, v => v.try_reserve(block.len())?, _m => ());
             match &mut self.storage {
                 Storage::U8(v) => v.extend(block.iter().map(|x| x.to_u32() as u8)),
                 Storage::U16(v) => v.extend(block.iter().map(|x| x.to_u32() as u16)),
@@ -432,6 +444,7 @@ impl StorageBuilder {
                 Storage::Mapped(_) => {}
             }
         }
+        Ok(())
     }
 
     pub fn finish(self) -> Storage {
@@ -440,7 +453,7 @@ impl StorageBuilder {
         storage
     }
 
-    fn widen(&mut self, kind: ElementKind) {
+    fn widen(&mut self, kind: ElementKind) -> Result<(), TryReserveError> {
         let n = self.expected;
         let old = std::mem::replace(&mut self.storage, Storage::U8(Vec::new()));
         self.storage = match (kind, old) {
@@ -451,18 +464,19 @@ impl StorageBuilder {
             | (ElementKind::F32, old @ Storage::F32(_))
             | (ElementKind::F64, old @ Storage::F64(_)) => old,
             (ElementKind::U16, old) => {
-                with_vec!(old, v => Storage::U16(widened(v, |x| x.to_u32() as u16, n)), m => Storage::Mapped(m))
+                with_vec!(old, v => Storage::U16(widened(v, |x| x.to_u32() as u16, n)?), m => Storage::Mapped(m))
             }
             (ElementKind::U32, old) => {
-                with_vec!(old, v => Storage::U32(widened(v, Convert::to_u32, n)), m => Storage::Mapped(m))
+                with_vec!(old, v => Storage::U32(widened(v, Convert::to_u32, n)?), m => Storage::Mapped(m))
             }
             (ElementKind::F32, old) => {
-                with_vec!(old, v => Storage::F32(widened(v, Convert::to_f32, n)), m => Storage::Mapped(m))
+                with_vec!(old, v => Storage::F32(widened(v, Convert::to_f32, n)?), m => Storage::Mapped(m))
             }
             (ElementKind::U8 | ElementKind::F64, old) => {
-                with_vec!(old, v => Storage::F64(widened(v, Convert::to_f64, n)), m => Storage::Mapped(m))
+                with_vec!(old, v => Storage::F64(widened(v, Convert::to_f64, n)?), m => Storage::Mapped(m))
             }
         };
+        Ok(())
     }
 }
 
@@ -472,8 +486,11 @@ fn widened<A: Copy, B: Copy + Default>(
     mut old: Vec<A>,
     convert: impl Fn(A) -> B,
     expected: usize,
-) -> Vec<B> {
+) -> Result<Vec<B>, TryReserveError> {
     let step = (old.len() / 16).max(1 << 20);
+    let mut room: Vec<B> = Vec::new();
+    room.try_reserve_exact(old.len())?;
+    drop(room);
     let mut new = vec![B::default(); old.len()];
     reserve(&mut new, expected);
     while !old.is_empty() {
@@ -484,7 +501,7 @@ fn widened<A: Copy, B: Copy + Default>(
         old.truncate(start);
         old.shrink_to_fit();
     }
-    new
+    Ok(new)
 }
 
 /// Makes room for `expected` elements in all. Only a hint, so failing is not an error: what does

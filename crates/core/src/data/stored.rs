@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use rayon::prelude::*;
 
+use super::coo::LinearIndex;
 use super::mapped::in_order;
 use super::roles::{LOW, PER_WORD};
 use super::storage::StorageBuilder;
@@ -41,7 +42,7 @@ pub struct StoredEntries {
 }
 
 /// A stored entry: its index in C order, value and role.
-pub(super) type Entry = (u64, f64, Role);
+pub(super) type Entry<K = u64> = (K, f64, Role);
 
 impl StoredEntries {
     /// All entries of a list for training.
@@ -50,19 +51,23 @@ impl StoredEntries {
     }
 
     /// From entries sorted by index.
-    pub(super) fn from_entries(
+    pub(super) fn from_entries<K: LinearIndex>(
         shape: &[usize],
-        entries: &[Entry],
+        entries: &[Entry<K>],
         implicit: Implicit,
     ) -> StoredEntries {
         StoredEntries::from_parts(shape, &entries.chunks(1 << 16).collect::<Vec<_>>(), implicit)
     }
 
     /// From entries sorted by index, in parts.
-    fn from_parts(shape: &[usize], parts: &[&[Entry]], implicit: Implicit) -> StoredEntries {
+    fn from_parts<K: LinearIndex>(
+        shape: &[usize],
+        parts: &[&[Entry<K>]],
+        implicit: Implicit,
+    ) -> StoredEntries {
         let mut values = StorageBuilder::new(parts.iter().map(|part| part.len()).sum());
-        values.push(&of_all(parts, |e| e.1));
-        let keys = of_all(parts, |e| e.0);
+        values.push(&of_all(parts, 0.0, |e| e.1));
+        let keys = of_all(parts, K::from(0), |e| e.0);
         let list = Arc::new(CooTensor::from_keys(shape, keys, values.finish()));
         let plain = parts.par_iter().all(|part| part.iter().all(|e| e.2 == Role::Train));
         let roles = (!plain).then(|| parts.iter().copied().flatten().map(|e| e.2).collect());
@@ -133,8 +138,12 @@ impl StoredEntries {
 }
 
 /// Something of all entries, in their order.
-fn of_all<T: Copy + Default + Send>(parts: &[&[Entry]], of: impl Fn(&Entry) -> T + Sync) -> Vec<T> {
-    let mut all = vec![T::default(); parts.iter().map(|part| part.len()).sum()];
+fn of_all<K: LinearIndex, T: Copy + Send>(
+    parts: &[&[Entry<K>]],
+    zero: T,
+    of: impl Fn(&Entry<K>) -> T + Sync,
+) -> Vec<T> {
+    let mut all = vec![zero; parts.iter().map(|part| part.len()).sum()];
     let mut left = all.as_mut_slice();
     let mut places = Vec::with_capacity(parts.len());
     for part in parts {

@@ -87,7 +87,12 @@ impl IndexSet {
     }
     /// The indices in the order `A`–`Z`, `a`–`z`.
     pub fn iter(self) -> impl Iterator<Item = Index> {
-        (0..52).filter(move |i| self.0 >> i & 1 == 1).map(Index)
+        let mut rest = self.0;
+        std::iter::from_fn(move || {
+            let next = (rest != 0).then(|| Index(rest.trailing_zeros() as u8))?;
+            rest &= rest - 1;
+            Some(next)
+        })
     }
 }
 

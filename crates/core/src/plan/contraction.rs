@@ -40,14 +40,26 @@ pub struct ContractionStep {
 /// Up to this many tensors the order is optimal (dynamic programming over subsets, 3ⁿ steps);
 /// above it is greedy.
 const EXACT: usize = 9;
+/// The same where very many contractions are planned to find out what they would cost.
+const EXACT_IN_SEARCH: usize = 5;
 
 impl Contraction {
     /// Plans `inputs -> output`.
     #[must_use]
     pub fn new(shapes: &Shapes, inputs: &[&[Index]], output: &[Index]) -> Contraction {
+        Contraction::up_to(EXACT, shapes, inputs, output)
+    }
+
+    /// A contraction whose order is found faster, and is optimal for a few inputs only.
+    pub(super) fn quick(shapes: &Shapes, inputs: &[&[Index]], output: &[Index]) -> Contraction {
+        Contraction::up_to(EXACT_IN_SEARCH, shapes, inputs, output)
+    }
+
+    /// Plans `inputs -> output`, with the optimal order up to so many inputs.
+    fn up_to(exact: usize, shapes: &Shapes, inputs: &[&[Index]], output: &[Index]) -> Contraction {
         let sets: Vec<IndexSet> = inputs.iter().map(|indices| indices.iter().collect()).collect();
         let out: IndexSet = output.iter().collect();
-        let tree = if inputs.len() <= EXACT {
+        let tree = if inputs.len() <= exact {
             optimal(shapes, &sets, out)
         } else {
             greedy(shapes, &sets, out)
@@ -215,37 +227,102 @@ fn optimal(shapes: &Shapes, sets: &[IndexSet], out: IndexSet) -> Option<Tree> {
     Some(build(&best, full))
 }
 
-/// Joins the pair whose result grows least (in entries, over the pair) until one is left.
+/// The tree of [`joins`].
 fn greedy(shapes: &Shapes, sets: &[IndexSet], out: IndexSet) -> Option<Tree> {
-    // With each node its indices that the output or another node has.
-    let mut nodes: Vec<(Tree, IndexSet)> =
-        sets.iter().enumerate().map(|(i, &set)| (Tree::Leaf(i), set)).collect();
-    let needed = needed_from(sets, out);
-    nodes.iter_mut().for_each(|(_, set)| *set = *set & needed[0]);
-    while nodes.len() > 1 {
-        let indices: Vec<IndexSet> = nodes.iter().map(|node| node.1).collect();
-        let needed = needed_from(&indices, out);
-        let joined = |a: IndexSet, b: IndexSet| {
-            let both = a & b;
-            (both & needed[1]) | (((a | b) - both) & needed[0])
-        };
-        let volumes: Vec<f64> = indices.iter().map(|&set| shapes.volume(set)).collect();
+    let mut nodes: Vec<Option<Tree>> = (0..sets.len()).map(|i| Some(Tree::Leaf(i))).collect();
+    for (left, right) in joins(shapes, sets, out) {
+        let pair = Tree::Pair(Box::new(nodes[left].take()?), Box::new(nodes[right].take()?));
+        nodes.push(Some(pair));
+    }
+    nodes.pop().flatten()
+}
+
+/// Joins the pair whose result grows least (in entries, over the pair) until one is left. Inputs are
+/// numbered from 0, and results go on from there.
+pub(super) fn joins(shapes: &Shapes, sets: &[IndexSet], out: IndexSet) -> Vec<(usize, usize)> {
+    let kept = needed_from(sets, out)[0];
+    let nodes: Vec<(usize, IndexSet)> =
+        sets.iter().enumerate().map(|(i, &set)| (i, set & kept)).collect();
+    let mut joining = Joining {
+        shapes,
+        out,
+        volumes: nodes.iter().map(|node| shapes.volume(node.1)).collect(),
+        growth: vec![0.0; sets.len() * sets.len()],
+        width: sets.len(),
+        needed: [IndexSet::EMPTY; 2],
+        nodes,
+    };
+    joining.measure(|_| true);
+    let mut joins = Vec::new();
+    while joining.nodes.len() > 1 {
+        joins.push(joining.join(sets.len() + joins.len()));
+    }
+    joins
+}
+
+/// Tensors that are being joined.
+struct Joining<'a> {
+    shapes: &'a Shapes,
+    out: IndexSet,
+    /// With the number of each its indices that the output or another one has.
+    nodes: Vec<(usize, IndexSet)>,
+    volumes: Vec<f64>,
+    /// By how many entries the result of a pair is larger than the pair: in row i, column j > i.
+    growth: Vec<f64>,
+    width: usize,
+    /// As [`needed_from`] has it.
+    needed: [IndexSet; 2],
+}
+
+impl Joining<'_> {
+    fn joined(&self, i: usize, j: usize) -> IndexSet {
+        let (a, b) = (self.nodes[i].1, self.nodes[j].1);
+        let both = a & b;
+        (both & self.needed[1]) | (((a | b) - both) & self.needed[0])
+    }
+
+    /// Finds out what nodes have to keep now, and how much pairs grow: those of which one is `new`, and
+    /// those for which something else is to be kept than before.
+    fn measure(&mut self, new: impl Fn(usize) -> bool) {
+        let sets: Vec<IndexSet> = self.nodes.iter().map(|node| node.1).collect();
+        let before = std::mem::replace(&mut self.needed, needed_from(&sets, self.out));
+        let changed = before
+            .iter()
+            .zip(&self.needed)
+            .fold(IndexSet::EMPTY, |all, (&old, &new)| all | (old - new) | (new - old));
+        for (i, one) in sets.iter().enumerate() {
+            let whole = new(i) || one.intersects(changed);
+            for (j, other) in sets.iter().enumerate().skip(i + 1) {
+                if whole || new(j) || other.intersects(changed) {
+                    let joined = self.shapes.volume(self.joined(i, j));
+                    self.growth[i * self.width + j] = joined - self.volumes[i] - self.volumes[j];
+                }
+            }
+        }
+    }
+
+    /// Joins the pair that grows least; the result gets this number.
+    fn join(&mut self, number: usize) -> (usize, usize) {
         let mut best = (f64::INFINITY, 0, 1);
-        for i in 0..nodes.len() {
-            for j in i + 1..nodes.len() {
-                let growth =
-                    shapes.volume(joined(indices[i], indices[j])) - volumes[i] - volumes[j];
+        for i in 0..self.nodes.len() {
+            let row = &self.growth[i * self.width..][..self.nodes.len()];
+            for (j, &growth) in row.iter().enumerate().skip(i + 1) {
                 if growth < best.0 {
                     best = (growth, i, j);
                 }
             }
         }
         let (_, i, j) = best;
-        let (right, _) = nodes.swap_remove(j);
-        let left = std::mem::replace(&mut nodes[i].0, Tree::Leaf(0));
-        nodes[i] = (Tree::Pair(Box::new(left), Box::new(right)), joined(indices[i], indices[j]));
+        let pair = (self.nodes[i].0, self.nodes[j].0);
+        let joined = self.joined(i, j);
+        self.nodes[i] = (number, joined);
+        self.volumes[i] = self.shapes.volume(joined);
+        // The last one takes the second's place.
+        self.nodes.swap_remove(j);
+        self.volumes.swap_remove(j);
+        self.measure(|k| k == i || k == j);
+        pair
     }
-    nodes.pop().map(|(tree, _)| tree)
 }
 
 /// The indices that one node of a product has to keep, and those that two have to keep when they

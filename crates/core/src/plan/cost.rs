@@ -5,7 +5,7 @@
 
 use super::input::{DataInfo, PlanSettings};
 use super::layout::{Layout, OperandSide};
-use crate::model::{IndexSet, Shapes};
+use crate::model::{Index, IndexSet, Shapes};
 
 /// Multiply-adds a second in tiles of the pass, in f32.
 const FMA_RATE: f64 = 30e9;
@@ -77,10 +77,10 @@ fn rate(settings: &PlanSettings) -> f64 {
     FMA_RATE * 4.0 / settings.element_bytes as f64
 }
 
+/// What a layout costs; `order` is that of the observed indices by decreasing stride.
 pub(super) fn layout(
-    shapes: &Shapes,
-    data: &DataInfo,
-    settings: &PlanSettings,
+    (shapes, data, settings): (&Shapes, &DataInfo, &PlanSettings),
+    order: &[Index],
     tensors: &[IndexSet],
     layout: &Layout,
     sides: &[OperandSide],
@@ -104,8 +104,7 @@ pub(super) fn layout(
     if stride > 1 {
         read += entries * STRIDED;
         // Cache lines are shared with neighbouring rows or not at all.
-        let fastest = data.order(shapes).last().copied();
-        if fastest.is_some_and(|x| layout.batch.contains(&x)) {
+        if order.last().is_some_and(|x| layout.batch.contains(x)) {
             let line = (stride as f64 * data.bytes_per_entry()).min(64.0);
             read += entries * line / BANDWIDTH;
         }

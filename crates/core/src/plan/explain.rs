@@ -31,6 +31,11 @@ pub fn count(n: f64) -> String {
     }
 }
 
+/// So many entries, as [`count`] writes the number.
+fn entries(n: f64) -> String {
+    format!("{} {}", count(n), if n == 1.0 { "entry" } else { "entries" })
+}
+
 impl Plan {
     /// The groups by their factors, in the order of a sweep, as in `wr,dr,hr | irk,jrk`.
     #[must_use]
@@ -53,9 +58,9 @@ impl Plan {
             OperandSide::Rhs => "columns",
         };
         format!(
-            "{} -> {shown} ({} entries, {side})",
+            "{} -> {shown} ({}, {side})",
             names.join(","),
-            count(size(self.shapes(), &operand.indices))
+            entries(size(self.shapes(), &operand.indices))
         )
     }
 
@@ -144,11 +149,10 @@ impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let shapes = self.shapes();
         let model = shapes.model();
-        let entries = shapes.volume(model.observed());
         writeln!(
             f,
-            "{model}: {} entries, {} parameters",
-            count(entries),
+            "{model}: {}, {} parameters",
+            entries(shapes.volume(model.observed())),
             count(shapes.parameters() as f64)
         )?;
         writeln!(f, "observed {}", sized(shapes, model.output()))?;
@@ -162,7 +166,8 @@ impl fmt::Display for Plan {
         )?;
         if let (Some(info), Some(implicit)) = (self.settings().sparse, self.implicit_entries()) {
             let stored = info.stored + info.masked;
-            writeln!(f, "sparse   {} entries are stored; {implicit}", count(stored as f64))?;
+            let are = if stored == 1 { "is" } else { "are" };
+            writeln!(f, "sparse   {} {are} stored; {implicit}", entries(stored as f64))?;
         }
         for (number, pass) in self.sparse_passes().iter().enumerate() {
             self.explain_sparse(f, number + 1, pass)?;

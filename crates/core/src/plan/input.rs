@@ -24,9 +24,11 @@ impl DataInfo {
     #[must_use]
     pub fn c_order(shapes: &Shapes, value_bytes: usize) -> DataInfo {
         let shape = shapes.data();
-        let mut strides = vec![1; shape.len()];
+        let mut strides = vec![1usize; shape.len()];
         for mode in (1..shape.len()).rev() {
-            strides[mode - 1] = strides[mode] * shape[mode];
+            // Of coordinates there may be more entries than can be counted; nothing is read at these
+            // strides then.
+            strides[mode - 1] = strides[mode].saturating_mul(shape[mode]);
         }
         DataInfo { strides, value_bytes, masked: false, weight_bytes: 0, streamed: false }
     }
@@ -58,10 +60,12 @@ impl DataInfo {
         let spacing = self.stride(shapes, last);
         let mut length = shapes.size(last);
         for &index in before.iter().rev() {
-            if shapes.size(index) > 1 && self.stride(shapes, index) != spacing * length {
+            if shapes.size(index) > 1
+                && self.stride(shapes, index) != spacing.saturating_mul(length)
+            {
                 break;
             }
-            length *= shapes.size(index);
+            length = length.saturating_mul(shapes.size(index));
         }
         (length as f64, spacing)
     }
@@ -95,8 +99,16 @@ pub struct PlanSettings {
     pub sparse: Option<SparseInfo>,
     /// Factors (counted from 0) that are not updated, and so belong to no group.
     pub fixed: Vec<usize>,
+    /// Up to this many factors all ways to group those that are not fixed are compared; beyond it, and
+    /// beyond 12 in any case, a search of polynomial time groups them.
+    pub exact: usize,
     /// The most that stored operands, numerators and denominators may take together, in bytes.
     pub memory: u64,
+}
+
+impl PlanSettings {
+    /// The default of [`exact`](PlanSettings::exact).
+    pub const EXACT: usize = 8;
 }
 
 impl Default for PlanSettings {
@@ -108,6 +120,7 @@ impl Default for PlanSettings {
             closed_denominator: false,
             sparse: None,
             fixed: Vec::new(),
+            exact: PlanSettings::EXACT,
             memory: u64::MAX,
         }
     }

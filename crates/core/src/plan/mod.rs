@@ -44,6 +44,7 @@ mod cost;
 mod error;
 mod explain;
 mod input;
+mod large;
 mod layout;
 mod quadratic;
 mod search;

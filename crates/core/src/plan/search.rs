@@ -2,13 +2,14 @@
 
 use std::collections::HashMap;
 
+use super::arrange::{self, Arranger};
 use super::error::PlanError;
 use super::input::{DataInfo, Grouping, PlanSettings};
 use super::layout::{Layout, Operand, OperandSide};
 use super::sparse::{ImplicitForm, ImplicitTotals, SparsePass};
 use super::sparse_search::SparseCandidate;
 use super::value::{Group, Pass, Plan};
-use super::{Contraction, arrange, cost};
+use super::{Contraction, cost, large};
 use crate::model::{Index, IndexSet, Shapes};
 
 impl Plan {
@@ -102,7 +103,16 @@ fn given(groups: &[Vec<usize>], free: &[usize], count: usize) -> Result<Vec<u64>
 
 /// The factors in a bit set.
 pub(super) fn members(mask: u64) -> Vec<usize> {
-    (0..64).filter(|l| mask >> l & 1 == 1).collect()
+    each(mask).collect()
+}
+
+/// As [`members`], one after another.
+fn each(mut mask: u64) -> impl Iterator<Item = usize> {
+    std::iter::from_fn(move || {
+        let next = (mask != 0).then(|| mask.trailing_zeros() as usize)?;
+        mask &= mask - 1;
+        Some(next)
+    })
 }
 
 /// A pass as the search compares it.
@@ -117,20 +127,28 @@ struct Candidate {
     cost: f64,
 }
 
-/// Up to this many factors all partitions are compared (by dynamic programming over subsets).
-const EXACT_GROUPS: usize = 8;
+/// Beyond this many factors all partitions would be too many, whatever the settings say.
+const MOST_EXACT: usize = 12;
 /// Up to this many factors outside a group all ways to merge them into operands are compared.
 const EXACT_OPERANDS: usize = 4;
 
 pub(super) struct Search<'a> {
     pub(super) shapes: &'a Shapes,
-    data: &'a DataInfo,
     pub(super) settings: &'a PlanSettings,
-    indices: Vec<IndexSet>,
+    arranger: Arranger<'a>,
+    pub(super) indices: Vec<IndexSet>,
     pub(super) full: u64,
+    /// Up to this many factors everything is compared.
+    exact: usize,
+    /// Whether the model has no more factors than that.
+    pub(super) thorough: bool,
+    /// Where it has more: its factors merged two by two, those that grow least first.
+    pub(super) merges: Vec<(u64, u64)>,
     forms: HashMap<u64, f64>,
     passes: HashMap<u64, Option<Candidate>>,
     pub(super) sparse: HashMap<u64, Option<SparseCandidate>>,
+    /// What the passes of a group cost.
+    pub(super) costs: HashMap<u64, f64>,
 }
 
 impl<'a> Search<'a> {
@@ -138,16 +156,29 @@ impl<'a> Search<'a> {
         let indices: Vec<IndexSet> =
             shapes.model().factors().iter().map(|f| f.iter().collect()).collect();
         let full = if indices.len() == 64 { u64::MAX } else { (1 << indices.len()) - 1 };
+        let exact = settings.exact.min(MOST_EXACT);
+        let thorough = indices.len() <= exact;
+        let merges = if thorough { Vec::new() } else { large::merges(shapes, &indices) };
+        let order = data.order(shapes);
         Search {
             shapes,
-            data,
             settings,
+            arranger: Arranger { shapes, data, settings, order, thorough },
             indices,
             full,
+            exact,
+            thorough,
+            merges,
             forms: HashMap::new(),
             passes: HashMap::new(),
             sparse: HashMap::new(),
+            costs: HashMap::new(),
         }
+    }
+
+    /// Up to this many factors outside a group many ways to merge them are tried; beyond it a few.
+    pub(super) fn most_others(&self) -> usize {
+        self.exact.saturating_sub(1)
     }
 
     /// Whether a pass goes over all entries.
@@ -156,7 +187,10 @@ impl<'a> Search<'a> {
     }
 
     /// What the passes for a group cost; infinite where they do not fit in memory.
-    fn group_cost(&mut self, group: u64) -> f64 {
+    pub(super) fn group_cost(&mut self, group: u64) -> f64 {
+        if let Some(&cost) = self.costs.get(&group) {
+            return cost;
+        }
         let sparse = match self.settings.sparse {
             Some(info) => self.sparse(group, info).map_or(f64::INFINITY, |c| c.cost),
             None => 0.0,
@@ -165,11 +199,12 @@ impl<'a> Search<'a> {
             true => self.pass(group).map_or(f64::INFINITY, |c| c.cost),
             false => 0.0,
         };
+        self.costs.insert(group, sparse + dense);
         sparse + dense
     }
 
     pub(super) fn union(&self, mask: u64) -> IndexSet {
-        members(mask).into_iter().fold(IndexSet::EMPTY, |acc, l| acc | self.indices[l])
+        each(mask).fold(IndexSet::EMPTY, |acc, l| acc | self.indices[l])
     }
 
     /// The indices that the product of some factors keeps: observed, or needed by others.
@@ -189,7 +224,10 @@ impl<'a> Search<'a> {
             return flops;
         }
         let output: Vec<Index> = self.kept(mask).iter().collect();
-        let flops = self.product(mask, &output).flops();
+        let flops = match self.thorough {
+            true => self.product(mask, &output).flops(),
+            false => self.quick_product_flops(mask, &output),
+        };
         self.forms.insert(mask, flops);
         flops
     }
@@ -204,6 +242,16 @@ impl<'a> Search<'a> {
                 Contraction::new(self.shapes, &inputs, &factors[l])
             })
             .collect()
+    }
+
+    /// Multiply-adds of bringing one tensor over the indices that a group's product keeps onto each of
+    /// its factors.
+    pub(super) fn update_flops(&self, group: u64) -> f64 {
+        let indices: Vec<Index> = self.kept(group).iter().collect();
+        match self.thorough {
+            true => self.updates(group, &indices).iter().map(Contraction::flops).sum(),
+            false => self.quick_update_flops(group, &indices),
+        }
     }
 
     /// Bytes of a tensor over `indices` stored for passes.
@@ -237,12 +285,11 @@ impl<'a> Search<'a> {
         let output = self.kept(group);
         let mut best = None;
         if self.accumulators(output) + self.stored(output) <= self.settings.memory as f64 {
-            let update_flops: f64 = {
-                let indices: Vec<Index> = output.iter().collect();
-                2.0 * self.updates(group, &indices).iter().map(Contraction::flops).sum::<f64>()
-            };
+            let update_flops = 2.0 * self.update_flops(group);
             let others = members(self.full & !group);
-            if others.len() <= EXACT_OPERANDS {
+            if others.len() > self.most_others() && !others.is_empty() {
+                self.few_operands(group, update_flops, &mut best);
+            } else if others.len() <= EXACT_OPERANDS {
                 let mut operands = Vec::new();
                 self.every_partition(group, update_flops, &others, &mut operands, &mut best);
             } else {
@@ -314,6 +361,19 @@ impl<'a> Search<'a> {
         }
     }
 
+    /// Tries some ways to merge many factors: those of few operands, and where none of them fits in
+    /// memory those of more.
+    fn few_operands(&mut self, group: u64, update_flops: f64, best: &mut Option<Candidate>) {
+        for operands in self.coarse(group) {
+            self.consider(group, update_flops, &operands, best);
+        }
+        if best.is_none() {
+            for operands in self.fine(group) {
+                self.consider(group, update_flops, &operands, best);
+            }
+        }
+    }
+
     fn consider(
         &mut self,
         group: u64,
@@ -338,7 +398,7 @@ impl<'a> Search<'a> {
         if fixed + cost::least(self.shapes, self.settings, contracted) >= bound {
             return;
         }
-        let found = arrange::best(self.shapes, self.data, self.settings, &tensors, bound - fixed);
+        let found = arrange::best(&self.arranger, &tensors, bound - fixed);
         if let Some((layout, sides, cost)) = found {
             *best = Some(Candidate {
                 operands,
@@ -354,10 +414,10 @@ impl<'a> Search<'a> {
 
     /// The partition of the factors whose passes cost least together.
     fn partition(&mut self, free: &[usize]) -> Vec<u64> {
-        let mut groups = if free.len() <= EXACT_GROUPS {
+        let mut groups = if free.len() <= self.exact {
             self.exact_partition(free)
         } else {
-            self.greedy_partition(free)
+            self.large_partition(free)
         };
         groups.sort_by_key(|g| g.trailing_zeros());
         groups
@@ -406,31 +466,6 @@ impl<'a> Search<'a> {
         groups
     }
 
-    /// Starts from single factors and merges the pair of groups that saves most.
-    fn greedy_partition(&mut self, free: &[usize]) -> Vec<u64> {
-        let mut groups: Vec<u64> = free.iter().map(|l| 1 << l).collect();
-        while groups.len() > 2 {
-            let mut best = (0.0, 0, 0);
-            for i in 0..groups.len() {
-                for j in i + 1..groups.len() {
-                    let mut cost = |mask: u64| self.group_cost(mask);
-                    let (a, b, both) =
-                        (cost(groups[i]), cost(groups[j]), cost(groups[i] | groups[j]));
-                    let saved = if both.is_finite() { a + b - both } else { 0.0 };
-                    if saved > best.0 {
-                        best = (saved, i, j);
-                    }
-                }
-            }
-            if best.0 <= 0.0 {
-                break;
-            }
-            let second = groups.swap_remove(best.2);
-            groups[best.1] |= second;
-        }
-        groups
-    }
-
     fn finish(
         self,
         masks: &[u64],
@@ -442,7 +477,14 @@ impl<'a> Search<'a> {
         let mut accumulators = 0f64;
         for (mask, candidate) in dense {
             let Candidate {
-                operands, layout, sides, flops, bytes, contraction_flops, cost, ..
+                operands,
+                layout,
+                sides,
+                flops,
+                bytes,
+                mut contraction_flops,
+                mut cost,
+                ..
             } = candidate;
             let mut make = |factors: u64, side: OperandSide| {
                 let indices = layout.storage(self.kept(factors), side);
@@ -455,6 +497,15 @@ impl<'a> Search<'a> {
                 operands.iter().zip(&sides[1..]).map(|(&o, &side)| make(o, side)).collect();
             accumulators = accumulators.max(self.accumulators(self.kept(mask)));
             let others = self.full & !mask;
+            if !self.thorough {
+                // The search had estimates.
+                let updates = self.updates(mask, &output.indices);
+                let forms = std::iter::once(&output).chain(&operands).map(|o| &o.contraction);
+                let exact = forms.map(Contraction::flops).sum::<f64>()
+                    + 2.0 * updates.iter().map(Contraction::flops).sum::<f64>();
+                cost += cost::contraction(exact) - cost::contraction(contraction_flops);
+                contraction_flops = exact;
+            }
             passes.push(Pass {
                 closed_denominator: self.product(others, &output.indices),
                 others: members(others),
@@ -482,7 +533,7 @@ impl<'a> Search<'a> {
         let groups = masks.iter().enumerate().map(group).collect();
         Plan {
             shapes: self.shapes.clone(),
-            data: self.data.clone(),
+            data: self.arranger.data.clone(),
             settings: self.settings.clone(),
             groups,
             implicit_totals: (!sparse.is_empty()).then(|| ImplicitTotals::new(self.shapes)),

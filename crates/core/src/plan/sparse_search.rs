@@ -31,11 +31,13 @@ impl Search<'_> {
             return found.clone();
         }
         let mut best = None;
-        let indices: Vec<Index> = self.kept(group).iter().collect();
-        let update_flops: f64 = self.updates(group, &indices).iter().map(Contraction::flops).sum();
+        let update_flops = self.update_flops(group);
         let mut partitions = Vec::new();
         let others = members(self.full & !group);
-        if others.len() <= 5 {
+        if others.len() > self.most_others() && !others.is_empty() {
+            partitions = self.coarse(group);
+            partitions.extend(self.fine(group));
+        } else if others.len() <= 5 {
             every_partition(&others, &mut Vec::new(), &mut partitions);
         } else {
             // Neighbours merged into runs, which keeps their number quadratic.
@@ -87,6 +89,9 @@ impl Search<'_> {
         let others = members(self.full & !group);
         if others.len() <= 5 {
             every_partition(&others, &mut Vec::new(), &mut partitions);
+        } else if others.len() > self.most_others() {
+            partitions = self.coarse(group);
+            partitions.extend(self.fine(group));
         }
         partitions.push(others.iter().map(|&l| 1 << l).collect());
         let memory = |o: &Vec<u64>| self.sparse_memory(group, o, self.contracted(group, o));
@@ -157,6 +162,19 @@ impl Search<'_> {
         let others = members(self.full & !group);
         let has = self.union(self.full & !group);
         let onto: Vec<Index> = indices.iter().copied().filter(|&x| has.contains(x)).collect();
+        let (mut contraction_flops, mut cost) = (chosen.contraction_flops, chosen.cost);
+        if !self.thorough {
+            // The search had estimates.
+            let formed = |mask: u64| {
+                let kept: Vec<Index> = self.kept(mask).iter().collect();
+                self.product(mask, &kept).flops()
+            };
+            let kept: Vec<Index> = kept.iter().collect();
+            let exact = self.updates(group, &kept).iter().map(Contraction::flops).sum::<f64>()
+                + chosen.operands.iter().chain([&group]).map(|&o| formed(o)).sum::<f64>();
+            cost += cost::contraction(exact) - cost::contraction(contraction_flops);
+            contraction_flops = exact;
+        }
         SparsePass {
             closed: self.product(self.full & !group, &onto),
             closed_updates: self.updates(group, &onto),
@@ -167,8 +185,8 @@ impl Search<'_> {
             indices,
             others,
             flops: chosen.flops,
-            contraction_flops: chosen.contraction_flops,
-            cost: chosen.cost,
+            contraction_flops,
+            cost,
         }
     }
 

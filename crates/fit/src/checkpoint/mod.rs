@@ -8,4 +8,4 @@ mod writer;
 pub(crate) use identity::Identity;
 pub use read::Checkpoint;
 pub(crate) use record::{Position, Stage};
-pub(crate) use writer::CheckpointWriter;
+pub(crate) use writer::{CheckpointWriter, lock};

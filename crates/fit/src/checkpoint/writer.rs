@@ -8,7 +8,7 @@ use ndarray::{ArrayD, IxDyn};
 use super::identity::Identity;
 use super::read::Checkpoint;
 use super::record::{About, Position, Stage, TEXT, VERSION, WHAT};
-use crate::io::{Archive, remove_leftovers};
+use crate::io::{Archive, FileLock, remove_leftovers};
 use crate::settings::{Every, Settings};
 use nneinfact_core::engine::{Engine, EngineState};
 use nneinfact_core::error::{Error, Result};
@@ -33,6 +33,28 @@ pub(crate) struct CheckpointWriter {
     failed: Option<(usize, String)>,
     /// How often writing failed in a row, up to now.
     pub failures: usize,
+    /// Until the fit has ended.
+    _lock: Option<FileLock>,
+}
+
+/// Keeps others from a file of checkpoints; `None` where nothing has to be kept, or the system does not
+/// let anybody.
+///
+/// # Errors
+/// [`Error::File`] where another fit is saved in it.
+pub(crate) fn lock(settings: &Settings) -> Result<Option<FileLock>> {
+    let Some((path, _)) = &settings.checkpoint else { return Ok(None) };
+    // All names of a file have the same lock.
+    let path = std::fs::canonicalize(path).unwrap_or_else(|_| path.clone());
+    let name = path.file_name().filter(|_| std::fs::metadata(&path).map_or(true, |m| m.is_file()));
+    let Some(name) = name else { return Ok(None) };
+    let mut own = name.to_os_string();
+    own.push(".lock");
+    match FileLock::take(&path.with_file_name(own)) {
+        Err(e) if e.kind() == std::io::ErrorKind::ResourceBusy => Err(Error::file(path, e)),
+        // That the folder cannot be written, the first checkpoint says.
+        other => Ok(other.unwrap_or(None)),
+    }
 }
 
 impl CheckpointWriter {
@@ -44,6 +66,7 @@ impl CheckpointWriter {
         shapes: &Shapes,
         seed: u64,
         warnings: &[String],
+        lock: Option<FileLock>,
     ) -> Option<CheckpointWriter> {
         let ((path, every), identity) = settings.checkpoint.as_ref().zip(identity)?;
         remove_leftovers(path);
@@ -59,6 +82,7 @@ impl CheckpointWriter {
             saved: None,
             failed: None,
             failures: 0,
+            _lock: lock,
         })
     }
 

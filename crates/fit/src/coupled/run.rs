@@ -178,7 +178,7 @@ fn member(
     }
     let own_constraints = Constraints::new(&settings, &shapes)?;
     let planned = format::choose(&settings, &shapes, data)?;
-    let job = prepare::job(&settings, &shapes, planned, own_constraints, starts)?;
+    let job = prepare::job(&settings, planned, own_constraints, starts)?;
     // What one tensor says is not all that there is: no exact steps.
     let job = Job { exact: false, balancing: None, ..job };
     let loss = job.loss.name().to_string();

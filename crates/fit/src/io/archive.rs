@@ -2,7 +2,7 @@
 //!
 //! Arrays are members of type `<f8` in C order, which numpy reads; a text is an ordinary member too.
 
-use std::io::{BufReader, BufWriter, Read, Write};
+use std::io::{self, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::Path;
 
 use ndarray::{ArrayBase, ArrayD, ArrayViewD, Data, Dimension, IxDyn};
@@ -10,7 +10,7 @@ use zip::read::ZipFile;
 use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, ZipArchive, ZipWriter};
 
-use super::file::{open, replace};
+use super::file::{Sink, open, replace};
 use super::header::Header;
 use super::npy::fault_in;
 use super::npz::zip_fault;
@@ -153,7 +153,8 @@ where
     check_names(path, arrays.iter().map(|(name, _)| name.as_ref()))?;
     let options = SimpleFileOptions::default().compression_method(method);
     replace(path, |to| {
-        let mut zip = ZipWriter::new(to);
+        let mut quiet = Quiet::new(to);
+        let mut zip = ZipWriter::new(&mut quiet);
         for (name, array) in arrays {
             // Archives need another form of header for members of 4 GiB and more.
             let large = array.len() as u64 >= (u64::from(u32::MAX) - (1 << 20)) / 8;
@@ -167,6 +168,57 @@ where
         zip.finish()?;
         Ok(())
     })
+}
+
+/// A file that takes everything once writing to it has failed. A writer of archives that is dropped after
+/// an error tries to bring the archive to an end, and prints on standard error that it cannot.
+struct Quiet<'a> {
+    to: &'a mut dyn Sink,
+    failed: bool,
+    /// Where the next byte goes, and where the last one was written at most.
+    at: u64,
+    end: u64,
+}
+
+impl<'a> Quiet<'a> {
+    fn new(to: &'a mut dyn Sink) -> Quiet<'a> {
+        Quiet { to, failed: false, at: 0, end: 0 }
+    }
+}
+
+impl Write for Quiet<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let count = match self.failed {
+            true => bytes.len(),
+            false => self.to.write(bytes).inspect_err(|_| self.failed = true)?,
+        };
+        self.at += count as u64;
+        self.end = self.end.max(self.at);
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self.failed {
+            true => Ok(()),
+            false => self.to.flush().inspect_err(|_| self.failed = true),
+        }
+    }
+}
+
+impl Seek for Quiet<'_> {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        let place = match to {
+            SeekFrom::Start(place) => Some(place),
+            SeekFrom::Current(by) => self.at.checked_add_signed(by),
+            SeekFrom::End(by) => self.end.checked_add_signed(by),
+        };
+        let place = place.ok_or(io::ErrorKind::InvalidInput)?;
+        if !self.failed {
+            self.to.seek(SeekFrom::Start(place)).inspect_err(|_| self.failed = true)?;
+        }
+        self.at = place;
+        Ok(place)
+    }
 }
 
 /// A text and named arrays, as a checkpoint has them: not compressed, and read back to the same bits.

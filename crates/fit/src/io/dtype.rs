@@ -196,7 +196,7 @@ impl Dtype {
             }
             block.clear();
             block.extend(raw.iter().map(|&x| convert(x)));
-            to.push(&block);
+            to.try_push(&block).map_err(|_| io::ErrorKind::OutOfMemory)?;
             left -= raw.len();
         }
         Ok(())

@@ -2,10 +2,13 @@
 
 use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufWriter, Cursor, Seek, Write};
+use std::io::{self, BufWriter, Cursor, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 
-use nneinfact_core::error::{Error, Result};
+use tempfile::NamedTempFile;
+
+use super::lock::is_linked;
+use nneinfact_core::error::{Error, Result, bytes};
 
 /// Opens a file for reading, with its length in bytes if it is an ordinary file.
 pub(super) fn open(path: &Path) -> Result<(File, Option<u64>)> {
@@ -15,6 +18,23 @@ pub(super) fn open(path: &Path) -> Result<(File, Option<u64>)> {
         return Err(Error::file(path, io::ErrorKind::IsADirectory.into()));
     }
     Ok((file, metadata.is_file().then_some(metadata.len())))
+}
+
+/// Reads a text of at most so many bytes; `what` it is, as in "a history".
+///
+/// # Errors
+/// [`Error::File`] where it cannot be read; [`Error::Format`] where it is longer, or not UTF-8.
+pub fn read_text(path: impl AsRef<Path>, what: &str, most: u64) -> Result<String> {
+    let path = path.as_ref();
+    let (file, _) = open(path)?;
+    let mut text = Vec::new();
+    // What is there counts, not what the system says of its length.
+    file.take(most + 1).read_to_end(&mut text).map_err(|e| Error::file(path, e))?;
+    if text.len() as u64 > most {
+        return Err(Error::format(path, format!("{what} has at most {}", bytes(most))));
+    }
+    String::from_utf8(text)
+        .map_err(|_| Error::format(path, format!("{what} is text in UTF-8, which this is not")))
 }
 
 /// What files are written to.
@@ -33,8 +53,7 @@ fn replace_inner(
     path: &Path,
     write: impl FnOnce(&mut dyn Sink) -> io::Result<()>,
 ) -> io::Result<()> {
-    // Through symbolic links: the file that they lead to is the one to replace.
-    let target: PathBuf = fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
+    let target = resolved(path);
     let existing = fs::metadata(&target).ok();
     if let Some(existing) = &existing {
         if existing.is_dir() {
@@ -47,20 +66,17 @@ fn replace_inner(
             let mut device = OpenOptions::new().write(true).open(&target)?;
             return device.write_all(all.get_ref());
         }
+        if existing.permissions().readonly() {
+            return Err(io::Error::new(
+                io::ErrorKind::PermissionDenied,
+                "the file is read-only, and is not replaced",
+            ));
+        }
     }
     let folder = folder_of(&target);
-    let prefix = prefix_of(&target);
     // Of a process that was killed while it wrote the same file.
     remove_unlocked(folder, |name| is_leftover(&target, name));
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(&prefix).suffix(SUFFIX);
-    // What an ordinary new file gets (the system takes the umask off); by default nobody else
-    // could read it.
-    #[cfg(unix)]
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    let mut file = builder.tempfile_in(folder)?;
-    // While this process lives, nobody takes the file for a leftover. Not every system has locks.
-    let _ = file.as_file().try_lock();
+    let mut file = temporary(folder, &prefix_of(&target))?;
     let mut buffered = BufWriter::new(file.as_file_mut());
     write(&mut buffered)?;
     buffered.flush()?;
@@ -75,6 +91,39 @@ fn replace_inner(
     #[cfg(unix)]
     let _ = File::open(folder).and_then(|folder| folder.sync_all());
     Ok(())
+}
+
+/// The file that a path leads to through symbolic links, whether it is there or not yet: the one that is
+/// written.
+pub fn resolved(path: &Path) -> PathBuf {
+    const MOST_LINKS: usize = 40;
+    let mut path = path.to_path_buf();
+    for _ in 0..MOST_LINKS {
+        if let Ok(whole) = fs::canonicalize(&path) {
+            return whole;
+        }
+        let Ok(link) = fs::read_link(&path) else { break };
+        path = path.parent().unwrap_or(Path::new("")).join(link);
+    }
+    path
+}
+
+/// A new file that nobody takes for a leftover while this process lives.
+fn temporary(folder: &Path, prefix: &str) -> io::Result<NamedTempFile> {
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(prefix).suffix(SUFFIX);
+    // What an ordinary new file gets (the system takes the umask off); by default nobody else
+    // could read it.
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    loop {
+        let file = builder.tempfile_in(folder)?;
+        // Whoever removes leftovers has each locked for a moment. Before this process has the lock, it
+        // may have removed this one: then another is made. Not every system has locks.
+        if file.as_file().lock().is_err() || is_linked(file.as_file()) {
+            return Ok(file);
+        }
+    }
 }
 
 const PREFIX: &str = ".nneinfact-";
@@ -105,7 +154,7 @@ pub fn is_leftover(path: &Path, name: &OsStr) -> bool {
 
 /// Removes temporary files of this target that a process left behind when it was killed.
 pub fn remove_leftovers(path: &Path) {
-    let target = fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
+    let target = resolved(path);
     remove_unlocked(folder_of(&target), |name| is_leftover(&target, name));
 }
 
@@ -137,6 +186,27 @@ fn remove_unlocked(folder: &Path, left: impl Fn(&OsStr) -> bool) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn writers_do_not_remove_what_others_write() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("state");
+        std::thread::scope(|scope| {
+            for writer in 0..4 {
+                let path = &path;
+                scope.spawn(move || {
+                    let text = writer.to_string().repeat(1000);
+                    for _ in 0..100 {
+                        replace(path, |to| to.write_all(text.as_bytes())).unwrap();
+                        remove_leftovers(path);
+                    }
+                });
+            }
+        });
+        let last = fs::read_to_string(&path).unwrap();
+        assert!(last.len() == 1000 && last.bytes().all(|byte| byte == last.as_bytes()[0]));
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
 
     #[test]
     fn only_what_nobody_writes_is_removed() {

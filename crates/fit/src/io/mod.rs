@@ -15,6 +15,7 @@ mod archive;
 mod dtype;
 mod file;
 mod header;
+mod lock;
 mod map;
 mod npy;
 mod npz;
@@ -32,12 +33,13 @@ use nneinfact_core::error::{Error, Result};
 
 pub(crate) use archive::Archive;
 pub use archive::{NpzMember, write_members, write_npz, write_npz_with};
-pub use file::{is_leftover, remove_leftovers, remove_leftovers_in};
+pub use file::{is_leftover, read_text, remove_leftovers, remove_leftovers_in, resolved};
+pub use lock::FileLock;
 pub use map::{SLAB_BYTES, map_bool, map_npy, map_npy_in};
 pub use npy::{read_bool, read_npy, read_npy_from};
 pub use npz::{ArrayInfo, npz_names, read_npz, read_npz_arrays, read_npz_from, read_npz_text};
 pub use strings::read_npz_strings;
-pub use tns::{read_tns, read_tns_from};
+pub use tns::{TnsOptions, read_tns, read_tns_from, read_tns_from_with, read_tns_with};
 pub use write::{write_json, write_npy, write_text};
 
 /// What a file holds, by its extension.
@@ -97,6 +99,19 @@ pub fn read_dense(path: impl AsRef<Path>, key: Option<&str>) -> Result<Dense> {
         (FileKind::Tns, _) => {
             Err(Error::format(path, "a .tns file holds coordinates; a .npy or .npz is needed here"))
         }
+    }
+}
+
+/// The shape of the array that [`read_dense`] would read, from its header alone; `None` for a `.tns`.
+///
+/// # Errors
+/// As [`read_dense`].
+pub fn shape_of(path: impl AsRef<Path>, key: Option<&str>) -> Result<Option<Vec<usize>>> {
+    let path = path.as_ref();
+    match FileKind::of(path)? {
+        FileKind::Tns => Ok(None),
+        FileKind::Npy => npy::shape(path).map(Some),
+        FileKind::Npz => npz::shape(path, key).map(Some),
     }
 }
 

@@ -10,6 +10,7 @@ use super::file::open;
 use super::header::{Fault, Header};
 use nneinfact_core::data::{Dense, DenseBuilder, Storage};
 use nneinfact_core::error::{Error, Result};
+use nneinfact_core::memory::refused;
 
 /// Reads a `.npy` file: an array of booleans, integers or floats (half, single, double), in any
 /// order of bytes and memory.
@@ -22,6 +23,13 @@ pub fn read_npy(path: impl AsRef<Path>) -> Result<Dense> {
     let path = path.as_ref();
     let (file, len) = open(path)?;
     read_array(&mut BufReader::with_capacity(1 << 16, file), Extent::of_file(len), path, None)
+}
+
+/// The shape that a `.npy` file announces.
+pub(super) fn shape(path: &Path) -> Result<Vec<usize>> {
+    let (file, _) = open(path)?;
+    let header = Header::read(&mut BufReader::new(file)).map_err(|fault| fault_in(path, fault))?;
+    Ok(header.shape)
 }
 
 /// [`read_npy`] from memory or any other source; `name` stands for the file in messages.
@@ -93,6 +101,10 @@ pub(super) fn read_array(
             path,
             format!("the header announces {}, but the file ends before that", announced()),
         ),
+        io::ErrorKind::OutOfMemory => {
+            let needed = header.entries as u64 * dtype.size();
+            refused(&format!("{}: {}", path.display(), announced()), needed)
+        }
         _ => read_fault(path, e),
     })?;
     // Also makes a decompressor check its sum.

@@ -4,9 +4,9 @@ use std::io::{BufReader, Cursor, Read, Seek, SeekFrom};
 use std::path::Path;
 
 use ndarray::ArrayD;
-use zip::ZipArchive;
 use zip::read::ZipFile;
 use zip::result::ZipError;
+use zip::{CompressionMethod, ZipArchive};
 
 use super::dtype::Kind;
 use super::file::open;
@@ -14,7 +14,7 @@ use super::header::Header;
 use super::npy::{Extent, fault_in, read_array};
 use super::old_texts;
 use nneinfact_core::data::Dense;
-use nneinfact_core::error::{Error, Result};
+use nneinfact_core::error::{Error, Result, escaped};
 
 /// What an `.npz` file says about one of its arrays.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,10 +31,11 @@ pub struct ArrayInfo {
 
 impl std::fmt::Display for ArrayInfo {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let name = escaped(&self.name);
         if self.dtype.is_empty() {
-            write!(f, "\"{}\" (not an array)", self.name)
+            write!(f, "\"{name}\" (not an array)")
         } else {
-            write!(f, "\"{}\" (shape {:?}, type {})", self.name, self.shape, self.dtype)
+            write!(f, "\"{name}\" (shape {:?}, type {})", self.shape, escaped(&self.dtype))
         }
     }
 }
@@ -129,34 +130,47 @@ pub fn read_npz_text(path: impl AsRef<Path>, name: &str) -> Result<Option<String
 
 fn read(reader: impl Read + Seek, path: &Path, key: Option<&str>) -> Result<Dense> {
     let mut npz = Npz::new(reader, path)?;
-    let index = match key {
+    let index = chosen(&mut npz, path, key)?;
+    npz.array(index)
+}
+
+/// The shape of the array that would be read.
+pub(super) fn shape(path: &Path, key: Option<&str>) -> Result<Vec<usize>> {
+    let mut npz = Npz::new(BufReader::new(open(path)?.0), path)?;
+    let index = chosen(&mut npz, path, key)?;
+    let header = Header::read(&mut npz.member(index)?).map_err(|fault| fault_in(path, fault))?;
+    Ok(header.shape)
+}
+
+/// The array that is meant.
+fn chosen(npz: &mut Npz<'_, impl Read + Seek>, path: &Path, key: Option<&str>) -> Result<usize> {
+    match key {
         Some(key) => match npz.find(key) {
-            Some(index) => index,
+            Some(index) => Ok(index),
             None => {
                 let list = npz.list()?;
-                return Err(Error::format(
+                Err(Error::format(
                     path,
                     format!("there is no array \"{key}\"; there is {}", listed(&list)),
-                ));
+                ))
             }
         },
         None => {
             let list = npz.list()?;
             let mut able = list.iter().enumerate().filter(|(_, info)| eligible(info));
             match (able.next(), able.next()) {
-                (Some((index, _)), None) => index,
-                (None, _) => return Err(none(path, &list)),
+                (Some((index, _)), None) => Ok(index),
+                (None, _) => Err(none(path, &list)),
                 (Some(_), Some(_)) => {
                     let able: Vec<ArrayInfo> = list.into_iter().filter(eligible).collect();
-                    return Err(Error::format(
+                    Err(Error::format(
                         path,
                         format!("several arrays could be meant, name one: {}", listed(&able)),
-                    ));
+                    ))
                 }
             }
         }
-    };
-    npz.array(index)
+    }
 }
 
 /// Whether an array is meant where none is named.
@@ -213,17 +227,35 @@ impl<'a, R: Read + Seek> Npz<'a, R> {
         })
     }
 
-    /// The entry of this name, as its bytes lie there.
+    /// The entry of this name, unpacked as it is read.
     pub(super) fn entry(&mut self, name: &str) -> Result<Option<ZipFile<'_, R>>> {
         let Some(index) = self.find(name) else { return Ok(None) };
-        self.archive.by_index(index).map(Some).map_err(|e| zip_fault(self.path, e))
+        self.member(index).map(Some)
+    }
+
+    /// A member, unpacked as it is read.
+    fn member(&mut self, index: usize) -> Result<ZipFile<'_, R>> {
+        // Asked for before, since the member that cannot be unpacked does not say how it is packed.
+        let packing =
+            self.archive.by_index_raw(index).ok().and_then(|raw| foreign(raw.compression()));
+        if let Some(packing) = packing {
+            return Err(Error::format(
+                self.path,
+                format!(
+                    "\"{}\" in it is packed by {packing}: members that are stored or deflated are read, as numpy.savez and numpy.savez_compressed write them",
+                    escaped(&self.name(index))
+                ),
+            ));
+        }
+        let path = self.path;
+        self.archive.by_index(index).map_err(|e| zip_fault(path, e))
     }
 
     fn list(&mut self) -> Result<Vec<ArrayInfo>> {
         (0..self.archive.len())
             .map(|i| {
                 let name = self.name(i);
-                let mut entry = self.archive.by_index(i).map_err(|e| zip_fault(self.path, e))?;
+                let mut entry = self.member(i)?;
                 // What is not an array is not an error here: it may not be the one asked for.
                 Ok(match Header::read(&mut entry) {
                     Ok(header) => ArrayInfo {
@@ -242,20 +274,39 @@ impl<'a, R: Read + Seek> Npz<'a, R> {
 
     fn array(&mut self, index: usize) -> Result<Dense> {
         let name = self.name(index);
-        let mut entry = self.archive.by_index(index).map_err(|e| zip_fault(self.path, e))?;
+        let (path, len) = (self.path, self.len);
+        let mut entry = self.member(index)?;
         // Deflate shrinks at most 1032 times, so more than that cannot be there, whatever the
         // archive says.
         let extent = Extent {
             len: Some(entry.size()),
-            entries: entry.compressed_size().min(self.len).saturating_mul(1032),
+            entries: entry.compressed_size().min(len).saturating_mul(1032),
         };
-        read_array(&mut entry, extent, self.path, None).map_err(|e| match e {
+        read_array(&mut entry, extent, path, None).map_err(|e| match e {
             Error::Format { path, reason } => {
-                Error::Format { path, reason: format!("array \"{name}\": {reason}") }
+                Error::Format { path, reason: format!("array \"{}\": {reason}", escaped(&name)) }
             }
             e => e,
         })
     }
+}
+
+/// The name of a way to pack that is not read here.
+fn foreign(method: CompressionMethod) -> Option<String> {
+    if [CompressionMethod::Stored, CompressionMethod::Deflated].contains(&method) {
+        return None;
+    }
+    let text = format!("{method:?}");
+    let number: String = text.chars().filter(char::is_ascii_digit).collect();
+    Some(match number.as_str() {
+        "9" => "Deflate64".into(),
+        "12" => "bzip2".into(),
+        "14" => "LZMA".into(),
+        "93" => "Zstandard".into(),
+        "95" => "XZ".into(),
+        "" => text,
+        other => format!("method {other} of archives"),
+    })
 }
 
 pub(super) fn zip_fault(path: &Path, e: ZipError) -> Error {

@@ -18,11 +18,31 @@ use nneinfact_core::error::{Error, Result, escaped};
 /// # Errors
 /// [`Error::File`] where the file cannot be read. [`Error::Format`], with the number of the line,
 /// where a line cannot be read, has another number of indices than the lines before or `shape`, or
-/// has an index of 0 or beyond `shape`; also where there is no entry at all.
+/// has an index of 0 or beyond `shape`; also where there is no entry at all. [`Error::Memory`] where there are
+/// more entries than memory holds.
 pub fn read_tns(path: impl AsRef<Path>, shape: Option<&[usize]>) -> Result<CooTensor> {
+    read_tns_with(path, &TnsOptions { shape, ..TnsOptions::default() })
+}
+
+/// How the lines of a `.tns` file are read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TnsOptions<'a> {
+    /// The length of every mode, where it is not that of the largest index.
+    pub shape: Option<&'a [usize]>,
+    /// Whether indices count from 0 and not from 1.
+    pub zero_based: bool,
+    /// Whether a line may end after its indices; its value is 1 then. It takes a shape to tell.
+    pub value_optional: bool,
+}
+
+/// [`read_tns`] in one of several ways.
+///
+/// # Errors
+/// As [`read_tns`].
+pub fn read_tns_with(path: impl AsRef<Path>, options: &TnsOptions<'_>) -> Result<CooTensor> {
     let path = path.as_ref();
     let (file, _): (File, _) = open(path)?;
-    read(BufReader::with_capacity(1 << 20, file), path, shape)
+    read(BufReader::with_capacity(1 << 20, file), path, options)
 }
 
 /// [`read_tns`] from memory or any other source; `name` stands for the file in messages.
@@ -41,7 +61,19 @@ pub fn read_tns_from(
     name: impl AsRef<Path>,
     shape: Option<&[usize]>,
 ) -> Result<CooTensor> {
-    read(BufReader::new(reader), name.as_ref(), shape)
+    read_tns_from_with(reader, name, &TnsOptions { shape, ..TnsOptions::default() })
+}
+
+/// [`read_tns_from`], with all that can be said of the lines.
+///
+/// # Errors
+/// As [`read_tns`].
+pub fn read_tns_from_with(
+    reader: impl Read,
+    name: impl AsRef<Path>,
+    options: &TnsOptions<'_>,
+) -> Result<CooTensor> {
+    read(BufReader::new(reader), name.as_ref(), options)
 }
 
 /// Longer lines are not coordinates, and must not fill the memory.
@@ -50,7 +82,9 @@ const MOST_MODES: usize = 64;
 /// What some editors and spreadsheets put before UTF-8.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
-fn read(mut reader: impl BufRead, path: &Path, shape: Option<&[usize]>) -> Result<CooTensor> {
+fn read(mut reader: impl BufRead, path: &Path, options: &TnsOptions<'_>) -> Result<CooTensor> {
+    let (shape, from) = (options.shape, u128::from(!options.zero_based));
+    let plain = options.value_optional.then(|| shape.map(<[usize]>::len)).flatten();
     let mut builder = shape.map(|s| CooBuilder::new(s.len()));
     let mut line = Vec::new();
     let mut index = Vec::new();
@@ -75,7 +109,9 @@ fn read(mut reader: impl BufRead, path: &Path, shape: Option<&[usize]>) -> Resul
             1 => line.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&line),
             _ => line.as_slice(),
         };
-        let Some(value) = entry(line, &mut index).map_err(fault)? else { continue };
+        let Some(value) = entry(line, &mut index, options.zero_based, plain).map_err(fault)? else {
+            continue;
+        };
         if let Some(shape) = shape {
             if index.len() != shape.len() {
                 return Err(fault(format!(
@@ -86,8 +122,8 @@ fn read(mut reader: impl BufRead, path: &Path, shape: Option<&[usize]>) -> Resul
             }
             if let Some(mode) = (0..shape.len()).find(|&m| index[m] >= shape[m] as u64) {
                 return Err(fault(format!(
-                    "index {} along mode {} is beyond its length {} (indices count from 1)",
-                    index[mode] as u128 + 1,
+                    "index {} along mode {} is beyond its length {} (indices count from {from})",
+                    u128::from(index[mode]) + from,
                     mode + 1,
                     shape[mode]
                 )));
@@ -95,21 +131,32 @@ fn read(mut reader: impl BufRead, path: &Path, shape: Option<&[usize]>) -> Resul
         }
         let modes = index.len();
         let builder = builder.get_or_insert_with(|| CooBuilder::new(modes));
-        builder.push(&index, value).map_err(|_| {
-            fault(format!("{modes} indices, but the lines before have another number of them"))
+        builder.push(&index, value).map_err(|e| match e {
+            Error::Shape { .. } => {
+                fault(format!("{modes} indices, but the lines before have another number of them"))
+            }
+            other => other,
         })?;
     }
     match builder {
         Some(builder) if !builder.is_empty() => builder.finish(shape),
         _ => Err(Error::format(
             path,
-            "there are no entries: lines of indices, counted from 1, and a value are expected",
+            format!(
+                "there are no entries: lines of indices, counted from {from}, and a value are expected"
+            ),
         )),
     }
 }
 
-/// The indices (counted from 0 from here on) and the value of a line; `None` where it is empty.
-fn entry(line: &[u8], index: &mut Vec<u64>) -> Result<Option<f64>, String> {
+/// The indices (counted from 0 from here on) and the value of a line; `None` where it is empty. A line of
+/// `plain` numbers has no value.
+fn entry(
+    line: &[u8],
+    index: &mut Vec<u64>,
+    zero_based: bool,
+    plain: Option<usize>,
+) -> Result<Option<f64>, String> {
     let mut last: Option<&[u8]> = None;
     let mut rest = line;
     loop {
@@ -127,11 +174,15 @@ fn entry(line: &[u8], index: &mut Vec<u64>) -> Result<Option<f64>, String> {
             if index.len() == MOST_MODES {
                 return Err(format!("more than {MOST_MODES} indices"));
             }
-            index.push(one_based(token)?);
+            index.push(counted(token, zero_based)?);
         }
     }
     match last {
         None => Ok(None),
+        Some(token) if plain == Some(index.len() + 1) => {
+            index.push(counted(token, zero_based)?);
+            Ok(Some(1.0))
+        }
         Some(token) if index.is_empty() => {
             Err(format!("'{}' alone: indices and a value are expected", shown(token)))
         }
@@ -139,12 +190,16 @@ fn entry(line: &[u8], index: &mut Vec<u64>) -> Result<Option<f64>, String> {
     }
 }
 
-/// An index counted from 1, as one counted from 0.
-fn one_based(token: &[u8]) -> Result<u64, String> {
+/// An index counted from 1, or 0, as one counted from 0.
+fn counted(token: &[u8], zero_based: bool) -> Result<u64, String> {
+    let from = u64::from(!zero_based);
     let number = whole(token).ok_or_else(|| {
-        format!("'{}' is not an index: a whole number from 1 is expected", shown(token))
+        format!("'{}' is not an index: a whole number from {from} is expected", shown(token))
     })?;
-    number.checked_sub(1).ok_or_else(|| "index 0: indices count from 1".to_string())
+    number.checked_sub(from).ok_or_else(|| {
+        "index 0: indices count from 1, unless it is said that they count from 0 (--index-base 0)"
+            .to_string()
+    })
 }
 
 fn whole(token: &[u8]) -> Option<u64> {

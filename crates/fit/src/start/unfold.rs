@@ -95,7 +95,7 @@ impl<'a> DataSource<'a> {
                     .differing(list)
                     .map(|(i, value)| Entry {
                         column: place(list, i, &columns, &column_sizes),
-                        row: place(list, i, &rows, &row_sizes),
+                        row: place(list, i, &rows, &row_sizes) as u64,
                         value,
                     })
                     .collect();
@@ -106,7 +106,8 @@ impl<'a> DataSource<'a> {
         Unfolding {
             source: self,
             rows: row_sizes.iter().product(),
-            columns: column_sizes.iter().product(),
+            columns: column_sizes.iter().fold(1, |all: usize, &n| all.saturating_mul(n)),
+            all_columns: column_sizes.iter().map(|&n| n as f64).product(),
             matrix,
         }
     }
@@ -148,12 +149,11 @@ impl<'a> DataSource<'a> {
 }
 
 /// The index of a stored entry over some modes, in C order.
-fn place(list: &StoredEntries, i: usize, modes: &[usize], sizes: &[usize]) -> u64 {
+fn place(list: &StoredEntries, i: usize, modes: &[usize], sizes: &[usize]) -> u128 {
     let indices = list.entries().indices();
-    modes
-        .iter()
-        .zip(sizes)
-        .fold(0, |place, (&mode, &n)| place * n as u64 + indices[mode].get(i).unwrap_or(0))
+    modes.iter().zip(sizes).fold(0, |place, (&mode, &n)| {
+        place * n as u128 + u128::from(indices[mode].get(i).unwrap_or(0))
+    })
 }
 
 /// The offset of every index over axes of these sizes and strides, in C order.
@@ -169,7 +169,9 @@ fn offsets(sizes: &[usize], strides: &[usize]) -> Vec<usize> {
 pub struct Unfolding<'a> {
     source: &'a DataSource<'a>,
     rows: usize,
+    /// Of a list there may be more than can be counted.
     columns: usize,
+    all_columns: f64,
     matrix: Matrix<'a>,
 }
 
@@ -180,7 +182,7 @@ enum Matrix<'a> {
 }
 
 struct Entry {
-    column: u64,
+    column: u128,
     row: u64,
     value: f64,
 }
@@ -232,7 +234,7 @@ impl Unfolding<'_> {
                 }
                 if *base != 0.0 {
                     let sums = row_sums(entries, m);
-                    let all = base * base * self.columns as f64;
+                    let all = base * base * self.all_columns;
                     for ((i, j), x) in gram.indexed_iter_mut() {
                         *x += all + base * (sums[i] + sums[j]);
                     }
@@ -268,7 +270,7 @@ impl Unfolding<'_> {
                     let ones = x.sum_axis(ndarray::Axis(0));
                     for (c, mut to) in result.columns_mut().into_iter().enumerate() {
                         let of_sums: f64 = x.column(c).iter().zip(&sums).map(|(x, s)| x * s).sum();
-                        let all = base * base * self.columns as f64 * ones[c] + base * of_sums;
+                        let all = base * base * self.all_columns * ones[c] + base * of_sums;
                         for (to, s) in to.iter_mut().zip(&sums) {
                             *to += all + base * s * ones[c];
                         }

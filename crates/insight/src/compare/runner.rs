@@ -124,7 +124,9 @@ impl Study {
         };
         let table = self.table(observations.shape(), &done, notes)?;
         if let Some(store) = &store {
-            table.write(store.folder())?;
+            table
+                .write(store.folder())
+                .map_err(|e| unwritten(store, "the table is not there", &e))?;
         }
         Ok(table)
     }
@@ -328,15 +330,26 @@ impl Running<'_> {
             let saved = Saved::new(&fit)
                 .with_loss(tried.record.clone())
                 .with_data(self.study.record_of(run));
-            store.save_factors(&run.settings, &saved)?;
+            let kept = store.save_factors(&run.settings, &saved);
+            kept.map_err(|e| unwritten(store, "the run is lost", &e))?;
         }
         result.wall_seconds = known.seconds + began.elapsed().as_secs_f64();
         match self.store {
-            Some(store) => store.save(&run.settings, &result, fit.history())?,
+            Some(store) => store
+                .save(&run.settings, &result, fit.history())
+                .map_err(|e| unwritten(store, "the run is lost", &e))?,
             None => self.factors[n] = Some(fit.into_factors()),
         }
         Ok(RunOutcome::Finished(result))
     }
+}
+
+/// That something of a study could not be written is nobody's bad input.
+fn unwritten(store: &Store, what: &str, error: &Error) -> Error {
+    let folder = store.folder().display();
+    Error::Unwritten(format!(
+        "{error}: {what}; the runs that were finished are in {folder}, and the same command goes on from them"
+    ))
 }
 
 /// What is known of the time of every run before any is done.

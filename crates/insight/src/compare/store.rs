@@ -9,13 +9,17 @@ use serde::{Deserialize, Serialize};
 use super::run_result::{RunResult, RunSettings};
 use nneinfact_core::error::{Error, Result};
 use nneinfact_core::model::Shapes;
-use nneinfact_fit::io;
+use nneinfact_fit::io::{self, FileLock};
 use nneinfact_fit::{History, Saved};
 
 /// What says that a folder is one of ours.
 const STUDY_FILE: &str = "study.json";
+/// While a study is at work on the folder.
+const LOCK_FILE: &str = "study.lock";
 const FORMAT: &str = "nneinfact study";
 const RUN: &str = "nneinfact run";
+/// No file of a study or a run is longer, in bytes.
+const LONGEST: u64 = 256 << 20;
 const VERSION: u32 = 1;
 /// Of runs. Those of another version are done again.
 const RUN_VERSION: u32 = 2;
@@ -23,6 +27,8 @@ const RUN_VERSION: u32 = 2;
 /// A folder that runs are kept in.
 pub(super) struct Store {
     folder: PathBuf,
+    /// Until the study has ended.
+    _lock: Option<FileLock>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -77,8 +83,8 @@ impl Store {
             return refuse("it is a file".into());
         }
         let study_file = folder.join(STUDY_FILE);
-        match fs::read(&study_file) {
-            Ok(bytes) => match serde_json::from_slice::<StudyMark>(&bytes) {
+        match io::read_text(&study_file, "this file", LONGEST) {
+            Ok(text) => match serde_json::from_str::<StudyMark>(&text) {
                 Ok(found) if found.format == FORMAT && found.version == VERSION => Ok(()),
                 Ok(found) if found.format == FORMAT => refuse(format!(
                     "its {STUDY_FILE} is of version {}, and this program writes version {VERSION}: choose another folder",
@@ -88,11 +94,14 @@ impl Store {
                     "it has a {STUDY_FILE} that is none of ours: choose another folder"
                 )),
             },
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+            Err(Error::File { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
                 let mut entries = fs::read_dir(folder).map_err(|e| Error::file(folder, e))?;
                 // What a process left that was killed while it wrote this file is ours.
                 let other = |entry: std::io::Result<fs::DirEntry>| {
-                    !entry.is_ok_and(|entry| io::is_leftover(&study_file, &entry.file_name()))
+                    !entry.is_ok_and(|entry| {
+                        let name = entry.file_name();
+                        name == LOCK_FILE || io::is_leftover(&study_file, &name)
+                    })
                 };
                 match entries.any(other) {
                     false => Ok(()),
@@ -101,15 +110,19 @@ impl Store {
                     )),
                 }
             }
-            Err(e) => Err(Error::file(study_file, e)),
+            Err(e) => Err(e),
         }
     }
 
     /// Opens a folder, making it where it is not there.
+    ///
+    /// # Errors
+    /// [`Error::File`] where another study is at work on it, or it cannot be written.
     pub fn open(folder: &Path) -> Result<Store> {
         Store::check(folder)?;
         let runs = folder.join("runs");
         fs::create_dir_all(folder).map_err(|e| Error::file(folder, e))?;
+        let lock = FileLock::take(&folder.join(LOCK_FILE)).map_err(|e| Error::file(folder, e))?;
         let study_file = folder.join(STUDY_FILE);
         if !study_file.exists() {
             let about = "runs/ has a run in every .json, with its factors in the .npz of the same name; \
@@ -121,7 +134,7 @@ impl Store {
         fs::create_dir_all(&runs).map_err(|e| Error::file(&runs, e))?;
         io::remove_leftovers_in(folder);
         io::remove_leftovers_in(&runs);
-        Ok(Store { folder: folder.to_path_buf() })
+        Ok(Store { folder: folder.to_path_buf(), _lock: lock })
     }
 
     /// The file of a run, relative to the folder.
@@ -141,8 +154,9 @@ impl Store {
     /// The result of a run that was finished before; `None` where there is none, or its files are not
     /// what they should be. Then it has to be done again.
     pub fn load(&self, settings: &RunSettings, shapes: &Shapes) -> Option<RunResult> {
-        let bytes = fs::read(self.folder.join(Store::run_file(settings))).ok()?;
-        let known: Known = serde_json::from_slice(&bytes).ok()?;
+        let file = self.folder.join(Store::run_file(settings));
+        let text = io::read_text(file, "a run", LONGEST).ok()?;
+        let known: Known = serde_json::from_str(&text).ok()?;
         // The name is a hash, so that everything is compared.
         let same =
             known.format == RUN && known.version == RUN_VERSION && known.settings == *settings;

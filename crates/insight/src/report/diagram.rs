@@ -232,8 +232,13 @@ fn draw_nodes(out: &mut Drawing, row: &Row, shapes: &Shapes) {
             at(2.0 * half),
             at(2.0 * RADIUS),
             at(RADIUS),
-            escape(&format!("theta_{}: {} = {} entries", l + 1, sizes.join(" × "), separated(shapes.factor(l).iter().map(|&n| n as f64).product())))
+            escape(&format!("theta_{}: {} = {}", l + 1, sizes.join(" × "), entries(shapes.factor(l).iter().map(|&n| n as f64).product())))
         ));
         out.text(x, row.y + 4.5, "nodetext", "middle", &model.factor_name(l));
     }
+}
+
+/// So many entries, in words.
+fn entries(n: f64) -> String {
+    format!("{} {}", separated(n), if n == 1.0 { "entry" } else { "entries" })
 }

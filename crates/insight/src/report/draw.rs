@@ -2,6 +2,8 @@
 
 use std::fmt::Write as _;
 
+use nneinfact_core::error::steers;
+
 /// A piece of SVG of a known size, for an `<svg>` of its own or a place in a figure.
 #[derive(Clone, Debug)]
 pub(super) struct Drawing {
@@ -93,11 +95,12 @@ impl Drawing {
 /// A coordinate, to a tenth of a pixel.
 pub(super) fn at(x: f64) -> String {
     let rounded = (x * 10.0).round() / 10.0;
-    // No "-0".
-    if rounded == 0.0 { "0".into() } else { rounded.to_string() }
+    // No "-0", and no "NaN", which is no place.
+    if rounded == 0.0 || !rounded.is_finite() { "0".into() } else { rounded.to_string() }
 }
 
-/// Text for an element or an attribute; what XML cannot hold becomes �.
+/// Text for an element or an attribute; what XML cannot hold, or would turn the direction of the text
+/// after it, becomes �.
 pub(super) fn escape(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
     for c in text.chars() {
@@ -108,7 +111,7 @@ pub(super) fn escape(text: &str) -> String {
             '"' => safe.push_str("&quot;"),
             '\'' => safe.push_str("&#39;"),
             '\n' | '\t' => safe.push(' '),
-            c if c.is_control() || matches!(c, '\u{fffe}' | '\u{ffff}') => safe.push('\u{fffd}'),
+            c if steers(c) || matches!(c, '\u{fffe}' | '\u{ffff}') => safe.push('\u{fffd}'),
             c => safe.push(c),
         }
     }
@@ -121,7 +124,7 @@ pub(super) fn json(value: &serde_json::Value) -> String {
     text.replace('&', "\\u0026")
         .replace('<', "\\u003c")
         .replace('>', "\\u003e")
-        .replace(['\u{fffe}', '\u{ffff}', '\u{7f}'], "\u{fffd}")
+        .replace(|c| steers(c) || matches!(c, '\u{fffe}' | '\u{ffff}'), "\u{fffd}")
 }
 
 /// A number with `digits` digits that count.
@@ -154,6 +157,9 @@ fn trimmed(text: &str) -> &str {
 
 /// A whole number with separators.
 pub(super) fn separated(x: f64) -> String {
+    if !x.is_finite() {
+        return number(x, 1);
+    }
     let digits = format!("{:.0}", x.abs());
     let mut text = String::from(if x < 0.0 { "−" } else { "" });
     for (i, digit) in digits.chars().enumerate() {
@@ -178,6 +184,7 @@ pub(super) fn percent(share: f64) -> String {
 /// Seconds as people say them.
 pub(super) fn duration(seconds: f64) -> String {
     match seconds {
+        s if !s.is_finite() => "–".into(),
         s if s < 1.0 => format!("{} ms", number(1000.0 * s, 2)),
         s if s < 120.0 => format!("{} s", number(s, 3)),
         s if s < 7200.0 => format!("{:.0} min {:02.0} s", (s / 60.0).floor(), (s % 60.0).floor()),

@@ -89,8 +89,12 @@ pub(super) fn worst(axes: &[ModeAxis], of_role: &RoleResiduals) -> String {
 /// A sentence about all entries of a role.
 pub(super) fn sentence(residuals: &Residuals, of_role: &RoleResiduals) -> String {
     let all = &of_role.all;
-    let mut text =
-        format!("{} entries: total observed {}", number(all.entries, 9), number(all.observed, 5));
+    let mut text = format!(
+        "{} {}: total observed {}",
+        number(all.entries, 9),
+        if all.entries == 1.0 { "entry" } else { "entries" },
+        number(all.observed, 5)
+    );
     if residuals.has_predictions() {
         text += &format!(", predicted {}", number(all.predicted, 5));
     }
