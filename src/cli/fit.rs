@@ -319,7 +319,7 @@ struct Finished<'a> {
     observations: &'a Observations,
     loss: &'a Loss,
     /// The data and their roles in words, unless nothing is to be said.
-    about: Option<(String, Vec<String>)>,
+    about: Option<summary::DataSummary>,
     /// The seconds that the fit took.
     fitting: f64,
     began: Instant,

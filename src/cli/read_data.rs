@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use super::read_table::{self, DataKind};
 use super::{complain, summary};
 use crate::io::{NamedTensor, read_scipy};
-use nneinfact_core::data::{CooTensor, Observations, Role, Values};
+use nneinfact_core::data::{CooTensor, Observations, Role};
 use nneinfact_core::error::{Error, Result, bytes};
 use nneinfact_core::memory::available_memory;
 use nneinfact_fit::DataRecord;

@@ -156,7 +156,7 @@ impl AppearanceArgs {
         self.once()?;
         for labelled in &self.labels {
             let labels = labelled.read()?;
-            if let (Some(path), None) = (&labelled.file, &labels.indices) {
+            if let (Some(path), None) = (&labelled.file, labels.indices()) {
                 complain(
                     "notice",
                     &format!(

@@ -4,6 +4,6 @@
 
 mod commands;
 mod compare;
-mod tables;
 mod files;
 mod processes;
+mod tables;

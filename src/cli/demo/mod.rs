@@ -183,13 +183,14 @@ fn read_rides(args: &DemoArgs, counts: &Dense, modes: &str, file: &Path) -> Resu
 
 /// Where the table is kept, for `nneinfact report`.
 fn record(args: &DemoArgs, modes: &str, file: &Path) -> DataRecord {
-    read_data::absolute(&DataRecord {
+    let record = DataRecord {
         path: file.into(),
         table: Some(TableRecord { modes: modes.into(), ..TableRecord::default() }),
         heldout: Some(HELD_OUT),
         split_seed: args.seed,
         ..DataRecord::default()
-    })
+    };
+    read_data::recorded(&record, false)
 }
 
 /// What became of the table.
