@@ -69,7 +69,7 @@ impl Drop for FitProgress {
 }
 
 /// Connects Ctrl-C (and a polite request of the system to end) with the switch.
-fn interruptible(cancel: &Cancel, bar: Option<ProgressBar>) {
+pub fn interruptible(cancel: &Cancel, bar: Option<ProgressBar>) {
     let switch = cancel.clone();
     let handler = move || {
         if switch.is_cancelled() {

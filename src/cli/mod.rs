@@ -1,4 +1,4 @@
-//! The command line: `nneinfact fit`, `compare`, `report`, `explain`, `devices`, `demo` and `bench`.
+//! The command line: `nneinfact fit`, `compare`, `report`, `explain`, `devices`, `density`, `demo` and `bench`.
 //!
 //! Results go to standard output; warnings, progress and errors go to standard error. The exit
 //! status is 0 where the work was done (an interrupted fit that wrote its factors included), 2
@@ -12,6 +12,7 @@ mod compare;
 mod components;
 mod constraints;
 mod demo;
+mod density;
 mod devices;
 mod explain;
 mod fit;
@@ -46,6 +47,8 @@ enum CliCommand {
     Compare(Box<compare::CompareArgs>),
     /// Show a fit as a page with plots, and as a figure
     Report(Box<report::ReportArgs>),
+    /// Distributions over many variables as nonnegative tensor trains: from samples, from functions, and back
+    Density(density::DensityArgs),
     /// List what this program can run on
     Devices,
     /// Show how a model would be fitted and what that costs, without data
@@ -65,6 +68,7 @@ pub fn main() -> ExitCode {
         CliCommand::Fit(args) => fit::run(args),
         CliCommand::Compare(args) => compare::run(args),
         CliCommand::Report(args) => report::run(args),
+        CliCommand::Density(args) => density::run(args),
         CliCommand::Devices => devices::run(),
         CliCommand::Explain(args) => explain::run(args),
         CliCommand::Demo(args) => demo::run(args),

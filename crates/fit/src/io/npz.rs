@@ -5,12 +5,13 @@ use std::path::Path;
 
 use ndarray::ArrayD;
 use zip::ZipArchive;
+use zip::read::ZipFile;
 use zip::result::ZipError;
 
 use super::dtype::Kind;
 use super::file::open;
 use super::header::Header;
-use super::npy::{Extent, fault_in, read_array};
+use super::npy::{Extent, fault_in, read_array, read_number};
 use super::old_texts;
 use nneinfact_core::data::Dense;
 use nneinfact_core::error::{Error, Result};
@@ -91,6 +92,36 @@ pub fn read_npz_arrays(path: impl AsRef<Path>) -> Result<Vec<(String, ArrayD<f64
     Ok(arrays)
 }
 
+/// All numbers of an `.npz` file: its numeric arrays with at least one mode, and the single numbers
+/// among `numbers`, which other readers pass over.
+pub(crate) struct NamedNumbers {
+    /// What the file holds, arrays or not.
+    pub list: Vec<ArrayInfo>,
+    pub arrays: Vec<(String, ArrayD<f64>)>,
+    pub numbers: Vec<(String, f64)>,
+}
+
+/// Reads the arrays whose names `wanted` accepts, and the single numbers of these names, from memory or
+/// any other source; `name` stands for the file in messages.
+pub(crate) fn read_npz_numbers(
+    reader: impl Read + Seek,
+    name: &Path,
+    wanted: impl Fn(&str) -> bool,
+    single: &[&str],
+) -> Result<NamedNumbers> {
+    let mut npz = Npz::new(reader, name)?;
+    let list = npz.list()?;
+    let (mut arrays, mut numbers) = (Vec::new(), Vec::new());
+    for (i, info) in list.iter().enumerate() {
+        if single.contains(&info.name.as_str()) && !info.dtype.is_empty() {
+            numbers.push((info.name.clone(), npz.number(i)?));
+        } else if eligible(info) && wanted(&info.name) {
+            arrays.push((info.name.clone(), npz.array(i)?.to_array()));
+        }
+    }
+    Ok(NamedNumbers { list, arrays, numbers })
+}
+
 /// Reads a text that stands beside the arrays of an `.npz` file, as a member of this name, or where
 /// files of earlier versions have it; `None` where there is none.
 ///
@@ -167,7 +198,7 @@ fn none(path: &Path, list: &[ArrayInfo]) -> Error {
     Error::format(path, format!("there is no array of numbers; there is {}", listed(list)))
 }
 
-fn listed(list: &[ArrayInfo]) -> String {
+pub(crate) fn listed(list: &[ArrayInfo]) -> String {
     const SHOWN: usize = 20;
     if list.is_empty() {
         return "nothing in it".into();
@@ -234,6 +265,18 @@ impl<'a, R: Read + Seek> Npz<'a, R> {
     }
 
     fn array(&mut self, index: usize) -> Result<Dense> {
+        self.member(index, |entry, extent, path| read_array(entry, extent, path, None))
+    }
+
+    fn number(&mut self, index: usize) -> Result<f64> {
+        self.member(index, |entry, extent, path| read_number(entry, extent, path))
+    }
+
+    fn member<T>(
+        &mut self,
+        index: usize,
+        read: impl FnOnce(&mut ZipFile<'_, R>, Extent, &Path) -> Result<T>,
+    ) -> Result<T> {
         let name = self.name(index);
         let mut entry = self.archive.by_index(index).map_err(|e| zip_fault(self.path, e))?;
         // Deflate shrinks at most 1032 times, so more than that cannot be there, whatever the
@@ -242,7 +285,7 @@ impl<'a, R: Read + Seek> Npz<'a, R> {
             len: Some(entry.size()),
             entries: entry.compressed_size().min(self.len).saturating_mul(1032),
         };
-        read_array(&mut entry, extent, self.path, None).map_err(|e| match e {
+        read(&mut entry, extent, self.path).map_err(|e| match e {
             Error::Format { path, reason } => {
                 Error::Format { path, reason: format!("array \"{name}\": {reason}") }
             }
