@@ -42,10 +42,7 @@ pub fn draw(path: &Path, title: &str, courses: &[Course]) -> Result<(), Failure>
         chart,
         "sweeps",
         courses,
-        |course, i| {
-            let _ = course;
-            Some(i as f64)
-        },
+        |_, i| Some(i as f64),
         false,
     )?;
     let chart = ChartBuilder::on(&right)
@@ -84,7 +81,7 @@ where
         .configure_mesh()
         .x_desc(what)
         .y_desc("squared relative distance")
-        .x_label_formatter(&|v| if *v >= 1.0 { format!("{v:.0}") } else { format!("{v:.0e}") })
+        .x_label_formatter(&|v| if *v == 0.0 || *v >= 1.0 { format!("{v:.0}") } else { format!("{v:.0e}") })
         .y_label_formatter(&|v| format!("{v:.0e}"))
         .light_line_style(WHITE.mix(0.0))
         .draw()?;

@@ -545,6 +545,7 @@ fn bad_settings_of_fits() {
     fit(&[], &["--rank"]);
     fit(&["--rank", "0"], &["rank"]);
     fit(&["--rank", "2,2"], &["--rank has 2 numbers", "or 3"]);
+    fit(&["--rank", "2,0,2"], &["between variables 2 and 3 is 0"]);
     fit(&["--rank", "2", "--sigma", "1"], &["sigma is 1"]);
     fit(&["--rank", "2", "--decay", "0"], &["decay is 0"]);
     fit(&["--rank", "2", "--barrier", "-1"], &["barrier is -1"]);

@@ -308,8 +308,18 @@ impl Asked {
             ));
         }
         let numbers: Vec<f64> = uniforms.iter().copied().collect();
-        let drawn = self.density().sample_from(&numbers);
-        self.samples(drawn.map_err(|e| Error::format(path, e.to_string()))?)
+        if let Some(at) = numbers.iter().position(|u| !(0.0..1.0).contains(u)) {
+            return Err(Error::format(
+                path,
+                format!(
+                    "the number of row {}, variable {}, is {}; it has to be at least 0 and less than 1",
+                    at / d,
+                    at % d + 1,
+                    numbers[at]
+                ),
+            ));
+        }
+        self.samples(self.density().sample_from(&numbers)?)
     }
 
     /// Samples, with the given values in their places.

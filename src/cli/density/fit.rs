@@ -171,6 +171,17 @@ enum LineSearchArg {
     Core,
 }
 
+impl MethodArg {
+    /// For the file of what was fitted.
+    fn in_words(self) -> &'static str {
+        match self {
+            MethodArg::Newton => "barrier Newton",
+            MethodArg::Multiplicative => "multiplicative updates",
+            MethodArg::Descent => "coordinate descent",
+        }
+    }
+}
+
 impl From<MethodArg> for Method {
     fn from(method: MethodArg) -> Method {
         match method {
@@ -254,7 +265,7 @@ pub fn run(args: &TrainFitArgs) -> Result<()> {
         fit.observer(|report| progress.say(|| sweep_line(report))).run(target.train())
     })?;
     tell_notices(&fitted);
-    let saved = SavedTrain::from(&fitted).with_method("barrier Newton, or what --method says");
+    let saved = SavedTrain::from(&fitted).with_method(args.newton.method.in_words());
     saved.save(&args.out)?;
     if let Some(path) = &args.history {
         io::write_json(path, &TrainHistory::from(&fitted.history))?;
@@ -322,6 +333,13 @@ impl TrainFitArgs {
 
 /// The error if there is not one rank for each bond.
 fn check_ranks(ranks: &[usize], order: usize) -> Result<()> {
+    if let Some(k) = ranks.iter().position(|&r| r == 0) {
+        return Err(Error::Setting(format!(
+            "--rank: the rank between variables {} and {} is 0; it has to be at least 1",
+            k + 1,
+            k + 2
+        )));
+    }
     if ranks.len() + 1 == order {
         return Ok(());
     }

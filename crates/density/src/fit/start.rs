@@ -101,13 +101,18 @@ pub(crate) fn rank_notices(cores: &[Core]) -> Vec<String> {
             let (rank, most) = (cores[k].left(), most(&sizes[..k]).min(most(&sizes[k..])));
             (rank > most).then(|| {
                 format!(
-                    "the rank {rank} between modes {} and {k} is more than the {most} that any \
-                     tensor of these sizes needs there",
-                    k - 1
+                    "the rank {rank} between {} and the others is more than the {most} that any tensor \
+                     of these sizes needs there",
+                    first_modes(k)
                 )
             })
         })
         .collect()
+}
+
+/// The modes left of a cut, in words that do not depend on where counting begins.
+pub(crate) fn first_modes(count: usize) -> String {
+    if count == 1 { "the first mode".into() } else { format!("the first {count} modes") }
 }
 
 /// The error if contractions at all bonds would take too much memory.
