@@ -38,13 +38,7 @@ pub fn draw(path: &Path, title: &str, courses: &[Course]) -> Result<(), Failure>
         .x_label_area_size(40)
         .y_label_area_size(64)
         .build_cartesian_2d(0.0..sweeps.max(1.0), vertical())?;
-    lines(
-        chart,
-        "sweeps",
-        courses,
-        |_, i| Some(i as f64),
-        false,
-    )?;
+    lines(chart, "sweeps", courses, |_, i| Some(i as f64), false)?;
     let chart = ChartBuilder::on(&right)
         .margin(12)
         .x_label_area_size(40)
@@ -81,7 +75,9 @@ where
         .configure_mesh()
         .x_desc(what)
         .y_desc("squared relative distance")
-        .x_label_formatter(&|v| if *v == 0.0 || *v >= 1.0 { format!("{v:.0}") } else { format!("{v:.0e}") })
+        .x_label_formatter(&|v| {
+            if *v == 0.0 || *v >= 1.0 { format!("{v:.0}") } else { format!("{v:.0e}") }
+        })
         .y_label_formatter(&|v| format!("{v:.0e}"))
         .light_line_style(WHITE.mix(0.0))
         .draw()?;

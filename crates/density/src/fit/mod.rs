@@ -10,7 +10,7 @@ pub(crate) mod settings;
 mod solve;
 mod start;
 
-pub(crate) use start::first_modes;
 pub use history::{History, StoppedBy, SweepReport};
 pub use run::FittedTrain;
 pub use settings::{LineSearch, Method, Schedule, Solver, TrainFit};
+pub(crate) use start::first_modes;

@@ -11,7 +11,7 @@ use super::newton::{Step, newton_steps};
 use super::schedule::Barriers;
 use super::settings::{Method, Resolved, Solver, TrainFit};
 use super::solve::Linear;
-use super::start::{Target, rank_notices, rescale, start, visits};
+use super::start::{Target, rank_notice, rescale, start, visits};
 use crate::core::Core;
 use crate::error::{Error, Result};
 use crate::nonnegative::NonnegativeTrain;
@@ -69,7 +69,7 @@ impl TrainFit<'_> {
         let mut notices = Vec::new();
         let norm1 = Target::new(target)?;
         let cores = start(&self, &norm1, &target.sizes(), &mut notices)?;
-        notices.extend(rank_notices(&cores));
+        notices.extend(rank_notice(&cores));
         self.check_memory(&cores)?;
         let mut sweeper = Sweeper::new(&norm1, cores, self.method, self.solver, settings);
         let history = self.sweep(&mut sweeper)?;
