@@ -425,6 +425,9 @@ fn fits_are_told_and_reported() {
     assert!(std::fs::read_to_string(folder.path("bare.html")).unwrap().contains("Convergence"));
 }
 
+/// Arrays of a file, and what has to be said of them.
+type BadTrain<'a> = (Vec<(&'a str, ArrayD<f64>)>, Vec<&'a str>);
+
 /// Files of trains that are none.
 #[test]
 fn bad_trains() {
@@ -433,7 +436,7 @@ fn bad_trains() {
     let mut nan = ones(&[2, 3, 1]);
     nan[[1, 2, 0]] = f64::NAN;
     let good = ones(&[1, 2, 2]);
-    let cases: Vec<(Vec<(&str, ArrayD<f64>)>, Vec<&str>)> = vec![
+    let cases: Vec<BadTrain<'_>> = vec![
         (vec![("theta_1", good.clone())], vec!["core_1, core_2", "theta_1"]),
         (vec![("core_1", good.clone()), ("core_3", good.clone())], vec!["no core_2"]),
         (vec![("core_0", good.clone())], vec!["core_1, core_2"]),
