@@ -36,6 +36,10 @@ pub mod constraints {}
 pub mod reports {}
 
 #[doc = include_str!("guide/links.md")]
+#[doc = include_str!("../docs/guide/densities.md")]
+pub mod densities {}
+
+#[doc = include_str!("guide/links.md")]
 #[doc = include_str!("../docs/guide/speed.md")]
 pub mod speed {}
 

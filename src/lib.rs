@@ -42,6 +42,7 @@
 //! - [`guide`]: which model and which loss for which question, held-out data, ranks, speed, limits.
 //! - [`fit`]: settings, algorithms, stopping, history, observers, predictions.
 //! - [`loss`]: the losses, and how to write one of your own.
+//! - [`density`]: distributions over many variables as nonnegative tensor trains.
 //! - [`data`]: masks, weights, splits; tensors in the smallest type that holds them.
 //! - [`compare`]: many fits to the same data, a table of them, and which components they agree on.
 //! - [`io`]: tables of events, and `.npy`, `.npz`, `.tns` and other files.
@@ -84,6 +85,35 @@ pub mod data {
     };
 }
 
+/// Distributions over many discrete variables as nonnegative tensor trains: from a function, from samples,
+/// and what to ask of them.
+///
+/// ```
+/// use nneinfact::density::{Density, Sketch, TrainFit};
+/// # use nneinfact::density::NonnegativeTrain;
+/// # let truth = Density::new(&NonnegativeTrain::random(&[2, 3, 2, 2], &[2, 2, 2], 7)?)?;
+/// # let samples = truth.sample(5000, 1)?;
+///
+/// // `samples` are rows of values of four variables: a train of any sign, then one without negatives.
+/// let sketch = Sketch::new(vec![2, 3, 2, 2]).rank(2).run(&samples, None)?;
+/// let fit = TrainFit::new().rank(3).sweeps(20).run(&sketch.train)?;
+///
+/// let density = Density::new(&fit.train)?;
+/// let both = density.marginal(&[0, 3])?;
+/// assert_eq!(both.shape(), [2, 2]);
+/// assert!(density.nll(&samples, None)?.mean < (2.0 * 3.0 * 2.0 * 2.0f64).ln());
+/// # Ok::<(), nneinfact::Error>(())
+/// ```
+pub mod density {
+    pub use nneinfact_density::{
+        Conditional, Core, Covariance, Cross, CrossTrain, DataNewton, Dense, Density, Em, EmFit,
+        FittedTrain, History, Indices, LineSearch, Method, NegativeLogLikelihood, Network,
+        NetworkFit, NetworkFitted, NonnegativeTrain, Schedule, Sketch, SketchTrain, Solver,
+        StoppedBy, SweepReport, Table, TensorTrain, TrainFit,
+    };
+    pub use nneinfact_fit::{SavedTrain, TrainHistory, TrainRecord, read_cores};
+}
+
 /// What a fit runs on, and the interface of an engine.
 pub mod engine {
     pub use nneinfact_core::engine::{
@@ -103,7 +133,7 @@ pub mod fit {
         Algorithm, Balance, Cancel, Checkpoint, Coupled, CoupledFit, DataAs, DataRecord,
         EntryParameterRecord, Every, Fit, Flow, History, LossRecord, ModeRecord, NNEinFact, Norm,
         Observer, Part, Predictions, Record, Saved, ScalesInto, Source, Start, StoppedBy, Sweep,
-        TableRecord, Unfinished, ValuesRecord, balanced,
+        TableRecord, Target, Unfinished, ValuesRecord, balanced,
     };
 }
 

@@ -22,6 +22,9 @@ pub enum AlgorithmArg {
     /// Adam on the logarithms of the factors, for comparison: the loss may rise on its way (see
     /// --learning-rate)
     Adam,
+    /// Newton steps with a logarithmic barrier, in double precision on the processor, for the euclidean loss:
+    /// many digits in few sweeps, where the data fit into memory as dense tensors
+    Barrier,
 }
 
 impl From<AlgorithmArg> for Algorithm {
@@ -31,6 +34,7 @@ impl From<AlgorithmArg> for Algorithm {
             AlgorithmArg::Grouped => Algorithm::Grouped,
             AlgorithmArg::Accelerated => Algorithm::Accelerated,
             AlgorithmArg::Adam => Algorithm::Adam,
+            AlgorithmArg::Barrier => Algorithm::Barrier,
         }
     }
 }

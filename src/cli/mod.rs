@@ -1,5 +1,5 @@
-//! The command line: `nneinfact fit`, `table`, `compare`, `report`, `explain`, `devices`, `demo` and
-//! `bench`.
+//! The command line: `nneinfact fit`, `table`, `compare`, `report`, `explain`, `devices`, `density`, `demo`
+//! and `bench`.
 //!
 //! Results go to standard output; warnings, progress and errors go to standard error. The exit
 //! status is 0 where the work was done (an interrupted fit that wrote its factors included), 2
@@ -13,6 +13,7 @@ mod compare;
 mod components;
 mod constraints;
 mod demo;
+mod density;
 mod devices;
 mod explain;
 mod fit;
@@ -54,6 +55,8 @@ enum CliCommand {
     Table(Box<table::TableCommandArgs>),
     /// Show a fit as a page with plots, and as a figure
     Report(Box<report::ReportArgs>),
+    /// Distributions over many variables as nonnegative tensor trains: from samples, from functions, and back
+    Density(density::DensityArgs),
     /// List what this program can run on
     Devices,
     /// Show how a model would be fitted and what that costs, without data
@@ -77,6 +80,7 @@ pub fn main() -> ExitCode {
         CliCommand::Compare(args) => compare::run(args),
         CliCommand::Table(args) => table::run(args),
         CliCommand::Report(args) => report::run(args),
+        CliCommand::Density(args) => density::run(args),
         CliCommand::Devices => devices::run(),
         CliCommand::Explain(args) => explain::run(args),
         CliCommand::Demo(args) => demo::run(args),

@@ -14,14 +14,14 @@ use nneinfact_core::error::{Error, Result, bytes};
 use nneinfact_core::loss::Loss;
 use nneinfact_core::model::Model;
 use nneinfact_fit::io::{self, FileKind};
-use nneinfact_fit::{DataRecord, EntryParameterRecord, History, LossRecord, Saved};
-use nneinfact_insight::report::{Report, Residuals, unknown_mode};
+use nneinfact_fit::{DataRecord, EntryParameterRecord, History, LossRecord, Saved, SavedTrain};
+use nneinfact_insight::report::{Report, Residuals, TrainReport, unknown_mode};
 
 /// The arguments of `report`.
 #[derive(Debug, Args)]
 pub struct ReportArgs {
-    /// A fit as `nneinfact fit --out` writes it, or an .npz of arrays theta_1 to theta_L of another
-    /// program, with --model
+    /// A fit as `nneinfact fit --out` writes it, an .npz of arrays theta_1 to theta_L of another program,
+    /// with --model, or a distribution as `nneinfact density fit` and `density learn` write it
     #[arg(value_name = "FIT.npz")]
     fit: PathBuf,
 
@@ -57,7 +57,8 @@ pub struct ReportArgs {
     #[arg(long, value_name = "MODEL")]
     model: Option<String>,
 
-    /// The losses sweep by sweep of a file that does not hold them, as `fit --history` writes them
+    /// The losses, or of a distribution the errors, sweep by sweep of a file that does not hold them, as
+    /// --history writes them
     #[arg(long, value_name = "HISTORY.json")]
     history: Option<PathBuf>,
 }
@@ -230,6 +231,46 @@ pub fn run(args: &ReportArgs) -> Result<()> {
         )));
     }
 
+    let texts = if SavedTrain::is_in(&args.fit) {
+        of_train(args, [page.is_some(), args.plot.is_some()])?
+    } else {
+        of_fit(args, [page.is_some(), args.plot.is_some()])?
+    };
+    let mut said = String::new();
+    for (path, text) in [&page, &args.plot].into_iter().zip(texts) {
+        let (Some(path), Some(text)) = (path, text) else { continue };
+        io::write_text(path, &text)?;
+        said += &format!("{}: {}\n", path.display(), bytes(text.len() as u64));
+    }
+    print(&said)
+}
+
+/// The page and the figure of a distribution, where they are wanted.
+fn of_train(args: &ReportArgs, [page, plot]: [bool; 2]) -> Result<[Option<String>; 2]> {
+    let unused = [
+        ("--data", args.data.is_some()),
+        ("--no-data", args.no_data),
+        ("--model", args.model.is_some()),
+        ("--labels", !args.appearance.labels.is_empty()),
+        ("--upwards", !args.appearance.upwards.is_empty()),
+    ];
+    for (option, _) in unused.iter().filter(|(_, given)| *given) {
+        complain("notice", &format!("{option} has no effect on the report of a distribution"));
+    }
+    let in_file = |e: Error| Error::format(&args.fit, e.to_string());
+    let saved = SavedTrain::load(&args.fit)?;
+    let mut report = TrainReport::new(&saved).map_err(in_file)?;
+    if let Some(path) = &args.history {
+        report = report.history(json_of(path, "the fit of a train")?);
+    }
+    if let Some(title) = &args.appearance.title {
+        report = report.title(title);
+    }
+    Ok([page.then(|| report.html()), plot.then(|| report.svg())])
+}
+
+/// The page and the figure of a fit, where they are wanted.
+fn of_fit(args: &ReportArgs, [page, plot]: [bool; 2]) -> Result<[Option<String>; 2]> {
     let mut saved = match &args.model {
         Some(model) => Saved::load_as(&args.fit, model)?,
         None => Saved::load(&args.fit).map_err(|e| match e {
@@ -240,35 +281,25 @@ pub fn run(args: &ReportArgs) -> Result<()> {
         })?,
     };
     if let Some(path) = &args.history {
-        let history = history(path)?;
+        let history: History = json_of(path, "a fit")?;
         if saved.record().loss.is_none() && !history.loss_name.is_empty() {
             saved = saved.with_loss(LossRecord::of(&history.loss_name));
         }
         saved = saved.with_history(history);
     }
     let report = args.appearance.apply(Report::new(&saved))?;
-    let report = match page {
-        None => report,
-        Some(_) => with_residuals(args, &saved, report)?,
-    };
-    let mut said = String::new();
-    for (path, plot) in [(&page, false), (&args.plot, true)] {
-        let Some(path) = path else { continue };
-        let text = if plot { report.svg() } else { report.html() };
-        io::write_text(path, &text)?;
-        said += &format!("{}: {}\n", path.display(), bytes(text.len() as u64));
-    }
-    print(&said)
+    let report = if page { with_residuals(args, &saved, report)? } else { report };
+    Ok([page.then(|| report.html()), plot.then(|| report.svg())])
 }
 
 /// No labels and no history are longer, in bytes.
 const LONGEST_TEXT: u64 = 256 << 20;
 
-/// Reads a history as `fit --history` writes it.
-fn history(path: &Path) -> Result<History> {
+/// Reads a history as `--history` writes it.
+fn json_of<T: serde::de::DeserializeOwned>(path: &Path, what: &str) -> Result<T> {
     let text = io::read_text(path, "a history", LONGEST_TEXT)?;
     serde_json::from_str(&text)
-        .map_err(|e| Error::format(path, format!("this is no history of a fit: {e}")))
+        .map_err(|e| Error::format(path, format!("this is no history of {what}: {e}")))
 }
 
 /// The report with residuals, where the data are at hand; else with a word on why there are none.

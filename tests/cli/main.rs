@@ -4,6 +4,7 @@
 
 mod commands;
 mod compare;
+mod density;
 mod files;
 mod processes;
 mod tables;

@@ -504,6 +504,29 @@ fn damaged_files_never_panic() {
 }
 
 #[test]
+fn damaged_trains_never_panic() {
+    use nneinfact::density::{NonnegativeTrain, SavedTrain};
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("train.npz");
+    let train = NonnegativeTrain::random(&[2, 3, 2], &[2, 2], 1).unwrap().into_train();
+    SavedTrain::new(train.clone()).save(&path).unwrap();
+    let bytes = fs::read(&path).unwrap();
+    assert_eq!(SavedTrain::train_from(Cursor::new(&bytes), "x").unwrap(), train);
+    let mut mutator = Mutator(3);
+    let (mut good, mut bad) = (0u64, 0u64);
+    for _ in 0..mutations() {
+        match SavedTrain::train_from(Cursor::new(mutator.mutate(&bytes)), "x") {
+            Ok(_) => good += 1,
+            Err(error) => {
+                bad += 1;
+                assert!(matches!(error, Error::Format { .. } | Error::File { .. }), "{error}");
+            }
+        }
+    }
+    assert!(good + bad == mutations() as u64 && bad > 10, "{good} {bad}");
+}
+
+#[test]
 fn damaged_models_never_panic() {
     use nneinfact::model::{Model, Shapes};
     let mut mutator = Mutator(1);

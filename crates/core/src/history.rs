@@ -68,7 +68,7 @@ pub struct History {
     /// The loss, by its name with the parameters ([`Loss::name`](crate::loss::Loss::name)).
     #[serde(default)]
     pub loss_name: String,
-    /// "block", "grouped", "accelerated" or "adam".
+    /// "block", "grouped", "accelerated", "adam" or "barrier".
     pub algorithm: String,
     /// What it ran on.
     pub device: String,

@@ -6,6 +6,7 @@
 
 mod accelerate;
 mod adam;
+mod barrier;
 mod builder;
 mod checkpoint;
 mod components;
@@ -27,6 +28,8 @@ mod settings;
 mod source;
 mod start;
 mod sweeps;
+mod target;
+mod trains;
 
 pub use builder::NNEinFact;
 pub use checkpoint::Checkpoint;
@@ -48,3 +51,5 @@ pub use saved::Saved;
 pub use settings::{Algorithm, Balance, DataAs, Every, Start};
 pub use source::Source;
 pub use start::scale::balanced;
+pub use target::Target;
+pub use trains::{SavedTrain, TrainHistory, TrainRecord, read_cores};

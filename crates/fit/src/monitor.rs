@@ -115,7 +115,8 @@ impl<'a> Monitor<'a> {
             course: None,
             slow: 0,
             rises: 0,
-            may_rise: settings.algorithm == Algorithm::Adam,
+            // Under a barrier it is the objective with the barrier that never rises.
+            may_rise: matches!(settings.algorithm, Algorithm::Adam | Algorithm::Barrier),
             best: f64::INFINITY,
             spent: 0.0,
             failed_checkpoints: 0,

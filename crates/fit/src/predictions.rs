@@ -119,14 +119,26 @@ impl<'a> Predictions<'a> {
     /// ŷ at single entries, whose indices are given mode by mode.
     ///
     /// # Errors
-    /// [`Error::Memory`] where the products on the way do not fit in memory; [`Error::Unsupported`] for
-    /// factors beside weights.
+    /// [`Error::Shape`] where there is not a list for each mode, all of one length, with indices that are
+    /// there; [`Error::Memory`] where the products on the way do not fit in memory;
+    /// [`Error::Unsupported`] for factors beside weights.
     pub fn at(&self, indices: &[Vec<usize>]) -> Result<Vec<f64>> {
         if self.weights.is_some() {
             return Err(Error::Unsupported("single entries of ŷ beside weights".into()));
         }
         let model = self.shapes.model();
         let count = indices.first().map_or(0, Vec::len);
+        let sizes = self.shapes.data();
+        let inside = |(list, &size): (&Vec<usize>, &usize)| {
+            list.len() == count && list.iter().all(|&i| i < size)
+        };
+        if indices.len() != sizes.len() || !indices.iter().zip(&sizes).all(inside) {
+            return Err(Error::Shape {
+                what: "the indices of single entries".into(),
+                found: format!("{} lists, or an index outside", indices.len()),
+                expected: format!("a list for each mode of {sizes:?}, all of one length"),
+            });
+        }
         if count == 0 {
             return Ok(Vec::new());
         }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use ndarray::ArrayD;
 
 use crate::adam::{self, Adam};
+use crate::barrier::{self, Barrier};
 use crate::checkpoint::Checkpoint;
 use crate::constraints::vanished;
 use crate::device::Device;
@@ -17,7 +18,7 @@ use crate::result::Fit;
 use crate::settings::{Algorithm, Settings};
 use crate::sweeps::sweeps;
 use nneinfact_core::data::Observations;
-use nneinfact_core::engine::{Engine, PassTime, Point};
+use nneinfact_core::engine::{Engine, PassTime, Point, Precision};
 use nneinfact_core::error::{Error, Result};
 use nneinfact_core::history::{History, Unfinished};
 use nneinfact_core::plan::Plan;
@@ -29,6 +30,9 @@ pub(crate) fn fit<'a>(
     resume: Option<Box<Checkpoint>>,
     data: impl Into<Given<'a>>,
 ) -> Result<Fit> {
+    if settings.algorithm == Algorithm::Barrier {
+        settings.precision = Precision::F64;
+    }
     let device = settings.choose_device()?;
     let data = data.into();
     device.clone().install(move || run(settings, hooks, resume, data, &device))
@@ -113,7 +117,11 @@ fn run(
         Algorithm::Adam => {
             Some(Adam::new(&settings, &plan, constraints, &portions, engine.as_ref())?)
         }
-        Algorithm::Block | Algorithm::Grouped | Algorithm::Accelerated => None,
+        Algorithm::Block | Algorithm::Grouped | Algorithm::Accelerated | Algorithm::Barrier => None,
+    };
+    let barrier = match settings.algorithm {
+        Algorithm::Barrier => Some(Barrier::new(&settings, &data, engine.as_mut())?),
+        _ => None,
     };
     let best_kept = settings.early_stopping || adam.is_some();
     let mut monitor = Monitor::new(&settings, &mut hooks, portions, started, balance, penalized);
@@ -124,9 +132,14 @@ fn run(
         position
     });
     let groups = plan.groups().len();
-    let done = match adam {
-        Some(adam) => adam::sweeps(engine.as_mut(), adam, &mut monitor, &mut history),
-        None => sweeps(engine.as_mut(), groups, &mut monitor, &mut history, &mut writer, resumed),
+    let done = match (adam, barrier) {
+        (Some(adam), _) => adam::sweeps(engine.as_mut(), adam, &mut monitor, &mut history),
+        (None, Some(barrier)) => {
+            barrier::sweeps(engine.as_mut(), barrier, &mut monitor, &mut history)
+        }
+        (None, None) => {
+            sweeps(engine.as_mut(), groups, &mut monitor, &mut history, &mut writer, resumed)
+        }
     };
     if let Err(cause) = done {
         let early_stopping = settings.early_stopping;

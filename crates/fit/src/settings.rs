@@ -32,10 +32,15 @@ pub enum Algorithm {
     /// **the loss may rise**; the factors that are returned are the best that were seen (lowest
     /// objective, with early stopping lowest validation loss).
     Adam,
+    /// Newton steps with a logarithmic barrier, one factor at a time and block by block, in double
+    /// precision on the host: the second-order method for those who need many digits. Under the Euclidean
+    /// loss without penalties. The tensor, and its weights where entries are missing, have to fit into
+    /// memory as dense tensors.
+    Barrier,
 }
 
 impl Algorithm {
-    /// "block", "grouped", "accelerated" or "adam".
+    /// "block", "grouped", "accelerated", "adam" or "barrier".
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -43,6 +48,7 @@ impl Algorithm {
             Algorithm::Grouped => "grouped",
             Algorithm::Accelerated => "accelerated",
             Algorithm::Adam => "adam",
+            Algorithm::Barrier => "barrier",
         }
     }
 }
@@ -321,6 +327,8 @@ impl Settings {
     pub fn choose_device(&mut self) -> Result<Device> {
         let device = match self.device.take() {
             Some(device) => device,
+            // What it does is done on the host.
+            None if self.algorithm == Algorithm::Barrier => Device::cpu(),
             None => Device::auto()?,
         };
         self.device = Some(device.clone());
@@ -352,7 +360,7 @@ impl Settings {
     pub fn grouping(&self) -> Grouping {
         match (&self.groups, self.algorithm) {
             (Some(groups), _) => Grouping::Given(groups.clone()),
-            (None, Algorithm::Block) => Grouping::Block,
+            (None, Algorithm::Block | Algorithm::Barrier) => Grouping::Block,
             (None, Algorithm::Grouped | Algorithm::Accelerated | Algorithm::Adam) => {
                 Grouping::Grouped
             }
@@ -396,6 +404,11 @@ impl Settings {
                     "the learning rate must be a finite number above 0, as 0.1, not {rate}"
                 ));
             }
+        }
+        if self.algorithm == Algorithm::Barrier
+            && let Some(why) = crate::barrier::refusal(self)
+        {
+            return refuse(why);
         }
         if self.algorithm == Algorithm::Adam && self.is_saved() {
             return refuse(

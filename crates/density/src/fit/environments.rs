@@ -71,6 +71,11 @@ impl<'a> Environments<'a> {
         out
     }
 
+    /// The cores of the target.
+    pub fn target(&self) -> &'a [Core] {
+        self.target
+    }
+
     /// Contracts everything right of the first core anew.
     pub fn rebuild(&mut self, model: &[Core]) {
         (1..model.len()).rev().for_each(|k| self.pull(k, &model[k]));

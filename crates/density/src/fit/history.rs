@@ -36,7 +36,8 @@ impl StoppedBy {
 pub struct SweepReport {
     /// The sweep, from 1; 0 is the start.
     pub sweep: usize,
-    /// `‖P_H − P_G‖² / ‖P_G‖²`. Below about 1e-15 it is rounding, and 0 where that is negative.
+    /// `‖P_H − P_G‖² / ‖P_G‖²`, with a meaning down to about 1e-30: small ones are measured by QR of
+    /// the difference.
     pub error: f64,
     /// The largest barrier of a core, μ_k.
     pub barrier: f64,

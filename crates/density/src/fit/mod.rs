@@ -13,3 +13,4 @@ mod start;
 pub use history::{History, StoppedBy, SweepReport};
 pub use run::FittedTrain;
 pub use settings::{LineSearch, Method, Schedule, Solver, TrainFit};
+pub(crate) use start::first_modes;

@@ -11,7 +11,7 @@ use super::newton::{Step, newton_steps};
 use super::schedule::Barriers;
 use super::settings::{Method, Resolved, Solver, TrainFit};
 use super::solve::Linear;
-use super::start::{Target, rank_notices, rescale, start, visits};
+use super::start::{Target, rank_notice, rescale, start, visits};
 use crate::core::Core;
 use crate::error::{Error, Result};
 use crate::nonnegative::NonnegativeTrain;
@@ -23,6 +23,9 @@ const PATIENCE: usize = 25;
 const STALL: f64 = 1e-3;
 /// The largest barrier, in units of the error, at which a fit can have stalled.
 const BARRIER_SHARE: f64 = 0.01;
+/// Errors below this are measured by QR of the difference: what the contractions say of them is
+/// rounding.
+const BY_CONTRACTION: f64 = 1e-11;
 /// Up to this product of a core's ranks its Newton systems are solved by factorization.
 const DIRECT_UP_TO: usize = 150;
 /// The bytes that the factorization of one slice may take.
@@ -39,8 +42,10 @@ pub struct FittedTrain {
     pub relative_squared_distance: f64,
     /// What happened, sweep by sweep.
     pub history: History,
-    /// What the caller may want to know: settings without effect, ranks above what is possible.
+    /// What the caller may want to know, such as ranks above what is possible.
     pub notices: Vec<String>,
+    /// The names of settings that were made, but had no effect with the others.
+    pub without_effect: Vec<&'static str>,
 }
 
 impl TrainFit<'_> {
@@ -60,10 +65,11 @@ impl TrainFit<'_> {
 
     fn run_here(self, target: &TensorTrain) -> Result<FittedTrain> {
         let settings = self.resolved()?;
-        let mut notices = self.unused();
+        let without_effect = self.without_effect();
+        let mut notices = Vec::new();
         let norm1 = Target::new(target)?;
         let cores = start(&self, &norm1, &target.sizes(), &mut notices)?;
-        notices.extend(rank_notices(&cores));
+        notices.extend(rank_notice(&cores));
         self.check_memory(&cores)?;
         let mut sweeper = Sweeper::new(&norm1, cores, self.method, self.solver, settings);
         let history = self.sweep(&mut sweeper)?;
@@ -77,6 +83,7 @@ impl TrainFit<'_> {
             relative_squared_distance: distance,
             history,
             notices,
+            without_effect,
         })
     }
 
@@ -250,6 +257,17 @@ impl<'a> Sweeper<'a> {
         Ok(step)
     }
 
+    /// `‖model − target‖² / ‖target‖²`: from the contractions while these can tell it.
+    fn error(&self) -> f64 {
+        let error = (self.squared_distance() / self.squared_norm).max(0.0);
+        if error >= BY_CONTRACTION {
+            return error;
+        }
+        let train = |cores: &[Core]| TensorTrain { cores: cores.to_vec(), log_scale: 0.0 };
+        let exact = train(self.env.target()).relative_squared_distance(&train(&self.model));
+        exact.unwrap_or(error)
+    }
+
     /// `‖model − target‖²`, from the first core.
     fn squared_distance(&self) -> f64 {
         self.env.squared_distance(0, &self.model[0], self.squared_norm)
@@ -260,7 +278,7 @@ impl<'a> Sweeper<'a> {
         let barrier = |x: f64| if newton { x } else { 0.0 };
         SweepReport {
             sweep,
-            error: (self.squared_distance() / self.squared_norm).max(0.0),
+            error: self.error(),
             barrier: barrier(self.barriers.largest()),
             tau: barrier(self.barriers.largest_share() / self.squared_norm),
             step: step.length,

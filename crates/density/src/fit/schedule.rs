@@ -6,6 +6,7 @@ use super::settings::{Resolved, Schedule};
 const HYBRID: f64 = 0.01;
 
 /// A barrier μ_k for each core, and how it falls.
+#[derive(Clone, Debug)]
 pub(crate) struct Barriers {
     schedule: Schedule,
     sigma: f64,
@@ -21,7 +22,7 @@ impl Barriers {
     /// `squared_norm` is that of the target.
     pub fn new(settings: &Resolved, sizes: &[usize], squared_norm: f64) -> Barriers {
         let sizes: Vec<f64> = sizes.iter().map(|&n| n as f64).collect();
-        let mu = first(settings.schedule, settings.barrier, &sizes, squared_norm);
+        let mu = first(settings.barrier, settings.barrier_is_share, &sizes, squared_norm);
         Barriers {
             schedule: settings.schedule,
             sigma: settings.sigma,
@@ -43,7 +44,7 @@ impl Barriers {
         squared_norm: f64,
     ) -> Barriers {
         let sizes: Vec<f64> = sizes.iter().map(|&n| n as f64).collect();
-        let mu = first(schedule, barrier, &sizes, squared_norm);
+        let mu = first(barrier, schedule == Schedule::Balanced, &sizes, squared_norm);
         Barriers { schedule, sigma: 0.1, decay, min, switch: 1, sizes, mu }
     }
 
@@ -84,12 +85,33 @@ impl Barriers {
     }
 }
 
-/// The first barrier of each core.
-fn first(schedule: Schedule, barrier: f64, sizes: &[f64], squared_norm: f64) -> Vec<f64> {
-    match schedule {
-        // A stationary point needs μ_k N_k equal for all cores: with one μ and cores of different
-        // sizes the scale drifts from the small cores to the large ones.
-        Schedule::Balanced => sizes.iter().map(|n| barrier * squared_norm / n).collect(),
-        Schedule::Fixed | Schedule::Adaptive | Schedule::Hybrid => vec![barrier; sizes.len()],
+/// The first barrier of each core: μ_0 for all of them, or in proportion to 1/N_k the share τ_0 of the
+/// target's squared norm. A stationary point needs μ_k N_k equal for all cores: with one μ and cores of
+/// different sizes the scale drifts from the small cores to the large ones.
+fn first(barrier: f64, is_share: bool, sizes: &[f64], squared_norm: f64) -> Vec<f64> {
+    if is_share {
+        sizes.iter().map(|n| barrier * squared_norm / n).collect()
+    } else {
+        vec![barrier; sizes.len()]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fit::settings::TrainFit;
+
+    #[test]
+    fn a_given_barrier_is_a_share_where_barriers_are_balanced() {
+        let first = |fit: TrainFit<'_>| Barriers::new(&fit.resolved().unwrap(), &[4, 8], 2.0).mu;
+        let share = vec![0.1 * 2.0 / 4.0, 0.1 * 2.0 / 8.0];
+        let of = |schedule| TrainFit::new().schedule(schedule);
+        assert_eq!(first(of(Schedule::Balanced).barrier(0.1)), share);
+        assert_eq!(first(of(Schedule::Hybrid).barrier(0.1)), share);
+        assert_eq!(first(of(Schedule::Adaptive).barrier(0.1)), [0.1; 2]);
+        assert_eq!(first(of(Schedule::Fixed).barrier(0.1)), [0.1; 2]);
+        // Where none is given, hybrid begins as adaptive does.
+        assert_eq!(first(of(Schedule::Hybrid)), first(of(Schedule::Adaptive)));
+        assert_eq!(first(of(Schedule::Fixed)), [1e-3; 2]);
     }
 }

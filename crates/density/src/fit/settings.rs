@@ -108,6 +108,8 @@ pub struct TrainFit<'a> {
 pub(crate) struct Resolved {
     pub schedule: Schedule,
     pub barrier: f64,
+    /// Whether it is τ, the share of the target's squared norm, and not μ.
+    pub barrier_is_share: bool,
     pub barrier_min: f64,
     pub decay: f64,
     pub sigma: f64,
@@ -178,8 +180,9 @@ impl<'a> TrainFit<'a> {
         schedule: Schedule
     }
     setter! {
-        /// The first barrier: μ (1e-3 under `fixed`, 1e-2 under `adaptive` and `hybrid`), or under
-        /// `balanced` τ, its share of the target's squared norm (1e-2).
+        /// The first barrier: μ_0 for all cores under `fixed` (default 1e-3) and `adaptive` (1e-2), and
+        /// τ_0 under `balanced` (1e-2) and `hybrid`, with `μ_k = τ_0 ‖P_G‖²/N_k`. Where none is given,
+        /// `hybrid` begins as `adaptive` does.
         barrier: f64
     }
     setter! {
@@ -266,6 +269,11 @@ impl<'a> TrainFit<'a> {
         }
         Ok(Resolved {
             schedule,
+            barrier_is_share: match schedule {
+                Schedule::Balanced => true,
+                Schedule::Hybrid => self.barrier.is_some(),
+                Schedule::Fixed | Schedule::Adaptive => false,
+            },
             barrier: setting("the barrier", self.barrier, first, positive, "positive")?,
             barrier_min: setting(
                 "the smallest barrier",
@@ -292,8 +300,9 @@ impl<'a> TrainFit<'a> {
         })
     }
 
-    /// Notices about settings that the method does not use.
-    pub(crate) fn unused(&self) -> Vec<String> {
+    /// The names of settings that were made, but have no effect with the others.
+    #[must_use]
+    pub fn without_effect(&self) -> Vec<&'static str> {
         let newton = self.method == Method::Newton;
         let schedule = self.schedule.unwrap_or_default();
         let direct = self.solver == Some(Solver::Direct);
@@ -316,10 +325,7 @@ impl<'a> TrainFit<'a> {
                 newton && self.solver == Some(Solver::Pcg),
             ),
         ];
-        let unused = table.into_iter().filter(|&(_, set, used)| set && !used);
-        unused
-            .map(|(name, ..)| format!("the setting `{name}` has no effect with these others"))
-            .collect()
+        table.into_iter().filter(|&(_, set, used)| set && !used).map(|(name, ..)| name).collect()
     }
 }
 

@@ -92,22 +92,29 @@ pub(crate) fn start(
     random(target, sizes, &ranks, fit.seed)
 }
 
-/// Notices about ranks above what a bond can have.
-pub(crate) fn rank_notices(cores: &[Core]) -> Vec<String> {
+/// A notice about ranks above what a bond can have: of the first such bond, and how many there are.
+pub(crate) fn rank_notice(cores: &[Core]) -> Option<String> {
     let sizes: Vec<usize> = cores.iter().map(Core::size).collect();
     let most = |sizes: &[usize]| sizes.iter().fold(1usize, |n, &s| n.saturating_mul(s));
-    (1..cores.len())
-        .filter_map(|k| {
-            let (rank, most) = (cores[k].left(), most(&sizes[..k]).min(most(&sizes[k..])));
-            (rank > most).then(|| {
-                format!(
-                    "the rank {rank} between modes {} and {k} is more than the {most} that any \
-                     tensor of these sizes needs there",
-                    k - 1
-                )
-            })
-        })
-        .collect()
+    let needed = |k: usize| most(&sizes[..k]).min(most(&sizes[k..]));
+    let beyond: Vec<usize> = (1..cores.len()).filter(|&k| cores[k].left() > needed(k)).collect();
+    let &first = beyond.first()?;
+    let more = match beyond.len() - 1 {
+        0 => String::new(),
+        n => format!("; so are the ranks at {n} others of {} bonds", cores.len() - 1),
+    };
+    Some(format!(
+        "the rank {} between {} and the others is more than the {} that any tensor of these sizes needs \
+         there{more}",
+        cores[first].left(),
+        first_modes(first),
+        needed(first)
+    ))
+}
+
+/// The modes left of a cut, in words that do not depend on where counting begins.
+pub(crate) fn first_modes(count: usize) -> String {
+    if count == 1 { "the first mode".into() } else { format!("the first {count} modes") }
 }
 
 /// The error if contractions at all bonds would take too much memory.

@@ -1,19 +1,22 @@
-//! Barrier Newton on one factor at a time, for any einsum model and target.
+//! One factor at a time, for any einsum model and target: barrier Newton, multiplicative updates, exact
+//! coordinate descent.
 
-use faer::Mat;
+use std::ops::ControlFlow;
 
-use super::contract::{Labelled, contract};
-use super::{Dense, Network, prime};
+use super::contract::Labelled;
+use super::node::{Goal, Update, step};
+use super::{Dense, Network};
 use crate::error::{Error, Result};
-use crate::fit::newton::{Candidate, Line, slice_length};
+use crate::fit::StoppedBy;
 use crate::fit::schedule::Barriers;
-use crate::fit::settings::Schedule;
-use crate::linalg::solve_positive;
+use crate::fit::settings::{Method, Schedule};
 
-/// Fits an einsum model with positive factors to a target that is a network too: minimises half the
-/// squared distance with a logarithmic barrier, one factor at a time, without forming either tensor.
+/// Fits an einsum model without negative entries to a target that is a network too: minimises half the
+/// squared distance, one factor at a time, without forming either tensor.
 ///
-/// For each value of a factor's observed letters the Hessian is one block over its latent letters.
+/// With a logarithmic barrier ([`Method::Newton`]): for each value of a factor's observed letters the
+/// Hessian is one block over its latent letters. Multiplicative updates and coordinate descent read the
+/// same contractions.
 ///
 /// ```
 /// use nneinfact_density::{Dense, Network, NetworkFit};
@@ -27,6 +30,8 @@ use crate::linalg::solve_positive;
 /// ```
 #[derive(Clone, Debug)]
 pub struct NetworkFit {
+    method: Method,
+    target_error: f64,
     schedule: Schedule,
     barrier: f64,
     barrier_min: f64,
@@ -42,13 +47,17 @@ pub struct NetworkFitted {
     pub model: Network,
     /// `½ ‖model − target‖²` at the start and after each sweep.
     pub half_squared_distance: Vec<f64>,
-    /// The objective with the barrier of the visit, at the start and after each visit.
+    /// The objective with the barrier of the visit, where there is one, at the start and after each visit.
     pub objective: Vec<f64>,
+    /// Why it stopped.
+    pub stopped_by: StoppedBy,
 }
 
 impl Default for NetworkFit {
     fn default() -> Self {
         NetworkFit {
+            method: Method::Newton,
+            target_error: 0.0,
             schedule: Schedule::Balanced,
             barrier: 1e-2,
             barrier_min: 1e-20,
@@ -63,6 +72,20 @@ impl NetworkFit {
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// How factors are updated. Default: Newton.
+    #[must_use]
+    pub fn method(mut self, method: Method) -> Self {
+        self.method = method;
+        self
+    }
+
+    /// The fit stops once the squared distance is at most this share of the target's square. Default: 0.
+    #[must_use]
+    pub fn target_error(mut self, target_error: f64) -> Self {
+        self.target_error = target_error;
+        self
     }
 
     /// How the barrier falls: `Balanced` (default) or `Fixed`.
@@ -104,24 +127,32 @@ impl NetworkFit {
     ///
     /// # Errors
     ///
-    /// If the networks have different outputs, an entry of the start is not positive, a setting is
-    /// out of range, or values stop being finite.
-    pub fn run(&self, mut model: Network, target: &Network) -> Result<NetworkFitted> {
+    /// If the networks have different outputs, an entry of the start is negative (or 0, but for coordinate
+    /// descent), a setting is out of range, or values stop being finite.
+    pub fn run(&self, model: Network, target: &Network) -> Result<NetworkFitted> {
+        self.run_observed(model, target, |_, _| ControlFlow::Continue(()))
+    }
+
+    /// As [`run`](Self::run); `observer` is called after every sweep with its number, from 1, and half the
+    /// squared distance, and ends the fit with `ControlFlow::Break(())`.
+    ///
+    /// # Errors
+    ///
+    /// As [`run`](Self::run).
+    pub fn run_observed(
+        &self,
+        mut model: Network,
+        target: &Network,
+        mut observer: impl FnMut(usize, f64) -> ControlFlow<()>,
+    ) -> Result<NetworkFitted> {
         self.check()?;
         model.check_same_output(target)?;
-        for (l, tensor) in model.tensors.iter().enumerate() {
-            let count = tensor.data.iter().filter(|&&x| x <= 0.0).count();
-            if count > 0 {
-                return Err(Error::Init(format!(
-                    "{count} entries of factor {l} of the start are 0 or negative; the barrier needs \
-                     positive ones"
-                )));
-            }
-        }
+        check_positive(&model, self.method)?;
         let squared_norm = target.inner(target)?;
         if squared_norm.is_nan() || squared_norm <= 0.0 {
             return Err(Error::Numeric("the target is zero; a fit needs one that is not".into()));
         }
+        let goal = Goal { target, weights: None, squared_norm };
         let sizes: Vec<usize> = model.tensors.iter().map(|t| t.data.len()).collect();
         let mut barriers = Barriers::steady(
             self.schedule,
@@ -132,17 +163,36 @@ impl NetworkFit {
             squared_norm,
         );
         let mut distance = vec![model.half_squared_distance(target)?];
-        let mut objective = vec![distance[0] - logs(&model, &barriers.mu)];
+        let barrier = |model: &Network, mu: &[f64]| match self.method {
+            Method::Newton => logs(model, mu),
+            Method::Multiplicative | Method::Descent => 0.0,
+        };
+        let mut objective = vec![distance[0] - barrier(&model, &barriers.mu)];
+        let mut stopped_by = StoppedBy::Sweeps;
         for sweep in 0..self.sweeps {
+            let mut now = distance[sweep];
             for l in 0..model.tensors.len() {
-                step(&mut model, target, l, barriers.mu[l])?;
-                let now = model.half_squared_distance(target)?;
-                objective.push(now - logs(&model, &barriers.mu));
+                let update = match self.method {
+                    Method::Newton => Update::Newton(barriers.mu[l]),
+                    Method::Multiplicative => Update::Multiplicative,
+                    Method::Descent => Update::Descent,
+                };
+                // The distance is free where all other factors are contracted.
+                now = step(&mut model, &goal, l, update)? + 0.5 * squared_norm;
+                objective.push(now - barrier(&model, &barriers.mu));
             }
-            distance.push(model.half_squared_distance(target)?);
+            distance.push(now);
             barriers.after(sweep, 0.0);
+            if 2.0 * now <= self.target_error * squared_norm {
+                stopped_by = StoppedBy::Target;
+                break;
+            }
+            if observer(sweep + 1, now).is_break() {
+                stopped_by = StoppedBy::Interrupted;
+                break;
+            }
         }
-        Ok(NetworkFitted { model, half_squared_distance: distance, objective })
+        Ok(NetworkFitted { model, half_squared_distance: distance, objective, stopped_by })
     }
 
     fn check(&self) -> Result<()> {
@@ -150,6 +200,12 @@ impl NetworkFit {
         if !matches!(self.schedule, Schedule::Fixed | Schedule::Balanced) {
             return Err(Error::Unsupported(
                 "a network is fitted with the schedules fixed and balanced".into(),
+            ));
+        }
+        if !(self.target_error >= 0.0 && self.target_error.is_finite()) {
+            return wrong(format!(
+                "the target error is {}; it has to be 0 or positive",
+                self.target_error
             ));
         }
         for (name, x) in [("the barrier", self.barrier), ("the smallest barrier", self.barrier_min)]
@@ -165,100 +221,150 @@ impl NetworkFit {
     }
 }
 
+/// Newton steps with a barrier on the factors of a model of data, sweep by sweep: minimises
+/// `½ Σ w (ŷ − y)²`. The tensors of values and weights are there as a whole, ŷ is not formed.
+///
+/// ```
+/// use nneinfact_density::{DataNewton, Dense, Network};
+///
+/// let y = Dense::new(vec![2, 2], vec![1.0, 2.0, 2.0, 4.0])?;
+/// let start = |x| Dense::new(vec![2, 1], vec![1.0, x]);
+/// let model = Network::new("ia,ja->ij", vec![start(0.5)?, start(1.5)?])?;
+/// let mut newton = DataNewton::new(model, y, None)?;
+/// for _ in 0..30 {
+///     newton.sweep()?;
+/// }
+/// let entry = newton.model().tensors()[0].data()[1] * newton.model().tensors()[1].data()[1];
+/// assert!((entry - 4.0).abs() < 1e-6);
+/// # Ok::<(), nneinfact_density::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct DataNewton {
+    model: Network,
+    /// Weights times values.
+    weighted: Network,
+    weights: Option<Labelled>,
+    squared_norm: f64,
+    barriers: Barriers,
+    sweeps: usize,
+}
+
+impl DataNewton {
+    /// A fit from a start to values, with weights where not all are 1; both in the order of the model's
+    /// output.
+    ///
+    /// # Errors
+    ///
+    /// If shapes differ, a weight is negative, an entry of the start is not positive, or all values are 0
+    /// or without weight.
+    pub fn new(model: Network, values: Dense, weights: Option<Dense>) -> Result<DataNewton> {
+        check_positive(&model, Method::Newton)?;
+        let letters = model.output.clone();
+        let mut data = values.data;
+        let mut squared_norm: f64 = data.iter().map(|y| y * y).sum();
+        if let Some(weights) = &weights {
+            if weights.shape != values.shape {
+                return Err(Error::Shape {
+                    what: "the weights".into(),
+                    found: format!("{:?}", weights.shape),
+                    expected: format!("that of the values, {:?}", values.shape),
+                });
+            }
+            if let Some(at) = weights.data.iter().position(|&w| w < 0.0) {
+                return Err(Error::Observations(format!(
+                    "a weight is {}; weights have to be 0 or positive",
+                    weights.data[at]
+                )));
+            }
+            let sides = data.iter().zip(&weights.data);
+            squared_norm = sides.map(|(y, w)| w * y * y).sum();
+            data.iter_mut().zip(&weights.data).for_each(|(y, w)| *y *= w);
+        }
+        if !(squared_norm > 0.0 && squared_norm.is_finite()) {
+            return Err(Error::Numeric(
+                "the squares of the data add up to 0, or beyond double precision".into(),
+            ));
+        }
+        let weighted = Network {
+            factors: vec![letters.clone()],
+            output: letters.clone(),
+            tensors: vec![Dense { shape: values.shape.clone(), data }],
+        };
+        model.check_same_output(&weighted)?;
+        let weights = weights.map(|w| Labelled { letters, shape: w.shape, data: w.data });
+        let sizes: Vec<usize> = model.tensors.iter().map(|t| t.data.len()).collect();
+        let NetworkFit { schedule, barrier, barrier_min, decay, .. } = NetworkFit::new();
+        let barriers =
+            Barriers::steady(schedule, barrier, barrier_min, decay, &sizes, squared_norm);
+        Ok(DataNewton { model, weighted, weights, squared_norm, barriers, sweeps: 0 })
+    }
+
+    /// One step on each factor, and a lower barrier after them. Gives `½ Σ w (ŷ − y)²`.
+    ///
+    /// # Errors
+    ///
+    /// If values stop being finite, or a contraction would take too much memory.
+    pub fn sweep(&mut self) -> Result<f64> {
+        let goal = Goal {
+            target: &self.weighted,
+            weights: self.weights.as_ref(),
+            squared_norm: self.squared_norm,
+        };
+        let mut now = 0.0;
+        for l in 0..self.model.tensors.len() {
+            let update = Update::Newton(self.barriers.mu[l]);
+            now = step(&mut self.model, &goal, l, update)? + 0.5 * goal.squared_norm;
+        }
+        self.barriers.after(self.sweeps, 0.0);
+        self.sweeps += 1;
+        Ok(now)
+    }
+
+    /// The model as it is.
+    #[must_use]
+    pub fn model(&self) -> &Network {
+        &self.model
+    }
+
+    /// `Σ_l μ_l N_l` over the squares of the data: what the barrier costs at most, about.
+    #[must_use]
+    pub fn barrier_share(&self) -> f64 {
+        self.barriers.largest_share() * self.model.tensors.len() as f64 / self.squared_norm
+    }
+}
+
+/// The error if a start has entries that a method cannot use.
+fn check_positive(model: &Network, method: Method) -> Result<()> {
+    for (l, tensor) in model.tensors.iter().enumerate() {
+        let zero = method == Method::Descent;
+        let refused = |x: f64| x < 0.0 || !zero && x == 0.0;
+        let count = tensor.data.iter().filter(|&&x| refused(x)).count();
+        if count > 0 {
+            let (bad, why) = match method {
+                Method::Newton => ("0 or negative", "the barrier needs positive ones"),
+                Method::Multiplicative => {
+                    ("0 or negative", "a multiplicative update needs positive ones")
+                }
+                Method::Descent => ("negative", "a nonnegative model has none"),
+            };
+            return Err(Error::Init(format!(
+                "{count} entries of factor {l} of the start are {bad}; {why}"
+            )));
+        }
+    }
+    Ok(())
+}
+
 /// `Σ_l μ_l Σ log θ_l`.
 fn logs(model: &Network, mu: &[f64]) -> f64 {
     let sums = model.tensors.iter().map(|t| t.data.iter().map(|x| x.ln()).sum::<f64>());
     sums.zip(mu).map(|(sum, mu)| mu * sum).sum()
 }
 
-/// The objective at one factor, all others held.
-struct FactorNode {
-    /// Letters that are observed and in no other factor, observed and in others, and latent.
-    letters: [Vec<char>; 3],
-    /// How many values each kind has.
-    counts: [usize; 3],
-    /// For each value of the shared letters, a matrix over the latent ones.
-    gram: Vec<f64>,
-    /// The target contracted with the other factors, in the order of `letters`.
-    numerator: Vec<f64>,
-}
-
-impl FactorNode {
-    fn new(model: &Network, target: &Network, l: usize) -> Result<FactorNode> {
-        let f = &model.factors[l];
-        let others = || (0..model.factors.len()).filter(move |&m| m != l);
-        let elsewhere = |c: &char| others().any(|m| model.factors[m].contains(c));
-        let observed = |c: &char| model.output.contains(c);
-        let pick = |keep: &dyn Fn(&char) -> bool| f.iter().copied().filter(keep).collect();
-        let own: Vec<char> = pick(&|c| observed(c) && !elsewhere(c));
-        let shared: Vec<char> = pick(&|c| observed(c) && elsewhere(c));
-        let latent: Vec<char> = pick(&|c| !observed(c));
-        let size = |c: char| model.size_of(c).unwrap_or(1);
-        let count = |letters: &[char]| letters.iter().map(|&c| size(c)).product::<usize>();
-        let counts = [count(&own), count(&shared), count(&latent)];
-        // A latent letter of this factor alone has an environment of ones.
-        let lone = || latent.iter().copied().filter(|c| !elsewhere(c));
-        let mut parts = model.labelled(others(), false);
-        parts.extend(model.labelled(others(), true));
-        parts.extend(lone().map(|c| Labelled::ones(c, size(c))));
-        parts.extend(lone().map(|c| Labelled::ones(prime(c), size(c))));
-        let twin = latent.iter().map(|&c| prime(c));
-        let out: Vec<char> = shared.iter().chain(&latent).copied().chain(twin).collect();
-        let gram = contract(parts, &out)?.data;
-        let mut parts = model.labelled(others(), false);
-        parts.extend(target.labelled(0..target.factors.len(), true));
-        parts.extend(lone().map(|c| Labelled::ones(c, size(c))));
-        let order: Vec<char> = own.iter().chain(&shared).chain(&latent).copied().collect();
-        let numerator = contract(parts, &order)?.data;
-        Ok(FactorNode { letters: [own, shared, latent], counts, gram, numerator })
-    }
-
-    /// `Γ x` of one block.
-    fn times(&self, shared: usize, x: &[f64]) -> Vec<f64> {
-        let r = self.counts[2];
-        let gram = &self.gram[shared * r * r..(shared + 1) * r * r];
-        gram.chunks_exact(r).map(|row| row.iter().zip(x).map(|(g, x)| g * x).sum()).collect()
-    }
-}
-
-/// One Newton step on factor l, with a step length for each block.
-fn step(model: &mut Network, target: &Network, l: usize, mu: f64) -> Result<()> {
-    let node = FactorNode::new(model, target, l)?;
-    let order: Vec<char> = node.letters.concat();
-    let labelled = model.labelled(std::iter::once(l), false).remove(0).permuted(&order);
-    let [_, shared, r] = node.counts;
-    let mut x = labelled.data;
-    for (block, x) in x.chunks_exact_mut(r).enumerate() {
-        let s = block % shared;
-        let n = &node.numerator[block * r..(block + 1) * r];
-        let g: Vec<f64> = node.times(s, x).iter().zip(n).map(|(d, n)| d - n).collect();
-        let found = candidate(&node, s, x, &g, mu).ok_or_else(|| {
-            Error::Numeric(format!("a Newton step on factor {l} met values that are not finite"))
-        })?;
-        let t = slice_length(&found, mu);
-        x.iter_mut().zip(&found.y).for_each(|(x, y)| *x *= 1.0 + t * y);
-    }
-    let shape = labelled.shape;
-    let back = Labelled { letters: order, shape, data: x }.permuted(&model.factors[l]);
-    model.tensors[l] = Dense::new(back.shape, back.data)?;
-    Ok(())
-}
-
-/// The direction of one block, and the objective along it.
-fn candidate(node: &FactorNode, s: usize, x: &[f64], g: &[f64], mu: f64) -> Option<Candidate> {
-    let r = x.len();
-    let gram = &node.gram[s * r * r..(s + 1) * r * r];
-    let mut m = Mat::from_fn(r, r, |i, j| x[i] * gram[i * r + j] * x[j]);
-    (0..r).for_each(|i| m[(i, i)] += mu);
-    let rhs: Vec<f64> = x.iter().zip(g).map(|(x, g)| mu - x * g).collect();
-    let y = solve_positive(&mut m, &rhs)?;
-    let delta: Vec<f64> = x.iter().zip(&y).map(|(x, y)| x * y).collect();
-    let line = Line::new(&rhs, &y, g, &delta, &node.times(s, &delta));
-    Some(Candidate { y, line, cg_steps: 0 })
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::contract::contract;
+    use super::super::node::FactorNode;
     use super::*;
 
     fn dense(shape: &[usize], s: f64) -> Dense {
@@ -290,14 +396,13 @@ mod tests {
     fn gradients_are_those_of_differences() {
         for (model, target) in pairs() {
             for l in 0..model.tensors.len() {
-                let node = FactorNode::new(&model, &target, l).unwrap();
+                let goal = Goal { target: &target, weights: None, squared_norm: 0.0 };
+                let node = FactorNode::new(&model, &goal, l).unwrap();
                 let order: Vec<char> = node.letters.concat();
-                let [_, shared, r] = node.counts;
+                let r = node.counts[2];
                 let x = model.labelled(std::iter::once(l), false).remove(0).permuted(&order);
                 let g: Vec<f64> = (0..x.data.len() / r)
-                    .flat_map(|block| {
-                        node.times(block % shared, &x.data[block * r..(block + 1) * r])
-                    })
+                    .flat_map(|block| node.times(block, &x.data[block * r..(block + 1) * r]))
                     .zip(&node.numerator)
                     .map(|(d, n)| d - n)
                     .collect();
@@ -313,6 +418,101 @@ mod tests {
                 }
             }
         }
+    }
+
+    /// What contractions say, and what both tensors formed say.
+    #[test]
+    fn distances_are_those_of_formed_tensors() {
+        for (model, target) in pairs() {
+            let formed = |network: &Network| -> Vec<f64> {
+                let parts = network.labelled(0..network.factors.len(), false);
+                contract(parts, &['i', 'j', 'k']).unwrap().data
+            };
+            let goal = formed(&target);
+            for method in [Method::Newton, Method::Multiplicative, Method::Descent] {
+                let fit = NetworkFit::new().method(method).sweeps(6);
+                let found = fit.run(model.clone(), &target).unwrap();
+                let off = formed(&found.model);
+                let want: f64 =
+                    0.5 * off.iter().zip(&goal).map(|(x, y)| (x - y).powi(2)).sum::<f64>();
+                let got = found.half_squared_distance[6];
+                let scale: f64 = goal.iter().map(|y| y * y).sum();
+                assert!((got - want).abs() < 1e-12 * scale, "{method:?}: {got} {want}");
+                assert!(want < 0.5 * found.half_squared_distance[0]);
+            }
+        }
+    }
+
+    /// A train with negative entries, so that numerators are negative too.
+    #[test]
+    fn first_order_methods_never_rise() {
+        for (model, mut target) in pairs() {
+            target.tensors[1].data.iter_mut().for_each(|x| *x -= 0.5);
+            for method in [Method::Multiplicative, Method::Descent] {
+                let fit = NetworkFit::new().method(method).sweeps(20);
+                let found = fit.run(model.clone(), &target).unwrap();
+                for pair in found.objective.windows(2) {
+                    assert!(pair[1] <= pair[0] + 1e-12 * found.objective[0], "{method:?} {pair:?}");
+                }
+                assert!(found.model.tensors.iter().flat_map(|t| &t.data).all(|&x| x >= 0.0));
+            }
+        }
+    }
+
+    /// Weights in contractions, against sums over entries.
+    #[test]
+    fn weighted_newton_lowers_the_weighted_objective() {
+        for (model, target) in pairs() {
+            let formed = |network: &Network| -> Vec<f64> {
+                let parts = network.labelled(0..network.factors.len(), false);
+                contract(parts, &model.output).unwrap().data
+            };
+            let shape: Vec<usize> =
+                model.output.iter().map(|&c| model.size_of(c).unwrap()).collect();
+            let y = formed(&target);
+            // Entries without weight, and some that count double.
+            let w: Vec<f64> = (0..y.len()).map(|i| [1.0, 0.0, 2.0, 1.0, 1.0][i % 5]).collect();
+            let half = |network: &Network| -> f64 {
+                let off = formed(network);
+                let terms = off.iter().zip(&y).zip(&w).map(|((x, y), w)| w * (x - y).powi(2));
+                0.5 * terms.sum::<f64>()
+            };
+            let dense = |data: &[f64]| Dense::new(shape.clone(), data.to_vec()).unwrap();
+            let mut newton = DataNewton::new(model.clone(), dense(&y), Some(dense(&w))).unwrap();
+            let first = half(&model);
+            for _ in 0..40 {
+                let told = newton.sweep().unwrap();
+                let want = half(newton.model());
+                let scale: f64 = y.iter().map(|y| y * y).sum();
+                assert!((told - want).abs() < 1e-12 * scale, "{told} {want}");
+            }
+            assert!(half(newton.model()) < 0.3 * first, "{} {first}", half(newton.model()));
+            // Without weights it is the fit to the same tensor as a network.
+            let mut plain = DataNewton::new(model.clone(), dense(&y), None).unwrap();
+            for _ in 0..5 {
+                plain.sweep().unwrap();
+            }
+            let found = NetworkFit::new().sweeps(5).run(model.clone(), &target).unwrap().model;
+            for (a, b) in plain.model().tensors.iter().zip(&found.tensors) {
+                let top = b.data.iter().fold(0.0, |m: f64, x| m.max(*x));
+                assert!(a.data.iter().zip(&b.data).all(|(a, b)| (a - b).abs() < 1e-6 * top));
+            }
+        }
+    }
+
+    #[test]
+    fn fits_end_at_the_target_or_when_observed() {
+        let (model, target) = pairs().remove(0);
+        let fit = NetworkFit::new().method(Method::Descent).sweeps(500);
+        let found = fit.clone().target_error(0.05).run(model.clone(), &target).unwrap();
+        assert_eq!(found.stopped_by, StoppedBy::Target);
+        let stop =
+            |sweep, _| if sweep == 3 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) };
+        let found = fit.run_observed(model, &target, stop).unwrap();
+        assert_eq!(
+            (found.stopped_by, found.half_squared_distance.len()),
+            (StoppedBy::Interrupted, 4)
+        );
     }
 
     #[test]

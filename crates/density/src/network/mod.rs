@@ -2,8 +2,9 @@
 
 mod contract;
 mod fit;
+mod node;
 
-pub use fit::{NetworkFit, NetworkFitted};
+pub use fit::{DataNewton, NetworkFit, NetworkFitted};
 
 use self::contract::{Labelled, contract};
 use crate::error::{Error, Result};
@@ -149,6 +150,12 @@ impl Network {
     /// As [`inner`](Self::inner).
     pub fn half_squared_distance(&self, other: &Network) -> Result<f64> {
         Ok(0.5 * self.inner(self)? - self.inner(other)? + 0.5 * other.inner(other)?)
+    }
+
+    /// The size of a letter of the output; `None` for any other letter.
+    #[must_use]
+    pub fn size_of_output(&self, letter: char) -> Option<usize> {
+        self.size_of(letter).filter(|_| self.output.contains(&letter))
     }
 
     fn size_of(&self, letter: char) -> Option<usize> {

@@ -10,6 +10,7 @@ use rayon::prelude::*;
 use self::features::{Features, Monomials, Side, by_cores, check_cores};
 use crate::core::Core;
 use crate::error::{Error, Result};
+use crate::fit::first_modes;
 use crate::indices::{Indices, check_sizes, merged, normalised_weights, parts};
 use crate::linalg::{self, add_product, product_into, view};
 use crate::random::{Purpose, Stream};
@@ -153,13 +154,11 @@ impl Sketch {
         for cut in 1..d {
             let z = work.moments(&left, &right, cut)?;
             let (rho, tau) = (left.count(cut), right.count(cut));
-            let svd = linalg::svd(&z, rho, tau, &format!("the moments at bond {}", cut - 1))?;
+            let svd = linalg::svd(&z, rho, tau, "the moments at a cut")?;
             if svd.s[0] == 0.0 {
                 return Err(Error::Numeric(format!(
-                    "all moments at bond {}, between modes {} and {cut}, are zero; use a sketch with \
-                     other functions",
-                    cut - 1,
-                    cut - 1
+                    "all moments between {} and the others are zero; use a sketch with other functions",
+                    first_modes(cut)
                 )));
             }
             let r = self.rank_at(cut, &svd.s, &mut notices);
@@ -235,9 +234,9 @@ impl Sketch {
         };
         if wanted > large {
             notices.push(format!(
-                "the rank {wanted} of bond {} is lowered to {large}: so many of the {} singular \
-                 values there are above {:e} of the largest",
-                cut - 1,
+                "the rank {wanted} between {} and the others is lowered to {large}: so many of the {} \
+                 singular values there are above {:e} of the largest",
+                first_modes(cut),
                 s.len(),
                 self.tol.max(ROUNDING)
             ));

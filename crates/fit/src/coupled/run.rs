@@ -46,11 +46,11 @@ pub(super) fn fit(mut settings: Settings, hooks: Hooks, parts: Vec<Part>) -> Res
 /// Refuses what only fits to one tensor can do.
 fn check(settings: &Settings) -> Result<()> {
     settings.check()?;
-    if settings.algorithm == Algorithm::Adam {
-        return Err(Error::Unsupported(
-            "several tensors are fitted by block, grouped or accelerated sweeps, not by adam"
-                .into(),
-        ));
+    if matches!(settings.algorithm, Algorithm::Adam | Algorithm::Barrier) {
+        return Err(Error::Unsupported(format!(
+            "several tensors are fitted by block, grouped or accelerated sweeps, not by {}",
+            settings.algorithm.name()
+        )));
     }
     if settings.is_saved() {
         return Err(unsaved());

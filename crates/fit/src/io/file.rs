@@ -11,7 +11,7 @@ use super::lock::is_linked;
 use nneinfact_core::error::{Error, Result, bytes};
 
 /// Opens a file for reading, with its length in bytes if it is an ordinary file.
-pub(super) fn open(path: &Path) -> Result<(File, Option<u64>)> {
+pub(crate) fn open(path: &Path) -> Result<(File, Option<u64>)> {
     let file = File::open(path).map_err(|e| Error::file(path, e))?;
     let metadata = file.metadata().map_err(|e| Error::file(path, e))?;
     if metadata.is_dir() {

@@ -33,14 +33,16 @@ use nneinfact_core::error::{Error, Result};
 
 pub(crate) use archive::Archive;
 pub use archive::{NpzMember, write_members, write_npz, write_npz_with};
+pub(crate) use file::open;
 pub use file::{is_leftover, read_text, remove_leftovers, remove_leftovers_in, resolved};
 pub use lock::FileLock;
 pub use map::{SLAB_BYTES, map_bool, map_npy, map_npy_in};
 pub use npy::{read_bool, read_npy, read_npy_from};
 pub use npz::{ArrayInfo, npz_names, read_npz, read_npz_arrays, read_npz_from, read_npz_text};
+pub(crate) use npz::{listed, read_npz_numbers};
 pub use strings::read_npz_strings;
 pub use tns::{TnsOptions, read_tns, read_tns_from, read_tns_from_with, read_tns_with};
-pub use write::{write_json, write_npy, write_text};
+pub use write::{write_json, write_npy, write_npy_integers, write_text};
 
 /// What a file holds, by its extension.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

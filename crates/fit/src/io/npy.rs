@@ -91,6 +91,34 @@ pub(super) fn read_array(
 ) -> Result<Dense> {
     let header = Header::read(from).map_err(|fault| fault_in(path, fault))?;
     let dtype = check(&header, only).map_err(|reason| Error::format(path, reason))?;
+    read_entries(from, extent, path, (&header, dtype), &header.shape)
+}
+
+/// Reads one number with its header, of shape `()` or with one entry, to the end of `from`.
+pub(super) fn read_number(from: &mut impl Read, extent: Extent, path: &Path) -> Result<f64> {
+    let header = Header::read(from).map_err(|fault| fault_in(path, fault))?;
+    let dtype = match header.dtype.clone() {
+        Ok(dtype) if dtype.kind != Kind::Bool && header.entries == 1 => dtype,
+        Ok(_) => {
+            return Err(Error::format(
+                path,
+                format!("one number is expected, not shape {:?} of {}", header.shape, header.descr),
+            ));
+        }
+        Err(what) => return Err(Error::format(path, format!("the array holds {what}"))),
+    };
+    let one = read_entries(from, extent, path, (&header, dtype), &[1])?;
+    Ok(one.to_array().iter().copied().next().unwrap_or(f64::NAN))
+}
+
+/// Reads the entries after a header, to the end of `from`.
+fn read_entries(
+    from: &mut impl Read,
+    extent: Extent,
+    path: &Path,
+    (header, dtype): (&Header, Dtype),
+    shape: &[usize],
+) -> Result<Dense> {
     let announced = || header.announced(dtype);
     if let Some(len) = extent.len {
         header.check_len(dtype, len).map_err(|reason| Error::format(path, reason))?;
@@ -122,7 +150,7 @@ pub(super) fn read_array(
             Err(e) => return Err(read_fault(path, e)),
         }
     }
-    builder.finish(&header.shape, header.order)
+    builder.finish(shape, header.order)
 }
 
 /// Whether the array can be read; if not, why.

@@ -11,7 +11,7 @@ use zip::{CompressionMethod, ZipArchive};
 use super::dtype::Kind;
 use super::file::open;
 use super::header::Header;
-use super::npy::{Extent, fault_in, read_array};
+use super::npy::{Extent, fault_in, read_array, read_number};
 use super::old_texts;
 use nneinfact_core::data::Dense;
 use nneinfact_core::error::{Error, Result, escaped};
@@ -91,6 +91,36 @@ pub fn read_npz_arrays(path: impl AsRef<Path>) -> Result<Vec<(String, ArrayD<f64
         return Err(none(path, &list));
     }
     Ok(arrays)
+}
+
+/// All numbers of an `.npz` file: its numeric arrays with at least one mode, and the single numbers
+/// among `numbers`, which other readers pass over.
+pub(crate) struct NamedNumbers {
+    /// What the file holds, arrays or not.
+    pub list: Vec<ArrayInfo>,
+    pub arrays: Vec<(String, ArrayD<f64>)>,
+    pub numbers: Vec<(String, f64)>,
+}
+
+/// Reads the arrays whose names `wanted` accepts, and the single numbers of these names, from memory or
+/// any other source; `name` stands for the file in messages.
+pub(crate) fn read_npz_numbers(
+    reader: impl Read + Seek,
+    name: &Path,
+    wanted: impl Fn(&str) -> bool,
+    single: &[&str],
+) -> Result<NamedNumbers> {
+    let mut npz = Npz::new(reader, name)?;
+    let list = npz.list()?;
+    let (mut arrays, mut numbers) = (Vec::new(), Vec::new());
+    for (i, info) in list.iter().enumerate() {
+        if single.contains(&info.name.as_str()) && !info.dtype.is_empty() {
+            numbers.push((info.name.clone(), npz.number(i)?));
+        } else if eligible(info) && wanted(&info.name) {
+            arrays.push((info.name.clone(), npz.array(i)?.to_array()));
+        }
+    }
+    Ok(NamedNumbers { list, arrays, numbers })
 }
 
 /// Reads a text that stands beside the arrays of an `.npz` file, as a member of this name, or where
@@ -182,7 +212,7 @@ fn none(path: &Path, list: &[ArrayInfo]) -> Error {
     Error::format(path, format!("there is no array of numbers; there is {}", listed(list)))
 }
 
-fn listed(list: &[ArrayInfo]) -> String {
+pub(crate) fn listed(list: &[ArrayInfo]) -> String {
     const SHOWN: usize = 20;
     if list.is_empty() {
         return "nothing in it".into();
@@ -273,6 +303,18 @@ impl<'a, R: Read + Seek> Npz<'a, R> {
     }
 
     fn array(&mut self, index: usize) -> Result<Dense> {
+        self.read_member(index, |entry, extent, path| read_array(entry, extent, path, None))
+    }
+
+    fn number(&mut self, index: usize) -> Result<f64> {
+        self.read_member(index, |entry, extent, path| read_number(entry, extent, path))
+    }
+
+    fn read_member<T>(
+        &mut self,
+        index: usize,
+        read: impl FnOnce(&mut ZipFile<'_, R>, Extent, &Path) -> Result<T>,
+    ) -> Result<T> {
         let name = self.name(index);
         let (path, len) = (self.path, self.len);
         let mut entry = self.member(index)?;
@@ -282,7 +324,7 @@ impl<'a, R: Read + Seek> Npz<'a, R> {
             len: Some(entry.size()),
             entries: entry.compressed_size().min(len).saturating_mul(1032),
         };
-        read_array(&mut entry, extent, path, None).map_err(|e| match e {
+        read(&mut entry, extent, path).map_err(|e| match e {
             Error::Format { path, reason } => {
                 Error::Format { path, reason: format!("array \"{}\": {reason}", escaped(&name)) }
             }

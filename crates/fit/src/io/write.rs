@@ -22,6 +22,22 @@ where
     replace(path.as_ref(), |to| npy(to, array))
 }
 
+/// Writes whole numbers to a `.npy` file, in C order as `<i8`.
+///
+/// # Errors
+/// As [`write_npy`].
+pub fn write_npy_integers<S, D>(path: impl AsRef<Path>, array: &ArrayBase<S, D>) -> Result<()>
+where
+    S: Data<Elem = i64>,
+    D: Dimension,
+{
+    replace(path.as_ref(), |to| {
+        head(to, "<i8", array.shape())?;
+        array.iter().try_for_each(|x| to.write_all(&x.to_le_bytes()))?;
+        to.flush()
+    })
+}
+
 /// Writes a value as JSON, indented, with a line end.
 ///
 /// # Errors
@@ -49,10 +65,20 @@ where
     S::Elem: Copy + Into<f64>,
     D: Dimension,
 {
-    let shape: Vec<String> = array.shape().iter().map(ToString::to_string).collect();
+    head(to, "<f8", array.shape())?;
+    for &x in array {
+        let x: f64 = x.into();
+        to.write_all(&x.to_le_bytes())?;
+    }
+    to.flush()
+}
+
+/// The header of a `.npy` file in C order.
+fn head(to: &mut (impl Write + ?Sized), descr: &str, shape: &[usize]) -> io::Result<()> {
+    let shape: Vec<String> = shape.iter().map(ToString::to_string).collect();
     let comma = if shape.len() == 1 { "," } else { "" };
     let mut header = format!(
-        "{{'descr': '<f8', 'fortran_order': False, 'shape': ({}{comma}), }}",
+        "{{'descr': '{descr}', 'fortran_order': False, 'shape': ({}{comma}), }}",
         shape.join(", ")
     );
     // The data begin at a multiple of 64.
@@ -62,10 +88,5 @@ where
     let len = u16::try_from(header.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
     to.write_all(b"\x93NUMPY\x01\x00")?;
     to.write_all(&len.to_le_bytes())?;
-    to.write_all(header.as_bytes())?;
-    for &x in array {
-        let x: f64 = x.into();
-        to.write_all(&x.to_le_bytes())?;
-    }
-    to.flush()
+    to.write_all(header.as_bytes())
 }

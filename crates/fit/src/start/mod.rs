@@ -11,6 +11,7 @@ mod unfold;
 use ndarray::ArrayD;
 
 pub(crate) use self::basis::Basis;
+pub(crate) use self::random::uniform as uniform_entries;
 use crate::factors::{array, check_factor};
 use crate::predictions::total;
 use crate::settings::Start;

@@ -16,7 +16,7 @@ pub(super) fn any(history: &History) -> bool {
 }
 
 /// A loss with its name and its class.
-type Curve = (&'static str, &'static str, Vec<f64>);
+pub(super) type Curve = (&'static str, &'static str, Vec<f64>);
 
 /// The losses with their names and classes.
 fn series(history: &History) -> Vec<Curve> {
@@ -91,7 +91,7 @@ pub(super) fn curves(history: &History, against: Against, (width, height): (f64,
         to: width - 10.0,
     };
     vertical.from = height - 38.0;
-    axes(&mut out, (&horizontal, &vertical), &marks, what);
+    axes(&mut out, (&horizontal, &vertical), &marks, [what, "mean loss"]);
     legend(&mut out, &all, left);
     if let Some(&at_return) = x.get(history.returned).filter(|_| history.returned + 1 < n) {
         let place = horizontal.at(at_return);
@@ -112,7 +112,12 @@ pub(super) fn curves(history: &History, against: Against, (width, height): (f64,
 }
 
 /// Grid lines and their numbers, and what runs along the axes.
-fn axes(out: &mut Drawing, (horizontal, vertical): (&Ruler, &Ruler), marks: &[f64], what: &str) {
+pub(super) fn axes(
+    out: &mut Drawing,
+    (horizontal, vertical): (&Ruler, &Ruler),
+    marks: &[f64],
+    [across, up]: [&str; 2],
+) {
     let (left, right) = (horizontal.from, horizontal.to);
     for &mark in marks {
         let y = vertical.at(mark);
@@ -135,16 +140,16 @@ fn axes(out: &mut Drawing, (horizontal, vertical): (&Ruler, &Ruler), marks: &[f6
         AxisScale::Log | AxisScale::LogPlusOne => ", log scale",
     };
     let (middle, below) = (0.5 * (left + right), out.height - 9.0);
-    out.text(middle, below, "n", "middle", &format!("{what}{}", scale(horizontal)));
+    out.text(middle, below, "n", "middle", &format!("{across}{}", scale(horizontal)));
     out.push(&format!(
-        "<text class=\"n\" transform=\"translate(9 {}) rotate(-90)\" text-anchor=\"middle\">mean loss{}</text>",
+        "<text class=\"n\" transform=\"translate(9 {}) rotate(-90)\" text-anchor=\"middle\">{up}{}</text>",
         at(0.5 * (vertical.from + vertical.to)),
         scale(vertical)
     ));
 }
 
 /// The legend, which is also the title.
-fn legend(out: &mut Drawing, all: &[Curve], left: f64) {
+pub(super) fn legend(out: &mut Drawing, all: &[Curve], left: f64) {
     let mut place = left;
     for (name, class, _) in all {
         out.push(&format!(

@@ -65,11 +65,30 @@ fn figure(report: &Report<'_>) -> String {
         heading(&mut all, &mut y, &single.title);
         y = row(&mut all, y, &single.panels, width) + 8.0;
     }
+    document(report.heading(), &all, y)
+}
+
+/// Rows of drawings with a heading for each, two drawings in a row.
+pub(super) fn figure_of(label: &str, title: Option<&str>, rows: &[(&str, Vec<Drawing>)]) -> String {
+    let mut all = Drawing::new(WIDTH, 0.0, label);
+    let mut y = 0.0;
+    if let Some(title) = title {
+        heading(&mut all, &mut y, title);
+    }
+    for (text, drawings) in rows {
+        heading(&mut all, &mut y, text);
+        y = row(&mut all, y, drawings, 0.5 * (WIDTH - GAP)) + 10.0;
+    }
+    document(label, &all, y)
+}
+
+/// A figure as high as `y`.
+fn document(label: &str, all: &Drawing, y: f64) -> String {
     format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{0}\" height=\"{1}\" viewBox=\"-8 -6 {0} {1}\" role=\"img\"><title>{2}</title><style>{STYLE}</style>{3}<rect x=\"-8\" y=\"-6\" width=\"{0}\" height=\"{1}\" fill=\"#fff\"/>{4}</svg>\n",
         at(WIDTH + 16.0),
         at(y + 12.0),
-        escape(report.heading()),
+        escape(label),
         raster::gradient(),
         all.body
     )

@@ -3,7 +3,7 @@
 //! [`Report::html`] makes one self-contained page, without anything from a network: the model as a
 //! diagram, the losses, every component in the order of its weight, and, where the data are at hand,
 //! what the fit leaves over along every mode ([`Residuals`]). [`Report::svg`] makes a figure for a
-//! paper. `nneinfact report` does both.
+//! paper. [`TrainReport`] does the same for a distribution. `nneinfact report` makes both.
 
 mod axis_ticks;
 mod builder;
@@ -19,8 +19,11 @@ mod panel;
 mod raster;
 mod residual_views;
 mod residuals;
+mod train_curves;
+mod train_page;
 mod views;
 
 pub use builder::{Report, unknown_mode};
 pub use nneinfact_core::data::Labels;
 pub use residuals::{ResidualSums, Residuals, RoleResiduals};
+pub use train_page::TrainReport;

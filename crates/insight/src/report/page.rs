@@ -53,11 +53,23 @@ fn page(report: &Report<'_>) -> String {
         "" => String::new(),
         program => format!("Fitted with {}. ", escape(program)),
     };
+    document(
+        &title,
+        &body,
+        &format!(
+            "{program}Report by nneinfact {}. Indices count from 0.",
+            env!("CARGO_PKG_VERSION")
+        ),
+        &serde_json::Value::Object(labels),
+    )
+}
+
+/// A page around its body; `axes` are labels for the script.
+pub(super) fn document(title: &str, body: &str, footer: &str, axes: &serde_json::Value) -> String {
     format!(
-        "<!DOCTYPE html>\n<html lang=\"en\" xmlns=\"http://www.w3.org/1999/xhtml\"><head><meta charset=\"utf-8\"/><meta name=\"viewport\" content=\"width=device-width, initial-scale=1\"/><meta name=\"color-scheme\" content=\"light dark\"/><link rel=\"icon\" href=\"data:,\"/><title>{title}</title><style>{STYLE}</style></head>\n<body><svg width=\"0\" height=\"0\" class=\"defs\" aria-hidden=\"true\" xmlns=\"http://www.w3.org/2000/svg\">{}</svg>\n<main>{body}</main>\n<footer>{program}Report by nneinfact {}. Indices count from 0.</footer>\n<div id=\"tip\" role=\"status\"></div>\n<script type=\"application/json\" id=\"axes\">{}</script>\n<script>//<![CDATA[\n{SCRIPT}\n//]]></script></body></html>\n",
+        "<!DOCTYPE html>\n<html lang=\"en\" xmlns=\"http://www.w3.org/1999/xhtml\"><head><meta charset=\"utf-8\"/><meta name=\"viewport\" content=\"width=device-width, initial-scale=1\"/><meta name=\"color-scheme\" content=\"light dark\"/><link rel=\"icon\" href=\"data:,\"/><title>{title}</title><style>{STYLE}</style></head>\n<body><svg width=\"0\" height=\"0\" class=\"defs\" aria-hidden=\"true\" xmlns=\"http://www.w3.org/2000/svg\">{}</svg>\n<main>{body}</main>\n<footer>{footer}</footer>\n<div id=\"tip\" role=\"status\"></div>\n<script type=\"application/json\" id=\"axes\">{}</script>\n<script>//<![CDATA[\n{SCRIPT}\n//]]></script></body></html>\n",
         raster::gradient(),
-        env!("CARGO_PKG_VERSION"),
-        json(&serde_json::Value::Object(labels))
+        json(axes)
     )
 }
 
@@ -163,13 +175,14 @@ fn convergence(history: &History) -> String {
     if history.seconds.len() == history.loss.len() {
         drawings.push(curves::curves(history, Against::Seconds, size));
     }
-    let drawings: String = drawings.iter().map(|d| figure(d, "curves")).collect();
+    let drawings: String = drawings.iter().map(|d| shown(d, "curves")).collect();
     format!(
         "<section aria-labelledby=\"convergence\"><h2 id=\"convergence\">Convergence</h2><div class=\"pair\">{drawings}</div><p class=\"note\">Mean losses over their entries, weighted where there are weights.</p></section>"
     )
 }
 
-fn figure(drawing: &Drawing, class: &str) -> String {
+/// A drawing of a page.
+pub(super) fn shown(drawing: &Drawing, class: &str) -> String {
     format!("<figure class=\"{class}\">{}</figure>", drawing.inline(class))
 }
 
@@ -183,7 +196,7 @@ fn factors(views: &Views) -> String {
         text += if views.groups.is_empty() { "Factors" } else { "Cores and other factors" };
         text += "</h2>";
         for single in &views.others {
-            let panels: String = single.panels.iter().map(|d| figure(d, "panel")).collect();
+            let panels: String = single.panels.iter().map(|d| shown(d, "panel")).collect();
             let note = match single.note.as_str() {
                 "" => String::new(),
                 note => format!("<p class=\"note\">{}</p>", escape(note)),
@@ -202,8 +215,8 @@ fn components(group: &ComponentGroup) -> String {
     let letter = group.letter;
     let panels = group.components.iter().map(|c| c.panels.len()).max().unwrap_or(0);
     let card = |component: &ComponentView| -> String {
-        let panels: String = component.panels.iter().map(|d| figure(d, "panel")).collect();
-        let parts: String = component.parts.iter().map(|d| figure(d, "panel")).collect();
+        let panels: String = component.panels.iter().map(|d| shown(d, "panel")).collect();
+        let parts: String = component.parts.iter().map(|d| shown(d, "panel")).collect();
         let parts = match parts.as_str() {
             "" => String::new(),
             parts => format!(
@@ -278,9 +291,9 @@ fn residuals(report: &Report<'_>, axes: &[ModeAxis]) -> String {
         );
         let mut drawings = String::new();
         for (axis, sums) in axes.iter().zip(&of_role.modes) {
-            drawings += &figure(&residual_views::totals(axis, sums, size), "panel");
+            drawings += &shown(&residual_views::totals(axis, sums, size), "panel");
             if residuals.has_loss() {
-                drawings += &figure(&residual_views::losses(axis, sums, size), "panel");
+                drawings += &shown(&residual_views::losses(axis, sums, size), "panel");
             }
         }
         text += &format!("<div class=\"panels\">{drawings}</div>");

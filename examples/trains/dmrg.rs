@@ -7,6 +7,8 @@
 
 use faer::{Mat, Side};
 
+use crate::Failure;
+
 /// A matrix product state of orthonormal right parts, and its energy.
 pub struct State {
     pub energy: f64,
@@ -74,7 +76,7 @@ fn apply(left: &Block, right: &Block, x: &Mat<f64>) -> Mat<f64> {
 }
 
 /// The lowest eigenpair by Lanczos with full orthogonalisation.
-fn lowest(left: &Block, right: &Block, start: Mat<f64>) -> (f64, Mat<f64>) {
+fn lowest(left: &Block, right: &Block, start: Mat<f64>) -> Result<(f64, Mat<f64>), Failure> {
     let dot = |a: &Mat<f64>, b: &Mat<f64>| -> f64 {
         (0..a.ncols()).map(|j| (0..a.nrows()).map(|i| a[(i, j)] * b[(i, j)]).sum::<f64>()).sum()
     };
@@ -103,16 +105,17 @@ fn lowest(left: &Block, right: &Block, start: Mat<f64>) -> (f64, Mat<f64>) {
         1 => off[i.min(j)],
         _ => 0.0,
     });
-    let eigen = t.self_adjoint_eigen(Side::Lower).expect("a small symmetric matrix");
+    let eigen = t.self_adjoint_eigen(Side::Lower);
+    let eigen = eigen.map_err(|e| format!("no eigenvalues: {e:?}"))?;
     let mut x = Mat::zeros(start.nrows(), start.ncols());
     for (k, q) in basis.iter().take(m).enumerate() {
         x += eigen.U()[(k, 0)] * q;
     }
-    (eigen.S()[0], x)
+    Ok((eigen.S()[0], x))
 }
 
 /// The ground state of a chain of `d` sites with at most `rank` states at a bond.
-pub fn ground_state(d: usize, rank: usize, sweeps: usize) -> State {
+pub fn ground_state(d: usize, rank: usize, sweeps: usize) -> Result<State, Failure> {
     // Blocks of the first k sites and of the last k sites; those on the right begin as sites alone.
     let mut left: Vec<Block> = vec![Block::empty(); d];
     let mut right: Vec<Block> = vec![Block::empty(); d];
@@ -134,9 +137,9 @@ pub fn ground_state(d: usize, rank: usize, sweeps: usize) -> State {
                 // Neither symmetric nor orthogonal to anything.
                 1.0 + ((i * 13 + j * 7) as f64).sin()
             });
-            let (now, x) = lowest(&l, &r, start);
+            let (now, x) = lowest(&l, &r, start)?;
             energy = now;
-            let svd = x.thin_svd().expect("a small matrix");
+            let svd = x.thin_svd().map_err(|e| format!("no singular values: {e:?}"))?;
             let s: Vec<f64> = svd.S().column_vector().iter().copied().collect();
             let kept = s.iter().filter(|&&v| v > 1e-12 * s[0]).count().min(rank);
             let u = svd.U().subcols(0, kept).to_owned();
@@ -156,7 +159,7 @@ pub fn ground_state(d: usize, rank: usize, sweeps: usize) -> State {
             }
         }
     }
-    State { energy, sites }
+    Ok(State { energy, sites })
 }
 
 impl State {

@@ -1,6 +1,8 @@
 //! Errors of trains against the function they are to be.
 
-use nneinfact_density::{CrossTrain, Density, Indices, TensorTrain};
+use nneinfact::density::{CrossTrain, Density, Indices, TensorTrain};
+
+use crate::Failure;
 
 /// What a cross interpolation did, in one line.
 pub fn print_cross(found: &CrossTrain) {
@@ -15,9 +17,9 @@ pub fn relative_errors(
     train: &TensorTrain,
     density: &Density,
     log_f: impl Fn(&[usize]) -> f64,
-) {
+) -> Result<(), Failure> {
     let sizes = train.sizes();
-    let drawn = density.sample(10_000, 5).expect("it is a small number");
+    let drawn = density.sample(10_000, 5)?;
     // Digits of powers of an irrational number: spread evenly enough.
     let uniform = (0..10_000u64).flat_map(|row| {
         sizes.iter().enumerate().map(move |(k, &n)| {
@@ -25,20 +27,21 @@ pub fn relative_errors(
             ((u * n as f64) as usize).min(n - 1)
         })
     });
-    let uniform = Indices::new(sizes.len(), uniform.collect()).expect("whole tuples");
-    let error = |tuples: &Indices| {
-        let got = train.log_entries(tuples).expect("tuples are inside");
+    let uniform = Indices::new(sizes.len(), uniform.collect())?;
+    let error = |tuples: &Indices| -> Result<(f64, f64), Failure> {
+        let got = train.log_entries(tuples)?;
         let off = got.iter().zip(tuples.iter()).map(|(&(sign, log), x)| {
             let ratio = sign * (log - log_f(x)).exp();
             (ratio - 1.0).abs()
         });
         let mut off: Vec<f64> = off.collect();
         off.sort_by(f64::total_cmp);
-        (off.iter().sum::<f64>() / off.len() as f64, off[off.len() / 2])
+        Ok((off.iter().sum::<f64>() / off.len() as f64, off[off.len() / 2]))
     };
-    let ((drawn, _), (uniform, median)) = (error(&drawn), error(&uniform));
+    let ((drawn, _), (uniform, median)) = (error(&drawn)?, error(&uniform)?);
     println!(
         "{what}: mean relative error {drawn:.1e} on drawn entries, {uniform:.1e} on uniform ones \
          (median {median:.1e})"
     );
+    Ok(())
 }

@@ -1,12 +1,12 @@
 //! Example 4: a periodic Ising chain from samples: sketch, barrier Newton, maximum likelihood.
-//! `--quick` for a small run.
 
-mod common;
+use nneinfact::density::{Core, Density, NonnegativeTrain, Sketch};
 
-use nneinfact_density::{Core, Density, Em, Error, NonnegativeTrain, Sketch, TrainFit};
+use crate::variants::Comparison;
+use crate::{Failure, Options, samples};
 
 /// The exact train, of rank 4: the state is (first spin, last spin).
-fn chain(d: usize, beta: f64) -> Result<NonnegativeTrain, Error> {
+fn chain(d: usize, beta: f64) -> Result<NonnegativeTrain, Failure> {
     let bond = |s: usize, t: usize| if s == t { beta.exp() } else { (-beta).exp() };
     let core = |k: usize| {
         let (left, right) = (if k == 0 { 1 } else { 4 }, if k == d - 1 { 1 } else { 4 });
@@ -22,11 +22,11 @@ fn chain(d: usize, beta: f64) -> Result<NonnegativeTrain, Error> {
         }
         Core::new([left, 2, right], data)
     };
-    NonnegativeTrain::new((0..d).map(core).collect::<Result<_, _>>()?, 0.0)
+    Ok(NonnegativeTrain::new((0..d).map(core).collect::<Result<_, _>>()?, 0.0)?)
 }
 
-fn main() -> Result<(), Error> {
-    let (d, samples, sweeps) = if common::quick() { (16, 20_000, 15) } else { (30, 50_000, 40) };
+pub fn run(options: &Options) -> Result<(), Failure> {
+    let (d, samples, sweeps) = if options.quick { (16, 20_000, 15) } else { (30, 50_000, 40) };
     let beta: f64 = 0.5;
     let truth = Density::new(&chain(d, beta)?)?;
     let t = beta.tanh();
@@ -39,21 +39,12 @@ fn main() -> Result<(), Error> {
     println!("sketch: singular values in the middle {:.3?}", &middle[..6.min(middle.len())]);
     let distance = truth.to_train().train().relative_squared_distance(&found.train)?;
     println!("squared relative distance of the sketch to the truth {distance:.1e}");
-    common::compare(&found.train, 8, sweeps);
-    let fit = TrainFit::new().rank(8).seed(2).sweeps(sweeps).run(&found.train)?;
-    let density = Density::new(&fit.train)?;
-    let better = Em::new().sweeps(10).run(&density, &train, None)?.density;
-    let random = Density::new(&NonnegativeTrain::random(&vec![2; d], &vec![8; d - 1], 3)?)?;
-    let alone = Em::new().sweeps(30).run(&random, &train, None)?.density;
+    let title = "Periodic Ising chain";
+    let compared =
+        Comparison { title, file: "periodic_ising", target: &found.train, rank: 8, sweeps };
+    compared.run(options)?;
+    let learnt = samples::learn(&found.train, &train, 8, sweeps)?;
     println!("\nentropy {entropy:.4}; negative log-likelihood of the samples, and of fresh ones");
-    for (name, density) in [
-        ("truth", &truth),
-        ("sketch, Newton (hybrid)", &density),
-        ("the same, 10 sweeps of EM", &better),
-        ("30 sweeps of EM from a random start", &alone),
-    ] {
-        let (seen, unseen) = (density.nll(&train, None)?.mean, density.nll(&fresh, None)?.mean);
-        println!("{name:36} {seen:9.4} {unseen:9.4}");
-    }
-    Ok(())
+    samples::print_nll(&[("truth", truth)], [&train, &fresh])?;
+    samples::print_nll(&learnt, [&train, &fresh])
 }

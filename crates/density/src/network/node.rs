@@ -1,0 +1,183 @@
+//! The objective at one factor, all others held, and what is done with it.
+
+use faer::Mat;
+
+use super::contract::{Labelled, contract};
+use super::{Dense, Network, prime};
+use crate::error::{Error, Result};
+use crate::fit::newton::{Candidate, Line, slice_length};
+use crate::linalg::{largest, solve_positive};
+
+/// What a model is fitted to.
+pub(crate) struct Goal<'a> {
+    /// The target; of weighted data the product of weights and values.
+    pub target: &'a Network,
+    /// A weight of each entry; `None` where all are 1.
+    pub weights: Option<&'a Labelled>,
+    /// `Σ w y²`.
+    pub squared_norm: f64,
+}
+
+/// The objective at one factor, all others held.
+pub(crate) struct FactorNode {
+    /// Letters that are observed and in no other factor, observed and in others, and latent.
+    pub letters: [Vec<char>; 3],
+    /// How many values each kind has.
+    pub counts: [usize; 3],
+    /// For each value of the shared letters, a matrix over the latent ones.
+    gram: Vec<f64>,
+    /// Whether there is such a matrix for each value of the own letters too.
+    own_too: bool,
+    /// The target contracted with the other factors, in the order of `letters`.
+    pub numerator: Vec<f64>,
+}
+
+impl FactorNode {
+    pub fn new(model: &Network, goal: &Goal<'_>, l: usize) -> Result<FactorNode> {
+        let f = &model.factors[l];
+        let others = || (0..model.factors.len()).filter(move |&m| m != l);
+        let elsewhere = |c: &char| others().any(|m| model.factors[m].contains(c));
+        let observed = |c: &char| model.output.contains(c);
+        let pick = |keep: &dyn Fn(&char) -> bool| f.iter().copied().filter(keep).collect();
+        let own: Vec<char> = pick(&|c| observed(c) && !elsewhere(c));
+        let shared: Vec<char> = pick(&|c| observed(c) && elsewhere(c));
+        let latent: Vec<char> = pick(&|c| !observed(c));
+        let size = |c: char| model.size_of(c).unwrap_or(1);
+        let count = |letters: &[char]| letters.iter().map(|&c| size(c)).product::<usize>();
+        let counts = [count(&own), count(&shared), count(&latent)];
+        // A latent letter of this factor alone has an environment of ones.
+        let lone = || latent.iter().copied().filter(|c| !elsewhere(c));
+        let mut parts = model.labelled(others(), false);
+        parts.extend(model.labelled(others(), true));
+        parts.extend(lone().map(|c| Labelled::ones(c, size(c))));
+        parts.extend(lone().map(|c| Labelled::ones(prime(c), size(c))));
+        let twin = latent.iter().map(|&c| prime(c));
+        parts.extend(goal.weights.cloned());
+        let own_too = goal.weights.is_some();
+        let first = if own_too { &own[..] } else { &[] };
+        let out: Vec<char> =
+            first.iter().chain(&shared).chain(&latent).copied().chain(twin).collect();
+        let gram = contract(parts, &out)?.data;
+        let mut parts = model.labelled(others(), false);
+        parts.extend(goal.target.labelled(0..goal.target.factors.len(), true));
+        parts.extend(lone().map(|c| Labelled::ones(c, size(c))));
+        let order: Vec<char> = own.iter().chain(&shared).chain(&latent).copied().collect();
+        let numerator = contract(parts, &order)?.data;
+        Ok(FactorNode { letters: [own, shared, latent], counts, gram, own_too, numerator })
+    }
+
+    /// The matrix of one block.
+    fn gram_of(&self, block: usize) -> &[f64] {
+        let (shared, size) = (self.counts[1], self.counts[2] * self.counts[2]);
+        let at = if self.own_too { block } else { block % shared };
+        &self.gram[at * size..(at + 1) * size]
+    }
+
+    /// `Γ x` of one block.
+    pub fn times(&self, block: usize, x: &[f64]) -> Vec<f64> {
+        let r = self.counts[2];
+        self.gram_of(block)
+            .chunks_exact(r)
+            .map(|row| row.iter().zip(x).map(|(g, x)| g * x).sum())
+            .collect()
+    }
+}
+
+/// What is done with a factor.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Update {
+    /// A Newton step with this barrier, and a step length for each block.
+    Newton(f64),
+    Multiplicative,
+    Descent,
+}
+
+/// The least an entry is after a multiplicative update, as a share of the largest of its factor.
+const FLOOR: f64 = 1e-12;
+
+/// Updates factor l. Gives half the squared distance but for that of the target.
+pub(crate) fn step(model: &mut Network, goal: &Goal<'_>, l: usize, update: Update) -> Result<f64> {
+    let node = FactorNode::new(model, goal, l)?;
+    let order: Vec<char> = node.letters.concat();
+    let labelled = model.labelled(std::iter::once(l), false).remove(0).permuted(&order);
+    let r = node.counts[2];
+    let mut x = labelled.data;
+    for (block, x) in x.chunks_exact_mut(r).enumerate() {
+        let n = &node.numerator[block * r..(block + 1) * r];
+        let d = node.times(block, x);
+        match update {
+            Update::Newton(mu) => newton(&node, block, x, (&d, n), mu).ok_or_else(|| {
+                Error::Numeric(format!(
+                    "a Newton step on factor {l} met values that are not finite"
+                ))
+            })?,
+            Update::Multiplicative => {
+                let moved = x.iter_mut().zip(d.iter().zip(n)).filter(|(_, (d, _))| **d > 0.0);
+                moved.for_each(|(x, (d, n))| *x *= n.max(0.0) / d);
+            }
+            Update::Descent => descend(&node, block, x, (&d, n)),
+        }
+    }
+    if let Update::Multiplicative = update {
+        let least = FLOOR * largest(&x);
+        x.iter_mut().for_each(|x| *x = x.max(least));
+    }
+    let distance: f64 = x
+        .chunks_exact(r)
+        .zip(node.numerator.chunks_exact(r))
+        .enumerate()
+        .map(|(block, (x, n))| {
+            let d = node.times(block, x);
+            x.iter().zip(d.iter().zip(n)).map(|(x, (d, n))| x * (0.5 * d - n)).sum::<f64>()
+        })
+        .sum();
+    let shape = labelled.shape;
+    let back = Labelled { letters: order, shape, data: x }.permuted(&model.factors[l]);
+    model.tensors[l] = Dense::new(back.shape, back.data)?;
+    Ok(distance)
+}
+
+/// One Newton step on a block, given `Γ x` and the numerator.
+fn newton(
+    node: &FactorNode,
+    block: usize,
+    x: &mut [f64],
+    (d, n): (&[f64], &[f64]),
+    mu: f64,
+) -> Option<()> {
+    let g: Vec<f64> = d.iter().zip(n).map(|(d, n)| d - n).collect();
+    let found = candidate(node, block, x, &g, mu)?;
+    let t = slice_length(&found, mu);
+    x.iter_mut().zip(&found.y).for_each(|(x, y)| *x *= 1.0 + t * y);
+    Some(())
+}
+
+/// One cycle of exact coordinate descent on a block.
+fn descend(node: &FactorNode, block: usize, x: &mut [f64], (d, n): (&[f64], &[f64])) {
+    let r = x.len();
+    let gram = node.gram_of(block);
+    let mut g: Vec<f64> = d.iter().zip(n).map(|(d, n)| d - n).collect();
+    for at in 0..r {
+        let curvature = gram[at * r + at];
+        if curvature.is_nan() || curvature <= 0.0 {
+            continue;
+        }
+        let new = (x[at] - g[at] / curvature).max(0.0);
+        let change = new - x[at];
+        x[at] = new;
+        g.iter_mut().zip(&gram[at * r..(at + 1) * r]).for_each(|(g, c)| *g += c * change);
+    }
+}
+
+/// The direction of one block, and the objective along it.
+fn candidate(node: &FactorNode, block: usize, x: &[f64], g: &[f64], mu: f64) -> Option<Candidate> {
+    let r = x.len();
+    let gram = node.gram_of(block);
+    let mut m = Mat::from_fn(r, r, |i, j| x[i] * gram[i * r + j] * x[j]);
+    (0..r).for_each(|i| m[(i, i)] += mu);
+    let rhs: Vec<f64> = x.iter().zip(g).map(|(x, g)| mu - x * g).collect();
+    let y = solve_positive(&mut m, &rhs)?;
+    let delta: Vec<f64> = x.iter().zip(&y).map(|(x, y)| x * y).collect();
+    let line = Line::new(&rhs, &y, g, &delta, &node.times(block, &delta));
+    Some(Candidate { y, line, cg_steps: 0 })
+}
