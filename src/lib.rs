@@ -120,8 +120,8 @@ pub mod io {
 pub mod loss {
     pub use nneinfact_core::loss::{
         AtZero, Domain, EntryParameter, Expr, LOSSES, Loss, LossBuilder, LossParameter,
-        LossParameters, LossSpec, Majorizer, Monomial, NAMES, Penalty, Scratch, Share, Tape,
-        Trials, ZeroTerm, wgsl_function,
+        LossParameters, LossSpec, Majorizer, Monomial, NAMES, Penalty, ScaleWith, Scratch, Share,
+        Tape, Trials, ZeroTerm, wgsl_function,
     };
 }
 

@@ -9,6 +9,7 @@ mod coupled;
 mod fit;
 mod golden;
 mod loss;
+mod numbers;
 mod one_group;
 mod penalties;
 mod plan;

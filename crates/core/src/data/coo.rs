@@ -221,6 +221,11 @@ impl CooTensor {
         keys
     }
 
+    /// The same indices with other values.
+    pub(super) fn with_values(&self, values: Storage) -> CooTensor {
+        CooTensor { values, ..self.clone() }
+    }
+
     /// From indices in C order, sorted and each there once, that lie inside the shape.
     pub(super) fn from_keys(shape: &[usize], mut keys: Vec<u64>, values: Storage) -> CooTensor {
         let mut indices = Vec::with_capacity(shape.len());

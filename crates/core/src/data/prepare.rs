@@ -141,7 +141,7 @@ fn prepare_stored(
         }
         _ => StoredEntries::from_entries(coo.shape(), &entries, Implicit::Missing),
     };
-    finish_stored(coo, stored, volume)
+    finish_stored(coo, stored, volume, observations.weight_exponent)
 }
 
 /// A COO tensor whose implicit entries are zeros, but for stored entries that are missing or
@@ -158,7 +158,7 @@ fn prepare_zeros(
     ];
     if lists.iter().all(|(list, _)| list.is_none()) && !observations.nan_missing {
         let stored = StoredEntries::of(Arc::clone(coo), Implicit::Zeros);
-        return finish_stored(coo, stored, volume);
+        return finish_stored(coo, stored, volume, observations.weight_exponent);
     }
     let missing = |x: f64| observations.nan_missing && x.is_nan();
     let mut entries: Vec<Entry> = coo
@@ -190,11 +190,16 @@ fn prepare_zeros(
         same
     });
     let stored = StoredEntries::from_entries(coo.shape(), &entries, Implicit::Zeros);
-    finish_stored(coo, stored, volume)
+    finish_stored(coo, stored, volume, observations.weight_exponent)
 }
 
 /// Sums up what the stored and the implicit entries hold.
-fn finish_stored(coo: &Arc<CooTensor>, stored: StoredEntries, volume: u64) -> Result<Prepared> {
+fn finish_stored(
+    coo: &Arc<CooTensor>,
+    stored: StoredEntries,
+    volume: u64,
+    weight_exponent: i32,
+) -> Result<Prepared> {
     let list = Arc::clone(stored.entries());
     let mut total = Totals::EMPTY;
     for i in 0..list.len() {
@@ -229,6 +234,7 @@ fn finish_stored(coo: &Arc<CooTensor>, stored: StoredEntries, volume: u64) -> Re
         only_stored: Some(stored),
         roles: None,
         weights: None,
+        weight_exponent,
         totals: total,
     })
 }
@@ -319,6 +325,7 @@ fn prepare_all(observations: &Observations, n: usize, keys: Option<&[u64]>) -> R
         only_stored: None,
         roles,
         weights: observations.weights.clone().filter(|w| !zero_one(w)),
+        weight_exponent: observations.weight_exponent,
         totals: total,
     })
 }

@@ -63,7 +63,7 @@ impl Expressions {
         Expressions {
             numerator: Some(beyond(loss.a(), &zero.a)),
             denominator: needed.then(|| beyond(loss.b(), &zero.b)),
-            loss: loss.loss().clone(),
+            loss: loss.divergence().clone(),
             zero_loss: has_zeros.then(|| zero.loss.expr().clone()),
         }
     }
@@ -77,7 +77,7 @@ impl Expressions {
         Expressions {
             numerator: less(&zero.a),
             denominator: less(&zero.b),
-            loss: loss.loss().clone(),
+            loss: loss.divergence().clone(),
             zero_loss: (implicit != Implicit::Missing).then(|| zero.loss.expr().clone()),
         }
     }
@@ -111,7 +111,7 @@ impl<T: Elementwise> SparseState<T> {
         let (_, [numerator, denominator, losses]) = needs(&zero, implicit);
         let parameters: Vec<Dense> =
             loss.entry_parameters().iter().map(|p| Dense::from_array(p).in_c_order()).collect();
-        let scale = 1.0 / job.unit;
+        let scale = job.value_scale;
         let passes = plan.sparse_passes();
         let masked_passes = match (stored.counts().masked, implicit) {
             (0, _) => &[],

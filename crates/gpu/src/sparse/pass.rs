@@ -66,7 +66,7 @@ fn train_terms(loss: &Loss, zero: &AtZero, implicit: Implicit, losses: bool) -> 
         numerator: Some(beyond(loss.a(), &zero.a)),
         denominator: depends.then(|| beyond(loss.b(), &zero.b)),
         loss: match losses {
-            true => StoredLoss::Train(beyond(loss.loss(), &zero.loss)),
+            true => StoredLoss::Train(beyond(loss.divergence(), &zero.loss)),
             false => StoredLoss::None,
         },
     }
@@ -81,13 +81,13 @@ fn correction_terms(zero: &AtZero) -> StoredTerms {
 /// The losses of masked entries.
 fn masked_terms(loss: &Loss, zero: &AtZero, implicit: Implicit) -> StoredTerms {
     let (loss, less) = match implicit {
-        Implicit::Missing => (loss.loss().clone(), None),
+        Implicit::Missing => (loss.divergence().clone(), None),
         // A sum over all entries by their roles holds them as zeros.
-        Implicit::ByRole => (loss.loss() - zero.loss.expr(), None),
+        Implicit::ByRole => (loss.divergence() - zero.loss.expr(), None),
         // It holds them as zeros for training.
         Implicit::Zeros => {
             let less = (!zero.loss.is_zero()).then(|| zero.loss.expr().clone());
-            (loss.loss().clone(), less)
+            (loss.divergence().clone(), less)
         }
     };
     StoredTerms { loss: StoredLoss::ByRole { loss, less }, ..StoredTerms::default() }
@@ -174,7 +174,7 @@ impl Compiler<'_> {
                 corrections = Some((entries, terms));
             }
         }
-        let scale = 1.0 / job.unit;
+        let scale = job.value_scale;
         let train = EntryColumns::new(shapes, pass, stored, StoredPart::Train, &parameters, scale);
         let terms = train_terms(&job.loss, zero, implicit, pending.slot.is_some());
         self.over_stored(pending, &train, &terms, Reason::Entries)?;

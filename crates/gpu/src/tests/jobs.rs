@@ -89,7 +89,7 @@ pub(crate) fn job_stored(
     let shapes = Shapes::new(&model, values.shape(), ranks).unwrap();
     let data = observe(Observations::new(values)).prepare().unwrap();
     let listing =
-        data.stored_counts().into_iter().find(|l| l.implicit == implicit).expect("such entries");
+        data.stored_counts(true).into_iter().find(|l| l.implicit == implicit).expect("such entries");
     let (form, _) = needs(&loss.at_zero(), implicit);
     let sampling = SparseInfo { stored: listing.train, masked: listing.masked, implicit: form };
     let info = DataInfo { masked: implicit == Implicit::ByRole, ..DataInfo::c_order(&shapes, 0) };
@@ -122,6 +122,8 @@ fn job_of(
         start: Vec::new(),
         scales: None,
         unit: 1.0,
+        value_scale: 1.0,
+        sums_unit: 1.0,
     }
 }
 
