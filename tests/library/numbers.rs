@@ -104,7 +104,11 @@ fn tiny_and_huge_data_fit_in_single_precision() {
                 let degree = loss.homogeneity().expect("a degree");
                 let want = plain.history().last_loss() * scale.powf(degree);
                 let found = moved.history().last_loss();
-                assert!(close(found, want, 1e-3), "{} 2^{exponent}: {found:e}, {want:e}", loss.name());
+                assert!(
+                    close(found, want, 1e-3),
+                    "{} 2^{exponent}: {found:e}, {want:e}",
+                    loss.name()
+                );
             }
         }
     }
@@ -168,7 +172,8 @@ fn a_list_without_zeros_fits_under_losses_that_need_positive_data() {
     let y = product(6, 10, 8, 3).mapv(|x| x + 0.05);
     for loss in positive_losses() {
         let settings = || {
-            let fit = nmf(2).loss(loss.clone()).precision(Precision::F64).algorithm(Algorithm::Block);
+            let fit =
+                nmf(2).loss(loss.clone()).precision(Precision::F64).algorithm(Algorithm::Block);
             fit.max_iter(30).tolerance(0.0)
         };
         let same = |found: Fit, dense: &Fit| {
@@ -220,7 +225,8 @@ fn no_trials_say_nothing() {
             n[at] = 0.0;
         }
     }
-    let start = vec![random.matrix(10, 2, 0.2, 1.0).into_dyn(), random.matrix(8, 2, 0.2, 1.0).into_dyn()];
+    let start =
+        vec![random.matrix(10, 2, 0.2, 1.0).into_dyn(), random.matrix(8, 2, 0.2, 1.0).into_dyn()];
     let fit = |x: &Array2<f64>, masked: bool, form| {
         let loss = Loss::binomial(n.clone()).expect("trials");
         let data = Observations::new(x);
@@ -342,7 +348,13 @@ impl Uniform {
 
 /// Sparse counts around a product of this rank, with a mean; `spread` makes them vary more than
 /// Poisson counts.
-fn sparse_counts(seed: u64, shape: [usize; 3], rank: usize, mean: f64, spread: bool) -> ArrayD<f64> {
+fn sparse_counts(
+    seed: u64,
+    shape: [usize; 3],
+    rank: usize,
+    mean: f64,
+    spread: bool,
+) -> ArrayD<f64> {
     let mut random = Uniform(seed);
     let mut factor = |n: usize| Array2::from_shape_fn((n, rank), |_| random.skewed());
     let [a, b, c] = shape.map(&mut factor);
@@ -427,7 +439,10 @@ fn data_out_of_reach_of_a_fixed_factor_are_told() {
         fit.warnings().to_vec()
     };
     let found = warnings(&y);
-    assert!(found.iter().any(|w| w.contains("5 positive entries") && w.contains("[4, 0]")), "{found:?}");
+    assert!(
+        found.iter().any(|w| w.contains("5 positive entries") && w.contains("[4, 0]")),
+        "{found:?}"
+    );
     let mut zero = y.clone();
     zero.row_mut(4).fill(0.0);
     assert_eq!(warnings(&zero), Vec::<String>::new());

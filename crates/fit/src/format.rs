@@ -62,7 +62,9 @@ pub(crate) fn choose(settings: &Settings, shapes: &Shapes, data: Prepared) -> Re
                 let c = info.clone().in_c_order(shapes);
                 match c == info {
                     true => plan.cost(),
-                    false => self::plan(settings, shapes, c, sparse).map_or(plan.cost(), |p| p.cost()),
+                    false => {
+                        self::plan(settings, shapes, c, sparse).map_or(plan.cost(), |p| p.cost())
+                    }
                 }
             };
             let cost = in_c_order(&plan, plan.data().clone(), plan.settings().sparse);

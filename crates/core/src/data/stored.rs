@@ -82,9 +82,8 @@ impl StoredEntries {
             return StoredEntries { implicit: Implicit::Missing, ..self };
         }
         let keys = self.entries.keys().into_iter().enumerate();
-        let all = keys.map(|(i, key)| {
-            (key, self.entries.values().get(i).unwrap_or(0.0), self.role(i))
-        });
+        let all =
+            keys.map(|(i, key)| (key, self.entries.values().get(i).unwrap_or(0.0), self.role(i)));
         let observed: Vec<Entry> = all.filter(|entry| entry.2 != Role::Missing).collect();
         StoredEntries::from_entries(self.entries.shape(), &observed, Implicit::Missing)
     }

@@ -131,9 +131,8 @@ mod tests {
         for whole in [true, false] {
             let prepared = |o: Observations| if whole { o } else { split(o) }.prepare().unwrap();
             let dense = prepared(Observations::new(&y));
-            let turned = prepared(Observations::new(
-                y.t().as_standard_layout().to_owned().reversed_axes(),
-            ));
+            let turned =
+                prepared(Observations::new(y.t().as_standard_layout().to_owned().reversed_axes()));
             let sparse = prepared(Observations::new(list(&y)));
             let want = dense.sums_by_role(by_index, None);
             assert!(want[Role::Train as usize] > 100.0);

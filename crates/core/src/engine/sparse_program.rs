@@ -421,8 +421,7 @@ mod tests {
             let zero = loss.at_zero();
             for (x, y) in [(1.0, 0.3), (7.0, 12.5)] {
                 let at = |expr: &Expr| expr.eval(x, y, &[]);
-                let whole =
-                    [loss.eval_a(x, y, &[]), loss.eval_b(x, y, &[]), at(loss.divergence())];
+                let whole = [loss.eval_a(x, y, &[]), loss.eval_b(x, y, &[]), at(loss.divergence())];
                 let found = [
                     at(&stored.numerator) + at(zero.a.expr()),
                     stored.denominator.as_ref().map_or(0.0, at) + at(zero.b.expr()),

@@ -28,8 +28,9 @@ fn member(alpha: f64, beta: f64) -> Case {
 }
 
 fn cases() -> Vec<Case> {
-    let of = |loss: Result<Loss>, value: f64| {
-        Case { parameter: Some(value), ..case(loss.expect("positive")) }
+    let of = |loss: Result<Loss>, value: f64| Case {
+        parameter: Some(value),
+        ..case(loss.expect("positive"))
     };
     let per_entry = |make: fn(ndarray::ArrayD<f64>) -> Result<Loss>, value: f64| Case {
         parameters: vec![value],
@@ -187,7 +188,11 @@ fn a_loss_is_its_divergence_and_its_offset() {
             let phi = case.parameter.unwrap_or(0.0);
             let terms = terms + if case.is_count { (phi + x) * (phi + y).ln().abs() } else { 0.0 };
             assert!(error <= 1e-13 * (terms + 1.0), "{} at {x}, {y}: {error:e}", loss.name());
-            assert!(divergence >= -1e-12 * (terms + 1.0), "{} at {x}, {y}: {divergence:e}", loss.name());
+            assert!(
+                divergence >= -1e-12 * (terms + 1.0),
+                "{} at {x}, {y}: {divergence:e}",
+                loss.name()
+            );
             // At its best ŷ nothing is left.
             let best = loss.minimizer(x, parameters);
             if best > 0.0 && best.is_finite() {

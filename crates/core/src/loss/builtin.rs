@@ -329,9 +329,7 @@ impl Loss {
             b: Expr::constant(1.0),
             // −m ln m + ½(x ln x + y ln y), which would cancel where x and y are large.
             loss: 0.5 * (unless_it_vanishes(&ratio, &(&x * ratio.ln())) + &y * (&y / &mean).ln()),
-            divergence: Some(
-                0.5 * (unless_it_vanishes(&ratio, &(&x * log)) + &y * log_of_model),
-            ),
+            divergence: Some(0.5 * (unless_it_vanishes(&ratio, &(&x * log)) + &y * log_of_model)),
             majorizer: Majorizer::Log,
             curvature_constant: 0.5,
             homogeneity: Some(1.0),

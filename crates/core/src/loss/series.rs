@@ -44,9 +44,8 @@ impl Series {
             }
         };
         let all: Vec<f64> = (2..COUNT).map(at).collect();
-        let left_out = |u: f64| -> f64 {
-            (TERMS..COUNT - 2).map(|k| all[k].abs() * u.powi(k as i32)).sum()
-        };
+        let left_out =
+            |u: f64| -> f64 { (TERMS..COUNT - 2).map(|k| all[k].abs() * u.powi(k as i32)).sum() };
         let mut bound = WIDEST;
         while left_out(bound) > LEFT_OUT * all[0].abs() && bound > 1e-3 {
             bound *= 0.9;
@@ -95,8 +94,19 @@ mod tests {
     #[test]
     fn it_is_the_divergence_over_its_range() {
         let pairs = [
-            (0.7, 0.0), (1.0, 0.0), (1.0, -1.0), (-2.0, 2.0), (1.3, 1.0), (0.5, -0.7), (-1.5, 0.3),
-            (0.1, 1.1), (1.0, -0.5), (3.0, 2.5), (0.01, 1.0), (5.0, -2.0), (2.0, 0.002),
+            (0.7, 0.0),
+            (1.0, 0.0),
+            (1.0, -1.0),
+            (-2.0, 2.0),
+            (1.3, 1.0),
+            (0.5, -0.7),
+            (-1.5, 0.3),
+            (0.1, 1.1),
+            (1.0, -0.5),
+            (3.0, 2.5),
+            (0.01, 1.0),
+            (5.0, -2.0),
+            (2.0, 0.002),
         ];
         for (alpha, beta) in pairs {
             let total = alpha + beta;

@@ -182,9 +182,7 @@ impl Tape {
     #[must_use]
     pub fn logarithms(&self) -> usize {
         use Instruction::{Divergence, Exp, Ln, LnNear, Term};
-        self.count(|i| {
-            matches!(i, Ln(_) | LnNear(..) | Exp(_) | Term { .. } | Divergence { .. })
-        })
+        self.count(|i| matches!(i, Ln(_) | LnNear(..) | Exp(_) | Term { .. } | Divergence { .. }))
     }
 
     fn count(&self, which: impl Fn(&Instruction<Place>) -> bool) -> usize {

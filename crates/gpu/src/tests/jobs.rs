@@ -88,8 +88,11 @@ pub(crate) fn job_stored(
     let model = Model::parse(model).unwrap();
     let shapes = Shapes::new(&model, values.shape(), ranks).unwrap();
     let data = observe(Observations::new(values)).prepare().unwrap();
-    let listing =
-        data.stored_counts(true).into_iter().find(|l| l.implicit == implicit).expect("such entries");
+    let listing = data
+        .stored_counts(true)
+        .into_iter()
+        .find(|l| l.implicit == implicit)
+        .expect("such entries");
     let (form, _) = needs(&loss.at_zero(), implicit);
     let sampling = SparseInfo { stored: listing.train, masked: listing.masked, implicit: form };
     let info = DataInfo { masked: implicit == Implicit::ByRole, ..DataInfo::c_order(&shapes, 0) };
