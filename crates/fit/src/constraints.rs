@@ -3,7 +3,7 @@
 use ndarray::ArrayD;
 
 use crate::factors::check_factor;
-use crate::predictions::mean;
+use crate::factored::mean;
 use crate::settings::{FactorSetting, Settings};
 use nneinfact_core::data::digest;
 use nneinfact_core::engine::Constraint;

@@ -166,6 +166,13 @@ impl LossRecord {
         Loss::named(&self.name, &parameters)
     }
 
+    /// As [`Loss::is_odds`], also of a loss that cannot be made again: whether ŷ is the odds p/(1−p) of
+    /// the datum, or of the share of its trials, and not its mean.
+    #[must_use]
+    pub fn is_odds(&self) -> bool {
+        matches!(self.name.as_str(), "bernoulli" | "binomial")
+    }
+
     /// The name with the parameters, as [`Loss::name`] writes it.
     #[must_use]
     pub fn describe(&self) -> String {

@@ -9,9 +9,9 @@ use crate::adam::{self, Adam};
 use crate::checkpoint::Checkpoint;
 use crate::constraints::vanished;
 use crate::device::Device;
+use crate::factored;
 use crate::monitor::{Monitor, Portions};
 use crate::observe::{Cancel, Hooks};
-use crate::predictions;
 use crate::prepare::{self, Given, Opened};
 use crate::result::Fit;
 use crate::settings::{Algorithm, Settings};
@@ -134,7 +134,7 @@ fn run(
     }
     let factors = engine.factors()?;
     // Where the mean takes more memory than there is, there is no warning, but there is a fit.
-    if penalized && let Ok(predicted) = predictions::mean(plan.shapes(), &factors) {
+    if penalized && let Ok(predicted) = factored::mean(plan.shapes(), &factors) {
         warnings.extend(vanished(&factors, predicted, data.mean()));
     }
     warnings.extend(writer.and_then(|writer| writer.warning()));

@@ -1,14 +1,13 @@
 //! A fit as a file holds it.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::SystemTime;
 
-use ndarray::{ArrayD, Axis, IxDyn};
+use ndarray::{ArrayD, Axis};
 
+use crate::factored::FactoredTensor;
 use crate::factors::{WEIGHTS, factor_name};
 use crate::io::{self, FileKind};
-use crate::predictions::Predictions;
 use crate::record::{DataRecord, LossRecord, Record};
 use crate::result::Fit;
 use nneinfact_core::error::{Error, Result};
@@ -41,11 +40,22 @@ use nneinfact_core::model::{Index, Model, Shapes};
 /// ```
 #[derive(Clone, Debug)]
 pub struct Saved {
-    shapes: Shapes,
-    factors: Vec<ArrayD<f64>>,
-    /// Over all latent indices, in the order of the set.
-    weights: Option<ArrayD<f64>>,
+    tensor: FactoredTensor,
     record: Record,
+}
+
+/// With nothing known of a fit.
+impl From<FactoredTensor> for Saved {
+    fn from(tensor: FactoredTensor) -> Saved {
+        let record = Record::of(tensor.shapes());
+        Saved { tensor, record }
+    }
+}
+
+impl AsRef<FactoredTensor> for Saved {
+    fn as_ref(&self) -> &FactoredTensor {
+        &self.tensor
+    }
 }
 
 impl Fit {
@@ -65,15 +75,14 @@ impl Saved {
     /// What [`Fit::save`] writes.
     #[must_use]
     pub fn new(fit: &Fit) -> Saved {
-        let shapes = fit.shapes().clone();
         let record = Record {
             program: concat!("nneinfact ", env!("CARGO_PKG_VERSION")).into(),
             date: Some(humantime::format_rfc3339_seconds(SystemTime::now()).to_string()),
             loss: Some(LossRecord::of(&fit.history().loss_name)),
             history: Some(fit.history().clone()),
-            ..Record::of(&shapes)
+            ..Record::of(fit.shapes())
         };
-        Saved { shapes, factors: fit.factors().to_vec(), weights: fit.weights().cloned(), record }
+        Saved { tensor: fit.factored().clone(), record }
     }
 
     /// Factors of a model that come from elsewhere, with nothing known of their fit.
@@ -206,58 +215,7 @@ impl Saved {
         factors: Vec<ArrayD<f64>>,
         weights: Option<ArrayD<f64>>,
     ) -> Result<Saved> {
-        let count = model.factors().len();
-        if factors.len() != count {
-            return Err(Error::Init(format!(
-                "the model {model} has {count} factors, not {}",
-                factors.len()
-            )));
-        }
-        let mut sizes: BTreeMap<Index, usize> = BTreeMap::new();
-        for (l, (factor, own)) in factors.iter().zip(model.factors()).enumerate() {
-            let name = factor_name(l);
-            if factor.ndim() != own.len() {
-                return Err(Error::Init(format!(
-                    "{name} has shape {:?}, but the factor {} of {model} has {} letters",
-                    factor.shape(),
-                    model.factor_name(l),
-                    own.len()
-                )));
-            }
-            for (&letter, &size) in own.iter().zip(factor.shape()) {
-                let known = *sizes.entry(letter).or_insert(size);
-                if known != size {
-                    return Err(Error::Init(format!(
-                        "{name} has size {size} along {letter}, but another factor has {known}"
-                    )));
-                }
-            }
-            check_entries(&name, factor)?;
-        }
-        let size = |x: Index| sizes.get(&x).copied().unwrap_or(0);
-        let shape: Vec<usize> = model.output().iter().map(|&x| size(x)).collect();
-        let ranks: Vec<(char, usize)> =
-            model.latent().iter().map(|x| (x.into(), size(x))).collect();
-        let shapes = Shapes::new(&model, &shape, &ranks)?;
-        let weights = match weights {
-            None => None,
-            Some(weights) => {
-                check_entries(WEIGHTS, &weights)?;
-                let latent: Vec<usize> = ranks.iter().map(|r| r.1).collect();
-                // Single numbers are written as arrays of one.
-                let scalar = latent.is_empty() && weights.len() == 1;
-                if weights.shape() != latent && !scalar {
-                    return Err(Error::Init(format!(
-                        "the weights have shape {:?}, but the latent letters of {model} have {latent:?}",
-                        weights.shape()
-                    )));
-                }
-                let entries = weights.iter().copied().collect();
-                ArrayD::from_shape_vec(IxDyn(&latent), entries).ok()
-            }
-        };
-        let record = Record::of(&shapes);
-        Ok(Saved { shapes, factors, weights, record })
+        FactoredTensor::assemble(model, factors, weights).map(Saved::from)
     }
 
     /// Writes it to an `.npz`.
@@ -267,8 +225,8 @@ impl Saved {
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
         let path = path.as_ref();
         let mut arrays: Vec<(String, ndarray::ArrayViewD<'_, f64>)> =
-            self.factors.iter().enumerate().map(|(l, f)| (factor_name(l), f.view())).collect();
-        if let Some(weights) = &self.weights {
+            self.factors().iter().enumerate().map(|(l, f)| (factor_name(l), f.view())).collect();
+        if let Some(weights) = self.weights() {
             let view = weights.view();
             // Readers pass over single numbers.
             let view = if view.ndim() == 0 { view.insert_axis(Axis(0)) } else { view };
@@ -303,25 +261,25 @@ impl Saved {
     /// The model.
     #[must_use]
     pub fn model(&self) -> &Model {
-        self.shapes.model()
+        self.tensor.model()
     }
 
     /// The model with its sizes.
     #[must_use]
     pub fn shapes(&self) -> &Shapes {
-        &self.shapes
+        self.tensor.shapes()
     }
 
     /// The factors, in the model's order; the axes of each are its indices.
     #[must_use]
     pub fn factors(&self) -> &[ArrayD<f64>] {
-        &self.factors
+        self.tensor.factors()
     }
 
     /// As [`Fit::weights`].
     #[must_use]
     pub fn weights(&self) -> Option<&ArrayD<f64>> {
-        self.weights.as_ref()
+        self.tensor.weights()
     }
 
     /// What is known of the fit.
@@ -330,26 +288,16 @@ impl Saved {
         &self.record
     }
 
-    /// As [`Predictions::totals`].
+    /// As [`FactoredTensor::totals`].
     #[must_use]
     pub fn totals(&self, indices: &[Index]) -> Vec<f64> {
-        self.predictions().totals(indices)
+        self.tensor.totals(indices)
     }
 
-    /// ŷ, in blocks and sums.
+    /// The model with its factors, which answers what can be asked of ŷ.
     #[must_use]
-    pub fn predictions(&self) -> Predictions<'_> {
-        Predictions::new(&self.shapes, &self.factors, self.weights.as_ref())
-    }
-}
-
-fn check_entries(name: &str, array: &ArrayD<f64>) -> Result<()> {
-    match array.indexed_iter().find(|(_, x)| !(x.is_finite() && **x >= 0.0)) {
-        None => Ok(()),
-        Some((index, x)) => Err(Error::Init(format!(
-            "{name} is {x} at index {:?}, but entries have to be finite and at least 0",
-            ndarray::Dimension::slice(&index)
-        ))),
+    pub fn factored(&self) -> &FactoredTensor {
+        &self.tensor
     }
 }
 

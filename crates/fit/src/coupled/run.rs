@@ -13,7 +13,7 @@ use crate::constraints::{Constraints, vanished};
 use crate::device::Device;
 use crate::monitor::{Monitor, Portions};
 use crate::observe::Hooks;
-use crate::predictions::mean;
+use crate::factored::mean;
 use crate::result::Fit;
 use crate::settings::{Algorithm, Balance, FactorSetting, Settings};
 use crate::start::scale::{self, Term};

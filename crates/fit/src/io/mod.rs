@@ -19,6 +19,7 @@ mod map;
 mod npy;
 mod npz;
 mod old_texts;
+mod stream;
 mod tns;
 mod write;
 
@@ -35,6 +36,7 @@ pub use file::{is_leftover, remove_leftovers, remove_leftovers_in};
 pub use map::{SLAB_BYTES, map_bool, map_npy, map_npy_in};
 pub use npy::{read_bool, read_npy, read_npy_from};
 pub use npz::{ArrayInfo, npz_names, read_npz, read_npz_arrays, read_npz_from, read_npz_text};
+pub use stream::{begin_npy, write_stream};
 pub use tns::{read_tns, read_tns_from};
 pub use write::{write_json, write_npy, write_text};
 

@@ -4,7 +4,7 @@ use ndarray::ArrayD;
 
 use super::random::uniform_at;
 use crate::factors::{array, check_entries};
-use crate::predictions::total;
+use crate::factored::total;
 use nneinfact_core::error::{Error, Result};
 use nneinfact_core::model::{Index, Shapes};
 

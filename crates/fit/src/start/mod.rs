@@ -12,7 +12,7 @@ use ndarray::ArrayD;
 
 pub(crate) use self::basis::Basis;
 use crate::factors::{array, check_factor};
-use crate::predictions::total;
+use crate::factored::total;
 use crate::settings::Start;
 use nneinfact_core::data::Prepared;
 use nneinfact_core::error::{Error, Result};

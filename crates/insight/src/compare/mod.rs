@@ -17,7 +17,6 @@
 
 mod estimate;
 mod events;
-mod network;
 mod nonfinite;
 mod ranks;
 mod rows;

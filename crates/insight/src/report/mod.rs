@@ -12,6 +12,7 @@ mod draw;
 mod entry_values;
 mod figure;
 mod labels;
+mod match_page;
 mod page;
 mod pairs;
 mod panel;
@@ -22,4 +23,5 @@ mod views;
 
 pub use builder::{Report, unknown_mode};
 pub use labels::Labels;
+pub use match_page::match_page;
 pub use residuals::{ResidualSums, Residuals, RoleResiduals};
