@@ -1,6 +1,6 @@
 //! Files of answers: arrays as `.npy`, entries with their indices as `.tns` or `.csv`.
 
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use super::mode_names::ModeNames;

@@ -341,9 +341,8 @@ impl Rows {
             let mut row = serde_json::Map::new();
             for (&mode, &i) in self.modes.iter().zip(index) {
                 row.insert(names.letter(mode).to_string(), json!(i));
-                let label = names.label(mode, i);
-                if label != i.to_string() {
-                    row.insert(format!("{}_label", names.letter(mode)), json!(label));
+                if names.has_labels(mode) {
+                    row.insert(format!("{}_label", names.letter(mode)), json!(names.label(mode, i)));
                 }
             }
             if let Some(value) = self.value {

@@ -1,5 +1,5 @@
-//! The command line: `nneinfact fit`, `compare`, `report`, `predict`, `ask`, `match`, `transform`,
-//! `explain`, `devices`, `demo` and `bench`.
+//! The command line: `nneinfact fit`, `table`, `compare`, `report`, `predict`, `ask`, `match`,
+//! `transform`, `explain`, `devices`, `demo` and `bench`.
 //!
 //! Results go to standard output; warnings, progress and errors go to standard error. The exit
 //! status is 0 where the work was done (an interrupted fit that wrote its factors included), 2
@@ -26,9 +26,12 @@ mod output;
 mod predict;
 mod problem;
 mod read_data;
+mod read_table;
 mod report;
 mod start;
 mod summary;
+mod table;
+mod table_args;
 mod transform;
 
 use std::io::{self, Write};
@@ -52,6 +55,8 @@ enum CliCommand {
     Fit(Box<fit::FitArgs>),
     /// Fit many models to a tensor and compare how well they predict what was held out
     Compare(Box<compare::CompareArgs>),
+    /// Make a tensor of a table of events, and tell what is in it
+    Table(Box<table::TableCommandArgs>),
     /// Show a fit as a page with plots, and as a figure
     Report(Box<report::ReportArgs>),
     /// Write what a fit predicts: everywhere, at some entries, or where data are missing
@@ -80,6 +85,7 @@ pub fn main() -> ExitCode {
     let done = match &cli.command {
         CliCommand::Fit(args) => fit::run(args),
         CliCommand::Compare(args) => compare::run(args),
+        CliCommand::Table(args) => table::run(args),
         CliCommand::Report(args) => report::run(args),
         CliCommand::Predict(args) => predict::run(args),
         CliCommand::Ask(args) => ask::run(args),

@@ -1,5 +1,6 @@
 //! Modes and their indices by name: what a user writes for them, and what is written of them.
 
+use nneinfact_core::data::Labels;
 use nneinfact_core::error::{Error, Result};
 use nneinfact_fit::Saved;
 
@@ -11,6 +12,7 @@ pub struct ModeNames {
 struct ModeName {
     letter: char,
     size: usize,
+    labels: Labels,
 }
 
 impl ModeNames {
@@ -20,7 +22,11 @@ impl ModeNames {
             .model()
             .output()
             .iter()
-            .map(|&x| ModeName { letter: x.into(), size: saved.shapes().size(x) })
+            .map(|&x| ModeName {
+                letter: x.into(),
+                size: saved.shapes().size(x),
+                labels: saved.labels(x.into()).cloned().unwrap_or_default(),
+            })
             .collect();
         ModeNames { modes }
     }
@@ -37,12 +43,23 @@ impl ModeNames {
 
     /// What a column of a mode's indices is called.
     pub fn title(&self, mode: usize) -> String {
-        self.modes[mode].letter.to_string()
+        let mode = &self.modes[mode];
+        mode.labels.name().map_or_else(|| mode.letter.to_string(), String::from)
     }
 
     /// What an index is called: its label where it has one, else its number from 0.
-    pub fn label(&self, _mode: usize, index: usize) -> String {
-        index.to_string()
+    pub fn label(&self, mode: usize, index: usize) -> String {
+        self.modes[mode].labels.get(index).map_or_else(|| index.to_string(), String::from)
+    }
+
+    /// Whether the indices of a mode have labels.
+    pub fn has_labels(&self, mode: usize) -> bool {
+        self.modes[mode].labels.indices().is_some()
+    }
+
+    /// The labels of a mode.
+    pub fn labels(&self, mode: usize) -> &Labels {
+        &self.modes[mode].labels
     }
 
     /// The mode of a letter, or of a name.
@@ -55,9 +72,16 @@ impl ModeNames {
     /// The index that a text stands for: a label where the mode has labels, else a number from 0; `#3` is
     /// a number in any case.
     pub fn index(&self, mode: usize, text: &str) -> Result<usize> {
-        let ModeName { letter, size } = self.modes[mode];
+        let ModeName { letter, size, ref labels } = self.modes[mode];
+        if let Some(index) = labels.index_of(text) {
+            return Ok(index);
+        }
         let text = text.trim();
-        let number = text.strip_prefix('#').unwrap_or(text);
+        let number = match text.strip_prefix('#') {
+            Some(number) => number,
+            None if labels.indices().is_some() => return labels.find(text),
+            None => text,
+        };
         match number.parse::<usize>() {
             Ok(index) if index < size => Ok(index),
             _ => Err(Error::Setting(format!(

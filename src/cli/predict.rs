@@ -31,8 +31,8 @@ pub struct PredictArgs {
     #[arg(long, value_name = "MODE=VALUE,…", group = "which")]
     slice: Option<String>,
 
-    /// Predict what is missing in these data: NaN of a .npy or .npz, what a .tns does not list, and
-    /// what the fit's --mask and --missing leave out. A .csv or .tns gets these entries only; a .npy
+    /// Predict what is missing in these data: NaN of a .npy or .npz, what a .tns or a table does not
+    /// list, and what the fit's --mask and --missing leave out. A .csv or .tns gets these entries only; a .npy
     /// the whole tensor, with the data where there are some
     #[arg(long, value_name = "DATA", group = "which")]
     missing_only: Option<PathBuf>,
@@ -203,8 +203,9 @@ impl PredictJob<'_> {
 
     /// At the entries that data lack.
     fn missing(&self, path: &Path, key: Option<&str>) -> Result<String> {
-        let record = self.record(path, key)?;
+        let record = self.record(path, key);
         let observations = self.data(&record)?;
+        let implicit_missing = observations.coordinates().is_some();
         let prepared = observations.prepare()?;
         let tensor = self.saved.factored();
         let shape = tensor.shapes().data();
@@ -212,7 +213,6 @@ impl PredictJob<'_> {
             Some(path) => Some(io::read_tns(path, Some(&shape))?),
             None => None,
         };
-        let implicit_missing = record.unlisted_missing;
         let absent = MissingEntries { prepared: &prepared, implicit_missing, listed };
         let rows: f64 = shape.iter().map(|&n| n as f64).product();
         self.out.check_size("the tensor", rows, shape.len())?;
@@ -233,25 +233,27 @@ impl PredictJob<'_> {
         Ok(format!("{} missing entries of {} predicted{all}", count(found), count(rows as u64)))
     }
 
-    /// Where the data are, and what of them is missing.
-    fn record(&self, path: &Path, key: Option<&str>) -> Result<DataRecord> {
+    /// Where the data are, and what is left out of them.
+    fn record(&self, path: &Path, key: Option<&str>) -> DataRecord {
         let known = self.saved.record().data.clone().unwrap_or_default();
-        let stored = FileKind::of(path)? == FileKind::Tns;
-        let packed = FileKind::of(path)? == FileKind::Npz;
-        Ok(DataRecord {
+        let packed = FileKind::of(path).is_ok_and(|kind| kind == FileKind::Npz);
+        let coordinates = FileKind::of(path).is_ok_and(|kind| kind == FileKind::Tns);
+        DataRecord {
             path: path.into(),
             key: key.map(String::from).or(known.key.filter(|_| packed)),
-            shape: stored.then(|| self.names.shape()),
-            mask: known.mask.filter(|_| !stored),
+            shape: coordinates.then(|| self.names.shape()),
+            mask: known.mask,
             missing: known.missing,
-            nan_missing: !stored,
-            unlisted_missing: stored,
+            table: known.table,
+            row_names: known.row_names,
+            column_names: known.column_names,
             ..DataRecord::default()
-        })
+        }
     }
 
     fn data(&self, record: &DataRecord) -> Result<Observations> {
-        let options = ReadOptions { stream: None, quiet: true };
+        let letters: Vec<char> = (0..self.names.shape().len()).map(|m| self.names.letter(m)).collect();
+        let options = ReadOptions { letters: Some(&letters), stream: None, quiet: true };
         let observations = read_data::observations(record, options)?;
         let shape = self.names.shape();
         if observations.shape() != shape {
@@ -261,7 +263,20 @@ impl PredictJob<'_> {
                 expected: format!("{shape:?}, that of the fit's"),
             });
         }
-        Ok(observations)
+        for (mode, labels) in observations.labels().iter().enumerate() {
+            let known = self.names.labels(mode).indices();
+            if labels.indices().is_some() && known.is_some() && labels.indices() != known {
+                return Err(Error::Setting(format!(
+                    "the indices of the mode {} have other labels in {} than in the fit",
+                    self.names.title(mode),
+                    record.path.display()
+                )));
+            }
+        }
+        Ok(match observations.coordinates() {
+            Some(_) => observations.unlisted_missing(),
+            None => observations.nan_missing(),
+        })
     }
 }
 

@@ -111,7 +111,8 @@ pub fn run(args: &TransformArgs) -> Result<()> {
         unlisted_missing: args.unlisted_missing,
         ..DataRecord::default()
     };
-    let options = ReadOptions { stream: None, quiet: false };
+    let letters: Vec<char> = saved.model().output().iter().map(|&x| x.into()).collect();
+    let options = ReadOptions { letters: Some(&letters), stream: None, quiet: false };
     let observations = device.install(|| read_data::observations(&record, options))?;
     let fit = settings.fit(&observations)?;
     fit.warnings().iter().for_each(|warning| complain("warning", warning));

@@ -1,15 +1,17 @@
 //! A fit as a file holds it.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use ndarray::{ArrayD, Axis};
 
 use crate::factored::FactoredTensor;
 use crate::factors::{WEIGHTS, factor_name};
-use crate::io::{self, FileKind};
-use crate::record::{DataRecord, LossRecord, Record};
-use crate::result::Fit;
+use crate::io::{self, FileKind, Member};
+use crate::record::{DataRecord, LossRecord, ModeRecord, Record};
+use crate::result::{Fit, labels_of, modes};
+use nneinfact_core::data::{Labels, check_labels};
 use nneinfact_core::error::{Error, Result};
 use nneinfact_core::history::History;
 use nneinfact_core::model::{Index, Model, Shapes};
@@ -17,7 +19,8 @@ use nneinfact_core::model::{Index, Model, Shapes};
 /// A fit as a file holds it: the factors, and what is known of where they come from.
 ///
 /// The file is an `.npz` of the arrays `theta_1`, `theta_2`, …, in the model's order, `weights`
-/// beside [normalised](Fit::normalize) ones, all as `<f8` in C order, and the member `fit.json`, a
+/// beside [normalised](Fit::normalize) ones, all as `<f8` in C order; for modes whose labels are
+/// known, arrays of texts `labels_w`, `labels_h`, … by their letters; and the member `fit.json`, a
 /// [`Record`].
 ///
 /// ```
@@ -42,13 +45,15 @@ use nneinfact_core::model::{Index, Model, Shapes};
 pub struct Saved {
     tensor: FactoredTensor,
     record: Record,
+    /// Those of each mode of the data, or none.
+    labels: Arc<[Labels]>,
 }
 
 /// With nothing known of a fit.
 impl From<FactoredTensor> for Saved {
     fn from(tensor: FactoredTensor) -> Saved {
         let record = Record::of(tensor.shapes());
-        Saved { tensor, record }
+        Saved { tensor, record, labels: Arc::new([]) }
     }
 }
 
@@ -80,9 +85,10 @@ impl Saved {
             date: Some(humantime::format_rfc3339_seconds(SystemTime::now()).to_string()),
             loss: Some(LossRecord::of(&fit.history().loss_name)),
             history: Some(fit.history().clone()),
+            modes: fit.all_labels().iter().map(ModeRecord::of).collect(),
             ..Record::of(fit.shapes())
         };
-        Saved { tensor: fit.factored().clone(), record }
+        Saved { tensor: fit.factored().clone(), record, labels: Arc::clone(fit.all_labels()) }
     }
 
     /// Factors of a model that come from elsewhere, with nothing known of their fit.
@@ -125,7 +131,8 @@ impl Saved {
         let model = Model::parse(model)?;
         let Some(record) = Saved::record_in(path)? else {
             let (factors, weights) = Saved::arrays(path, &model)?;
-            return Saved::assemble(model, factors, weights).map_err(|e| in_file(path, &e));
+            let saved = Saved::assemble(model, factors, weights).map_err(|e| in_file(path, &e))?;
+            return saved.with_labels_of(path);
         };
         if Model::parse(&record.model)?.factors() != model.factors()
             || Model::parse(&record.model)?.output() != model.output()
@@ -175,7 +182,37 @@ impl Saved {
                 ),
             ));
         }
-        Ok(Saved { record, ..saved })
+        Saved { record, ..saved }.with_labels_of(path)
+    }
+
+    /// With the labels that the file holds beside the factors.
+    fn with_labels_of(self, path: &Path) -> Result<Saved> {
+        let letters = self.model().output().iter().map(|&index| char::from(index));
+        let known = &self.record.modes;
+        if !known.is_empty() && known.len() != letters.len() {
+            return Err(Error::format(
+                path,
+                format!(
+                    "{} names {} modes, but the model {} has {}",
+                    Record::NAME,
+                    known.len(),
+                    self.model(),
+                    letters.len()
+                ),
+            ));
+        }
+        let nothing = ModeRecord::default();
+        let labels: Vec<Labels> = letters
+            .enumerate()
+            .map(|(mode, letter)| {
+                let indices = io::read_npz_strings(path, &labels_name(letter))?;
+                Ok(known.get(mode).unwrap_or(&nothing).labels(indices))
+            })
+            .collect::<Result<_>>()?;
+        match labels.iter().all(Labels::is_empty) {
+            true => Ok(self),
+            false => self.with_labels(labels).map_err(|e| in_file(path, &e)),
+        }
     }
 
     /// The arrays of a file: factors, weights.
@@ -224,17 +261,26 @@ impl Saved {
     /// [`Error::File`] where the file cannot be written; what stood there before is then still there.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
         let path = path.as_ref();
-        let mut arrays: Vec<(String, ndarray::ArrayViewD<'_, f64>)> =
-            self.factors().iter().enumerate().map(|(l, f)| (factor_name(l), f.view())).collect();
+        let mut members: Vec<(String, Member<'_>)> = Vec::new();
+        for (l, factor) in self.factors().iter().enumerate() {
+            members.push((factor_name(l), Member::Numbers(factor.view())));
+        }
         if let Some(weights) = self.weights() {
             let view = weights.view();
             // Readers pass over single numbers.
             let view = if view.ndim() == 0 { view.insert_axis(Axis(0)) } else { view };
-            arrays.push((WEIGHTS.into(), view));
+            members.push((WEIGHTS.into(), Member::Numbers(view)));
+        }
+        for (&index, labels) in self.model().output().iter().zip(self.labels.iter()) {
+            if let Some(indices) = labels.indices() {
+                members.push((labels_name(index.into()), Member::Texts(indices)));
+            }
         }
         let text = serde_json::to_string_pretty(&self.record)
             .map_err(|e| Error::file(path, std::io::Error::other(e)))?;
-        io::write_npz_with(path, &arrays, &[(Record::NAME, &(text + "\n"))])
+        let text = text + "\n";
+        members.push((Record::NAME.into(), Member::Text(&text)));
+        io::write_members(path, &members)
     }
 
     /// The same with a loss of which more is known.
@@ -256,6 +302,30 @@ impl Saved {
     pub fn with_data(mut self, data: DataRecord) -> Saved {
         self.record.data = Some(data);
         self
+    }
+
+    /// The same with [`Labels`] for each mode of the data, in their order.
+    ///
+    /// # Errors
+    /// As [`Fit::with_labels`].
+    pub fn with_labels(mut self, labels: impl Into<Arc<[Labels]>>) -> Result<Saved> {
+        let labels = labels.into();
+        check_labels(&labels, modes(self.tensor.shapes()))?;
+        self.record.modes = labels.iter().map(ModeRecord::of).collect();
+        self.labels = labels;
+        Ok(self)
+    }
+
+    /// As [`Fit::labels`].
+    #[must_use]
+    pub fn labels(&self, letter: char) -> Option<&Labels> {
+        labels_of(&self.labels, self.tensor.shapes(), letter)
+    }
+
+    /// As [`Fit::all_labels`].
+    #[must_use]
+    pub fn all_labels(&self) -> &Arc<[Labels]> {
+        &self.labels
     }
 
     /// The model.
@@ -299,6 +369,11 @@ impl Saved {
     pub fn factored(&self) -> &FactoredTensor {
         &self.tensor
     }
+}
+
+/// What the labels of a mode are called in an `.npz`.
+fn labels_name(letter: char) -> String {
+    format!("labels_{letter}")
 }
 
 fn in_file(path: &Path, error: &Error) -> Error {
