@@ -93,9 +93,10 @@ impl AnswerFile {
             each(&mut |index, value| {
                 let written = match self.kind {
                     AnswerKind::Npy => to.write_all(&value.to_le_bytes()),
-                    AnswerKind::Tns => {
-                        index.iter().try_for_each(|i| write!(to, "{} ", i + 1)).and_then(|()| writeln!(to, "{value}"))
-                    }
+                    AnswerKind::Tns => index
+                        .iter()
+                        .try_for_each(|i| write!(to, "{} ", i + 1))
+                        .and_then(|()| writeln!(to, "{value}")),
                     AnswerKind::Csv => {
                         let mut row: Vec<String> = columns
                             .modes

@@ -77,10 +77,12 @@ pub fn run(args: &AskArgs) -> Result<()> {
         args.sample.is_some(),
         args.components,
     ];
-    let asked = questions.iter().filter(|&&asked| asked).count() + usize::from(args.given.is_some() && !questions.contains(&true));
+    let asked = questions.iter().filter(|&&asked| asked).count()
+        + usize::from(args.given.is_some() && !questions.contains(&true));
     if asked == 0 {
         return Err(Error::Setting(
-            "nothing is asked: --total, --marginal, --given, --top, --sample or --components".into(),
+            "nothing is asked: --total, --marginal, --given, --top, --sample or --components"
+                .into(),
         ));
     }
     let out = match &args.out {
@@ -205,7 +207,8 @@ impl<'a> Asked<'a> {
             let sums = self.tensor.marginal(&letter.to_string())?;
             let _ = writeln!(text, "components of {letter}: sum, share of the sum of ŷ");
             for (i, (share, sum)) in shares.iter().zip(&sums).enumerate() {
-                let _ = writeln!(text, "  {i:>4}  {:>12}  {}", number(*sum), percent(100.0 * share));
+                let _ =
+                    writeln!(text, "  {i:>4}  {:>12}  {}", number(*sum), percent(100.0 * share));
             }
             let rows: Vec<Value> = shares
                 .iter()
@@ -342,7 +345,10 @@ impl Rows {
             for (&mode, &i) in self.modes.iter().zip(index) {
                 row.insert(names.letter(mode).to_string(), json!(i));
                 if names.has_labels(mode) {
-                    row.insert(format!("{}_label", names.letter(mode)), json!(names.label(mode, i)));
+                    row.insert(
+                        format!("{}_label", names.letter(mode)),
+                        json!(names.label(mode, i)),
+                    );
                 }
             }
             if let Some(value) = self.value {

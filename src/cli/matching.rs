@@ -66,7 +66,8 @@ pub fn run(args: &MatchArgs) -> Result<()> {
         let _ = writeln!(text, "written    {}", path.display());
     }
     if let Some(path) = &args.report {
-        let name = |path: &Path| path.file_name().map_or(String::new(), |n| n.to_string_lossy().into());
+        let name =
+            |path: &Path| path.file_name().map_or(String::new(), |n| n.to_string_lossy().into());
         let page =
             match_page(&found, (&first, &name(&args.first)), (&second, &name(&args.second)))?;
         io::write_text(path, &page)?;

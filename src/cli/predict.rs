@@ -9,7 +9,7 @@ use super::answer::{AnswerFile, AnswerKind, Columns};
 use super::mode_names::ModeNames;
 use super::read_data::{self, ReadOptions};
 use super::summary::count;
-use super::{cells, print};
+use super::{entry_list, print};
 use nneinfact_core::data::{CooTensor, Observations, Prepared, Role};
 use nneinfact_core::error::{Error, Result};
 use nneinfact_fit::io::{self, FileKind};
@@ -138,9 +138,14 @@ pub fn run(args: &PredictArgs) -> Result<()> {
     let out = AnswerFile::new("--out", &args.out, &inputs)?;
     let saved = args.fit.load()?;
     let names = ModeNames::of(&saved);
-    let job = PredictJob { saved: &saved, names: &names, out: &out, scale: Scale::new(args.probabilities, &saved)? };
+    let job = PredictJob {
+        saved: &saved,
+        names: &names,
+        out: &out,
+        scale: Scale::new(args.probabilities, &saved)?,
+    };
     let written = match (&args.at, &args.slice, &args.missing_only) {
-        (Some(path), ..) => job.at(&cells::read(path, &names)?)?,
+        (Some(path), ..) => job.at(&entry_list::read(path, &names)?)?,
         (_, Some(slice), _) => job.slice(&names.fixed("--slice", slice)?)?,
         (.., Some(data)) => job.missing(data, args.key.as_deref())?,
         (None, None, None) => job.slice(&vec![None; names.shape().len()])?,
@@ -193,8 +198,10 @@ impl PredictJob<'_> {
         self.out.write(self.names, &self.columns(&modes, &shape), |put| {
             each_entry(&tensor, |own, y| {
                 let mut own = own.iter();
-                let index: Vec<usize> =
-                    fixed.iter().map(|i| i.unwrap_or_else(|| own.next().copied().unwrap_or(0))).collect();
+                let index: Vec<usize> = fixed
+                    .iter()
+                    .map(|i| i.unwrap_or_else(|| own.next().copied().unwrap_or(0)))
+                    .collect();
                 put(&index, self.scale.of(y))
             })
         })?;
@@ -252,7 +259,8 @@ impl PredictJob<'_> {
     }
 
     fn data(&self, record: &DataRecord) -> Result<Observations> {
-        let letters: Vec<char> = (0..self.names.shape().len()).map(|m| self.names.letter(m)).collect();
+        let letters: Vec<char> =
+            (0..self.names.shape().len()).map(|m| self.names.letter(m)).collect();
         let options = ReadOptions { letters: Some(&letters), stream: None, quiet: true };
         let observations = read_data::observations(record, options)?;
         let shape = self.names.shape();

@@ -101,7 +101,8 @@ fn the_brute_force_is_the_reference_where_there_are_no_weights() {
 #[test]
 fn entries_and_slices() {
     for Both { name, factored, whole } in corpus() {
-        let all: Vec<Vec<usize>> = whole.indexed_iter().map(|(at, _)| at.slice().to_vec()).collect();
+        let all: Vec<Vec<usize>> =
+            whole.indexed_iter().map(|(at, _)| at.slice().to_vec()).collect();
         let many = factored.predict_many(&all).expect("inside");
         let lists: Vec<Vec<usize>> =
             (0..whole.ndim()).map(|mode| all.iter().map(|at| at[mode]).collect()).collect();
@@ -127,13 +128,8 @@ fn marginals_of_any_modes_in_any_order_and_by_component() {
     for Both { name, factored, whole } in corpus() {
         let modes = letters(&factored);
         let count = modes.len();
-        let choices = [
-            vec![],
-            vec![0],
-            vec![count - 1],
-            vec![count - 1, 0],
-            (0..count).rev().collect(),
-        ];
+        let choices =
+            [vec![], vec![0], vec![count - 1], vec![count - 1, 0], (0..count).rev().collect()];
         for mut kept in choices {
             kept.dedup();
             let text: String = kept.iter().map(|&axis| modes[axis]).collect();
@@ -244,11 +240,13 @@ fn products_sums_and_distances_of_two() {
         assert!(array_deviation(&brute(&product), &(&a.whole * &other)) < 1e-12, "{name}");
     }
     // Of the same model and connected: the same model again.
-    let cp = |n: f64| FactoredTensor::from_parts(
-        "ir,jr->ij",
-        vec![ArrayD::from_elem(vec![3, 2], n), ArrayD::from_elem(vec![4, 2], 1.0)],
-        None,
-    );
+    let cp = |n: f64| {
+        FactoredTensor::from_parts(
+            "ir,jr->ij",
+            vec![ArrayD::from_elem(vec![3, 2], n), ArrayD::from_elem(vec![4, 2], 1.0)],
+            None,
+        )
+    };
     let sum = cp(1.0).and_then(|a| a.sum(&cp(2.0)?)).expect("the same model");
     assert_eq!(sum.model().text(), "ir,jr->ij");
     assert_eq!(sum.factors()[0].shape(), [3, 4]);
@@ -343,7 +341,8 @@ fn samples_have_the_distribution() {
 fn cosines_between_components_are_those_of_their_parts() {
     for (a, b) in pairs().iter().filter(|(a, b)| a.name != b.name).step_by(3) {
         let (x, y) = (&a.factored, &b.factored);
-        let (Some(l), Some(m)) = (x.model().latent().iter().next(), y.model().latent().iter().next())
+        let (Some(l), Some(m)) =
+            (x.model().latent().iter().next(), y.model().latent().iter().next())
         else {
             continue;
         };
@@ -456,10 +455,12 @@ fn what_cannot_be_answered_is_refused() {
     let longer = vec![ArrayD::from_elem(vec![3, 2], 1.0), ArrayD::from_elem(vec![5, 2], 1.0)];
     let longer = FactoredTensor::from_parts("ir,jr->ij", longer, None).expect("factors");
     said(y.sum(&longer).expect_err("sizes"), &["j=4", "j=5"]);
-    let zero = FactoredTensor::from_parts("i,j->ij", vec![
-        ArrayD::zeros(vec![2]),
-        ArrayD::from_elem(vec![2], 1.0),
-    ], None).expect("factors");
+    let zero = FactoredTensor::from_parts(
+        "i,j->ij",
+        vec![ArrayD::zeros(vec![2]), ArrayD::from_elem(vec![2], 1.0)],
+        None,
+    )
+    .expect("factors");
     said(zero.sample(1, 0).expect_err("zero"), &["0 everywhere"]);
     said(zero.conditional(&[('i', 1)]).expect_err("zero"), &["i = 1"]);
     assert_eq!(zero.top(2).expect("zeros").len(), 2);

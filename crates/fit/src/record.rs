@@ -218,7 +218,8 @@ impl LossRecord {
     /// The name with the parameters, as [`Loss::name`] writes it.
     #[must_use]
     pub fn describe(&self) -> String {
-        let numbers = [self.alpha, self.beta, self.power].into_iter().flatten().map(|x| x.to_string());
+        let numbers =
+            [self.alpha, self.beta, self.power].into_iter().flatten().map(|x| x.to_string());
         let per_entry = [&self.dispersion, &self.trials].into_iter().flatten();
         let per_entry = per_entry.map(|parameter| match parameter {
             EntryParameterRecord::Number(number) => number.to_string(),

@@ -19,9 +19,8 @@ pub(crate) fn best_pairs(similarities: &[Vec<f64>]) -> Vec<(usize, usize)> {
         let weights: Vec<i64> = similarities.iter().flatten().map(|&x| weight(x)).collect();
         return best_assignment(&weights, rows, columns).into_iter().enumerate().collect();
     }
-    let weights: Vec<i64> = (0..columns)
-        .flat_map(|j| similarities.iter().map(move |row| weight(row[j])))
-        .collect();
+    let weights: Vec<i64> =
+        (0..columns).flat_map(|j| similarities.iter().map(move |row| weight(row[j]))).collect();
     let mut pairs: Vec<(usize, usize)> = best_assignment(&weights, columns, rows)
         .into_iter()
         .enumerate()

@@ -60,7 +60,7 @@ pub struct MatchedPair {
 /// Pairs the components of two tensors in factored form, of the same or of different models that have modes
 /// in common, so that the sum of the cosines between their parts of ŷ is largest (Kuhn–Munkres). A latent
 /// index is paired with that of the same letter, or with the only one where each has one. Of different
-/// ranks the rest stays without a match. With `factor`, the letters of a factor that both have, its columns
+/// ranks the rest stays without a match. With `factor`, a factor that both have by the letters of its indices, its columns
 /// are compared in place of the parts of ŷ.
 ///
 /// ```
@@ -132,7 +132,9 @@ fn letters(a: &FactoredTensor, b: &FactoredTensor) -> Result<Vec<(char, char)>> 
     if !both.is_empty() {
         return Ok(both);
     }
-    let list = |set: nneinfact_core::model::IndexSet| -> Vec<char> { set.iter().map(char::from).collect() };
+    let list = |set: nneinfact_core::model::IndexSet| -> Vec<char> {
+        set.iter().map(char::from).collect()
+    };
     match (&list(x)[..], &list(y)[..]) {
         ([x], [y]) => Ok(vec![(*x, *y)]),
         _ => Err(Error::Setting(format!(

@@ -65,11 +65,7 @@ impl Twofold {
 ///
 /// # Errors
 /// As [`contract_within`](super::contract_within).
-pub fn contract_twofold(
-    shapes: &Shapes,
-    plan: &Contraction,
-    inputs: &[&[f64]],
-) -> Result<Twofold> {
+pub fn contract_twofold(shapes: &Shapes, plan: &Contraction, inputs: &[&[f64]]) -> Result<Twofold> {
     check_memory(shapes, plan, 16.0)?;
     let mut results: Vec<Vec<Twofold>> = Vec::with_capacity(plan.steps().len());
     let all: Vec<Vec<Twofold>> =
@@ -120,9 +116,8 @@ fn pair(
     let starts: Vec<(usize, usize)> =
         offsets(left.0, output).into_iter().zip(offsets(right.0, output)).collect();
     let entry = |&(l, r): &(usize, usize)| {
-        let term = |sum: Twofold, &(i, j): &(usize, usize)| {
-            sum.plus(left.1[l + i].times(right.1[r + j]))
-        };
+        let term =
+            |sum: Twofold, &(i, j): &(usize, usize)| sum.plus(left.1[l + i].times(right.1[r + j]));
         terms.iter().fold(Twofold::default(), term)
     };
     starts.par_iter().map(entry).collect()
@@ -150,7 +145,9 @@ mod tests {
         let model = Model::parse("ir,jr,kr->ijk").unwrap();
         let shapes = Shapes::new(&model, &[3, 4, 2], &[('r', 3)]).unwrap();
         let data: Vec<Vec<f64>> = (0..3)
-            .map(|l| (0..shapes.factor(l).iter().product()).map(|n: usize| 0.1 + n as f64).collect())
+            .map(|l| {
+                (0..shapes.factor(l).iter().product()).map(|n: usize| 0.1 + n as f64).collect()
+            })
             .collect();
         let views: Vec<&[f64]> = data.iter().map(Vec::as_slice).collect();
         let indices: Vec<&[Index]> = model.factors().iter().map(Vec::as_slice).collect();

@@ -90,7 +90,8 @@ impl Loss {
                     return Err(fault(Fault::new(whole, reason)));
                 }
                 _ => {
-                    let reason = "a majorizer of powers is given by `power = P_A, P_B`; the other is `log`";
+                    let reason =
+                        "a majorizer of powers is given by `power = P_A, P_B`; the other is `log`";
                     return Err(fault(Fault::new(whole, reason)));
                 }
             }
@@ -129,12 +130,14 @@ fn parts(text: &str, from: usize) -> Result<Vec<TextPart>, Fault> {
             continue;
         }
         let Some(equals) = piece.find('=') else {
-            let reason = format!("a part is a name, `=` and a value; names are {}", KEYS.join(", "));
+            let reason =
+                format!("a part is a name, `=` and a value; names are {}", KEYS.join(", "));
             return Err(Fault::new(trimmed(text, here), reason));
         };
         let name = trimmed(text, here.start..here.start + equals);
         let Some(&key) = KEYS.iter().find(|&&key| key == &text[name.clone()]) else {
-            let at = if name.is_empty() { here.start + equals..here.start + equals + 1 } else { name };
+            let at =
+                if name.is_empty() { here.start + equals..here.start + equals + 1 } else { name };
             return Err(Fault::new(at, format!("a part is named {}", KEYS.join(", "))));
         };
         if parts.iter().any(|part| part.key == key) {
@@ -276,7 +279,10 @@ impl Reader<'_> {
         self.depth -= 1;
         match exponent.as_constant() {
             Some(exponent) => Ok(base.pow(exponent)),
-            None => Err(Fault::new(start..self.at, "a power is a number here, not an expression of x or y")),
+            None => Err(Fault::new(
+                start..self.at,
+                "a power is a number here, not an expression of x or y",
+            )),
         }
     }
 
@@ -290,7 +296,9 @@ impl Reader<'_> {
             }
             Some(c) if c.is_ascii_digit() || c == '.' => self.number(),
             Some(c) if c.is_alphabetic() => self.name(),
-            Some(_) => Err(self.fault("a number, x, y, a function or a parenthesis is expected here")),
+            Some(_) => {
+                Err(self.fault("a number, x, y, a function or a parenthesis is expected here"))
+            }
             None => Err(Fault::new(self.at..self.at, "something is missing at the end")),
         }
     }

@@ -44,7 +44,8 @@ impl FactoredTensor {
 
     fn check_block(&self, ranges: &[Range<usize>], order: &[Index]) -> Result<()> {
         let shape = self.shapes.data();
-        let inside = |(range, &n): (&Range<usize>, &usize)| range.start < range.end && range.end <= n;
+        let inside =
+            |(range, &n): (&Range<usize>, &usize)| range.start < range.end && range.end <= n;
         if ranges.len() != shape.len() || !ranges.iter().zip(&shape).all(inside) {
             return Err(Error::Shape {
                 what: "the block".into(),

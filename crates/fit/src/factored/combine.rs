@@ -206,10 +206,8 @@ impl FactoredTensor {
             parts
         };
         let sizes = self.shapes.extended([]);
-        let ranks: Vec<(char, usize)> = latent
-            .iter()
-            .map(|x| (x.into(), self.shapes.size(x) + other.shapes.size(x)))
-            .collect();
+        let ranks: Vec<(char, usize)> =
+            latent.iter().map(|x| (x.into(), self.shapes.size(x) + other.shapes.size(x))).collect();
         let shapes = nneinfact_core::model::Shapes::new(model, &sizes.data(), &ranks)?;
         let diagonal = |(names, first): Part, second: ArrayD<f64>| -> ArrayD<f64> {
             let mut both = ArrayD::zeros(IxDyn(&shapes.sizes(&names)));

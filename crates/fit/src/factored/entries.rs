@@ -63,9 +63,8 @@ impl FactoredTensor {
         let model = self.model();
         let count = indices.first().map_or(0, Vec::len);
         let shape = self.shapes.data();
-        let inside = |(list, &n): (&Vec<usize>, &usize)| {
-            list.len() == count && list.iter().all(|&i| i < n)
-        };
+        let inside =
+            |(list, &n): (&Vec<usize>, &usize)| list.len() == count && list.iter().all(|&i| i < n);
         if indices.len() != shape.len() || !indices.iter().zip(&shape).all(inside) {
             let lengths: Vec<usize> = indices.iter().map(Vec::len).collect();
             return Err(Error::Shape {

@@ -122,8 +122,7 @@ impl FactoredTensor {
             None => None,
             Some(weights) => {
                 check_entries(WEIGHTS, &weights)?;
-                let latent: Vec<usize> =
-                    model.latent().iter().map(|x| shapes.size(x)).collect();
+                let latent: Vec<usize> = model.latent().iter().map(|x| shapes.size(x)).collect();
                 // Single numbers are written as arrays of one.
                 let scalar = latent.is_empty() && weights.len() == 1;
                 if weights.shape() != latent && !scalar {

@@ -27,7 +27,8 @@ impl FactoredTensor {
     /// As [`component_shares`](Self::component_shares), and [`Error::Unsupported`] where two copies of the
     /// model need more letters than there are.
     pub fn component_norms(&self, letter: char) -> Result<Vec<f64>> {
-        let (norms, exponent) = self.part_norms(self.latent_of(letter)?, self.model().observed())?;
+        let (norms, exponent) =
+            self.part_norms(self.latent_of(letter)?, self.model().observed())?;
         Ok(norms.into_iter().map(|x| scaled(x, exponent)).collect())
     }
 

@@ -59,7 +59,11 @@ impl FactoredTensor {
     }
 
     /// Draws the last mode for entries that have an index of all others.
-    fn draw_last(&self, drawn: &mut [Vec<usize>], draw: impl Fn(usize) -> f64 + Sync) -> Result<()> {
+    fn draw_last(
+        &self,
+        drawn: &mut [Vec<usize>],
+        draw: impl Fn(usize) -> f64 + Sync,
+    ) -> Result<()> {
         let modes: &[Index] = self.model().output();
         let mut same: BTreeMap<&[usize], Vec<usize>> = BTreeMap::new();
         for (n, index) in drawn.iter().enumerate() {
@@ -70,8 +74,7 @@ impl FactoredTensor {
         let slicing = Slicing::new(self, &pattern);
         let groups: Vec<(&[usize], Vec<usize>)> = same.into_iter().collect();
         let draw_group = |(known, members): &(&[usize], Vec<usize>)| -> Result<Vec<usize>> {
-            let fixed: Vec<Option<usize>> =
-                known.iter().map(|&i| Some(i)).chain([None]).collect();
+            let fixed: Vec<Option<usize>> = known.iter().map(|&i| Some(i)).chain([None]).collect();
             let sums = cumulated(slicing.at(self, &fixed)?);
             let total = sums.last().copied().unwrap_or(0.0);
             if total <= 0.0 || !total.is_finite() {

@@ -75,8 +75,7 @@ impl FactoredTensor {
             index
         };
         // Straight down from the highest bounds first, for something to hold others against.
-        let mut begin: Vec<(usize, f64)> =
-            levels[0].bounds(&[])?.into_iter().enumerate().collect();
+        let mut begin: Vec<(usize, f64)> = levels[0].bounds(&[])?.into_iter().enumerate().collect();
         begin.sort_by(|a, b| b.1.total_cmp(&a.1));
         if order.len() > 1 {
             for &(i, _) in begin.iter().take(STRAIGHT) {

@@ -264,9 +264,10 @@ fn between(tensors: &[&FactoredTensor], kin: &[Kin]) -> Result<Stability> {
                 to.push(x);
             }
         }
-        let component = |(component, ((&share, &weight), found)): (usize, ((&f64, &f64), &Vec<f64>))| {
-            summarise(ComponentPart { component, weight, share }, found, &better, kin)
-        };
+        let component =
+            |(component, ((&share, &weight), found)): (usize, ((&f64, &f64), &Vec<f64>))| {
+                summarise(ComponentPart { component, weight, share }, found, &better, kin)
+            };
         let components =
             shares.iter().zip(&weights).zip(&found).enumerate().map(component).collect();
         indices.push(IndexStability { index: index.into(), components });

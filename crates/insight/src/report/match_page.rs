@@ -31,7 +31,10 @@ pub fn match_page(
         body += &table(index);
         for (n, pair) in index.pairs.iter().enumerate() {
             if n == DRAWN {
-                body += &format!("<p class=\"note\">{} more pairs are only in the table.</p>", index.pairs.len() - n);
+                body += &format!(
+                    "<p class=\"note\">{} more pairs are only in the table.</p>",
+                    index.pairs.len() - n
+                );
                 break;
             }
             body += &format!(
@@ -66,7 +69,10 @@ pub fn match_page(
 fn head(matching: &Matching, first: &str, second: &str) -> String {
     let mut facts = vec![
         ("First", format!("{}<br/><code>{}</code>", escape(first), escape(&matching.first_model))),
-        ("Second", format!("{}<br/><code>{}</code>", escape(second), escape(&matching.second_model))),
+        (
+            "Second",
+            format!("{}<br/><code>{}</code>", escape(second), escape(&matching.second_model)),
+        ),
     ];
     facts.push(match &matching.factor {
         Some(factor) => ("Compared", format!("the columns of the factor {}", escape(factor))),
@@ -82,11 +88,7 @@ fn head(matching: &Matching, first: &str, second: &str) -> String {
         .iter()
         .map(|(what, fact)| format!("<div><dt>{what}</dt><dd>{fact}</dd></div>"))
         .collect();
-    format!(
-        "<header><h1>{} and {}</h1><dl>{facts}</dl></header>",
-        escape(first),
-        escape(second)
-    )
+    format!("<header><h1>{} and {}</h1><dl>{facts}</dl></header>", escape(first), escape(second))
 }
 
 fn table(index: &IndexMatching) -> String {
@@ -108,10 +110,8 @@ fn table(index: &IndexMatching) -> String {
     for (which, alone) in [("first", &index.unmatched_first), ("second", &index.unmatched_second)] {
         if !alone.is_empty() {
             let list: Vec<String> = alone.iter().map(ToString::to_string).collect();
-            text += &format!(
-                "<p>Without a match in the {which}: components {}.</p>",
-                list.join(", ")
-            );
+            text +=
+                &format!("<p>Without a match in the {which}: components {}.</p>", list.join(", "));
         }
     }
     text
@@ -129,8 +129,7 @@ fn panel(
     };
     let part = tensor.given(&[(latent, component)])?.marginal(&letter.to_string())?;
     let total = part.sum();
-    let shares: Vec<f64> =
-        part.iter().map(|x| if total > 0.0 { x / total } else { 0.0 }).collect();
+    let shares: Vec<f64> = part.iter().map(|x| if total > 0.0 { x / total } else { 0.0 }).collect();
     let title = format!("{}: {}, {latent} {component}", axis.title(), name);
     let drawing = profile(&title, axis, &shares, class, PROFILE);
     Ok(format!(

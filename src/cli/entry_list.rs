@@ -96,7 +96,10 @@ fn csv(text: &str, names: &ModeNames) -> Result<Vec<Vec<usize>>, Fault> {
         let fields = fields(line).ok_or_else(|| open(number))?;
         let index = columns.iter().enumerate().map(|(mode, &column)| {
             let field = fields.get(column).ok_or_else(|| {
-                (number + 1, format!("{} fields, but the titles are {}", fields.len(), titles.len()))
+                (
+                    number + 1,
+                    format!("{} fields, but the titles are {}", fields.len(), titles.len()),
+                )
             })?;
             names.index(mode, field).map_err(|e| (number + 1, e.to_string()))
         });
