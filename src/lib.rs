@@ -81,7 +81,7 @@ pub mod data {
     pub use nneinfact_core::data::{
         CooBuilder, CooTensor, Dense, DenseBuilder, Element, Implicit, Indices, LabelKind, Labels,
         Mapped, Observations, Order, Outside, Portion, Prepared, Role, Roles, Storage,
-        StoredCounts, StoredEntries, Values, printable, uniform_u32,
+        StoredCounts, StoredEntries, Values, describe_index, printable, uniform_u32,
     };
 }
 

@@ -5,3 +5,4 @@
 mod commands;
 mod compare;
 mod query;
+mod tables;

@@ -8,7 +8,7 @@ use ndarray::{ArrayD, Axis};
 
 use crate::factored::FactoredTensor;
 use crate::factors::{WEIGHTS, factor_name};
-use crate::io::{self, FileKind, Member};
+use crate::io::{self, FileKind, NpzMember};
 use crate::record::{DataRecord, LossRecord, ModeRecord, Record};
 use crate::result::{Fit, labels_of, modes};
 use nneinfact_core::data::{Labels, check_labels};
@@ -261,25 +261,25 @@ impl Saved {
     /// [`Error::File`] where the file cannot be written; what stood there before is then still there.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
         let path = path.as_ref();
-        let mut members: Vec<(String, Member<'_>)> = Vec::new();
+        let mut members: Vec<(String, NpzMember<'_>)> = Vec::new();
         for (l, factor) in self.factors().iter().enumerate() {
-            members.push((factor_name(l), Member::Numbers(factor.view())));
+            members.push((factor_name(l), NpzMember::Numbers(factor.view())));
         }
         if let Some(weights) = self.weights() {
             let view = weights.view();
             // Readers pass over single numbers.
             let view = if view.ndim() == 0 { view.insert_axis(Axis(0)) } else { view };
-            members.push((WEIGHTS.into(), Member::Numbers(view)));
+            members.push((WEIGHTS.into(), NpzMember::Numbers(view)));
         }
         for (&index, labels) in self.model().output().iter().zip(self.labels.iter()) {
             if let Some(indices) = labels.indices() {
-                members.push((labels_name(index.into()), Member::Texts(indices)));
+                members.push((labels_name(index.into()), NpzMember::Texts(indices)));
             }
         }
         let text = serde_json::to_string_pretty(&self.record)
             .map_err(|e| Error::file(path, std::io::Error::other(e)))?;
         let text = text + "\n";
-        members.push((Record::NAME.into(), Member::Text(&text)));
+        members.push((Record::NAME.into(), NpzMember::Text(&text)));
         io::write_members(path, &members)
     }
 

@@ -32,7 +32,7 @@ use nneinfact_core::data::Dense;
 use nneinfact_core::error::{Error, Result};
 
 pub(crate) use archive::Archive;
-pub use archive::{Member, write_members, write_npz, write_npz_with};
+pub use archive::{NpzMember, write_members, write_npz, write_npz_with};
 pub use file::{is_leftover, remove_leftovers, remove_leftovers_in};
 pub use map::{SLAB_BYTES, map_bool, map_npy, map_npy_in};
 pub use npy::{read_bool, read_npy, read_npy_from};

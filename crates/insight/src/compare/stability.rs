@@ -5,8 +5,9 @@ use serde::{Deserialize, Serialize};
 
 use super::nonfinite::worst;
 use crate::assignment::best_pairs;
+use nneinfact_core::data::Labels;
 use nneinfact_core::error::{Error, Result};
-use nneinfact_core::model::{IndexSet, Shapes};
+use nneinfact_core::model::{Index, IndexSet, Shapes};
 use nneinfact_fit::{FactoredTensor, Fit};
 
 /// How far the components of several fits of a model agree: see [`stability`].
@@ -58,6 +59,9 @@ pub struct ComponentStability {
     pub splits: Option<f64>,
     /// What that means.
     pub verdict: Verdict,
+    /// For each mode whose indices have labels, the one with most of the component.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub largest: Vec<String>,
 }
 
 /// Whether a component is found again.
@@ -179,7 +183,8 @@ pub fn stability(fits: &[&Fit]) -> Result<Stability> {
     let losses: Vec<f64> = fits.iter().skip(1).map(reached).collect();
     let better = better_half(&losses);
     let kin: Vec<Kin> = better.iter().map(|&better| Kin { better, ..Kin::default() }).collect();
-    between(&tensors, &kin)
+    let labels = fits.first().map_or(&[][..], |fit| fit.all_labels());
+    between(&tensors, &kin, labels)
 }
 
 /// How a fit is related to the first one.
@@ -207,15 +212,16 @@ pub(super) fn stability_of(
     shapes: &Shapes,
     fits: &[Vec<ArrayD<f64>>],
     kin: &[Kin],
+    labels: &[Labels],
 ) -> Result<Stability> {
     let tensors: Result<Vec<FactoredTensor>> = fits
         .iter()
         .map(|factors| FactoredTensor::new(shapes.clone(), factors.clone(), None))
         .collect();
-    between(&tensors?.iter().collect::<Vec<_>>(), kin)
+    between(&tensors?.iter().collect::<Vec<_>>(), kin, labels)
 }
 
-fn between(tensors: &[&FactoredTensor], kin: &[Kin]) -> Result<Stability> {
+fn between(tensors: &[&FactoredTensor], kin: &[Kin], labels: &[Labels]) -> Result<Stability> {
     let [first, others @ ..] = tensors else {
         return Err(Error::Setting("stability is that of at least two fits, not of none".into()));
     };
@@ -268,12 +274,31 @@ fn between(tensors: &[&FactoredTensor], kin: &[Kin]) -> Result<Stability> {
             |(component, ((&share, &weight), found)): (usize, ((&f64, &f64), &Vec<f64>))| {
                 summarise(ComponentPart { component, weight, share }, found, &better, kin)
             };
-        let components =
+        let mut components: Vec<ComponentStability> =
             shares.iter().zip(&weights).zip(&found).enumerate().map(component).collect();
+        name(&mut components, first, index, labels)?;
         indices.push(IndexStability { index: index.into(), components });
     }
     let better = better.iter().filter(|&&better| better).count();
     Ok(Stability { fits: tensors.len(), better, indices, notes })
+}
+
+/// Says along which labels the components of an index are largest.
+fn name(
+    components: &mut [ComponentStability],
+    tensor: &FactoredTensor,
+    index: Index,
+    labels: &[Labels],
+) -> Result<()> {
+    let modes = tensor.model().output().iter().zip(labels);
+    for (&mode, labels) in modes.filter(|(_, labels)| labels.indices().is_some()) {
+        let sums = tensor.marginal(&format!("{index}{mode}"))?;
+        for (component, row) in components.iter_mut().zip(sums.outer_iter()) {
+            let most = (0..row.len()).rev().max_by(|&a, &b| row[a].total_cmp(&row[b]));
+            component.largest.extend(most.map(|at| labels.describe(at)));
+        }
+    }
+    Ok(())
 }
 
 /// A component of the first fit.
@@ -315,6 +340,7 @@ fn summarise(
             true => Verdict::Stable,
             false => Verdict::Unstable,
         },
+        largest: Vec::new(),
     }
 }
 
