@@ -100,7 +100,8 @@ pub fn run(args: &TransformArgs) -> Result<()> {
         .device(device.clone())
         .seed(args.seed)
         .max_iter(args.max_iter)
-        .tolerance(args.tol);
+        .tolerance(args.tol)
+        .kkt_residual(true);
     settings.check()?;
     let record = DataRecord {
         path: args.data.clone(),

@@ -372,7 +372,10 @@ fn names_lead_to_losses_and_back() {
             loss.b(),
             loss.loss()
         );
-        if matches!(name, "alpha" | "beta" | "alpha-beta" | "negative-binomial" | "binomial" | "tweedie") {
+        if matches!(
+            name,
+            "alpha" | "beta" | "alpha-beta" | "negative-binomial" | "binomial" | "tweedie"
+        ) {
             let error = Loss::named(name, &LossParameters::default()).unwrap_err().to_string();
             assert!(error.contains("needs"), "{error}");
         }

@@ -546,3 +546,56 @@ fn a_loaded_fit_is_taken_to_new_data_with_its_other_factors_as_they_are() {
     let error = builder().transform_factors(&saved, &["kr"]).expect_err("no such factor");
     assert!(error.to_string().contains("ir, jr"), "{error}");
 }
+
+/// |min(θ/s, q)| of the entries of a factor of `ir,jr->ij` under KL, from sums written out.
+fn kkt_of_kl(y: &ArrayD<f64>, factors: &[ArrayD<f64>]) -> f64 {
+    let (a, b) = (&factors[0], &factors[1]);
+    let predicted = |i: usize, j: usize| (0..3).map(|r| a[[i, r]] * b[[j, r]]).sum::<f64>();
+    let mut most = 0.0f64;
+    let largest = |f: &ArrayD<f64>| f.iter().copied().fold(0.0, f64::max);
+    for r in 0..3 {
+        for i in 0..6 {
+            let numerator: f64 = (0..5).map(|j| y[[i, j]] / predicted(i, j) * b[[j, r]]).sum();
+            let denominator: f64 = (0..5).map(|j| b[[j, r]]).sum();
+            let q = 1.0 - numerator / denominator;
+            most = most.max((a[[i, r]] / largest(a)).min(q).abs());
+        }
+        for j in 0..5 {
+            let numerator: f64 = (0..6).map(|i| y[[i, j]] / predicted(i, j) * a[[i, r]]).sum();
+            let denominator: f64 = (0..6).map(|i| a[[i, r]]).sum();
+            let q = 1.0 - numerator / denominator;
+            most = most.max((b[[j, r]] / largest(b)).min(q).abs());
+        }
+    }
+    most
+}
+
+#[test]
+fn the_kkt_residual_is_what_it_says_and_vanishes_where_a_fit_ends() {
+    let mut random = Random::new(44);
+    let y = random.tensor(&[6, 5], 0.2, 5.0);
+    let start = vec![random.tensor(&[6, 3], 0.2, 1.5), random.tensor(&[5, 3], 0.2, 1.5)];
+    let builder = |sweeps: usize| {
+        NNEinFact::new("ir,jr->ij")
+            .expect("a model")
+            .ranks([('r', 3)])
+            .device(Device::cpu())
+            .precision(Precision::F64)
+            .start(nneinfact::fit::Start::Factors(start.clone()))
+            .tolerance(0.0)
+            .max_iter(sweeps)
+            .kkt_residual(true)
+    };
+    let mut before = f64::INFINITY;
+    for sweeps in [0, 20, 4000] {
+        let fit = builder(sweeps).fit(&y).expect("it fits");
+        let found = fit.history().kkt_residual.expect("asked for");
+        let expected = kkt_of_kl(&y, fit.factors());
+        assert!((found - expected).abs() < 1e-8, "{sweeps}: {found} {expected}");
+        assert!(found < before, "{sweeps}: {found} after {before}");
+        before = found;
+    }
+    assert!(before < 1e-4, "{before}");
+    let fit = builder(3).kkt_residual(false).fit(&y).expect("it fits");
+    assert_eq!(fit.history().kkt_residual, None);
+}

@@ -391,6 +391,14 @@ impl NNEinFact {
         self
     }
 
+    /// Whether the fit says how far its factors are from a point where no small change lowers the loss
+    /// with penalties, as [`History::kkt_residual`](nneinfact_core::history::History::kkt_residual): that
+    /// takes as long as another sweep. Default: no.
+    pub fn kkt_residual(mut self, on: bool) -> Self {
+        self.settings.kkt_residual = on;
+        self
+    }
+
     /// The most memory that stored products of factors, numerators and denominators may take, in
     /// bytes. Default: a quarter of the data or 64 MiB, whichever is more, and what the factors
     /// themselves need.

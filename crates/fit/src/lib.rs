@@ -16,6 +16,7 @@ mod factored;
 mod factors;
 mod format;
 pub mod io;
+mod kkt;
 mod monitor;
 mod observe;
 mod prepare;

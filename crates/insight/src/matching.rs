@@ -101,7 +101,13 @@ pub fn matching(
     Ok(Matching {
         first_model: first.model().to_string(),
         second_model: second.model().to_string(),
-        modes: modes.iter().map(char::from).collect(),
+        modes: a
+            .model()
+            .output()
+            .iter()
+            .filter(|&&x| modes.contains(x))
+            .map(|&x| char::from(x))
+            .collect(),
         factor: factor.map(String::from),
         indices,
     })

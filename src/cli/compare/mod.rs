@@ -346,6 +346,13 @@ impl CompareArgs {
     }
 }
 
+/// Whether a file lies in a folder, and not deeper.
+fn is_inside(path: &Path, folder: &Path) -> bool {
+    let whole = std::path::absolute(path).ok();
+    let parent = whole.as_deref().and_then(Path::parent);
+    parent.is_some_and(|parent| std::path::absolute(folder).is_ok_and(|folder| folder == parent))
+}
+
 /// Writes the figures that were asked for.
 fn figures(args: &CompareArgs, table: &StudyTable, folder: &Path) -> Result<()> {
     if args.plot.is_none() && args.report.is_none() {
@@ -364,8 +371,7 @@ fn figures(args: &CompareArgs, table: &StudyTable, folder: &Path) -> Result<()> 
             io::write_text(file.with_extension("html"), &report.html())?;
         }
     }
-    let beside = |path: &Path| std::path::absolute(path.parent().unwrap_or(Path::new(""))).ok();
-    let inside = beside(path).is_some_and(|of| Some(of) == std::path::absolute(folder).ok());
+    let inside = is_inside(path, folder);
     let link = |file: &Path| {
         let report = folder.join(file).with_extension("html");
         let relative = file.with_extension("html").to_string_lossy().into_owned();
@@ -391,7 +397,10 @@ pub fn run(args: &CompareArgs) -> Result<()> {
         ));
     };
     for (option, path) in [("--plot", &args.plot), ("--report", &args.report)] {
-        if let Some(path) = path {
+        // The folder of the study is made on the way.
+        if let Some(path) =
+            path.as_ref().filter(|path| folder.is_dir() || !is_inside(path, &folder))
+        {
             check_output(option, path, &[&args.input])?;
         }
     }

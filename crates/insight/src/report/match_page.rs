@@ -132,9 +132,5 @@ fn panel(
     let shares: Vec<f64> = part.iter().map(|x| if total > 0.0 { x / total } else { 0.0 }).collect();
     let title = format!("{}: {}, {latent} {component}", axis.title(), name);
     let drawing = profile(&title, axis, &shares, class, PROFILE);
-    Ok(format!(
-        "<figure class=\"panel\"><figcaption class=\"note\">{}</figcaption>{}</figure>",
-        escape(&title),
-        drawing.inline("panel")
-    ))
+    Ok(format!("<figure class=\"panel\">{}</figure>", drawing.inline("panel")))
 }
