@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use clap::Args;
+use ndarray::{ArrayD, Dimension};
 use serde_json::{Value, json};
 
 use super::answer::{AnswerFile, AnswerKind, Columns, check_output};
@@ -65,7 +66,33 @@ struct Rows {
     /// What the value is.
     value: Option<&'static str>,
     shape: Vec<usize>,
-    rows: Vec<(Vec<usize>, f64)>,
+    rows: Answer,
+}
+
+/// What is answered.
+enum Answer {
+    /// A value for every index of some modes.
+    Array(ArrayD<f64>),
+    /// Some indices with their values.
+    List(Vec<(Vec<usize>, f64)>),
+}
+
+impl Answer {
+    fn len(&self) -> usize {
+        match self {
+            Answer::Array(array) => array.len(),
+            Answer::List(list) => list.len(),
+        }
+    }
+
+    fn iter(&self) -> Box<dyn Iterator<Item = (Vec<usize>, f64)> + '_> {
+        match self {
+            Answer::Array(array) => {
+                Box::new(array.indexed_iter().map(|(at, &y)| (at.slice().to_vec(), y)))
+            }
+            Answer::List(list) => Box::new(list.iter().cloned()),
+        }
+    }
 }
 
 /// Asks, prints, and writes a file.
@@ -243,7 +270,7 @@ impl<'a> Asked<'a> {
                 modes: (0..self.fixed.len()).collect(),
                 value: Some(value),
                 shape: vec![found.len()],
-                rows: found.into_iter().map(row).collect(),
+                rows: Answer::List(found.into_iter().map(row).collect()),
             });
         }
         if let Some(n) = args.sample {
@@ -253,7 +280,7 @@ impl<'a> Asked<'a> {
                 modes: (0..self.fixed.len()).collect(),
                 value: None,
                 shape: vec![n, self.fixed.len()],
-                rows: drawn.iter().map(|index| (self.whole(index), 1.0)).collect(),
+                rows: Answer::List(drawn.iter().map(|index| (self.whole(index), 1.0)).collect()),
             });
         }
         Ok(answers)
@@ -281,12 +308,11 @@ impl<'a> Asked<'a> {
             modes.push(mode);
         }
         let sums = self.tensor.marginal(&letters)?;
-        let rows = sums.indexed_iter();
         Ok(Rows {
             question: "marginal",
             value: Some(if self.is_conditional() { "probability" } else { "sum" }),
             shape: sums.shape().to_vec(),
-            rows: rows.map(|(at, &y)| (ndarray::Dimension::slice(&at).to_vec(), y)).collect(),
+            rows: Answer::Array(sums),
             modes,
         })
     }
@@ -311,7 +337,7 @@ impl Rows {
             self.modes.iter().zip(index).map(|(&mode, &i)| names.label(mode, i)).collect()
         };
         let shown: Vec<(Vec<String>, f64)> =
-            self.rows.iter().take(SHOWN).map(|(index, y)| (label(index), *y)).collect();
+            self.rows.iter().take(SHOWN).map(|(index, y)| (label(&index), y)).collect();
         let widths: Vec<usize> = (0..titles.len())
             .map(|c| {
                 let cells = shown.iter().map(|row| row.0[c].chars().count());
@@ -329,7 +355,7 @@ impl Rows {
         let mut text = format!("{}\n", self.question);
         text += &line(&titles, self.value.unwrap_or(""));
         for (cells, y) in &shown {
-            text += &line(cells, &self.value.map_or(String::new(), |_| number(*y)));
+            text += &line(cells, &self.value.map_or_else(String::new, |_| number(*y)));
         }
         if self.rows.len() > SHOWN {
             let more = count((self.rows.len() - SHOWN) as u64);
@@ -340,9 +366,9 @@ impl Rows {
     }
 
     fn json(&self, names: &ModeNames) -> Value {
-        let row = |(index, y): &(Vec<usize>, f64)| {
+        let row = |(index, y): (Vec<usize>, f64)| {
             let mut row = serde_json::Map::new();
-            for (&mode, &i) in self.modes.iter().zip(index) {
+            for (&mode, i) in self.modes.iter().zip(index) {
                 row.insert(names.letter(mode).to_string(), json!(i));
                 if names.has_labels(mode) {
                     row.insert(
@@ -365,8 +391,8 @@ impl Rows {
         let indices = self.value.is_none() && file.kind == AnswerKind::Npy;
         file.write(names, &columns, |put| {
             self.rows.iter().try_for_each(|(index, y)| match indices {
-                true => index.iter().try_for_each(|&i| put(index, i as f64)),
-                false => put(index, *y),
+                true => index.iter().try_for_each(|&i| put(&index, i as f64)),
+                false => put(&index, y),
             })
         })
     }

@@ -422,6 +422,8 @@ fn vast_models_answer_within_the_memory_of_their_factors() {
     // What would be of the tensor's size is refused, with the size.
     let error = y.reconstruct().expect_err("8 PB").to_string();
     assert!(error.contains("would take about") && error.contains("TiB"), "{error}");
+    let error = y.top(usize::MAX).expect_err("more than there is memory").to_string();
+    assert!(error.contains("would take about"), "{error}");
     let error = y.marginal("ijk").expect_err("8 PB").to_string();
     assert!(error.contains("would take about"), "{error}");
 }

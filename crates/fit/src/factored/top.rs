@@ -7,6 +7,7 @@ use super::FactoredTensor;
 use super::blocks::Blocks;
 use super::entries::Slicing;
 use nneinfact_core::error::{Error, Result};
+use nneinfact_core::memory::available_memory;
 use nneinfact_core::model::Index;
 
 /// Partial indices that a search keeps at once.
@@ -34,9 +35,22 @@ impl FactoredTensor {
     /// A tensor whose bounds tell little is gone through entry by entry, where it has at most 10⁹.
     ///
     /// # Errors
-    /// [`Error::Memory`] where the search would have to keep more than some four million partial indices
+    /// [`Error::Memory`] where so many entries do not fit in memory, or the search would have to keep more than some four million partial indices
     /// and there are too many entries to go through.
     pub fn top(&self, count: usize) -> Result<Vec<LargestEntry>> {
+        let output = self.model().output();
+        let found = (count as f64).min(self.shapes.volume(self.model().observed()));
+        let needed = found * (64 + 16 * output.len()) as f64;
+        if let Some(available) = available_memory()
+            && needed > available as f64
+        {
+            return Err(Error::Memory {
+                what: format!("the {count} largest entries"),
+                needed: needed as u64,
+                available,
+                help: "ask for fewer".into(),
+            });
+        }
         match self.search(count, KEPT)? {
             Some(found) => Ok(found),
             None => {
