@@ -57,7 +57,7 @@ fn corpus() -> Vec<Both> {
             let shapes = shapes(entry, shape);
             let mut factors = random.factors(&shapes);
             // Zeros, as fits have them.
-            factors[0].iter_mut().step_by(5).for_each(|x| *x = 0.0);
+            factors[0].iter_mut().skip(2).step_by(5).for_each(|x| *x = 0.0);
             let latent: Vec<usize> =
                 shapes.model().latent().iter().map(|x| shapes.size(x)).collect();
             let weights = weighted.then(|| random.tensor(&latent, 0.2, 2.0));
@@ -359,7 +359,9 @@ fn cosines_between_components_are_those_of_their_parts() {
         for (p, row) in parts(a, l).iter().zip(&found) {
             for (q, &cosine) in parts(b, m).iter().zip(row) {
                 let dot = |x: &ArrayD<f64>, y: &ArrayD<f64>| (x * y).sum();
-                let expected = dot(p, q) / (dot(p, p) * dot(q, q)).sqrt();
+                let lengths = (dot(p, p) * dot(q, q)).sqrt();
+                // A component that is 0 is like nothing.
+                let expected = if lengths > 0.0 { dot(p, q) / lengths } else { 0.0 };
                 assert!((cosine - expected).abs() < 1e-11, "{} and {}", a.name, b.name);
             }
         }
@@ -421,7 +423,7 @@ fn vast_models_answer_within_the_memory_of_their_factors() {
     assert!((weekday.total().expect("small") - 1.0).abs() < 1e-12);
     // What would be of the tensor's size is refused, with the size.
     let error = y.reconstruct().expect_err("8 PB").to_string();
-    assert!(error.contains("would take about") && error.contains("TiB"), "{error}");
+    assert!(error.contains("would take about") && error.contains("PiB"), "{error}");
     let error = y.top(usize::MAX).expect_err("more than there is memory").to_string();
     assert!(error.contains("would take about"), "{error}");
     let error = y.marginal("ijk").expect_err("8 PB").to_string();
