@@ -228,6 +228,7 @@ impl NNEinFact {
         let fit = fit.as_ref();
         let refuse = |message: String| Err(Error::Setting(message));
         let model = fit.model();
+        self.check_model(fit)?;
         let mut new = IndexSet::EMPTY;
         for mode in modes.chars().filter(|c| !c.is_whitespace()) {
             match Index::new(mode).filter(|x| model.output().contains(x)) {
@@ -265,20 +266,24 @@ impl NNEinFact {
         free: &[&str],
     ) -> Result<NNEinFact> {
         let fit = fit.as_ref();
+        self.check_model(fit)?;
         let free: Result<Vec<usize>, _> =
             free.iter().map(|name| fit.model().factor_named(name)).collect();
         self.refit(fit, &free?)
     }
 
+    /// Refuses a fit of another model.
+    fn check_model(&self, fit: &FactoredTensor) -> Result<()> {
+        let (own, model) = (&self.settings.model, fit.model());
+        match own.to_string() == model.to_string() {
+            true => Ok(()),
+            false => Err(Error::Setting(format!("the fit is one of {model}, not of {own}"))),
+        }
+    }
+
     /// Fixes all factors of a fit but some.
     fn refit(mut self, fit: &FactoredTensor, free: &[usize]) -> Result<NNEinFact> {
         let model = fit.model();
-        if self.settings.model.to_string() != model.to_string() {
-            return Err(Error::Setting(format!(
-                "the fit is one of {model}, not of {}",
-                self.settings.model
-            )));
-        }
         let takes_scales =
             |&l: &usize| model.latent().iter().all(|x| model.factors()[l].contains(&x));
         if fit.weights().is_some() && !free.iter().any(takes_scales) {

@@ -269,7 +269,11 @@ impl Loss {
     /// The same loss by the name of a distribution.
     fn called(self, name: impl Into<String>) -> Loss {
         let name = name.into();
-        Loss { description: format!("{name}, that is {}", self.description), name, ..self }
+        let is = match self.name.starts_with("alpha-beta") {
+            true => self.name,
+            false => self.description.replacen(", that is ", " or ", 1),
+        };
+        Loss { description: format!("{name}, that is {is}"), name, ..self }
     }
 }
 
