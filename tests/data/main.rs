@@ -4,6 +4,7 @@ mod checkpoint;
 #[path = "../common/mod.rs"]
 mod common;
 mod io;
+mod named;
 mod observations;
 mod sparse;
 mod stream;

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use ndarray::{Array2, ArrayD, Dimension, IxDyn, ShapeBuilder};
+use nneinfact::data::LabelKind;
 use nneinfact::data::{CooTensor, Dense, Role};
 use nneinfact::fit::{DataAs, EntryParameterRecord, Fit, LossRecord, Norm, Saved, ScalesInto};
 use nneinfact::io;
@@ -263,6 +264,8 @@ fn slices_of_a_core_have_one_scale() {
 fn large_entries_are_named() {
     let mut words = Array2::zeros((30, 1));
     (words[[7, 0]], words[[21, 0]], words[[3, 0]]) = (2.0, 5.0, 1.0);
+    // What a floor leaves of an entry.
+    words[[5, 0]] = 1e-9;
     let documents = Array2::ones((4, 1)).into_dyn();
     let saved = Saved::from_factors("dr,wr->dw", vec![documents, words.into_dyn()]).unwrap();
     let names: String = (0..30).map(|i| format!("word{i}\n")).collect();
@@ -293,6 +296,47 @@ fn labels_are_shown_and_cannot_do_harm() {
         assert!(words.contains("<h1>&'\"</title>"));
     }
     assert!(report.html().contains("Fruit (j)"));
+}
+
+#[test]
+fn axes_have_the_names_of_the_data() {
+    let edges: Vec<f64> = (0..=20).map(|i| 40.5 + 0.025 * f64::from(i)).collect();
+    let bins = Labels::new((0..20).map(|i| format!("bin {i}")));
+    let days = (0..90).map(|i| format!("2014-{:02}-{:02}", 4 + i / 30, 1 + i % 30));
+    let fitted = factors("ir,jr,tr,sr->ijts", &[20, 20, 90, 3], &[('r', 2)])
+        .with_labels(vec![
+            bins.clone().with_name("lat").with_kind(LabelKind::Bins { edges }),
+            bins.with_name("lon"),
+            Labels::new(days).with_name("date").with_kind(LabelKind::Date),
+            Labels::new([
+                "שלום\u{202e}",
+                "東京都千代田区丸の内一丁目九番一号",
+                "e\u{301}te\u{301}",
+            ]),
+        ])
+        .unwrap();
+    let texts = |page: &str| -> Vec<String> {
+        let parsed = document(page);
+        let all = parsed.descendants().filter(|n| is(n, "text"));
+        all.filter_map(|n| n.text().map(String::from)).collect()
+    };
+    let page = Report::new(&fitted).html();
+    let shown = texts(&page);
+    let has = |text: &str| shown.iter().any(|shown| shown == text);
+    // Coordinates in place of the names of bins; months where they begin.
+    assert!(has("40.6") && has("40.8") && has("2014-05") && has("2014-06"), "{shown:?}");
+    assert!(!has("2014-05-01") && page.contains("lat (i)") && page.contains("date (t)"));
+    // A name that runs from right to left is kept apart from what follows, and turns nothing.
+    assert!(shown.iter().any(|shown| shown.contains("\u{2068}") && shown.contains("\u{2069}")));
+    assert!(!shown.iter().any(|shown| shown.contains('\u{202e}')), "{shown:?}");
+    // A long name is cut, and no mark without its letter begins or ends it.
+    let long = shown.iter().filter(|shown| shown.starts_with('東'));
+    assert!(long.clone().count() > 0 && long.clone().all(|l| l.chars().count() < 17), "{shown:?}");
+    assert!(!shown.iter().any(|shown| shown.starts_with('\u{301}')));
+
+    // What is said of a mode here goes before what the fit knows, name by name.
+    let named = Report::new(&fitted).labels('i', Labels::named("Latitude")).unwrap().html();
+    assert!(named.contains("Latitude (i)") && texts(&named).iter().any(|text| text == "40.6"));
 }
 
 #[test]

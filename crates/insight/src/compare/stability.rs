@@ -433,6 +433,25 @@ mod tests {
     }
 
     #[test]
+    fn components_are_named_by_where_they_are_largest() {
+        let shapes = shapes("ir,jr->ij", &[3, 2], &[('r', 2)]);
+        let i = ndarray::array![[0.0, 3.0], [2.0, 1.0], [1.0, 0.0]].into_dyn();
+        let j = ndarray::array![[1.0, 4.0], [1.0, 5.0]].into_dyn();
+        let fits = [vec![i.clone(), j.clone()], vec![i, j]];
+        let labels = [Labels::new(["a", "b", "c"]), Labels::new(["x", "\u{1b}y"])];
+        let found = stability_of(&shapes, &fits, &[], &labels).unwrap();
+        let named: Vec<&[String]> =
+            found.indices[0].components.iter().map(|c| &c.largest[..]).collect();
+        // Of equal ones the first; what steers a terminal is written out.
+        assert_eq!(named, [["b", "x"], ["a", "\\u{1b}y"]]);
+        // A mode without labels has no say, and without any there is nothing.
+        let found = stability_of(&shapes, &fits, &[], &[Labels::named("i"), labels[1].clone()]);
+        assert_eq!(found.unwrap().indices[0].components[0].largest, ["x"]);
+        let found = stability_of(&shapes, &fits, &[], &[]).unwrap();
+        assert!(found.indices[0].components.iter().all(|c| c.largest.is_empty()));
+    }
+
+    #[test]
     fn order_and_scale_do_not_matter() {
         let shapes = shapes("wr,hr,ikr,jkr->whij", &[3, 2, 4, 5], &[('r', 3), ('k', 2)]);
         let one = factors(&shapes, 0.3);
@@ -449,7 +468,7 @@ mod tests {
         }
         two[0] *= 1e-200;
         two[1] *= 1e190;
-        let stability = stability_of(&shapes, &[one, two], &[]).unwrap();
+        let stability = stability_of(&shapes, &[one, two], &[], &[]).unwrap();
         assert_eq!(stability.indices.len(), 2);
         for index in &stability.indices {
             for component in &index.components {
@@ -469,7 +488,7 @@ mod tests {
             (a * b).sum() / ((a * a).sum() * (b * b).sum()).sqrt()
         };
         let expected = cosine(&one[0], &two[0]) * cosine(&one[1], &two[1]);
-        let found = stability_of(&shapes, &[one, two], &[]).unwrap();
+        let found = stability_of(&shapes, &[one, two], &[], &[]).unwrap();
         let component = &found.indices[0].components[0];
         assert!((component.mean - expected).abs() < 1e-12 && component.mean == component.min);
     }
@@ -491,7 +510,8 @@ mod tests {
     #[test]
     fn one_fit_has_no_stability() {
         let shapes = shapes("ir,jr->ij", &[6, 5], &[('r', 2)]);
-        let error = stability_of(&shapes, &[factors(&shapes, 1.0)], &[]).unwrap_err().to_string();
+        let error =
+            stability_of(&shapes, &[factors(&shapes, 1.0)], &[], &[]).unwrap_err().to_string();
         assert!(error.contains("two fits"), "{error}");
         assert!(stability(&[]).is_err());
     }
@@ -501,7 +521,7 @@ mod tests {
         let shapes = shapes("ir,jr->ij", &[6, 5], &[('r', 2)]);
         let mut one = factors(&shapes, 1.0);
         one[0].index_axis_mut(Axis(1), 1).fill(0.0);
-        let found = stability_of(&shapes, &[one.clone(), one], &[]).unwrap();
+        let found = stability_of(&shapes, &[one.clone(), one], &[], &[]).unwrap();
         let components = &found.indices[0].components;
         assert!(components[0].mean > 0.999 && components[0].share == 1.0);
         assert_eq!((components[1].mean, components[1].verdict), (0.0, Verdict::Unstable));
@@ -516,7 +536,7 @@ mod tests {
         let kin = |better, start, split| Kin { better, start, split };
         let all = [kin(true, true, false), kin(true, false, true), kin(false, true, false)];
         let fits = [one.clone(), one.clone(), one.clone(), stuck];
-        let found = stability_of(&shapes, &fits, &all).unwrap();
+        let found = stability_of(&shapes, &fits, &all, &[]).unwrap();
         let component = &found.indices[0].components[0];
         assert_eq!((found.fits, found.better, component.verdict), (4, 2, Verdict::Stable));
         assert!(component.better_min > 0.999 && component.min == 0.0, "{component:?}");
@@ -524,7 +544,7 @@ mod tests {
         assert!((component.starts.unwrap() - 0.5).abs() < 1e-9, "{component:?}");
         assert!((component.splits.unwrap() - 1.0).abs() < 1e-9, "{component:?}");
         // Where no fit is said to be better, all decide.
-        let found = stability_of(&shapes, &fits, &[]).unwrap();
+        let found = stability_of(&shapes, &fits, &[], &[]).unwrap();
         assert_eq!(found.indices[0].components[0].verdict, Verdict::Unstable);
         assert_eq!(found.better, 3);
         assert_eq!(better_half(&[3.0, f64::INFINITY, 1.0]), [true, false, true]);
@@ -536,7 +556,7 @@ mod tests {
         let rank = Stability::LARGEST_RANK + 1;
         let shapes = shapes("ir,rk,kj->ij", &[3, 4], &[('r', rank), ('k', 2)]);
         let one = factors(&shapes, 1.0);
-        let found = stability_of(&shapes, &[one.clone(), one], &[]).unwrap();
+        let found = stability_of(&shapes, &[one.clone(), one], &[], &[]).unwrap();
         assert_eq!(found.indices.iter().map(|l| l.index).collect::<String>(), "k");
         assert!(found.notes.len() == 1 && found.notes[0].contains("513"), "{:?}", found.notes);
     }

@@ -3,13 +3,14 @@
 use nneinfact_table::{Filter, Modes, Table};
 use proptest::prelude::*;
 
-const MODES: [&str; 6] = [
+const MODES: [&str; 7] = [
     "a",
     "week(a),hour(b)",
     "bin(a,3),top(b,2)",
     "bin(a,0:1:0.5),round(b,2)",
     "date(a),year(b),month(a),minute(b)",
     "top(a,1,other),weekday(b)",
+    "prefix(a,1),yearmonth(b)",
 ];
 
 fn try_all(bytes: &[u8]) {
