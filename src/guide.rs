@@ -36,6 +36,10 @@ pub mod constraints {}
 pub mod reports {}
 
 #[doc = include_str!("guide/links.md")]
+#[doc = include_str!("../docs/guide/questions.md")]
+pub mod questions {}
+
+#[doc = include_str!("guide/links.md")]
 #[doc = include_str!("../docs/guide/densities.md")]
 pub mod densities {}
 

@@ -1,12 +1,14 @@
-//! The command line: `nneinfact fit`, `table`, `compare`, `report`, `explain`, `devices`, `density`, `demo`
-//! and `bench`.
+//! The command line: `nneinfact fit`, `table`, `compare`, `report`, `predict`, `ask`, `match`,
+//! `transform`, `density`, `explain`, `devices`, `demo` and `bench`.
 //!
 //! Results go to standard output; warnings, progress and errors go to standard error. The exit
 //! status is 0 where the work was done (an interrupted fit that wrote its factors included), 2
 //! where the command line or the input is wrong, 130 where a study was interrupted, and 1 for
 //! anything else.
 
+mod answer;
 mod args;
+mod ask;
 mod bench;
 mod checkpoint;
 mod compare;
@@ -15,11 +17,15 @@ mod constraints;
 mod demo;
 mod density;
 mod devices;
+mod entry_list;
 mod explain;
 mod fit;
 mod fit_progress;
 mod interrupt;
+mod matching;
+mod mode_names;
 mod output;
+mod predict;
 mod problem;
 mod read_data;
 mod read_table;
@@ -28,6 +34,7 @@ mod start;
 mod summary;
 mod table;
 mod table_args;
+mod transform;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -55,6 +62,14 @@ enum CliCommand {
     Table(Box<table::TableCommandArgs>),
     /// Show a fit as a page with plots, and as a figure
     Report(Box<report::ReportArgs>),
+    /// Write what a fit predicts: everywhere, at some entries, or where data are missing
+    Predict(Box<predict::PredictArgs>),
+    /// Ask a fit: sums, conditionals, the largest entries, samples, components
+    Ask(Box<ask::AskArgs>),
+    /// Pair the components of two fits
+    Match(Box<matching::MatchArgs>),
+    /// Take a fit to new data, with some of its factors fitted again
+    Transform(Box<transform::TransformArgs>),
     /// Distributions over many variables as nonnegative tensor trains: from samples, from functions, and back
     Density(density::DensityArgs),
     /// List what this program can run on
@@ -80,6 +95,10 @@ pub fn main() -> ExitCode {
         CliCommand::Compare(args) => compare::run(args),
         CliCommand::Table(args) => table::run(args),
         CliCommand::Report(args) => report::run(args),
+        CliCommand::Predict(args) => predict::run(args),
+        CliCommand::Ask(args) => ask::run(args),
+        CliCommand::Match(args) => matching::run(args),
+        CliCommand::Transform(args) => transform::run(args),
         CliCommand::Density(args) => density::run(args),
         CliCommand::Devices => devices::run(),
         CliCommand::Explain(args) => explain::run(args),

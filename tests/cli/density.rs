@@ -319,7 +319,7 @@ fn cross_of_arrays_and_fits() {
     ]);
     folder.good(&["density", "cross", "fit.npz", "--out", "train.npz", "--quiet"]);
     let saved = nneinfact::fit::Saved::load(folder.path("fit.npz")).unwrap();
-    let want = saved.predictions().slice(&[None; 5]).unwrap();
+    let want = saved.factored().slice(&[None; 5]).unwrap();
     close(&full(folder.path("train.npz")), &want, 1e-6);
     // What a rank cuts off is told of, and the train is there nevertheless.
     let inverse =

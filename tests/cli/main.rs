@@ -7,4 +7,5 @@ mod compare;
 mod density;
 mod files;
 mod processes;
+mod query;
 mod tables;

@@ -119,7 +119,7 @@ fn from_a_table_to_a_page_with_names() {
     assert_eq!(saved.labels('h').unwrap().kind(), &LabelKind::Cycle);
     let [hour, zone] = [('h', "08:00"), ('z', "Harlem")]
         .map(|(letter, label)| saved.labels(letter).unwrap().index_of(label).unwrap());
-    let fitted = saved.predictions().slice(&[Some(hour), None, Some(zone)]).unwrap();
+    let fitted = saved.factored().slice(&[Some(hour), None, Some(zone)]).unwrap();
     assert!((fitted.sum() - 60.0).abs() < 1.0, "{fitted}");
 
     // The page finds the table by what the fit says of it, and reads it in the same way.

@@ -15,5 +15,6 @@ mod one_group;
 mod penalties;
 mod plan;
 mod properties;
+mod query;
 mod report;
 mod starts;

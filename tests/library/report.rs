@@ -754,12 +754,14 @@ fn losses_are_made_again_from_their_records() {
             LossParameters { dispersion: Some(2.5.into()), ..Default::default() },
         ),
         ("binomial", LossParameters { trials: Some(7.0.into()), ..Default::default() }),
+        ("tweedie", LossParameters { power: Some(1.5), ..Default::default() }),
     ]);
     for name in NAMES {
         let none = LossParameters::default();
         let loss = Loss::named(name, parameters.get(name).unwrap_or(&none)).unwrap();
         let record = LossRecord::of(loss.name());
         assert_eq!(record.name, name);
+        assert_eq!(record.is_odds(), loss.is_odds(), "{name}");
         let text = serde_json::to_string(&record).unwrap();
         let back: LossRecord = serde_json::from_str(&text).unwrap();
         assert_eq!(back, record);

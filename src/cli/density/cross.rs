@@ -8,7 +8,7 @@ use ndarray::ArrayD;
 use super::super::summary::{FitSummary, count};
 use super::super::{complain, print};
 use super::{RunArgs, input, written};
-use nneinfact_core::error::{Error, Result};
+use nneinfact_core::error::Result;
 use nneinfact_density::{Cross, CrossTrain, Indices};
 use nneinfact_fit::io::{self, FileKind};
 use nneinfact_fit::{Saved, SavedTrain, factor_name};
@@ -97,14 +97,7 @@ impl CrossArgs {
     }
 
     fn of_fit(&self, saved: &Saved) -> Result<CrossTrain> {
-        if saved.weights().is_some() {
-            return Err(Error::format(
-                &self.function,
-                "its factors are normalised, with weights beside them, which single predictions do not \
-                 have: fit without --normalize, or with --scales-into a factor",
-            ));
-        }
-        let predictions = saved.predictions();
+        let predictions = saved.factored();
         self.cross(saved.shapes().data()).run_batched(|tuples: &Indices, out: &mut [f64]| {
             // Mode by mode.
             let indices: Vec<Vec<usize>> = (0..tuples.order())

@@ -24,6 +24,7 @@ mod operators;
 mod penalty;
 mod series;
 mod tape;
+mod text;
 mod zero;
 
 use std::sync::Arc;

@@ -32,7 +32,7 @@ where
     D: Dimension,
 {
     replace(path.as_ref(), |to| {
-        head(to, "<i8", array.shape())?;
+        npy_header(to, "<i8", array.shape())?;
         array.iter().try_for_each(|x| to.write_all(&x.to_le_bytes()))?;
         to.flush()
     })
@@ -65,7 +65,7 @@ where
     S::Elem: Copy + Into<f64>,
     D: Dimension,
 {
-    head(to, "<f8", array.shape())?;
+    npy_header(&mut *to, "<f8", array.shape())?;
     for &x in array {
         let x: f64 = x.into();
         to.write_all(&x.to_le_bytes())?;
@@ -73,8 +73,12 @@ where
     to.flush()
 }
 
-/// The header of a `.npy` file in C order.
-fn head(to: &mut (impl Write + ?Sized), descr: &str, shape: &[usize]) -> io::Result<()> {
+/// What a `.npy` file in C order begins with.
+pub(super) fn npy_header(
+    to: &mut (impl Write + ?Sized),
+    descr: &str,
+    shape: &[usize],
+) -> io::Result<()> {
     let shape: Vec<String> = shape.iter().map(ToString::to_string).collect();
     let comma = if shape.len() == 1 { "," } else { "" };
     let mut header = format!(

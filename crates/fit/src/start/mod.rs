@@ -12,8 +12,8 @@ use ndarray::ArrayD;
 
 pub(crate) use self::basis::Basis;
 pub(crate) use self::random::uniform as uniform_entries;
+use crate::factored::total;
 use crate::factors::{array, check_factor};
-use crate::predictions::total;
 use crate::settings::Start;
 use nneinfact_core::data::Prepared;
 use nneinfact_core::error::{Error, Result};

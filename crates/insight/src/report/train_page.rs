@@ -102,7 +102,7 @@ impl TrainReport {
         }
         let (ranks, map) = (self.rank_profile((353.0, 150.0)), self.map(353.0, None));
         rows.push(("Ranks, and mutual information in nats", vec![ranks, map]));
-        figure::figure_of(self.heading(), self.title.as_deref(), &rows)
+        figure::figure_of_rows(self.heading(), self.title.as_deref(), &rows)
     }
 
     fn heading(&self) -> &str {
