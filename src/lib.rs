@@ -141,8 +141,8 @@ pub mod fit {
 pub mod loss {
     pub use nneinfact_core::loss::{
         AtZero, Domain, EntryParameter, Expr, LOSSES, Loss, LossBuilder, LossParameter,
-        LossParameters, LossSpec, Majorizer, Monomial, NAMES, Penalty, Scratch, Share, Tape,
-        Trials, ZeroTerm, wgsl_function,
+        LossParameters, LossSpec, Majorizer, Monomial, NAMES, Penalty, ScaleWith, Scratch, Share,
+        Tape, Trials, ZeroTerm, wgsl_function,
     };
 }
 

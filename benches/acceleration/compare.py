@@ -157,6 +157,28 @@ class Weights(Plain):
         self.t = max(1.0, self.left * self.t)
 
 
+class Gentle(Weights):
+    """As `Weights` with all of the optimized gradient method's weight, but after some plain sweeps,
+    and an entry is multiplied with e^-least at least."""
+
+    def __init__(self, plain=5, least=0.2):
+        super().__init__(share=1.0, left=0.5)
+        self.plain, self.least = plain, np.exp(-least)
+
+    def begin(self, x):
+        super().begin(x)
+        self.sweeps = 0
+
+    def next(self, x, p):
+        self.sweeps += 1
+        plain = flat(p)
+        if self.sweeps <= self.plain:
+            self.c = plain
+            return None
+        change = flat(super().next(x, p)) / plain
+        return shaped(plain * np.maximum(change, self.least), p)
+
+
 class Groups(Plain):
     """As `Weights` with all of the optimized gradient method's weight, but with a t for each group,
     which is halved too where the group's sweep went against its momentum (the gradient test of
@@ -253,6 +275,7 @@ SCHEMES = {
     "relaxed-0.9": lambda: Weights(constant=0.9, left=0.5),
     "ogm-0.5": lambda: Weights(share=0.5, left=0.5),
     "ogm": lambda: Weights(share=1.0, left=0.5),
+    "ogm-gentle": Gentle,
     "ogm-groups": Groups,
     "ogm-2-cycles": lambda: Weights(share=1.0, left=0.5, cycles=2),
     "ogm-4-cycles": lambda: Weights(share=1.0, left=0.5, cycles=4),

@@ -6,13 +6,14 @@ let value = factors[at];
 {{end}}
 {{if extrapolate}}
 // In log space: P * (P / C)^momentum * (P / X)^relaxation, where C is the anchor, the plain result
-// before P, and X where the sweep began.
+// before P, and X where the sweep began; what P is multiplied with is at least weights.z.
 let before = anchor[at];
 var value = factors[at];
 anchor[at] = value;
 let begun = origin[at];
 if value > 0.0 && before > 0.0 && begun > 0.0 {
-    let moved = value * pow(value / before, weights.x) * pow(value / begun, weights.y);
+    let change = pow(value / before, weights.x) * pow(value / begun, weights.y);
+    let moved = value * max(change, weights.z);
     if (bitcast<u32>(moved) & 0x7f800000u) != 0x7f800000u {
         value = moved;
     }

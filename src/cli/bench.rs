@@ -316,7 +316,7 @@ fn pass(
         wanted.push(loss.b());
     }
     if group == 0 || last {
-        wanted.push(loss.loss());
+        wanted.push(loss.divergence());
     }
     let tape = Tape::compile(&wanted);
     let powers = entries * tape.powers() as f64;

@@ -98,6 +98,7 @@ impl CheckpointArgs {
         let Some(path) = self.checkpoint.as_ref().filter(|path| is_ordinary(path)) else { return };
         let how = match fit.history().stopped_by {
             StoppedBy::MaxIter => "--resume with a larger --max-iter goes on from it",
+            StoppedBy::Precision => "--resume with --tol 0 goes on from it",
             StoppedBy::Tolerance => "--resume with a smaller --tol goes on from it",
             StoppedBy::Validation | StoppedBy::Interrupted | StoppedBy::Observer => {
                 "--resume goes on from it"

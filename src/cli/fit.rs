@@ -159,12 +159,13 @@ pub struct FitArgs {
     #[arg(long, alias = "look-every", value_name = "N", default_value_t = 1)]
     eval_every: usize,
 
-    /// How often the factors of a group are updated from one pass
+    /// How often the factors of a group are updated from one pass; of no effect where a group has one factor (block),
+    /// and on the exact steps of an accelerated Euclidean fit
     #[arg(long, value_name = "N", default_value_t = 1)]
     inner_cycles: usize,
 
     /// What predictions are clamped to from below before a quotient, a power or a logarithm [default: 1e-10 of
-    /// the data's mean; more in f32 for losses with large exponents]
+    /// the data's mean, or 1e-10 itself where predictions are odds; more in f32 for losses with large exponents]
     #[arg(long, value_name = "X", allow_negative_numbers = true)]
     prediction_floor: Option<f64>,
 

@@ -75,6 +75,10 @@ impl FitSummary {
                 "stopped because the loss fell by less than {tolerance:e} of itself three times in \
                  a row (--tol)"
             ),
+            StoppedBy::Precision => format!(
+                "stopped because rounding hides changes of the loss as small as {tolerance:e} of \
+                 itself (--tol); a larger --tol or --precision f64 can tell"
+            ),
             StoppedBy::MaxIter => "all that were asked for (--max-iter)".into(),
             StoppedBy::Validation => "stopped because the validation loss kept rising".into(),
             StoppedBy::Interrupted => "interrupted".into(),

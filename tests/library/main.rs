@@ -10,6 +10,7 @@ mod fit;
 mod golden;
 mod labels;
 mod loss;
+mod numbers;
 mod one_group;
 mod penalties;
 mod plan;

@@ -14,6 +14,9 @@ use crate::plan::Plan;
 pub enum StoppedBy {
     /// The training loss fell by less than the tolerance, three sweeps in a row.
     Tolerance,
+    /// The same, but rounding errors of the loss are larger than the tolerance asks for: what the
+    /// sweeps gained cannot be told.
+    Precision,
     /// The number of sweeps was reached.
     MaxIter,
     /// The validation loss rose five times in a row.
@@ -28,6 +31,7 @@ impl fmt::Display for StoppedBy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             StoppedBy::Tolerance => "tolerance",
+            StoppedBy::Precision => "precision",
             StoppedBy::MaxIter => "max_iter",
             StoppedBy::Validation => "validation",
             StoppedBy::Interrupted => "interrupted",

@@ -111,7 +111,7 @@ impl Exact {
             Some(stored) => stored.entries().sum_of_squares(),
             None => job.data.values().sum_of_squares(),
         };
-        let squares = 0.5 * sum / (job.unit * job.unit);
+        let squares = 0.5 * sum * job.value_scale * job.value_scale;
         let least = if T::BYTES == 4 { 1e-3 } else { 1e-11 };
         Some(Exact { objectives: objectives?, squares, least })
     }
@@ -243,7 +243,7 @@ impl<T: Elementwise> CpuEngine<T> {
                 outputs.push(loss.b());
             }
             if wants.losses {
-                outputs.push(loss.loss());
+                outputs.push(loss.divergence());
             }
             Tape::compile(&outputs)
         });
@@ -254,7 +254,7 @@ impl<T: Elementwise> CpuEngine<T> {
             roles: self.job.data.roles(),
             zeros: false,
             entry_parameters: &self.entry_parameters,
-            scale: T::from_f64(1.0 / self.job.unit),
+            scale: T::from_f64(self.job.value_scale),
             floor: T::from_f64(self.job.guards.prediction_floor / self.job.unit),
             tape,
             wants,

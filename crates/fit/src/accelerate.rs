@@ -7,6 +7,8 @@
 /// middle of its sweep.
 pub(crate) struct Momentum {
     pub t: f64,
+    /// The plain sweeps before the first extrapolation.
+    pub plain: usize,
     /// Whether the point is an extrapolated one.
     extrapolated: bool,
 }
@@ -18,18 +20,27 @@ impl Momentum {
     /// (docs/acceleration.md).
     const LEFT: f64 = 0.5;
 
-    pub fn new() -> Momentum {
-        Momentum { t: 1.0, extrapolated: false }
+    /// The sweeps of a fit that stay plain. Early steps are long, and longer ones drive entries to
+    /// zero that would have come back: fits of sparse counts ended a percent above block sweeps
+    /// (docs/acceleration.md).
+    pub const PLAIN: usize = 5;
+
+    pub fn new(plain: usize) -> Momentum {
+        Momentum { t: 1.0, plain, extrapolated: false }
     }
 
-    /// The weights of the next extrapolation: of the momentum, and of the sweep's own step.
-    pub fn next(&mut self) -> [f64; 2] {
+    /// The weights of the extrapolation after so many sweeps: of the momentum, and of the sweep's own
+    /// step. `None` while sweeps stay plain.
+    pub fn next(&mut self, sweeps: usize) -> Option<[f64; 2]> {
+        if sweeps <= self.plain {
+            return None;
+        }
         let t = (1.0 + (1.0 + 4.0 * self.t * self.t).sqrt()) / 2.0;
         let momentum = ((self.t - 1.0) / t).min(Self::MOST);
         let relaxation = self.t / t;
         self.t = t;
         self.extrapolated = true;
-        [momentum, relaxation]
+        Some([momentum, relaxation])
     }
 
     /// Whether a point with this loss is given up for the plain result; the momentum is lowered

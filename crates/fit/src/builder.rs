@@ -310,8 +310,9 @@ impl NNEinFact {
     /// The floor of ŷ: what it is clamped to from below before a quotient, a power or a logarithm, in the
     /// units of the data.
     ///
-    /// Default: 1e-10 times the mean of the data; in single precision, where that to the loss's
-    /// largest exponent e would overflow, 10^(−30/e) times the mean.
+    /// Default: 1e-10 times the mean of the data, or times 1 for losses on odds, whose ŷ do not have
+    /// the data's unit; in single precision, where that to the loss's largest exponent e would
+    /// overflow, 10^(−30/e) in place of 1e-10.
     pub fn prediction_floor(mut self, floor: f64) -> Self {
         self.settings.prediction_floor = Some(floor);
         self
@@ -335,7 +336,9 @@ impl NNEinFact {
         self
     }
 
-    /// How often the factors of a group are cycled over after a pass. Default: 1.
+    /// How often the factors of a group are cycled over after a pass. Default: 1. Of no effect, and a
+    /// warning says so, where every group has one factor, and on the exact steps of an accelerated
+    /// Euclidean fit.
     pub fn inner_cycles(mut self, cycles: usize) -> Self {
         self.settings.inner_cycles = cycles;
         self

@@ -1,11 +1,11 @@
 //! The constraints on factors: penalties, bounds, fixed values.
 
-use ndarray::ArrayD;
+use ndarray::{ArrayD, Axis};
 
 use crate::factors::check_factor;
 use crate::predictions::mean;
 use crate::settings::{FactorSetting, Settings};
-use nneinfact_core::data::digest;
+use nneinfact_core::data::{Prepared, digest};
 use nneinfact_core::engine::Constraint;
 use nneinfact_core::error::{Error, Result};
 use nneinfact_core::loss::Penalty;
@@ -91,6 +91,14 @@ impl Constraints {
         Ok(Constraints { each, fixed, balancing })
     }
 
+    /// The same constraints beside sums of losses that are divided by this.
+    pub fn rescaled(mut self, sums_unit: f64) -> Constraints {
+        for constraint in &mut self.each {
+            constraint.penalty = constraint.penalty.map(|p| p.rescaled(1.0, sums_unit));
+        }
+        self
+    }
+
     pub fn is_penalized(&self) -> bool {
         self.each.iter().any(|constraint| constraint.penalty.is_some())
     }
@@ -130,6 +138,43 @@ impl Constraints {
             true => Vec::new(),
             false => vec![void(shapes, &falling, &loose)],
         }
+    }
+
+    /// Fixed factors that leave the model no way to data that are positive: ŷ is 0 wherever an
+    /// observed index has a value at which such a factor is 0.
+    pub fn dead(&self, shapes: &Shapes, data: &Prepared) -> Vec<String> {
+        let model = shapes.model();
+        let shape = data.shape();
+        let mut warnings = Vec::new();
+        for (l, values) in self.fixed.iter().enumerate() {
+            let Some(values) = values else { continue };
+            for (axis, &index) in model.factors()[l].iter().enumerate() {
+                let Some(mode) = model.output().iter().position(|&x| x == index) else { continue };
+                let zero: Vec<bool> = values
+                    .axis_iter(Axis(axis))
+                    .map(|slice| slice.iter().all(|&x| x == 0.0))
+                    .collect();
+                if !zero.contains(&true) {
+                    continue;
+                }
+                let after: usize = shape[mode + 1..].iter().product();
+                let alive = |x: f64, at: usize| {
+                    let hit = zero.get(at / after % shape[mode]).is_some_and(|&zero| zero);
+                    x <= 0.0 || !hit
+                };
+                if let Some(outside) = data.first_outside(alive) {
+                    warnings.push(format!(
+                        "factor {} ({}), which is fixed, is zero at some values of {} where the data are not: the model cannot reach {} positive entries, the first at index {:?}",
+                        l + 1,
+                        model.factor_name(l),
+                        char::from(index),
+                        outside.count,
+                        outside.index
+                    ));
+                }
+            }
+        }
+        warnings
     }
 
     /// Whether a factor has a penalty that nothing keeps from going to 0.

@@ -56,9 +56,21 @@ pub(crate) fn choose(settings: &Settings, shapes: &Shapes, data: Prepared) -> Re
             // What takes as much memory as there is wins nothing by being a little faster.
             let total = total_memory().unwrap_or(u64::MAX);
             let fits = given_dense || entries(shapes) * 8.0 < total as f64 / 4.0;
+            // By what both would cost in C order: the same numbers in another order of memory are to
+            // go the same way.
+            let in_c_order = |plan: &Plan, info: DataInfo, sparse| -> f64 {
+                let c = info.clone().in_c_order(shapes);
+                match c == info {
+                    true => plan.cost(),
+                    false => {
+                        self::plan(settings, shapes, c, sparse).map_or(plan.cost(), |p| p.cost())
+                    }
+                }
+            };
+            let cost = in_c_order(&plan, plan.data().clone(), plan.settings().sparse);
             if fits
-                && let Ok((other, _)) = dense()
-                && other.cost() < plan.cost()
+                && let Ok((other, info)) = dense()
+                && in_c_order(&other, info, None) < cost
                 && let Ok(data) = data.densified(limit)
             {
                 let plan = dense_plan(settings, shapes, dense_info(&data))?;
@@ -235,7 +247,7 @@ fn sparse_plan(
     zero: &AtZero,
     data: &Prepared,
 ) -> Result<(Plan, StoredCounts)> {
-    let counted = data.stored_counts();
+    let counted = data.stored_counts(settings.loss.accepts_zeros());
     // Roughly, in units of a dense pass over one entry.
     let weight = |counts: &StoredCounts| {
         let form = ZeroSums::new(zero, counts.implicit).form();

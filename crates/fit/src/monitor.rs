@@ -2,21 +2,27 @@
 
 use std::time::Instant;
 
+use crate::accelerate::Momentum;
 use crate::observe::{Cancel, Flow, Hooks, Observer, Sweep};
 use crate::settings::{Algorithm, Settings};
-use nneinfact_core::data::{Portion, Prepared, Role};
-use nneinfact_core::engine::{Engine, LossSums, Point};
+use nneinfact_core::data::{Portion, Prepared, Role, RoleSums};
+use nneinfact_core::engine::{Engine, LossSums, Point, Precision};
 use nneinfact_core::error::{Error, Result};
 use nneinfact_core::history::{History, StoppedBy};
+use nneinfact_core::loss::Loss;
 
 /// Sweeps in a row whose progress is below the tolerance before a fit stops.
 const PATIENCE: usize = 3;
 /// Rises of the validation loss in a row before early stopping.
 const RISES: usize = 5;
 
-/// What sums of losses are divided by, for each role.
+/// What sums of losses are divided by, for each role, and what engines leave out of them.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Portions([Portion; 4]);
+pub(crate) struct Portions {
+    portions: [Portion; 4],
+    /// Sums of the loss's [offset](Loss::offset).
+    offsets: RoleSums,
+}
 
 impl Portions {
     pub fn of(data: &Prepared) -> Portions {
@@ -29,10 +35,37 @@ impl Portions {
     pub fn add(&mut self, data: &Prepared, weight: f64) {
         for role in Role::ALL {
             let portion = data.portion(role);
-            self.0[role as usize].entries =
-                self.0[role as usize].entries.saturating_add(portion.entries);
-            self.0[role as usize].weight += weight * portion.weight;
+            let own = &mut self.portions[role as usize];
+            own.entries = own.entries.saturating_add(portion.entries);
+            own.weight += weight * portion.weight;
         }
+    }
+
+    /// Adds what engines leave out of a loss of these data, summed here once in double precision.
+    pub fn add_offsets(&mut self, loss: &Loss, data: &Prepared, weight: f64) {
+        let Some(offset) = loss.offset() else { return };
+        let sums = match loss.entry_parameters() {
+            [] => {
+                // Most counts are small, and two logarithms each are much for all entries.
+                let small: Vec<f64> =
+                    (0..=1024).map(|x| offset.eval(f64::from(x), 1.0, &[])).collect();
+                let of = |x: f64, _: usize| match small.get(x as usize) {
+                    Some(&known) if x == x.trunc() => known,
+                    _ => offset.eval(x, 1.0, &[]),
+                };
+                data.sums_by_role(of, Some(small[0]))
+            }
+            parameters => {
+                let all: Vec<Vec<f64>> =
+                    parameters.iter().map(|p| p.iter().copied().collect()).collect();
+                let of = |x: f64, i: usize| match all.as_slice() {
+                    [only] => offset.eval(x, 1.0, &only[i..=i]),
+                    all => offset.eval(x, 1.0, &all.iter().map(|p| p[i]).collect::<Vec<_>>()),
+                };
+                data.sums_by_role(of, None)
+            }
+        };
+        self.offsets.iter_mut().zip(sums).for_each(|(to, sum)| *to += weight * sum);
     }
 
     /// Refuses early stopping without anything to stop by.
@@ -48,8 +81,18 @@ impl Portions {
 
     /// The mean of a sum; `None` where there are no entries.
     pub fn mean(&self, sum: f64, role: Role) -> Option<f64> {
-        let portion = self.0[role as usize];
+        let portion = self.portions[role as usize];
         (portion.entries > 0).then(|| sum / portion.weight)
+    }
+
+    /// The mean over training entries of what engines leave out.
+    fn mean_offset(&self) -> f64 {
+        self.mean(self.offsets[Role::Train as usize], Role::Train).unwrap_or(0.0)
+    }
+
+    /// The mean loss, of a sum as engines make it; `None` where there are no entries.
+    pub fn mean_loss(&self, sum: f64, role: Role) -> Option<f64> {
+        self.mean(sum + self.offsets[role as usize], role)
     }
 }
 
@@ -64,6 +107,8 @@ pub(crate) struct Monitor<'a> {
     pub early_stopping: bool,
     /// Whether sweeps are extrapolated.
     pub accelerated: bool,
+    /// How many sweeps are not, at the beginning.
+    pub plain_sweeps: usize,
     /// Whether factors are rescaled among each other after every sweep.
     pub balance: bool,
     penalized: bool,
@@ -72,6 +117,9 @@ pub(crate) struct Monitor<'a> {
     /// The objective before; `None` before the first evaluation.
     course: Option<Course>,
     slow: usize,
+    /// What rounding errors make of the objective, where it was measured.
+    noise: Option<f64>,
+    rounding: Rounding,
     rises: usize,
     /// Whether the objective may rise on its way.
     may_rise: bool,
@@ -83,11 +131,40 @@ pub(crate) struct Monitor<'a> {
     pub failed_checkpoints: usize,
 }
 
-/// The objective as it was.
+/// The objective as it was, less what no factors can change.
 #[derive(Clone, Copy)]
 struct Course {
     first: f64,
     before: f64,
+}
+
+impl Course {
+    /// What progress is compared with, times the tolerance.
+    fn size(self) -> f64 {
+        self.before.abs().max(self.first - self.before)
+    }
+}
+
+/// How exact a loss is.
+#[derive(Clone, Copy)]
+struct Rounding {
+    /// The relative rounding error of a number.
+    unit: f64,
+    /// Where terms of the loss cancel, how much of these errors is left in their difference: a
+    /// multiple of Σ W (a + b) ŷ.
+    of_terms: Option<f64>,
+}
+
+impl Rounding {
+    fn of(settings: &Settings) -> Rounding {
+        let unit = match settings.precision {
+            Precision::F32 => f64::from(f32::EPSILON),
+            Precision::F64 => f64::EPSILON,
+        };
+        let loss = &settings.loss;
+        let of_terms = loss.cancels().then(|| loss.curvature_constant().abs());
+        Rounding { unit, of_terms }
+    }
 }
 
 impl<'a> Monitor<'a> {
@@ -108,12 +185,19 @@ impl<'a> Monitor<'a> {
             eval_every: if settings.early_stopping { 1 } else { settings.eval_every },
             early_stopping: settings.early_stopping,
             accelerated: settings.algorithm == Algorithm::Accelerated,
+            plain_sweeps: match settings.loss.is_half_squared_distance() {
+                // Coordinate descent leaves zero again.
+                true => 0,
+                false => Momentum::PLAIN,
+            },
             balance,
             penalized,
             observers: &mut hooks.observers,
             cancel: &hooks.cancel,
             course: None,
             slow: 0,
+            noise: None,
+            rounding: Rounding::of(settings),
             rises: 0,
             // Under a barrier it is the objective with the barrier that never rises.
             may_rise: matches!(settings.algorithm, Algorithm::Adam | Algorithm::Barrier),
@@ -152,14 +236,17 @@ impl<'a> Monitor<'a> {
                 _ => self.rises = 0,
             }
         }
+        // What the loss is at best, whatever the factors, is no measure of progress.
+        let objective = objective - self.portions.mean_offset();
         if let Some(Course { first, before }) = self.course {
             let progress = before - objective;
             // A rise on the way to somewhere lower is no end.
             let progress = if self.may_rise { progress.abs() } else { progress };
-            let slow = progress <= self.tolerance * objective.abs().max(first - objective);
+            let slow = progress <= self.tolerance * Course { first, before: objective }.size();
             self.slow = if slow { self.slow + 1 } else { 0 };
         }
         let first = self.course.map_or(objective, |course| course.first);
+        self.noise = None;
         self.course = Some(Course { first, before: objective });
         best
     }
@@ -178,12 +265,12 @@ impl<'a> Monitor<'a> {
                 history.iterations
             )));
         }
-        let mean = |sum: f64, role: Role| self.portions.mean(sum, role);
-        let loss = mean(sums.train, Role::Train).unwrap_or(f64::NAN);
-        let validation = mean(sums.validation, Role::Validation);
-        let held_out = mean(sums.held_out, Role::HeldOut);
+        let mean_loss = |sum: f64, role: Role| self.portions.mean_loss(sum, role);
+        let loss = mean_loss(sums.train, Role::Train).unwrap_or(f64::NAN);
+        let validation = mean_loss(sums.validation, Role::Validation);
+        let held_out = mean_loss(sums.held_out, Role::HeldOut);
         let seconds = self.seconds();
-        let penalty = mean(sums.penalty, Role::Train).unwrap_or(0.0);
+        let penalty = self.portions.mean(sums.penalty, Role::Train).unwrap_or(0.0);
         let objective = loss + penalty;
         let validation_before = history.validation_loss.last().copied();
         history.loss.push(loss);
@@ -196,6 +283,7 @@ impl<'a> Monitor<'a> {
         if self.note(objective, validation, validation_before) {
             engine.copy(Point::Current, Point::Snapshot)?;
         }
+        self.measure_noise(engine);
         let seen = Sweep {
             iteration: history.iterations,
             max_iter: self.max_iter,
@@ -220,12 +308,35 @@ impl<'a> Monitor<'a> {
         })
     }
 
+    /// Estimates the rounding error of the objective where the fit is about to stop by the tolerance:
+    /// whether that can be told. The engine's last pass is one at the factors as they are; where it
+    /// was none, terms that cancel are left out.
+    pub fn measure_noise(&mut self, engine: &mut dyn Engine) {
+        let Some(course) = self.course.filter(|_| self.tolerance > 0.0 && self.slow >= PATIENCE)
+        else {
+            return;
+        };
+        let Rounding { unit, of_terms } = self.rounding;
+        let terms = of_terms.and_then(|share| {
+            let [a, b] = engine.scale_terms().ok()?;
+            self.portions.mean(share * (a.abs() + b.abs()), Role::Train)
+        });
+        // Errors of entries are independent of each other, and there are two evaluations.
+        let entries = self.portions.portions[Role::Train as usize].entries as f64;
+        let each = unit * (course.size() + terms.unwrap_or(0.0));
+        self.noise = Some(each * (2.0 / entries.max(1.0)).sqrt());
+    }
+
     /// The reason to stop at the last element of the history, where its numbers give one.
     pub fn verdict(&self, history: &History) -> Option<StoppedBy> {
         if self.rises >= RISES {
             Some(StoppedBy::Validation)
         } else if self.tolerance > 0.0 && self.slow >= PATIENCE {
-            Some(StoppedBy::Tolerance)
+            let wanted = self.course.map_or(0.0, |course| self.tolerance * course.size());
+            Some(match self.noise {
+                Some(noise) if noise > wanted => StoppedBy::Precision,
+                _ => StoppedBy::Tolerance,
+            })
         } else if history.iterations >= self.max_iter {
             Some(StoppedBy::MaxIter)
         } else {

@@ -16,10 +16,12 @@ use crate::observe::{Cancel, Hooks};
 use crate::settings::{Algorithm, Balance, Settings, Start};
 use crate::start::{self, Basis, scale};
 use crate::sweeps::sweeps;
-use nneinfact_core::data::{Observations, Prepared, StoredEntries, describe_index};
+use nneinfact_core::data::{
+    Observations, Prepared, StoredEntries, describe_index, normalizing_exponent, scaled,
+};
 use nneinfact_core::engine::{Constraint, Engine, Guards, Job, LossSlot, Precision};
 use nneinfact_core::error::{Error, Result};
-use nneinfact_core::loss::{Domain, Loss, Trials};
+use nneinfact_core::loss::{Domain, Loss, ScaleWith, Trials};
 use nneinfact_core::model::Shapes;
 use nneinfact_core::plan::Plan;
 
@@ -119,7 +121,7 @@ struct Checked {
 fn plan(settings: &Settings, given: Given<'_>, device: &Device) -> Result<Checked> {
     let (shapes, data) = prepared(settings, given)?;
     Portions::of(&data).check(settings)?;
-    let constraints = Constraints::new(settings, &shapes)?;
+    let constraints = Constraints::new(settings, &shapes)?.rescaled(data.weight_unit());
     let fingerprint = settings.is_saved().then(|| data.fingerprint());
     let planned = format::choose(settings, &shapes, data)?;
     let identity =
@@ -141,10 +143,9 @@ fn resume(
     }
     let mut start = checkpoint.factors()?;
     constraints.apply(&shapes, &mut start, false)?;
-    let job = job(settings, planned, constraints.clone(), start)?;
+    let (job, data) = job(settings, planned, constraints.clone(), start)?;
     let job = Job { scales: Some(checkpoint.state.scales.clone()), ..job };
-    let (plan, data, balance) =
-        (Arc::clone(&job.plan), Arc::clone(&job.data), job.balancing.is_some());
+    let (plan, balance) = (Arc::clone(&job.plan), job.balancing.is_some());
     let mut engine = device.open(job, settings.precision)?;
     engine.restore(&checkpoint.state)?;
     let (seed, mut warnings) = (checkpoint.seed(), checkpoint.warnings().to_vec());
@@ -193,11 +194,11 @@ fn start(
         precision: settings.precision,
     };
     let mut first = starts.make(settings.seed, &planned.data, planned.sparse.as_ref())?;
-    let job = job(settings, planned, constraints.clone(), first.clone())?;
-    let (plan, data, balance) =
-        (Arc::clone(&job.plan), Arc::clone(&job.data), job.balancing.is_some());
     // Other starts may need the stored entries that the engine takes.
-    let sparse = job.stored.clone().filter(|_| settings.starts > 1);
+    let sparse = planned.sparse.clone().filter(|_| settings.starts > 1);
+    let (job, data) = job(settings, planned, constraints.clone(), first.clone())?;
+    let (plan, balance) = (Arc::clone(&job.plan), job.balancing.is_some());
+    let exact = job.exact && device.kind_name() == "cpu";
     let mut engine = device.open(job, settings.precision)?;
     let groups = plan.groups().len();
     let mut warning = starts.rescale(engine.as_mut(), groups, &mut first)?;
@@ -213,7 +214,7 @@ fn start(
             }
             // After the last seed comes 0.
             let seed = settings.seed.wrapping_add(n);
-            let mut next = starts.make(seed, &data, sparse.as_deref())?;
+            let mut next = starts.make(seed, &data, sparse.as_ref())?;
             engine.load(&next)?;
             let told = starts.rescale(engine.as_mut(), groups, &mut next)?;
             let objective = try_out(engine.as_mut())?;
@@ -224,6 +225,8 @@ fn start(
         engine.load(&best.1)?;
     }
     let mut warnings = constraints.warnings(&shapes);
+    warnings.extend(constraints.dead(&shapes, &data));
+    warnings.extend(idle_cycles(settings, &plan, exact));
     warnings.extend(warning);
     let writer =
         CheckpointWriter::new(settings, identity.as_ref(), &shapes, best.0, &warnings, lock);
@@ -239,6 +242,19 @@ fn start(
         writer,
         resumed: None,
     })
+}
+
+/// That more than one cycle over the factors of a group was asked for, and does nothing.
+fn idle_cycles(settings: &Settings, plan: &Plan, exact: bool) -> Option<String> {
+    let why = match exact {
+        true => "half the squared distance is lowered by exact steps here",
+        false if plan.groups().iter().all(|group| group.factors.len() == 1) => {
+            "every group has one factor here"
+        }
+        false => return None,
+    };
+    let cycles = settings.inner_cycles;
+    (cycles > 1).then(|| format!("{cycles} inner cycles are as good as one: {why}"))
 }
 
 /// The starts of a fit, one for each seed.
@@ -337,13 +353,14 @@ pub(crate) fn prepared(settings: &Settings, given: Given<'_>) -> Result<(Shapes,
     Ok((shapes, data))
 }
 
-/// What an engine is made from: the data, and a start that keeps to the constraints.
+/// What an engine is made from: the data, and a start that keeps to the constraints. Gives the data
+/// in the user's units too.
 pub(crate) fn job(
     settings: &Settings,
     planned: Planned,
     constraints: Constraints,
     start: Vec<ArrayD<f64>>,
-) -> Result<Job> {
+) -> Result<(Job, Arc<Prepared>)> {
     let loss = settings.loss.clone();
     let Planned { plan, data, sparse } = planned;
     let guards = Guards {
@@ -369,20 +386,32 @@ pub(crate) fn job(
         && data.is_all_train()
         && constraints.penalties().iter().flatten().all(|p| [1.0, 2.0].contains(&p.power()));
     let balance = settings.balance.unwrap_or_default() == Balance::EverySweep;
-    Ok(Job {
+    let Units { loss, unit, exponent, sums_unit } = Units::of(loss, &data, settings.precision);
+    let given = Arc::new(data);
+    let (data, stored, value_scale) = match exponent {
+        0 => (Arc::clone(&given), sparse, 1.0 / unit),
+        _ => {
+            let stored = sparse.map(|stored| stored.scaled(exponent));
+            (Arc::new(given.with_scaled_values(exponent)), stored, 1.0)
+        }
+    };
+    let job = Job {
         plan: Arc::new(plan),
         losses,
         exact,
-        unit: unit(&loss, &data),
-        data: Arc::new(data),
-        stored: sparse.map(Arc::new),
+        unit,
+        value_scale,
+        sums_unit,
+        data,
+        stored: stored.map(Arc::new),
         loss,
         guards,
         start,
         scales: None,
         balancing: constraints.balancing.filter(|_| balance).map(Arc::new),
         constraints: constraints.each,
-    })
+    };
+    Ok((job, given))
 }
 
 fn check_domain(loss: &Loss, data: &Prepared) -> Result<()> {
@@ -416,6 +445,13 @@ fn check_domain(loss: &Loss, data: &Prepared) -> Result<()> {
             help: if outside.value.is_nan() {
                 "if NaN means missing, say so (nan_missing, --nan-missing), or mask these entries"
                     .into()
+            } else if outside.value == 0.0 && data.coo().is_some() {
+                format!(
+                    "entries that are not listed are zeros, which are outside its domain; if they \
+                     are missing and not zeros, say so (unlisted_missing, --unlisted-missing); else \
+                     {}",
+                    domain.help()
+                )
             } else {
                 domain.help().into()
             },
@@ -444,4 +480,43 @@ fn unit(loss: &Loss, data: &Prepared) -> f64 {
         return 1.0;
     }
     2f64.powi(mean.log2().round() as i32)
+}
+
+/// What data and loss are rescaled by on their way to an engine, all powers of two.
+struct Units {
+    /// The loss, its parameters rescaled with the data.
+    loss: Loss,
+    /// That of ŷ and the factors.
+    unit: f64,
+    /// Values are multiplied with 2^this beforehand; 0 where the engine's number type holds values
+    /// and unit as they are.
+    exponent: i32,
+    /// What sums of losses are divided by besides.
+    sums_unit: f64,
+}
+
+impl Units {
+    fn of(loss: Loss, data: &Prepared, precision: Precision) -> Units {
+        let within = match precision {
+            Precision::F32 => 60,
+            Precision::F64 => 900,
+        };
+        let Some(with) = loss.scale_with() else {
+            let unit = unit(&loss, data);
+            let exponent = normalizing_exponent(unit, within);
+            return Units { loss, unit, exponent, sums_unit: 1.0 };
+        };
+        let exponent = normalizing_exponent(data.mean(), within);
+        let as_it_is = |loss| Units { loss, unit: 1.0, exponent: 0, sums_unit: 1.0 };
+        if exponent == 0 {
+            return as_it_is(loss);
+        }
+        let Some(rescaled) = loss.rescaled(exponent) else { return as_it_is(loss) };
+        let sums_unit = scaled(1.0, -exponent);
+        let unit = match with {
+            ScaleWith::DataAndModel => sums_unit,
+            ScaleWith::Data => 1.0,
+        };
+        Units { loss: rescaled, unit, exponent, sums_unit }
+    }
 }

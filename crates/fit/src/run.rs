@@ -112,7 +112,8 @@ fn run(
         resumed,
     } = prepare::open(&mut settings, &hooks.cancel, resume, given, device)?;
     let mut history = History { seed, ..settings.empty_history() };
-    let portions = Portions::of(&data);
+    let mut portions = Portions::of(&data);
+    portions.add_offsets(&settings.loss, &data, 1.0);
     let adam = match settings.algorithm {
         Algorithm::Adam => {
             Some(Adam::new(&settings, &plan, constraints, &portions, engine.as_ref())?)

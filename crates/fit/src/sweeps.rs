@@ -10,7 +10,8 @@ use nneinfact_core::history::{History, StoppedBy};
 /// Sweeps until there is a reason to stop. The engine is left at the factors to return; after an error
 /// at those of the last completed sweep, as far as the device still answers.
 ///
-/// In an accelerated fit (docs/method.md) every sweep but the last ends with an extrapolation, whose
+/// In an accelerated fit (docs/method.md) every sweep but the first few and the last ends with an
+/// extrapolation, whose
 /// loss comes with the first pass of the next sweep for free; if it is above that in the middle of
 /// the sweep before, the point is given up for the plain result, at the cost of a pass. A model with one
 /// group has no middle: there the plain result is evaluated too, as the loss at the start of the sweep
@@ -27,7 +28,9 @@ pub(crate) fn sweeps(
     writer: &mut Option<CheckpointWriter>,
     resumed: Option<Position>,
 ) -> Result<()> {
-    let momentum = monitor.accelerated.then(Momentum::new);
+    // With one group the problem is convex, or nearly.
+    let plain = if groups == 1 { 0 } else { monitor.plain_sweeps };
+    let momentum = monitor.accelerated.then(|| Momentum::new(plain));
     // With early stopping the snapshot is not the factors of the last evaluation, so that an interrupted
     // sweep could not be taken back in the file: it is completed.
     let completes = writer.is_some() && monitor.early_stopping;
@@ -114,6 +117,11 @@ impl Loop<'_, '_> {
         }
         self.evaluated = position.stage == Stage::Evaluated;
         if self.evaluated {
+            if self.monitor.verdict(self.history) == Some(StoppedBy::Tolerance) {
+                // It may have been the precision: the same pass tells again.
+                self.engine.pass(0)?;
+                self.monitor.measure_noise(self.engine);
+            }
             return Ok(self.monitor.verdict(self.history));
         }
         if self.history.iterations > 0 {
@@ -176,15 +184,16 @@ impl Loop<'_, '_> {
 
     /// Moves on from the plain result of a sweep. The last point of a fit is a plain result.
     fn extrapolate(&mut self) -> Result<()> {
-        if let Some(momentum) = &mut self.momentum {
-            if self.groups == 1 {
-                self.engine.evaluate()?;
-                let at_plain_result = self.engine.sums()?[LossSlot::Start as usize];
-                self.bound = Some(at_plain_result.objective());
-            }
-            let [momentum, relaxation] = momentum.next();
-            self.engine.extrapolate(momentum, relaxation)?;
+        let Some(momentum) = &mut self.momentum else { return Ok(()) };
+        let Some([momentum, relaxation]) = momentum.next(self.history.iterations) else {
+            return self.engine.copy(Point::Current, Point::Anchor);
+        };
+        if self.groups == 1 {
+            self.engine.evaluate()?;
+            let at_plain_result = self.engine.sums()?[LossSlot::Start as usize];
+            self.bound = Some(at_plain_result.objective());
         }
+        self.engine.extrapolate(momentum, relaxation)?;
         Ok(())
     }
 

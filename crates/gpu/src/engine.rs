@@ -10,7 +10,7 @@ use crate::program::products::sums_indices;
 use crate::program::recording::{BufferId, DispatchKind, RecordingId};
 use crate::program::tuning::Tuning;
 use crate::streamed_pass::{Upload, compile_within};
-use nneinfact_core::algebra::update::{Denominator, Update};
+use nneinfact_core::algebra::update::{Denominator, LEAST_EXTRAPOLATION, Update};
 use nneinfact_core::engine::{
     Constraint, Engine, EngineState, Job, LossSlot, LossSums, PassTime, Point,
 };
@@ -327,7 +327,7 @@ impl Engine for GpuEngine {
         if !self.has_anchor {
             return Err(Error::Internal("extrapolated without an anchor".into()));
         }
-        let weights = [momentum as f32, relaxation as f32, 0.0, 0.0];
+        let weights = [momentum as f32, relaxation as f32, LEAST_EXTRAPOLATION as f32, 0.0];
         self.loaded.write(self.compiled.buffers.weights, 0, bytemuck::cast_slice(&weights))?;
         self.run(self.compiled.extrapolate)
     }

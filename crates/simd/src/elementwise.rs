@@ -43,6 +43,10 @@ pub trait Elementwise: Real {
     /// some number.
     fn ln_positive(self, fused: bool) -> Self;
 
+    /// As [`ln`](Self::ln), of a number that is 1 + `excess`: where the excess is below ¼ in size the
+    /// logarithm is that of 1 + `excess`, whatever digits of it the number has lost.
+    fn ln_near(self, excess: Self, fused: bool) -> Self;
+
     /// The least number of full precision.
     const LEAST_NORMAL: Self;
 
@@ -189,6 +193,28 @@ mod tests {
             // What is not normal has some finite logarithm.
             arch.dispatch(Logarithms(&[0.0f32, 1e-40]));
             arch.dispatch(Logarithms(&[0.0f64]));
+        }
+    }
+
+    #[test]
+    fn logarithms_near_one_have_the_digits_of_the_excess() {
+        for fused in [false, true] {
+            for e in (1..7500).map(|i| 1e-30 * 10f64.powf(f64::from(i) / 250.0)) {
+                for excess in [e, -e].into_iter().filter(|e| *e > -0.999) {
+                    let single = excess as f32;
+                    let want = f64::from(single).ln_1p();
+                    let got = (1.0 + single).ln_near(single, fused);
+                    assert!(ulps(got, want) < 3.0, "ln(1 + {single}): {got}");
+                    let got = (1.0 + excess).ln_near(excess, fused);
+                    let error = (got - excess.ln_1p()).abs();
+                    assert!(error <= 5e-16 * excess.ln_1p().abs(), "ln(1 + {excess}): {got}");
+                }
+            }
+            assert_eq!(0f32.ln_near(-1.0, fused), f32::NEG_INFINITY);
+            assert_eq!(0f64.ln_near(-1.0, fused), f64::NEG_INFINITY);
+            assert_eq!(f32::INFINITY.ln_near(f32::INFINITY, fused), f32::INFINITY);
+            assert!(f32::NAN.ln_near(f32::NAN, fused).is_nan());
+            assert!(f64::NAN.ln_near(f64::NAN, fused).is_nan());
         }
     }
 

@@ -188,6 +188,10 @@ pub fn extrapolate(plain: &mut [f64], before: &mut [f64], origin: &[f64], weight
     pulp::Arch::new().dispatch(Extrapolate { plain, before, origin, weights });
 }
 
+/// The least that an extrapolation multiplies an entry with, e^−0.2: longer steps drive entries to
+/// zero that would have come back (docs/acceleration.md).
+pub const LEAST_EXTRAPOLATION: f64 = 0.818_730_753_077_981_8;
+
 /// A type of its own, and not a closure, as only what is inlined into the dispatched function is
 /// compiled for its instruction set.
 struct Extrapolate<'a> {
@@ -204,10 +208,13 @@ impl WithSimd for Extrapolate<'_> {
     fn with_simd<S: Simd>(self, _: S) {
         let Extrapolate { plain, before, origin, weights: [momentum, relaxation] } = self;
         let fused = has_fused::<S>();
+        let least = LEAST_EXTRAPOLATION.ln();
         for ((x, before), &origin) in plain.iter_mut().zip(before).zip(origin) {
             let p = *x;
             let power = momentum * Elementwise::ln(p / *before, fused)
                 + relaxation * Elementwise::ln(p / origin, fused);
+            // NaN stays NaN.
+            let power = if power < least { least } else { power };
             let moved = p * Elementwise::exp(power, fused);
             *before = p;
             // Not a number where two of them are 0; infinite where only C or X is.

@@ -269,6 +269,11 @@ impl CooTensor {
         keys
     }
 
+    /// The same indices with other values.
+    pub(super) fn with_values(&self, values: Storage) -> CooTensor {
+        CooTensor { values, ..self.clone() }
+    }
+
     /// From indices in C order, sorted and each there once, that lie inside the shape.
     pub(super) fn from_keys<K: LinearIndex>(
         shape: &[usize],

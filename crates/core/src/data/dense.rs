@@ -259,6 +259,11 @@ impl Dense {
         Dense { layout: self.layout.clone(), storage: builder.finish() }
     }
 
+    /// Other entries in the same order of memory.
+    pub(super) fn with_storage(&self, storage: Storage) -> Dense {
+        Dense { layout: self.layout.clone(), storage }
+    }
+
     pub(super) fn layout(&self) -> &MemoryLayout {
         &self.layout
     }

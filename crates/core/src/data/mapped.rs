@@ -73,6 +73,10 @@ impl Mapped {
         Mapped { source, summary: Arc::default() }
     }
 
+    pub(super) fn source(&self) -> &Arc<dyn Slabs> {
+        &self.source
+    }
+
     /// The number of entries.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -7,6 +7,7 @@ use ndarray::{ArrayBase, Data, Dimension};
 use super::labels::check_all;
 use super::mapped::in_order;
 use super::random::{Key, threshold};
+use super::rescale::normalizing_exponent;
 use super::roles::Bits;
 use super::storage::{Convert, Summary};
 use super::{CooTensor, Dense, Element, Labels, Storage};
@@ -49,6 +50,8 @@ pub struct Observations {
     pub(super) mask: Option<Arc<Bits>>,
     /// In the order of memory of the values.
     pub(super) weights: Option<Arc<Dense>>,
+    /// The weights that were given are those kept times 2^this.
+    pub(super) weight_exponent: i32,
     pub(super) nan_missing: bool,
     pub(super) held_out: Option<Split>,
     pub(super) held_out_mask: Option<Arc<Bits>>,
@@ -139,6 +142,7 @@ impl Observations {
             validation_at: None,
             mask: None,
             weights: None,
+            weight_exponent: 0,
             nan_missing: false,
             held_out: None,
             held_out_mask: None,
@@ -276,6 +280,9 @@ impl Observations {
     /// The weight of each entry's loss: finite, at least 0, not all 0. 0 means missing. With a
     /// mask as well, its false entries have weight 0.
     ///
+    /// Only ratios of weights matter to a fit without penalties: weights whose largest is far from 1
+    /// are kept times a power of two ([`Prepared::weight_unit`](super::Prepared::weight_unit)).
+    ///
     /// # Errors
     /// [`Error::Shape`] where the weights do not have the shape of the data.
     /// [`Error::Observations`] where one is negative, NaN or infinite, or all are 0.
@@ -292,26 +299,13 @@ impl Observations {
                 "weights must be finite and at least 0, but the weight at index {index:?} is {w}"
             )));
         }
-        let any = match weights.storage() {
-            Storage::U8(v) => v.iter().any(|&w| w > 0),
-            Storage::U16(v) => v.iter().any(|&w| w > 0),
-            Storage::U32(v) => v.iter().any(|&w| w > 0),
-            Storage::F32(v) => v.iter().any(|&w| w > 0.0),
-            Storage::F64(v) => v.iter().any(|&w| w > 0.0),
-            Storage::Mapped(mapped) => {
-                let (mut summary, mut any) = (Summary::EMPTY, false);
-                in_blocks(&weights, |_, block| {
-                    summary = summary.and(Convert::summary(block));
-                    any |= block.iter().any(|&w| w > 0.0);
-                });
-                mapped.check()?;
-                mapped.set_summary(summary);
-                any
-            }
-        };
-        if !any {
+        let largest = largest_weight(&weights)?;
+        if largest == 0.0 {
             return Err(Error::Observations("all weights are 0: nothing is observed".into()));
         }
+        let exponent = normalizing_exponent(largest, USUAL_WEIGHTS);
+        let weights = weights.scaled(exponent);
+        self.weight_exponent = -exponent;
         let weights = match self.coordinates {
             Some(_) => weights.in_c_order(),
             None => weights.in_layout_of(&self.values),
@@ -480,6 +474,30 @@ fn split(what: &str, fraction: f64, seed: u64, stream: u32) -> Result<Option<Spl
     }
     let threshold = threshold(fraction);
     Ok((threshold > 0).then(|| Split { key: Key::new(seed, stream), threshold }))
+}
+
+/// Largest weights up to 2^±this are left as they are.
+const USUAL_WEIGHTS: i32 = 40;
+
+/// The largest weight; 1 for whole numbers of which one is not 0, which have a usual size.
+fn largest_weight(weights: &Dense) -> Result<f64> {
+    let whole = |any: bool| if any { 1.0 } else { 0.0 };
+    Ok(match weights.storage() {
+        Storage::U8(v) => whole(v.iter().any(|&w| w > 0)),
+        Storage::U16(v) => whole(v.iter().any(|&w| w > 0)),
+        Storage::U32(v) => whole(v.iter().any(|&w| w > 0)),
+        Storage::F32(_) | Storage::F64(_) => weights.largest(),
+        Storage::Mapped(mapped) => {
+            let (mut summary, mut largest) = (Summary::EMPTY, 0.0f64);
+            in_blocks(weights, |_, block| {
+                summary = summary.and(Convert::summary(block));
+                largest = block.iter().fold(largest, |most, &w| most.max(w));
+            });
+            mapped.check()?;
+            mapped.set_summary(summary);
+            largest
+        }
+    })
 }
 
 /// The first weight in C order that is not finite or is negative.

@@ -144,7 +144,7 @@ fn prepare_stored<K: LinearIndex>(
         }
         _ => StoredEntries::from_entries(coo.shape(), &entries, Implicit::Missing),
     };
-    finish_stored(coo, stored)
+    finish_stored(coo, stored, observations.weight_exponent)
 }
 
 /// A COO tensor whose implicit entries are zeros, but for stored entries that are missing or
@@ -160,7 +160,7 @@ fn prepare_zeros<K: LinearIndex>(
     ];
     if lists.iter().all(|(list, _)| list.is_none()) && !observations.nan_missing {
         let stored = StoredEntries::of(Arc::clone(coo), Implicit::Zeros);
-        return finish_stored(coo, stored);
+        return finish_stored(coo, stored, observations.weight_exponent);
     }
     let missing = |x: f64| observations.nan_missing && x.is_nan();
     let mut entries: Vec<Entry<K>> = coo
@@ -192,11 +192,15 @@ fn prepare_zeros<K: LinearIndex>(
         same
     });
     let stored = StoredEntries::from_entries(coo.shape(), &entries, Implicit::Zeros);
-    finish_stored(coo, stored)
+    finish_stored(coo, stored, observations.weight_exponent)
 }
 
 /// Sums up what the stored and the implicit entries hold.
-fn finish_stored(coo: &Arc<CooTensor>, stored: StoredEntries) -> Result<Prepared> {
+fn finish_stored(
+    coo: &Arc<CooTensor>,
+    stored: StoredEntries,
+    weight_exponent: i32,
+) -> Result<Prepared> {
     let list = Arc::clone(stored.entries());
     let mut total = Totals::EMPTY;
     for i in 0..list.len() {
@@ -238,6 +242,7 @@ fn finish_stored(coo: &Arc<CooTensor>, stored: StoredEntries) -> Result<Prepared
         only_stored: Some(stored),
         roles: None,
         weights: None,
+        weight_exponent,
         totals: total,
         labels: Arc::new([]),
     })
@@ -329,6 +334,7 @@ fn prepare_all(observations: &Observations, n: usize, keys: Option<&[u64]>) -> R
         only_stored: None,
         roles,
         weights: observations.weights.clone().filter(|w| !zero_one(w)),
+        weight_exponent: observations.weight_exponent,
         totals: total,
         labels: Arc::new([]),
     })

@@ -18,6 +18,8 @@ pub struct Prepared {
     pub(super) only_stored: Option<StoredEntries>,
     pub(super) roles: Option<Roles>,
     pub(super) weights: Option<Arc<Dense>>,
+    /// The weights that were given are those kept times 2^this.
+    pub(super) weight_exponent: i32,
     pub(super) totals: Totals,
     pub(super) labels: Arc<[Labels]>,
 }
@@ -95,6 +97,14 @@ impl Prepared {
     #[must_use]
     pub fn weights(&self) -> Option<&Arc<Dense>> {
         self.weights.as_ref()
+    }
+
+    /// What the kept weights are multiples of, a power of two: 1 but where those that were given are
+    /// too far from 1 for single precision. All sums of weights here are of the kept ones, and a
+    /// penalty, which is added to the sum of the weighted losses, is to be divided by this.
+    #[must_use]
+    pub fn weight_unit(&self) -> f64 {
+        super::scaled(1.0, self.weight_exponent)
     }
 
     /// The tensors that every dense pass reads: values and weights.

@@ -74,6 +74,25 @@ impl StoredEntries {
         StoredEntries { entries: list, roles, implicit }
     }
 
+    /// The same roles with other values.
+    pub(super) fn with_entries(&self, entries: Arc<CooTensor>) -> StoredEntries {
+        StoredEntries { entries, ..self.clone() }
+    }
+
+    /// The observed ones of these entries beside implicit ones that are missing: for a loss that
+    /// accepts no zeros, so that none of the implicit entries is observed.
+    fn without_zeros(self) -> StoredEntries {
+        let missing = self.roles.iter().flatten().any(|&role| role == Role::Missing);
+        if !missing {
+            return StoredEntries { implicit: Implicit::Missing, ..self };
+        }
+        let keys = self.entries.keys().into_iter().enumerate();
+        let all =
+            keys.map(|(i, key)| (key, self.entries.values().get(i).unwrap_or(0.0), self.role(i)));
+        let observed: Vec<Entry> = all.filter(|entry| entry.2 != Role::Missing).collect();
+        StoredEntries::from_entries(self.entries.shape(), &observed, Implicit::Missing)
+    }
+
     /// The stored entries and their values. A missing entry has the value 0.
     #[must_use]
     pub fn entries(&self) -> &Arc<CooTensor> {
@@ -257,19 +276,23 @@ fn slices(parts: &[Vec<Entry>]) -> Vec<&[Entry]> {
 }
 
 impl Prepared {
-    /// The ways to write these observations as stored entries. None with weights other than 0 and
-    /// 1, which implicit zeros do not have.
+    /// The ways to write these observations as stored entries, for a loss that accepts zeros or one
+    /// that does not, in which case no observed entry may be one. None with weights other than 0
+    /// and 1, which implicit zeros do not have.
     #[must_use]
-    pub fn stored_counts(&self) -> Vec<StoredCounts> {
+    pub fn stored_counts(&self, accepts_zeros: bool) -> Vec<StoredCounts> {
         if self.weights().is_some() {
             return Vec::new();
-        }
-        if let Some(stored) = self.only_stored() {
-            return vec![stored.counts()];
         }
         let count = |role| self.count(role);
         let (train, withheld) =
             (count(Role::Train), count(Role::Validation) + count(Role::HeldOut));
+        if !accepts_zeros {
+            return vec![StoredCounts { implicit: Implicit::Missing, train, masked: withheld }];
+        }
+        if let Some(stored) = self.only_stored() {
+            return vec![stored.counts()];
+        }
         let nonzero = |role| self.nonzero(role);
         let mut found = vec![StoredCounts {
             implicit: Implicit::Zeros,
@@ -291,7 +314,10 @@ impl Prepared {
     #[must_use]
     pub fn stored(&self, implicit: Implicit) -> StoredEntries {
         if let Some(stored) = self.only_stored() {
-            return stored.clone();
+            return match (implicit, stored.implicit) {
+                (Implicit::Missing, Implicit::Zeros) => stored.clone().without_zeros(),
+                _ => stored.clone(),
+            };
         }
         let n = self.shape().iter().product();
         if let Some(coordinates) = self.coo() {

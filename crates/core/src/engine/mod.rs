@@ -183,14 +183,19 @@ pub struct Job {
     /// the loss is not homogeneous). The start and the factors are in the user's units; the engine
     /// carries the unit in the first factor.
     pub unit: f64,
+    /// What values are multiplied with as they are read: 1 / `unit`, or 1 where `data` and `stored`
+    /// hold them divided by the unit already.
+    pub value_scale: f64,
+    /// What the objective is divided by in the engine besides the unit's power.
+    pub sums_unit: f64,
 }
 
 impl Job {
     /// What the objective in the user's units is divided by in the engine's: the unit of the data
-    /// to the loss's degree.
+    /// to the loss's degree, and the unit of sums.
     #[must_use]
     pub fn objective_unit(&self) -> f64 {
-        self.unit.powf(self.loss.homogeneity().unwrap_or(0.0))
+        self.unit.powf(self.loss.homogeneity().unwrap_or(0.0)) * self.sums_unit
     }
 }
 
@@ -329,7 +334,9 @@ pub trait Engine: Send {
     /// the plain result before it and X the point that the sweep began at, moves to `P ⊙ (P /
     /// C)^momentum ⊙ (P / X)^relaxation` (to P where one of them is 0), takes P for C, and where it
     /// moved to for X. In an [exact](Job::exact) fit, whose entries reach 0, it moves to `P +
-    /// momentum (P − C) + relaxation (P − X)`, or to 0 where that is negative.
+    /// momentum (P − C) + relaxation (P − X)`, or to 0 where that is negative. What P is multiplied
+    /// with in log space is at least
+    /// [`LEAST_EXTRAPOLATION`](crate::algebra::update::LEAST_EXTRAPOLATION).
     ///
     /// # Errors
     /// Where the device fails; [`Error::Internal`] where no [anchor](Point::Anchor) was set.

@@ -232,7 +232,7 @@ impl StoredTerms {
         StoredTerms {
             numerator: beyond(loss.a(), &zero.a),
             denominator: depends.then(|| beyond(loss.b(), &zero.b)),
-            loss: loss.loss().clone(),
+            loss: loss.divergence().clone(),
             zero_loss: (zeros && !zero.loss.is_zero()).then(|| zero.loss.expr().clone()),
         }
     }
@@ -262,7 +262,7 @@ impl MaskedTerms {
         MaskedTerms {
             numerator: held(&zero.a),
             denominator: held(&zero.b),
-            loss: loss.loss().clone(),
+            loss: loss.divergence().clone(),
             zero_loss,
         }
     }
@@ -413,7 +413,7 @@ mod tests {
             let zero = loss.at_zero();
             for (x, y) in [(1.0, 0.3), (7.0, 12.5)] {
                 let at = |expr: &Expr| expr.eval(x, y, &[]);
-                let whole = [loss.eval_a(x, y, &[]), loss.eval_b(x, y, &[]), at(loss.loss())];
+                let whole = [loss.eval_a(x, y, &[]), loss.eval_b(x, y, &[]), at(loss.divergence())];
                 let found = [
                     at(&stored.numerator) + at(zero.a.expr()),
                     stored.denominator.as_ref().map_or(0.0, at) + at(zero.b.expr()),

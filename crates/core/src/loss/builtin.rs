@@ -1,8 +1,14 @@
 //! The losses that come with the crate.
 
+use std::sync::Arc;
+
+use ndarray::ArrayD;
+
+use crate::data::scaled;
 use crate::error::{Error, Result};
 
-use super::{Domain, EntryParameter, Expr, Loss, Majorizer, Minimizer, Trials};
+use super::series::Series;
+use super::{Domain, EntryParameter, Expr, Loss, Majorizer, Minimizer, ScaleWith, Trials};
 
 /// Below this size β or α + β counts as 0 in the loss (not in the update): the general divergence
 /// cancels there in single precision.
@@ -48,7 +54,8 @@ fn where_positive(then: &Expr) -> Expr {
 }
 
 /// `then`, a multiple of the logarithm of `ratio`, or 0 where the ratio is 0: at a datum of 0, and
-/// where the quotient of a tiny datum and ŷ underflows although the datum is positive.
+/// where the quotient of a tiny datum and ŷ underflows although the datum is positive. Also where it
+/// is not a number: a share of no trials.
 fn unless_it_vanishes(ratio: &Expr, then: &Expr) -> Expr {
     Expr::select_positive(ratio, then, &Expr::constant(0.0))
 }
@@ -91,6 +98,32 @@ fn divergence(AlphaBeta { alpha, beta, sum }: AlphaBeta) -> (Expr, Vec<String>, 
     (loss, Vec::new(), sum)
 }
 
+/// The same where x and y are close and the formula would cancel in single precision; `None` where
+/// it does not: squares, and the Kullback–Leibler divergence, whose x ln(x/y) is off by 2⁻²⁴ x at
+/// most and which the CPU forms in registers, at a cost of its own.
+fn without_cancellation(AlphaBeta { alpha, beta, sum }: AlphaBeta, loss: &Expr) -> Option<Expr> {
+    let (x, y) = (Expr::x(), Expr::y());
+    let apart = &x - &y;
+    // Squares do not cancel, but may leave the range of single precision although the loss does not.
+    if (alpha, beta) == (2.0, -1.0) {
+        return Some(0.5 * (&apart * (&apart / &y)));
+    }
+    if (alpha, beta) == (-1.0, 2.0) {
+        return Some(0.5 * (&apart * (&apart / &x)));
+    }
+    if alpha == beta || (alpha, beta) == (1.0, 0.0) {
+        return None;
+    }
+    // As in `divergence`.
+    let sum = match (beta.abs() < LIMIT, sum.abs() < LIMIT) {
+        (true, _) => alpha,
+        (false, true) => 0.0,
+        (false, false) => sum,
+    };
+    let series = Series::alpha_beta(alpha, sum);
+    Some(Expr::near(&(&x / &y), &y.pow(sum), loss, series))
+}
+
 impl Loss {
     /// The generalised Kullback–Leibler divergence, x ln(x/y) − x + y: Poisson counts. x ≥ 0.
     #[must_use]
@@ -120,11 +153,15 @@ impl Loss {
     #[must_use]
     pub fn reverse_kl() -> Loss {
         let (x, y) = (Expr::x(), Expr::y());
+        let loss = &y * (&y / &x).ln() - &y + &x;
+        // y times the Itakura–Saito divergence.
+        let series = Series::alpha_beta(1.0, 0.0);
         Loss {
             description: "reverse-kl, that is alpha-beta(0, 1)".into(),
             a: (&x / &y).ln(),
             b: Expr::constant(1.0),
-            loss: &y * (&y / &x).ln() - &y + &x,
+            divergence: Some(Expr::near(&(&x / &y), &y, &loss, series)),
+            loss,
             majorizer: Majorizer::Log,
             domain: Domain::Positive,
             homogeneity: Some(1.0),
@@ -204,7 +241,7 @@ impl Loss {
     /// [`Error::Loss`] where a φ is not a positive number.
     pub fn negative_binomial(dispersion: impl Into<EntryParameter>) -> Result<Loss> {
         let dispersion = dispersion.into();
-        dispersion.check_positive("the dispersion of the negative-binomial loss")?;
+        dispersion.check_positive("the dispersion of the negative-binomial loss", false)?;
         Ok(Loss::negative_binomial_of(dispersion))
     }
 
@@ -227,20 +264,23 @@ impl Loss {
             a: &x / &y,
             b: 1.0 / (1.0 + &y),
             loss: (1.0 + &y).ln() - where_positive(&(&x * y.ln())),
+            divergence: Some(Expr::select_positive(&x, &(1.0 / &y), &y).ln_1p()),
             domain: Domain::Binary,
             minimizer: Minimizer::Odds,
             ..Loss::plain("bernoulli")
         }
     }
 
-    /// Successes in n > 0 trials, the model's value being the odds y = p/(1−p), up to terms
-    /// constant in y: n ln(1+y) − x ln y. 0 ≤ x ≤ n.
+    /// Successes in n trials, the model's value being the odds y = p/(1−p), up to terms constant in
+    /// y: n ln(1+y) − x ln y. 0 ≤ x ≤ n. An entry without trials says nothing: its loss is 0, and it
+    /// counts in a mean unless it is masked.
     ///
     /// # Errors
-    /// [`Error::Loss`] where an n is not a positive number.
+    /// [`Error::Loss`] where an n is not a positive number, or 0 at some entries of a tensor.
     pub fn binomial(trials: impl Into<EntryParameter>) -> Result<Loss> {
         let trials = trials.into();
-        trials.check_positive("the number of trials of the binomial loss")?;
+        trials.check_positive("the number of trials of the binomial loss", true)?;
+        let scale_with = Some((ScaleWith::Data, trials.scalar()));
         let (x, y) = (Expr::x(), Expr::y());
         let label = trials.label();
         let domain = Domain::UpTo(match trials {
@@ -248,7 +288,19 @@ impl Loss {
             EntryParameter::Tensor(_) => Trials::EntryParameter(0),
         });
         let (n, parameters) = trials.into_expr();
+        let term = |x: &Expr| unless_it_vanishes(x, &(x * x.ln()));
+        let failures = &n - &x;
+        // x/n and (n−x)/n over what ŷ says they are, and by how much these are not 1.
+        let (share, rest) = ((&x / &n) * (1.0 + 1.0 / &y), (&failures / &n) * (1.0 + &y));
+        let apart = (&x - &failures * &y) / &n;
+        let log = Expr::ln_near_one(&share, &(&apart / &y));
+        let log_of_rest = Expr::ln_near_one(&rest, &-&apart);
+        let divergence = unless_it_vanishes(&share, &(&x * log))
+            + unless_it_vanishes(&rest, &(&failures * log_of_rest));
         Ok(Loss {
+            divergence: Some(divergence),
+            offset: Some(term(&n) - term(&failures) - term(&x)),
+            scale_with,
             description: format!(
                 "binomial with number of trials {label}, the model's values being odds"
             ),
@@ -268,17 +320,43 @@ impl Loss {
         let (x, y) = (Expr::x(), Expr::y());
         let mean = 0.5 * (&x + &y);
         let ratio = &x / &mean;
+        let apart = 0.5 * (&x - &y) / &mean;
+        let log = Expr::ln_near_one(&ratio, &apart);
+        let log_of_model = Expr::ln_near_one(&(&y / &mean), &-&apart);
         Loss {
             // ln((x+y)/(2y)), written so that the value at x = 0 is a constant.
             a: (0.5 * (&x / &y) + 0.5).ln(),
             b: Expr::constant(1.0),
             // −m ln m + ½(x ln x + y ln y), which would cancel where x and y are large.
             loss: 0.5 * (unless_it_vanishes(&ratio, &(&x * ratio.ln())) + &y * (&y / &mean).ln()),
+            divergence: Some(0.5 * (unless_it_vanishes(&ratio, &(&x * log)) + &y * log_of_model)),
             majorizer: Majorizer::Log,
             curvature_constant: 0.5,
             homogeneity: Some(1.0),
             ..Loss::plain("jensen-shannon")
         }
+    }
+
+    /// The loss for data and entry parameters times 2^`exponent`, where its
+    /// [`divergence`](Self::divergence) of these is the same times 2^`exponent` (ŷ scaled as
+    /// [`scale_with`](Self::scale_with) says). `None` where there is no such loss, or a parameter
+    /// would leave the range of single precision.
+    #[must_use]
+    pub fn rescaled(&self, exponent: i32) -> Option<Loss> {
+        let (with, scalar) = self.scale_with?;
+        let fits = |v: f64| v == 0.0 || (v as f32).is_normal();
+        let Some(value) = scalar else {
+            let moved = |p: &Arc<ArrayD<f64>>| Arc::new(p.mapv(|v| scaled(v, exponent)));
+            let entry_parameters: Vec<_> = self.entry_parameters.iter().map(moved).collect();
+            let all_fit = entry_parameters.iter().all(|p| p.iter().all(|&v| fits(v)));
+            return all_fit.then(|| Loss { entry_parameters, ..self.clone() });
+        };
+        let value = Some(scaled(value, exponent)).filter(|&v| fits(v))?;
+        let loss = match with {
+            ScaleWith::DataAndModel => Loss::negative_binomial(value),
+            ScaleWith::Data => Loss::binomial(value),
+        };
+        Some(Loss { name: self.name.clone(), ..loss.ok()? })
     }
 
     /// A loss with the most common properties, to be completed: Poisson-like, without parameters.
@@ -291,6 +369,10 @@ impl Loss {
             a: Expr::x(),
             b: Expr::y(),
             loss: Expr::constant(0.0),
+            divergence: None,
+            offset: None,
+            scale_with: None,
+            cancels: false,
             majorizer: Majorizer::Power { p_a: -1.0, p_b: 0.0 },
             curvature_constant: 1.0,
             domain: Domain::NonNegative,
@@ -304,8 +386,18 @@ impl Loss {
     fn negative_binomial_of(dispersion: EntryParameter) -> Loss {
         let (x, y) = (Expr::x(), Expr::y());
         let label = dispersion.label();
+        let scale_with = Some((ScaleWith::DataAndModel, dispersion.scalar()));
         let (phi, parameters) = dispersion.into_expr();
+        let (apart, own, of_model) = (&x - &y, &phi + &x, &phi + &y);
+        // x (φ+y) / (y (φ+x)), and by how much it is not 1.
+        let ratio = (&x / &y) / (&own / &of_model);
+        let excess = (&apart / &y) * (&phi / &own);
+        let log = Expr::ln_near_one(&ratio, &excess);
+        let log_of_sums = Expr::ln_near_one(&(&own / &of_model), &(&apart / &of_model));
         Loss {
+            divergence: Some(unless_it_vanishes(&ratio, &(&x * log)) - &phi * log_of_sums),
+            offset: Some(&own * own.ln() - where_positive(&(&x * x.ln()))),
+            scale_with,
             description: format!("negative-binomial with dispersion {label}"),
             a: &x / &y,
             b: (&phi + &x) / (&phi + &y),
@@ -356,6 +448,8 @@ impl Loss {
             notes,
             a: x.pow(alpha) * y.pow(p),
             b: y.pow(q),
+            divergence: without_cancellation(family, &loss),
+            cancels: (alpha, beta) == (1.0, 0.0),
             loss,
             majorizer: majorizer(alpha, p, q),
             curvature_constant: 1.0 / alpha,

@@ -197,6 +197,7 @@ impl LossBuilder {
             a,
             b,
             loss: expression,
+            cancels: true,
             majorizer,
             domain,
             entry_parameters: parameters,

@@ -37,12 +37,35 @@ impl EntryParameter {
         }
     }
 
-    /// Checks that every value is positive and a normal number in single precision.
-    pub(super) fn check_positive(&self, what: &str) -> Result<()> {
+    /// The value, where there is one for all entries.
+    pub(super) fn scalar(&self) -> Option<f64> {
+        match self {
+            EntryParameter::Scalar(value) => Some(*value),
+            EntryParameter::Tensor(_) => None,
+        }
+    }
+
+    /// Checks that every value is positive and a normal number in single precision. Where `or_zero`
+    /// says so, values of a tensor may be 0, if not all are.
+    pub(super) fn check_positive(&self, what: &str, or_zero: bool) -> Result<()> {
         let fits = |v: f64| v > 0.0 && (v as f32).is_normal();
         let wanted = "a positive number between 1.2e-38 and 3.4e38";
         match self {
             EntryParameter::Scalar(v) if fits(*v) => Ok(()),
+            EntryParameter::Tensor(values) if or_zero => {
+                let bad = |&(_, &v): &(_, &f64)| v != 0.0 && !fits(v);
+                if let Some((index, v)) = values.indexed_iter().find(bad) {
+                    return Err(Error::Loss(format!(
+                        "{what} is {v} at index {:?}, but has to be 0 (an entry that says nothing) \
+                         or {wanted}",
+                        ndarray::Dimension::slice(&index)
+                    )));
+                }
+                match values.iter().any(|&v| v > 0.0) {
+                    true => Ok(()),
+                    false => Err(Error::Loss(format!("{what} is 0 at every entry"))),
+                }
+            }
             EntryParameter::Scalar(v) => {
                 Err(Error::Loss(format!("{what} is {v}, but has to be {wanted}")))
             }

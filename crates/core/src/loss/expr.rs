@@ -7,6 +7,7 @@ use std::sync::Arc;
 use crate::error::{Error, Result};
 
 use super::graph::Graph;
+use super::series::Series;
 
 /// An immutable expression in `x` (the datum), `y` (the model's value ŷ), constants and per-entry
 /// entry parameters.
@@ -58,9 +59,14 @@ pub(super) enum Node {
     Neg(Expr),
     Pow(Expr, f64),
     Ln(Expr),
+    /// The logarithm of the first, which is 1 plus the second.
+    LnNear(Expr, Expr),
     Exp(Expr),
     /// The condition, the value where it is above 0, the value elsewhere.
     Select(Expr, Expr, Expr),
+    /// With q the first: the second times the series of q − 1 where single precision needs it, the
+    /// third elsewhere.
+    Near(Expr, Expr, Expr, Series),
     /// What stands for an expression deeper than [`DEEPEST`], and for all that is made of it. No
     /// loss is built from one.
     TooDeep,
@@ -111,6 +117,40 @@ impl Expr {
         match self.as_constant() {
             Some(c) => Expr::constant(c.ln()),
             None => Expr::new(Node::Ln(self.clone())),
+        }
+    }
+
+    /// The natural logarithm of `whole`, which is 1 + `excess`. Where it is small it has the digits
+    /// of `excess`, most of which `whole` has lost. −∞ and NaN as [`ln`](Self::ln) of `whole`.
+    ///
+    /// ```
+    /// use nneinfact::loss::Expr;
+    ///
+    /// let difference = (Expr::x() - Expr::y()) / Expr::y();
+    /// let log = Expr::ln_near_one(&(Expr::x() / Expr::y()), &difference);
+    /// assert!((log.eval(1.0 + 1e-12, 1.0, &[]) / 1e-12 - 1.0).abs() < 1e-3);
+    /// ```
+    #[must_use]
+    pub fn ln_near_one(whole: &Expr, excess: &Expr) -> Expr {
+        match (whole.as_constant(), excess.as_constant()) {
+            (Some(whole), Some(excess)) => Expr::constant(ln_near(whole, excess)),
+            _ => Expr::new(Node::LnNear(whole.clone(), excess.clone())),
+        }
+    }
+
+    /// The natural logarithm of 1 plus this, with the digits of a small one.
+    #[must_use]
+    pub fn ln_1p(&self) -> Expr {
+        Expr::ln_near_one(&(1.0 + self), self)
+    }
+
+    /// `far`, a loss of `quotient` = x / y, or where the quotient is near 1 and `far` would cancel in
+    /// single precision `scale` times a series.
+    pub(super) fn near(quotient: &Expr, scale: &Expr, far: &Expr, series: Series) -> Expr {
+        match quotient.as_constant() {
+            // A datum of 0.
+            Some(_) => far.clone(),
+            None => Expr::new(Node::Near(quotient.clone(), scale.clone(), far.clone(), series)),
         }
     }
 
@@ -180,6 +220,8 @@ impl Expr {
             Node::Neg(a) => -value(a),
             Node::Pow(a, p) => power(value(a), *p),
             Node::Ln(a) => value(a).ln(),
+            Node::LnNear(whole, excess) => ln_near(value(whole), value(excess)),
+            Node::Near(_, _, far, _) => value(far),
             Node::Exp(a) => value(a).exp(),
             Node::Select(c, a, b) => {
                 if value(c) > 0.0 {
@@ -302,6 +344,8 @@ impl Expr {
             Node::Neg(a) => -again(a),
             Node::Pow(a, p) => again(a).pow(*p),
             Node::Ln(a) => again(a).ln(),
+            Node::LnNear(a, b) => Expr::ln_near_one(&again(a), &again(b)),
+            Node::Near(q, a, b, series) => Expr::near(&again(q), &again(a), &again(b), *series),
             Node::Exp(a) => again(a).exp(),
             Node::Select(c, a, b) => Expr::select_positive(&again(c), &again(a), &again(b)),
         })
@@ -314,10 +358,12 @@ fn children(node: &Node) -> impl Iterator<Item = &Expr> {
             [None; 3]
         }
         Node::Neg(a) | Node::Pow(a, _) | Node::Ln(a) | Node::Exp(a) => [Some(a), None, None],
-        Node::Add(a, b) | Node::Sub(a, b) | Node::Mul(a, b) | Node::Div(a, b) => {
-            [Some(a), Some(b), None]
-        }
-        Node::Select(c, a, b) => [Some(c), Some(a), Some(b)],
+        Node::Add(a, b)
+        | Node::Sub(a, b)
+        | Node::Mul(a, b)
+        | Node::Div(a, b)
+        | Node::LnNear(a, b) => [Some(a), Some(b), None],
+        Node::Select(c, a, b) | Node::Near(c, a, b, _) => [Some(c), Some(a), Some(b)],
     };
     list.into_iter().flatten()
 }
@@ -330,6 +376,13 @@ pub(super) fn half_steps(exponent: f64) -> Option<i32> {
     let twice = 2.0 * exponent;
     // The cast is exact: an integer of at most 16 in size.
     (twice == twice.trunc() && exponent.abs() <= SHORT).then_some(twice as i32)
+}
+
+/// Excesses up to this size are taken for the logarithm's argument less 1.
+const NEAR_ONE: f64 = 0.25;
+
+fn ln_near(whole: f64, excess: f64) -> f64 {
+    if excess.abs() < NEAR_ONE { excess.ln_1p() } else { whole.ln() }
 }
 
 fn power(base: f64, exponent: f64) -> f64 {
@@ -373,7 +426,9 @@ impl PartialEq for Expr {
                 (Add(a, b), Add(c, d))
                 | (Sub(a, b), Sub(c, d))
                 | (Mul(a, b), Mul(c, d))
-                | (Div(a, b), Div(c, d)) => a == c && b == d,
+                | (Div(a, b), Div(c, d))
+                | (LnNear(a, b), LnNear(c, d)) => a == c && b == d,
+                (Near(a, b, c, s), Near(d, e, f, t)) => s == t && a == d && b == e && c == f,
                 (Pow(a, p), Pow(b, q)) => p.to_bits() == q.to_bits() && a == b,
                 (Neg(a), Neg(b)) | (Ln(a), Ln(b)) | (Exp(a), Exp(b)) => a == b,
                 (Select(a, b, c), Select(d, e, f)) => a == d && b == e && c == f,
@@ -435,7 +490,8 @@ impl Expr {
                 a.print(f, 5)?;
                 if *p < 0.0 { write!(f, "^({p})") } else { write!(f, "^{p}") }
             }
-            Node::Ln(a) => write!(f, "ln({a})"),
+            Node::Ln(a) | Node::LnNear(a, _) => write!(f, "ln({a})"),
+            Node::Near(_, _, far, _) => far.print(f, strength),
             Node::Exp(a) => write!(f, "exp({a})"),
             Node::Select(c, a, b) => write!(f, "({a} if {c} > 0 else {b})"),
         }?;

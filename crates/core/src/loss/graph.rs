@@ -7,6 +7,7 @@ use std::fmt::Write as _;
 use crate::error::{Error, Result};
 
 use super::expr::{Expr, Node, half_steps};
+use super::series::Series;
 
 /// The index of an operation in a [`Graph`].
 pub(super) type Id = usize;
@@ -29,9 +30,13 @@ pub(super) enum Op {
     /// A power that is neither an integer nor a half-integer of modest size.
     Pow(Id, u64),
     Ln(Id),
+    /// The logarithm of the first, which is 1 plus the second.
+    LnNear(Id, Id),
     Exp(Id),
     /// The condition, the value where it is above 0, the value elsewhere.
     Select(Id, Id, Id),
+    /// A quotient, the scale of its series near 1, the value elsewhere.
+    Near(Id, Id, Id, Series),
 }
 
 impl Op {
@@ -42,10 +47,10 @@ impl Op {
             Op::Neg(a) | Op::Sqrt(a) | Op::Rsqrt(a) | Op::Pow(a, _) | Op::Ln(a) | Op::Exp(a) => {
                 [Some(a), None, None]
             }
-            Op::Add(a, b) | Op::Sub(a, b) | Op::Mul(a, b) | Op::Div(a, b) => {
+            Op::Add(a, b) | Op::Sub(a, b) | Op::Mul(a, b) | Op::Div(a, b) | Op::LnNear(a, b) => {
                 [Some(a), Some(b), None]
             }
-            Op::Select(c, a, b) => [Some(c), Some(a), Some(b)],
+            Op::Select(c, a, b) | Op::Near(c, a, b, _) => [Some(c), Some(a), Some(b)],
         };
         list.into_iter().flatten()
     }
@@ -160,6 +165,16 @@ impl Graph {
                 let a = self.lower(a, lowered);
                 self.push(Op::Ln(a))
             }
+            Node::LnNear(a, b) => {
+                let (a, b) = (self.lower(a, lowered), self.lower(b, lowered));
+                self.push(Op::LnNear(a, b))
+            }
+            Node::Near(q, scale, far, series) => {
+                // First, so that powers that the loss has in common are found.
+                let far = self.lower(far, lowered);
+                let (q, scale) = (self.lower(q, lowered), self.lower(scale, lowered));
+                self.push(Op::Near(q, scale, far, *series))
+            }
             Node::Exp(a) => {
                 let a = self.lower(a, lowered);
                 self.push(Op::Exp(a))
@@ -244,6 +259,45 @@ impl Graph {
         }
     }
 
+    /// The series that occur, each once.
+    fn series(&self, uses: &[usize]) -> Vec<Series> {
+        let mut found = Vec::new();
+        for (op, &n) in self.ops.iter().zip(uses) {
+            if let Op::Near(_, _, _, series) = op
+                && n > 0
+                && !found.contains(series)
+            {
+                found.push(*series);
+            }
+        }
+        found
+    }
+
+    /// The functions that the one of [`wgsl`](Self::wgsl) calls.
+    fn wgsl_functions(&self, name: &str, uses: &[usize], series: &[Series]) -> String {
+        let any = |called: &dyn Fn(&Op) -> bool| {
+            self.ops.iter().zip(uses).any(|(op, &n)| n > 0 && called(op))
+        };
+        let of_quotient = |a: Id| matches!(self.ops[a], Op::Div(..));
+        let functions = [
+            (LN, any(&|op| matches!(op, Op::Ln(a) if !of_quotient(*a)))),
+            (LN_OF_QUOTIENT, any(&|op| matches!(op, Op::Ln(a) if of_quotient(*a)))),
+            (LN_NEAR, any(&|op| matches!(op, Op::LnNear(..)))),
+        ];
+        let mut text = String::new();
+        for (function, _) in functions.into_iter().filter(|(_, called)| *called) {
+            text += &function.replace("$name", name);
+        }
+        for (number, series) in series.iter().enumerate() {
+            let _ = writeln!(
+                text,
+                "fn {name}_near{number}(quotient: f32, scale: f32, far: f32) -> f32 {{\n{}}}",
+                series.wgsl()
+            );
+        }
+        text
+    }
+
     /// The WGSL function of [`wgsl_function`](super::wgsl_function).
     pub(super) fn wgsl(&self, name: &str, parameters: usize) -> Result<String> {
         let result = match self.outputs.len() {
@@ -256,17 +310,8 @@ impl Graph {
             }
         };
         let uses = self.uses();
-        let mut text = String::new();
-        let of_quotient = |a: Id| matches!(self.ops[a], Op::Div(..));
-        for (quotients, function) in [(false, LN), (true, LN_OF_QUOTIENT)] {
-            let called = |(op, &n): (&Op, &_)| match op {
-                Op::Ln(a) => n > 0 && of_quotient(*a) == quotients,
-                _ => false,
-            };
-            if self.ops.iter().zip(&uses).any(called) {
-                text += &function.replace("$name", name);
-            }
-        }
+        let series = self.series(&uses);
+        let mut text = self.wgsl_functions(name, &uses, &series);
         let _ = write!(text, "fn {name}(x: f32, y: f32");
         for i in 0..parameters {
             let _ = write!(text, ", s{i}: f32");
@@ -313,6 +358,12 @@ impl Graph {
                     }
                     _ => (format!("{name}_ln({})", p(a)), false),
                 },
+                Op::LnNear(a, b) => (format!("{name}_ln_near({}, {})", p(a), p(b)), false),
+                Op::Near(q, scale, far, of) => {
+                    let number = series.iter().position(|known| *known == of).unwrap_or(0);
+                    let operands = [q, scale, far].map(p).join(", ");
+                    (format!("{name}_near{number}({operands})"), false)
+                }
                 Op::Exp(a) => (format!("exp({})", p(a)), false),
                 Op::Select(c, a, b) => {
                     (format!("select({}, {}, {} > 0.0)", p(b), p(a), p(c)), false)
@@ -365,6 +416,18 @@ fn $name_ln_of_quotient(above: f32, below: f32) -> f32 {
         return 2.0 * s * fma(q, fma(q, fma(q, fma(q, 0.11111111, 0.14285715), 0.2), 0.33333334), 1.0);
     }
     return log(above / below);
+}
+";
+
+/// As [`LN`], of 1 plus an excess that has more digits than the whole.
+const LN_NEAR: &str = "\
+fn $name_ln_near(whole: f32, excess: f32) -> f32 {
+    if abs(excess) < 0.25 {
+        let s = excess / (excess + 2.0);
+        let q = s * s;
+        return 2.0 * s * fma(q, fma(q, fma(q, fma(q, 0.11111111, 0.14285715), 0.2), 0.33333334), 1.0);
+    }
+    return log(whole);
 }
 ";
 

@@ -1,6 +1,7 @@
 //! The instructions of a tape, and how they are selected from a graph of operations.
 
 use super::graph::{Graph, Id, Op};
+use super::series::Series;
 
 /// Where an instruction reads or writes a block.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -35,11 +36,20 @@ pub(super) enum Instruction<P> {
     Rsqrt(P),
     Pow(P, f64),
     Ln(P),
+    /// The logarithm of the first, which is 1 plus the second.
+    LnNear(P, P),
     Exp(P),
     /// The condition, the value where it is above 0, the value elsewhere.
     Select(P, P, P),
     /// The same with a constant elsewhere.
     SelectOr(P, P, f64),
+    /// The scale times the series of the quotient less 1 where that is small, and `far` elsewhere.
+    Near {
+        quotient: P,
+        scale: P,
+        far: P,
+        series: Series,
+    },
     /// `scale · factor · ln of`, and 0 where `of`, which is x / y, is 0.
     Term {
         of: P,
@@ -63,9 +73,10 @@ impl<P: Copy> Instruction<P> {
                 [Some(a), None, None]
             }
             Affine { a, .. } => [Some(a), None, None],
-            Add(a, b) | Sub(a, b) | Mul(a, b) | Div(a, b) | SelectOr(a, b, _) => {
+            Add(a, b) | Sub(a, b) | Mul(a, b) | Div(a, b) | LnNear(a, b) | SelectOr(a, b, _) => {
                 [Some(a), Some(b), None]
             }
+            Near { quotient, scale, far, .. } => [Some(quotient), Some(scale), Some(far)],
             MulAdd(a, b, c) | Select(a, b, c) => [Some(a), Some(b), Some(c)],
             Term { of, factor, .. } => [Some(of), Some(factor), None],
             Divergence { x, y, .. } => [Some(x), Some(y), None],
@@ -89,6 +100,10 @@ impl<P: Copy> Instruction<P> {
             Rsqrt(a) => Rsqrt(f(a)),
             Pow(a, p) => Pow(f(a), p),
             Ln(a) => Ln(f(a)),
+            LnNear(a, b) => LnNear(f(a), f(b)),
+            Near { quotient, scale, far, series } => {
+                Near { quotient: f(quotient), scale: f(scale), far: f(far), series }
+            }
             Exp(a) => Exp(f(a)),
             Select(c, a, b) => Select(f(c), f(a), f(b)),
             SelectOr(c, a, k) => SelectOr(f(c), f(a), k),
@@ -142,6 +157,10 @@ pub(super) fn select(graph: &Graph, uses: &[usize], id: Id) -> Instruction<Id> {
         Op::Rsqrt(a) => Instruction::Rsqrt(a),
         Op::Pow(a, bits) => Instruction::Pow(a, f64::from_bits(bits)),
         Op::Ln(a) => Instruction::Ln(a),
+        Op::LnNear(a, b) => Instruction::LnNear(a, b),
+        Op::Near(quotient, scale, far, series) => {
+            Instruction::Near { quotient, scale, far, series }
+        }
         Op::Exp(a) => Instruction::Exp(a),
         Op::Select(c, a, b) => match constant(b) {
             Some(k) => Instruction::SelectOr(c, a, k),

@@ -9,6 +9,8 @@
 //! Every loss is written once, as [`Expr`]s, and runs from there in double precision, vectorised
 //! on the CPU, and as WGSL on a GPU. A loss of one's own is built with [`Loss::custom`].
 
+#[cfg(test)]
+mod accuracy;
 mod builtin;
 mod custom;
 mod domain;
@@ -20,6 +22,7 @@ mod majorizer;
 mod named;
 mod operators;
 mod penalty;
+mod series;
 mod tape;
 mod zero;
 
@@ -58,6 +61,14 @@ pub struct Loss {
     a: Expr,
     b: Expr,
     loss: Expr,
+    /// `loss` less `offset`, in a form without cancellation; `None` where that is `loss` itself.
+    divergence: Option<Expr>,
+    /// The least ℓ(x, y) over y, where it is not 0.
+    offset: Option<Expr>,
+    /// What its parameter has to be scaled with for the divergence to scale too, and the parameter
+    /// where it is one number.
+    scale_with: Option<(ScaleWith, Option<f64>)>,
+    cancels: bool,
     majorizer: Majorizer,
     curvature_constant: f64,
     domain: Domain,
@@ -65,6 +76,15 @@ pub struct Loss {
     homogeneity: Option<f64>,
     largest_exponent: f64,
     minimizer: Minimizer,
+}
+
+/// What a parameter of a loss is measured in.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ScaleWith {
+    /// In the unit of the data, which ŷ has too: a dispersion.
+    DataAndModel,
+    /// In the unit of the data, which ŷ does not have: a number of trials.
+    Data,
 }
 
 /// Where a loss has its minimum over y.
@@ -113,6 +133,36 @@ impl Loss {
         &self.loss
     }
 
+    /// What engines sum in place of ℓ: ℓ(x, y) less its least value over y
+    /// ([`offset`](Self::offset)), in a form that does not cancel where x and y are close or large.
+    #[must_use]
+    pub fn divergence(&self) -> &Expr {
+        self.divergence.as_ref().unwrap_or(&self.loss)
+    }
+
+    /// The least ℓ(x, y) over y, an expression of `x` and entry parameters; `None` where it is 0 (and
+    /// for custom losses, which are summed as they are). ℓ is [`divergence`](Self::divergence) plus
+    /// this.
+    #[must_use]
+    pub fn offset(&self) -> Option<&Expr> {
+        self.offset.as_ref()
+    }
+
+    /// Whether engines sum a form of it whose terms cancel where x and y are close, so that its
+    /// rounding errors are those of |c| ŷ (a + b) and not of what is left: the Kullback–Leibler
+    /// divergence, which the CPU forms in registers, and custom losses.
+    #[must_use]
+    pub fn cancels(&self) -> bool {
+        self.cancels
+    }
+
+    /// What is to be scaled with the loss's parameter for the divergence to be scaled as much, where
+    /// there is such a thing: see [`rescaled`](Self::rescaled).
+    #[must_use]
+    pub fn scale_with(&self) -> Option<ScaleWith> {
+        self.scale_with.map(|(with, _)| with)
+    }
+
     /// How `a` and `b` make an update.
     #[must_use]
     pub fn majorizer(&self) -> Majorizer {
@@ -130,6 +180,15 @@ impl Loss {
     #[must_use]
     pub fn domain(&self) -> &Domain {
         &self.domain
+    }
+
+    /// Whether the loss accepts a datum of 0.
+    #[must_use]
+    pub fn accepts_zeros(&self) -> bool {
+        match self.domain {
+            Domain::NonNegative | Domain::Binary | Domain::UpTo(_) => true,
+            Domain::Positive => false,
+        }
     }
 
     /// The tensors that `s0`, `s1`, … of the expressions stand for. They have the data's shape;

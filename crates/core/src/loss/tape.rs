@@ -181,8 +181,8 @@ impl Tape {
     /// The number of logarithms and exponentials per entry.
     #[must_use]
     pub fn logarithms(&self) -> usize {
-        use Instruction::{Divergence, Exp, Ln, Term};
-        self.count(|i| matches!(i, Ln(_) | Exp(_) | Term { .. } | Divergence { .. }))
+        use Instruction::{Divergence, Exp, Ln, LnNear, Term};
+        self.count(|i| matches!(i, Ln(_) | LnNear(..) | Exp(_) | Term { .. } | Divergence { .. }))
     }
 
     fn count(&self, which: impl Fn(&Instruction<Place>) -> bool) -> usize {
@@ -394,6 +394,26 @@ fn step<T: Elementwise>(
             }
         }
         Instruction::Ln(a) => each!(a => a.ln(fused)),
+        Instruction::LnNear(a, b) => each!(a, b => a.ln_near(b, fused)),
+        // Double precision has digits to spare.
+        Instruction::Near { far, .. } if T::BYTES == 8 => to.copy_from_slice(at!(far)),
+        Instruction::Near { quotient, scale, far, series } => {
+            let bound = c(series.bound());
+            let [e0, e1, e2, e3, e4, e5, e6, e7] = series.coefficients().map(c);
+            each!(quotient, scale, far => {
+                let u = quotient - T::ONE;
+                let sum = e7.multiply_add(u, e6, fused);
+                let sum = sum.multiply_add(u, e5, fused);
+                let sum = sum.multiply_add(u, e4, fused);
+                let sum = sum.multiply_add(u, e3, fused);
+                let sum = sum.multiply_add(u, e2, fused);
+                let sum = sum.multiply_add(u, e1, fused);
+                let sum = sum.multiply_add(u, e0, fused);
+                let near = scale * (u * u * sum);
+                let outside = (u > bound) | (-u > bound);
+                if outside { far } else { near }
+            });
+        }
         Instruction::Exp(a) => each!(a => a.exp(fused)),
         Instruction::Select(c, a, b) => each!(c, a, b => if c > T::ZERO { a } else { b }),
         Instruction::SelectOr(condition, a, k) => {

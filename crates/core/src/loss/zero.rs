@@ -61,7 +61,7 @@ pub struct AtZero {
     pub a: ZeroTerm,
     /// The denominator's expression.
     pub b: ZeroTerm,
-    /// The loss itself.
+    /// The loss as engines sum it, its [divergence](Loss::divergence).
     pub loss: ZeroTerm,
 }
 
@@ -82,7 +82,7 @@ impl Loss {
         AtZero {
             a: ZeroTerm::new(self.a()),
             b: ZeroTerm::new(self.b()),
-            loss: ZeroTerm::new(self.loss()),
+            loss: ZeroTerm::new(self.divergence()),
         }
     }
 }
@@ -94,6 +94,7 @@ fn monomial(e: &Expr) -> Option<Monomial> {
         Node::Constant(c) => of(*c, 0.0),
         Node::Y => of(1.0, 1.0),
         Node::X | Node::EntryParameter(_) | Node::Exp(_) | Node::Select(..) | Node::TooDeep => None,
+        Node::Near(_, _, far, _) => monomial(far),
         Node::Neg(a) => monomial(a).and_then(|a| of(-a.coefficient, a.power)),
         Node::Mul(a, b) => {
             let (a, b) = (monomial(a)?, monomial(b)?);
@@ -114,7 +115,7 @@ fn monomial(e: &Expr) -> Option<Monomial> {
             (a.coefficient >= 0.0 || whole)
                 .then(|| Monomial { coefficient: a.coefficient.powf(*p), power: a.power * p })
         }
-        Node::Ln(a) => {
+        Node::Ln(a) | Node::LnNear(a, _) => {
             let a = monomial(a)?;
             (a.power == 0.0 && a.coefficient > 0.0)
                 .then(|| Monomial { coefficient: a.coefficient.ln(), power: 0.0 })

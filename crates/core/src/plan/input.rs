@@ -33,6 +33,13 @@ impl DataInfo {
         DataInfo { strides, value_bytes, masked: false, weight_bytes: 0, streamed: false }
     }
 
+    /// The same data in C order.
+    #[must_use]
+    pub fn in_c_order(self, shapes: &Shapes) -> DataInfo {
+        let DataInfo { strides, .. } = DataInfo::c_order(shapes, self.value_bytes);
+        DataInfo { strides, ..self }
+    }
+
     /// Bytes that a pass reads per entry.
     #[must_use]
     pub fn bytes_per_entry(&self) -> f64 {

@@ -36,7 +36,7 @@ impl Plan {
         let groups: Vec<u64> = match &settings.grouping {
             Grouping::Block => free.iter().map(|l| 1 << l).collect(),
             Grouping::Given(groups) => given(groups, &free, count)?,
-            Grouping::Grouped => search.partition(&free),
+            Grouping::Grouped => search.layout_free_partition(&free),
         };
         let refuse = |needed: u64| {
             Err(PlanError::Memory {
@@ -409,6 +409,16 @@ impl<'a> Search<'a> {
                 contraction_flops,
                 cost: cost.seconds + fixed,
             });
+        }
+    }
+
+    /// [`partition`](Self::partition) for data in C order: what is updated in which order is not to
+    /// depend on how the same numbers lie in memory.
+    fn layout_free_partition(&mut self, free: &[usize]) -> Vec<u64> {
+        let data = self.arranger.data.clone().in_c_order(self.shapes);
+        match data == *self.arranger.data {
+            true => self.partition(free),
+            false => Search::new(self.shapes, &data, self.settings).partition(free),
         }
     }
 

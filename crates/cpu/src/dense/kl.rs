@@ -454,7 +454,7 @@ mod tests {
         [numerator, denominator]: [bool; 2],
     ) {
         let loss = Loss::kl();
-        let mut outputs = vec![loss.loss()];
+        let mut outputs = vec![loss.divergence()];
         if denominator {
             outputs.insert(0, loss.b());
         }

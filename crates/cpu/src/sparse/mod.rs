@@ -109,7 +109,7 @@ impl<T: Elementwise> SparseState<T> {
         let program = SparseProgram::new(loss, implicit);
         let parameters: Vec<Dense> =
             loss.entry_parameters().iter().map(|p| Dense::from_array(p).in_c_order()).collect();
-        let scale = 1.0 / job.unit;
+        let scale = job.value_scale;
         let (passes, shapes) = (plan.sparse_passes(), plan.shapes());
         if let Some(totals) = plan.implicit_totals() {
             passes.iter().try_for_each(|pass| program.check(shapes, pass, totals))?;

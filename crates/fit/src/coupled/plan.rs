@@ -31,7 +31,10 @@ pub(super) fn ready(settings: &Settings, parts: Vec<Part>) -> Result<(Vec<Ready>
         let ranks = own.copied().collect();
         let settings = Settings { ranks, loss, ..settings.alike(model) };
         let (shapes, data) = prepare::prepared(&settings, (&observations).into())?;
+        // Of several tensors the scale of the weights of one is not free.
+        let weight = weight * data.weight_unit();
         portions.add(&data, weight);
+        portions.add_offsets(&settings.loss, &data, weight);
         ready.push(Ready { settings, shapes, data, weight });
     }
     portions.check(settings)?;

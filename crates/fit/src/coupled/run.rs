@@ -177,12 +177,14 @@ fn member(
         settings.factor_settings.push((format!("theta_{}", m + 1), fixed));
     }
     let own_constraints = Constraints::new(&settings, &shapes)?;
+    let mut portions = Portions::of(&data);
+    portions.add_offsets(&settings.loss, &data, 1.0);
     let planned = format::choose(&settings, &shapes, data)?;
-    let job = prepare::job(&settings, planned, own_constraints, starts)?;
+    let (job, _) = prepare::job(&settings, planned, own_constraints, starts)?;
     // What one tensor says is not all that there is: no exact steps.
     let job = Job { exact: false, balancing: None, ..job };
     let loss = job.loss.name().to_string();
-    let plan = (Arc::clone(&job.plan), Portions::of(&job.data), loss);
+    let plan = (Arc::clone(&job.plan), portions, loss);
     let member = Member {
         loss: job.loss.clone(),
         engine: device.open(job, settings.precision)?,
@@ -214,7 +216,7 @@ fn rescale(
 
 /// The history of a part: its losses at the end.
 fn end(all: &History, portions: &Portions, sums: LossSums) -> History {
-    let one = |sum: f64, role: Role| portions.mean(sum, role).into_iter().collect();
+    let one = |sum: f64, role: Role| portions.mean_loss(sum, role).into_iter().collect();
     History {
         loss: one(sums.train, Role::Train),
         penalty: Vec::new(),

@@ -57,7 +57,11 @@ pub(crate) fn mean_wanted(loss: &Loss, data: &Prepared) -> f64 {
     }
     let trials = match (loss.domain(), loss.entry_parameters().first()) {
         (Domain::UpTo(Trials::Scalar(n)), _) => *n,
-        (Domain::UpTo(Trials::EntryParameter(_)), Some(trials)) => trials.mean().unwrap_or(1.0),
+        (Domain::UpTo(Trials::EntryParameter(_)), Some(trials)) => {
+            // Entries without trials say nothing, missing ones mostly.
+            let given = trials.iter().filter(|&&n| n > 0.0).count();
+            if given > 0 { trials.sum() / given as f64 } else { 1.0 }
+        }
         (Domain::UpTo(Trials::EntryParameter(_)), None)
         | (Domain::NonNegative | Domain::Positive | Domain::Binary, _) => 1.0,
     };

@@ -47,7 +47,7 @@ impl EntryTerms {
         EntryTerms {
             a: loss.a().clone(),
             b: loss.b().clone(),
-            loss: loss.loss().clone(),
+            loss: loss.divergence().clone(),
             parameters: loss.entry_parameters().len(),
         }
     }

@@ -114,7 +114,7 @@ impl PartPass<'_> {
         let (plan, job) = (c.plan, c.job);
         let fixed = |uniform: Uniform| match uniform {
             Uniform::Losses => self.losses,
-            Uniform::Scale => (1.0 / job.unit as f32).to_bits() as usize,
+            Uniform::Scale => (job.value_scale as f32).to_bits() as usize,
             Uniform::Floor => ((job.guards.prediction_floor / job.unit) as f32).to_bits() as usize,
             _ => 0,
         };

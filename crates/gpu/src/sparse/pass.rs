@@ -158,7 +158,7 @@ impl Compiler<'_> {
             self.zero_rows(pending, &zeroed);
             corrections = Some((entries, correction_terms(program)));
         }
-        let scale = 1.0 / job.unit;
+        let scale = job.value_scale;
         let train = EntryColumns::new(shapes, pass, stored, StoredPart::Train, &parameters, scale);
         let terms = train_terms(program, pending.slot.is_some());
         self.over_stored(pending, &train, &terms, Reason::Entries)?;

@@ -87,8 +87,11 @@ pub(crate) fn job_stored(
     let model = Model::parse(model).unwrap();
     let shapes = Shapes::new(&model, values.shape(), ranks).unwrap();
     let data = observe(Observations::new(values)).prepare().unwrap();
-    let listing =
-        data.stored_counts().into_iter().find(|l| l.implicit == implicit).expect("such entries");
+    let listing = data
+        .stored_counts(true)
+        .into_iter()
+        .find(|l| l.implicit == implicit)
+        .expect("such entries");
     let form = ZeroSums::new(&loss.at_zero(), implicit).form();
     let sampling = SparseInfo { stored: listing.train, masked: listing.masked, implicit: form };
     let info = DataInfo { masked: implicit == Implicit::ByRole, ..DataInfo::c_order(&shapes, 0) };
@@ -121,6 +124,8 @@ fn job_of(
         start: Vec::new(),
         scales: None,
         unit: 1.0,
+        value_scale: 1.0,
+        sums_unit: 1.0,
     }
 }
 

@@ -3,6 +3,7 @@
 use std::fmt::{self, Write as _};
 
 use super::ranks::ranks_text;
+use super::stability::Stability;
 use super::study_table::{Mean, Row, StudyTable, number, stopped};
 
 impl fmt::Display for StudyTable {
@@ -159,7 +160,7 @@ impl StudyTable {
                         format!("{:.1} %", 100.0 * c.share),
                         cosine(c.starts),
                         cosine(c.splits),
-                        format!("{:.2}", c.better),
+                        similarity(c.better),
                         format!("{:.2}/{:.2}", c.mean, c.min),
                         c.verdict.name().into(),
                     ]);
@@ -261,6 +262,18 @@ fn agreement(row: &Row) -> String {
     if each.is_empty() { "-".into() } else { each.join(", ") }
 }
 
+/// A similarity to two digits, rounded down where rounding would say that it reaches the bound from
+/// which on a component is stable.
+fn similarity(x: f64) -> String {
+    let rounded = (100.0 * x).round() / 100.0;
+    let digits = if x < Stability::STABLE && rounded >= Stability::STABLE {
+        (100.0 * x).floor() / 100.0
+    } else {
+        rounded
+    };
+    format!("{digits:.2}")
+}
+
 /// Lines of fields as columns of equal width.
 fn aligned(lines: &[Vec<String>], right: &[bool]) -> String {
     let columns = lines.first().map_or(0, Vec::len);
@@ -292,6 +305,14 @@ mod tests {
     fn columns_are_aligned_by_characters() {
         let lines = vec![vec!["é".into(), "n".into()], vec!["abc".into(), "12".into()]];
         assert_eq!(aligned(&lines, &[false, true]), "  é     n\n  abc  12\n");
+    }
+
+    #[test]
+    fn what_is_printed_is_on_the_side_of_the_verdict() {
+        for (x, text) in [(0.8499, "0.84"), (0.85, "0.85"), (0.846, "0.84"), (0.996, "1.00")] {
+            assert_eq!(similarity(x), text);
+        }
+        assert_eq!([0.843, 0.8449, f64::NAN].map(similarity), ["0.84", "0.84", "NaN"]);
     }
 
     #[test]

@@ -151,6 +151,7 @@ fn tiles(report: &Report<'_>) -> String {
 fn course(history: &History) -> Vec<(&'static str, String)> {
     let why = match history.stopped_by {
         StoppedBy::Tolerance => "stopped by the tolerance",
+        StoppedBy::Precision => "stopped by the rounding errors of the loss",
         StoppedBy::MaxIter => "all that were asked for",
         StoppedBy::Validation => "stopped by the validation loss",
         StoppedBy::Interrupted => "interrupted",

@@ -301,7 +301,9 @@ impl Residuals {
         let shape = prepared.shape().to_vec();
         let mut sums = table(prepared, &shape);
         // What every stored entry is, is enough; implicit zeros whose role is written elsewhere are not.
-        let kinds: Vec<Implicit> = prepared.stored_counts().iter().map(|l| l.implicit).collect();
+        let zeros = loss.is_none_or(Loss::accepts_zeros);
+        let counts = prepared.stored_counts(zeros);
+        let kinds: Vec<Implicit> = counts.iter().map(|l| l.implicit).collect();
         let Some(&implicit) = kinds.iter().find(|&&kind| kind != Implicit::ByRole) else {
             self.leave_out("these weights need the dense form of the data");
             return Ok(sums);

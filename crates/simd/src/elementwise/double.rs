@@ -69,6 +69,17 @@ impl Elementwise for f64 {
         if self >= 0.0 { ln } else { f64::NAN }
     }
 
+    #[inline(always)]
+    fn ln_near(self, excess: f64, fused: bool) -> f64 {
+        let near = excess.abs() < 0.25;
+        let (k, f) = split64(self);
+        let (k, f) = if near { (0.0, excess) } else { (k, f) };
+        let ln = ln_of_parts64(k, f, fused);
+        let ln = if self == 0.0 { f64::NEG_INFINITY } else { ln };
+        let ln = if self == f64::INFINITY { f64::INFINITY } else { ln };
+        if self >= 0.0 { ln } else { f64::NAN }
+    }
+
     const LEAST_NORMAL: f64 = f64::MIN_POSITIVE;
 
     #[inline(always)]
@@ -144,9 +155,15 @@ impl Elementwise for f64 {
 /// The logarithm of a positive finite number.
 #[inline(always)]
 fn finite_ln64(x: f64, fused: bool) -> f64 {
+    let (k, f) = split64(x);
+    ln_of_parts64(k, f, fused)
+}
+
+/// The logarithm of 2^k · (1 + f) with 1 + f in [√½, √2).
+#[inline(always)]
+fn ln_of_parts64(k: f64, f: f64, fused: bool) -> f64 {
     const LN2_HIGH: f64 = 6.931_471_803_691_238_164_90e-1;
     const LN2_LOW: f64 = 1.908_214_929_270_587_700_02e-10;
-    let (k, f) = split64(x);
     let s = f / (2.0 + f);
     let z = s * s;
     let r = z * polynomial!(

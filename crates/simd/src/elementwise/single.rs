@@ -90,6 +90,19 @@ impl Elementwise for f32 {
         if self >= 0.0 { ln } else { f32::NAN }
     }
 
+    #[inline(always)]
+    fn ln_near(self, excess: f32, fused: bool) -> f32 {
+        let near = excess.abs() < 0.25;
+        let subnormal = self < f32::MIN_POSITIVE;
+        let (x, offset) = if subnormal { (self * 33_554_432.0, -25.0) } else { (self, 0.0) }; // 2²⁵
+        let (k, f) = split32(x);
+        let (k, f) = if near { (0.0, excess) } else { (k + offset, f) };
+        let ln = ln_of_parts32(k, f, fused);
+        let ln = if self == 0.0 { f32::NEG_INFINITY } else { ln };
+        let ln = if self == f32::INFINITY { f32::INFINITY } else { ln };
+        if self >= 0.0 { ln } else { f32::NAN }
+    }
+
     const LEAST_NORMAL: f32 = f32::MIN_POSITIVE;
 
     #[inline(always)]
