@@ -629,7 +629,9 @@ fn bad_files() {
     let bench = Bench::new();
     bench.fit_refused(&["nowhere.npy"], &["nowhere.npy"]);
     bench.text("y.csv", "1,2,3\n");
-    bench.fit_refused(&["y.csv"], &["y.csv", ".npy"]);
+    bench.fit_refused(&["y.csv"], &["y.csv", "--modes", "its columns are 1, 2, 3"]);
+    bench.text("y.dat", "1,2,3\n");
+    bench.fit_refused(&["y.dat"], &["y.dat", ".npy"]);
     std::fs::create_dir(bench.path("folder.npy")).unwrap();
     bench.fit_refused(&["folder.npy"], &["folder.npy"]);
     for name in ["empty.npy", "empty.npz", "empty.tns"] {

@@ -958,7 +958,10 @@ mod program {
         refused(&["--labels", "i:Row", "--labels", "i=i.txt"], &["twice", "mode i", "i:Name=FILE"]);
         refused(&["--upwards", "x"], &["no mode x"]);
         refused(&["--data", "no.npy"], &["no.npy"]);
-        refused(&["--data", "i.txt"], &["i.txt", ".npy"]);
+        // Text is a table; what has another name is nothing that is known.
+        refused(&["--data", "i.txt"], &["i.txt", "a table", "--modes"]);
+        bench.text("i.dat", "a\nb\n");
+        refused(&["--data", "i.dat"], &["i.dat", ".npy"]);
         refused(&["--key", "Y"], &["--data"]);
         refused(&["--data", "y.npy", "--no-data"], &["--no-data"]);
         refused(&["--history", "bad.json"], &["bad.json", "history"]);

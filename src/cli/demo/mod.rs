@@ -161,12 +161,9 @@ pub fn run(args: &DemoArgs) -> Result<()> {
     for (_, file, what) in kept.into_iter().filter(|(kept, ..)| *kept) {
         summary.add("", format!("{}: {what}", file.display()));
     }
-    let mut text = summary.into_text();
-    text += &commands(args, &modes, folder);
-    if let Some(matches) = recovery::matches(&planted, fit.factors()) {
-        text += &table(&matches);
-    }
-    print(&text)?;
+    let text = summary.into_text() + &commands(args, &modes, folder);
+    let found = recovery::matches(&planted, fit.factors()).map(|matches| table(&matches));
+    print(&(text + &found.unwrap_or_default()))?;
     written.check()
 }
 
