@@ -317,11 +317,17 @@ fn plan_stored(
         Err(Error::Memory { needed, .. }) if settings.memory_limit.is_none() => {
             let available = available_memory().unwrap_or(u64::MAX);
             let mut limit = needed.max(1);
+            // Each is a search of its own, which takes long for many factors.
+            let many = shapes.model().factors().len() > PlanSettings::EXACT;
+            let more = |limit: u64| match many {
+                true => limit.saturating_mul(16).min(available),
+                false => limit.saturating_mul(2),
+            };
             loop {
                 let info = info.clone();
                 match plan_within(settings, shapes, info, Some(sparse_info), limit) {
                     Err(Error::Memory { .. }) if limit < available => {
-                        limit = limit.saturating_mul(2);
+                        limit = more(limit);
                     }
                     other => return other,
                 }
