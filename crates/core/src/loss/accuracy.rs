@@ -66,8 +66,8 @@ fn cases() -> Vec<Case> {
     for decade in (-30..=30).step_by(6) {
         let value = 10f64.powi(decade);
         all.push(of(Loss::negative_binomial(value), value));
-        all.push(per_entry(|phi| Loss::negative_binomial(phi), value));
-        all.push(per_entry(|n| Loss::binomial(n), value));
+        all.push(per_entry(Loss::negative_binomial, value));
+        all.push(per_entry(Loss::binomial, value));
     }
     all.extend([1.0, 10.0, 3e5].map(|n| of(Loss::binomial(n), n)));
     all
