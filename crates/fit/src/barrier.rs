@@ -179,7 +179,7 @@ mod tests {
         let (got, other) = (barrier.history().last_loss(), block.history().last_loss());
         assert!(got < 1e-3 * other, "{got:e} {other:e}");
         // What is told is what the factors say.
-        let predicted = barrier.predictions().slice(&[None; 3]).unwrap();
+        let predicted = barrier.factored().slice(&[None; 3]).unwrap();
         let off = predicted.iter().zip(&y).map(|(p, y)| 0.5 * (p - y).powi(2));
         let want = off.sum::<f64>() / y.len() as f64;
         assert!((got - want).abs() <= 1e-12, "{got:e} {want:e}");

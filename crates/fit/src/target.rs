@@ -319,7 +319,7 @@ mod tests {
                 .fit_target(&target)
                 .unwrap();
             let losses = saved.record().history.as_ref().unwrap().loss.clone();
-            let predicted = saved.predictions().slice(&[None; 3]).unwrap();
+            let predicted = saved.factored().slice(&[None; 3]).unwrap();
             let off: f64 = predicted.iter().zip(&dense).map(|(p, y)| (p - y).powi(2)).sum();
             let scale: f64 = dense.iter().map(|y| y * y).sum();
             let want = 0.5 * off / 120.0;
