@@ -77,7 +77,7 @@ pub mod compare {
 /// Observations: values, masks, weights, splits; tensors in the smallest type that holds them.
 pub mod data {
     pub use nneinfact_core::data::{
-        CooBuilder, CooTensor, Dense, DenseBuilder, Element, Implicit, Indices, Mapped,
+        Column, CooBuilder, CooTensor, Dense, DenseBuilder, Element, Implicit, Indices, Mapped,
         Observations, Order, Outside, Portion, Prepared, Role, Roles, Storage, StoredCounts,
         StoredEntries, Values, uniform_u32,
     };
@@ -110,9 +110,9 @@ pub mod fit {
 pub mod io {
     pub use nneinfact_fit::io::{
         ArrayInfo, FileKind, SLAB_BYTES, map_bool, map_npy, map_npy_in, npz_names, read_array_f64,
-        read_bool, read_dense, read_npy, read_npy_from, read_npz, read_npz_arrays, read_npz_from,
-        read_npz_text, read_tns, read_tns_from, write_json, write_npy, write_npz, write_npz_with,
-        write_text,
+        read_bool, read_dense, read_npy, read_npy_from, read_npz, read_npz_arrays,
+        read_npz_arrays_from, read_npz_from, read_npz_text, read_npz_text_from, read_tns,
+        read_tns_from, write_json, write_npy, write_npz, write_npz_to, write_npz_with, write_text,
     };
 }
 

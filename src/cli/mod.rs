@@ -23,6 +23,7 @@ mod report;
 mod start;
 mod summary;
 
+use std::ffi::OsString;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
@@ -59,8 +60,29 @@ enum CliCommand {
 /// Runs the command that the arguments of this process ask for.
 #[must_use]
 pub fn main() -> ExitCode {
-    // Prints usage errors itself and exits with 2.
-    let cli = Cli::parse();
+    ExitCode::from(run(std::env::args_os()))
+}
+
+/// Runs the command that these arguments ask for, and gives the exit status. The first of them is the
+/// name of the program. For programs that are not started with these arguments themselves, such as an
+/// interpreter.
+///
+/// Usage errors, help and the version are printed as by the program.
+///
+/// ```
+/// assert_eq!(nneinfact::cli::run(["nneinfact", "devices"]), 0);
+/// assert_eq!(nneinfact::cli::run(["nneinfact", "fit", "--no-such-option"]), 2);
+/// ```
+#[must_use]
+pub fn run<A: Into<OsString> + Clone>(arguments: impl IntoIterator<Item = A>) -> u8 {
+    let cli = match Cli::try_parse_from(arguments) {
+        Ok(cli) => cli,
+        Err(usage) => {
+            // There is nobody left to tell if that fails.
+            let _ = usage.print();
+            return u8::try_from(usage.exit_code()).unwrap_or(2);
+        }
+    };
     let done = match &cli.command {
         CliCommand::Fit(args) => fit::run(args),
         CliCommand::Compare(args) => compare::run(args),
@@ -71,10 +93,10 @@ pub fn main() -> ExitCode {
         CliCommand::Bench(args) => bench::run(args),
     };
     match done {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) => 0,
         Err(error) => {
             complain("error", &error.to_string());
-            ExitCode::from(if error.is_input() { 2 } else { 1 })
+            if error.is_input() { 2 } else { 1 }
         }
     }
 }

@@ -27,7 +27,7 @@ mod scan;
 mod storage;
 mod stored;
 
-pub use coo::{CooBuilder, CooTensor, Indices};
+pub use coo::{Column, CooBuilder, CooTensor, Indices};
 pub use dense::{Dense, DenseBuilder, Order};
 pub use digest::Digest;
 pub use fingerprint::{Fingerprint, digest};

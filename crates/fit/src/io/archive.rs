@@ -2,7 +2,7 @@
 //!
 //! Arrays are members of type `<f8` in C order, which numpy reads; a text is an ordinary member too.
 
-use std::io::{BufReader, BufWriter, Read, Write};
+use std::io::{self, BufReader, BufWriter, Read, Seek, Write};
 use std::path::Path;
 
 use ndarray::{ArrayBase, ArrayD, Data, Dimension, IxDyn};
@@ -53,6 +53,27 @@ where
     write(path.as_ref(), arrays, texts, CompressionMethod::Deflated)
 }
 
+/// [`write_npz_with`] into memory or anything else that is not a file by name.
+///
+/// # Errors
+/// As [`write_npz`], with `name` for the file in messages.
+pub fn write_npz_to<N, S, D>(
+    to: impl Write + Seek,
+    name: impl AsRef<Path>,
+    arrays: &[(N, ArrayBase<S, D>)],
+    texts: &[(&str, &str)],
+) -> Result<()>
+where
+    N: AsRef<str>,
+    S: Data,
+    S::Elem: Copy + Into<f64>,
+    D: Dimension,
+{
+    let name = name.as_ref();
+    check_names(name, arrays)?;
+    pack(to, arrays, texts, CompressionMethod::Deflated).map_err(|e| Error::file(name, e))
+}
+
 /// Writes an archive, as a whole or not at all: arrays, and texts after them.
 fn write<N, S, D>(
     path: &Path,
@@ -66,6 +87,12 @@ where
     S::Elem: Copy + Into<f64>,
     D: Dimension,
 {
+    check_names(path, arrays)?;
+    replace(path, |to| pack(to, arrays, texts, method))
+}
+
+/// Refuses names that an archive cannot have.
+fn check_names<N: AsRef<str>, A>(path: &Path, arrays: &[(N, A)]) -> Result<()> {
     for (i, (name, _)) in arrays.iter().enumerate() {
         let name = name.as_ref();
         if name.is_empty() || arrays[..i].iter().any(|(other, _)| other.as_ref() == name) {
@@ -75,22 +102,36 @@ where
             ));
         }
     }
+    Ok(())
+}
+
+/// The archive itself.
+fn pack<N, S, D>(
+    to: impl Write + Seek,
+    arrays: &[(N, ArrayBase<S, D>)],
+    texts: &[(&str, &str)],
+    method: CompressionMethod,
+) -> io::Result<()>
+where
+    N: AsRef<str>,
+    S: Data,
+    S::Elem: Copy + Into<f64>,
+    D: Dimension,
+{
     let options = SimpleFileOptions::default().compression_method(method);
-    replace(path, |to| {
-        let mut zip = ZipWriter::new(to);
-        for (name, array) in arrays {
-            // Archives need another form of header for members of 4 GiB and more.
-            let large = array.len() as u64 >= (u64::from(u32::MAX) - (1 << 20)) / 8;
-            zip.start_file(format!("{}.npy", name.as_ref()), options.large_file(large))?;
-            npy(&mut BufWriter::with_capacity(1 << 16, &mut zip), array)?;
-        }
-        for (name, text) in texts {
-            zip.start_file(*name, options)?;
-            zip.write_all(text.as_bytes())?;
-        }
-        zip.finish()?;
-        Ok(())
-    })
+    let mut zip = ZipWriter::new(to);
+    for (name, array) in arrays {
+        // Archives need another form of header for members of 4 GiB and more.
+        let large = array.len() as u64 >= (u64::from(u32::MAX) - (1 << 20)) / 8;
+        zip.start_file(format!("{}.npy", name.as_ref()), options.large_file(large))?;
+        npy(&mut BufWriter::with_capacity(1 << 16, &mut zip), array)?;
+    }
+    for (name, text) in texts {
+        zip.start_file(*name, options)?;
+        zip.write_all(text.as_bytes())?;
+    }
+    zip.finish()?;
+    Ok(())
 }
 
 /// A text and named arrays, as a checkpoint has them: not compressed, and read back to the same bits.

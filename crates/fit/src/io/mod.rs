@@ -30,11 +30,14 @@ use nneinfact_core::data::Dense;
 use nneinfact_core::error::{Error, Result};
 
 pub(crate) use archive::Archive;
-pub use archive::{write_npz, write_npz_with};
+pub use archive::{write_npz, write_npz_to, write_npz_with};
 pub use file::{is_leftover, remove_leftovers, remove_leftovers_in};
 pub use map::{SLAB_BYTES, map_bool, map_npy, map_npy_in};
 pub use npy::{read_bool, read_npy, read_npy_from};
-pub use npz::{ArrayInfo, npz_names, read_npz, read_npz_arrays, read_npz_from, read_npz_text};
+pub use npz::{
+    ArrayInfo, npz_names, read_npz, read_npz_arrays, read_npz_arrays_from, read_npz_from,
+    read_npz_text, read_npz_text_from,
+};
 pub use tns::{read_tns, read_tns_from};
 pub use write::{write_json, write_npy, write_text};
 
@@ -75,6 +78,11 @@ impl FileKind {
             )),
         }
     }
+}
+
+/// Opens a file for reading; a folder is an error.
+pub(crate) fn open(path: &Path) -> Result<std::fs::File> {
+    Ok(file::open(path)?.0)
 }
 
 /// Reads an array of any numeric type from a `.npy` or `.npz` file; `key` is the name of the array
