@@ -44,7 +44,7 @@
 //! - [`loss`]: the losses, and how to write one of your own.
 //! - [`data`]: masks, weights, splits; tensors in the smallest type that holds them.
 //! - [`compare`]: many fits to the same data, a table of them, and which components they agree on.
-//! - [`io`]: `.npy`, `.npz` and `.tns` files.
+//! - [`io`]: tables of events, and `.npy`, `.npz`, `.tns` and other files.
 //! - [`plan`]: what a fit will do, without doing it.
 //! - [`report`]: a fit as a page with plots.
 //! - [`reference`](mod@reference): the method in naive loops, to check everything else against.
@@ -68,6 +68,7 @@
 #[cfg(feature = "cli")]
 pub mod cli;
 pub mod guide;
+pub mod io;
 
 /// Many fits to the same data, a table of them, and which components they agree on.
 pub mod compare {
@@ -77,9 +78,9 @@ pub mod compare {
 /// Observations: values, masks, weights, splits; tensors in the smallest type that holds them.
 pub mod data {
     pub use nneinfact_core::data::{
-        Column, CooBuilder, CooTensor, Dense, DenseBuilder, Element, Implicit, Indices, Mapped,
-        Observations, Order, Outside, Portion, Prepared, Role, Roles, Storage, StoredCounts,
-        StoredEntries, Values, uniform_u32,
+        Column, CooBuilder, CooTensor, Dense, DenseBuilder, Element, Implicit, Indices, LabelKind,
+        Labels, Mapped, Observations, Order, Outside, Portion, Prepared, Role, Roles, Storage,
+        StoredCounts, StoredEntries, Values, printable, uniform_u32,
     };
 }
 
@@ -100,19 +101,9 @@ pub mod engine {
 pub mod fit {
     pub use nneinfact_fit::{
         Algorithm, Balance, Cancel, Checkpoint, Coupled, CoupledFit, DataAs, DataRecord,
-        EntryParameterRecord, Every, Fit, Flow, History, LossRecord, NNEinFact, Norm, Observer,
-        Part, Predictions, Record, Saved, ScalesInto, Source, Start, StoppedBy, Sweep, Unfinished,
-        balanced,
-    };
-}
-
-/// `.npy`, `.npz` and `.tns` files.
-pub mod io {
-    pub use nneinfact_fit::io::{
-        ArrayInfo, FileKind, SLAB_BYTES, map_bool, map_npy, map_npy_in, npz_names, read_array_f64,
-        read_bool, read_dense, read_npy, read_npy_from, read_npz, read_npz_arrays,
-        read_npz_arrays_from, read_npz_from, read_npz_text, read_npz_text_from, read_tns,
-        read_tns_from, write_json, write_npy, write_npz, write_npz_to, write_npz_with, write_text,
+        EntryParameterRecord, Every, Fit, Flow, History, LossRecord, ModeRecord, NNEinFact, Norm,
+        Observer, Part, Predictions, Record, Saved, ScalesInto, Source, Start, StoppedBy, Sweep,
+        TableRecord, Unfinished, ValuesRecord, balanced,
     };
 }
 

@@ -13,7 +13,7 @@ from . import _nneinfact as _rust
 from ._data import dataset_of, observations
 from ._device import device_of
 from ._errors import warn
-from ._fit import Fit, _labelled, load
+from ._fit import Fit, load
 from ._penalties import penalties_of
 from ._progress import progress_of
 from .losses import loss_of
@@ -181,7 +181,8 @@ def compare(
     """
     words = _check.word("on_interrupt", on_interrupt, ("raise", "return"))
     made = [loss_of(loss) for loss in _listed(losses)]
-    found = dataset_of(data)
+    made_models = _models(models, ranks)
+    found = dataset_of(data, made_models[0][1] if made_models else None)
     seen = observations(found, mask=mask, weights=weights, missing=missing, implicit=implicit)
     parameters = [match_parameters] if not hasattr(match_parameters, "__iter__") else match_parameters
     bar = progress_of(progress, "run")
@@ -195,7 +196,7 @@ def compare(
         # Runs are kept in files: the best fits are read from there.
         kept = os.path.join(scratch, "study") if folder is None else os.fspath(folder)
         settings = {
-            "models": _models(models, ranks),
+            "models": made_models,
             "penalties": [penalties_of(penalty) for penalty in _listed(penalties)],
             "algorithms": [str(name) for name in _listed(algorithms)],
             "precision": str(precision),
@@ -227,7 +228,7 @@ def compare(
             fits: list[Fit | None] = []
             for row in json.loads(tables[0])["rows"]:
                 file = (row.get("best") or {}).get("file")
-                fits.append(None if file is None else _labelled(load(os.path.join(kept, file)), found))
+                fits.append(None if file is None else load(os.path.join(kept, file)))
             study = Study(*tables, fits)
     if raised is not None:
         if isinstance(raised, KeyboardInterrupt) and words == "return" and study is not None:

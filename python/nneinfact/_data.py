@@ -42,6 +42,7 @@ class Dataset:
         names: Any = None,
         labels: Any = None,
         letters: Any = None,
+        kinds: Any = None,
         implicit_missing: bool = False,
         counts: Any = None,
     ) -> None:
@@ -51,10 +52,15 @@ class Dataset:
             shape = array.shape
         elif opened is not None:
             shape = opened.shape
+            implicit_missing = opened.is_implicit_missing
+            letters = opened.letters if None not in opened.letters else None
+            if opened.labels:
+                names, labels, kinds = _apart(opened.labels)
         self.shape: tuple[int, ...] = tuple(int(n) for n in shape)
         self.names = names
         self.labels = labels if labels is not None else [None] * len(self.shape)
         self.letters = letters
+        self._kinds = kinds if kinds is not None else [("text", [])] * len(self.shape)
         self.implicit_missing = implicit_missing
         self.counts = counts
 
@@ -86,7 +92,8 @@ class Dataset:
     def transposed(self, order: Sequence[int]) -> Dataset:
         """With the modes in this order."""
         if self._opened is not None:
-            raise ValueError("the modes of data in a file stay as they are")
+            return Dataset(opened=self._opened.arranged([self.letters[i] for i in order]))
+
         def pick(things: Any) -> Any:
             return None if things is None else [things[i] for i in order]
         array = None if self._array is None else self._array.transpose(order)
@@ -94,7 +101,7 @@ class Dataset:
         return Dataset(
             array=array, mask=mask, columns=pick(self.columns), values=self.values,
             shape=pick(self.shape), names=pick(self.names), labels=pick(self.labels),
-            letters=pick(self.letters), implicit_missing=self.implicit_missing, counts=self.counts,
+            letters=pick(self.letters), kinds=pick(self._kinds), implicit_missing=self.implicit_missing, counts=self.counts,
         )
 
     def _open(self) -> Any:
@@ -102,8 +109,15 @@ class Dataset:
         if self._opened is not None:
             return self._opened
         if self._array is not None:
-            return _rust.Observations.dense(self._array)
-        return _rust.Observations.coordinates(list(self.shape), self.columns, self.values)
+            opened = _rust.Observations.dense(self._array)
+        else:
+            opened = _rust.Observations.coordinates(list(self.shape), self.columns, self.values)
+        if self.names is None and all(labels is None for labels in self.labels):
+            return opened
+        names = self.names or [None] * len(self.shape)
+        return opened.with_labels(
+            [(*each, *kind) for *each, kind in zip(names, self.labels, self._kinds)]
+        )
 
     def __repr__(self) -> str:
         names = self.names or ["?"] * len(self.shape)
@@ -114,10 +128,18 @@ class Dataset:
         return f"<Dataset ({modes})>"
 
 
+def _apart(fields: Any) -> tuple[Any, Any, Any]:
+    """Names, labels and kinds of the library's labels."""
+    names = [name for name, _, _, _ in fields]
+    labels = [labels for _, labels, _, _ in fields]
+    return names, labels, [(kind, edges) for _, _, kind, edges in fields]
+
+
 def open_data(
     path: Any, *, key: str | None = None, shape: Sequence[int] | None = None, stream: bool = False
 ) -> Dataset:
-    """Data in a file, read as the program reads them: ``.npy``, ``.npz``, ``.tns``.
+    """Data in a file, read as the program reads them: ``.npy``, ``.npz`` (of numbers, of
+    scipy.sparse, or of ``nneinfact table``), ``.tns``, ``.mtx``, a folder of 10x.
 
     Parameters
     ----------

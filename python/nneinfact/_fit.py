@@ -11,7 +11,7 @@ import numpy as np
 
 from . import _check, _html, interop
 from . import _nneinfact as _rust
-from ._data import Dataset, dataset_of, dense_array, observations
+from ._data import dataset_of, dense_array, observations
 from ._device import device_of
 from ._errors import FitError, warn
 from ._history import History
@@ -65,8 +65,9 @@ class Fit:
         self._record: dict[str, Any] = json.loads(saved.record())
         self.warnings: tuple[str, ...] = tuple(warnings)
         self._factors: tuple[np.ndarray, ...] | None = None
-        self._names: dict[str, str] = {}
-        self._labels: dict[str, list[str]] = {}
+        fields = list(zip(saved.letters()[1], saved.labels()))
+        self._names: dict[str, str] = {x: f[0] for x, f in fields if f[0] is not None}
+        self._labels: dict[str, list[str]] = {x: f[1] for x, f in fields if f[1] is not None}
 
     # What it is of.
 
@@ -207,9 +208,7 @@ class Fit:
     # The same in another form.
 
     def _changed(self, saved: Any) -> Fit:
-        fit = Fit(saved, self.warnings)
-        fit._names, fit._labels = self._names, self._labels
-        return fit
+        return Fit(saved, self.warnings)
 
     def normalize(self, norm: str = "l1", into: str | None = None) -> Fit:
         """With columns of norm 1: ``"l1"`` (sums), ``"l2"`` (lengths) or ``"max"``.
@@ -266,6 +265,31 @@ class Fit:
         if isinstance(settings["loss"], str) and settings["loss"].endswith(")"):
             raise ValueError(f"the loss {settings['loss']} has parameters: give it with loss=")
         return fit(self.model, data, ranks=self.ranks, fixed=fixed, **settings)
+
+    def with_labels(
+        self,
+        labels: Mapping[str, Sequence[Any]] | None = None,
+        names: Mapping[str, str] | None = None,
+    ) -> Fit:
+        """With what indices and modes are called, by the letters of the modes.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import nneinfact as nn
+        >>> fit = nn.fit("ir,jr->ij", np.outer([1, 2], [4, 5, 6]), ranks={"r": 1})
+        >>> fit.with_labels({"i": ["a", "b"]}, {"i": "who"}).frame("ir").index
+        Index(['a', 'b'], dtype=..., name='who')
+        """
+        for letter in [*(labels or {}), *(names or {})]:
+            if letter not in self.modes:
+                raise ValueError(f"{letter!r} is no mode of {self.model}: its modes are {self.modes}")
+        fields = []
+        for letter, (name, known, kind, edges) in zip(self.modes, self._saved.labels()):
+            if labels is not None and letter in labels:
+                known, kind, edges = _html._texts(labels[letter]), "text", []
+            fields.append(((names or {}).get(letter, name), known, kind, edges))
+        return self._changed(self._saved.with_labels(fields))
 
     # Files, other packages, pages.
 
@@ -365,7 +389,7 @@ class Fit:
         return f"<Fit of {self.model}, {self.shape}, {ranks or 'no ranks'}{rest}>"
 
     def __reduce__(self) -> Any:
-        return _made_again, (self.to_bytes(), self.warnings, self._names, self._labels)
+        return _made_again, (self.to_bytes(), self.warnings)
 
     def __copy__(self) -> Fit:
         return self
@@ -374,12 +398,8 @@ class Fit:
         return self
 
 
-def _made_again(
-    data: bytes, warnings: Sequence[str], names: dict[str, str], labels: dict[str, list[str]]
-) -> Fit:
-    fit = Fit(_rust.Saved.read(data), warnings)
-    fit._names, fit._labels = names, labels
-    return fit
+def _made_again(data: bytes, warnings: Sequence[str]) -> Fit:
+    return Fit(_rust.Saved.read(data), warnings)
 
 
 def load(path: Any, model: str | None = None) -> Fit:
@@ -658,7 +678,7 @@ def fit(
             bar.close()
     for text in warnings:
         warn(text, 2)
-    result = None if saved is None else _labelled(Fit(saved, warnings), found)
+    result = None if saved is None else Fit(saved, warnings)
     if raised is not None:
         if isinstance(raised, KeyboardInterrupt):
             if words == "return" and result is not None:
@@ -670,17 +690,6 @@ def fit(
         error.fit = result
         raise error
     assert result is not None
-    return result
-
-
-def _labelled(result: Fit, data: Dataset) -> Fit:
-    """With the names and labels of the data."""
-    names = data.names or [None] * len(data.shape)
-    for letter, name, labels in zip(result.modes, names, data.labels):
-        if name is not None:
-            result._names[letter] = name
-        if labels is not None:
-            result._labels[letter] = labels
     return result
 
 

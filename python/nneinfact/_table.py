@@ -12,7 +12,7 @@ import numpy as np
 
 from . import _check
 from . import _nneinfact as _rust
-from ._data import Dataset
+from ._data import Dataset, _apart
 from ._errors import warn
 
 
@@ -238,13 +238,15 @@ def _dataset(columns: Any, values: Any, modes: Any, missing: bool, counts: Any) 
     if bad:
         plural = "s were" if bad > 1 else " was"
         warn(f"{bad} row{plural} skipped, of {rows}: {first_bad}", 3)
-    letters = [letter for _, letter, _, _ in modes]
+    letters = [letter for letter, _ in modes]
+    names, labels, kinds = _apart([fields for _, fields in modes])
     return Dataset(
         columns=list(columns),
         values=values,
-        shape=[len(labels) for _, _, labels, _ in modes],
-        names=[name for name, _, _, _ in modes],
-        labels=[list(labels) for _, _, labels, _ in modes],
+        shape=[len(each) for each in labels],
+        names=names,
+        labels=labels,
+        kinds=kinds,
         letters=None if None in letters else letters,
         implicit_missing=missing,
         counts={

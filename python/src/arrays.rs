@@ -14,12 +14,12 @@ use crate::fork;
 
 /// Runs `$found` with `$array` as an array of the first type that it is of.
 macro_rules! of_any_type {
+    (@ $any:expr, $array:ident : $kind:ident => $found:expr; $($type:ty),*) => {
+        $(if let Ok($array) = $any.cast::<$kind<$type>>() { $found })*
+    };
     ($any:expr, $array:ident : $kind:ident => $found:expr) => {
         of_any_type!(@ $any, $array: $kind => $found;
             u8, u16, u32, u64, i8, i16, i32, i64, f32, f64, bool)
-    };
-    (@ $any:expr, $array:ident : $kind:ident => $found:expr; $($type:ty),*) => {
-        $(if let Ok($array) = $any.cast::<$kind<$type>>() { $found })*
     };
 }
 

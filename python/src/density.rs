@@ -1,6 +1,5 @@
 //! Distributions as nonnegative tensor trains.
 
-use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -376,9 +375,7 @@ pub fn maximise_likelihood(
         || cancel.store(true, Ordering::Relaxed),
         move |_caller| {
             let em = Em::new().sweeps(sweeps).tol(tol).cancel(stop);
-            em.observer(|_, _| ControlFlow::Continue(()))
-                .run(&start, &samples, weights.as_deref())
-                .map_err(raised)
+            em.run(&start, &samples, weights.as_deref()).map_err(raised)
         },
     )?;
     let found = outcome.into_result()?;

@@ -44,7 +44,10 @@ pub fn fit(
         .device(device.inner.clone())
         .cancel(&cancel);
     let shape = data.inner.shape().to_vec();
-    let mut warnings = released(py, || settings.warnings(&shape))?;
+    let (settings, mut warnings) = released(py, move || {
+        let warnings = settings.warnings(&shape)?;
+        Ok((settings, warnings))
+    })?;
     let data = data.inner.clone();
     let record = loss.record.clone();
     let outcome = wait(py, || cancel.cancel(), move |caller| {

@@ -10,6 +10,7 @@ mod device;
 mod errors;
 mod fit;
 mod fork;
+mod labels;
 mod losses;
 mod observations;
 mod program;

@@ -1,22 +1,38 @@
 //! Data with masks, weights and splits.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use nneinfact::Observations as Inner;
-use nneinfact::data::Values;
-use nneinfact::io::{self, FileKind};
+use nneinfact::data::Labels;
+use nneinfact::io::{self, FileKind, NamedTensor};
 use numpy::{PyReadonlyArray2, PyReadonlyArrayDyn};
 use pyo3::prelude::*;
 
 use crate::arrays::{coo, dense, entries_at};
 use crate::errors::raised;
+use crate::labels::{LabelFields, label_fields, read_labels};
 use crate::wait::released;
 
 /// What a fit is given: values, and the role of every entry. Shared by fits, never changed.
 #[pyclass(frozen, module = "nneinfact._nneinfact")]
 pub struct Observations {
     pub inner: Inner,
+    /// The letters that the modes of a file have, or none.
+    letters: Vec<Option<char>>,
     duplicates: u64,
+}
+
+impl From<NamedTensor> for Observations {
+    fn from(named: NamedTensor) -> Observations {
+        let duplicates = named.observations.coordinates().map_or(0, |list| list.duplicates());
+        Observations { inner: named.observations, letters: named.letters, duplicates }
+    }
+}
+
+impl From<Inner> for Observations {
+    fn from(inner: Inner) -> Observations {
+        NamedTensor::from(inner).into()
+    }
 }
 
 /// What decides the role of entries.
@@ -41,7 +57,7 @@ impl Observations {
     /// A value for every entry, in an array of any numeric type and order.
     #[staticmethod]
     fn dense(array: &Bound<'_, PyAny>) -> PyResult<Observations> {
-        Ok(Observations { inner: Inner::new(dense(array)?), duplicates: 0 })
+        Ok(Inner::new(dense(array)?).into())
     }
 
     /// Stored entries: contiguous columns of indices, and their values.
@@ -52,12 +68,10 @@ impl Observations {
         columns: Vec<Bound<'_, PyAny>>,
         values: &Bound<'_, PyAny>,
     ) -> PyResult<Observations> {
-        let entries = coo(shape.as_deref(), &columns, values)?;
-        let duplicates = entries.duplicates();
-        Ok(Observations { inner: Inner::new(entries), duplicates })
+        Ok(Inner::new(coo(shape.as_deref(), &columns, values)?).into())
     }
 
-    /// A file as the program reads it: `.npy`, `.npz`, `.tns`.
+    /// A file as the program reads it: `.npy`, `.npz`, `.tns`, Matrix Market, a folder of 10x.
     #[staticmethod]
     #[pyo3(signature = (path, key, shape, stream))]
     fn file(
@@ -67,18 +81,39 @@ impl Observations {
         shape: Option<Vec<usize>>,
         stream: bool,
     ) -> PyResult<Observations> {
-        released(py, move || {
-            let (values, duplicates): (Values, u64) = match FileKind::of(&path)? {
-                FileKind::Npy if stream => (io::map_npy(&path)?.into(), 0),
-                FileKind::Npy | FileKind::Npz => (io::read_dense(&path, key.as_deref())?.into(), 0),
-                FileKind::Tns => {
-                    let entries = io::read_tns(&path, shape.as_deref())?;
-                    let duplicates = entries.duplicates();
-                    (entries.into(), duplicates)
-                }
-            };
-            Ok(Observations { inner: Inner::new(values), duplicates })
-        })
+        released(py, move || read_file(&path, key.as_deref(), shape.as_deref(), stream))
+    }
+
+    /// With the modes in the order of these letters.
+    fn arranged(&self, py: Python<'_>, letters: Vec<char>) -> PyResult<Observations> {
+        let observations = self.inner.clone();
+        let named = NamedTensor { observations, letters: self.letters.clone() };
+        released(py, move || Ok(named.arranged(&letters)?.into()))
+    }
+
+    /// The letter of each mode, where a file gives it one.
+    #[getter]
+    fn letters(&self) -> Vec<Option<char>> {
+        self.letters.clone()
+    }
+
+    /// What each mode and its indices are called; none where nothing is known.
+    #[getter]
+    fn labels(&self) -> Vec<LabelFields> {
+        self.inner.labels().iter().map(label_fields).collect()
+    }
+
+    /// Whether what is not stored is missing.
+    #[getter]
+    fn is_implicit_missing(&self) -> bool {
+        self.inner.is_unlisted_missing()
+    }
+
+    /// The same data with labels for each mode.
+    fn with_labels(&self, labels: Vec<LabelFields>) -> PyResult<Observations> {
+        let labels: PyResult<Vec<Labels>> = labels.into_iter().map(read_labels).collect();
+        let inner = self.inner.clone().with_labels(labels?).map_err(raised)?;
+        Ok(Observations { inner, letters: self.letters.clone(), duplicates: self.duplicates })
     }
 
     /// The same data with these roles of their entries.
@@ -115,7 +150,7 @@ impl Observations {
         if let Some(fraction) = roles.validation {
             inner = inner.validation(fraction, roles.split_seed).map_err(raised)?;
         }
-        Ok(Observations { inner, duplicates: self.duplicates })
+        Ok(Observations { inner, letters: self.letters.clone(), duplicates: self.duplicates })
     }
 
     /// The length of each mode.
@@ -134,5 +169,34 @@ impl Observations {
     #[getter]
     fn duplicates(&self) -> u64 {
         self.duplicates
+    }
+}
+
+fn read_file(
+    path: &Path,
+    key: Option<&str>,
+    shape: Option<&[usize]>,
+    stream: bool,
+) -> nneinfact::Result<Observations> {
+    let name = path.to_string_lossy().to_ascii_lowercase();
+    if name.ends_with(".mtx") || name.ends_with(".mtx.gz") {
+        return Ok(io::read_matrix_market(path)?.observations()?.into());
+    }
+    if io::is_10x(path) {
+        return Ok(io::read_10x(path)?.observations()?.into());
+    }
+    match (FileKind::of(path)?, key) {
+        (FileKind::Npy, None) if stream => Ok(Inner::new(io::map_npy(path)?).into()),
+        (FileKind::Npz, None) => {
+            if let Some(named) = NamedTensor::load(path)? {
+                return Ok(named.into());
+            }
+            match io::read_scipy(path)? {
+                Some(matrix) => Ok(matrix.observations()?.into()),
+                None => Ok(Inner::new(io::read_dense(path, None)?).into()),
+            }
+        }
+        (FileKind::Npy | FileKind::Npz, key) => Ok(Inner::new(io::read_dense(path, key)?).into()),
+        (FileKind::Tns, _) => Ok(Inner::new(io::read_tns(path, shape)?).into()),
     }
 }

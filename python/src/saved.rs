@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::io::Cursor;
 use std::path::PathBuf;
 
+use nneinfact::data::Labels;
 use nneinfact::fit::{Norm, Saved as Inner, ScalesInto};
-use nneinfact::report::{Labels, Report, Residuals};
+use nneinfact::report::{Report, Residuals};
 use nneinfact::{Error, Loss as RustLoss};
 use numpy::{PyArray1, PyArrayDyn, PyReadonlyArray2, PyReadonlyArrayDyn, ToPyArray};
 use pyo3::prelude::*;
@@ -13,6 +14,7 @@ use pyo3::types::PyBytes;
 
 use crate::arrays::owned;
 use crate::errors::value_error;
+use crate::labels::{LabelFields, label_fields, no_labels, read_labels};
 use crate::losses::{Loss, is_per_entry};
 use crate::observations::Observations;
 use crate::wait::released;
@@ -88,6 +90,22 @@ impl Saved {
         (model.factors().iter().map(|f| text(f)).collect(), text(model.output()))
     }
 
+    /// What each mode of the data and its indices are called.
+    fn labels(&self) -> Vec<LabelFields> {
+        let model = self.inner.model();
+        let of = |&x: &nneinfact::model::Index| {
+            self.inner.labels(x.into()).map_or_else(no_labels, label_fields)
+        };
+        model.output().iter().map(of).collect()
+    }
+
+    /// The same with labels for each mode of the data.
+    fn with_labels(&self, labels: Vec<LabelFields>) -> PyResult<Saved> {
+        let labels: PyResult<Vec<Labels>> = labels.into_iter().map(read_labels).collect();
+        let inner = self.inner.clone().with_labels(labels?).map_err(crate::errors::raised)?;
+        Ok(Saved { inner })
+    }
+
     /// The place of a factor by its letters, or as theta_N.
     fn factor_named(&self, name: &str) -> PyResult<usize> {
         self.inner.model().factor_named(name).map_err(crate::errors::raised)
@@ -149,7 +167,7 @@ impl Saved {
                 let index = |&i: &i64| usize::try_from(i).ok().filter(|&i| i < size);
                 let list: Option<Vec<usize>> = column.iter().map(index).collect();
                 columns.push(list.ok_or_else(|| {
-                    let bad = column.iter().find(|i| index(i).is_none()).copied().unwrap_or(0);
+                    let bad = column.iter().find(|i| index(*i).is_none()).copied().unwrap_or(0);
                     Error::Shape {
                         what: "the indices".into(),
                         found: format!("index {bad} along mode {}", mode + 1),
@@ -238,7 +256,12 @@ impl Saved {
             report = report.title(title);
         }
         for (mode, (name, indices)) in labels {
-            report = report.labels(mode, Labels { name, indices })?;
+            let labels = indices.map_or_else(Labels::default, Labels::new);
+            let labels = match name {
+                Some(name) => labels.with_name(name),
+                None => labels,
+            };
+            report = report.labels(mode, labels)?;
         }
         for mode in upwards {
             report = report.upwards(mode)?;

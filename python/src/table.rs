@@ -3,11 +3,12 @@
 use std::io::Cursor;
 use std::path::PathBuf;
 
-use nneinfact_table::{Implicit, LabelKind, Mode, Table, TableTensor, Values};
+use nneinfact::io::{Implicit, Table, TableTensor, TableValues as Values};
 use numpy::{IntoPyArray, PyArray1};
 use pyo3::prelude::*;
 
 use crate::errors::{raised, value_error};
+use crate::labels::{LabelFields, label_fields};
 use crate::wait::wait;
 
 /// How a table is read; Python checks types.
@@ -33,8 +34,8 @@ pub struct TableSettings {
     memory_limit: Option<u64>,
 }
 
-/// A mode: name, letter, labels, and what they are.
-type ModeFields = (String, Option<char>, Vec<String>, String);
+/// A mode: its letter, where it has one, and its labels.
+type ModeFields = (Option<char>, LabelFields);
 /// Rows of the table: all, filtered away, bad, outside of the bins, not among the most frequent; the
 /// first bad one.
 type CountFields = (u64, u64, u64, u64, u64, Option<String>);
@@ -114,10 +115,7 @@ pub fn read_table<'py>(py: Python<'py>, settings: TableSettings) -> PyResult<Ten
     )?;
     let TableTensor { modes, coords, values, implicit, counts, .. } = outcome.into_result()?;
     let columns = coords.into_iter().map(|column| column.into_pyarray(py)).collect();
-    let modes = modes.into_iter().map(|mode| {
-        let Mode { name, letter, labels, kind, .. } = mode;
-        (name, letter, labels, kind_name(&kind).to_string())
-    });
+    let modes = modes.iter().map(|mode| (mode.letter, label_fields(&mode.to_labels())));
     let rows = (
         counts.rows,
         counts.filtered,
@@ -128,15 +126,4 @@ pub fn read_table<'py>(py: Python<'py>, settings: TableSettings) -> PyResult<Ten
     );
     let missing = implicit == Implicit::Missing;
     Ok((columns, values.into_pyarray(py), modes.collect(), missing, rows))
-}
-
-/// What labels are, in a word.
-fn kind_name(kind: &LabelKind) -> &'static str {
-    match kind {
-        LabelKind::Number => "number",
-        LabelKind::Date => "date",
-        LabelKind::Cycle => "cycle",
-        LabelKind::Bins { .. } => "bins",
-        _ => "text",
-    }
 }

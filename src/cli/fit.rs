@@ -16,6 +16,7 @@ use super::read_data::{self, ReadOptions};
 use super::report::AppearanceArgs;
 use super::start::StartArgs;
 use super::summary::{self, FitSummary, duration};
+use super::table_args::TableArgs;
 use super::{complain, print};
 use nneinfact_core::error::{Error, Result};
 use nneinfact_core::loss::Loss;
@@ -30,8 +31,11 @@ use nneinfact_insight::report::{Report, Residuals};
 #[group(skip)]
 #[command(group = clap::ArgGroup::new("validating").multiple(true))]
 pub struct FitArgs {
-    /// The data: .npy, .npz (numeric arrays of any type), or .tns (coordinates counted from 1 and a
-    /// value on every line; entries that are not listed are zeros, see --unlisted-missing)
+    /// The data: a table of events (.csv, .tsv, packed by gzip or not, a quoted pattern as
+    /// 'rides-*.csv', or - for standard input; see --modes), what `nneinfact table` wrote, .npy, .npz
+    /// (numeric arrays of any type), .tns (coordinates counted from 1 and a value on every line;
+    /// entries that are not listed are zeros, see --unlisted-missing), a sparse matrix (.mtx, scipy's
+    /// .npz, a folder of 10x Genomics)
     #[arg(value_name = "DATA")]
     data: PathBuf,
 
@@ -61,7 +65,7 @@ pub struct FitArgs {
     #[arg(long)]
     nan_missing: bool,
 
-    /// Entries that a .tns does not list are missing, not zeros
+    /// Entries that a .tns does not list, or that have no row in a table, are missing, not zeros
     #[arg(long)]
     unlisted_missing: bool,
 
@@ -188,6 +192,9 @@ pub struct FitArgs {
     history: Option<PathBuf>,
 
     #[command(flatten)]
+    table: TableArgs,
+
+    #[command(flatten)]
     checkpoint: CheckpointArgs,
 
     /// Where to write a page with plots of the fit: see `nneinfact report`
@@ -229,7 +236,7 @@ pub fn run(args: &FitArgs) -> Result<()> {
     if args.report.is_none() && args.appearance.any() {
         return Err(Error::Setting("--labels, --upwards and --title are for --report".into()));
     }
-    let outputs = args.outputs(&loss);
+    let outputs = args.outputs(&loss)?;
     outputs.check(&args.inputs())?;
     let written: Vec<&Path> = [&outputs.factors, &outputs.history, &outputs.report]
         .into_iter()
@@ -241,14 +248,13 @@ pub fn run(args: &FitArgs) -> Result<()> {
 
     // On the device's threads: not more of them read than fit.
     let (observations, about) = device.install(|| -> Result<_> {
-        let observations = read_data::observations(&args.record(), args.read_options())?;
+        let letters: Vec<char> = model.output().iter().map(|&index| index.into()).collect();
+        let data = read_data::read(&args.record()?, args.read_options(&letters))?;
         let about = match args.quiet {
             true => None,
-            false => {
-                Some((summary::data(&args.data, &observations), summary::roles(&observations)?))
-            }
+            false => Some(summary::DataSummary::new(&args.data, &data, &letters)?),
         };
-        Ok((observations, about))
+        Ok((data.observations, about))
     })?;
 
     args.appearance.check(&model, observations.shape())?;
@@ -266,7 +272,7 @@ pub fn run(args: &FitArgs) -> Result<()> {
     let fitted = settings.fit(&observations);
     if let Err(Error::Broken { last, .. }) = &fitted {
         // What was reached is not lost; the error and its exit status stay.
-        let last = Fit::from(Unfinished::clone(last));
+        let last = Fit::from(Unfinished::clone(last)).with_labels(observations.labels())?;
         outputs.write(args.components.apply(&last).as_ref().unwrap_or(&last))?;
         if let Some(path) = &args.out {
             complain(
@@ -295,14 +301,14 @@ pub fn run(args: &FitArgs) -> Result<()> {
 
 impl FitArgs {
     /// The files that are written, with what they say of the loss and the data.
-    fn outputs(&self, loss: &Loss) -> OutputFiles {
-        OutputFiles {
+    fn outputs(&self, loss: &Loss) -> Result<OutputFiles> {
+        Ok(OutputFiles {
             factors: self.out.clone(),
             history: self.history.clone(),
             report: self.report.clone(),
             loss: Some(self.problem.loss.record(loss)),
-            data: Some(read_data::absolute(&self.record())),
-        }
+            data: Some(read_data::absolute(&self.record()?)),
+        })
     }
 
     /// What is printed of a fit; `seconds` are those of the fit and those of the whole command.
@@ -310,16 +316,13 @@ impl FitArgs {
         &self,
         fit: &Fit,
         loss: &Loss,
-        (data, roles): (String, Vec<String>),
+        data: summary::DataSummary,
         outputs: &OutputFiles,
         [fitting, whole]: [f64; 2],
     ) -> Result<String> {
         let mut summary = FitSummary::default();
         summary.add_model(fit, loss);
-        summary.add("data", data);
-        if !roles.is_empty() {
-            summary.add("", roles.join(", "));
-        }
+        summary.add_data(data);
         self.start.describe(fit, &mut summary);
         summary.add_fit(fit, self.tol);
         self.components.describe(&mut summary, fit)?;
@@ -373,6 +376,7 @@ impl FitArgs {
             .chain(optional)
             .chain(self.constraints.inputs())
             .chain(self.appearance.inputs())
+            .chain(self.table.inputs())
             .collect()
     }
 
@@ -382,8 +386,8 @@ impl FitArgs {
     }
 
     /// Where the data are, and what decides which of them are fitted.
-    fn record(&self) -> DataRecord {
-        DataRecord {
+    fn record(&self) -> Result<DataRecord> {
+        self.table.apply(DataRecord {
             path: self.data.clone(),
             key: self.key.clone(),
             shape: self.shape.clone(),
@@ -398,16 +402,17 @@ impl FitArgs {
             validation: self.validation,
             validation_coordinates: self.validation_coordinates.clone(),
             split_seed: self.split_seed,
-        }
+            ..DataRecord::default()
+        })
     }
 
     /// How the data are read.
-    fn read_options(&self) -> ReadOptions {
+    fn read_options<'a>(&self, letters: &'a [char]) -> ReadOptions<'a> {
         let stream = match (self.stream, self.no_stream) {
             (true, _) => Some(true),
             (false, true) => Some(false),
             (false, false) => None,
         };
-        ReadOptions { stream, quiet: self.quiet }
+        ReadOptions { letters: Some(letters), stream, quiet: self.quiet }
     }
 }

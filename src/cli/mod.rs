@@ -1,4 +1,5 @@
-//! The command line: `nneinfact fit`, `compare`, `report`, `explain`, `devices`, `demo` and `bench`.
+//! The command line: `nneinfact fit`, `table`, `compare`, `report`, `explain`, `devices`, `demo` and
+//! `bench`.
 //!
 //! Results go to standard output; warnings, progress and errors go to standard error. The exit
 //! status is 0 where the work was done (an interrupted fit that wrote its factors included), 2
@@ -19,9 +20,12 @@ mod fit_progress;
 mod output;
 mod problem;
 mod read_data;
+mod read_table;
 mod report;
 mod start;
 mod summary;
+mod table;
+mod table_args;
 
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -45,6 +49,8 @@ enum CliCommand {
     Fit(Box<fit::FitArgs>),
     /// Fit many models to a tensor and compare how well they predict what was held out
     Compare(Box<compare::CompareArgs>),
+    /// Make a tensor of a table of events, and tell what is in it
+    Table(Box<table::TableCommandArgs>),
     /// Show a fit as a page with plots, and as a figure
     Report(Box<report::ReportArgs>),
     /// List what this program can run on
@@ -86,6 +92,7 @@ pub fn run<A: Into<OsString> + Clone>(arguments: impl IntoIterator<Item = A>) ->
     let done = match &cli.command {
         CliCommand::Fit(args) => fit::run(args),
         CliCommand::Compare(args) => compare::run(args),
+        CliCommand::Table(args) => table::run(args),
         CliCommand::Report(args) => report::run(args),
         CliCommand::Devices => devices::run(),
         CliCommand::Explain(args) => explain::run(args),

@@ -101,7 +101,7 @@ pub fn read_factors(path: &Path, model: &Model) -> Result<Vec<ArrayD<f64>>> {
     let found: Vec<String> = io::npz_names(path)?
         .into_iter()
         .map(|info| info.name)
-        .filter(|name| name != Record::NAME)
+        .filter(|name| name != Record::NAME && !name.starts_with("labels_"))
         .collect();
     let wrong = || {
         let quoted: Vec<String> = found.iter().map(|name| format!("\"{name}\"")).collect();

@@ -2,16 +2,21 @@
 
 use std::path::{Path, PathBuf};
 
+use super::read_table::{self, DataKind};
 use super::{complain, summary};
-use nneinfact_core::data::{Observations, Values};
+use crate::io::{NamedTensor, read_scipy};
+use nneinfact_core::data::{CooTensor, Observations};
 use nneinfact_core::error::{Error, Result, bytes};
 use nneinfact_core::memory::available_memory;
 use nneinfact_fit::DataRecord;
 use nneinfact_fit::io::{self, FileKind};
+use nneinfact_table as table;
 
 /// How data are read.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct ReadOptions {
+pub struct ReadOptions<'a> {
+    /// The letters of the modes, in the order that the model has them.
+    pub letters: Option<&'a [char]>,
     /// Whether they stay in their file; where nothing is said, large ones do.
     pub stream: Option<bool>,
     /// Without a notice.
@@ -22,8 +27,19 @@ pub struct ReadOptions {
 pub fn absolute(record: &DataRecord) -> DataRecord {
     let whole = |path: &PathBuf| std::path::absolute(path).unwrap_or_else(|_| path.clone());
     let optional = |path: &Option<PathBuf>| path.as_ref().map(whole);
+    let path = match read_table::is_standard_input(&record.path) {
+        true => record.path.clone(),
+        false => whole(&record.path),
+    };
+    let table = record.table.clone().map(|mut table| {
+        table.orders.iter_mut().for_each(|(_, path)| *path = whole(path));
+        table
+    });
     DataRecord {
-        path: whole(&record.path),
+        path,
+        table,
+        row_names: optional(&record.row_names),
+        column_names: optional(&record.column_names),
         mask: optional(&record.mask),
         weights: optional(&record.weights),
         missing: optional(&record.missing),
@@ -34,9 +50,34 @@ pub fn absolute(record: &DataRecord) -> DataRecord {
     }
 }
 
+/// The data of a fit, and what is to be said of them.
+pub struct ReadData {
+    /// The data with what goes with them.
+    pub observations: Observations,
+    /// The letters that the modes were given before there was a model.
+    pub letters: Vec<Option<char>>,
+    /// What became of the rows of a table.
+    pub rows: Option<table::Counts>,
+}
+
 /// Reads the data and what goes with them.
-pub fn observations(record: &DataRecord, options: ReadOptions) -> Result<Observations> {
-    let mut observations = Observations::new(values(record, options)?);
+pub fn observations(record: &DataRecord, options: ReadOptions<'_>) -> Result<Observations> {
+    Ok(read(record, options)?.observations)
+}
+
+/// As [`observations`], with what is to be said of them.
+pub fn read(record: &DataRecord, options: ReadOptions<'_>) -> Result<ReadData> {
+    let (named, rows) = values(record, options)?;
+    let NamedTensor { observations, letters } = match options.letters {
+        // Arrays know no letters, and what is wrong with their shape is said elsewhere.
+        Some(letters) if named.letters.iter().any(Option::is_some) => named.arranged(letters)?,
+        _ => named,
+    };
+    Ok(ReadData { observations: with_roles(observations, record)?, letters, rows })
+}
+
+/// The data with what goes with them.
+fn with_roles(mut observations: Observations, record: &DataRecord) -> Result<Observations> {
     // What goes with the data is as large as they are.
     let streamed = observations.values().is_mapped();
     if let Some(path) = &record.mask {
@@ -58,14 +99,14 @@ pub fn observations(record: &DataRecord, options: ReadOptions) -> Result<Observa
     if record.unlisted_missing {
         if observations.coordinates().is_none() {
             return Err(Error::Setting(format!(
-                "--unlisted-missing is for .tns files, not for {}, which has all entries",
+                "--unlisted-missing is for coordinates and tables, not for {}, which has all entries",
                 record.path.display()
             )));
         }
         observations = observations.unlisted_missing();
     }
     let shape = observations.shape().to_vec();
-    let coordinates = |path: &Path| io::read_tns(path, Some(&shape));
+    let coordinates = |path: &Path| read_tns(path, Some(&shape));
     if let Some(path) = &record.missing {
         observations = observations.missing_at(coordinates(path)?)?;
     }
@@ -91,7 +132,7 @@ pub fn observations(record: &DataRecord, options: ReadOptions) -> Result<Observa
 }
 
 /// Whether the data, a .npy, stay in their file.
-fn streams(path: &Path, options: ReadOptions) -> Result<bool> {
+fn streams(path: &Path, options: ReadOptions<'_>) -> Result<bool> {
     if let Some(stream) = options.stream {
         return Ok(stream);
     }
@@ -117,28 +158,41 @@ fn streams(path: &Path, options: ReadOptions) -> Result<bool> {
     Ok(true)
 }
 
-fn values(record: &DataRecord, options: ReadOptions) -> Result<Values> {
+/// Reads coordinates as text, packed or not.
+fn read_tns(path: &Path, shape: Option<&[usize]>) -> Result<CooTensor> {
+    match path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gz")) {
+        true => io::read_tns_from(table::open_unpacked(path)?, path, shape),
+        false => io::read_tns(path, shape),
+    }
+}
+
+/// The data themselves with their names, and what became of the rows of a table.
+fn values(
+    record: &DataRecord,
+    options: ReadOptions<'_>,
+) -> Result<(NamedTensor, Option<table::Counts>)> {
     let path = &record.path;
-    let refuse = |option: &str, kind: &str| {
-        Err(Error::Setting(format!("{option} is for {kind} files, not for {}", path.display())))
-    };
-    match (FileKind::of(path)?, &record.key, &record.shape) {
-        (FileKind::Npy | FileKind::Npz, _, Some(_)) => refuse("--shape", ".tns"),
-        (FileKind::Npy | FileKind::Tns, Some(_), _) => refuse("--key", ".npz"),
-        (FileKind::Npz, ..) if options.stream == Some(true) => Err(Error::Setting(format!(
-            "--stream is for .npy files, whose entries lie in the file as they are; those of {} are packed: save the array by itself, with numpy.save",
-            path.display()
-        ))),
-        (FileKind::Tns, ..) if options.stream == Some(true) => Err(Error::Setting(format!(
-            "--stream is for .npy files; {} has coordinates and values, which are kept in memory as they are",
-            path.display()
-        ))),
-        (FileKind::Npy, None, None) if streams(path, options)? => Ok(io::map_npy(path)?.into()),
-        (FileKind::Npy | FileKind::Npz, key, None) => {
-            Ok(io::read_dense(path, key.as_deref())?.into())
+    let kind = DataKind::of(record)?;
+    refuse_options(record, options, kind)?;
+    let plain = |observations: Observations| Ok((observations.into(), None));
+    match (kind, record.key.as_deref()) {
+        (DataKind::File(FileKind::Npy), _) if streams(path, options)? => {
+            plain(Observations::new(io::map_npy(path)?))
         }
-        (FileKind::Tns, None, shape) => {
-            let coordinates = io::read_tns(path, shape.as_deref())?;
+        (DataKind::File(FileKind::Npz), None) => {
+            if let Some(named) = NamedTensor::load(path)? {
+                return Ok((named, None));
+            }
+            match read_scipy(path)? {
+                Some(matrix) => Ok((read_table::matrix(matrix, record)?, None)),
+                None => plain(Observations::new(io::read_dense(path, None)?)),
+            }
+        }
+        (DataKind::File(FileKind::Npy | FileKind::Npz), key) => {
+            plain(Observations::new(io::read_dense(path, key)?))
+        }
+        (DataKind::File(FileKind::Tns) | DataKind::PackedTns, _) => {
+            let coordinates = read_tns(path, record.shape.as_deref())?;
             if coordinates.duplicates() > 0 {
                 complain(
                     "notice",
@@ -150,7 +204,63 @@ fn values(record: &DataRecord, options: ReadOptions) -> Result<Values> {
                     ),
                 );
             }
-            Ok(coordinates.into())
+            plain(Observations::new(coordinates))
         }
+        (DataKind::MatrixMarket, _) => {
+            let matrix = table::read_matrix_market(path)?;
+            Ok((read_table::matrix(matrix, record)?, None))
+        }
+        (DataKind::TenX, _) => Ok((read_table::matrix(table::read_10x(path)?, record)?, None)),
+        (DataKind::Table, _) => {
+            let table = read_table::table(record, options.letters)?;
+            Ok((NamedTensor::of(&table)?, Some(table.counts)))
+        }
+    }
+}
+
+/// Refuses options that say nothing for data of a kind, which would be lost otherwise.
+fn refuse_options(record: &DataRecord, options: ReadOptions<'_>, kind: DataKind) -> Result<()> {
+    let path = record.path.display();
+    let refuse = |option: &str, what: &str| {
+        Err(Error::Setting(format!("{option} is for {what}, not for {path}")))
+    };
+    let (npz, tns) = match kind {
+        DataKind::File(kind) => (kind == FileKind::Npz, kind == FileKind::Tns),
+        DataKind::PackedTns => (false, true),
+        DataKind::MatrixMarket | DataKind::TenX | DataKind::Table => (false, false),
+    };
+    let named =
+        matches!(kind, DataKind::MatrixMarket | DataKind::TenX) || (npz && record.key.is_none());
+    if record.shape.is_some() && !tns {
+        return refuse("--shape", ".tns files");
+    }
+    if record.key.is_some() && !npz {
+        return refuse("--key", ".npz files");
+    }
+    if record.table.is_some() && kind != DataKind::Table {
+        return refuse("--modes", "tables");
+    }
+    if record.unlisted_zero && kind != DataKind::Table {
+        return refuse("--unlisted-zero", "tables");
+    }
+    if (record.row_names.is_some() || record.column_names.is_some()) && !named {
+        let option = if record.row_names.is_some() { "--row-names" } else { "--column-names" };
+        return refuse(option, "sparse matrices");
+    }
+    if options.stream != Some(true) {
+        return Ok(());
+    }
+    match kind {
+        DataKind::File(FileKind::Npy) => Ok(()),
+        DataKind::File(FileKind::Npz) => Err(Error::Setting(format!(
+            "--stream is for .npy files, whose entries lie in the file as they are; those of {path} are packed: save the array by itself, with numpy.save"
+        ))),
+        DataKind::File(FileKind::Tns)
+        | DataKind::PackedTns
+        | DataKind::MatrixMarket
+        | DataKind::TenX
+        | DataKind::Table => Err(Error::Setting(format!(
+            "--stream is for .npy files; {path} has coordinates and values, which are kept in memory as they are"
+        ))),
     }
 }

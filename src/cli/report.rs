@@ -7,13 +7,16 @@ use clap::Args;
 
 use super::output::{check_writable, same_file};
 use super::read_data::{self, ReadOptions};
+use super::read_table::{self, DataKind};
+use super::table_args::TableArgs;
 use super::{complain, print};
+use nneinfact_core::data::{Labels, Observations};
 use nneinfact_core::error::{Error, Result, bytes};
 use nneinfact_core::loss::Loss;
 use nneinfact_core::model::Model;
 use nneinfact_fit::io::{self, FileKind};
 use nneinfact_fit::{DataRecord, History, LossRecord, Saved};
-use nneinfact_insight::report::{Labels, Report, Residuals, unknown_mode};
+use nneinfact_insight::report::{Report, Residuals, unknown_mode};
 
 /// The arguments of `report`.
 #[derive(Debug, Args)]
@@ -24,12 +27,15 @@ pub struct ReportArgs {
     fit: PathBuf,
 
     /// The data that were fitted [default: the file that the fit names, if it is still there]
-    #[arg(long, value_name = "FILE", conflicts_with = "no_data")]
+    #[arg(long, value_name = "DATA", conflicts_with = "no_data")]
     data: Option<PathBuf>,
 
     /// The array to read from an .npz with --data
     #[arg(long, value_name = "NAME", requires = "data")]
     key: Option<String>,
+
+    #[command(flatten)]
+    table: TableArgs,
 
     /// Do not read the data: no residuals
     #[arg(long)]
@@ -175,7 +181,7 @@ impl Labelled {
             }
         };
         if let Some(name) = &self.name {
-            labels.name = Some(name.clone());
+            labels = labels.with_name(name);
         }
         Ok(labels)
     }
@@ -268,19 +274,12 @@ fn with_residuals<'a>(args: &ReportArgs, saved: &Saved, report: Report<'a>) -> R
     }
     let known = saved.record().data.clone();
     let record = match (&args.data, known) {
-        (Some(path), known) => {
-            let kind = FileKind::of(path)?;
-            let known = known.unwrap_or_default();
-            DataRecord {
-                path: path.clone(),
-                // That of another file has to be said again.
-                key: args.key.clone().or_else(|| known.key.filter(|_| kind == FileKind::Npz)),
-                shape: match kind {
-                    FileKind::Tns => Some(saved.record().shape.clone()),
-                    FileKind::Npy | FileKind::Npz => None,
-                },
-                ..known
-            }
+        (Some(path), known) => elsewhere(args, path, known.unwrap_or_default(), saved)?,
+        (None, Some(known)) if read_table::is_standard_input(&known.path) => {
+            return Ok(report.note(
+                "There are no residuals, because the data came on standard input. Give --data to see \
+                 them.",
+            ));
         }
         // A study in a program knows its splits, and no file.
         (None, known) if known.as_ref().is_none_or(|k| k.path.as_os_str().is_empty()) => {
@@ -310,8 +309,64 @@ fn with_residuals<'a>(args: &ReportArgs, saved: &Saved, report: Report<'a>) -> R
         }
     };
     let loss = loss(saved)?;
-    let observations = read_data::observations(&record, ReadOptions::default())?;
+    let letters: Vec<char> = saved.model().output().iter().map(|&index| index.into()).collect();
+    let options = ReadOptions { letters: Some(&letters), ..ReadOptions::default() };
+    let observations = read_data::observations(&record, options)?;
+    same_labels(saved, &observations)?;
     Ok(report.residuals(Residuals::new(saved, &observations, loss.as_ref())?))
+}
+
+/// The record of the data in another file than the fit names.
+fn elsewhere(
+    args: &ReportArgs,
+    path: &Path,
+    known: DataRecord,
+    saved: &Saved,
+) -> Result<DataRecord> {
+    let mut record = DataRecord { path: path.into(), key: None, shape: None, ..known.clone() };
+    if args.table.any().is_some() {
+        record = args.table.apply(record)?;
+    }
+    match DataKind::of(&record)? {
+        // That of another file has to be said again.
+        DataKind::File(FileKind::Npz) => record.key = args.key.clone().or(known.key),
+        DataKind::File(FileKind::Tns) | DataKind::PackedTns => {
+            record.shape = Some(saved.record().shape.clone());
+        }
+        DataKind::Table => return Ok(record),
+        DataKind::File(FileKind::Npy) | DataKind::MatrixMarket | DataKind::TenX => {}
+    }
+    // An array takes the place of a table.
+    if args.table.any().is_none() {
+        (record.table, record.unlisted_zero) = (None, false);
+    }
+    Ok(record)
+}
+
+/// Refuses data whose labels are not those of the fit: a table that has changed since, say, whose
+/// entries would be compared with predictions of others.
+fn same_labels(saved: &Saved, observations: &Observations) -> Result<()> {
+    let modes = saved.model().output().iter().zip(saved.all_labels().iter());
+    for ((&letter, fitted), found) in modes.zip(observations.labels()) {
+        let (Some(a), Some(b)) = (fitted.indices(), found.indices()) else { continue };
+        if a == b {
+            continue;
+        }
+        let at = a.iter().zip(b).position(|(a, b)| a != b).unwrap_or(a.len().min(b.len()));
+        let shown = |labels: &Labels| match at < labels.indices().map_or(0, <[String]>::len) {
+            true => format!("'{}'", labels.describe(at)),
+            false => "nothing".into(),
+        };
+        return Err(Error::Setting(format!(
+            "these are not the data that were fitted: along {letter} the fit has {} labels and the \
+             data {}, and where the fit has {} they have {}",
+            a.len(),
+            b.len(),
+            shown(fitted),
+            shown(found)
+        )));
+    }
+    Ok(())
 }
 
 /// The loss, where it can be made again; that of factors from elsewhere is not known.
@@ -333,11 +388,20 @@ fn located(record: &DataRecord, fit: &Path) -> Result<DataRecord, PathBuf> {
         let beside = path.file_name().map(|name| fit.with_file_name(name));
         std::iter::once(path.clone())
             .chain(beside)
-            .find(|path| path.is_file())
+            .find(read_table::is_there)
             .ok_or_else(|| path.clone())
     };
     let optional = |path: &Option<PathBuf>| path.as_ref().map(find).transpose();
+    let table = record.table.clone().map(|mut table| -> Result<_, PathBuf> {
+        for (_, path) in &mut table.orders {
+            *path = find(path)?;
+        }
+        Ok(table)
+    });
     Ok(DataRecord {
+        table: table.transpose()?,
+        row_names: optional(&record.row_names)?,
+        column_names: optional(&record.column_names)?,
         path: find(&record.path)?,
         mask: optional(&record.mask)?,
         weights: optional(&record.weights)?,

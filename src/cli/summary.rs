@@ -6,7 +6,8 @@ use std::path::Path;
 use rayon::prelude::*;
 
 use super::output::OutputFiles;
-use nneinfact_core::data::{CooTensor, Dense, Observations, Role, Storage};
+use super::read_data::ReadData;
+use nneinfact_core::data::{CooTensor, Dense, Labels, Observations, Role, Storage, printable};
 use nneinfact_core::error::{Result, bytes};
 use nneinfact_core::loss::Loss;
 use nneinfact_fit::{Fit, StoppedBy};
@@ -124,6 +125,65 @@ impl FitSummary {
             self.add("", format!("{}: the report", path.display()));
         }
     }
+}
+
+/// What is said of the data of a fit.
+pub struct DataSummary {
+    data: String,
+    rows: Option<String>,
+    modes: Vec<String>,
+    roles: Vec<String>,
+}
+
+impl DataSummary {
+    /// Of data whose modes have these letters.
+    pub fn new(path: &Path, read: &ReadData, letters: &[char]) -> Result<DataSummary> {
+        let observations = &read.observations;
+        let letters = letters.iter().map(|&letter| Some(letter));
+        Ok(DataSummary {
+            data: data(path, observations),
+            rows: read.rows.as_ref().map(ToString::to_string),
+            modes: modes(observations.labels(), observations.shape(), letters),
+            roles: roles(observations)?,
+        })
+    }
+}
+
+impl FitSummary {
+    /// What data these are.
+    pub fn add_data(&mut self, data: DataSummary) {
+        self.add("data", data.data);
+        if let Some(rows) = data.rows {
+            self.add("", rows);
+        }
+        data.modes.iter().for_each(|mode| self.add("", mode));
+        if !data.roles.is_empty() {
+            self.add("", data.roles.join(", "));
+        }
+    }
+}
+
+/// A line for each mode that has labels: its letter, its name, how many there are, and the first and
+/// the last of them.
+pub fn modes(
+    labels: &[Labels],
+    shape: &[usize],
+    letters: impl Iterator<Item = Option<char>>,
+) -> Vec<String> {
+    let each = labels.iter().zip(shape).zip(letters).filter(|((labels, _), _)| !labels.is_empty());
+    each.map(|((labels, &size), letter)| {
+        let name = labels.name().map_or_else(String::new, printable);
+        let letter = letter.map_or_else(String::new, |letter| format!("{letter} = "));
+        let last = size.saturating_sub(1);
+        let ends = match (labels.get(0), labels.get(1)) {
+            (None, _) => String::new(),
+            (Some(_), None) => format!(", {}", labels.describe(0)),
+            _ if size == 2 => format!(", {}, {}", labels.describe(0), labels.describe(1)),
+            _ => format!(", {} … {}", labels.describe(0), labels.describe(last)),
+        };
+        format!("{letter}{name}: {}{ends}", count(size as u64))
+    })
+    .collect()
 }
 
 /// What data these are: shape, how many entries are not zero, how they are kept.

@@ -8,6 +8,7 @@ mod components;
 mod coupled;
 mod fit;
 mod golden;
+mod labels;
 mod loss;
 mod one_group;
 mod penalties;

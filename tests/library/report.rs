@@ -181,9 +181,9 @@ fn maps<'a, 'b>(page: &'a roxmltree::Document<'b>) -> Vec<roxmltree::Node<'a, 'b
 fn small_maps_with_long_labels() {
     let model = "wr,hr,ir,jr,dxr->whijdx";
     let saved = factors(model, &[3, 4, 5, 6, 7, 20], &[('r', 2)]);
-    let labels = |n: usize| Labels {
-        name: Some("A mode of a very long name".into()),
-        indices: Some((0..n).map(|i| format!("a label that is much too long, {i}")).collect()),
+    let labels = |n: usize| {
+        Labels::new((0..n).map(|i| format!("a label that is much too long, {i}")))
+            .with_name("A mode of a very long name")
     };
     let report = Report::new(&saved).labels('d', labels(7)).unwrap().labels('x', labels(20));
     let figure = report.unwrap().svg();
@@ -274,10 +274,7 @@ fn large_entries_are_named() {
 fn labels_are_shown_and_cannot_do_harm() {
     let saved = factors("ir,jr->ij", &[3, 4], &[('r', 2)]);
     let evil = ["<script>alert(1)</script>", "\"onload=\"x", "]]>--><!--&amp;\u{1}\u{ffff}"];
-    let labels = Labels {
-        name: Some("<img src=x onerror=alert(1)>".into()),
-        indices: Some(evil.iter().map(ToString::to_string).collect()),
-    };
+    let labels = Labels::new(evil).with_name("<img src=x onerror=alert(1)>");
     let report = Report::new(&saved)
         .labels('i', labels)
         .unwrap()
@@ -311,11 +308,11 @@ fn labels_that_do_not_fit_are_refused() {
     assert!(Report::new(&saved).upwards('r').is_err());
     // A number sign is part of a label, unless a space is after it.
     let labels = Labels::parse("#1\n#2\n#3\n#4\n");
-    assert_eq!((labels.name.as_deref(), labels.indices.as_ref().unwrap().len()), (None, 4));
+    assert_eq!((labels.name(), labels.indices().unwrap().len()), (None, 4));
     let error = refused('j', "# one\ntwo\nthree\nfour\n").to_string();
     assert!(error.contains("3 labels") && error.contains("# alone"), "{error}");
     let labels = Labels::parse("#\n# one\ntwo\nthree\nfour\n");
-    assert_eq!(labels.indices.as_ref().map(|l| l[0].as_str()), Some("# one"));
+    assert_eq!(labels.get(0), Some("# one"));
     assert!(Report::new(&saved).labels('j', labels).is_ok());
     let error = refused('j', "#Fruit\na\nb\nc\nd\n").to_string();
     assert!(error.contains("5 labels") && error.contains("space"), "{error}");

@@ -40,7 +40,9 @@ pub use nneinfact_gpu::DriverLock;
 pub use observe::{Cancel, Flow, Observer, Sweep};
 pub use predictions::{Blocks, Predictions};
 pub use prepare::prediction_floor;
-pub use record::{DataRecord, EntryParameterRecord, LossRecord, Record};
+pub use record::{
+    DataRecord, EntryParameterRecord, LossRecord, ModeRecord, Record, TableRecord, ValuesRecord,
+};
 pub use result::Fit;
 pub use saved::Saved;
 pub use settings::{Algorithm, Balance, DataAs, Every, Start};

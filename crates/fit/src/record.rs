@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::io;
+use nneinfact_core::data::{LabelKind, Labels};
 use nneinfact_core::error::{Error, Result};
 use nneinfact_core::history::History;
 use nneinfact_core::loss::{EntryParameter, Loss, LossParameter, LossParameters, LossSpec};
@@ -38,6 +39,40 @@ pub struct Record {
     /// Where the data are, and which of their entries were fitted; where that is known.
     #[serde(default)]
     pub data: Option<DataRecord>,
+    /// What the modes of the data are called, in their order; none where nothing is known. The
+    /// labels of a mode are the array `labels_h` beside it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub modes: Vec<ModeRecord>,
+}
+
+/// What a file says of a mode besides its labels.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ModeRecord {
+    /// What it is called.
+    #[serde(default)]
+    pub name: Option<String>,
+    /// What its labels are.
+    #[serde(default)]
+    pub labels: LabelKind,
+}
+
+impl ModeRecord {
+    /// What labels say of their mode.
+    #[must_use]
+    pub fn of(labels: &Labels) -> ModeRecord {
+        ModeRecord { name: labels.name().map(Into::into), labels: labels.kind().clone() }
+    }
+
+    /// The labels, with those of the indices where there are any.
+    #[must_use]
+    pub fn labels(&self, indices: Option<Vec<String>>) -> Labels {
+        let labels = indices.map_or_else(Labels::default, Labels::new);
+        let labels = labels.with_kind(self.labels.clone());
+        match &self.name {
+            Some(name) => labels.with_name(name),
+            None => labels,
+        }
+    }
 }
 
 impl Record {
@@ -58,6 +93,7 @@ impl Record {
             loss: None,
             history: None,
             data: None,
+            modes: Vec::new(),
         }
     }
 }
@@ -200,8 +236,21 @@ pub struct DataRecord {
     pub weights: Option<PathBuf>,
     /// NaN means missing.
     pub nan_missing: bool,
-    /// What a `.tns` does not list is missing.
+    /// What coordinates do not list is missing.
     pub unlisted_missing: bool,
+    /// What coordinates do not list is zero, also where a table's means or maxima would have it
+    /// missing.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub unlisted_zero: bool,
+    /// How the file is read as a table.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub table: Option<TableRecord>,
+    /// The names of the rows of a sparse matrix.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub row_names: Option<PathBuf>,
+    /// The names of its columns.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub column_names: Option<PathBuf>,
     /// A list of missing entries.
     pub missing: Option<PathBuf>,
     /// The fraction that is held out at random.
@@ -216,4 +265,57 @@ pub struct DataRecord {
     pub validation_coordinates: Option<PathBuf>,
     /// The seed of the random splits.
     pub split_seed: u64,
+}
+
+/// How a table becomes a tensor, as the options of `nneinfact fit` say it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct TableRecord {
+    /// The modes: `week(time),bin(lat,100)`.
+    pub modes: String,
+    /// What the values are.
+    pub values: ValuesRecord,
+    /// Conditions that rows have to meet.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub filters: Vec<String>,
+    /// Modes whose labels, in their order, stand in a file.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub orders: Vec<(String, PathBuf)>,
+    /// Rows that cannot be read are skipped.
+    pub skip_bad: bool,
+    /// The texts that stand for a missing value.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub missing_texts: Option<Vec<String>>,
+    /// How times are written.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub time_format: Option<String>,
+    /// The zone that times are shown in.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub time_zone: Option<String>,
+    /// What stands between cells.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub separator: Option<char>,
+    /// What stands around cells; empty where quotes are ordinary characters.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub quote: Option<String>,
+    /// Columns are named by their numbers.
+    pub no_header: bool,
+    /// The most memory that entries and labels may take, in bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory: Option<u64>,
+}
+
+/// What the values of a table's tensor are.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ValuesRecord {
+    /// How many rows an entry has.
+    #[default]
+    Count,
+    /// The sum of a column.
+    Sum(String),
+    /// The mean of a column.
+    Mean(String),
+    /// The largest value of a column.
+    Max(String),
 }

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use ndarray::ArrayD;
 
 use crate::predictions::Predictions;
+use nneinfact_core::data::{Labels, check_labels};
 use nneinfact_core::error::Result;
 use nneinfact_core::history::{History, Unfinished};
-use nneinfact_core::model::{Model, Shapes};
+use nneinfact_core::model::{Index, Model, Shapes};
 use nneinfact_core::plan::Plan;
 
 /// A fitted model: factors, history, and predictions from them.
@@ -33,6 +34,8 @@ pub struct Fit {
     pub(crate) weights: Option<ArrayD<f64>>,
     history: History,
     warnings: Vec<String>,
+    /// Those of each mode of the data, or none.
+    labels: Arc<[Labels]>,
 }
 
 /// The factors after the last completed sweep of a fit that broke
@@ -46,11 +49,38 @@ impl From<Unfinished> for Fit {
 impl Fit {
     pub(crate) fn new(plan: Arc<Plan>, factors: Vec<ArrayD<f64>>, history: History) -> Fit {
         let shapes = plan.shapes().clone();
-        Fit { plan, shapes, factors, weights: None, history, warnings: Vec::new() }
+        let labels = Arc::new([]);
+        Fit { plan, shapes, factors, weights: None, history, warnings: Vec::new(), labels }
     }
 
     pub(crate) fn with_warnings(self, warnings: Vec<String>) -> Fit {
         Fit { warnings, ..self }
+    }
+
+    /// The same with [`Labels`] for each mode of the data, in their order. Those of the observations
+    /// are there already.
+    ///
+    /// # Errors
+    /// [`Error::Setting`](nneinfact_core::error::Error::Setting) where there are not as many as
+    /// modes, or not as many labels as indices.
+    pub fn with_labels(mut self, labels: impl Into<Arc<[Labels]>>) -> Result<Fit> {
+        let labels = labels.into();
+        check_labels(&labels, modes(&self.shapes))?;
+        self.labels = labels;
+        Ok(self)
+    }
+
+    /// What a mode of the data and its indices are called; `None` where the letter is that of no
+    /// mode, or nothing is known.
+    #[must_use]
+    pub fn labels(&self, letter: char) -> Option<&Labels> {
+        labels_of(&self.labels, &self.shapes, letter)
+    }
+
+    /// What all modes of the data are called, in their order; none where nothing is known.
+    #[must_use]
+    pub fn all_labels(&self) -> &Arc<[Labels]> {
+        &self.labels
     }
 
     /// What is probably not meant, a sentence each: of penalties and bounds, as
@@ -148,4 +178,19 @@ impl Fit {
     pub fn reconstruct(&self) -> Result<ArrayD<f64>> {
         self.slice(&vec![None; self.model().output().len()])
     }
+}
+
+/// The modes of the data with their sizes.
+pub(crate) fn modes(shapes: &Shapes) -> impl ExactSizeIterator<Item = (Index, usize)> {
+    shapes.model().output().iter().map(|&index| (index, shapes.size(index)))
+}
+
+/// The labels of the mode of a letter.
+pub(crate) fn labels_of<'a>(
+    labels: &'a [Labels],
+    shapes: &Shapes,
+    letter: char,
+) -> Option<&'a Labels> {
+    let at = shapes.model().output().iter().position(|&index| char::from(index) == letter)?;
+    labels.get(at).filter(|labels| !labels.is_empty())
 }

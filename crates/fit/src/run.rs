@@ -138,7 +138,8 @@ fn run(
         warnings.extend(vanished(&factors, predicted, data.mean()));
     }
     warnings.extend(writer.and_then(|writer| writer.warning()));
-    Ok(Fit::new(plan, factors, history).with_warnings(warnings))
+    let fit = Fit::new(plan, factors, history).with_warnings(warnings);
+    fit.with_labels(Arc::clone(data.labels()))
 }
 
 /// An error in the middle of a fit, with the factors of the last completed sweep where there was

@@ -7,14 +7,15 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use ndarray::{ArrayD, ArrayViewD, Axis, IxDyn};
+use ndarray::{ArrayD, Axis, IxDyn};
 
 use crate::builder::NNEinFact;
 use crate::factors::{WEIGHTS, factor_name};
-use crate::io::{self, FileKind};
+use crate::io::{self, FileKind, Member};
 use crate::predictions::Predictions;
-use crate::record::{DataRecord, LossRecord, Record};
-use crate::result::Fit;
+use crate::record::{DataRecord, LossRecord, ModeRecord, Record};
+use crate::result::{Fit, labels_of, modes};
+use nneinfact_core::data::{Labels, check_labels};
 use nneinfact_core::error::{Error, Result};
 use nneinfact_core::history::History;
 use nneinfact_core::model::{Index, Model, Shapes};
@@ -22,7 +23,8 @@ use nneinfact_core::model::{Index, Model, Shapes};
 /// A fit as a file holds it: the factors, and what is known of where they come from.
 ///
 /// The file is an `.npz` of the arrays `theta_1`, `theta_2`, …, in the model's order, `weights`
-/// beside [normalised](Fit::normalize) ones, all as `<f8` in C order, and the member `fit.json`, a
+/// beside [normalised](Fit::normalize) ones, all as `<f8` in C order; for modes whose labels are
+/// known, arrays of texts `labels_w`, `labels_h`, … by their letters; and the member `fit.json`, a
 /// [`Record`].
 ///
 /// ```
@@ -50,6 +52,8 @@ pub struct Saved {
     /// Over all latent indices, in the order of the set.
     weights: Option<ArrayD<f64>>,
     record: Record,
+    /// Those of each mode of the data, or none.
+    labels: Arc<[Labels]>,
 }
 
 impl Fit {
@@ -75,9 +79,16 @@ impl Saved {
             date: Some(humantime::format_rfc3339_seconds(SystemTime::now()).to_string()),
             loss: Some(LossRecord::of(&fit.history().loss_name)),
             history: Some(fit.history().clone()),
+            modes: fit.all_labels().iter().map(ModeRecord::of).collect(),
             ..Record::of(&shapes)
         };
-        Saved { shapes, factors: fit.factors().to_vec(), weights: fit.weights().cloned(), record }
+        Saved {
+            shapes,
+            factors: fit.factors().to_vec(),
+            weights: fit.weights().cloned(),
+            record,
+            labels: Arc::clone(fit.all_labels()),
+        }
     }
 
     /// Factors of a model that come from elsewhere, with nothing known of their fit.
@@ -141,8 +152,9 @@ impl Saved {
         let model = Model::parse(model)?;
         let mut from = opened(path)?;
         let Some(record) = Saved::record_in(&mut from, path)? else {
-            let (factors, weights) = Saved::arrays(from, path, &model)?;
-            return Saved::assemble(model, factors, weights).map_err(|e| in_file(path, &e));
+            let (factors, weights) = Saved::arrays(&mut from, path, &model)?;
+            let saved = Saved::assemble(model, factors, weights).map_err(|e| in_file(path, &e))?;
+            return saved.with_labels_of(from, path);
         };
         if Model::parse(&record.model)?.factors() != model.factors()
             || Model::parse(&record.model)?.output() != model.output()
@@ -173,10 +185,10 @@ impl Saved {
         serde_json::from_value(value).map(Some).map_err(|e| wrong(e.to_string()))
     }
 
-    fn with_record(from: impl Read + Seek, path: &Path, record: Record) -> Result<Saved> {
+    fn with_record(mut from: impl Read + Seek, path: &Path, record: Record) -> Result<Saved> {
         let model = Model::parse(&record.model)
             .map_err(|e| Error::format(path, format!("{}: {e}", Record::NAME)))?;
-        let (factors, weights) = Saved::arrays(from, path, &model)?;
+        let (factors, weights) = Saved::arrays(&mut from, path, &model)?;
         let saved = Saved::assemble(model, factors, weights).map_err(|e| in_file(path, &e))?;
         if (&record.shape, &record.ranks) != (&saved.record.shape, &saved.record.ranks) {
             return Err(Error::format(
@@ -191,7 +203,37 @@ impl Saved {
                 ),
             ));
         }
-        Ok(Saved { record, ..saved })
+        Saved { record, ..saved }.with_labels_of(from, path)
+    }
+
+    /// With the labels that the file holds beside the factors.
+    fn with_labels_of(self, mut from: impl Read + Seek, path: &Path) -> Result<Saved> {
+        let letters = self.model().output().iter().map(|&index| char::from(index));
+        let known = &self.record.modes;
+        if !known.is_empty() && known.len() != letters.len() {
+            return Err(Error::format(
+                path,
+                format!(
+                    "{} names {} modes, but the model {} has {}",
+                    Record::NAME,
+                    known.len(),
+                    self.model(),
+                    letters.len()
+                ),
+            ));
+        }
+        let nothing = ModeRecord::default();
+        let labels: Vec<Labels> = letters
+            .enumerate()
+            .map(|(mode, letter)| {
+                let indices = io::read_npz_strings_from(&mut from, path, &labels_name(letter))?;
+                Ok(known.get(mode).unwrap_or(&nothing).labels(indices))
+            })
+            .collect::<Result<_>>()?;
+        match labels.iter().all(Labels::is_empty) {
+            true => Ok(self),
+            false => self.with_labels(labels).map_err(|e| in_file(path, &e)),
+        }
     }
 
     /// The arrays of a file: factors, weights.
@@ -282,7 +324,7 @@ impl Saved {
             }
         };
         let record = Record::of(&shapes);
-        Ok(Saved { shapes, factors, weights, record })
+        Ok(Saved { shapes, factors, weights, record, labels: Arc::new([]) })
     }
 
     /// Writes it to an `.npz`.
@@ -291,7 +333,8 @@ impl Saved {
     /// [`Error::File`] where the file cannot be written; what stood there before is then still there.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
         let path = path.as_ref();
-        io::write_npz_with(path, &self.arrays_to_write(), &[(Record::NAME, &self.text(path)?)])
+        let text = self.text(path)?;
+        io::write_members(path, &self.members(&text))
     }
 
     /// What [`save`](Self::save) writes, into memory or anything else that is not a file by name.
@@ -300,19 +343,29 @@ impl Saved {
     /// [`Error::File`] where it cannot be written.
     pub fn write_to(&self, to: impl Write + Seek) -> Result<()> {
         let name = Path::new("the fit that is written");
-        io::write_npz_to(to, name, &self.arrays_to_write(), &[(Record::NAME, &self.text(name)?)])
+        let text = self.text(name)?;
+        io::write_members_to(to, name, &self.members(&text))
     }
 
-    fn arrays_to_write(&self) -> Vec<(String, ArrayViewD<'_, f64>)> {
-        let mut arrays: Vec<(String, ArrayViewD<'_, f64>)> =
-            self.factors.iter().enumerate().map(|(l, f)| (factor_name(l), f.view())).collect();
+    /// What the file holds; the text is that of the record.
+    fn members<'a>(&'a self, text: &'a str) -> Vec<(String, Member<'a>)> {
+        let mut members: Vec<(String, Member<'a>)> = Vec::new();
+        for (l, factor) in self.factors.iter().enumerate() {
+            members.push((factor_name(l), Member::Numbers(factor.view())));
+        }
         if let Some(weights) = &self.weights {
             let view = weights.view();
             // Readers pass over single numbers.
             let view = if view.ndim() == 0 { view.insert_axis(Axis(0)) } else { view };
-            arrays.push((WEIGHTS.into(), view));
+            members.push((WEIGHTS.into(), Member::Numbers(view)));
         }
-        arrays
+        for (&index, labels) in self.model().output().iter().zip(self.labels.iter()) {
+            if let Some(indices) = labels.indices() {
+                members.push((labels_name(index.into()), Member::Texts(indices)));
+            }
+        }
+        members.push((Record::NAME.into(), Member::Text(text)));
+        members
     }
 
     fn text(&self, path: &Path) -> Result<String> {
@@ -355,7 +408,7 @@ impl Saved {
         });
         let mut fit = Fit::new(Arc::new(plan), self.factors.clone(), history);
         fit.weights.clone_from(&self.weights);
-        Ok(fit)
+        fit.with_labels(Arc::clone(&self.labels))
     }
 
     /// The same fit with its components in another form, as [`Fit::normalize`] gives it: the rest of
@@ -368,7 +421,8 @@ impl Saved {
         let shapes = fit.shapes().clone();
         let Record { model, shape, ranks, .. } = Record::of(&shapes);
         let record = Record { model, shape, ranks, ..self.record.clone() };
-        Ok(Saved { shapes, factors: fit.factors, weights: fit.weights, record })
+        let labels = Arc::clone(&self.labels);
+        Ok(Saved { shapes, factors: fit.factors, weights: fit.weights, record, labels })
     }
 
     /// The same with a loss of which more is known.
@@ -390,6 +444,30 @@ impl Saved {
     pub fn with_data(mut self, data: DataRecord) -> Saved {
         self.record.data = Some(data);
         self
+    }
+
+    /// The same with [`Labels`] for each mode of the data, in their order.
+    ///
+    /// # Errors
+    /// As [`Fit::with_labels`].
+    pub fn with_labels(mut self, labels: impl Into<Arc<[Labels]>>) -> Result<Saved> {
+        let labels = labels.into();
+        check_labels(&labels, modes(&self.shapes))?;
+        self.record.modes = labels.iter().map(ModeRecord::of).collect();
+        self.labels = labels;
+        Ok(self)
+    }
+
+    /// As [`Fit::labels`].
+    #[must_use]
+    pub fn labels(&self, letter: char) -> Option<&Labels> {
+        labels_of(&self.labels, &self.shapes, letter)
+    }
+
+    /// As [`Fit::all_labels`].
+    #[must_use]
+    pub fn all_labels(&self) -> &Arc<[Labels]> {
+        &self.labels
     }
 
     /// The model.
@@ -433,6 +511,11 @@ impl Saved {
     pub fn predictions(&self) -> Predictions<'_> {
         Predictions::new(&self.shapes, &self.factors, self.weights.as_ref())
     }
+}
+
+/// What the labels of a mode are called in an `.npz`.
+fn labels_name(letter: char) -> String {
+    format!("labels_{letter}")
 }
 
 fn check_entries(name: &str, array: &ArrayD<f64>) -> Result<()> {

@@ -47,12 +47,13 @@ impl From<dictionary::LabelRefusal> for Fault {
 /// Codes of one mode.
 #[derive(Debug)]
 pub(crate) enum Encoder {
-    Text(Dictionary),
+    /// Texts as they stand, or their first characters.
+    Text(Dictionary, Option<u32>),
     Rounded {
         digits: i32,
         numbers: NumberLabels,
     },
-    /// Years, weeks or dates.
+    /// Years, months of years, weeks or dates.
     Interval {
         of: Interval,
         numbers: NumberLabels,
@@ -75,6 +76,7 @@ pub(crate) enum Encoder {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Interval {
     Year,
+    YearMonth,
     Week,
     Date,
 }
@@ -103,8 +105,10 @@ impl Encoder {
     pub fn new(function: &Function) -> Option<Encoder> {
         let interval = |of| Encoder::Interval { of, numbers: NumberLabels::default() };
         Some(match *function {
-            Function::Values => Encoder::Text(Dictionary::default()),
+            Function::Values => Encoder::Text(Dictionary::default(), None),
+            Function::Prefix(length) => Encoder::Text(Dictionary::default(), Some(length)),
             Function::Year => interval(Interval::Year),
+            Function::YearMonth => interval(Interval::YearMonth),
             Function::Week => interval(Interval::Week),
             Function::Date => interval(Interval::Date),
             Function::Month => Encoder::Cycle(Cycle::Month),
@@ -147,7 +151,7 @@ impl Encoder {
             Encoder::Cycle(cycle) => bits(cycle.len() - 1),
             Encoder::Range { bins } => bits(bins.len() as u32 - 1),
             Encoder::Spread { count, .. } => bits(count - 1),
-            Encoder::Text(_) | Encoder::Rounded { .. } | Encoder::Top(_) => 6,
+            Encoder::Text(..) | Encoder::Rounded { .. } | Encoder::Top(_) => 6,
             Encoder::Interval { .. } => 4,
         }
     }
@@ -155,7 +159,7 @@ impl Encoder {
     /// The memory that it takes, in bytes.
     pub fn memory(&self) -> u64 {
         match self {
-            Encoder::Text(texts) => texts.memory(),
+            Encoder::Text(texts, _) => texts.memory(),
             Encoder::Rounded { numbers, .. } | Encoder::Interval { numbers, .. } => {
                 numbers.memory()
             }
@@ -180,7 +184,10 @@ impl Encoder {
             Fault::Bad(_) => Fault::Bad(format!("{} is not UTF-8", shown(cell))),
         };
         Ok(match self {
-            Encoder::Text(texts) => Raw::Code(texts.intern(cell).map_err(not_text)?),
+            Encoder::Text(texts, None) => Raw::Code(texts.intern(cell).map_err(not_text)?),
+            Encoder::Text(texts, Some(length)) => {
+                Raw::Code(texts.intern(beginning(cell, *length)).map_err(not_text)?)
+            }
             Encoder::Top(top) => Raw::Code(top.texts.intern(cell).map_err(not_text)?),
             Encoder::Rounded { digits, numbers } => {
                 let x = number::round(number(cell)?, *digits);
@@ -247,7 +254,7 @@ impl Encoder {
     /// How many codes there are.
     pub fn codes(&self) -> usize {
         match self {
-            Encoder::Text(texts) => texts.len(),
+            Encoder::Text(texts, _) => texts.len(),
             Encoder::Rounded { numbers, .. } | Encoder::Interval { numbers, .. } => {
                 numbers.values().len()
             }
@@ -272,7 +279,7 @@ impl Encoder {
     /// The labels in their order, and the index of every code that an entry has.
     pub fn finish(self, used: &[bool]) -> Ordered {
         match self {
-            Encoder::Text(texts) => {
+            Encoder::Text(texts, _) => {
                 let ids: Vec<u32> = of_entries(used).collect();
                 let seen: Vec<&str> = ids.iter().map(|&id| texts.get(id)).collect();
                 scattered(order(&seen), &ids, used.len())
@@ -311,6 +318,13 @@ impl Encoder {
     }
 }
 
+/// The first characters of a text. Bytes that are no text are looked at as a whole.
+fn beginning(cell: &[u8], length: u32) -> &[u8] {
+    let Ok(text) = std::str::from_utf8(cell) else { return cell };
+    let end = text.char_indices().nth(length as usize).map_or(text.len(), |(at, _)| at);
+    &cell[..end]
+}
+
 /// The bits that a code takes.
 fn bits(code: u32) -> u32 {
     (32 - code.leading_zeros()).max(1)
@@ -339,6 +353,10 @@ impl Interval {
     fn number(self, moment: Moment) -> i64 {
         match self {
             Interval::Year => calendar::civil_from_days(moment.days).0.into(),
+            Interval::YearMonth => {
+                let (year, month, _) = calendar::civil_from_days(moment.days);
+                12 * i64::from(year) + i64::from(month) - 1
+            }
             Interval::Week => calendar::week(moment.days).into(),
             Interval::Date => moment.days.into(),
         }
@@ -347,6 +365,9 @@ impl Interval {
     fn label(self, number: i64) -> String {
         match self {
             Interval::Year => format!("{number:04}"),
+            Interval::YearMonth => {
+                format!("{:04}-{:02}", number.div_euclid(12), number.rem_euclid(12) + 1)
+            }
             Interval::Week => calendar::week_text(number as i32),
             Interval::Date => calendar::date_text(number as i32),
         }

@@ -5,24 +5,7 @@ use std::cmp::Ordering;
 use crate::calendar;
 use crate::number;
 
-/// What the labels of a mode are.
-#[derive(Clone, Debug, PartialEq)]
-#[non_exhaustive]
-pub enum LabelKind {
-    /// Numbers, in their order.
-    Number,
-    /// Years, weeks, dates or times, in their order.
-    Date,
-    /// Places of a cycle, all of them: after the last comes the first.
-    Cycle,
-    /// Bins of equal width.
-    Bins {
-        /// The edges, one more than there are bins.
-        edges: Vec<f64>,
-    },
-    /// Other texts, by code point or in a given order.
-    Text,
-}
+pub use nneinfact_core::data::LabelKind;
 
 /// Labels in their order, with the index of every text that was given.
 #[derive(Debug)]

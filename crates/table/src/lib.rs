@@ -19,6 +19,7 @@ mod foreign;
 mod labels;
 mod matrix_market;
 mod number;
+mod observations;
 mod plan;
 mod reading;
 mod records;

@@ -23,12 +23,7 @@ pub(crate) struct Plan {
 impl Plan {
     /// Finds the columns by the first row of a file.
     pub fn new(settings: &Settings, first: &Record, path: &Path) -> Result<Plan> {
-        let names: Vec<String> = if settings.header {
-            let name = |cell| String::from_utf8_lossy(cell).into_owned();
-            first.cells().map(name).collect()
-        } else {
-            (1..=first.len()).map(|i| i.to_string()).collect()
-        };
+        let names = Plan::names(settings, first);
         let find = |column: &str| {
             Plan::find(&names, column, settings).map_err(|reason| Error::format(path, reason))
         };
@@ -43,6 +38,15 @@ impl Plan {
             Values::Sum(column) | Values::Mean(column) | Values::Max(column) => Some(find(column)?),
         };
         Ok(Plan { filter, modes, value, names })
+    }
+
+    /// The names of all columns.
+    pub fn names(settings: &Settings, first: &Record) -> Vec<String> {
+        if settings.header {
+            first.cells().map(|cell| String::from_utf8_lossy(cell).into_owned()).collect()
+        } else {
+            (1..=first.len()).map(|i| i.to_string()).collect()
+        }
     }
 
     /// The column of a name: as it stands, or else but for spaces around it.

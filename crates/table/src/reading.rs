@@ -44,6 +44,25 @@ pub(crate) fn read(mut source: Source<'_>, settings: &Settings) -> Result<TableT
     finish::finish(encoders, cells, counts, settings, &source.name())
 }
 
+/// The names of the columns, by the first row.
+pub(crate) fn columns(source: Source<'_>, settings: &Settings) -> Result<Vec<String>> {
+    let name = source.name();
+    let from = match source {
+        Source::Files(_) => source::open(&name)?,
+        Source::Stream { from: Some(from), .. } => source::unpack(from, &name)?,
+        Source::Stream { from: None, .. } => return Err(changed(&name)),
+    };
+    let mut record = Record::default();
+    if !Records::new(from, &name, dialect(settings, &name))?.next(&mut record)? {
+        return Err(empty(&name));
+    }
+    Ok(Plan::names(settings, &record))
+}
+
+fn empty(path: &Path) -> Error {
+    Error::format(path, "there is nothing in the table: not even a first row")
+}
+
 impl Source<'_> {
     fn can_be_read_again(&self) -> bool {
         match self {
@@ -166,7 +185,7 @@ impl<'s> Reading<'s> {
     fn file(&mut self, mut records: Records<'_>, path: &Path, purpose: Purpose) -> Result<()> {
         let mut record = Record::default();
         if !records.next(&mut record)? {
-            return Err(Error::format(path, "there is nothing in the table: not even a first row"));
+            return Err(empty(path));
         }
         let plan = Plan::new(self.settings, &record, path)?;
         if !self.settings.header {

@@ -14,6 +14,8 @@ pub enum Function {
     Values,
     /// The year of a time, from the first to the last without gaps.
     Year,
+    /// The year and month of a time (`2014-04`), from the first to the last without gaps.
+    YearMonth,
     /// The month of a time: always twelve.
     Month,
     /// The ISO week of a time (`2014-W14`), from the first to the last without gaps.
@@ -48,6 +50,8 @@ pub enum Function {
     },
     /// Numbers, rounded to so many digits after the point (before it, if negative).
     Round(i32),
+    /// So many characters that a value begins with: the class of a code.
+    Prefix(u32),
 }
 
 impl Function {
@@ -55,6 +59,7 @@ impl Function {
     fn of_time(name: &str) -> Option<Function> {
         Some(match name {
             "year" => Function::Year,
+            "yearmonth" => Function::YearMonth,
             "month" => Function::Month,
             "week" => Function::Week,
             "date" => Function::Date,
@@ -68,8 +73,8 @@ impl Function {
     /// Whether the column is read as a time.
     #[must_use]
     pub fn is_of_time(&self) -> bool {
-        use Function::{Date, Hour, Minute, Month, Week, Weekday, Year};
-        matches!(self, Year | Month | Week | Date | Weekday | Hour | Minute)
+        use Function::{Date, Hour, Minute, Month, Week, Weekday, Year, YearMonth};
+        matches!(self, Year | YearMonth | Month | Week | Date | Weekday | Hour | Minute)
     }
 }
 
@@ -91,6 +96,7 @@ impl ModeSpec {
         match &self.function {
             Function::Values => column,
             Function::Year => format!("year({column})"),
+            Function::YearMonth => format!("yearmonth({column})"),
             Function::Month => format!("month({column})"),
             Function::Week => format!("week({column})"),
             Function::Date => format!("date({column})"),
@@ -102,6 +108,7 @@ impl ModeSpec {
             Function::Top { count, other: false } => format!("top({column},{count})"),
             Function::Top { count, other: true } => format!("top({column},{count},other)"),
             Function::Round(digits) => format!("round({column},{digits})"),
+            Function::Prefix(length) => format!("prefix({column},{length})"),
         }
     }
 }
@@ -117,10 +124,10 @@ impl fmt::Display for ModeSpec {
 
 /// The modes of the tensor, in their order.
 ///
-/// A mode is a column, whose values are the labels, or a function of one: `year`, `month`, `week`,
-/// `date`, `weekday`, `hour`, `minute` of a time, `bin(column, N)`, `bin(column, from:to:step)`,
-/// `top(column, N)`, `top(column, N, other)`, `round(column, digits)`. A letter may stand before
-/// each. Names of columns with commas, brackets or `=` in them are quoted.
+/// A mode is a column, whose values are the labels, or a function of one: `year`, `yearmonth`,
+/// `month`, `week`, `date`, `weekday`, `hour`, `minute` of a time, `bin(column, N)`,
+/// `bin(column, from:to:step)`, `top(column, N)`, `top(column, N, other)`, `round(column, digits)`,
+/// `prefix(column, N)`. A letter may stand before each. Names of columns with commas, brackets or `=` in them are quoted.
 ///
 /// ```
 /// use nneinfact_table::Modes;
@@ -283,12 +290,12 @@ fn mode(cursor: &mut Cursor<'_>) -> Result<ModeSpec> {
         return Ok(ModeSpec { letter, column: word.into(), function: Function::Values });
     }
     let known = Function::of_time(word);
-    if known.is_none() && !matches!(word, "bin" | "top" | "round") {
+    if known.is_none() && !matches!(word, "bin" | "top" | "round" | "prefix") {
         return Err(mistake(
             text,
             &at,
             format!(
-                "{word} is not a function: there are year, month, week, date, weekday, hour, minute, bin, top and round"
+                "{word} is not a function: there are year, yearmonth, month, week, date, weekday, hour, minute, bin, top, round and prefix"
             ),
         ));
     }
@@ -308,6 +315,7 @@ fn mode(cursor: &mut Cursor<'_>) -> Result<ModeSpec> {
         Some(_) => return Err(call.wrong(format!("{word} takes a column and nothing else"))),
         None if word == "bin" => call.bin()?,
         None if word == "top" => call.top()?,
+        None if word == "prefix" => call.prefix()?,
         None => call.round()?,
     };
     Ok(ModeSpec { letter, column, function })
@@ -392,6 +400,16 @@ impl Call<'_> {
                 "only the word other can stand here: the others are then one label more",
             )),
             _ => Err(self.wrong("top takes a column and how many, as top(column,50), and may end in other, as top(column,50,other)")),
+        }
+    }
+
+    fn prefix(&self) -> Result<Function> {
+        match &self.arguments[..] {
+            [length] => Ok(Function::Prefix(self.count(length, "how many characters")?)),
+            _ => {
+                Err(self
+                    .wrong("prefix takes a column and a number of characters, as prefix(code,2)"))
+            }
         }
     }
 

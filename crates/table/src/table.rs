@@ -259,6 +259,15 @@ impl<'a> Table<'a> {
         self
     }
 
+    /// The names of the columns, as the first row has them; of a table without a header their
+    /// numbers. Reads no further.
+    ///
+    /// # Errors
+    /// [`Error::File`] where the file cannot be read; [`Error::Format`] where it is empty or no text.
+    pub fn columns(self) -> Result<Vec<String>> {
+        reading::columns(self.source, &self.settings)
+    }
+
     /// Reads the table.
     ///
     /// # Errors

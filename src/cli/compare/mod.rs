@@ -13,6 +13,7 @@ use self::study_progress::StudyProgress;
 use super::args::{self, AlgorithmArg, DataAsArg, PrecisionArg};
 use super::fit_progress::Show;
 use super::read_data::{self, ReadOptions};
+use super::table_args::TableArgs;
 use super::{fit, print};
 use nneinfact_core::error::{Error, Result};
 use nneinfact_fit::DataRecord;
@@ -25,7 +26,7 @@ const INTERRUPTED: i32 = 130;
 #[group(skip)]
 #[command(after_help = HELP)]
 pub struct CompareArgs {
-    /// A .toml that says what to compare; or the data, .npy, .npz or .tns, and the options below
+    /// A .toml that says what to compare; or the data, as of `fit`, and the options below
     #[arg(value_name = "STUDY.toml|DATA")]
     input: PathBuf,
 
@@ -124,6 +125,9 @@ pub struct CompareArgs {
     #[command(flatten)]
     data: DataArgs,
 
+    #[command(flatten)]
+    table: TableArgs,
+
     /// The folder for runs and tables [default: beside a .toml, of its name without the extension].
     /// Runs that are there already are taken from it
     #[arg(long, value_name = "FOLDER")]
@@ -170,7 +174,7 @@ struct DataArgs {
     #[arg(long)]
     nan_missing: bool,
 
-    /// Entries that a .tns does not list are missing, not zeros
+    /// Entries that a .tns does not list, or that have no row in a table, are missing, not zeros
     #[arg(long)]
     unlisted_missing: bool,
 
@@ -195,8 +199,9 @@ const HELP: &str = "\
 STUDY.toml has the same things under the same names, with lists where an option can be repeated \
 (losses, penalties, algorithms), and a [[model]] for each model. Paths are relative to the file:
 
-  data = \"uber.npz\"
-  key = \"Y\"
+  data = \"rides.csv.gz\"              # or an array: data = \"uber.npz\", key = \"Y\"
+  modes = \"week(time),hour(time),weekday(time),bin(lat,100),bin(lon,100)\"
+  count = true                       # or sum = \"fare\", mean, max; where, order, skip_bad, …
   heldout = 0.1
   validation = 0.05
   early_stopping = true
@@ -230,7 +235,7 @@ impl CompareArgs {
             return study_file::read(&self.input);
         }
         Ok(Spec {
-            data: self.record(),
+            data: self.record()?,
             models: spec::models(&self.models, &self.ranks)?,
             losses: spec::losses(&self.losses, Path::new(""))?,
             penalties: spec::penalties(&self.penalties)?,
@@ -256,7 +261,7 @@ impl CompareArgs {
         })
     }
 
-    fn record(&self) -> DataRecord {
+    fn record(&self) -> Result<DataRecord> {
         let DataArgs {
             key,
             shape,
@@ -269,7 +274,7 @@ impl CompareArgs {
             heldout_coordinates,
             validation_coordinates,
         } = &self.data;
-        DataRecord {
+        self.table.apply(DataRecord {
             path: self.input.clone(),
             key: key.clone(),
             shape: shape.clone(),
@@ -284,7 +289,8 @@ impl CompareArgs {
             validation: None,
             validation_coordinates: validation_coordinates.clone(),
             split_seed: 0,
-        }
+            ..DataRecord::default()
+        })
     }
 
     /// The first option that was given and that a .toml has a key for.
@@ -322,7 +328,8 @@ impl CompareArgs {
             ("--heldout-coordinates", data.heldout_coordinates.is_some()),
             ("--validation-coordinates", data.validation_coordinates.is_some()),
         ];
-        given.into_iter().find(|(_, given)| *given).map(|(option, _)| option)
+        let first = given.into_iter().find(|(_, given)| *given).map(|(option, _)| option);
+        first.or_else(|| self.table.any())
     }
 }
 
@@ -339,7 +346,8 @@ pub fn run(args: &CompareArgs) -> Result<()> {
     study.check()?;
     let device = args.device.as_deref().or(spec.device.as_deref()).unwrap_or("auto");
     let device = fit::device(device, args.threads.or(spec.threads))?;
-    let options = ReadOptions { stream: None, quiet: args.quiet };
+    let letters = spec.letters()?;
+    let options = ReadOptions { letters: Some(&letters), stream: None, quiet: args.quiet };
     let observations = device.install(|| read_data::observations(&spec.data, options))?;
     let show = match (args.quiet, args.progress) {
         (true, _) => Show::Never,

@@ -58,6 +58,13 @@ pub struct RankSpec {
 }
 
 impl Spec {
+    /// The letters of the modes of the data, as the first model has them.
+    pub fn letters(&self) -> Result<Vec<char>> {
+        let Some(model) = self.models.first() else { return Ok(Vec::new()) };
+        let model = Model::parse(&model.model)?;
+        Ok(model.output().iter().map(|&index| index.into()).collect())
+    }
+
     /// The study, without device and folder.
     pub fn study(&self) -> Result<Study> {
         let record = read_data::absolute(&self.data);

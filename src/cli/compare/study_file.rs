@@ -8,6 +8,7 @@ use serde::Deserialize;
 
 use super::spec::{self, ModelSpec, RankSpec, Spec};
 use crate::cli::args::{self, AlgorithmArg, DataAsArg, PrecisionArg};
+use crate::cli::table_args::{self, TableArgs};
 use nneinfact_core::error::{Error, Result};
 use nneinfact_fit::DataRecord;
 
@@ -23,6 +24,30 @@ struct File {
     nan_missing: bool,
     #[serde(default)]
     unlisted_missing: bool,
+    modes: Option<String>,
+    #[serde(default)]
+    count: bool,
+    sum: Option<String>,
+    mean: Option<String>,
+    max: Option<String>,
+    #[serde(default)]
+    unlisted_zero: bool,
+    #[serde(rename = "where")]
+    filters: Option<OneOrMany<String>>,
+    #[serde(default)]
+    order: BTreeMap<String, PathBuf>,
+    #[serde(default)]
+    skip_bad: bool,
+    missing_texts: Option<Vec<String>>,
+    time_format: Option<String>,
+    time_zone: Option<String>,
+    separator: Option<String>,
+    quote: Option<String>,
+    #[serde(default)]
+    no_header: bool,
+    table_memory: Option<String>,
+    row_names: Option<PathBuf>,
+    column_names: Option<PathBuf>,
     missing: Option<PathBuf>,
     heldout: Option<f64>,
     heldout_mask: Option<PathBuf>,
@@ -55,20 +80,20 @@ struct File {
     model: Vec<FileModel>,
 }
 
-/// A number, or a list of them.
+/// A value, or a list of them.
 #[derive(Deserialize)]
-#[serde(untagged, expecting = "a number or a list of numbers is expected")]
+#[serde(untagged, expecting = "one value or a list of them is expected")]
 enum OneOrMany<T> {
     One(T),
     Many(Vec<T>),
 }
 
 impl<T> OneOrMany<T> {
-    fn to_vec(numbers: Option<OneOrMany<T>>) -> Vec<T> {
-        match numbers {
+    fn to_vec(values: Option<OneOrMany<T>>) -> Vec<T> {
+        match values {
             None => Vec::new(),
-            Some(OneOrMany::One(number)) => vec![number],
-            Some(OneOrMany::Many(numbers)) => numbers,
+            Some(OneOrMany::One(value)) => vec![value],
+            Some(OneOrMany::Many(values)) => values,
         }
     }
 }
@@ -97,7 +122,7 @@ pub fn read(path: &Path) -> Result<Spec> {
 }
 
 fn parse(text: &str, path: &Path) -> Result<Spec> {
-    let file: File = toml::from_str(text).map_err(|e| {
+    let mut file: File = toml::from_str(text).map_err(|e| {
         Error::format(path, format!("this is not a study: {}", e.to_string().trim()))
     })?;
     let folder = path.parent().unwrap_or(Path::new(""));
@@ -108,9 +133,10 @@ fn parse(text: &str, path: &Path) -> Result<Spec> {
     };
     let near = |path: PathBuf| folder.join(path);
     let mut models = Vec::new();
-    for model in file.model {
+    for model in std::mem::take(&mut file.model) {
         models.push(model_spec(model).map_err(of)?);
     }
+    let table = table_args(&mut file, folder).map_err(of)?;
     let algorithms: Result<Vec<AlgorithmArg>> =
         file.algorithms.iter().map(|text| value("algorithms", text)).collect();
     let memory_limit = file.memory_limit.as_deref().map(|text| {
@@ -125,22 +151,25 @@ fn parse(text: &str, path: &Path) -> Result<Spec> {
         return Err(Error::format(path, "heldout and heldout_mask exclude each other"));
     }
     Ok(Spec {
-        data: DataRecord {
-            path: near(file.data),
-            key: file.key,
-            shape: file.shape,
-            mask: file.mask.map(near),
-            weights: file.weights.map(near),
-            nan_missing: file.nan_missing,
-            unlisted_missing: file.unlisted_missing,
-            missing: file.missing.map(near),
-            heldout: None,
-            heldout_mask: file.heldout_mask.map(near),
-            heldout_coordinates: file.heldout_coordinates.map(near),
-            validation: None,
-            validation_coordinates: file.validation_coordinates.map(near),
-            split_seed: 0,
-        },
+        data: table
+            .apply(DataRecord {
+                path: near(file.data),
+                key: file.key,
+                shape: file.shape,
+                mask: file.mask.map(near),
+                weights: file.weights.map(near),
+                nan_missing: file.nan_missing,
+                unlisted_missing: file.unlisted_missing,
+                missing: file.missing.map(near),
+                heldout: None,
+                heldout_mask: file.heldout_mask.map(near),
+                heldout_coordinates: file.heldout_coordinates.map(near),
+                validation: None,
+                validation_coordinates: file.validation_coordinates.map(near),
+                split_seed: 0,
+                ..DataRecord::default()
+            })
+            .map_err(of)?,
         models,
         losses: spec::losses(&file.losses, folder).map_err(of)?,
         penalties: spec::penalties(&file.penalties).map_err(of)?,
@@ -163,6 +192,46 @@ fn parse(text: &str, path: &Path) -> Result<Spec> {
         device: file.device,
         threads: file.threads,
         out: Some(file.out.map_or_else(|| path.with_extension(""), near)),
+    })
+}
+
+/// How the data are read as a table.
+fn table_args(file: &mut File, folder: &Path) -> Result<TableArgs> {
+    let values = [file.count, file.sum.is_some(), file.mean.is_some(), file.max.is_some()];
+    if values.iter().filter(|&&given| given).count() > 1 {
+        return Err(Error::Setting("count, sum, mean and max exclude each other".into()));
+    }
+    let wrong =
+        |key: &str, text: &str, why: String| Error::Setting(format!("{key} = {text:?}: {why}"));
+    let separator = file
+        .separator
+        .take()
+        .map(|text| table_args::separator(&text).map_err(|why| wrong("separator", &text, why)));
+    let table_memory = file
+        .table_memory
+        .take()
+        .map(|text| args::bytes(&text).map_err(|why| wrong("table_memory", &text, why)));
+    let near = |path: PathBuf| folder.join(path);
+    let orders = std::mem::take(&mut file.order);
+    Ok(TableArgs {
+        modes: file.modes.take(),
+        count: file.count,
+        sum: file.sum.take(),
+        mean: file.mean.take(),
+        max: file.max.take(),
+        unlisted_zero: file.unlisted_zero,
+        filters: OneOrMany::to_vec(file.filters.take()),
+        orders: orders.into_iter().map(|(mode, path)| (mode, near(path))).collect(),
+        skip_bad: file.skip_bad,
+        missing_texts: file.missing_texts.take(),
+        time_format: file.time_format.take(),
+        time_zone: file.time_zone.take(),
+        separator: separator.transpose()?,
+        quote: file.quote.take(),
+        no_header: file.no_header,
+        table_memory: table_memory.transpose()?,
+        row_names: file.row_names.take().map(near),
+        column_names: file.column_names.take().map(near),
     })
 }
 
@@ -307,7 +376,7 @@ mod tests {
         refused("r = 40", "rr = 40", &["custom", "\"rr\""]);
         refused("r = 40, ", "", &["custom", "r"]);
         refused("25000", "many", &["uber.toml"]);
-        refused("[25000, 50000]", "\"many\"", &["match_parameters", "a list of numbers"]);
+        refused("[25000, 50000]", "\"many\"", &["match_parameters", "a list of them"]);
         refused("[25000, 50000]", "[0]", &["at least 1"]);
         refused("0.05\n        early", "0.0\n        early", &["early stopping", "validation"]);
         refused("rate = 0.05", "rate = -1.0", &["learning rate", "-1"]);

@@ -1,11 +1,13 @@
-//! `nneinfact demo`: makes a tensor with a known structure, fits it, and tells how much of the
+//! `nneinfact demo`: makes a table of rides with a known structure, fits it, and tells how much of the
 //! structure was found again.
 
 mod planted;
 mod recovery;
+mod rides;
 
 use std::fmt::Write as _;
-use std::path::PathBuf;
+use std::io::{BufWriter, Write as _};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -14,16 +16,18 @@ use ndarray::ArrayView;
 use rayon::prelude::*;
 
 use self::planted::{BLOBS, Planted, PlantedMeans, Size};
+use self::rides::Rides;
 use super::fit::device;
 use super::fit_progress::{FitProgress, Show};
 use super::output::{OutputFiles, named};
-use super::print;
 use super::summary::{self, FitSummary, duration, number};
+use super::{print, read_data};
 use nneinfact_core::data::{Dense, Observations, Prepared, Role, Storage};
 use nneinfact_core::error::{Error, Result};
 use nneinfact_core::loss::Loss;
-use nneinfact_fit::NNEinFact;
 use nneinfact_fit::io;
+use nneinfact_fit::{DataRecord, NNEinFact, TableRecord};
+use nneinfact_table::Table;
 
 /// The model of the planted tensor, and what is fitted to it.
 const MODEL: &str = "wr,dr,hr,irk,jrk->wdhij";
@@ -52,7 +56,12 @@ pub struct DemoArgs {
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
 
-    /// Write the data as well, to fit them with other models
+    /// Write the table of rides as well, rides.csv, to begin from it with other modes and models
+    /// (--scale full: 190 MB)
+    #[arg(long)]
+    keep: bool,
+
+    /// Write the counts as well, an array Y in counts.npz
     #[arg(long)]
     save_data: bool,
 
@@ -84,7 +93,7 @@ pub fn run(args: &DemoArgs) -> Result<()> {
     std::fs::create_dir_all(folder).map_err(|e| {
         Error::Setting(format!("--out {}: the folder cannot be made: {e}", folder.display()))
     })?;
-    let outputs = OutputFiles {
+    let mut outputs = OutputFiles {
         factors: Some(folder.join("factors.npz")),
         history: Some(folder.join("history.json")),
         ..OutputFiles::default()
@@ -94,8 +103,25 @@ pub fn run(args: &DemoArgs) -> Result<()> {
     let planted = Planted::new(args.scale.size());
 
     let counts = Arc::new(device.install(|| planted.counts(args.seed))?);
+    // What a city would publish is a table; it is read as any other.
+    let modes = Rides::new(&counts, args.seed).modes();
+    let rides_file = folder.join("rides.csv");
+    let source = if args.keep {
+        write_rides(&rides_file, Rides::new(&counts, args.seed))?;
+        outputs.data = Some(read_data::absolute(&DataRecord {
+            path: rides_file.clone(),
+            table: Some(TableRecord { modes: modes.clone(), ..TableRecord::default() }),
+            heldout: Some(HELD_OUT),
+            split_seed: args.seed,
+            ..DataRecord::default()
+        }));
+        Table::open(&rides_file)
+    } else {
+        Table::from_reader(Rides::new(&counts, args.seed), "rides.csv")
+    };
+    let rides = source.modes(&modes)?.read()?;
     let making = began.elapsed().as_secs_f64();
-    let observations = Observations::shared(Arc::clone(&counts)).held_out(HELD_OUT, args.seed)?;
+    let observations = rides.observations()?.held_out(HELD_OUT, args.seed)?;
 
     let loss = Loss::kl();
     let settings = NNEinFact::new(MODEL)?
@@ -122,10 +148,16 @@ pub fn run(args: &DemoArgs) -> Result<()> {
     }
 
     let (roles, truth) = device.install(|| -> Result<_> {
-        Ok((summary::roles(&observations)?, true_loss(&planted.means(), &observations.prepare()?)))
+        let dense = Observations::shared(Arc::clone(&counts)).held_out(HELD_OUT, args.seed)?;
+        Ok((summary::roles(&observations)?, true_loss(&planted.means(), &dense.prepare()?)))
     })?;
     let mut summary = FitSummary::default();
-    summary.add("data", format!("made-up pickups, {}", summary::tensor(&counts)));
+    summary.add("table", format!("made-up rides: {}", rides.counts));
+    summary.add("data", summary::tensor(&counts));
+    let letters = rides.modes.iter().map(|mode| mode.letter);
+    for mode in summary::modes(observations.labels(), observations.shape(), letters) {
+        summary.add("", mode);
+    }
     summary.add("", roles.join(", "));
     summary.add_model(&fit, &loss);
     summary.add_fit(&fit, NNEinFact::TOLERANCE);
@@ -144,14 +176,43 @@ pub fn run(args: &DemoArgs) -> Result<()> {
     summary.add_memory();
     summary.add_outputs(&outputs, &fit);
     summary.add("", format!("{}: the factors of the truth", truth_file.display()));
+    if args.keep {
+        summary.add("", format!("{}: the table", rides_file.display()));
+    }
     if args.save_data {
         summary.add("", format!("{}: the data", data_file.display()));
     }
     let mut text = summary.into_text();
+    text += &commands(args, &modes, folder);
     if let Some(matches) = recovery::matches(&planted, fit.factors()) {
         text += &table(&matches);
     }
     print(&text)
+}
+
+/// Writes the table.
+fn write_rides(path: &Path, mut rides: Rides<'_>) -> Result<()> {
+    let copied = std::fs::File::create(path).and_then(|file| {
+        let mut to = BufWriter::with_capacity(1 << 16, file);
+        std::io::copy(&mut rides, &mut to)?;
+        to.flush()
+    });
+    copied.map_err(|e| Error::file(path, e))
+}
+
+/// What to type for the same, and for a look at it.
+fn commands(args: &DemoArgs, modes: &str, folder: &Path) -> String {
+    let table = folder.join("rides.csv");
+    let factors = folder.join("factors.npz");
+    let keep = if args.keep { "" } else { " (with --keep)" };
+    format!(
+        "\nThe same from the table{keep}, and a page of it:\n\n  nneinfact fit {} --modes '{modes}' \
+         --count \\\n    --model '{MODEL}' --rank r=5,k={BLOBS} --heldout {HELD_OUT} --out {}\n  \
+         nneinfact report {}\n",
+        table.display(),
+        factors.display(),
+        factors.display()
+    )
 }
 
 /// The recovery as text.
@@ -224,8 +285,8 @@ fn kl(x: f64, y: f64) -> f64 {
 }
 
 /// Writes the counts, in C order.
-fn save(path: &std::path::Path, counts: &Dense) -> Result<()> {
-    fn write<T: Copy + Into<f64>>(path: &std::path::Path, shape: &[usize], v: &[T]) -> Result<()> {
+fn save(path: &Path, counts: &Dense) -> Result<()> {
+    fn write<T: Copy + Into<f64>>(path: &Path, shape: &[usize], v: &[T]) -> Result<()> {
         let array = ArrayView::from_shape(shape, v).map_err(|e| Error::Numeric(e.to_string()))?;
         io::write_npz(path, &[("Y", array)])
     }

@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use ndarray::{ArrayBase, Data, Dimension};
 
+use super::labels::check_all;
 use super::mapped::in_order;
 use super::random::{Key, threshold};
 use super::roles::Bits;
 use super::storage::{Convert, Summary};
-use super::{CooTensor, Dense, Element, Storage};
+use super::{CooTensor, Dense, Element, Labels, Storage};
 use crate::error::{Error, Result};
 
 /// Values with a mask, weights and splits: what a fit is given.
@@ -52,6 +53,7 @@ pub struct Observations {
     pub(super) held_out: Option<Split>,
     pub(super) held_out_mask: Option<Arc<Bits>>,
     pub(super) validation: Option<Split>,
+    pub(super) labels: Arc<[Labels]>,
 }
 
 /// What observations are made of: a value for every entry, or a COO tensor.
@@ -141,6 +143,7 @@ impl Observations {
             held_out: None,
             held_out_mask: None,
             validation: None,
+            labels: Arc::new([]),
         }
     }
 
@@ -169,12 +172,49 @@ impl Observations {
         self.coordinates.as_ref().map_or(self.values.shape(), |c| c.shape())
     }
 
+    /// What the modes and their indices are called: those of each mode, or none where nothing is
+    /// known.
+    #[must_use]
+    pub fn labels(&self) -> &[Labels] {
+        &self.labels
+    }
+
+    /// The same data with [`Labels`] for each mode, which the fit and its file will hold too.
+    ///
+    /// ```
+    /// use nneinfact::data::Labels;
+    /// use nneinfact::{NNEinFact, Observations};
+    ///
+    /// let y = ndarray::array![[4.0, 2.0, 8.0], [2.0, 1.0, 4.0]];
+    /// let labels = vec![Labels::named("row"), Labels::new(["a", "b", "c"]).with_name("fruit")];
+    /// let data = Observations::new(&y).with_labels(labels)?;
+    /// let fit = NNEinFact::new("ir,jr->ij")?.ranks([('r', 1)]).fit(&data)?;
+    /// assert_eq!(fit.labels('j').and_then(|fruit| fruit.index_of("c")), Some(2));
+    /// # Ok::<(), nneinfact::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Setting`] where there are not as many as modes, or not as many labels as indices.
+    pub fn with_labels(mut self, labels: impl Into<Arc<[Labels]>>) -> Result<Self> {
+        let labels = labels.into();
+        let sizes = self.shape().iter().enumerate().map(|(mode, &size)| (mode + 1, size));
+        check_all(&labels, sizes)?;
+        self.labels = labels;
+        Ok(self)
+    }
+
     /// Entries that coordinates do not list are missing, not zeros, as in ratings. (Dense data have
     /// no such entries.)
     #[must_use]
     pub fn unlisted_missing(mut self) -> Self {
         self.unlisted_missing = true;
         self
+    }
+
+    /// Whether entries that coordinates do not list are missing.
+    #[must_use]
+    pub fn is_unlisted_missing(&self) -> bool {
+        self.unlisted_missing
     }
 
     /// These entries are missing; the values of the list do not matter.

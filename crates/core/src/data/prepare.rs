@@ -31,7 +31,7 @@ impl Observations {
     /// [`Error::Observations`] where the data have no entries, nothing is observed, or the splits
     /// leave nothing to train on.
     pub fn prepare(&self) -> Result<Prepared> {
-        prepare(self)
+        Ok(Prepared { labels: Arc::clone(&self.labels), ..prepare(self)? })
     }
 }
 
@@ -230,6 +230,7 @@ fn finish_stored(coo: &Arc<CooTensor>, stored: StoredEntries, volume: u64) -> Re
         roles: None,
         weights: None,
         totals: total,
+        labels: Arc::new([]),
     })
 }
 
@@ -320,6 +321,7 @@ fn prepare_all(observations: &Observations, n: usize, keys: Option<&[u64]>) -> R
         roles,
         weights: observations.weights.clone().filter(|w| !zero_one(w)),
         totals: total,
+        labels: Arc::new([]),
     })
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::scan::Totals;
-use super::{CooTensor, Dense, Role, Roles, StoredEntries};
+use super::{CooTensor, Dense, Labels, Role, Roles, StoredEntries};
 use crate::error::Result;
 
 /// Observations that a fit can run on: values, the role of every entry, weights, and sums over
@@ -19,6 +19,7 @@ pub struct Prepared {
     pub(super) roles: Option<Roles>,
     pub(super) weights: Option<Arc<Dense>>,
     pub(super) totals: Totals,
+    pub(super) labels: Arc<[Labels]>,
 }
 
 /// How much of the data has a role.
@@ -35,6 +36,13 @@ impl Prepared {
     #[must_use]
     pub fn shape(&self) -> &[usize] {
         &self.shape
+    }
+
+    /// What the modes and their indices are called, as
+    /// [`Observations::labels`](super::Observations::labels).
+    #[must_use]
+    pub fn labels(&self) -> &Arc<[Labels]> {
+        &self.labels
     }
 
     /// The entries, where the data were given as a list of them (COO).

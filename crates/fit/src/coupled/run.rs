@@ -91,6 +91,7 @@ fn run(
     let mut factors = start(&mut settings, &shapes, &constraints, &ready, &places)?;
     let mut warnings: Vec<String> =
         plan::falling_away(&shapes, &places, &constraints).into_iter().collect();
+    let labels: Vec<_> = ready.iter().map(|part| Arc::clone(part.data.labels())).collect();
     let means: Vec<f64> = ready.iter().map(|part| part.data.mean()).collect();
 
     let mut members = Vec::new();
@@ -138,7 +139,7 @@ fn run(
         let predicted = if penalized { mean(plan.shapes(), &own).ok() } else { None };
         let gone = predicted.and_then(|predicted| vanished(&own, predicted, means[t]));
         warnings.extend(gone.map(|gone| format!("tensor {}: {gone}", t + 1)));
-        parts.push(Fit::new(plan, own, history));
+        parts.push(Fit::new(plan, own, history).with_labels(Arc::clone(&labels[t]))?);
     }
     Ok(Outcome { model, factors, history, parts, warnings })
 }

@@ -5,7 +5,7 @@
 use std::io::{self, BufReader, BufWriter, Read, Seek, Write};
 use std::path::Path;
 
-use ndarray::{ArrayBase, ArrayD, Data, Dimension, IxDyn};
+use ndarray::{ArrayBase, ArrayD, ArrayViewD, Data, Dimension, IxDyn};
 use zip::read::ZipFile;
 use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, ZipArchive, ZipWriter};
@@ -14,6 +14,7 @@ use super::file::{open, replace};
 use super::header::Header;
 use super::npy::fault_in;
 use super::npz::zip_fault;
+use super::strings::{npy_integers, npy_strings};
 use super::write::npy;
 use nneinfact_core::data::Order;
 use nneinfact_core::error::{Error, Result};
@@ -53,25 +54,102 @@ where
     write(path.as_ref(), arrays, texts, CompressionMethod::Deflated)
 }
 
-/// [`write_npz_with`] into memory or anything else that is not a file by name.
+/// What an archive of numbers and texts holds under a name.
+#[derive(Clone, Debug)]
+pub enum Member<'a> {
+    /// An array of numbers, as `<f8`.
+    Numbers(ArrayViewD<'a, f64>),
+    /// Whole numbers as `<i8`: a row for each list, or of a single one a list.
+    Rows(Vec<&'a [u32]>),
+    /// The lengths of modes, as `<i8`.
+    Lengths(&'a [usize]),
+    /// A list of texts, as `<U…`.
+    Texts(&'a [String]),
+    /// A text, a member under its own name.
+    Text(&'a str),
+}
+
+/// Writes arrays and texts to a compressed `.npz` file, as a whole or not at all.
 ///
 /// # Errors
-/// As [`write_npz`], with `name` for the file in messages.
-pub fn write_npz_to<N, S, D>(
+/// [`Error::File`] where the file cannot be written; what stood there before is then still there.
+/// [`Error::Format`] where a name is empty or there twice.
+pub fn write_members<N: AsRef<str>>(path: &Path, members: &[(N, Member<'_>)]) -> Result<()> {
+    check_names(path, members.iter().map(|(name, _)| name.as_ref()))?;
+    replace(path, |to| pack(to, members))
+}
+
+/// [`write_members`] into memory or anything else that is not a file; `name` stands for it in messages.
+///
+/// # Errors
+/// As [`write_members`].
+pub fn write_members_to<N: AsRef<str>>(
     to: impl Write + Seek,
-    name: impl AsRef<Path>,
-    arrays: &[(N, ArrayBase<S, D>)],
-    texts: &[(&str, &str)],
-) -> Result<()>
-where
-    N: AsRef<str>,
-    S: Data,
-    S::Elem: Copy + Into<f64>,
-    D: Dimension,
-{
-    let name = name.as_ref();
-    check_names(name, arrays)?;
-    pack(to, arrays, texts, CompressionMethod::Deflated).map_err(|e| Error::file(name, e))
+    name: &Path,
+    members: &[(N, Member<'_>)],
+) -> Result<()> {
+    check_names(name, members.iter().map(|(name, _)| name.as_ref()))?;
+    pack(to, members).map_err(|e| Error::file(name, e))
+}
+
+fn pack<N: AsRef<str>>(to: impl Write + Seek, members: &[(N, Member<'_>)]) -> io::Result<()> {
+    let options = SimpleFileOptions::default().compression_method(CompressionMethod::Deflated);
+    let mut zip = ZipWriter::new(to);
+    for (name, member) in members {
+        let name = name.as_ref();
+        if let Member::Text(text) = member {
+            zip.start_file(name, options)?;
+            zip.write_all(text.as_bytes())?;
+            continue;
+        }
+        // Archives need another form of header for members of 4 GiB and more.
+        let large = member.bytes() >= u64::from(u32::MAX) - (1 << 20);
+        zip.start_file(format!("{name}.npy"), options.large_file(large))?;
+        let to = &mut BufWriter::with_capacity(1 << 16, &mut zip);
+        match member {
+            Member::Numbers(array) => npy(to, array)?,
+            Member::Rows(rows) => {
+                let shape = [rows.len(), rows.first().map_or(0, |row| row.len())];
+                npy_integers(to, &shape, rows.iter().copied().flatten().map(|&x| x.into()))?;
+            }
+            Member::Lengths(lengths) => {
+                npy_integers(to, &[lengths.len()], lengths.iter().map(|&x| x as i64))?;
+            }
+            Member::Texts(texts) => npy_strings(to, texts)?,
+            Member::Text(_) => {}
+        }
+    }
+    zip.finish()?;
+    Ok(())
+}
+
+impl Member<'_> {
+    /// At least as many bytes as it takes.
+    fn bytes(&self) -> u64 {
+        match self {
+            Member::Numbers(array) => 8 * array.len() as u64,
+            Member::Rows(rows) => 8 * rows.iter().map(|row| row.len() as u64).sum::<u64>(),
+            Member::Lengths(lengths) => 8 * lengths.len() as u64,
+            Member::Texts(texts) => {
+                let longest = texts.iter().map(String::len).max().unwrap_or(0);
+                4 * (longest as u64).saturating_mul(texts.len() as u64)
+            }
+            Member::Text(text) => text.len() as u64,
+        }
+    }
+}
+
+fn check_names<'a>(path: &Path, names: impl Iterator<Item = &'a str>) -> Result<()> {
+    let mut seen = std::collections::HashSet::new();
+    for name in names {
+        if name.is_empty() || !seen.insert(name) {
+            return Err(Error::format(
+                path,
+                format!("an array cannot be written under the name \"{name}\": empty or twice"),
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// Writes an archive, as a whole or not at all: arrays, and texts after them.
@@ -87,51 +165,23 @@ where
     S::Elem: Copy + Into<f64>,
     D: Dimension,
 {
-    check_names(path, arrays)?;
-    replace(path, |to| pack(to, arrays, texts, method))
-}
-
-/// Refuses names that an archive cannot have.
-fn check_names<N: AsRef<str>, A>(path: &Path, arrays: &[(N, A)]) -> Result<()> {
-    for (i, (name, _)) in arrays.iter().enumerate() {
-        let name = name.as_ref();
-        if name.is_empty() || arrays[..i].iter().any(|(other, _)| other.as_ref() == name) {
-            return Err(Error::format(
-                path,
-                format!("an array cannot be written under the name \"{name}\": empty or twice"),
-            ));
-        }
-    }
-    Ok(())
-}
-
-/// The archive itself.
-fn pack<N, S, D>(
-    to: impl Write + Seek,
-    arrays: &[(N, ArrayBase<S, D>)],
-    texts: &[(&str, &str)],
-    method: CompressionMethod,
-) -> io::Result<()>
-where
-    N: AsRef<str>,
-    S: Data,
-    S::Elem: Copy + Into<f64>,
-    D: Dimension,
-{
+    check_names(path, arrays.iter().map(|(name, _)| name.as_ref()))?;
     let options = SimpleFileOptions::default().compression_method(method);
-    let mut zip = ZipWriter::new(to);
-    for (name, array) in arrays {
-        // Archives need another form of header for members of 4 GiB and more.
-        let large = array.len() as u64 >= (u64::from(u32::MAX) - (1 << 20)) / 8;
-        zip.start_file(format!("{}.npy", name.as_ref()), options.large_file(large))?;
-        npy(&mut BufWriter::with_capacity(1 << 16, &mut zip), array)?;
-    }
-    for (name, text) in texts {
-        zip.start_file(*name, options)?;
-        zip.write_all(text.as_bytes())?;
-    }
-    zip.finish()?;
-    Ok(())
+    replace(path, |to| {
+        let mut zip = ZipWriter::new(to);
+        for (name, array) in arrays {
+            // Archives need another form of header for members of 4 GiB and more.
+            let large = array.len() as u64 >= (u64::from(u32::MAX) - (1 << 20)) / 8;
+            zip.start_file(format!("{}.npy", name.as_ref()), options.large_file(large))?;
+            npy(&mut BufWriter::with_capacity(1 << 16, &mut zip), array)?;
+        }
+        for (name, text) in texts {
+            zip.start_file(*name, options)?;
+            zip.write_all(text.as_bytes())?;
+        }
+        zip.finish()?;
+        Ok(())
+    })
 }
 
 /// A text and named arrays, as a checkpoint has them: not compressed, and read back to the same bits.

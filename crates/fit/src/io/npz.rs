@@ -5,6 +5,7 @@ use std::path::Path;
 
 use ndarray::ArrayD;
 use zip::ZipArchive;
+use zip::read::ZipFile;
 use zip::result::ZipError;
 
 use super::dtype::Kind;
@@ -205,7 +206,7 @@ fn listed(list: &[ArrayInfo]) -> String {
     names.join(", ") + &more
 }
 
-struct Npz<'a, R> {
+pub(super) struct Npz<'a, R> {
     archive: ZipArchive<R>,
     path: &'a Path,
     /// The length of the archive, in bytes.
@@ -213,7 +214,7 @@ struct Npz<'a, R> {
 }
 
 impl<'a, R: Read + Seek> Npz<'a, R> {
-    fn new(mut reader: R, path: &'a Path) -> Result<Self> {
+    pub(super) fn new(mut reader: R, path: &'a Path) -> Result<Self> {
         let len = reader.seek(SeekFrom::End(0)).map_err(|e| Error::file(path, e))?;
         reader.rewind().map_err(|e| Error::file(path, e))?;
         if len == 0 {
@@ -235,6 +236,12 @@ impl<'a, R: Read + Seek> Npz<'a, R> {
             // As it stands in the archive.
             self.archive.index_for_name(key)
         })
+    }
+
+    /// The entry of this name, as its bytes lie there.
+    pub(super) fn entry(&mut self, name: &str) -> Result<Option<ZipFile<'_, R>>> {
+        let Some(index) = self.find(name) else { return Ok(None) };
+        self.archive.by_index(index).map(Some).map_err(|e| zip_fault(self.path, e))
     }
 
     fn list(&mut self) -> Result<Vec<ArrayInfo>> {

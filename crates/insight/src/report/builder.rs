@@ -1,9 +1,11 @@
 //! What a report is made of: the fit, its labels, its residuals.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use super::labels::{Labels, ModeAxis, Names};
+use super::labels::{ModeAxis, Names};
 use super::residuals::Residuals;
+use nneinfact_core::data::{LabelKind, Labels};
 use nneinfact_core::error::{Error, Result};
 use nneinfact_core::model::{Index, Model};
 use nneinfact_fit::Saved;
@@ -62,6 +64,7 @@ impl<'a> Report<'a> {
     }
 
     /// Names for a mode of the data and for its indices, in place of those that were given before.
+    /// What these do not say is as the fit knows it.
     ///
     /// # Errors
     /// [`Error::Setting`] where the model has no such mode, or the number of labels is not that of its
@@ -114,19 +117,32 @@ impl<'a> Report<'a> {
             .output()
             .iter()
             .map(|&index| {
-                let labels = self.labels.get(&index);
-                let name = labels.and_then(|l| l.name.clone());
+                let labels = self.names(index);
+                let edges = match labels.kind() {
+                    LabelKind::Bins { edges } => Some(Arc::from(edges.as_slice())),
+                    _ => None,
+                };
                 ModeAxis {
                     letter: index.into(),
-                    name: name.unwrap_or_else(|| index.to_string()),
+                    name: labels.name().map_or_else(|| index.to_string(), Into::into),
                     size: self.saved.shapes().size(index),
-                    labels: labels.and_then(|l| l.indices.clone()).map(Names::new),
-                    upwards: self.upwards.contains(&index),
+                    labels: labels.indices().map(|all| Names::new(all.to_vec())),
+                    // Coordinates rise from the bottom, as everywhere.
+                    upwards: edges.is_some() || self.upwards.contains(&index),
                     mode: true,
                     first: 0,
+                    edges,
+                    dates: *labels.kind() == LabelKind::Date,
                 }
             })
             .collect()
+    }
+
+    /// What a mode is called: as was said, or else as the fit knows it.
+    fn names(&self, index: Index) -> Labels {
+        let nothing = Labels::default();
+        let known = self.saved.labels(index.into()).unwrap_or(&nothing);
+        self.labels.get(&index).unwrap_or(&nothing).or(known)
     }
 
     pub(super) fn heading(&self) -> &str {

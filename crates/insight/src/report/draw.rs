@@ -194,24 +194,42 @@ pub(super) fn width_of(text: &str) -> f64 {
             c if c.is_ascii_uppercase() => 6.9,
             c if c.is_ascii_digit() => 6.3,
             c if c.is_ascii() => 5.9,
+            c if joins(c) => 0.0,
+            // Letters of East Asia and pictures fill a square.
+            c if c >= '\u{2e80}' => 10.0,
             _ => 9.0,
         })
         .sum()
 }
 
-/// A text cut to a width, at 10 px.
+/// Whether a character stands on the one before it, or joins its neighbours: marks of letters,
+/// variation selectors, joiners, and what only turns the direction.
+fn joins(c: char) -> bool {
+    matches!(c,
+        '\u{300}'..='\u{36f}' | '\u{483}'..='\u{489}' | '\u{591}'..='\u{5bd}' | '\u{610}'..='\u{61a}'
+        | '\u{64b}'..='\u{65f}' | '\u{670}' | '\u{6d6}'..='\u{6ed}' | '\u{900}'..='\u{903}'
+        | '\u{93a}'..='\u{94f}' | '\u{e31}' | '\u{e34}'..='\u{e3a}' | '\u{e47}'..='\u{e4e}'
+        | '\u{1ab0}'..='\u{1aff}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}'
+        | '\u{2060}'..='\u{2069}' | '\u{20d0}'..='\u{20ff}' | '\u{fe00}'..='\u{fe0f}'
+        | '\u{fe20}'..='\u{fe2f}' | '\u{1f3fb}'..='\u{1f3ff}' | '\u{e0100}'..='\u{e01ef}')
+}
+
+/// A text cut to a width, at 10 px, not between a letter and its marks.
 pub(super) fn cut(text: &str, width: f64) -> String {
     if width_of(text) <= width {
         return text.into();
     }
     let mut kept = String::new();
+    let mut used = 0.0;
     for c in text.chars() {
-        kept.push(c);
-        if width_of(&kept) > width - 9.0 {
-            kept.pop();
+        used += width_of(c.encode_utf8(&mut [0; 4]));
+        if used > width - 9.0 && !joins(c) {
             break;
         }
+        kept.push(c);
     }
+    // A joiner joins nothing any more.
+    let kept = kept.trim_end_matches('\u{200d}');
     kept.trim_end().to_string() + "…"
 }
 

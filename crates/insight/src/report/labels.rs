@@ -1,76 +1,8 @@
-//! The user's names for modes and their indices.
+//! What axes and their indices are called in drawings.
 
 use std::sync::Arc;
 
 use super::draw::width_of;
-use nneinfact_core::error::{Error, Result};
-
-/// Names for a mode of the data and for its indices.
-///
-/// ```
-/// use nneinfact::report::Labels;
-///
-/// let labels = Labels::parse("# Weekday\nMonday\nTuesday\n");
-/// assert_eq!(labels.name.as_deref(), Some("Weekday"));
-/// assert_eq!(labels.indices.as_deref(), Some(&["Monday".to_string(), "Tuesday".to_string()][..]));
-/// ```
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Labels {
-    /// The name of the mode.
-    pub name: Option<String>,
-    /// The name of each index.
-    pub indices: Option<Vec<String>>,
-}
-
-impl Labels {
-    /// From a text with a label on each line. A first line `# Weekday` names the mode, with a space
-    /// after the `#`: `#7` is a label. After a first line that is `#` alone the next one is a label,
-    /// whatever it begins with. Empty lines at the end do not count.
-    #[must_use]
-    pub fn parse(text: &str) -> Labels {
-        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-        let mut lines: Vec<&str> = text.lines().collect();
-        while lines.last().is_some_and(|line| line.trim().is_empty()) {
-            lines.pop();
-        }
-        let head = lines.first().and_then(|line| line.strip_prefix('#'));
-        let head = head.filter(|rest| rest.is_empty() || rest.starts_with(char::is_whitespace));
-        let name = head.map(str::trim).filter(|name| !name.is_empty()).map(String::from);
-        let skip = usize::from(head.is_some());
-        let indices: Vec<String> = lines[skip..].iter().map(|line| line.trim().into()).collect();
-        Labels { name, indices: (!indices.is_empty()).then_some(indices) }
-    }
-
-    /// A name for the mode alone.
-    #[must_use]
-    pub fn named(name: impl Into<String>) -> Labels {
-        Labels { name: Some(name.into()), indices: None }
-    }
-
-    /// Whether there are as many labels as a mode has indices.
-    pub fn check(&self, letter: char, size: usize) -> Result<()> {
-        match &self.indices {
-            Some(labels) if labels.len() != size => {
-                let hint = match (&self.name, labels.first()) {
-                    (Some(name), _) if labels.len() + 1 == size => format!(
-                        "; if {name} is not the name of the mode but the first label, put a line \
-                         with # alone before it"
-                    ),
-                    (_, Some(first)) if labels.len() == size + 1 && first.starts_with('#') => {
-                        "; a first line that names the mode has a space after its #".into()
-                    }
-                    _ => String::new(),
-                };
-                Err(Error::Setting(format!(
-                    "there are {} labels for the mode {letter}, which has {size} indices: one label \
-                     a line is expected for each{hint}",
-                    labels.len()
-                )))
-            }
-            _ => Ok(()),
-        }
-    }
-}
 
 /// The names of a mode's indices. All drawings of the mode share them: there can be very many.
 #[derive(Clone, Debug)]
@@ -99,6 +31,22 @@ pub(super) struct ModeAxis {
     pub mode: bool,
     /// The index that it begins with, where a part of a mode is shown.
     pub first: usize,
+    /// The edges of bins, of all of the mode.
+    pub edges: Option<Arc<[f64]>>,
+    /// Whether the labels are years, weeks or dates.
+    pub dates: bool,
+}
+
+/// A text that may run from right to left, among others: their order stays as it is.
+pub(super) fn isolated(text: &str) -> String {
+    let turns = |c: char| matches!(c, '\u{590}'..='\u{8ff}' | '\u{fb1d}'..='\u{fdff}' | '\u{fe70}'..='\u{feff}' | '\u{10800}'..='\u{10fff}' | '\u{1e800}'..='\u{1efff}' | '\u{200e}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    if !text.contains(turns) {
+        return text.into();
+    }
+    // What was opened inside and not closed would reach beyond the end.
+    let plain = |c: &char| !matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    let inside: String = text.chars().filter(plain).collect();
+    format!("\u{2068}{inside}\u{2069}")
 }
 
 impl ModeAxis {

@@ -5,6 +5,7 @@
 //! what the fit leaves over along every mode ([`Residuals`]). [`Report::svg`] makes a figure for a
 //! paper. `nneinfact report` does both.
 
+mod axis_ticks;
 mod builder;
 mod curves;
 mod diagram;
@@ -21,5 +22,5 @@ mod residuals;
 mod views;
 
 pub use builder::{Report, unknown_mode};
-pub use labels::Labels;
+pub use nneinfact_core::data::Labels;
 pub use residuals::{ResidualSums, Residuals, RoleResiduals};

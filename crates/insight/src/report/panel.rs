@@ -1,7 +1,8 @@
 //! Small drawings of vectors and matrices.
 
+use super::axis_ticks::{draw_row_labels, index_ticks, row_labels};
 use super::draw::{Drawing, at, cut, escape, extent, number, ticks, width_of};
-use super::labels::ModeAxis;
+use super::labels::{ModeAxis, isolated};
 use super::raster;
 
 /// How a vector is drawn.
@@ -67,7 +68,7 @@ fn largest(axis: &ModeAxis, values: &[f64]) -> String {
     match order.is_empty() {
         true => "nothing above 0".into(),
         false => {
-            let names: Vec<String> = order.iter().map(|&i| axis.label(i)).collect();
+            let names: Vec<String> = order.iter().map(|&i| isolated(&axis.label(i))).collect();
             format!("largest: {}", names.join(", "))
         }
     }
@@ -233,70 +234,6 @@ fn bounded(values: &[f64], most: usize) -> Vec<(usize, f64)> {
     points
 }
 
-/// The labels under a horizontal axis of indices, as many as there is room for; whether that is all.
-fn index_ticks(out: &mut Drawing, axis: &ModeAxis, (from, to): (f64, f64), y: f64) -> bool {
-    let n = axis.size.max(1);
-    let slot = (to - from) / n as f64;
-    let middle = |i: usize| from + (i as f64 + 0.5) * slot;
-    let (indices, texts): (Vec<usize>, Vec<String>) = match &axis.labels {
-        Some(labels) => {
-            if labels.widest + 5.0 <= slot {
-                (0..n).map(|i| (i, axis.label(i))).unzip()
-            } else if slot >= 13.0 && n <= 12 {
-                // Short forms, all of one length, if they still tell the indices apart.
-                match shortened(axis, slot - 3.0) {
-                    Some(short) => short.into_iter().enumerate().unzip(),
-                    None => every(axis, slot),
-                }
-            } else {
-                every(axis, slot)
-            }
-        }
-        None => {
-            let count = ((to - from) / 40.0).floor().max(2.0) as usize;
-            whole_ticks(axis, count).into_iter().unzip()
-        }
-    };
-    let complete = indices.len() == n;
-    // Those at the ends may reach beyond the axis, but not out of the drawing.
-    let mut free = f64::NEG_INFINITY;
-    for (i, text) in indices.into_iter().zip(texts) {
-        let half = 0.53 * width_of(&text);
-        let least = half.max(from + half - 20.0);
-        let x = middle(i).clamp(least, (to + 5.0 - half).max(least));
-        if x - half > free {
-            out.text(x, y, "n", "middle", &text);
-            free = x + half + 2.0;
-        }
-    }
-    complete
-}
-
-/// The first letters of all labels, three of them or as many as fit and tell them apart.
-fn shortened(axis: &ModeAxis, width: f64) -> Option<Vec<String>> {
-    let first = |n: usize| -> Vec<String> {
-        (0..axis.size).map(|i| axis.label(i).chars().take(n).collect()).collect()
-    };
-    [3, 4, 5, 2, 1].into_iter().map(first).find(|short| {
-        let mut distinct = short.clone();
-        distinct.sort();
-        distinct.dedup();
-        distinct.len() == short.len() && short.iter().all(|s| width_of(s) <= width)
-    })
-}
-
-/// Every so-many-th label, cut where it is long.
-fn every(axis: &ModeAxis, slot: f64) -> (Vec<usize>, Vec<String>) {
-    let widest = axis.labels.as_ref().map_or(40.0, |labels| labels.widest).min(66.0) + 8.0;
-    let least = (widest / slot).ceil().max(1.0) as usize;
-    // Steps that people count in.
-    let step = [1, 2, 3, 4, 5, 6, 8, 10, 12, 20, 24, 25, 50, 100, 200, 250, 500, 1000]
-        .into_iter()
-        .find(|&s| s >= least)
-        .unwrap_or(least);
-    (0..axis.size).step_by(step).map(|i| (i, cut(&axis.label(i), 66.0))).unzip()
-}
-
 /// A matrix over two axes.
 pub(super) struct HeatMap<'a> {
     pub rows: &'a ModeAxis,
@@ -433,23 +370,6 @@ fn plot_size(square: bool, size: (usize, usize), width: f64) -> (f64, f64) {
     (plot, high.max(36.0))
 }
 
-/// The labels of the rows of a heat map, as many as there is room for.
-fn draw_row_labels(
-    out: &mut Drawing,
-    rows: &ModeAxis,
-    row_texts: &[(usize, String)],
-    (left, head, high): (f64, f64, f64),
-) {
-    let size = rows.size.max(1);
-    let apart = row_texts.get(1).map_or(1, |(i, _)| i - row_texts[0].0) as f64;
-    let every = (10.0 / (apart * high / size as f64)).ceil().max(1.0) as usize;
-    for (i, text) in row_texts.iter().step_by(every) {
-        let i = if rows.upwards { size - 1 - i } else { *i };
-        let y = head + (i as f64 + 0.5) * high / size as f64;
-        out.text(left - 4.0, y.max(head + 4.0) + 3.5, "n", "end", &cut(text, left - 5.0));
-    }
-}
-
 /// Attributes of a heat map with its numbers for the page's script: those of blocks of entries where the
 /// bytes that may be spent do not allow more.
 fn hover(
@@ -515,25 +435,6 @@ fn caption(out: &mut Drawing, matrix: &HeatMap<'_>, left: f64, (root, y): (f64, 
         _ => (across(&columns.letters(), &rows.letters()), 0.0),
     };
     out.text(place, y, "n", "start", &cut(&full, width));
-}
-
-/// The labels beside a vertical axis of indices.
-fn row_labels(axis: &ModeAxis) -> Vec<(usize, String)> {
-    let n = axis.size;
-    if n <= 12 {
-        return (0..n).map(|i| (i, axis.label(i))).collect();
-    }
-    whole_ticks(axis, 4)
-}
-
-/// Round indices with their labels.
-fn whole_ticks(axis: &ModeAxis, count: usize) -> Vec<(usize, String)> {
-    let first = axis.first as f64;
-    ticks(first, first + axis.size.saturating_sub(1) as f64, count)
-        .into_iter()
-        .filter(|m| m.fract() == 0.0 && *m >= first)
-        .map(|m| (m as usize - axis.first, axis.label(m as usize - axis.first)))
-        .collect()
 }
 
 /// Where the page's script finds the labels of an axis: under the mode's letter, or here.

@@ -1,7 +1,7 @@
 //! Residuals as drawings and tables.
 
 use super::draw::{Drawing, escape, number, percent};
-use super::labels::ModeAxis;
+use super::labels::{ModeAxis, isolated};
 use super::panel::{Series, SeriesStyle, vectors};
 use super::residuals::{ResidualSums, Residuals, RoleResiduals};
 use nneinfact_core::data::Role;
@@ -72,7 +72,7 @@ pub(super) fn worst(axes: &[ModeAxis], of_role: &RoleResiduals) -> String {
             format!(
                 "<tr><th scope=\"row\">{} = {}</th><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td></tr>",
                 escape(&axis.name),
-                escape(&axis.label(i)),
+                escape(&isolated(&axis.label(i))),
                 number(s.mean_loss(), 4),
                 number(s.mean_loss() / overall, 3),
                 percent(s.loss / of_role.all.loss),

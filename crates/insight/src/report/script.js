@@ -30,7 +30,7 @@
     from += first;
     to += first;
     if (labels) { to = Math.min(to, labels.length); }
-    function one(i) { return labels ? labels[i] : String(i); }
+    function one(i) { return labels ? "\u2068" + labels[i] + "\u2069" : String(i); }
     var text = to - from > 1 ? one(from) + " – " + one(to - 1) : one(from);
     return (axis ? axis.name + " " : "") + text;
   }

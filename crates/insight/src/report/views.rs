@@ -5,7 +5,7 @@ use std::ops::Range;
 use ndarray::{ArrayD, Axis as NdAxis};
 
 use super::draw::{Drawing, number, percent};
-use super::labels::{ModeAxis, Names};
+use super::labels::{ModeAxis, Names, isolated};
 use super::pairs::{OUTSIDE, Pair, latent, observed, pairs, unfold, uses};
 use super::panel::{HeatMap, PIXELS as SIDE, Tone, heat, profile};
 use super::raster;
@@ -124,6 +124,8 @@ impl Maker<'_> {
                 upwards: false,
                 mode: false,
                 first: 0,
+                edges: None,
+                dates: false,
             },
         }
     }
@@ -145,7 +147,7 @@ impl Maker<'_> {
                     .map(|mut i| {
                         let mut parts: Vec<String> = Vec::new();
                         for axis in axes.iter().rev() {
-                            parts.push(axis.label(i % axis.size));
+                            parts.push(isolated(&axis.label(i % axis.size)));
                             i /= axis.size;
                         }
                         parts.reverse();
@@ -157,6 +159,8 @@ impl Maker<'_> {
             upwards: false,
             mode: false,
             first: 0,
+            edges: None,
+            dates: false,
         }
     }
 
@@ -465,7 +469,7 @@ impl Maker<'_> {
                         && (0.3..3.0).contains(&(rows.size as f64 / columns.size as f64));
                     let (rows, columns, values) = (&rows, &columns, &values[..]);
                     let matrix = HeatMap { rows, columns, values, square, block: None, tone };
-                    let title = format!("{} = {}", first.letter, first.label(i));
+                    let title = format!("{} = {}", first.letter, isolated(&first.label(i)));
                     panels.push(heat(&title, &matrix, self.sizes.width, self.detail.as_mut()));
                 }
                 if panels.len() < first.size {

@@ -46,6 +46,30 @@ fn times() {
 }
 
 #[test]
+fn months_of_years_run_without_gaps() {
+    let tensor = read("t\n2015-02-28\n2014-11-30\n2015-02-01\n", "yearmonth(t)");
+    assert_eq!(tensor.modes[0].labels, ["2014-11", "2014-12", "2015-01", "2015-02"]);
+    assert_eq!(tensor.modes[0].kind, LabelKind::Date);
+    assert_eq!((&tensor.coords[0][..], &tensor.values[..]), (&[0, 3][..], &[1.0, 2.0][..]));
+    // Before the year 1, months still count upwards.
+    let tensor = read("t\n-0001-12-31\n0000-01-01\n", "yearmonth(t)");
+    assert_eq!(tensor.modes[0].labels.len(), 2);
+}
+
+#[test]
+fn codes_begin_with_their_class() {
+    let tensor = read("code\n0311\n031\n190\n19\n1\n", "prefix(code,2)");
+    assert_eq!(entries(&tensor), ["03 2", "1 1", "19 2"]);
+    // Characters, not bytes.
+    assert_eq!(entries(&read("c\n東京都\n東京\n", "prefix(c,2)")), ["東京 2"]);
+    let error = table("c\nab\n").modes("prefix(c,0)").err().unwrap().to_string();
+    assert!(error.contains("how many characters"), "{error}");
+    assert!(table("c\nab\n").modes("prefix(c)").is_err());
+    let error = Table::from_reader(&b"c\n\xff\xfe\n"[..], "t.csv").modes("prefix(c,1)").unwrap();
+    assert!(error.read().unwrap_err().to_string().contains("not UTF-8"));
+}
+
+#[test]
 fn zones_change_the_day() {
     let text = "t\n1404172800\n1404187200000\n2014-07-01T00:00:00+00:00\n";
     let tensor = table(text)

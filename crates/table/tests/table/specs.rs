@@ -27,7 +27,7 @@ fn mistakes_have_carets() {
     let of = |text: &str| Modes::parse(text).unwrap_err().to_string();
     assert_eq!(
         of("a,hours(time)"),
-        "hours is not a function: there are year, month, week, date, weekday, hour, minute, bin, top and round\n  \
+        "hours is not a function: there are year, yearmonth, month, week, date, weekday, hour, minute, bin, top, round and prefix\n  \
          a,hours(time)\n    ^^^^^"
     );
     assert_eq!(
