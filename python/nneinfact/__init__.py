@@ -20,6 +20,7 @@ What to start with: :func:`fit`, :func:`from_table`, :func:`compare`, :func:`exp
 
 from . import density
 from ._compare import Study, compare
+from ._coupled import CoupledFit, Part, fit_coupled
 from ._data import Dataset, open_data
 from ._device import Device, devices
 from ._errors import FitError, NNEinFactWarning
@@ -61,9 +62,9 @@ from .losses import (
 __version__ = _version()
 
 __all__ = [
-    "Dataset", "Device", "Expression", "Fit", "FitError", "History", "Loss", "Mode",
-    "NNEinFactWarning", "Penalty", "Study", "Sweep", "alpha", "alpha_beta", "beta", "binomial",
-    "bins", "compare", "date", "density", "devices", "exp", "explain", "fit", "from_table",
+    "CoupledFit", "Dataset", "Device", "Expression", "Fit", "FitError", "History", "Loss", "Mode",
+    "NNEinFactWarning", "Part", "Penalty", "Study", "Sweep", "alpha", "alpha_beta", "beta", "binomial",
+    "bins", "compare", "date", "density", "devices", "exp", "explain", "fit", "fit_coupled", "from_table",
     "gradient", "hour", "l1", "l2", "load", "log", "loss", "minute", "month", "negative_binomial",
     "open_data", "parameter", "rounded", "sqrt", "top", "week", "weekday", "where_positive", "x",
     "y", "year",

@@ -101,6 +101,12 @@ def fit(
     device: Device,
     callback: Callable[..., bool] | None,
 ) -> tuple[Saved | None, list[str], str | None, BaseException | None]: ...
+def fit_coupled(
+    settings: dict[str, Any],
+    parts: Sequence[tuple[str, Observations, Loss, float]],
+    device: Device,
+    callback: Callable[..., bool] | None,
+) -> tuple[list[Saved] | None, list[str], BaseException | None]: ...
 def gradient(
     settings: dict[str, Any], data: Observations, loss: Loss, device: Device
 ) -> list[_Floats]: ...

@@ -1,7 +1,9 @@
 //! Fits, and what can be known without one.
 
-use nneinfact::fit::{Cancel, Fit, Flow, Saved as Inner, Sweep};
-use nneinfact::{Error, NNEinFact};
+use std::sync::Arc;
+
+use nneinfact::Error;
+use nneinfact::fit::{Cancel, Fit, Flow, Observer, Saved as Inner, Sweep};
 use numpy::{PyArrayDyn, ToPyArray};
 use pyo3::prelude::*;
 
@@ -51,7 +53,10 @@ pub fn fit(
     let data = data.inner.clone();
     let record = loss.record.clone();
     let outcome = wait(py, || cancel.cancel(), move |caller| {
-        let settings = observed(settings, caller, callback);
+        let settings = match callback {
+            Some(callback) => settings.observe(observer(caller, callback)),
+            None => settings,
+        };
         let ended = match settings.fit(&data) {
             Ok(fit) => {
                 let warnings = fit.warnings().to_vec();
@@ -79,20 +84,15 @@ pub fn fit(
     }
 }
 
-/// The fit with a callback, where there is one.
-fn observed(
-    settings: NNEinFact,
-    caller: Caller<Ended>,
-    callback: Option<Py<PyAny>>,
-) -> NNEinFact {
-    let Some(callback) = callback else { return settings };
-    let callback = std::sync::Arc::new(callback);
-    settings.observe(move |sweep: &Sweep| {
+/// What calls a callback in the caller's thread after every sweep.
+pub fn observer<T: Send + 'static>(caller: Caller<T>, callback: Py<PyAny>) -> impl Observer + 'static {
+    let callback = Arc::new(callback);
+    move |sweep: &Sweep| {
         let fields = fields(sweep);
-        let callback = std::sync::Arc::clone(&callback);
+        let callback = Arc::clone(&callback);
         let answer = caller.ask(move |py| callback.call1(py, fields)?.is_truthy(py));
         if answer == Some(false) { Flow::Continue } else { Flow::Stop }
-    })
+    }
 }
 
 fn fields(sweep: &Sweep) -> SweepFields {

@@ -5,6 +5,7 @@
 
 mod arrays;
 mod compare;
+mod coupled;
 mod density;
 mod device;
 mod errors;
@@ -24,6 +25,8 @@ mod wait;
 mod _nneinfact {
     #[pymodule_export]
     use crate::compare::compare;
+    #[pymodule_export]
+    use crate::coupled::fit_coupled;
     #[pymodule_export]
     use crate::density::{Density, Train, cross, fit_train, maximise_likelihood, sketch};
     #[pymodule_export]

@@ -93,68 +93,91 @@ fn start(arguments: &StartArguments<'_>) -> PyResult<Start> {
     })
 }
 
+fn balance(name: &str) -> PyResult<Balance> {
+    Ok(match name {
+        "never" => Balance::Never,
+        "start" => Balance::AtStart,
+        "sweep" => Balance::EverySweep,
+        other => {
+            return Err(value_error(format!(
+                "factors cannot be balanced {other:?}: never, start and sweep are possible"
+            )));
+        }
+    })
+}
+
+/// A change of a fit to be.
+type Change = Box<dyn FnOnce(NNEinFact) -> NNEinFact + Send>;
+
 impl Settings<'_> {
     /// The fit to be, without its device and loss.
     pub fn read(&self) -> PyResult<NNEinFact> {
-        let mut fit = NNEinFact::new(&self.model)
-            .map_err(raised)?
-            .ranks(self.ranks.iter().copied())
-            .algorithm(algorithm(&self.algorithm)?)
-            .precision(precision(&self.precision)?)
-            .start(start(&self.start)?)
-            .seed(self.seed)
-            .starts(self.starts)
-            .max_iter(self.max_iter)
-            .tolerance(self.tolerance)
-            .early_stopping(self.early_stopping)
-            .factor_floor(self.factor_floor)
-            .inner_cycles(self.inner_cycles)
-            .eval_every(self.eval_every)
-            .data_as(data_as(&self.data_as)?);
-        if let Some(rate) = self.learning_rate {
-            fit = fit.learning_rate(rate);
+        let mut fit = NNEinFact::new(&self.model).map_err(raised)?;
+        for change in self.changes()? {
+            fit = change(fit);
         }
-        if let Some(floor) = self.prediction_floor {
-            fit = fit.prediction_floor(floor);
-        }
-        if let Some(bytes) = self.memory_limit {
-            fit = fit.memory_limit(bytes);
-        }
-        for (factor, weight, power) in &self.penalties {
-            let penalty = penalty(*weight, *power)?;
-            fit = match factor {
-                Some(factor) => fit.penalty(factor, penalty),
-                None => fit.penalty_on_all(penalty),
-            };
-        }
-        for (factor, values) in &self.fixed {
-            fit = fit.fix(factor, owned(values));
-        }
-        for (factor, lower, upper) in &self.bounds {
-            fit = fit.bounds(factor, *lower, *upper);
-        }
-        fit = match self.balance.as_deref() {
-            None => fit,
-            Some("never") => fit.balance(Balance::Never),
-            Some("start") => fit.balance(Balance::AtStart),
-            Some("sweep") => fit.balance(Balance::EverySweep),
-            Some(other) => {
-                return Err(value_error(format!(
-                    "factors cannot be balanced {other:?}: never, start and sweep are possible"
-                )));
-            }
-        };
-        self.with_checkpoint(fit)
+        Ok(fit)
     }
 
-    fn with_checkpoint(&self, fit: NNEinFact) -> PyResult<NNEinFact> {
-        let Some((path, sweeps, seconds, resume)) = &self.checkpoint else { return Ok(fit) };
+    /// All settings but the model, checked as far as they can be by themselves.
+    pub fn changes(&self) -> PyResult<Vec<Change>> {
+        let mut changes: Vec<Change> = Vec::new();
+        let mut add = |change: Change| changes.push(change);
+        let (ranks, algorithm) = (self.ranks.clone(), algorithm(&self.algorithm)?);
+        add(Box::new(move |fit| fit.ranks(ranks).algorithm(algorithm)));
+        let (precision, data_as) = (precision(&self.precision)?, data_as(&self.data_as)?);
+        add(Box::new(move |fit| fit.precision(precision).data_as(data_as)));
+        let (start, seed, starts) = (start(&self.start)?, self.seed, self.starts);
+        add(Box::new(move |fit| fit.start(start).seed(seed).starts(starts)));
+        let (max_iter, tolerance, stops) = (self.max_iter, self.tolerance, self.early_stopping);
+        add(Box::new(move |fit| {
+            fit.max_iter(max_iter).tolerance(tolerance).early_stopping(stops)
+        }));
+        let (floor, cycles, every) = (self.factor_floor, self.inner_cycles, self.eval_every);
+        add(Box::new(move |fit| fit.factor_floor(floor).inner_cycles(cycles).eval_every(every)));
+        if let Some(rate) = self.learning_rate {
+            add(Box::new(move |fit| fit.learning_rate(rate)));
+        }
+        if let Some(floor) = self.prediction_floor {
+            add(Box::new(move |fit| fit.prediction_floor(floor)));
+        }
+        if let Some(bytes) = self.memory_limit {
+            add(Box::new(move |fit| fit.memory_limit(bytes)));
+        }
+        for (factor, weight, power) in &self.penalties {
+            let (factor, penalty) = (factor.clone(), penalty(*weight, *power)?);
+            add(Box::new(move |fit| match factor {
+                Some(factor) => fit.penalty(&factor, penalty),
+                None => fit.penalty_on_all(penalty),
+            }));
+        }
+        for (factor, values) in &self.fixed {
+            let (factor, values) = (factor.clone(), owned(values));
+            add(Box::new(move |fit| fit.fix(&factor, values)));
+        }
+        for (factor, lower, upper) in self.bounds.iter().cloned() {
+            add(Box::new(move |fit| fit.bounds(&factor, lower, upper)));
+        }
+        if let Some(name) = &self.balance {
+            let balance = balance(name)?;
+            add(Box::new(move |fit| fit.balance(balance)));
+        }
+        if let Some(change) = self.checkpoint()? {
+            add(change);
+        }
+        Ok(changes)
+    }
+
+    fn checkpoint(&self) -> PyResult<Option<Change>> {
+        let Some((path, sweeps, seconds, resume)) = self.checkpoint.clone() else {
+            return Ok(None);
+        };
         let seconds = seconds.map(Duration::try_from_secs_f64).transpose().map_err(|e| {
             value_error(format!("a checkpoint cannot be written every so many seconds: {e}"))
         })?;
         let every = [sweeps.map(Every::sweeps), seconds.map(Every::time)];
         let every = every.into_iter().flatten().reduce(Every::or).unwrap_or_default();
-        let there = std::fs::metadata(path).is_ok_and(|file| file.is_file() && file.len() > 0);
+        let there = std::fs::metadata(&path).is_ok_and(|file| file.is_file() && file.len() > 0);
         if there && !resume {
             return Err(value_error(format!(
                 "the checkpoint {} is there already: resume=True goes on from it; to start anew, \
@@ -162,10 +185,13 @@ impl Settings<'_> {
                 path.display()
             )));
         }
-        let mut fit = fit.checkpoint(path, every);
-        if there {
-            fit = fit.resume(Checkpoint::read(path).map_err(raised)?);
-        }
-        Ok(fit)
+        let before = if there { Some(Checkpoint::read(&path).map_err(raised)?) } else { None };
+        Ok(Some(Box::new(move |fit| {
+            let fit = fit.checkpoint(path, every);
+            match before {
+                Some(before) => fit.resume(before),
+                None => fit,
+            }
+        })))
     }
 }

@@ -322,3 +322,17 @@ def test_warnings_name_the_line_of_the_caller(counts):
 def test_devices():
     assert nn.devices()[0].auto
     assert "thread" in nn.Device("cpu").description
+
+
+def test_coupled_tensors(counts):
+    traits = counts.sum(axis=(1, 2))[:, None] * np.ones((1, 4))
+    parts = [nn.Part(CP, counts), nn.Part("ir,mr->im", traits, loss="euclidean", weight=0.1)]
+    found = nn.fit_coupled(parts, {"r": 2}, max_iter=20)
+    assert found["ir"].tobytes() == found.parts[1]["ir"].tobytes()
+    assert found.loss < found.history.loss[0] and found["mr"].shape == (4, 2)
+    stopped = nn.fit_coupled(parts, {"r": 2}, callback=lambda sweep: sweep.iteration == 2)
+    assert stopped.history.stopped_by == "observer"
+    with pytest.raises(KeyError, match="no factor is 'xr'"):
+        found["xr"]
+    with pytest.raises(TypeError, match="expected nn.Part"):
+        nn.fit_coupled([counts], {"r": 2})
