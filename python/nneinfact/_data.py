@@ -333,8 +333,12 @@ def _xarray(data: Any) -> Dataset:
     return found
 
 
-def _mask(name: str, value: Any) -> np.ndarray:
-    array = np.asarray(value.values if _package(value) == "xarray" else dense_array(value))
+def _mask(name: str, value: Any, names: Any) -> np.ndarray:
+    if _package(value) == "xarray":
+        # By its dimensions, where they are those of the data.
+        same = names is not None and sorted(map(str, value.dims)) == sorted(map(str, names))
+        value = (value.transpose(*names) if same else value).values
+    array = dense_array(value)
     if array.dtype != np.bool_:
         raise TypeError(f"{name} is of type {array.dtype}; expected booleans, as from .astype(bool)")
     return array
@@ -374,7 +378,7 @@ def observations(
     elif missing is not None:
         roles["missing_at"] = _rows("missing", np.asarray(missing), modes)
     if mask is not None:
-        roles["mask"] = _mask("mask", mask)
+        roles["mask"] = _mask("mask", mask, data.names)
     if data._mask is not None:
         both = data._mask
         if roles["mask"] is not None and roles["mask"].shape == both.shape:
