@@ -108,7 +108,7 @@ impl Saved {
 
     /// The place of a factor by its letters, or as theta_N.
     fn factor_named(&self, name: &str) -> PyResult<usize> {
-        self.inner.model().factor_named(name).map_err(crate::errors::raised)
+        self.inner.model().factor_named(name).map_err(|e| crate::errors::raised(e.into()))
     }
 
     /// Copies of the factors, in the model's order.
