@@ -11,7 +11,7 @@ NMF, ``ir,jr,kr->ijk`` nonnegative CP, ``ia,jb,kc,abc->ijk`` Tucker.
 >>> fit = nn.fit("ir,jr->ij", y, ranks={"r": 3}, seed=1)
 >>> fit["ir"].shape
 (30, 3)
->>> fit.loss < fit.history.loss[0]
+>>> bool(fit.loss < fit.history.loss[0])
 True
 
 What to start with: :func:`fit`, :func:`from_table`, :func:`compare`, :func:`explain`,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ from ._data import dataset_of, observations
 from ._device import device_of
 from ._errors import warn
 from ._fit import Fit, Sweep, _settings
+from ._history import History
 from ._progress import progress_of
 from .losses import loss_of
 
@@ -41,11 +43,13 @@ class CoupledFit:
     Attributes
     ----------
     parts : tuple of Fit
-        The fit of each tensor. Their histories are that of all of them together.
+        The fit of each tensor.
+    history : History
+        The weighted losses of all of them together, sweep by sweep.
     """
 
-    def __init__(self, parts: Sequence[Fit]) -> None:
-        self.parts = tuple(parts)
+    def __init__(self, parts: Sequence[Fit], history: History) -> None:
+        self.parts, self.history = tuple(parts), history
 
     def __getitem__(self, factor: str) -> np.ndarray:
         """A factor by its letters: of the first tensor that has it."""
@@ -56,14 +60,9 @@ class CoupledFit:
         raise KeyError(f"no factor is {factor!r}: the factors are {', '.join(known)}")
 
     @property
-    def loss(self) -> float | None:
+    def loss(self) -> float:
         """The weighted loss of all tensors together."""
-        return self.parts[0].loss
-
-    @property
-    def history(self) -> Any:
-        """The losses sweep by sweep."""
-        return self.parts[0].history
+        return float(self.history.loss[self.history.returned])
 
     def __repr__(self) -> str:
         return f"<CoupledFit of {', '.join(part.model for part in self.parts)}: loss {self.loss:.6g}>"
@@ -114,7 +113,7 @@ def fit_coupled(
     watched = told if bar is not None or callback is not None else None
     given = [(part.model, part._observations, part.loss._rust, part.weight) for part in parts]
     try:
-        saved, warnings, raised = _rust.fit_coupled(
+        saved, history, warnings, raised = _rust.fit_coupled(
             asked, given, device_of(device, threads), watched
         )
     finally:
@@ -122,7 +121,9 @@ def fit_coupled(
             bar.close()
     for text in warnings:
         warn(text, 2)
-    found = None if saved is None else CoupledFit([Fit(one) for one in saved])
+    found = None if saved is None else CoupledFit(
+        [Fit(one) for one in saved], History(json.loads(history))
+    )
     if raised is not None:
         if isinstance(raised, KeyboardInterrupt):
             if words == "return" and found is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from typing import Any, NamedTuple
 
 from . import _check
@@ -51,6 +52,7 @@ class Device:
             raise TypeError(f"device is {name!r}; expected its name, as 'cpu', or a Device")
         threads = _check.optional(_check.whole, "threads", threads)
         memory = _check.optional(_check.whole, "memory", memory, 1)
+        _quiet_drivers()
         self._arguments = (name, threads, memory)
         self._process = os.getpid()
         self._rust = _rust.Device(name, threads, memory)
@@ -80,6 +82,13 @@ def _made_again(name: str, threads: int | None, memory: int | None) -> Device:
     return Device(name, threads=threads, memory=memory)
 
 
+def _quiet_drivers() -> None:
+    # Mesa has a Vulkan layer that picks the GPU of the desktop. The library picks for itself, and where
+    # there is no desktop the layer complains on standard error.
+    if sys.platform == "linux":
+        os.environ.setdefault("NODEVICE_SELECT", "1")
+
+
 def device_of(device: Any, threads: int | None) -> Any:
     """The opened device of the arguments ``device`` and ``threads``."""
     if isinstance(device, Device):
@@ -98,4 +107,5 @@ def devices() -> list[DeviceInfo]:
     >>> any(device.name == "cpu" for device in nn.devices())
     True
     """
+    _quiet_drivers()
     return [DeviceInfo(*device) for device in _rust.devices()]

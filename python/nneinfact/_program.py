@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 
@@ -16,9 +15,10 @@ def main(arguments: list[str] | None = None) -> int:
     >>> main(["explain", "--model", "ir,jr->ij", "--shape", "3,4"])
     2
     """
-    # Mesa has a Vulkan layer that picks the GPU of the desktop; the program picks for itself.
-    os.environ.setdefault("NODEVICE_SELECT", "1")
+    from ._device import _quiet_drivers
     from ._nneinfact import program
+
+    _quiet_drivers()
 
     if arguments is None:
         # The program ends on Ctrl-C, or catches it itself; Python is not there to do it.

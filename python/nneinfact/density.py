@@ -17,7 +17,7 @@ samples; and a nonnegative one fitted to it. :func:`from_function` and :func:`fr
 <Density over 10 variables of 8 values, ranks up to 6>
 >>> chain.sample(3, seed=1).shape
 (3, 10)
->>> chain.marginal([0]).sum().round(12)
+>>> float(chain.marginal([0]).sum().round(12))
 1.0
 """
 

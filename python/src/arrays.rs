@@ -106,8 +106,7 @@ where
     let kept = values.try_readonly()?;
     let slice = kept.as_slice()?;
     let py = values.py();
-    py.detach(|| fork::install(|| CooTensor::from_columns(shape, columns, slice)))?
-        .map_err(raised)
+    py.detach(|| fork::install(|| CooTensor::from_columns(shape, columns, slice)))?.map_err(raised)
 }
 
 /// The entries at some indices, one row for each: their values do not matter.

@@ -133,12 +133,16 @@ pub fn compare(
     drop(losses);
     let data = data.inner.clone();
     let stop = cancel.clone();
-    let outcome = wait(py, || cancel.cancel(), move |caller| {
-        let study = observed(study, caller, callback, stop);
-        let table = study.run(&data).map_err(raised)?;
-        let json = serde_json::to_string(&table).map_err(|e| value_error(e.to_string()))?;
-        Ok((json, table.to_csv(), table.to_string()))
-    })?;
+    let outcome = wait(
+        py,
+        || cancel.cancel(),
+        move |caller| {
+            let study = observed(study, caller, callback, stop);
+            let table = study.run(&data).map_err(raised)?;
+            let json = serde_json::to_string(&table).map_err(|e| value_error(e.to_string()))?;
+            Ok((json, table.to_csv(), table.to_string()))
+        },
+    )?;
     match (outcome.result, outcome.raised) {
         (Ok(tables), raised) => Ok((Some(tables), raised)),
         (Err(_), Some(raised)) => Ok((None, Some(raised))),

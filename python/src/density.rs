@@ -320,11 +320,7 @@ type FittedFields = (Density, f64, Vec<f64>, &'static str, Vec<String>);
 
 /// Fits a nonnegative train to a train.
 #[pyfunction]
-pub fn fit_train(
-    py: Python<'_>,
-    train: &Train,
-    settings: TrainSettings,
-) -> PyResult<FittedFields> {
+pub fn fit_train(py: Python<'_>, train: &Train, settings: TrainSettings) -> PyResult<FittedFields> {
     let cancel = Arc::new(AtomicBool::new(false));
     let mut fit =
         TrainFit::new().sweeps(settings.sweeps).seed(settings.seed).cancel(Arc::clone(&cancel));

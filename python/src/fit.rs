@@ -40,11 +40,8 @@ pub fn fit(
     callback: Option<Py<PyAny>>,
 ) -> PyResult<FitResult> {
     let cancel = Cancel::new();
-    let settings = settings
-        .read()?
-        .loss(loss.inner.clone())
-        .device(device.inner.clone())
-        .cancel(&cancel);
+    let settings =
+        settings.read()?.loss(loss.inner.clone()).device(device.inner.clone()).cancel(&cancel);
     let shape = data.inner.shape().to_vec();
     let (settings, mut warnings) = released(py, move || {
         let warnings = settings.warnings(&shape)?;
@@ -52,25 +49,29 @@ pub fn fit(
     })?;
     let data = data.inner.clone();
     let record = loss.record.clone();
-    let outcome = wait(py, || cancel.cancel(), move |caller| {
-        let settings = match callback {
-            Some(callback) => settings.observe(observer(caller, callback)),
-            None => settings,
-        };
-        let ended = match settings.fit(&data) {
-            Ok(fit) => {
-                let warnings = fit.warnings().to_vec();
-                Ended { saved: Inner::new(&fit), warnings, broke: None }
-            }
-            Err(Error::Broken { cause, last }) => {
-                let broke = Error::Broken { cause, last: last.clone() }.to_string();
-                let fit = Fit::from(*last);
-                Ended { saved: Inner::new(&fit), warnings: Vec::new(), broke: Some(broke) }
-            }
-            Err(error) => return Err(raised(error)),
-        };
-        Ok(Ended { saved: ended.saved.with_loss(record), ..ended })
-    })?;
+    let outcome = wait(
+        py,
+        || cancel.cancel(),
+        move |caller| {
+            let settings = match callback {
+                Some(callback) => settings.observe(observer(caller, callback)),
+                None => settings,
+            };
+            let ended = match settings.fit(&data) {
+                Ok(fit) => {
+                    let warnings = fit.warnings().to_vec();
+                    Ended { saved: Inner::new(&fit), warnings, broke: None }
+                }
+                Err(Error::Broken { cause, last }) => {
+                    let broke = Error::Broken { cause, last: last.clone() }.to_string();
+                    let fit = Fit::from(*last);
+                    Ended { saved: Inner::new(&fit), warnings: Vec::new(), broke: Some(broke) }
+                }
+                Err(error) => return Err(raised(error)),
+            };
+            Ok(Ended { saved: ended.saved.with_loss(record), ..ended })
+        },
+    )?;
     match (outcome.result, outcome.raised) {
         (Ok(ended), raised) => {
             let new: Vec<String> =
@@ -85,13 +86,17 @@ pub fn fit(
 }
 
 /// What calls a callback in the caller's thread after every sweep.
-pub fn observer<T: Send + 'static>(caller: Caller<T>, callback: Py<PyAny>) -> impl Observer + 'static {
+pub fn observer<T: Send + 'static>(
+    caller: Caller<T>,
+    callback: Py<PyAny>,
+) -> impl Observer + 'static {
     let callback = Arc::new(callback);
     move |sweep: &Sweep| {
         let fields = fields(sweep);
         let callback = Arc::clone(&callback);
         let answer = caller.ask(move |py| callback.call1(py, fields)?.is_truthy(py));
-        if answer == Some(false) { Flow::Continue } else { Flow::Stop }
+        // Without an answer the switch is being thrown, which is what stops the fit.
+        if answer == Some(true) { Flow::Stop } else { Flow::Continue }
     }
 }
 
@@ -142,10 +147,7 @@ pub fn gradient<'py>(
     let settings =
         settings.read()?.loss(loss.inner.clone()).device(device.inner.clone()).cancel(&cancel);
     let data = data.inner.clone();
-    let outcome = wait(
-        py,
-        || cancel.cancel(),
-        move |_caller| settings.gradient(&data).map_err(raised),
-    )?;
+    let outcome =
+        wait(py, || cancel.cancel(), move |_caller| settings.gradient(&data).map_err(raised))?;
     Ok(outcome.into_result()?.iter().map(|g| g.to_pyarray(py)).collect())
 }

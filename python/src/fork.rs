@@ -32,10 +32,11 @@ pub fn install<R: Send>(work: impl FnOnce() -> R + Send) -> PyResult<R> {
     let pool = match child.as_ref() {
         Some((process, pool)) if *process == here => Arc::clone(pool),
         _ => {
-            let pool = ThreadPoolBuilder::new()
-                .thread_name(|i| format!("nneinfact-{i}"))
-                .build()
-                .map_err(|e| PyRuntimeError::new_err(format!("cannot start threads: {e}")))?;
+            let pool =
+                ThreadPoolBuilder::new()
+                    .thread_name(|i| format!("nneinfact-{i}"))
+                    .build()
+                    .map_err(|e| PyRuntimeError::new_err(format!("cannot start threads: {e}")))?;
             let pool = Arc::new(pool);
             // Threads of a parent that was a child itself are not there: nothing is to be joined.
             if let Some(gone) = child.replace((here, Arc::clone(&pool))) {

@@ -3,9 +3,7 @@
 use ndarray::ArrayD;
 use nneinfact::Loss as Inner;
 use nneinfact::fit::{EntryParameterRecord, LossRecord};
-use nneinfact::loss::{
-    Domain, EntryParameter, Expr, LOSSES, LossParameters, Majorizer, Trials,
-};
+use nneinfact::loss::{Domain, EntryParameter, Expr, LOSSES, LossParameters, Majorizer, Trials};
 use numpy::PyReadonlyArrayDyn;
 use pyo3::prelude::*;
 

@@ -26,11 +26,8 @@ pub struct Saved {
 }
 
 /// How a report looks: title, labels of modes (a name, and one for each index), modes drawn upwards.
-type Appearance = (
-    Option<String>,
-    BTreeMap<char, (Option<String>, Option<Vec<String>>)>,
-    Vec<char>,
-);
+type Appearance =
+    (Option<String>, BTreeMap<char, (Option<String>, Option<Vec<String>>)>, Vec<char>);
 
 #[pymethods]
 impl Saved {
@@ -86,7 +83,8 @@ impl Saved {
     /// The letters of every factor, and of the data.
     fn letters(&self) -> (Vec<String>, String) {
         let model = self.inner.model();
-        let text = |letters: &[nneinfact::model::Index]| letters.iter().map(|&x| char::from(x)).collect();
+        let text =
+            |letters: &[nneinfact::model::Index]| letters.iter().map(|&x| char::from(x)).collect();
         (model.factors().iter().map(|f| text(f)).collect(), text(model.output()))
     }
 

@@ -130,9 +130,7 @@ impl Settings<'_> {
         let (start, seed, starts) = (start(&self.start)?, self.seed, self.starts);
         add(Box::new(move |fit| fit.start(start).seed(seed).starts(starts)));
         let (max_iter, tolerance, stops) = (self.max_iter, self.tolerance, self.early_stopping);
-        add(Box::new(move |fit| {
-            fit.max_iter(max_iter).tolerance(tolerance).early_stopping(stops)
-        }));
+        add(Box::new(move |fit| fit.max_iter(max_iter).tolerance(tolerance).early_stopping(stops)));
         let (floor, cycles, every) = (self.factor_floor, self.inner_cycles, self.eval_every);
         add(Box::new(move |fit| fit.factor_floor(floor).inner_cycles(cycles).eval_every(every)));
         if let Some(rate) = self.learning_rate {

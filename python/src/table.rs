@@ -40,13 +40,8 @@ type ModeFields = (Option<char>, LabelFields);
 /// first bad one.
 type CountFields = (u64, u64, u64, u64, u64, Option<String>);
 /// Columns of indices, values, modes, whether what is not there is missing, and counts of rows.
-type TensorFields<'py> = (
-    Vec<Bound<'py, PyArray1<u32>>>,
-    Bound<'py, PyArray1<f64>>,
-    Vec<ModeFields>,
-    bool,
-    CountFields,
-);
+type TensorFields<'py> =
+    (Vec<Bound<'py, PyArray1<u32>>>, Bound<'py, PyArray1<f64>>, Vec<ModeFields>, bool, CountFields);
 
 impl TableSettings {
     fn read(self) -> PyResult<Table<'static>> {
@@ -108,11 +103,7 @@ impl TableSettings {
 #[pyfunction]
 pub fn read_table<'py>(py: Python<'py>, settings: TableSettings) -> PyResult<TensorFields<'py>> {
     // There is no switch to stop it: what is raised comes when it is read.
-    let outcome = wait(
-        py,
-        || {},
-        move |_caller| settings.read()?.read().map_err(raised),
-    )?;
+    let outcome = wait(py, || {}, move |_caller| settings.read()?.read().map_err(raised))?;
     let TableTensor { modes, coords, values, implicit, counts, .. } = outcome.into_result()?;
     let columns = coords.into_iter().map(|column| column.into_pyarray(py)).collect();
     let modes = modes.iter().map(|mode| (mode.letter, label_fields(&mode.to_labels())));

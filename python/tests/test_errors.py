@@ -20,7 +20,7 @@ WRONG = [
     (lambda: fit(ranks={"r": 0}), ValueError, "the rank of r is 0; expected at least 1"),
     (lambda: fit(ranks={"r": 2.5}), TypeError, "the rank of r is 2.5; expected a whole number"),
     (lambda: fit(ranks=10), TypeError, r"ranks is 10; expected a dict, as \{'r': 10\}"),
-    (lambda: fit(data=Y[0]), ValueError, "wrong shape of the data"),
+    (lambda: fit(data=Y[0]), ValueError, "the data have 1 mode"),
     (lambda: fit(data=-Y), ValueError, "outside the domain of the kl loss"),
     (lambda: fit(data=np.where(Y > 3, Y, np.nan)), ValueError, "nan|NaN"),
     (lambda: fit(data=Y + 1j), TypeError, "complex128, but real numbers are expected"),
@@ -69,7 +69,7 @@ WRONG = [
     (lambda: nn.from_table(3, ["a"]), TypeError, "expected a frame"),
     (lambda: nn.compare(Y, ["ir,jr->ij"], {"q": 2}), ValueError, "'q' of ranks is a latent letter of none"),
     (lambda: nn.explain("ir,jr->ij", (10**9, 10**9), {"r": 10**6}), MemoryError, "memory"),
-    (lambda: nn.Fit.from_factors("ir,jr->ij", [Y, Y]), ValueError, "theta_2 has size 4|shape|size"),
+    (lambda: nn.Fit.from_factors("ir,jr->ij", [Y, Y.T]), ValueError, "theta_2 has size 3 along r, but another factor has 4"),
 ]
 
 

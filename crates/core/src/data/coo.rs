@@ -244,7 +244,9 @@ impl CooTensor {
         }
         let shape = checked_shape(shape, &max, values.is_empty())?;
         match volume(&shape) {
-            Some(all) if u64::try_from(all).is_ok() => Ok(gathered::<u64, T>(shape, columns, values)),
+            Some(all) if u64::try_from(all).is_ok() => {
+                Ok(gathered::<u64, T>(shape, columns, values))
+            }
             Some(_) => Ok(gathered::<u128, T>(shape, columns, values)),
             None => Err(too_large(&shape)),
         }
