@@ -12,7 +12,6 @@ from . import _check
 from . import _nneinfact as _rust
 from ._data import dataset_of, observations
 from ._device import device_of
-from ._errors import warn
 from ._fit import Fit, load
 from ._penalties import penalties_of
 from ._progress import progress_of
@@ -237,8 +236,6 @@ def compare(
             raised.study = study
         raise raised
     assert study is not None
-    for note in study.notes:
-        warn(note, 2)
     return study
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -33,7 +34,10 @@ class Progress:
         """Shows where it stands."""
         if self._bar is None and not self._line:
             try:
-                from tqdm.auto import tqdm
+                with warnings.catch_warnings():
+                    # That ipywidgets would make it prettier.
+                    warnings.simplefilter("ignore")
+                    from tqdm.auto import tqdm
             except ImportError:
                 self._line = True
             else:

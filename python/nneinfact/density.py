@@ -63,15 +63,19 @@ def _sizes(shape: Sequence[int]) -> str:
 
 
 class Train:
-    """A tensor train of any sign: cores of shape (rank, length, rank), times ``exp(log_scale)``."""
+    """A tensor train of any sign: cores of shape (rank, length, rank), times ``exp(log_scale)``.
+
+    Its ``notices`` say what one may want to know of how it was made, as ranks that were lowered.
+    """
 
     def __init__(self, cores: Sequence[Any], log_scale: float = 0.0) -> None:
         self._rust = _rust.Train(_cores(cores), _check.real("log_scale", log_scale))
+        self.notices: list[str] = []
 
     @classmethod
-    def _of(cls, made: Any) -> Train:
+    def _of(cls, made: Any, notices: Sequence[str]) -> Train:
         train = cls.__new__(cls)
-        train._rust = made
+        train._rust, train.notices = made, list(notices)
         return train
 
     @property
@@ -119,13 +123,14 @@ class Density:
 
     def __init__(self, cores: Sequence[Any], log_scale: float = 0.0) -> None:
         self._rust = _rust.Density(_cores(cores), _check.real("log_scale", log_scale))
+        self.notices: list[str] = []
         self.history: np.ndarray | None = None
         self.relative_squared_distance: float | None = None
 
     @classmethod
     def _of(cls, made: Any) -> Density:
         density = cls.__new__(cls)
-        density._rust = made
+        density._rust, density.notices = made, []
         density.history = density.relative_squared_distance = None
         return density
 
@@ -284,11 +289,9 @@ def cross(
         "round": bool(round),
     }
     train, evaluations, error, converged, notices = _rust.cross(settings, values)
-    for notice in notices:
-        warn(notice, 2)
-    if not converged and not notices:
+    if not converged:
         warn(f"the tolerance {tol} was not reached: the error is {error:.2g}", 2)
-    return Train._of(train)
+    return Train._of(train, notices)
 
 
 def sketch(
@@ -318,9 +321,7 @@ def sketch(
         _tuples("the samples", samples, len(lengths)),
         _weights(weights),
     )
-    for notice in notices:
-        warn(notice, 2)
-    return Train._of(train)
+    return Train._of(train, notices)
 
 
 def nonnegative(
@@ -347,9 +348,8 @@ def nonnegative(
         "seed": _check.seed_of("seed", seed),
     }
     made, distance, errors, _, notices = _rust.fit_train(train._rust, settings)
-    for notice in notices:
-        warn(notice, 2)
     found = Density._of(made)
+    found.notices = list(notices)
     found.history, found.relative_squared_distance = np.array(errors), distance
     return found
 
