@@ -16,7 +16,7 @@ def whole(name: str, value: Any, least: int = 0) -> int:
         number = operator.index(value)
     except TypeError:
         if isinstance(value, numbers.Real) and float(value).is_integer():
-            number = int(value)
+            number = int(float(value))
         else:
             raise TypeError(f"{name} is {value!r}; expected a whole number") from None
     if number < least:
@@ -28,9 +28,13 @@ def whole(name: str, value: Any, least: int = 0) -> int:
 
 def seed_of(name: str, value: Any) -> int:
     """A seed: any whole number of 64 bits."""
-    number = operator.index(value) if not isinstance(value, bool) else None
-    if number is None or not 0 <= number < 2**64:
-        raise ValueError(f"{name} is {value!r}; expected a whole number from 0 to 2**64 - 1")
+    expected = f"{name} is {value!r}; expected a whole number from 0 to 2**64 - 1"
+    try:
+        number = -1 if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        raise TypeError(expected) from None
+    if not 0 <= number < 2**64:
+        raise ValueError(expected)
     return number
 
 

@@ -92,7 +92,7 @@ def _models(models: Any, ranks: Any) -> list[tuple[str, str, list[tuple[str, lis
         grid[_check.letter("a letter of ranks", letter)] = [
             _check.whole(f"a rank of {letter}", n, 1) for n in tried
         ]
-    found = []
+    found: list[tuple[str, str, list[tuple[str, list[int]]], list[str]]] = []
     for name, model in named:
         if not isinstance(model, str):
             raise TypeError(f"a model is {model!r}; expected an einsum string, as 'ir,jr->ij'")
@@ -233,7 +233,7 @@ def compare(
         if isinstance(raised, KeyboardInterrupt) and words == "return" and study is not None:
             return study
         if isinstance(raised, KeyboardInterrupt):
-            raised.study = study
+            vars(raised)["study"] = study
         raise raised
     assert study is not None
     return study

@@ -128,7 +128,7 @@ def fit_coupled(
         if isinstance(raised, KeyboardInterrupt):
             if words == "return" and found is not None:
                 return found
-            raised.fit = found
+            vars(raised)["fit"] = found
         raise raised
     assert found is not None
     return found

@@ -121,12 +121,12 @@ class Fit:
 
     def __getitem__(self, factor: str | int) -> np.ndarray:
         """A factor, by its letters, as ``theta_2``, or by its place from 0."""
-        if isinstance(factor, str):
-            try:
-                factor = self._saved.factor_named(factor)
-            except ValueError as error:
-                raise KeyError(str(error)) from None
-        return self.factors[factor]
+        if not isinstance(factor, str):
+            return self.factors[factor]
+        try:
+            return self.factors[self._saved.factor_named(factor)]
+        except ValueError as error:
+            raise KeyError(str(error)) from None
 
     @property
     def weights(self) -> np.ndarray | None:
@@ -683,7 +683,7 @@ def fit(
         if isinstance(raised, KeyboardInterrupt):
             if words == "return" and result is not None:
                 return result
-            raised.fit = result
+            vars(raised)["fit"] = result
         raise raised
     if broke is not None:
         error = FitError(broke)

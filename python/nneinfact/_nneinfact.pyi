@@ -6,6 +6,12 @@ from typing import Any, final
 import numpy as np
 from numpy.typing import NDArray
 
+__all__ = [
+    "Density", "Device", "Loss", "Observations", "Saved", "Train", "available_memory",
+    "compare", "cross", "devices", "explain", "fit", "fit_coupled", "fit_train", "gradient",
+    "loss_names", "maximise_likelihood", "program", "read_table", "sketch", "version",
+]
+
 _Floats = NDArray[np.float64]
 _Indices = NDArray[np.int64]
 # A mode's name, its labels, what they are, and the edges of bins.

@@ -45,7 +45,7 @@ def penalties_of(value: Any) -> list[tuple[str | None, float, float]]:
             f"penalty is {value!r}; expected nn.l1(0.1) or nn.l2(0.1) for all factors, "
             "or a dict of factors, as {'ir': nn.l1(0.1)}"
         )
-    found = []
+    found: list[tuple[str | None, float, float]] = []
     for factor, penalty in value.items():
         if not isinstance(penalty, Penalty):
             raise TypeError(

@@ -112,6 +112,7 @@ def _modes(modes: Any) -> tuple[str, list[str] | None]:
     """The modes as the library reads them, and the columns where they are known."""
     if isinstance(modes, str):
         return modes, None
+    pairs: list[tuple[str | None, Any]]
     if isinstance(modes, Mapping):
         pairs = [(_check.letter("a letter of modes", x), mode) for x, mode in modes.items()]
     elif isinstance(modes, Sequence):
