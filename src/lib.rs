@@ -80,8 +80,8 @@ pub mod compare {
 /// Observations: values, masks, weights, splits; tensors in the smallest type that holds them.
 pub mod data {
     pub use nneinfact_core::data::{
-        CooBuilder, CooTensor, Dense, DenseBuilder, Element, Implicit, Indices, LabelKind, Labels,
-        Mapped, Observations, Order, Outside, Portion, Prepared, Role, Roles, Storage,
+        Column, CooBuilder, CooTensor, Dense, DenseBuilder, Element, Implicit, Indices, LabelKind,
+        Labels, Mapped, Observations, Order, Outside, Portion, Prepared, Role, Roles, Storage,
         StoredCounts, StoredEntries, Values, describe_index, printable, uniform_u32,
     };
 }

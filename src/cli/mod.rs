@@ -36,6 +36,7 @@ mod table;
 mod table_args;
 mod transform;
 
+use std::ffi::OsString;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
@@ -85,7 +86,22 @@ enum CliCommand {
 /// Runs the command that the arguments of this process ask for.
 #[must_use]
 pub fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    ExitCode::from(run(std::env::args_os()))
+}
+
+/// Runs the command that these arguments ask for, and gives the exit status. The first of them is the
+/// name of the program. For programs that are not started with these arguments themselves, such as an
+/// interpreter.
+///
+/// Usage errors, help and the version are printed as by the program.
+///
+/// ```
+/// assert_eq!(nneinfact::cli::run(["nneinfact", "devices"]), 0);
+/// assert_eq!(nneinfact::cli::run(["nneinfact", "fit", "--no-such-option"]), 2);
+/// ```
+#[must_use]
+pub fn run<A: Into<OsString> + Clone>(arguments: impl IntoIterator<Item = A>) -> u8 {
+    let cli = match Cli::try_parse_from(arguments) {
         Ok(cli) => cli,
         Err(asked) => return told(&asked),
     };
@@ -106,23 +122,23 @@ pub fn main() -> ExitCode {
         CliCommand::Bench(args) => bench::run(args),
     };
     match done {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) => 0,
         Err(error) => {
             complain("error", &error.to_string());
-            ExitCode::from(if error.is_input() { 2 } else { 1 })
+            if error.is_input() { 2 } else { 1 }
         }
     }
 }
 
 /// Prints help, the version, or what is wrong with the command line, which exits with 2.
-fn told(asked: &clap::Error) -> ExitCode {
+fn told(asked: &clap::Error) -> u8 {
     let done = asked.print().and_then(|()| io::stdout().flush());
     match done {
         Err(e) if e.kind() != io::ErrorKind::BrokenPipe => {
             complain("error", &Error::file("standard output", e).to_string());
-            ExitCode::FAILURE
+            1
         }
-        _ => ExitCode::from(u8::try_from(asked.exit_code()).unwrap_or(2)),
+        _ => u8::try_from(asked.exit_code()).unwrap_or(2),
     }
 }
 

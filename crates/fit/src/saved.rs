@@ -1,11 +1,14 @@
 //! A fit as a file holds it.
 
+use std::fs::File;
+use std::io::{BufReader, Read, Seek, Write};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use ndarray::{ArrayD, Axis};
 
+use crate::builder::NNEinFact;
 use crate::factored::FactoredTensor;
 use crate::factors::{WEIGHTS, factor_name};
 use crate::io::{self, FileKind, NpzMember};
@@ -108,8 +111,29 @@ impl Saved {
     /// also where it was written without `fit.json`: [`Saved::load_as`] reads such files.
     pub fn load(path: impl AsRef<Path>) -> Result<Saved> {
         let path = path.as_ref();
-        match Saved::record_in(path)? {
-            Some(record) => Saved::with_record(path, record),
+        Saved::read_from(opened(path)?, path)
+    }
+
+    /// [`load`](Self::load) from memory or any other source; `name` stands for the file in messages.
+    ///
+    /// ```
+    /// use std::io::Cursor;
+    /// use nneinfact::fit::Saved;
+    ///
+    /// let theta = ndarray::arr2(&[[1.0, 2.0], [3.0, 4.0]]).into_dyn();
+    /// let saved = Saved::from_factors("ir,jr->ij", vec![theta.clone(), theta])?;
+    /// let mut bytes = Cursor::new(Vec::new());
+    /// saved.write_to(&mut bytes)?;
+    /// assert_eq!(Saved::read_from(&mut bytes, "memory")?.factors(), saved.factors());
+    /// # Ok::<(), nneinfact::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn read_from(mut from: impl Read + Seek, name: impl AsRef<Path>) -> Result<Saved> {
+        let path = name.as_ref();
+        match Saved::record_in(&mut from, path)? {
+            Some(record) => Saved::with_record(from, path, record),
             None => Err(Error::format(
                 path,
                 format!(
@@ -129,10 +153,11 @@ impl Saved {
     pub fn load_as(path: impl AsRef<Path>, model: &str) -> Result<Saved> {
         let path = path.as_ref();
         let model = Model::parse(model)?;
-        let Some(record) = Saved::record_in(path)? else {
-            let (factors, weights) = Saved::arrays(path, &model)?;
+        let mut from = opened(path)?;
+        let Some(record) = Saved::record_in(&mut from, path)? else {
+            let (factors, weights) = Saved::arrays(&mut from, path, &model)?;
             let saved = Saved::assemble(model, factors, weights).map_err(|e| in_file(path, &e))?;
-            return saved.with_labels_of(path);
+            return saved.with_labels_of(from, path);
         };
         if Model::parse(&record.model)?.factors() != model.factors()
             || Model::parse(&record.model)?.output() != model.output()
@@ -142,14 +167,13 @@ impl Saved {
                 format!("these are the factors of {}, not of {model}", record.model),
             ));
         }
-        Saved::with_record(path, record)
+        Saved::with_record(from, path, record)
     }
 
-    fn record_in(path: &Path) -> Result<Option<Record>> {
-        if FileKind::of(path)? != FileKind::Npz {
-            return Err(Error::format(path, "a fit is read from a .npz file"));
-        }
-        let Some(text) = io::read_npz_text(path, Record::NAME)? else { return Ok(None) };
+    fn record_in(from: impl Read + Seek, path: &Path) -> Result<Option<Record>> {
+        let Some(text) = io::read_npz_text_from(from, path, Record::NAME)? else {
+            return Ok(None);
+        };
         let wrong = |why: String| Error::format(path, format!("{}: {why}", Record::NAME));
         let value: serde_json::Value =
             serde_json::from_str(&text).map_err(|e| wrong(e.to_string()))?;
@@ -164,10 +188,10 @@ impl Saved {
         serde_json::from_value(value).map(Some).map_err(|e| wrong(e.to_string()))
     }
 
-    fn with_record(path: &Path, record: Record) -> Result<Saved> {
+    fn with_record(mut from: impl Read + Seek, path: &Path, record: Record) -> Result<Saved> {
         let model = Model::parse(&record.model)
             .map_err(|e| Error::format(path, format!("{}: {e}", Record::NAME)))?;
-        let (factors, weights) = Saved::arrays(path, &model)?;
+        let (factors, weights) = Saved::arrays(&mut from, path, &model)?;
         let saved = Saved::assemble(model, factors, weights).map_err(|e| in_file(path, &e))?;
         if (&record.shape, &record.ranks) != (&saved.record.shape, &saved.record.ranks) {
             return Err(Error::format(
@@ -182,11 +206,11 @@ impl Saved {
                 ),
             ));
         }
-        Saved { record, ..saved }.with_labels_of(path)
+        Saved { record, ..saved }.with_labels_of(from, path)
     }
 
     /// With the labels that the file holds beside the factors.
-    fn with_labels_of(self, path: &Path) -> Result<Saved> {
+    fn with_labels_of(self, mut from: impl Read + Seek, path: &Path) -> Result<Saved> {
         let letters = self.model().output().iter().map(|&index| char::from(index));
         let known = &self.record.modes;
         if !known.is_empty() && known.len() != letters.len() {
@@ -205,7 +229,7 @@ impl Saved {
         let labels: Vec<Labels> = letters
             .enumerate()
             .map(|(mode, letter)| {
-                let indices = io::read_npz_strings(path, &labels_name(letter))?;
+                let indices = io::read_npz_strings_from(&mut from, path, &labels_name(letter))?;
                 Ok(known.get(mode).unwrap_or(&nothing).labels(indices))
             })
             .collect::<Result<_>>()?;
@@ -216,8 +240,8 @@ impl Saved {
     }
 
     /// The arrays of a file: factors, weights.
-    fn arrays(path: &Path, model: &Model) -> Result<Arrays> {
-        let mut arrays = io::read_npz_arrays(path)?;
+    fn arrays(from: impl Read + Seek, path: &Path, model: &Model) -> Result<Arrays> {
+        let mut arrays = io::read_npz_arrays_from(from, path)?;
         let found: Vec<String> = arrays.iter().map(|(name, _)| format!("\"{name}\"")).collect();
         let mut take = |name: &str| {
             let at = arrays.iter().position(|(n, _)| n == name)?;
@@ -261,7 +285,23 @@ impl Saved {
     /// [`Error::File`] where the file cannot be written; what stood there before is then still there.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
         let path = path.as_ref();
-        let mut members: Vec<(String, NpzMember<'_>)> = Vec::new();
+        let text = self.text(path)?;
+        io::write_members(path, &self.members(&text))
+    }
+
+    /// What [`save`](Self::save) writes, into memory or anything else that is not a file by name.
+    ///
+    /// # Errors
+    /// [`Error::File`] where it cannot be written.
+    pub fn write_to(&self, to: impl Write + Seek) -> Result<()> {
+        let name = Path::new("the fit that is written");
+        let text = self.text(name)?;
+        io::write_members_to(to, name, &self.members(&text))
+    }
+
+    /// What the file holds; the text is that of the record.
+    fn members<'a>(&'a self, text: &'a str) -> Vec<(String, NpzMember<'a>)> {
+        let mut members: Vec<(String, NpzMember<'a>)> = Vec::new();
         for (l, factor) in self.factors().iter().enumerate() {
             members.push((factor_name(l), NpzMember::Numbers(factor.view())));
         }
@@ -276,11 +316,64 @@ impl Saved {
                 members.push((labels_name(index.into()), NpzMember::Texts(indices)));
             }
         }
-        let text = serde_json::to_string_pretty(&self.record)
-            .map_err(|e| Error::file(path, std::io::Error::other(e)))?;
-        let text = text + "\n";
-        members.push((Record::NAME.into(), NpzMember::Text(&text)));
-        io::write_members(path, &members)
+        members.push((Record::NAME.into(), NpzMember::Text(text)));
+        members
+    }
+
+    fn text(&self, path: &Path) -> Result<String> {
+        let text = serde_json::to_string_pretty(&self.record);
+        text.map(|text| text + "\n").map_err(|e| Error::file(path, std::io::Error::other(e)))
+    }
+
+    /// The fit again, with what only a [`Fit`] can do: [`Fit::normalize`] and the like, or
+    /// [`NNEinFact::transform`] to other data. Its plan is made anew, for dense data, and its history
+    /// has no elements where the file holds none.
+    ///
+    /// ```
+    /// use ndarray::Array2;
+    /// use nneinfact::NNEinFact;
+    /// use nneinfact::fit::Saved;
+    ///
+    /// let folder = tempfile::tempdir()?;
+    /// let path = folder.path().join("fit.npz");
+    /// let y = Array2::from_shape_fn((6, 8), |(i, j)| ((i + 1) * (j % 4 + 1)) as f64);
+    /// NNEinFact::new("ir,jr->ij")?.ranks([('r', 1)]).fit(&y)?.save(&path)?;
+    ///
+    /// // Another day, two more columns of the same kind.
+    /// let more = Array2::from_shape_fn((6, 2), |(i, j)| ((i + 1) * (j + 7)) as f64);
+    /// let fit = Saved::load(&path)?.to_fit()?;
+    /// let more = NNEinFact::new("ir,jr->ij")?.transform(&fit, "j")?.fit(&more)?;
+    /// assert_eq!(more.factors()[0], fit.factors()[0]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`NNEinFact::plan`].
+    pub fn to_fit(&self) -> Result<Fit> {
+        let ranks = self.record.ranks.iter().map(|(&letter, &rank)| (letter, rank));
+        // Nothing of the plan is carried out, so that nothing is to be refused for its size.
+        let planned = NNEinFact::of(self.model().clone()).ranks(ranks).memory_limit(u64::MAX / 2);
+        let plan = planned.plan(&self.shapes().data(), 8)?;
+        let history = self.record.history.clone().unwrap_or_else(|| {
+            let name = self.record.loss.as_ref().map(LossRecord::describe).unwrap_or_default();
+            History { loss_name: name, ..planned.settings.empty_history() }
+        });
+        let mut fit = Fit::new(Arc::new(plan), Vec::new(), history);
+        fit.tensor = self.tensor.clone();
+        fit.with_labels(Arc::clone(&self.labels))
+    }
+
+    /// The same fit with its components in another form, as [`Fit::normalize`] gives it: the rest of
+    /// the record stays.
+    ///
+    /// # Errors
+    /// Those of [`to_fit`](Self::to_fit) and of `change`.
+    pub fn with_components(&self, change: impl FnOnce(Fit) -> Result<Fit>) -> Result<Saved> {
+        let fit = change(self.to_fit()?)?;
+        let Record { model, shape, ranks, .. } = Record::of(fit.shapes());
+        let record = Record { model, shape, ranks, ..self.record.clone() };
+        let labels = Arc::clone(&self.labels);
+        Ok(Saved { tensor: fit.tensor, record, labels })
     }
 
     /// The same with a loss of which more is known.
@@ -376,6 +469,14 @@ fn labels_name(letter: char) -> String {
     format!("labels_{letter}")
 }
 
+/// Opens the file of a fit.
+fn opened(path: &Path) -> Result<BufReader<File>> {
+    if FileKind::of(path)? != FileKind::Npz {
+        return Err(Error::format(path, "a fit is read from a .npz file"));
+    }
+    Ok(BufReader::with_capacity(1 << 16, io::open(path)?))
+}
+
 fn in_file(path: &Path, error: &Error) -> Error {
     Error::format(path, error.to_string())
 }
@@ -383,6 +484,37 @@ fn in_file(path: &Path, error: &Error) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn components_change_and_the_record_stays() {
+        let y = ndarray::Array2::from_shape_fn((6, 5), |(i, j)| ((i + 1) * (j % 3 + 1)) as f64);
+        let fit = NNEinFact::new("ir,jr->ij").unwrap().ranks([('r', 2)]).max_iter(5).fit(&y);
+        let data = DataRecord { path: "y.npy".into(), ..DataRecord::default() };
+        let saved = Saved::new(&fit.unwrap()).with_data(data);
+        let into = crate::ScalesInto::Weights;
+        let unit = saved.with_components(|f| f.normalize(crate::Norm::L1, into)).unwrap();
+        assert_eq!(unit.record(), saved.record());
+        assert!((unit.factors()[0].sum() - 2.0).abs() < 1e-12);
+        let mean = |saved: &Saved| saved.totals(&[])[0];
+        assert!((mean(&unit) / mean(&saved) - 1.0).abs() < 1e-12);
+        // There and back through memory, and a second change of what has weights.
+        let mut bytes = std::io::Cursor::new(Vec::new());
+        unit.write_to(&mut bytes).unwrap();
+        let again = Saved::read_from(&mut bytes, "memory").unwrap();
+        assert_eq!(again.weights(), unit.weights());
+        assert_eq!(again.record(), unit.record());
+        let sorted = again.with_components(|f| Ok(f.sorted())).unwrap();
+        assert!((mean(&sorted) / mean(&saved) - 1.0).abs() < 1e-12);
+        // Of factors from elsewhere nothing is claimed.
+        let bare = Saved::from_factors("ir,jr->ij", saved.factors().to_vec()).unwrap();
+        assert!(bare.to_fit().unwrap().history().loss.is_empty());
+        assert_eq!(bare.with_components(|f| Ok(f.sorted())).unwrap().record().loss, None);
+        // Cut anywhere, bytes are an error and nothing worse.
+        let whole = bytes.into_inner();
+        for end in (0..whole.len()).step_by(7) {
+            assert!(Saved::read_from(std::io::Cursor::new(&whole[..end]), "cut").is_err());
+        }
+    }
 
     #[test]
     fn files_of_earlier_versions_are_read() {

@@ -182,7 +182,7 @@ impl SavedTrain {
         if FileKind::of(path)? != FileKind::Npz {
             return Err(Error::format(path, "a train is read from a .npz file"));
         }
-        let train = read(BufReader::with_capacity(1 << 16, io::open(path)?.0), path)?;
+        let train = read(BufReader::with_capacity(1 << 16, io::open(path)?), path)?;
         Ok(SavedTrain { train, record: record(path)? })
     }
 
@@ -212,7 +212,7 @@ pub fn read_cores(
     modes: std::ops::RangeInclusive<usize>,
 ) -> Result<Vec<Core>> {
     let path = path.as_ref();
-    let file = BufReader::with_capacity(1 << 16, io::open(path)?.0);
+    let file = BufReader::with_capacity(1 << 16, io::open(path)?);
     let wanted = |text: &str| number(side, text).is_some_and(|k| modes.contains(&k));
     let found = io::read_npz_numbers(file, path, wanted, &[])?;
     modes.map(|k| core(path, &found.list, &found.arrays, &name(side, k))).collect()

@@ -5,7 +5,7 @@ use std::collections::TryReserveError;
 use rayon::prelude::*;
 
 use super::storage::StorageBuilder;
-use super::{Dense, Storage};
+use super::{Dense, Element, Storage};
 use crate::error::{Error, Result};
 use crate::memory::{entries, refused, zeros};
 
@@ -102,6 +102,62 @@ impl Indices {
     }
 }
 
+/// The indices of all entries along one mode, counted from 0, in a type that others keep them in.
+#[derive(Clone, Copy, Debug)]
+pub enum Column<'a> {
+    /// 32 bits, with a sign.
+    I32(&'a [i32]),
+    /// 64 bits, with a sign.
+    I64(&'a [i64]),
+    /// 32 bits.
+    U32(&'a [u32]),
+    /// 64 bits.
+    U64(&'a [u64]),
+}
+
+impl Column<'_> {
+    fn len(self) -> usize {
+        match self {
+            Column::I32(v) => v.len(),
+            Column::I64(v) => v.len(),
+            Column::U32(v) => v.len(),
+            Column::U64(v) => v.len(),
+        }
+    }
+
+    /// The least index, where one is negative (else 0), and the largest.
+    fn extremes(self) -> (i64, u64) {
+        fn signed<T: Copy + Into<i64> + Sync>(list: &[T]) -> (i64, u64) {
+            let both = |a: (i64, i64), b: (i64, i64)| (a.0.min(b.0), a.1.max(b.1));
+            let (least, largest) =
+                list.par_iter().map(|&i| (i.into(), i.into())).reduce(|| (0, 0), both);
+            (least, largest.max(0) as u64)
+        }
+        fn unsigned<T: Copy + Into<u64> + Sync>(list: &[T]) -> (i64, u64) {
+            (0, list.par_iter().map(|&i| i.into()).max().unwrap_or(0))
+        }
+        match self {
+            Column::I32(v) => signed(v),
+            Column::I64(v) => signed(v),
+            Column::U32(v) => unsigned(v),
+            Column::U64(v) => unsigned(v),
+        }
+    }
+
+    /// As [`Indices::append_to`]; no index is negative.
+    fn append_to<K: LinearIndex>(self, keys: &mut [(K, f64)], length: u64) {
+        let length = K::from(length);
+        let append = |(key, index): (&mut (K, f64), u64)| key.0 = key.0 * length + K::from(index);
+        let keys = keys.par_iter_mut();
+        match self {
+            Column::I32(v) => keys.zip(v).map(|(k, &i)| (k, i as u64)).for_each(append),
+            Column::I64(v) => keys.zip(v).map(|(k, &i)| (k, i as u64)).for_each(append),
+            Column::U32(v) => keys.zip(v).map(|(k, &i)| (k, i.into())).for_each(append),
+            Column::U64(v) => keys.zip(v).map(|(k, &i)| (k, i)).for_each(append),
+        }
+    }
+}
+
 /// A linear C index, wide enough for the shape: `u64`, or `u128` for the largest tensors, of which only
 /// lists can be kept.
 pub(super) trait LinearIndex:
@@ -159,11 +215,7 @@ impl CooTensor {
             });
         }
         if let Some(mode) = indices.iter().position(|list| list.len() != values.len()) {
-            return Err(Error::Shape {
-                what: format!("the list of indices of mode {}", mode + 1),
-                found: entries(indices[mode].len() as u64),
-                expected: format!("{}, as many as there are values", values.len()),
-            });
+            return Err(wrong_length(mode, indices[mode].len(), values.len()));
         }
         let mut builder = CooBuilder::new(shape.len());
         for (to, list) in builder.indices.iter_mut().zip(indices) {
@@ -174,6 +226,52 @@ impl CooTensor {
         }
         builder.values.extend_from_slice(values);
         builder.finish(Some(shape))
+    }
+
+    /// As [`new`](Self::new), from columns and values in the types that their owner keeps them in: nothing
+    /// is copied but into the sorted entries. Without a shape, every mode is as long as its largest
+    /// index asks for.
+    ///
+    /// ```
+    /// use nneinfact::data::{Column, CooTensor};
+    ///
+    /// let (i, j) = ([1i32, 0, 1], [2i64, 1, 2]);
+    /// let columns = [Column::I32(&i), Column::I64(&j)];
+    /// let list = CooTensor::from_columns(Some(&[2, 3]), &columns, &[5.0f32, 1.0, 4.0])?;
+    /// assert_eq!((list.len(), list.duplicates()), (2, 1));
+    /// let error = CooTensor::from_columns(None, &[Column::I32(&[0, -1])], &[1u8, 2]).unwrap_err();
+    /// assert!(error.to_string().contains("index -1"), "{error}");
+    /// # Ok::<(), nneinfact::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`new`](Self::new); [`Error::Shape`] also where an index is negative.
+    pub fn from_columns<T: Element>(
+        shape: Option<&[usize]>,
+        columns: &[Column<'_>],
+        values: &[T],
+    ) -> Result<CooTensor> {
+        let mut max = Vec::with_capacity(columns.len());
+        for (mode, column) in columns.iter().enumerate() {
+            if column.len() != values.len() {
+                return Err(wrong_length(mode, column.len(), values.len()));
+            }
+            let (least, largest) = column.extremes();
+            if least < 0 {
+                return Err(Error::Shape {
+                    what: "the coordinates".into(),
+                    found: format!("index {least} along mode {}", mode + 1),
+                    expected: "indices that count from 0".into(),
+                });
+            }
+            max.push(largest);
+        }
+        let shape = checked_shape(shape, &max, values.is_empty())?;
+        match volume(&shape) {
+            Some(all) if u64::try_from(all).is_ok() => gathered::<u64, T>(shape, columns, values),
+            Some(_) => gathered::<u128, T>(shape, columns, values),
+            None => Err(too_large(&shape)),
+        }
     }
 
     /// The length of each mode.
@@ -433,47 +531,15 @@ impl CooBuilder {
     /// [`Error::Shape`] where an index is not below the length of its mode, a mode is empty, the
     /// number of modes differs, or the shape has more than 2¹²⁸ entries.
     pub fn finish(self, shape: Option<&[usize]>) -> Result<CooTensor> {
-        let what = || "the coordinates".to_string();
-        let shape: Vec<usize> = match shape {
-            Some(shape) => shape.to_vec(),
-            None if self.is_empty() => vec![0; self.max.len()],
-            None => self.max.iter().map(|&m| (m as usize).saturating_add(1)).collect(),
-        };
-        if shape.len() != self.max.len() {
-            return Err(Error::Shape {
-                what: what(),
-                found: format!("indices for {} modes", self.max.len()),
-                expected: format!("{} modes, as the shape {shape:?} has", shape.len()),
-            });
-        }
-        if let Some(mode) = shape.iter().position(|&n| n == 0) {
-            return Err(Error::Shape {
-                what: what(),
-                found: format!("mode {} of length 0", mode + 1),
-                expected: "at least 1".into(),
-            });
-        }
-        for (mode, (&max, &n)) in self.max.iter().zip(&shape).enumerate() {
-            if !self.values.is_empty() && max >= n as u64 {
-                return Err(Error::Shape {
-                    what: what(),
-                    found: format!("index {max} (counted from 0) along mode {}", mode + 1),
-                    expected: format!("indices below {n}, as the shape {shape:?} has"),
-                });
-            }
-        }
-        match shape.iter().try_fold(1u128, |volume, &n| volume.checked_mul(n as u128)) {
-            Some(volume) if u64::try_from(volume).is_ok() => self.sorted::<u64>(shape),
-            Some(_) => self.sorted::<u128>(shape),
-            None => Err(Error::Shape {
-                what: what(),
-                found: format!("{shape:?}"),
-                expected: "a shape of at most 2^128 entries".into(),
-            }),
+        let shape = checked_shape(shape, &self.max, self.values.is_empty())?;
+        match volume(&shape) {
+            Some(all) if u64::try_from(all).is_ok() => self.gathered::<u64>(shape),
+            Some(_) => self.gathered::<u128>(shape),
+            None => Err(too_large(&shape)),
         }
     }
 
-    fn sorted<K: LinearIndex>(self, shape: Vec<usize>) -> Result<CooTensor> {
+    fn gathered<K: LinearIndex>(self, shape: Vec<usize>) -> Result<CooTensor> {
         let mut entries: Vec<(K, f64)> = Vec::new();
         entries.try_reserve_exact(self.values.len()).map_err(|_| crowded(self.values.len()))?;
         entries.extend(self.values.iter().map(|&value| (K::from(0), value)));
@@ -481,41 +547,116 @@ impl CooBuilder {
         for (list, &n) in self.indices.into_iter().zip(&shape) {
             list.append_to(&mut entries, n as u64);
         }
-        // Files are usually sorted already. By value too, so that duplicates are always summed
-        // in the same order.
-        let order = |a: &(K, f64), b: &(K, f64)| a.0.cmp(&b.0).then(a.1.total_cmp(&b.1));
-        if !entries.is_sorted_by(|a, b| order(a, b).is_le()) {
-            entries.par_sort_unstable_by(order);
-        }
-        let before = entries.len();
-        entries.dedup_by(|next, kept| {
-            let same = next.0 == kept.0;
-            if same {
-                kept.1 += next.1;
-            }
-            same
-        });
-        let duplicates = (before - entries.len()) as u64;
+        Ok(sorted(shape, entries))
+    }
+}
 
-        let mut values = StorageBuilder::new(entries.len());
-        for block in entries.chunks(4096) {
-            values.push(&block.iter().map(|e| e.1).collect::<Vec<f64>>());
-        }
-        let mut indices = Vec::with_capacity(shape.len());
-        for &n in shape.iter().rev() {
-            let length = K::from(n as u64);
-            let split = |e: &mut (K, f64)| {
-                let index = (e.0 % length).low();
-                e.0 = e.0 / length;
-                index
-            };
-            indices.push(if u32::try_from(n).is_ok() {
-                Indices::U32(entries.par_iter_mut().map(|e| split(e) as u32).collect())
-            } else {
-                Indices::U64(entries.par_iter_mut().map(split).collect())
+fn wrong_length(mode: usize, found: usize, expected: usize) -> Error {
+    Error::Shape {
+        what: format!("the list of indices of mode {}", mode + 1),
+        found: entries(found as u64),
+        expected: format!("{expected}, as many as there are values"),
+    }
+}
+
+fn too_large(shape: &[usize]) -> Error {
+    Error::Shape {
+        what: "the coordinates".into(),
+        found: format!("{shape:?}"),
+        expected: "a shape of at most 2^128 entries".into(),
+    }
+}
+
+/// The number of entries, where 128 bits hold it.
+fn volume(shape: &[usize]) -> Option<u128> {
+    shape.iter().try_fold(1u128, |volume, &n| volume.checked_mul(n as u128))
+}
+
+/// The shape, or that which the largest indices ask for; an error where they do not go together.
+fn checked_shape(shape: Option<&[usize]>, max: &[u64], no_entries: bool) -> Result<Vec<usize>> {
+    let what = || "the coordinates".to_string();
+    let shape: Vec<usize> = match shape {
+        Some(shape) => shape.to_vec(),
+        None if no_entries => vec![0; max.len()],
+        None => max.iter().map(|&m| (m as usize).saturating_add(1)).collect(),
+    };
+    if shape.len() != max.len() {
+        return Err(Error::Shape {
+            what: what(),
+            found: format!("indices for {} modes", max.len()),
+            expected: format!("{} modes, as the shape {shape:?} has", shape.len()),
+        });
+    }
+    if let Some(mode) = shape.iter().position(|&n| n == 0) {
+        return Err(Error::Shape {
+            what: what(),
+            found: format!("mode {} of length 0", mode + 1),
+            expected: "at least 1".into(),
+        });
+    }
+    for (mode, (&max, &n)) in max.iter().zip(&shape).enumerate() {
+        if !no_entries && max >= n as u64 {
+            return Err(Error::Shape {
+                what: what(),
+                found: format!("index {max} (counted from 0) along mode {}", mode + 1),
+                expected: format!("indices below {n}, as the shape {shape:?} has"),
             });
         }
-        indices.reverse();
-        Ok(CooTensor { shape, indices, values: values.finish(), duplicates })
     }
+    Ok(shape)
+}
+
+/// Entries of columns, none of which is longer or shorter than the values.
+fn gathered<K: LinearIndex, T: Element>(
+    shape: Vec<usize>,
+    columns: &[Column<'_>],
+    values: &[T],
+) -> Result<CooTensor> {
+    let mut entries: Vec<(K, f64)> = Vec::new();
+    entries.try_reserve_exact(values.len()).map_err(|_| crowded(values.len()))?;
+    entries.par_extend(values.par_iter().map(|value| (K::from(0), value.to_f64())));
+    for (column, &n) in columns.iter().zip(&shape) {
+        column.append_to(&mut entries, n as u64);
+    }
+    Ok(sorted(shape, entries))
+}
+
+/// Sorts entries by their keys, and sums duplicates.
+fn sorted<K: LinearIndex>(shape: Vec<usize>, mut entries: Vec<(K, f64)>) -> CooTensor {
+    // Files are usually sorted already. By value too, so that duplicates are always summed
+    // in the same order.
+    let order = |a: &(K, f64), b: &(K, f64)| a.0.cmp(&b.0).then(a.1.total_cmp(&b.1));
+    if !entries.is_sorted_by(|a, b| order(a, b).is_le()) {
+        entries.par_sort_unstable_by(order);
+    }
+    let before = entries.len();
+    entries.dedup_by(|next, kept| {
+        let same = next.0 == kept.0;
+        if same {
+            kept.1 += next.1;
+        }
+        same
+    });
+    let duplicates = (before - entries.len()) as u64;
+
+    let mut values = StorageBuilder::new(entries.len());
+    for block in entries.chunks(4096) {
+        values.push(&block.iter().map(|e| e.1).collect::<Vec<f64>>());
+    }
+    let mut indices = Vec::with_capacity(shape.len());
+    for &n in shape.iter().rev() {
+        let length = K::from(n as u64);
+        let split = |e: &mut (K, f64)| {
+            let index = (e.0 % length).low();
+            e.0 = e.0 / length;
+            index
+        };
+        indices.push(if u32::try_from(n).is_ok() {
+            Indices::U32(entries.par_iter_mut().map(|e| split(e) as u32).collect())
+        } else {
+            Indices::U64(entries.par_iter_mut().map(split).collect())
+        });
+    }
+    indices.reverse();
+    CooTensor { shape, indices, values: values.finish(), duplicates }
 }

@@ -30,7 +30,7 @@ mod storage;
 mod stored;
 mod sums;
 
-pub use coo::{CooBuilder, CooTensor, Indices};
+pub use coo::{Column, CooBuilder, CooTensor, Indices};
 pub use dense::{Dense, DenseBuilder, Order};
 pub use digest::Digest;
 pub use fingerprint::{Fingerprint, digest};

@@ -76,36 +76,51 @@ pub enum NpzMember<'a> {
 /// [`Error::Format`] where a name is empty or there twice.
 pub fn write_members<N: AsRef<str>>(path: &Path, members: &[(N, NpzMember<'_>)]) -> Result<()> {
     check_names(path, members.iter().map(|(name, _)| name.as_ref()))?;
+    replace(path, |to| pack(to, members))
+}
+
+/// [`write_members`] into memory or anything else that is not a file; `name` stands for it in messages.
+///
+/// # Errors
+/// As [`write_members`].
+pub fn write_members_to<N: AsRef<str>>(
+    to: impl Write + Seek,
+    name: &Path,
+    members: &[(N, NpzMember<'_>)],
+) -> Result<()> {
+    check_names(name, members.iter().map(|(name, _)| name.as_ref()))?;
+    pack(to, members).map_err(|e| Error::file(name, e))
+}
+
+fn pack<N: AsRef<str>>(to: impl Write + Seek, members: &[(N, NpzMember<'_>)]) -> io::Result<()> {
     let options = SimpleFileOptions::default().compression_method(CompressionMethod::Deflated);
-    replace(path, |to| {
-        let mut zip = ZipWriter::new(to);
-        for (name, member) in members {
-            let name = name.as_ref();
-            if let NpzMember::Text(text) = member {
-                zip.start_file(name, options)?;
-                zip.write_all(text.as_bytes())?;
-                continue;
-            }
-            // Archives need another form of header for members of 4 GiB and more.
-            let large = member.bytes() >= u64::from(u32::MAX) - (1 << 20);
-            zip.start_file(format!("{name}.npy"), options.large_file(large))?;
-            let to = &mut BufWriter::with_capacity(1 << 16, &mut zip);
-            match member {
-                NpzMember::Numbers(array) => npy(to, array)?,
-                NpzMember::Rows(rows) => {
-                    let shape = [rows.len(), rows.first().map_or(0, |row| row.len())];
-                    npy_integers(to, &shape, rows.iter().copied().flatten().map(|&x| x.into()))?;
-                }
-                NpzMember::Lengths(lengths) => {
-                    npy_integers(to, &[lengths.len()], lengths.iter().map(|&x| x as i64))?;
-                }
-                NpzMember::Texts(texts) => npy_strings(to, texts)?,
-                NpzMember::Text(_) => {}
-            }
+    let mut zip = ZipWriter::new(to);
+    for (name, member) in members {
+        let name = name.as_ref();
+        if let NpzMember::Text(text) = member {
+            zip.start_file(name, options)?;
+            zip.write_all(text.as_bytes())?;
+            continue;
         }
-        zip.finish()?;
-        Ok(())
-    })
+        // Archives need another form of header for members of 4 GiB and more.
+        let large = member.bytes() >= u64::from(u32::MAX) - (1 << 20);
+        zip.start_file(format!("{name}.npy"), options.large_file(large))?;
+        let to = &mut BufWriter::with_capacity(1 << 16, &mut zip);
+        match member {
+            NpzMember::Numbers(array) => npy(to, array)?,
+            NpzMember::Rows(rows) => {
+                let shape = [rows.len(), rows.first().map_or(0, |row| row.len())];
+                npy_integers(to, &shape, rows.iter().copied().flatten().map(|&x| x.into()))?;
+            }
+            NpzMember::Lengths(lengths) => {
+                npy_integers(to, &[lengths.len()], lengths.iter().map(|&x| x as i64))?;
+            }
+            NpzMember::Texts(texts) => npy_strings(to, texts)?,
+            NpzMember::Text(_) => {}
+        }
+    }
+    zip.finish()?;
+    Ok(())
 }
 
 impl NpzMember<'_> {

@@ -33,16 +33,18 @@ use nneinfact_core::data::Dense;
 use nneinfact_core::error::{Error, Result};
 
 pub(crate) use archive::Archive;
-pub use archive::{NpzMember, write_members, write_npz, write_npz_with};
-pub(crate) use file::open;
+pub use archive::{NpzMember, write_members, write_members_to, write_npz, write_npz_with};
 pub use file::{is_leftover, read_text, remove_leftovers, remove_leftovers_in, resolved};
 pub use lock::FileLock;
 pub use map::{SLAB_BYTES, map_bool, map_npy, map_npy_in};
 pub use npy::{read_bool, read_npy, read_npy_from};
-pub use npz::{ArrayInfo, npz_names, read_npz, read_npz_arrays, read_npz_from, read_npz_text};
+pub use npz::{
+    ArrayInfo, npz_names, read_npz, read_npz_arrays, read_npz_arrays_from, read_npz_from,
+    read_npz_text, read_npz_text_from,
+};
 pub(crate) use npz::{listed, read_npz_numbers};
 pub use stream::{begin_npy, write_stream};
-pub use strings::read_npz_strings;
+pub use strings::{read_npz_strings, read_npz_strings_from};
 pub use tns::{TnsOptions, read_tns, read_tns_from, read_tns_from_with, read_tns_with};
 pub use write::{write_json, write_npy, write_npy_integers, write_text};
 
@@ -83,6 +85,11 @@ impl FileKind {
             )),
         }
     }
+}
+
+/// Opens a file for reading; a folder is an error.
+pub(crate) fn open(path: &Path) -> Result<std::fs::File> {
+    Ok(file::open(path)?.0)
 }
 
 /// Reads an array of any numeric type from a `.npy` or `.npz` file; `key` is the name of the array

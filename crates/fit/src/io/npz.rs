@@ -81,7 +81,19 @@ pub fn read_npz_from(
 /// As [`read_npz`]; [`Error::Format`] also where there is no such array.
 pub fn read_npz_arrays(path: impl AsRef<Path>) -> Result<Vec<(String, ArrayD<f64>)>> {
     let path = path.as_ref();
-    let mut npz = Npz::new(BufReader::with_capacity(1 << 16, open(path)?.0), path)?;
+    read_npz_arrays_from(BufReader::with_capacity(1 << 16, open(path)?.0), path)
+}
+
+/// [`read_npz_arrays`] from memory or any other source; `name` stands for the file in messages.
+///
+/// # Errors
+/// As [`read_npz_arrays`].
+pub fn read_npz_arrays_from(
+    reader: impl Read + Seek,
+    name: impl AsRef<Path>,
+) -> Result<Vec<(String, ArrayD<f64>)>> {
+    let path = name.as_ref();
+    let mut npz = Npz::new(reader, path)?;
     let list = npz.list()?;
     let mut arrays = Vec::new();
     for (i, info) in list.iter().enumerate().filter(|(_, info)| eligible(info)) {
@@ -130,9 +142,22 @@ pub(crate) fn read_npz_numbers(
 /// [`Error::File`] where the file cannot be read; [`Error::Format`] where it is not a zip archive, or
 /// the text is not UTF-8 or longer than 256 MiB.
 pub fn read_npz_text(path: impl AsRef<Path>, name: &str) -> Result<Option<String>> {
-    const LONGEST: u64 = 256 << 20;
     let path = path.as_ref();
-    let mut npz = Npz::new(BufReader::new(open(path)?.0), path)?;
+    read_npz_text_from(BufReader::new(open(path)?.0), path, name)
+}
+
+/// [`read_npz_text`] from memory or any other source; `file` stands for the file in messages.
+///
+/// # Errors
+/// As [`read_npz_text`].
+pub fn read_npz_text_from(
+    reader: impl Read + Seek,
+    file: impl AsRef<Path>,
+    name: &str,
+) -> Result<Option<String>> {
+    const LONGEST: u64 = 256 << 20;
+    let path = file.as_ref();
+    let mut npz = Npz::new(reader, path)?;
     let mut bytes = Vec::new();
     let mut take = |entry: &mut dyn Read| -> Result<()> {
         // What is there counts, not what the archive says.

@@ -1,6 +1,6 @@
 //! Arrays of texts in `.npz` files, as numpy has them: `<U8` for texts of up to eight characters.
 
-use std::io::{self, BufReader, Read, Write};
+use std::io::{self, BufReader, Read, Seek, Write};
 use std::path::Path;
 
 use super::file::open;
@@ -17,7 +17,20 @@ use nneinfact_core::error::{Error, Result};
 /// or the array is not one of texts, or has more than one mode, or is damaged.
 pub fn read_npz_strings(path: impl AsRef<Path>, name: &str) -> Result<Option<Vec<String>>> {
     let path = path.as_ref();
-    let mut npz = Npz::new(BufReader::with_capacity(1 << 16, open(path)?.0), path)?;
+    read_npz_strings_from(BufReader::with_capacity(1 << 16, open(path)?.0), path, name)
+}
+
+/// [`read_npz_strings`] from memory or any other source; `file` stands for the file in messages.
+///
+/// # Errors
+/// As [`read_npz_strings`].
+pub fn read_npz_strings_from(
+    from: impl Read + Seek,
+    file: impl AsRef<Path>,
+    name: &str,
+) -> Result<Option<Vec<String>>> {
+    let path = file.as_ref();
+    let mut npz = Npz::new(from, path)?;
     let Some(mut entry) = npz.entry(name)? else { return Ok(None) };
     let wrong = |why: String| Error::format(path, format!("array \"{name}\": {why}"));
     let header = Header::read(&mut entry).map_err(|fault| fault_in(path, fault))?;

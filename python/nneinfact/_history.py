@@ -1,0 +1,71 @@
+"""The losses of a fit, sweep by sweep."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+
+def _floats(values: Any) -> np.ndarray:
+    array = np.array([np.nan if value is None else value for value in values or ()], dtype=np.float64)
+    array.flags.writeable = False
+    return array
+
+
+class History:
+    """The losses of a fit, sweep by sweep.
+
+    All losses are weighted means over their entries. Element 0 belongs to the start, element n to the
+    factors after ``sweeps[n]`` sweeps.
+
+    Attributes
+    ----------
+    loss, penalty, validation_loss, heldout_loss : arrays
+        Over the training entries; the penalties in the same unit; over the validation and the
+        held-out entries. Empty where there are none.
+    seconds, sweeps : arrays
+        When each element was known, and after how many sweeps.
+    stopped_by : str
+        ``"tolerance"``, ``"max_iter"``, ``"validation"``, ``"interrupted"`` or ``"observer"`` (a
+        callback).
+    iterations, returned : int
+        The number of completed sweeps, and the element that the factors belong to.
+    loss_name, algorithm, device, precision, seed
+        What was fitted how.
+    """
+
+    def __init__(self, record: Mapping[str, Any]) -> None:
+        self.loss = _floats(record.get("loss"))
+        self.penalty = _floats(record.get("penalty"))
+        self.validation_loss = _floats(record.get("validation_loss"))
+        self.heldout_loss = _floats(record.get("heldout_loss"))
+        self.seconds = _floats(record.get("seconds"))
+        self.sweeps = np.array(record.get("sweeps") or (), dtype=np.int64)
+        self.stopped_by = str(record.get("stopped_by", ""))
+        self.loss_name = str(record.get("loss_name", ""))
+        self.algorithm = str(record.get("algorithm", ""))
+        self.device = str(record.get("device", ""))
+        self.precision = str(record.get("precision", ""))
+        self.seed = int(record.get("seed", 0))
+        self.iterations = int(record.get("iterations", 0))
+        self.returned = int(record.get("returned", 0))
+
+    def __len__(self) -> int:
+        return len(self.loss)
+
+    def frame(self) -> Any:
+        """The losses as a pandas DataFrame, a row for each element."""
+        import pandas
+
+        columns = {
+            name: getattr(self, name)
+            for name in ("sweeps", "seconds", "loss", "penalty", "validation_loss", "heldout_loss")
+            if len(getattr(self, name)) == len(self.loss)
+        }
+        return pandas.DataFrame(columns)
+
+    def __repr__(self) -> str:
+        last = f", loss {self.loss[self.returned]:.6g}" if len(self.loss) > self.returned else ""
+        return f"<History: {self.iterations} sweeps{last}, stopped by {self.stopped_by}>"

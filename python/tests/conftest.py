@@ -1,0 +1,29 @@
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+
+@pytest.fixture
+def counts():
+    """Counts of a CP model of rank 3."""
+    rng = np.random.default_rng(7)
+    factors = [rng.gamma(1.0, 1.0, (n, 3)) for n in (12, 10, 8)]
+    return rng.poisson(np.einsum("ir,jr,kr->ijk", *factors)).astype(np.int64)
+
+
+@pytest.fixture
+def matrix():
+    """Counts of an NMF of rank 3."""
+    rng = np.random.default_rng(11)
+    return rng.poisson(rng.gamma(1.0, 1.0, (30, 3)) @ rng.gamma(1.0, 1.0, (3, 20)))
+
+
+def run_python(code, **environment):
+    """Runs code in a process of its own; gives it."""
+    return subprocess.Popen(
+        [sys.executable, "-u", "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, **environment},
+    )
