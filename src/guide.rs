@@ -8,6 +8,10 @@
 // definitions of a link the first one counts, and `guide/links.md` comes first.
 
 #[doc = include_str!("guide/links.md")]
+#[doc = include_str!("../docs/guide/tables.md")]
+pub mod tables {}
+
+#[doc = include_str!("guide/links.md")]
 #[doc = include_str!("../docs/guide/models.md")]
 pub mod models {}
 
@@ -30,6 +34,10 @@ pub mod constraints {}
 #[doc = include_str!("guide/links.md")]
 #[doc = include_str!("../docs/guide/reports.md")]
 pub mod reports {}
+
+#[doc = include_str!("guide/links.md")]
+#[doc = include_str!("../docs/guide/questions.md")]
+pub mod questions {}
 
 #[doc = include_str!("guide/links.md")]
 #[doc = include_str!("../docs/guide/speed.md")]

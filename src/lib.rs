@@ -47,6 +47,7 @@
 //! - [`io`]: tables of events, and `.npy`, `.npz`, `.tns` and other files.
 //! - [`plan`]: what a fit will do, without doing it.
 //! - [`report`]: a fit as a page with plots.
+//! - [`query`]: what a fit answers without ŷ being formed.
 //! - [`reference`](mod@reference): the method in naive loops, to check everything else against.
 //!
 //! # Guarantees
@@ -80,7 +81,7 @@ pub mod data {
     pub use nneinfact_core::data::{
         Column, CooBuilder, CooTensor, Dense, DenseBuilder, Element, Implicit, Indices, LabelKind,
         Labels, Mapped, Observations, Order, Outside, Portion, Prepared, Role, Roles, Storage,
-        StoredCounts, StoredEntries, Values, printable, uniform_u32,
+        StoredCounts, StoredEntries, Values, describe_index, printable, uniform_u32,
     };
 }
 
@@ -102,9 +103,14 @@ pub mod fit {
     pub use nneinfact_fit::{
         Algorithm, Balance, Cancel, Checkpoint, Coupled, CoupledFit, DataAs, DataRecord,
         EntryParameterRecord, Every, Fit, Flow, History, LossRecord, ModeRecord, NNEinFact, Norm,
-        Observer, Part, Predictions, Record, Saved, ScalesInto, Source, Start, StoppedBy, Sweep,
-        TableRecord, Unfinished, ValuesRecord, balanced,
+        Observer, Part, Record, Saved, ScalesInto, Source, Start, StoppedBy, Sweep, TableRecord,
+        Unfinished, ValuesRecord, balanced,
     };
+}
+
+/// What a fit answers: entries, sums, products, samples, the largest entries.
+pub mod query {
+    pub use nneinfact_fit::{Blocks, FactoredTensor, LargestEntry};
 }
 
 /// The losses, and how to write one of your own.
@@ -114,6 +120,11 @@ pub mod loss {
         LossParameters, LossSpec, Majorizer, Monomial, NAMES, Penalty, Scratch, Share, Tape,
         Trials, ZeroTerm, wgsl_function,
     };
+}
+
+/// Which components of two fits belong together.
+pub mod matching {
+    pub use nneinfact_insight::matching::*;
 }
 
 /// Models: einsum strings, letters, shapes; mistakes with carets under the text.
@@ -144,7 +155,7 @@ pub use nneinfact_core::data::Observations;
 pub use nneinfact_core::engine::Precision;
 pub use nneinfact_core::error::{Error, Result};
 pub use nneinfact_core::loss::Loss;
-pub use nneinfact_fit::{Algorithm, Device, Fit, NNEinFact};
+pub use nneinfact_fit::{Algorithm, Device, FactoredTensor, Fit, NNEinFact};
 /// The version of wgpu that this crate is built with, for programs that own a GPU device and pass it
 /// to [`Device::from_wgpu`].
 #[cfg(feature = "gpu")]

@@ -346,7 +346,8 @@ impl FitArgs {
             .inner_cycles(self.inner_cycles)
             .eval_every(self.eval_every)
             .factor_floor(self.factor_floor)
-            .data_as(self.data_as.into());
+            .data_as(self.data_as.into())
+            .kkt_residual(!self.quiet);
         if let Some(floor) = self.prediction_floor {
             settings = settings.prediction_floor(floor);
         }

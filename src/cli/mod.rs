@@ -1,12 +1,14 @@
-//! The command line: `nneinfact fit`, `table`, `compare`, `report`, `explain`, `devices`, `demo` and
-//! `bench`.
+//! The command line: `nneinfact fit`, `table`, `compare`, `report`, `predict`, `ask`, `match`,
+//! `transform`, `explain`, `devices`, `demo` and `bench`.
 //!
 //! Results go to standard output; warnings, progress and errors go to standard error. The exit
 //! status is 0 where the work was done (an interrupted fit that wrote its factors included), 2
 //! where the command line or the input is wrong, 130 where a study was interrupted, and 1 for
 //! anything else.
 
+mod answer;
 mod args;
+mod ask;
 mod bench;
 mod checkpoint;
 mod compare;
@@ -14,10 +16,14 @@ mod components;
 mod constraints;
 mod demo;
 mod devices;
+mod entry_list;
 mod explain;
 mod fit;
 mod fit_progress;
+mod matching;
+mod mode_names;
 mod output;
+mod predict;
 mod problem;
 mod read_data;
 mod read_table;
@@ -26,6 +32,7 @@ mod start;
 mod summary;
 mod table;
 mod table_args;
+mod transform;
 
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -53,6 +60,14 @@ enum CliCommand {
     Table(Box<table::TableCommandArgs>),
     /// Show a fit as a page with plots, and as a figure
     Report(Box<report::ReportArgs>),
+    /// Write what a fit predicts: everywhere, at some entries, or where data are missing
+    Predict(Box<predict::PredictArgs>),
+    /// Ask a fit: sums, conditionals, the largest entries, samples, components
+    Ask(Box<ask::AskArgs>),
+    /// Pair the components of two fits
+    Match(Box<matching::MatchArgs>),
+    /// Take a fit to new data, with some of its factors fitted again
+    Transform(Box<transform::TransformArgs>),
     /// List what this program can run on
     Devices,
     /// Show how a model would be fitted and what that costs, without data
@@ -94,6 +109,10 @@ pub fn run<A: Into<OsString> + Clone>(arguments: impl IntoIterator<Item = A>) ->
         CliCommand::Compare(args) => compare::run(args),
         CliCommand::Table(args) => table::run(args),
         CliCommand::Report(args) => report::run(args),
+        CliCommand::Predict(args) => predict::run(args),
+        CliCommand::Ask(args) => ask::run(args),
+        CliCommand::Match(args) => matching::run(args),
+        CliCommand::Transform(args) => transform::run(args),
         CliCommand::Devices => devices::run(),
         CliCommand::Explain(args) => explain::run(args),
         CliCommand::Demo(args) => demo::run(args),

@@ -42,7 +42,9 @@ pub struct ProblemArgs {
 #[derive(Debug, Args)]
 pub struct LossArgs {
     /// The loss: kl, euclidean, itakura-saito, hellinger, reverse-kl, neyman, pearson,
-    /// alpha, beta, alpha-beta, negative-binomial, geometric, bernoulli, binomial, jensen-shannon
+    /// alpha, beta, alpha-beta, negative-binomial, geometric, bernoulli, binomial, jensen-shannon; by
+    /// distribution: poisson, gaussian, gamma, exponential, rayleigh, tweedie; or one of your own, as in
+    /// 'custom: a = x/y; b = 1; loss = y - x*ln(y); power = -1, 0'
     #[arg(long = "loss", value_name = "NAME", default_value = "kl")]
     pub name: String,
 
@@ -62,6 +64,10 @@ pub struct LossArgs {
     /// The number of trials of binomial: a number, or a .npy or .npz like the data
     #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = NumberOrFile::parse)]
     pub trials: Option<NumberOrFile>,
+
+    /// The power of tweedie: the variance grows as the mean to this power (0 gaussian, 1 poisson, 2 gamma)
+    #[arg(long, value_name = "P", allow_negative_numbers = true)]
+    pub power: Option<f64>,
 }
 
 impl LossArgs {
@@ -92,6 +98,7 @@ impl LossArgs {
             beta: self.beta,
             dispersion: parameter(&self.dispersion)?,
             trials: parameter(&self.trials)?,
+            power: self.power,
         };
         Loss::named(&self.name, &parameters)
     }

@@ -24,7 +24,7 @@ mod named_tensor;
 
 pub use named_tensor::{NamedTensor, arrangement, read_scipy};
 pub use nneinfact_fit::io::{
-    ArrayInfo, FileKind, Member, SLAB_BYTES, map_bool, map_npy, map_npy_in, npz_names,
+    ArrayInfo, FileKind, NpzMember, SLAB_BYTES, map_bool, map_npy, map_npy_in, npz_names,
     read_array_f64, read_bool, read_dense, read_npy, read_npy_from, read_npz, read_npz_arrays,
     read_npz_arrays_from, read_npz_from, read_npz_strings, read_npz_strings_from, read_npz_text,
     read_npz_text_from, read_tns, read_tns_from, write_json, write_members, write_members_to,

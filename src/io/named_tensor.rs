@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use nneinfact_core::data::{CooBuilder, CooTensor, Indices, Labels, Observations, printable};
 use nneinfact_core::error::{Error, Result};
 use nneinfact_fit::ModeRecord;
-use nneinfact_fit::io::{self, Member};
+use nneinfact_fit::io::{self, NpzMember};
 use nneinfact_table::{ScipyArrays, SparseMatrix, TableTensor};
 
 /// Data in coordinates, with the names of modes and indices, and the letters that were given to the
@@ -138,16 +138,19 @@ impl NamedTensor {
         let unknown = Labels::default();
         let labels = |mode: usize| self.observations.labels().get(mode).unwrap_or(&unknown);
         let mut members = vec![
-            ("coords".to_string(), Member::Rows(rows?)),
-            ("values".to_string(), Member::Numbers(ndarray::ArrayView1::from(&values).into_dyn())),
-            ("shape".to_string(), Member::Lengths(coo.shape())),
-            ("modes".to_string(), Member::Texts(&names)),
+            ("coords".to_string(), NpzMember::Rows(rows?)),
+            (
+                "values".to_string(),
+                NpzMember::Numbers(ndarray::ArrayView1::from(&values).into_dyn()),
+            ),
+            ("shape".to_string(), NpzMember::Lengths(coo.shape())),
+            ("modes".to_string(), NpzMember::Texts(&names)),
         ];
         let mut modes = Vec::with_capacity(names.len());
         for (mode, array) in arrays.into_iter().enumerate() {
             let indices = labels(mode).indices();
             if let Some(indices) = indices {
-                members.push((array.clone(), Member::Texts(indices)));
+                members.push((array.clone(), NpzMember::Texts(indices)));
             }
             modes.push(NamedMode {
                 letter: self.letters[mode],
@@ -162,7 +165,7 @@ impl NamedTensor {
         };
         let text = serde_json::to_string_pretty(&record)
             .map_err(|e| Error::file(path, std::io::Error::other(e)))?;
-        members.push((TensorRecord::NAME.into(), Member::Text(&text)));
+        members.push((TensorRecord::NAME.into(), NpzMember::Text(&text)));
         io::write_members(path, &members)
     }
 

@@ -9,23 +9,23 @@ use nneinfact::io;
 use tempfile::TempDir;
 
 /// A folder of its own with files to fit, and the program to run in it.
-struct Bench {
+pub(super) struct Bench {
     folder: TempDir,
 }
 
 impl Bench {
     /// With `y.npy`: 6 × 5 positive whole numbers.
-    fn new() -> Bench {
+    pub(super) fn new() -> Bench {
         let bench = Bench { folder: tempfile::tempdir().unwrap() };
         bench.npy("y.npy", &matrix());
         bench
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(super) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
-    fn npy<D: ndarray::Dimension>(&self, name: &str, array: &ndarray::Array<f64, D>) {
+    pub(super) fn npy<D: ndarray::Dimension>(&self, name: &str, array: &ndarray::Array<f64, D>) {
         io::write_npy(self.path(name), array).unwrap();
     }
 
@@ -33,7 +33,7 @@ impl Bench {
         io::write_npz(self.path(name), arrays).unwrap();
     }
 
-    fn text(&self, name: &str, text: &str) {
+    pub(super) fn text(&self, name: &str, text: &str) {
         std::fs::write(self.path(name), text).unwrap();
     }
 
@@ -52,14 +52,14 @@ impl Bench {
     }
 
     /// What is in the folder.
-    fn listing(&self) -> BTreeSet<String> {
+    pub(super) fn listing(&self) -> BTreeSet<String> {
         std::fs::read_dir(self.folder.path())
             .unwrap()
             .map(|entry| entry.unwrap().file_name().into_string().unwrap())
             .collect()
     }
 
-    fn run(&self, arguments: &[&str]) -> Output {
+    pub(super) fn run(&self, arguments: &[&str]) -> Output {
         self.command(arguments).output().unwrap()
     }
 
@@ -70,7 +70,7 @@ impl Bench {
     }
 
     /// Runs what has to succeed; gives its standard output.
-    fn good(&self, arguments: &[&str]) -> String {
+    pub(super) fn good(&self, arguments: &[&str]) -> String {
         let output = self.run(arguments);
         let errors = String::from_utf8(output.stderr).unwrap();
         assert!(output.status.success(), "{arguments:?}: {errors}");
@@ -95,13 +95,13 @@ impl Bench {
         all
     }
 
-    fn fit(&self, arguments: &[&str]) -> String {
+    pub(super) fn fit(&self, arguments: &[&str]) -> String {
         self.good(&self.fit_arguments(arguments))
     }
 
     /// Runs what has to be refused as bad input: with status 2, one message that has all of
     /// `names` in it, nothing on standard output and nothing left behind.
-    fn refused(&self, arguments: &[&str], names: &[&str]) {
+    pub(super) fn refused(&self, arguments: &[&str], names: &[&str]) {
         let before = self.listing();
         let output = self.run(arguments);
         let errors = String::from_utf8(output.stderr).unwrap();

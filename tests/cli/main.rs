@@ -4,3 +4,5 @@
 
 mod commands;
 mod compare;
+mod query;
+mod tables;

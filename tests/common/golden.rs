@@ -71,6 +71,7 @@ impl Case {
             beta: parameter("beta"),
             dispersion: parameter("dispersion").map(Into::into),
             trials: parameter("trials").map(Into::into),
+            power: None,
         };
         let loss = Loss::named(kind, &parameters)?;
 

@@ -118,19 +118,25 @@ fn a_file_with_other_labels_is_refused() {
     settings().fit(data()).unwrap().save(&path).unwrap();
     let factors = io::read_npz_arrays(&path).unwrap();
     let record = io::read_npz_text(&path, "fit.json").unwrap().unwrap();
-    let write = |path: &Path, labels: io::Member<'_>| {
-        let mut members: Vec<(&str, io::Member<'_>)> = factors
-            .iter()
-            .map(|(name, array)| (name.as_str(), io::Member::Numbers(array.view())))
-            .collect();
-        members.push(("labels_d", labels));
-        members.push(("fit.json", io::Member::Text(&record)));
-        io::write_members(path, &members).unwrap();
-    };
-    write(&path, io::Member::Texts(&["Mon".into()]));
+    write(&path, &factors, &record, io::NpzMember::Texts(&["Mon".into()]));
     let error = Saved::load(&path).unwrap_err().to_string();
     assert!(error.contains("fit.npz") && error.contains("1 labels"), "{error}");
-    write(&path, io::Member::Lengths(&[1, 2, 3]));
+    write(&path, &factors, &record, io::NpzMember::Lengths(&[1, 2, 3]));
     let error = Saved::load(&path).unwrap_err().to_string();
     assert!(error.contains("labels_d") && error.contains("texts are expected"), "{error}");
+}
+
+/// A file of a fit with something else in place of the labels of its first mode.
+fn write<'a>(
+    path: &Path,
+    factors: &'a [(String, ndarray::ArrayD<f64>)],
+    record: &'a str,
+    labels: io::NpzMember<'a>,
+) {
+    let mut members: Vec<(&str, io::NpzMember<'a>)> = vec![("labels_d", labels)];
+    for (name, array) in factors {
+        members.push((name, io::NpzMember::Numbers(array.view())));
+    }
+    members.push(("fit.json", io::NpzMember::Text(record)));
+    io::write_members(path, &members).unwrap();
 }

@@ -350,12 +350,14 @@ fn names_lead_to_losses_and_back() {
         beta: Some(0.25),
         dispersion: Some(2.0.into()),
         trials: Some(EntryParameter::Scalar(10.0)),
+        power: Some(1.5),
     };
     let only = |name: &str| LossParameters {
         alpha: full.alpha.filter(|_| name.starts_with("alpha")),
         beta: full.beta.filter(|_| name.ends_with("beta")),
         dispersion: full.dispersion.clone().filter(|_| name == "negative-binomial"),
         trials: full.trials.clone().filter(|_| name == "binomial"),
+        power: full.power.filter(|_| name == "tweedie"),
     };
     let mut listing = String::new();
     for name in NAMES {
@@ -370,7 +372,10 @@ fn names_lead_to_losses_and_back() {
             loss.b(),
             loss.loss()
         );
-        if matches!(name, "alpha" | "beta" | "alpha-beta" | "negative-binomial" | "binomial") {
+        if matches!(
+            name,
+            "alpha" | "beta" | "alpha-beta" | "negative-binomial" | "binomial" | "tweedie"
+        ) {
             let error = Loss::named(name, &LossParameters::default()).unwrap_err().to_string();
             assert!(error.contains("needs"), "{error}");
         }
@@ -378,7 +383,7 @@ fn names_lead_to_losses_and_back() {
         assert!(error.contains("does not take"), "{error}");
     }
     insta::assert_snapshot!(listing);
-    let error = Loss::named("poisson", &LossParameters::default()).unwrap_err().to_string();
+    let error = Loss::named("laplace", &LossParameters::default()).unwrap_err().to_string();
     assert!(NAMES.iter().all(|name| error.contains(name)), "{error}");
 }
 

@@ -14,5 +14,6 @@ mod one_group;
 mod penalties;
 mod plan;
 mod properties;
+mod query;
 mod report;
 mod starts;

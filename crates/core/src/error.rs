@@ -32,7 +32,7 @@ pub enum Error {
 
     /// Observed entries lie outside the domain of the loss.
     #[error(
-        "{count} observed {} outside the domain of the {loss} loss ({domain}): the first is {value} at index {index:?}; {help}",
+        "{count} observed {} outside the domain of the {loss} loss ({domain}): the first is {value} at index {named}; {help}",
         if *count == 1 { "entry is" } else { "entries are" }
     )]
     Domain {
@@ -40,6 +40,8 @@ pub enum Error {
         count: u64,
         /// The index of the first of them, in C order.
         index: Vec<usize>,
+        /// The same for a message, with the names of the index where the data have them.
+        named: String,
         /// Its value.
         value: f64,
         /// The loss, by name.

@@ -87,6 +87,12 @@ pub struct History {
     /// one of lowest objective.
     #[serde(default)]
     pub returned: usize,
+    /// How far the returned factors are from a point where no small change lowers what the fit lowers,
+    /// where that was asked for (`NNEinFact::kkt_residual`): the largest |min(θ/s, q)| over all entries that
+    /// are fitted, with s the largest entry of the factor and q the derivative ∂F/∂θ over its positive part
+    /// (1 − N/D for most losses). 0 at such a point; it does not depend on the units of data and factors.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kkt_residual: Option<f64>,
 }
 
 /// JSON has no number for what is not finite, and `null` is written for it.

@@ -15,3 +15,4 @@ pub mod memory;
 pub mod model;
 pub mod plan;
 pub mod reference;
+mod text;

@@ -8,6 +8,7 @@ use ndarray::{ArrayD, Dimension};
 use crate::checkpoint::Checkpoint;
 use crate::constraints::Constraints;
 use crate::device::Device;
+use crate::factored::FactoredTensor;
 use crate::observe::{Cancel, Hooks, Observer};
 use crate::result::Fit;
 use crate::settings::{Algorithm, Balance, DataAs, Every, FactorSetting, Settings, Start};
@@ -216,21 +217,17 @@ impl NNEinFact {
     /// # Ok::<(), nneinfact::Error>(())
     /// ```
     ///
+    /// A fit from a file ([`Saved`](crate::Saved)) is taken as well. Scales in
+    /// [weights](Fit::weights) beside the factors go where a factor that is fitted again has all latent
+    /// letters; its scale is free.
+    ///
     /// # Errors
-    /// Where the fit is of another model, a letter is not one of its modes, or its scales are in
-    /// [weights](Fit::weights) beside the factors.
-    pub fn transform(mut self, fit: &Fit, modes: &str) -> Result<NNEinFact> {
+    /// Where the fit is of another model, a letter is not one of its modes, or its scales are in weights
+    /// that no factor can take.
+    pub fn transform(self, fit: &impl AsRef<FactoredTensor>, modes: &str) -> Result<NNEinFact> {
+        let fit = fit.as_ref();
         let refuse = |message: String| Err(Error::Setting(message));
         let model = fit.model();
-        if self.settings.model.to_string() != model.to_string() {
-            return refuse(format!("the fit is one of {model}, not of {}", self.settings.model));
-        }
-        if fit.weights().is_some() {
-            return refuse(
-                "the scales of the fit are in weights beside its factors: gather them into a factor"
-                    .into(),
-            );
-        }
         let mut new = IndexSet::EMPTY;
         for mode in modes.chars().filter(|c| !c.is_whitespace()) {
             match Index::new(mode).filter(|x| model.output().contains(x)) {
@@ -238,10 +235,63 @@ impl NNEinFact {
                 None => return refuse(format!("{mode} is not a mode of the data of {model}")),
             }
         }
+        let free: Vec<usize> = (0..model.factors().len())
+            .filter(|&l| model.factors()[l].iter().any(|&x| new.contains(x)))
+            .collect();
+        self.refit(fit, &free)
+    }
+
+    /// As [`transform`](Self::transform), with the factors that are fitted to the new data by their names
+    /// ([`Model::factor_named`]): all others are fixed at what they are, to the bit. The new data may be of
+    /// any length in modes that only these factors have.
+    ///
+    /// ```
+    /// use ndarray::Array2;
+    /// use nneinfact::NNEinFact;
+    ///
+    /// let y = Array2::from_shape_fn((6, 40), |(m, p)| ((m + 1) * (p % 4 + 1) + (p % 3) * m) as f64);
+    /// let fit = NNEinFact::new("mr,pr->mp")?.ranks([('r', 3)]).fit(&y)?;
+    /// let half = NNEinFact::new("mr,pr->mp")?.transform_factors(&fit, &["pr"])?.fit(&(&y / 2.0))?;
+    /// assert_eq!(half.factors()[0], fit.factors()[0]);
+    /// # Ok::<(), nneinfact::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Where the fit is of another model, has no factor of a name, or its scales are in weights that no
+    /// factor can take.
+    pub fn transform_factors(
+        self,
+        fit: &impl AsRef<FactoredTensor>,
+        free: &[&str],
+    ) -> Result<NNEinFact> {
+        let fit = fit.as_ref();
+        let free: Result<Vec<usize>, _> =
+            free.iter().map(|name| fit.model().factor_named(name)).collect();
+        self.refit(fit, &free?)
+    }
+
+    /// Fixes all factors of a fit but some.
+    fn refit(mut self, fit: &FactoredTensor, free: &[usize]) -> Result<NNEinFact> {
+        let model = fit.model();
+        if self.settings.model.to_string() != model.to_string() {
+            return Err(Error::Setting(format!(
+                "the fit is one of {model}, not of {}",
+                self.settings.model
+            )));
+        }
+        let takes_scales =
+            |&l: &usize| model.latent().iter().all(|x| model.factors()[l].contains(&x));
+        if fit.weights().is_some() && !free.iter().any(takes_scales) {
+            return Err(Error::Setting(
+                "the scales of the fit are in weights beside its factors, and no factor that is to be \
+                 fitted has all latent letters: gather them into a factor"
+                    .into(),
+            ));
+        }
         self.settings.ranks =
             model.latent().iter().map(|x| (x.into(), fit.shapes().size(x))).collect();
         for (l, factor) in fit.factors().iter().enumerate() {
-            if !model.factors()[l].iter().any(|&x| new.contains(x)) {
+            if !free.contains(&l) {
                 self.settings
                     .factor_settings
                     .push((format!("theta_{}", l + 1), FactorSetting::Fixed(factor.clone())));
@@ -338,6 +388,14 @@ impl NNEinFact {
     /// How often the factors of a group are cycled over after a pass. Default: 1.
     pub fn inner_cycles(mut self, cycles: usize) -> Self {
         self.settings.inner_cycles = cycles;
+        self
+    }
+
+    /// Whether the fit says how far its factors are from a point where no small change lowers the loss
+    /// with penalties, as [`History::kkt_residual`](nneinfact_core::history::History::kkt_residual): that
+    /// takes as long as another sweep. Default: no.
+    pub fn kkt_residual(mut self, on: bool) -> Self {
+        self.settings.kkt_residual = on;
         self
     }
 

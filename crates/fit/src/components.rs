@@ -133,7 +133,7 @@ impl Fit {
     /// As [`ScalesInto::check`]; [`Error::Memory`] where the tensor of weights would not fit in
     /// memory; [`Error::Numeric`] where a scale is beyond what a double holds.
     pub fn normalize(&self, norm: Norm, into: ScalesInto) -> Result<Fit> {
-        let shapes = &self.shapes;
+        let shapes = &self.tensor.shapes;
         let model = shapes.model();
         let target = into.check(model)?;
         let observed = model.observed();
@@ -154,12 +154,12 @@ impl Fit {
             });
         }
         let mut gathered = vec![1.0; shapes.sizes(&onto).iter().product()];
-        if let Some(weights) = &self.weights {
+        if let Some(weights) = &self.tensor.weights {
             let weights: Vec<f64> = weights.iter().copied().collect();
             multiply(&mut gathered, &rearrange(shapes, &all, &weights, &onto))?;
         }
-        let mut factors = Vec::with_capacity(self.factors.len());
-        for (l, factor) in self.factors.iter().enumerate() {
+        let mut factors = Vec::with_capacity(self.tensor.factors.len());
+        for (l, factor) in self.tensor.factors.iter().enumerate() {
             if Some(l) == target {
                 factors.push(factor.clone());
                 continue;
@@ -175,14 +175,14 @@ impl Fit {
             factors.push(array(shapes, indices, rearrange(shapes, &columns, &entries, indices))?);
         }
         let mut fit = self.clone();
-        (fit.factors, fit.weights) = (factors, None);
+        (fit.tensor.factors, fit.tensor.weights) = (factors, None);
         match target {
-            None => fit.weights = Some(array(shapes, &onto, gathered)?),
+            None => fit.tensor.weights = Some(array(shapes, &onto, gathered)?),
             Some(target) => {
                 let indices = &model.factors()[target];
-                let mut entries: Vec<f64> = fit.factors[target].iter().copied().collect();
+                let mut entries: Vec<f64> = fit.tensor.factors[target].iter().copied().collect();
                 multiply(&mut entries, &rearrange(shapes, &onto, &gathered, indices))?;
-                fit.factors[target] = array(shapes, indices, entries)?;
+                fit.tensor.factors[target] = array(shapes, indices, entries)?;
             }
         }
         Ok(fit)
@@ -195,7 +195,7 @@ impl Fit {
     /// # Errors
     /// [`Error::Model`] where the letter is not a latent one of the model.
     pub fn component_weights(&self, letter: char) -> Result<Vec<f64>> {
-        let model = self.shapes.model();
+        let model = self.tensor.shapes.model();
         let latent = model.latent();
         match Index::new(letter).filter(|&x| latent.contains(x)) {
             Some(letter) => Ok(self.through(letter)),
@@ -212,7 +212,7 @@ impl Fit {
     #[must_use]
     pub fn sorted(&self) -> Fit {
         let mut fit = self.clone();
-        for letter in self.shapes.model().latent().iter() {
+        for letter in self.tensor.shapes.model().latent().iter() {
             let weights = self.through(letter);
             let mut order: Vec<usize> = (0..weights.len()).collect();
             order.sort_by(|&a, &b| weights[b].total_cmp(&weights[a]));
@@ -232,7 +232,7 @@ impl Fit {
     /// [`Error::Setting`] where the threshold is not at least 0 and below 1.
     pub fn without_empty(&self, threshold: f64) -> Result<Fit> {
         Fit::check_threshold(threshold)?;
-        let model = self.shapes.model();
+        let model = self.tensor.shapes.model();
         let mut fit = self.clone();
         let mut ranks = Vec::new();
         for letter in model.latent().iter() {
@@ -247,7 +247,7 @@ impl Fit {
                 fit.select(letter, &kept);
             }
         }
-        fit.shapes = Shapes::new(model, &self.shapes.data(), &ranks)?;
+        fit.tensor.shapes = Shapes::new(model, &self.tensor.shapes.data(), &ranks)?;
         Ok(fit)
     }
 
@@ -263,15 +263,15 @@ impl Fit {
 
     /// The sum of the terms of ŷ for each value of an index.
     fn through(&self, index: Index) -> Vec<f64> {
-        self.predictions().totals(&[index])
+        self.tensor.totals(&[index])
     }
 
     /// Keeps these values of a latent index, in this order, from all that have it.
     fn select(&mut self, index: Index, kept: &[usize]) {
-        let model = self.shapes.model();
+        let model = self.tensor.shapes.model();
         let latent: Vec<Index> = model.latent().iter().collect();
-        let all = self.factors.iter_mut().zip(model.factors());
-        for (tensor, own) in all.chain(self.weights.iter_mut().zip([&latent])) {
+        let all = self.tensor.factors.iter_mut().zip(model.factors());
+        for (tensor, own) in all.chain(self.tensor.weights.iter_mut().zip([&latent])) {
             if let Some(axis) = own.iter().position(|&x| x == index) {
                 *tensor = tensor.select(Axis(axis), kept).as_standard_layout().into_owned();
             }

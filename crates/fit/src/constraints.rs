@@ -2,8 +2,8 @@
 
 use ndarray::ArrayD;
 
+use crate::factored::mean;
 use crate::factors::check_factor;
-use crate::predictions::mean;
 use crate::settings::{FactorSetting, Settings};
 use nneinfact_core::data::digest;
 use nneinfact_core::engine::Constraint;

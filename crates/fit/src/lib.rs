@@ -12,12 +12,13 @@ mod components;
 mod constraints;
 mod coupled;
 mod device;
+mod factored;
 mod factors;
 mod format;
 pub mod io;
+mod kkt;
 mod monitor;
 mod observe;
-mod predictions;
 mod prepare;
 mod record;
 mod result;
@@ -33,12 +34,12 @@ pub use checkpoint::Checkpoint;
 pub use components::{Norm, ScalesInto};
 pub use coupled::{Coupled, CoupledFit, Part};
 pub use device::{Device, DeviceInfo};
+pub use factored::{Blocks, FactoredTensor, LargestEntry};
 pub use factors::{WEIGHTS, factor_name};
 pub use nneinfact_core::history::{History, StoppedBy, Unfinished};
 #[cfg(feature = "gpu")]
 pub use nneinfact_gpu::DriverLock;
 pub use observe::{Cancel, Flow, Observer, Sweep};
-pub use predictions::{Blocks, Predictions};
 pub use prepare::prediction_floor;
 pub use record::{
     DataRecord, EntryParameterRecord, LossRecord, ModeRecord, Record, TableRecord, ValuesRecord,

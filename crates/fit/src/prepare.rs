@@ -15,7 +15,7 @@ use crate::observe::{Cancel, Hooks};
 use crate::settings::{Algorithm, Balance, Settings, Start};
 use crate::start::{self, Basis, scale};
 use crate::sweeps::sweeps;
-use nneinfact_core::data::{Observations, Prepared, Role, StoredEntries};
+use nneinfact_core::data::{Observations, Prepared, Role, StoredEntries, describe_index};
 use nneinfact_core::engine::{Constraint, Engine, Guards, Job, LossSlot, Precision};
 use nneinfact_core::error::{Error, Result};
 use nneinfact_core::loss::{Domain, Loss, Trials};
@@ -404,6 +404,7 @@ fn check_domain(loss: &Loss, data: &Prepared) -> Result<()> {
         None => Ok(()),
         Some(outside) => Err(Error::Domain {
             count: outside.count,
+            named: describe_index(data.labels(), &outside.index),
             index: outside.index,
             value: outside.value,
             loss: loss.name().into(),

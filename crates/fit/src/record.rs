@@ -115,6 +115,9 @@ pub struct LossRecord {
     /// As in [`LossParameters`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trials: Option<EntryParameterRecord>,
+    /// As in [`LossParameters`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub power: Option<f64>,
 }
 
 /// A parameter of a loss that may differ from entry to entry.
@@ -164,6 +167,8 @@ impl LossRecord {
                 (LossParameter::Beta, Some(beta)) => record.beta = Some(beta),
                 (LossParameter::Dispersion, _) => record.dispersion = Some(entry),
                 (LossParameter::Trials, _) => record.trials = Some(entry),
+                (LossParameter::Power, None) => return whole(),
+                (LossParameter::Power, Some(power)) => record.power = Some(power),
             }
         }
         record
@@ -198,14 +203,23 @@ impl LossRecord {
             beta: self.beta,
             dispersion: parameter("dispersion", &self.dispersion)?,
             trials: parameter("number of trials", &self.trials)?,
+            power: self.power,
         };
         Loss::named(&self.name, &parameters)
+    }
+
+    /// As [`Loss::is_odds`], also of a loss that cannot be made again: whether ŷ is the odds p/(1−p) of
+    /// the datum, or of the share of its trials, and not its mean.
+    #[must_use]
+    pub fn is_odds(&self) -> bool {
+        matches!(self.name.as_str(), "bernoulli" | "binomial")
     }
 
     /// The name with the parameters, as [`Loss::name`] writes it.
     #[must_use]
     pub fn describe(&self) -> String {
-        let numbers = [self.alpha, self.beta].into_iter().flatten().map(|x| x.to_string());
+        let numbers =
+            [self.alpha, self.beta, self.power].into_iter().flatten().map(|x| x.to_string());
         let per_entry = [&self.dispersion, &self.trials].into_iter().flatten();
         let per_entry = per_entry.map(|parameter| match parameter {
             EntryParameterRecord::Number(number) => number.to_string(),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use ndarray::ArrayD;
 
-use crate::predictions::Predictions;
+use crate::factored::FactoredTensor;
 use nneinfact_core::data::{Labels, check_labels};
 use nneinfact_core::error::Result;
 use nneinfact_core::history::{History, Unfinished};
@@ -27,11 +27,8 @@ use nneinfact_core::plan::Plan;
 #[derive(Clone, Debug)]
 pub struct Fit {
     plan: Arc<Plan>,
-    /// The plan's, until ranks shrink.
-    pub(crate) shapes: Shapes,
-    pub(crate) factors: Vec<ArrayD<f64>>,
-    /// Over all latent indices, in the order of the set.
-    pub(crate) weights: Option<ArrayD<f64>>,
+    /// Of the plan's sizes, until ranks shrink.
+    pub(crate) tensor: FactoredTensor,
     history: History,
     warnings: Vec<String>,
     /// Those of each mode of the data, or none.
@@ -46,11 +43,17 @@ impl From<Unfinished> for Fit {
     }
 }
 
+impl AsRef<FactoredTensor> for Fit {
+    fn as_ref(&self) -> &FactoredTensor {
+        &self.tensor
+    }
+}
+
 impl Fit {
     pub(crate) fn new(plan: Arc<Plan>, factors: Vec<ArrayD<f64>>, history: History) -> Fit {
-        let shapes = plan.shapes().clone();
+        let tensor = FactoredTensor { shapes: plan.shapes().clone(), factors, weights: None };
         let labels = Arc::new([]);
-        Fit { plan, shapes, factors, weights: None, history, warnings: Vec::new(), labels }
+        Fit { plan, tensor, history, warnings: Vec::new(), labels }
     }
 
     pub(crate) fn with_warnings(self, warnings: Vec<String>) -> Fit {
@@ -65,7 +68,7 @@ impl Fit {
     /// modes, or not as many labels as indices.
     pub fn with_labels(mut self, labels: impl Into<Arc<[Labels]>>) -> Result<Fit> {
         let labels = labels.into();
-        check_labels(&labels, modes(&self.shapes))?;
+        check_labels(&labels, modes(self.tensor.shapes()))?;
         self.labels = labels;
         Ok(self)
     }
@@ -74,7 +77,7 @@ impl Fit {
     /// mode, or nothing is known.
     #[must_use]
     pub fn labels(&self, letter: char) -> Option<&Labels> {
-        labels_of(&self.labels, &self.shapes, letter)
+        labels_of(&self.labels, self.tensor.shapes(), letter)
     }
 
     /// What all modes of the data are called, in their order; none where nothing is known.
@@ -94,7 +97,7 @@ impl Fit {
     /// The factors, in the model's order; the axes of each are its indices.
     #[must_use]
     pub fn factors(&self) -> &[ArrayD<f64>] {
-        &self.factors
+        &self.tensor.factors
     }
 
     /// What every term of ŷ is multiplied with beside the factors, where the scales of
@@ -103,14 +106,14 @@ impl Fit {
     /// vector.
     #[must_use]
     pub fn weights(&self) -> Option<&ArrayD<f64>> {
-        self.weights.as_ref()
+        self.tensor.weights.as_ref()
     }
 
     /// The factors, without a copy. Beside [`weights`](Self::weights), where there are any, they
     /// are not the whole model.
     #[must_use]
     pub fn into_factors(self) -> Vec<ArrayD<f64>> {
-        self.factors
+        self.tensor.factors
     }
 
     /// The losses sweep by sweep, and why the fit stopped.
@@ -129,19 +132,20 @@ impl Fit {
     /// [left out](Self::without_empty) since.
     #[must_use]
     pub fn shapes(&self) -> &Shapes {
-        &self.shapes
+        &self.tensor.shapes
     }
 
     /// The model.
     #[must_use]
     pub fn model(&self) -> &Model {
-        self.shapes.model()
+        self.tensor.model()
     }
 
-    /// ŷ, in blocks and sums too.
+    /// The model with its factors, which answers what can be asked of ŷ: marginals, products with other
+    /// fits, samples, the largest entries.
     #[must_use]
-    pub fn predictions(&self) -> Predictions<'_> {
-        Predictions::new(&self.shapes, &self.factors, self.weights.as_ref())
+    pub fn factored(&self) -> &FactoredTensor {
+        &self.tensor
     }
 
     /// ŷ at one index.
@@ -149,8 +153,7 @@ impl Fit {
     /// # Errors
     /// [`Error::Shape`](nneinfact_core::error::Error::Shape) where the index is not one of the data.
     pub fn predict(&self, index: &[usize]) -> Result<f64> {
-        let fixed: Vec<Option<usize>> = index.iter().map(|&i| Some(i)).collect();
-        Ok(self.slice(&fixed)?.iter().next().copied().unwrap_or(0.0))
+        self.tensor.predict(index)
     }
 
     /// ŷ at many indices.
@@ -158,7 +161,7 @@ impl Fit {
     /// # Errors
     /// [`Error::Shape`](nneinfact_core::error::Error::Shape) where an index is not one of the data.
     pub fn predict_many(&self, indices: &[Vec<usize>]) -> Result<Vec<f64>> {
-        self.predictions().slices_of_one(indices)
+        self.tensor.predict_many(indices)
     }
 
     /// ŷ with some modes fixed: `Some(i)` takes index `i` of a mode, `None` the whole of it. The
@@ -168,7 +171,7 @@ impl Fit {
     /// [`Error::Shape`](nneinfact_core::error::Error::Shape) where the index does not fit the data; [`Error::Memory`](nneinfact_core::error::Error::Memory) where the result
     /// would not fit in memory.
     pub fn slice(&self, fixed: &[Option<usize>]) -> Result<ArrayD<f64>> {
-        self.predictions().slice(fixed)
+        self.tensor.slice(fixed)
     }
 
     /// ŷ at every entry of the data.
@@ -176,7 +179,7 @@ impl Fit {
     /// # Errors
     /// [`Error::Memory`](nneinfact_core::error::Error::Memory) where it would not fit in memory.
     pub fn reconstruct(&self) -> Result<ArrayD<f64>> {
-        self.slice(&vec![None; self.model().output().len()])
+        self.tensor.reconstruct()
     }
 }
 

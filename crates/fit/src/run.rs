@@ -9,9 +9,10 @@ use crate::adam::{self, Adam};
 use crate::checkpoint::Checkpoint;
 use crate::constraints::vanished;
 use crate::device::Device;
+use crate::factored;
+use crate::kkt;
 use crate::monitor::{Monitor, Portions};
 use crate::observe::{Cancel, Hooks};
-use crate::predictions;
 use crate::prepare::{self, Given, Opened};
 use crate::result::Fit;
 use crate::settings::{Algorithm, Settings};
@@ -111,7 +112,7 @@ fn run(
     let portions = Portions::of(&data);
     let adam = match settings.algorithm {
         Algorithm::Adam => {
-            Some(Adam::new(&settings, &plan, constraints, &portions, engine.as_ref())?)
+            Some(Adam::new(&settings, &plan, constraints.clone(), &portions, engine.as_ref())?)
         }
         Algorithm::Block | Algorithm::Grouped | Algorithm::Accelerated => None,
     };
@@ -133,8 +134,14 @@ fn run(
         return Err(failed(cause, engine.as_mut(), plan, history, early_stopping, best_kept));
     }
     let factors = engine.factors()?;
+    if settings.kkt_residual {
+        // A fit is not lost where its device fails after it.
+        let found =
+            kkt::residual(engine.as_mut(), &plan, &constraints, &settings.loss, &hooks.cancel);
+        history.kkt_residual = found.unwrap_or(None);
+    }
     // Where the mean takes more memory than there is, there is no warning, but there is a fit.
-    if penalized && let Ok(predicted) = predictions::mean(plan.shapes(), &factors) {
+    if penalized && let Ok(predicted) = factored::mean(plan.shapes(), &factors) {
         warnings.extend(vanished(&factors, predicted, data.mean()));
     }
     warnings.extend(writer.and_then(|writer| writer.warning()));

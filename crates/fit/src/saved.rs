@@ -1,18 +1,17 @@
 //! A fit as a file holds it.
 
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufReader, Read, Seek, Write};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use ndarray::{ArrayD, Axis, IxDyn};
+use ndarray::{ArrayD, Axis};
 
 use crate::builder::NNEinFact;
+use crate::factored::FactoredTensor;
 use crate::factors::{WEIGHTS, factor_name};
-use crate::io::{self, FileKind, Member};
-use crate::predictions::Predictions;
+use crate::io::{self, FileKind, NpzMember};
 use crate::record::{DataRecord, LossRecord, ModeRecord, Record};
 use crate::result::{Fit, labels_of, modes};
 use nneinfact_core::data::{Labels, check_labels};
@@ -47,13 +46,24 @@ use nneinfact_core::model::{Index, Model, Shapes};
 /// ```
 #[derive(Clone, Debug)]
 pub struct Saved {
-    shapes: Shapes,
-    factors: Vec<ArrayD<f64>>,
-    /// Over all latent indices, in the order of the set.
-    weights: Option<ArrayD<f64>>,
+    tensor: FactoredTensor,
     record: Record,
     /// Those of each mode of the data, or none.
     labels: Arc<[Labels]>,
+}
+
+/// With nothing known of a fit.
+impl From<FactoredTensor> for Saved {
+    fn from(tensor: FactoredTensor) -> Saved {
+        let record = Record::of(tensor.shapes());
+        Saved { tensor, record, labels: Arc::new([]) }
+    }
+}
+
+impl AsRef<FactoredTensor> for Saved {
+    fn as_ref(&self) -> &FactoredTensor {
+        &self.tensor
+    }
 }
 
 impl Fit {
@@ -73,22 +83,15 @@ impl Saved {
     /// What [`Fit::save`] writes.
     #[must_use]
     pub fn new(fit: &Fit) -> Saved {
-        let shapes = fit.shapes().clone();
         let record = Record {
             program: concat!("nneinfact ", env!("CARGO_PKG_VERSION")).into(),
             date: Some(humantime::format_rfc3339_seconds(SystemTime::now()).to_string()),
             loss: Some(LossRecord::of(&fit.history().loss_name)),
             history: Some(fit.history().clone()),
             modes: fit.all_labels().iter().map(ModeRecord::of).collect(),
-            ..Record::of(&shapes)
+            ..Record::of(fit.shapes())
         };
-        Saved {
-            shapes,
-            factors: fit.factors().to_vec(),
-            weights: fit.weights().cloned(),
-            record,
-            labels: Arc::clone(fit.all_labels()),
-        }
+        Saved { tensor: fit.factored().clone(), record, labels: Arc::clone(fit.all_labels()) }
     }
 
     /// Factors of a model that come from elsewhere, with nothing known of their fit.
@@ -273,58 +276,7 @@ impl Saved {
         factors: Vec<ArrayD<f64>>,
         weights: Option<ArrayD<f64>>,
     ) -> Result<Saved> {
-        let count = model.factors().len();
-        if factors.len() != count {
-            return Err(Error::Init(format!(
-                "the model {model} has {count} factors, not {}",
-                factors.len()
-            )));
-        }
-        let mut sizes: BTreeMap<Index, usize> = BTreeMap::new();
-        for (l, (factor, own)) in factors.iter().zip(model.factors()).enumerate() {
-            let name = factor_name(l);
-            if factor.ndim() != own.len() {
-                return Err(Error::Init(format!(
-                    "{name} has shape {:?}, but the factor {} of {model} has {} letters",
-                    factor.shape(),
-                    model.factor_name(l),
-                    own.len()
-                )));
-            }
-            for (&letter, &size) in own.iter().zip(factor.shape()) {
-                let known = *sizes.entry(letter).or_insert(size);
-                if known != size {
-                    return Err(Error::Init(format!(
-                        "{name} has size {size} along {letter}, but another factor has {known}"
-                    )));
-                }
-            }
-            check_entries(&name, factor)?;
-        }
-        let size = |x: Index| sizes.get(&x).copied().unwrap_or(0);
-        let shape: Vec<usize> = model.output().iter().map(|&x| size(x)).collect();
-        let ranks: Vec<(char, usize)> =
-            model.latent().iter().map(|x| (x.into(), size(x))).collect();
-        let shapes = Shapes::new(&model, &shape, &ranks)?;
-        let weights = match weights {
-            None => None,
-            Some(weights) => {
-                check_entries(WEIGHTS, &weights)?;
-                let latent: Vec<usize> = ranks.iter().map(|r| r.1).collect();
-                // Single numbers are written as arrays of one.
-                let scalar = latent.is_empty() && weights.len() == 1;
-                if weights.shape() != latent && !scalar {
-                    return Err(Error::Init(format!(
-                        "the weights have shape {:?}, but the latent letters of {model} have {latent:?}",
-                        weights.shape()
-                    )));
-                }
-                let entries = weights.iter().copied().collect();
-                ArrayD::from_shape_vec(IxDyn(&latent), entries).ok()
-            }
-        };
-        let record = Record::of(&shapes);
-        Ok(Saved { shapes, factors, weights, record, labels: Arc::new([]) })
+        FactoredTensor::assemble(model, factors, weights).map(Saved::from)
     }
 
     /// Writes it to an `.npz`.
@@ -348,23 +300,23 @@ impl Saved {
     }
 
     /// What the file holds; the text is that of the record.
-    fn members<'a>(&'a self, text: &'a str) -> Vec<(String, Member<'a>)> {
-        let mut members: Vec<(String, Member<'a>)> = Vec::new();
-        for (l, factor) in self.factors.iter().enumerate() {
-            members.push((factor_name(l), Member::Numbers(factor.view())));
+    fn members<'a>(&'a self, text: &'a str) -> Vec<(String, NpzMember<'a>)> {
+        let mut members: Vec<(String, NpzMember<'a>)> = Vec::new();
+        for (l, factor) in self.factors().iter().enumerate() {
+            members.push((factor_name(l), NpzMember::Numbers(factor.view())));
         }
-        if let Some(weights) = &self.weights {
+        if let Some(weights) = self.weights() {
             let view = weights.view();
             // Readers pass over single numbers.
             let view = if view.ndim() == 0 { view.insert_axis(Axis(0)) } else { view };
-            members.push((WEIGHTS.into(), Member::Numbers(view)));
+            members.push((WEIGHTS.into(), NpzMember::Numbers(view)));
         }
         for (&index, labels) in self.model().output().iter().zip(self.labels.iter()) {
             if let Some(indices) = labels.indices() {
-                members.push((labels_name(index.into()), Member::Texts(indices)));
+                members.push((labels_name(index.into()), NpzMember::Texts(indices)));
             }
         }
-        members.push((Record::NAME.into(), Member::Text(text)));
+        members.push((Record::NAME.into(), NpzMember::Text(text)));
         members
     }
 
@@ -401,13 +353,13 @@ impl Saved {
         let ranks = self.record.ranks.iter().map(|(&letter, &rank)| (letter, rank));
         // Nothing of the plan is carried out, so that nothing is to be refused for its size.
         let planned = NNEinFact::of(self.model().clone()).ranks(ranks).memory_limit(u64::MAX / 2);
-        let plan = planned.plan(&self.shapes.data(), 8)?;
+        let plan = planned.plan(&self.shapes().data(), 8)?;
         let history = self.record.history.clone().unwrap_or_else(|| {
             let name = self.record.loss.as_ref().map(LossRecord::describe).unwrap_or_default();
             History { loss_name: name, ..planned.settings.empty_history() }
         });
-        let mut fit = Fit::new(Arc::new(plan), self.factors.clone(), history);
-        fit.weights.clone_from(&self.weights);
+        let mut fit = Fit::new(Arc::new(plan), Vec::new(), history);
+        fit.tensor = self.tensor.clone();
         fit.with_labels(Arc::clone(&self.labels))
     }
 
@@ -418,11 +370,10 @@ impl Saved {
     /// Those of [`to_fit`](Self::to_fit) and of `change`.
     pub fn with_components(&self, change: impl FnOnce(Fit) -> Result<Fit>) -> Result<Saved> {
         let fit = change(self.to_fit()?)?;
-        let shapes = fit.shapes().clone();
-        let Record { model, shape, ranks, .. } = Record::of(&shapes);
+        let Record { model, shape, ranks, .. } = Record::of(fit.shapes());
         let record = Record { model, shape, ranks, ..self.record.clone() };
         let labels = Arc::clone(&self.labels);
-        Ok(Saved { shapes, factors: fit.factors, weights: fit.weights, record, labels })
+        Ok(Saved { tensor: fit.tensor, record, labels })
     }
 
     /// The same with a loss of which more is known.
@@ -452,7 +403,7 @@ impl Saved {
     /// As [`Fit::with_labels`].
     pub fn with_labels(mut self, labels: impl Into<Arc<[Labels]>>) -> Result<Saved> {
         let labels = labels.into();
-        check_labels(&labels, modes(&self.shapes))?;
+        check_labels(&labels, modes(self.tensor.shapes()))?;
         self.record.modes = labels.iter().map(ModeRecord::of).collect();
         self.labels = labels;
         Ok(self)
@@ -461,7 +412,7 @@ impl Saved {
     /// As [`Fit::labels`].
     #[must_use]
     pub fn labels(&self, letter: char) -> Option<&Labels> {
-        labels_of(&self.labels, &self.shapes, letter)
+        labels_of(&self.labels, self.tensor.shapes(), letter)
     }
 
     /// As [`Fit::all_labels`].
@@ -473,25 +424,25 @@ impl Saved {
     /// The model.
     #[must_use]
     pub fn model(&self) -> &Model {
-        self.shapes.model()
+        self.tensor.model()
     }
 
     /// The model with its sizes.
     #[must_use]
     pub fn shapes(&self) -> &Shapes {
-        &self.shapes
+        self.tensor.shapes()
     }
 
     /// The factors, in the model's order; the axes of each are its indices.
     #[must_use]
     pub fn factors(&self) -> &[ArrayD<f64>] {
-        &self.factors
+        self.tensor.factors()
     }
 
     /// As [`Fit::weights`].
     #[must_use]
     pub fn weights(&self) -> Option<&ArrayD<f64>> {
-        self.weights.as_ref()
+        self.tensor.weights()
     }
 
     /// What is known of the fit.
@@ -500,32 +451,22 @@ impl Saved {
         &self.record
     }
 
-    /// As [`Predictions::totals`].
+    /// As [`FactoredTensor::totals`].
     #[must_use]
     pub fn totals(&self, indices: &[Index]) -> Vec<f64> {
-        self.predictions().totals(indices)
+        self.tensor.totals(indices)
     }
 
-    /// ŷ, in blocks and sums.
+    /// The model with its factors, which answers what can be asked of ŷ.
     #[must_use]
-    pub fn predictions(&self) -> Predictions<'_> {
-        Predictions::new(&self.shapes, &self.factors, self.weights.as_ref())
+    pub fn factored(&self) -> &FactoredTensor {
+        &self.tensor
     }
 }
 
 /// What the labels of a mode are called in an `.npz`.
 fn labels_name(letter: char) -> String {
     format!("labels_{letter}")
-}
-
-fn check_entries(name: &str, array: &ArrayD<f64>) -> Result<()> {
-    match array.indexed_iter().find(|(_, x)| !(x.is_finite() && **x >= 0.0)) {
-        None => Ok(()),
-        Some((index, x)) => Err(Error::Init(format!(
-            "{name} is {x} at index {:?}, but entries have to be finite and at least 0",
-            ndarray::Dimension::slice(&index)
-        ))),
-    }
 }
 
 /// Opens the file of a fit.

@@ -249,6 +249,8 @@ pub(crate) struct Settings {
     pub eval_every: usize,
     pub memory_limit: Option<u64>,
     pub data_as: DataAs,
+    /// Whether the KKT residual is asked for.
+    pub kkt_residual: bool,
     /// Where the fit is saved, and how often.
     pub checkpoint: Option<(PathBuf, Every)>,
     /// Whether the fit goes on from a checkpoint.
@@ -288,6 +290,7 @@ impl Settings {
             eval_every: 1,
             memory_limit: None,
             data_as: DataAs::Auto,
+            kkt_residual: false,
             checkpoint: None,
             resumes: false,
         }
@@ -345,6 +348,7 @@ impl Settings {
             prediction_floor: self.prediction_floor,
             iterations: 0,
             returned: 0,
+            kkt_residual: None,
         }
     }
 

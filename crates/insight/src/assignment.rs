@@ -6,6 +6,30 @@
 //! by a path that alternates between pairs outside and inside the matching, and prices change by the
 //! least amount that lengthens the path.
 
+/// Pairs rows with columns, each at most once and as many as there can be, so that the sum of the
+/// similarities is largest: a row and its column, in the order of the rows. Similarities are from 0 to 1.
+pub(crate) fn best_pairs(similarities: &[Vec<f64>]) -> Vec<(usize, usize)> {
+    let (rows, columns) = (similarities.len(), similarities.first().map_or(0, Vec::len));
+    if rows == 0 || columns == 0 {
+        return Vec::new();
+    }
+    // Whole numbers, as the assignment compares for equality.
+    let weight = |x: f64| (x * 1e12).round() as i64;
+    if rows <= columns {
+        let weights: Vec<i64> = similarities.iter().flatten().map(|&x| weight(x)).collect();
+        return best_assignment(&weights, rows, columns).into_iter().enumerate().collect();
+    }
+    let weights: Vec<i64> =
+        (0..columns).flat_map(|j| similarities.iter().map(move |row| weight(row[j]))).collect();
+    let mut pairs: Vec<(usize, usize)> = best_assignment(&weights, columns, rows)
+        .into_iter()
+        .enumerate()
+        .map(|(column, row)| (row, column))
+        .collect();
+    pairs.sort_unstable();
+    pairs
+}
+
 /// Assigns a column to every row, no column twice, with the largest sum of weights. `weights` has
 /// `rows × columns` entries row by row, and there are at least as many columns as rows. Among
 /// assignments of the same sum the choice depends on the weights alone, and the lowest column is
@@ -13,7 +37,7 @@
 ///
 /// Weights are whole numbers, as pairs are matched where prices are equal exactly. Sums of prices
 /// must not overflow: weights below 2⁶² / (rows + columns) in magnitude are safe.
-pub(crate) fn best_assignment(weights: &[i64], rows: usize, columns: usize) -> Vec<usize> {
+fn best_assignment(weights: &[i64], rows: usize, columns: usize) -> Vec<usize> {
     debug_assert!(rows <= columns && weights.len() == rows * columns);
     let weight = |row: usize, column: usize| weights[row * columns + column];
     let mut row_prices: Vec<i64> =

@@ -6,4 +6,5 @@
 
 mod assignment;
 pub mod compare;
+pub mod matching;
 pub mod report;

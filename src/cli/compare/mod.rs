@@ -10,13 +10,16 @@ use clap::Args;
 
 use self::spec::Spec;
 use self::study_progress::StudyProgress;
+use super::answer::check_output;
 use super::args::{self, AlgorithmArg, DataAsArg, PrecisionArg};
 use super::fit_progress::Show;
 use super::read_data::{self, ReadOptions};
 use super::table_args::TableArgs;
 use super::{fit, print};
 use nneinfact_core::error::{Error, Result};
-use nneinfact_fit::DataRecord;
+use nneinfact_fit::{DataRecord, Saved, io};
+use nneinfact_insight::compare::StudyTable;
+use nneinfact_insight::report::{Report, study_page, study_svg};
 
 /// The exit status of a study that Ctrl-C ended, as shells have it: 128 + SIGINT.
 const INTERRUPTED: i32 = 130;
@@ -133,6 +136,16 @@ pub struct CompareArgs {
     #[arg(long, value_name = "FOLDER")]
     out: Option<PathBuf>,
 
+    /// Where to write figures: losses of every row with median and quartiles over splits, and losses
+    /// against sweeps and seconds
+    #[arg(long, value_name = "STUDY.svg")]
+    plot: Option<PathBuf>,
+
+    /// Where to write a page with the same, and links to reports of the best runs, which are written
+    /// beside their files
+    #[arg(long, value_name = "STUDY.html")]
+    report: Option<PathBuf>,
+
     /// What to run on: auto, cpu, gpu or part of a name; see `nneinfact devices` [default: auto]
     #[arg(long, value_name = "NAME")]
     device: Option<String>,
@@ -228,7 +241,7 @@ impl CompareArgs {
         if is_toml {
             if let Some(option) = self.belongs_in_file() {
                 return Err(Error::Setting(format!(
-                    "{option} belongs in {}: beside a .toml only --out, --device, --threads, --progress and --quiet are options",
+                    "{option} belongs in {}: beside a .toml only --out, --plot, --report, --device, --threads, --progress and --quiet are options",
                     self.input.display()
                 )));
             }
@@ -333,6 +346,48 @@ impl CompareArgs {
     }
 }
 
+/// Whether a file lies in a folder, and not deeper.
+fn is_inside(path: &Path, folder: &Path) -> bool {
+    let whole = std::path::absolute(path).ok();
+    let parent = whole.as_deref().and_then(Path::parent);
+    parent.is_some_and(|parent| std::path::absolute(folder).is_ok_and(|folder| folder == parent))
+}
+
+/// Writes the figures that were asked for.
+fn figures(args: &CompareArgs, table: &StudyTable, folder: &Path) -> Result<()> {
+    if args.plot.is_none() && args.report.is_none() {
+        return Ok(());
+    }
+    let courses = table.courses()?;
+    if let Some(path) = &args.plot {
+        io::write_text(path, &study_svg(table, &courses))?;
+    }
+    let Some(path) = &args.report else { return Ok(()) };
+    for row in table.rows().iter().filter(|row| row.best_of_model) {
+        if let Some(file) = row.best.as_ref().and_then(|best| best.file.as_ref()) {
+            let file = folder.join(file);
+            let saved = Saved::load(&file)?;
+            let report = Report::new(&saved).title(row.label());
+            io::write_text(file.with_extension("html"), &report.html())?;
+        }
+    }
+    let inside = is_inside(path, folder);
+    let link = |file: &Path| {
+        let report = folder.join(file).with_extension("html");
+        let relative = file.with_extension("html").to_string_lossy().into_owned();
+        match (report.is_file(), inside) {
+            (false, _) => None,
+            (true, true) => Some(relative),
+            (true, false) => {
+                let whole = std::path::absolute(&report).ok()?;
+                Some(format!("file://{}", whole.to_string_lossy().replace(' ', "%20")))
+            }
+        }
+    };
+    let title = folder.file_name().map_or("A study".into(), |n| n.to_string_lossy().into_owned());
+    io::write_text(path, &study_page(table, &courses, &title, link))
+}
+
 /// Reads, carries the study out, writes, prints.
 pub fn run(args: &CompareArgs) -> Result<()> {
     let spec = args.spec()?;
@@ -341,6 +396,14 @@ pub fn run(args: &CompareArgs) -> Result<()> {
             "--out is missing: runs and tables are written to a folder, as in --out study".into(),
         ));
     };
+    for (option, path) in [("--plot", &args.plot), ("--report", &args.report)] {
+        // The folder of the study is made on the way.
+        if let Some(path) =
+            path.as_ref().filter(|path| folder.is_dir() || !is_inside(path, &folder))
+        {
+            check_output(option, path, &[&args.input])?;
+        }
+    }
     let study = spec.study()?.folder(&folder);
     // Before anything that takes time.
     study.check()?;
@@ -365,6 +428,7 @@ pub fn run(args: &CompareArgs) -> Result<()> {
         };
         print(&format!("{table}\nwritten to {}: {files}\n", folder.display()))?;
     }
+    figures(args, &table, &folder)?;
     if !table.is_complete() {
         let (done, all) = table.progress();
         super::complain(

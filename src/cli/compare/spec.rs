@@ -259,6 +259,11 @@ pub fn losses(texts: &[String], folder: &Path) -> Result<Vec<(Loss, LossRecord)>
 }
 
 fn loss(text: &str, folder: &Path) -> Result<(Loss, LossRecord)> {
+    if text.trim_start().starts_with("custom:") {
+        let loss = Loss::named(text, &LossParameters::default())?;
+        let record = LossRecord::of(loss.name());
+        return Ok((loss, record));
+    }
     let mut parts = text.split(':').map(str::trim);
     let name = match parts.next().unwrap_or_default() {
         "ab" => "alpha-beta",
@@ -271,6 +276,7 @@ fn loss(text: &str, folder: &Path) -> Result<(Loss, LossRecord)> {
         "alpha-beta" => &["alpha", "beta"],
         "negative-binomial" => &["dispersion"],
         "binomial" => &["trials"],
+        "tweedie" => &["power"],
         name if NAMES.contains(&name) => &[],
         _ => {
             return refuse(format!(
@@ -311,6 +317,7 @@ fn loss(text: &str, folder: &Path) -> Result<(Loss, LossRecord)> {
     match name {
         "alpha" => parameters.alpha = Some(number(0)?),
         "beta" => parameters.beta = Some(number(0)?),
+        "tweedie" => parameters.power = Some(number(0)?),
         "alpha-beta" => (parameters.alpha, parameters.beta) = (Some(number(0)?), Some(number(1)?)),
         "negative-binomial" => {
             let (parameter, record) = entry_parameter()?;

@@ -27,7 +27,7 @@ use nneinfact_core::error::{Error, Result};
 use nneinfact_core::loss::Loss;
 use nneinfact_fit::io;
 use nneinfact_fit::{DataRecord, NNEinFact, TableRecord};
-use nneinfact_table::Table;
+use nneinfact_table::{Table, TableTensor};
 
 /// The model of the planted tensor, and what is fitted to it.
 const MODEL: &str = "wr,dr,hr,irk,jrk->wdhij";
@@ -93,33 +93,20 @@ pub fn run(args: &DemoArgs) -> Result<()> {
     std::fs::create_dir_all(folder).map_err(|e| {
         Error::Setting(format!("--out {}: the folder cannot be made: {e}", folder.display()))
     })?;
-    let mut outputs = OutputFiles {
-        factors: Some(folder.join("factors.npz")),
-        history: Some(folder.join("history.json")),
-        ..OutputFiles::default()
-    };
+    let (factors, history) = (folder.join("factors.npz"), folder.join("history.json"));
+    let mut outputs =
+        OutputFiles { factors: Some(factors), history: Some(history), ..OutputFiles::default() };
     outputs.check(&[])?;
     let device = device("auto", args.threads)?;
     let planted = Planted::new(args.scale.size());
 
     let counts = Arc::new(device.install(|| planted.counts(args.seed))?);
-    // What a city would publish is a table; it is read as any other.
     let modes = Rides::new(&counts, args.seed).modes();
     let rides_file = folder.join("rides.csv");
-    let source = if args.keep {
-        write_rides(&rides_file, Rides::new(&counts, args.seed))?;
-        outputs.data = Some(read_data::absolute(&DataRecord {
-            path: rides_file.clone(),
-            table: Some(TableRecord { modes: modes.clone(), ..TableRecord::default() }),
-            heldout: Some(HELD_OUT),
-            split_seed: args.seed,
-            ..DataRecord::default()
-        }));
-        Table::open(&rides_file)
-    } else {
-        Table::from_reader(Rides::new(&counts, args.seed), "rides.csv")
-    };
-    let rides = source.modes(&modes)?.read()?;
+    let rides = read_rides(args, &counts, &modes, &rides_file)?;
+    if args.keep {
+        outputs.data = Some(record(args, &modes, &rides_file));
+    }
     let making = began.elapsed().as_secs_f64();
     let observations = rides.observations()?.held_out(HELD_OUT, args.seed)?;
 
@@ -152,35 +139,25 @@ pub fn run(args: &DemoArgs) -> Result<()> {
         Ok((summary::roles(&observations)?, true_loss(&planted.means(), &dense.prepare()?)))
     })?;
     let mut summary = FitSummary::default();
-    summary.add("table", format!("made-up rides: {}", rides.counts));
-    summary.add("data", summary::tensor(&counts));
-    let letters = rides.modes.iter().map(|mode| mode.letter);
-    for mode in summary::modes(observations.labels(), observations.shape(), letters) {
-        summary.add("", mode);
-    }
+    add_rides(&mut summary, &rides, &observations, &counts);
     summary.add("", roles.join(", "));
     summary.add_model(&fit, &loss);
     summary.add_fit(&fit, NNEinFact::TOLERANCE);
     let [train, held_out] = truth.map(number);
     summary.add("yardstick", format!("the truth itself: training {train}, held-out {held_out}"));
     let whole = began.elapsed().as_secs_f64();
-    summary.add(
-        "time",
-        format!(
-            "{} to make the data, {} to fit them, {} in all",
-            duration(making),
-            duration(fitting),
-            duration(whole)
-        ),
-    );
+    let [making, fitting, whole] = [making, fitting, whole].map(duration);
+    summary
+        .add("time", format!("{making} to make the data, {fitting} to fit them, {whole} in all"));
     summary.add_memory();
     summary.add_outputs(&outputs, &fit);
-    summary.add("", format!("{}: the factors of the truth", truth_file.display()));
-    if args.keep {
-        summary.add("", format!("{}: the table", rides_file.display()));
-    }
-    if args.save_data {
-        summary.add("", format!("{}: the data", data_file.display()));
+    let kept = [
+        (true, &truth_file, "the factors of the truth"),
+        (args.keep, &rides_file, "the table"),
+        (args.save_data, &data_file, "the data"),
+    ];
+    for (_, file, what) in kept.into_iter().filter(|(kept, ..)| *kept) {
+        summary.add("", format!("{}: {what}", file.display()));
     }
     let mut text = summary.into_text();
     text += &commands(args, &modes, folder);
@@ -188,6 +165,43 @@ pub fn run(args: &DemoArgs) -> Result<()> {
         text += &table(&matches);
     }
     print(&text)
+}
+
+/// The table, as any other is read: made as it is read, or from its file where that is kept.
+fn read_rides(args: &DemoArgs, counts: &Dense, modes: &str, file: &Path) -> Result<TableTensor> {
+    let source = if args.keep {
+        write_rides(file, Rides::new(counts, args.seed))?;
+        Table::open(file)
+    } else {
+        Table::from_reader(Rides::new(counts, args.seed), "rides.csv")
+    };
+    source.modes(modes)?.read()
+}
+
+/// Where the table is kept, for `nneinfact report`.
+fn record(args: &DemoArgs, modes: &str, file: &Path) -> DataRecord {
+    read_data::absolute(&DataRecord {
+        path: file.into(),
+        table: Some(TableRecord { modes: modes.into(), ..TableRecord::default() }),
+        heldout: Some(HELD_OUT),
+        split_seed: args.seed,
+        ..DataRecord::default()
+    })
+}
+
+/// What became of the table.
+fn add_rides(
+    summary: &mut FitSummary,
+    rides: &TableTensor,
+    observations: &Observations,
+    counts: &Dense,
+) {
+    summary.add("table", format!("made-up rides: {}", rides.counts));
+    summary.add("data", summary::tensor(counts));
+    let letters = rides.modes.iter().map(|mode| mode.letter);
+    for mode in summary::modes(observations.labels(), observations.shape(), letters) {
+        summary.add("", mode);
+    }
 }
 
 /// Writes the table.

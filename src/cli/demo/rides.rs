@@ -39,8 +39,9 @@ impl<'a> Rides<'a> {
     pub fn modes(&self) -> String {
         let degrees = |x: u32| f64::from(x) / 1e5;
         let range = |from: f64, length: u32| {
+            let short = |x: f64| format!("{x:.5}").trim_end_matches('0').to_string();
             let step = degrees(length) / self.side as f64;
-            format!("{from}:{:.5}:{step:.5}", from + degrees(length))
+            format!("{}:{}:{}", short(from), short(from + degrees(length)), short(step))
         };
         format!(
             "w=week(time),d=weekday(time),h=hour(time),i=bin(lat,{}),j=bin(lon,{})",

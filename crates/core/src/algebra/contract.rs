@@ -17,7 +17,16 @@ const LITTLE: f64 = 67_108_864.0;
 /// # Errors
 /// [`Error::Memory`].
 pub fn contract_within(shapes: &Shapes, plan: &Contraction, inputs: &[&[f64]]) -> Result<Vec<f64>> {
-    let needed = 8.0 * entries(shapes, plan);
+    check_memory(shapes, plan, 8.0)?;
+    Ok(contract(shapes, plan, inputs))
+}
+
+/// Refuses a contraction whose tensors, of so many bytes an entry, would not fit in memory.
+///
+/// # Errors
+/// [`Error::Memory`].
+pub(super) fn check_memory(shapes: &Shapes, plan: &Contraction, bytes: f64) -> Result<()> {
+    let needed = bytes * entries(shapes, plan);
     if needed > LITTLE {
         let available = available_memory().unwrap_or(u64::MAX / 2);
         if needed > available as f64 {
@@ -29,7 +38,7 @@ pub fn contract_within(shapes: &Shapes, plan: &Contraction, inputs: &[&[f64]]) -
             });
         }
     }
-    Ok(contract(shapes, plan, inputs))
+    Ok(())
 }
 
 /// The most entries that a contraction has in memory at once, beside its inputs.

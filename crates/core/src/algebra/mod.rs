@@ -5,7 +5,9 @@ pub mod balance;
 pub mod contract;
 pub mod eigen;
 pub mod quadratic;
+pub mod twofold;
 pub mod update;
 
 pub use contract::{contract, contract_within, rearrange};
+pub use twofold::{Twofold, contract_twofold};
 pub use update::{apply_floor, overflowed};

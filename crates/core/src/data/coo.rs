@@ -264,6 +264,26 @@ impl CooTensor {
         &self.indices
     }
 
+    /// The value of an entry, where it is stored.
+    #[must_use]
+    pub fn get(&self, index: &[usize]) -> Option<f64> {
+        let order = |i: usize| {
+            // Entries are in C order.
+            let stored = self.indices.iter().map(|list| list.get(i).unwrap_or(0));
+            stored.cmp(index.iter().map(|&i| i as u64))
+        };
+        let (mut from, mut to) = (0, self.len());
+        while from < to {
+            let middle = from + (to - from) / 2;
+            match order(middle) {
+                std::cmp::Ordering::Equal => return self.values.get(middle),
+                std::cmp::Ordering::Less => from = middle + 1,
+                std::cmp::Ordering::Greater => to = middle,
+            }
+        }
+        None
+    }
+
     /// The sum of the squares of the values, in their order.
     pub fn sum_of_squares(&self) -> f64 {
         let mut sum = 0.0;

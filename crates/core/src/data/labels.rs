@@ -276,6 +276,25 @@ pub fn check_all<M: fmt::Display>(
     labels.iter().zip(modes).try_for_each(|(labels, (mode, size))| labels.check(mode, size))
 }
 
+/// An entry for a message: its index, and after it in brackets the labels where there are any.
+///
+/// ```
+/// use nneinfact::data::{Labels, describe_index};
+///
+/// let labels = [Labels::new(["Mon", "Tue"]), Labels::named("Hour")];
+/// assert_eq!(describe_index(&labels, &[1, 8]), "[1, 8] (Tue, 8)");
+/// assert_eq!(describe_index(&[], &[1, 8]), "[1, 8]");
+/// ```
+#[must_use]
+pub fn describe_index(labels: &[Labels], index: &[usize]) -> String {
+    if labels.iter().all(|labels| labels.indices().is_none()) {
+        return format!("{index:?}");
+    }
+    let names: Vec<String> =
+        labels.iter().zip(index).map(|(labels, &at)| labels.describe(at)).collect();
+    format!("{index:?} ({})", names.join(", "))
+}
+
 /// A text of a file for a line of a terminal: what could steer it, break the line or turn the
 /// direction of what follows is written as its code, and what is very long is cut.
 ///

@@ -32,7 +32,7 @@ pub use coo::{Column, CooBuilder, CooTensor, Indices};
 pub use dense::{Dense, DenseBuilder, Order};
 pub use digest::Digest;
 pub use fingerprint::{Fingerprint, digest};
-pub use labels::{LabelKind, Labels, check_all as check_labels, printable};
+pub use labels::{LabelKind, Labels, check_all as check_labels, describe_index, printable};
 pub use mapped::Mapped;
 pub use mapped::{Ranges, Slabs, Slice, in_slabs, slab_entries};
 pub use observations::{Observations, Values};

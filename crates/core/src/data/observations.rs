@@ -166,6 +166,17 @@ impl Observations {
         self.coordinates.as_ref()
     }
 
+    /// The datum of an entry, whatever its role: NaN where there is NaN, 0 where an entry is not stored
+    /// and observed. `None` outside the data, and where an entry is not stored and so missing.
+    #[must_use]
+    pub fn value(&self, index: &[usize]) -> Option<f64> {
+        let Some(list) = &self.coordinates else { return self.values.get(index) };
+        let shape = list.shape();
+        let inside = index.len() == shape.len() && index.iter().zip(shape).all(|(i, n)| i < n);
+        let implicit = (!self.unlisted_missing).then_some(0.0);
+        if inside { list.get(index).or(implicit) } else { None }
+    }
+
     /// The length of each mode.
     #[must_use]
     pub fn shape(&self) -> &[usize] {

@@ -200,6 +200,11 @@ impl Expr {
         }
     }
 
+    /// Whether it is a logarithm.
+    pub(super) fn is_logarithm(&self) -> bool {
+        matches!(self.node(), Node::Ln(_))
+    }
+
     /// Whether the datum occurs.
     #[must_use]
     pub fn depends_on_x(&self) -> bool {

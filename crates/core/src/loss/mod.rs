@@ -21,6 +21,7 @@ mod named;
 mod operators;
 mod penalty;
 mod tape;
+mod text;
 mod zero;
 
 use std::sync::Arc;

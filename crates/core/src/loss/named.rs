@@ -6,6 +6,7 @@
 
 use crate::error::{Error, Result};
 
+use super::text::PREFIX;
 use super::{EntryParameter, Loss};
 
 /// A loss that has a name.
@@ -30,15 +31,18 @@ pub enum LossParameter {
     Dispersion,
     /// n of binomial.
     Trials,
+    /// p of tweedie.
+    Power,
 }
 
 impl LossParameter {
     /// All parameters.
-    pub const ALL: [LossParameter; 4] = [
+    pub const ALL: [LossParameter; 5] = [
         LossParameter::Alpha,
         LossParameter::Beta,
         LossParameter::Dispersion,
         LossParameter::Trials,
+        LossParameter::Power,
     ];
 
     /// The name.
@@ -49,6 +53,7 @@ impl LossParameter {
             LossParameter::Beta => "beta",
             LossParameter::Dispersion => "dispersion",
             LossParameter::Trials => "trials",
+            LossParameter::Power => "power",
         }
     }
 }
@@ -64,6 +69,8 @@ pub struct LossParameters {
     pub dispersion: Option<EntryParameter>,
     /// n of binomial.
     pub trials: Option<EntryParameter>,
+    /// p of tweedie, the variance being proportional to the mean to this power.
+    pub power: Option<f64>,
 }
 
 impl LossParameters {
@@ -75,6 +82,7 @@ impl LossParameters {
             LossParameter::Beta => self.beta.is_some(),
             LossParameter::Dispersion => self.dispersion.is_some(),
             LossParameter::Trials => self.trials.is_some(),
+            LossParameter::Power => self.power.is_some(),
         }
     }
 }
@@ -112,6 +120,10 @@ impl Given<'_> {
     fn trials(&self) -> Result<EntryParameter> {
         self.need(&self.parameters.trials, LossParameter::Trials)
     }
+
+    fn power(&self) -> Result<f64> {
+        self.need(&self.parameters.power, LossParameter::Power)
+    }
 }
 
 /// A loss without parameters.
@@ -120,8 +132,8 @@ const fn plain(name: &'static str, make: fn(&Given<'_>) -> Result<Loss>) -> Loss
 }
 
 /// The losses that [`Loss::named`] knows.
-pub static LOSSES: [LossSpec; 15] = {
-    use LossParameter::{Alpha, Beta, Dispersion, Trials};
+pub static LOSSES: [LossSpec; 21] = {
+    use LossParameter::{Alpha, Beta, Dispersion, Power, Trials};
     [
         plain("kl", |_| Ok(Loss::kl())),
         plain("euclidean", |_| Ok(Loss::euclidean())),
@@ -150,6 +162,16 @@ pub static LOSSES: [LossSpec; 15] = {
             make: |given| Loss::binomial(given.trials()?),
         },
         plain("jensen-shannon", |_| Ok(Loss::jensen_shannon())),
+        plain("poisson", |_| Ok(Loss::kl().called("poisson"))),
+        plain("gaussian", |_| Ok(Loss::euclidean().called("gaussian"))),
+        plain("gamma", |_| Ok(Loss::itakura_saito().called("gamma"))),
+        plain("exponential", |_| Ok(Loss::itakura_saito().called("exponential"))),
+        plain("rayleigh", |_| Ok(Loss::alpha_beta(2.0, -2.0)?.called("rayleigh"))),
+        LossSpec {
+            name: "tweedie",
+            parameters: &[Power],
+            make: |given| Loss::tweedie(given.power()?),
+        },
     ]
 };
 
@@ -179,10 +201,11 @@ impl LossSpec {
 }
 
 impl Loss {
-    /// The loss of a name of [`NAMES`], for command lines and configuration files.
+    /// The loss of a name of [`NAMES`], or of a text as [`Loss::parse`] reads it, for command lines and
+    /// configuration files.
     ///
     /// # Errors
-    /// [`Error::Loss`] where the name is unknown, a parameter that the loss needs is missing, one
+    /// As [`Loss::parse`] for a text; [`Error::Loss`] where the name is unknown, a parameter that the loss needs is missing, one
     /// is given that it does not take, or one is outside its range.
     ///
     /// ```
@@ -194,9 +217,18 @@ impl Loss {
     /// # Ok::<(), nneinfact::Error>(())
     /// ```
     pub fn named(name: &str, parameters: &LossParameters) -> Result<Loss> {
+        if name.trim_start().starts_with(PREFIX) {
+            return match LossParameter::ALL.into_iter().find(|p| parameters.has(*p)) {
+                None => Loss::parse(name),
+                Some(parameter) => Err(Error::Loss(format!(
+                    "a custom loss does not take {}: its expressions have its numbers",
+                    parameter.name()
+                ))),
+            };
+        }
         let Some(spec) = LossSpec::find(name) else {
             return Err(Error::Loss(format!(
-                "there is no loss named {name:?}: the names are {}",
+                "there is no loss named {name:?}: the names are {}; one of your own begins with custom:",
                 NAMES.join(", ")
             )));
         };
@@ -217,9 +249,70 @@ impl Loss {
     }
 }
 
+impl Loss {
+    /// The Tweedie deviance of power p, by which the variance grows with the mean: the β-divergence of
+    /// β = 2 − p. 0 is Gaussian, 1 Poisson, 2 gamma, 3 inverse Gaussian; between 1 and 2 data are sums of
+    /// a Poisson number of gamma variables, with zeros.
+    ///
+    /// # Errors
+    /// [`Error::Loss`] where no distribution has this power, between 0 and 1, and where it is not finite.
+    pub fn tweedie(power: f64) -> Result<Loss> {
+        if !power.is_finite() || (power > 0.0 && power < 1.0) {
+            return Err(Error::Loss(format!(
+                "the power of tweedie is {power}, but has to be at most 0 or at least 1: no distribution has \
+                 a variance in between"
+            )));
+        }
+        Ok(Loss::beta(2.0 - power)?.called(format!("tweedie({power})")))
+    }
+
+    /// The same loss by the name of a distribution.
+    fn called(self, name: impl Into<String>) -> Loss {
+        let name = name.into();
+        Loss { description: format!("{name}, that is {}", self.description), name, ..self }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_of_distributions_are_other_names_of_losses() {
+        let same = |name: &str, expected: Loss| {
+            let loss = Loss::named(name, &LossParameters::default()).unwrap();
+            assert_eq!((loss.a(), loss.b()), (expected.a(), expected.b()), "{name}");
+            assert_eq!(loss.loss(), expected.loss(), "{name}");
+            assert_eq!(loss.domain(), expected.domain(), "{name}");
+        };
+        same("poisson", Loss::kl());
+        same("gaussian", Loss::euclidean());
+        same("gamma", Loss::itakura_saito());
+        same("exponential", Loss::itakura_saito());
+        same("rayleigh", Loss::alpha_beta(2.0, -2.0).unwrap());
+        for (power, beta) in [(0.0, 2.0), (1.0, 1.0), (1.5, 0.5), (2.0, 0.0), (3.0, -1.0)] {
+            let (found, expected) = (Loss::tweedie(power).unwrap(), Loss::beta(beta).unwrap());
+            assert_eq!((found.a(), found.loss()), (expected.a(), expected.loss()), "{power}");
+        }
+        for power in [0.5, f64::NAN, f64::INFINITY] {
+            assert!(Loss::tweedie(power).is_err(), "{power}");
+        }
+    }
+
+    #[test]
+    fn rayleigh_is_a_quarter_of_twice_the_negative_log_likelihood() {
+        // −ln p = 2 ln s + x²/(2s²) − ln x with ŷ² = 2s², the mean square.
+        let loss = Loss::named("rayleigh", &LossParameters::default()).unwrap();
+        let nll = |x: f64, y: f64| {
+            let s = y / 2f64.sqrt();
+            2.0 * s.ln() + x * x / (2.0 * s * s)
+        };
+        for (x, y) in [(0.5, 1.0), (2.0, 0.7), (3.0, 4.0)] {
+            let found = loss.eval_loss(x, y, &[]) - loss.eval_loss(x, 1.0, &[]);
+            let expected = 0.25 * (nll(x, y) - nll(x, 1.0));
+            assert!((found - expected).abs() < 1e-12, "{x} {y}: {found} {expected}");
+        }
+    }
 
     #[test]
     fn every_loss_of_the_table_is_made_from_its_own_parameters() {
@@ -230,6 +323,7 @@ mod tests {
                 beta: wants(LossParameter::Beta).then_some(0.25),
                 dispersion: wants(LossParameter::Dispersion).then_some(2.0.into()),
                 trials: wants(LossParameter::Trials).then_some(10.0.into()),
+                power: wants(LossParameter::Power).then_some(1.5),
             };
             let loss = Loss::named(spec.name, &given).expect(spec.name);
             let base = loss.name().split('(').next();
@@ -238,6 +332,6 @@ mod tests {
             assert_eq!(missing.is_err(), !spec.parameters.is_empty(), "{}", spec.name);
         }
         assert_eq!(NAMES[0], "kl");
-        assert!(LossSpec::find("poisson").is_none());
+        assert!(LossSpec::find("laplace").is_none());
     }
 }

@@ -3,6 +3,8 @@
 use std::fmt::Write as _;
 use std::ops::Range;
 
+use crate::text::carets;
+
 /// A mistake in a model string, or in the ranks and shapes given for it.
 ///
 /// The message of a variant that holds `text` and `at` shows the string as it was given, with
@@ -254,25 +256,6 @@ pub enum ModelError {
         /// "factor 3 (irk)" or "the data".
         what: String,
     },
-}
-
-/// The string on a line of its own, and carets under `at` on the next.
-fn carets(text: &str, at: &Range<usize>) -> String {
-    let mut shown = String::from("\n  ");
-    // Control characters (a tab, say) would shift the carets.
-    shown.extend(text.chars().map(|c| if c.is_control() { ' ' } else { c }));
-    shown.push_str("\n  ");
-    for (byte, c) in text.char_indices() {
-        if byte >= at.end {
-            break;
-        }
-        shown.push(if byte >= at.start { '^' } else { ' ' });
-        let _ = c;
-    }
-    if at.start >= text.len() {
-        shown.push('^');
-    }
-    shown
 }
 
 fn latent_list(latent: &str) -> String {

@@ -193,6 +193,18 @@ impl Shapes {
         Some((shapes, pairs))
     }
 
+    /// These sizes, and those of indices that the model does not have, as products of several models
+    /// need. The model's own indices keep theirs.
+    #[must_use]
+    pub fn extended(&self, others: impl IntoIterator<Item = (Index, usize)>) -> Shapes {
+        let own = self.model.latent() | self.model.observed();
+        let mut shapes = self.clone();
+        for (index, size) in others.into_iter().filter(|(index, _)| !own.contains(*index)) {
+            shapes.sizes[index.index()] = size;
+        }
+        shapes
+    }
+
     fn checked_size(&self, indices: &[Index]) -> Option<usize> {
         indices
             .iter()

@@ -4,7 +4,7 @@ use ndarray::ArrayD;
 
 use super::plan::Ready;
 use crate::constraints::Constraints;
-use crate::predictions::mean;
+use crate::factored::mean;
 use crate::settings::{Balance, Settings, Start};
 use crate::start::{self, scale};
 use nneinfact_core::error::{Error, Result};

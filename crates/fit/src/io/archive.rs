@@ -56,7 +56,7 @@ where
 
 /// What an archive of numbers and texts holds under a name.
 #[derive(Clone, Debug)]
-pub enum Member<'a> {
+pub enum NpzMember<'a> {
     /// An array of numbers, as `<f8`.
     Numbers(ArrayViewD<'a, f64>),
     /// Whole numbers as `<i8`: a row for each list, or of a single one a list.
@@ -74,7 +74,7 @@ pub enum Member<'a> {
 /// # Errors
 /// [`Error::File`] where the file cannot be written; what stood there before is then still there.
 /// [`Error::Format`] where a name is empty or there twice.
-pub fn write_members<N: AsRef<str>>(path: &Path, members: &[(N, Member<'_>)]) -> Result<()> {
+pub fn write_members<N: AsRef<str>>(path: &Path, members: &[(N, NpzMember<'_>)]) -> Result<()> {
     check_names(path, members.iter().map(|(name, _)| name.as_ref()))?;
     replace(path, |to| pack(to, members))
 }
@@ -86,18 +86,18 @@ pub fn write_members<N: AsRef<str>>(path: &Path, members: &[(N, Member<'_>)]) ->
 pub fn write_members_to<N: AsRef<str>>(
     to: impl Write + Seek,
     name: &Path,
-    members: &[(N, Member<'_>)],
+    members: &[(N, NpzMember<'_>)],
 ) -> Result<()> {
     check_names(name, members.iter().map(|(name, _)| name.as_ref()))?;
     pack(to, members).map_err(|e| Error::file(name, e))
 }
 
-fn pack<N: AsRef<str>>(to: impl Write + Seek, members: &[(N, Member<'_>)]) -> io::Result<()> {
+fn pack<N: AsRef<str>>(to: impl Write + Seek, members: &[(N, NpzMember<'_>)]) -> io::Result<()> {
     let options = SimpleFileOptions::default().compression_method(CompressionMethod::Deflated);
     let mut zip = ZipWriter::new(to);
     for (name, member) in members {
         let name = name.as_ref();
-        if let Member::Text(text) = member {
+        if let NpzMember::Text(text) = member {
             zip.start_file(name, options)?;
             zip.write_all(text.as_bytes())?;
             continue;
@@ -107,34 +107,34 @@ fn pack<N: AsRef<str>>(to: impl Write + Seek, members: &[(N, Member<'_>)]) -> io
         zip.start_file(format!("{name}.npy"), options.large_file(large))?;
         let to = &mut BufWriter::with_capacity(1 << 16, &mut zip);
         match member {
-            Member::Numbers(array) => npy(to, array)?,
-            Member::Rows(rows) => {
+            NpzMember::Numbers(array) => npy(to, array)?,
+            NpzMember::Rows(rows) => {
                 let shape = [rows.len(), rows.first().map_or(0, |row| row.len())];
                 npy_integers(to, &shape, rows.iter().copied().flatten().map(|&x| x.into()))?;
             }
-            Member::Lengths(lengths) => {
+            NpzMember::Lengths(lengths) => {
                 npy_integers(to, &[lengths.len()], lengths.iter().map(|&x| x as i64))?;
             }
-            Member::Texts(texts) => npy_strings(to, texts)?,
-            Member::Text(_) => {}
+            NpzMember::Texts(texts) => npy_strings(to, texts)?,
+            NpzMember::Text(_) => {}
         }
     }
     zip.finish()?;
     Ok(())
 }
 
-impl Member<'_> {
+impl NpzMember<'_> {
     /// At least as many bytes as it takes.
     fn bytes(&self) -> u64 {
         match self {
-            Member::Numbers(array) => 8 * array.len() as u64,
-            Member::Rows(rows) => 8 * rows.iter().map(|row| row.len() as u64).sum::<u64>(),
-            Member::Lengths(lengths) => 8 * lengths.len() as u64,
-            Member::Texts(texts) => {
+            NpzMember::Numbers(array) => 8 * array.len() as u64,
+            NpzMember::Rows(rows) => 8 * rows.iter().map(|row| row.len() as u64).sum::<u64>(),
+            NpzMember::Lengths(lengths) => 8 * lengths.len() as u64,
+            NpzMember::Texts(texts) => {
                 let longest = texts.iter().map(String::len).max().unwrap_or(0);
                 4 * (longest as u64).saturating_mul(texts.len() as u64)
             }
-            Member::Text(text) => text.len() as u64,
+            NpzMember::Text(text) => text.len() as u64,
         }
     }
 }

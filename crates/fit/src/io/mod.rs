@@ -19,6 +19,7 @@ mod map;
 mod npy;
 mod npz;
 mod old_texts;
+mod stream;
 mod strings;
 mod tns;
 mod write;
@@ -31,7 +32,7 @@ use nneinfact_core::data::Dense;
 use nneinfact_core::error::{Error, Result};
 
 pub(crate) use archive::Archive;
-pub use archive::{Member, write_members, write_members_to, write_npz, write_npz_with};
+pub use archive::{NpzMember, write_members, write_members_to, write_npz, write_npz_with};
 pub use file::{is_leftover, remove_leftovers, remove_leftovers_in};
 pub use map::{SLAB_BYTES, map_bool, map_npy, map_npy_in};
 pub use npy::{read_bool, read_npy, read_npy_from};
@@ -39,6 +40,7 @@ pub use npz::{
     ArrayInfo, npz_names, read_npz, read_npz_arrays, read_npz_arrays_from, read_npz_from,
     read_npz_text, read_npz_text_from,
 };
+pub use stream::{begin_npy, write_stream};
 pub use strings::{read_npz_strings, read_npz_strings_from};
 pub use tns::{read_tns, read_tns_from};
 pub use write::{write_json, write_npy, write_text};

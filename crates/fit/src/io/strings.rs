@@ -157,7 +157,7 @@ fn npy_header(to: &mut (impl Write + ?Sized), descr: &str, shape: &[usize]) -> i
 
 #[cfg(test)]
 mod tests {
-    use super::super::archive::{Member, write_members};
+    use super::super::archive::{NpzMember, write_members};
     use super::*;
 
     #[test]
@@ -167,7 +167,7 @@ mod tests {
         let texts: Vec<String> =
             ["", "a", "東京", "שלום", "\u{10ffff}", "a\0b"].map(String::from).into();
         let none: Vec<String> = Vec::new();
-        let members = [("labels_é", Member::Texts(&texts)), ("none", Member::Texts(&none))];
+        let members = [("labels_é", NpzMember::Texts(&texts)), ("none", NpzMember::Texts(&none))];
         write_members(&path, &members).unwrap();
         assert_eq!(read_npz_strings(&path, "labels_é").unwrap(), Some(texts));
         assert_eq!(read_npz_strings(&path, "none").unwrap(), Some(none));

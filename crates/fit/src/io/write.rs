@@ -49,7 +49,17 @@ where
     S::Elem: Copy + Into<f64>,
     D: Dimension,
 {
-    let shape: Vec<String> = array.shape().iter().map(ToString::to_string).collect();
+    npy_header(&mut *to, array.shape())?;
+    for &x in array {
+        let x: f64 = x.into();
+        to.write_all(&x.to_le_bytes())?;
+    }
+    to.flush()
+}
+
+/// What a `.npy` file of doubles in C order begins with.
+pub(super) fn npy_header(to: &mut (impl Write + ?Sized), shape: &[usize]) -> io::Result<()> {
+    let shape: Vec<String> = shape.iter().map(ToString::to_string).collect();
     let comma = if shape.len() == 1 { "," } else { "" };
     let mut header = format!(
         "{{'descr': '<f8', 'fortran_order': False, 'shape': ({}{comma}), }}",
@@ -62,10 +72,5 @@ where
     let len = u16::try_from(header.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
     to.write_all(b"\x93NUMPY\x01\x00")?;
     to.write_all(&len.to_le_bytes())?;
-    to.write_all(header.as_bytes())?;
-    for &x in array {
-        let x: f64 = x.into();
-        to.write_all(&x.to_le_bytes())?;
-    }
-    to.flush()
+    to.write_all(header.as_bytes())
 }

@@ -3,8 +3,8 @@
 use ndarray::ArrayD;
 
 use super::random::uniform_at;
+use crate::factored::total;
 use crate::factors::{array, check_entries};
-use crate::predictions::total;
 use nneinfact_core::error::{Error, Result};
 use nneinfact_core::model::{Index, Shapes};
 

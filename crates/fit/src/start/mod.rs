@@ -11,8 +11,8 @@ mod unfold;
 use ndarray::ArrayD;
 
 pub(crate) use self::basis::Basis;
+use crate::factored::total;
 use crate::factors::{array, check_factor};
-use crate::predictions::total;
 use crate::settings::Start;
 use nneinfact_core::data::Prepared;
 use nneinfact_core::error::{Error, Result};

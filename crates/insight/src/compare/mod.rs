@@ -15,9 +15,9 @@
 //! with held-out entries, `rows` sorts what came out into rows of the table, and `stability` compares
 //! components by contracting one copy of the model with another (`network`).
 
+mod courses;
 mod estimate;
 mod events;
-mod network;
 mod nonfinite;
 mod ranks;
 mod rows;
@@ -33,6 +33,7 @@ mod study_model;
 mod study_table;
 mod study_table_text;
 
+pub use courses::RunCourse;
 pub use events::{Event, Standing, StudyObserver};
 pub use run_result::{RunOutcome, RunResult, RunSettings};
 pub use score::{Score, Scores};

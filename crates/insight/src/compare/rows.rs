@@ -12,6 +12,7 @@ use super::store::Store;
 use super::study::Study;
 use super::study_model::{TriedLoss, labels};
 use super::study_table::{Best, Mean, Row, RunRecord, StudyTable};
+use nneinfact_core::data::Labels;
 use nneinfact_core::error::{Error, Result};
 
 /// All that came out of a study.
@@ -25,6 +26,8 @@ pub(super) struct Done<'a> {
     /// The factors of the runs, if they are not.
     pub factors: &'a [Option<Vec<ArrayD<f64>>>],
     pub score: Option<Score>,
+    /// What the modes of the data are called.
+    pub labels: &'a [Labels],
 }
 
 impl Done<'_> {
@@ -191,7 +194,7 @@ fn stability(
         }
         Err(error) => return Err(error),
     };
-    match stability_of(&setup.shapes, &fits, &kin) {
+    match stability_of(&setup.shapes, &fits, &kin, done.labels) {
         Ok(stability) => {
             stability.notes.iter().for_each(|text| note(format!("{about}{text}")));
             Ok(Some(stability).filter(|s| !s.indices.is_empty() || s.notes.is_empty()))

@@ -16,7 +16,7 @@ use super::store::Store;
 use super::study::{ScoreChoice, Study, about};
 use super::study_model::TriedLoss;
 use super::study_table::StudyTable;
-use nneinfact_core::data::{Observations, Prepared, Role};
+use nneinfact_core::data::{Observations, Prepared, Role, describe_index};
 use nneinfact_core::error::{Error, Result};
 use nneinfact_fit::Device;
 use nneinfact_fit::{DataRecord, Fit, Flow, NNEinFact, Saved, Source, StoppedBy, Sweep};
@@ -120,6 +120,7 @@ impl Study {
             store: store.as_ref(),
             factors: &factors,
             score,
+            labels: observations.labels(),
         };
         let table = self.table(observations.shape(), &done, notes)?;
         if let Some(store) = &store {
@@ -172,8 +173,9 @@ impl Study {
         let score = match (self.score, outside) {
             (ScoreChoice::Some(Score::Poisson), Some(outside)) => {
                 return Err(Error::Setting(format!(
-                    "the poisson score is for counts, and the entry at index {:?} is {}: choose rmse, mae or none",
-                    outside.index, outside.value
+                    "the poisson score is for counts, and the entry at index {} is {}: choose rmse, mae or none",
+                    describe_index(data.labels(), &outside.index),
+                    outside.value
                 )));
             }
             (ScoreChoice::Some(score), _) => Some(score),
@@ -181,8 +183,9 @@ impl Study {
             (ScoreChoice::Auto, None) => Some(Score::Poisson),
             (ScoreChoice::Auto, Some(outside)) => {
                 notes.push(format!(
-                    "the data are not counts (the entry at index {:?} is {}), so that the score is rmse and not the poisson log-likelihood",
-                    outside.index, outside.value
+                    "the data are not counts (the entry at index {} is {}), so that the score is rmse and not the poisson log-likelihood",
+                    describe_index(data.labels(), &outside.index),
+                    outside.value
                 ));
                 Some(Score::Rmse)
             }

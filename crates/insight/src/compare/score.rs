@@ -11,7 +11,7 @@ use nneinfact_core::data::{Implicit, Prepared, Role};
 use nneinfact_core::error::Result;
 use nneinfact_core::loss::Loss;
 use nneinfact_core::model::Shapes;
-use nneinfact_fit::{Blocks, Predictions};
+use nneinfact_fit::{Blocks, FactoredTensor};
 
 /// How well held-out entries are predicted, in terms that do not depend on the loss that was fitted.
 ///
@@ -153,7 +153,7 @@ impl<'a> Scorer<'a> {
         if self.data.count(Role::HeldOut) == 0 {
             return Ok(Scores::default());
         }
-        let predictions = Predictions::new(shapes, factors, None);
+        let predictions = FactoredTensor::new(shapes.clone(), factors.to_vec(), None)?;
         let sums = match (self.data.roles(), self.data.coo()) {
             (None, Some(_)) => self.stored(&predictions)?,
             (Some(_), _) | (None, None) => self.dense(&predictions)?,
@@ -180,7 +180,7 @@ impl<'a> Scorer<'a> {
     }
 
     /// From a role for every entry: ŷ is formed block by block, in C order.
-    fn dense(&self, predictions: &Predictions<'_>) -> Result<ScoreSums> {
+    fn dense(&self, predictions: &FactoredTensor) -> Result<ScoreSums> {
         let data = self.data;
         let mut sums = ScoreSums::default();
         let Some(roles) = data.roles() else { return Ok(sums) };
@@ -240,7 +240,7 @@ impl<'a> Scorer<'a> {
     }
 
     /// From stored entries: ŷ is formed at those that are held out.
-    fn stored(&self, predictions: &Predictions<'_>) -> Result<ScoreSums> {
+    fn stored(&self, predictions: &FactoredTensor) -> Result<ScoreSums> {
         // What the implicit entries are makes no difference where held-out entries are all stored.
         let sparse = self.data.stored(Implicit::Missing);
         let list = sparse.entries();

@@ -3,12 +3,12 @@
 use ndarray::ArrayD;
 use serde::{Deserialize, Serialize};
 
-use super::network::{Network, norms, similarities};
 use super::nonfinite::worst;
-use crate::assignment::best_assignment;
+use crate::assignment::best_pairs;
+use nneinfact_core::data::Labels;
 use nneinfact_core::error::{Error, Result};
-use nneinfact_core::model::{IndexSet, Shapes};
-use nneinfact_fit::Fit;
+use nneinfact_core::model::{Index, IndexSet, Shapes};
+use nneinfact_fit::{FactoredTensor, Fit};
 
 /// How far the components of several fits of a model agree: see [`stability`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -59,6 +59,9 @@ pub struct ComponentStability {
     pub splits: Option<f64>,
     /// What that means.
     pub verdict: Verdict,
+    /// For each mode whose indices have labels, the one with most of the component.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub largest: Vec<String>,
 }
 
 /// Whether a component is found again.
@@ -170,10 +173,9 @@ fn median(mut values: Vec<f64>) -> f64 {
 /// # Errors
 /// [`Error::Setting`] where there are less than two fits, or they are not of the same model for data
 /// of the same shape; [`Error::Unsupported`] where two copies of the model need more letters than
-/// there are, or more than 64 factors; [`Error::Memory`] where their product does not fit in memory.
+/// there are; [`Error::Memory`] where their product does not fit in memory.
 pub fn stability(fits: &[&Fit]) -> Result<Stability> {
-    let networks: Result<Vec<Network>> =
-        fits.iter().map(|fit| Network::new(fit.shapes(), fit.factors(), fit.weights())).collect();
+    let tensors: Vec<&FactoredTensor> = fits.iter().map(|fit| fit.factored()).collect();
     let reached = |fit: &&Fit| {
         let history = fit.history();
         worst(history.objective().get(history.returned).copied().unwrap_or(f64::INFINITY))
@@ -181,7 +183,8 @@ pub fn stability(fits: &[&Fit]) -> Result<Stability> {
     let losses: Vec<f64> = fits.iter().skip(1).map(reached).collect();
     let better = better_half(&losses);
     let kin: Vec<Kin> = better.iter().map(|&better| Kin { better, ..Kin::default() }).collect();
-    between(&networks?, &kin)
+    let labels = fits.first().map_or(&[][..], |fit| fit.all_labels());
+    between(&tensors, &kin, labels)
 }
 
 /// How a fit is related to the first one.
@@ -209,14 +212,17 @@ pub(super) fn stability_of(
     shapes: &Shapes,
     fits: &[Vec<ArrayD<f64>>],
     kin: &[Kin],
+    labels: &[Labels],
 ) -> Result<Stability> {
-    let networks: Result<Vec<Network>> =
-        fits.iter().map(|factors| Network::new(shapes, factors, None)).collect();
-    between(&networks?, kin)
+    let tensors: Result<Vec<FactoredTensor>> = fits
+        .iter()
+        .map(|factors| FactoredTensor::new(shapes.clone(), factors.clone(), None))
+        .collect();
+    between(&tensors?.iter().collect::<Vec<_>>(), kin, labels)
 }
 
-fn between(networks: &[Network<'_>], kin: &[Kin]) -> Result<Stability> {
-    let [first, others @ ..] = networks else {
+fn between(tensors: &[&FactoredTensor], kin: &[Kin], labels: &[Labels]) -> Result<Stability> {
+    let [first, others @ ..] = tensors else {
         return Err(Error::Setting("stability is that of at least two fits, not of none".into()));
     };
     if others.is_empty() {
@@ -225,28 +231,28 @@ fn between(networks: &[Network<'_>], kin: &[Kin]) -> Result<Stability> {
                 .into(),
         ));
     }
-    let alike = |other: &&Network<'_>| {
-        other.shapes.model().to_string() == first.shapes.model().to_string()
-            && other.shapes.data() == first.shapes.data()
+    let alike = |other: &&&FactoredTensor| {
+        other.model().to_string() == first.model().to_string()
+            && other.shapes().data() == first.shapes().data()
     };
     if let Some(other) = others.iter().find(|other| !alike(other)) {
         return Err(Error::Setting(format!(
             "the fits whose components are compared have to be of the same model and of data of the same shape: {} {:?} and {} {:?} are not",
-            first.shapes.model(),
-            first.shapes.data(),
-            other.shapes.model(),
-            other.shapes.data()
+            first.model(),
+            first.shapes().data(),
+            other.model(),
+            other.shapes().data()
         )));
     }
     // Where no fit is in the better half, all of them count.
     let some = kin.iter().any(|kin| kin.better);
     let better: Vec<bool> =
         (0..others.len()).map(|n| !some || kin.get(n).is_some_and(|kin| kin.better)).collect();
-    let latent: IndexSet = first.shapes.model().latent();
+    let latent: IndexSet = first.model().latent();
     let mut notes = Vec::new();
     let mut indices = Vec::new();
     for index in latent.iter() {
-        let rank = networks.iter().map(|network| network.shapes.size(index)).max().unwrap_or(0);
+        let rank = tensors.iter().map(|tensor| tensor.shapes().size(index)).max().unwrap_or(0);
         if rank > Stability::LARGEST_RANK {
             notes.push(format!(
                 "the components of {index} are not compared: there are {rank}, and finding out which belong together is done for up to {}",
@@ -254,26 +260,45 @@ fn between(networks: &[Network<'_>], kin: &[Kin]) -> Result<Stability> {
             ));
             continue;
         }
-        let sums = first.sums(index)?;
-        let total: f64 = sums.iter().sum();
-        let norms = norms(first, index)?;
-        let mut found: Vec<Vec<f64>> = vec![Vec::new(); sums.len()];
+        let letter = char::from(index);
+        let shares = first.component_shares(letter)?;
+        let weights = first.marginal(&letter.to_string())?;
+        let mut found: Vec<Vec<f64>> = vec![Vec::new(); shares.len()];
         for other in others {
-            let similarities = similarities(first, &norms, other, index)?;
+            let similarities = first.cosines(letter, other, letter)?;
             for (to, x) in found.iter_mut().zip(matched(&similarities)) {
                 to.push(x);
             }
         }
-        let component = |(component, (&sum, found)): (usize, (&f64, &Vec<f64>))| {
-            let share = if total > 0.0 { sum / total } else { 0.0 };
-            let weight = sum * first.scale;
-            summarise(ComponentPart { component, weight, share }, found, &better, kin)
-        };
-        let components = sums.iter().zip(&found).enumerate().map(component).collect();
+        let component =
+            |(component, ((&share, &weight), found)): (usize, ((&f64, &f64), &Vec<f64>))| {
+                summarise(ComponentPart { component, weight, share }, found, &better, kin)
+            };
+        let mut components: Vec<ComponentStability> =
+            shares.iter().zip(&weights).zip(&found).enumerate().map(component).collect();
+        name(&mut components, first, index, labels)?;
         indices.push(IndexStability { index: index.into(), components });
     }
     let better = better.iter().filter(|&&better| better).count();
-    Ok(Stability { fits: networks.len(), better, indices, notes })
+    Ok(Stability { fits: tensors.len(), better, indices, notes })
+}
+
+/// Says along which labels the components of an index are largest.
+fn name(
+    components: &mut [ComponentStability],
+    tensor: &FactoredTensor,
+    index: Index,
+    labels: &[Labels],
+) -> Result<()> {
+    let modes = tensor.model().output().iter().zip(labels);
+    for (&mode, labels) in modes.filter(|(_, labels)| labels.indices().is_some()) {
+        let sums = tensor.marginal(&format!("{index}{mode}"))?;
+        for (component, row) in components.iter_mut().zip(sums.outer_iter()) {
+            let most = (0..row.len()).rev().max_by(|&a, &b| row[a].total_cmp(&row[b]));
+            component.largest.extend(most.map(|at| labels.describe(at)));
+        }
+    }
+    Ok(())
 }
 
 /// A component of the first fit.
@@ -315,33 +340,14 @@ fn summarise(
             true => Verdict::Stable,
             false => Verdict::Unstable,
         },
+        largest: Vec::new(),
     }
 }
 
 /// For each row the similarity to its match, 0 where it has none.
 fn matched(similarities: &[Vec<f64>]) -> Vec<f64> {
-    let (rows, columns) = (similarities.len(), similarities.first().map_or(0, Vec::len));
-    let mut found = vec![0.0; rows];
-    if rows == 0 || columns == 0 {
-        return found;
-    }
-    // Whole numbers, as the assignment compares for equality. Cosines are at most 1.
-    let weight = |x: f64| (x * 1e12).round() as i64;
-    let transposed = rows > columns;
-    let matches = match transposed {
-        false => {
-            let weights: Vec<i64> = similarities.iter().flatten().map(|&x| weight(x)).collect();
-            best_assignment(&weights, rows, columns)
-        }
-        true => {
-            let weights: Vec<i64> = (0..columns)
-                .flat_map(|j| similarities.iter().map(move |row| weight(row[j])))
-                .collect();
-            best_assignment(&weights, columns, rows)
-        }
-    };
-    for (a, &b) in matches.iter().enumerate() {
-        let (i, j) = if transposed { (b, a) } else { (a, b) };
+    let mut found = vec![0.0; similarities.len()];
+    for (i, j) in best_pairs(similarities) {
         found[i] = similarities[i][j];
     }
     found
@@ -400,11 +406,11 @@ mod tests {
             let shapes = shapes(text, data, ranks);
             let (one, two) = (factors(&shapes, 0.3), factors(&shapes, 7.7));
             let (a, b) = (
-                Network::new(&shapes, &one, None).unwrap(),
-                Network::new(&shapes, &two, None).unwrap(),
+                FactoredTensor::new(shapes.clone(), one.clone(), None).unwrap(),
+                FactoredTensor::new(shapes.clone(), two.clone(), None).unwrap(),
             );
             for index in shapes.model().latent().iter() {
-                let found = similarities(&a, &norms(&a, index).unwrap(), &b, index).unwrap();
+                let found = a.cosines(index.into(), &b, index.into()).unwrap();
                 let parts = |factors: &[ArrayD<f64>]| -> Vec<ArrayD<f64>> {
                     (0..shapes.size(index))
                         .map(|i| part(&shapes, factors, index.into(), i))
@@ -419,9 +425,8 @@ mod tests {
                     }
                 }
                 let total: f64 = ones.iter().map(|p| p.sum()).sum();
-                for (i, sum) in a.sums(index).unwrap().iter().enumerate() {
-                    assert!((sum * a.scale / ones[i].sum() - 1.0).abs() < 1e-10);
-                    assert!(total > 0.0);
+                for (i, share) in a.component_shares(index.into()).unwrap().iter().enumerate() {
+                    assert!((share * total / ones[i].sum() - 1.0).abs() < 1e-10);
                 }
             }
         }

@@ -144,6 +144,11 @@ pub struct Mean {
     pub standard_error: Option<f64>,
     /// How many values.
     pub count: usize,
+    /// The median.
+    #[serde(serialize_with = "nonfinite::serialize")]
+    pub median: f64,
+    /// The first and the third quartile, between neighbours in proportion; `None` for one value.
+    pub quartiles: Option<[f64; 2]>,
 }
 
 impl Mean {
@@ -158,8 +163,26 @@ impl Mean {
         let squares: f64 = values.iter().map(|x| (x - mean) * (x - mean)).sum();
         let standard_error = (values.len() > 1).then(|| (squares / (n - 1.0) / n).sqrt());
         let standard_error = standard_error.filter(|error| error.is_finite());
-        Some(Mean { mean, standard_error, count: values.len() })
+        let mut sorted = values.to_vec();
+        sorted.sort_by(f64::total_cmp);
+        let quartiles =
+            (values.len() > 1).then(|| [quantile(&sorted, 0.25), quantile(&sorted, 0.75)]);
+        Some(Mean {
+            mean,
+            standard_error,
+            count: values.len(),
+            median: quantile(&sorted, 0.5),
+            quartiles: quartiles.filter(|q| q.iter().all(|x| x.is_finite())),
+        })
     }
+}
+
+/// A quantile of sorted values, between neighbours in proportion.
+fn quantile(sorted: &[f64], share: f64) -> f64 {
+    let place = share * (sorted.len() - 1) as f64;
+    let (below, above) = (sorted[place.floor() as usize], sorted[place.ceil() as usize]);
+    // Neighbours may both be infinite.
+    if below == above { below } else { below + (place - place.floor()) * (above - below) }
 }
 
 impl fmt::Display for Mean {
@@ -295,7 +318,10 @@ impl StudyTable {
             "loss,name,model,ranks,penalty,algorithm,precision,parameters,splits,\
              heldout_loss,heldout_loss_se,validation_loss,validation_loss_se,\
              training_loss,training_loss_se,score,score_mean,score_se,\
-             sweeps,seconds,stopped_by,failures,matched,best_of_model,best_run\n",
+             sweeps,seconds,stopped_by,failures,matched,best_of_model,best_run,\
+             heldout_loss_median,heldout_loss_q1,heldout_loss_q3,\
+             validation_loss_median,validation_loss_q1,validation_loss_q3,\
+             training_loss_median,training_loss_q1,training_loss_q3\n",
         );
         for row in &self.rows {
             let mut fields = vec![
@@ -330,6 +356,14 @@ impl StudyTable {
             fields.push(row.best_of_model.to_string());
             let file = row.best.as_ref().and_then(|best| best.file.clone());
             fields.push(file.unwrap_or_default());
+            for loss in [row.heldout_loss, row.validation_loss, row.training_loss] {
+                let numbers = [
+                    loss.map(|m| m.median),
+                    loss.and_then(|m| m.quartiles).map(|q| q[0]),
+                    loss.and_then(|m| m.quartiles).map(|q| q[1]),
+                ];
+                fields.extend(numbers.map(|x| x.map_or(String::new(), |x| x.to_string())));
+            }
             let quoted: Vec<String> = fields.iter().map(|field| quote(field)).collect();
             text += &quoted.join(",");
             text.push('\n');
@@ -444,13 +478,20 @@ mod tests {
         // Squared deviations 4 + 1 + 1 + 4 = 10; 10 / 3 / 4.
         assert_eq!((mean.mean, mean.count), (3.0, 4));
         assert!((mean.standard_error.unwrap() - (10.0f64 / 12.0).sqrt()).abs() < 1e-15);
-        assert_eq!(Mean::of(&[2.5]), Some(Mean { mean: 2.5, standard_error: None, count: 1 }));
+        let one = Mean { mean: 2.5, standard_error: None, count: 1, median: 2.5, quartiles: None };
+        assert_eq!(Mean::of(&[2.5]), Some(one));
+        let four = Mean::of(&[4.0, 1.0, 3.0, 2.0]).unwrap();
+        assert_eq!((four.median, four.quartiles), (2.5, Some([1.75, 3.25])));
+        let worst = Mean::of(&[1.0, f64::INFINITY, f64::INFINITY]).unwrap();
+        assert_eq!((worst.median, worst.quartiles), (f64::INFINITY, None));
         assert_eq!(Mean::of(&[]), None);
     }
 
     #[test]
     fn digits_follow_the_standard_error() {
-        let text = |mean, error| Mean { mean, standard_error: error, count: 2 }.to_string();
+        let text = |mean, standard_error| {
+            Mean { mean, standard_error, count: 2, median: mean, quartiles: None }.to_string()
+        };
         assert_eq!(text(0.010_123_4, Some(0.000_051)), "0.010123 ± 0.000051");
         assert_eq!(text(-12.345, Some(0.25)), "-12.35 ± 0.25");
         assert_eq!(text(1234.5, Some(120.0)), "1234.5 ± 1.2e2");

@@ -134,6 +134,8 @@ impl StudyTable {
                 stability.better,
                 stability.fits.saturating_sub(1)
             );
+            let mut components = stability.indices.iter().flat_map(|index| &index.components);
+            let named = components.any(|component| !component.largest.is_empty());
             let titles = [
                 "component",
                 "weight",
@@ -145,6 +147,7 @@ impl StudyTable {
                 "verdict",
             ];
             let mut lines = vec![titles.map(String::from).to_vec()];
+            lines[0].extend(named.then(|| "largest at".into()));
             let cosine = |x: Option<f64>| x.map_or("-".into(), |x| format!("{x:.2}"));
             for index in &stability.indices {
                 let mut components: Vec<_> = index.components.iter().collect();
@@ -160,6 +163,9 @@ impl StudyTable {
                         format!("{:.2}/{:.2}", c.mean, c.min),
                         c.verdict.name().into(),
                     ]);
+                    if let Some(line) = lines.last_mut().filter(|_| named) {
+                        line.push(c.largest.join(", "));
+                    }
                 }
             }
             text += &aligned(&lines, &[false, true, true, true, true, true, true]);

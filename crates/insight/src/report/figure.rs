@@ -7,11 +7,11 @@ use super::raster;
 use super::views::{ComponentGroup, Sizes, views};
 
 /// Colours and sizes, in light only.
-const STYLE: &str = "text{fill:#333;font-size:9px;font-family:Helvetica,Arial,sans-serif}text.t,text.t2{fill:#000;font-size:9.5px}text.head{fill:#000;font-size:11px;font-weight:bold}.g{stroke:#e4e4e4;stroke-width:.7}.f{fill:none;stroke:#999;stroke-width:.5}.r{stroke:#555;stroke-width:1;stroke-dasharray:3 3}.l{fill:none;stroke-width:1.3;stroke-linejoin:round}.h{fill:none}.px{image-rendering:pixelated}.l.s0{stroke:#0072b2}.l.s1{stroke:#b85c00;stroke-dasharray:7 3}.l.s2{stroke:#009e73;stroke-dasharray:2 3}.l.s3{stroke:#cc79a7}.b.c0{fill:#0072b2}.b.c1{fill:#d55e00}.b.c2{fill:#009e73}.b.c3{fill:#cc79a7}.b.c4{fill:#56b4e9}.b.c5{fill:#e69f00}.l.c0{stroke:#0072b2}.l.c1{stroke:#d55e00}.l.c2{stroke:#009e73}.l.c3{stroke:#cc79a7}.l.c4{stroke:#56b4e9}.l.c5{stroke:#e69f00}";
+pub(super) const STYLE: &str = "text{fill:#333;font-size:9px;font-family:Helvetica,Arial,sans-serif}text.t,text.t2{fill:#000;font-size:9.5px}text.head{fill:#000;font-size:11px;font-weight:bold}.g{stroke:#e4e4e4;stroke-width:.7}.f{fill:none;stroke:#999;stroke-width:.5}.r{stroke:#555;stroke-width:1;stroke-dasharray:3 3}.l{fill:none;stroke-width:1.3;stroke-linejoin:round}.h{fill:none}.px{image-rendering:pixelated}.l.s0{stroke:#0072b2}.l.s1{stroke:#b85c00;stroke-dasharray:7 3}.l.s2{stroke:#009e73;stroke-dasharray:2 3}.l.s3{stroke:#cc79a7}.b.c0{fill:#0072b2}.b.c1{fill:#d55e00}.b.c2{fill:#009e73}.b.c3{fill:#cc79a7}.b.c4{fill:#56b4e9}.b.c5{fill:#e69f00}.l.c0{stroke:#0072b2}.l.c1{stroke:#d55e00}.l.c2{stroke:#009e73}.l.c3{stroke:#cc79a7}.l.c4{stroke:#56b4e9}.l.c5{stroke:#e69f00}";
 
 /// The width of a page of two columns, in pixels.
-const WIDTH: f64 = 720.0;
-const GAP: f64 = 14.0;
+pub(super) const WIDTH: f64 = 720.0;
+pub(super) const GAP: f64 = 14.0;
 /// The most components of each latent index.
 const MOST: usize = 10;
 
@@ -65,18 +65,25 @@ fn figure(report: &Report<'_>) -> String {
         heading(&mut all, &mut y, &single.title);
         y = row(&mut all, y, &single.panels, width) + 8.0;
     }
+    all.height = y;
+    all.label = report.heading().into();
+    figure_of(&all, STYLE)
+}
+
+/// A drawing of the width of a page as a file of its own.
+pub(super) fn figure_of(all: &Drawing, style: &str) -> String {
     format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{0}\" height=\"{1}\" viewBox=\"-8 -6 {0} {1}\" role=\"img\"><title>{2}</title><style>{STYLE}</style>{3}<rect x=\"-8\" y=\"-6\" width=\"{0}\" height=\"{1}\" fill=\"#fff\"/>{4}</svg>\n",
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{0}\" height=\"{1}\" viewBox=\"-8 -6 {0} {1}\" role=\"img\"><title>{2}</title><style>{style}</style>{3}<rect x=\"-8\" y=\"-6\" width=\"{0}\" height=\"{1}\" fill=\"#fff\"/>{4}</svg>\n",
         at(WIDTH + 16.0),
-        at(y + 12.0),
-        escape(report.heading()),
+        at(all.height + 12.0),
+        escape(&all.label),
         raster::gradient(),
         all.body
     )
 }
 
 /// A heading at `y`, which moves to below it.
-fn heading(all: &mut Drawing, y: &mut f64, text: &str) {
+pub(super) fn heading(all: &mut Drawing, y: &mut f64, text: &str) {
     all.text(0.0, *y + 12.0, "head", "start", text);
     *y += 20.0;
 }
@@ -125,7 +132,7 @@ fn component_rows(
 }
 
 /// Drawings side by side, in as many rows as they need; gives where the next thing begins.
-fn row(all: &mut Drawing, top: f64, drawings: &[Drawing], width: f64) -> f64 {
+pub(super) fn row(all: &mut Drawing, top: f64, drawings: &[Drawing], width: f64) -> f64 {
     let columns = (((WIDTH + GAP + 0.5) / (width + GAP)).floor() as usize).max(1);
     let mut y = top;
     for line in drawings.chunks(columns) {

@@ -13,14 +13,18 @@ mod draw;
 mod entry_values;
 mod figure;
 mod labels;
+mod match_page;
 mod page;
 mod pairs;
 mod panel;
 mod raster;
 mod residual_views;
 mod residuals;
+mod study_page;
 mod views;
 
 pub use builder::{Report, unknown_mode};
+pub use match_page::match_page;
 pub use nneinfact_core::data::Labels;
 pub use residuals::{ResidualSums, Residuals, RoleResiduals};
+pub use study_page::{study_page, study_svg};

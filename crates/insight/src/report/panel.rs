@@ -59,7 +59,10 @@ const NAMED: usize = 6;
 /// The indices of the largest entries by their names.
 fn largest(axis: &ModeAxis, values: &[f64]) -> String {
     let descending = |a: &usize, b: &usize| values[*b].total_cmp(&values[*a]).then(a.cmp(b));
-    let mut order: Vec<usize> = (0..values.len()).filter(|&i| values[i] > 0.0).collect();
+    // What is next to nothing beside the largest matters to nobody.
+    let least = 0.01 * values.iter().copied().fold(0.0, f64::max);
+    let named = |&i: &usize| values[i] > 0.0 && values[i] >= least;
+    let mut order: Vec<usize> = (0..values.len()).filter(named).collect();
     if order.len() > NAMED {
         order.select_nth_unstable_by(NAMED, descending);
         order.truncate(NAMED);

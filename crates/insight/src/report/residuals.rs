@@ -173,7 +173,7 @@ fn add_implicit_zeros(
         let totals = saved.totals(kept);
         let each = all_entries / totals.len() as f64;
         let squares = match power {
-            Some(2.0) => saved.predictions().totals_of_squares(kept),
+            Some(2.0) => saved.factored().totals_of_squares(kept),
             _ => None,
         };
         let loss = |i: usize, total: f64| match power {
@@ -321,7 +321,7 @@ impl Residuals {
         // Σ over all entries of the loss at 0, along a mode: a multiple of a power of ŷ.
         let monomial = zero.as_ref().and_then(|zero| zero.monomial());
         let power = monomial.map(|m| m.power).filter(|p| [0.0, 1.0, 2.0].contains(p));
-        let squares = power == Some(2.0) && saved.predictions().totals_of_squares(&[]).is_none();
+        let squares = power == Some(2.0) && saved.factored().totals_of_squares(&[]).is_none();
         if loss.is_some() && implicit == Implicit::Zeros && (power.is_none() || squares) {
             self.has_loss = false;
             self.notes.push(
@@ -369,7 +369,7 @@ fn dense(saved: &Saved, prepared: &Prepared, loss: Option<&Loss>, floor: f64) ->
     let mut sums = table(prepared, values.shape());
     let blocks = Blocks::in_memory_order(values.shape(), values.strides());
     let walk = BlockWalk { prepared, loss, floor, blocks: &blocks };
-    saved.predictions().fold_blocks(
+    saved.factored().fold_blocks(
         &blocks,
         |block, predicted| Ok(walk.block(block, predicted)),
         |block, part| {

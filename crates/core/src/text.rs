@@ -1,0 +1,22 @@
+//! Texts of users in messages.
+
+use std::ops::Range;
+
+/// The text on a line of its own, with carets under a range of its bytes.
+pub(crate) fn carets(text: &str, at: &Range<usize>) -> String {
+    let mut shown = String::from("\n  ");
+    // Control characters (a tab, say) would shift the carets.
+    shown.extend(text.chars().map(|c| if c.is_control() { ' ' } else { c }));
+    shown.push_str("\n  ");
+    for (byte, c) in text.char_indices() {
+        if byte >= at.end {
+            break;
+        }
+        shown.push(if byte >= at.start { '^' } else { ' ' });
+        let _ = c;
+    }
+    if at.start >= text.len() {
+        shown.push('^');
+    }
+    shown
+}

@@ -1,0 +1,298 @@
+//! The figures of a study: held-out losses by model, and losses against sweeps and seconds.
+
+use std::path::Path;
+
+use super::draw::{AxisScale, Drawing, Ruler, cut, escape, extent, number, width_of};
+use super::figure::{GAP, STYLE as FIGURE_STYLE, WIDTH, figure_of, heading, row};
+use crate::compare::{Mean, Row, RunCourse, RunRecord, StudyTable};
+
+const STYLE: &str = include_str!("style.css");
+/// The width of a drawing on a page, which a telephone has.
+const PAGE_WIDTH: f64 = 360.0;
+/// Rows that losses are drawn of, each in a colour.
+const COLOURS: usize = 6;
+/// The height of a row of the first figure.
+const LINE: f64 = 34.0;
+
+/// What the losses of a study's runs are drawn against.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Along {
+    Sweeps,
+    Seconds,
+}
+
+/// The figures of a study as one SVG: for each loss the held-out losses of every row, with median,
+/// quartiles and every split, and the losses of the best run of every model, sweep by sweep and
+/// second by second.
+#[must_use]
+pub fn study_svg(table: &StudyTable, courses: &[RunCourse]) -> String {
+    let mut all = Drawing::new(WIDTH, 0.0, "Losses of a study");
+    let mut y = 0.0;
+    for loss in losses(table) {
+        heading(&mut all, &mut y, &format!("{loss}: {}", judged(&rows_of(table, loss))));
+        let boxes = boxes(&rows_of(table, loss), WIDTH);
+        all.push(&boxes.placed(0.0, y));
+        y += boxes.height + 8.0;
+        let width = 0.5 * (WIDTH - GAP);
+        let drawings: Vec<Drawing> = [Along::Sweeps, Along::Seconds]
+            .into_iter()
+            .filter_map(|along| lines(&courses_of(courses, loss), along, (width, 190.0)))
+            .collect();
+        if !drawings.is_empty() {
+            heading(&mut all, &mut y, &format!("{loss}: the best run of every model"));
+            y = row(&mut all, y, &drawings, width) + 10.0;
+        }
+    }
+    all.height = y;
+    figure_of(&all, FIGURE_STYLE)
+}
+
+/// The figures of a study as a page, with a link to the report of the best run of each row that `link`
+/// knows one for.
+#[must_use]
+pub fn study_page(
+    table: &StudyTable,
+    courses: &[RunCourse],
+    title: &str,
+    link: impl Fn(&Path) -> Option<String>,
+) -> String {
+    let mut body = format!("<header><h1>{}</h1></header>", escape(title));
+    for loss in losses(table) {
+        let rows = rows_of(table, loss);
+        let name = escape(loss);
+        body += &format!(
+            "<section><h2>{name}</h2><h3>{}</h3>{}<p class=\"note\">A line is the median over the splits, a box reaches from the first to the third quartile, a dot is a split, represented by its best start.</p>",
+            judged(&rows),
+            figure(&boxes(&rows, PAGE_WIDTH))
+        );
+        let drawings: String = [Along::Sweeps, Along::Seconds]
+            .into_iter()
+            .filter_map(|along| lines(&courses_of(courses, loss), along, (PAGE_WIDTH, 240.0)))
+            .map(|drawing| figure(&drawing))
+            .collect();
+        if !drawings.is_empty() {
+            body += &format!(
+                "<h3>The best run of every model</h3><div class=\"pair\">{drawings}</div>"
+            );
+        }
+        body += &format!("{}</section>", listed(&rows, &link));
+    }
+    for note in table.notes() {
+        body += &format!("<p class=\"note\">{}</p>", escape(note));
+    }
+    format!(
+        "<!DOCTYPE html>\n<html lang=\"en\" xmlns=\"http://www.w3.org/1999/xhtml\"><head><meta charset=\"utf-8\"/><meta name=\"viewport\" content=\"width=device-width, initial-scale=1\"/><meta name=\"color-scheme\" content=\"light dark\"/><link rel=\"icon\" href=\"data:,\"/><title>{}</title><style>{STYLE}</style></head>\n<body><main>{body}</main>\n<footer>Page by nneinfact {}.</footer></body></html>\n",
+        escape(title),
+        env!("CARGO_PKG_VERSION")
+    )
+}
+
+fn figure(drawing: &Drawing) -> String {
+    format!("<figure class=\"panel\">{}</figure>", drawing.inline("panel"))
+}
+
+/// The losses of a table, in its order.
+fn losses(table: &StudyTable) -> Vec<&str> {
+    let mut losses: Vec<&str> = Vec::new();
+    for row in table.rows() {
+        if !losses.contains(&row.loss.as_str()) {
+            losses.push(&row.loss);
+        }
+    }
+    losses
+}
+
+fn rows_of<'a>(table: &'a StudyTable, loss: &str) -> Vec<&'a Row> {
+    table.rows().iter().filter(|row| row.loss == loss).collect()
+}
+
+fn courses_of<'a>(courses: &'a [RunCourse], loss: &str) -> Vec<&'a RunCourse> {
+    courses.iter().filter(|course| course.loss == loss).take(COLOURS).collect()
+}
+
+/// What rows are judged by.
+fn judged(rows: &[&Row]) -> &'static str {
+    match rows.iter().find_map(|row| row.training_loss.map(|_| row)) {
+        Some(row) if row.heldout_loss.is_some() => "held-out loss",
+        Some(row) if row.validation_loss.is_some() => "validation loss",
+        _ => "training loss",
+    }
+}
+
+fn mean(row: &Row) -> Option<Mean> {
+    row.heldout_loss.or(row.validation_loss).or(row.training_loss)
+}
+
+/// The loss of every split.
+fn values(row: &Row) -> Vec<f64> {
+    let of = |run: &RunRecord| {
+        let result = run.outcome.result()?;
+        Some(result.heldout_loss.or(result.validation_loss).unwrap_or(result.training_loss))
+    };
+    row.runs.iter().filter(|run| run.chosen).filter_map(of).filter(|x| x.is_finite()).collect()
+}
+
+/// For each row its name, and below it the losses of its splits on one axis.
+fn boxes(rows: &[&Row], width: f64) -> Drawing {
+    let all: Vec<f64> = rows.iter().flat_map(|row| values(row)).collect();
+    let label = format!("{} of {} rows", judged(rows), rows.len());
+    let mut out = Drawing::new(width, LINE * rows.len() as f64 + 30.0, label);
+    let Some((low, high)) = extent(all.into_iter()) else {
+        out.text(0.0, 14.0, "n", "start", "no run came to its end");
+        return out;
+    };
+    let log = low > 0.0 && high > 5.0 * low;
+    let pad = 0.05 * (high - low).max(1e-9 * high.abs()).max(f64::MIN_POSITIVE);
+    let ruler = Ruler {
+        scale: if log { AxisScale::Log } else { AxisScale::Linear },
+        low: if log { low / 1.05 } else { low - pad },
+        high: if log { high * 1.05 } else { high + pad },
+        from: 6.0,
+        to: width - 8.0,
+    };
+    let bottom = LINE * rows.len() as f64 + 6.0;
+    let mut free = f64::NEG_INFINITY;
+    for mark in ruler.ticks(5) {
+        let (x, text) = (ruler.at(mark), number(mark, 4));
+        out.line("g", (x, 0.0), (x, bottom));
+        let half = 0.5 * width_of(&text);
+        let inside = x.clamp(half + 1.0, width - half - 1.0);
+        if inside - half > free + 4.0 {
+            out.text(inside, bottom + 12.0, "n", "middle", &text);
+            free = inside + half;
+        }
+    }
+    for (n, row) in rows.iter().enumerate() {
+        let top = LINE * n as f64;
+        let colour = format!("c{}", n % COLOURS);
+        let found = mean(row);
+        let said = found.map_or("failed".into(), |m| number(m.median, 4));
+        out.text(
+            6.0,
+            top + 11.0,
+            "t2",
+            "start",
+            &cut(&format!("{}: {said}", row.label()), width - 12.0),
+        );
+        let middle = top + 23.0;
+        let (Some(found), splits) = (found, values(row)) else { continue };
+        if let Some([first, third]) = found.quartiles {
+            let (from, to) = (ruler.at(first), ruler.at(third));
+            let title = format!(
+                "{}: median {}, quartiles {} and {}, {} splits",
+                row.label(),
+                number(found.median, 5),
+                number(first, 5),
+                number(third, 5),
+                splits.len()
+            );
+            out.rect("f", (from, middle - 6.0), (to - from, 12.0), &title);
+        }
+        if found.median.is_finite() {
+            let x = ruler.at(found.median);
+            out.line(&format!("l {colour}"), (x, middle - 7.0), (x, middle + 7.0));
+        }
+        for value in splits {
+            let x = ruler.at(value);
+            out.rect(
+                &format!("b {colour}"),
+                (x - 1.6, middle - 1.6),
+                (3.2, 3.2),
+                &number(value, 6),
+            );
+        }
+    }
+    out
+}
+
+/// The losses of several runs on one pair of axes.
+fn lines(courses: &[&RunCourse], along: Along, (width, height): (f64, f64)) -> Option<Drawing> {
+    let points = |course: &RunCourse| -> Vec<(f64, f64)> {
+        let losses = match course.history.heldout_loss.is_empty() {
+            true => &course.history.loss,
+            false => &course.history.heldout_loss,
+        };
+        let xs: Vec<f64> = match along {
+            Along::Sweeps => course.history.sweeps.iter().map(|&s| s as f64).collect(),
+            Along::Seconds => course.history.seconds.clone(),
+        };
+        xs.into_iter().zip(losses.iter().copied()).filter(|p| p.1.is_finite()).collect()
+    };
+    let all: Vec<Vec<(f64, f64)>> = courses.iter().map(|course| points(course)).collect();
+    let flat = || all.iter().flatten();
+    let (low, high) = extent(flat().map(|p| p.1))?;
+    let (first, last) = extent(flat().map(|p| p.0))?;
+    if last <= first {
+        return None;
+    }
+    let what = match along {
+        Along::Sweeps => "sweeps",
+        Along::Seconds => "seconds",
+    };
+    let legend = 13.0 * courses.len() as f64 + 6.0;
+    let mut out = Drawing::new(width, height + legend, format!("Loss against {what}"));
+    let log = low > 0.0 && high > 3.0 * low;
+    let pad = 0.04 * (high - low).max(1e-12 * high.abs()).max(f64::MIN_POSITIVE);
+    let vertical = Ruler {
+        scale: if log { AxisScale::Log } else { AxisScale::Linear },
+        low: if log { low / 1.04 } else { low - pad },
+        high: if log { high * 1.04 } else { high + pad },
+        from: height + legend - 30.0,
+        to: legend,
+    };
+    let marks = vertical.ticks(5);
+    let left = marks.iter().map(|&m| width_of(&number(m, 4))).fold(0.0, f64::max) + 8.0;
+    let horizontal = Ruler {
+        scale: AxisScale::Linear,
+        low: first.min(0.0),
+        high: last,
+        from: left,
+        to: width - 10.0,
+    };
+    for mark in marks {
+        let y = vertical.at(mark);
+        out.line("g", (left, y), (horizontal.to, y));
+        out.text(left - 4.0, y + 3.5, "n", "end", &number(mark, 4));
+    }
+    for mark in horizontal.ticks(5) {
+        let x = horizontal.at(mark);
+        out.line("g", (x, vertical.to), (x, vertical.from));
+        out.text(x, vertical.from + 12.0, "n", "middle", &number(mark, 3));
+    }
+    out.text(0.5 * (left + horizontal.to), height + legend - 4.0, "n", "middle", what);
+    for (n, (course, points)) in courses.iter().zip(&all).enumerate() {
+        let class = format!("l c{}", n % COLOURS);
+        let y = 8.0 + 13.0 * n as f64;
+        out.line(&class, (left, y), (left + 16.0, y));
+        out.text(left + 20.0, y + 3.5, "t2", "start", &cut(&course.label, width - left - 24.0));
+        out.path(&class, points.iter().map(|&(x, y)| (horizontal.at(x), vertical.at(y))));
+    }
+    Some(out)
+}
+
+/// The rows with their numbers and links.
+fn listed(rows: &[&Row], link: &impl Fn(&Path) -> Option<String>) -> String {
+    let numbers = |mean: Option<Mean>| match mean {
+        None => "<td>–</td><td>–</td>".to_string(),
+        Some(m) => {
+            let quartiles = m.quartiles.map_or("–".into(), |[first, third]| {
+                format!("{} – {}", number(first, 4), number(third, 4))
+            });
+            format!("<td>{}</td><td>{quartiles}</td>", number(m.median, 5))
+        }
+    };
+    let line = |row: &&Row| {
+        let file = row.best.as_ref().and_then(|best| best.file.clone());
+        let report = file.and_then(|file| link(Path::new(&file)));
+        let label = escape(&row.label());
+        let name = match report {
+            Some(href) => format!("<a href=\"{}\">{label}</a>", escape(&href)),
+            None => label,
+        };
+        format!("<tr><td>{name}</td>{}<td>{}</td></tr>", numbers(mean(row)), row.parameters)
+    };
+    let lines: String = rows.iter().map(line).collect();
+    format!(
+        "<div class=\"scroll\"><table><thead><tr><th>row</th><th>median</th><th>quartiles</th><th>parameters</th></tr></thead><tbody>{lines}</tbody></table></div>"
+    )
+}
