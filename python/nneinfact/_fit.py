@@ -205,6 +205,77 @@ class Fit:
         """The model's value at every entry of the data."""
         return self.slice()
 
+    # Questions, answered from the factors: nothing is expanded.
+
+    def _places(self, fixed: Mapping[str, Any]) -> list[tuple[str, int]]:
+        """Indices of modes, which may be named by their labels."""
+        found = []
+        for letter, value in fixed.items():
+            if letter not in self.modes:
+                raise ValueError(f"{letter!r} is no mode of {self.model}: its modes are {self.modes}")
+            if isinstance(value, str):
+                labels = self._labels.get(letter, [])
+                if value not in labels:
+                    raise ValueError(f"the mode {letter} has no label {value!r}")
+                value = labels.index(value)
+            found.append((letter, _check.whole(f"index {letter}", value)))
+        return found
+
+    def total(self) -> float:
+        """The sum of the model's values over all entries."""
+        return self._saved.total()
+
+    def marginal(self, modes: str) -> np.ndarray:
+        """The sums of the model's values over all modes but these, with axes in their order.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import nneinfact as nn
+        >>> fit = nn.fit("ir,jr->ij", np.outer([1, 2, 3], [4, 5]), ranks={"r": 1})
+        >>> fit.marginal("i").round(2)
+        array([ 9., 18., 27.])
+        """
+        return self._saved.marginal(modes)
+
+    def top(self, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """The largest values of the model: indices (count, modes), and the values."""
+        indices, values = self._saved.top(_check.whole("count", count))
+        return np.array(indices, dtype=np.int64).reshape(-1, len(self.shape)), np.array(values)
+
+    def sample(self, count: int, seed: int = 0) -> np.ndarray:
+        """Indices (count, modes) drawn with probabilities in proportion to the model's values."""
+        found = self._saved.sample(_check.whole("count", count), _check.seed_of("seed", seed))
+        return np.array(found, dtype=np.int64).reshape(-1, len(self.shape))
+
+    def given(self, **fixed: Any) -> Fit:
+        """The model of the other modes where some have these indices or labels, as in
+        ``fit.given(h=8)``."""
+        return Fit(self._saved.given(self._places(fixed), False))
+
+    def conditional(self, **fixed: Any) -> Fit:
+        """As :meth:`given`, with values that are probabilities: their sum is 1."""
+        return Fit(self._saved.given(self._places(fixed), True))
+
+    def expectation(self, **functions: Sequence[float]) -> float:
+        """The expectation of a product of functions of single modes, each given by its values at the
+        indices, where entries have probabilities in proportion to the model's values."""
+        return self._saved.expectation([(x, [float(v) for v in f]) for x, f in functions.items()])
+
+    def distance(self, other: Fit) -> float:
+        """The Euclidean distance of the model's values to those of another fit of the same shape."""
+        return self._saved.distance(other._saved)
+
+    def match(self, other: Fit, factor: str | None = None) -> dict[str, Any]:
+        """Which component of another fit is which of this one: of the same model or of another that has
+        modes in common. With ``factor`` its columns are compared in place of the parts of the model's
+        values.
+
+        Gives a dict of ``indices``, for each latent letter with ``pairs`` (``first``, ``second``,
+        ``cosine``, shares), ``mean_cosine`` and ``factor_match_score``.
+        """
+        return json.loads(self._saved.matching(other._saved, factor))
+
     # The same in another form.
 
     def _changed(self, saved: Any) -> Fit:

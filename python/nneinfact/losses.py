@@ -248,7 +248,7 @@ class Loss:
         return Loss, (self._kind, self._arguments)
 
 
-_PARAMETERS = ("alpha", "beta", "dispersion", "trials")
+_PARAMETERS = ("alpha", "beta", "dispersion", "trials", "power")
 
 
 def _same(a: Any, b: Any) -> bool:
@@ -313,11 +313,12 @@ def loss(
     beta: float | None = None,
     dispersion: Any = None,
     trials: Any = None,
+    power: float | None = None,
 ) -> Loss:
     """A loss by its name, or one of one's own.
 
     With none of ``a``, ``b``, ``loss`` and ``majorizer`` the name is one of ``losses.NAMES``, and
-    its parameters are given as ``alpha``, ``beta``, ``dispersion``, ``trials``. Else it is a loss of
+    its parameters are given as ``alpha``, ``beta``, ``dispersion``, ``trials``, ``power``. Else it is a loss of
     one's own, which is checked when it is made: the derivative of ``loss`` has to be what ``a``, ``b``
     and the majorizer say, and the surrogate has to lie above it.
 
@@ -355,12 +356,13 @@ def loss(
     """
     if not isinstance(name, str):
         raise TypeError(f"the name of a loss is {name!r}; expected a text")
-    named = {"alpha": alpha, "beta": beta, "dispersion": dispersion, "trials": trials}
+    named = {"alpha": alpha, "beta": beta, "dispersion": dispersion, "trials": trials,
+             "power": power}
     if a is None and b is None and loss is None and majorizer is None:
         given: dict[str, Any] = {}
         for key, value in named.items():
             if value is not None:
-                check = _check.real if key in ("alpha", "beta") else _number_or_array
+                check = _check.real if key in ("alpha", "beta", "power") else _number_or_array
                 given[key] = check(key, value)
         return Loss(name, given)
     for key, value in named.items():

@@ -64,12 +64,14 @@ impl Loss {
         beta: Option<f64>,
         dispersion: Option<Parameter<'_>>,
         trials: Option<Parameter<'_>>,
+        power: Option<f64>,
     ) -> PyResult<Loss> {
         let parameters = LossParameters {
             alpha,
             beta,
             dispersion: dispersion.map(Parameter::read),
             trials: trials.map(Parameter::read),
+            power,
         };
         let inner = Inner::named(name, &parameters).map_err(raised)?;
         let record = LossRecord::of(inner.name());

@@ -173,13 +173,7 @@ impl Saved {
                     }
                 })?);
             }
-            let predictions = self.inner.predictions();
-            if self.inner.weights().is_none() {
-                return predictions.at(&columns);
-            }
-            let row = |n: usize| columns.iter().map(|column| column[n]).collect();
-            let rows: Vec<Vec<usize>> = (0..rows.nrows()).map(row).collect();
-            predictions.slices_of_one(&rows)
+            self.inner.factored().at(&columns)
         })?;
         Ok(values.to_pyarray(py))
     }
@@ -190,8 +184,80 @@ impl Saved {
         py: Python<'py>,
         fixed: Vec<Option<usize>>,
     ) -> PyResult<Bound<'py, PyArrayDyn<f64>>> {
-        let slice = released(py, || self.inner.predictions().slice(&fixed))?;
+        let slice = released(py, || self.inner.factored().slice(&fixed))?;
         Ok(slice.to_pyarray(py))
+    }
+
+    /// The sums of the predictions over all modes but these, in the order of the letters.
+    fn marginal<'py>(
+        &self,
+        py: Python<'py>,
+        letters: &str,
+    ) -> PyResult<Bound<'py, PyArrayDyn<f64>>> {
+        Ok(released(py, || self.inner.factored().marginal(letters))?.to_pyarray(py))
+    }
+
+    /// The sum of all predictions.
+    fn total(&self, py: Python<'_>) -> PyResult<f64> {
+        released(py, || self.inner.factored().total())
+    }
+
+    /// The largest predictions: their indices, and the values.
+    fn top(&self, py: Python<'_>, count: usize) -> PyResult<(Vec<Vec<usize>>, Vec<f64>)> {
+        let found = released(py, || self.inner.factored().top(count))?;
+        Ok(found.into_iter().map(|entry| (entry.index, entry.value)).unzip())
+    }
+
+    /// Indices drawn in proportion to the predictions.
+    fn sample(&self, py: Python<'_>, count: usize, seed: u64) -> PyResult<Vec<Vec<usize>>> {
+        released(py, || self.inner.factored().sample(count, seed))
+    }
+
+    /// The model of the other modes where some have these values; of probabilities, or as it is.
+    fn given(
+        &self,
+        py: Python<'_>,
+        fixed: Vec<(char, usize)>,
+        probabilities: bool,
+    ) -> PyResult<Saved> {
+        released(py, || {
+            let tensor = match probabilities {
+                true => self.inner.factored().conditional(&fixed)?,
+                false => self.inner.factored().given(&fixed)?,
+            };
+            let inner = Inner::from(tensor);
+            let of = |&x: &nneinfact::model::Index| {
+                self.inner.labels(x.into()).cloned().unwrap_or_default()
+            };
+            let labels: Vec<Labels> = inner.model().output().iter().map(of).collect();
+            let inner = match labels.iter().all(Labels::is_empty) {
+                true => inner,
+                false => inner.with_labels(labels)?,
+            };
+            Ok(Saved { inner })
+        })
+    }
+
+    /// The expectation of a product of functions of single modes, under the predictions as probabilities.
+    fn expectation(&self, py: Python<'_>, functions: Vec<(char, Vec<f64>)>) -> PyResult<f64> {
+        released(py, || {
+            let functions: Vec<(char, &[f64])> =
+                functions.iter().map(|(letter, values)| (*letter, &values[..])).collect();
+            self.inner.factored().expectation(&functions)
+        })
+    }
+
+    /// The distance of the predictions to those of another fit.
+    fn distance(&self, py: Python<'_>, other: &Saved) -> PyResult<f64> {
+        released(py, || self.inner.factored().distance(other.inner.factored()))
+    }
+
+    /// Which components of another fit are which of this one, as JSON.
+    fn matching(&self, py: Python<'_>, other: &Saved, factor: Option<&str>) -> PyResult<String> {
+        let found = released(py, || {
+            nneinfact::matching::matching(self.inner.factored(), other.inner.factored(), factor)
+        })?;
+        serde_json::to_string(&found).map_err(|e| value_error(e.to_string()))
     }
 
     /// The page of the report; with data, of what the fit leaves over too.

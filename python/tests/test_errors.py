@@ -27,7 +27,7 @@ WRONG = [
     (lambda: fit(data=Y.astype(object)), TypeError, r"\.astype\(float\)"),
     (lambda: fit(data=print), TypeError, "expected an array"),
     (lambda: fit(data="nothing.npy"), FileNotFoundError, "nothing.npy"),
-    (lambda: fit(loss="poisson"), ValueError, 'there is no loss named "poisson": the names are kl'),
+    (lambda: fit(loss="poison"), ValueError, 'there is no loss named "poison": the names are kl'),
     (lambda: fit(loss=nn.alpha), TypeError, "expected a name, as 'kl'"),
     (lambda: nn.loss("alpha"), ValueError, "alpha is missing"),
     (lambda: fit(mask=np.ones((4, 3), bool)), ValueError, "wrong shape of the mask"),

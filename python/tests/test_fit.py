@@ -225,7 +225,7 @@ def test_constraints_and_starts(counts):
 def test_losses(counts):
     for name, parameters in nn.losses.NAMES.items():
         data = counts > 1 if name == "bernoulli" else counts + 1.0
-        given = {"alpha": 0.7, "beta": 0.3, "dispersion": 2.0, "trials": 500.0}
+        given = {"alpha": 0.7, "beta": 0.3, "dispersion": 2.0, "trials": 500.0, "power": 1.5}
         made = nn.loss(name, **{p: given[p] for p in parameters})
         fit = nn.fit(CP, data, {"r": 2}, loss=made, max_iter=5)
         assert fit.loss <= fit.history.loss[0], name
@@ -336,3 +336,32 @@ def test_coupled_tensors(counts):
         found["xr"]
     with pytest.raises(TypeError, match="expected nn.Part"):
         nn.fit_coupled([counts], {"r": 2})
+
+
+def test_questions(counts):
+    data = nn.Dataset(array=counts, names=["a", "b", "c"], labels=[None, list("0123456789"), None])
+    fit = nn.fit(CP, data, {"r": 3}, max_iter=30)
+    for form in (fit, fit.normalize()):
+        whole = fit.reconstruct()
+        assert form.total() == pytest.approx(whole.sum())
+        np.testing.assert_allclose(form.marginal("ki"), whole.sum(axis=1).T)
+        indices, values = form.top(4)
+        np.testing.assert_allclose(values, np.sort(whole.ravel())[::-1][:4])
+        np.testing.assert_allclose(whole[tuple(indices.T)], values)
+        np.testing.assert_allclose(form.given(j=3).reconstruct(), whole[:, 3])
+        np.testing.assert_allclose(form.given(j="3").reconstruct(), whole[:, 3])
+        np.testing.assert_allclose(
+            form.conditional(i=2).reconstruct(), whole[2] / whole[2].sum()
+        )
+        k = np.arange(8.0)
+        assert form.expectation(k=k) == pytest.approx((whole * k).sum() / whole.sum())
+    assert fit.given(i=2).labels == {"j": list("0123456789")}
+    drawn = fit.sample(500, seed=1)
+    assert drawn.shape == (500, 3) and (drawn == fit.sample(500, seed=1)).all()
+    assert (drawn < np.array(counts.shape)).all()
+    other = nn.fit(CP, data, {"r": 3}, max_iter=30, seed=4)
+    assert fit.distance(other) == pytest.approx(np.linalg.norm(whole - other.reconstruct()))
+    pairs = fit.match(fit.sort())["indices"][0]["pairs"]
+    assert all(pair["cosine"] == pytest.approx(1) for pair in pairs) and len(pairs) == 3
+    with pytest.raises(ValueError, match="has no label 'x'"):
+        fit.given(j="x")
