@@ -15,7 +15,7 @@ use nneinfact_fit::io;
 /// The arguments of `density ask`. Variables count from 1, their values from 0.
 #[derive(Debug, Args)]
 #[command(group = clap::ArgGroup::new("question").required(true).multiple(true))]
-pub struct AskArgs {
+pub struct AskTrainArgs {
     /// The distribution: a train without negative entries, as `density fit` and `density learn` write it
     #[arg(value_name = "NTT.npz")]
     train: PathBuf,
@@ -100,7 +100,7 @@ struct Asked {
 }
 
 /// Asks a train.
-pub fn run(args: &AskArgs) -> Result<()> {
+pub fn run(args: &AskTrainArgs) -> Result<()> {
     written::check(&[("--out", args.out.as_ref())], &args.inputs())?;
     if let Some(path) = &args.out {
         written::check_extension("--out", path, "npy")?;
@@ -131,7 +131,7 @@ pub fn run(args: &AskArgs) -> Result<()> {
     if args.run.quiet && args.out.is_some() { Ok(()) } else { print(&text) }
 }
 
-impl AskArgs {
+impl AskTrainArgs {
     fn inputs(&self) -> Vec<&std::path::Path> {
         let functions = [&self.mean, &self.covariance].map(|f| f.as_ref().and_then(Option::as_ref));
         let mut all = vec![self.train.as_path()];

@@ -6,7 +6,7 @@ use clap::{Args, ValueEnum};
 
 use super::super::summary::{FitSummary, duration};
 use super::super::{complain, print};
-use super::progress::Progress;
+use super::progress::TrainProgress;
 use super::{RunArgs, input, written};
 use nneinfact_core::error::{Error, Result};
 use nneinfact_density::{
@@ -261,7 +261,7 @@ pub fn run(args: &TrainFitArgs) -> Result<()> {
     let target = SavedTrain::load(&args.target)?;
     let fit = args.settings(target.train().order())?;
     let fitted = args.run.on_threads(|| {
-        let mut progress = Progress::begin(args.run.show());
+        let mut progress = TrainProgress::begin(args.run.show());
         fit.observer(|report| progress.say(|| sweep_line(report))).run(target.train())
     })?;
     tell_notices(&fitted);

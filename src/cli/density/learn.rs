@@ -7,7 +7,7 @@ use clap::Args;
 use super::super::summary::{FitSummary, number};
 use super::super::{complain, print};
 use super::fit::{add_fit, sweep_line, tell_notices};
-use super::progress::Progress;
+use super::progress::TrainProgress;
 use super::sketch::{HowArgs, check_sizes};
 use super::{RunArgs, input, written};
 use nneinfact_core::error::{Error, Result};
@@ -109,7 +109,7 @@ pub fn run(args: &LearnArgs) -> Result<()> {
 
 impl LearnArgs {
     fn learn(&self, training: &Indices, validation: Option<&Indices>) -> Result<Learnt> {
-        let mut progress = Progress::begin(self.run.show());
+        let mut progress = TrainProgress::begin(self.run.show());
         let sketch_rank = self.sketch_rank.unwrap_or(self.rank.div_ceil(2));
         let sketch = self.how.sketch(self.sizes.clone()).rank(sketch_rank);
         let found = sketch.run(training, None)?;

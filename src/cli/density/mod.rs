@@ -32,7 +32,7 @@ enum DensityCommand {
     /// Learn a distribution from samples: sketch, barrier Newton, maximum likelihood
     Learn(Box<learn::LearnArgs>),
     /// Ask a nonnegative tensor train for marginals, conditionals, moments, samples, likelihoods
-    Ask(Box<ask::AskArgs>),
+    Ask(Box<ask::AskTrainArgs>),
 }
 
 /// What all these commands take.

@@ -11,7 +11,7 @@ use super::super::interrupt::{self, Phase, Words, interruptible};
 use nneinfact_fit::Cancel;
 
 /// The progress line of a running command. Dropping it takes the line off the screen.
-pub struct Progress {
+pub struct TrainProgress {
     bar: Option<ProgressBar>,
     lines: bool,
     shown: Option<Instant>,
@@ -19,10 +19,10 @@ pub struct Progress {
     phase: interrupt::Progress,
 }
 
-impl Progress {
-    /// Shows progress from now on, and lets Ctrl-C stop what asks [`Progress::say`]: the first time
+impl TrainProgress {
+    /// Shows progress from now on, and lets Ctrl-C stop what asks [`TrainProgress::say`]: the first time
     /// after the sweep, the second time the process at once.
-    pub fn begin(show: Show) -> Progress {
+    pub fn begin(show: Show) -> TrainProgress {
         let terminal = std::io::stderr().is_terminal();
         let bar = (terminal && show != Show::Never).then(|| {
             let bar = ProgressBar::new(0);
@@ -41,7 +41,7 @@ impl Progress {
         };
         interruptible(&cancel, &phase, bar.clone(), words);
         let lines = bar.is_none() && show == Show::Always;
-        Progress { bar, lines, shown: None, cancel, phase }
+        TrainProgress { bar, lines, shown: None, cancel, phase }
     }
 
     /// Shows a line, if the last one has stood long enough; says whether to go on.
@@ -67,7 +67,7 @@ impl Progress {
     }
 }
 
-impl Drop for Progress {
+impl Drop for TrainProgress {
     fn drop(&mut self) {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();

@@ -6,10 +6,10 @@ use super::super::output::{check_writable, is_ordinary, same_file};
 use nneinfact_core::error::{Error, Result};
 
 /// An option with the file that it writes.
-pub type Written<'a> = (&'a str, Option<&'a PathBuf>);
+pub type WrittenTrain<'a> = (&'a str, Option<&'a PathBuf>);
 
 /// Checks that files can be written, that none is an input, and that no two are the same.
-pub fn check(outputs: &[Written<'_>], inputs: &[&Path]) -> Result<()> {
+pub fn check(outputs: &[WrittenTrain<'_>], inputs: &[&Path]) -> Result<()> {
     for &(option, path) in outputs {
         let Some(path) = path else { continue };
         check_writable(option, path)?;

@@ -11,6 +11,7 @@
 //!
 //! Counts of entries are `usize` or `u64` throughout: tensors of more than 2³² entries are usual.
 
+mod columns;
 mod coo;
 mod dense;
 mod digest;
@@ -30,7 +31,8 @@ mod storage;
 mod stored;
 mod sums;
 
-pub use coo::{Column, CooBuilder, CooTensor, Indices};
+pub use columns::Column;
+pub use coo::{CooBuilder, CooTensor, Indices};
 pub use dense::{Dense, DenseBuilder, Order};
 pub use digest::Digest;
 pub use fingerprint::{Fingerprint, digest};
