@@ -50,7 +50,6 @@ impl NNEinFact {
     /// of the history are means over all entries, as of data.
     ///
     /// ```
-    /// use ndarray::array;
     /// use nneinfact::density::{Dense, Network};
     /// use nneinfact::fit::Algorithm;
     /// use nneinfact::{Loss, NNEinFact};
