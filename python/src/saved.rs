@@ -165,7 +165,7 @@ impl Saved {
                 let index = |&i: &i64| usize::try_from(i).ok().filter(|&i| i < size);
                 let list: Option<Vec<usize>> = column.iter().map(index).collect();
                 columns.push(list.ok_or_else(|| {
-                    let bad = column.iter().find(|i| index(*i).is_none()).copied().unwrap_or(0);
+                    let bad = column.iter().find(|i| index(i).is_none()).copied().unwrap_or(0);
                     Error::Shape {
                         what: "the indices".into(),
                         found: format!("index {bad} along mode {}", mode + 1),

@@ -1,6 +1,6 @@
 //! Reads tables and sparse matrices with their names, as their options say.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::complain;
 use crate::io::{self, NamedTensor, TableTensor, TableValues};
@@ -215,7 +215,7 @@ pub fn matrix(mut matrix: SparseMatrix, record: &DataRecord) -> Result<NamedTens
 }
 
 /// The file of a record is there: a file, a folder, or what a pattern stands for.
-pub fn is_there(path: &PathBuf) -> bool {
+pub fn is_there(path: &Path) -> bool {
     let pattern = || path.to_str().is_some_and(|pattern| Table::matching(pattern).is_ok());
     path.exists() || (path.to_string_lossy().contains(['*', '?', '[']) && pattern())
 }

@@ -484,7 +484,7 @@ fn places(args: &ReportArgs) -> Vec<PathBuf> {
 /// The file of this name in one of the places.
 fn found_in(path: &Path, places: &[PathBuf]) -> Option<PathBuf> {
     let name = path.file_name()?;
-    places.iter().map(|place| place.join(name)).find(read_table::is_there)
+    places.iter().map(|place| place.join(name)).find(|path| read_table::is_there(path))
 }
 
 /// A loss with the files of its parameters where they are found; one that is not is not known.

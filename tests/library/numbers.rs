@@ -183,10 +183,10 @@ fn a_list_without_zeros_fits_under_losses_that_need_positive_data() {
         let dense = settings().data_as(DataAs::Dense).fit(&y).expect("it fits");
         let sparse = || settings().data_as(DataAs::Sparse);
         same(sparse().fit(&y).expect("it fits"), &dense);
-        same(sparse().fit(&Observations::new(listed(&y, |_, _| true))).expect("it fits"), &dense);
+        same(sparse().fit(Observations::new(listed(&y, |_, _| true))).expect("it fits"), &dense);
 
         // With entries missing, by a list of them or as all that is not listed.
-        let keep = |i: usize, j: usize| (3 * i + j) % 5 != 0;
+        let keep = |i: usize, j: usize| !(3 * i + j).is_multiple_of(5);
         let mask = Array2::from_shape_fn(y.dim(), |(i, j)| keep(i, j));
         let masked = Observations::new(&y).mask(&mask).expect("a mask");
         let dense = settings().data_as(DataAs::Dense).fit(&masked).expect("it fits");
@@ -204,7 +204,7 @@ fn zeros_of_a_list_are_refused_as_zeros() {
     let y = product(7, 10, 8, 3).mapv(|x| x + 0.05);
     let list = listed(&y, |i, j| i != j);
     for loss in positive_losses() {
-        let error = nmf(2).loss(loss).fit(&Observations::new(list.clone())).expect_err("zeros");
+        let error = nmf(2).loss(loss).fit(Observations::new(list.clone())).expect_err("zeros");
         let Error::Domain { count, index, .. } = &error else { panic!("{error}") };
         assert_eq!((*count, index.as_slice()), (8, &[0, 0][..]));
         let text = error.to_string();
@@ -452,7 +452,8 @@ fn data_out_of_reach_of_a_fixed_factor_are_told() {
 
 #[test]
 fn the_order_of_memory_changes_nothing_but_rounding() {
-    let models: [(&str, &[usize], &[(char, usize)]); 4] = [
+    type Case = (&'static str, &'static [usize], &'static [(char, usize)]);
+    let models: [Case; 4] = [
         ("ir,jr,kr->ijk", &[30, 12, 5], &[('r', 3)]),
         ("ir,jr,kr->ijk", &[5, 12, 30], &[('r', 3)]),
         ("ia,jb,kc,abc->ijk", &[24, 6, 11], &[('a', 2), ('b', 3), ('c', 2)]),

@@ -515,7 +515,7 @@ fn residuals_are_what_the_model_leaves_over() {
     let missing = Observations::new(list()).unlisted_missing();
     assert!(y.residual(&missing, &[1, 1]).expect("inside").is_nan());
     assert!(y.residual(&dense, &[3, 0]).is_err());
-    assert!(y.residual(&Observations::new(&ArrayD::<f64>::zeros(vec![2, 2])), &[0, 0]).is_err());
+    assert!(y.residual(&Observations::new(ArrayD::<f64>::zeros(vec![2, 2])), &[0, 0]).is_err());
 }
 
 #[test]

@@ -41,13 +41,13 @@ pub enum Error {
         /// The index of the first of them, in C order.
         index: Vec<usize>,
         /// The same for a message, with the names of the index where the data have them.
-        named: String,
+        named: Box<str>,
         /// Its value.
         value: f64,
         /// The loss, by name.
         loss: String,
         /// What the loss accepts, in words.
-        domain: String,
+        domain: Box<str>,
         /// What would help: another loss, or masking them.
         help: String,
     },

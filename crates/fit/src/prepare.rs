@@ -437,11 +437,11 @@ fn check_domain(loss: &Loss, data: &Prepared) -> Result<()> {
         None => Ok(()),
         Some(outside) => Err(Error::Domain {
             count: outside.count,
-            named: describe_index(data.labels(), &outside.index),
+            named: describe_index(data.labels(), &outside.index).into(),
             index: outside.index,
             value: outside.value,
             loss: loss.name().into(),
-            domain: domain.describe(),
+            domain: domain.describe().into(),
             help: if outside.value.is_nan() {
                 "if NaN means missing, say so (nan_missing, --nan-missing), or mask these entries"
                     .into()

@@ -190,10 +190,11 @@ impl Course {
             device_memory: None,
             failed_checkpoints: 0,
         };
-        let stop = hooks.observers.iter_mut().fold(false, |stop, observer| {
-            // All of them see it.
-            (observer.sweep(&seen) == Flow::Stop) || stop
-        });
+        // All of them see it, whatever the first one says.
+        let mut stop = false;
+        for observer in &mut hooks.observers {
+            stop |= observer.sweep(&seen) == Flow::Stop;
+        }
         if stop {
             return Some(StoppedBy::Observer);
         }

@@ -311,7 +311,7 @@ impl Reader<'_> {
     }
 
     fn number(&mut self) -> Result<Expr, Fault> {
-        let rest = self.text[self.at..self.end].as_bytes();
+        let rest = &self.text.as_bytes()[self.at..self.end];
         let digits = |from: usize| {
             rest[from..].iter().take_while(|b| b.is_ascii_digit() || **b == b'.').count()
         };
