@@ -129,7 +129,10 @@ fn holds(case: &Case) {
     // All sweeps that had been asked for, and then more of them.
     let path = files.path("short");
     let short = run(case, |fit| fit.max_iter(BEFORE).checkpoint(&path, Every::default()));
-    assert!(short.warnings().is_empty(), "{:?}", short.warnings());
+    // That inner cycles do nothing for a case is no matter of checkpoints.
+    let idle = |warning: &String| warning.contains("inner cycles are as good as one");
+    assert!(short.warnings().iter().all(idle), "{:?}", short.warnings());
+    assert_eq!(short.warnings(), whole.warnings());
     assert_same(&resumed(case, &path), &whole, &format!("{name}: more sweeps"));
     // As many as before: nothing is left to do.
     let checkpoint = Checkpoint::read(&path).unwrap();

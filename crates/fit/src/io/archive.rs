@@ -92,9 +92,13 @@ pub fn write_members_to<N: AsRef<str>>(
     pack(to, members).map_err(|e| Error::file(name, e))
 }
 
-fn pack<N: AsRef<str>>(to: impl Write + Seek, members: &[(N, NpzMember<'_>)]) -> io::Result<()> {
+fn pack<N: AsRef<str>>(
+    mut to: impl Write + Seek,
+    members: &[(N, NpzMember<'_>)],
+) -> io::Result<()> {
     let options = SimpleFileOptions::default().compression_method(CompressionMethod::Deflated);
-    let mut zip = ZipWriter::new(to);
+    let mut quiet = Quiet::new(&mut to);
+    let mut zip = ZipWriter::new(&mut quiet);
     for (name, member) in members {
         let name = name.as_ref();
         if let NpzMember::Text(text) = member {
