@@ -865,7 +865,7 @@ fn balancing_lowers_sparse_tucker_and_some_weight_finds_its_rank() -> Result<(),
     let mut alive = Vec::new();
     for seed in seeds {
         let mut found = Vec::new();
-        for weight in [0.003, 0.01, 0.02, 0.05] {
+        for weight in [0.003, 0.01, 0.02, 0.03, 0.05] {
             let run = |balance| tucker::run(seed, weight, balance, Algorithm::Block);
             let (every, never) = (run(Balance::EverySweep)?, run(Balance::Never)?);
             let last = |run: &tucker::Outcome| run.objective.last().copied().unwrap();

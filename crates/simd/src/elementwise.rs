@@ -204,10 +204,12 @@ mod tests {
                     let single = excess as f32;
                     let want = f64::from(single).ln_1p();
                     let got = (1.0 + single).ln_near(single, fused);
-                    assert!(ulps(got, want) < 3.0, "ln(1 + {single}): {got}");
+                    // Beyond a quarter it is the logarithm of the rounded sum 1 + e: half a unit in the
+                    // last place of 1.25 is 3.2 of those of its logarithm.
+                    assert!(ulps(got, want) < 4.2, "ln(1 + {single}): {got}");
                     let got = (1.0 + excess).ln_near(excess, fused);
                     let error = (got - excess.ln_1p()).abs();
-                    assert!(error <= 5e-16 * excess.ln_1p().abs(), "ln(1 + {excess}): {got}");
+                    assert!(error <= 6e-16 * excess.ln_1p().abs(), "ln(1 + {excess}): {got}");
                 }
             }
             assert_eq!(0f32.ln_near(-1.0, fused), f32::NEG_INFINITY);

@@ -100,11 +100,13 @@ pub(super) fn at(x: f64) -> String {
 }
 
 /// Text for an element or an attribute; what XML cannot hold, or would turn the direction of the text
-/// after it, becomes �.
+/// after it, becomes �. Isolates that are closed stay, as they turn nothing outside.
 pub(super) fn escape(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
+    let closed = closes_isolates(text);
     for c in text.chars() {
         match c {
+            ISOLATE | END_OF_ISOLATE if closed => safe.push(c),
             '&' => safe.push_str("&amp;"),
             '<' => safe.push_str("&lt;"),
             '>' => safe.push_str("&gt;"),
@@ -116,6 +118,24 @@ pub(super) fn escape(text: &str) -> String {
         }
     }
     safe
+}
+
+/// U+2068 and U+2069, which keep a name that may run from right to left apart from what is around it.
+const ISOLATE: char = '\u{2068}';
+const END_OF_ISOLATE: char = '\u{2069}';
+
+/// Whether every isolate of a text is closed, and none that was not begun.
+fn closes_isolates(text: &str) -> bool {
+    let mut open = 0usize;
+    for c in text.chars() {
+        match c {
+            ISOLATE => open += 1,
+            END_OF_ISOLATE if open == 0 => return false,
+            END_OF_ISOLATE => open -= 1,
+            _ => {}
+        }
+    }
+    open == 0
 }
 
 /// JSON that can stand inside a `<script>` in HTML and in XML.

@@ -52,7 +52,7 @@ fn months_of_years_run_without_gaps() {
     assert_eq!(tensor.modes[0].kind, LabelKind::Date);
     assert_eq!((&tensor.coords[0][..], &tensor.values[..]), (&[0, 3][..], &[1.0, 2.0][..]));
     // Before the year 1, months still count upwards.
-    let tensor = read("t\n-0001-12-31\n0000-01-01\n", "yearmonth(t)");
+    let tensor = read("t\n-000001-12-31\n0000-01-01\n", "yearmonth(t)");
     assert_eq!(tensor.modes[0].labels.len(), 2);
 }
 
