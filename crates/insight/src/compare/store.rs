@@ -105,6 +105,8 @@ impl Store {
                 };
                 match entries.any(other) {
                     false => Ok(()),
+                    // Another process made a study of it between the two looks.
+                    true if study_file.exists() => Store::check(folder),
                     true => refuse(format!(
                         "it holds other files and no {STUDY_FILE}: choose an empty or a new folder"
                     )),
