@@ -26,37 +26,50 @@ pub struct OutputFiles {
     pub data: Option<DataRecord>,
 }
 
+/// An option with the file that it writes.
+pub type OutputOption<'a> = (&'a str, Option<&'a PathBuf>);
+
+/// Checks that files can be written, that none is an input, and that no two are the same.
+pub fn check_outputs(outputs: &[OutputOption<'_>], inputs: &[&Path]) -> Result<()> {
+    for &(option, path) in outputs {
+        let Some(path) = path else { continue };
+        check_writable(option, path)?;
+        if let Some(input) = inputs.iter().find(|input| same_file(input, path)) {
+            return Err(Error::Setting(format!(
+                "{option} {} would replace {}, which is read: choose another name",
+                path.display(),
+                input.display()
+            )));
+        }
+    }
+    for (i, (option, path)) in outputs.iter().enumerate() {
+        for (other, other_path) in &outputs[i + 1..] {
+            if let (Some(a), Some(b)) = (path, other_path)
+                && (a == b || same_file(a, b))
+                && is_ordinary(a)
+            {
+                return Err(Error::Setting(format!(
+                    "{option} and {other} are the same file, {}",
+                    a.display()
+                )));
+            }
+        }
+    }
+    Ok(())
+}
+
 impl OutputFiles {
     /// Checks, before a long fit, that its result can be written, and that it would not replace one
     /// of the `inputs`.
     pub fn check(&self, inputs: &[&Path]) -> Result<()> {
-        let outputs =
-            [("--out", &self.factors), ("--history", &self.history), ("--report", &self.report)];
-        for (option, path) in outputs {
-            let Some(path) = path else { continue };
-            check_writable(option, path)?;
-            if let Some(input) = inputs.iter().find(|input| same_file(input, path)) {
-                return Err(Error::Setting(format!(
-                    "{option} {} would replace {}, which is read: choose another name",
-                    path.display(),
-                    input.display()
-                )));
-            }
-        }
-        for (i, (option, path)) in outputs.iter().enumerate() {
-            for (other, other_path) in &outputs[i + 1..] {
-                if let (Some(a), Some(b)) = (path, other_path)
-                    && (a == b || same_file(a, b))
-                    && is_ordinary(a)
-                {
-                    return Err(Error::Setting(format!(
-                        "{option} and {other} are the same file, {}",
-                        a.display()
-                    )));
-                }
-            }
-        }
-        Ok(())
+        check_outputs(
+            &[
+                ("--out", self.factors.as_ref()),
+                ("--history", self.history.as_ref()),
+                ("--report", self.report.as_ref()),
+            ],
+            inputs,
+        )
     }
 
     /// A fit with what is known of its loss and data.

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::Args;
 use ndarray::{Array2, ArrayD, IxDyn, arr0};
 
+use super::super::output::check_outputs;
 use super::super::print;
 use super::{RunArgs, input, written};
 use nneinfact_core::error::{Error, Result};
@@ -101,7 +102,7 @@ struct Asked {
 
 /// Asks a train.
 pub fn run(args: &AskTrainArgs) -> Result<()> {
-    written::check(&[("--out", args.out.as_ref())], &args.inputs())?;
+    check_outputs(&[("--out", args.out.as_ref())], &args.inputs())?;
     if let Some(path) = &args.out {
         written::check_extension("--out", path, "npy")?;
         args.check_one_question()?;

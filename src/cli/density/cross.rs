@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use ndarray::ArrayD;
 
+use super::super::output::check_outputs;
 use super::super::summary::{FitSummary, count};
 use super::super::{complain, print};
 use super::{RunArgs, input, written};
@@ -47,7 +48,7 @@ pub struct CrossArgs {
 
 /// Interpolates an array or a fit.
 pub fn run(args: &CrossArgs) -> Result<()> {
-    written::check(&[("--out", Some(&args.out))], &[&args.function])?;
+    check_outputs(&[("--out", Some(&args.out))], &[&args.function])?;
     written::check_npz("--out", &args.out)?;
     let found = args.run.on_threads(|| args.interpolate())?;
     for notice in &found.notices {

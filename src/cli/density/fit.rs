@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 
+use super::super::output::check_outputs;
 use super::super::summary::{FitSummary, duration};
 use super::super::{complain, print};
 use super::progress::TrainProgress;
@@ -256,7 +257,7 @@ pub fn run(args: &TrainFitArgs) -> Result<()> {
     let mut inputs = vec![args.target.as_path()];
     inputs.extend(args.init.as_deref());
     let outputs = [("--out", Some(&args.out)), ("--history", args.history.as_ref())];
-    written::check(&outputs, &inputs)?;
+    check_outputs(&outputs, &inputs)?;
     written::check_npz("--out", &args.out)?;
     let target = SavedTrain::load(&args.target)?;
     let fit = args.settings(target.train().order())?;

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::super::output::check_outputs;
 use super::super::summary::{FitSummary, number};
 use super::super::{complain, print};
 use super::fit::{add_fit, sweep_line, tell_notices};
@@ -79,7 +80,7 @@ struct Learnt {
 
 /// Learns a distribution.
 pub fn run(args: &LearnArgs) -> Result<()> {
-    written::check(&[("--out", Some(&args.out))], &[&args.samples])?;
+    check_outputs(&[("--out", Some(&args.out))], &[&args.samples])?;
     written::check_npz("--out", &args.out)?;
     check_sizes(&args.sizes)?;
     if !(0.0..1.0).contains(&args.validation) {

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 
+use super::super::output::check_outputs;
 use super::super::summary::FitSummary;
 use super::super::{complain, print};
 use super::{RunArgs, input, written};
@@ -96,7 +97,7 @@ impl HowArgs {
 pub fn run(args: &SketchArgs) -> Result<()> {
     let mut inputs = vec![args.samples.as_path()];
     inputs.extend(args.weights.as_deref().into_iter().chain(args.sketch_cores.as_deref()));
-    written::check(&[("--out", Some(&args.out))], &inputs)?;
+    check_outputs(&[("--out", Some(&args.out))], &inputs)?;
     written::check_npz("--out", &args.out)?;
     check_sizes(&args.sizes)?;
     let sketch = args.sketch()?;

@@ -7,6 +7,7 @@ use super::file::open;
 use super::header::Header;
 use super::npy::fault_in;
 use super::npz::Npz;
+use super::write::npy_header;
 use nneinfact_core::error::{Error, Result};
 
 /// Reads an array of texts of an `.npz` file, of numpy's types `U` and `S`, with one mode or none;
@@ -136,23 +137,6 @@ pub(super) fn npy_integers(
         to.write_all(&number.to_le_bytes())?;
     }
     to.flush()
-}
-
-fn npy_header(to: &mut (impl Write + ?Sized), descr: &str, shape: &[usize]) -> io::Result<()> {
-    let lengths: Vec<String> = shape.iter().map(ToString::to_string).collect();
-    let comma = if shape.len() == 1 { "," } else { "" };
-    let mut header = format!(
-        "{{'descr': '{descr}', 'fortran_order': False, 'shape': ({}{comma}), }}",
-        lengths.join(", ")
-    );
-    // The data begin at a multiple of 64.
-    let padding = 63 - (10 + header.len()) % 64;
-    header.push_str(&" ".repeat(padding));
-    header.push('\n');
-    let len = u16::try_from(header.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
-    to.write_all(b"\x93NUMPY\x01\x00")?;
-    to.write_all(&len.to_le_bytes())?;
-    to.write_all(header.as_bytes())
 }
 
 #[cfg(test)]
