@@ -6,6 +6,7 @@
 
 mod adapter;
 mod precision;
+mod reducer;
 mod sparse_program;
 pub mod stored_order;
 
@@ -20,6 +21,7 @@ use crate::plan::{Balancing, Plan};
 
 pub use adapter::{AdapterInfo, AdapterKind};
 pub use precision::Precision;
+pub use reducer::Reducer;
 pub use sparse_program::{
     MaskedTerms, MaskedZeroLoss, SparseProgram, SparseStep, StoredTerms, ZeroContraction, ZeroSum,
     ZeroSums,
