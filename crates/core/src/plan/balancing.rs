@@ -1,5 +1,7 @@
 //! The rescalings among the factors of a model that leave ŷ as it is.
 
+use std::collections::BTreeSet;
+
 use crate::model::{Index, IndexSet, Model};
 
 /// The rescalings among some factors of a model that leave ŷ as it is.
@@ -69,6 +71,10 @@ impl std::fmt::Display for RescalingStep {
     }
 }
 
+/// At most this many sets of indices are looked at: among n factors that each lack another index there
+/// are 2ⁿ intersections. What is left out is a rescaling less, which costs some balance and nothing else.
+const MOST_SETS: usize = 1024;
+
 /// Among more kinds of factors than this no rescaling steps are looked for: the ways to take sides
 /// would be too many.
 const KINDS: usize = 9;
@@ -105,24 +111,27 @@ impl Balancing {
         let sets: Vec<(usize, IndexSet)> =
             known.map(|(l, indices)| (l, indices.iter().collect())).collect();
         let mut shared: Vec<IndexSet> = Vec::new();
-        let add = |set: IndexSet, shared: &mut Vec<IndexSet>| {
-            if !shared.contains(&set) {
+        // Every factor can be rescaled as a whole, whatever else is left out.
+        let most = MOST_SETS - 1;
+        let mut seen = BTreeSet::new();
+        let mut add = |set: IndexSet, shared: &mut Vec<IndexSet>, most: usize| {
+            if shared.len() < most && seen.insert(set) {
                 shared.push(set);
             }
         };
         for (i, (_, left)) in sets.iter().enumerate() {
-            sets[i + 1..].iter().for_each(|(_, right)| add(*left & *right, &mut shared));
+            sets[i + 1..].iter().for_each(|(_, right)| add(*left & *right, &mut shared, most));
         }
         // Closed under intersection: what is added is intersected with all others.
         let mut i = 0;
         while i < shared.len() {
             for j in 0..i {
-                add(shared[i] & shared[j], &mut shared);
+                add(shared[i] & shared[j], &mut shared, most);
             }
             i += 1;
         }
         if sets.len() > 1 {
-            add(IndexSet::EMPTY, &mut shared);
+            add(IndexSet::EMPTY, &mut shared, MOST_SETS);
         }
         let having = |set: IndexSet| -> Vec<usize> {
             sets.iter().filter(|(_, indices)| indices.contains_all(set)).map(|&(l, _)| l).collect()
@@ -206,7 +215,7 @@ impl Balancing {
         let exchanging =
             self.rescaling_steps.iter().flat_map(|x| x.sides.iter().flatten().copied());
         let all = rescaled.chain(exchanging);
-        all.collect::<std::collections::BTreeSet<usize>>().into_iter().collect()
+        all.collect::<BTreeSet<usize>>().into_iter().collect()
     }
 
     /// The rescaling steps among factors of several tensors, which are made after the rescalings.
@@ -248,6 +257,24 @@ mod tests {
             ["a: factors 1, 2", "b: factors 2, 3", "∅: factors 1, 2, 3"]
         );
         assert!(rescalings("ij->ij").is_empty());
+    }
+
+    /// Each of 24 factors lacks another latent index: their intersections would be 2²⁴ sets.
+    #[test]
+    fn intersections_without_end_are_cut_short() {
+        let latent: Vec<char> = ('a'..='x').collect();
+        let factors: Vec<String> = ('A'..='X')
+            .zip(&latent)
+            .map(|(mode, lacks)| {
+                std::iter::once(mode).chain(latent.iter().copied().filter(|l| l != lacks)).collect()
+            })
+            .collect();
+        let modes: String = ('A'..='X').collect();
+        let found = rescalings(&format!("{}->{modes}", factors.join(",")));
+        assert!(found.len() > 500 && found.len() <= MOST_SETS, "{}", found.len());
+        // Whole factors are rescaled nevertheless: the last, and over no index.
+        let last = found.last().unwrap();
+        assert!(last.starts_with("∅: factors 1, 2, 3"), "{last}");
     }
 
     #[test]
