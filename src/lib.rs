@@ -119,8 +119,8 @@ pub mod density {
 pub mod engine {
     pub use nneinfact_core::engine::{
         AdapterInfo, AdapterKind, Constraint, Engine, EngineState, Guards, Job, LossSlot, LossSums,
-        PassTime, Point, Precision, RooflinePeaks, SparseProgram, SparseStep, ZeroContraction,
-        ZeroSum, ZeroSums,
+        PassTime, Point, Precision, Reducer, RooflinePeaks, SparseProgram, SparseStep,
+        ZeroContraction, ZeroSum, ZeroSums,
     };
     pub use nneinfact_core::memory::available_memory;
     #[cfg(feature = "gpu")]
@@ -179,6 +179,13 @@ pub mod reference {
 /// A fit as a page with plots.
 pub mod report {
     pub use nneinfact_insight::report::*;
+}
+
+/// What connects the processes of one fit: threads, MPI, or anything else that is a
+/// [`Reducer`](engine::Reducer).
+pub mod transport {
+    pub use nneinfact_core::engine::collectives::{Shares, all_gather, all_to_all, together};
+    pub use nneinfact_fit::transport::*;
 }
 
 pub use nneinfact_core::data::Observations;

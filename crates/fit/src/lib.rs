@@ -31,6 +31,7 @@ mod start;
 mod sweeps;
 mod target;
 mod trains;
+pub mod transport;
 
 pub use builder::NNEinFact;
 pub use checkpoint::Checkpoint;

@@ -422,6 +422,21 @@ impl CooBuilder {
         self.values.is_empty()
     }
 
+    /// The largest index of each mode so far; 0 where there is no entry.
+    #[must_use]
+    pub fn largest(&self) -> &[u64] {
+        &self.max
+    }
+
+    /// The value of an entry, counted in the order in which they were appended, and its index in `index`,
+    /// which has an element for each mode. `None` where there is no such entry.
+    pub fn entry(&self, i: usize, index: &mut [u64]) -> Option<f64> {
+        for (to, list) in index.iter_mut().zip(&self.indices) {
+            *to = list.get(i)?;
+        }
+        self.values.get(i).copied()
+    }
+
     /// Sorts the entries and sums duplicates. Without a shape, every mode is as long as its
     /// largest index asks for.
     ///

@@ -5,6 +5,7 @@
 //! the data, and an update reads nothing but them.
 
 mod adapter;
+pub mod collectives;
 mod precision;
 mod reducer;
 mod sparse_program;
