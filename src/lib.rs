@@ -81,8 +81,8 @@ pub mod compare {
 pub mod data {
     pub use nneinfact_core::data::{
         Column, CooBuilder, CooTensor, Dense, DenseBuilder, Element, Implicit, Indices, LabelKind,
-        Labels, Mapped, Observations, Order, Outside, Portion, Prepared, Role, Roles, Storage,
-        StoredCounts, StoredEntries, Values, describe_index, printable, uniform_u32,
+        Labels, Mapped, Observations, Order, Outside, Part, Portion, Prepared, Role, Roles,
+        Storage, StoredCounts, StoredEntries, Values, describe_index, printable, uniform_u32,
     };
 }
 
@@ -134,7 +134,7 @@ pub mod fit {
         Algorithm, Balance, Cancel, Checkpoint, Coupled, CoupledFit, DataAs, DataRecord,
         EntryParameterRecord, Every, Fit, Flow, History, LossRecord, ModeRecord, NNEinFact, Norm,
         Observer, Part, Record, Saved, ScalesInto, Source, Start, StoppedBy, Sweep, TableRecord,
-        Target, Unfinished, ValuesRecord, balanced,
+        Target, Unfinished, ValuesRecord, balanced, slab_ranges, slabs_of_processes, split_mode,
     };
 }
 
@@ -186,6 +186,7 @@ pub mod report {
 pub mod transport {
     pub use nneinfact_core::engine::collectives::{Shares, all_gather, all_to_all, together};
     pub use nneinfact_fit::transport::*;
+    pub use nneinfact_mpi::{Mpi, Session, start as start_mpi};
 }
 
 pub use nneinfact_core::data::Observations;

@@ -28,6 +28,12 @@ pub fn start() -> Result<(Session, Mpi)> {
 }
 
 impl Session {
+    /// This process once more: for what is to be told after a fit has taken the first one.
+    #[must_use]
+    pub fn process(&self) -> Mpi {
+        match self.0 {}
+    }
+
     /// Ends MPI.
     #[must_use]
     pub fn end(self, _: u8) -> u8 {

@@ -50,12 +50,18 @@ pub fn start() -> Result<(Session, Mpi)> {
              MPI_THREAD_SERIALIZED is needed",
         );
     }
-    let world = SimpleCommunicator::world();
-    let (rank, size) = (world.rank() as usize, world.size() as usize);
-    Ok((session, Mpi { rank, size, patience: None }))
+    let process = session.process();
+    Ok((session, process))
 }
 
 impl Session {
+    /// This process once more: for what is to be told after a fit has taken the first one.
+    #[must_use]
+    pub fn process(&self) -> Mpi {
+        let world = SimpleCommunicator::world();
+        Mpi { rank: world.rank() as usize, size: world.size() as usize, patience: None }
+    }
+
     /// Ends MPI, and gives the exit status back. Where it is not 0 and there are other processes, these
     /// are ended, and so is this one, with that status: none of them waits for what will not come.
     #[must_use]
