@@ -135,6 +135,7 @@ pub mod fit {
         EntryParameterRecord, Every, Fit, Flow, History, LossRecord, ModeRecord, NNEinFact, Norm,
         Observer, Part, Record, Saved, ScalesInto, Source, Start, StoppedBy, Sweep, TableRecord,
         Target, Unfinished, ValuesRecord, balanced, slab_ranges, slabs_of_processes, split_mode,
+        together,
     };
 }
 
@@ -184,7 +185,7 @@ pub mod report {
 /// What connects the processes of one fit: threads, MPI, or anything else that is a
 /// [`Reducer`](engine::Reducer).
 pub mod transport {
-    pub use nneinfact_core::engine::collectives::{Shares, all_gather, all_to_all, together};
+    pub use nneinfact_core::engine::collectives::{Shares, all_gather, all_to_all};
     pub use nneinfact_fit::transport::*;
     pub use nneinfact_mpi::{Mpi, Session, start as start_mpi};
 }

@@ -58,10 +58,8 @@ impl Portions {
 
     /// From such numbers.
     pub fn of_numbers(numbers: &[f64; 12]) -> Portions {
-        let portion = |role: usize| Portion {
-            entries: numbers[role] as u64,
-            weight: numbers[4 + role],
-        };
+        let portion =
+            |role: usize| Portion { entries: numbers[role] as u64, weight: numbers[4 + role] };
         let offsets = std::array::from_fn(|role| numbers[8 + role]);
         Portions { portions: std::array::from_fn(portion), offsets }
     }

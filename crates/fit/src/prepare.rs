@@ -231,8 +231,7 @@ fn start(
     warnings.extend(constraints.dead(&shapes, &data));
     warnings.extend(idle_cycles(settings, &plan, exact));
     warnings.extend(warning);
-    let writer =
-        CheckpointWriter::new(settings, identity.as_ref(), &shapes, seed, &warnings, lock);
+    let writer = CheckpointWriter::new(settings, identity.as_ref(), &shapes, seed, &warnings, lock);
     Ok(Opened {
         engine,
         plan,

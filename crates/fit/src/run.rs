@@ -62,8 +62,7 @@ pub(crate) fn fit_held(
     let device = together(reducer.as_mut(), settings.choose_device())?;
     device.clone().install(move || {
         let started = Instant::now();
-        let opened =
-            shared::open(&mut settings, &hooks.cancel, resume, held, &device, reducer)?;
+        let opened = shared::open(&mut settings, &hooks.cancel, resume, held, &device, reducer)?;
         run(settings, hooks, opened, started)
     })
 }
@@ -154,9 +153,7 @@ fn run(settings: Settings, mut hooks: Hooks, opened: Opened, started: Instant) -
         Algorithm::Block | Algorithm::Grouped | Algorithm::Accelerated | Algorithm::Barrier => None,
     };
     let barrier = match (settings.algorithm, &data) {
-        (Algorithm::Barrier, Some(data)) => {
-            Some(Barrier::new(&settings, data, engine.as_mut())?)
-        }
+        (Algorithm::Barrier, Some(data)) => Some(Barrier::new(&settings, data, engine.as_mut())?),
         _ => None,
     };
     let best_kept = settings.early_stopping || adam.is_some();

@@ -173,4 +173,3 @@ fn try_out(
         Err(error) => Err(error),
     }
 }
-

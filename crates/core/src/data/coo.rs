@@ -305,9 +305,8 @@ impl CooTensor {
     /// The entries with these indices along a mode, which counts from the first of them.
     pub(super) fn slab(&self, mode: usize, range: Range<usize>) -> CooTensor {
         let first = range.start as u64;
-        let inside = |i: &usize| {
-            self.indices[mode].get(*i).is_some_and(|x| range.contains(&(x as usize)))
-        };
+        let inside =
+            |i: &usize| self.indices[mode].get(*i).is_some_and(|x| range.contains(&(x as usize)));
         let kept: Vec<usize> = (0..self.len()).into_par_iter().filter(inside).collect();
         let mut shape = self.shape.clone();
         shape[mode] = range.len();

@@ -266,7 +266,10 @@ impl Dense {
         let (stride, all) = (self.layout.strides[axis], self.layout.shape[axis]);
         let (step, first, length) = (all * stride, range.start * stride, range.len() * stride);
         if let (Some(mapped), true) = (self.storage.mapped(), step == self.len()) {
-            return Dense { layout, storage: Storage::Mapped(mapped.window(first..first + length)) };
+            return Dense {
+                layout,
+                storage: Storage::Mapped(mapped.window(first..first + length)),
+            };
         }
         let mut builder = StorageBuilder::new(self.len() / all.max(1) * range.len());
         for outer in (0..self.len()).step_by(step.max(1)) {

@@ -79,7 +79,13 @@ impl Observations {
     ///
     /// # Errors
     /// [`Error::Shape`] where the range leaves the mode.
-    pub fn slab(&self, mode: usize, range: Range<usize>, start: usize, whole: usize) -> Result<Self> {
+    pub fn slab(
+        &self,
+        mode: usize,
+        range: Range<usize>,
+        start: usize,
+        whole: usize,
+    ) -> Result<Self> {
         let n = self.shape().get(mode).copied().unwrap_or(0);
         if range.is_empty() || range.end > n || start + range.len() > whole {
             return Err(Error::Shape {
@@ -173,7 +179,8 @@ mod tests {
 
     #[test]
     fn slabs_hold_what_the_whole_has_there() {
-        let y = Array3::from_shape_fn((5, 6, 7), |(i, j, k)| ((i * 31 + j * 7 + k * 3) % 11) as f64);
+        let y =
+            Array3::from_shape_fn((5, 6, 7), |(i, j, k)| ((i * 31 + j * 7 + k * 3) % 11) as f64);
         let turned = y.view().permuted_axes([2, 0, 1]).as_standard_layout().to_owned();
         let turned = turned.permuted_axes([1, 2, 0]);
         assert_eq!(turned.shape(), y.shape());
@@ -243,7 +250,8 @@ mod tests {
         let largest = whole.largest_weight().unwrap();
         assert_eq!(largest, 1e20);
         let row = |r: usize| {
-            let one = |a: &ndarray::Array2<f64>| a.slice_axis(Axis(0), Slice::from(r..r + 1)).to_owned();
+            let one =
+                |a: &ndarray::Array2<f64>| a.slice_axis(Axis(0), Slice::from(r..r + 1)).to_owned();
             Observations::new(&one(&y)).weights(one(&weights)).unwrap().weights_near(largest)
         };
         for r in 0..2 {

@@ -100,7 +100,8 @@ pub(super) fn labels(
         serde_json::to_string(labels).ok().map(|text| packed(&text))
     };
     let texts: Vec<Option<Numbers>> = split.own().map(of_slab).collect();
-    let lengths = texts.iter().map(|text| Some(vec![text.as_ref().map_or(0.0, |t| t.len() as f64)]));
+    let lengths =
+        texts.iter().map(|text| Some(vec![text.as_ref().map_or(0.0, |t| t.len() as f64)]));
     let lengths = link.join(&vec![1; split.ranges.len()], lengths.collect())?;
     let lengths: Vec<usize> = lengths.into_iter().map(|n| n as usize).collect();
     let all = link.join(&lengths, texts)?;

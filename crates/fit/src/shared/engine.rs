@@ -15,8 +15,8 @@ use super::rows::Rows;
 use super::tree::Numbers;
 use nneinfact_core::algebra::balance::{penalty, rescale};
 use nneinfact_core::algebra::quadratic::{self, Objective, gram};
-use nneinfact_core::algebra::update::{self, Bounded, apply_floor, overflowed, step};
 use nneinfact_core::algebra::rearrange;
+use nneinfact_core::algebra::update::{self, Bounded, apply_floor, overflowed, step};
 use nneinfact_core::engine::{
     Constraint, Engine, EngineState, LossSlot, LossSums, Point, Precision,
 };
@@ -234,7 +234,8 @@ impl SharedEngine {
         let constraint = self.common.constraints[l];
         let step = step(&self.common.loss, constraint);
         let bounded = Bounded { single, constraint };
-        let change = |(&theta, (a, b)): (&f64, (f64, f64))| bounded.change(theta, step(theta, a, b));
+        let change =
+            |(&theta, (a, b)): (&f64, (f64, f64))| bounded.change(theta, step(theta, a, b));
         let Some(rows) = self.common.rows(l) else {
             let [a, b] = self.sums_of(group, at, lambda)?;
             return Ok(self.factors[l].iter().zip(a.into_iter().zip(b)).map(change).collect());
@@ -299,7 +300,8 @@ impl SharedEngine {
             }
         }
         let change = |l: usize, lambda: &[f64]| -> Result<Vec<f64>> {
-            let changed: Vec<f64> = self.factors[l].iter().zip(lambda).map(|(x, c)| x * c).collect();
+            let changed: Vec<f64> =
+                self.factors[l].iter().zip(lambda).map(|(x, c)| x * c).collect();
             match changed.iter().position(|x| !x.is_finite()) {
                 Some(entry) => Err(overflowed(self.common.plan.shapes(), l, entry)),
                 None => Ok(changed),
@@ -450,8 +452,11 @@ impl Engine for SharedEngine {
         let shapes = self.common.plan.shapes();
         let one = |(l, data): (usize, &Vec<f64>)| {
             let unit = self.common.unit_of(l);
-            ArrayD::from_shape_vec(IxDyn(&shapes.factor(l)), data.iter().map(|x| x * unit).collect())
-                .map_err(|e| Error::Internal(format!("factor {}: {e}", l + 1)))
+            ArrayD::from_shape_vec(
+                IxDyn(&shapes.factor(l)),
+                data.iter().map(|x| x * unit).collect(),
+            )
+            .map_err(|e| Error::Internal(format!("factor {}: {e}", l + 1)))
         };
         self.factors.iter().enumerate().map(one).collect()
     }

@@ -133,7 +133,8 @@ fn slabs(
     let one = |number: usize| -> Result<SlabData> {
         if unweighted {
             return Err(Error::Observations(
-                "other processes have weights for their parts of the data, and this one has none".into(),
+                "other processes have weights for their parts of the data, and this one has none"
+                    .into(),
             ));
         }
         let range = &split.ranges[number];
@@ -365,8 +366,10 @@ impl Ground {
         device: &Device,
     ) -> Result<Box<dyn Engine>> {
         let common = self.common(settings);
-        let own: Result<Vec<Slab>> =
-            slabs.into_iter().map(|slab| self.slab(settings, &common, slab, start, device)).collect();
+        let own: Result<Vec<Slab>> = slabs
+            .into_iter()
+            .map(|slab| self.slab(settings, &common, slab, start, device))
+            .collect();
         let own = link.together(own)?;
         Ok(Box::new(SharedEngine::new(link, own, common, start)?))
     }
@@ -375,9 +378,10 @@ impl Ground {
         let loss = settings.loss.clone();
         let unit = prepare::unit(&loss, self.whole.mean);
         let objective = unit.powf(loss.homogeneity().unwrap_or(0.0));
-        let constraints = self.constraints.each.iter().enumerate().map(|(l, constraint)| {
-            constraint.rescaled(if l == 0 { unit } else { 1.0 }, objective)
-        });
+        let constraints =
+            self.constraints.each.iter().enumerate().map(|(l, constraint)| {
+                constraint.rescaled(if l == 0 { unit } else { 1.0 }, objective)
+            });
         let mut losses = vec![None; self.plan.groups().len()];
         prepare::loss_slots(settings, &mut losses);
         Common {
@@ -425,4 +429,3 @@ impl Ground {
         Ok(Slab { engine: Some(device.open(job, settings.precision)?), range })
     }
 }
-

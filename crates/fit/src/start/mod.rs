@@ -82,10 +82,7 @@ pub(crate) fn trials_of(loss: &Loss) -> Option<[f64; 2]> {
             // Entries without trials say nothing, missing ones mostly.
             Some([trials.iter().filter(|&&n| n > 0.0).count() as f64, trials.sum()])
         }
-        (
-            Domain::UpTo(_) | Domain::NonNegative | Domain::Positive | Domain::Binary,
-            _,
-        ) => None,
+        (Domain::UpTo(_) | Domain::NonNegative | Domain::Positive | Domain::Binary, _) => None,
     }
 }
 
