@@ -81,8 +81,8 @@ pub mod compare {
 pub mod data {
     pub use nneinfact_core::data::{
         Column, CooBuilder, CooTensor, Dense, DenseBuilder, Element, Implicit, Indices, LabelKind,
-        Labels, Mapped, Observations, Order, Outside, Portion, Prepared, Role, Roles, Storage,
-        StoredCounts, StoredEntries, Values, describe_index, printable, uniform_u32,
+        Labels, Mapped, Observations, Order, Outside, Part, Portion, Prepared, Role, Roles,
+        Storage, StoredCounts, StoredEntries, Values, describe_index, printable, uniform_u32,
     };
 }
 
@@ -119,8 +119,8 @@ pub mod density {
 pub mod engine {
     pub use nneinfact_core::engine::{
         AdapterInfo, AdapterKind, Constraint, Engine, EngineState, Guards, Job, LossSlot, LossSums,
-        PassTime, Point, Precision, RooflinePeaks, SparseProgram, SparseStep, ZeroContraction,
-        ZeroSum, ZeroSums,
+        PassTime, Point, Precision, Reducer, RooflinePeaks, SparseProgram, SparseStep,
+        ZeroContraction, ZeroSum, ZeroSums,
     };
     pub use nneinfact_core::memory::available_memory;
     #[cfg(feature = "gpu")]
@@ -134,7 +134,8 @@ pub mod fit {
         Algorithm, Balance, Cancel, Checkpoint, Coupled, CoupledFit, DataAs, DataRecord,
         EntryParameterRecord, Every, Fit, Flow, History, LossRecord, ModeRecord, NNEinFact, Norm,
         Observer, Part, Record, Saved, ScalesInto, Source, Start, StoppedBy, Sweep, TableRecord,
-        Target, Unfinished, ValuesRecord, balanced,
+        Target, Unfinished, ValuesRecord, balanced, slab_ranges, slabs_of_processes, split_mode,
+        together,
     };
 }
 
@@ -179,6 +180,14 @@ pub mod reference {
 /// A fit as a page with plots.
 pub mod report {
     pub use nneinfact_insight::report::*;
+}
+
+/// What connects the processes of one fit: threads, MPI, or anything else that is a
+/// [`Reducer`](engine::Reducer).
+pub mod transport {
+    pub use nneinfact_core::engine::collectives::{Shares, all_gather, all_to_all};
+    pub use nneinfact_fit::transport::*;
+    pub use nneinfact_mpi::{Mpi, Session, start as start_mpi};
 }
 
 pub use nneinfact_core::data::Observations;

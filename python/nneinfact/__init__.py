@@ -18,7 +18,7 @@ What to start with: :func:`fit`, :func:`from_table`, :func:`compare`, :func:`exp
 :mod:`nneinfact.sklearn`, :mod:`nneinfact.density`.
 """
 
-from . import density
+from . import density, parallel
 from ._compare import Study, compare
 from ._coupled import CoupledFit, Part, fit_coupled
 from ._data import Dataset, open_data
@@ -66,6 +66,6 @@ __all__ = [
     "NNEinFactWarning", "Part", "Penalty", "Study", "Sweep", "alpha", "alpha_beta", "beta", "binomial",
     "bins", "compare", "date", "density", "devices", "exp", "explain", "fit", "fit_coupled", "from_table",
     "gradient", "hour", "l1", "l2", "load", "log", "loss", "minute", "month", "negative_binomial",
-    "open_data", "parameter", "rounded", "sqrt", "top", "week", "weekday", "where_positive", "x",
+    "open_data", "parallel", "parameter", "rounded", "sqrt", "top", "week", "weekday", "where_positive", "x",
     "y", "year",
 ]

@@ -17,6 +17,7 @@ from ._errors import FitError, warn
 from ._history import History
 from ._penalties import penalties_of
 from ._progress import progress_of
+from ._shared import shared_of
 from .losses import loss_of
 
 
@@ -563,6 +564,7 @@ def _settings(
     checkpoint_sweeps: int | None = None,
     checkpoint_seconds: float | None = None,
     resume: bool = False,
+    slabs: int | None = None,
 ) -> dict[str, Any]:
     """All that the library asks for but data, loss and device."""
     if not isinstance(model, str):
@@ -598,6 +600,7 @@ def _settings(
         "memory_limit": _check.optional(_check.whole, "memory_limit", memory_limit),
         "data_as": data_as,
         "checkpoint": saved,
+        "slabs": _check.optional(_check.whole, "slabs", slabs, 1),
     }
 
 
@@ -620,6 +623,8 @@ def fit(
     progress: bool | None = None,
     callback: Callable[[Sweep], Any] | None = None,
     on_interrupt: str = "raise",
+    shared_by: Any = None,
+    part: Any = None,
     **settings: Any,
 ) -> Fit:
     """Fits a model to data.
@@ -694,6 +699,16 @@ def fit(
         The type of number that passes over the data compute with.
     seed : int
         The seed of a random start. The same input, seed and device give the same bits.
+    shared_by : object, optional
+        Fit together with other processes, which all make the same call: whatever has ``rank``, ``size``,
+        ``exchange`` and ``agree``, such as :func:`nneinfact.parallel.mpi` and
+        :func:`nneinfact.parallel.torch` give. The fit has the same bits for any number of processes.
+    part : nneinfact.parallel.Part, optional
+        With ``shared_by``: the data are this part of the whole. Without it every process gives all data,
+        and takes its part.
+    slabs : int, optional
+        Cut the data into so many slabs, whose sums are added in a fixed order; 8 where the fit is shared.
+        The result depends on it in its last digits.
     checkpoint : path, optional
         Save the fit there now and then (every ``checkpoint_sweeps``, every ``checkpoint_seconds``; by
         default every minute); with ``resume=True`` it goes on from there if the file is there.
@@ -727,7 +742,9 @@ def fit(
         raise TypeError(f"callback is {callback!r}; expected a function of a Sweep")
     asked = _settings(model, ranks, **settings)
     made = loss_of(loss)
-    bar = progress_of(progress, "sweep")
+    shared = shared_of(shared_by, part)
+    # Process 0 shows what all do.
+    bar = progress_of(progress if shared is None or shared[1] == 0 else False, "sweep")
     found = dataset_of(data, model, key)
     seen = observations(
         found, mask=mask, weights=weights, missing=missing, implicit=implicit, heldout=heldout,
@@ -743,7 +760,9 @@ def fit(
 
     watched = told if bar is not None or callback is not None else None
     try:
-        saved, warnings, broke, raised = _rust.fit(asked, seen, made._rust, opened, watched)
+        saved, warnings, broke, raised = _rust.fit(
+            asked, seen, made._rust, opened, watched, shared
+        )
     finally:
         if bar is not None:
             bar.close()

@@ -13,6 +13,7 @@ use crate::losses::Loss;
 use crate::observations::Observations;
 use crate::saved::Saved;
 use crate::settings::Settings;
+use crate::shared::{SharedArguments, SharedObject, part};
 use crate::wait::{Caller, released, wait};
 
 /// What is known after a sweep, in the order of the fields of Python's `Sweep`.
@@ -38,11 +39,14 @@ pub fn fit(
     loss: &Loss,
     device: &Device,
     callback: Option<Py<PyAny>>,
+    shared: Option<SharedArguments>,
 ) -> PyResult<FitResult> {
     let cancel = Cancel::new();
     let settings =
         settings.read()?.loss(loss.inner.clone()).device(device.inner.clone()).cancel(&cancel);
-    let shape = data.inner.shape().to_vec();
+    let part = shared.as_ref().and_then(part);
+    let shape = data.inner.shape();
+    let shape = part.as_ref().map_or_else(|| shape.to_vec(), |part| part.shape(shape));
     let (settings, mut warnings) = released(py, move || {
         let warnings = settings.warnings(&shape)?;
         Ok((settings, warnings))
@@ -53,11 +57,19 @@ pub fn fit(
         py,
         || cancel.cancel(),
         move |caller| {
+            let settings = match shared {
+                Some(shared) => settings.shared_by(SharedObject::new(caller.clone(), shared)),
+                None => settings,
+            };
             let settings = match callback {
                 Some(callback) => settings.observe(observer(caller, callback)),
                 None => settings,
             };
-            let ended = match settings.fit(&data) {
+            let fitted = match part {
+                Some(part) => settings.fit_part(&data, part),
+                None => settings.fit(&data),
+            };
+            let ended = match fitted {
                 Ok(fit) => {
                     let warnings = fit.warnings().to_vec();
                     Ended { saved: Inner::new(&fit), warnings, broke: None }

@@ -17,6 +17,7 @@ mod observations;
 mod program;
 mod saved;
 mod settings;
+mod shared;
 mod table;
 mod wait;
 
@@ -41,6 +42,8 @@ mod _nneinfact {
     use crate::program::{available_memory, program, version};
     #[pymodule_export]
     use crate::saved::Saved;
+    #[pymodule_export]
+    use crate::shared::part_of;
     #[pymodule_export]
     use crate::table::read_table;
 }

@@ -44,6 +44,7 @@ pub struct Settings<'py> {
     memory_limit: Option<u64>,
     data_as: String,
     checkpoint: Option<CheckpointArguments>,
+    slabs: Option<usize>,
 }
 
 /// The algorithm of this name.
@@ -133,6 +134,9 @@ impl Settings<'_> {
         add(Box::new(move |fit| fit.max_iter(max_iter).tolerance(tolerance).early_stopping(stops)));
         let (floor, cycles, every) = (self.factor_floor, self.inner_cycles, self.eval_every);
         add(Box::new(move |fit| fit.factor_floor(floor).inner_cycles(cycles).eval_every(every)));
+        if let Some(slabs) = self.slabs {
+            add(Box::new(move |fit| fit.slabs(slabs)));
+        }
         if let Some(rate) = self.learning_rate {
             add(Box::new(move |fit| fit.learning_rate(rate)));
         }

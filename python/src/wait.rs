@@ -33,6 +33,12 @@ pub struct Caller<T> {
     events: Sender<Event<T>>,
 }
 
+impl<T> Clone for Caller<T> {
+    fn clone(&self) -> Self {
+        Caller { events: self.events.clone() }
+    }
+}
+
 impl<T: Send + 'static> Caller<T> {
     /// Asks something in the caller's thread, and waits for the answer. `None` where that raised, or
     /// something else had before: the work should end.

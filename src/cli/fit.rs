@@ -12,13 +12,16 @@ use super::constraints::ConstraintArgs;
 use super::fit_progress::{FitProgress, Show};
 use super::output::{OutputFiles, read_factors};
 use super::problem::{CheckedProblem, ProblemArgs};
+use super::processes::{Process, ProcessArgs, fit, together};
 use super::read_data::{self, ReadOptions};
+use super::read_part;
 use super::report::AppearanceArgs;
 use super::start::StartArgs;
-use super::summary::{self, FitSummary, duration};
+use super::summary::{DataSummary, FitSummary, duration};
 use super::table_args::TableArgs;
-use super::{complain, print};
-use nneinfact_core::data::Observations;
+use super::{complain, is_mute, print};
+use nneinfact_core::data::{Observations, Part};
+use nneinfact_core::engine::collectives;
 use nneinfact_core::error::{Error, Result};
 use nneinfact_core::loss::Loss;
 use nneinfact_core::model::Model;
@@ -203,6 +206,9 @@ pub struct FitArgs {
     history: Option<PathBuf>,
 
     #[command(flatten)]
+    processes: ProcessArgs,
+
+    #[command(flatten)]
     table: TableArgs,
 
     #[command(flatten)]
@@ -235,61 +241,181 @@ pub fn device(name: &str, threads: Option<usize>) -> Result<Device> {
 
 /// Reads, fits, writes, reports.
 pub fn run(args: &FitArgs) -> Result<()> {
-    let began = Instant::now();
-    let CheckedProblem { model, loss, settings } = args.problem.check()?;
-    args.components.check(&model)?;
-    let settings = match args.learning_rate {
-        Some(rate) => settings.learning_rate(rate),
-        None => settings,
-    };
-    // What is wrong with the settings is said before the data are read.
-    settings.check()?;
-    args.check()?;
-    let outputs = args.outputs(&loss)?;
-    outputs.check(&args.inputs())?;
-    let written: Vec<&Path> = [&outputs.factors, &outputs.history, &outputs.report]
-        .into_iter()
-        .filter_map(|p| p.as_deref())
-        .collect();
-    args.checkpoint.check(&[args.inputs(), args.starts()].concat(), &written)?;
-    let device = device(&args.device, args.threads)?;
-    let settings = args.settings(settings, &model, &device)?;
+    args.processes.run(args.quiet, |process| args.run(process))
+}
 
-    // On the device's threads: not more of them read than fit.
-    let (observations, about) = device.install(|| -> Result<_> {
-        let letters: Vec<char> = model.output().iter().map(|&index| index.into()).collect();
-        let data = read_data::read(&args.record()?, args.read_options(&letters))?;
-        let about = match args.quiet {
-            true => None,
-            false => Some(summary::DataSummary::new(&args.data, &data, &letters)?),
-        };
-        Ok((data.observations, about))
-    })?;
+/// A fit to be, as far as it is known before the data are read.
+struct Fitting {
+    model: Model,
+    loss: Loss,
+    outputs: OutputFiles,
+    /// What it runs on: the device, or several of which this is the first.
+    device: Device,
+    settings: NNEinFact,
+    /// The fits of the other devices.
+    others: Vec<NNEinFact>,
+}
 
-    if !args.quiet {
-        for notice in read_data::notices(&args.record()?, &observations)? {
-            complain("notice", &notice);
+/// The data of a fit.
+struct FitData {
+    observations: Observations,
+    /// Of which part they are, where other processes have the rest.
+    part: Option<Part>,
+    /// Of all data.
+    shape: Vec<usize>,
+    /// What is to be said of them.
+    about: Option<DataSummary>,
+}
+
+/// A fit that is done, with what is said and written of it.
+struct Finished<'a> {
+    fitted: &'a Fit,
+    /// Where this process has all of them.
+    observations: Option<&'a Observations>,
+    loss: &'a Loss,
+    /// The data and their roles in words, unless nothing is to be said.
+    about: Option<DataSummary>,
+    /// The seconds that the fit took.
+    fitting: f64,
+    began: Instant,
+}
+
+impl FitArgs {
+    /// Fits as one of several processes, or alone. Process 0 writes.
+    fn run(&self, mut process: Option<Process>) -> Result<()> {
+        let began = Instant::now();
+        let Fitting { model, loss, outputs, device, settings, others } =
+            together(&mut process, self.begin())?;
+        let first = process.as_ref().is_none_or(|process| process.rank == 0);
+        let data = self.read(&model, &device, &mut process)?;
+        let FitData { observations, part, shape, about } = data;
+        if part.is_none() && !self.quiet {
+            for notice in read_data::notices(&self.record()?, &observations)? {
+                complain("notice", &notice);
+            }
         }
+        // The same on all processes, and so no failure of one.
+        self.appearance.check(&model, &shape)?;
+        // The warnings about the model alone were shown before.
+        let shown = model.warnings().len();
+        let warned = settings.warnings(&shape)?.split_off(shown);
+        warned.iter().for_each(|warning| complain("warning", warning));
+        let show = match (self.quiet || is_mute(), self.progress) {
+            (true, _) => Show::Never,
+            (false, true) => Show::Always,
+            (false, false) => Show::OnTerminal,
+        };
+        let completes = self.early_stopping && self.checkpoint.is_asked_for();
+        let (settings, progress) = FitProgress::attach(settings, show, &device, completes);
+        let started = Instant::now();
+        let fitted = fit(settings, others, process, &observations, part.as_ref());
+        progress.ended();
+        if let (Err(Error::Broken { last, .. }), true) = (&fitted, first) {
+            self.rescue(last, &observations, part.is_some(), &outputs)?;
+        }
+        let fitted = fitted?;
+        let fitting = started.elapsed().as_secs_f64();
+        drop(progress);
+        let new = fitted.warnings().iter().filter(|warning| !warned.contains(warning));
+        new.for_each(|warning| complain("warning", warning));
+        if !first {
+            return Ok(());
+        }
+        let observations = part.is_none().then_some(&observations);
+        let finished =
+            Finished { fitted: &fitted, observations, loss: &loss, about, fitting, began };
+        self.finish(finished, &outputs, &device)
     }
-    args.appearance.check(&model, observations.shape())?;
-    // The warnings about the model alone were shown before.
-    let shown = model.warnings().len();
-    let warned = settings.warnings(observations.shape())?.split_off(shown);
-    warned.iter().for_each(|warning| complain("warning", warning));
-    let show = match (args.quiet, args.progress) {
-        (true, _) => Show::Never,
-        (false, true) => Show::Always,
-        (false, false) => Show::OnTerminal,
-    };
-    let completes = args.early_stopping && args.checkpoint.is_asked_for();
-    let (settings, progress) = FitProgress::attach(settings, show, &device, completes);
-    let fitting = Instant::now();
-    let fitted = settings.fit(&observations);
-    progress.ended();
-    if let Err(Error::Broken { last, .. }) = &fitted {
-        // What was reached is not lost; the error and its exit status stay.
-        let last = Fit::from(Unfinished::clone(last)).with_labels(observations.labels())?;
-        let written = outputs.write(args.components.apply(&last).as_ref().unwrap_or(&last));
+
+    /// What can be known and checked before the data are read.
+    fn begin(&self) -> Result<Fitting> {
+        let CheckedProblem { model, loss, settings } = self.problem.check()?;
+        self.components.check(&model)?;
+        let with_rate = |settings: NNEinFact| match self.learning_rate {
+            Some(rate) => settings.learning_rate(rate),
+            None => settings,
+        };
+        let settings = with_rate(settings);
+        // What is wrong with the settings is said before the data are read.
+        settings.check()?;
+        self.check()?;
+        let outputs = self.outputs(&loss)?;
+        if !is_mute() {
+            outputs.check(&self.inputs())?;
+            let written: Vec<&Path> = [&outputs.factors, &outputs.history, &outputs.report]
+                .into_iter()
+                .filter_map(|p| p.as_deref())
+                .collect();
+            self.checkpoint.check(&[self.inputs(), self.starts()].concat(), &written)?;
+        }
+        let several = self.processes.devices(self.threads)?;
+        let device = match several.first() {
+            Some(first) => first.clone(),
+            None => device(&self.device, self.threads)?,
+        };
+        let settings = self.settings(settings, &model, &device)?;
+        let other = |device: &Device| -> Result<NNEinFact> {
+            let settings = with_rate(self.problem.settings(&loss)?);
+            self.settings(settings, &model, device)
+        };
+        let others: Result<Vec<NNEinFact>> = several.iter().skip(1).map(other).collect();
+        Ok(Fitting { model, loss, outputs, device, settings, others: others? })
+    }
+
+    /// Reads the data: all of them, or the part of a process.
+    fn read(
+        &self,
+        model: &Model,
+        device: &Device,
+        process: &mut Option<Process>,
+    ) -> Result<FitData> {
+        let letters: Vec<char> = model.output().iter().map(|&index| index.into()).collect();
+        let record = self.record();
+        // On the device's threads: not more of them read than fit.
+        let (data, part) = device.install(|| -> Result<_> {
+            let options = self.read_options(&letters);
+            match process {
+                None => Ok((read_data::read(&record?, options)?, None)),
+                Some(process) => {
+                    let record = collectives::together(process.reducer.as_mut(), record)?;
+                    read_part::read(&record, options, self.processes.slabs(), process)
+                }
+            }
+        })?;
+        let own = data.observations.shape();
+        let shape = part.as_ref().map_or_else(|| own.to_vec(), |part| part.shape(own));
+        let quiet = self.quiet || is_mute() || part.as_ref().is_some_and(|p| p.range.is_empty());
+        let about = match quiet {
+            true => None,
+            false => {
+                let size = process.as_ref().map_or(1, |process| process.size);
+                let about = || match &part {
+                    Some(part) => {
+                        Ok(DataSummary::of_part(&self.data, &data, &letters, (part, size)))
+                    }
+                    None => DataSummary::new(&self.data, &data, &letters),
+                };
+                Some(device.install(about)?)
+            }
+        };
+        Ok(FitData { observations: data.observations, part, shape, about })
+    }
+
+    /// Writes what a fit that broke had reached; the error and its exit status stay.
+    fn rescue(
+        &self,
+        last: &Unfinished,
+        observations: &Observations,
+        in_parts: bool,
+        outputs: &OutputFiles,
+    ) -> Result<()> {
+        let last = Fit::from(Unfinished::clone(last));
+        let last = match in_parts {
+            // Labels of a part are not those of the fit.
+            true => last,
+            false => last.with_labels(observations.labels())?,
+        };
+        let written = outputs.write(self.components.apply(&last).as_ref().unwrap_or(&last));
         if let Some(path) = &written.factors {
             complain(
                 "notice",
@@ -297,36 +423,9 @@ pub fn run(args: &FitArgs) -> Result<()> {
             );
         }
         written.problems.iter().for_each(|problem| complain("warning", problem));
+        Ok(())
     }
-    let fitted = fitted?;
-    let fitting = fitting.elapsed().as_secs_f64();
-    drop(progress);
-    let new = fitted.warnings().iter().filter(|warning| !warned.contains(warning));
-    new.for_each(|warning| complain("warning", warning));
-    let finished = Finished {
-        fitted: &fitted,
-        observations: &observations,
-        loss: &loss,
-        about,
-        fitting,
-        began,
-    };
-    args.finish(finished, &outputs, &device)
-}
 
-/// A fit that is done, with what is said and written of it.
-struct Finished<'a> {
-    fitted: &'a Fit,
-    observations: &'a Observations,
-    loss: &'a Loss,
-    /// The data and their roles in words, unless nothing is to be said.
-    about: Option<summary::DataSummary>,
-    /// The seconds that the fit took.
-    fitting: f64,
-    began: Instant,
-}
-
-impl FitArgs {
     /// Refuses options that do not go together.
     fn check(&self) -> Result<()> {
         if self.report.is_none() && self.appearance.any() {
@@ -355,9 +454,16 @@ impl FitArgs {
             let page = || -> Result<()> {
                 let saved = outputs.saved(fit);
                 let report = self.appearance.apply(Report::new(&saved))?;
-                let residuals =
-                    device.install(|| Residuals::new(&saved, observations, Some(loss)))?;
-                io::write_text(path, &report.residuals(residuals).html())
+                let report = match observations {
+                    // Of a part there are no residuals of the whole.
+                    None => report,
+                    Some(observations) => {
+                        let residuals =
+                            device.install(|| Residuals::new(&saved, observations, Some(loss)))?;
+                        report.residuals(residuals)
+                    }
+                };
+                io::write_text(path, &report.html())
             };
             written.report = written.keep(path, page());
         }
@@ -388,7 +494,7 @@ impl FitArgs {
         &self,
         fit: &Fit,
         loss: &Loss,
-        data: summary::DataSummary,
+        data: DataSummary,
         arranged: bool,
         [fitting, whole]: [f64; 2],
     ) -> Result<FitSummary> {
@@ -408,7 +514,9 @@ impl FitArgs {
 
     /// The settings of the fit; reads the files of the start and of fixed factors.
     fn settings(&self, settings: NNEinFact, model: &Model, device: &Device) -> Result<NNEinFact> {
-        let mut settings = settings
+        let mut settings = self
+            .processes
+            .apply(settings)
             .device(device.clone())
             .seed(self.seed)
             .starts(self.start.starts)

@@ -27,7 +27,9 @@ mod mode_names;
 mod output;
 mod predict;
 mod problem;
+mod processes;
 mod read_data;
+mod read_part;
 mod read_table;
 mod report;
 mod start;
@@ -39,6 +41,7 @@ mod transform;
 use std::ffi::OsString;
 use std::io::{self, Write};
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::{Parser, Subcommand};
 
@@ -154,8 +157,23 @@ fn cap_threads() {
     }
 }
 
+/// Whether this process has nothing to say, as another one speaks for it.
+static MUTE: AtomicBool = AtomicBool::new(false);
+
+/// From here on this process says nothing but errors: another one speaks for it.
+fn mute() {
+    MUTE.store(true, Ordering::Relaxed);
+}
+
+fn is_mute() -> bool {
+    MUTE.load(Ordering::Relaxed)
+}
+
 /// Prints `kind: message` on standard error. There is nobody left to tell if that fails.
 fn complain(kind: &str, message: &str) {
+    if is_mute() && kind != "error" {
+        return;
+    }
     let _ = writeln!(io::stderr().lock(), "{kind}: {}", shown(message));
 }
 
@@ -167,6 +185,9 @@ fn shown(text: &str) -> String {
 
 /// Prints text on standard output. A reader that has gone away (`| head`) is not an error.
 fn print(text: &str) -> Result<()> {
+    if is_mute() {
+        return Ok(());
+    }
     let mut out = io::stdout().lock();
     match out.write_all(shown(text).as_bytes()).and_then(|()| out.flush()) {
         Err(e) if e.kind() != io::ErrorKind::BrokenPipe => Err(Error::file("standard output", e)),

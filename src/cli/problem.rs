@@ -119,6 +119,15 @@ impl ProblemArgs {
         // Whatever the data's sizes are, the ranks have to go with the indices.
         Shapes::new(&model, &vec![1; model.output().len()], &self.ranks)?;
         let loss = self.loss.loss()?;
+        let settings = self.settings(&loss)?;
+        for warning in model.warnings() {
+            complain("warning", &warning);
+        }
+        Ok(CheckedProblem { model, loss, settings })
+    }
+
+    /// The settings of the fit so far.
+    pub fn settings(&self, loss: &Loss) -> Result<NNEinFact> {
         let mut settings = NNEinFact::new(&self.model)?
             .ranks(self.ranks.iter().copied())
             .loss(loss.clone())
@@ -127,9 +136,6 @@ impl ProblemArgs {
         if let Some(bytes) = self.memory_limit {
             settings = settings.memory_limit(bytes);
         }
-        for warning in model.warnings() {
-            complain("warning", &warning);
-        }
-        Ok(CheckedProblem { model, loss, settings })
+        Ok(settings)
     }
 }

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::read_part::PartFiles;
 use super::read_table::{self, DataKind};
 use super::{complain, summary};
 use crate::io::{NamedTensor, read_scipy};
@@ -84,25 +85,26 @@ pub fn read(record: &DataRecord, options: ReadOptions<'_>) -> Result<ReadData> {
         Some(letters) if named.letters.iter().any(Option::is_some) => named.arranged(letters)?,
         _ => named,
     };
-    Ok(ReadData { observations: with_roles(observations, record)?, letters, rows })
+    let observations = with_roles(observations, record, &PartFiles(None))?;
+    Ok(ReadData { observations, letters, rows })
 }
 
-/// The data with what goes with them.
-fn with_roles(mut observations: Observations, record: &DataRecord) -> Result<Observations> {
+/// The data, or a part of them, with what goes with them.
+pub fn with_roles(
+    mut observations: Observations,
+    record: &DataRecord,
+    files: &PartFiles<'_>,
+) -> Result<Observations> {
     // What goes with the data is as large as they are.
     let streamed = observations.values().is_mapped();
     if let Some(path) = &record.mask {
         observations = match streamed {
-            true => observations.mask_from(&io::map_bool(path)?)?,
-            false => observations.mask(&io::read_bool(path)?)?,
+            true => observations.mask_from(&files.mapped_mask(path)?)?,
+            false => observations.mask(&files.mask(path)?)?,
         };
     }
     if let Some(path) = &record.weights {
-        let weights = match FileKind::of(path)? {
-            FileKind::Npy if streamed => io::map_npy(path)?,
-            FileKind::Npy | FileKind::Npz | FileKind::Tns => io::read_dense(path, None)?,
-        };
-        observations = observations.weights(weights)?;
+        observations = observations.weights(files.weights(path, streamed)?)?;
     }
     if record.nan_missing {
         observations = observations.nan_missing();
@@ -117,9 +119,7 @@ fn with_roles(mut observations: Observations, record: &DataRecord) -> Result<Obs
         observations = observations.unlisted_missing();
     }
     let shape = observations.shape().to_vec();
-    let zero_based = record.zero_based;
-    let options = TnsOptions { shape: Some(&shape), zero_based, value_optional: true };
-    let coordinates = |path: &Path| read_tns(path, &options);
+    let coordinates = |path: &Path| files.coordinates(path, &shape, record.zero_based);
     if let Some(path) = &record.missing {
         observations = observations.missing_at(coordinates(path)?)?;
     }
@@ -134,8 +134,8 @@ fn with_roles(mut observations: Observations, record: &DataRecord) -> Result<Obs
     }
     if let Some(path) = &record.heldout_mask {
         observations = match streamed {
-            true => observations.held_out_mask_from(&io::map_bool(path)?)?,
-            false => observations.held_out_mask(&io::read_bool(path)?)?,
+            true => observations.held_out_mask_from(&files.mapped_mask(path)?)?,
+            false => observations.held_out_mask(&files.mask(path)?)?,
         };
     }
     if let Some(fraction) = record.validation {
@@ -181,7 +181,7 @@ pub fn notices(record: &DataRecord, observations: &Observations) -> Result<Vec<S
 }
 
 /// Whether the data, a .npy, stay in their file.
-fn streams(path: &Path, options: ReadOptions<'_>) -> Result<bool> {
+pub fn streams(path: &Path, options: ReadOptions<'_>) -> Result<bool> {
     if let Some(stream) = options.stream {
         return Ok(stream);
     }
@@ -208,7 +208,7 @@ fn streams(path: &Path, options: ReadOptions<'_>) -> Result<bool> {
 }
 
 /// Reads coordinates as text, packed or not.
-fn read_tns(path: &Path, options: &TnsOptions<'_>) -> Result<CooTensor> {
+pub fn read_tns(path: &Path, options: &TnsOptions<'_>) -> Result<CooTensor> {
     match path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gz")) {
         true => io::read_tns_from_with(table::open_unpacked(path)?, path, options),
         false => io::read_tns_with(path, options),
@@ -275,7 +275,7 @@ fn values(
 }
 
 /// Refuses options that say nothing for data of a kind, which would be lost otherwise.
-fn refuse_options(record: &DataRecord, options: ReadOptions<'_>, kind: DataKind) -> Result<()> {
+pub fn refuse_options(record: &DataRecord, options: ReadOptions<'_>, kind: DataKind) -> Result<()> {
     let path = record.path.display();
     let refuse = |option: &str, what: &str| {
         Err(Error::Setting(format!("{option} is for {what}, not for {path}")))

@@ -79,6 +79,11 @@ pub fn is_standard_input(path: &Path) -> bool {
 
 /// Reads a table; `letters` are those after the model's arrow, where there is a model.
 pub fn table(record: &DataRecord, letters: Option<&[char]>) -> Result<TableTensor> {
+    opened(record, letters)?.read()
+}
+
+/// A table that is to be read.
+pub fn opened(record: &DataRecord, letters: Option<&[char]>) -> Result<Table<'static>> {
     let path = &record.path;
     let Some(settings) = &record.table else {
         return Err(Error::Setting(format!(
@@ -110,8 +115,7 @@ pub fn table(record: &DataRecord, letters: Option<&[char]>) -> Result<TableTenso
     for (mode, file) in &settings.orders {
         table = table.order_file(mode, file)?;
     }
-    table = dialect(table, settings)?;
-    table.read()
+    dialect(table, settings)
 }
 
 /// The table with how its rows are written.

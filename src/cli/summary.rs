@@ -7,7 +7,9 @@ use rayon::prelude::*;
 
 use super::output::Written;
 use super::read_data::ReadData;
-use nneinfact_core::data::{CooTensor, Dense, Labels, Observations, Role, Storage, printable};
+use nneinfact_core::data::{
+    CooTensor, Dense, Labels, Observations, Part, Role, Storage, printable,
+};
 use nneinfact_core::error::{Result, bytes};
 use nneinfact_core::loss::Loss;
 use nneinfact_fit::{Fit, StoppedBy};
@@ -154,6 +156,36 @@ impl DataSummary {
             modes: modes(observations.labels(), observations.shape(), letters),
             roles: roles(observations)?,
         })
+    }
+
+    /// Of the part that this process has, where so many share the data.
+    pub fn of_part(
+        path: &Path,
+        read: &ReadData,
+        letters: &[char],
+        (part, processes): (&Part, usize),
+    ) -> DataSummary {
+        let observations = &read.observations;
+        let own = match observations.coordinates() {
+            Some(coo) => coordinates(coo),
+            None => tensor(observations.values()),
+        };
+        let shape: Vec<String> =
+            part.shape(observations.shape()).iter().map(ToString::to_string).collect();
+        let plural = if processes == 1 { "" } else { "es" };
+        let letters = letters.iter().map(|&letter| Some(letter));
+        DataSummary {
+            data: format!(
+                "{}: {}, shared by {processes} process{plural} along mode {}; this one has {own}",
+                path.display(),
+                shape.join(" × "),
+                part.mode + 1
+            ),
+            rows: read.rows.as_ref().map(ToString::to_string),
+            modes: modes(observations.labels(), observations.shape(), letters),
+            // A part alone may have nothing to train on.
+            roles: roles(observations).unwrap_or_default(),
+        }
     }
 }
 

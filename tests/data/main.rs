@@ -6,6 +6,7 @@ mod common;
 mod io;
 mod named;
 mod observations;
+mod shared_tables;
 mod sparse;
 mod stream;
 mod uber;

@@ -17,4 +17,5 @@ mod plan;
 mod properties;
 mod query;
 mod report;
+mod shared;
 mod starts;

@@ -147,6 +147,17 @@ pub enum Error {
         last: Box<crate::history::Unfinished>,
     },
 
+    /// Another process of a fit that several share has failed, and so all have ended.
+    #[error("process {rank} (counted from 0) has failed: {message}")]
+    Process {
+        /// Which of the processes.
+        rank: usize,
+        /// What it said.
+        message: String,
+        /// Whether the input is at fault, as [`is_input`](Error::is_input) says there.
+        input: bool,
+    },
+
     /// The work was done, but not all of its results could be written, and what became of them.
     #[error("{0}")]
     Unwritten(String),
@@ -186,6 +197,7 @@ impl Error {
                     | std::io::ErrorKind::InvalidInput
                     | std::io::ErrorKind::InvalidFilename
             ),
+            Error::Process { input, .. } => *input,
             Error::Numeric(_)
             | Error::Internal(_)
             | Error::Unwritten(_)

@@ -91,12 +91,32 @@ pub struct History {
     /// one of lowest objective.
     #[serde(default)]
     pub returned: usize,
+    /// How the data were cut, where that was asked for or several processes fitted together: what is
+    /// computed depends on it, and not on how many processes there were.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slabs: Option<SlabRecord>,
     /// How far the returned factors are from a point where no small change lowers what the fit lowers,
     /// where that was asked for (`NNEinFact::kkt_residual`): the largest |min(θ/s, q)| over all entries that
     /// are fitted, with s the largest entry of the factor and q the derivative ∂F/∂θ over its positive part
     /// (1 − N/D for most losses). 0 at such a point; it does not depend on the units of data and factors.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kkt_residual: Option<f64>,
+}
+
+/// How the data of a fit were cut into slabs, whose sums are added in a fixed order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SlabRecord {
+    /// The mode that they are cut along, counted from 0.
+    pub mode: usize,
+    /// How many there are.
+    pub count: usize,
+}
+
+impl fmt::Display for SlabRecord {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let plural = if self.count == 1 { "" } else { "s" };
+        write!(f, "{} slab{plural} along mode {}", self.count, self.mode + 1)
+    }
 }
 
 /// JSON has no number for what is not finite, and `null` is written for it.

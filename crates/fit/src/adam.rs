@@ -10,7 +10,7 @@ use std::sync::Arc;
 use ndarray::{ArrayD, IxDyn};
 
 use crate::monitor::{Monitor, Portions};
-use crate::observe::Cancel;
+use crate::observe::{Cancel, cancelled};
 use crate::settings::Settings;
 use nneinfact_core::algebra::{apply_floor, overflowed};
 use nneinfact_core::data::Role;
@@ -80,7 +80,7 @@ impl Adam {
             self.factors.iter().map(|factor| vec![0.0; factor.len()]).collect();
         for (group, members) in self.plan.groups().iter().enumerate() {
             if group > 0 {
-                if cancel.is_cancelled() {
+                if cancelled(cancel, engine)? {
                     return Ok(None);
                 }
                 engine.pass(group)?;

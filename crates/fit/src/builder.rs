@@ -546,6 +546,9 @@ impl NNEinFact {
     /// # Errors
     /// As [`fit`](Self::fit).
     pub fn gradient(self, data: impl Source) -> Result<Vec<ArrayD<f64>>> {
+        if self.hooks.reducer.is_some() || self.settings.is_cut() {
+            return Err(run::uncut("a gradient"));
+        }
         run::gradient(self.settings, &self.hooks.cancel, data.observations()?.as_ref())
     }
 

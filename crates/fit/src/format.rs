@@ -284,7 +284,7 @@ pub(crate) fn plan_of_nonzeros(
     plan_stored(settings, shapes, &settings.loss.at_zero(), info, counts)
 }
 
-fn plan_stored(
+pub(crate) fn plan_stored(
     settings: &Settings,
     shapes: &Shapes,
     zero: &AtZero,

@@ -5,7 +5,7 @@ use nneinfact_core::error::Result;
 use nneinfact_core::loss::{Loss, Majorizer};
 use nneinfact_core::plan::Plan;
 
-use crate::observe::Cancel;
+use crate::observe::{Cancel, cancelled};
 
 /// The KKT residual at the factors that the engine has: the largest |θ − P(θ − s·q)| / s over all entries that
 /// are fitted, where s is the largest entry of the factor, P brings an entry between its bounds (0 from
@@ -23,7 +23,7 @@ pub(crate) fn residual(
     let curvature = loss.curvature_constant();
     let mut most = 0.0f64;
     for (group, members) in plan.groups().iter().enumerate() {
-        if cancel.is_cancelled() {
+        if cancelled(cancel, engine)? {
             return Ok(None);
         }
         engine.pass(group)?;

@@ -26,11 +26,15 @@ mod result;
 mod run;
 mod saved;
 mod settings;
+mod setup;
+mod shared;
 mod source;
 mod start;
 mod sweeps;
 mod target;
 mod trains;
+pub mod transport;
+mod trial;
 
 pub use builder::NNEinFact;
 pub use checkpoint::Checkpoint;
@@ -50,6 +54,7 @@ pub use record::{
 pub use result::Fit;
 pub use saved::Saved;
 pub use settings::{Algorithm, Balance, DataAs, Every, Start};
+pub use shared::{slab_ranges, slabs_of_processes, split_mode, together};
 pub use source::Source;
 pub use start::scale::balanced;
 pub use target::Target;

@@ -16,6 +16,10 @@ const PATIENCE: usize = 3;
 /// Rises of the validation loss in a row before early stopping.
 const RISES: usize = 5;
 
+/// What is said to other processes of a fit where an observer stops it, and where it is cancelled.
+const STOPPED: u64 = 1;
+const INTERRUPTED: u64 = 2;
+
 /// What sums of losses are divided by, for each role, and what engines leave out of them.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Portions {
@@ -39,6 +43,31 @@ impl Portions {
             own.entries = own.entries.saturating_add(portion.entries);
             own.weight += weight * portion.weight;
         }
+    }
+
+    /// All that is known, as numbers that add up over parts of the data: entries, weights and offsets by
+    /// role.
+    pub fn numbers(&self) -> [f64; 12] {
+        let Portions { portions, offsets } = self;
+        std::array::from_fn(|i| match i {
+            0..4 => portions[i].entries as f64,
+            4..8 => portions[i - 4].weight,
+            _ => offsets[i - 8],
+        })
+    }
+
+    /// From such numbers.
+    pub fn of_numbers(numbers: &[f64; 12]) -> Portions {
+        let portion =
+            |role: usize| Portion { entries: numbers[role] as u64, weight: numbers[4 + role] };
+        let offsets = std::array::from_fn(|role| numbers[8 + role]);
+        Portions { portions: std::array::from_fn(portion), offsets }
+    }
+
+    /// Whether anything is observed.
+    pub fn any(&self) -> bool {
+        let observed = [Role::Train, Role::Validation, Role::HeldOut];
+        observed.iter().any(|&role| self.portions[role as usize].entries > 0)
     }
 
     /// Adds what engines leave out of a loss of these data, summed here once in double precision.
@@ -299,12 +328,15 @@ impl<'a> Monitor<'a> {
         for observer in self.observers.iter_mut() {
             stop |= observer.sweep(&seen) == Flow::Stop;
         }
-        Ok(if self.cancel.is_cancelled() {
-            Some(StoppedBy::Interrupted)
-        } else if stop {
-            Some(StoppedBy::Observer)
-        } else {
-            self.verdict(history)
+        let word = match (self.cancel.is_cancelled(), stop) {
+            (true, _) => INTERRUPTED,
+            (false, true) => STOPPED,
+            (false, false) => 0,
+        };
+        Ok(match engine.agree(Ok(word))? {
+            0 => self.verdict(history),
+            STOPPED => Some(StoppedBy::Observer),
+            _ => Some(StoppedBy::Interrupted),
         })
     }
 

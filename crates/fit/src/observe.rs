@@ -3,6 +3,9 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use nneinfact_core::engine::{Engine, Reducer};
+use nneinfact_core::error::Result;
+
 /// What an observer says to a fit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Flow {
@@ -91,9 +94,17 @@ impl Cancel {
     }
 }
 
-/// What is attached to a fit from outside: its observers, and the switch that stops it.
+/// Whether a fit was cancelled, on this process or on another that it is shared with: all find out at the
+/// same place.
+pub(crate) fn cancelled(cancel: &Cancel, engine: &mut dyn Engine) -> Result<bool> {
+    Ok(engine.agree(Ok(u64::from(cancel.is_cancelled())))? > 0)
+}
+
+/// What is attached to a fit from outside: its observers, the switch that stops it, and the other
+/// processes that it is shared with.
 #[derive(Default)]
 pub(crate) struct Hooks {
     pub observers: Vec<Box<dyn Observer>>,
     pub cancel: Cancel,
+    pub reducer: Option<Box<dyn Reducer>>,
 }

@@ -11,16 +11,16 @@ use crate::constraints::Constraints;
 use crate::device::Device;
 use crate::format::{self, Planned};
 use crate::io::FileLock;
-use crate::monitor::{Monitor, Portions};
-use crate::observe::{Cancel, Hooks};
-use crate::settings::{Algorithm, Balance, Settings, Start};
-use crate::start::{self, Basis, scale};
-use crate::sweeps::sweeps;
+use crate::monitor::Portions;
+use crate::observe::Cancel;
+use crate::settings::{Algorithm, Balance, Settings};
+use crate::trial::{Chosen, Starts, Trial, idle_cycles, wanted_start};
 use nneinfact_core::data::{
-    Observations, Prepared, StoredEntries, describe_index, normalizing_exponent, scaled,
+    Labels, Observations, Outside, Prepared, describe_index, normalizing_exponent, scaled,
 };
 use nneinfact_core::engine::{Constraint, Engine, Guards, Job, LossSlot, Precision};
 use nneinfact_core::error::{Error, Result};
+use nneinfact_core::history::SlabRecord;
 use nneinfact_core::loss::{Domain, Loss, ScaleWith, Trials};
 use nneinfact_core::model::Shapes;
 use nneinfact_core::plan::Plan;
@@ -29,7 +29,7 @@ use nneinfact_core::plan::Plan;
 pub(crate) struct Opened {
     pub engine: Box<dyn Engine>,
     pub plan: Arc<Plan>,
-    pub data: Arc<Prepared>,
+    pub about: About,
     /// Whether factors are rescaled among each other after every sweep.
     pub balance: bool,
     pub penalized: bool,
@@ -42,6 +42,30 @@ pub(crate) struct Opened {
     pub writer: Option<CheckpointWriter>,
     /// Where the fit goes on from; the engine is there.
     pub resumed: Option<Checkpoint>,
+    /// How the data are cut, where they are.
+    pub slabs: Option<SlabRecord>,
+}
+
+/// What has to be known of the data besides what the engine does with them.
+pub(crate) struct About {
+    pub portions: Portions,
+    /// Of the training entries.
+    pub mean: f64,
+    pub labels: Arc<[Labels]>,
+    /// All data; `None` where they are cut into slabs. Then the portions hold what engines leave out of
+    /// losses already.
+    pub data: Option<Arc<Prepared>>,
+}
+
+impl About {
+    fn of(data: Arc<Prepared>) -> About {
+        About {
+            portions: Portions::of(&data),
+            mean: data.mean(),
+            labels: Arc::clone(data.labels()),
+            data: Some(data),
+        }
+    }
 }
 
 /// The data of a fit.
@@ -143,7 +167,8 @@ fn resume(
     }
     let mut start = checkpoint.factors()?;
     constraints.apply(&shapes, &mut start, false)?;
-    let (job, data) = job(settings, planned, constraints.clone(), start)?;
+    let mean = planned.data.mean();
+    let (job, data) = job(settings, planned, constraints.clone(), start, mean)?;
     let job = Job { scales: Some(checkpoint.state.scales.clone()), ..job };
     let (plan, balance) = (Arc::clone(&job.plan), job.balancing.is_some());
     let mut engine = device.open(job, settings.precision)?;
@@ -156,7 +181,7 @@ fn resume(
     Ok(Opened {
         engine,
         plan,
-        data,
+        about: About::of(data),
         balance,
         penalized: constraints.is_penalized(),
         constraints: constraints.each,
@@ -164,6 +189,7 @@ fn resume(
         warnings,
         writer,
         resumed: Some(checkpoint),
+        slabs: None,
     })
 }
 
@@ -176,13 +202,7 @@ fn start(
     device: &Device,
 ) -> Result<Opened> {
     let Checked { shapes, constraints, planned, identity } = checked;
-    let wanted = std::mem::take(&mut settings.start);
-    if settings.starts > 1 && matches!(wanted, Start::Factors(_)) {
-        return Err(Error::Setting(format!(
-            "{} starts were asked for, but the factors to start from are given: several starts are random ones",
-            settings.starts
-        )));
-    }
+    let wanted = wanted_start(settings)?;
     let rescales =
         settings.balance.unwrap_or_default() != Balance::Never && constraints.is_penalized();
     let starts = Starts {
@@ -193,144 +213,38 @@ fn start(
         rescales,
         precision: settings.precision,
     };
-    let mut first = starts.make(settings.seed, &planned.data, planned.sparse.as_ref())?;
+    let first = starts.make(settings.seed, &planned.data, planned.sparse.as_ref())?;
     // Other starts may need the stored entries that the engine takes.
     let sparse = planned.sparse.clone().filter(|_| settings.starts > 1);
-    let (job, data) = job(settings, planned, constraints.clone(), first.clone())?;
+    let mean = planned.data.mean();
+    let (job, data) = job(settings, planned, constraints.clone(), first.clone(), mean)?;
     let (plan, balance) = (Arc::clone(&job.plan), job.balancing.is_some());
     let exact = job.exact && device.kind_name() == "cpu";
     let mut engine = device.open(job, settings.precision)?;
     let groups = plan.groups().len();
-    let mut warning = starts.rescale(engine.as_mut(), groups, &mut first)?;
-    let mut best = (settings.seed, first);
-    if settings.starts > 1 {
-        let portions = Portions::of(&data);
-        let try_out =
-            |engine: &mut dyn Engine| try_out(settings, cancel, engine, groups, portions, balance);
-        let mut least = try_out(engine.as_mut())?;
-        for n in 1..settings.starts as u64 {
-            if cancel.is_cancelled() {
-                break;
-            }
-            // After the last seed comes 0.
-            let seed = settings.seed.wrapping_add(n);
-            let mut next = starts.make(seed, &data, sparse.as_ref())?;
-            engine.load(&next)?;
-            let told = starts.rescale(engine.as_mut(), groups, &mut next)?;
-            let objective = try_out(engine.as_mut())?;
-            if objective < least {
-                (least, best, warning) = (objective, (seed, next), told);
-            }
-        }
-        engine.load(&best.1)?;
-    }
+    let trial = Trial { groups, portions: Portions::of(&data), balance };
+    let Chosen { seed, warning } =
+        starts.choose(settings, cancel, engine.as_mut(), trial, first, |seed| {
+            starts.make(seed, &data, sparse.as_ref())
+        })?;
     let mut warnings = constraints.warnings(&shapes);
     warnings.extend(constraints.dead(&shapes, &data));
     warnings.extend(idle_cycles(settings, &plan, exact));
     warnings.extend(warning);
-    let writer =
-        CheckpointWriter::new(settings, identity.as_ref(), &shapes, best.0, &warnings, lock);
+    let writer = CheckpointWriter::new(settings, identity.as_ref(), &shapes, seed, &warnings, lock);
     Ok(Opened {
         engine,
         plan,
-        data,
+        about: About::of(data),
         balance,
         penalized: constraints.is_penalized(),
         constraints: constraints.each,
-        seed: best.0,
+        seed,
         warnings,
         writer,
         resumed: None,
+        slabs: None,
     })
-}
-
-/// That more than one cycle over the factors of a group was asked for, and does nothing.
-fn idle_cycles(settings: &Settings, plan: &Plan, exact: bool) -> Option<String> {
-    let why = match exact {
-        true => "half the squared distance is lowered by exact steps here",
-        false if plan.groups().iter().all(|group| group.factors.len() == 1) => {
-            "every group has one factor here"
-        }
-        false => return None,
-    };
-    let cycles = settings.inner_cycles;
-    (cycles > 1).then(|| format!("{cycles} inner cycles are as good as one: {why}"))
-}
-
-/// The starts of a fit, one for each seed.
-struct Starts<'a> {
-    shapes: &'a Shapes,
-    loss: &'a Loss,
-    constraints: &'a Constraints,
-    wanted: Start,
-    /// Whether a start is brought to the scale of least penalised objective.
-    rescales: bool,
-    precision: Precision,
-}
-
-impl Starts<'_> {
-    /// The start of a seed. It keeps to the constraints, and its penalised factors are balanced.
-    fn make(
-        &self,
-        seed: u64,
-        data: &Prepared,
-        sparse: Option<&StoredEntries>,
-    ) -> Result<Vec<ArrayD<f64>>> {
-        let &Starts { shapes, loss, constraints, .. } = self;
-        let basis = Basis { shapes, loss, data, sparse, seed };
-        let mut start = start::make(self.wanted.clone(), &basis)?;
-        let made = !matches!(self.wanted, Start::Factors(_));
-        constraints.apply(shapes, &mut start, made)?;
-        if self.rescales {
-            scale::balance_start(shapes, constraints, &mut start);
-        }
-        Ok(start)
-    }
-
-    /// Brings a start that the engine has to the scale of least penalised objective; gives a warning
-    /// where that would be zero.
-    fn rescale(
-        &self,
-        engine: &mut dyn Engine,
-        groups: usize,
-        start: &mut [ArrayD<f64>],
-    ) -> Result<Option<String>> {
-        if !self.rescales || groups == 0 {
-            return Ok(None);
-        }
-        let (loss, constraints) = (self.loss, self.constraints);
-        scale::rescale(constraints, start, self.precision, |start| {
-            scale::term(engine, loss, constraints, start)
-        })
-    }
-}
-
-/// Sweeps from the start that the engine has, as often as it takes to tell starts apart; returns the
-/// objective then.
-fn try_out(
-    settings: &Settings,
-    cancel: &Cancel,
-    engine: &mut dyn Engine,
-    groups: usize,
-    portions: Portions,
-    balance: bool,
-) -> Result<f64> {
-    let trial = Settings {
-        max_iter: Settings::TRIAL_SWEEPS.min(settings.max_iter),
-        tolerance: 0.0,
-        eval_every: Settings::TRIAL_SWEEPS,
-        ..settings.alike(settings.model.clone())
-    };
-    let mut hooks = Hooks { observers: Vec::new(), cancel: cancel.clone() };
-    let mut history = trial.empty_history();
-    let started = std::time::Instant::now();
-    let mut monitor = Monitor::new(&trial, &mut hooks, portions, started, balance, true);
-    match sweeps(engine, groups, &mut monitor, &mut history, &mut None, None) {
-        Ok(()) => Ok(history.objective().last().copied().unwrap_or(f64::INFINITY)),
-        // Another start may go well.
-        Err(Error::Numeric(_)) => Ok(f64::INFINITY),
-        Err(error) => Err(error),
-    }
 }
 
 /// The sizes of a fit, and its data, checked.
@@ -354,31 +268,25 @@ pub(crate) fn prepared(settings: &Settings, given: Given<'_>) -> Result<(Shapes,
 }
 
 /// What an engine is made from: the data, and a start that keeps to the constraints. Gives the data
-/// in the user's units too.
+/// in the user's units too. `mean` is that of the training entries, of all data where these are a slab.
 pub(crate) fn job(
     settings: &Settings,
     planned: Planned,
     constraints: Constraints,
     start: Vec<ArrayD<f64>>,
+    mean: f64,
 ) -> Result<(Job, Arc<Prepared>)> {
     let loss = settings.loss.clone();
     let Planned { plan, data, sparse } = planned;
     let guards = Guards {
         prediction_floor: settings
             .prediction_floor
-            .unwrap_or_else(|| prediction_floor(&loss, &data, settings.precision)),
+            .unwrap_or_else(|| floor_at(&loss, mean, settings.precision)),
         factor_floor: settings.factor_floor,
         inner_cycles: settings.inner_cycles,
     };
-    // The first pass of a sweep tells the losses at its start. The guard of an extrapolation needs
-    // those of the last pass too.
     let mut losses = vec![None; plan.groups().len()];
-    if let Some(last) = losses.last_mut()
-        && settings.algorithm == Algorithm::Accelerated
-    {
-        *last = Some(LossSlot::Middle);
-    }
-    losses[0] = Some(LossSlot::Start);
+    loss_slots(settings, &mut losses);
     // Accelerated fits are free in how they get there. Each entry has to count, and once.
     let exact = settings.algorithm == Algorithm::Accelerated
         && loss.is_half_squared_distance()
@@ -386,7 +294,7 @@ pub(crate) fn job(
         && data.is_all_train()
         && constraints.penalties().iter().flatten().all(|p| [1.0, 2.0].contains(&p.power()));
     let balance = settings.balance.unwrap_or_default() == Balance::EverySweep;
-    let Units { loss, unit, exponent, sums_unit } = Units::of(loss, &data, settings.precision);
+    let Units { loss, unit, exponent, sums_unit } = Units::of(loss, mean, settings.precision);
     let given = Arc::new(data);
     let (data, stored, value_scale) = match exponent {
         0 => (Arc::clone(&given), sparse, 1.0 / unit),
@@ -414,16 +322,38 @@ pub(crate) fn job(
     Ok((job, given))
 }
 
+/// For every group, where the losses of its pass go.
+pub(crate) fn loss_slots(settings: &Settings, losses: &mut [Option<LossSlot>]) {
+    // The first pass of a sweep tells the losses at its start. The guard of an extrapolation needs
+    // those of the last pass too.
+    if let Some(last) = losses.last_mut()
+        && settings.algorithm == Algorithm::Accelerated
+    {
+        *last = Some(LossSlot::Middle);
+    }
+    if let Some(first) = losses.first_mut() {
+        *first = Some(LossSlot::Start);
+    }
+}
+
 fn check_domain(loss: &Loss, data: &Prepared) -> Result<()> {
+    match outside_domain(loss, data) {
+        None => Ok(()),
+        Some(outside) => Err(domain_error(loss, outside, data.labels(), data.coo().is_some())),
+    }
+}
+
+/// The observed entries that a loss does not accept; `None` where there are none.
+pub(crate) fn outside_domain(loss: &Loss, data: &Prepared) -> Option<Outside> {
     let domain = *loss.domain();
     let parameter = loss.entry_parameters().first();
     // Whole numbers as they are stored are finite and not negative.
     let storage = data.coo().map_or(data.values().storage(), |list| list.values());
     let whole = storage.kind().is_whole();
     if domain == Domain::NonNegative && whole {
-        return Ok(());
+        return None;
     }
-    let outside = match (domain, parameter) {
+    match (domain, parameter) {
         // A number of trials per entry, by its index in C order.
         (Domain::UpTo(Trials::EntryParameter(_)), Some(trials)) => {
             let trials: Vec<f64> = trials.iter().copied().collect();
@@ -432,36 +362,42 @@ fn check_domain(loss: &Loss, data: &Prepared) -> Result<()> {
         (Domain::NonNegative | Domain::Positive | Domain::Binary | Domain::UpTo(_), _) => {
             data.first_outside(|x, _| domain.contains(x, &[]))
         }
+    }
+}
+
+/// That observed entries are not in the domain of a loss, in data that are given as a `list` or not.
+pub(crate) fn domain_error(loss: &Loss, outside: Outside, labels: &[Labels], list: bool) -> Error {
+    let domain = loss.domain();
+    let help = if outside.value.is_nan() {
+        "if NaN means missing, say so (nan_missing, --nan-missing), or mask these entries".into()
+    } else if outside.value == 0.0 && list {
+        format!(
+            "entries that are not listed are zeros, which are outside its domain; if they are \
+             missing and not zeros, say so (unlisted_missing, --unlisted-missing); else {}",
+            domain.help()
+        )
+    } else {
+        domain.help().into()
     };
-    match outside {
-        None => Ok(()),
-        Some(outside) => Err(Error::Domain {
-            count: outside.count,
-            named: describe_index(data.labels(), &outside.index).into(),
-            index: outside.index,
-            value: outside.value,
-            loss: loss.name().into(),
-            domain: domain.describe().into(),
-            help: if outside.value.is_nan() {
-                "if NaN means missing, say so (nan_missing, --nan-missing), or mask these entries"
-                    .into()
-            } else if outside.value == 0.0 && data.coo().is_some() {
-                format!(
-                    "entries that are not listed are zeros, which are outside its domain; if they \
-                     are missing and not zeros, say so (unlisted_missing, --unlisted-missing); else \
-                     {}",
-                    domain.help()
-                )
-            } else {
-                domain.help().into()
-            },
-        }),
+    Error::Domain {
+        count: outside.count,
+        named: describe_index(labels, &outside.index).into(),
+        index: outside.index,
+        value: outside.value,
+        loss: loss.name().into(),
+        domain: domain.describe().into(),
+        help,
     }
 }
 
 /// The default floor of ŷ: see [`NNEinFact::prediction_floor`](crate::NNEinFact::prediction_floor).
 pub fn prediction_floor(loss: &Loss, data: &Prepared, precision: Precision) -> f64 {
-    let scale = if loss.is_odds() || data.mean() <= 0.0 { 1.0 } else { data.mean() };
+    floor_at(loss, data.mean(), precision)
+}
+
+/// The same for data of this mean.
+fn floor_at(loss: &Loss, mean: f64, precision: Precision) -> f64 {
+    let scale = if loss.is_odds() || mean <= 0.0 { 1.0 } else { mean };
     let relative = match precision {
         Precision::F64 => 1e-10,
         Precision::F32 => {
@@ -474,8 +410,7 @@ pub fn prediction_floor(loss: &Loss, data: &Prepared, precision: Precision) -> f
 
 /// The unit that the data are divided by inside the engine: 1 for data of usual size, else the
 /// power of two nearest to their mean.
-fn unit(loss: &Loss, data: &Prepared) -> f64 {
-    let mean = data.mean();
+pub(crate) fn unit(loss: &Loss, mean: f64) -> f64 {
     if loss.homogeneity().is_none() || mean <= 0.0 || (1e-4..1e4).contains(&mean) {
         return 1.0;
     }
@@ -496,17 +431,17 @@ struct Units {
 }
 
 impl Units {
-    fn of(loss: Loss, data: &Prepared, precision: Precision) -> Units {
+    fn of(loss: Loss, mean: f64, precision: Precision) -> Units {
         let within = match precision {
             Precision::F32 => 60,
             Precision::F64 => 900,
         };
         let Some(with) = loss.scale_with() else {
-            let unit = unit(&loss, data);
+            let unit = unit(&loss, mean);
             let exponent = normalizing_exponent(unit, within);
             return Units { loss, unit, exponent, sums_unit: 1.0 };
         };
-        let exponent = normalizing_exponent(data.mean(), within);
+        let exponent = normalizing_exponent(mean, within);
         let as_it_is = |loss| Units { loss, unit: 1.0, exponent: 0, sums_unit: 1.0 };
         if exponent == 0 {
             return as_it_is(loss);

@@ -9,14 +9,14 @@ use crate::adam::{self, Adam};
 use crate::barrier::{self, Barrier};
 use crate::checkpoint::Checkpoint;
 use crate::constraints::vanished;
-use crate::device::Device;
 use crate::factored;
 use crate::kkt;
-use crate::monitor::{Monitor, Portions};
+use crate::monitor::Monitor;
 use crate::observe::{Cancel, Hooks};
-use crate::prepare::{self, Given, Opened};
+use crate::prepare::{self, About, Given, Opened};
 use crate::result::Fit;
 use crate::settings::{Algorithm, Settings};
+use crate::shared::{self, Held, together};
 use crate::sweeps::sweeps;
 use nneinfact_core::data::Observations;
 use nneinfact_core::engine::{Engine, PassTime, Point, Precision};
@@ -34,9 +34,44 @@ pub(crate) fn fit<'a>(
     if settings.algorithm == Algorithm::Barrier {
         settings.precision = Precision::F64;
     }
-    let device = settings.choose_device()?;
     let data = data.into();
-    device.clone().install(move || run(settings, hooks, resume, data, &device))
+    let shared = hooks.reducer.is_some() || settings.is_cut();
+    let held = match data {
+        Given::Observations(observations) if shared => Held { observations, part: None },
+        Given::Prepared(_) if shared => return Err(uncut("a fit to data that several fits share")),
+        Given::Observations(_) | Given::Prepared(_) => {
+            let device = settings.choose_device()?;
+            return device.clone().install(move || {
+                let started = Instant::now();
+                let opened = prepare::open(&mut settings, &hooks.cancel, resume, data, &device)?;
+                run(settings, hooks, opened, started)
+            });
+        }
+    };
+    fit_held(settings, hooks, resume, held)
+}
+
+/// Runs a fit with other processes, or by itself, to data that are cut into slabs.
+pub(crate) fn fit_held(
+    mut settings: Settings,
+    mut hooks: Hooks,
+    resume: Option<Box<Checkpoint>>,
+    held: Held<'_>,
+) -> Result<Fit> {
+    let mut reducer = hooks.reducer.take().unwrap_or_else(shared::alone);
+    let device = together(reducer.as_mut(), settings.choose_device())?;
+    device.clone().install(move || {
+        let started = Instant::now();
+        let opened = shared::open(&mut settings, &hooks.cancel, resume, held, &device, reducer)?;
+        run(settings, hooks, opened, started)
+    })
+}
+
+/// That something is not done with data that are cut into slabs.
+pub(crate) fn uncut(what: &str) -> Error {
+    Error::Unsupported(format!(
+        "{what} is made by one process, without slabs: leave shared_by, slabs and split_along out"
+    ))
 }
 
 /// How long passes are run before they are timed.
@@ -80,8 +115,8 @@ pub(crate) fn gradient(
     let device = settings.choose_device()?;
     device.clone().install(move || {
         let opened = prepare::open(&mut settings, cancel, None, observations.into(), &device)?;
-        let Opened { mut engine, plan, data, constraints, .. } = opened;
-        let adam = Adam::new(&settings, &plan, constraints, &Portions::of(&data), engine.as_ref())?;
+        let Opened { mut engine, plan, about, constraints, .. } = opened;
+        let adam = Adam::new(&settings, &plan, constraints, &about.portions, engine.as_ref())?;
         engine.pass(0)?;
         // A failed device says so here.
         engine.sums()?;
@@ -92,18 +127,11 @@ pub(crate) fn gradient(
     })
 }
 
-fn run(
-    mut settings: Settings,
-    mut hooks: Hooks,
-    resume: Option<Box<Checkpoint>>,
-    given: Given<'_>,
-    device: &Device,
-) -> Result<Fit> {
-    let started = Instant::now();
+fn run(settings: Settings, mut hooks: Hooks, opened: Opened, started: Instant) -> Result<Fit> {
     let Opened {
         mut engine,
         plan,
-        data,
+        about,
         balance,
         penalized,
         constraints,
@@ -111,18 +139,21 @@ fn run(
         mut warnings,
         mut writer,
         resumed,
-    } = prepare::open(&mut settings, &hooks.cancel, resume, given, device)?;
+        slabs,
+    } = opened;
     let mut history = History { seed, ..settings.empty_history() };
-    let mut portions = Portions::of(&data);
-    portions.add_offsets(&settings.loss, &data, 1.0);
+    let About { mut portions, mean, labels, data } = about;
+    if let Some(data) = &data {
+        portions.add_offsets(&settings.loss, data, 1.0);
+    }
     let adam = match settings.algorithm {
         Algorithm::Adam => {
             Some(Adam::new(&settings, &plan, constraints.clone(), &portions, engine.as_ref())?)
         }
         Algorithm::Block | Algorithm::Grouped | Algorithm::Accelerated | Algorithm::Barrier => None,
     };
-    let barrier = match settings.algorithm {
-        Algorithm::Barrier => Some(Barrier::new(&settings, &data, engine.as_mut())?),
+    let barrier = match (settings.algorithm, &data) {
+        (Algorithm::Barrier, Some(data)) => Some(Barrier::new(&settings, data, engine.as_mut())?),
         _ => None,
     };
     let best_kept = settings.early_stopping || adam.is_some();
@@ -133,6 +164,7 @@ fn run(
         monitor.resume(&history, seconds);
         position
     });
+    history.slabs = slabs;
     let groups = plan.groups().len();
     let done = match (adam, barrier) {
         (Some(adam), _) => adam::sweeps(engine.as_mut(), adam, &mut monitor, &mut history),
@@ -156,11 +188,11 @@ fn run(
     }
     // Where the mean takes more memory than there is, there is no warning, but there is a fit.
     if penalized && let Ok(predicted) = factored::mean(plan.shapes(), &factors) {
-        warnings.extend(vanished(&factors, predicted, data.mean()));
+        warnings.extend(vanished(&factors, predicted, mean));
     }
     warnings.extend(writer.and_then(|writer| writer.warning()));
     let fit = Fit::new(plan, factors, history).with_warnings(warnings);
-    fit.with_labels(Arc::clone(data.labels()))
+    fit.with_labels(labels)
 }
 
 /// An error in the middle of a fit, with the factors of the last completed sweep where there was

@@ -261,6 +261,10 @@ pub(crate) struct Settings {
     pub checkpoint: Option<(PathBuf, Every)>,
     /// Whether the fit goes on from a checkpoint.
     pub resumes: bool,
+    /// How many slabs the data are cut into at most, where that was asked for.
+    pub slabs: Option<usize>,
+    /// The mode that they are cut along, where that was asked for.
+    pub split_along: Option<usize>,
 }
 
 impl Settings {
@@ -269,6 +273,7 @@ impl Settings {
     pub const TOLERANCE: f64 = 1e-6;
     pub const LEARNING_RATE: f64 = 0.1;
     pub const FACTOR_FLOOR: f64 = 1e-16;
+    pub const SLABS: usize = 8;
 
     /// The defaults, for a model.
     pub fn new(model: Model) -> Settings {
@@ -299,6 +304,8 @@ impl Settings {
             kkt_residual: false,
             checkpoint: None,
             resumes: false,
+            slabs: None,
+            split_along: None,
         }
     }
 
@@ -324,6 +331,11 @@ impl Settings {
     /// Whether the fit is saved or goes on from a file, so that it has to be known again.
     pub fn is_saved(&self) -> bool {
         self.checkpoint.is_some() || self.resumes
+    }
+
+    /// Whether the data of a fit are cut into slabs.
+    pub fn is_cut(&self) -> bool {
+        self.slabs.is_some() || self.split_along.is_some()
     }
 
     /// The device: where none was named, the best there is, which is named from now on.
@@ -356,6 +368,7 @@ impl Settings {
             prediction_floor: self.prediction_floor,
             iterations: 0,
             returned: 0,
+            slabs: None,
             kkt_residual: None,
         }
     }
@@ -422,6 +435,9 @@ impl Settings {
         }
         if self.inner_cycles == 0 {
             return refuse("the number of inner cycles must be at least 1".into());
+        }
+        if self.slabs == Some(0) {
+            return refuse("the data are cut into at least 1 slab, not 0".into());
         }
         if self.starts == 0 {
             return refuse("a fit has at least 1 start, not 0".into());

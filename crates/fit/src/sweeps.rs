@@ -3,6 +3,7 @@
 use crate::accelerate::Momentum;
 use crate::checkpoint::{CheckpointWriter, Position, Stage};
 use crate::monitor::Monitor;
+use crate::observe::cancelled;
 use nneinfact_core::engine::{Engine, LossSlot, LossSums, Point};
 use nneinfact_core::error::Result;
 use nneinfact_core::history::{History, StoppedBy};
@@ -151,7 +152,9 @@ impl Loop<'_, '_> {
             Some(_) => !writer.has_swept(self.history.iterations),
             None => writer.is_due(self.history.iterations),
         };
-        if self.writer.as_ref().is_some_and(due) {
+        if let Some(due) = self.writer.as_ref().map(due)
+            && self.engine.agree(Ok(u64::from(due)))? > 0
+        {
             self.save(Stage::Evaluated)?;
         }
         Ok(stop)
@@ -170,7 +173,7 @@ impl Loop<'_, '_> {
     fn sweep(&mut self) -> Result<bool> {
         self.engine.update(0)?;
         for group in 1..self.groups {
-            if !self.completes && self.monitor.cancel.is_cancelled() {
+            if !self.completes && cancelled(self.monitor.cancel, self.engine)? {
                 return Ok(false);
             }
             self.engine.pass(group)?;
@@ -209,7 +212,8 @@ impl Loop<'_, '_> {
         };
         let t = self.momentum.as_ref().map_or(1.0, |momentum| momentum.t);
         let position = Position { stage, t, middle };
-        writer.save(self.engine, self.history, position, self.monitor.seconds())?;
+        let saved = writer.save(self.engine, self.history, position, self.monitor.seconds());
+        self.engine.agree(saved.map(|()| 0))?;
         self.monitor.failed_checkpoints = writer.failures;
         Ok(())
     }

@@ -5,7 +5,7 @@ use std::hash::BuildHasher;
 use hashbrown::{DefaultHashBuilder, HashTable};
 
 /// The distinct texts of a column, one after the other in one piece of memory.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Dictionary {
     bytes: Vec<u8>,
     /// Where each text ends.
@@ -68,7 +68,7 @@ fn slice<'a>(bytes: &'a [u8], ends: &[usize], id: u32) -> &'a [u8] {
 }
 
 /// The distinct numbers of a column.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct NumberLabels {
     values: Vec<i64>,
     table: hashbrown::HashMap<i64, u32>,

@@ -3,11 +3,13 @@
 use crate::bins::Bins;
 use crate::calendar;
 use crate::dictionary::{self, Dictionary, NumberLabels};
+use crate::error::Error;
 use crate::labels::{LabelKind, NOWHERE, Ordered, order};
 use crate::number;
 use crate::spec::Function;
 use crate::text::shown;
 use crate::time::Moment;
+use crate::wire::{Reader, Writer, broken};
 
 /// What was read from a cell.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -45,7 +47,7 @@ impl From<dictionary::LabelRefusal> for Fault {
 }
 
 /// Codes of one mode.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) enum Encoder {
     /// Texts as they stand, or their first characters.
     Text(Dictionary, Option<u32>),
@@ -90,7 +92,7 @@ pub(crate) enum Cycle {
 }
 
 /// The most frequent texts.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Top {
     count: u32,
     other: bool,
@@ -215,6 +217,78 @@ impl Encoder {
                 top.rows[code] += 1;
             }
             _ => {}
+        }
+    }
+
+    /// Tells what was noted, for another process to [add](Encoder::note_all) it to what it noted.
+    pub fn tell_notes(&self, to: &mut Writer) {
+        match self {
+            Encoder::Spread { least, most, .. } => {
+                to.f64(*least);
+                to.f64(*most);
+            }
+            Encoder::Top(top) => {
+                to.u64(top.rows.len() as u64);
+                for (id, &rows) in (0u32..).zip(&top.rows) {
+                    to.u64(rows);
+                    to.bytes(top.texts.get(id).as_bytes());
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Adds what another process noted of rows that follow those of this one.
+    pub fn note_all(&mut self, from: &mut Reader<'_>) -> Result<(), Error> {
+        match self {
+            Encoder::Spread { least, most, .. } => {
+                *least = least.min(from.f64()?);
+                *most = most.max(from.f64()?);
+            }
+            Encoder::Top(top) => {
+                for _ in 0..from.u64()? {
+                    let rows = from.u64()?;
+                    let code = top.texts.intern(from.bytes()?).map_err(|_| broken())? as usize;
+                    if code >= top.rows.len() {
+                        top.rows.resize(code + 1, 0);
+                    }
+                    top.rows[code] += rows;
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Tells what a code stands for, for another process to [know](Encoder::code_of) it by.
+    pub fn tell_code(&self, code: u32, to: &mut Writer) {
+        match self {
+            Encoder::Text(texts, _) => to.bytes(texts.get(code).as_bytes()),
+            Encoder::Rounded { numbers, .. } | Encoder::Interval { numbers, .. } => {
+                to.u64(numbers.values().get(code as usize).copied().unwrap_or(0) as u64);
+            }
+            // These are the same everywhere.
+            Encoder::Cycle(_)
+            | Encoder::Range { .. }
+            | Encoder::Spread { .. }
+            | Encoder::Top(_) => to.u32(code),
+        }
+    }
+
+    /// The code that another process's stands for here, a new one if it was not seen before.
+    pub fn code_of(&mut self, from: &mut Reader<'_>) -> Result<u32, Error> {
+        match self {
+            Encoder::Text(texts, _) => texts.intern(from.bytes()?).map_err(|_| broken()),
+            Encoder::Rounded { numbers, .. } | Encoder::Interval { numbers, .. } => {
+                numbers.intern(from.u64()? as i64).map_err(|_| broken())
+            }
+            Encoder::Cycle(_)
+            | Encoder::Range { .. }
+            | Encoder::Spread { .. }
+            | Encoder::Top(_) => {
+                let code = from.u32()?;
+                if (code as usize) < self.codes() { Ok(code) } else { Err(broken()) }
+            }
         }
     }
 

@@ -178,6 +178,19 @@ impl EntryStore {
         self.store.visit(&self.widths, see);
     }
 
+    /// Shows the codes of all entries with their sums and, of means, how many rows they are of, in no order.
+    pub fn visit_sums(&self, see: &mut dyn FnMut(&[u32], f64, u64)) {
+        self.store.visit_sums(&self.widths, see);
+    }
+
+    /// Adds what another store has of an entry, as [`visit_sums`](EntryStore::visit_sums) shows it.
+    pub fn add_sum(&mut self, codes: &[u32], sum: f64, count: u64) -> Result<(), Refusal> {
+        if codes.iter().zip(&self.widths).any(|(&code, width)| u64::from(code) >> width != 0) {
+            self.widen(codes)?;
+        }
+        self.store.add_sum(codes, &self.widths, (sum, count), self.operation, self.allowance)
+    }
+
     /// The entries as indices and values, in C order.
     pub fn finish(self, finish: &Finish<'_>) -> Result<Entries, Refusal> {
         self.store.finish(&self.widths, finish, self.operation, self.allowance)
@@ -229,11 +242,20 @@ trait Store {
         operation: Operation,
         allowance: u64,
     ) -> Result<(), Refusal>;
+    fn add_sum(
+        &mut self,
+        codes: &[u32],
+        widths: &[u32],
+        sum: (f64, u64),
+        operation: Operation,
+        allowance: u64,
+    ) -> Result<(), Refusal>;
     fn put(&mut self, codes: &[u32], widths: &[u32], sum: f64, count: u64);
     fn reserve(&mut self, more: usize, allowance: u64) -> Result<(), Refusal>;
     fn len(&self) -> usize;
     fn memory(&self) -> u64;
     fn visit(&self, widths: &[u32], see: &mut dyn FnMut(&[u32]));
+    fn visit_sums(&self, widths: &[u32], see: &mut dyn FnMut(&[u32], f64, u64));
     /// Moves all entries to another store with other widths.
     fn pour(
         self: Box<Self>,
@@ -315,6 +337,27 @@ impl<K: Key, C: Parts> Store for Map<K, C> {
         Ok(())
     }
 
+    fn add_sum(
+        &mut self,
+        codes: &[u32],
+        widths: &[u32],
+        (sum, count): (f64, u64),
+        operation: Operation,
+        allowance: u64,
+    ) -> Result<(), Refusal> {
+        if self.0.len() == self.0.capacity() {
+            self.reserve(1, allowance)?;
+        }
+        let more = C::of_parts(sum, count);
+        match self.0.entry(pack(codes, widths)) {
+            Entry::Occupied(mut entry) => entry.get_mut().add(more, operation),
+            Entry::Vacant(entry) => {
+                entry.insert(more);
+            }
+        }
+        Ok(())
+    }
+
     fn put(&mut self, codes: &[u32], widths: &[u32], sum: f64, count: u64) {
         self.0.insert(pack(codes, widths), C::of_parts(sum, count));
     }
@@ -344,6 +387,15 @@ impl<K: Key, C: Parts> Store for Map<K, C> {
         for &key in self.0.keys() {
             unpack(key, widths, &mut codes);
             see(&codes);
+        }
+    }
+
+    fn visit_sums(&self, widths: &[u32], see: &mut dyn FnMut(&[u32], f64, u64)) {
+        let mut codes = vec![0; widths.len()];
+        for (&key, &cell) in &self.0 {
+            unpack(key, widths, &mut codes);
+            let (sum, count) = cell.parts();
+            see(&codes, sum, count);
         }
     }
 

@@ -35,19 +35,9 @@ pub(crate) fn finish(
         }
     });
 
-    let labels: u64 = encoders.iter().zip(&used).map(|(e, used)| e.most_labels(used)).sum();
-    let texts: u64 = encoders.iter().map(Encoder::memory).sum();
-    let needed = LABEL * labels + texts;
+    let needed = within_limit(&encoders, &used, cells.memory(), settings)?;
     if let Some(limit) = settings.memory {
         cells.allowance = limit.saturating_sub(needed);
-        if needed + cells.memory() > limit {
-            return Err(Error::Memory {
-                what: format!("the {labels} labels of the tensor"),
-                needed: needed + cells.memory(),
-                available: limit,
-                help: "are there times far from the others? a filter drops them; so do fewer labels help, or a higher limit".into(),
-            });
-        }
     }
 
     let names = settings.modes.names();
@@ -84,8 +74,34 @@ pub(crate) fn finish(
     })
 }
 
+/// What labels and texts take, in bytes; an error where that and the entries are more than the limit.
+pub(crate) fn within_limit(
+    encoders: &[Encoder],
+    used: &[Vec<bool>],
+    entries: u64,
+    settings: &Settings,
+) -> Result<u64> {
+    let labels: u64 = encoders.iter().zip(used).map(|(e, used)| e.most_labels(used)).sum();
+    let texts: u64 = encoders.iter().map(Encoder::memory).sum();
+    let needed = LABEL * labels + texts;
+    match settings.memory {
+        Some(limit) if needed + entries > limit => Err(Error::Memory {
+            what: format!("the {labels} labels of the tensor"),
+            needed: needed + entries,
+            available: limit,
+            help: "are there times far from the others? a filter drops them; so do fewer labels help, or a higher limit".into(),
+        }),
+        _ => Ok(needed),
+    }
+}
+
 /// Puts labels in the order that was given.
-fn given(found: &Ordered, used: &[bool], order: &[String], name: &str) -> Result<Ordered> {
+pub(crate) fn given(
+    found: &Ordered,
+    used: &[bool],
+    order: &[String],
+    name: &str,
+) -> Result<Ordered> {
     if let LabelKind::Bins { .. } = found.kind {
         return Err(Error::Setting(format!(
             "an order is given for the mode {name}, but bins have theirs"

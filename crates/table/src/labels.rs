@@ -8,7 +8,7 @@ use crate::number;
 pub use nneinfact_core::data::LabelKind;
 
 /// Labels in their order, with the index of every text that was given.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Ordered {
     pub kind: LabelKind,
     pub labels: Vec<String>,

@@ -24,12 +24,14 @@ mod plan;
 mod reading;
 mod records;
 mod settings;
+mod shared;
 mod source;
 mod spec;
 mod table;
 mod tensor;
 mod text;
 mod time;
+mod wire;
 
 use nneinfact_core::error;
 
@@ -42,7 +44,7 @@ pub use matrix_market::{
 };
 pub use nneinfact_core::error::{Error, Result};
 pub use settings::Values;
-pub use source::open as open_unpacked;
+pub use source::{files_matching, open as open_unpacked};
 pub use spec::{Function, ModeSpec, Modes};
 pub use table::Table;
 pub use tensor::{Counts, Implicit, Mode, TableTensor};

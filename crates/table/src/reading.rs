@@ -44,6 +44,40 @@ pub(crate) fn read(mut source: Source<'_>, settings: &Settings) -> Result<TableT
     finish::finish(encoders, cells, counts, settings, &source.name())
 }
 
+/// What is in one file of a table that several processes read together: see `shared`.
+pub(crate) struct ReadFile {
+    pub encoders: Vec<Encoder>,
+    pub cells: EntryStore,
+    pub counts: Counts,
+}
+
+/// What the first reading of a file notes, where the modes need one.
+pub(crate) fn survey(path: &Path, settings: &Settings) -> Result<Vec<Encoder>> {
+    let mut reading = Reading::new(settings)?;
+    let mut source = Source::Files(vec![path.to_path_buf()]);
+    reading.pass(&mut source, Purpose::Survey { again: true })?;
+    Ok(reading.encoders)
+}
+
+/// Reads one file, with encoders that have seen all rows where the modes need that.
+pub(crate) fn fill(path: &Path, settings: &Settings, known: &[Encoder]) -> Result<ReadFile> {
+    let mut reading = Reading::new(settings)?;
+    for (encoder, known) in reading.encoders.iter_mut().zip(known) {
+        if encoder.looks_ahead() {
+            *encoder = known.clone();
+        }
+    }
+    reading.pass(&mut Source::Files(vec![path.to_path_buf()]), Purpose::Fill)?;
+    let Reading { encoders, cells, counts, .. } = reading;
+    Ok(ReadFile { encoders, cells, counts })
+}
+
+/// The encoders of a table of which nothing was read, and a store for its entries.
+pub(crate) fn nothing(settings: &Settings) -> Result<(Vec<Encoder>, EntryStore)> {
+    let Reading { encoders, cells, .. } = Reading::new(settings)?;
+    Ok((encoders, cells))
+}
+
 /// The names of the columns, by the first row.
 pub(crate) fn columns(source: Source<'_>, settings: &Settings) -> Result<Vec<String>> {
     let name = source.name();

@@ -63,6 +63,15 @@ pub(crate) fn fault(path: &Path, e: io::Error) -> Error {
     }
 }
 
+/// The files that a path stands for: one that is there, or all that fit it as a pattern, in the order of their
+/// names.
+///
+/// # Errors
+/// [`Error::Setting`] where the pattern cannot be read, [`Error::File`] where there is no file.
+pub fn files_matching(path: &Path) -> Result<Vec<PathBuf>> {
+    path.to_str().map_or_else(|| Ok(vec![path.to_path_buf()]), matching)
+}
+
 /// The files that a pattern stands for, sorted; a path of a file that is there stands for itself.
 pub(crate) fn matching(pattern: &str) -> Result<Vec<PathBuf>> {
     let path = PathBuf::from(pattern);

@@ -286,10 +286,15 @@ impl<'a> Table<'a> {
         }
         reading::read(self.source, &self.settings)
     }
+
+    /// Where the rows are, and what is asked of them.
+    pub(crate) fn into_parts(self) -> (Source<'a>, Settings) {
+        (self.source, self.settings)
+    }
 }
 
 impl Settings {
-    fn check(&self) -> Result<()> {
+    pub(crate) fn check(&self) -> Result<()> {
         if self.modes.as_slice().is_empty() {
             return Err(Error::Setting(
                 "no modes are given: say which columns, or functions of them, the modes of the tensor are, as in week(time),bin(lat,100)".into(),

@@ -58,7 +58,7 @@ impl Update<'_> {
         for _ in 0..cycles {
             for (at, &l) in members.iter().enumerate() {
                 let (a, b) = self.parts(at, factors, &lambda);
-                let step = self.step(self.constraints[l]);
+                let step = step(self.loss, self.constraints[l]);
                 let entries = factors[l].iter().zip(a.iter().zip(&b));
                 let bounded = Bounded { single, constraint: self.constraints[l] };
                 for (to, (&theta, (&a, &b))) in lambda[at].iter_mut().zip(entries) {
@@ -73,24 +73,6 @@ impl Update<'_> {
             }
         }
         Ok(())
-    }
-
-    /// The factor of change of an entry of a factor under a constraint, from the entry and its
-    /// parts of numerator and denominator.
-    fn step(&self, constraint: Constraint) -> impl Fn(f64, f64, f64) -> f64 {
-        let majorizer = self.loss.majorizer();
-        let constant = self.loss.curvature_constant();
-        move |theta, a, b| match constraint.penalty {
-            Some(penalty) => {
-                let penalty_gradient = penalty.derivative(theta) / constant.abs();
-                majorizer.penalized(a, b, penalty_gradient, penalty.power(), constant < 0.0)
-            }
-            None => match majorizer {
-                Majorizer::Power { .. } if a == 0.0 && b == 0.0 => 1.0,
-                Majorizer::Log if b == 0.0 => 1.0,
-                _ => majorizer.g_inverse(a / b),
-            },
-        }
     }
 
     /// Numerator and denominator of every entry of the group's factor `at`, `lambda` being the
@@ -140,6 +122,24 @@ impl Update<'_> {
                 (a, b)
             }
         }
+    }
+}
+
+/// The factor of change of an entry of a factor under a constraint, from the entry and its parts of
+/// numerator and denominator.
+pub fn step(loss: &Loss, constraint: Constraint) -> impl Fn(f64, f64, f64) -> f64 + use<> {
+    let majorizer = loss.majorizer();
+    let constant = loss.curvature_constant();
+    move |theta, a, b| match constraint.penalty {
+        Some(penalty) => {
+            let penalty_gradient = penalty.derivative(theta) / constant.abs();
+            majorizer.penalized(a, b, penalty_gradient, penalty.power(), constant < 0.0)
+        }
+        None => match majorizer {
+            Majorizer::Power { .. } if a == 0.0 && b == 0.0 => 1.0,
+            Majorizer::Log if b == 0.0 => 1.0,
+            _ => majorizer.g_inverse(a / b),
+        },
     }
 }
 

@@ -1,6 +1,7 @@
 //! A tensor as the list of its entries.
 
 use std::collections::TryReserveError;
+use std::ops::Range;
 
 use rayon::prelude::*;
 
@@ -120,6 +121,9 @@ pub(super) trait LinearIndex:
 
     /// What random numbers are drawn by.
     fn folded(self) -> u64;
+
+    /// The same in 128 bits.
+    fn wide(self) -> u128;
 }
 
 impl LinearIndex for u64 {
@@ -130,6 +134,10 @@ impl LinearIndex for u64 {
     fn folded(self) -> u64 {
         self
     }
+
+    fn wide(self) -> u128 {
+        self.into()
+    }
 }
 
 impl LinearIndex for u128 {
@@ -139,6 +147,10 @@ impl LinearIndex for u128 {
 
     fn folded(self) -> u64 {
         self as u64 ^ ((self >> 64) as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+    }
+
+    fn wide(self) -> u128 {
+        self
     }
 }
 
@@ -290,6 +302,31 @@ impl CooTensor {
         CooTensor { values, ..self.clone() }
     }
 
+    /// The entries with these indices along a mode, which counts from the first of them.
+    pub(super) fn slab(&self, mode: usize, range: Range<usize>) -> CooTensor {
+        let first = range.start as u64;
+        let inside =
+            |i: &usize| self.indices[mode].get(*i).is_some_and(|x| range.contains(&(x as usize)));
+        let kept: Vec<usize> = (0..self.len()).into_par_iter().filter(inside).collect();
+        let mut shape = self.shape.clone();
+        shape[mode] = range.len();
+        let mut indices = Vec::with_capacity(shape.len());
+        for (other, (list, &n)) in self.indices.iter().zip(&shape).enumerate() {
+            let base = if other == mode { first } else { 0 };
+            let index = |&i: &usize| list.get(i).unwrap_or(0) - base;
+            indices.push(match u32::try_from(n) {
+                Ok(_) => Indices::U32(kept.par_iter().map(|i| index(i) as u32).collect()),
+                Err(_) => Indices::U64(kept.par_iter().map(index).collect()),
+            });
+        }
+        let mut values = StorageBuilder::new(kept.len());
+        for block in kept.chunks(4096) {
+            let all: Vec<f64> = block.iter().map(|&i| self.values.get(i).unwrap_or(0.0)).collect();
+            values.push(&all);
+        }
+        CooTensor { shape, indices, values: values.finish(), duplicates: 0 }
+    }
+
     /// From indices in C order, sorted and each there once, that lie inside the shape.
     pub(super) fn from_keys<K: LinearIndex>(
         shape: &[usize],
@@ -420,6 +457,21 @@ impl CooBuilder {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.values.is_empty()
+    }
+
+    /// The largest index of each mode so far; 0 where there is no entry.
+    #[must_use]
+    pub fn largest(&self) -> &[u64] {
+        &self.max
+    }
+
+    /// The value of an entry, counted in the order in which they were appended, and its index in `index`,
+    /// which has an element for each mode. `None` where there is no such entry.
+    pub fn entry(&self, i: usize, index: &mut [u64]) -> Option<f64> {
+        for (to, list) in index.iter_mut().zip(&self.indices) {
+            *to = list.get(i)?;
+        }
+        self.values.get(i).copied()
     }
 
     /// Sorts the entries and sums duplicates. Without a shape, every mode is as long as its

@@ -259,6 +259,40 @@ impl Dense {
         Dense { layout: self.layout.clone(), storage: builder.finish() }
     }
 
+    /// The entries with these indices along an axis, in the same order of memory and in the smallest
+    /// type that is exact for them. What stays in a file stays there where it lies in one piece.
+    pub(super) fn slab(&self, axis: usize, range: Range<usize>) -> Dense {
+        let layout = self.layout.cut(axis, range.len());
+        let (stride, all) = (self.layout.strides[axis], self.layout.shape[axis]);
+        let (step, first, length) = (all * stride, range.start * stride, range.len() * stride);
+        if let (Some(mapped), true) = (self.storage.mapped(), step == self.len()) {
+            return Dense {
+                layout,
+                storage: Storage::Mapped(mapped.window(first..first + length)),
+            };
+        }
+        let mut builder = StorageBuilder::new(self.len() / all.max(1) * range.len());
+        for outer in (0..self.len()).step_by(step.max(1)) {
+            let run = outer + first..outer + first + length;
+            match &self.storage {
+                Storage::U8(v) => builder.push(&v[run]),
+                Storage::U16(v) => builder.push(&v[run]),
+                Storage::U32(v) => builder.push(&v[run]),
+                Storage::F32(v) => builder.push(&v[run]),
+                Storage::F64(v) => builder.push(&v[run]),
+                Storage::Mapped(_) => {
+                    let mut values = [0.0f64; 4096];
+                    for start in run.clone().step_by(values.len()) {
+                        let values = &mut values[..4096.min(run.end - start)];
+                        self.load(start, 1, values);
+                        builder.push(values);
+                    }
+                }
+            }
+        }
+        Dense { layout, storage: builder.finish() }
+    }
+
     /// Other entries in the same order of memory.
     pub(super) fn with_storage(&self, storage: Storage) -> Dense {
         Dense { layout: self.layout.clone(), storage }

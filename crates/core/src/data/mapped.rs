@@ -108,6 +108,11 @@ impl Mapped {
         self.source.type_name()
     }
 
+    /// These entries alone.
+    pub(super) fn window(&self, range: Range<usize>) -> Mapped {
+        Mapped::new(Arc::new(Window { of: Arc::clone(&self.source), range }))
+    }
+
     pub(super) fn set_summary(&self, summary: Summary) {
         // The same whoever comes first: all have read the same entries.
         let _ = self.summary.set(summary);
@@ -152,6 +157,64 @@ impl Mapped {
     /// Bytes of an entry in the file.
     pub(super) fn cell_bytes(&self) -> usize {
         self.source.cell_bytes()
+    }
+}
+
+/// Entries of a source that follow one another.
+#[derive(Debug)]
+struct Window {
+    of: Arc<dyn Slabs>,
+    range: Range<usize>,
+}
+
+impl Window {
+    fn moved(&self, entries: Range<usize>) -> Range<usize> {
+        self.range.start + entries.start..self.range.start + entries.end
+    }
+}
+
+impl Slabs for Window {
+    fn len(&self) -> usize {
+        self.range.len()
+    }
+
+    fn cell_bytes(&self) -> usize {
+        self.of.cell_bytes()
+    }
+
+    fn type_name(&self) -> &'static str {
+        self.of.type_name()
+    }
+
+    fn slice(&self) -> Option<Slice<'_>> {
+        let range = self.range.clone();
+        Some(match self.of.slice()? {
+            Slice::U8(v) => Slice::U8(&v[range]),
+            Slice::U16(v) => Slice::U16(&v[range]),
+            Slice::U32(v) => Slice::U32(&v[range]),
+            Slice::F32(v) => Slice::F32(&v[range]),
+            Slice::F64(v) => Slice::F64(&v[range]),
+        })
+    }
+
+    fn read(&self, offset: usize, stride: usize, out: &mut [f64]) {
+        self.of.read(self.range.start + offset, stride, out);
+    }
+
+    fn fetch(&self, entries: Range<usize>) {
+        self.of.fetch(self.moved(entries));
+    }
+
+    fn release(&self, entries: Range<usize>) {
+        self.of.release(self.moved(entries));
+    }
+
+    fn slab_bytes(&self) -> u64 {
+        self.of.slab_bytes()
+    }
+
+    fn check(&self) -> Result<()> {
+        self.of.check()
     }
 }
 

@@ -49,6 +49,16 @@ impl MemoryLayout {
         }
     }
 
+    /// The layout with an axis of another length, as an array of that shape in this order has it.
+    pub fn cut(&self, axis: usize, length: usize) -> MemoryLayout {
+        let mut shape = self.shape.clone();
+        shape[axis] = length;
+        // Shorter than what is there, so that the number of entries does not overflow.
+        let cut = MemoryLayout::with_axes(&shape, &self.axes()).unwrap_or_else(|| self.clone());
+        let strides: Vec<isize> = cut.strides.iter().map(|&stride| stride as isize).collect();
+        MemoryLayout::of_compact(&shape, &strides).unwrap_or(cut)
+    }
+
     pub fn len(&self) -> usize {
         self.shape.iter().product()
     }

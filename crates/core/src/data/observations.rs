@@ -6,6 +6,7 @@ use ndarray::{ArrayBase, Data, Dimension};
 
 use super::labels::check_all;
 use super::mapped::in_order;
+use super::part::Within;
 use super::random::{Key, threshold};
 use super::rescale::normalizing_exponent;
 use super::roles::Bits;
@@ -56,6 +57,8 @@ pub struct Observations {
     pub(super) held_out: Option<Split>,
     pub(super) held_out_mask: Option<Arc<Bits>>,
     pub(super) validation: Option<Split>,
+    /// Where they are in a tensor that they are a slab of.
+    pub(super) within: Option<Within>,
     pub(super) labels: Arc<[Labels]>,
 }
 
@@ -147,6 +150,7 @@ impl Observations {
             held_out: None,
             held_out_mask: None,
             validation: None,
+            within: None,
             labels: Arc::new([]),
         }
     }
@@ -488,7 +492,7 @@ fn split(what: &str, fraction: f64, seed: u64, stream: u32) -> Result<Option<Spl
 }
 
 /// Largest weights up to 2^±this are left as they are.
-const USUAL_WEIGHTS: i32 = 40;
+pub(super) const USUAL_WEIGHTS: i32 = 40;
 
 /// The largest weight; 1 for whole numbers of which one is not 0, which have a usual size.
 fn largest_weight(weights: &Dense) -> Result<f64> {

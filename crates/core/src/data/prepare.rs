@@ -112,7 +112,11 @@ fn prepare_stored<K: LinearIndex>(
     };
     let bit = |bits: &Option<Arc<Bits>>, key: K| bits.as_ref().map(|b| b.get(key.low() as usize));
     let drawn = |split: Option<Split>, key: K| {
-        split.is_some_and(|Split { key: stream, threshold }| stream.at(key.folded()) < threshold)
+        let place = || match &observations.within {
+            Some(within) => within.folded(key.wide()),
+            None => key.folded(),
+        };
+        split.is_some_and(|Split { key: stream, threshold }| stream.at(place()) < threshold)
     };
     let entry = |(i, &key): (usize, &K)| -> Entry<K> {
         let x = coo.values().get(i).unwrap_or(0.0);
@@ -144,7 +148,7 @@ fn prepare_stored<K: LinearIndex>(
         }
         _ => StoredEntries::from_entries(coo.shape(), &entries, Implicit::Missing),
     };
-    finish_stored(coo, stored, observations.weight_exponent)
+    finish_stored(coo, stored, observations)
 }
 
 /// A COO tensor whose implicit entries are zeros, but for stored entries that are missing or
@@ -160,7 +164,7 @@ fn prepare_zeros<K: LinearIndex>(
     ];
     if lists.iter().all(|(list, _)| list.is_none()) && !observations.nan_missing {
         let stored = StoredEntries::of(Arc::clone(coo), Implicit::Zeros);
-        return finish_stored(coo, stored, observations.weight_exponent);
+        return finish_stored(coo, stored, observations);
     }
     let missing = |x: f64| observations.nan_missing && x.is_nan();
     let mut entries: Vec<Entry<K>> = coo
@@ -192,14 +196,14 @@ fn prepare_zeros<K: LinearIndex>(
         same
     });
     let stored = StoredEntries::from_entries(coo.shape(), &entries, Implicit::Zeros);
-    finish_stored(coo, stored, observations.weight_exponent)
+    finish_stored(coo, stored, observations)
 }
 
 /// Sums up what the stored and the implicit entries hold.
 fn finish_stored(
     coo: &Arc<CooTensor>,
     stored: StoredEntries,
-    weight_exponent: i32,
+    observations: &Observations,
 ) -> Result<Prepared> {
     let list = Arc::clone(stored.entries());
     let mut total = Totals::EMPTY;
@@ -233,7 +237,10 @@ fn finish_stored(
             total.max = total.max.max(0.0);
         }
     }
-    check_portions(&total)?;
+    // Of a slab nothing needs to be there.
+    if observations.within.is_none() {
+        check_counts(total.counts)?;
+    }
     Ok(Prepared {
         shape: coo.shape().to_vec(),
         values: Arc::new(Dense::empty()),
@@ -242,14 +249,18 @@ fn finish_stored(
         only_stored: Some(stored),
         roles: None,
         weights: None,
-        weight_exponent,
+        weight_exponent: observations.weight_exponent,
         totals: total,
         labels: Arc::new([]),
     })
 }
 
-fn check_portions(total: &Totals) -> Result<()> {
-    let [missing, train, validation, held_out] = total.counts;
+/// Refuses data that leave nothing to train on, by the number of entries of each role.
+///
+/// # Errors
+/// [`Error::Observations`] where nothing is observed, or all of it is withheld.
+pub fn check_counts(counts: [u64; 4]) -> Result<()> {
+    let [missing, train, validation, held_out] = counts;
     if train == 0 && validation == 0 && held_out == 0 {
         return Err(Error::Observations(format!(
             "nothing is observed: mask, weights and missing values leave none of the {missing} entries"
@@ -324,7 +335,9 @@ fn prepare_all(observations: &Observations, n: usize, keys: Option<&[u64]>) -> R
         mapped.set_summary(total.summary);
     }
 
-    check_portions(&total)?;
+    if observations.within.is_none() {
+        check_counts(total.counts)?;
+    }
     let train = total.counts[Role::Train as usize];
     let roles = (train < n as u64).then(|| Roles::from_words(words, n, total.counts));
     Ok(Prepared {
@@ -432,6 +445,10 @@ impl Pass<'_> {
         }
         if o.held_out.is_some() || o.validation.is_some() {
             self.places.fill(start, &mut buffers.place[..len]);
+            if let Some(within) = &o.within {
+                let places = buffers.place[..len].iter_mut();
+                places.for_each(|place| *place = within.folded(u128::from(*place)));
+            }
         }
         let place = &buffers.place[..len];
         let random = &mut buffers.random[..len];

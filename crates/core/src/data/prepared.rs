@@ -150,6 +150,12 @@ impl Prepared {
         self.totals.sum / self.totals.weight[Role::Train as usize]
     }
 
+    /// The weighted sum of the values over the training entries.
+    #[must_use]
+    pub fn sum(&self) -> f64 {
+        self.totals.sum
+    }
+
     /// The largest value of a training entry, NaN passed over; −∞ where all are NaN.
     #[must_use]
     pub fn max(&self) -> f64 {

@@ -5,6 +5,7 @@
 //! the data, and an update reads nothing but them.
 
 mod adapter;
+pub mod collectives;
 mod precision;
 mod reducer;
 mod sparse_program;
@@ -371,6 +372,16 @@ pub trait Engine: Send {
     /// # Errors
     /// Where the device fails, or the state does not have the job's sizes and units.
     fn restore(&mut self, state: &EngineState) -> Result<()>;
+
+    /// Where several processes fit together, the largest of the words that they give, the same for all of
+    /// them; an error of one is an error of all. Alone, what is given. Whoever has found out something
+    /// that all have to know calls it, and all others at the same time.
+    ///
+    /// # Errors
+    /// The one that is given, or that another process gives.
+    fn agree(&mut self, own: Result<u64>) -> Result<u64> {
+        own
+    }
 
     /// Bytes of memory of its own that the device gives to the fit; `None` where that is the memory
     /// of the process.

@@ -29,3 +29,21 @@ pub trait Reducer: Send {
     /// Where another process cannot be reached any more.
     fn agree(&mut self, word: u64) -> Result<u64>;
 }
+
+impl<R: Reducer + ?Sized> Reducer for Box<R> {
+    fn rank(&self) -> usize {
+        (**self).rank()
+    }
+
+    fn size(&self) -> usize {
+        (**self).size()
+    }
+
+    fn exchange(&mut self, with: usize, send: &[f64], receive: &mut [f64]) -> Result<()> {
+        (**self).exchange(with, send, receive)
+    }
+
+    fn agree(&mut self, word: u64) -> Result<u64> {
+        (**self).agree(word)
+    }
+}

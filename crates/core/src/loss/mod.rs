@@ -199,6 +199,12 @@ impl Loss {
         &self.entry_parameters
     }
 
+    /// The loss with other entry parameters, as many as it has: those of a part of the data.
+    #[must_use]
+    pub fn with_entry_parameters(&self, entry_parameters: Vec<Arc<ArrayD<f64>>>) -> Loss {
+        Loss { entry_parameters, ..self.clone() }
+    }
+
     /// The degree d with ℓ(s·x, s·y) = s^d ℓ(x, y) for every s > 0, if there is one: α + β for the
     /// αβ-divergence, 1 for Jensen–Shannon.
     ///

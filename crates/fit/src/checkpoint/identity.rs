@@ -74,6 +74,12 @@ impl Identity {
         Identity(list)
     }
 
+    /// The same with something else that a fit is.
+    pub fn with(mut self, what: &str, how: String) -> Identity {
+        self.0.push((what.into(), how));
+        self
+    }
+
     /// What is not the same, a phrase each.
     pub fn differences(&self, here: &Identity) -> Vec<String> {
         let of = |list: &Identity, what: &str| {

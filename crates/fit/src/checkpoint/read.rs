@@ -71,6 +71,7 @@ impl Checkpoint {
             prediction_floor: about.fit.prediction_floor(),
             iterations: about.sweeps,
             returned: 0,
+            slabs: None,
             kkt_residual: None,
         };
         history.returned = history.loss.len().saturating_sub(1);

@@ -33,6 +33,8 @@ pub(crate) struct CheckpointWriter {
     failed: Option<(usize, String)>,
     /// How often writing failed in a row, up to now.
     pub failures: usize,
+    /// Whether this process writes the file, and not another one of the same fit.
+    writes: bool,
     /// Until the fit has ended.
     _lock: Option<FileLock>,
 }
@@ -68,8 +70,30 @@ impl CheckpointWriter {
         warnings: &[String],
         lock: Option<FileLock>,
     ) -> Option<CheckpointWriter> {
+        let writer = CheckpointWriter::of(settings, identity, shapes, seed, warnings, lock)?;
+        remove_leftovers(&writer.path);
+        Some(writer)
+    }
+
+    /// For a fit that another process saves: it writes nothing.
+    pub fn elsewhere(
+        settings: &Settings,
+        identity: Option<&Identity>,
+        shapes: &Shapes,
+    ) -> Option<CheckpointWriter> {
+        let writer = CheckpointWriter::of(settings, identity, shapes, 0, &[], None)?;
+        Some(CheckpointWriter { writes: false, ..writer })
+    }
+
+    fn of(
+        settings: &Settings,
+        identity: Option<&Identity>,
+        shapes: &Shapes,
+        seed: u64,
+        warnings: &[String],
+        lock: Option<FileLock>,
+    ) -> Option<CheckpointWriter> {
         let ((path, every), identity) = settings.checkpoint.as_ref().zip(identity)?;
-        remove_leftovers(path);
         Some(CheckpointWriter {
             path: path.clone(),
             every: *every,
@@ -82,6 +106,7 @@ impl CheckpointWriter {
             saved: None,
             failed: None,
             failures: 0,
+            writes: true,
             _lock: lock,
         })
     }
@@ -123,6 +148,10 @@ impl CheckpointWriter {
         position: Position,
         seconds: f64,
     ) -> Result<()> {
+        if !self.writes {
+            self.tried = Some((Instant::now(), history.iterations, position.stage));
+            return Ok(());
+        }
         let mut state = engine.state()?;
         if position.stage == Stage::Evaluated {
             // The next sweep begins at the factors, and they are the next snapshot.

@@ -15,6 +15,7 @@ use crate::factored::mean;
 use crate::monitor::{Monitor, Portions};
 use crate::observe::Hooks;
 use crate::result::Fit;
+use crate::run::uncut;
 use crate::settings::{Algorithm, Balance, FactorSetting, Settings};
 use crate::start::scale::{self, Term};
 use crate::sweeps::sweeps;
@@ -39,6 +40,9 @@ pub(super) struct Outcome {
 
 /// Runs a fit to these parts on its device.
 pub(super) fn fit(mut settings: Settings, hooks: Hooks, parts: Vec<Part>) -> Result<Outcome> {
+    if hooks.reducer.is_some() || settings.is_cut() {
+        return Err(uncut("a fit to several tensors"));
+    }
     let device = settings.choose_device()?;
     device.clone().install(move || run(settings, hooks, parts, &device))
 }
@@ -180,7 +184,8 @@ fn member(
     let mut portions = Portions::of(&data);
     portions.add_offsets(&settings.loss, &data, 1.0);
     let planned = format::choose(&settings, &shapes, data)?;
-    let (job, _) = prepare::job(&settings, planned, own_constraints, starts)?;
+    let mean = planned.data.mean();
+    let (job, _) = prepare::job(&settings, planned, own_constraints, starts, mean)?;
     // What one tensor says is not all that there is: no exact steps.
     let job = Job { exact: false, balancing: None, ..job };
     let loss = job.loss.name().to_string();

@@ -13,6 +13,7 @@ use super::dtype::{Dtype, Kind};
 use super::file::open;
 use super::header::Header;
 use super::npy::{check, fault_in};
+use super::npy_part::FilePart;
 use nneinfact_core::data::{Dense, Slabs, Slice};
 use nneinfact_core::error::{Error, Result};
 
@@ -57,7 +58,7 @@ pub const SLAB_BYTES: u64 = 64 << 20;
 /// As [`read_npy`](super::read_npy); [`Error::Format`] also for what is not an ordinary file, and
 /// [`Error::File`] where the system does not map it.
 pub fn map_npy(path: impl AsRef<Path>) -> Result<Dense> {
-    map(path.as_ref(), SLAB_BYTES, None)
+    map(path.as_ref(), SLAB_BYTES, None, None)
 }
 
 /// [`map_npy`] with slabs of about so many bytes.
@@ -65,7 +66,7 @@ pub fn map_npy(path: impl AsRef<Path>) -> Result<Dense> {
 /// # Errors
 /// As [`map_npy`].
 pub fn map_npy_in(path: impl AsRef<Path>, slab_bytes: u64) -> Result<Dense> {
-    map(path.as_ref(), slab_bytes, None)
+    map(path.as_ref(), slab_bytes, None, None)
 }
 
 /// [`map_npy`] of a mask, for `Observations::mask_from`: a file of
@@ -74,10 +75,16 @@ pub fn map_npy_in(path: impl AsRef<Path>, slab_bytes: u64) -> Result<Dense> {
 /// # Errors
 /// As [`map_npy`]; [`Error::Format`] where the array is not of numpy's type `bool`.
 pub fn map_bool(path: impl AsRef<Path>) -> Result<Dense> {
-    map(path.as_ref(), SLAB_BYTES, Some(Kind::Bool))
+    map(path.as_ref(), SLAB_BYTES, Some(Kind::Bool), None)
 }
 
-fn map(path: &Path, slab_bytes: u64, only: Option<Kind>) -> Result<Dense> {
+/// Maps a file, or of its slowest mode a range of indices.
+pub(super) fn map(
+    path: &Path,
+    slab_bytes: u64,
+    only: Option<Kind>,
+    range: Option<Range<usize>>,
+) -> Result<Dense> {
     let (file, len) = open(path)?;
     let Some(len) = len else {
         return Err(Error::format(
@@ -88,10 +95,12 @@ fn map(path: &Path, slab_bytes: u64, only: Option<Kind>) -> Result<Dense> {
     let header = Header::read(&mut BufReader::new(&file)).map_err(|fault| fault_in(path, fault))?;
     let dtype = check(&header, only).map_err(|reason| Error::format(path, reason))?;
     header.check_len(dtype, len).map_err(|reason| Error::format(path, reason))?;
+    let part = FilePart::of(&header, range).map_err(|reason| Error::format(path, reason))?;
     // SAFETY: the mapping is read only. Writes by other programs change what is read, and shortening
     // the file ends this process; nothing here relies on entries keeping their values.
     let map = unsafe { Mmap::map(&file) }.map_err(|e| Error::file(path, e))?;
-    let at = header.len as usize;
+    // All of it is mapped, which takes no memory, and the part alone is read.
+    let at = header.len as usize + part.first * dtype.size() as usize;
     if (map.len() as u64) < len {
         return Err(Error::format(path, "the file became shorter while it was opened"));
     }
@@ -101,13 +110,13 @@ fn map(path: &Path, slab_bytes: u64, only: Option<Kind>) -> Result<Dense> {
         path: path.to_path_buf(),
         map,
         at,
-        entries: header.entries,
+        entries: part.entries,
         dtype,
         len,
         modified,
         slab_bytes: slab_bytes.max(1),
     };
-    Dense::from_slabs(&header.shape, header.order, Arc::new(source))
+    Dense::from_slabs(&part.shape, header.order, Arc::new(source))
 }
 
 /// A mapped `.npy` file.

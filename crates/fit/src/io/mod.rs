@@ -18,11 +18,13 @@ mod header;
 mod lock;
 mod map;
 mod npy;
+mod npy_part;
 mod npz;
 mod old_texts;
 mod stream;
 mod strings;
 mod tns;
+mod tns_shared;
 mod write;
 
 use std::path::Path;
@@ -38,6 +40,9 @@ pub use file::{is_leftover, read_text, remove_leftovers, remove_leftovers_in, re
 pub use lock::FileLock;
 pub use map::{SLAB_BYTES, map_bool, map_npy, map_npy_in};
 pub use npy::{read_bool, read_npy, read_npy_from};
+pub use npy_part::{
+    NpyExtent, map_bool_part, map_npy_part, npy_extent, read_bool_part, read_npy_part,
+};
 pub use npz::{
     ArrayInfo, npz_names, read_npz, read_npz_arrays, read_npz_arrays_from, read_npz_from,
     read_npz_text, read_npz_text_from,
@@ -46,6 +51,7 @@ pub(crate) use npz::{listed, read_npz_numbers};
 pub use stream::{begin_npy, write_stream};
 pub use strings::{read_npz_strings, read_npz_strings_from};
 pub use tns::{TnsOptions, read_tns, read_tns_from, read_tns_from_with, read_tns_with};
+pub use tns_shared::read_tns_shared;
 pub use write::{write_json, write_npy, write_npy_integers, write_text};
 
 /// What a file holds, by its extension.

@@ -49,7 +49,11 @@ pub fn read_bool(path: impl AsRef<Path>) -> Result<ArrayD<bool>> {
     let path = path.as_ref();
     let (file, len) = open(path)?;
     let mut reader = BufReader::with_capacity(1 << 16, file);
-    let dense = read_array(&mut reader, Extent::of_file(len), path, Some(Kind::Bool))?;
+    booleans(read_array(&mut reader, Extent::of_file(len), path, Some(Kind::Bool))?, path)
+}
+
+/// What was read of numpy's type `bool`.
+pub(super) fn booleans(dense: Dense, path: &Path) -> Result<ArrayD<bool>> {
     let shape = IxDyn(dense.shape());
     let Storage::U8(entries) = dense.storage() else {
         return Err(Error::format(path, "the array is not of booleans"));

@@ -82,16 +82,44 @@ const MOST_MODES: usize = 64;
 /// What some editors and spreadsheets put before UTF-8.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
-fn read(mut reader: impl BufRead, path: &Path, options: &TnsOptions<'_>) -> Result<CooTensor> {
+fn read(reader: impl BufRead, path: &Path, options: &TnsOptions<'_>) -> Result<CooTensor> {
+    match read_lines(reader, path, options, &mut |_, _| true)? {
+        Some(builder) if !builder.is_empty() => builder.finish(options.shape),
+        _ => Err(no_entries(path, options)),
+    }
+}
+
+/// That a file has no line with an entry.
+pub(super) fn no_entries(path: &Path, options: &TnsOptions<'_>) -> Error {
+    let from = u8::from(!options.zero_based);
+    Error::format(
+        path,
+        format!(
+            "there are no entries: lines of indices, counted from {from}, and a value are expected"
+        ),
+    )
+}
+
+/// Reads the entries of lines, in their order. `begins` is told the number of a line, counted from 1, and
+/// the byte that it begins at, and says whether it is to be read; where not, the reading ends.
+pub(super) fn read_lines(
+    mut reader: impl BufRead,
+    path: &Path,
+    options: &TnsOptions<'_>,
+    begins: &mut dyn FnMut(u64, u64) -> bool,
+) -> Result<Option<CooBuilder>> {
     let (shape, from) = (options.shape, u128::from(!options.zero_based));
     let plain = options.value_optional.then(|| shape.map(<[usize]>::len)).flatten();
     let mut builder = shape.map(|s| CooBuilder::new(s.len()));
     let mut line = Vec::new();
     let mut index = Vec::new();
-    let mut number = 0u64;
+    let (mut number, mut at) = (0u64, 0u64);
     loop {
         line.clear();
         number += 1;
+        if !begins(number, at) {
+            break;
+        }
         let fault = |reason: String| Error::format(path, format!("line {number}: {reason}"));
         let n = reader
             .by_ref()
@@ -101,6 +129,7 @@ fn read(mut reader: impl BufRead, path: &Path, options: &TnsOptions<'_>) -> Resu
         if n == 0 {
             break;
         }
+        at += n as u64;
         if n as u64 == LONGEST_LINE && line.last() != Some(&b'\n') {
             return Err(fault(format!("longer than {LONGEST_LINE} bytes, not coordinates")));
         }
@@ -138,15 +167,7 @@ fn read(mut reader: impl BufRead, path: &Path, options: &TnsOptions<'_>) -> Resu
             other => other,
         })?;
     }
-    match builder {
-        Some(builder) if !builder.is_empty() => builder.finish(shape),
-        _ => Err(Error::format(
-            path,
-            format!(
-                "there are no entries: lines of indices, counted from {from}, and a value are expected"
-            ),
-        )),
-    }
+    Ok(builder)
 }
 
 /// The indices (counted from 0 from here on) and the value of a line; `None` where it is empty. A line of

@@ -22,26 +22,48 @@ use nneinfact_core::model::Shapes;
 
 /// The factors that a fit starts with, in the model's order.
 pub(crate) fn make(start: Start, basis: &Basis<'_>) -> Result<Vec<ArrayD<f64>>> {
+    let goal = Goal { mean: basis.data.mean(), wanted: mean_wanted(basis.loss, basis.data) };
     match start {
-        Start::Random => scaled(basis, random::uniform(basis.shapes, basis.seed)),
-        Start::Gamma { shape } => scaled(basis, random::gamma(basis.shapes, basis.seed, shape)),
-        Start::Svd => scaled(basis, svd::start(basis)?),
-        Start::Grown(factors) => grown::start(basis.shapes, &factors, basis.seed),
-        Start::Factors(factors) => given(basis.shapes, &factors),
+        Start::Svd => scaled(basis.shapes, goal, svd::start(basis)?),
+        other => make_without_data(other, basis.shapes, goal, basis.seed),
     }
+}
+
+/// The factors of a start that looks at no data, but for their mean.
+pub(crate) fn make_without_data(
+    start: Start,
+    shapes: &Shapes,
+    goal: Goal,
+    seed: u64,
+) -> Result<Vec<ArrayD<f64>>> {
+    match start {
+        Start::Random => scaled(shapes, goal, random::uniform(shapes, seed)),
+        Start::Gamma { shape } => scaled(shapes, goal, random::gamma(shapes, seed, shape)),
+        Start::Grown(factors) => grown::start(shapes, &factors, seed),
+        Start::Factors(factors) => given(shapes, &factors),
+        Start::Svd => Err(Error::Internal("singular vectors without data".into())),
+    }
+}
+
+/// What a start is scaled to.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Goal {
+    /// The weighted mean of the training entries.
+    pub mean: f64,
+    /// The mean that ŷ is to have.
+    pub wanted: f64,
 }
 
 /// Scales factors so that the mean of ŷ over all entries is the weighted mean of the data, or the
 /// odds that go with it.
-fn scaled(basis: &Basis<'_>, mut start: Vec<Vec<f64>>) -> Result<Vec<ArrayD<f64>>> {
-    let Basis { shapes, loss, data, .. } = *basis;
+fn scaled(shapes: &Shapes, goal: Goal, mut start: Vec<Vec<f64>>) -> Result<Vec<ArrayD<f64>>> {
     let factors = shapes.model().factors();
     let mean = total(shapes, &start)? / shapes.volume(shapes.model().observed());
-    let scale = (mean_wanted(loss, data) / mean).powf(1.0 / factors.len() as f64);
+    let scale = (goal.wanted / mean).powf(1.0 / factors.len() as f64);
     if !(scale > 0.0 && scale.is_finite()) {
         return Err(Error::Observations(format!(
             "no start can be scaled to the data, whose mean is {}",
-            data.mean()
+            goal.mean
         )));
     }
     start.iter_mut().flatten().for_each(|x| *x *= scale);
@@ -50,20 +72,36 @@ fn scaled(basis: &Basis<'_>, mut start: Vec<Vec<f64>>) -> Result<Vec<ArrayD<f64>
 
 /// The mean that ŷ is to have at the start.
 pub(crate) fn mean_wanted(loss: &Loss, data: &Prepared) -> f64 {
-    let mean = data.mean();
+    mean_wanted_of(loss, data.mean(), trials_of(loss))
+}
+
+/// Of a loss with a number of trials for every entry: how many entries have any, and the sum.
+pub(crate) fn trials_of(loss: &Loss) -> Option<[f64; 2]> {
+    match (loss.domain(), loss.entry_parameters().first()) {
+        (Domain::UpTo(Trials::EntryParameter(_)), Some(trials)) => {
+            // Entries without trials say nothing, missing ones mostly.
+            Some([trials.iter().filter(|&&n| n > 0.0).count() as f64, trials.sum()])
+        }
+        (Domain::UpTo(_) | Domain::NonNegative | Domain::Positive | Domain::Binary, _) => None,
+    }
+}
+
+/// [`mean_wanted`] for data of this mean, with the [trials](trials_of) of all of them.
+pub(crate) fn mean_wanted_of(loss: &Loss, mean: f64, trials: Option<[f64; 2]>) -> f64 {
     if !loss.is_odds() {
         // All zero: any small start will do, and 0 itself would stay 0.
         return if mean > 0.0 { mean } else { 1e-3 };
     }
-    let trials = match (loss.domain(), loss.entry_parameters().first()) {
+    let trials = match (loss.domain(), trials) {
         (Domain::UpTo(Trials::Scalar(n)), _) => *n,
-        (Domain::UpTo(Trials::EntryParameter(_)), Some(trials)) => {
-            // Entries without trials say nothing, missing ones mostly.
-            let given = trials.iter().filter(|&&n| n > 0.0).count();
-            if given > 0 { trials.sum() / given as f64 } else { 1.0 }
-        }
-        (Domain::UpTo(Trials::EntryParameter(_)), None)
-        | (Domain::NonNegative | Domain::Positive | Domain::Binary, _) => 1.0,
+        (Domain::UpTo(Trials::EntryParameter(_)), Some([given, sum])) if given > 0.0 => sum / given,
+        (
+            Domain::UpTo(Trials::EntryParameter(_))
+            | Domain::NonNegative
+            | Domain::Positive
+            | Domain::Binary,
+            _,
+        ) => 1.0,
     };
     (mean / (trials - mean).max(f64::MIN_POSITIVE)).clamp(1e-3, 1e3)
 }

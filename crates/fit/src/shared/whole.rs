@@ -1,0 +1,170 @@
+//! What is known of all data, from numbers of every slab that every process has: unit and mean, entries by
+//! role, what lies outside the loss's domain.
+
+use super::link::Link;
+use super::slabs::Split;
+use super::tree::Numbers;
+use crate::monitor::Portions;
+use crate::prepare::{domain_error, outside_domain};
+use crate::start::trials_of;
+use nneinfact_core::data::{Fingerprint, Implicit, Labels, Outside, Prepared, Role, StoredCounts};
+use nneinfact_core::data::{check_counts, digest};
+use nneinfact_core::error::Result;
+use nneinfact_core::loss::Loss;
+
+/// A slab's data, in the loss with its parameters.
+pub(super) struct SlabData {
+    pub data: Prepared,
+    pub loss: Loss,
+    /// Which of all slabs it is.
+    pub number: usize,
+}
+
+/// What is known of all data.
+pub(super) struct Whole {
+    /// With what engines leave out of losses.
+    pub portions: Portions,
+    /// The mean of the training entries.
+    pub mean: f64,
+    /// The trials of all entries, where a loss has some for each: their number and sum.
+    pub trials: Option<[f64; 2]>,
+    /// Whether all entries are trained on, and have no weights.
+    pub plain: bool,
+    /// Whether an entry is missing or withheld.
+    pub masked: bool,
+    /// What weights are kept in.
+    pub weight_unit: f64,
+    /// Bytes of a value and of a weight, of the slab that has most.
+    pub value_bytes: usize,
+    pub weight_bytes: usize,
+    /// How many entries are stored, where the data are lists.
+    pub stored: Option<StoredCounts>,
+}
+
+/// The numbers of a slab, apart from an index.
+const NUMBERS: usize = 25;
+
+/// Finds out what holds for all data.
+///
+/// # Errors
+/// Where nothing is left to train on, or an observed entry is outside the loss's domain: the same error
+/// on every process.
+pub(super) fn whole(
+    link: &mut Link,
+    split: &Split,
+    loss: &Loss,
+    slabs: &[SlabData],
+    labels: &[Labels],
+) -> Result<Whole> {
+    let modes = split.shape.len();
+    let own = slabs.iter().map(|slab| Some(numbers(split, slab))).collect();
+    let counts = vec![NUMBERS + modes; split.ranges.len()];
+    let all = link.join(&counts, own)?;
+    let all: Vec<&[f64]> = all.chunks_exact(NUMBERS + modes).collect();
+    let add = |at: usize| all.iter().map(|slab| slab[at]).sum::<f64>();
+    let most = |at: usize| all.iter().map(|slab| slab[at]).fold(0.0, f64::max);
+    let portions = all.iter().map(|slab| &slab[..12]).fold([0.0; 12], |mut sums, slab| {
+        sums.iter_mut().zip(slab).for_each(|(sum, x)| *sum += x);
+        sums
+    });
+    let counts: [f64; 4] = std::array::from_fn(|role| portions[role]);
+    check_counts(counts.map(|count| count as u64))?;
+    let lists = most(16) > 0.0;
+    if let Some(outside) = first_outside(&all) {
+        return Err(domain_error(loss, outside, labels, lists));
+    }
+    let portions = Portions::of_numbers(&portions);
+    let masked = counts[0] + counts[2] + counts[3] > 0.0;
+    Ok(Whole {
+        mean: portions.mean(add(12), Role::Train).unwrap_or(f64::NAN),
+        portions,
+        trials: (most(20) > 0.0).then(|| [add(20), add(21)]),
+        plain: !masked && most(14) == 0.0,
+        masked,
+        // Slabs keep weights in the same unit, and those without weights in none.
+        weight_unit: all.iter().map(|slab| slab[22]).find(|&unit| unit != 1.0).unwrap_or(1.0),
+        value_bytes: most(13) as usize,
+        weight_bytes: most(14) as usize,
+        stored: lists.then(|| StoredCounts {
+            implicit: match most(17) as u64 {
+                0 => Implicit::Missing,
+                1 => Implicit::Zeros,
+                _ => Implicit::ByRole,
+            },
+            train: add(18) as u64,
+            masked: add(19) as u64,
+        }),
+    })
+}
+
+/// What a slab tells of itself.
+fn numbers(split: &Split, slab: &SlabData) -> Numbers {
+    let SlabData { data, loss, number } = slab;
+    let mut portions = Portions::of(data);
+    portions.add_offsets(loss, data, 1.0);
+    let mut all: Numbers = portions.numbers().to_vec();
+    let stored = data.stored_counts(loss.accepts_zeros()).into_iter().next();
+    let implicit = stored.map_or(0.0, |counts| match counts.implicit {
+        Implicit::Missing => 0.0,
+        Implicit::Zeros => 1.0,
+        Implicit::ByRole => 2.0,
+    });
+    let [given, sum] = trials_of(loss).unwrap_or([0.0; 2]);
+    let bytes = data.coo().map_or(data.values().storage(), |list| list.values()).kind().bytes();
+    all.extend([
+        data.sum(),
+        bytes as f64,
+        data.weights().map_or(0.0, |weights| weights.storage().kind().bytes() as f64),
+        f64::from(u8::from(data.roles().is_some())),
+        f64::from(u8::from(data.coo().is_some())),
+        implicit,
+        stored.map_or(0.0, |counts| counts.train as f64),
+        stored.map_or(0.0, |counts| counts.masked as f64),
+        given,
+        sum,
+        data.weight_unit(),
+    ]);
+    let outside = outside_domain(loss, data);
+    all.extend(outside.as_ref().map_or([0.0; 2], |outside| [outside.count as f64, outside.value]));
+    let mut index = outside.map_or_else(|| vec![0; data.shape().len()], |outside| outside.index);
+    index[split.mode] += split.ranges[*number].start;
+    all.extend(index.into_iter().map(|i| i as f64));
+    all
+}
+
+/// Of what the slabs have found outside, the first in C order of the whole data.
+fn first_outside(all: &[&[f64]]) -> Option<Outside> {
+    let found = all.iter().filter(|slab| slab[23] > 0.0).map(|slab| Outside {
+        count: slab[23] as u64,
+        value: slab[24],
+        index: slab[NUMBERS..].iter().map(|&i| i as usize).collect(),
+    });
+    found.reduce(|one, other| {
+        let count = one.count.saturating_add(other.count);
+        let first = if other.index < one.index { other } else { one };
+        Outside { count, ..first }
+    })
+}
+
+/// What tells these data from others, whoever has which of them.
+pub(super) fn fingerprint(
+    link: &mut Link,
+    split: &Split,
+    slabs: &[SlabData],
+) -> Result<Fingerprint> {
+    let own = slabs.iter().map(|slab| {
+        let Fingerprint { values, roles, weights } = slab.data.fingerprint();
+        let parameters = slab.loss.entry_parameters();
+        let bits = parameters.iter().flat_map(|parameter| parameter.iter().map(|x| x.to_bits()));
+        let words = [digest([values].into_iter().chain(bits)), roles, weights];
+        let halves = words.iter().flat_map(|word| [word >> 32, word & 0xffff_ffff]);
+        Some(halves.map(|half| half as f64).collect())
+    });
+    let own = own.collect();
+    let all = link.join(&vec![6; split.ranges.len()], own)?;
+    let of = |which: usize| {
+        let word = |slab: &[f64]| (slab[2 * which] as u64) << 32 | slab[2 * which + 1] as u64;
+        digest(all.chunks_exact(6).map(word))
+    };
+    Ok(Fingerprint { values: of(0), roles: of(1), weights: of(2) })
+}

@@ -1,0 +1,283 @@
+//! Reads the part of the data that one of several processes has, without reading the rest.
+
+use std::path::Path;
+
+use super::processes::{Process, part, parts};
+use super::read_data::{self, ReadData, ReadOptions, read_tns};
+use super::read_table::{self, DataKind};
+use super::{complain, summary};
+use crate::io::arrangement;
+use nneinfact_core::data::{CooBuilder, CooTensor, Labels, Observations, Part};
+use nneinfact_core::engine::collectives::together;
+use nneinfact_core::error::{Error, Result};
+use nneinfact_fit::DataRecord;
+use nneinfact_fit::io::{self, FileKind, TnsOptions};
+use nneinfact_table as table;
+
+/// Reads what this process has to have of the data: its part, or all where they are not read in parts.
+/// All processes make this call; where one fails all do.
+pub fn read(
+    record: &DataRecord,
+    options: ReadOptions<'_>,
+    slabs: usize,
+    process: &mut Process,
+) -> Result<(ReadData, Option<Part>)> {
+    let kind = together(process.reducer.as_mut(), kind_of(record, options))?;
+    match kind {
+        DataKind::File(FileKind::Npy) => npy(record, options, slabs, process),
+        DataKind::File(FileKind::Tns) | DataKind::PackedTns => tns(record, options, slabs, process),
+        DataKind::Table => tables(record, options, slabs, process),
+        DataKind::File(FileKind::Npz) | DataKind::MatrixMarket | DataKind::TenX => {
+            if !options.quiet && process.size > 1 {
+                complain(
+                    "notice",
+                    &format!(
+                        "every process reads all of {}: .npy, .tns and tables are read in parts",
+                        record.path.display()
+                    ),
+                );
+            }
+            let read = read_data::read(record, options);
+            Ok((together(process.reducer.as_mut(), read)?, None))
+        }
+    }
+}
+
+fn kind_of(record: &DataRecord, options: ReadOptions<'_>) -> Result<DataKind> {
+    if read_table::is_standard_input(&record.path) {
+        return Err(Error::Setting("several processes cannot read one standard input".into()));
+    }
+    let kind = DataKind::of(record)?;
+    read_data::refuse_options(record, options, kind)?;
+    Ok(kind)
+}
+
+/// A `.npy`, along its slowest mode.
+fn npy(
+    record: &DataRecord,
+    options: ReadOptions<'_>,
+    slabs: usize,
+    process: &mut Process,
+) -> Result<(ReadData, Option<Part>)> {
+    let path = &record.path;
+    let opened = || -> Result<(Observations, Part)> {
+        let extent = io::npy_extent(path)?;
+        let own = part(&extent.shape, Some(extent.slowest), slabs, process);
+        let values = match read_data::streams(path, options)? {
+            true => io::map_npy_part(path, own.range.clone())?,
+            false => io::read_npy_part(path, own.range.clone())?,
+        };
+        let observations = Observations::new(values);
+        // A process that has nothing only tells of the other modes.
+        let observations = match own.range.is_empty() {
+            true => observations,
+            false => read_data::with_roles(observations, record, &PartFiles(Some(&own)))?,
+        };
+        Ok((observations, own))
+    };
+    let opened = opened();
+    let (observations, own) = together(process.reducer.as_mut(), opened)?;
+    let letters = vec![None; observations.shape().len()];
+    Ok((ReadData { observations, letters, rows: None }, Some(own)))
+}
+
+/// Lists of entries, each file by one process or a part of it by each.
+fn tns(
+    record: &DataRecord,
+    options: ReadOptions<'_>,
+    slabs: usize,
+    process: &mut Process,
+) -> Result<(ReadData, Option<Part>)> {
+    let files = together(process.reducer.as_mut(), table::files_matching(&record.path))?;
+    let how = TnsOptions {
+        shape: record.shape.as_deref(),
+        zero_based: record.zero_based,
+        value_optional: false,
+    };
+    let unpack = |path: &Path| match is_packed(path) {
+        true => table::open_unpacked(path).map(Some),
+        false => Ok(None),
+    };
+    let size = process.size;
+    let shares = |shape: &[usize]| Ok(parts(shape, None, slabs, size));
+    let list = io::read_tns_shared(&files, &unpack, &how, process.reducer.as_mut(), &shares)?;
+    let own = part(list.shape(), None, slabs, process);
+    if list.duplicates() > 0 && !options.quiet {
+        complain(
+            "notice",
+            &format!(
+                "{}: of the part of process {}, {} stand at the same place as another one and were \
+                 added to it",
+                record.path.display(),
+                process.rank,
+                summary::entries(list.duplicates())
+            ),
+        );
+    }
+    let observations = || -> Result<Observations> {
+        let observations = Observations::new(within(&list, &own)?);
+        read_data::with_roles(observations, record, &PartFiles(Some(&own)))
+    };
+    let observations = together(process.reducer.as_mut(), observations())?;
+    let letters = vec![None; list.shape().len()];
+    Ok((ReadData { observations, letters, rows: None }, Some(own)))
+}
+
+/// A table, each file by one process.
+fn tables(
+    record: &DataRecord,
+    options: ReadOptions<'_>,
+    slabs: usize,
+    process: &mut Process,
+) -> Result<(ReadData, Option<Part>)> {
+    let opened = read_table::opened(record, options.letters);
+    let opened = together(process.reducer.as_mut(), opened)?;
+    let size = process.size;
+    let shares = |shape: &[usize]| Ok(parts(shape, None, slabs, size));
+    let tensor = opened.read_shared(process.reducer.as_mut(), &shares)?;
+    let shape = tensor.shape();
+    let own = part(&shape, None, slabs, process);
+    let letters: Vec<Option<char>> = tensor.modes.iter().map(|mode| mode.letter).collect();
+    let observations = || -> Result<Observations> {
+        if let Some(wanted) = options.letters {
+            // The modes were read in this order; what is wrong with the letters is said here.
+            arrangement(&letters, wanted)?;
+        }
+        let mut labels = tensor.labels();
+        let mut builder = CooBuilder::new(shape.len());
+        let mut index = vec![0; shape.len()];
+        for (i, &value) in tensor.values.iter().enumerate() {
+            for (to, list) in index.iter_mut().zip(&tensor.coords) {
+                *to = list[i].into();
+            }
+            index[own.mode] -= own.range.start as u64;
+            builder.push(&index, value)?;
+        }
+        labels[own.mode] = of_range(&labels[own.mode], &own);
+        let mut observations = Observations::new(builder.finish(Some(&part_shape(&shape, &own)))?);
+        if tensor.implicit == table::Implicit::Missing {
+            observations = observations.unlisted_missing();
+        }
+        let observations = observations.with_labels(labels)?;
+        read_data::with_roles(observations, record, &PartFiles(Some(&own)))
+    };
+    let observations = together(process.reducer.as_mut(), observations())?;
+    Ok((ReadData { observations, letters, rows: Some(tensor.counts) }, Some(own)))
+}
+
+/// Whether a file is packed by gzip, by its name.
+fn is_packed(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gz"))
+}
+
+/// The shape of a part: at least one index, as no tensor has none. A process without slabs has one index,
+/// and nothing there.
+fn part_shape(shape: &[usize], part: &Part) -> Vec<usize> {
+    let mut shape = shape.to_vec();
+    shape[part.mode] = part.range.len().max(1);
+    shape
+}
+
+/// The labels of a part.
+fn of_range(labels: &Labels, part: &Part) -> Labels {
+    let Some(all) = labels.indices() else { return labels.clone() };
+    let range = if part.range.is_empty() { 0..1 } else { part.range.clone() };
+    let own = Labels::new(all[range].iter().cloned()).with_kind(labels.kind().clone());
+    match labels.name() {
+        Some(name) => own.with_name(name),
+        None => own,
+    }
+}
+
+/// The entries of a list that are in a part, by their places in it.
+fn within(list: &CooTensor, part: &Part) -> Result<CooTensor> {
+    let mut builder = CooBuilder::new(list.shape().len());
+    let mut index = vec![0; list.shape().len()];
+    for i in 0..list.len() {
+        for (to, list) in index.iter_mut().zip(list.indices()) {
+            *to = list.get(i).unwrap_or(0);
+        }
+        if part.range.contains(&(index[part.mode] as usize)) {
+            index[part.mode] -= part.range.start as u64;
+            builder.push(&index, list.values().get(i).unwrap_or(0.0))?;
+        }
+    }
+    builder.finish(Some(&part_shape(list.shape(), part)))
+}
+
+/// Reads what goes with the data: of all of them, or of the part that a process has.
+pub struct PartFiles<'a>(pub Option<&'a Part>);
+
+impl PartFiles<'_> {
+    /// A mask, into memory or left in its file.
+    pub fn mask(&self, path: &Path) -> Result<ndarray::ArrayD<bool>> {
+        match self.0 {
+            None => io::read_bool(path),
+            Some(part) => io::read_bool_part(path, self.range(path, part)?),
+        }
+    }
+
+    /// A mask that stays in its file.
+    pub fn mapped_mask(&self, path: &Path) -> Result<nneinfact_core::data::Dense> {
+        match self.0 {
+            None => io::map_bool(path),
+            Some(part) => io::map_bool_part(path, self.range(path, part)?),
+        }
+    }
+
+    /// Weights; `streamed` where the data stay in their file.
+    pub fn weights(&self, path: &Path, streamed: bool) -> Result<nneinfact_core::data::Dense> {
+        match (FileKind::of(path)?, self.0) {
+            (FileKind::Npy, None) if streamed => io::map_npy(path),
+            (_, None) => io::read_dense(path, None),
+            (FileKind::Npy, Some(part)) if streamed => {
+                io::map_npy_part(path, self.range(path, part)?)
+            }
+            (FileKind::Npy, Some(part)) => io::read_npy_part(path, self.range(path, part)?),
+            (FileKind::Npz | FileKind::Tns, Some(_)) => Err(Error::format(
+                path,
+                "several processes read weights from a .npy, of which each reads its part",
+            )),
+        }
+    }
+
+    /// A list of entries.
+    pub fn coordinates(&self, path: &Path, own: &[usize], zero_based: bool) -> Result<CooTensor> {
+        let shape = self.0.map_or_else(|| own.to_vec(), |part| part.shape(own));
+        let options = TnsOptions { shape: Some(&shape), zero_based, value_optional: true };
+        let list = read_tns(path, &options)?;
+        match self.0 {
+            None => Ok(list),
+            Some(part) => within(&list, part),
+        }
+    }
+
+    /// The range of a part in a file that goes with the data: along the mode that is slowest there.
+    fn range(&self, path: &Path, part: &Part) -> Result<std::ops::Range<usize>> {
+        let extent = io::npy_extent(path)?;
+        let length = extent.shape.get(part.mode).copied();
+        if length != Some(part.whole) {
+            return Err(Error::format(
+                path,
+                format!(
+                    "its shape is {:?}, which is not that of the data: mode {} has {} indices there",
+                    extent.shape,
+                    part.mode + 1,
+                    part.whole
+                ),
+            ));
+        }
+        if extent.slowest != part.mode {
+            return Err(Error::format(
+                path,
+                format!(
+                    "several processes read it in parts along mode {}, but it lies along mode {} in its \
+                     file: save it in the same order of memory as the data",
+                    part.mode + 1,
+                    extent.slowest + 1
+                ),
+            ));
+        }
+        Ok(part.range.clone())
+    }
+}
