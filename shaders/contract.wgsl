@@ -22,15 +22,6 @@ fn main(
     let run = uniforms[2].y;
     let step = uniforms[2].zw;
     let first_summed = 3u + uniforms[0].y;
-    var total = 0.0;
-    for (var term = 0u; term < uniforms[0].w; term++) {
-        {{include term_axes}}
-        var sum = 0.0;
-        for (var i = 0u; i < run; i++) {
-            {{include add_term}}
-            place += step;
-        }
-        total += sum;
-    }
+    {{include sum_terms}}
     {{include store_output}}
 }

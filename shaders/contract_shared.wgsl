@@ -23,18 +23,7 @@ fn main(
     let first_summed = 3u + uniforms[0].y;
     // Those beyond the last go along to the barriers.
     let terms = select(0u, uniforms[0].w, live);
-    var total = 0.0;
-    var term = lane;
-    while term < terms {
-        // Sums of at most 64 terms, so that rounding does not grow with their number.
-        var sum = 0.0;
-        for (var i = 0u; i < 64u && term < terms; i++) {
-            {{include term_axes}}
-            {{include add_term}}
-            term += LANES;
-        }
-        total += sum;
-    }
+    {{include sum_lane_terms}}
     lane_values[thread] = total;
     {{include sum_lanes}}
     if live && lane == 0u {

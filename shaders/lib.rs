@@ -26,7 +26,18 @@ templates! {
     CONTRACT = "contract.wgsl",
     CONTRACT_SHARED = "contract_shared.wgsl",
     DENSE_PASS = "dense_pass.wgsl",
+    DECIDE = "decide.wgsl",
     GATHER = "gather.wgsl",
+    JOINT = "joint.wgsl",
+    JOINT_APPLY = "joint/apply.wgsl",
+    JOINT_BEGIN_UPDATE = "joint/begin_update.wgsl",
+    JOINT_CLEAR = "joint/clear.wgsl",
+    JOINT_CONTRACT = "joint/contract.wgsl",
+    JOINT_CONTRACT_SHARED = "joint/contract_shared.wgsl",
+    JOINT_COPY = "joint/copy.wgsl",
+    JOINT_GATHER = "joint/gather.wgsl",
+    JOINT_STEP = "joint/step.wgsl",
+    JOINT_SUM_LOSSES = "joint/sum_losses.wgsl",
     RESCALE = "rescale.wgsl",
     ROOFLINE = "roofline.wgsl",
     SCALE_SLICES = "scale_slices.wgsl",
@@ -51,17 +62,22 @@ macro_rules! includes {
 includes! {
     "add_pieces",
     "add_term",
+    "begin_entry",
     "change_entry",
     "contraction_bindings",
     "finish_step",
+    "gather_task",
     "output_axes",
     "penalized_step",
     "reduce_losses",
     "solve_log",
     "solve_power",
+    "step_entry",
     "store_output",
     "store_tile",
+    "sum_lane_terms",
     "sum_lanes",
+    "sum_terms",
     "term_axes",
     "workgroup_max",
 }
@@ -74,6 +90,8 @@ pub const CHUNK_FOLD: usize = 32_768;
 pub const TILE_DEPTH: usize = 16;
 /// Sums of losses that `sum_losses.wgsl` leaves for each role: the host adds them in double precision.
 pub const LOSS_SUMS: usize = 32;
+/// Words of the course of sweeps before their weights: `decide.wgsl`.
+pub const COURSE_HEAD: usize = 4;
 /// Chains of multiply-adds of `roofline.wgsl`.
 pub const CHAINS: usize = 8;
 /// Multiply-adds of a chain of `roofline.wgsl`.
@@ -99,6 +117,9 @@ mod tests {
             (TILE_ENTRIES, format!("const DEPTH = {TILE_DEPTH}u;")),
             (TILE_SUMS, format!("const DEPTH = {TILE_DEPTH}u;")),
             (SUM_LOSSES, format!("const SUMS = {LOSS_SUMS}u;")),
+            (JOINT_SUM_LOSSES, format!("let SUMS = {LOSS_SUMS}u;")),
+            (DECIDE, format!("const SUMS = {LOSS_SUMS}u;")),
+            (DECIDE, format!("const COURSE_HEAD = {COURSE_HEAD}u;")),
             (ROOFLINE, format!("const MULTIPLY_ADDS = {MULTIPLY_ADDS}u;")),
             (ROOFLINE, format!("const POWERS = {POWERS}u;")),
         ] {

@@ -1,5 +1,6 @@
 //! Small contractions as dispatches of `contract.wgsl` and `contract_shared.wgsl`.
 
+use crate::joint::operations::ContractionParts;
 use crate::program::compiler::Compiler;
 use crate::program::products::{FreshProducts, ProductKey};
 use crate::program::recording::{
@@ -154,15 +155,17 @@ impl Compiler<'_> {
         Ok(result)
     }
 
-    /// Adds a multiple of a tensor to another one, repeated along the indices that it does not have.
-    pub(crate) fn add_repeated(
+    /// Adds a multiple of a tensor to another one, or takes it for the other one, repeated along the
+    /// indices that it does not have.
+    pub(crate) fn repeated(
         &mut self,
         commands: &mut Vec<Command>,
         from: &TensorView,
         out: &TensorView,
         scale: f32,
+        add: bool,
     ) -> Result<()> {
-        self.contract_pair(commands, self.shapes, [Some(from), None], out, scale, true)
+        self.contract_pair(commands, self.shapes, [Some(from), None], out, scale, add)
     }
 
     /// `out = Σ a · b` over the indices that `out` lacks.
@@ -209,8 +212,12 @@ impl Compiler<'_> {
         scale: f32,
         add: bool,
     ) -> Result<()> {
-        let outputs = joined(outputs, |x| (x.out, x.a, x.b));
-        let mut terms = joined(terms, |x| (x.a.max(x.b), x.a, x.b));
+        let outputs = sorted(outputs, |x| (x.out, x.a, x.b));
+        // It mostly tells numerator from denominator.
+        let paired = outputs.first().is_some_and(|x| x.size == 2);
+        let reached = (outputs.clone(), terms.clone());
+        let outputs = joined(outputs);
+        let mut terms = joined(sorted(terms, |x| (x.a.max(x.b), x.a, x.b)));
         let count: usize = outputs.iter().map(|x| x.size).product();
         let length: usize = terms.iter().map(|x| x.size).product();
         let lanes = lanes(count, length, self.limits);
@@ -239,6 +246,19 @@ impl Compiler<'_> {
         for axis in outputs.iter().chain(&terms) {
             words.extend([axis.size, axis.out, axis.a, axis.b].map(|n| n as u32));
         }
+        let operation = self.contraction_operation(&ContractionParts {
+            outputs: &reached.0,
+            terms: &reached.1,
+            lanes,
+            a,
+            b,
+            out,
+            add,
+            words: &words,
+            count,
+            length,
+            paired,
+        })?;
         let axes = (outputs.len() + terms.len()).next_multiple_of(16).max(16);
         words.resize(4 * (axes + 3), 0);
         let uniforms = self.words(&words);
@@ -249,24 +269,30 @@ impl Compiler<'_> {
         let mut bindings = vec![uniforms, Binding::Whole(first)];
         bindings.extend(b.map(|b| Binding::Whole(b.0)));
         bindings.push(Binding::Whole(out.0));
-        commands.push(Command::Dispatch(Dispatch {
+        let dispatch = Command::Dispatch(Dispatch {
             shader,
             kind: DispatchKind::Small,
             bindings,
             workgroups: fold,
             work: 2.0 * (count * length) as f64,
-        }));
+        });
+        commands.push(self.or_jointly(dispatch, vec![operation]));
         Ok(())
     }
 }
 
-/// Joins neighbouring axes that are one loop in all tensors, the slowest first.
-fn joined(
+/// The axes that are loops, the slowest first.
+fn sorted(
     mut axes: Vec<LoopAxis>,
     key: impl Fn(&LoopAxis) -> (usize, usize, usize),
 ) -> Vec<LoopAxis> {
     axes.retain(|a| a.size != 1);
     axes.sort_by_key(|a| std::cmp::Reverse(key(a)));
+    axes
+}
+
+/// Joins neighbouring axes that are one loop in all tensors, the slowest first.
+fn joined(axes: Vec<LoopAxis>) -> Vec<LoopAxis> {
     let mut joined: Vec<LoopAxis> = Vec::new();
     for axis in axes {
         match joined.last_mut() {
@@ -293,7 +319,8 @@ fn shader(lanes: usize, inputs: usize, add: bool, axes: usize) -> Result<Shader>
         ("no_input", inputs == 0),
         ("add", add),
     ];
-    let mut words = vec![("axes", format!("{axes}u"))];
+    let mut words: Vec<(&str, String)> = vec![("axes", format!("{axes}u"))];
+    words.extend(["a", "b", "out"].map(|name| (name, name.to_string())));
     let template = match shared {
         false => nneinfact_shaders::CONTRACT,
         true => {

@@ -1,7 +1,10 @@
 //! A fit on a GPU.
 
+use std::time::{Duration, Instant};
+
 use ndarray::{ArrayD, IxDyn};
 
+use crate::course::{Course, MOST_SWEEPS, ROW, ROWS_AT};
 use crate::device::handle::Gpu;
 use crate::device::runtime::LoadedProgram;
 use crate::program::buffers::SLOT_SUMS;
@@ -12,7 +15,7 @@ use crate::program::tuning::Tuning;
 use crate::streamed_pass::{Upload, compile_within};
 use nneinfact_core::algebra::update::{Denominator, LEAST_EXTRAPOLATION, Update};
 use nneinfact_core::engine::{
-    Constraint, Engine, EngineState, Job, LossSlot, LossSums, PassTime, Point,
+    Constraint, Engine, EngineState, Job, LossSlot, LossSums, PassTime, Point, SweepEnd,
 };
 use nneinfact_core::error::{Error, Result};
 use nneinfact_shaders::LOSS_SUMS;
@@ -31,7 +34,16 @@ pub(crate) struct GpuEngine {
     last: Option<usize>,
     /// Of all buffers.
     bytes: u64,
+    /// How the last sweeps ended that were made without the host.
+    ends: Vec<SweepEnd>,
+    /// How many are made at a time.
+    pace: usize,
 }
+
+/// About how long the device works without the host.
+const UNSEEN: Duration = Duration::from_millis(20);
+/// Sweeps at a time before it is known how long they take.
+const FIRST_SWEEPS: usize = 4;
 
 impl GpuEngine {
     /// Uploads a job: all of it, or where that is too much for the device all but the data.
@@ -72,6 +84,8 @@ impl GpuEngine {
             has_snapshot: false,
             last: None,
             bytes,
+            ends: Vec::new(),
+            pace: FIRST_SWEEPS,
         };
         if engine.compiled.streamed_passes.is_empty() {
             engine.upload.send(&engine.job, &engine.compiled.slabs, &engine.loaded, |_| Ok(()))?;
@@ -154,6 +168,75 @@ impl GpuEngine {
         Ok(update.parts(at, factors, steps))
     }
 
+    /// The losses of the slots, from all results.
+    fn loss_sums(&self, found: &[f32]) -> [LossSums; LossSlot::COUNT] {
+        let unit = self.job.objective_unit();
+        let sum = |slot: usize, role: usize| {
+            let at = slot * SLOT_SUMS + role * LOSS_SUMS;
+            found[at..at + LOSS_SUMS].iter().map(|&x| f64::from(x)).sum::<f64>() * unit
+        };
+        std::array::from_fn(|slot| LossSums {
+            train: sum(slot, 0),
+            validation: sum(slot, 1),
+            held_out: sum(slot, 2),
+            penalty: self.compiled.penalty(found, slot) * unit,
+        })
+    }
+
+    /// The course of sweeps, and how many of these a device makes by itself.
+    fn course(&self, ends: &[SweepEnd]) -> Option<(Course, usize)> {
+        let course = self.compiled.course.as_ref().filter(|_| self.last == Some(0))?;
+        let possible = |end: &&SweepEnd| match end {
+            SweepEnd::Plain => true,
+            SweepEnd::Anchor => self.has_anchor,
+            SweepEnd::Extrapolate { .. } => self.has_anchor && course.extrapolated.is_some(),
+        };
+        let count = ends.iter().take(self.pace.min(MOST_SWEEPS)).take_while(possible).count();
+        (count > 0).then(|| (course.clone(), count))
+    }
+
+    /// Sends sweeps off, the first pass of the first being done.
+    fn send_sweeps(&self, course: &Course, ends: &[SweepEnd]) -> Result<()> {
+        self.run(course.begin)?;
+        let mut words = vec![0u32; 4];
+        for end in ends {
+            words.extend(match *end {
+                SweepEnd::Plain | SweepEnd::Anchor => [0; 4],
+                SweepEnd::Extrapolate { momentum, relaxation } => [
+                    (momentum as f32).to_bits(),
+                    (relaxation as f32).to_bits(),
+                    (LEAST_EXTRAPOLATION as f32).to_bits(),
+                    1,
+                ],
+            });
+        }
+        self.loaded.write(self.compiled.buffers.course, 0, bytemuck::cast_slice(&words))?;
+        self.loaded.write(self.compiled.buffers.sizes, 0, bytemuck::cast_slice(&course.sizes))?;
+        for end in ends {
+            self.run(match end {
+                SweepEnd::Plain => course.plain,
+                SweepEnd::Anchor => course.anchored,
+                SweepEnd::Extrapolate { .. } => course.extrapolated.unwrap_or(course.plain),
+            })?;
+        }
+        Ok(())
+    }
+
+    /// The losses that so many sweeps left, as far as all is finite, and how many were made.
+    fn swept(&self, count: usize) -> Result<(Vec<[LossSums; LossSlot::COUNT]>, usize)> {
+        let found = self.singles(self.compiled.buffers.course, ROWS_AT + count * ROW)?;
+        let made = (found[0].to_bits() as usize).min(count);
+        let mut losses = Vec::new();
+        for row in found[ROWS_AT..].chunks_exact(ROW).take(made) {
+            let sums = self.loss_sums(row);
+            if row[ROW - 1].to_bits() != 0 || !sums[0].objective().is_finite() {
+                break;
+            }
+            losses.push(sums);
+        }
+        Ok((losses, made))
+    }
+
     /// What is on the device.
     #[cfg(test)]
     pub(crate) fn loaded(&self) -> &LoadedProgram {
@@ -198,17 +281,7 @@ impl Engine for GpuEngine {
                 shapes.model().factor_name(l)
             )));
         }
-        let unit = self.job.objective_unit();
-        let sum = |slot: usize, role: usize| {
-            let at = slot * SLOT_SUMS + role * LOSS_SUMS;
-            found[at..at + LOSS_SUMS].iter().map(|&x| f64::from(x)).sum::<f64>() * unit
-        };
-        Ok(std::array::from_fn(|slot| LossSums {
-            train: sum(slot, 0),
-            validation: sum(slot, 1),
-            held_out: sum(slot, 2),
-            penalty: self.compiled.penalty(&found, slot) * unit,
-        }))
+        Ok(self.loss_sums(&found))
     }
 
     fn time(&mut self, group: usize, repeats: usize) -> Result<PassTime> {
@@ -220,7 +293,7 @@ impl Engine for GpuEngine {
         let (mut all, mut kernels) = (Vec::new(), Vec::new());
         let mut walls = Vec::new();
         for _ in 0..repeats.max(1) {
-            let started = std::time::Instant::now();
+            let started = Instant::now();
             self.run_pass(group)?;
             self.sums()?;
             walls.push(started.elapsed().as_secs_f64());
@@ -365,6 +438,37 @@ impl Engine for GpuEngine {
         self.has_anchor = state.anchor.is_some();
         self.has_snapshot = state.snapshot.is_some();
         self.last = None;
+        Ok(())
+    }
+
+    fn sweeps(&mut self, ends: &[SweepEnd]) -> Result<Vec<[LossSums; LossSlot::COUNT]>> {
+        let Some((course, count)) = self.course(ends) else { return Ok(Vec::new()) };
+        let started = Instant::now();
+        self.ends = ends[..count].to_vec();
+        self.run(course.keep)?;
+        self.send_sweeps(&course, &ends[..count])?;
+        let (losses, made) = self.swept(count)?;
+        let each = started.elapsed() / count as u32;
+        let most = (UNSEEN.as_nanos() / each.as_nanos().max(1)) as usize;
+        // What was sent off in vain is a fraction of what was not.
+        let next = if made < count { made } else { 2 * count };
+        self.pace = next.min(most).clamp(1, MOST_SWEEPS);
+        if losses.len() < made {
+            self.repeat_sweeps(losses.len())?;
+        }
+        Ok(losses)
+    }
+
+    fn repeat_sweeps(&mut self, count: usize) -> Result<()> {
+        let Some(course) = self.compiled.course.clone().filter(|_| count <= self.ends.len()) else {
+            return Err(Error::Internal(format!("there are no {count} sweeps to repeat")));
+        };
+        // A factor that is not finite is one of those that are left behind.
+        self.run(self.compiled.report)?;
+        self.run(course.go_back)?;
+        self.run_pass(0)?;
+        self.send_sweeps(&course, &self.ends[..count])?;
+        self.last = Some(0);
         Ok(())
     }
 

@@ -1,24 +1,27 @@
 //! The engine for GPUs, through wgpu.
 //!
-//! From a [`Job`](nneinfact_core::engine::Job) to the device in four steps, each plain until the last:
+//! From a [`Job`](nneinfact_core::engine::Job) to the device in five steps, each plain until the last:
 //!
 //! - `dense` lays passes over all entries out for threads, and fills in their shaders; `sparse` those
 //!   over stored entries;
 //! - `contract` makes commands of small contractions, `update` (with the shader of `step`) of what
 //!   happens to factors between passes, and `constraints` (with `penalty_sums`) of what holds for them
 //!   besides the data;
+//! - `joint` puts what happens to small tensors into few dispatches;
 //! - `program` has all of it as plain data that is tested without a device: buffers, shaders from the
 //!   templates of the crate `nneinfact-shaders`, recorded commands;
 //! - `device` finds and opens GPUs, and carries programs out. `streamed_pass` brings the data, `engine`
-//!   is the fit that runs them, and `roofline` measures what a device can do at best.
+//!   is the fit that runs them (`course` records sweeps that it does not wait for), and `roofline` measures what a device can do at best.
 
 #![deny(missing_docs)]
 
 mod constraints;
 mod contract;
+mod course;
 mod dense;
 mod device;
 mod engine;
+mod joint;
 mod penalty_sums;
 mod program;
 mod roofline;

@@ -31,7 +31,6 @@ pub(crate) fn is_constrained(constraint: &Constraint) -> bool {
 
 /// The shader of the step of a factor, alone in its group or `grouped` with others.
 pub(crate) fn step(loss: &Loss, constraint: &Constraint, grouped: bool) -> Result<Shader> {
-    let majorizer = loss.majorizer();
     let constrained = is_constrained(constraint);
     let mut bindings = vec![Access::Uniform, Access::Read, Access::Read, Access::ReadWrite];
     if grouped {
@@ -41,6 +40,29 @@ pub(crate) fn step(loss: &Loss, constraint: &Constraint, grouped: bool) -> Resul
     if constrained {
         bindings.push(Access::Uniform);
     }
+    let (flags, mut words) = step_filler(loss, constraint, grouped);
+    words.push(("constraint_binding", constraint_binding.to_string()));
+    Ok(Shader {
+        label: "step".into(),
+        source: fill(nneinfact_shaders::STEP, &flags, &words)?,
+        bindings,
+        invocations: 64,
+        workgroup_bytes: 0,
+    })
+}
+
+/// The same as an operation.
+pub(crate) fn step_text(loss: &Loss, constraint: &Constraint, grouped: bool) -> Result<String> {
+    let (flags, words) = step_filler(loss, constraint, grouped);
+    fill(nneinfact_shaders::JOINT_STEP, &flags, &words)
+}
+
+/// What the templates of a step are filled with: flags and words.
+type Filler = (Vec<(&'static str, bool)>, Vec<(&'static str, String)>);
+
+fn step_filler(loss: &Loss, constraint: &Constraint, grouped: bool) -> Filler {
+    let majorizer = loss.majorizer();
+    let constrained = is_constrained(constraint);
     let is_log = majorizer == Majorizer::Log;
     let penalty = constraint.penalty;
     let root = penalty.map(|penalty| Root::of(majorizer, loss.curvature_constant(), penalty));
@@ -59,16 +81,9 @@ pub(crate) fn step(loss: &Loss, constraint: &Constraint, grouped: bool) -> Resul
     ];
     flags.extend(Root::flags(root));
     let mut words = majorizer_words(majorizer);
-    words.push(("constraint_binding", constraint_binding.to_string()));
     words.push(("penalty_gradient", penalty.map_or(String::new(), penalty_gradient)));
     words.extend(root.map(Root::words).into_iter().flatten());
-    Ok(Shader {
-        label: "step".into(),
-        source: fill(nneinfact_shaders::STEP, &flags, &words)?,
-        bindings,
-        invocations: 64,
-        workgroup_bytes: 0,
-    })
+    (flags, words)
 }
 
 /// What depends on the majorizer alone: the ends and the power of a step without a penalty, and the

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use crate::joint::operation::Operation;
 use crate::program::compiler::Compiler;
 use crate::program::products::sums_indices;
 use crate::program::recording::{
@@ -9,7 +10,7 @@ use crate::program::recording::{
 };
 use crate::program::template::fill;
 use crate::program::views::TensorView;
-use crate::step::{constraint_words, is_constrained, step};
+use crate::step::{constraint_words, is_constrained, step, step_text};
 use nneinfact_core::error::{Error, Result};
 use nneinfact_core::loss::Majorizer;
 use nneinfact_shaders::{CHUNK, CHUNK_FOLD};
@@ -17,6 +18,8 @@ use nneinfact_shaders::{CHUNK, CHUNK_FOLD};
 /// The largest number of entries, per thread of its workgroup, of a factor that one workgroup changes:
 /// more workgroups, and a dispatch more, are faster above.
 const ALONE: usize = 8;
+/// The same where it does so among other operations of a joint dispatch.
+const JOINTLY: usize = 32;
 /// Factors that one dispatch changes: with what they share, 256 bytes of uniforms.
 const SMALL: usize = 15;
 
@@ -27,6 +30,8 @@ enum FactorChange {
     Multiply,
     /// It is extrapolated from the anchor.
     Extrapolate,
+    /// The same, with the weights that the course of sweeps has for it.
+    Follow,
     /// It stays, and its largest entry is found.
     Keep,
 }
@@ -61,7 +66,7 @@ impl Compiler<'_> {
         let commands = &mut recording.commands;
         if grouped {
             for run in neighbours(&members) {
-                self.begin_update(commands, run);
+                self.begin_update(commands, run)?;
             }
         }
         let cycles = if grouped { self.job.guards.inner_cycles } else { 1 };
@@ -145,13 +150,18 @@ impl Compiler<'_> {
         if is_constrained(&constraint) {
             bindings.push(self.constraint_binding(l));
         }
-        commands.push(Command::Dispatch(Dispatch {
+        let dispatch = Command::Dispatch(Dispatch {
             shader,
             kind: DispatchKind::Small,
             bindings,
             workgroups: fold,
             work: 20.0 * self.factor_size(l) as f64,
-        }));
+        });
+        let text = step_text(&self.job.loss, &constraint, grouped)?;
+        let curvature = self.job.loss.curvature_constant();
+        let words = is_constrained(&constraint).then(|| constraint_words(&constraint, curvature));
+        let operation = self.step_operation(l, &text, grouped, words);
+        commands.push(self.or_jointly(dispatch, vec![operation]));
         Ok(())
     }
 
@@ -173,12 +183,13 @@ impl Compiler<'_> {
     }
 
     /// Sets the steps of neighbouring factors to 1.
-    fn begin_update(&mut self, commands: &mut Vec<Command>, factors: Range<usize>) {
-        let size = self.places[factors.end] - self.places[factors.start];
+    fn begin_update(&mut self, commands: &mut Vec<Command>, factors: Range<usize>) -> Result<()> {
+        let first = self.places[factors.start];
+        let size = self.places[factors.end] - first;
         let (fold, uniforms) = self.each_entry(factors);
         let shader = self.shader(Shader {
             label: "begin update".into(),
-            source: nneinfact_shaders::BEGIN_UPDATE.into(),
+            source: fill(nneinfact_shaders::BEGIN_UPDATE, &[], &[])?,
             bindings: vec![Access::Uniform, Access::Read, Access::ReadWrite, Access::ReadWrite],
             invocations: 64,
             workgroup_bytes: 0,
@@ -186,13 +197,15 @@ impl Compiler<'_> {
         let buffers = &self.buffers;
         let mut bindings = vec![uniforms];
         bindings.extend([buffers.factors, buffers.steps, buffers.powers].map(Binding::Whole));
-        commands.push(Command::Dispatch(Dispatch {
+        let dispatch = Command::Dispatch(Dispatch {
             shader,
             kind: DispatchKind::Small,
             bindings,
             workgroups: fold,
             work: size as f64,
-        }));
+        });
+        commands.push(self.or_jointly(dispatch, vec![self.begin_operation(first, size)?]));
+        Ok(())
     }
 
     /// Changes factors, and brings them above their floors and between their bounds. Those that are
@@ -218,13 +231,15 @@ impl Compiler<'_> {
             let shader = self.shader(change.small_shader(threads)?);
             let uniforms = self.words(&words);
             let bindings = self.changed(change, uniforms, false);
-            commands.push(Command::Dispatch(Dispatch {
+            let dispatch = Command::Dispatch(Dispatch {
                 shader,
                 kind: DispatchKind::Small,
                 bindings,
                 workgroups: [small.len() as u32, 1, 1],
                 work: 5.0 * small.iter().map(|&l| self.factor_size(l)).sum::<usize>() as f64,
-            }));
+            });
+            let operations = small.iter().map(|&l| self.applied(l, change)).collect::<Result<_>>()?;
+            commands.push(self.or_jointly(dispatch, operations));
         }
         others.iter().try_for_each(|&l| self.apply(commands, l, change))
     }
@@ -240,13 +255,13 @@ impl Compiler<'_> {
         let buffers = &self.buffers;
         let other = match change {
             FactorChange::Multiply => buffers.steps,
-            FactorChange::Extrapolate | FactorChange::Keep => buffers.anchor,
+            FactorChange::Extrapolate | FactorChange::Follow | FactorChange::Keep => buffers.anchor,
         };
         let mut bindings = vec![uniforms];
         bindings.extend([buffers.factors, other].map(Binding::Whole));
         bindings.extend(largest.then_some(Binding::Whole(buffers.largest)));
         bindings.push(Binding::Whole(buffers.broken));
-        if change == FactorChange::Extrapolate {
+        if change.extrapolates() {
             bindings.extend([buffers.weights, buffers.origin].map(Binding::Whole));
         }
         bindings
@@ -254,8 +269,66 @@ impl Compiler<'_> {
 
     /// Changes a factor, and brings it above its floor and between its bounds.
     fn apply(&mut self, commands: &mut Vec<Command>, l: usize, change: FactorChange) -> Result<()> {
-        self.change(commands, l, change)?;
-        self.at_floor(commands, l, BelowFloor::Clamp)
+        if !self.joins() || !self.is_applied_jointly(l) {
+            self.change(commands, l, change)?;
+            return self.at_floor(commands, l, BelowFloor::Clamp);
+        }
+        let mut own = Vec::new();
+        self.change(&mut own, l, change)?;
+        self.at_floor(&mut own, l, BelowFloor::Clamp)?;
+        let operation = self.applied(l, change)?;
+        for (n, command) in own.into_iter().enumerate() {
+            // The first does all of it.
+            let operations = if n == 0 { vec![operation.clone()] } else { Vec::new() };
+            commands.push(self.or_jointly(command, operations));
+        }
+        Ok(())
+    }
+
+    /// Whether a workgroup changes a factor, in place of dispatches of its own.
+    fn is_applied_jointly(&self, l: usize) -> bool {
+        self.factor_size(l) <= JOINTLY * self.joint_threads()
+    }
+
+    /// A change of a factor, its floor and its bounds as an operation.
+    fn applied(&self, l: usize, change: FactorChange) -> Result<Operation> {
+        let constraint = self.constraints[l];
+        let bounded = !constraint.is_unbounded();
+        let flags = [
+            ("multiply", change == FactorChange::Multiply),
+            ("keep", change == FactorChange::Keep),
+            ("extrapolate", change.extrapolates()),
+            ("from_course", change == FactorChange::Follow),
+            ("bounded", bounded),
+        ];
+        let words = [("factor_number", "uniforms[0].z".to_string())];
+        let text = fill(nneinfact_shaders::JOINT_APPLY, &flags, &words)?;
+        let b = &self.buffers;
+        let (read, written) = (Access::Read, Access::ReadWrite);
+        let others = match change {
+            FactorChange::Multiply => vec![(b.steps, read)],
+            FactorChange::Keep => Vec::new(),
+            FactorChange::Extrapolate => {
+                vec![(b.anchor, written), (b.origin, written), (b.weights, Access::Uniform)]
+            }
+            FactorChange::Follow => {
+                vec![(b.anchor, written), (b.origin, written), (b.course, read)]
+            }
+        };
+        let (fraction, least) = self.least_entries();
+        let [_, lower, upper, _] =
+            constraint_words(&constraint, self.job.loss.curvature_constant());
+        let words = [
+            self.places[l] as u32,
+            self.factor_size(l) as u32,
+            l as u32,
+            0,
+            fraction.to_bits(),
+            least.to_bits(),
+            lower.to_bits(),
+            upper.to_bits(),
+        ];
+        Ok(self.apply_operation(l, change.label(), &text, &others, words))
     }
 
     /// Sets the entries of a factor that stand at its floor to 0.
@@ -367,8 +440,32 @@ impl Compiler<'_> {
         let mut recording = Recording { label: "extrapolate".into(), commands: Vec::new() };
         let free = self.free();
         self.apply_all(&mut recording.commands, &free, FactorChange::Extrapolate)?;
-        recording.commands.push(self.copied(self.buffers.factors, self.buffers.origin));
+        let copied = self.copied(self.buffers.factors, self.buffers.origin)?;
+        recording.commands.push(match copied {
+            // Operations leave the origin, too.
+            Command::Small { otherwise, .. } if free.iter().all(|&l| self.is_applied_jointly(l)) => {
+                Command::Small { otherwise, operations: Vec::new() }
+            }
+            other => other,
+        });
         Ok(self.record(recording))
+    }
+
+    /// As [`extrapolate`](Self::extrapolate), with the weights of the course; `None` where a factor is too
+    /// large for a workgroup.
+    pub(crate) fn follow(&mut self) -> Result<Option<Vec<Command>>> {
+        let free = self.free();
+        if !self.joins() || !free.iter().all(|&l| self.is_applied_jointly(l)) {
+            return Ok(None);
+        }
+        let mut commands = Vec::new();
+        for l in free {
+            // What it is in place of is never run.
+            let nothing = Command::Clear { buffer: self.buffers.anchor, offset: 0, bytes: 0 };
+            let operation = self.applied(l, FactorChange::Follow)?;
+            commands.push(self.or_jointly(nothing, vec![operation]));
+        }
+        Ok(Some(commands))
     }
 }
 
@@ -385,6 +482,18 @@ fn neighbours(factors: &[usize]) -> Vec<Range<usize>> {
 }
 
 impl FactorChange {
+    fn extrapolates(self) -> bool {
+        matches!(self, FactorChange::Extrapolate | FactorChange::Follow)
+    }
+
+    fn label(self) -> &'static str {
+        match self {
+            FactorChange::Multiply => "apply",
+            FactorChange::Extrapolate | FactorChange::Follow => "extrapolate",
+            FactorChange::Keep => "largest",
+        }
+    }
+
     /// A shader from a template whose own bindings are these.
     fn fill(
         self,
@@ -395,25 +504,21 @@ impl FactorChange {
         words: &[(&'static str, String)],
     ) -> Result<Shader> {
         let next = bindings.len();
-        if self == FactorChange::Extrapolate {
+        if self.extrapolates() {
             bindings[2] = Access::ReadWrite;
             bindings.extend([Access::Uniform, Access::Read]);
         }
         let flags = [
             ("multiply", self == FactorChange::Multiply),
             ("keep", self == FactorChange::Keep),
-            ("extrapolate", self == FactorChange::Extrapolate),
+            ("extrapolate", self.extrapolates()),
         ];
         let mut words = words.to_vec();
         words.push(("weights_binding", next.to_string()));
         words.push(("origin_binding", (next + 1).to_string()));
         words.push(("factor_number", factor_number.into()));
         Ok(Shader {
-            label: match self {
-                FactorChange::Multiply => "apply".into(),
-                FactorChange::Extrapolate => "extrapolate".into(),
-                FactorChange::Keep => "largest".into(),
-            },
+            label: self.label().into(),
             source: fill(template, &flags, &words)?,
             bindings,
             invocations: threads,

@@ -251,6 +251,23 @@ impl Point {
     }
 }
 
+/// How a sweep ends that an engine makes by itself: see [`Engine::sweeps`].
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum SweepEnd {
+    /// With its plain result.
+    Plain,
+    /// With its plain result, which becomes the [anchor](Point::Anchor).
+    Anchor,
+    /// With an [extrapolation](Engine::extrapolate) of these weights, which stands only if its
+    /// objective is not above that at the last pass of the sweep.
+    Extrapolate {
+        /// The weight of the momentum.
+        momentum: f64,
+        /// The weight of the sweep's own step.
+        relaxation: f64,
+    },
+}
+
 /// What a device does for a fit.
 pub trait Engine: Send {
     /// Reads the data once: computes numerator and denominator for the plan's group, and where
@@ -381,6 +398,32 @@ pub trait Engine: Send {
     /// The one that is given, or that another process gives.
     fn agree(&mut self, own: Result<u64>) -> Result<u64> {
         own
+    }
+
+    /// Makes sweeps one after another without asking the host in between: each from the update of
+    /// the first group to the first pass of the sweep after it. Begins where the pass of the first
+    /// group is done, and ends there: as if the host had made every one of them by itself, to the bit.
+    ///
+    /// Returns the losses of the sweeps that were made: those of the pass that each ended with, and
+    /// those of its last pass before. There may be fewer than asked for: an engine chooses how many
+    /// it makes before the host can look, and stops after an extrapolation of which it does not know
+    /// for sure that it stands; that one is the last, and the host decides. A sweep that would fail is
+    /// not made. None is made where an engine leaves it to the host, as it does by default.
+    ///
+    /// # Errors
+    /// Where the device fails.
+    fn sweeps(&mut self, ends: &[SweepEnd]) -> Result<Vec<[LossSums; LossSlot::COUNT]>> {
+        let _ = ends;
+        Ok(Vec::new())
+    }
+
+    /// Goes back to where the last [`sweeps`](Engine::sweeps) began, and makes the first `count` of
+    /// them again.
+    ///
+    /// # Errors
+    /// Where the device fails; [`Error::Internal`] where it made fewer.
+    fn repeat_sweeps(&mut self, count: usize) -> Result<()> {
+        Err(Error::Internal(format!("an engine that made no sweeps cannot repeat {count}")))
     }
 
     /// Bytes of memory of its own that the device gives to the fit; `None` where that is the memory

@@ -172,7 +172,7 @@ impl Compiler<'_> {
         let wants = PassOutputs { numerator: true, denominator: !closed, losses: slot.is_some() };
         let terms = EntryTerms::of(&self.job.loss);
         let reading = DenseReading { group, bases, wants, terms, output };
-        self.clear_losses(commands, slot);
+        self.clear_losses(commands, slot)?;
         self.penalties(commands, slot)?;
         let Some(_) = self.streamed() else {
             let losses = self.over_all_entries(commands, &reading, slot, false, &mut Vec::new())?;
@@ -241,11 +241,7 @@ impl Compiler<'_> {
         let several = parts.len() > 1;
         if several && !add {
             let volume: usize = self.shapes.sizes(reading.output).iter().product();
-            commands.push(Command::Clear {
-                buffer: self.buffers.sums,
-                offset: 0,
-                bytes: (halves * volume * 4) as u64,
-            });
+            self.clear(commands, self.buffers.sums, 0, halves * volume)?;
         }
         let add = add || several;
         let room = self.losses_room();

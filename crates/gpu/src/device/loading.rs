@@ -70,6 +70,7 @@ impl Gpu {
             let usage = match buffer.kind {
                 BufferKind::Uniform => wgpu::BufferUsages::UNIFORM,
                 BufferKind::Storage => wgpu::BufferUsages::STORAGE,
+                BufferKind::Sizes => wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::INDIRECT,
             };
             self.device().create_buffer(&wgpu::BufferDescriptor {
                 label: Some(&buffer.label),
@@ -129,8 +130,13 @@ fn steps(
     for recording in &program.recordings {
         let mut steps = Vec::with_capacity(recording.commands.len());
         for command in &recording.commands {
+            let sizes = match command {
+                Command::Indirect { sizes, offset, .. } => Some((buffer(*sizes), *offset)),
+                _ => None,
+            };
             steps.push(match command {
-                Command::Dispatch(Dispatch { shader, bindings, workgroups, work, .. }) => {
+                Command::Dispatch(dispatch) | Command::Indirect { dispatch, .. } => {
+                    let Dispatch { shader, bindings, workgroups, work, .. } = dispatch;
                     let pipeline = Arc::clone(&pipelines[shader.0]);
                     let group = groups
                         .entry((*shader, bindings))
@@ -140,9 +146,12 @@ fn steps(
                         pipeline,
                         group,
                         workgroups: *workgroups,
+                        sizes,
                         work: *work,
                     }
                 }
+                // Refused when the program was checked.
+                Command::Small { .. } => continue,
                 &Command::Copy { from, from_offset, to, to_offset, bytes } => PlacedCommand::Copy {
                     from: buffer(from),
                     from_offset,

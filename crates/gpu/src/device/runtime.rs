@@ -69,7 +69,14 @@ pub(crate) struct PlacedRecording {
 
 /// A command with everything looked up.
 pub(crate) enum PlacedCommand {
-    Dispatch { pipeline: Arc<Pipeline>, group: wgpu::BindGroup, workgroups: [u32; 3], work: f64 },
+    Dispatch {
+        pipeline: Arc<Pipeline>,
+        group: wgpu::BindGroup,
+        workgroups: [u32; 3],
+        /// Where the device has the number of workgroups.
+        sizes: Option<(wgpu::Buffer, u64)>,
+        work: f64,
+    },
     Copy { from: wgpu::Buffer, from_offset: u64, to: wgpu::Buffer, to_offset: u64, bytes: u64 },
     Clear { buffer: wgpu::Buffer, offset: u64, bytes: u64 },
 }
@@ -481,6 +488,7 @@ fn encode(encoder: &mut wgpu::CommandEncoder, steps: &[&PlacedCommand]) {
                     pipeline,
                     group,
                     workgroups: [x, y, z],
+                    sizes,
                     ..
                 }) = steps.peek()
                 {
@@ -489,7 +497,10 @@ fn encode(encoder: &mut wgpu::CommandEncoder, steps: &[&PlacedCommand]) {
                         last = Some(pipeline);
                     }
                     pass.set_bind_group(0, group, &[]);
-                    pass.dispatch_workgroups(*x, *y, *z);
+                    match sizes {
+                        Some((sizes, offset)) => pass.dispatch_workgroups_indirect(sizes, *offset),
+                        None => pass.dispatch_workgroups(*x, *y, *z),
+                    }
                     steps.next();
                 }
             }

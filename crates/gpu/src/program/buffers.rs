@@ -81,6 +81,12 @@ pub(crate) struct FitBuffers {
     pub broken: BufferId,
     /// The weights of the extrapolation.
     pub weights: BufferId,
+    /// The course of sweeps that the host does not wait for: what they go by, and what they found.
+    pub course: BufferId,
+    /// The workgroups of the dispatches of such a sweep.
+    pub sizes: BufferId,
+    /// Factors, anchor and origin where the first of them began.
+    pub begun: [BufferId; 3],
     /// Sums of splits, which a contraction adds up.
     pub partial: BufferId,
     /// a and b of a part of the data.
@@ -113,6 +119,9 @@ impl FitBuffers {
             largest: p.add_scratch("largest entries", sizes.chunks),
             broken: p.add_storage("the status", 1),
             weights: p.add_buffer("the weights", 16, BufferKind::Uniform),
+            course: p.add_storage("the course of sweeps", 1),
+            sizes: p.add_buffer("workgroups of a sweep", 4, BufferKind::Sizes),
+            begun: [1, 2, 3].map(|n| p.add_scratch(&format!("where sweeps began ({n})"), 1)),
         }
     }
 }

@@ -30,6 +30,11 @@ impl Program {
                 let at = || format!("command {n} of `{}`", recording.label);
                 match command {
                     Command::Dispatch(dispatch) => self.check_dispatch(dispatch, limits, &at)?,
+                    Command::Indirect { dispatch, sizes, offset } => {
+                        self.check_dispatch(dispatch, limits, &at)?;
+                        self.check_sizes(dispatch, *sizes, *offset, &at)?;
+                    }
+                    Command::Small { .. } => return fault(at(), "it was left in the making"),
                     Command::Copy { from, from_offset, to, to_offset, bytes } => {
                         check_range(self.buffer(*from, &at)?, *from_offset, *bytes, &at)?;
                         check_range(self.buffer(*to, &at)?, *to_offset, *bytes, &at)?;
@@ -82,6 +87,25 @@ impl Program {
         Ok(())
     }
 
+    /// A dispatch may not write what says how large it is.
+    fn check_sizes(
+        &self,
+        dispatch: &Dispatch,
+        sizes: BufferId,
+        offset: u64,
+        at: &dyn Fn() -> String,
+    ) -> Result<()> {
+        let buffer = self.buffer(sizes, at)?;
+        check_range(buffer, offset, 3 * WORD, at)?;
+        if buffer.kind != BufferKind::Sizes {
+            return fault(at(), &format!("`{}` has no sizes of dispatches", buffer.label));
+        }
+        match dispatch.bindings.iter().any(|binding| binding.buffer() == sizes) {
+            true => fault(at(), &format!("`{}` says how large it is, and is bound", buffer.label)),
+            false => Ok(()),
+        }
+    }
+
     fn check_binding(
         &self,
         binding: &Binding,
@@ -100,7 +124,11 @@ impl Program {
             }
         };
         check_range(buffer, window.offset, window.bytes, at)?;
-        if buffer.kind != kind {
+        let kind_of = match buffer.kind {
+            BufferKind::Sizes => BufferKind::Storage,
+            other => other,
+        };
+        if kind_of != kind {
             return fault(at(), &format!("`{}` is not a {kind:?} buffer", buffer.label));
         }
         if window.bytes == 0 || (access == Access::Uniform && !window.bytes.is_multiple_of(16)) {

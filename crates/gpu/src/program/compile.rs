@@ -11,6 +11,7 @@ use super::recording::{
     BufferId, BufferKind, Command, DispatchKind, GpuLimits, Program, Recording, RecordingId,
 };
 use super::tuning::Tuning;
+use crate::course::Course;
 use crate::penalty_sums::PenaltySums;
 use nneinfact_core::engine::{Job, LossSlot};
 use nneinfact_core::error::{Error, Result};
@@ -50,6 +51,8 @@ pub(crate) struct Compiled {
     pub restore_snapshot: RecordingId,
     /// Copies the word of `broken` to the results and clears it.
     pub report: RecordingId,
+    /// Sweeps that the host does not wait for, where the device can do them.
+    pub course: Option<Course>,
 }
 
 impl Compiled {
@@ -118,13 +121,16 @@ fn run(mut compiler: Compiler<'_>) -> Result<Compiled> {
         fresh.retain(|key: &ProductKey| !key.0.iter().any(|l| members.contains(l)));
     }
     let FitBuffers { factors, anchor, origin, snapshot, .. } = c.buffers;
-    let set_anchor = copy(c, "set anchor", &[(factors, anchor), (factors, origin)]);
-    let return_to_anchor = copy(c, "return to anchor", &[(anchor, factors), (anchor, origin)]);
-    let save_snapshot = copy(c, "save snapshot", &[(factors, snapshot)]);
-    let restore_snapshot = copy(c, "restore snapshot", &[(snapshot, factors)]);
+    let set_anchor = copy(c, "set anchor", &[(factors, anchor), (factors, origin)])?;
+    let return_to_anchor = copy(c, "return to anchor", &[(anchor, factors), (anchor, origin)])?;
+    let save_snapshot = copy(c, "save snapshot", &[(factors, snapshot)])?;
+    let restore_snapshot = copy(c, "restore snapshot", &[(snapshot, factors)])?;
     let extrapolate = c.extrapolate()?;
     let balance = c.balance()?;
     let report = report(c);
+    let course = c.course(&passes, &updates)?;
+    c.join()?;
+    let course = c.stoppable(course);
     for buffer in &mut c.program.buffers {
         buffer.bytes = buffer.bytes.max(buffer.content.len() as u64);
     }
@@ -153,13 +159,19 @@ fn run(mut compiler: Compiler<'_>) -> Result<Compiled> {
         save_snapshot,
         restore_snapshot,
         report,
+        course,
     })
 }
 
 /// A recording that copies whole buffers.
-fn copy(c: &mut Compiler<'_>, label: &str, buffers: &[(BufferId, BufferId)]) -> RecordingId {
-    let commands = buffers.iter().map(|&(from, to)| c.copied(from, to)).collect();
-    c.record(Recording { label: label.into(), commands })
+fn copy(
+    c: &mut Compiler<'_>,
+    label: &str,
+    buffers: &[(BufferId, BufferId)],
+) -> Result<RecordingId> {
+    let copied = buffers.iter().map(|&(from, to)| c.copied(from, to));
+    let commands = copied.collect::<Result<_>>()?;
+    Ok(c.record(Recording { label: label.into(), commands }))
 }
 
 /// Copies the word that says which factor is not finite to the results, and clears it.
@@ -176,8 +188,8 @@ fn report(c: &mut Compiler<'_>) -> RecordingId {
 /// What the dispatches of a recording work on.
 fn kinds(recording: &Recording) -> Vec<DispatchKind> {
     let kind = |command: &Command| match command {
-        Command::Dispatch(dispatch) => Some(dispatch.kind),
-        Command::Copy { .. } | Command::Clear { .. } => None,
+        Command::Dispatch(dispatch) | Command::Indirect { dispatch, .. } => Some(dispatch.kind),
+        Command::Copy { .. } | Command::Clear { .. } | Command::Small { .. } => None,
     };
     recording.commands.iter().filter_map(kind).collect()
 }
@@ -186,7 +198,7 @@ fn kinds(recording: &Recording) -> Vec<DispatchKind> {
 fn check_bindings(program: &Program, limits: &GpuLimits) -> Result<()> {
     for buffer in &program.buffers {
         let limit = match buffer.kind {
-            BufferKind::Storage => limits.binding_bytes,
+            BufferKind::Storage | BufferKind::Sizes => limits.binding_bytes,
             BufferKind::Uniform => limits.buffer_bytes,
         };
         if buffer.bytes > limit {

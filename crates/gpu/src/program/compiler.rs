@@ -181,6 +181,11 @@ impl<'a> Compiler<'a> {
         RecordingId(self.program.recordings.len() - 1)
     }
 
+    /// What a recording is to do.
+    pub fn recorded(&self, id: RecordingId) -> Vec<Command> {
+        self.program.recordings[id.0].commands.clone()
+    }
+
     /// Binds a part of a uniform buffer that holds these bytes.
     pub fn uniform(&mut self, bytes: &[u8]) -> Binding {
         let align = self.limits.uniform_align.max(16) as usize;
@@ -226,10 +231,12 @@ impl<'a> Compiler<'a> {
         }
     }
 
-    /// A command that copies all of a buffer.
-    pub fn copied(&self, from: BufferId, to: BufferId) -> Command {
-        let bytes = self.program.buffers[from.0].bytes;
-        Command::Copy { from, from_offset: 0, to, to_offset: 0, bytes }
+    /// A command that copies all factors from one buffer to another.
+    pub fn copied(&self, from: BufferId, to: BufferId) -> Result<Command> {
+        let words = self.places[self.places.len() - 1];
+        let copy =
+            Command::Copy { from, from_offset: 0, to, to_offset: 0, bytes: 4 * words.max(1) as u64 };
+        Ok(self.or_jointly(copy, vec![self.copy_operation(from, to, words)?]))
     }
 
     /// Where the data are streamed, the most entries of a slab. Stored entries stay on the device.
@@ -279,25 +286,40 @@ impl<'a> Compiler<'a> {
             workgroup_bytes: 4 * threads,
         });
         let (losses_of, results) = (self.buffers.losses, self.buffers.results);
-        commands.push(Command::Dispatch(Dispatch {
+        let dispatch = Command::Dispatch(Dispatch {
             shader,
             kind: DispatchKind::Small,
             bindings: vec![uniforms, Binding::Whole(losses_of), Binding::Whole(results)],
             workgroups: [3, 1, 1],
             work: 3.0 * losses as f64,
-        }));
+        });
+        let operations = self.losses_operations(losses, slot as usize * SLOT_SUMS);
+        commands.push(self.or_jointly(dispatch, operations));
         Ok(())
     }
 
     /// Sets the losses of a slot to 0.
-    pub fn clear_losses(&self, commands: &mut Vec<Command>, slot: Option<LossSlot>) {
-        if let Some(slot) = slot {
-            commands.push(Command::Clear {
-                buffer: self.buffers.results,
-                offset: (4 * slot as usize * SLOT_SUMS) as u64,
-                bytes: 4 * SLOT_SUMS as u64,
-            });
-        }
+    pub fn clear_losses(
+        &self,
+        commands: &mut Vec<Command>,
+        slot: Option<LossSlot>,
+    ) -> Result<()> {
+        let Some(slot) = slot else { return Ok(()) };
+        self.clear(commands, self.buffers.results, slot as usize * SLOT_SUMS, SLOT_SUMS)
+    }
+
+    /// Sets so many words of a buffer to 0, from one on.
+    pub fn clear(
+        &self,
+        commands: &mut Vec<Command>,
+        buffer: BufferId,
+        first: usize,
+        count: usize,
+    ) -> Result<()> {
+        let (offset, bytes) = (4 * first as u64, 4 * count as u64);
+        let operation = self.clear_operation(buffer, first, count)?;
+        commands.push(self.or_jointly(Command::Clear { buffer, offset, bytes }, vec![operation]));
+        Ok(())
     }
 
     /// How many sums of losses of workgroups there is room for before they are added up.

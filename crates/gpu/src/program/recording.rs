@@ -1,6 +1,8 @@
 //! What a GPU is to do, as plain data: made and tested without a device, carried out by the
 //! runtime.
 
+use crate::joint::operation::Operation;
+
 /// A buffer of a [`Program`], by its place in [`Program::buffers`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct BufferId(pub usize);
@@ -55,6 +57,8 @@ pub enum BufferKind {
     Uniform,
     /// Data, factors, sums.
     Storage,
+    /// As `Storage`, and how many workgroups dispatches have.
+    Sizes,
 }
 
 /// A compute shader with the entry point `main`.
@@ -97,6 +101,23 @@ pub struct Recording {
 pub enum Command {
     /// Runs a shader.
     Dispatch(Dispatch),
+    /// Runs a shader with as many workgroups as three words of a buffer say by then.
+    Indirect {
+        /// What is run; its workgroups are the most that there may be.
+        dispatch: Dispatch,
+        /// Which buffer.
+        sizes: BufferId,
+        /// Where the words begin there, in bytes.
+        offset: u64,
+    },
+    /// A command that operations of a joint dispatch may be in place of. A program that is complete has
+    /// none.
+    Small {
+        /// The command itself.
+        otherwise: Box<Command>,
+        /// What does the same; nothing where those of another command do it too.
+        operations: Vec<Operation>,
+    },
     /// Copies bytes (a multiple of 4, at multiples of 4) from one buffer to another.
     Copy {
         /// What is read.

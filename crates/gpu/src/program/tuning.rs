@@ -15,6 +15,10 @@ pub struct Tuning {
     pub work: f64,
     /// The most memory that a fit may take on the device, if less than there is.
     pub memory: Option<u64>,
+    /// Whether commands on small tensors share dispatches.
+    pub joint: bool,
+    /// The most threads of the workgroups of these dispatches.
+    pub joint_threads: u32,
     /// The data are streamed through the device, in slabs of at most so many entries.
     pub stream: Option<usize>,
 }
@@ -28,6 +32,8 @@ impl Default for Tuning {
             scratch_bytes: 64 << 20,
             work: 2e10,
             memory: None,
+            joint: true,
+            joint_threads: 1024,
             stream: None,
         }
     }

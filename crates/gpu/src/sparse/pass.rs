@@ -3,7 +3,8 @@
 
 use super::columns::{CutLimits, EntryColumns, GatherTasks, SparsePart};
 use super::shaders::{
-    Gather, SparseShader, StoredLoss, StoredTerms, TableLookup, gather, sparse_shader, zero_rows,
+    Gather, SparseShader, StoredLoss, StoredTerms, TableLookup, gather, gather_text, sparse_shader,
+    zero_rows,
 };
 use crate::dense::entries::{EntryTerms, PassOutputs};
 use crate::dense::pass::DenseReading;
@@ -110,9 +111,17 @@ impl Compiler<'_> {
             bases.push(self.product(&mut commands, group, key, &table.contraction, fresh)?);
         }
         let volume: usize = shapes.sizes(&pass.indices).iter().product();
-        let (buffer, bytes) = (self.buffers.sums, 8 * volume as u64);
-        commands.push(Command::Clear { buffer, offset: 0, bytes });
-        self.clear_losses(&mut commands, slot);
+        // A closed form takes the place of what is there where no pass over all entries was before it.
+        let whole = [&program.all.numerator, &program.all.denominator];
+        let closed = whole.map(|sum| sum.contraction().is_some_and(|(by, _)| by != 0.0));
+        let added = [numerator || !closed[0], denominator || !closed[1]];
+        match added {
+            [true, true] => self.clear(&mut commands, self.buffers.sums, 0, 2 * volume)?,
+            [true, false] => self.clear(&mut commands, self.buffers.sums, 0, volume)?,
+            [false, true] => self.clear(&mut commands, self.buffers.sums, volume, volume)?,
+            [false, false] => {}
+        }
+        self.clear_losses(&mut commands, slot)?;
         self.penalties(&mut commands, slot)?;
         let mut pending = PendingPass { commands, pass, bases, slot, losses: 0 };
 
@@ -126,7 +135,7 @@ impl Compiler<'_> {
             pending.losses =
                 self.over_all_entries(&mut pending.commands, &reading, slot, true, stages)?;
         }
-        self.closed_forms(&mut pending, &program)?;
+        self.closed_forms(&mut pending, &program, added)?;
         self.stored_sums(&mut pending, stored, &program)?;
         if let Some(slot) = slot {
             self.total_loss(&mut pending.commands, &program, slot)?;
@@ -175,11 +184,13 @@ impl Compiler<'_> {
         Ok(())
     }
 
-    /// Adds the sums over all entries that are contractions of the factors.
+    /// The sums over all entries that are contractions of the factors: `added` to numerator and
+    /// denominator, or in place of what is there.
     fn closed_forms(
         &mut self,
         pending: &mut PendingPass<'_>,
         program: &SparseProgram,
+        added: [bool; 2],
     ) -> Result<()> {
         let pass = pending.pass;
         let volume: usize = self.shapes.sizes(&pass.indices).iter().product();
@@ -198,6 +209,7 @@ impl Compiler<'_> {
             };
             if of == ZeroContraction::Gram {
                 let gram = self.gram(pass.gram.as_ref())?;
+                let gram = (gram, added[half]);
                 self.contract_gram(&mut pending.commands, gram, &inputs, &out, by)?;
                 continue;
             }
@@ -208,7 +220,7 @@ impl Compiler<'_> {
             let buffer = self.temporary(at, words);
             let sum = TensorView { buffer, base: 0, indices, half: None };
             self.contract(&mut pending.commands, &pass.closed, &inputs, &sum, 1.0, false)?;
-            self.add_repeated(&mut pending.commands, &sum, &out, by)?;
+            self.repeated(&mut pending.commands, &sum, &out, by, added[half])?;
         }
         Ok(())
     }
@@ -222,11 +234,12 @@ impl Compiler<'_> {
         })
     }
 
-    /// Adds the contraction of all factors, under other indices, with further ones to `out`.
+    /// The contraction of all factors, under other indices, with further ones: added to `out`, or in its
+    /// place.
     fn contract_gram(
         &mut self,
         commands: &mut Vec<Command>,
-        gram: &Gram,
+        (gram, add): (&Gram, bool),
         with: &[TensorView],
         out: &TensorView,
         scale: f32,
@@ -238,7 +251,7 @@ impl Compiler<'_> {
             .zip(gram.contraction.inputs())
             .map(|(view, indices)| TensorView { indices: indices.clone(), ..view })
             .collect();
-        self.contract_of(commands, &gram.shapes, &gram.contraction, &inputs, out, scale, true)
+        self.contract_of(commands, &gram.shapes, &gram.contraction, &inputs, out, scale, add)
     }
 
     /// Adds the sum over all entries of the loss at a datum of 0, where it has a closed form.
@@ -260,7 +273,7 @@ impl Compiler<'_> {
         match of {
             ZeroContraction::SquareTotal => {
                 let gram = self.gram(totals.square.as_ref())?;
-                self.contract_gram(commands, gram, &all, &out, by as f32)
+                self.contract_gram(commands, (gram, true), &all, &out, by as f32)
             }
             ZeroContraction::EntryCount => {
                 let entries = self.shapes.volume(self.shapes.model().observed());
@@ -462,13 +475,19 @@ impl Compiler<'_> {
             if matches!(kind, Gather::Rows { .. }) {
                 bindings.push(Binding::Whole(self.buffers.sums));
             }
-            pending.commands.push(Command::Dispatch(Dispatch {
+            let dispatch = Command::Dispatch(Dispatch {
                 shader,
                 kind: DispatchKind::Small,
                 bindings,
                 workgroups: fold,
                 work: threads as f64 * 8.0,
-            }));
+            });
+            let name = self.name_in_operations(index);
+            let text = gather_text(k, halves, kind, &name)?;
+            let to_rows = matches!(kind, Gather::Rows { .. });
+            let words = words.map(|n| n as u32);
+            let operation = self.gather_operation(&text, (index, name), words, threads, to_rows);
+            pending.commands.push(self.or_jointly(dispatch, vec![operation]));
         }
         Ok(())
     }

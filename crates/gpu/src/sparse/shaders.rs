@@ -201,8 +201,13 @@ pub(crate) enum Gather {
     Rows { folds: usize, clamp: Option<usize> },
 }
 
-/// Adds up what pieces summed.
-pub(crate) fn gather(k: usize, halves: usize, gather: Gather) -> Result<Shader> {
+/// The template of what adds up what pieces summed, filled in.
+fn gather_filled(
+    template: &str,
+    (k, halves): (usize, usize),
+    gather: Gather,
+    index: &str,
+) -> Result<String> {
     let (rows, folds, clamp) = match gather {
         Gather::Pieces => (false, 1, None),
         Gather::Rows { folds, clamp } => (true, folds, clamp),
@@ -220,18 +225,29 @@ pub(crate) fn gather(k: usize, halves: usize, gather: Gather) -> Result<Shader> 
         ("width", format!("{}u", k / folds)),
         ("halves", format!("{halves}u")),
         ("folds", format!("{folds}u")),
+        ("index", index.to_string()),
     ];
+    fill(template, &flags, &words)
+}
+
+/// Adds up what pieces summed.
+pub(crate) fn gather(k: usize, halves: usize, gather: Gather) -> Result<Shader> {
     let mut access = vec![Access::Uniform, Access::Read, Access::ReadWrite];
-    if rows {
+    if matches!(gather, Gather::Rows { .. }) {
         access.push(Access::ReadWrite);
     }
     Ok(Shader {
         label: "gather".into(),
-        source: fill(nneinfact_shaders::GATHER, &flags, &words)?,
+        source: gather_filled(nneinfact_shaders::GATHER, (k, halves), gather, "index")?,
         bindings: access,
         invocations: 64,
         workgroup_bytes: 0,
     })
+}
+
+/// The same as an operation, whose index has this name.
+pub(crate) fn gather_text(k: usize, halves: usize, gather: Gather, index: &str) -> Result<String> {
+    gather_filled(nneinfact_shaders::JOINT_GATHER, (k, halves), gather, index)
 }
 
 /// Sets rows of numerator and denominator to 0.

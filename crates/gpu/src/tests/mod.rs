@@ -3,6 +3,7 @@
 
 mod failures;
 pub(crate) mod jobs;
+mod joint;
 mod nan_padding;
 mod programs;
 mod runtime;

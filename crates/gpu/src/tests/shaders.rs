@@ -34,7 +34,10 @@ fn validate(program: &Program, limits: &GpuLimits) {
     }
     for recording in &program.recordings {
         for command in &recording.commands {
-            let Command::Dispatch(dispatch) = command else { continue };
+            assert!(!matches!(command, Command::Small { .. }));
+            let (Command::Dispatch(dispatch) | Command::Indirect { dispatch, .. }) = command else {
+                continue;
+            };
             let shader = &program.shaders[dispatch.shader.0];
             assert_eq!(shader.bindings.len(), dispatch.bindings.len(), "{}", shader.label);
             assert!(dispatch.workgroups.iter().all(|&n| n > 0 && n <= limits.workgroups));
@@ -177,7 +180,7 @@ fn commands(program: &Program) -> String {
         let _ = writeln!(text, "{}:", recording.label);
         for command in &recording.commands {
             let _ = match command {
-                Command::Dispatch(dispatch) => {
+                Command::Dispatch(dispatch) | Command::Indirect { dispatch, .. } => {
                     let shader = &program.shaders[dispatch.shader.0];
                     let seen = dispatch.bindings.iter().zip(&shader.bindings);
                     let bound: Vec<String> = seen
@@ -190,6 +193,7 @@ fn commands(program: &Program) -> String {
                     let [x, y, z] = dispatch.workgroups;
                     writeln!(text, "  {} {x} x {y} x {z}: {}", shader.label, bound.join(", "))
                 }
+                Command::Small { .. } => unreachable!("programs that are complete have none"),
                 Command::Copy { from, to, bytes, .. } => {
                     writeln!(text, "  copy {bytes} bytes: {} -> *{}", label(*from), label(*to))
                 }
