@@ -14,6 +14,7 @@ use super::output::{OutputFiles, read_factors};
 use super::problem::{CheckedProblem, ProblemArgs};
 use super::read_data::{self, ReadOptions};
 use super::report::AppearanceArgs;
+use super::split_args::SplitArgs;
 use super::start::StartArgs;
 use super::summary::{self, FitSummary, duration};
 use super::table_args::TableArgs;
@@ -108,6 +109,9 @@ pub struct FitArgs {
         conflicts_with = "heldout_mask"
     )]
     heldout: Option<f64>,
+
+    #[command(flatten)]
+    split: SplitArgs,
 
     /// A .npy of booleans like the data: true is withheld, and its loss is reported
     #[arg(long, value_name = "FILE.npy")]
@@ -329,6 +333,7 @@ struct Finished<'a> {
 impl FitArgs {
     /// Refuses options that do not go together.
     fn check(&self) -> Result<()> {
+        self.split.check(self.heldout.is_some() || self.validation.is_some())?;
         if self.report.is_none() && self.appearance.any() {
             return Err(Error::Setting("--labels, --upwards and --title are for --report".into()));
         }
@@ -476,6 +481,8 @@ impl FitArgs {
             validation: self.validation,
             validation_coordinates: self.validation_coordinates.clone(),
             split_seed: self.split_seed,
+            heldout_as: self.split.kind(),
+            zeros_per_nonzero: self.split.zeros_per_nonzero,
             ..DataRecord::default()
         })
     }

@@ -30,6 +30,7 @@ mod problem;
 mod read_data;
 mod read_table;
 mod report;
+mod split_args;
 mod start;
 mod summary;
 mod table;

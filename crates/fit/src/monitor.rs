@@ -5,7 +5,7 @@ use std::time::Instant;
 use crate::accelerate::Momentum;
 use crate::observe::{Cancel, Flow, Hooks, Observer, Sweep};
 use crate::settings::{Algorithm, Settings};
-use nneinfact_core::data::{Portion, Prepared, Role, RoleSums};
+use nneinfact_core::data::{Portion, Prepared, Role, RoleSums, SplitKind};
 use nneinfact_core::engine::{Engine, LossSums, Point, Precision};
 use nneinfact_core::error::{Error, Result};
 use nneinfact_core::history::{History, StoppedBy};
@@ -22,6 +22,8 @@ pub(crate) struct Portions {
     portions: [Portion; 4],
     /// Sums of the loss's [offset](Loss::offset).
     offsets: RoleSums,
+    /// How entries were withheld at random; of several tensors by strata where one was.
+    split_kind: Option<SplitKind>,
 }
 
 impl Portions {
@@ -33,12 +35,22 @@ impl Portions {
 
     /// Adds the entries of a tensor whose losses have a weight.
     pub fn add(&mut self, data: &Prepared, weight: f64) {
+        self.split_kind = match (self.split_kind, data.split_kind()) {
+            (None, kind) | (kind, None) => kind,
+            (Some(own), Some(kind)) if own == kind => Some(own),
+            (Some(_), Some(_)) => Some(SplitKind::Strata),
+        };
         for role in Role::ALL {
             let portion = data.portion(role);
             let own = &mut self.portions[role as usize];
             own.entries = own.entries.saturating_add(portion.entries);
             own.weight += weight * portion.weight;
         }
+    }
+
+    /// How entries were withheld at random; `None` where none were.
+    pub fn split_kind(&self) -> Option<SplitKind> {
+        self.split_kind
     }
 
     /// Adds what engines leave out of a loss of these data, summed here once in double precision.

@@ -133,6 +133,7 @@ fn run(
         monitor.resume(&history, seconds);
         position
     });
+    history.heldout_as = data.split_kind();
     let groups = plan.groups().len();
     let done = match (adam, barrier) {
         (Some(adam), _) => adam::sweeps(engine.as_mut(), adam, &mut monitor, &mut history),

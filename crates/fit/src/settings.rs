@@ -357,6 +357,7 @@ impl Settings {
             iterations: 0,
             returned: 0,
             kkt_residual: None,
+            heldout_as: None,
         }
     }
 

@@ -10,7 +10,8 @@ use super::random::{Key, threshold};
 use super::rescale::normalizing_exponent;
 use super::roles::Bits;
 use super::storage::{Convert, Summary};
-use super::{CooTensor, Dense, Element, Labels, Storage};
+use super::strata::ZEROS_PER_NONZERO;
+use super::{CooTensor, Dense, Element, Labels, SplitKind, Storage};
 use crate::error::{Error, Result};
 
 /// Values with a mask, weights and splits: what a fit is given.
@@ -56,6 +57,8 @@ pub struct Observations {
     pub(super) held_out: Option<Split>,
     pub(super) held_out_mask: Option<Arc<Bits>>,
     pub(super) validation: Option<Split>,
+    pub(super) split_as: SplitKind,
+    pub(super) zeros_per_nonzero: f64,
     pub(super) labels: Arc<[Labels]>,
 }
 
@@ -147,6 +150,8 @@ impl Observations {
             held_out: None,
             held_out_mask: None,
             validation: None,
+            split_as: SplitKind::Auto,
+            zeros_per_nonzero: ZEROS_PER_NONZERO,
             labels: Arc::new([]),
         }
     }
@@ -351,7 +356,8 @@ impl Observations {
 
     /// Withholds every observed entry with this probability, independently. Which entries depends
     /// on the seed and on the entries' indices only (see [`uniform_u32`](super::uniform_u32)); the
-    /// probability is rounded to a multiple of 2⁻³². 0 withholds nothing.
+    /// probability is rounded to a multiple of 2⁻³². 0 withholds nothing. Of a list with more than 10⁹
+    /// entries, stored or not, implicit zeros are withheld [by strata](Observations::split_as).
     ///
     /// # Errors
     /// [`Error::Observations`] where the fraction is not in [0, 1).

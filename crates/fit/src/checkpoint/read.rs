@@ -72,6 +72,7 @@ impl Checkpoint {
             iterations: about.sweeps,
             returned: 0,
             kkt_residual: None,
+            heldout_as: None,
         };
         history.returned = history.loss.len().saturating_sub(1);
         let evaluations = history.loss.len();
