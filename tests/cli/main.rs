@@ -8,4 +8,5 @@ mod density;
 mod files;
 mod processes;
 mod query;
+mod splits;
 mod tables;
