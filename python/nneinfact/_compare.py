@@ -10,7 +10,7 @@ from typing import Any
 
 from . import _check
 from . import _nneinfact as _rust
-from ._data import dataset_of, observations
+from ._data import SPLIT_KINDS, dataset_of, observations
 from ._device import device_of
 from ._fit import Fit, load
 from ._penalties import penalties_of
@@ -115,6 +115,8 @@ def compare(
     algorithms: Any = "accelerated",
     heldout: float = 0.1,
     validation: float = 0.0,
+    heldout_as: str = "auto",
+    zeros_per_nonzero: float | None = None,
     splits: int = 1,
     starts: int = 1,
     split_seed: int = 0,
@@ -153,6 +155,8 @@ def compare(
         One or a list of each: a loss or its name; None, a penalty, or a dict of penalties of factors.
     heldout, validation : float
         The fractions that every split withholds.
+    heldout_as, zeros_per_nonzero
+        How they are withheld, as in :func:`nneinfact.fit`.
     splits, starts : int
         How many random splits, and from how many starts every setup is fitted to each.
     match_parameters : int or list
@@ -206,6 +210,10 @@ def compare(
             "data_as": data_as,
             "heldout": _check.real("heldout", heldout),
             "validation": _check.real("validation", validation),
+            "heldout_as": _check.word("heldout_as", heldout_as, SPLIT_KINDS),
+            "zeros_per_nonzero": _check.optional(
+                _check.real, "zeros_per_nonzero", zeros_per_nonzero
+            ),
             "splits": _check.whole("splits", splits, 1),
             "starts": _check.whole("starts", starts, 1),
             "split_seed": _check.seed_of("split_seed", split_seed),

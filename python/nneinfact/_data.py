@@ -354,6 +354,10 @@ def _rows(name: str, value: np.ndarray, modes: int) -> np.ndarray:
     return np.ascontiguousarray(value, dtype=np.int64)
 
 
+# How entries are withheld at random.
+SPLIT_KINDS = ("auto", "cells", "strata")
+
+
 def observations(
     data: Dataset,
     *,
@@ -363,6 +367,8 @@ def observations(
     implicit: Any = None,
     heldout: Any = None,
     validation: Any = None,
+    heldout_as: str = "auto",
+    zeros_per_nonzero: float | None = None,
     split_seed: int = 0,
 ) -> Any:
     """The data with the role of every entry."""
@@ -410,5 +416,9 @@ def observations(
                 f"validation is an array of booleans of shape {array.shape}; expected {data.shape}, "
                 "the shape of the data"
             )
+    roles["heldout_as"] = _check.word("heldout_as", heldout_as, SPLIT_KINDS)
+    roles["zeros_per_nonzero"] = _check.optional(
+        _check.real, "zeros_per_nonzero", zeros_per_nonzero
+    )
     roles["split_seed"] = _check.seed_of("split_seed", split_seed)
     return opened.with_roles(roles)

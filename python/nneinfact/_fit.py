@@ -616,6 +616,8 @@ def fit(
     implicit: str | None = None,
     heldout: Any = None,
     validation: Any = None,
+    heldout_as: str = "auto",
+    zeros_per_nonzero: float | None = None,
     split_seed: int = 0,
     key: str | None = None,
     device: Any = "auto",
@@ -659,6 +661,13 @@ def fit(
         The fraction of the observed entries that is withheld at random, an array of booleans, or the
         indices of entries (n, modes): held-out entries are only reported on, validation entries decide
         when to stop.
+    heldout_as : "auto", "cells" or "strata"
+        How fractions are withheld: every entry by itself; or, of sparse data, stored entries by
+        themselves and a few zeros drawn from all others, each of which counts for many, so that the
+        reported losses estimate the means over all entries without bias. "auto" takes strata where
+        there are more than 10⁹ entries; the history says what was taken.
+    zeros_per_nonzero : float, optional
+        By strata, how many zeros are drawn beside each stored entry that is withheld; 1 by default.
     split_seed : int
         The seed of random splits.
     key : str, optional
@@ -748,7 +757,8 @@ def fit(
     found = dataset_of(data, model, key)
     seen = observations(
         found, mask=mask, weights=weights, missing=missing, implicit=implicit, heldout=heldout,
-        validation=validation, split_seed=split_seed,
+        validation=validation, heldout_as=heldout_as, zeros_per_nonzero=zeros_per_nonzero,
+        split_seed=split_seed,
     )
     opened = device_of(device, threads)
 
@@ -797,6 +807,8 @@ def gradient(
     implicit: str | None = None,
     heldout: Any = None,
     validation: Any = None,
+    heldout_as: str = "auto",
+    zeros_per_nonzero: float | None = None,
     split_seed: int = 0,
     **settings: Any,
 ) -> list[np.ndarray]:
@@ -818,7 +830,8 @@ def gradient(
     asked = _settings(model, ranks, **settings)
     seen = observations(
         dataset_of(data, model), mask=mask, weights=weights, missing=missing, implicit=implicit,
-        heldout=heldout, validation=validation, split_seed=split_seed,
+        heldout=heldout, validation=validation, heldout_as=heldout_as,
+        zeros_per_nonzero=zeros_per_nonzero, split_seed=split_seed,
     )
     return _rust.gradient(asked, seen, loss_of(loss)._rust, device_of(device, threads))
 

@@ -34,6 +34,8 @@ class History:
         The number of completed sweeps, and the element that the factors belong to.
     loss_name, algorithm, device, precision, seed
         What was fitted how.
+    heldout_as : str or None
+        How entries were withheld at random, ``"cells"`` or ``"strata"``; None where none were.
     """
 
     def __init__(self, record: Mapping[str, Any]) -> None:
@@ -51,6 +53,7 @@ class History:
         self.seed = int(record.get("seed", 0))
         self.iterations = int(record.get("iterations", 0))
         self.returned = int(record.get("returned", 0))
+        self.heldout_as = record.get("heldout_as")
 
     def __len__(self) -> int:
         return len(self.loss)

@@ -9,7 +9,7 @@ use pyo3::prelude::*;
 use crate::device::Device;
 use crate::errors::{raised, value_error};
 use crate::losses::Loss;
-use crate::observations::Observations;
+use crate::observations::{Observations, split_kind};
 use crate::settings::{algorithm, data_as, penalty, precision};
 use crate::wait::{Caller, wait};
 
@@ -33,6 +33,8 @@ pub struct StudySettings {
     data_as: String,
     heldout: f64,
     validation: f64,
+    heldout_as: String,
+    zeros_per_nonzero: Option<f64>,
     splits: usize,
     starts: usize,
     split_seed: u64,
@@ -53,6 +55,7 @@ impl StudySettings {
             .data_as(data_as(&self.data_as)?)
             .held_out(self.heldout)
             .validation(self.validation)
+            .split_as(split_kind(&self.heldout_as)?)
             .splits(self.splits)
             .starts(self.starts)
             .split_seed(self.split_seed)
@@ -73,6 +76,9 @@ impl StudySettings {
         }
         for name in &self.algorithms {
             study = study.algorithm(algorithm(name)?);
+        }
+        if let Some(ratio) = self.zeros_per_nonzero {
+            study = study.zeros_per_nonzero(ratio);
         }
         if let Some(bytes) = self.memory_limit {
             study = study.memory_limit(bytes);

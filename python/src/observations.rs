@@ -3,13 +3,13 @@
 use std::path::{Path, PathBuf};
 
 use nneinfact::Observations as Inner;
-use nneinfact::data::Labels;
+use nneinfact::data::{Labels, SplitKind};
 use nneinfact::io::{self, FileKind, NamedTensor};
 use numpy::{PyReadonlyArray2, PyReadonlyArrayDyn};
 use pyo3::prelude::*;
 
 use crate::arrays::{coo, dense, entries_at};
-use crate::errors::raised;
+use crate::errors::{raised, value_error};
 use crate::labels::{LabelFields, label_fields, read_labels};
 use crate::wait::released;
 
@@ -49,6 +49,8 @@ pub struct Roles<'py> {
     heldout_at: Option<PyReadonlyArray2<'py, i64>>,
     validation: Option<f64>,
     validation_at: Option<PyReadonlyArray2<'py, i64>>,
+    heldout_as: String,
+    zeros_per_nonzero: Option<f64>,
     split_seed: u64,
 }
 
@@ -150,6 +152,10 @@ impl Observations {
         if let Some(fraction) = roles.validation {
             inner = inner.validation(fraction, roles.split_seed).map_err(raised)?;
         }
+        inner = inner.split_as(split_kind(&roles.heldout_as)?);
+        if let Some(ratio) = roles.zeros_per_nonzero {
+            inner = inner.zeros_per_nonzero(ratio).map_err(raised)?;
+        }
         Ok(Observations { inner, letters: self.letters.clone(), duplicates: self.duplicates })
     }
 
@@ -170,6 +176,14 @@ impl Observations {
     fn duplicates(&self) -> u64 {
         self.duplicates
     }
+}
+
+/// The kind of split of this name.
+pub fn split_kind(name: &str) -> PyResult<SplitKind> {
+    let kind = SplitKind::ALL.into_iter().find(|kind| kind.name() == name);
+    kind.ok_or_else(|| {
+        value_error(format!("there is no split {name:?}: auto, cells and strata are possible"))
+    })
 }
 
 fn read_file(

@@ -104,6 +104,26 @@ class Lent:
         return self._array.__dlpack_device__()
 
 
+def test_lists_are_split_by_strata():
+    scipy_sparse = pytest.importorskip("scipy.sparse")
+    rng = np.random.default_rng(0)
+    at = rng.integers(0, 100_000, (2, 3000))
+    vast = scipy_sparse.coo_array((np.ones(3000), at), shape=(100_000, 100_000))
+    fit = nn.fit(NMF, vast, {"r": 2}, max_iter=2, heldout=0.2, validation=0.1)
+    assert fit.history.heldout_as == "strata" and fit.heldout_loss > 0
+    small = scipy_sparse.coo_array((np.ones(3000), at % 100), shape=(100, 100))
+    cells = nn.fit(NMF, small, {"r": 2}, max_iter=2, heldout=0.2)
+    assert cells.history.heldout_as == "cells"
+    strata = nn.fit(
+        NMF, small, {"r": 2}, max_iter=2, heldout=0.2, heldout_as="strata", zeros_per_nonzero=2.0
+    )
+    assert strata.history.heldout_as == "strata"
+    assert strata.heldout_loss == pytest.approx(cells.heldout_loss, rel=0.5)
+    assert nn.fit(NMF, small, {"r": 2}, max_iter=2).history.heldout_as is None
+    study = nn.compare(small, [NMF], {"r": [1]}, max_iter=2, heldout=0.2, heldout_as="strata")
+    assert study.rows[0]["heldout_loss"]["mean"] > 0
+
+
 def test_dlpack_and_the_array_protocol(matrix):
     wanted = bits(nn.fit(NMF, matrix, {"r": 2}, max_iter=5))
     assert bits(nn.fit(NMF, Lent(matrix), {"r": 2}, max_iter=5)) == wanted

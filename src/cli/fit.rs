@@ -16,6 +16,7 @@ use super::processes::{Process, ProcessArgs, fit, together};
 use super::read_data::{self, ReadOptions};
 use super::read_part;
 use super::report::AppearanceArgs;
+use super::split_args::SplitArgs;
 use super::start::StartArgs;
 use super::summary::{DataSummary, FitSummary, duration};
 use super::table_args::TableArgs;
@@ -111,6 +112,9 @@ pub struct FitArgs {
         conflicts_with = "heldout_mask"
     )]
     heldout: Option<f64>,
+
+    #[command(flatten)]
+    split: SplitArgs,
 
     /// A .npy of booleans like the data: true is withheld, and its loss is reported
     #[arg(long, value_name = "FILE.npy")]
@@ -428,6 +432,7 @@ impl FitArgs {
 
     /// Refuses options that do not go together.
     fn check(&self) -> Result<()> {
+        self.split.check(self.heldout.is_some() || self.validation.is_some())?;
         if self.report.is_none() && self.appearance.any() {
             return Err(Error::Setting("--labels, --upwards and --title are for --report".into()));
         }
@@ -584,6 +589,8 @@ impl FitArgs {
             validation: self.validation,
             validation_coordinates: self.validation_coordinates.clone(),
             split_seed: self.split_seed,
+            heldout_as: self.split.kind(),
+            zeros_per_nonzero: self.split.zeros_per_nonzero,
             ..DataRecord::default()
         })
     }

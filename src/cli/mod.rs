@@ -32,6 +32,7 @@ mod read_data;
 mod read_part;
 mod read_table;
 mod report;
+mod split_args;
 mod start;
 mod summary;
 mod table;

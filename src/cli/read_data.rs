@@ -6,7 +6,7 @@ use super::read_part::PartFiles;
 use super::read_table::{self, DataKind};
 use super::{complain, summary};
 use crate::io::{NamedTensor, read_scipy};
-use nneinfact_core::data::{CooTensor, Observations, Role};
+use nneinfact_core::data::{CooTensor, Observations, Role, SplitKind};
 use nneinfact_core::error::{Error, Result, bytes};
 use nneinfact_core::memory::available_memory;
 use nneinfact_fit::DataRecord;
@@ -141,13 +141,21 @@ pub fn with_roles(
     if let Some(fraction) = record.validation {
         observations = observations.validation(fraction, record.split_seed)?;
     }
+    if let Some(kind) = record.heldout_as {
+        observations = observations.split_as(kind);
+    }
+    if let Some(ratio) = record.zeros_per_nonzero {
+        observations = observations.zeros_per_nonzero(ratio)?;
+    }
     Ok(observations)
 }
 
-/// What is legal but probably not meant: that something was to be withheld, and nothing is.
+/// What a user should know of what is withheld: that it is not every entry by itself, or that it is
+/// nothing.
 pub fn notices(record: &DataRecord, observations: &Observations) -> Result<Vec<String>> {
     // Of many entries a share is never nothing.
     const FEW: f64 = 1000.0;
+    let mut notices: Vec<String> = split_notice(record, observations).into_iter().collect();
     let entries = match observations.coordinates() {
         Some(list) if record.unlisted_missing => list.len() as f64,
         Some(list) => list.volume(),
@@ -157,9 +165,8 @@ pub fn notices(record: &DataRecord, observations: &Observations) -> Result<Vec<S
     let held_out = drawn(record.heldout) || record.heldout_coordinates.is_some();
     let validating = drawn(record.validation) || record.validation_coordinates.is_some();
     if !held_out && !validating {
-        return Ok(Vec::new());
+        return Ok(notices);
     }
-    let mut notices = Vec::new();
     let prepared = observations.prepare()?;
     if held_out && prepared.count(Role::HeldOut) == 0 {
         notices.push(match record.heldout {
@@ -178,6 +185,24 @@ pub fn notices(record: &DataRecord, observations: &Observations) -> Result<Vec<S
         });
     }
     Ok(notices)
+}
+
+/// That splits are by strata where nobody asked for that, or that they are not where zeros were asked for.
+fn split_notice(record: &DataRecord, observations: &Observations) -> Option<String> {
+    let kind = observations.split_kind()?;
+    let entries = observations.shape().iter().map(|&n| n as f64).product::<f64>();
+    match (record.heldout_as, kind) {
+        (None | Some(SplitKind::Auto), SplitKind::Strata) => Some(format!(
+            "entries are withheld by strata, as there are {entries:.1e} of them: stored entries by themselves, \
+             and as many zeros (--zeros-per-nonzero) drawn from all others, each of which counts for many \
+             (--heldout-as strata takes that for granted)"
+        )),
+        (_, SplitKind::Cells) if record.zeros_per_nonzero.is_some() => Some(format!(
+            "--zeros-per-nonzero has no effect: of {entries:.1e} entries every one is withheld by itself, where \
+             --heldout-as strata is not given"
+        )),
+        _ => None,
+    }
 }
 
 /// Whether the data, a .npy, stay in their file.

@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use super::output::Written;
 use super::read_data::ReadData;
 use nneinfact_core::data::{
-    CooTensor, Dense, Labels, Observations, Part, Role, Storage, printable,
+    CooTensor, Dense, Labels, Observations, Part, Role, SplitKind, Storage, Strata, printable,
 };
 use nneinfact_core::error::{Result, bytes};
 use nneinfact_core::loss::Loss;
@@ -102,7 +102,11 @@ impl FitSummary {
         ];
         for (title, losses) in losses {
             if let (Some(&first), Some(&last)) = (losses.first(), losses.get(history.returned)) {
-                let what = if title == "penalty" { "per entry" } else { "mean loss" };
+                let what = match (title, history.heldout_as) {
+                    ("penalty", _) => "per entry",
+                    ("validation" | "held-out", Some(SplitKind::Strata)) => "mean loss, by strata,",
+                    _ => "mean loss",
+                };
                 self.add(title, format!("{what} {} -> {}", number(first), number(last)));
             }
         }
@@ -287,6 +291,7 @@ pub fn roles(observations: &Observations) -> Result<Vec<String>> {
     if prepared.is_all_train() {
         return Ok(Vec::new());
     }
+    let drawn = |role| drawn(prepared.strata()?, role, prepared.count(role));
     let all = Role::ALL.iter().fold(0, |all: u64, &role| all.saturating_add(prepared.count(role)));
     let roles = [
         (Role::Train, "to train on"),
@@ -296,13 +301,25 @@ pub fn roles(observations: &Observations) -> Result<Vec<String>> {
     ];
     Ok(roles
         .into_iter()
-        .map(|(role, what)| (prepared.count(role), what))
-        .filter(|&(entries, _)| entries > 0)
-        .map(|(entries, what)| match entries {
-            u64::MAX => format!("{:.1e} {what}", all as f64),
-            _ => format!("{} {what} ({})", count(entries), share(entries, all)),
+        .map(|(role, what)| (role, prepared.count(role), what))
+        .filter(|&(_, entries, _)| entries > 0)
+        .map(|(role, entries, what)| match (drawn(role), entries) {
+            (Some(drawn), _) => format!("{drawn} {what}"),
+            (None, u64::MAX) => format!("{:.1e} {what}", all as f64),
+            (None, _) => format!("{} {what} ({})", count(entries), share(entries, all)),
         })
         .collect())
+}
+
+/// The entries that a split by strata drew for a role; `None` for other splits, and where other entries of
+/// the role are withheld, too.
+fn drawn(strata: &Strata, role: Role, entries: u64) -> Option<String> {
+    let drawn = strata.of(role).filter(|drawn| drawn.stored + drawn.zeros == entries)?;
+    let zeros = match strata.zeros_each(role) {
+        Some(each) => format!("{} zeros, each for {each:.3e},", count(drawn.zeros)),
+        None => "no zeros".into(),
+    };
+    Some(format!("{} stored entries and {zeros}", count(drawn.stored)))
 }
 
 fn nonzeros(values: &Dense) -> u64 {

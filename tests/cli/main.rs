@@ -9,4 +9,5 @@ mod files;
 mod processes;
 mod query;
 mod shared;
+mod splits;
 mod tables;

@@ -19,3 +19,4 @@ mod query;
 mod report;
 mod shared;
 mod starts;
+mod strata;

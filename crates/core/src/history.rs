@@ -6,6 +6,7 @@ use std::sync::Arc;
 use ndarray::ArrayD;
 use serde::{Deserialize, Deserializer, Serialize};
 
+use crate::data::SplitKind;
 use crate::plan::Plan;
 
 /// Why a fit stopped.
@@ -101,6 +102,10 @@ pub struct History {
     /// (1 − N/D for most losses). 0 at such a point; it does not depend on the units of data and factors.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kkt_residual: Option<f64>,
+    /// How validation and held-out entries were withheld at random, cells or strata; `None` where none
+    /// were.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub heldout_as: Option<SplitKind>,
 }
 
 /// How the data of a fit were cut into slabs, whose sums are added in a fixed order.

@@ -43,11 +43,7 @@ pub(crate) fn choose(settings: &Settings, shapes: &Shapes, data: Prepared) -> Re
     let dense = || -> Result<(Plan, DataInfo)> {
         let info = match given_dense {
             true => dense_info(&data),
-            false => {
-                let mut info = DataInfo::c_order(shapes, value_bytes(&data));
-                info.masked = !data.is_all_train();
-                info
-            }
+            false => expanded_info(shapes, &data),
         };
         Ok((dense_plan(settings, shapes, info.clone())?, info))
     };
@@ -55,7 +51,10 @@ pub(crate) fn choose(settings: &Settings, shapes: &Shapes, data: Prepared) -> Re
         Some(Ok((plan, counts))) => {
             // What takes as much memory as there is wins nothing by being a little faster.
             let total = total_memory().unwrap_or(u64::MAX);
-            let fits = given_dense || entries(shapes) * 8.0 < total as f64 / 4.0;
+            let fits = given_dense || {
+                let each = 8 + data.dense_weight_bytes();
+                entries(shapes) * (each as f64) < total as f64 / 4.0
+            };
             // By what both would cost in C order: the same numbers in another order of memory are to
             // go the same way.
             let in_c_order = |plan: &Plan, info: DataInfo, sparse| -> f64 {
@@ -180,7 +179,8 @@ pub(crate) fn check(settings: &Settings, shapes: &Shapes, data: &Prepared) -> Re
         None => dense_info(data),
         Some(_) => {
             let limit = available_memory().unwrap_or(u64::MAX);
-            let needed = entries(shapes) * value_bytes(data) as f64;
+            let each = value_bytes(data) + data.dense_weight_bytes();
+            let needed = entries(shapes) * each as f64;
             if needed > limit as f64 {
                 // What stands in the way of the list is the better answer.
                 return Err(sparse.unwrap_or_else(|| Error::Memory {
@@ -190,9 +190,7 @@ pub(crate) fn check(settings: &Settings, shapes: &Shapes, data: &Prepared) -> Re
                     help: "leave the data as a list".into(),
                 }));
             }
-            let mut info = DataInfo::c_order(shapes, value_bytes(data));
-            info.masked = !data.is_all_train();
-            info
+            expanded_info(shapes, data)
         }
     };
     dense_plan(settings, shapes, info).map(|_| ())
@@ -221,6 +219,15 @@ fn dense_plan(settings: &Settings, shapes: &Shapes, info: DataInfo) -> Result<Pl
 /// Bytes of a value, were coordinates expanded.
 fn value_bytes(data: &Prepared) -> usize {
     data.coo().map_or(4, |list| (list.values().bytes() / list.len().max(1) as u64).max(1) as usize)
+}
+
+/// What dense passes would read, were coordinates expanded.
+fn expanded_info(shapes: &Shapes, data: &Prepared) -> DataInfo {
+    DataInfo {
+        masked: !data.is_all_train(),
+        weight_bytes: data.dense_weight_bytes(),
+        ..DataInfo::c_order(shapes, value_bytes(data))
+    }
 }
 
 fn entries(shapes: &Shapes) -> f64 {

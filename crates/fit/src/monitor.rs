@@ -5,7 +5,7 @@ use std::time::Instant;
 use crate::accelerate::Momentum;
 use crate::observe::{Cancel, Flow, Hooks, Observer, Sweep};
 use crate::settings::{Algorithm, Settings};
-use nneinfact_core::data::{Portion, Prepared, Role, RoleSums};
+use nneinfact_core::data::{Portion, Prepared, Role, RoleSums, SplitKind};
 use nneinfact_core::engine::{Engine, LossSums, Point, Precision};
 use nneinfact_core::error::{Error, Result};
 use nneinfact_core::history::{History, StoppedBy};
@@ -26,6 +26,8 @@ pub(crate) struct Portions {
     portions: [Portion; 4],
     /// Sums of the loss's [offset](Loss::offset).
     offsets: RoleSums,
+    /// How entries were withheld at random; of several tensors by strata where one was.
+    split_kind: Option<SplitKind>,
 }
 
 impl Portions {
@@ -37,6 +39,11 @@ impl Portions {
 
     /// Adds the entries of a tensor whose losses have a weight.
     pub fn add(&mut self, data: &Prepared, weight: f64) {
+        self.split_kind = match (self.split_kind, data.split_kind()) {
+            (None, kind) | (kind, None) => kind,
+            (Some(own), Some(kind)) if own == kind => Some(own),
+            (Some(_), Some(_)) => Some(SplitKind::Strata),
+        };
         for role in Role::ALL {
             let portion = data.portion(role);
             let own = &mut self.portions[role as usize];
@@ -48,7 +55,7 @@ impl Portions {
     /// All that is known, as numbers that add up over parts of the data: entries, weights and offsets by
     /// role.
     pub fn numbers(&self) -> [f64; 12] {
-        let Portions { portions, offsets } = self;
+        let Portions { portions, offsets, .. } = self;
         std::array::from_fn(|i| match i {
             0..4 => portions[i].entries as f64,
             4..8 => portions[i - 4].weight,
@@ -56,18 +63,23 @@ impl Portions {
         })
     }
 
-    /// From such numbers.
-    pub fn of_numbers(numbers: &[f64; 12]) -> Portions {
+    /// From such numbers, and how entries were withheld at random.
+    pub fn of_numbers(numbers: &[f64; 12], split_kind: Option<SplitKind>) -> Portions {
         let portion =
             |role: usize| Portion { entries: numbers[role] as u64, weight: numbers[4 + role] };
         let offsets = std::array::from_fn(|role| numbers[8 + role]);
-        Portions { portions: std::array::from_fn(portion), offsets }
+        Portions { portions: std::array::from_fn(portion), offsets, split_kind }
     }
 
     /// Whether anything is observed.
     pub fn any(&self) -> bool {
         let observed = [Role::Train, Role::Validation, Role::HeldOut];
         observed.iter().any(|&role| self.portions[role as usize].entries > 0)
+    }
+
+    /// How entries were withheld at random; `None` where none were.
+    pub fn split_kind(&self) -> Option<SplitKind> {
+        self.split_kind
     }
 
     /// Adds what engines leave out of a loss of these data, summed here once in double precision.

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::io;
-use nneinfact_core::data::{LabelKind, Labels};
+use nneinfact_core::data::{LabelKind, Labels, SplitKind};
 use nneinfact_core::error::{Error, Result};
 use nneinfact_core::history::History;
 use nneinfact_core::loss::{EntryParameter, Loss, LossParameter, LossParameters, LossSpec};
@@ -279,6 +279,13 @@ pub struct DataRecord {
     pub validation: Option<f64>,
     /// A list of validation entries.
     pub validation_coordinates: Option<PathBuf>,
+    /// How the random splits withhold entries, where that was said; what came of it is in
+    /// [`History::heldout_as`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub heldout_as: Option<SplitKind>,
+    /// How many zeros are drawn beside each nonzero that a split by strata withholds, where that was said.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub zeros_per_nonzero: Option<f64>,
     /// The seed of the random splits.
     pub split_seed: u64,
 }

@@ -157,6 +157,7 @@ fn run(settings: Settings, mut hooks: Hooks, opened: Opened, started: Instant) -
         _ => None,
     };
     let best_kept = settings.early_stopping || adam.is_some();
+    let split_kind = portions.split_kind();
     let mut monitor = Monitor::new(&settings, &mut hooks, portions, started, balance, penalized);
     let resumed = resumed.map(|checkpoint| {
         let (position, seconds, before) = checkpoint.into_parts(&history);
@@ -165,6 +166,7 @@ fn run(settings: Settings, mut hooks: Hooks, opened: Opened, started: Instant) -
         position
     });
     history.slabs = slabs;
+    history.heldout_as = split_kind;
     let groups = plan.groups().len();
     let done = match (adam, barrier) {
         (Some(adam), _) => adam::sweeps(engine.as_mut(), adam, &mut monitor, &mut history),

@@ -370,6 +370,7 @@ impl Settings {
             returned: 0,
             slabs: None,
             kkt_residual: None,
+            heldout_as: None,
         }
     }
 

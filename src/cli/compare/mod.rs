@@ -15,6 +15,7 @@ use super::args::{self, AlgorithmArg, DataAsArg, PrecisionArg};
 use super::fit_progress::Show;
 use super::interrupt::INTERRUPTED;
 use super::read_data::{self, ReadOptions};
+use super::split_args::SplitArgs;
 use super::table_args::TableArgs;
 use super::{fit, print};
 use nneinfact_core::error::{Error, Result};
@@ -92,6 +93,9 @@ pub struct CompareArgs {
     /// Set aside this fraction of the remaining entries, at random, to decide when to stop
     #[arg(long, value_name = "FRACTION", allow_negative_numbers = true)]
     validation: Option<f64>,
+
+    #[command(flatten)]
+    split: SplitArgs,
 
     /// Stop after 5 rises of the validation loss in a row and return the factors at its lowest
     #[arg(long)]
@@ -254,6 +258,7 @@ impl CompareArgs {
             }
             return study_file::read(&self.input);
         }
+        self.split.check(self.heldout.is_some() || self.validation.is_some())?;
         Ok(Spec {
             data: self.record()?,
             models: spec::models(&self.models, &self.ranks)?,
@@ -268,6 +273,8 @@ impl CompareArgs {
             data_as: self.data_as.map(Into::into),
             heldout: self.heldout,
             validation: self.validation,
+            heldout_as: self.split.kind(),
+            zeros_per_nonzero: self.split.zeros_per_nonzero,
             early_stopping: self.early_stopping,
             splits: self.splits,
             starts: self.starts,
@@ -352,7 +359,7 @@ impl CompareArgs {
             ("--validation-coordinates", data.validation_coordinates.is_some()),
         ];
         let first = given.into_iter().find(|(_, given)| *given).map(|(option, _)| option);
-        first.or_else(|| self.table.any())
+        first.or_else(|| self.split.any()).or_else(|| self.table.any())
     }
 }
 

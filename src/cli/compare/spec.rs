@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crate::cli::args::NumberOrFile;
 use crate::cli::{constraints, read_data};
+use nneinfact_core::data::SplitKind;
 use nneinfact_core::engine::Precision;
 use nneinfact_core::error::{Error, Result};
 use nneinfact_core::loss::{EntryParameter, Loss, LossParameters, NAMES};
@@ -26,6 +27,8 @@ pub struct Spec {
     pub data_as: Option<DataAs>,
     pub heldout: Option<f64>,
     pub validation: Option<f64>,
+    pub heldout_as: Option<SplitKind>,
+    pub zeros_per_nonzero: Option<f64>,
     pub early_stopping: bool,
     pub splits: Option<usize>,
     pub starts: Option<usize>,
@@ -126,6 +129,8 @@ impl Spec {
             data_as = self.data_as,
             held_out = self.heldout,
             validation = self.validation,
+            split_as = self.heldout_as,
+            zeros_per_nonzero = self.zeros_per_nonzero,
             splits = self.splits,
             starts = self.starts,
             split_seed = self.split_seed,

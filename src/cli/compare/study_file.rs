@@ -8,6 +8,7 @@ use serde::Deserialize;
 
 use super::spec::{self, ModelSpec, RankSpec, Spec};
 use crate::cli::args::{self, AlgorithmArg, DataAsArg, PrecisionArg};
+use crate::cli::split_args::SplitArgs;
 use crate::cli::table_args::{self, TableArgs};
 use nneinfact_core::error::{Error, Result};
 use nneinfact_fit::{DataRecord, io};
@@ -54,6 +55,8 @@ struct File {
     heldout_mask: Option<PathBuf>,
     heldout_coordinates: Option<PathBuf>,
     validation: Option<f64>,
+    heldout_as: Option<String>,
+    zeros_per_nonzero: Option<f64>,
     validation_coordinates: Option<PathBuf>,
     #[serde(default)]
     early_stopping: bool,
@@ -145,6 +148,12 @@ fn parse(text: &str, path: &Path) -> Result<Spec> {
     });
     let precision = file.precision.as_deref().map(|text| value::<PrecisionArg>("precision", text));
     let data_as = file.data_as.as_deref().map(|text| value::<DataAsArg>("data_as", text));
+    let heldout_as = file.heldout_as.as_deref().map(|text| value("heldout_as", text));
+    let split = SplitArgs {
+        heldout_as: heldout_as.transpose().map_err(of)?,
+        zeros_per_nonzero: file.zeros_per_nonzero,
+    };
+    split.check(file.heldout.is_some() || file.validation.is_some()).map_err(of)?;
     if file.mask.is_some() && file.weights.is_some() {
         return Err(Error::format(path, "mask and weights exclude each other: 0 is a weight"));
     }
@@ -187,6 +196,8 @@ fn parse(text: &str, path: &Path) -> Result<Spec> {
         data_as: data_as.transpose().map_err(of)?.map(Into::into),
         heldout: file.heldout,
         validation: file.validation,
+        heldout_as: split.kind(),
+        zeros_per_nonzero: split.zeros_per_nonzero,
         early_stopping: file.early_stopping,
         splits: file.splits,
         starts: file.starts,
@@ -390,6 +401,10 @@ mod tests {
         refused("[\"k\"]", "[\"z\"]", &["custom", "\"z\""]);
         refused("jkr->whdij", "jkr>whdij", &["->"]);
         refused("heldout = 0.1", "heldout = 1.5", &["held-out", "1.5"]);
+        let with = |line: &str| format!("heldout = 0.1\n{line}");
+        let more = with("heldout_as = \"stratum\"");
+        refused("heldout = 0.1", &more, &["heldout_as", "stratum", "strata"]);
+        refused("heldout = 0.1", &with("zeros_per_nonzero = 0"), &["zeros per nonzero", "0"]);
         refused("data = \"uber.npz\"", "", &["data"]);
         refused("data = \"uber.npz\"", "data = ", &["uber.toml"]);
     }

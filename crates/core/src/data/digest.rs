@@ -170,6 +170,10 @@ impl Observations {
                 all.split(split);
             }
         }
+        if let Some(ratio) = self.strata_ratio() {
+            all.word(41);
+            all.word(ratio.to_bits());
+        }
         all.hex()
     }
 }
@@ -177,6 +181,7 @@ impl Observations {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::data::SplitKind;
     use crate::error::Result;
 
     #[test]
@@ -201,6 +206,12 @@ mod tests {
             plain().held_out(0.1, 1)?,
             plain().held_out(0.2, 0)?,
             plain().validation(0.1, 0)?,
+            Observations::new(list()?).held_out(0.1, 0)?,
+            Observations::new(list()?).held_out(0.1, 0)?.split_as(SplitKind::Strata),
+            Observations::new(list()?)
+                .held_out(0.1, 0)?
+                .split_as(SplitKind::Strata)
+                .zeros_per_nonzero(2.0)?,
         ];
         let prints: Vec<String> = all.iter().map(Observations::fingerprint).collect();
         for (i, print) in prints.iter().enumerate() {

@@ -26,6 +26,9 @@ impl Prepared {
         if let Some(stored) = self.only_stored() {
             roles.words((0..stored.entries().len()).map(|i| stored.role(i) as u64));
             roles.word(stored.implicit() as u64);
+            if let Some(drawn) = stored.drawn() {
+                roles.words(drawn.words());
+            }
         }
         if let Some(all) = self.roles() {
             roles.words(all.words().iter().copied());

@@ -30,6 +30,7 @@ mod roles;
 mod scan;
 mod storage;
 mod stored;
+mod strata;
 mod sums;
 
 pub use columns::Column;
@@ -51,4 +52,5 @@ pub use roles::{Role, Roles};
 pub use storage::ElementKind;
 pub use storage::{Element, Storage};
 pub use stored::{Implicit, StoredCounts, StoredEntries};
+pub use strata::{SplitKind, Strata, Stratum, check_zeros_per_nonzero};
 pub use sums::RoleSums;

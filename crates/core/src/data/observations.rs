@@ -11,7 +11,8 @@ use super::random::{Key, threshold};
 use super::rescale::normalizing_exponent;
 use super::roles::Bits;
 use super::storage::{Convert, Summary};
-use super::{CooTensor, Dense, Element, Labels, Storage};
+use super::strata::ZEROS_PER_NONZERO;
+use super::{CooTensor, Dense, Element, Labels, SplitKind, Storage};
 use crate::error::{Error, Result};
 
 /// Values with a mask, weights and splits: what a fit is given.
@@ -59,6 +60,8 @@ pub struct Observations {
     pub(super) validation: Option<Split>,
     /// Where they are in a tensor that they are a slab of.
     pub(super) within: Option<Within>,
+    pub(super) split_as: SplitKind,
+    pub(super) zeros_per_nonzero: f64,
     pub(super) labels: Arc<[Labels]>,
 }
 
@@ -151,6 +154,8 @@ impl Observations {
             held_out_mask: None,
             validation: None,
             within: None,
+            split_as: SplitKind::Auto,
+            zeros_per_nonzero: ZEROS_PER_NONZERO,
             labels: Arc::new([]),
         }
     }
@@ -355,7 +360,8 @@ impl Observations {
 
     /// Withholds every observed entry with this probability, independently. Which entries depends
     /// on the seed and on the entries' indices only (see [`uniform_u32`](super::uniform_u32)); the
-    /// probability is rounded to a multiple of 2⁻³². 0 withholds nothing.
+    /// probability is rounded to a multiple of 2⁻³². 0 withholds nothing. Of a list with more than 10⁹
+    /// entries, stored or not, implicit zeros are withheld [by strata](Observations::split_as).
     ///
     /// # Errors
     /// [`Error::Observations`] where the fraction is not in [0, 1).

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::coo::LinearIndex;
 use super::observations::USUAL_WEIGHTS;
+use super::random::Key;
 use super::rescale::{normalizing_exponent, scaled};
 use super::roles::Bits;
 use super::{CooTensor, Dense, Observations};
@@ -57,6 +58,16 @@ impl Within {
     fn new(slab: &[usize], mode: usize, start: usize, whole: usize) -> Within {
         let inner = slab[mode + 1..].iter().fold(1u128, |all, &n| all.saturating_mul(n as u128));
         Within { inner, length: [slab[mode] as u128, whole as u128], start: start as u128 }
+    }
+
+    /// How many entries the whole tensor has, from how many the slab has.
+    pub fn whole(&self, slab: u128) -> u128 {
+        (slab / self.length[0].max(1)).saturating_mul(self.length[1])
+    }
+
+    /// The stream that a slab draws from where it draws by itself.
+    pub fn stream(&self, key: Key) -> Key {
+        key.derived(self.start as u32)
     }
 
     /// What random numbers of an entry are drawn by, from its linear C index in the slab: the same as

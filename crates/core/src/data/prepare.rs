@@ -13,15 +13,17 @@ use super::scan::{BLOCK, Buffers, Places, TASK, Totals, blocks, count, max, nonz
 use super::storage::Summary;
 use super::storage::sealed::Convert;
 use super::stored::Entry;
+use super::strata::prepare_strata;
 use super::{
-    CooTensor, Dense, Implicit, Observations, Prepared, Role, Roles, Storage, StoredEntries,
+    CooTensor, Dense, Implicit, Observations, Prepared, Role, Roles, SplitKind, Storage,
+    StoredEntries,
 };
 use crate::error::{Error, Result};
 use crate::memory::zeros;
 
 /// Up to this many entries of a COO tensor are given a role one by one where random splits or masks
 /// ask for it: 250 MB of roles.
-const MOST_ROLES: u64 = 1_000_000_000;
+pub(super) const MOST_ROLES: u64 = 1_000_000_000;
 /// Up to this many entries of a COO tensor are given a role one by one where stored entries would do.
 const FEW_ROLES: u64 = 100_000_000;
 
@@ -33,7 +35,8 @@ impl Observations {
     /// [`Error::Observations`] where the data have no entries, nothing is observed, or the splits
     /// leave nothing to train on.
     pub fn prepare(&self) -> Result<Prepared> {
-        Ok(Prepared { labels: Arc::clone(&self.labels), ..prepare(self)? })
+        let (labels, split_kind) = (Arc::clone(&self.labels), self.split_kind());
+        Ok(Prepared { labels, split_kind, ..prepare(self)? })
     }
 }
 
@@ -44,7 +47,13 @@ fn prepare(observations: &Observations) -> Result<Prepared> {
             "the data have no entries: their shape is {shape:?}"
         )));
     }
+    let strata = observations.split_kind() == Some(SplitKind::Strata);
     let Some(coo) = &observations.coordinates else {
+        if strata {
+            return Err(Error::Observations(
+                "splits by strata are for lists of stored entries beside which the others are zeros, and these data have a value for every entry: withhold them as cells (split_as, --heldout-as)".into(),
+            ));
+        }
         return prepare_all(observations, observations.values.len(), None);
     };
     let volume = coo.exact_volume();
@@ -62,6 +71,12 @@ fn prepare(observations: &Observations) -> Result<Prepared> {
             Err(_) => prepare_stored::<u128>(observations, coo),
         };
     }
+    if strata {
+        return match u64::try_from(volume) {
+            Ok(_) => prepare_strata::<u64>(observations, coo),
+            Err(_) => prepare_strata::<u128>(observations, coo),
+        };
+    }
     let by_entry = observations.held_out.is_some()
         || observations.validation.is_some()
         || observations.mask.is_some()
@@ -73,7 +88,7 @@ fn prepare(observations: &Observations) -> Result<Prepared> {
         || observations.validation_at.is_some();
     if by_entry && volume > u128::from(MOST_ROLES) {
         return Err(Error::Observations(format!(
-            "random splits and masks over all entries are for COO tensors of up to {MOST_ROLES} entries, and the shape {shape:?} has {volume}: give lists of the entries that are withheld or missing instead (held_out_at, validation_at, missing_at; on the command line --heldout-coordinates, --validation-coordinates, --missing)"
+            "masks over all entries, and random splits of every entry by itself, are for COO tensors of up to {MOST_ROLES} entries, and the shape {shape:?} has {volume}: withhold by strata (split_as, --heldout-as strata), or give lists of the entries that are withheld or missing instead (held_out_at, validation_at, missing_at; on the command line --heldout-coordinates, --validation-coordinates, --missing)"
         )));
     }
     if by_entry || (by_list && volume <= u128::from(FEW_ROLES)) {
@@ -157,15 +172,29 @@ fn prepare_zeros<K: LinearIndex>(
     observations: &Observations,
     coo: &Arc<CooTensor>,
 ) -> Result<Prepared> {
+    let lists =
+        [&observations.missing_at, &observations.held_out_at, &observations.validation_at];
+    if lists.iter().all(|list| list.is_none()) && !observations.nan_missing {
+        let stored = StoredEntries::of(Arc::clone(coo), Implicit::Zeros);
+        return finish_stored(coo, stored, observations);
+    }
+    let entries: Vec<Entry<K>> = listed(observations, coo, Vec::new());
+    let stored = StoredEntries::from_entries(coo.shape(), &entries, Implicit::Zeros);
+    finish_stored(coo, stored, observations)
+}
+
+/// The entries of a COO tensor beside which the others are zeros, with those that lists take out of the
+/// training and `more` such, in C order and each there once.
+pub(super) fn listed<K: LinearIndex>(
+    observations: &Observations,
+    coo: &CooTensor,
+    more: Vec<Entry<K>>,
+) -> Vec<Entry<K>> {
     let lists = [
         (&observations.missing_at, Role::Missing),
         (&observations.held_out_at, Role::HeldOut),
         (&observations.validation_at, Role::Validation),
     ];
-    if lists.iter().all(|(list, _)| list.is_none()) && !observations.nan_missing {
-        let stored = StoredEntries::of(Arc::clone(coo), Implicit::Zeros);
-        return finish_stored(coo, stored, observations);
-    }
     let missing = |x: f64| observations.nan_missing && x.is_nan();
     let mut entries: Vec<Entry<K>> = coo
         .linear::<K>()
@@ -176,6 +205,7 @@ fn prepare_zeros<K: LinearIndex>(
             if missing(x) { (key, 0.0, Role::Missing) } else { (key, x, Role::Train) }
         })
         .collect();
+    entries.extend(more);
     for (list, role) in lists {
         entries.extend(list.iter().flat_map(|l| l.linear::<K>()).map(|key| (key, 0.0, role)));
     }
@@ -195,12 +225,11 @@ fn prepare_zeros<K: LinearIndex>(
         }
         same
     });
-    let stored = StoredEntries::from_entries(coo.shape(), &entries, Implicit::Zeros);
-    finish_stored(coo, stored, observations)
+    entries
 }
 
 /// Sums up what the stored and the implicit entries hold.
-fn finish_stored(
+pub(super) fn finish_stored(
     coo: &Arc<CooTensor>,
     stored: StoredEntries,
     observations: &Observations,
@@ -251,6 +280,8 @@ fn finish_stored(
         weights: None,
         weight_exponent: observations.weight_exponent,
         totals: total,
+        split_kind: None,
+        strata: None,
         labels: Arc::new([]),
     })
 }
@@ -349,6 +380,8 @@ fn prepare_all(observations: &Observations, n: usize, keys: Option<&[u64]>) -> R
         weights: observations.weights.clone().filter(|w| !zero_one(w)),
         weight_exponent: observations.weight_exponent,
         totals: total,
+        split_kind: None,
+        strata: None,
         labels: Arc::new([]),
     })
 }

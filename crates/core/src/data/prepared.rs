@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::scan::Totals;
-use super::{CooTensor, Dense, Labels, Role, Roles, StoredEntries};
+use super::{CooTensor, Dense, Labels, Role, Roles, SplitKind, StoredEntries, Strata};
 use crate::error::Result;
 
 /// Observations that a fit can run on: values, the role of every entry, weights, and sums over
@@ -21,6 +21,8 @@ pub struct Prepared {
     /// The weights that were given are those kept times 2^this.
     pub(super) weight_exponent: i32,
     pub(super) totals: Totals,
+    pub(super) split_kind: Option<SplitKind>,
+    pub(super) strata: Option<Strata>,
     pub(super) labels: Arc<[Labels]>,
 }
 
@@ -71,11 +73,32 @@ impl Prepared {
     pub fn densified(&self, limit: u64) -> Result<Prepared> {
         let Some(coo) = &self.coo else { return Ok(self.clone()) };
         let values = Arc::new(coo.to_dense(limit)?);
-        let roles = match &self.only_stored {
-            Some(stored) => stored.all_roles(values.len()),
-            None => self.roles.clone(),
+        let left = limit.saturating_sub(values.bytes());
+        let (roles, weights) = match &self.only_stored {
+            Some(stored) => (stored.all_roles(values.len()), stored.all_weights(left)?),
+            None => (self.roles.clone(), None),
         };
-        Ok(Prepared { values, roles, coo: None, only_stored: None, ..self.clone() })
+        let weights = weights.map(Arc::new).or_else(|| self.weights.clone());
+        Ok(Prepared { values, roles, weights, coo: None, only_stored: None, ..self.clone() })
+    }
+
+    /// Bytes of a weight in the [dense form](Prepared::densified) of a list; 0 without weights.
+    #[must_use]
+    pub fn dense_weight_bytes(&self) -> usize {
+        if self.only_stored.as_ref().is_some_and(StoredEntries::is_weighted) { 8 } else { 0 }
+    }
+
+    /// How entries were withheld at random; `None` where none were.
+    #[must_use]
+    pub fn split_kind(&self) -> Option<SplitKind> {
+        self.split_kind
+    }
+
+    /// What was drawn where entries were withheld [by strata](super::Observations::split_as). `None` where
+    /// they were not, and where implicit entries are missing, so that there was no zero to draw.
+    #[must_use]
+    pub fn strata(&self) -> Option<&Strata> {
+        self.strata.as_ref()
     }
 
     /// The values of all entries; a tensor without entries where the data were given as a

@@ -34,6 +34,11 @@ impl Key {
         Key { low, high }
     }
 
+    /// Another stream of the same seed, for each number.
+    pub fn derived(self, stream: u32) -> Key {
+        Key::new(u64::from(self.high) << 32 | u64::from(self.low), stream)
+    }
+
     #[inline(always)]
     pub fn at(self, index: u64) -> u32 {
         mix(mix(index as u32 ^ self.low) ^ mix((index >> 32) as u32 ^ self.high))

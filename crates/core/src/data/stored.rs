@@ -8,7 +8,10 @@ use super::coo::LinearIndex;
 use super::mapped::in_order;
 use super::roles::{LOW, PER_WORD};
 use super::storage::StorageBuilder;
+use super::strata::DrawnZeros;
 use super::{CooTensor, Dense, Prepared, Role, Roles, Storage};
+use crate::error::{Error, Result};
+use crate::memory::zeros;
 
 /// What the implicit entries are, those that are not among the [`StoredEntries`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +42,8 @@ pub struct StoredEntries {
     /// `None` where all are for training.
     roles: Option<Vec<Role>>,
     implicit: Implicit,
+    /// The implicit zeros that a split by strata drew, which are stored with the others.
+    drawn: Option<Arc<DrawnZeros>>,
 }
 
 /// A stored entry: its index in C order, value and role.
@@ -47,7 +52,7 @@ pub(super) type Entry<K = u64> = (K, f64, Role);
 impl StoredEntries {
     /// All entries of a list for training.
     pub(super) fn of(list: Arc<CooTensor>, implicit: Implicit) -> StoredEntries {
-        StoredEntries { entries: list, roles: None, implicit }
+        StoredEntries { entries: list, roles: None, implicit, drawn: None }
     }
 
     /// From entries sorted by index.
@@ -71,7 +76,62 @@ impl StoredEntries {
         let list = Arc::new(CooTensor::from_keys(shape, keys, values.finish()));
         let plain = parts.par_iter().all(|part| part.iter().all(|e| e.2 == Role::Train));
         let roles = (!plain).then(|| parts.iter().copied().flatten().map(|e| e.2).collect());
-        StoredEntries { entries: list, roles, implicit }
+        StoredEntries { entries: list, roles, implicit, drawn: None }
+    }
+
+    /// From entries sorted by index beside implicit zeros, with those of them that were drawn.
+    pub(super) fn of_strata<K: LinearIndex>(
+        shape: &[usize],
+        entries: &[Entry<K>],
+        drawn: Option<DrawnZeros>,
+    ) -> StoredEntries {
+        let stored = StoredEntries::from_entries(shape, entries, Implicit::Zeros);
+        StoredEntries { drawn: drawn.map(Arc::new), ..stored }
+    }
+
+    /// The drawn zeros among the entries.
+    pub(super) fn drawn(&self) -> Option<&DrawnZeros> {
+        self.drawn.as_deref()
+    }
+
+    /// The weight of stored entry `i` in the mean loss of its role: that of a zero which a split
+    /// [by strata](super::Observations::split_as) drew, else 1.
+    #[must_use]
+    pub fn weight(&self, i: usize) -> f64 {
+        self.drawn.as_ref().map_or(1.0, |drawn| drawn.weight(i, self.role(i)))
+    }
+
+    /// Whether some entries have another weight than 1; such are masked ones.
+    #[must_use]
+    pub fn is_weighted(&self) -> bool {
+        self.drawn.is_some()
+    }
+
+    /// The weights of all entries in C order, where some are not 1.
+    ///
+    /// # Errors
+    /// `Error::Memory` where that takes more than `limit` bytes.
+    pub(super) fn all_weights(&self, limit: u64) -> Result<Option<Dense>> {
+        if self.drawn.is_none() {
+            return Ok(None);
+        }
+        let shape = self.entries.shape();
+        let volume = shape.iter().fold(1usize, |n, &m| n.saturating_mul(m));
+        let needed = (volume as u64).saturating_mul(8);
+        if needed > limit {
+            return Err(Error::Memory {
+                what: "the weights of drawn zeros among all entries".into(),
+                needed,
+                available: limit,
+                help: "leave the data as a list".into(),
+            });
+        }
+        let mut weights: Vec<f64> = zeros(volume, "the weights of drawn zeros")?;
+        weights.fill(1.0);
+        for (i, key) in self.entries.keys().into_iter().enumerate() {
+            weights[key as usize] = self.weight(i);
+        }
+        Dense::from_storage(shape, Storage::F64(weights)).map(Some)
     }
 
     /// The same roles with other values.
@@ -86,11 +146,19 @@ impl StoredEntries {
         if !missing {
             return StoredEntries { implicit: Implicit::Missing, ..self };
         }
-        let keys = self.entries.keys().into_iter().enumerate();
-        let all =
-            keys.map(|(i, key)| (key, self.entries.values().get(i).unwrap_or(0.0), self.role(i)));
-        let observed: Vec<Entry> = all.filter(|entry| entry.2 != Role::Missing).collect();
-        StoredEntries::from_entries(self.entries.shape(), &observed, Implicit::Missing)
+        let keys = self.entries.keys();
+        let places: Vec<usize> =
+            (0..keys.len()).filter(|&i| self.role(i) != Role::Missing).collect();
+        let entry = |&i: &usize| -> Entry {
+            (keys[i], self.entries.values().get(i).unwrap_or(0.0), self.role(i))
+        };
+        let observed: Vec<Entry> = places.iter().map(entry).collect();
+        let drawn = self.drawn.as_ref().map(|drawn| Arc::new(drawn.select(places.into_iter())));
+        let shape = self.entries.shape();
+        StoredEntries {
+            drawn,
+            ..StoredEntries::from_entries(shape, &observed, Implicit::Missing)
+        }
     }
 
     /// The stored entries and their values. A missing entry has the value 0.

@@ -57,7 +57,7 @@ impl Prepared {
         parts.iter().fold([0.0; 4], add)
     }
 
-    /// [`Prepared::sums_by_role`] for a COO tensor, whose weights are 0 and 1.
+    /// [`Prepared::sums_by_role`] for a COO tensor, whose weights are 0 and 1 but for drawn zeros.
     fn sums_of_coo(
         &self,
         coo: &CooTensor,
@@ -76,7 +76,9 @@ impl Prepared {
             let role = role_of(i, key);
             stored[role as usize] += 1;
             if role != Role::Missing {
-                sums[role as usize] += of(entries.values().get(i).unwrap_or(0.0), key as usize);
+                let weight = self.only_stored.as_ref().map_or(1.0, |stored| stored.weight(i));
+                let x = entries.values().get(i).unwrap_or(0.0);
+                sums[role as usize] += weight * of(x, key as usize);
             }
         }
         let implicit = |role: Role| self.count(role) - stored[role as usize];

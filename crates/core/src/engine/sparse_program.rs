@@ -5,7 +5,7 @@
 //! have beyond that: `a(x, ŷ) − a(0, ŷ)`, and so on. [`SparseProgram`] is that decomposition as a
 //! plain value: the CPU interprets it, and the GPU compiles it.
 
-use crate::data::Implicit;
+use crate::data::{Implicit, StoredEntries};
 use crate::error::{Error, Result};
 use crate::loss::{AtZero, Expr, Loss, ZeroTerm};
 use crate::model::Shapes;
@@ -102,8 +102,11 @@ pub struct MaskedTerms {
     pub numerator: Option<Expr>,
     /// What the denominator's sum over all entries has of it, to be taken off.
     pub denominator: Option<Expr>,
-    /// Its loss, for the role that it has; a missing entry has none.
+    /// Its loss, for the role that it has, times its weight; a missing entry has none.
     pub loss: Expr,
+    /// Which entry parameter its weight is, behind those of the loss; `None` where all weights are 1.
+    /// Zeros that a split by strata drew have others ([`StoredEntries::weight`]).
+    pub weight: Option<usize>,
     /// What losses over all entries have of it.
     pub zero_loss: MaskedZeroLoss,
 }
@@ -263,6 +266,7 @@ impl MaskedTerms {
             numerator: held(&zero.a),
             denominator: held(&zero.b),
             loss: loss.divergence().clone(),
+            weight: None,
             zero_loss,
         }
     }
@@ -286,6 +290,21 @@ impl SparseProgram {
             stored: StoredTerms::new(loss, &zero, implicit),
             masked: MaskedTerms::new(loss, &zero, implicit),
         }
+    }
+
+    /// The terms of a loss over these stored entries.
+    ///
+    /// What masked entries change in sums over all entries has no weight: there each counts once, as any
+    /// other. Their weights are those of what is reported.
+    #[must_use]
+    pub fn of(loss: &Loss, stored: &StoredEntries) -> SparseProgram {
+        let mut program = SparseProgram::new(loss, stored.implicit());
+        if stored.is_weighted() {
+            let at = loss.entry_parameters().len();
+            program.masked.loss = &Expr::entry_parameter(at) * &program.masked.loss;
+            program.masked.weight = Some(at);
+        }
+        program
     }
 
     /// Checks that a pass has the contractions that the closed forms multiply.

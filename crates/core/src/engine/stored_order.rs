@@ -90,6 +90,12 @@ impl<'a> StoredOrder<'a> {
         self.places.par_iter().map(value).collect()
     }
 
+    /// The weight of every entry in the loss of its role, where some are not 1.
+    pub fn weights<T: Elementwise>(&self) -> Option<Vec<T>> {
+        let weight = |&place: &u32| T::from_f64(self.stored.weight(place as usize));
+        self.stored.is_weighted().then(|| self.places.par_iter().map(weight).collect())
+    }
+
     /// The role of every entry.
     pub fn roles(&self) -> Vec<Role> {
         self.places.iter().map(|&place| self.stored.role(place as usize)).collect()

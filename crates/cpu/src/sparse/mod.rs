@@ -106,7 +106,7 @@ impl<T: Elementwise> SparseState<T> {
     pub fn new(job: &Job, stored: &StoredEntries) -> Result<SparseState<T>> {
         let (plan, loss) = (&job.plan, &job.loss);
         let implicit = stored.implicit();
-        let program = SparseProgram::new(loss, implicit);
+        let program = SparseProgram::of(loss, stored);
         let parameters: Vec<Dense> =
             loss.entry_parameters().iter().map(|p| Dense::from_array(p).in_c_order()).collect();
         let scale = job.value_scale;

@@ -35,7 +35,7 @@ pub(crate) struct PassEntries<T> {
     /// For each operand, the row of each entry.
     operands: Vec<Vec<u32>>,
     x: Vec<T>,
-    /// The values of the loss's entry parameters.
+    /// The values of the loss's entry parameters, and the weights of masked entries.
     entry_parameters: Vec<Vec<T>>,
     /// Empty where all are for training.
     roles: Vec<Role>,
@@ -62,10 +62,13 @@ impl<T: Elementwise> PassEntries<T> {
         scale: f64,
     ) -> PassEntries<T> {
         let sorted = StoredOrder::new(shapes, stored, part, &pass.output.rows);
+        let parameters = entry_parameters.iter().map(|p| sorted.entry_parameter(p));
+        // The weights of masked entries come after these (`MaskedTerms::weight`).
+        let weights = (part == StoredPart::Masked).then(|| sorted.weights()).flatten();
         PassEntries {
             operands: pass.operands.iter().map(|table| sorted.rows_of(&table.rows)).collect(),
             x: sorted.values(scale),
-            entry_parameters: entry_parameters.iter().map(|p| sorted.entry_parameter(p)).collect(),
+            entry_parameters: parameters.chain(weights).collect(),
             roles: match part {
                 StoredPart::Train => Vec::new(),
                 StoredPart::Masked => sorted.roles(),

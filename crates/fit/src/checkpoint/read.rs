@@ -73,6 +73,7 @@ impl Checkpoint {
             returned: 0,
             slabs: None,
             kkt_residual: None,
+            heldout_as: None,
         };
         history.returned = history.loss.len().saturating_sub(1);
         let evaluations = history.loss.len();

@@ -130,7 +130,11 @@ fn run(
         )?);
     }
     let names: Vec<&str> = plans.iter().map(|(_, _, loss)| loss.as_str()).collect();
-    let mut history = History { loss_name: names.join(" + "), ..settings.empty_history() };
+    let mut history = History {
+        loss_name: names.join(" + "),
+        heldout_as: portions.split_kind(),
+        ..settings.empty_history()
+    };
     let mut monitor = Monitor::new(&settings, &mut hooks, portions, started, balanced, penalized);
     sweeps(&mut engine, count, &mut monitor, &mut history, &mut None, None)?;
     let factors = engine.factors()?;
@@ -230,6 +234,7 @@ fn end(all: &History, portions: &Portions, sums: LossSums) -> History {
         seconds: all.seconds.last().copied().into_iter().collect(),
         sweeps: vec![all.iterations],
         returned: 0,
+        heldout_as: portions.split_kind(),
         ..all.clone()
     }
 }

@@ -7,8 +7,9 @@ use super::tree::Numbers;
 use crate::monitor::Portions;
 use crate::prepare::{domain_error, outside_domain};
 use crate::start::trials_of;
-use nneinfact_core::data::{Fingerprint, Implicit, Labels, Outside, Prepared, Role, StoredCounts};
-use nneinfact_core::data::{check_counts, digest};
+use nneinfact_core::data::{
+    Fingerprint, Implicit, Labels, Outside, Prepared, Role, SplitKind, StoredCounts, check_counts, digest,
+};
 use nneinfact_core::error::Result;
 use nneinfact_core::loss::Loss;
 
@@ -42,7 +43,7 @@ pub(super) struct Whole {
 }
 
 /// The numbers of a slab, apart from an index.
-const NUMBERS: usize = 25;
+const NUMBERS: usize = 26;
 
 /// Finds out what holds for all data.
 ///
@@ -73,7 +74,12 @@ pub(super) fn whole(
     if let Some(outside) = first_outside(&all) {
         return Err(domain_error(loss, outside, labels, lists));
     }
-    let portions = Portions::of_numbers(&portions);
+    let split_kind = match most(25) as u64 {
+        0 => None,
+        1 => Some(SplitKind::Cells),
+        _ => Some(SplitKind::Strata),
+    };
+    let portions = Portions::of_numbers(&portions, split_kind);
     let masked = counts[0] + counts[2] + counts[3] > 0.0;
     Ok(Whole {
         mean: portions.mean(add(12), Role::Train).unwrap_or(f64::NAN),
@@ -126,6 +132,11 @@ fn numbers(split: &Split, slab: &SlabData) -> Numbers {
     ]);
     let outside = outside_domain(loss, data);
     all.extend(outside.as_ref().map_or([0.0; 2], |outside| [outside.count as f64, outside.value]));
+    all.push(match data.split_kind() {
+        None => 0.0,
+        Some(SplitKind::Strata) => 2.0,
+        Some(SplitKind::Cells | SplitKind::Auto) => 1.0,
+    });
     let mut index = outside.map_or_else(|| vec![0; data.shape().len()], |outside| outside.index);
     index[split.mode] += split.ranges[*number].start;
     all.extend(index.into_iter().map(|i| i as f64));

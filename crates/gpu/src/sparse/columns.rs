@@ -17,9 +17,11 @@ pub(crate) struct EntryColumns {
     rows: Vec<u32>,
     /// Where the entries of each of them start, and where the last ends.
     starts: Vec<usize>,
-    /// For each operand the row of each entry, then the bits of values and of entry parameters, then
-    /// roles, if any.
+    /// For each operand the row of each entry, then the bits of values and of entry parameters (with the
+    /// weights of masked entries after them), then roles, if any.
     columns: Vec<Vec<u32>>,
+    /// Entry parameters, weights included.
+    parameters: usize,
 }
 
 fn bits(values: Vec<f32>) -> Vec<u32> {
@@ -99,10 +101,14 @@ impl EntryColumns {
             pass.operands.iter().map(|table| sorted.rows_of(&table.rows)).collect();
         columns.push(bits(sorted.values(scale)));
         columns.extend(parameters.iter().map(|parameter| bits(sorted.entry_parameter(parameter))));
+        let mut count = parameters.len();
         if part == StoredPart::Masked {
+            let weights = sorted.weights().map(bits);
+            count += usize::from(weights.is_some());
+            columns.extend(weights);
             columns.push(sorted.roles().into_iter().map(|role| role as u32).collect());
         }
-        EntryColumns { rows: sorted.rows, starts: sorted.starts, columns }
+        EntryColumns { rows: sorted.rows, starts: sorted.starts, columns, parameters: count }
     }
 
     /// What masked entries change in sums over all entries, with a sign for the value of each entry.
@@ -137,7 +143,8 @@ impl EntryColumns {
 
         let mut zeroed = Vec::new();
         let columns = vec![Vec::new(); tables.len() + 1 + parameters.len()];
-        let found = EntryColumns { columns, ..EntryColumns::default() };
+        let found =
+            EntryColumns { columns, parameters: parameters.len(), ..EntryColumns::default() };
         let mut corrections = Corrections { shapes, pass, parameters, found };
         for (row, &number) in sorted.rows.iter().enumerate() {
             let entries = sorted.starts[row]..sorted.starts[row + 1];
@@ -163,6 +170,11 @@ impl EntryColumns {
     /// The number of entries.
     pub fn len(&self) -> usize {
         self.starts.last().copied().unwrap_or(0)
+    }
+
+    /// How many entry parameters an entry has, its weight included where it has one.
+    pub fn parameters(&self) -> usize {
+        self.parameters
     }
 
     /// Words that an entry takes.

@@ -101,7 +101,7 @@ impl Compiler<'_> {
         let Some(stored) = &job.stored else {
             return Err(Error::Setting("a plan over stored entries needs them".into()));
         };
-        let program = SparseProgram::new(&job.loss, stored.implicit());
+        let program = SparseProgram::of(&job.loss, stored);
         let [numerator, denominator, losses] = program.all.passes();
         let slot = job.losses.get(group).copied().flatten();
         let mut commands = Vec::new();
@@ -342,7 +342,7 @@ impl Compiler<'_> {
         }
         let (shapes, pass) = (self.shapes, pending.pass);
         let sizes = self.pass_sizes(pass, terms.halves());
-        let (tables, parameters) = (pending.bases.len(), self.job.loss.entry_parameters().len());
+        let (tables, parameters) = (pending.bases.len(), entries.parameters());
         let made =
             sparse_shader(TableLookup { k: sizes.k, tables, parameters }, terms, self.limits)?;
         let shader = self.shader(made.shader.clone());

@@ -12,7 +12,7 @@ use super::store::Store;
 use super::study::Study;
 use super::study_model::{TriedLoss, labels};
 use super::study_table::{Best, Mean, Row, RunRecord, StudyTable};
-use nneinfact_core::data::Labels;
+use nneinfact_core::data::{Labels, SplitKind};
 use nneinfact_core::error::{Error, Result};
 
 /// All that came out of a study.
@@ -26,6 +26,8 @@ pub(super) struct Done<'a> {
     /// The factors of the runs, if they are not.
     pub factors: &'a [Option<Vec<ArrayD<f64>>>],
     pub score: Option<Score>,
+    /// How entries were withheld at random.
+    pub split_kind: Option<SplitKind>,
     /// What the modes of the data are called.
     pub labels: &'a [Labels],
 }
@@ -91,6 +93,7 @@ impl Study {
             rows,
             notes,
         );
+        table.heldout_as = done.split_kind;
         table.folder = self.folder.clone();
         Ok(table)
     }

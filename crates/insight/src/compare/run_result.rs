@@ -46,6 +46,10 @@ pub struct RunSettings {
     pub heldout: f64,
     /// The fraction of the rest that is for validation.
     pub validation: f64,
+    /// How many zeros are drawn beside each nonzero that is withheld, where that is by strata; `None` where
+    /// every entry is withheld by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub zeros_per_nonzero: Option<f64>,
     /// The seed of both.
     pub split_seed: u64,
     /// The seed of the start.

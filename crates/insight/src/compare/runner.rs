@@ -16,7 +16,7 @@ use super::store::Store;
 use super::study::{ScoreChoice, Study, about};
 use super::study_model::TriedLoss;
 use super::study_table::StudyTable;
-use nneinfact_core::data::{Observations, Prepared, Role, describe_index};
+use nneinfact_core::data::{Observations, Prepared, Role, Strata, describe_index};
 use nneinfact_core::error::{Error, Result};
 use nneinfact_fit::Device;
 use nneinfact_fit::{DataRecord, Fit, Flow, NNEinFact, Saved, Source, StoppedBy, Sweep};
@@ -40,8 +40,8 @@ impl Study {
         Ok(setup.penalties.apply(settings))
     }
 
-    fn split(&self, observations: &Observations, split: usize) -> Result<SplitData> {
-        let began = Instant::now();
+    /// The observations of a split.
+    fn withheld(&self, observations: &Observations, split: usize) -> Result<Observations> {
         let seed = self.split_seed.wrapping_add(split as u64);
         let mut observations = observations.clone();
         if self.heldout > 0.0 {
@@ -50,7 +50,18 @@ impl Study {
         if self.validation > 0.0 {
             observations = observations.validation(self.validation, seed)?;
         }
-        let data = observations.prepare()?;
+        if let Some(kind) = self.split_as {
+            observations = observations.split_as(kind);
+        }
+        if let Some(ratio) = self.zeros_per_nonzero {
+            observations = observations.zeros_per_nonzero(ratio)?;
+        }
+        Ok(observations)
+    }
+
+    fn split(&self, observations: &Observations, split: usize) -> Result<SplitData> {
+        let began = Instant::now();
+        let data = self.withheld(observations, split)?.prepare()?;
         Ok(SplitData { split, data, seconds: began.elapsed().as_secs_f64() })
     }
 
@@ -62,6 +73,8 @@ impl Study {
             heldout: some(self.heldout),
             validation: some(self.validation),
             split_seed: run.settings.split_seed,
+            heldout_as: self.split_as,
+            zeros_per_nonzero: self.zeros_per_nonzero,
             ..self.record.clone().unwrap_or_default()
         }
     }
@@ -90,10 +103,13 @@ impl Study {
         let mut notes = Vec::new();
         let setups = self.setups(observations.shape(), &losses, &mut notes)?;
         let first = self.split(observations, 0)?;
+        let split_kind = first.data.split_kind();
         self.check_setups(observations, device, (&setups, &losses), &first, &mut notes)?;
         let (score, counts) = self.chosen_score(&first.data, &mut notes)?;
         let print = observations.fingerprint();
-        let runs = self.all_runs(&setups, &losses, &print);
+        notes.extend(first.data.strata().map(strata_note));
+        let ratio = self.withheld(observations, 0)?.strata_ratio();
+        let runs = self.all_runs(&setups, &losses, (&print, ratio));
         let store = self.folder.as_deref().map(Store::open).transpose()?;
         let mut running = Running {
             study: self,
@@ -120,6 +136,7 @@ impl Study {
             store: store.as_ref(),
             factors: &factors,
             score,
+            split_kind,
             labels: observations.labels(),
         };
         let table = self.table(observations.shape(), &done, notes)?;
@@ -341,6 +358,24 @@ impl Running<'_> {
             None => self.factors[n] = Some(fit.into_factors()),
         }
         Ok(RunOutcome::Finished(result))
+    }
+}
+
+/// What a split by strata is, by the first.
+fn strata_note(strata: &Strata) -> String {
+    let of = |role: Role, what: &str| {
+        let drawn = strata.of(role).filter(|drawn| drawn.stored > 0)?;
+        let each = strata.zeros_each(role).unwrap_or(0.0);
+        Some(format!(
+            "{what} {} stored entries and {} zeros that stand for {each:.3e} each",
+            drawn.stored, drawn.zeros
+        ))
+    };
+    let drawn = [of(Role::HeldOut, "holds out"), of(Role::Validation, "sets aside for validation")];
+    let drawn: Vec<String> = drawn.into_iter().flatten().collect();
+    match drawn.is_empty() {
+        true => "entries are withheld by strata, and the first split withholds none".into(),
+        false => format!("entries are withheld by strata: the first split {}", drawn.join(" and ")),
     }
 }
 

@@ -255,7 +255,7 @@ impl<'a> Scorer<'a> {
                     .zip(&c)
                     .fold(0usize, |at, (mode, &s)| at.wrapping_add(mode[n].wrapping_mul(s)));
                 let x = list.values().get(i).unwrap_or(0.0);
-                sums.add_entry(self, 1.0, x, self.mean(y, entry));
+                sums.add_entry(self, sparse.weight(i), x, self.mean(y, entry));
             }
             sums
         };

@@ -148,12 +148,13 @@ impl Study {
         Ok(setups.len() * self.splits * self.starts)
     }
 
-    /// Every run, split by split.
+    /// Every run, split by split, of data with a fingerprint. Splits by strata draw some zeros beside each
+    /// nonzero that they withhold.
     pub(super) fn all_runs(
         &self,
         setups: &[Setup],
         losses: &[TriedLoss],
-        print: &str,
+        (print, zeros_per_nonzero): (&str, Option<f64>),
     ) -> Vec<Planned> {
         let mut runs = Vec::new();
         for split in 0..self.splits {
@@ -176,6 +177,7 @@ impl Study {
                         early_stopping: self.early_stopping,
                         heldout: self.heldout,
                         validation: self.validation,
+                        zeros_per_nonzero,
                         split_seed: self.split_seed.wrapping_add(split as u64),
                         seed: self.seed.wrapping_add(offset),
                     };
@@ -241,7 +243,7 @@ mod tests {
         let setups = study.setups(&[4, 5, 6], &study.all_losses(), &mut Vec::new()).unwrap();
         assert_eq!(setups.len(), 6 * 2 * 2 * 2);
         assert_eq!(study.runs(&[4, 5, 6]).unwrap(), 48 * 6);
-        let runs = study.all_runs(&setups, &study.all_losses(), "data");
+        let runs = study.all_runs(&setups, &study.all_losses(), ("data", None));
         assert_eq!(runs.len(), 48 * 6);
         // Every run has settings of its own, and no start of a setup is there twice.
         let names: std::collections::BTreeSet<String> =

@@ -6,6 +6,7 @@ use std::sync::PoisonError;
 use super::events::{StudyObserver, StudyObservers};
 use super::score::Score;
 use super::study_model::{Penalties, StudyModel, TriedLoss};
+use nneinfact_core::data::SplitKind;
 use nneinfact_core::engine::Precision;
 use nneinfact_core::error::{Error, Result};
 use nneinfact_core::loss::Loss;
@@ -67,6 +68,8 @@ pub struct Study {
     pub(super) data_as: DataAs,
     pub(super) heldout: f64,
     pub(super) validation: f64,
+    pub(super) split_as: Option<SplitKind>,
+    pub(super) zeros_per_nonzero: Option<f64>,
     pub(super) splits: usize,
     pub(super) starts: usize,
     pub(super) split_seed: u64,
@@ -113,6 +116,8 @@ impl Study {
             data_as: DataAs::Auto,
             heldout: 0.0,
             validation: 0.0,
+            split_as: None,
+            zeros_per_nonzero: None,
             splits: 1,
             starts: 1,
             split_seed: 0,
@@ -211,6 +216,21 @@ impl Study {
     /// The fraction of the remaining entries that every split sets aside for validation, in [0, 1).
     pub fn validation(mut self, fraction: f64) -> Self {
         self.validation = fraction;
+        self
+    }
+
+    /// How splits withhold entries, as
+    /// [`Observations::split_as`](nneinfact_core::data::Observations::split_as). Without this as the
+    /// observations say, which is [`SplitKind::Auto`] unless they were told.
+    pub fn split_as(mut self, kind: SplitKind) -> Self {
+        self.split_as = Some(kind);
+        self
+    }
+
+    /// As [`Observations::zeros_per_nonzero`](nneinfact_core::data::Observations::zeros_per_nonzero): of
+    /// splits by strata.
+    pub fn zeros_per_nonzero(mut self, ratio: f64) -> Self {
+        self.zeros_per_nonzero = Some(ratio);
         self
     }
 

@@ -4,6 +4,7 @@ use super::ranks::combinations;
 use super::store::Store;
 use super::study::{Study, about};
 use super::study_model::{StudyModel, TriedLoss};
+use nneinfact_core::data::{SplitKind, check_zeros_per_nonzero};
 use nneinfact_core::error::{Error, Result};
 use nneinfact_core::model::Shapes;
 use nneinfact_fit::Algorithm;
@@ -44,6 +45,14 @@ impl Study {
                 return refuse(format!(
                     "the {what} fraction must be at least 0 and below 1, not {fraction}"
                 ));
+            }
+        }
+        if let Some(ratio) = self.zeros_per_nonzero {
+            check_zeros_per_nonzero(ratio)?;
+            if self.split_as == Some(SplitKind::Cells) {
+                return refuse(
+                    "zeros per nonzero are for splits by strata, and these are to be of cells".into(),
+                );
             }
         }
         if self.splits > 1 && self.heldout == 0.0 && self.validation == 0.0 {
@@ -206,6 +215,11 @@ mod tests {
         refused(study().splits(0), "1 split");
         refused(study().starts(0), "1 start");
         refused(study().held_out(1.0), "held-out fraction");
+        for ratio in [0.0, -1.0, f64::NAN, f64::INFINITY] {
+            refused(study().held_out(0.1).zeros_per_nonzero(ratio), "zeros per nonzero");
+        }
+        let cells = study().held_out(0.1).split_as(SplitKind::Cells);
+        refused(cells.zeros_per_nonzero(2.0), "strata");
         refused(study().validation(-0.5), "validation fraction");
         refused(study().splits(2), "2 splits");
         refused(study().match_parameters(0), "at least 1");

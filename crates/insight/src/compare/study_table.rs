@@ -11,6 +11,7 @@ use super::ranks::ranks_text;
 use super::run_result::RunOutcome;
 use super::score::Score;
 use super::stability::Stability;
+use nneinfact_core::data::SplitKind;
 use nneinfact_core::error::Result;
 use nneinfact_fit::io;
 
@@ -30,6 +31,9 @@ pub struct StudyTable {
     pub(super) shape: Vec<usize>,
     pub(super) heldout: f64,
     pub(super) validation: f64,
+    /// How entries were withheld at random.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) heldout_as: Option<SplitKind>,
     pub(super) splits: usize,
     pub(super) starts: usize,
     pub(super) score: Option<Score>,
@@ -243,6 +247,7 @@ impl StudyTable {
             shape,
             heldout,
             validation,
+            heldout_as: None,
             splits,
             starts,
             score,
@@ -266,6 +271,12 @@ impl StudyTable {
     #[must_use]
     pub fn score(&self) -> Option<Score> {
         self.score
+    }
+
+    /// How the splits withheld entries, cells or strata; `None` where nothing was withheld at random.
+    #[must_use]
+    pub fn split_kind(&self) -> Option<SplitKind> {
+        self.heldout_as
     }
 
     /// What a user should know about models or data, a sentence each.

@@ -5,6 +5,7 @@ use std::fmt::{self, Write as _};
 use super::ranks::ranks_text;
 use super::stability::Stability;
 use super::study_table::{Mean, Row, StudyTable, number, stopped};
+use nneinfact_core::data::SplitKind;
 
 impl fmt::Display for StudyTable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -23,6 +24,9 @@ impl fmt::Display for StudyTable {
         }
         if self.validation > 0.0 {
             about.push(format!("{} % of the rest for validation", 100.0 * self.validation));
+        }
+        if self.heldout_as == Some(SplitKind::Strata) {
+            about.push("by strata".into());
         }
         writeln!(f, "{}", about.join(", "))?;
         if !self.complete {

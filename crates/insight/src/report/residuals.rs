@@ -150,11 +150,9 @@ fn add_stored(
                 );
             }
             if let Some(at) = place(list.role(i)) {
-                let observed = entries.get(i).unwrap_or(0.0);
-                put(
-                    at,
-                    &ResidualSums { entries: 1.0, weight: 1.0, observed, predicted: y, loss: own },
-                );
+                let (weight, x) = (list.weight(i), entries.get(i).unwrap_or(0.0));
+                let (observed, predicted, loss) = (weight * x, weight * y, weight * own);
+                put(at, &ResidualSums { entries: 1.0, weight, observed, predicted, loss });
             }
         }
     }
