@@ -31,6 +31,7 @@ mod read_data;
 mod read_table;
 mod report;
 mod start;
+mod structure;
 mod summary;
 mod table;
 mod table_args;

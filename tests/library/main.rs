@@ -18,3 +18,4 @@ mod properties;
 mod query;
 mod report;
 mod starts;
+mod structure;

@@ -7,6 +7,7 @@ use ndarray::ArrayD;
 
 use crate::adam::{self, Adam};
 use crate::barrier::{self, Barrier};
+use crate::basis;
 use crate::checkpoint::Checkpoint;
 use crate::constraints::vanished;
 use crate::device::Device;
@@ -35,7 +36,16 @@ pub(crate) fn fit<'a>(
         settings.precision = Precision::F64;
     }
     let device = settings.choose_device()?;
-    let data = data.into();
+    let data: Given<'_> = data.into();
+    if !settings.bases.is_empty() {
+        let rewritten = basis::rewrite(&settings, data.shape())?;
+        let structure = settings.structure();
+        let inner = rewritten.settings.clone();
+        return match fit(inner, hooks, resume, data) {
+            Ok(found) => Ok(rewritten.fit(found)?.with_structure(structure)),
+            Err(error) => Err(rewritten.error(error)),
+        };
+    }
     device.clone().install(move || run(settings, hooks, resume, data, &device))
 }
 
@@ -53,7 +63,7 @@ pub(crate) fn profile(
     device.clone().install(move || {
         let opened =
             prepare::open(&mut settings, &Cancel::new(), resume, observations.into(), &device)?;
-        let Opened { mut engine, plan, .. } = opened;
+        let Opened { mut engine, plan, groups, .. } = opened;
         // The first pass compiles, and makes what the others read; and a device that was idle takes a
         // while to come to its full clock.
         let began = Instant::now();
@@ -65,7 +75,7 @@ pub(crate) fn profile(
             }
         }
         let times: Result<Vec<PassTime>> =
-            (0..plan.groups().len()).map(|group| engine.time(group, repeats)).collect();
+            (0..groups.len()).map(|group| engine.time(group, repeats)).collect();
         Ok((plan, times?))
     })
 }
@@ -103,6 +113,7 @@ fn run(
     let Opened {
         mut engine,
         plan,
+        groups,
         data,
         balance,
         penalized,
@@ -133,14 +144,13 @@ fn run(
         monitor.resume(&history, seconds);
         position
     });
-    let groups = plan.groups().len();
     let done = match (adam, barrier) {
         (Some(adam), _) => adam::sweeps(engine.as_mut(), adam, &mut monitor, &mut history),
         (None, Some(barrier)) => {
             barrier::sweeps(engine.as_mut(), barrier, &mut monitor, &mut history)
         }
         (None, None) => {
-            sweeps(engine.as_mut(), groups, &mut monitor, &mut history, &mut writer, resumed)
+            sweeps(engine.as_mut(), groups.len(), &mut monitor, &mut history, &mut writer, resumed)
         }
     };
     if let Err(cause) = done {
@@ -151,7 +161,7 @@ fn run(
     if settings.kkt_residual {
         // A fit is not lost where its device fails after it.
         let found =
-            kkt::residual(engine.as_mut(), &plan, &constraints, &settings.loss, &hooks.cancel);
+            kkt::residual(engine.as_mut(), &groups, &constraints, &settings.loss, &hooks.cancel);
         history.kkt_residual = found.unwrap_or(None);
     }
     // Where the mean takes more memory than there is, there is no warning, but there is a fit.
@@ -159,7 +169,9 @@ fn run(
         warnings.extend(vanished(&factors, predicted, data.mean()));
     }
     warnings.extend(writer.and_then(|writer| writer.warning()));
-    let fit = Fit::new(plan, factors, history).with_warnings(warnings);
+    let fit = Fit::new(plan, factors, history)
+        .with_warnings(warnings)
+        .with_structure(settings.structure());
     fit.with_labels(Arc::clone(data.labels()))
 }
 
