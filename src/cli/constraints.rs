@@ -1,4 +1,5 @@
-//! The arguments about constraints of factors: penalties, bounds, fixed values.
+//! The arguments about constraints of factors: penalties, bounds, fixed values, and what holds within
+//! and among them.
 
 use std::path::{Path, PathBuf};
 
@@ -6,11 +7,12 @@ use clap::{Args, ValueEnum};
 use ndarray::ArrayD;
 
 use super::output::read_factors;
+use super::structure::{self, Simplex, Smoothing, Tie};
 use nneinfact_core::error::{Error, Result};
 use nneinfact_core::loss::Penalty;
 use nneinfact_core::model::Model;
 use nneinfact_fit::io::{self, FileKind};
-use nneinfact_fit::{Balance, NNEinFact, WEIGHTS, factor_name};
+use nneinfact_fit::{Balance, Basis, NNEinFact, WEIGHTS, factor_name};
 
 /// Penalties, bounds and fixed factors. A factor is called by its letters, or theta_N where several
 /// have the same.
@@ -44,6 +46,29 @@ pub struct ConstraintArgs {
     /// factor
     #[arg(long = "bounds", value_name = "FACTOR=FROM:TO", value_parser = bounds)]
     bounds: Vec<(String, [f64; 2])>,
+
+    /// Make factors one and the same, letter by letter, for symmetric tables and moments: ir=jr of
+    /// ir,jr->ij, or ir=jr=kr of ir,jr,kr->ijk; what holds for one of them holds for all, and a penalty
+    /// counts once
+    #[arg(long = "tie", value_name = "FACTOR=FACTOR", value_parser = structure::tie)]
+    ties: Vec<Tie>,
+
+    /// Add MU times the squared differences between neighbours along the modes of a factor to the sum of
+    /// the losses: hr=0.1; hr=0.1,cyclic where the last index is followed by the first; ikr:i=0.1 along
+    /// one letter; sr:s=0.1,graph=EDGES.npy where entry (i, j) is the weight of the edge between i and j.
+    /// Other factors should have a penalty too, or rows that add up to 1, or else they take the scale
+    #[arg(long = "smooth", value_name = "FACTOR[:LETTERS]=MU", value_parser = structure::smooth)]
+    smooth: Vec<Smoothing>,
+
+    /// Make the rows of a factor add up to 1: wr over its latent letters (shares of components at every
+    /// w), or wr:w over those that are named (every component a distribution over w)
+    #[arg(long = "simplex", value_name = "FACTOR[:LETTERS]", value_parser = structure::simplex)]
+    simplex: Vec<Simplex>,
+
+    /// Make the factor with a mode a sum of smooth functions of it: h=spline:12 takes 12 B-splines,
+    /// h=spline:12,cyclic those around a circle. hr becomes hb,br and is multiplied out in what is written
+    #[arg(long = "basis", value_name = "LETTER=spline:N", value_parser = structure::basis)]
+    bases: Vec<(char, Basis)>,
 }
 
 /// The values of `--balance`.
@@ -80,6 +105,18 @@ impl ConstraintArgs {
         for (factor, [lower, upper]) in &self.bounds {
             settings = settings.bounds(factor, *lower, *upper);
         }
+        for tie in &self.ties {
+            settings = settings.tie(tie.factors());
+        }
+        for smoothing in &self.smooth {
+            settings = settings.smooth(smoothing.factor(), smoothing.smooth()?);
+        }
+        for Simplex { factor, over } in &self.simplex {
+            settings = settings.simplex(factor, over.as_deref());
+        }
+        for &(mode, basis) in &self.bases {
+            settings = settings.basis(mode, basis);
+        }
         Ok(match self.balance {
             None => settings,
             Some(BalanceArg::Never) => settings.balance(Balance::Never),
@@ -88,14 +125,19 @@ impl ConstraintArgs {
         })
     }
 
-    /// Whether there are bounds.
-    pub fn has_bounds(&self) -> bool {
-        !self.bounds.is_empty()
+    /// The option whose bounds normalised factors would not keep to, if there is one.
+    pub fn bounding(&self) -> Option<&'static str> {
+        match (self.bounds.is_empty(), self.simplex.is_empty()) {
+            (false, _) => Some("--bounds"),
+            (true, false) => Some("--simplex"),
+            (true, true) => None,
+        }
     }
 
     /// The files that are read.
     pub fn inputs(&self) -> impl Iterator<Item = &Path> {
-        self.fixed.iter().map(|(_, path)| path.as_path())
+        let graphs = self.smooth.iter().filter_map(Smoothing::input);
+        self.fixed.iter().map(|(_, path)| path.as_path()).chain(graphs)
     }
 }
 

@@ -436,11 +436,10 @@ impl FitArgs {
         if self.report.is_none() && self.appearance.any() {
             return Err(Error::Setting("--labels, --upwards and --title are for --report".into()));
         }
-        if self.components.normalizes() && self.constraints.has_bounds() {
-            return Err(Error::Setting(
-                "--bounds and --normalize exclude each other: normalised factors would not keep to the bounds"
-                    .into(),
-            ));
+        if let Some(option) = self.constraints.bounding().filter(|_| self.components.normalizes()) {
+            return Err(Error::Setting(format!(
+                "{option} and --normalize exclude each other: normalised factors would not keep to the bounds"
+            )));
         }
         Ok(())
     }

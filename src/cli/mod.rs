@@ -34,6 +34,7 @@ mod read_table;
 mod report;
 mod split_args;
 mod start;
+mod structure;
 mod summary;
 mod table;
 mod table_args;

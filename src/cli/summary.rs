@@ -72,6 +72,9 @@ impl FitSummary {
             let stored = sparse.stored + sparse.masked;
             self.add("passes", format!("over {}; {implicit}", stored_entries(stored)));
         }
+        if !fit.structure().is_empty() {
+            self.add("structure", fit.structure().join("; "));
+        }
         let why = match history.stopped_by {
             StoppedBy::Tolerance => format!(
                 "stopped because the loss fell by less than {tolerance:e} of itself three times in \

@@ -20,3 +20,4 @@ mod report;
 mod shared;
 mod starts;
 mod strata;
+mod structure;

@@ -5,18 +5,22 @@ use ndarray::{ArrayD, Axis};
 use crate::factored::mean;
 use crate::factors::check_factor;
 use crate::settings::{FactorSetting, Settings};
+use crate::structure::{Roughness, Simplex, Structure, ties};
 use nneinfact_core::data::{Prepared, digest};
 use nneinfact_core::engine::Constraint;
 use nneinfact_core::error::{Error, Result};
 use nneinfact_core::loss::Penalty;
-use nneinfact_core::model::Shapes;
+use nneinfact_core::model::{Model, Shapes};
 use nneinfact_core::plan::Balancing;
 
 /// What the settings ask of the factors, checked.
 #[derive(Clone)]
 pub(crate) struct Constraints {
-    /// For each factor of the model.
+    /// For each factor of the model. Of factors that are the same only the first one has a penalty, so
+    /// that it counts once.
     pub each: Vec<Constraint>,
+    /// Ties, smooth modes, rows that add up to 1.
+    pub structure: Structure,
     /// The values of factors that are fixed.
     fixed: Vec<Option<ArrayD<f64>>>,
     /// The rescaling among the penalised factors; `None` where there is none to do.
@@ -30,8 +34,13 @@ impl Constraints {
         let mut each = vec![Constraint::default(); count];
         let mut fixed: Vec<Option<ArrayD<f64>>> = vec![None; count];
         let mut own = vec![false; count];
+        let mut structure = Structure::none(count);
+        structure.ties = ties::first_of_each(model, &settings.ties)?;
+        ties::check_sizes(&structure.ties, shapes)?;
         for (name, setting) in &settings.factor_settings {
-            let l = model.factor_named(name)?;
+            // Letters are those of the factor as it was called.
+            let called = model.factor_named(name)?;
+            let l = structure.ties[called];
             let refuse = |what: String| {
                 Err(Error::Setting(format!("factor {} ({}): {what}", l + 1, model.factor_name(l))))
             };
@@ -61,6 +70,14 @@ impl Constraints {
                     )?;
                     fixed[l] = Some(values.clone());
                 }
+                FactorSetting::Smooth(smooth) => {
+                    let roughness = structure.roughness[l].get_or_insert_with(Roughness::default);
+                    roughness.add(shapes, called, smooth)?;
+                }
+                FactorSetting::Simplex(letters) => {
+                    let simplex = Simplex::new(shapes, called, letters.as_deref())?;
+                    structure.simplex[l] = Some(simplex);
+                }
             }
         }
         if let Some(problem) = settings.penalty.and_then(Penalty::problem) {
@@ -79,16 +96,25 @@ impl Constraints {
                 Constraint { fixed: true, .. } if !constraint.is_unbounded() => {
                     return refuse("bounds");
                 }
+                Constraint { fixed: true, .. } if structure.roughness[l].is_some() => {
+                    return refuse("a smooth mode");
+                }
+                Constraint { fixed: true, .. } if structure.simplex[l].is_some() => {
+                    return refuse("rows that are to add up to 1");
+                }
                 Constraint { fixed: true, .. } => {}
                 _ if !own[l] => constraint.penalty = settings.penalty,
                 _ => {}
             }
             constraint.penalty = constraint.penalty.filter(|penalty| penalty.weight() > 0.0);
         }
-        let rescaled: Vec<usize> =
-            (0..count).filter(|&l| each[l].penalty.is_some() && each[l].is_unbounded()).collect();
+        share(&mut each, &mut fixed, &mut structure, model)?;
+        let rescaled: Vec<usize> = (0..count)
+            .filter(|&l| each[l].penalty.is_some() && each[l].is_unbounded())
+            .filter(|&l| structure.is_free(l))
+            .collect();
         let balancing = Some(Balancing::new(model, &rescaled)).filter(|b| !b.is_empty());
-        Ok(Constraints { each, fixed, balancing })
+        Ok(Constraints { each, structure, fixed, balancing })
     }
 
     /// The same constraints beside sums of losses that are divided by this.
@@ -96,11 +122,20 @@ impl Constraints {
         for constraint in &mut self.each {
             constraint.penalty = constraint.penalty.map(|p| p.rescaled(1.0, sums_unit));
         }
+        for roughness in &mut self.structure.roughness {
+            *roughness = roughness.take().map(|roughness| roughness.rescaled(sums_unit));
+        }
         self
     }
 
+    /// Whether entries have penalties of their own.
     pub fn is_penalized(&self) -> bool {
         self.each.iter().any(|constraint| constraint.penalty.is_some())
+    }
+
+    /// Whether what is lowered is more than the losses.
+    pub fn has_penalties(&self) -> bool {
+        self.is_penalized() || self.structure.roughness.iter().any(Option::is_some)
     }
 
     /// What holds for a factor, in words.
@@ -113,9 +148,10 @@ impl Constraints {
             true => String::new(),
             false => format!(", from {lower} to {upper}"),
         };
+        let more = self.structure.describe(l);
         match penalty {
-            Some(penalty) => format!("l{}={}{bounds}", penalty.power(), penalty.weight()),
-            None => format!("no penalty{bounds}"),
+            Some(penalty) => format!("l{}={}{bounds}{more}", penalty.power(), penalty.weight()),
+            None => format!("no penalty{bounds}{more}"),
         }
     }
 
@@ -131,7 +167,8 @@ impl Constraints {
     /// What the user should know.
     pub fn warnings(&self, shapes: &Shapes) -> Vec<String> {
         let all = |which: fn(&Constraints, usize) -> bool| -> Vec<usize> {
-            (0..self.each.len()).filter(|&l| which(self, l)).collect()
+            let firsts = (0..self.each.len()).filter(|&l| self.structure.ties[l] == l);
+            firsts.filter(|&l| which(self, l)).collect()
         };
         let [falling, loose] = [all(Constraints::can_vanish), all(Constraints::is_loose)];
         match falling.is_empty() || loose.is_empty() {
@@ -179,20 +216,27 @@ impl Constraints {
 
     /// Whether a factor has a penalty that nothing keeps from going to 0.
     pub fn can_vanish(&self, l: usize) -> bool {
-        self.each[l].penalty.is_some() && self.each[l].lower == 0.0
+        self.costs(l) && self.each[l].lower == 0.0 && self.structure.simplex[l].is_none()
+    }
+
+    /// Whether a factor, or the one that it is the same as, has a penalty.
+    fn costs(&self, l: usize) -> bool {
+        let first = self.structure.ties[l];
+        self.each[first].penalty.is_some() || self.structure.roughness[first].is_some()
     }
 
     /// Whether a factor can take any scale, at no cost. A lower bound does not keep it from growing.
     pub fn is_loose(&self, l: usize) -> bool {
-        let Constraint { penalty, upper, fixed, .. } = self.each[l];
-        !fixed && upper == f64::INFINITY && penalty.is_none()
+        let Constraint { upper, fixed, .. } = self.each[l];
+        !fixed && upper == f64::INFINITY && !self.costs(l)
     }
 
-    /// Puts the fixed values in, and brings the others inside their bounds. A start that was made, and
-    /// not given, gets back the mean of ŷ that it had.
+    /// Puts the fixed values in, brings the others inside their bounds, and makes those the same that are
+    /// tied. A start that was made, and not given, gets back the mean of ŷ that it had.
     ///
     /// # Errors
-    /// [`Error::Memory`] where that mean takes more memory than there is.
+    /// [`Error::Memory`] where that mean takes more memory than there is; [`Error::Init`] where tied
+    /// factors are given and differ.
     pub fn apply(&self, shapes: &Shapes, start: &mut [ArrayD<f64>], made: bool) -> Result<()> {
         let before = if made { mean(shapes, start)? } else { 0.0 };
         let mut changed = false;
@@ -205,6 +249,20 @@ impl Constraints {
                 factor.mapv_inplace(|x| x.max(lower).min(upper));
                 changed = true;
             }
+            if let Some(simplex) = &self.structure.simplex[l] {
+                simplex.normalize_array(factor);
+            }
+        }
+        for (l, &first) in self.structure.ties.iter().enumerate().filter(|(l, first)| l != *first) {
+            if !made && start[l] != start[first] {
+                return Err(Error::Init(format!(
+                    "the factors {} and {} are tied, but those to start from are not the same",
+                    first + 1,
+                    l + 1
+                )));
+            }
+            start[l] = start[first].clone();
+            changed = true;
         }
         if !(made && changed) {
             return Ok(());
@@ -216,6 +274,35 @@ impl Constraints {
         }
         Ok(())
     }
+}
+
+/// Gives factors what holds for those that they are the same as, and refuses what does not go together.
+fn share(
+    each: &mut [Constraint],
+    fixed: &mut [Option<ArrayD<f64>>],
+    structure: &mut Structure,
+    model: &Model,
+) -> Result<()> {
+    for l in 0..each.len() {
+        structure.roughness[l] = structure.roughness[l].take().filter(|r| !r.is_empty());
+        if structure.simplex[l].is_some() {
+            if !each[l].is_unbounded() {
+                return Err(Error::Setting(format!(
+                    "factor {} ({}) has bounds, and rows that are to add up to 1: give one or the other",
+                    l + 1,
+                    model.factor_name(l)
+                )));
+            }
+            // No entry is larger.
+            each[l].upper = 1.0;
+        }
+        let first = structure.ties[l];
+        if first < l {
+            each[l] = Constraint { penalty: None, ..each[first] };
+            fixed[l] = fixed[first].clone();
+        }
+    }
+    Ok(())
 }
 
 /// That the penalty on some factors is void, as others are loose.
@@ -252,11 +339,15 @@ pub(crate) fn vanished(factors: &[ArrayD<f64>], predicted: f64, data: f64) -> Op
 /// A model whose mean is a smaller share of that of the data than this is zero.
 const VANISHED: f64 = 1e-12;
 
-/// The factors that settings fix, whatever their values.
+/// The factors that settings fix, whatever their values, with those that are the same.
 pub(crate) fn fixed(settings: &Settings) -> Result<Vec<usize>> {
+    let first = ties::first_of_each(&settings.model, &settings.ties)?;
     let fixed = settings
         .factor_settings
         .iter()
         .filter(|(_, setting)| matches!(setting, FactorSetting::Fixed(_)));
-    fixed.map(|(name, _)| Ok(settings.model.factor_named(name)?)).collect()
+    let fixed: Result<Vec<usize>> =
+        fixed.map(|(name, _)| Ok(first[settings.model.factor_named(name)?])).collect();
+    let fixed = fixed?;
+    Ok((0..first.len()).filter(|&l| fixed.contains(&first[l])).collect())
 }

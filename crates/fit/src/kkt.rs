@@ -3,7 +3,6 @@
 use nneinfact_core::engine::{Constraint, Engine};
 use nneinfact_core::error::Result;
 use nneinfact_core::loss::{Loss, Majorizer};
-use nneinfact_core::plan::Plan;
 
 use crate::observe::{Cancel, cancelled};
 
@@ -14,7 +13,7 @@ use crate::observe::{Cancel, cancelled};
 /// pass over the data for every group; `None` where the fit was cancelled.
 pub(crate) fn residual(
     engine: &mut dyn Engine,
-    plan: &Plan,
+    groups: &[Vec<usize>],
     constraints: &[Constraint],
     loss: &Loss,
     cancel: &Cancel,
@@ -22,14 +21,14 @@ pub(crate) fn residual(
     let factors = engine.factors()?;
     let curvature = loss.curvature_constant();
     let mut most = 0.0f64;
-    for (group, members) in plan.groups().iter().enumerate() {
+    for (group, members) in groups.iter().enumerate() {
         if cancelled(cancel, engine)? {
             return Ok(None);
         }
         engine.pass(group)?;
         let unchanged: Vec<Vec<f64>> =
-            members.factors.iter().map(|&l| vec![1.0; factors[l].len()]).collect();
-        for (at, &l) in members.factors.iter().enumerate() {
+            members.iter().map(|&l| vec![1.0; factors[l].len()]).collect();
+        for (at, &l) in members.iter().enumerate() {
             let constraint = constraints[l];
             let scale = factors[l].iter().copied().fold(0.0, f64::max);
             if constraint.fixed || scale <= 0.0 {

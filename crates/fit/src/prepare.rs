@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use ndarray::ArrayD;
 
+use crate::basis;
 use crate::checkpoint::{self, Checkpoint, CheckpointWriter, Identity};
 use crate::constraints::Constraints;
 use crate::device::Device;
@@ -14,6 +15,7 @@ use crate::io::FileLock;
 use crate::monitor::Portions;
 use crate::observe::Cancel;
 use crate::settings::{Algorithm, Balance, Settings};
+use crate::structured;
 use crate::trial::{Chosen, Starts, Trial, idle_cycles, wanted_start};
 use nneinfact_core::data::{
     Labels, Observations, Outside, Prepared, describe_index, normalizing_exponent, scaled,
@@ -29,9 +31,13 @@ use nneinfact_core::plan::Plan;
 pub(crate) struct Opened {
     pub engine: Box<dyn Engine>,
     pub plan: Arc<Plan>,
+    /// The factors of each group that has a pass and an update: the plan's groups, but of factors that are
+    /// the same the first one.
+    pub groups: Vec<Vec<usize>>,
     pub about: About,
     /// Whether factors are rescaled among each other after every sweep.
     pub balance: bool,
+    /// Whether what is lowered is more than the losses.
     pub penalized: bool,
     /// For each factor.
     pub constraints: Vec<Constraint>,
@@ -89,7 +95,7 @@ impl<'a> From<&'a Prepared> for Given<'a> {
 }
 
 impl Given<'_> {
-    fn shape(&self) -> &[usize] {
+    pub fn shape(&self) -> &[usize] {
         match self {
             Given::Observations(observations) => observations.shape(),
             Given::Prepared(data) => data.shape(),
@@ -107,6 +113,9 @@ impl Given<'_> {
 /// Finds what is wrong with a fit as far as that is possible without starting it: settings, ranks,
 /// the loss's domain, memory.
 pub(crate) fn check(settings: &Settings, data: &Prepared) -> Result<()> {
+    if !settings.bases.is_empty() {
+        return check(&basis::rewrite(settings, data.shape())?.settings, data);
+    }
     let (shapes, data) = prepared(settings, Given::Prepared(data))?;
     if let Some(device) = &settings.device {
         device.check_precision(settings.precision)?;
@@ -171,7 +180,8 @@ fn resume(
     let (job, data) = job(settings, planned, constraints.clone(), start, mean)?;
     let job = Job { scales: Some(checkpoint.state.scales.clone()), ..job };
     let (plan, balance) = (Arc::clone(&job.plan), job.balancing.is_some());
-    let mut engine = device.open(job, settings.precision)?;
+    let groups = structured::groups(&job, &constraints);
+    let mut engine = structured::open(device, settings, job, &constraints)?;
     engine.restore(&checkpoint.state)?;
     let (seed, mut warnings) = (checkpoint.seed(), checkpoint.warnings().to_vec());
     let known = |warning: &String| checkpoint.warnings().contains(warning);
@@ -181,9 +191,10 @@ fn resume(
     Ok(Opened {
         engine,
         plan,
+        groups,
         about: About::of(data),
         balance,
-        penalized: constraints.is_penalized(),
+        penalized: constraints.has_penalties(),
         constraints: constraints.each,
         seed,
         warnings,
@@ -220,9 +231,9 @@ fn start(
     let (job, data) = job(settings, planned, constraints.clone(), first.clone(), mean)?;
     let (plan, balance) = (Arc::clone(&job.plan), job.balancing.is_some());
     let exact = job.exact && device.kind_name() == "cpu";
-    let mut engine = device.open(job, settings.precision)?;
-    let groups = plan.groups().len();
-    let trial = Trial { groups, portions: Portions::of(&data), balance };
+    let members = structured::groups(&job, &constraints);
+    let mut engine = structured::open(device, settings, job, &constraints)?;
+    let trial = Trial { groups: members.len(), portions: Portions::of(&data), balance };
     let Chosen { seed, warning } =
         starts.choose(settings, cancel, engine.as_mut(), trial, first, |seed| {
             starts.make(seed, &data, sparse.as_ref())
@@ -235,9 +246,10 @@ fn start(
     Ok(Opened {
         engine,
         plan,
+        groups: members,
         about: About::of(data),
         balance,
-        penalized: constraints.is_penalized(),
+        penalized: constraints.has_penalties(),
         constraints: constraints.each,
         seed,
         warnings,
@@ -292,6 +304,7 @@ pub(crate) fn job(
         && loss.is_half_squared_distance()
         && data.weights().is_none()
         && data.is_all_train()
+        && !constraints.structure.is_any()
         && constraints.penalties().iter().flatten().all(|p| [1.0, 2.0].contains(&p.power()));
     let balance = settings.balance.unwrap_or_default() == Balance::EverySweep;
     let Units { loss, unit, exponent, sums_unit } = Units::of(loss, mean, settings.precision);

@@ -39,6 +39,10 @@ pub struct Record {
     /// Where the data are, and which of their entries were fitted; where that is known.
     #[serde(default)]
     pub data: Option<DataRecord>,
+    /// What holds within and among the factors, as the command line takes it: `tie ir=jr`,
+    /// `smooth hr=0.1,cyclic`, `simplex wr`, `basis h=spline:12`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub structure: Vec<String>,
     /// What the modes of the data are called, in their order; none where nothing is known. The
     /// labels of a mode are the array `labels_h` beside it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -93,6 +97,7 @@ impl Record {
             loss: None,
             history: None,
             data: None,
+            structure: Vec::new(),
             modes: Vec::new(),
         }
     }

@@ -31,6 +31,7 @@ pub struct Fit {
     pub(crate) tensor: FactoredTensor,
     history: History,
     warnings: Vec<String>,
+    structure: Vec<String>,
     /// Those of each mode of the data, or none.
     labels: Arc<[Labels]>,
 }
@@ -53,11 +54,23 @@ impl Fit {
     pub(crate) fn new(plan: Arc<Plan>, factors: Vec<ArrayD<f64>>, history: History) -> Fit {
         let tensor = FactoredTensor { shapes: plan.shapes().clone(), factors, weights: None };
         let labels = Arc::new([]);
-        Fit { plan, tensor, history, warnings: Vec::new(), labels }
+        Fit { plan, tensor, history, warnings: Vec::new(), structure: Vec::new(), labels }
     }
 
     pub(crate) fn with_warnings(self, warnings: Vec<String>) -> Fit {
         Fit { warnings, ..self }
+    }
+
+    pub(crate) fn with_structure(self, structure: Vec<String>) -> Fit {
+        Fit { structure, ..self }
+    }
+
+    /// What holds within and among the factors, as the command line takes it: [ties](crate::NNEinFact::tie),
+    /// [smooth modes](crate::NNEinFact::smooth), [rows that add up to 1](crate::NNEinFact::simplex) and
+    /// [bases](crate::NNEinFact::basis), as in `tie ir=jr`.
+    #[must_use]
+    pub fn structure(&self) -> &[String] {
+        &self.structure
     }
 
     /// The same with [`Labels`] for each mode of the data, in their order. Those of the observations

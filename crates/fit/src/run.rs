@@ -7,6 +7,7 @@ use ndarray::ArrayD;
 
 use crate::adam::{self, Adam};
 use crate::barrier::{self, Barrier};
+use crate::basis;
 use crate::checkpoint::Checkpoint;
 use crate::constraints::vanished;
 use crate::factored;
@@ -34,7 +35,16 @@ pub(crate) fn fit<'a>(
     if settings.algorithm == Algorithm::Barrier {
         settings.precision = Precision::F64;
     }
-    let data = data.into();
+    let data: Given<'_> = data.into();
+    if !settings.bases.is_empty() {
+        let rewritten = basis::rewrite(&settings, data.shape())?;
+        let structure = settings.structure();
+        let inner = rewritten.settings.clone();
+        return match fit(inner, hooks, resume, data) {
+            Ok(found) => Ok(rewritten.fit(found)?.with_structure(structure)),
+            Err(error) => Err(rewritten.error(error)),
+        };
+    }
     let shared = hooks.reducer.is_some() || settings.is_cut();
     let held = match data {
         Given::Observations(observations) if shared => Held { observations, part: None },
@@ -88,7 +98,7 @@ pub(crate) fn profile(
     device.clone().install(move || {
         let opened =
             prepare::open(&mut settings, &Cancel::new(), resume, observations.into(), &device)?;
-        let Opened { mut engine, plan, .. } = opened;
+        let Opened { mut engine, plan, groups, .. } = opened;
         // The first pass compiles, and makes what the others read; and a device that was idle takes a
         // while to come to its full clock.
         let began = Instant::now();
@@ -100,7 +110,7 @@ pub(crate) fn profile(
             }
         }
         let times: Result<Vec<PassTime>> =
-            (0..plan.groups().len()).map(|group| engine.time(group, repeats)).collect();
+            (0..groups.len()).map(|group| engine.time(group, repeats)).collect();
         Ok((plan, times?))
     })
 }
@@ -131,6 +141,7 @@ fn run(settings: Settings, mut hooks: Hooks, opened: Opened, started: Instant) -
     let Opened {
         mut engine,
         plan,
+        groups,
         about,
         balance,
         penalized,
@@ -167,14 +178,13 @@ fn run(settings: Settings, mut hooks: Hooks, opened: Opened, started: Instant) -
     });
     history.slabs = slabs;
     history.heldout_as = split_kind;
-    let groups = plan.groups().len();
     let done = match (adam, barrier) {
         (Some(adam), _) => adam::sweeps(engine.as_mut(), adam, &mut monitor, &mut history),
         (None, Some(barrier)) => {
             barrier::sweeps(engine.as_mut(), barrier, &mut monitor, &mut history)
         }
         (None, None) => {
-            sweeps(engine.as_mut(), groups, &mut monitor, &mut history, &mut writer, resumed)
+            sweeps(engine.as_mut(), groups.len(), &mut monitor, &mut history, &mut writer, resumed)
         }
     };
     if let Err(cause) = done {
@@ -185,7 +195,7 @@ fn run(settings: Settings, mut hooks: Hooks, opened: Opened, started: Instant) -
     if settings.kkt_residual {
         // A fit is not lost where its device fails after it.
         let found =
-            kkt::residual(engine.as_mut(), &plan, &constraints, &settings.loss, &hooks.cancel);
+            kkt::residual(engine.as_mut(), &groups, &constraints, &settings.loss, &hooks.cancel);
         history.kkt_residual = found.unwrap_or(None);
     }
     // Where the mean takes more memory than there is, there is no warning, but there is a fit.
@@ -193,7 +203,9 @@ fn run(settings: Settings, mut hooks: Hooks, opened: Opened, started: Instant) -
         warnings.extend(vanished(&factors, predicted, mean));
     }
     warnings.extend(writer.and_then(|writer| writer.warning()));
-    let fit = Fit::new(plan, factors, history).with_warnings(warnings);
+    let fit = Fit::new(plan, factors, history)
+        .with_warnings(warnings)
+        .with_structure(settings.structure());
     fit.with_labels(labels)
 }
 

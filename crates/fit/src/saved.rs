@@ -88,6 +88,7 @@ impl Saved {
             date: Some(humantime::format_rfc3339_seconds(SystemTime::now()).to_string()),
             loss: Some(LossRecord::of(&fit.history().loss_name)),
             history: Some(fit.history().clone()),
+            structure: fit.structure().to_vec(),
             modes: fit.all_labels().iter().map(ModeRecord::of).collect(),
             ..Record::of(fit.shapes())
         };

@@ -7,6 +7,7 @@ use std::time::Duration;
 use ndarray::ArrayD;
 
 use crate::device::Device;
+use crate::structure::{Basis, Smooth, ties};
 use nneinfact_core::engine::Precision;
 use nneinfact_core::error::{Error, Result};
 use nneinfact_core::history::{History, StoppedBy};
@@ -223,6 +224,10 @@ pub(crate) enum FactorSetting {
     Bounds(f64, f64),
     /// These values, which are not updated.
     Fixed(ArrayD<f64>),
+    /// A penalty on differences between neighbours.
+    Smooth(Smooth),
+    /// Rows over these letters, or the latent ones, add up to 1.
+    Simplex(Option<String>),
 }
 
 /// Everything that decides what a fit computes, apart from the data. [`NNEinFact`](crate::NNEinFact),
@@ -241,6 +246,10 @@ pub(crate) struct Settings {
     pub start: Start,
     /// What was asked for of single factors, by their names.
     pub factor_settings: Vec<(String, FactorSetting)>,
+    /// The names of factors that are the same, for each set of them.
+    pub ties: Vec<Vec<String>>,
+    /// Modes along which factors are sums of fixed functions.
+    pub bases: Vec<(char, Basis)>,
     /// The penalty on all factors that have none of their own.
     pub penalty: Option<Penalty>,
     pub balance: Option<Balance>,
@@ -288,6 +297,8 @@ impl Settings {
             groups: None,
             start: Start::Random,
             factor_settings: Vec::new(),
+            ties: Vec::new(),
+            bases: Vec::new(),
             penalty: None,
             balance: None,
             seed: 0,
@@ -376,6 +387,14 @@ impl Settings {
 
     /// How the planner groups the factors.
     pub fn grouping(&self) -> Grouping {
+        let given = self.factor_settings.iter();
+        let fixed: Vec<&str> = given
+            .filter(|(_, setting)| matches!(setting, FactorSetting::Fixed(_)))
+            .map(|(name, _)| name.as_str())
+            .collect();
+        if let Some(groups) = ties::groups(&self.model, &self.ties, &fixed) {
+            return Grouping::Given(groups);
+        }
         match (&self.groups, self.algorithm) {
             (Some(groups), _) => Grouping::Given(groups.clone()),
             (None, Algorithm::Block | Algorithm::Barrier) => Grouping::Block,
@@ -383,6 +402,39 @@ impl Settings {
                 Grouping::Grouped
             }
         }
+    }
+
+    /// Ties, smooth modes, rows that add up to 1 and bases, as they are written on the command line.
+    pub fn structure(&self) -> Vec<String> {
+        let ties = self.ties.iter().map(|tie| format!("tie {}", tie.join("=")));
+        let of = |(name, setting): &(String, FactorSetting)| match setting {
+            FactorSetting::Smooth(smooth) => Some(format!("smooth {}", smooth.describe(name))),
+            FactorSetting::Simplex(None) => Some(format!("simplex {name}")),
+            FactorSetting::Simplex(Some(over)) => Some(format!("simplex {name}:{over}")),
+            FactorSetting::Penalty(_) | FactorSetting::Bounds(..) | FactorSetting::Fixed(_) => None,
+        };
+        let bases = self.bases.iter().map(|(mode, basis)| format!("basis {mode}={basis}"));
+        ties.chain(self.factor_settings.iter().filter_map(of)).chain(bases).collect()
+    }
+
+    /// Refuses what does not go with ties, smooth modes and rows that add up to 1.
+    fn check_structure(&self) -> Result<()> {
+        let smooth = |(_, setting): &(String, FactorSetting)| {
+            matches!(setting, FactorSetting::Smooth(_) | FactorSetting::Simplex(_))
+        };
+        let structured = !self.ties.is_empty() || self.factor_settings.iter().any(smooth);
+        if structured && matches!(self.algorithm, Algorithm::Adam | Algorithm::Barrier) {
+            return Err(Error::Setting(format!(
+                "ties, smooth modes and rows that add up to 1 are for block, grouped and accelerated sweeps, not for {}",
+                self.algorithm.name()
+            )));
+        }
+        if self.groups.is_some() && !self.ties.is_empty() {
+            return Err(Error::Setting(
+                "tied factors are a group of their own: groups cannot be given as well".into(),
+            ));
+        }
+        Ok(())
     }
 
     /// Checks the settings that do not depend on the data.
@@ -434,6 +486,7 @@ impl Settings {
                     .into(),
             );
         }
+        self.check_structure()?;
         if self.inner_cycles == 0 {
             return refuse("the number of inner cycles must be at least 1".into());
         }

@@ -56,6 +56,41 @@ impl Majorizer {
         }
     }
 
+    /// The family for a factor that is in `places` places of a model: what stands in a term of ŷ is
+    /// then a product of so many of its factors of change, which
+    ///
+    /// - means bound where the term rises with them: `λ₁ᵖ ⋯ λₙᵖ ≤ (λ₁ⁿᵖ + ⋯ + λₙⁿᵖ) / n`,
+    /// - and its tangent in ln λ where it falls: `−λ₁ᵖ ⋯ λₙᵖ ≤ −1 − p (ln λ₁ + ⋯ + ln λₙ)`,
+    ///
+    /// so that the exponents of the derivative become `n (1 + p) − 1` or −1 (docs/method.md).
+    /// `falling` says that the loss's constant c is negative. For `Log`, whose numerator has either
+    /// sign, there is no such bound: it stays as it is, and a step has to be checked.
+    ///
+    /// ```
+    /// use nneinfact::loss::{Loss, Majorizer};
+    ///
+    /// // Of a symmetric matrix: the fourth root under Euclid, the square root under KL.
+    /// assert_eq!(Loss::euclidean().majorizer().tied(2, false).gamma(), Some(0.25));
+    /// assert_eq!(Loss::kl().majorizer().tied(2, false).gamma(), Some(0.5));
+    /// assert_eq!(Loss::kl().majorizer().tied(1, false), Loss::kl().majorizer());
+    /// ```
+    #[must_use]
+    pub fn tied(self, places: usize, falling: bool) -> Majorizer {
+        let power = |p: f64| places as f64 * (1.0 + p) - 1.0;
+        let rises = |p: f64| power(p).max(-1.0);
+        let falls = |p: f64| power(p).min(-1.0);
+        match self {
+            _ if places < 2 => self,
+            Majorizer::Power { p_a, p_b } if falling => {
+                Majorizer::Power { p_a: rises(p_a), p_b: falls(p_b) }
+            }
+            Majorizer::Power { p_a, p_b } => {
+                Majorizer::Power { p_a: falls(p_a), p_b: rises(p_b) }
+            }
+            Majorizer::Log => Majorizer::Log,
+        }
+    }
+
     /// The surrogate's rise from ỹ to λỹ, per c·ỹ: the integral from 1 to λ of the derivative
     /// above.
     #[must_use]

@@ -1,39 +1,77 @@
-//! Several tensors that share factors, each on an engine of its own.
+//! Several tensors that share factors, each on an engine of its own; or one tensor whose factors are
+//! tied, smooth, or have rows that add up to 1.
 //!
-//! Numerators, denominators and losses of a shared factor add up over the tensors, weighted: each
-//! engine says what its tensor has to say about a factor ([`Engine::parts`]), the step is made here,
-//! and all engines get the factors that came of it.
+//! Numerators, denominators and losses of a shared factor add up over the tensors, weighted, and over
+//! the places that it has in the model of each: every engine says what its tensor has to say about a
+//! factor ([`Engine::parts`]), the step is made here, and all engines get the factors that came of it.
 
 use ndarray::ArrayD;
 
 use nneinfact_core::algebra::balance::{penalty, rescale};
-use nneinfact_core::algebra::update::{Bounded, apply_floor, extrapolate, overflowed};
+use nneinfact_core::algebra::update::{apply_floor, extrapolate, overflowed};
 use nneinfact_core::engine::{Constraint, Engine, EngineState, LossSlot, LossSums, Point};
 use nneinfact_core::error::{Error, Result};
-use nneinfact_core::loss::{Loss, Share};
+use nneinfact_core::loss::{Loss, Majorizer, Share};
 use nneinfact_core::model::Shapes;
 use nneinfact_core::plan::Balancing;
 
+use super::step::Step;
+use crate::structure::Structure;
+
 /// One of the tensors.
-pub(super) struct Member {
+pub(crate) struct Member {
     pub engine: Box<dyn Engine>,
     pub loss: Loss,
     pub weight: f64,
     /// The factors of its model among all factors.
     pub factors: Vec<usize>,
-    /// For each group of all factors its own group of those that it has; `None` where it has none.
-    pub groups: Vec<Option<usize>>,
+    /// For each group of all factors its own groups of those that it has: none, one, or for a factor
+    /// with several places one for each place.
+    pub groups: Vec<Vec<usize>>,
     /// For each of its own groups its factors, counted in its own model.
     pub own: Vec<Vec<usize>>,
 }
 
+impl Member {
+    /// A tensor with these own groups of factors, whose places among all factors are `factors`.
+    pub fn new(
+        engine: Box<dyn Engine>,
+        (loss, weight): (Loss, f64),
+        factors: Vec<usize>,
+        own: Vec<Vec<usize>>,
+        joint: &[Vec<usize>],
+        ties: &[usize],
+    ) -> Member {
+        let of = |group: &Vec<usize>| -> Vec<usize> {
+            let has = |g: &usize| own[*g].iter().any(|&m| group.contains(&ties[factors[m]]));
+            (0..own.len()).filter(has).collect()
+        };
+        let groups = joint.iter().map(of).collect();
+        Member { engine, loss, weight, factors, groups, own }
+    }
+
+    /// Whether its last group is the last to have a pass in this group of all factors.
+    fn ends_with(&self, group: usize) -> bool {
+        self.own.len() > 1 && self.groups[group].last() == Some(&(self.own.len() - 1))
+    }
+}
+
+/// What the places of a factor in the model of a tensor say of each entry together, and how many they
+/// are.
+struct Told {
+    a: Vec<f64>,
+    b: Vec<f64>,
+    places: usize,
+}
+
 /// What the tensors of a fit have in common.
-pub(super) struct Joint {
+pub(crate) struct Joint {
     /// All factors with the sizes of all indices.
     pub shapes: Shapes,
-    /// The groups of all factors.
+    /// The groups of all factors: of those that are the same the first one, in a group of its own.
     pub groups: Vec<Vec<usize>>,
     pub constraints: Vec<Constraint>,
+    pub structure: Structure,
     pub balancing: Option<Balancing>,
     /// Of factors, relative to their largest entry.
     pub floor: f64,
@@ -44,9 +82,11 @@ pub(super) struct Joint {
 }
 
 /// A fit to several tensors.
-pub(super) struct CoupledEngine {
+pub(crate) struct CoupledEngine {
     members: Vec<Member>,
     joint: Joint,
+    /// What the last pass told of a factor with several places, for each tensor.
+    told: Vec<Option<Told>>,
     factors: Vec<Vec<f64>>,
     /// The plain result of the last sweep; empty before it is set.
     anchor: Vec<Vec<f64>>,
@@ -58,20 +98,15 @@ pub(super) struct CoupledEngine {
     losses: [LossSums; LossSlot::COUNT],
 }
 
-/// Checkpoints are of fits to one tensor.
-pub(super) fn unsaved() -> Error {
-    Error::Unsupported(
-        "a fit to several tensors cannot be saved and resumed: checkpoints are for fits to one"
-            .into(),
-    )
-}
-
 /// The least floor of a factor: passes may be in single precision.
 const LEAST: f64 = 1e-37;
+/// How often a step whose surrogate is no bound is halved, at most.
+const HALVINGS: usize = 40;
 
 impl CoupledEngine {
     pub fn new(members: Vec<Member>, joint: Joint, start: &[ArrayD<f64>]) -> Result<CoupledEngine> {
         let mut engine = CoupledEngine {
+            told: members.iter().map(|_| None).collect(),
             members,
             joint,
             factors: Vec::new(),
@@ -91,8 +126,22 @@ impl CoupledEngine {
         }
     }
 
-    /// Gives the engines the factors as they are here.
+    /// Brings rows that add up to 1 back to that.
+    fn normalize(&mut self) {
+        for (simplex, factor) in self.joint.structure.simplex.iter().zip(&mut self.factors) {
+            if let Some(simplex) = simplex {
+                simplex.normalize(factor);
+            }
+        }
+    }
+
+    /// Makes the factors the same that are tied, and gives the engines the factors as they are here.
     fn share(&mut self) -> Result<()> {
+        for (l, &first) in self.joint.structure.ties.iter().enumerate() {
+            if first != l {
+                self.factors[l] = self.factors[first].clone();
+            }
+        }
         let all = self.arrays()?;
         for member in &mut self.members {
             let own: Vec<ArrayD<f64>> = member.factors.iter().map(|&l| all[l].clone()).collect();
@@ -109,12 +158,15 @@ impl CoupledEngine {
         self.factors.iter().enumerate().map(one).collect()
     }
 
+    /// The penalties at the factors as they are.
+    fn penalty(&self) -> f64 {
+        let Joint { constraints, structure, .. } = &self.joint;
+        penalty(&self.factors, constraints) + structure.penalty(&self.factors)
+    }
+
     /// Adds up the losses of all tensors, `slot` being where those with a pass have theirs.
     fn add_up(&mut self, slot: LossSlot, passed: impl Fn(&Member) -> bool) -> Result<()> {
-        let mut total = LossSums {
-            penalty: penalty(&self.factors, &self.joint.constraints),
-            ..LossSums::default()
-        };
+        let mut total = LossSums { penalty: self.penalty(), ..LossSums::default() };
         for member in &mut self.members {
             let from = match passed(member) {
                 true => slot,
@@ -155,44 +207,118 @@ impl CoupledEngine {
     /// What the tensors say about every entry of factor `l`, given the factors of change of the group.
     fn shares(&mut self, group: usize, l: usize, lambda: &[Vec<f64>]) -> Result<Vec<Vec<Share>>> {
         let members = &self.joint.groups[group];
+        let ties = &self.joint.structure.ties;
         let mut shares = vec![Vec::new(); self.factors[l].len()];
-        for member in &mut self.members {
-            let Some(own) = member.groups[group] else { continue };
-            let own = &member.own[own];
-            let Some(at) = own.iter().position(|&m| member.factors[m] == l) else { continue };
-            let changes: Vec<Vec<f64>> = own
-                .iter()
-                .filter_map(|&m| members.iter().position(|&x| x == member.factors[m]))
-                .map(|i| lambda[i].clone())
-                .collect();
-            let (a, b) = member.engine.parts(at, &changes)?;
-            let (majorizer, curvature) =
-                (member.loss.majorizer(), member.loss.curvature_constant());
+        for (member, told) in self.members.iter_mut().zip(&self.told) {
+            let Told { a, b, places } = match (told, &member.groups[group][..]) {
+                (_, []) => continue,
+                (Some(told), _) => Told { a: told.a.clone(), b: told.b.clone(), ..*told },
+                (None, &[own, ..]) => {
+                    let own = &member.own[own];
+                    let first = |&m: &usize| ties[member.factors[m]];
+                    let Some(at) = own.iter().position(|m| first(m) == l) else { continue };
+                    let changes: Vec<Vec<f64>> = own
+                        .iter()
+                        .filter_map(|m| members.iter().position(|&x| x == first(m)))
+                        .map(|i| lambda[i].clone())
+                        .collect();
+                    let (a, b) = member.engine.parts(at, &changes)?;
+                    Told { a, b, places: 1 }
+                }
+            };
+            let curvature = member.loss.curvature_constant();
+            let falling = curvature < 0.0;
+            let majorizer = member.loss.majorizer().tied(places, falling);
             let scale = curvature.abs() * member.weight;
+            // The curvature of a logarithm in so many places.
+            let below = if majorizer == Majorizer::Log { scale * places as f64 } else { scale };
             for (shares, (a, b)) in shares.iter_mut().zip(a.into_iter().zip(b)) {
-                let (a, b) = (scale * a, scale * b);
-                shares.push(Share { majorizer, falling: curvature < 0.0, a, b });
+                shares.push(Share { majorizer, falling, a: scale * a, b: below * b });
             }
         }
+        if let Some(roughness) = &self.joint.structure.roughness[l] {
+            let all = roughness.shares(&self.factors[l]);
+            shares.iter_mut().zip(all).for_each(|(shares, share)| shares.push(share));
+        }
         Ok(shares)
+    }
+
+    /// Whether the surrogate of a group's step is no bound: of a logarithm in several places.
+    fn is_unbounded(&self) -> bool {
+        let mut told = self.members.iter().zip(&self.told);
+        told.any(|(member, told)| told.is_some() && member.loss.majorizer() == Majorizer::Log)
+    }
+
+    /// What is lowered, at the factors as they are, which the engines have.
+    fn objective(&mut self) -> Result<f64> {
+        let mut objective = self.penalty();
+        for member in &mut self.members {
+            member.engine.evaluate()?;
+            let sums = member.engine.sums()?[LossSlot::Start as usize];
+            objective += member.weight * sums.train;
+        }
+        Ok(objective)
+    }
+
+    /// Goes back towards `before`, the entries of factor `l`, until what is lowered is not above what it
+    /// was there: the way from there is one down, if not so far.
+    fn shorten(&mut self, l: usize, before: &[f64]) -> Result<()> {
+        let goal = std::mem::replace(&mut self.factors[l], before.to_vec());
+        self.share()?;
+        let bound = self.objective()?;
+        let mut part = 1.0;
+        for _ in 0..HALVINGS {
+            let between = |(&from, &to): (&f64, &f64)| from + part * (to - from);
+            self.factors[l] = before.iter().zip(&goal).map(between).collect();
+            self.apply_floor(l);
+            self.share()?;
+            if self.objective()? <= bound {
+                return Ok(());
+            }
+            part *= 0.5;
+        }
+        self.factors[l] = before.to_vec();
+        self.share()
+    }
+
+    /// The tensor, where there is but one.
+    fn only(&mut self) -> Result<&mut Member> {
+        match &mut self.members[..] {
+            [member] => Ok(member),
+            _ => Err(Error::Internal("a fit to several tensors is no part of another".into())),
+        }
     }
 }
 
 impl Engine for CoupledEngine {
     fn pass(&mut self, group: usize) -> Result<()> {
-        for member in &mut self.members {
-            if let Some(own) = member.groups[group] {
-                member.engine.pass(own)?;
+        let Some(joint) = self.joint.groups.get(group) else {
+            return Err(Error::Internal(format!("there is no group {group}")));
+        };
+        let ones = vec![vec![1.0; joint.first().map_or(0, |&l| self.factors[l].len())]];
+        for (member, told) in self.members.iter_mut().zip(&mut self.told) {
+            *told = None;
+            let own = member.groups[group].clone();
+            for &place in &own {
+                member.engine.pass(place)?;
+                if own.len() > 1 {
+                    let (a, b) = member.engine.parts(0, &ones)?;
+                    match told {
+                        Some(told) => {
+                            told.a.iter_mut().zip(a).for_each(|(sum, x)| *sum += x);
+                            told.b.iter_mut().zip(b).for_each(|(sum, x)| *sum += x);
+                        }
+                        None => *told = Some(Told { a, b, places: own.len() }),
+                    }
+                }
             }
         }
         // Tensors without a factor in the group have a loss too.
         let last = self.joint.groups.len() - 1;
         if group == 0 {
-            self.add_up(LossSlot::Start, |member| member.groups[0] == Some(0))?;
+            self.add_up(LossSlot::Start, |member| member.groups[0].first() == Some(&0))?;
         } else if group == last && self.joint.guarded {
-            self.add_up(LossSlot::Middle, |member| {
-                member.groups[last].is_some_and(|own| own + 1 == member.own.len() && own > 0)
-            })?;
+            self.add_up(LossSlot::Middle, |member| member.ends_with(last))?;
         }
         self.last = Some(group);
         Ok(())
@@ -209,18 +335,18 @@ impl Engine for CoupledEngine {
         for _ in 0..cycles {
             for (at, &l) in members.iter().enumerate() {
                 let shares = self.shares(group, l, &lambda)?;
-                let constraint = self.joint.constraints[l];
-                let bounded = Bounded { single: members.len() == 1, constraint };
-                let entries = self.factors[l].iter().zip(&shares);
-                for (to, (&theta, shares)) in lambda[at].iter_mut().zip(entries) {
-                    let (penalty_gradient, power) = match constraint.penalty {
-                        Some(penalty) => (penalty.derivative(theta), penalty.power()),
-                        None => (0.0, 1.0),
-                    };
-                    *to = bounded.change(theta, Share::joint_step(shares, penalty_gradient, power));
-                }
+                let step = Step {
+                    constraint: self.joint.constraints[l],
+                    single: members.len() == 1,
+                    simplex: self.joint.structure.simplex[l].as_ref(),
+                };
+                lambda[at] = step.changes(&self.factors[l], &shares);
             }
         }
+        let before = match members[..] {
+            [l] if self.is_unbounded() => Some((l, self.factors[l].clone())),
+            _ => None,
+        };
         for (lambda, &l) in lambda.iter().zip(&members) {
             let changed: Vec<f64> =
                 self.factors[l].iter().zip(lambda).map(|(x, change)| x * change).collect();
@@ -230,7 +356,10 @@ impl Engine for CoupledEngine {
             self.factors[l] = changed;
             self.apply_floor(l);
         }
-        self.share()
+        match before {
+            Some((l, before)) => self.shorten(l, &before),
+            None => self.share(),
+        }
     }
 
     fn evaluate(&mut self) -> Result<()> {
@@ -287,8 +416,10 @@ impl Engine for CoupledEngine {
             extrapolate(&mut self.factors[l], &mut self.anchor[l], &self.origin[l], weights);
         }
         (0..self.factors.len()).for_each(|l| self.apply_floor(l));
+        self.normalize();
+        self.share()?;
         self.origin.clone_from(&self.factors);
-        self.share()
+        Ok(())
     }
 
     fn balance(&mut self) -> Result<()> {
@@ -299,13 +430,51 @@ impl Engine for CoupledEngine {
     }
 
     fn scale_terms(&mut self) -> Result<[f64; 2]> {
-        Err(Error::Internal(
-            "what several losses say of a common scale is not one pair of numbers".into(),
-        ))
+        self.only()?.engine.scale_terms()
     }
 
-    fn parts(&mut self, _: usize, _: &[Vec<f64>]) -> Result<(Vec<f64>, Vec<f64>)> {
-        Err(Error::Internal("a fit to several tensors is no part of another".into()))
+    /// With what smooth modes say, and along rows that add up to 1.
+    fn parts(&mut self, at: usize, lambda: &[Vec<f64>]) -> Result<(Vec<f64>, Vec<f64>)> {
+        let Some(group) = self.last else {
+            return Err(Error::Internal("no pass has left numerators and denominators".into()));
+        };
+        let curvature = self.only()?.loss.curvature_constant();
+        let logarithmic = self.only()?.loss.majorizer() == Majorizer::Log;
+        let l = self.joint.groups[group][at];
+        // What falls and what rises in the derivative, and the curvature of a logarithm.
+        let count = self.factors[l].len();
+        let [mut fall, mut rise, mut curved] = [(); 3].map(|()| vec![0.0; count]);
+        for (i, shares) in self.shares(group, l, lambda)?.into_iter().enumerate() {
+            for share in shares {
+                let [a, b] = if share.falling { [share.b, share.a] } else { [share.a, share.b] };
+                fall[i] += a;
+                match share.majorizer {
+                    Majorizer::Log => curved[i] += b,
+                    Majorizer::Power { .. } => rise[i] += b,
+                }
+            }
+        }
+        if let Some(simplex) = &self.joint.structure.simplex[l] {
+            let theta = &self.factors[l];
+            let penalty = self.joint.constraints[l].penalty;
+            let derivative = |i: usize| {
+                rise[i] - fall[i] + penalty.map_or(0.0, |penalty| penalty.derivative(theta[i]))
+            };
+            let derivatives: Vec<f64> = (0..theta.len()).map(derivative).collect();
+            for (i, nu) in simplex.multipliers(theta, &derivatives).into_iter().enumerate() {
+                if nu > 0.0 { rise[i] += nu } else { fall[i] -= nu }
+            }
+        }
+        if logarithmic {
+            // Its derivative is all in a.
+            fall.iter_mut().zip(&rise).for_each(|(fall, rise)| *fall -= rise);
+            rise.iter_mut().zip(&curved).for_each(|(rise, curved)| *rise += curved);
+        }
+        let divided = |sums: Vec<f64>| -> Vec<f64> {
+            sums.into_iter().map(|x| x / curvature.abs()).collect()
+        };
+        let (fall, rise) = (divided(fall), divided(rise));
+        Ok(if curvature < 0.0 && !logarithmic { (rise, fall) } else { (fall, rise) })
     }
 
     fn load(&mut self, factors: &[ArrayD<f64>]) -> Result<()> {
@@ -316,10 +485,30 @@ impl Engine for CoupledEngine {
     }
 
     fn state(&self) -> Result<EngineState> {
-        Err(unsaved())
+        let anchored = !self.anchor.is_empty();
+        Ok(EngineState {
+            // The factors are in the user's units.
+            scales: vec![1.0; self.factors.len()],
+            factors: self.factors.clone(),
+            anchor: anchored.then(|| self.anchor.clone()),
+            origin: anchored.then(|| self.origin.clone()),
+            snapshot: self.snapshot.clone(),
+        })
     }
 
-    fn restore(&mut self, _: &EngineState) -> Result<()> {
-        Err(unsaved())
+    fn restore(&mut self, state: &EngineState) -> Result<()> {
+        let sizes: Vec<usize> = self.factors.iter().map(Vec::len).collect();
+        state.check(&vec![1.0; sizes.len()], &sizes)?;
+        self.factors.clone_from(&state.factors);
+        self.anchor = state.anchor.clone().unwrap_or_default();
+        self.origin = state.origin.clone().unwrap_or_else(|| state.factors.clone());
+        self.snapshot.clone_from(&state.snapshot);
+        self.last = None;
+        self.share()
+    }
+
+    fn device_memory(&self) -> Option<u64> {
+        let all: Vec<u64> = self.members.iter().filter_map(|m| m.engine.device_memory()).collect();
+        (!all.is_empty()).then(|| all.iter().sum())
     }
 }

@@ -1,10 +1,11 @@
 //! Fits to several tensors that share factors.
 
-mod engine;
+pub(crate) mod engine;
 mod part;
 mod plan;
 mod run;
 mod start;
+mod step;
 
 use ndarray::ArrayD;
 

@@ -138,11 +138,18 @@ pub(super) fn groups(
         }
         let planner = PlanSettings { grouping: wanted, ..Default::default() };
         let plan = Plan::new(shapes, &info, &planner)?;
+        let structure = &constraints.structure;
         for group in plan.groups() {
-            let all = group.factors.iter().map(|&m| places[t][m]);
-            let left: Vec<usize> = all
+            let all = group.factors.iter().map(|&m| structure.ties[places[t][m]]);
+            let mut left: Vec<usize> = all
                 .filter(|l| !constraints.each[*l].fixed && !groups.iter().flatten().any(|m| m == l))
                 .collect();
+            left.sort_unstable();
+            left.dedup();
+            // A factor with several places is a group of its own.
+            let (tied, left): (Vec<usize>, Vec<usize>) =
+                left.into_iter().partition(|&l| structure.places(l) > 1);
+            groups.extend(tied.into_iter().map(|l| vec![l]));
             if !left.is_empty() {
                 groups.push(left);
             }

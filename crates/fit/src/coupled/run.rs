@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use ndarray::ArrayD;
 
-use super::engine::{CoupledEngine, Joint, Member, unsaved};
+use super::engine::{CoupledEngine, Joint, Member};
 use super::part::Part;
 use super::plan::{self, Ready};
 use super::start::start;
@@ -57,7 +57,10 @@ fn check(settings: &Settings) -> Result<()> {
         )));
     }
     if settings.is_saved() {
-        return Err(unsaved());
+        return Err(Error::Unsupported(
+            "a fit to several tensors cannot be saved and resumed: checkpoints are for fits to one"
+                .into(),
+        ));
     }
     if settings.starts > 1 {
         return Err(Error::Unsupported(format!(
@@ -107,13 +110,14 @@ fn run(
     }
     let count = groups.len();
     let model = shapes.model().clone();
-    let penalized = constraints.is_penalized();
+    let (penalized, costs) = (constraints.is_penalized(), constraints.has_penalties());
     let balancing = constraints.balancing.clone().filter(|_| balance == Balance::EverySweep);
     let balanced = balancing.is_some();
     let joint = Joint {
         shapes,
         groups,
         constraints: constraints.each.clone(),
+        structure: constraints.structure.clone(),
         balancing,
         floor: settings.factor_floor,
         cycles: settings.inner_cycles,
@@ -135,7 +139,7 @@ fn run(
         heldout_as: portions.split_kind(),
         ..settings.empty_history()
     };
-    let mut monitor = Monitor::new(&settings, &mut hooks, portions, started, balanced, penalized);
+    let mut monitor = Monitor::new(&settings, &mut hooks, portions, started, balanced, costs);
     sweeps(&mut engine, count, &mut monitor, &mut history, &mut None, None)?;
     let factors = engine.factors()?;
     let ends = engine.evaluate_each()?;
@@ -144,7 +148,7 @@ fn run(
         let own: Vec<ArrayD<f64>> = places[t].iter().map(|&l| factors[l].clone()).collect();
         let history = History { loss_name: loss, ..end(&history, &portions, sums) };
         // Where the mean takes more memory than there is, there is no warning, but there is a fit.
-        let predicted = if penalized { mean(plan.shapes(), &own).ok() } else { None };
+        let predicted = if costs { mean(plan.shapes(), &own).ok() } else { None };
         let gone = predicted.and_then(|predicted| vanished(&own, predicted, means[t]));
         warnings.extend(gone.map(|gone| format!("tensor {}: {gone}", t + 1)));
         parts.push(Fit::new(plan, own, history).with_labels(Arc::clone(&labels[t]))?);
@@ -166,18 +170,16 @@ fn member(
     device: &Device,
 ) -> Result<(Member, PlannedPart)> {
     let Ready { mut settings, shapes, data, weight } = part;
-    let mine = |group: &Vec<usize>| -> Vec<usize> {
-        (0..own.len()).filter(|&m| group.contains(&own[m])).collect()
-    };
-    let grouped: Vec<Vec<usize>> = groups.iter().map(mine).collect();
-    let mut next = 0;
-    let number = |group: &Vec<usize>| {
-        let number = (!group.is_empty()).then_some(next);
-        next += usize::from(number.is_some());
-        number
-    };
-    let numbers = grouped.iter().map(number).collect();
-    let grouped: Vec<Vec<usize>> = grouped.into_iter().filter(|g| !g.is_empty()).collect();
+    let ties = &constraints.structure.ties;
+    let mut grouped: Vec<Vec<usize>> = Vec::new();
+    for group in groups {
+        let mine = (0..own.len()).filter(|&m| group.contains(&ties[own[m]]));
+        match group[..] {
+            // Every place of a factor has a pass of its own.
+            [_] => grouped.extend(mine.map(|m| vec![m])),
+            _ => grouped.extend(Some(mine.collect::<Vec<usize>>()).filter(|g| !g.is_empty())),
+        }
+    }
     settings.groups = Some(grouped.clone());
     let starts: Vec<ArrayD<f64>> = own.iter().map(|&l| start[l].clone()).collect();
     for (m, _) in own.iter().enumerate().filter(|(_, l)| constraints.each[**l].fixed) {
@@ -194,15 +196,9 @@ fn member(
     let job = Job { exact: false, balancing: None, ..job };
     let loss = job.loss.name().to_string();
     let plan = (Arc::clone(&job.plan), portions, loss);
-    let member = Member {
-        loss: job.loss.clone(),
-        engine: device.open(job, settings.precision)?,
-        weight,
-        factors: own.to_vec(),
-        groups: numbers,
-        own: grouped,
-    };
-    Ok((member, plan))
+    let loss = job.loss.clone();
+    let engine = device.open(job, settings.precision)?;
+    Ok((Member::new(engine, (loss, weight), own.to_vec(), grouped, groups, ties), plan))
 }
 
 /// Brings the start to the scale of least penalised objective of all tensors together.

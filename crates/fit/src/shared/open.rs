@@ -108,6 +108,12 @@ fn refuse(settings: &Settings) -> Result<()> {
             "the barrier algorithm holds all data on one process, and does not fit slabs".into(),
         ));
     }
+    if !settings.structure().is_empty() {
+        return Err(Error::Unsupported(format!(
+            "ties, smooth modes, rows that add up to 1 and bases are for fits without slabs, and this one has {}",
+            settings.structure().join(", ")
+        )));
+    }
     if matches!(settings.start, Start::Svd) && !settings.resumes {
         return Err(Error::Unsupported(
             "a start from singular vectors (svd) needs all data on one process: over slabs, start at random, from several seeds, or from the factors of a fit to a part of the data"
@@ -336,8 +342,10 @@ impl Ground {
         resumed: Option<Checkpoint>,
     ) -> Opened {
         let balance = self.balances(settings);
+        let groups = self.plan.groups().iter().map(|group| group.factors.clone()).collect();
         Opened {
             engine,
+            groups,
             plan: self.plan,
             about: About {
                 portions: self.whole.portions,

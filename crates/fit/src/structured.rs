@@ -1,0 +1,59 @@
+//! One tensor whose factors are tied, smooth, or have rows that add up to 1: its engine says what the data
+//! say of each entry, and the steps are made on the host (`coupled/engine.rs`).
+
+use std::sync::Arc;
+
+use crate::constraints::Constraints;
+use crate::coupled::engine::{CoupledEngine, Joint, Member};
+use crate::device::Device;
+use crate::settings::{Algorithm, Settings};
+use nneinfact_core::engine::{Engine, Job};
+use nneinfact_core::error::Result;
+
+/// The groups of factors that a fit's passes and updates go over: the plan's, but that all places of a
+/// factor are one, which has the number of the first.
+pub(crate) fn groups(job: &Job, constraints: &Constraints) -> Vec<Vec<usize>> {
+    let ties = &constraints.structure.ties;
+    let mut groups: Vec<Vec<usize>> = Vec::new();
+    for group in job.plan.groups() {
+        let members: Vec<usize> = group.factors.iter().map(|&l| ties[l]).collect();
+        if !groups.contains(&members) {
+            groups.push(members);
+        }
+    }
+    groups
+}
+
+/// Puts a job on a device, with steps on the host where what holds for its factors needs that.
+pub(crate) fn open(
+    device: &Device,
+    settings: &Settings,
+    job: Job,
+    constraints: &Constraints,
+) -> Result<Box<dyn Engine>> {
+    if !constraints.structure.is_any() {
+        return device.open(job, settings.precision);
+    }
+    let plan = Arc::clone(&job.plan);
+    let groups = groups(&job, constraints);
+    let own = plan.groups().iter().map(|group| group.factors.clone()).collect();
+    let joint = Joint {
+        shapes: plan.shapes().clone(),
+        groups: groups.clone(),
+        constraints: constraints.each.clone(),
+        structure: constraints.structure.clone(),
+        balancing: job.balancing.as_ref().map(|balancing| (**balancing).clone()),
+        floor: settings.factor_floor,
+        cycles: settings.inner_cycles,
+        guarded: settings.algorithm == Algorithm::Accelerated,
+    };
+    let start = job.start.clone();
+    let loss = (settings.loss.clone(), 1.0);
+    // What the data say is not all that there is: no exact steps. Factors are kept here, in the user's
+    // units.
+    let job = Job { exact: false, balancing: None, scales: None, ..job };
+    let factors = (0..plan.shapes().model().factors().len()).collect();
+    let engine = device.open(job, settings.precision)?;
+    let member = Member::new(engine, loss, factors, own, &groups, &constraints.structure.ties);
+    Ok(Box::new(CoupledEngine::new(vec![member], joint, &start)?))
+}
