@@ -4,6 +4,7 @@
 use std::ops::ControlFlow;
 
 use super::contract::Labelled;
+use super::environments::Environments;
 use super::node::{Goal, Update, step};
 use super::{Dense, Network};
 use crate::error::{Error, Result};
@@ -172,6 +173,7 @@ impl NetworkFit {
         let mut stopped_by = StoppedBy::Sweeps;
         for sweep in 0..self.sweeps {
             let mut now = distance[sweep];
+            let mut environments = Environments::new(&model, &goal)?;
             for l in 0..model.tensors.len() {
                 let update = match self.method {
                     Method::Newton => Update::Newton(barriers.mu[l]),
@@ -179,7 +181,9 @@ impl NetworkFit {
                     Method::Descent => Update::Descent,
                 };
                 // The distance is free where all other factors are contracted.
-                now = step(&mut model, &goal, l, update)? + 0.5 * squared_norm;
+                let node = environments.node(&model)?;
+                now = step(&mut model, &node, l, update)? + 0.5 * squared_norm;
+                environments.advance(&model)?;
                 objective.push(now - barrier(&model, &barriers.mu));
             }
             distance.push(now);
@@ -312,9 +316,12 @@ impl DataNewton {
             squared_norm: self.squared_norm,
         };
         let mut now = 0.0;
+        let mut environments = Environments::new(&self.model, &goal)?;
         for l in 0..self.model.tensors.len() {
             let update = Update::Newton(self.barriers.mu[l]);
-            now = step(&mut self.model, &goal, l, update)? + 0.5 * goal.squared_norm;
+            let node = environments.node(&self.model)?;
+            now = step(&mut self.model, &node, l, update)? + 0.5 * goal.squared_norm;
+            environments.advance(&self.model)?;
         }
         self.barriers.after(self.sweeps, 0.0);
         self.sweeps += 1;
@@ -365,7 +372,6 @@ fn logs(model: &Network, mu: &[f64]) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::super::contract::contract;
-    use super::super::node::FactorNode;
     use super::*;
 
     fn dense(shape: &[usize], s: f64) -> Dense {
@@ -396,9 +402,11 @@ mod tests {
     #[test]
     fn gradients_are_those_of_differences() {
         for (model, target) in pairs() {
+            let goal = Goal { target: &target, weights: None, squared_norm: 0.0 };
+            let mut environments = Environments::new(&model, &goal).unwrap();
             for l in 0..model.tensors.len() {
-                let goal = Goal { target: &target, weights: None, squared_norm: 0.0 };
-                let node = FactorNode::new(&model, &goal, l).unwrap();
+                let node = environments.node(&model).unwrap();
+                environments.advance(&model).unwrap();
                 let order: Vec<char> = node.letters.concat();
                 let r = node.counts[2];
                 let x = model.labelled(std::iter::once(l), false).remove(0).permuted(&order);

@@ -1,6 +1,7 @@
 //! Stage two for any einsum model and any einsum target. NTT.md, section 9.
 
 mod contract;
+mod environments;
 mod fit;
 mod node;
 

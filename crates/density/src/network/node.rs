@@ -33,7 +33,15 @@ pub(crate) struct FactorNode {
 }
 
 impl FactorNode {
-    pub fn new(model: &Network, goal: &Goal<'_>, l: usize) -> Result<FactorNode> {
+    /// From the other factors contracted with themselves, and weights where there are any, as far as they
+    /// are; and from the other factors contracted with the target.
+    pub fn new(
+        model: &Network,
+        l: usize,
+        mut gram: Vec<Labelled>,
+        weighted: bool,
+        mut numerator: Vec<Labelled>,
+    ) -> Result<FactorNode> {
         let f = &model.factors[l];
         let others = || (0..model.factors.len()).filter(move |&m| m != l);
         let elsewhere = |c: &char| others().any(|m| model.factors[m].contains(c));
@@ -47,22 +55,17 @@ impl FactorNode {
         let counts = [count(&own), count(&shared), count(&latent)];
         // A latent letter of this factor alone has an environment of ones.
         let lone = || latent.iter().copied().filter(|c| !elsewhere(c));
-        let mut parts = model.labelled(others(), false);
-        parts.extend(model.labelled(others(), true));
-        parts.extend(lone().map(|c| Labelled::ones(c, size(c))));
-        parts.extend(lone().map(|c| Labelled::ones(prime(c), size(c))));
+        gram.extend(lone().map(|c| Labelled::ones(c, size(c))));
+        gram.extend(lone().map(|c| Labelled::ones(prime(c), size(c))));
+        numerator.extend(lone().map(|c| Labelled::ones(c, size(c))));
         let twin = latent.iter().map(|&c| prime(c));
-        parts.extend(goal.weights.cloned());
-        let own_too = goal.weights.is_some();
-        let first = if own_too { &own[..] } else { &[] };
+        let first = if weighted { &own[..] } else { &[] };
         let out: Vec<char> =
             first.iter().chain(&shared).chain(&latent).copied().chain(twin).collect();
-        let gram = contract(parts, &out)?.data;
-        let mut parts = model.labelled(others(), false);
-        parts.extend(goal.target.labelled(0..goal.target.factors.len(), true));
-        parts.extend(lone().map(|c| Labelled::ones(c, size(c))));
+        let gram = contract(gram, &out)?.data;
         let order: Vec<char> = own.iter().chain(&shared).chain(&latent).copied().collect();
-        let numerator = contract(parts, &order)?.data;
+        let numerator = contract(numerator, &order)?.data;
+        let own_too = weighted;
         Ok(FactorNode { letters: [own, shared, latent], counts, gram, own_too, numerator })
     }
 
@@ -95,9 +98,13 @@ pub(crate) enum Update {
 /// The least an entry is after a multiplicative update, as a share of the largest of its factor.
 const FLOOR: f64 = 1e-12;
 
-/// Updates factor l. Gives half the squared distance but for that of the target.
-pub(crate) fn step(model: &mut Network, goal: &Goal<'_>, l: usize, update: Update) -> Result<f64> {
-    let node = FactorNode::new(model, goal, l)?;
+/// Updates factor l, for which the node is. Gives half the squared distance but for that of the target.
+pub(crate) fn step(
+    model: &mut Network,
+    node: &FactorNode,
+    l: usize,
+    update: Update,
+) -> Result<f64> {
     let order: Vec<char> = node.letters.concat();
     let labelled = model.labelled(std::iter::once(l), false).remove(0).permuted(&order);
     let r = node.counts[2];
@@ -106,7 +113,7 @@ pub(crate) fn step(model: &mut Network, goal: &Goal<'_>, l: usize, update: Updat
         let n = &node.numerator[block * r..(block + 1) * r];
         let d = node.times(block, x);
         match update {
-            Update::Newton(mu) => newton(&node, block, x, (&d, n), mu).ok_or_else(|| {
+            Update::Newton(mu) => newton(node, block, x, (&d, n), mu).ok_or_else(|| {
                 Error::Numeric(format!(
                     "a Newton step on factor {l} met values that are not finite"
                 ))
@@ -115,7 +122,7 @@ pub(crate) fn step(model: &mut Network, goal: &Goal<'_>, l: usize, update: Updat
                 let moved = x.iter_mut().zip(d.iter().zip(n)).filter(|(_, (d, _))| **d > 0.0);
                 moved.for_each(|(x, (d, n))| *x *= n.max(0.0) / d);
             }
-            Update::Descent => descend(&node, block, x, (&d, n)),
+            Update::Descent => descend(node, block, x, (&d, n)),
         }
     }
     if let Update::Multiplicative = update {
