@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use crate::linalg::{product_into, view};
 
 /// The most entries of an intermediate tensor.
-const LIMIT: u64 = 1 << 29;
+pub(crate) const LIMIT: u64 = 1 << 29;
 
 /// A dense tensor whose axes have letters.
 #[derive(Clone, Debug)]
@@ -83,8 +83,7 @@ pub(crate) fn reduce(
     outside: &[char],
     most: usize,
 ) -> Result<Vec<Labelled>> {
-    let admitted =
-        |pair: &Pair| pair.gain <= 0.0 || (pair.sums && pair.entries <= most as f64);
+    let admitted = |pair: &Pair| pair.gain <= 0.0 || (pair.sums && pair.entries <= most as f64);
     while let Some(at) = cheapest(&parts, outside, admitted) {
         join(&mut parts, at, outside)?;
     }
@@ -95,9 +94,10 @@ pub(crate) fn reduce(
             others.flat_map(|(_, part)| part.letters.iter().copied()).collect()
         })
         .collect();
-    let summed = parts.into_iter().zip(&needed).map(|(part, others)| {
-        part.summed_to(|l| outside.contains(&l) || others.contains(&l))
-    });
+    let summed = parts
+        .into_iter()
+        .zip(&needed)
+        .map(|(part, others)| part.summed_to(|l| outside.contains(&l) || others.contains(&l)));
     Ok(summed.collect())
 }
 
@@ -182,7 +182,10 @@ fn pair(a: Labelled, b: Labelled, keep: impl Fn(char) -> bool) -> Result<Labelle
     let x = a.permuted(&[&batch[..], &rows, &summed].concat());
     let y = b.permuted(&[&batch[..], &summed, &cols].concat());
     let mut data = vec![0.0; n * m * c];
-    for at in 0..n {
+    if m * k * c == 1 {
+        data.iter_mut().zip(x.data.iter().zip(&y.data)).for_each(|(to, (x, y))| *to = x * y);
+    }
+    for at in (0..n).filter(|_| m * k * c > 1) {
         let x = view(&x.data[at * m * k..(at + 1) * m * k], m, k);
         let y = view(&y.data[at * k * c..(at + 1) * k * c], k, c);
         product_into(x, y, &mut data[at * m * c..(at + 1) * m * c]);

@@ -5,14 +5,14 @@
 //! tensor on each side. A sweep over a chain takes as many contractions as it has factors then, and not
 //! the square of that.
 
+use super::Network;
 use super::contract::{Labelled, reduce};
 use super::node::{FactorNode, Goal};
-use super::Network;
 use crate::error::Result;
 
 /// The contractions of one sweep.
-pub(crate) struct Environments<'a> {
-    goal: &'a Goal<'a>,
+pub(crate) struct FactorEnvironments<'a> {
+    goal: Goal<'a>,
     /// The model with itself, and with the target.
     itself: Sides,
     target: Sides,
@@ -35,12 +35,38 @@ enum With {
     Target,
 }
 
-impl<'a> Environments<'a> {
+impl<'a> Goal<'a> {
+    fn target(&self) -> Option<&'a Network> {
+        match self {
+            Goal::Network { target, .. } => Some(target),
+            Goal::Entries(_) => None,
+        }
+    }
+
+    fn weights(&self) -> Option<&'a Labelled> {
+        match self {
+            Goal::Network { weights, .. } => *weights,
+            Goal::Entries(_) => None,
+        }
+    }
+
+    /// The contractions that steps read.
+    fn needs(&self) -> &'static [With] {
+        match self {
+            Goal::Network { .. } => &[With::Itself, With::Target],
+            Goal::Entries(entries) if entries.has_zeros() => &[With::Itself],
+            Goal::Entries(_) => &[],
+        }
+    }
+}
+
+impl<'a> FactorEnvironments<'a> {
     /// Those of the first factor.
-    pub fn new(model: &Network, goal: &'a Goal<'a>) -> Result<Environments<'a>> {
+    pub fn new(model: &Network, goal: Goal<'a>) -> Result<FactorEnvironments<'a>> {
         let factors = model.factors.len();
         let mut companions = vec![Vec::new(); factors];
-        for (t, letters) in goal.target.factors.iter().enumerate() {
+        let of_target = goal.target().map_or(&[][..], |target| &target.factors);
+        for (t, letters) in of_target.iter().enumerate() {
             let common = |f: &Vec<char>| {
                 f.iter().filter(|c| model.output.contains(c) && letters.contains(c)).count()
             };
@@ -50,8 +76,8 @@ impl<'a> Environments<'a> {
         }
         let sides = || Sides { before: Vec::new(), behind: vec![Vec::new(); factors] };
         let (itself, target) = (sides(), sides());
-        let mut all = Environments { goal, itself, target, companions, next: 0 };
-        for with in [With::Itself, With::Target] {
+        let mut all = FactorEnvironments { goal, itself, target, companions, next: 0 };
+        for &with in goal.needs() {
             for l in (1..factors).rev() {
                 let mut parts = all.sides(with).behind[l].clone();
                 parts.extend(all.group(model, l, with));
@@ -69,10 +95,17 @@ impl<'a> Environments<'a> {
             sides.before.iter().chain(&sides.behind[l]).cloned().collect()
         };
         let mut gram = others(&self.itself);
-        gram.extend(self.goal.weights.filter(|_| l == 0).cloned());
-        let mut numerator = others(&self.target);
-        numerator.extend(self.goal.target.labelled(self.companions[l].iter().copied(), true));
-        FactorNode::new(model, l, gram, self.goal.weights.is_some(), numerator)
+        match self.goal {
+            Goal::Network { target, weights } => {
+                gram.extend(weights.filter(|_| l == 0).cloned());
+                let mut numerator = others(&self.target);
+                numerator.extend(target.labelled(self.companions[l].iter().copied(), true));
+                FactorNode::new(model, l, gram, weights.is_some(), numerator)
+            }
+            Goal::Entries(entries) => {
+                FactorNode::of_entries(model, l, entries, entries.has_zeros().then_some(gram))
+            }
+        }
     }
 
     /// Goes on to the next factor, with this one as it is now.
@@ -82,7 +115,7 @@ impl<'a> Environments<'a> {
         if self.next == model.factors.len() {
             return Ok(());
         }
-        for with in [With::Itself, With::Target] {
+        for &with in self.goal.needs() {
             let mut parts = std::mem::take(&mut self.sides_mut(with).before);
             parts.extend(self.group(model, l, with));
             let outside = self.letters(model, self.next..model.factors.len(), with);
@@ -115,11 +148,12 @@ impl<'a> Environments<'a> {
         match with {
             With::Itself => {
                 parts.extend(model.labelled(one(), true));
-                parts.extend(self.goal.weights.filter(|_| l == 0).cloned());
+                parts.extend(self.goal.weights().filter(|_| l == 0).cloned());
             }
             With::Target => {
-                let companions = self.companions[l].iter().copied();
-                parts.extend(self.goal.target.labelled(companions, true));
+                let companions = || self.companions[l].iter().copied();
+                parts
+                    .extend(self.goal.target().iter().flat_map(|t| t.labelled(companions(), true)));
             }
         }
         parts
@@ -133,11 +167,11 @@ impl<'a> Environments<'a> {
             match with {
                 With::Itself => {
                     letters.extend(model.factors[l].iter().map(|&c| model.letter(c, true)));
-                    let weights = self.goal.weights.filter(|_| l == 0);
+                    let weights = self.goal.weights().filter(|_| l == 0);
                     letters.extend(weights.iter().flat_map(|weights| &weights.letters));
                 }
                 With::Target => {
-                    let target = self.goal.target;
+                    let Some(target) = self.goal.target() else { continue };
                     let of = |&t: &usize| target.factors[t].iter().map(|&c| target.letter(c, true));
                     letters.extend(self.companions[l].iter().flat_map(of));
                 }
@@ -151,7 +185,7 @@ impl<'a> Environments<'a> {
         let largest = |n: &Network| n.tensors.iter().map(|t| t.data.len()).max().unwrap_or(0);
         match with {
             With::Itself => largest(model),
-            With::Target => largest(model).max(largest(self.goal.target)),
+            With::Target => largest(model).max(self.goal.target().map_or(0, largest)),
         }
     }
 }
@@ -187,8 +221,8 @@ mod tests {
     #[test]
     fn of_a_chain_one_small_tensor_is_kept_on_each_side() {
         let (model, target) = (chain(26, 2, 3, 0.7), chain(26, 2, 4, 0.4));
-        let goal = Goal { target: &target, weights: None, squared_norm: 0.0 };
-        let mut all = Environments::new(&model, &goal).unwrap();
+        let goal = Goal::Network { target: &target, weights: None };
+        let mut all = FactorEnvironments::new(&model, goal).unwrap();
         for l in 0..26 {
             for (sides, most) in [(&all.itself, 3 * 3), (&all.target, 3 * 4)] {
                 for kept in [&sides.before, &sides.behind[l]] {
@@ -227,8 +261,8 @@ mod tests {
         };
         let tensors = vec![dense(&[9, 4]), dense(&[9, 4]), dense(&[9, 4]), dense(&[4, 4, 4])];
         let model = Network::new("ia,jb,kc,abc->ijk", tensors).unwrap();
-        let goal = Goal { target: &model, weights: None, squared_norm: 0.0 };
-        let mut all = Environments::new(&model, &goal).unwrap();
+        let goal = Goal::Network { target: &model, weights: None };
+        let mut all = FactorEnvironments::new(&model, goal).unwrap();
         (0..3).for_each(|_| all.advance(&model).unwrap());
         assert_eq!(all.itself.before.len(), 3);
         assert!(all.itself.before.iter().all(|part| part.shape == [4, 4]));
