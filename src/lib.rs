@@ -109,7 +109,7 @@ pub mod data {
 pub mod density {
     pub use nneinfact_density::{
         Conditional, Core, Covariance, Cross, CrossTrain, DataNewton, Dense, Density, Em, EmFit,
-        FittedTrain, History, Indices, LineSearch, Method, NegativeLogLikelihood, Network,
+        Entries, FittedTrain, History, Indices, LineSearch, Method, NegativeLogLikelihood, Network,
         NetworkFit, NetworkFitted, NonnegativeTrain, Schedule, Sketch, SketchTrain, Solver,
         StoppedBy, SweepReport, Table, TensorTrain, TrainFit,
     };

@@ -23,7 +23,7 @@ pub enum AlgorithmArg {
     /// --learning-rate)
     Adam,
     /// Newton steps with a logarithmic barrier, in double precision on the processor, for the euclidean loss:
-    /// many digits in few sweeps, where the data fit into memory as dense tensors
+    /// many digits in few sweeps, for data that are mostly zeros or missing, or fit into memory as dense tensors
     Barrier,
 }
 

@@ -57,6 +57,10 @@ impl DataKind {
             return Ok(DataKind::PackedTns);
         }
         let tables = [".csv", ".tsv", ".tab", ".txt", ".psv", ".csv.gz", ".tsv.gz", ".tab.gz"];
+        // Without the feature that reads them they were told of above.
+        if ends(&[".parquet", ".pq"]) {
+            return Ok(DataKind::Table);
+        }
         match FileKind::of(path) {
             Ok(kind) => Ok(DataKind::File(kind)),
             // With modes any text is a table.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use ndarray::{Array2, ArrayD, IxDyn};
-use nneinfact::density::{Density, NonnegativeTrain, SavedTrain};
+use nneinfact::density::{Density, Indices, NonnegativeTrain, SavedTrain};
 use nneinfact::io;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -328,6 +328,69 @@ fn cross_of_arrays_and_fits() {
     let (_, errors) =
         folder.good(&["density", "cross", "data.npy", "--max-rank", "2", "--out", "low.npz"]);
     assert!(errors.contains("warning: the error") && errors.contains("--max-rank"), "{errors}");
+}
+
+/// Those golden functions of the cross that are fits without negative entries: the periodic chain of
+/// 30 spins, whose array nobody could hold, and the exponential of a sum.
+#[test]
+fn golden_crosses_of_fits() {
+    let (_, golden) = golden("07_cross");
+    let case = |start: &str| {
+        let mut cases = golden["cases"].as_array().unwrap().iter();
+        cases.find(|c| c["function"].as_str().unwrap().starts_with(start)).unwrap().clone()
+    };
+    let letters: Vec<char> = ('a'..='z').chain('A'..='Z').collect();
+    let folder = Folder::new();
+    let check =
+        |case: &Value, texts: Vec<String>, factor: ArrayD<f64>, log_f: &dyn Fn(&[usize]) -> f64| {
+            let sizes: Vec<usize> = numbers(&case["n"]).iter().map(|&n| n as usize).collect();
+            let output: String = letters[..sizes.len()].iter().collect();
+            let model = format!("{}->{output}", texts.join(","));
+            let factors = vec![factor; texts.len()];
+            let fit = nneinfact::fit::Saved::from_factors(&model, factors).unwrap();
+            fit.save(folder.path("fit.npz")).unwrap();
+            let tol = case["tol"].to_string();
+            folder.good(&["density", "cross", "fit.npz", "--tol", &tol, "--out", "train.npz"]);
+            let train = SavedTrain::load(folder.path("train.npz")).unwrap().train().clone();
+            let most = case["ranks_at_most"].as_u64().unwrap() as usize;
+            assert!(train.ranks().iter().all(|&r| r <= most), "{:?}", train.ranks());
+            // The relative Frobenius error on 2000 random entries.
+            let mut state = 7u64;
+            let mut draw = |n: usize| {
+                state = state
+                    .wrapping_mul(6_364_136_223_846_793_005)
+                    .wrapping_add(1_442_695_040_888_963_407);
+                (state >> 33) as usize % n
+            };
+            let tuples: Vec<usize> = (0..2000).flat_map(|_| sizes.clone()).map(&mut draw).collect();
+            let tuples = Indices::new(sizes.len(), tuples).unwrap();
+            let want: Vec<f64> = tuples.iter().map(log_f).collect();
+            let top = want.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+            let (mut off, mut all) = (0.0, 0.0);
+            for ((sign, log), want) in train.log_entries(&tuples).unwrap().into_iter().zip(want) {
+                let want = (want - top).exp();
+                off += (sign * (log - top).exp() - want).powi(2);
+                all += want * want;
+            }
+            let error = (off / all).sqrt();
+            assert!(error <= case["max_relative_error"].as_f64().unwrap(), "{model}: {error}");
+            train
+        };
+
+    let spin = |i: usize| 2.0 * i as f64 - 1.0;
+    let bond = ArrayD::from_shape_fn(IxDyn(&[2, 2]), |i| (0.7 * spin(i[0]) * spin(i[1])).exp());
+    let ring = (0..30).map(|k| format!("{}{}", letters[k], letters[(k + 1) % 30])).collect();
+    check(&case("exp(0.7"), ring, bond, &|x| {
+        (0..30).map(|k| 0.7 * spin(x[k]) * spin(x[(k + 1) % 30])).sum()
+    });
+
+    // Without its factor e^-800, which only a function given by its logarithm can have.
+    let case = case("exp(-800");
+    let part = ArrayD::from_shape_fn(IxDyn(&[9]), |i| (-(i[0] as f64) / 7.0).exp());
+    let texts = letters[..20].iter().map(char::to_string).collect();
+    let train = check(&case, texts, part, &|x| -(x.iter().sum::<usize>() as f64) / 7.0);
+    let log_z = 800.0 + case["log_z"].as_f64().unwrap();
+    assert!((train.log_sum().1 - log_z).abs() < 1e-9, "{:?}", train.log_sum());
 }
 
 #[test]

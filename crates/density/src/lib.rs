@@ -59,7 +59,7 @@ pub use crate::fit::{
     FittedTrain, History, LineSearch, Method, Schedule, Solver, StoppedBy, SweepReport, TrainFit,
 };
 pub use crate::indices::Indices;
-pub use crate::network::{DataNewton, Dense, Network, NetworkFit, NetworkFitted};
+pub use crate::network::{DataNewton, Dense, Entries, Network, NetworkFit, NetworkFitted};
 pub use crate::nonnegative::NonnegativeTrain;
 pub use crate::sketch::{Sketch, SketchTrain};
 pub use crate::train::TensorTrain;

@@ -5,13 +5,13 @@ use ndarray::{ArrayD, Dimension, IxDyn};
 
 use crate::monitor::Monitor;
 use crate::settings::Settings;
-use nneinfact_core::data::{Prepared, Role};
+use nneinfact_core::data::{Implicit, Prepared, Role};
 use nneinfact_core::engine::{Engine, Point};
 use nneinfact_core::error::{Error, Result};
 use nneinfact_core::history::{History, StoppedBy};
 use nneinfact_core::memory::available_memory;
 use nneinfact_core::model::Model;
-use nneinfact_density::{DataNewton, Dense, Network};
+use nneinfact_density::{DataNewton, Dense, Entries, Network};
 
 /// A model on its way, in double precision on the host.
 pub(crate) struct Barrier {
@@ -21,9 +21,16 @@ pub(crate) struct Barrier {
 impl Barrier {
     /// From the factors that the engine has.
     pub fn new(settings: &Settings, data: &Prepared, engine: &mut dyn Engine) -> Result<Barrier> {
-        let (values, weights) = dense(data, settings.memory_limit)?;
         let model = network(&settings.model, &engine.factors()?)?;
-        Ok(Barrier { newton: DataNewton::new(model, values, weights)? })
+        let limit = settings.memory_limit.or(available_memory()).unwrap_or(u64::MAX);
+        let newton = match sparse(data, limit)? {
+            Some(entries) => DataNewton::of_entries(model, entries)?,
+            None => {
+                let (values, weights) = dense(data, limit)?;
+                DataNewton::new(model, values, weights)?
+            }
+        };
+        Ok(Barrier { newton })
     }
 
     fn factors(&self) -> Result<Vec<ArrayD<f64>>> {
@@ -42,19 +49,71 @@ fn network(model: &Model, factors: &[ArrayD<f64>]) -> Result<Network> {
     Network::new(model.text(), factors.collect::<Result<_>>()?)
 }
 
-/// Values and weights of the training entries as tensors in C order; no weights where all are 1.
-fn dense(data: &Prepared, limit: Option<u64>) -> Result<(Dense, Option<Dense>)> {
-    let entries: f64 = data.shape().iter().map(|&n| n as f64).product();
-    // Values, weights, and their product.
-    let needed = 24.0 * entries;
-    let limit = limit.or(available_memory()).unwrap_or(u64::MAX);
+/// Tensors of fewer entries are held as a whole.
+const SMALL: f64 = 1e6;
+/// A product of factors at one entry takes about so much longer than one of many by a tensor.
+const SPARSE: f64 = 16.0;
+
+/// What holding a tensor takes: values, weights, and their product.
+fn dense_bytes(data: &Prepared) -> f64 {
+    24.0 * volume(data)
+}
+
+fn volume(data: &Prepared) -> f64 {
+    data.shape().iter().map(|&n| n as f64).product()
+}
+
+/// The training entries as a list, with zeros beside them where these train; `None` where the whole tensor
+/// is small, or is the faster way and fits.
+fn sparse(data: &Prepared, limit: u64) -> Result<Option<Entries>> {
+    let counts = data.stored_counts(true).into_iter();
+    let listed = counts.filter(|counts| counts.implicit != Implicit::ByRole);
+    let Some(counts) = listed.min_by_key(|counts| counts.train + counts.masked) else {
+        return Ok(None);
+    };
+    let stored = (counts.train + counts.masked) as f64;
+    let fits = dense_bytes(data) <= limit as f64;
+    if fits && (volume(data) <= SMALL || SPARSE * stored > volume(data)) {
+        return Ok(None);
+    }
+    let modes = data.shape().len();
+    // Indices, values and weights, and the list that they are made from.
+    let needed = 2.0 * stored * (8 * modes + 16) as f64;
     if needed > limit as f64 {
-        return Err(Error::Memory {
-            what: "the barrier algorithm, which holds all entries in double precision,".into(),
-            needed: needed as u64,
-            available: limit,
-            help: "the other algorithms read the data as they are".into(),
-        });
+        return Err(too_large("the list of its entries", needed, limit));
+    }
+    let stored = data.stored(counts.implicit);
+    let list = stored.entries();
+    let indices = list
+        .indices()
+        .iter()
+        .map(|mode| (0..list.len()).map(|i| mode.get(i).unwrap_or_default() as usize).collect());
+    let values = (0..list.len()).map(|i| list.values().get(i).unwrap_or_default()).collect();
+    let mut entries = Entries::new(data.shape(), indices.collect(), values)?;
+    if counts.implicit == Implicit::Zeros {
+        entries = entries.rest_of_zeros();
+    }
+    if counts.masked > 0 {
+        let trains = |i| if stored.role(i) == Role::Train { 1.0 } else { 0.0 };
+        entries = entries.weights((0..list.len()).map(trains).collect())?;
+    }
+    Ok(Some(entries))
+}
+
+fn too_large(what: &str, needed: f64, limit: u64) -> Error {
+    Error::Memory {
+        what: format!("the barrier algorithm, which holds {what} in double precision,"),
+        needed: needed as u64,
+        available: limit,
+        help: "the other algorithms read the data as they are".into(),
+    }
+}
+
+/// Values and weights of the training entries as tensors in C order; no weights where all are 1.
+fn dense(data: &Prepared, limit: u64) -> Result<(Dense, Option<Dense>)> {
+    let needed = dense_bytes(data);
+    if needed > limit as f64 {
+        return Err(too_large("all entries", needed, limit));
     }
     let data = data.densified(limit)?;
     let stored = data.values();
@@ -225,6 +284,29 @@ mod tests {
         for (a, b) in a.factors().iter().zip(b.factors()) {
             assert!(a.iter().zip(b).all(|(a, b)| (a - b).abs() < 1e-8 * (1.0 + b.abs())));
         }
+    }
+
+    /// A list whose tensor would take 2.4 TB, with zeros, with some withheld, and with the rest missing.
+    #[test]
+    fn lists_of_vast_tensors_are_fitted_as_they_are() {
+        let n = 5_000u64;
+        let index = |s: u64| (0..2_000u64).map(|e| e * s % n).collect::<Vec<u64>>();
+        let values: Vec<f64> = (0..2_000).map(|e| 1.0 + f64::from(e % 3)).collect();
+        let list = |n: u64| {
+            let indices = [index(7), index(7), index(7)];
+            CooTensor::new(&[n as usize; 3], &indices, &values).unwrap()
+        };
+        let zeros = Observations::new(list(n));
+        let missing = Observations::new(list(n)).unlisted_missing();
+        let withheld = Observations::new(list(n)).unlisted_missing().held_out(0.2, 1).unwrap();
+        for (data, held_out) in [(zeros, false), (missing, false), (withheld, true)] {
+            let fitted = fit(Algorithm::Barrier, 6).fit(&data).unwrap();
+            let history = fitted.history();
+            assert!(history.last_loss() < 0.9 * history.loss[0], "{:?}", history.loss);
+            assert_eq!(!history.heldout_loss.is_empty(), held_out);
+        }
+        let error = fit(Algorithm::Barrier, 2).memory_limit(50_000).fit(&list(n)).unwrap_err();
+        assert!(error.to_string().contains("memory"), "{error}");
     }
 
     #[test]

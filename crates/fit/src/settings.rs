@@ -35,8 +35,8 @@ pub enum Algorithm {
     Adam,
     /// Newton steps with a logarithmic barrier, one factor at a time and block by block, in double
     /// precision on the host: the second-order method for those who need many digits. Under the Euclidean
-    /// loss without penalties. The tensor, and its weights where entries are missing, have to fit into
-    /// memory as dense tensors.
+    /// loss without penalties. Data of which few entries are stored, or few observed, are read as a list;
+    /// others, and those with weights, have to fit into memory as dense tensors.
     Barrier,
 }
 

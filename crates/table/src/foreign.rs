@@ -2,7 +2,11 @@
 
 use std::path::Path;
 
-pub(crate) const PARQUET: &str = "Parquet, which is not read: write it as CSV first, python -c \"import pandas; pandas.read_parquet('FILE').to_csv('FILE.csv.gz', index=False)\"";
+/// What is said of a stream, or of a file whose name does not tell its format.
+#[cfg(feature = "parquet")]
+pub(crate) const PARQUET: &str = "Parquet, which cannot be read as it comes, for its description stands at its end: name the file";
+#[cfg(not(feature = "parquet"))]
+pub(crate) const PARQUET: &str = "Parquet, which is not read (this program was built without the feature parquet): write it as CSV first, python -c \"import pandas; pandas.read_parquet('FILE').to_csv('FILE.csv.gz', index=False)\"";
 
 /// For files of a format that is not read: a sentence that names it and says how to convert it.
 ///
@@ -51,6 +55,7 @@ pub fn describe_foreign(path: impl AsRef<Path>) -> Option<String> {
             "a Zarr store",
             python(format!("import zarr, numpy; numpy.save('{name}.npy', zarr.open('{name}')[:])")),
         ),
+        #[cfg(not(feature = "parquet"))]
         "parquet" | "pq" => (
             "a Parquet file",
             python(format!(

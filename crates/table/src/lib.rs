@@ -20,9 +20,12 @@ mod labels;
 mod matrix_market;
 mod number;
 mod observations;
+#[cfg(feature = "parquet")]
+mod parquet;
 mod plan;
 mod reading;
 mod records;
+mod rows;
 mod settings;
 mod shared;
 mod source;

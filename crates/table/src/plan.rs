@@ -40,6 +40,12 @@ impl Plan {
         Ok(Plan { filter, modes, value, names })
     }
 
+    /// The columns that are looked at; a column may be there twice.
+    #[cfg(feature = "parquet")]
+    pub fn needed(&self) -> Vec<usize> {
+        self.filter.iter().chain(&self.modes).chain(&self.value).copied().collect()
+    }
+
     /// The names of all columns.
     pub fn names(settings: &Settings, first: &Record) -> Vec<String> {
         if settings.header {

@@ -6,10 +6,10 @@ use crate::encoder::{Encoder, Fault, Place, Raw};
 use crate::entry_store::{EntryStore, HELP, Operation, refused};
 use crate::error::{Error, Result};
 use crate::finish;
-use crate::plan::{Plan, dialect};
-use crate::records::{Record, Records};
+use crate::plan::Plan;
+use crate::records::Record;
+use crate::rows::Rows;
 use crate::settings::{Settings, Source, Values};
-use crate::source;
 use crate::tensor::{Counts, TableTensor};
 use crate::text::shown;
 use crate::time::{Moment, TimeReader};
@@ -81,13 +81,13 @@ pub(crate) fn nothing(settings: &Settings) -> Result<(Vec<Encoder>, EntryStore)>
 /// The names of the columns, by the first row.
 pub(crate) fn columns(source: Source<'_>, settings: &Settings) -> Result<Vec<String>> {
     let name = source.name();
-    let from = match source {
-        Source::Files(_) => source::open(&name)?,
-        Source::Stream { from: Some(from), .. } => source::unpack(from, &name)?,
+    let mut rows = match source {
+        Source::Files(_) => Rows::open(&name, settings)?,
+        Source::Stream { from: Some(from), .. } => Rows::from_stream(from, &name, settings)?,
         Source::Stream { from: None, .. } => return Err(changed(&name)),
     };
     let mut record = Record::default();
-    if !Records::new(from, &name, dialect(settings, &name))?.next(&mut record)? {
+    if !rows.first(&mut record)? {
         return Err(empty(&name));
     }
     Ok(Plan::names(settings, &record))
@@ -201,31 +201,28 @@ impl<'s> Reading<'s> {
         match source {
             Source::Files(paths) => {
                 for path in paths.iter() {
-                    let records =
-                        Records::new(source::open(path)?, path, dialect(self.settings, path))?;
-                    self.file(records, path, purpose)?;
+                    self.file(Rows::open(path, self.settings)?, path, purpose)?;
                 }
                 Ok(())
             }
             Source::Stream { from, name } => {
                 let Some(from) = from.take() else { return Err(changed(name)) };
-                let from = source::unpack(from, name)?;
-                let records = Records::new(from, name, dialect(self.settings, name))?;
-                self.file(records, name, purpose)
+                self.file(Rows::from_stream(from, name, self.settings)?, name, purpose)
             }
         }
     }
 
-    fn file(&mut self, mut records: Records<'_>, path: &Path, purpose: Purpose) -> Result<()> {
+    fn file(&mut self, mut rows: Rows<'_>, path: &Path, purpose: Purpose) -> Result<()> {
         let mut record = Record::default();
-        if !records.next(&mut record)? {
+        if !rows.first(&mut record)? {
             return Err(empty(path));
         }
         let plan = Plan::new(self.settings, &record, path)?;
+        rows.need(&plan)?;
         if !self.settings.header {
             self.row(&plan, &record, path, purpose)?;
         }
-        while records.next(&mut record)? {
+        while rows.next(&mut record)? {
             self.row(&plan, &record, path, purpose)?;
         }
         Ok(())
@@ -261,9 +258,9 @@ impl<'s> Reading<'s> {
             Err(Bad { fault: Fault::Full, .. }) => Err(no_memory(path)),
             Err(Bad { column, fault: Fault::Bad(reason) }) => {
                 let place = if record.len() == plan.names.len() {
-                    format!("line {}, {}: {reason}", record.line, plan.column(column))
+                    format!("{}, {}: {reason}", record.place(), plan.column(column))
                 } else {
-                    format!("line {}: {reason}", record.line)
+                    format!("{}: {reason}", record.place())
                 };
                 if !self.settings.skip_bad {
                     return Err(Error::format(path, place));

@@ -37,8 +37,23 @@ pub(crate) struct Record {
     bytes: Vec<u8>,
     ends: Vec<usize>,
     len: usize,
-    /// The line that it begins on, counted from 1.
-    pub line: u64,
+    place: Place,
+}
+
+/// Where a row is in its file, counted from 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    /// The line that it begins on.
+    Line(u64),
+    /// Its number, where there are no lines.
+    #[cfg(feature = "parquet")]
+    Row(u64),
+}
+
+impl Default for Place {
+    fn default() -> Place {
+        Place::Line(1)
+    }
 }
 
 impl Record {
@@ -59,6 +74,46 @@ impl Record {
     /// All cells.
     pub fn cells(&self) -> impl ExactSizeIterator<Item = &[u8]> {
         (0..self.len).map(|i| self.cell(i))
+    }
+
+    /// Where it is, for messages.
+    pub fn place(&self) -> String {
+        match self.place {
+            Place::Line(line) => format!("line {line}"),
+            #[cfg(feature = "parquet")]
+            Place::Row(row) => format!("row {row}"),
+        }
+    }
+}
+
+/// Rows that are put together cell by cell.
+#[cfg(feature = "parquet")]
+impl Record {
+    /// Begins another row, by its number.
+    pub fn restart_row(&mut self, row: u64) {
+        (self.len, self.place) = (0, Place::Row(row));
+    }
+
+    /// Adds a cell.
+    pub fn push(&mut self, cell: &[u8]) {
+        let start = if self.len == 0 { 0 } else { self.ends[self.len - 1] };
+        let end = start + cell.len();
+        if self.bytes.len() < end {
+            self.bytes.resize(end.next_power_of_two(), 0);
+        }
+        self.bytes[start..end].copy_from_slice(cell);
+        if self.ends.len() == self.len {
+            self.ends.push(end);
+        }
+        self.ends[self.len] = end;
+        self.len += 1;
+    }
+
+    /// Adds empty cells until there are so many.
+    pub fn skip_to(&mut self, cells: usize) {
+        while self.len < cells {
+            self.push(&[]);
+        }
     }
 }
 
@@ -117,7 +172,8 @@ impl<'a> Records<'a> {
             }
             self.start += 1;
         }
-        record.line = self.line;
+        let line = self.line;
+        record.place = Place::Line(line);
         record.len = 0;
         let (mut written, mut cells) = (0, 0);
         loop {
@@ -135,8 +191,8 @@ impl<'a> Records<'a> {
                 ReadRecordResult::InputEmpty => {
                     self.fill()?;
                 }
-                ReadRecordResult::OutputFull => self.grow(&mut record.bytes, record.line)?,
-                ReadRecordResult::OutputEndsFull => self.grow(&mut record.ends, record.line)?,
+                ReadRecordResult::OutputFull => self.grow(&mut record.bytes, line)?,
+                ReadRecordResult::OutputEndsFull => self.grow(&mut record.ends, line)?,
                 ReadRecordResult::Record => {
                     record.len = cells;
                     return Ok(true);

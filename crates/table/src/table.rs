@@ -24,6 +24,10 @@ use crate::time::{TimeFormat, Zones};
 /// all rows fit in 64 MiB; those of a stream are kept whatever they take, up to the
 /// [limit](Table::memory_limit).
 ///
+/// With the feature `parquet`, files of that format are read too, by row groups and only the columns that
+/// are needed. Their cells are those that a file of text would have; separators and quotes do not matter
+/// for them, and of a row the number stands in messages, not the line.
+///
 /// A row that cannot be read is an error with line and column, or skipped and counted
 /// ([`Table::skip_bad`]): one with another number of cells than the first row has; one whose cell
 /// for a mode or the value is [missing](Table::missing), is no finite number where a number is

@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use crate::linalg::{product_into, view};
 
 /// The most entries of an intermediate tensor.
-const LIMIT: u64 = 1 << 29;
+pub(crate) const LIMIT: u64 = 1 << 29;
 
 /// A dense tensor whose axes have letters.
 #[derive(Clone, Debug)]
@@ -67,13 +67,8 @@ impl Labelled {
 
 /// The contraction of tensors to the letters `out`, pair by pair, the cheapest first.
 pub(crate) fn contract(mut parts: Vec<Labelled>, out: &[char]) -> Result<Labelled> {
-    while parts.len() > 1 {
-        let (i, j) = cheapest(&parts, out);
-        let b = parts.remove(j);
-        let a = parts.remove(i);
-        let keep = |l: char| out.contains(&l) || parts.iter().any(|part| part.letters.contains(&l));
-        let joined = pair(a, b, keep)?;
-        parts.push(joined);
+    while let Some(at) = cheapest(&parts, out, |_| true) {
+        join(&mut parts, at, out)?;
     }
     let Some(last) = parts.pop() else {
         return Ok(Labelled { letters: Vec::new(), shape: Vec::new(), data: vec![1.0] });
@@ -81,9 +76,57 @@ pub(crate) fn contract(mut parts: Vec<Labelled>, out: &[char]) -> Result<Labelle
     Ok(last.summed_to(|l| out.contains(&l)).permuted(out))
 }
 
-/// The pair whose product is smallest, against what it replaces.
-fn cheapest(parts: &[Labelled], out: &[char]) -> (usize, usize) {
-    let (mut best, mut least) = ((0, 1), f64::INFINITY);
+/// Contracts pairs as long as there is less after it, or a letter of both is summed over and the result
+/// has at most so many entries. Letters that are outside are kept.
+pub(crate) fn reduce(
+    mut parts: Vec<Labelled>,
+    outside: &[char],
+    most: usize,
+) -> Result<Vec<Labelled>> {
+    let admitted = |pair: &Pair| pair.gain <= 0.0 || (pair.sums && pair.entries <= most as f64);
+    while let Some(at) = cheapest(&parts, outside, admitted) {
+        join(&mut parts, at, outside)?;
+    }
+    // A letter that no other part has is summed over within its own.
+    let needed: Vec<Vec<char>> = (0..parts.len())
+        .map(|i| {
+            let others = parts.iter().enumerate().filter(|&(k, _)| k != i);
+            others.flat_map(|(_, part)| part.letters.iter().copied()).collect()
+        })
+        .collect();
+    let summed = parts
+        .into_iter()
+        .zip(&needed)
+        .map(|(part, others)| part.summed_to(|l| outside.contains(&l) || others.contains(&l)));
+    Ok(summed.collect())
+}
+
+/// Contracts two of the parts.
+fn join(parts: &mut Vec<Labelled>, (i, j): (usize, usize), out: &[char]) -> Result<()> {
+    let b = parts.remove(j);
+    let a = parts.remove(i);
+    let keep = |l: char| out.contains(&l) || parts.iter().any(|part| part.letters.contains(&l));
+    let joined = pair(a, b, keep)?;
+    parts.push(joined);
+    Ok(())
+}
+
+/// What the contraction of two tensors gives.
+struct Pair {
+    entries: f64,
+    /// The entries against those that it replaces.
+    gain: f64,
+    /// Whether a letter of both is summed over.
+    sums: bool,
+}
+
+/// The pair whose product is smallest, against what it replaces, among those that are admitted.
+fn cheapest(
+    parts: &[Labelled],
+    out: &[char],
+    admitted: impl Fn(&Pair) -> bool,
+) -> Option<(usize, usize)> {
+    let (mut best, mut least) = (None, f64::INFINITY);
     for i in 0..parts.len() {
         for j in i + 1..parts.len() {
             let needed = |l: char| {
@@ -96,10 +139,12 @@ fn cheapest(parts: &[Labelled], out: &[char]) -> (usize, usize) {
                     sizes.insert(l, n as f64);
                 });
             }
-            let result: f64 = sizes.iter().filter(|&(&l, _)| needed(l)).map(|(_, n)| n).product();
-            let gain = result - (parts[i].data.len() + parts[j].data.len()) as f64;
-            if gain < least {
-                (best, least) = ((i, j), gain);
+            let entries: f64 = sizes.iter().filter(|&(&l, _)| needed(l)).map(|(_, n)| n).product();
+            let gain = entries - (parts[i].data.len() + parts[j].data.len()) as f64;
+            let shared = parts[i].letters.iter().filter(|l| parts[j].letters.contains(l));
+            let sums = shared.copied().any(|l| !needed(l));
+            if gain < least && admitted(&Pair { entries, gain, sums }) {
+                (best, least) = (Some((i, j)), gain);
             }
         }
     }
@@ -137,7 +182,10 @@ fn pair(a: Labelled, b: Labelled, keep: impl Fn(char) -> bool) -> Result<Labelle
     let x = a.permuted(&[&batch[..], &rows, &summed].concat());
     let y = b.permuted(&[&batch[..], &summed, &cols].concat());
     let mut data = vec![0.0; n * m * c];
-    for at in 0..n {
+    if m * k * c == 1 {
+        data.iter_mut().zip(x.data.iter().zip(&y.data)).for_each(|(to, (x, y))| *to = x * y);
+    }
+    for at in (0..n).filter(|_| m * k * c > 1) {
         let x = view(&x.data[at * m * k..(at + 1) * m * k], m, k);
         let y = view(&y.data[at * k * c..(at + 1) * k * c], k, c);
         product_into(x, y, &mut data[at * m * c..(at + 1) * m * c]);

@@ -3,9 +3,9 @@
 
 use std::ops::ControlFlow;
 
-use super::contract::Labelled;
+use super::Network;
+use super::environments::FactorEnvironments;
 use super::node::{Goal, Update, step};
-use super::{Dense, Network};
 use crate::error::{Error, Result};
 use crate::fit::StoppedBy;
 use crate::fit::schedule::Barriers;
@@ -33,10 +33,10 @@ use crate::fit::settings::{Method, Schedule};
 pub struct NetworkFit {
     method: Method,
     target_error: f64,
-    schedule: Schedule,
-    barrier: f64,
-    barrier_min: f64,
-    decay: f64,
+    pub(super) schedule: Schedule,
+    pub(super) barrier: f64,
+    pub(super) barrier_min: f64,
+    pub(super) decay: f64,
     sweeps: usize,
 }
 
@@ -153,7 +153,7 @@ impl NetworkFit {
         if squared_norm.is_nan() || squared_norm <= 0.0 {
             return Err(Error::Numeric("the target is zero; a fit needs one that is not".into()));
         }
-        let goal = Goal { target, weights: None, squared_norm };
+        let goal = Goal::Network { target, weights: None };
         let sizes: Vec<usize> = model.tensors.iter().map(|t| t.data.len()).collect();
         let mut barriers = Barriers::steady(
             self.schedule,
@@ -172,6 +172,7 @@ impl NetworkFit {
         let mut stopped_by = StoppedBy::Sweeps;
         for sweep in 0..self.sweeps {
             let mut now = distance[sweep];
+            let mut environments = FactorEnvironments::new(&model, goal)?;
             for l in 0..model.tensors.len() {
                 let update = match self.method {
                     Method::Newton => Update::Newton(barriers.mu[l]),
@@ -179,7 +180,9 @@ impl NetworkFit {
                     Method::Descent => Update::Descent,
                 };
                 // The distance is free where all other factors are contracted.
-                now = step(&mut model, &goal, l, update)? + 0.5 * squared_norm;
+                let node = environments.node(&model)?;
+                now = step(&mut model, &node, l, update)? + 0.5 * squared_norm;
+                environments.advance(&model)?;
                 objective.push(now - barrier(&model, &barriers.mu));
             }
             distance.push(now);
@@ -222,120 +225,8 @@ impl NetworkFit {
     }
 }
 
-/// Newton steps with a barrier on the factors of a model of data, sweep by sweep: minimises
-/// `½ Σ w (ŷ − y)²`. The tensors of values and weights are there as a whole, ŷ is not formed.
-///
-/// ```
-/// use nneinfact_density::{DataNewton, Dense, Network};
-///
-/// let y = Dense::new(vec![2, 2], vec![1.0, 2.0, 2.0, 4.0])?;
-/// let start = |x| Dense::new(vec![2, 1], vec![1.0, x]);
-/// let model = Network::new("ia,ja->ij", vec![start(0.5)?, start(1.5)?])?;
-/// let mut newton = DataNewton::new(model, y, None)?;
-/// for _ in 0..30 {
-///     newton.sweep()?;
-/// }
-/// let entry = newton.model().tensors()[0].data()[1] * newton.model().tensors()[1].data()[1];
-/// assert!((entry - 4.0).abs() < 1e-6);
-/// # Ok::<(), nneinfact_density::Error>(())
-/// ```
-#[derive(Clone, Debug)]
-pub struct DataNewton {
-    model: Network,
-    /// Weights times values.
-    weighted: Network,
-    weights: Option<Labelled>,
-    squared_norm: f64,
-    barriers: Barriers,
-    sweeps: usize,
-}
-
-impl DataNewton {
-    /// A fit from a start to values, with weights where not all are 1; both in the order of the model's
-    /// output.
-    ///
-    /// # Errors
-    ///
-    /// If shapes differ, a weight is negative, an entry of the start is not positive, or all values are 0
-    /// or without weight.
-    pub fn new(model: Network, values: Dense, weights: Option<Dense>) -> Result<DataNewton> {
-        check_positive(&model, Method::Newton)?;
-        let letters = model.output.clone();
-        let mut data = values.data;
-        let mut squared_norm: f64 = data.iter().map(|y| y * y).sum();
-        if let Some(weights) = &weights {
-            if weights.shape != values.shape {
-                return Err(Error::Shape {
-                    what: "the weights".into(),
-                    found: format!("{:?}", weights.shape),
-                    expected: format!("that of the values, {:?}", values.shape),
-                });
-            }
-            if let Some(at) = weights.data.iter().position(|&w| w < 0.0) {
-                return Err(Error::Observations(format!(
-                    "a weight is {}; weights have to be 0 or positive",
-                    weights.data[at]
-                )));
-            }
-            let sides = data.iter().zip(&weights.data);
-            squared_norm = sides.map(|(y, w)| w * y * y).sum();
-            data.iter_mut().zip(&weights.data).for_each(|(y, w)| *y *= w);
-        }
-        if !(squared_norm > 0.0 && squared_norm.is_finite()) {
-            return Err(Error::Numeric(
-                "the squares of the data add up to 0, or beyond double precision".into(),
-            ));
-        }
-        let weighted = Network {
-            factors: vec![letters.clone()],
-            output: letters.clone(),
-            tensors: vec![Dense { shape: values.shape.clone(), data }],
-        };
-        model.check_same_output(&weighted)?;
-        let weights = weights.map(|w| Labelled { letters, shape: w.shape, data: w.data });
-        let sizes: Vec<usize> = model.tensors.iter().map(|t| t.data.len()).collect();
-        let NetworkFit { schedule, barrier, barrier_min, decay, .. } = NetworkFit::new();
-        let barriers =
-            Barriers::steady(schedule, barrier, barrier_min, decay, &sizes, squared_norm);
-        Ok(DataNewton { model, weighted, weights, squared_norm, barriers, sweeps: 0 })
-    }
-
-    /// One step on each factor, and a lower barrier after them. Gives `½ Σ w (ŷ − y)²`.
-    ///
-    /// # Errors
-    ///
-    /// If values stop being finite, or a contraction would take too much memory.
-    pub fn sweep(&mut self) -> Result<f64> {
-        let goal = Goal {
-            target: &self.weighted,
-            weights: self.weights.as_ref(),
-            squared_norm: self.squared_norm,
-        };
-        let mut now = 0.0;
-        for l in 0..self.model.tensors.len() {
-            let update = Update::Newton(self.barriers.mu[l]);
-            now = step(&mut self.model, &goal, l, update)? + 0.5 * goal.squared_norm;
-        }
-        self.barriers.after(self.sweeps, 0.0);
-        self.sweeps += 1;
-        Ok(now)
-    }
-
-    /// The model as it is.
-    #[must_use]
-    pub fn model(&self) -> &Network {
-        &self.model
-    }
-
-    /// `Σ_l μ_l N_l` over the squares of the data: what the barrier costs at most, about.
-    #[must_use]
-    pub fn barrier_share(&self) -> f64 {
-        self.barriers.largest_share() * self.model.tensors.len() as f64 / self.squared_norm
-    }
-}
-
 /// The error if a start has entries that a method cannot use.
-fn check_positive(model: &Network, method: Method) -> Result<()> {
+pub(super) fn check_positive(model: &Network, method: Method) -> Result<()> {
     for (l, tensor) in model.tensors.iter().enumerate() {
         let zero = method == Method::Descent;
         let refused = |x: f64| x < 0.0 || !zero && x == 0.0;
@@ -364,8 +255,8 @@ fn logs(model: &Network, mu: &[f64]) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use super::super::contract::contract;
-    use super::super::node::FactorNode;
+    use super::super::contract::{Labelled, contract};
+    use super::super::{DataNewton, Dense};
     use super::*;
 
     fn dense(shape: &[usize], s: f64) -> Dense {
@@ -396,9 +287,11 @@ mod tests {
     #[test]
     fn gradients_are_those_of_differences() {
         for (model, target) in pairs() {
+            let goal = Goal::Network { target: &target, weights: None };
+            let mut environments = FactorEnvironments::new(&model, goal).unwrap();
             for l in 0..model.tensors.len() {
-                let goal = Goal { target: &target, weights: None, squared_norm: 0.0 };
-                let node = FactorNode::new(&model, &goal, l).unwrap();
+                let node = environments.node(&model).unwrap();
+                environments.advance(&model).unwrap();
                 let order: Vec<char> = node.letters.concat();
                 let r = node.counts[2];
                 let x = model.labelled(std::iter::once(l), false).remove(0).permuted(&order);

@@ -1,10 +1,15 @@
 //! Stage two for any einsum model and any einsum target. NTT.md, section 9.
 
 mod contract;
+mod data;
+mod entries;
+mod environments;
 mod fit;
 mod node;
 
-pub use fit::{DataNewton, NetworkFit, NetworkFitted};
+pub use data::DataNewton;
+pub use entries::Entries;
+pub use fit::{NetworkFit, NetworkFitted};
 
 use self::contract::{Labelled, contract};
 use crate::error::{Error, Result};

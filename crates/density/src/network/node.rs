@@ -3,19 +3,24 @@
 use faer::Mat;
 
 use super::contract::{Labelled, contract};
+use super::entries::Entries;
 use super::{Dense, Network, prime};
 use crate::error::{Error, Result};
 use crate::fit::newton::{Candidate, Line, slice_length};
 use crate::linalg::{largest, solve_positive};
 
 /// What a model is fitted to.
-pub(crate) struct Goal<'a> {
-    /// The target; of weighted data the product of weights and values.
-    pub target: &'a Network,
-    /// A weight of each entry; `None` where all are 1.
-    pub weights: Option<&'a Labelled>,
-    /// `Σ w y²`.
-    pub squared_norm: f64,
+#[derive(Clone, Copy)]
+pub(crate) enum Goal<'a> {
+    /// All entries of a tensor.
+    Network {
+        /// The target; of weighted data the product of weights and values.
+        target: &'a Network,
+        /// A weight of each entry; `None` where all are 1.
+        weights: Option<&'a Labelled>,
+    },
+    /// Those of a list, and zeros beside them where they count.
+    Entries(&'a Entries),
 }
 
 /// The objective at one factor, all others held.
@@ -32,8 +37,17 @@ pub(crate) struct FactorNode {
     pub numerator: Vec<f64>,
 }
 
-impl FactorNode {
-    pub fn new(model: &Network, goal: &Goal<'_>, l: usize) -> Result<FactorNode> {
+/// The letters of a factor by what they are for its step.
+struct Letters {
+    /// Observed and in no other factor, observed and in others, and latent.
+    kinds: [Vec<char>; 3],
+    counts: [usize; 3],
+    /// Latent letters that no other factor has, which have an environment of ones, with their sizes.
+    lone: Vec<(char, usize)>,
+}
+
+impl Letters {
+    fn of(model: &Network, l: usize) -> Letters {
         let f = &model.factors[l];
         let others = || (0..model.factors.len()).filter(move |&m| m != l);
         let elsewhere = |c: &char| others().any(|m| model.factors[m].contains(c));
@@ -45,25 +59,83 @@ impl FactorNode {
         let size = |c: char| model.size_of(c).unwrap_or(1);
         let count = |letters: &[char]| letters.iter().map(|&c| size(c)).product::<usize>();
         let counts = [count(&own), count(&shared), count(&latent)];
-        // A latent letter of this factor alone has an environment of ones.
-        let lone = || latent.iter().copied().filter(|c| !elsewhere(c));
-        let mut parts = model.labelled(others(), false);
-        parts.extend(model.labelled(others(), true));
-        parts.extend(lone().map(|c| Labelled::ones(c, size(c))));
-        parts.extend(lone().map(|c| Labelled::ones(prime(c), size(c))));
+        let lone = latent.iter().filter(|c| !elsewhere(c)).map(|&c| (c, size(c))).collect();
+        Letters { kinds: [own, shared, latent], counts, lone }
+    }
+}
+
+impl FactorNode {
+    /// From the other factors contracted with themselves, and weights where there are any, as far as they
+    /// are; and from the other factors contracted with the target.
+    pub fn new(
+        model: &Network,
+        l: usize,
+        mut gram: Vec<Labelled>,
+        weighted: bool,
+        mut numerator: Vec<Labelled>,
+    ) -> Result<FactorNode> {
+        let Letters { kinds, counts, lone } = Letters::of(model, l);
+        let [own, shared, latent] = &kinds;
+        for &(c, n) in &lone {
+            gram.extend([Labelled::ones(c, n), Labelled::ones(prime(c), n)]);
+            numerator.push(Labelled::ones(c, n));
+        }
         let twin = latent.iter().map(|&c| prime(c));
-        parts.extend(goal.weights.cloned());
-        let own_too = goal.weights.is_some();
-        let first = if own_too { &own[..] } else { &[] };
+        let first = if weighted { &own[..] } else { &[] };
         let out: Vec<char> =
-            first.iter().chain(&shared).chain(&latent).copied().chain(twin).collect();
-        let gram = contract(parts, &out)?.data;
-        let mut parts = model.labelled(others(), false);
-        parts.extend(goal.target.labelled(0..goal.target.factors.len(), true));
-        parts.extend(lone().map(|c| Labelled::ones(c, size(c))));
-        let order: Vec<char> = own.iter().chain(&shared).chain(&latent).copied().collect();
-        let numerator = contract(parts, &order)?.data;
-        Ok(FactorNode { letters: [own, shared, latent], counts, gram, own_too, numerator })
+            first.iter().chain(shared).chain(latent).copied().chain(twin).collect();
+        let gram = contract(gram, &out)?.data;
+        let order: Vec<char> = kinds.concat();
+        let numerator = contract(numerator, &order)?.data;
+        let own_too = weighted;
+        Ok(FactorNode { letters: kinds, counts, gram, own_too, numerator })
+    }
+
+    /// For data in a list, from the other factors contracted with themselves where zeros that are not in
+    /// it count.
+    pub fn of_entries(
+        model: &Network,
+        l: usize,
+        entries: &Entries,
+        others: Option<Vec<Labelled>>,
+    ) -> Result<FactorNode> {
+        let Letters { kinds, counts, lone } = Letters::of(model, l);
+        let [_, shared, latent] = &kinds;
+        let (own_too, size) = (!entries.is_uniform(), counts[2] * counts[2]);
+        let blocks = if own_too { counts[0] * counts[1] } else { counts[1] };
+        Entries::check_blocks(blocks, counts[2])?;
+        let gram = match others {
+            Some(mut parts) => {
+                for &(c, n) in &lone {
+                    parts.extend([Labelled::ones(c, n), Labelled::ones(prime(c), n)]);
+                }
+                let twin = latent.iter().map(|&c| prime(c));
+                let out: Vec<char> = shared.iter().chain(latent).copied().chain(twin).collect();
+                let of_shared = contract(parts, &out)?.data;
+                if own_too { of_shared.repeat(counts[0]) } else { of_shared }
+            }
+            None => vec![0.0; blocks * size],
+        };
+        let numerator = vec![0.0; counts.iter().product()];
+        let mut node = FactorNode { letters: kinds, counts, gram, own_too, numerator };
+        entries.add_to(model, l, &mut node)?;
+        Ok(node)
+    }
+
+    /// Adds what is due to an entry of a block: shares of the product of the other factors there, and of
+    /// its square.
+    pub fn add(&mut self, block: usize, (first, second): (f64, f64), product: &[f64]) {
+        let r = self.counts[2];
+        let numerator = &mut self.numerator[block * r..(block + 1) * r];
+        numerator.iter_mut().zip(product).for_each(|(to, p)| *to += first * p);
+        if second == 0.0 {
+            return;
+        }
+        let at = if self.own_too { block } else { block % self.counts[1] };
+        let gram = &mut self.gram[at * r * r..(at + 1) * r * r];
+        for (row, p) in gram.chunks_exact_mut(r).zip(product) {
+            row.iter_mut().zip(product).for_each(|(to, q)| *to += second * p * q);
+        }
     }
 
     /// The matrix of one block.
@@ -95,9 +167,13 @@ pub(crate) enum Update {
 /// The least an entry is after a multiplicative update, as a share of the largest of its factor.
 const FLOOR: f64 = 1e-12;
 
-/// Updates factor l. Gives half the squared distance but for that of the target.
-pub(crate) fn step(model: &mut Network, goal: &Goal<'_>, l: usize, update: Update) -> Result<f64> {
-    let node = FactorNode::new(model, goal, l)?;
+/// Updates factor l, for which the node is. Gives half the squared distance but for that of the target.
+pub(crate) fn step(
+    model: &mut Network,
+    node: &FactorNode,
+    l: usize,
+    update: Update,
+) -> Result<f64> {
     let order: Vec<char> = node.letters.concat();
     let labelled = model.labelled(std::iter::once(l), false).remove(0).permuted(&order);
     let r = node.counts[2];
@@ -106,7 +182,7 @@ pub(crate) fn step(model: &mut Network, goal: &Goal<'_>, l: usize, update: Updat
         let n = &node.numerator[block * r..(block + 1) * r];
         let d = node.times(block, x);
         match update {
-            Update::Newton(mu) => newton(&node, block, x, (&d, n), mu).ok_or_else(|| {
+            Update::Newton(mu) => newton(node, block, x, (&d, n), mu).ok_or_else(|| {
                 Error::Numeric(format!(
                     "a Newton step on factor {l} met values that are not finite"
                 ))
@@ -115,7 +191,7 @@ pub(crate) fn step(model: &mut Network, goal: &Goal<'_>, l: usize, update: Updat
                 let moved = x.iter_mut().zip(d.iter().zip(n)).filter(|(_, (d, _))| **d > 0.0);
                 moved.for_each(|(x, (d, n))| *x *= n.max(0.0) / d);
             }
-            Update::Descent => descend(&node, block, x, (&d, n)),
+            Update::Descent => descend(node, block, x, (&d, n)),
         }
     }
     if let Update::Multiplicative = update {

@@ -25,7 +25,7 @@ pub(super) fn index_ticks(
             } else if labels.widest + 5.0 <= slot {
                 (0..n).map(|i| (i, axis.label(i))).unzip()
             } else if slot >= 13.0 && n <= 12 {
-                // Short forms, all of one length, if they still tell the indices apart.
+                // Short forms, if they still tell the indices apart.
                 match shortened(axis, slot - 3.0) {
                     Some(short) => short.into_iter().enumerate().unzip(),
                     None => every(axis, slot),
@@ -106,17 +106,26 @@ fn dates(axis: &ModeAxis, room: usize) -> Option<Vec<(usize, String)>> {
     years.or_else(|| starts(7).filter(|marks| is_day && marks.len() >= 2))
 }
 
-/// The first letters of all labels, three of them or as many as fit and tell them apart.
+/// All labels as far as they fit, where that is more than a few letters; else the first letters of all,
+/// three of them or as many as fit. Either has to tell them apart.
 fn shortened(axis: &ModeAxis, width: f64) -> Option<Vec<String>> {
-    let first = |n: usize| -> Vec<String> {
-        (0..axis.size).map(|i| axis.label(i).chars().take(n).collect()).collect()
-    };
-    [3, 4, 5, 2, 1].into_iter().map(first).find(|short| {
+    let told_apart = |short: &Vec<String>| {
         let mut distinct = short.clone();
         distinct.sort();
         distinct.dedup();
-        distinct.len() == short.len() && short.iter().all(|s| width_of(s) <= width)
-    })
+        distinct.len() == short.len()
+    };
+    let cuts: Vec<String> = (0..axis.size).map(|i| cut(&axis.label(i), width)).collect();
+    if width >= 45.0 && told_apart(&cuts) {
+        return Some(cuts);
+    }
+    let first = |n: usize| -> Vec<String> {
+        (0..axis.size).map(|i| axis.label(i).chars().take(n).collect()).collect()
+    };
+    [3, 4, 5, 2, 1]
+        .into_iter()
+        .map(first)
+        .find(|short| told_apart(short) && short.iter().all(|s| width_of(s) <= width))
 }
 
 /// Every so-many-th label, cut where it is long.
@@ -221,6 +230,22 @@ mod tests {
         // Edges that are not those of the axis say nothing.
         let wrong = ModeAxis { edges: Some(Arc::from([0.0, 1.0])), ..axis(10) };
         assert!(coordinates(&wrong, 5).is_none());
+    }
+
+    #[test]
+    fn names_are_cut_as_little_as_there_is_room_for() {
+        let named = |names: &[&str]| {
+            let names = names.iter().map(ToString::to_string).collect();
+            ModeAxis { labels: Some(Names::new(names)), ..axis(3) }
+        };
+        let kinds = named(&["taxi", "a very long ride indeed", "car"]);
+        let short = shortened(&kinds, 70.0).unwrap();
+        assert_eq!((&short[0][..], &short[2][..]), ("taxi", "car"));
+        assert!(short[1].starts_with("a very") && short[1].ends_with('…'), "{}", short[1]);
+        // Where there is little room, forms of one length; and none that are alike.
+        let days = named(&["Monday", "Tuesday", "Wednesday"]);
+        assert_eq!(shortened(&days, 25.0).unwrap(), ["Mon", "Tue", "Wed"]);
+        assert!(shortened(&named(&["a very long ride", "a very long walk", "b"]), 46.0).is_none());
     }
 
     #[test]

@@ -17,9 +17,15 @@ pub(super) enum SeriesStyle {
 }
 
 impl SeriesStyle {
-    /// Bars where indices have names or are few, else a line.
+    /// Bars where indices have names or are few, else a line. Between two names there is nothing that a
+    /// line could go through, unless they are those of dates and bins.
     pub fn of(axis: &ModeAxis) -> SeriesStyle {
-        let limit = if axis.labels.is_some() { 40 } else { 12 };
+        let ordered = axis.dates || axis.edges.is_some();
+        let limit = match &axis.labels {
+            Some(_) if !ordered => 120,
+            Some(_) => 40,
+            None => 12,
+        };
         if axis.size <= limit { SeriesStyle::Bars } else { SeriesStyle::Line }
     }
 }

@@ -229,8 +229,10 @@ fn lines(courses: &[&RunCourse], along: Along, (width, height): (f64, f64)) -> O
         Along::Sweeps => "sweeps",
         Along::Seconds => "seconds",
     };
+    let held_out = courses.iter().any(|course| !course.history.heldout_loss.is_empty());
+    let loss = if held_out { "held-out loss" } else { "training loss" };
     let legend = 13.0 * courses.len() as f64 + 6.0;
-    let mut out = Drawing::new(width, height + legend, format!("Loss against {what}"));
+    let mut out = Drawing::new(width, height + legend, format!("{loss} against {what}"));
     let log = low > 0.0 && high > 3.0 * low;
     let pad = 0.04 * (high - low).max(1e-12 * high.abs()).max(f64::MIN_POSITIVE);
     let vertical = Ruler {
@@ -259,7 +261,8 @@ fn lines(courses: &[&RunCourse], along: Along, (width, height): (f64, f64)) -> O
         out.line("g", (x, vertical.to), (x, vertical.from));
         out.text(x, vertical.from + 12.0, "n", "middle", &number(mark, 3));
     }
-    out.text(0.5 * (left + horizontal.to), height + legend - 4.0, "n", "middle", what);
+    let below = format!("{loss} against {what}");
+    out.text(0.5 * (left + horizontal.to), height + legend - 4.0, "n", "middle", &below);
     for (n, (course, points)) in courses.iter().zip(&all).enumerate() {
         let class = format!("l c{}", n % COLOURS);
         let y = 8.0 + 13.0 * n as f64;

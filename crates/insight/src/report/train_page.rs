@@ -117,7 +117,8 @@ impl TrainReport {
             ("Variables", separated(density.order() as f64)),
             ("Values", range(&sizes)),
             ("Numbers", separated(numbers as f64)),
-            ("log Z", number(density.log_partition(), 8)),
+            // What is left of rounding is no digit of it.
+            ("log Z", number((density.log_partition() * 1e12).round() / 1e12, 8)),
         ];
         if !ranks.is_empty() {
             facts.insert(2, ("Ranks", range(&ranks)));

@@ -2,6 +2,8 @@
 
 mod edges;
 mod functions;
+#[cfg(feature = "parquet")]
+mod parquet;
 mod robust;
 mod sparse;
 mod specs;
