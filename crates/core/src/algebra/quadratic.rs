@@ -190,37 +190,110 @@ impl WithSimd for Descend<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, _: S) {
-        let Descend { theta, linear, square, latent, bounds: [lower, upper] } = self;
-        // The negative gradient, kept up to date as entries move.
-        let mut descent = vec![0.0; latent];
-        for (theta, linear) in theta.chunks_exact_mut(latent).zip(linear.chunks_exact(latent)) {
-            descent.copy_from_slice(linear);
-            for (x, q) in theta.iter().zip(square.chunks_exact(latent)) {
-                descent.iter_mut().zip(q).for_each(|(descent, q)| *descent -= q * x);
+        let Descend { theta, linear, square, latent, bounds } = self;
+        let mut rows = RowsAtATime {
+            theta: vec![[0.0; LANES]; latent],
+            descent: vec![[0.0; LANES]; latent],
+            active: [0.0; LANES],
+        };
+        let share = latent * LANES;
+        for (theta, linear) in theta.chunks_mut(share).zip(linear.chunks(share)) {
+            rows.load(theta, linear, latent);
+            rows.descend(square, latent, bounds);
+            for (lane, theta) in theta.chunks_exact_mut(latent).enumerate() {
+                theta.iter_mut().zip(&rows.theta).for_each(|(to, from)| *to = from[lane]);
             }
-            let mut first = 0.0;
-            for cycle in 0..ROW_CYCLES {
-                let mut moved = 0.0;
-                for s in 0..latent {
-                    let q = &square[s * latent..][..latent];
-                    // No data depend on the entry where its curvature is 0.
-                    if q[s] > 0.0 {
-                        let step = (descent[s] / q[s]).max(lower - theta[s]).min(upper - theta[s]);
-                        theta[s] += step;
-                        moved += step * step * q[s];
-                        descent.iter_mut().zip(q).for_each(|(descent, q)| *descent -= q * step);
-                    } else if descent[s] < 0.0 {
-                        // A penalty does all the same.
-                        theta[s] = lower;
-                    }
-                }
-                if cycle == 0 {
-                    first = moved;
-                }
-                if moved <= SHORT * SHORT * first {
-                    break;
+        }
+    }
+}
+
+/// Rows that are worked on at a time, each in a lane of vectors: within a row every step waits for the one
+/// before. Each row has the bits that it would have alone.
+const LANES: usize = 8;
+
+/// So many rows with their indices first, and the lanes last.
+struct RowsAtATime {
+    theta: Vec<[f64; LANES]>,
+    /// The negative gradient, kept up to date as entries move.
+    descent: Vec<[f64; LANES]>,
+    /// Above 0 where the lane has a row that still moves.
+    active: [f64; LANES],
+}
+
+impl RowsAtATime {
+    /// Takes up to as many rows as there are lanes.
+    #[inline(always)]
+    fn load(&mut self, theta: &[f64], linear: &[f64], latent: usize) {
+        self.theta.fill([0.0; LANES]);
+        self.descent.fill([0.0; LANES]);
+        self.active = [0.0; LANES];
+        let rows = theta.chunks_exact(latent).zip(linear.chunks_exact(latent));
+        for (lane, (theta, linear)) in rows.enumerate() {
+            self.active[lane] = 1.0;
+            self.theta.iter_mut().zip(theta).for_each(|(to, &x)| to[lane] = x);
+            self.descent.iter_mut().zip(linear).for_each(|(to, &n)| to[lane] = n);
+        }
+    }
+
+    #[inline(always)]
+    fn descend(&mut self, square: &[f64], latent: usize, bounds: [f64; 2]) {
+        for (x, q) in self.theta.iter().zip(square.chunks_exact(latent)) {
+            lower_by(&mut self.descent, q, x);
+        }
+        let mut first = [0.0; LANES];
+        for cycle in 0..ROW_CYCLES {
+            let mut moved = [0.0; LANES];
+            for s in 0..latent {
+                self.step(s, &square[s * latent..][..latent], bounds, &mut moved);
+            }
+            if cycle == 0 {
+                first = moved;
+            }
+            for lane in 0..LANES {
+                if moved[lane] <= SHORT * SHORT * first[lane] {
+                    self.active[lane] = 0.0;
                 }
             }
+            if self.active == [0.0; LANES] {
+                break;
+            }
+        }
+    }
+
+    /// Moves entry `s` of every row to its minimum.
+    #[inline(always)]
+    fn step(&mut self, s: usize, q: &[f64], bounds: [f64; 2], moved: &mut [f64; LANES]) {
+        let [lower, upper] = bounds;
+        let (theta, descent) = (&mut self.theta[s], self.descent[s]);
+        // No data depend on the entry where its curvature is 0.
+        if q[s] > 0.0 {
+            let mut steps = [0.0; LANES];
+            for lane in 0..LANES {
+                let x = theta[lane];
+                let step = (descent[lane] / q[s]).max(lower - x).min(upper - x);
+                let active = self.active[lane] > 0.0;
+                steps[lane] = if active { step } else { 0.0 };
+                theta[lane] = if active { x + step } else { x };
+                moved[lane] += steps[lane] * steps[lane] * q[s];
+            }
+            lower_by(&mut self.descent, q, &steps);
+        } else {
+            for lane in 0..LANES {
+                // A penalty does all the same.
+                if self.active[lane] > 0.0 && descent[lane] < 0.0 {
+                    theta[lane] = lower;
+                }
+            }
+        }
+    }
+}
+
+/// Takes `q` times `by` off, in every lane.
+#[inline(always)]
+fn lower_by(descent: &mut [[f64; LANES]], q: &[f64], by: &[f64; LANES]) {
+    for (descent, q) in descent.iter_mut().zip(q) {
+        for (descent, by) in descent.iter_mut().zip(by) {
+            *descent -= q * by;
         }
     }
 }

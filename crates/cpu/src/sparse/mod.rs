@@ -6,10 +6,12 @@
 //! every stored entry adds only what it has beyond a zero, and *masked entries*, which are stored but do
 //! not train, take off what they would add as zeros.
 
+mod blocked;
 mod pass;
 
 use std::sync::Arc;
 
+use self::blocked::{BlockedEntries, BlockedPass, TrainingEntries};
 use self::pass::{ByRole, EntryLosses, EntryPass, KhatriRaoRows, PassEntries, SparseOutputs};
 use crate::CpuEngine;
 use crate::dense::{self, DenseSums, Source, Wants};
@@ -32,7 +34,7 @@ use nneinfact_simd::Elementwise;
 pub(crate) struct SparseState<T> {
     program: SparseProgram,
     /// Training entries, for each group.
-    train: Vec<PassEntries<T>>,
+    train: Vec<BlockedEntries<T>>,
     /// Masked entries, for each group, or for the first only where they add to losses alone. In double
     /// precision: what they add is taken off sums over all entries, of which little may be left.
     masked: Vec<PassEntries<f64>>,
@@ -120,7 +122,8 @@ impl<T: Elementwise> SparseState<T> {
             // They only have a loss.
             _ => &passes[..1.min(passes.len())],
         };
-        let train = |p| PassEntries::new(shapes, p, stored, StoredPart::Train, &parameters, scale);
+        let entries = TrainingEntries::new(shapes, stored);
+        let train = |p| BlockedEntries::new(&entries, p, &parameters, scale);
         let masked =
             |p| PassEntries::new(shapes, p, stored, StoredPart::Masked, &parameters, scale);
         Ok(SparseState {
@@ -322,7 +325,7 @@ impl<T: Elementwise> GroupPass<'_, T> {
         let scales = normalizers(&largest);
         let rows: Vec<KhatriRaoRows<T>> =
             tables.iter().zip(&scales).map(|(t, &s)| KhatriRaoRows::new(t, depth, s)).collect();
-        let entry_pass = EntryPass {
+        let entry_pass = BlockedPass {
             entries: &state.train[group],
             tables: &rows,
             depth,
@@ -338,8 +341,8 @@ impl<T: Elementwise> GroupPass<'_, T> {
         if others != 1.0 {
             numerator.iter_mut().chain(&mut denominator).for_each(|x| *x /= others);
         }
-        let train = found.at_datum.train - found.at_zero.train;
-        let losses = LossSums { train, ..LossSums::default() };
+        let losses =
+            LossSums { train: found.at_datum - found.at_zero, ..LossSums::default() };
         GroupSums { numerator, denominator, reduced: false, losses }
     }
 
