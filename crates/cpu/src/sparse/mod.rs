@@ -9,6 +9,7 @@
 mod blocked;
 mod pass;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use self::blocked::{BlockedEntries, BlockedPass, TrainingEntries};
@@ -205,7 +206,7 @@ struct GroupPass<'a, T> {
     /// ŷ is clamped to at least this.
     floor: f64,
     /// The Khatri–Rao tables, the output's first.
-    tables: &'a [Vec<f64>],
+    tables: &'a [Cow<'a, [f64]>],
 }
 
 impl<T: Elementwise> CpuEngine<T> {
@@ -240,6 +241,7 @@ impl<T: Elementwise> CpuEngine<T> {
                 SparseStep::ClearEmptyRows => own.clear_empty_rows(&state, &mut sums),
             }
         }
+        drop(tables);
         let unit = self.job.objective_unit();
         sums.losses.train *= unit;
         sums.losses.validation *= unit;
@@ -249,11 +251,18 @@ impl<T: Elementwise> CpuEngine<T> {
     }
 
     /// The Khatri–Rao tables of a pass at the factors as they are, the output's first.
-    fn tables(&self, pass: &SparsePass) -> Vec<Vec<f64>> {
-        let table = |table: &KhatriRaoTable| -> Vec<f64> {
+    fn tables(&self, pass: &SparsePass) -> Vec<Cow<'_, [f64]>> {
+        let table = |table: &KhatriRaoTable| -> Cow<'_, [f64]> {
+            let form = &table.contraction;
+            // Most tables are a factor as it is.
+            if let ([l], [indices]) = (&table.factors[..], form.inputs())
+                && indices == form.output()
+            {
+                return Cow::Borrowed(self.factors[*l].as_slice());
+            }
             let inputs: Vec<&[f64]> =
                 table.factors.iter().map(|&l| self.factors[l].as_slice()).collect();
-            contract(self.job.plan.shapes(), &table.contraction, &inputs)
+            Cow::Owned(contract(self.job.plan.shapes(), form, &inputs))
         };
         std::iter::once(&pass.output).chain(&pass.operands).map(table).collect()
     }

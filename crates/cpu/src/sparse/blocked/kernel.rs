@@ -61,8 +61,13 @@ impl<V: Copy, const KV: usize, const TABLES: usize> Gather<'_, V, KV, TABLES> {
     #[inline(always)]
     fn rows_at<const E: usize>(&self, table: usize, at: usize) -> [&[V]; E] {
         let (kv, data) = (self.kv(), self.tables[table]);
-        let rows = &self.rows[table][at..at + E];
-        std::array::from_fn(|e| &data[rows[e] as usize * kv..][..kv])
+        let numbers = &self.rows[table][at..at + E];
+        // A loop, as a closure is not sure to be inlined.
+        let mut rows: [&[V]; E] = [&[]; E];
+        for e in 0..E {
+            rows[e] = &data[numbers[e] as usize * kv..][..kv];
+        }
+        rows
     }
 
     /// A vector of an entry's product of all rows but the output's, of which `first` is one.

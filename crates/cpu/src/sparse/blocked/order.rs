@@ -13,10 +13,12 @@ use nneinfact_simd::Elementwise;
 const LEAST_TASK: usize = 8192;
 const MOST_TASK: usize = 1 << 17;
 const TASKS: usize = 32;
-/// What the blocks of a tile may take together: a part of the second-level cache of most processors.
-const TILE_BYTES: usize = 256 << 10;
-/// Tables are cut no further where tiles would have fewer entries than this on average.
-const LEAST_TILE: usize = 256;
+/// What the blocks of a tile may take together: the second-level cache of most processors.
+const TILE_BYTES: usize = 512 << 10;
+/// How often a tile has to look up each row of its blocks for tables to be cut, and how many entries it has
+/// to have in each row of the output.
+const LEAST_REUSE: usize = 2;
+const LEAST_RUN: usize = 8;
 /// The most bits of a tile's number.
 const MOST_TILE_BITS: u32 = 12;
 /// A line of the cache. Rows count as whole lines here, whatever the vectors of this machine.
@@ -137,7 +139,11 @@ impl Order {
 
         let tables: Vec<usize> = pass.operands.iter().map(|table| size(&table.rows)).collect();
         let row_bytes = (pass.contracted_size(shapes) * 4).next_multiple_of(LINE);
-        let shifts = block_shifts(&tables, row_bytes, entries.len() / tasks.len().max(1));
+        let density = Density {
+            task: entries.len() / tasks.len().max(1),
+            row: entries.len() / distinct(&output_rows).max(1),
+        };
+        let shifts = block_shifts(&tables, row_bytes, density);
         let cut: Vec<TileBits> = TileBits::new(&tables, &shifts);
         let mut tiles = Vec::new();
         if cut.is_empty() {
@@ -227,31 +233,43 @@ fn tasks(rows: &[u32], share: usize) -> Vec<Task> {
     tasks
 }
 
+/// How many different rows there are among sorted ones.
+fn distinct(rows: &[u32]) -> usize {
+    rows.chunk_by(|a, b| a == b).count()
+}
+
 /// The bits that a number below `count` takes.
 fn bits(count: usize) -> u32 {
     usize::BITS - count.saturating_sub(1).leading_zeros()
 }
 
+/// The entries of a task, and how many of them each row of the output has, on average.
+#[derive(Clone, Copy)]
+struct Density {
+    task: usize,
+    row: usize,
+}
+
 /// For each table of so many rows the binary logarithm of the rows of a block: the largest block is
-/// halved until all fit into the cache together, or tasks of so many entries would fall into tiles too
-/// small.
-fn block_shifts(tables: &[usize], row_bytes: usize, task: usize) -> Vec<u32> {
-    let mut shifts: Vec<u32> = tables.iter().map(|&rows| bits(rows)).collect();
-    let mut cut = 0;
-    loop {
+/// halved until all fit into the cache together. None is cut where that would leave too few entries of a
+/// tile to a row, of the output or of a block: then what a tile begins with costs more than what the cache
+/// gives.
+fn block_shifts(tables: &[usize], row_bytes: usize, density: Density) -> Vec<u32> {
+    let whole: Vec<u32> = tables.iter().map(|&rows| bits(rows)).collect();
+    let mut shifts = whole.clone();
+    for cut in 0..=MOST_TILE_BITS {
         let rows: usize = tables.iter().zip(&shifts).map(|(&n, &s)| n.min(1 << s)).sum();
-        if rows.saturating_mul(row_bytes) <= TILE_BYTES
-            || cut == MOST_TILE_BITS
-            || task >> (cut + 1) < LEAST_TILE
-        {
-            return shifts;
+        if rows.saturating_mul(row_bytes) <= TILE_BYTES {
+            let reused = density.task >> cut >= LEAST_REUSE * rows;
+            let long = density.row >> cut >= LEAST_RUN;
+            return if cut == 0 || reused && long { shifts } else { whole };
         }
         match shifts.iter_mut().max() {
             Some(largest) if *largest > 0 => *largest -= 1,
-            _ => return shifts,
+            _ => return whole,
         }
-        cut += 1;
     }
+    whole
 }
 
 /// Where the bits of an operand's block stand in the number of a tile.

@@ -16,7 +16,7 @@ use nneinfact_simd::Elementwise;
 /// What the rows that a block looks up in one table may take, to be in the first-level cache when they are
 /// looked up for the second time; and the fewest entries of a block.
 const ROWS_BYTES: usize = 24 << 10;
-const LEAST_BLOCK: usize = 64;
+const LEAST_BLOCK: usize = 32;
 
 /// A pass over training entries.
 pub(in crate::sparse) struct BlockedPass<'a, T> {
@@ -157,6 +157,9 @@ impl<T: Elementwise> WithSimd for RunTask<'_, T> {
             (1, 2) => self.run::<S, 1, 2>(simd, &tables, kv),
             (1, 3) => self.run::<S, 1, 3>(simd, &tables, kv),
             (2, 2) => self.run::<S, 2, 2>(simd, &tables, kv),
+            (3, 2) => self.run::<S, 3, 2>(simd, &tables, kv),
+            (4, 2) => self.run::<S, 4, 2>(simd, &tables, kv),
+            (2, 3) => self.run::<S, 2, 3>(simd, &tables, kv),
             (_, 2) => self.run::<S, 0, 2>(simd, &tables, kv),
             (_, 3) => self.run::<S, 0, 3>(simd, &tables, kv),
             _ => self.run::<S, 0, 0>(simd, &tables, kv),
