@@ -4,14 +4,13 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::fit::device;
-use super::print;
+use super::{bench_lists, print};
 use nneinfact_core::data::{DenseBuilder, Observations, Order, uniform_u32};
 use nneinfact_core::engine::{PassTime, RooflinePeaks};
 use nneinfact_core::error::{Error, Result};
 use nneinfact_core::loss::{Loss, Tape};
 use nneinfact_core::plan::Plan;
-use nneinfact_fit::Device;
-use nneinfact_fit::{DataAs, NNEinFact};
+use nneinfact_fit::{DataAs, Device, Fit, NNEinFact};
 
 /// The arguments of `bench`.
 #[derive(Debug, Args)]
@@ -42,6 +41,8 @@ struct BenchProblem {
     loss: fn() -> Result<Loss>,
     /// This share of the entries is withheld from the fit.
     held_out: f64,
+    /// How passes read the data.
+    data_as: DataAs,
 }
 
 /// Counts like those of the NNEinFact paper: pickups over time and space, events between countries
@@ -51,6 +52,8 @@ enum BenchData {
     Pickups,
     Events,
     Trade,
+    /// The paper's largest: pickups on a grid four times as fine along both axes.
+    FinePickups,
 }
 
 impl BenchData {
@@ -58,6 +61,8 @@ impl BenchData {
         match (self, quick) {
             (BenchData::Pickups, false) => vec![27, 24, 7, 100, 100],
             (BenchData::Pickups, true) => vec![5, 6, 7, 12, 12],
+            (BenchData::FinePickups, false) => vec![27, 24, 7, 400, 400],
+            (BenchData::FinePickups, true) => vec![5, 6, 7, 24, 24],
             (BenchData::Events, false) => vec![249, 249, 20, 228],
             (BenchData::Events, true) => vec![15, 15, 5, 12],
             (BenchData::Trade, false) => vec![250, 250, 1200],
@@ -69,6 +74,7 @@ impl BenchData {
     fn mean(self) -> f64 {
         match self {
             BenchData::Pickups => 0.0126,
+            BenchData::FinePickups => 0.0126 / 16.0,
             BenchData::Events => 0.01,
             BenchData::Trade => 0.4,
         }
@@ -129,6 +135,7 @@ const PROBLEMS: &[BenchProblem] = &[
         ranks: &[('r', 4), ('k', 6)],
         loss: || Ok(Loss::kl()),
         held_out: 0.0,
+        data_as: DataAs::Dense,
     },
     BenchProblem {
         name: "pickups, spatial, K=10, kl",
@@ -137,6 +144,7 @@ const PROBLEMS: &[BenchProblem] = &[
         ranks: &[('r', 10), ('k', 6)],
         loss: || Ok(Loss::kl()),
         held_out: 0.0,
+        data_as: DataAs::Dense,
     },
     BenchProblem {
         name: "pickups, spatial, K=10, kl, a tenth held out",
@@ -145,6 +153,7 @@ const PROBLEMS: &[BenchProblem] = &[
         ranks: &[('r', 10), ('k', 6)],
         loss: || Ok(Loss::kl()),
         held_out: 0.1,
+        data_as: DataAs::Dense,
     },
     BenchProblem {
         name: "pickups, spatial, K=10, alpha-beta(0.7, 0)",
@@ -153,6 +162,7 @@ const PROBLEMS: &[BenchProblem] = &[
         ranks: &[('r', 10), ('k', 6)],
         loss: || Loss::alpha_beta(0.7, 0.0),
         held_out: 0.0,
+        data_as: DataAs::Dense,
     },
     BenchProblem {
         name: "pickups, spatial, K=40, kl",
@@ -161,6 +171,7 @@ const PROBLEMS: &[BenchProblem] = &[
         ranks: &[('r', 40), ('k', 6)],
         loss: || Ok(Loss::kl()),
         held_out: 0.0,
+        data_as: DataAs::Dense,
     },
     BenchProblem {
         name: "pickups, spatial, K=40, alpha-beta(1.3, 1)",
@@ -169,6 +180,7 @@ const PROBLEMS: &[BenchProblem] = &[
         ranks: &[('r', 40), ('k', 6)],
         loss: || Loss::alpha_beta(1.3, 1.0),
         held_out: 0.0,
+        data_as: DataAs::Dense,
     },
     BenchProblem {
         name: "pickups, cp, K=195, kl",
@@ -177,6 +189,7 @@ const PROBLEMS: &[BenchProblem] = &[
         ranks: &[('r', 195)],
         loss: || Ok(Loss::kl()),
         held_out: 0.0,
+        data_as: DataAs::Dense,
     },
     BenchProblem {
         name: "pickups, cp, K=195, negative-binomial(2)",
@@ -185,6 +198,7 @@ const PROBLEMS: &[BenchProblem] = &[
         ranks: &[('r', 195)],
         loss: || Loss::negative_binomial(2.0),
         held_out: 0.0,
+        data_as: DataAs::Dense,
     },
     BenchProblem {
         name: "events, cp with a factored mode, K=20, kl",
@@ -193,6 +207,7 @@ const PROBLEMS: &[BenchProblem] = &[
         ranks: &[('r', 20), ('k', 6)],
         loss: || Ok(Loss::kl()),
         held_out: 0.0,
+        data_as: DataAs::Dense,
     },
     BenchProblem {
         name: "trade, custom, alpha-beta(0.1, 1.1)",
@@ -201,6 +216,29 @@ const PROBLEMS: &[BenchProblem] = &[
         ranks: &[('k', 8), ('q', 5)],
         loss: || Loss::alpha_beta(0.1, 1.1),
         held_out: 0.0,
+        data_as: DataAs::Dense,
+    },
+];
+
+/// Problems so large that they run only where `--only` is part of their name.
+const LARGE: &[BenchProblem] = &[
+    BenchProblem {
+        name: "725 million entries, spatial, K=10, kl, dense",
+        data: BenchData::FinePickups,
+        model: SPATIAL,
+        ranks: &[('r', 10), ('k', 6)],
+        loss: || Ok(Loss::kl()),
+        held_out: 0.0,
+        data_as: DataAs::Dense,
+    },
+    BenchProblem {
+        name: "725 million entries, spatial, K=10, kl, list",
+        data: BenchData::FinePickups,
+        model: SPATIAL,
+        ranks: &[('r', 10), ('k', 6)],
+        loss: || Ok(Loss::kl()),
+        held_out: 0.0,
+        data_as: DataAs::Sparse,
     },
 ];
 
@@ -210,7 +248,9 @@ pub fn run(args: &BenchArgs) -> Result<()> {
     let peaks = device.measure(args.quick)?;
     let mut data: Option<(BenchData, Observations)> = None;
     let mut results = Vec::new();
-    for problem in PROBLEMS.iter().filter(|p| p.name.contains(&args.only)) {
+    let large = LARGE.iter().filter(|_| args.quick || !args.only.is_empty());
+    let all = PROBLEMS.iter().chain(large);
+    for problem in all.filter(|problem| problem.name.contains(&args.only)) {
         // Neighbours in the list share their data.
         if data.as_ref().is_none_or(|(shape, _)| *shape != problem.data) {
             drop(data.take());
@@ -226,6 +266,8 @@ pub fn run(args: &BenchArgs) -> Result<()> {
             Err(error) => return Err(error),
         });
     }
+    drop(data);
+    results.extend(bench_lists::measure(&device, peaks, args.quick, &args.only)?);
     let measured_rates = peaks.map(|r| {
         json!({
             "read_bytes_per_second": r.read_bytes_per_second,
@@ -233,6 +275,7 @@ pub fn run(args: &BenchArgs) -> Result<()> {
             "multiply_adds_per_second": r.multiply_adds_per_second,
             "powers_per_second": r.powers_per_second,
             "logarithms_per_second": r.logarithms_per_second,
+            "gathered_lines_per_second": r.gathered_lines_per_second,
         })
     });
     let report = json!({
@@ -253,7 +296,7 @@ impl BenchProblem {
             .ranks(self.ranks.iter().copied())
             .loss((self.loss)()?)
             .device(device.clone())
-            .data_as(DataAs::Dense))
+            .data_as(self.data_as))
     }
 
     fn measure(
@@ -274,27 +317,40 @@ impl BenchProblem {
         let passes: Vec<Value> = times
             .iter()
             .enumerate()
-            .map(|(group, time)| pass(&plan, group, &loss, time, peaks))
+            .map(|(group, time)| match plan.sparse_passes().is_empty() {
+                true => pass(&plan, group, &loss, time, peaks),
+                false => bench_lists::pass(&plan, group, &loss, time, peaks),
+            })
             .collect();
         let fit = self.settings(device)?.max_iter(if quick { 5 } else { 300 }).fit(observations)?;
-        let history = fit.history();
-        let seconds = history.seconds.last().copied().unwrap_or(f64::NAN);
-        let sweeping = seconds - history.seconds.first().copied().unwrap_or(f64::NAN);
-        Ok(json!({
+        let mut result = json!({
             "problem": self.name,
             "model": self.model,
             "ranks": self.ranks.iter().map(|(x, n)| (x.to_string(), *n)).collect::<std::collections::BTreeMap<_, _>>(),
             "shape": plan.shapes().data(),
             "loss": loss.name(),
             "passes": passes,
-            "sweeps": history.iterations,
-            "stopped_by": history.stopped_by.to_string(),
-            "sweeps_per_second": history.iterations as f64 / sweeping,
-            "seconds_to_stop": seconds,
-            "first_loss": history.loss.first(),
-            "last_loss": history.last_loss(),
-        }))
+        });
+        if let (Value::Object(to), Value::Object(more)) = (&mut result, progress_of(&fit)) {
+            to.extend(more);
+        }
+        Ok(result)
     }
+}
+
+/// How a fit went.
+pub fn progress_of(fit: &Fit) -> Value {
+    let history = fit.history();
+    let seconds = history.seconds.last().copied().unwrap_or(f64::NAN);
+    let sweeping = seconds - history.seconds.first().copied().unwrap_or(f64::NAN);
+    json!({
+        "sweeps": history.iterations,
+        "stopped_by": history.stopped_by.to_string(),
+        "sweeps_per_second": history.iterations as f64 / sweeping,
+        "seconds_to_stop": seconds,
+        "first_loss": history.loss.first(),
+        "last_loss": history.last_loss(),
+    })
 }
 
 /// A pass beside the least time that it could take (its roofline): that of options the data, or that of all

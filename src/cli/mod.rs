@@ -10,6 +10,7 @@ mod answer;
 mod args;
 mod ask;
 mod bench;
+mod bench_lists;
 mod checkpoint;
 mod compare;
 mod components;

@@ -24,6 +24,13 @@ const BLOCK: usize = 512;
 /// Blocks that a thread computes.
 const BLOCKS: usize = 20_000;
 
+/// Elements of a line of the cache, and lines of the table that is gathered from: as much as the blocks of
+/// a tile may take in a sparse pass.
+const LINE: usize = 16;
+const TABLE_LINES: usize = 4096;
+/// How often a thread looks up as many lines as there are.
+const GATHERS: usize = 2000;
+
 /// Measures the roofline of the threads of the pool that this is called in; roughly where it is to be quick.
 pub fn measure(quick: bool) -> RooflinePeaks {
     // Each is the best of so many: what else runs on the machine only makes it slower.
@@ -72,7 +79,22 @@ pub fn measure(quick: bool) -> RooflinePeaks {
         multiply_adds_per_second: multiply_adds,
         powers_per_second: elementwise(&Expr::y().pow(0.7)),
         logarithms_per_second: elementwise(&Expr::y().ln()),
+        gathered_lines_per_second: Some(gathered_lines(repeats, GATHERS / shrink)),
     }
+}
+
+/// Lines of a table in the second-level cache that all threads look up in a second.
+fn gathered_lines(repeats: usize, gathers: usize) -> f64 {
+    // By a multiplicative hash: rows that no prefetcher foresees.
+    let row = |i: u32| (i.wrapping_mul(1_664_525) >> 7) % TABLE_LINES as u32;
+    let rows: Vec<u32> = (0..TABLE_LINES as u32).map(row).collect();
+    best(repeats, &|_| {
+        let mut table: Aligned<f32> = Aligned::zeros(TABLE_LINES * LINE);
+        table.fill(black_box(1.0));
+        let gather = GatherLines { table: &table, rows: black_box(&rows), gathers };
+        black_box(nneinfact_simd::arch().dispatch(gather));
+        (gathers * rows.len()) as f64
+    })
 }
 
 /// What all threads do in a second, of what `work` says that it did on one.
@@ -100,6 +122,35 @@ impl WithSimd for Read<'_> {
         for vectors in array.chunks_exact(CHAINS) {
             for (sum, &vector) in sums.iter_mut().zip(vectors) {
                 *sum = <f32 as Real>::add(simd, *sum, vector);
+            }
+        }
+        total(simd, sums)
+    }
+}
+
+/// The sum of lines of a table, here and there, again and again.
+struct GatherLines<'a> {
+    table: &'a [f32],
+    rows: &'a [u32],
+    gathers: usize,
+}
+
+impl WithSimd for GatherLines<'_> {
+    type Output = f32;
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) -> f32 {
+        const CHAINS: usize = 4;
+        let (table, _) = f32::as_vectors::<S>(self.table);
+        let vectors = LINE * table.len() / self.table.len().max(1);
+        let mut sums = [f32::splat(simd, 0.0); CHAINS];
+        for _ in 0..self.gathers {
+            for rows in self.rows.chunks_exact(CHAINS) {
+                for (sum, &row) in sums.iter_mut().zip(rows) {
+                    for &vector in &table[row as usize * vectors..][..vectors] {
+                        *sum = <f32 as Real>::add(simd, *sum, vector);
+                    }
+                }
             }
         }
         total(simd, sums)

@@ -38,7 +38,7 @@ pub(crate) fn choose(settings: &Settings, shapes: &Shapes, data: Prepared) -> Re
         && let Some(sparse) = sparse
     {
         let (plan, counts) = sparse?;
-        return stored(plan, counts, data, settings);
+        return stored(plan, counts, data);
     }
     let dense = || -> Result<(Plan, DataInfo)> {
         let info = match given_dense {
@@ -75,7 +75,7 @@ pub(crate) fn choose(settings: &Settings, shapes: &Shapes, data: Prepared) -> Re
                 let plan = dense_plan(settings, shapes, dense_info(&data))?;
                 return Ok(Planned { plan, data, sparse: None });
             }
-            stored(plan, counts, data, settings)
+            stored(plan, counts, data)
         }
         other => {
             let data = match (data.densified(limit), other) {
@@ -167,7 +167,7 @@ pub(crate) fn check(settings: &Settings, shapes: &Shapes, data: &Prepared) -> Re
         DataAs::Dense => None,
         DataAs::Auto | DataAs::Sparse => Some(
             sparse_plan(settings, shapes, &zero, data)
-                .and_then(|(plan, counts)| check_stored(&plan, counts, settings)),
+                .and_then(|(plan, counts)| check_stored(&plan, counts)),
         ),
     };
     let sparse = match sparse {
@@ -345,25 +345,15 @@ pub(crate) fn plan_stored(
 }
 
 /// Sorts the stored entries for passes, once it is known that memory holds them.
-fn stored(
-    plan: Plan,
-    counts: StoredCounts,
-    data: Prepared,
-    settings: &Settings,
-) -> Result<Planned> {
-    check_stored(&plan, counts, settings)?;
+fn stored(plan: Plan, counts: StoredCounts, data: Prepared) -> Result<Planned> {
+    check_stored(&plan, counts)?;
     let list = data.stored(counts.implicit);
     Ok(Planned { plan, data, sparse: Some(list) })
 }
 
-fn check_stored(plan: &Plan, counts: StoredCounts, settings: &Settings) -> Result<()> {
-    let precision = settings.precision.bytes() as u64;
-    let groups = plan.sparse_passes().iter().map(|pass| {
-        let each = 4 * pass.operands.len() as u64 + 16;
-        counts.train * (each + precision) + counts.masked * (each + 9)
-    });
-    // While it is sorted, an entry has a key and a place.
-    let needed = groups.sum::<u64>() + 24 * (counts.train + counts.masked);
+fn check_stored(plan: &Plan, counts: StoredCounts) -> Result<()> {
+    // While it is sorted, an entry has a key, a place, and rows.
+    let needed = 24 * (counts.train + counts.masked);
     let needed = needed
         .saturating_add(plan.memory())
         .saturating_add(plan.shapes().parameters().saturating_mul(48));

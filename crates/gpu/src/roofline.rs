@@ -55,6 +55,7 @@ pub fn measure(gpu: &Gpu, quick: bool) -> Result<Option<RooflinePeaks>> {
         multiply_adds_per_second: (threads * MULTIPLY_ADDS * CHAINS * 4) as f64 / best[1],
         powers_per_second: (threads * POWERS * 4) as f64 / best[2],
         logarithms_per_second: (threads * POWERS * 4) as f64 / best[3],
+        gathered_lines_per_second: None,
     }))
 }
 

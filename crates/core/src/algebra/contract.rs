@@ -331,6 +331,21 @@ pub fn rearrange(shapes: &Shapes, indices: &[Index], data: &[f64], output: &[Ind
             result.extend((0..run).map(|i| data[offset + i * step]));
             walk.skip(run);
         }
+    } else if let (&[.., run], &[.., 1]) = (&sizes[..output.len()], &strides[..output.len()]) {
+        // A run of the result at a time, each entry of it summed in the order of its terms.
+        let (sizes, strides) = (sizes.split_at(output.len()), strides.split_at(output.len()));
+        let mut place = Walk::new(sizes.0, strides.0);
+        for _ in 0..total / run {
+            let start = result.len();
+            result.resize(start + run, 0.0);
+            let mut term = Walk::new(sizes.1, strides.1);
+            for _ in 0..terms {
+                let from = &data[place.offset() + term.offset()..][..run];
+                result[start..].iter_mut().zip(from).for_each(|(sum, x)| *sum += x);
+                term.skip(1);
+            }
+            place.skip(run);
+        }
     } else {
         while result.len() < total {
             let mut sum = 0.0;

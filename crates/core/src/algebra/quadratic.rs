@@ -122,16 +122,14 @@ impl Objective<'_> {
         let form = self.form(0, factors);
         let theta = self.arranged(0, factors);
         let k = form.latent;
-        let rows = theta.chunks_exact(k).zip(form.linear.chunks_exact(k)).enumerate();
-        let of = |(row, (theta, linear)): (usize, (&[f64], &[f64]))| {
-            let square = &form.square[row / form.rows * k * k..][..k * k];
-            let product = |(s, x): (usize, &f64)| -> f64 {
-                x * square[s * k..][..k].iter().zip(theta).map(|(q, y)| q * y).sum::<f64>()
-            };
-            let once: f64 = linear.iter().zip(theta).map(|(n, x)| n * x).sum();
-            [once, theta.iter().enumerate().map(product).sum::<f64>()]
-        };
-        rows.map(of).fold([0.0; 2], |sum, row| [sum[0] + row[0], sum[1] + row[1]])
+        let batch = k * form.rows;
+        let batches = theta.chunks(batch).zip(form.linear.chunks(batch));
+        let mut sums = [0.0; 2];
+        for ((theta, linear), square) in batches.zip(form.square.chunks_exact(k * k)) {
+            sums =
+                Arch::new().dispatch(RowTerms { theta, linear, square, latent: k, before: sums });
+        }
+        sums
     }
 
     /// Lowers the objective with the penalties over the factors of the group, in place.
@@ -189,39 +187,193 @@ impl WithSimd for Descend<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn with_simd<S: Simd>(self, _: S) {
-        let Descend { theta, linear, square, latent, bounds: [lower, upper] } = self;
-        // The negative gradient, kept up to date as entries move.
-        let mut descent = vec![0.0; latent];
-        for (theta, linear) in theta.chunks_exact_mut(latent).zip(linear.chunks_exact(latent)) {
-            descent.copy_from_slice(linear);
-            for (x, q) in theta.iter().zip(square.chunks_exact(latent)) {
-                descent.iter_mut().zip(q).for_each(|(descent, q)| *descent -= q * x);
-            }
-            let mut first = 0.0;
-            for cycle in 0..ROW_CYCLES {
-                let mut moved = 0.0;
-                for s in 0..latent {
-                    let q = &square[s * latent..][..latent];
-                    // No data depend on the entry where its curvature is 0.
-                    if q[s] > 0.0 {
-                        let step = (descent[s] / q[s]).max(lower - theta[s]).min(upper - theta[s]);
-                        theta[s] += step;
-                        moved += step * step * q[s];
-                        descent.iter_mut().zip(q).for_each(|(descent, q)| *descent -= q * step);
-                    } else if descent[s] < 0.0 {
-                        // A penalty does all the same.
-                        theta[s] = lower;
-                    }
-                }
-                if cycle == 0 {
-                    first = moved;
-                }
-                if moved <= SHORT * SHORT * first {
-                    break;
-                }
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Descend { theta, linear, square, latent, bounds } = self;
+        let mut rows = RowsAtATime::new(simd, latent);
+        let share = latent * rows.lanes();
+        for (theta, linear) in theta.chunks_mut(share).zip(linear.chunks(share)) {
+            rows.load(theta, linear);
+            rows.descend(square, bounds);
+            rows.store(theta);
+        }
+    }
+}
+
+/// Vectors of rows that are worked on at a time: within a row every step waits for the one before.
+const VECTORS: usize = 2;
+
+/// So many rows, each in a lane of vectors. Every row has the bits that it would have alone.
+struct RowsAtATime<S: Simd> {
+    simd: S,
+    latent: usize,
+    /// For every latent index, the entries of all rows.
+    theta: Vec<[S::f64s; VECTORS]>,
+    /// The linear term; in a descent the negative gradient, kept up to date as entries move.
+    descent: Vec<[S::f64s; VECTORS]>,
+    /// Above 0 where the lane has a row that still moves.
+    active: [S::f64s; VECTORS],
+}
+
+impl<S: Simd> RowsAtATime<S> {
+    #[inline(always)]
+    fn new(simd: S, latent: usize) -> RowsAtATime<S> {
+        let zeros = [simd.splat_f64s(0.0); VECTORS];
+        let rows = vec![zeros; latent];
+        RowsAtATime { simd, latent, theta: rows.clone(), descent: rows, active: zeros }
+    }
+
+    fn lanes(&self) -> usize {
+        VECTORS * size_of::<S::f64s>() / size_of::<f64>()
+    }
+
+    /// Takes up to as many rows as there are lanes.
+    #[inline(always)]
+    fn load(&mut self, theta: &[f64], linear: &[f64]) {
+        let (latent, lanes) = (self.latent, self.lanes());
+        let active: &mut [f64] = bytemuck::cast_slice_mut(&mut self.active);
+        for (lane, active) in active.iter_mut().enumerate() {
+            *active = if lane * latent < theta.len() { 1.0 } else { 0.0 };
+        }
+        for (from, to) in [(theta, &mut self.theta), (linear, &mut self.descent)] {
+            let to: &mut [f64] = bytemuck::cast_slice_mut(to);
+            to.fill(0.0);
+            for (lane, from) in from.chunks_exact(latent).enumerate() {
+                to[lane..].iter_mut().step_by(lanes).zip(from).for_each(|(to, &x)| *to = x);
             }
         }
+    }
+
+    /// Gives the entries back.
+    #[inline(always)]
+    fn store(&self, theta: &mut [f64]) {
+        let from: &[f64] = bytemuck::cast_slice(&self.theta);
+        for (lane, to) in theta.chunks_exact_mut(self.latent).enumerate() {
+            let from = from[lane..].iter().step_by(self.lanes());
+            to.iter_mut().zip(from).for_each(|(to, &x)| *to = x);
+        }
+    }
+
+    #[inline(always)]
+    fn descend(&mut self, square: &[f64], bounds: [f64; 2]) {
+        let (simd, latent) = (self.simd, self.latent);
+        for (s, q) in square.chunks_exact(latent).enumerate() {
+            lower_by(simd, &mut self.descent, q, self.theta[s]);
+        }
+        let mut first = [simd.splat_f64s(0.0); VECTORS];
+        for cycle in 0..ROW_CYCLES {
+            let mut moved = [simd.splat_f64s(0.0); VECTORS];
+            for s in 0..latent {
+                self.step(s, &square[s * latent..][..latent], bounds, &mut moved);
+            }
+            if cycle == 0 {
+                first = moved;
+            }
+            let active: &mut [f64] = bytemuck::cast_slice_mut(&mut self.active);
+            let moved: &[f64] = bytemuck::cast_slice(&moved);
+            for ((active, moved), first) in
+                active.iter_mut().zip(moved).zip(bytemuck::cast_slice::<_, f64>(&first))
+            {
+                if *moved <= SHORT * SHORT * first {
+                    *active = 0.0;
+                }
+            }
+            if active.iter().all(|&active| active == 0.0) {
+                break;
+            }
+        }
+    }
+
+    /// Moves entry `s` of every row to its minimum.
+    #[inline(always)]
+    fn step(&mut self, s: usize, q: &[f64], bounds: [f64; 2], moved: &mut [S::f64s; VECTORS]) {
+        let simd = self.simd;
+        let [lower, upper] = bounds.map(|bound| simd.splat_f64s(bound));
+        let (zero, curvature) = (simd.splat_f64s(0.0), simd.splat_f64s(q[s]));
+        let mut steps = [zero; VECTORS];
+        for v in 0..VECTORS {
+            let (x, descent) = (self.theta[s][v], self.descent[s][v]);
+            let active = simd.greater_than_f64s(self.active[v], zero);
+            // No data depend on the entry where its curvature is 0.
+            if q[s] > 0.0 {
+                let step = simd.div_f64s(descent, curvature);
+                // As f64::max and min do, these take the bound for what is not a number.
+                let step = simd.max_f64s(step, simd.sub_f64s(lower, x));
+                let step = simd.min_f64s(step, simd.sub_f64s(upper, x));
+                steps[v] = simd.select_f64s(active, step, zero);
+                let squared = simd.mul_f64s(simd.mul_f64s(steps[v], steps[v]), curvature);
+                moved[v] = simd.add_f64s(moved[v], squared);
+                self.theta[s][v] = simd.add_f64s(x, steps[v]);
+            } else {
+                // A penalty does all the same.
+                let falls = simd.and_m64s(active, simd.less_than_f64s(descent, zero));
+                self.theta[s][v] = simd.select_f64s(falls, lower, x);
+            }
+        }
+        if q[s] > 0.0 {
+            lower_by(simd, &mut self.descent, q, steps);
+        }
+    }
+}
+
+/// Takes `q` times `by` off, in every lane.
+#[inline(always)]
+fn lower_by<S: Simd>(
+    simd: S,
+    descent: &mut [[S::f64s; VECTORS]],
+    q: &[f64],
+    by: [S::f64s; VECTORS],
+) {
+    for (descent, &q) in descent.iter_mut().zip(q) {
+        let q = simd.splat_f64s(q);
+        for v in 0..VECTORS {
+            descent[v] = simd.sub_f64s(descent[v], simd.mul_f64s(q, by[v]));
+        }
+    }
+}
+
+/// The terms of some rows, added to those before. A type of its own for the same reason.
+struct RowTerms<'a> {
+    theta: &'a [f64],
+    linear: &'a [f64],
+    square: &'a [f64],
+    latent: usize,
+    before: [f64; 2],
+}
+
+impl WithSimd for RowTerms<'_> {
+    type Output = [f64; 2];
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) -> [f64; 2] {
+        let RowTerms { theta, linear, square, latent, before: [mut once, mut twice] } = self;
+        let mut rows = RowsAtATime::new(simd, latent);
+        let zeros = [simd.splat_f64s(0.0); VECTORS];
+        let share = latent * rows.lanes();
+        for (theta, linear) in theta.chunks(share).zip(linear.chunks(share)) {
+            rows.load(theta, linear);
+            let (mut linear, mut quadratic) = (zeros, zeros);
+            for (s, x) in rows.theta.iter().enumerate() {
+                let mut dot = zeros;
+                for (y, &q) in rows.theta.iter().zip(&square[s * latent..][..latent]) {
+                    for v in 0..VECTORS {
+                        let product = simd.mul_f64s(simd.splat_f64s(q), y[v]);
+                        dot[v] = simd.add_f64s(dot[v], product);
+                    }
+                }
+                for v in 0..VECTORS {
+                    let more = simd.mul_f64s(rows.descent[s][v], x[v]);
+                    linear[v] = simd.add_f64s(linear[v], more);
+                    quadratic[v] = simd.add_f64s(quadratic[v], simd.mul_f64s(x[v], dot[v]));
+                }
+            }
+            let (linear, quadratic): (&[f64], &[f64]) =
+                (bytemuck::cast_slice(&linear), bytemuck::cast_slice(&quadratic));
+            for (linear, quadratic) in linear.iter().zip(quadratic).take(theta.len() / latent) {
+                once += linear;
+                twice += quadratic;
+            }
+        }
+        [once, twice]
     }
 }
 

@@ -1,6 +1,7 @@
 //! The update of a group of factors from the numerator and denominator of its pass.
 
 use pulp::{Simd, WithSimd};
+use rayon::prelude::*;
 
 use super::contract::contract;
 use crate::engine::Constraint;
@@ -14,6 +15,8 @@ use nneinfact_simd::{Elementwise, has_fused};
 /// unobserved slice a quotient would be 0 or infinite, and the next one undefined. The surrogate is
 /// convex in each factor of change, so moving only part of the way cannot increase the loss.
 const CLIP: (f64, f64) = (1e-6, 1e6);
+/// Entries of a factor that are worth another thread.
+const ENTRIES_PER_THREAD: usize = 1 << 14;
 
 /// A denominator, with the contractions that bring it onto the indices of each factor of the group.
 #[derive(Clone, Copy)]
@@ -59,15 +62,17 @@ impl Update<'_> {
             for (at, &l) in members.iter().enumerate() {
                 let (a, b) = self.parts(at, factors, &lambda);
                 let step = step(self.loss, self.constraints[l]);
-                let entries = factors[l].iter().zip(a.iter().zip(&b));
                 let bounded = Bounded { single, constraint: self.constraints[l] };
-                for (to, (&theta, (&a, &b))) in lambda[at].iter_mut().zip(entries) {
+                let entries = factors[l].par_iter().zip(a.par_iter().zip(&b));
+                let to = lambda[at].par_iter_mut().with_min_len(ENTRIES_PER_THREAD);
+                to.zip(entries).for_each(|(to, (&theta, (&a, &b)))| {
                     *to = bounded.change(theta, step(theta, a, b));
-                }
+                });
             }
         }
         for (lambda, &l) in lambda.iter().zip(members) {
-            factors[l].iter_mut().zip(lambda).for_each(|(x, &change)| *x *= change);
+            let entries = factors[l].par_iter_mut().with_min_len(ENTRIES_PER_THREAD);
+            entries.zip(lambda).for_each(|(x, &change)| *x *= change);
             if let Some(at) = factors[l].iter().position(|x| !x.is_finite()) {
                 return Err(overflowed(self.shapes, l, at));
             }
@@ -127,7 +132,7 @@ impl Update<'_> {
 
 /// The factor of change of an entry of a factor under a constraint, from the entry and its parts of
 /// numerator and denominator.
-pub fn step(loss: &Loss, constraint: Constraint) -> impl Fn(f64, f64, f64) -> f64 + use<> {
+pub fn step(loss: &Loss, constraint: Constraint) -> impl Fn(f64, f64, f64) -> f64 + Sync + use<> {
     let majorizer = loss.majorizer();
     let constant = loss.curvature_constant();
     move |theta, a, b| match constraint.penalty {
@@ -185,7 +190,11 @@ fn scaled(factor: &[f64], lambda: &[f64], f: impl Fn(f64) -> f64) -> Vec<f64> {
 
 /// Moves P to `P ⊙ (P / C)^w₀ ⊙ (P / X)^w₁`, P staying where one of them is 0; C becomes P.
 pub fn extrapolate(plain: &mut [f64], before: &mut [f64], origin: &[f64], weights: [f64; 2]) {
-    pulp::Arch::new().dispatch(Extrapolate { plain, before, origin, weights });
+    let plain = plain.par_chunks_mut(ENTRIES_PER_THREAD);
+    let points = before.par_chunks_mut(ENTRIES_PER_THREAD).zip(origin.par_chunks(ENTRIES_PER_THREAD));
+    plain.zip(points).for_each(|(plain, (before, origin))| {
+        pulp::Arch::new().dispatch(Extrapolate { plain, before, origin, weights });
+    });
 }
 
 /// The least that an extrapolation multiplies an entry with, e^−0.2: longer steps drive entries to
@@ -237,6 +246,7 @@ pub fn floor_of(factor: &[f64], floor: f64, least: f64) -> f64 {
 pub fn apply_floor(factor: &mut [f64], floor: f64, least: f64, constraint: &Constraint) {
     let floor = floor_of(factor, floor, least).max(constraint.lower);
     if floor > 0.0 || constraint.upper.is_finite() {
-        factor.iter_mut().for_each(|x| *x = x.max(floor).min(constraint.upper));
+        let entries = factor.par_iter_mut().with_min_len(ENTRIES_PER_THREAD);
+        entries.for_each(|x| *x = x.max(floor).min(constraint.upper));
     }
 }

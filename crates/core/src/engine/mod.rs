@@ -137,6 +137,9 @@ pub struct RooflinePeaks {
     pub powers_per_second: f64,
     /// Natural logarithms in single precision.
     pub logarithms_per_second: f64,
+    /// Lines of the cache, looked up anywhere in a table that stays in the second-level cache, as a
+    /// sparse pass looks up the rows of its tables. `None` where it is not measured: on a GPU.
+    pub gathered_lines_per_second: Option<f64>,
 }
 
 /// The guards of a fit against what floating point cannot hold (docs/method.md).

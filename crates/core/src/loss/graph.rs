@@ -228,8 +228,31 @@ impl Graph {
                 let rest = self.short_power(base, -steps);
                 self.push(Op::Div(id, rest))
             }
-            None => self.push(Op::Pow(base, exponent.to_bits())),
+            None => match self.related_power(base, exponent) {
+                Some(op) => self.push(op),
+                None => self.push(Op::Pow(base, exponent.to_bits())),
+            },
         }
+    }
+
+    /// A power as the square or the root of one that is known, whose exponent is half as large or twice: in
+    /// αβ(0.1, 1.1), ŷ^(α+β−1) is the square of ŷ^(β−1). Roots only of powers that do not leave the range of
+    /// normal numbers where the base does not.
+    fn related_power(&self, base: Id, exponent: f64) -> Option<Op> {
+        let same = |a: f64, b: f64| (a - b).abs() <= 1e-14 * b.abs();
+        self.ops.iter().enumerate().find_map(|(id, op)| match *op {
+            Op::Pow(b, bits) if b == base => {
+                let known = f64::from_bits(bits);
+                if same(2.0 * known, exponent) {
+                    Some(Op::Mul(id, id))
+                } else if same(known, 2.0 * exponent) && known.abs() <= 1.0 {
+                    Some(Op::Sqrt(id))
+                } else {
+                    None
+                }
+            }
+            _ => None,
+        })
     }
 
     /// `base` to the power `steps / 2`.

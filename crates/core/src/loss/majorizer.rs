@@ -51,6 +51,8 @@ impl Majorizer {
     #[must_use]
     pub fn g_inverse(self, t: f64) -> f64 {
         match self.gamma() {
+            // What a power of 1 would give, without the call.
+            Some(1.0) => t,
             Some(gamma) => t.powf(gamma),
             None => t.exp(),
         }

@@ -532,6 +532,7 @@ impl<'a> Search<'a> {
         let tables = tables.fold(0.0, f64::max);
         let sparse: Vec<SparsePass> =
             sparse.iter().map(|(mask, c)| self.sparse_pass(*mask, c)).collect();
+        let entries: f64 = sparse.iter().map(|pass| pass.entry_bytes).sum();
         let group = |(at, &mask): (usize, &u64)| {
             // Numerator and denominator have the indices, in the order, of the pass they are from.
             let indices = match sparse.get(at) {
@@ -547,7 +548,7 @@ impl<'a> Search<'a> {
             settings: self.settings.clone(),
             groups,
             implicit_totals: (!sparse.is_empty()).then(|| ImplicitTotals::new(self.shapes)),
-            memory: (memory.values().sum::<f64>() + accumulators + tables) as u64,
+            memory: (memory.values().sum::<f64>() + accumulators + tables + entries) as u64,
             passes,
             sparse_passes: sparse,
         }

@@ -64,6 +64,9 @@ pub struct SparsePass {
     /// The sum over all entries of ŷ times the other factors' product, where there are indices to
     /// write it with.
     pub gram: Option<Gram>,
+    /// Bytes of the stored entries in the order of this pass: of each the rows that it looks up, in as
+    /// few bytes as any row of the table takes, and its value in the precision of the pass.
+    pub entry_bytes: f64,
     /// Multiply-adds at the stored entries.
     pub flops: f64,
     /// Multiply-adds in small contractions.

@@ -184,10 +184,26 @@ impl Search<'_> {
             contracted,
             indices,
             others,
+            entry_bytes: self.entry_bytes(group, &chosen.operands),
             flops: chosen.flops,
             contraction_flops,
             cost,
         }
+    }
+
+    /// Bytes of the stored entries in the order of a pass: see [`SparsePass::entry_bytes`].
+    pub(super) fn entry_bytes(&self, group: u64, operands: &[u64]) -> f64 {
+        let index = |rows: f64| match rows {
+            n if n <= 256.0 => 1.0,
+            n if n <= 65_536.0 => 2.0,
+            _ => 4.0,
+        };
+        let indices: f64 = operands.iter().chain([&group]).map(|&o| index(self.rows(o))).sum();
+        let train = indices + self.settings.element_bytes as f64;
+        // Masked entries are in double precision, each with its role.
+        let masked = 4.0 * operands.len() as f64 + 9.0;
+        let bytes = |info: SparseInfo| info.stored as f64 * train + info.masked as f64 * masked;
+        self.settings.sparse.map_or(0.0, bytes)
     }
 
     /// Bytes that the sparse passes keep: the largest of them, as each forms its tables anew.

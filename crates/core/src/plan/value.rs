@@ -107,7 +107,8 @@ impl Plan {
         let sparse: f64 = self.sparse_passes.iter().map(|p| p.cost).sum();
         self.passes.iter().map(|p| p.cost).sum::<f64>() + sparse
     }
-    /// Bytes that stored operands, numerators and denominators take together.
+    /// Bytes that stored operands, numerators and denominators take together, with the stored entries
+    /// in the order of each sparse pass.
     #[must_use]
     pub fn memory(&self) -> u64 {
         self.memory

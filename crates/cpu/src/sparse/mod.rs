@@ -6,10 +6,13 @@
 //! every stored entry adds only what it has beyond a zero, and *masked entries*, which are stored but do
 //! not train, take off what they would add as zeros.
 
+mod blocked;
 mod pass;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
+use self::blocked::{BlockedEntries, BlockedPass, TrainingEntries};
 use self::pass::{ByRole, EntryLosses, EntryPass, KhatriRaoRows, PassEntries, SparseOutputs};
 use crate::CpuEngine;
 use crate::dense::{self, DenseSums, Source, Wants};
@@ -32,7 +35,7 @@ use nneinfact_simd::Elementwise;
 pub(crate) struct SparseState<T> {
     program: SparseProgram,
     /// Training entries, for each group.
-    train: Vec<PassEntries<T>>,
+    train: Vec<BlockedEntries<T>>,
     /// Masked entries, for each group, or for the first only where they add to losses alone. In double
     /// precision: what they add is taken off sums over all entries, of which little may be left.
     masked: Vec<PassEntries<f64>>,
@@ -120,7 +123,8 @@ impl<T: Elementwise> SparseState<T> {
             // They only have a loss.
             _ => &passes[..1.min(passes.len())],
         };
-        let train = |p| PassEntries::new(shapes, p, stored, StoredPart::Train, &parameters, scale);
+        let entries = TrainingEntries::new(shapes, stored);
+        let train = |p| BlockedEntries::new(&entries, p, &parameters, scale);
         let masked =
             |p| PassEntries::new(shapes, p, stored, StoredPart::Masked, &parameters, scale);
         Ok(SparseState {
@@ -202,7 +206,7 @@ struct GroupPass<'a, T> {
     /// ŷ is clamped to at least this.
     floor: f64,
     /// The Khatri–Rao tables, the output's first.
-    tables: &'a [Vec<f64>],
+    tables: &'a [Cow<'a, [f64]>],
 }
 
 impl<T: Elementwise> CpuEngine<T> {
@@ -237,6 +241,7 @@ impl<T: Elementwise> CpuEngine<T> {
                 SparseStep::ClearEmptyRows => own.clear_empty_rows(&state, &mut sums),
             }
         }
+        drop(tables);
         let unit = self.job.objective_unit();
         sums.losses.train *= unit;
         sums.losses.validation *= unit;
@@ -246,11 +251,18 @@ impl<T: Elementwise> CpuEngine<T> {
     }
 
     /// The Khatri–Rao tables of a pass at the factors as they are, the output's first.
-    fn tables(&self, pass: &SparsePass) -> Vec<Vec<f64>> {
-        let table = |table: &KhatriRaoTable| -> Vec<f64> {
+    fn tables(&self, pass: &SparsePass) -> Vec<Cow<'_, [f64]>> {
+        let table = |table: &KhatriRaoTable| -> Cow<'_, [f64]> {
+            let form = &table.contraction;
+            // Most tables are a factor as it is.
+            if let ([l], [indices]) = (&table.factors[..], form.inputs())
+                && indices == form.output()
+            {
+                return Cow::Borrowed(self.factors[*l].as_slice());
+            }
             let inputs: Vec<&[f64]> =
                 table.factors.iter().map(|&l| self.factors[l].as_slice()).collect();
-            contract(self.job.plan.shapes(), &table.contraction, &inputs)
+            Cow::Owned(contract(self.job.plan.shapes(), form, &inputs))
         };
         std::iter::once(&pass.output).chain(&pass.operands).map(table).collect()
     }
@@ -322,7 +334,7 @@ impl<T: Elementwise> GroupPass<'_, T> {
         let scales = normalizers(&largest);
         let rows: Vec<KhatriRaoRows<T>> =
             tables.iter().zip(&scales).map(|(t, &s)| KhatriRaoRows::new(t, depth, s)).collect();
-        let entry_pass = EntryPass {
+        let entry_pass = BlockedPass {
             entries: &state.train[group],
             tables: &rows,
             depth,
@@ -338,8 +350,8 @@ impl<T: Elementwise> GroupPass<'_, T> {
         if others != 1.0 {
             numerator.iter_mut().chain(&mut denominator).for_each(|x| *x /= others);
         }
-        let train = found.at_datum.train - found.at_zero.train;
-        let losses = LossSums { train, ..LossSums::default() };
+        let losses =
+            LossSums { train: found.at_datum - found.at_zero, ..LossSums::default() };
         GroupSums { numerator, denominator, reduced: false, losses }
     }
 

@@ -160,6 +160,11 @@ impl<T: Elementwise> KhatriRaoRows<T> {
         table.par_chunks_mut(width * few).zip(data.par_chunks(depth * few)).for_each(convert);
         KhatriRaoRows(table)
     }
+
+    /// All rows, one after another.
+    pub fn data(&self) -> &[T] {
+        &self.0
+    }
 }
 
 /// Elements of a row whose length is a multiple of this machine's vectors.

@@ -1,0 +1,335 @@
+//! The order of a pass over stored entries: tasks, tiles, rows.
+
+use rayon::prelude::*;
+
+use super::compact::{Codes, Values, of_each};
+use super::{Task, Tile};
+use nneinfact_core::data::{Dense, Indices, Role, StoredEntries};
+use nneinfact_core::model::{Index, Shapes};
+use nneinfact_core::plan::SparsePass;
+use nneinfact_simd::Elementwise;
+
+/// The least and the most entries of a task, and how many tasks there are between.
+const LEAST_TASK: usize = 8192;
+const MOST_TASK: usize = 1 << 17;
+const TASKS: usize = 32;
+/// What the blocks of a tile may take together: the second-level cache of most processors.
+const TILE_BYTES: usize = 512 << 10;
+/// How often a tile has to look up each row of its blocks for tables to be cut, and how many entries it has
+/// to have in each row of the output.
+const LEAST_REUSE: usize = 2;
+const LEAST_RUN: usize = 8;
+/// The most bits of a tile's number.
+const MOST_TILE_BITS: u32 = 12;
+/// A line of the cache. Rows count as whole lines here, whatever the vectors of this machine.
+const LINE: usize = 64;
+
+/// The training entries among the stored ones, in C order, which the orders of all passes are made from.
+pub(in crate::sparse) struct TrainingEntries<'a> {
+    shapes: &'a Shapes,
+    stored: &'a StoredEntries,
+    /// Their places among the stored entries; `None` where all are for training.
+    places: Option<Vec<u32>>,
+    codes: Option<Codes>,
+}
+
+impl<'a> TrainingEntries<'a> {
+    pub fn new(shapes: &'a Shapes, stored: &'a StoredEntries) -> TrainingEntries<'a> {
+        let trains = |roles: &[Role]| -> Vec<u32> {
+            (0..roles.len()).filter(|&i| roles[i] == Role::Train).map(|i| i as u32).collect()
+        };
+        let places = stored.roles().map(trains);
+        let codes = Codes::new(stored.entries().values());
+        TrainingEntries { shapes, stored, places, codes }
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.places.as_ref().map_or(self.stored.entries().len(), Vec::len)
+    }
+
+    fn place(&self, entry: u32) -> usize {
+        self.places.as_ref().map_or(entry, |places| places[entry as usize]) as usize
+    }
+
+    /// Something of each entry that is made up of its indices along some modes, the last running fastest.
+    fn numbers<N>(&self, indices: &[Index], number: impl Fn(N, u64, u64) -> N + Sync) -> Vec<N>
+    where
+        N: Copy + Default + Send + Sync,
+    {
+        let mut numbers = vec![N::default(); self.len()];
+        for &x in indices {
+            let output = self.shapes.model().output();
+            let mode = output.iter().position(|&y| y == x).unwrap_or(0);
+            let size = self.shapes.size(x) as u64;
+            let column = &self.stored.entries().indices()[mode];
+            let each = numbers.par_iter_mut().with_min_len(1 << 14).enumerate();
+            match (column, &self.places) {
+                (Indices::U32(column), None) => each
+                    .zip(column)
+                    .for_each(|((_, to), &index)| *to = number(*to, size, index.into())),
+                (Indices::U32(column), Some(places)) => each.for_each(|(i, to)| {
+                    *to = number(*to, size, column[places[i] as usize].into());
+                }),
+                (Indices::U64(column), _) => each.for_each(|(i, to)| {
+                    *to = number(*to, size, column[self.place(i as u32)]);
+                }),
+            }
+        }
+        numbers
+    }
+
+    /// The row of every entry in a table whose rows these indices number.
+    pub fn rows(&self, indices: &[Index]) -> Vec<u32> {
+        self.numbers(indices, |row: u32, size, index| {
+            row.wrapping_mul(size as u32).wrapping_add(index as u32)
+        })
+    }
+
+    /// What an entry parameter in C order holds at entries in some order.
+    pub fn entry_parameter<T: Elementwise>(&self, order: &[u32], parameter: &Dense) -> Vec<T> {
+        let output = self.shapes.model().output();
+        let linear = self.numbers(output, |at: u64, size, index| at * size + index);
+        let value = |&entry: &u32| {
+            let value = parameter.storage().get(linear[entry as usize] as usize);
+            T::from_f64(value.unwrap_or(1.0))
+        };
+        order.par_iter().map(value).collect()
+    }
+
+    /// The values of entries in some order, times `scale`.
+    pub(super) fn values<T: Elementwise>(&self, order: &[u32], scale: f64) -> Values<T> {
+        if let Some(Codes { codes, table }) = &self.codes {
+            let mut table: Vec<T> = table.iter().map(|x| T::from_f64(x * scale)).collect();
+            if let [same] = table[..] {
+                return Values::Same(same);
+            }
+            table.resize(256, T::ZERO);
+            let code = |&entry: &u32| codes[self.place(entry)];
+            return Values::Coded(order.par_iter().map(code).collect(), table);
+        }
+        let values = self.stored.entries().values();
+        let value = |&entry: &u32| values.get(self.place(entry)).unwrap_or(0.0) * scale;
+        Values::Each(order.par_iter().map(|entry| T::from_f64(value(entry))).collect())
+    }
+}
+
+/// Entries in the order of a pass.
+pub(super) struct Order {
+    /// Their numbers among the training entries.
+    pub places: Vec<u32>,
+    /// The row of the output of each.
+    pub output_rows: Vec<u32>,
+    /// For each operand, the binary logarithm of the rows of a block.
+    pub shifts: Vec<u32>,
+    pub tasks: Vec<Task>,
+    pub tiles: Vec<Tile>,
+}
+
+impl Order {
+    pub fn new(entries: &TrainingEntries<'_>, pass: &SparsePass) -> Order {
+        let shapes = entries.shapes;
+        let size = |indices: &[Index]| -> usize { shapes.sizes(indices).iter().product() };
+        let rows = entries.rows(&pass.output.rows);
+        let mut places = by_row(&rows, size(&pass.output.rows));
+        let mut output_rows: Vec<u32> = places.par_iter().map(|&i| rows[i as usize]).collect();
+        drop(rows);
+        let share = (entries.len() / TASKS).clamp(LEAST_TASK, MOST_TASK);
+        let mut tasks = tasks(&output_rows, share);
+
+        let tables: Vec<usize> = pass.operands.iter().map(|table| size(&table.rows)).collect();
+        let row_bytes = (pass.contracted_size(shapes) * 4).next_multiple_of(LINE);
+        let density = Density {
+            task: entries.len() / tasks.len().max(1),
+            row: entries.len() / distinct(&output_rows).max(1),
+        };
+        let shifts = block_shifts(&tables, row_bytes, density);
+        let cut: Vec<TileBits> = TileBits::new(&tables, &shifts);
+        let mut tiles = Vec::new();
+        if cut.is_empty() {
+            for (at, task) in tasks.iter_mut().enumerate() {
+                tiles.push(Tile { end: task.entries.end });
+                task.tiles = at..at + 1;
+            }
+            return Order { places, output_rows, shifts, tasks, tiles };
+        }
+
+        let mut numbers = vec![0u16; entries.len()];
+        for bits in cut {
+            let rows = entries.rows(&pass.operands[bits.operand].rows);
+            let add = |(number, &row): (&mut u16, &u32)| *number |= bits.of(row);
+            numbers.par_iter_mut().with_min_len(1 << 14).zip(&rows).for_each(add);
+        }
+        let shares = of_each(&mut places, &tasks)
+            .into_par_iter()
+            .zip(of_each(&mut output_rows, &tasks))
+            .zip(&tasks);
+        let found: Vec<Vec<Tile>> = shares
+            .map(|((places, rows), task)| by_tile(places, rows, &numbers, task.entries.start))
+            .collect();
+        for (task, found) in tasks.iter_mut().zip(found) {
+            task.tiles = tiles.len()..tiles.len() + found.len();
+            tiles.extend(found);
+        }
+        Order { places, output_rows, shifts, tasks, tiles }
+    }
+}
+
+/// The entries sorted by their row out of so many, those of a row in the order that they have.
+fn by_row(rows: &[u32], count: usize) -> Vec<u32> {
+    if rows.is_sorted() {
+        return (0..rows.len() as u32).collect();
+    }
+    if count / 4 > rows.len() {
+        // Rows are so many that counting them takes longer than comparing.
+        let keys = rows.par_iter().enumerate().map(|(i, &row)| u64::from(row) << 32 | i as u64);
+        let mut keys: Vec<u64> = keys.collect();
+        keys.par_sort_unstable();
+        return keys.into_par_iter().map(|key| key as u32).collect();
+    }
+    let mut next = vec![0u32; count + 1];
+    for &row in rows {
+        next[row as usize + 1] += 1;
+    }
+    for row in 0..count {
+        next[row + 1] += next[row];
+    }
+    let mut order = vec![0; rows.len()];
+    for (i, &row) in rows.iter().enumerate() {
+        let at = &mut next[row as usize];
+        order[*at as usize] = i as u32;
+        *at += 1;
+    }
+    order
+}
+
+/// Cuts sorted rows into tasks of about `share` entries: whole rows together, and long rows into pieces.
+fn tasks(rows: &[u32], share: usize) -> Vec<Task> {
+    let mut tasks = Vec::new();
+    let mut add = |entries: std::ops::Range<usize>, piece| {
+        if let (Some(&first), Some(&last)) =
+            (rows.get(entries.start), rows[entries.clone()].last())
+        {
+            let rows = first as usize..last as usize + 1;
+            tasks.push(Task { entries, tiles: 0..0, rows, piece });
+        }
+    };
+    let (mut first, mut at) = (0, 0);
+    while at < rows.len() {
+        let end = at + rows[at..].iter().take_while(|&&row| row == rows[at]).count();
+        if end - at > 2 * share {
+            add(first..at, false);
+            for start in (at..end).step_by(share) {
+                add(start..end.min(start + share), true);
+            }
+            first = end;
+        } else if end - first >= share {
+            add(first..end, false);
+            first = end;
+        }
+        at = end;
+    }
+    add(first..rows.len(), false);
+    tasks
+}
+
+/// How many different rows there are among sorted ones.
+fn distinct(rows: &[u32]) -> usize {
+    rows.chunk_by(|a, b| a == b).count()
+}
+
+/// The bits that a number below `count` takes.
+fn bits(count: usize) -> u32 {
+    usize::BITS - count.saturating_sub(1).leading_zeros()
+}
+
+/// The entries of a task, and how many of them each row of the output has, on average.
+#[derive(Clone, Copy)]
+struct Density {
+    task: usize,
+    row: usize,
+}
+
+/// For each table of so many rows the binary logarithm of the rows of a block: the largest block is
+/// halved until all fit into the cache together. None is cut where that would leave too few entries of a
+/// tile to a row, of the output or of a block: then what a tile begins with costs more than what the cache
+/// gives.
+fn block_shifts(tables: &[usize], row_bytes: usize, density: Density) -> Vec<u32> {
+    let whole: Vec<u32> = tables.iter().map(|&rows| bits(rows)).collect();
+    let mut shifts = whole.clone();
+    for cut in 0..=MOST_TILE_BITS {
+        let rows: usize = tables.iter().zip(&shifts).map(|(&n, &s)| n.min(1 << s)).sum();
+        if rows.saturating_mul(row_bytes) <= TILE_BYTES {
+            let reused = density.task >> cut >= LEAST_REUSE * rows;
+            let long = density.row >> cut >= LEAST_RUN;
+            return if cut == 0 || reused && long { shifts } else { whole };
+        }
+        match shifts.iter_mut().max() {
+            Some(largest) if *largest > 0 => *largest -= 1,
+            _ => return whole,
+        }
+    }
+    whole
+}
+
+/// Where the bits of an operand's block stand in the number of a tile.
+struct TileBits {
+    operand: usize,
+    shift: u32,
+    /// The place of each bit of the block's number, from the lowest on.
+    places: Vec<u32>,
+}
+
+impl TileBits {
+    /// Of the operands that are cut: the bits of their blocks in turn, which is a Z-order curve.
+    fn new(tables: &[usize], shifts: &[u32]) -> Vec<TileBits> {
+        let widths: Vec<u32> = tables.iter().zip(shifts).map(|(&n, &s)| bits(n) - s).collect();
+        let mut all: Vec<TileBits> = (0..tables.len())
+            .map(|operand| TileBits { operand, shift: shifts[operand], places: Vec::new() })
+            .collect();
+        let mut next = 0;
+        for bit in 0..widths.iter().copied().max().unwrap_or(0) {
+            for (table, &width) in all.iter_mut().zip(&widths) {
+                if bit < width {
+                    table.places.push(next);
+                    next += 1;
+                }
+            }
+        }
+        all.retain(|table| !table.places.is_empty());
+        all
+    }
+
+    fn of(&self, row: u32) -> u16 {
+        let block = u64::from(row) >> self.shift;
+        let bit = |(bit, &place): (usize, &u32)| ((block >> bit & 1) as u16) << place;
+        self.places.iter().enumerate().map(bit).sum()
+    }
+}
+
+/// Sorts the entries of a task by the numbers of their tiles, those of a tile in the order that they have.
+/// `start` is the task's first entry.
+fn by_tile(places: &mut [u32], rows: &mut [u32], numbers: &[u16], start: usize) -> Vec<Tile> {
+    let mut next = vec![0u32; (1 << MOST_TILE_BITS) + 1];
+    for &place in &*places {
+        next[numbers[place as usize] as usize + 1] += 1;
+    }
+    let mut tiles = Vec::new();
+    for number in 0..1 << MOST_TILE_BITS {
+        let count = next[number + 1];
+        next[number + 1] += next[number];
+        if count > 0 {
+            tiles.push(Tile { end: start + next[number + 1] as usize });
+        }
+    }
+    let mut sorted = vec![(0, 0); places.len()];
+    for (&place, &row) in places.iter().zip(&*rows) {
+        let at = &mut next[numbers[place as usize] as usize];
+        sorted[*at as usize] = (place, row);
+        *at += 1;
+    }
+    for ((to, row), found) in places.iter_mut().zip(rows).zip(sorted) {
+        (*to, *row) = found;
+    }
+    tiles
+}
