@@ -388,7 +388,7 @@ impl<'a> Monitor<'a> {
             (false, true) => STOPPED,
             (false, false) => 0,
         };
-        Ok(match engine.agree(Ok(word))? {
+        Ok(match at.engine.agree(Ok(word))? {
             0 => self.verdict(history),
             STOPPED => Some(StoppedBy::Observer),
             _ => Some(StoppedBy::Interrupted),

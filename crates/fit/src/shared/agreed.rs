@@ -48,6 +48,8 @@ fn describe(settings: &Settings, split: &Split, resume: Option<&Checkpoint>) -> 
         FactorSetting::Penalty(penalty) => format!("{name} {penalty:?}"),
         FactorSetting::Bounds(lower, upper) => format!("{name} from {lower} to {upper}"),
         FactorSetting::Fixed(values) => format!("{name} fixed {}", numbers(values)),
+        FactorSetting::Smooth(smooth) => smooth.describe(name),
+        FactorSetting::Simplex(over) => format!("{name} adds up to 1 over {over:?}"),
     });
     let Settings { model, ranks, loss, precision, algorithm, .. } = settings;
     let mut lines = vec![
