@@ -34,7 +34,7 @@ pub(crate) struct Opened {
     /// The factors of each group that has a pass and an update: the plan's groups, but of factors that are
     /// the same the first one.
     pub groups: Vec<Vec<usize>>,
-    pub about: About,
+    pub facts: DataFacts,
     /// Whether factors are rescaled among each other after every sweep.
     pub balance: bool,
     /// Whether what is lowered is more than the losses.
@@ -53,7 +53,7 @@ pub(crate) struct Opened {
 }
 
 /// What has to be known of the data besides what the engine does with them.
-pub(crate) struct About {
+pub(crate) struct DataFacts {
     pub portions: Portions,
     /// Of the training entries.
     pub mean: f64,
@@ -63,9 +63,9 @@ pub(crate) struct About {
     pub data: Option<Arc<Prepared>>,
 }
 
-impl About {
-    fn of(data: Arc<Prepared>) -> About {
-        About {
+impl DataFacts {
+    fn of(data: Arc<Prepared>) -> DataFacts {
+        DataFacts {
             portions: Portions::of(&data),
             mean: data.mean(),
             labels: Arc::clone(data.labels()),
@@ -192,7 +192,7 @@ fn resume(
         engine,
         plan,
         groups,
-        about: About::of(data),
+        facts: DataFacts::of(data),
         balance,
         penalized: constraints.has_penalties(),
         constraints: constraints.each,
@@ -247,7 +247,7 @@ fn start(
         engine,
         plan,
         groups: members,
-        about: About::of(data),
+        facts: DataFacts::of(data),
         balance,
         penalized: constraints.has_penalties(),
         constraints: constraints.each,
