@@ -91,6 +91,9 @@ impl FitSummary {
         if let Some(sweep) = returned.filter(|&sweep| sweep != history.iterations) {
             self.add("", format!("the factors are those of sweep {sweep}, the best"));
         }
+        if let Some(slabs) = history.slabs {
+            self.add("data", format!("{slabs}, whose sums are added up in a fixed order"));
+        }
         if let Some(residual) = history.kkt_residual {
             self.add("", format!("KKT residual {residual:.1e} (0 where no small change helps)"));
         }

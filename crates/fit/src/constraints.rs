@@ -5,11 +5,11 @@ use ndarray::{ArrayD, Axis};
 use crate::factored::mean;
 use crate::factors::check_factor;
 use crate::settings::{FactorSetting, Settings};
-use nneinfact_core::data::{Prepared, digest};
+use nneinfact_core::data::{Outside, Prepared, digest};
 use nneinfact_core::engine::Constraint;
 use nneinfact_core::error::{Error, Result};
 use nneinfact_core::loss::Penalty;
-use nneinfact_core::model::Shapes;
+use nneinfact_core::model::{Model, Shapes};
 use nneinfact_core::plan::Balancing;
 
 /// What the settings ask of the factors, checked.
@@ -143,38 +143,29 @@ impl Constraints {
     /// Fixed factors that leave the model no way to data that are positive: ŷ is 0 wherever an
     /// observed index has a value at which such a factor is 0.
     pub fn dead(&self, shapes: &Shapes, data: &Prepared) -> Vec<String> {
-        let model = shapes.model();
-        let shape = data.shape();
-        let mut warnings = Vec::new();
+        let all = self.zero_slices(shapes.model()).into_iter();
+        let found = all.filter_map(|slices| {
+            let outside = slices.out_of_reach(data, None)?;
+            Some(slices.warning(shapes.model(), outside.count, &outside.index))
+        });
+        found.collect()
+    }
+
+    /// The modes along which a fixed factor is zero at some values.
+    pub fn zero_slices(&self, model: &Model) -> Vec<ZeroSlices> {
+        let mut found = Vec::new();
         for (l, values) in self.fixed.iter().enumerate() {
             let Some(values) = values else { continue };
             for (axis, &index) in model.factors()[l].iter().enumerate() {
                 let Some(mode) = model.output().iter().position(|&x| x == index) else { continue };
-                let zero: Vec<bool> = values
-                    .axis_iter(Axis(axis))
-                    .map(|slice| slice.iter().all(|&x| x == 0.0))
-                    .collect();
-                if !zero.contains(&true) {
-                    continue;
-                }
-                let after: usize = shape[mode + 1..].iter().product();
-                let alive = |x: f64, at: usize| {
-                    let hit = zero.get(at / after % shape[mode]).is_some_and(|&zero| zero);
-                    x <= 0.0 || !hit
-                };
-                if let Some(outside) = data.first_outside(alive) {
-                    warnings.push(format!(
-                        "factor {} ({}), which is fixed, is zero at some values of {} where the data are not: the model cannot reach {} positive entries, the first at index {:?}",
-                        l + 1,
-                        model.factor_name(l),
-                        char::from(index),
-                        outside.count,
-                        outside.index
-                    ));
+                let slices = values.axis_iter(Axis(axis));
+                let zero: Vec<bool> = slices.map(|s| s.iter().all(|&x| x == 0.0)).collect();
+                if zero.contains(&true) {
+                    found.push(ZeroSlices { factor: l, mode, zero });
                 }
             }
         }
-        warnings
+        found
     }
 
     /// Whether a factor has a penalty that nothing keeps from going to 0.
@@ -215,6 +206,37 @@ impl Constraints {
             free.into_iter().for_each(|l| start[l].mapv_inplace(|x| x * scale));
         }
         Ok(())
+    }
+}
+
+/// Where a fixed factor is zero along a mode of the data.
+pub(crate) struct ZeroSlices {
+    factor: usize,
+    mode: usize,
+    /// For each index of the mode.
+    zero: Vec<bool>,
+}
+
+impl ZeroSlices {
+    /// The positive entries of data that no model with such a factor reaches. Of a slab along a mode,
+    /// `slab` has that mode and where the slab begins.
+    pub fn out_of_reach(&self, data: &Prepared, slab: Option<(usize, usize)>) -> Option<Outside> {
+        let (shape, mode) = (data.shape(), self.mode);
+        let first = slab.filter(|(along, _)| *along == mode).map_or(0, |(_, first)| first);
+        let after: usize = shape[mode + 1..].iter().product();
+        data.first_outside(|x, at| {
+            let hit = self.zero.get(first + at / after % shape[mode]).is_some_and(|&zero| zero);
+            x <= 0.0 || !hit
+        })
+    }
+
+    pub fn warning(&self, model: &Model, count: u64, index: &[usize]) -> String {
+        format!(
+            "factor {} ({}), which is fixed, is zero at some values of {} where the data are not: the model cannot reach {count} positive entries, the first at index {index:?}",
+            self.factor + 1,
+            model.factor_name(self.factor),
+            char::from(model.output()[self.mode]),
+        )
     }
 }
 

@@ -29,7 +29,7 @@ use nneinfact_core::plan::Plan;
 pub(crate) struct Opened {
     pub engine: Box<dyn Engine>,
     pub plan: Arc<Plan>,
-    pub about: About,
+    pub facts: DataFacts,
     /// Whether factors are rescaled among each other after every sweep.
     pub balance: bool,
     pub penalized: bool,
@@ -47,7 +47,7 @@ pub(crate) struct Opened {
 }
 
 /// What has to be known of the data besides what the engine does with them.
-pub(crate) struct About {
+pub(crate) struct DataFacts {
     pub portions: Portions,
     /// Of the training entries.
     pub mean: f64,
@@ -57,9 +57,9 @@ pub(crate) struct About {
     pub data: Option<Arc<Prepared>>,
 }
 
-impl About {
-    fn of(data: Arc<Prepared>) -> About {
-        About {
+impl DataFacts {
+    fn of(data: Arc<Prepared>) -> DataFacts {
+        DataFacts {
             portions: Portions::of(&data),
             mean: data.mean(),
             labels: Arc::clone(data.labels()),
@@ -181,7 +181,7 @@ fn resume(
     Ok(Opened {
         engine,
         plan,
-        about: About::of(data),
+        facts: DataFacts::of(data),
         balance,
         penalized: constraints.is_penalized(),
         constraints: constraints.each,
@@ -235,7 +235,7 @@ fn start(
     Ok(Opened {
         engine,
         plan,
-        about: About::of(data),
+        facts: DataFacts::of(data),
         balance,
         penalized: constraints.is_penalized(),
         constraints: constraints.each,

@@ -13,7 +13,7 @@ use crate::factored;
 use crate::kkt;
 use crate::monitor::Monitor;
 use crate::observe::{Cancel, Hooks};
-use crate::prepare::{self, About, Given, Opened};
+use crate::prepare::{self, DataFacts, Given, Opened};
 use crate::result::Fit;
 use crate::settings::{Algorithm, Settings};
 use crate::shared::{self, Held, together};
@@ -115,8 +115,8 @@ pub(crate) fn gradient(
     let device = settings.choose_device()?;
     device.clone().install(move || {
         let opened = prepare::open(&mut settings, cancel, None, observations.into(), &device)?;
-        let Opened { mut engine, plan, about, constraints, .. } = opened;
-        let adam = Adam::new(&settings, &plan, constraints, &about.portions, engine.as_ref())?;
+        let Opened { mut engine, plan, facts, constraints, .. } = opened;
+        let adam = Adam::new(&settings, &plan, constraints, &facts.portions, engine.as_ref())?;
         engine.pass(0)?;
         // A failed device says so here.
         engine.sums()?;
@@ -131,7 +131,7 @@ fn run(settings: Settings, mut hooks: Hooks, opened: Opened, started: Instant) -
     let Opened {
         mut engine,
         plan,
-        about,
+        facts,
         balance,
         penalized,
         constraints,
@@ -142,7 +142,7 @@ fn run(settings: Settings, mut hooks: Hooks, opened: Opened, started: Instant) -
         slabs,
     } = opened;
     let mut history = History { seed, ..settings.empty_history() };
-    let About { mut portions, mean, labels, data } = about;
+    let DataFacts { mut portions, mean, labels, data } = facts;
     if let Some(data) = &data {
         portions.add_offsets(&settings.loss, data, 1.0);
     }

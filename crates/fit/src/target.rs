@@ -8,6 +8,7 @@ use ndarray::{ArrayD, IxDyn};
 use crate::NNEinFact;
 use crate::observe::{Flow, Hooks, Sweep};
 use crate::record::LossRecord;
+use crate::run::uncut;
 use crate::saved::Saved;
 use crate::settings::{Algorithm, Settings, Start};
 use crate::start::uniform_entries;
@@ -81,6 +82,9 @@ impl NNEinFact {
             Target::Data(data) => Ok(Saved::new(&self.fit(data)?)),
             Target::Network(network) => {
                 self.settings.check()?;
+                if self.hooks.reducer.is_some() || self.settings.is_cut() {
+                    return Err(uncut("a fit to a network"));
+                }
                 fit_network(&self.settings, self.hooks, network)
             }
         }

@@ -55,7 +55,7 @@ fn a_process_that_fails_ends_all_with_its_message() {
         let tolerance = if own.rank() == 1 { 1e-3 } else { 0.0 };
         settings().tolerance(tolerance).shared_by(own).fit(data())
     });
-    all(1, &errors(found), "tolerance 0.001, and process 0 at most 20 sweeps, tolerance 0");
+    all(1, &errors(found), "tolerance 0.001, and process 0 has at most 20 sweeps, tolerance 0");
     // A checkpoint that only process 0 would write.
     let folder = tempfile::tempdir().unwrap();
     let nowhere = folder.path().join("none/fit.checkpoint");

@@ -191,6 +191,35 @@ fn any_number_of_processes_gives_the_same_bits() {
 }
 
 #[test]
+fn other_slabs_give_other_bits() {
+    // Else the test above would show nothing.
+    let case = dense("kl", Loss::kl(), |fit| fit);
+    let fit = |slabs: usize| {
+        let fit = case.settings(0..SHAPE[0], Precision::F64).slabs(slabs);
+        fit.fit(&(case.observe)(0..SHAPE[0])).unwrap()
+    };
+    let [five, four] = [5, 4].map(fit);
+    assert_ne!(five.factors(), four.factors());
+    assert!(deviation(five.factors(), four.factors()) < 1e-9);
+}
+
+#[test]
+fn warnings_are_those_of_all_data() {
+    let y = tensor(5, &Loss::kl());
+    let mut fixed = ArrayD::from_elem(vec![SHAPE[0], 3], 0.5);
+    fixed.slice_axis_mut(Axis(0), Slice::from(7..12)).fill(0.0);
+    let fit = || NNEinFact::new("ir,jr,kr->ijk").unwrap().ranks([('r', 3)]).max_iter(2);
+    let fit = || fit().fix("ir", fixed.clone()).device(Device::cpu());
+    let expected = fit().fit(&y).unwrap().warnings().to_vec();
+    assert!(expected.iter().any(|w| w.contains("cannot reach")), "{expected:?}");
+    for size in [1, 3] {
+        for found in on(size, |own| fit().shared_by(own).fit(&y)) {
+            assert_eq!(found.unwrap().warnings(), expected);
+        }
+    }
+}
+
+#[test]
 fn slabs_change_no_more_than_rounding() {
     for case in cases() {
         for configuration in cpu_configurations() {

@@ -25,7 +25,7 @@ pub(super) fn same_settings(
         None if own.len() == first.lines().count() => Ok(()),
         None => Err(Error::Setting("process 0 runs another version of this program".into())),
         Some((own, first)) => Err(Error::Setting(format!(
-            "processes of one fit have the same settings, but process {} has {own}, and process 0 {first}",
+            "processes of one fit have the same settings, but process {} has {own}, and process 0 has {first}",
             link.rank()
         ))),
     };
@@ -51,6 +51,11 @@ fn describe(settings: &Settings, split: &Split, resume: Option<&Checkpoint>) -> 
     });
     let Settings { model, ranks, loss, precision, algorithm, .. } = settings;
     let mut lines = vec![
+        concat!("the program nneinfact ", env!("CARGO_PKG_VERSION")).to_string(),
+        format!(
+            "{} (the environment variable NNEINFACT_SIMD holds all processes to one instruction set)",
+            nneinfact_cpu::simd_name()
+        ),
         format!("the model {model} with ranks {ranks:?}"),
         format!("the data {:?}, {}", split.shape, split.record()),
         format!("the loss {}", loss.name()),

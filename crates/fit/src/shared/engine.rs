@@ -24,6 +24,9 @@ use nneinfact_core::error::{Error, Result};
 use nneinfact_core::loss::Loss;
 use nneinfact_core::plan::{Balancing, Plan, Quadratic};
 
+/// What a slab says of the entries of a factor: parts of numerator and denominator.
+type Parts = (Vec<f64>, Vec<f64>);
+
 /// A slab of this process.
 pub(super) struct Slab {
     /// `None` where nothing is observed.
@@ -209,12 +212,7 @@ impl SharedEngine {
     }
 
     /// What each slab of this process says of a factor, in the user's units.
-    fn slab_parts(
-        &mut self,
-        group: usize,
-        at: usize,
-        lambda: &[Vec<f64>],
-    ) -> Vec<Option<(Vec<f64>, Vec<f64>)>> {
+    fn slab_parts(&mut self, group: usize, at: usize, lambda: &[Vec<f64>]) -> Vec<Option<Parts>> {
         let members = self.common.members(group).to_vec();
         let rows: Vec<Option<Rows>> = members.iter().map(|&l| self.common.rows(l)).collect();
         self.each(|engine, range| {
@@ -243,7 +241,7 @@ impl SharedEngine {
         // Each process makes those of its own rows.
         let scale = self.common.objective / self.common.unit_of(l);
         let parts = self.slab_parts(group, at, lambda);
-        let own = |(slab, parts): (&Slab, Option<(Vec<f64>, Vec<f64>)>)| -> Option<Numbers> {
+        let own = |(slab, parts): (&Slab, Option<Parts>)| -> Option<Numbers> {
             let theta = rows.cut(&self.factors[l], &slab.range);
             // Nothing is known of a slab that has no engine.
             let (a, b) = parts.unwrap_or_else(|| (vec![0.0; theta.len()], vec![0.0; theta.len()]));

@@ -7,7 +7,7 @@
 mod agreed;
 mod engine;
 mod link;
-mod open;
+mod prepare;
 mod rows;
 mod slabs;
 mod tree;
@@ -16,7 +16,7 @@ mod whole;
 use nneinfact_core::engine::Reducer;
 
 pub use self::link::together;
-pub(crate) use self::open::{Held, open};
+pub(crate) use self::prepare::{Held, open};
 pub use self::slabs::{slab_ranges, slabs_of_processes, split_mode};
 
 /// A process by itself.

@@ -4,6 +4,7 @@
 use super::link::Link;
 use super::slabs::Split;
 use super::tree::Numbers;
+use crate::constraints::Constraints;
 use crate::monitor::Portions;
 use crate::prepare::{domain_error, outside_domain};
 use crate::start::trials_of;
@@ -11,6 +12,7 @@ use nneinfact_core::data::{Fingerprint, Implicit, Labels, Outside, Prepared, Rol
 use nneinfact_core::data::{check_counts, digest};
 use nneinfact_core::error::Result;
 use nneinfact_core::loss::Loss;
+use nneinfact_core::model::Model;
 
 /// A slab's data, in the loss with its parameters.
 pub(super) struct SlabData {
@@ -144,6 +146,41 @@ fn first_outside(all: &[&[f64]]) -> Option<Outside> {
         let first = if other.index < one.index { other } else { one };
         Outside { count, ..first }
     })
+}
+
+/// What the user should know of fixed factors that are zero where the data are not.
+pub(super) fn dead(
+    link: &mut Link,
+    split: &Split,
+    slabs: &[SlabData],
+    constraints: &Constraints,
+    model: &Model,
+) -> Result<Vec<String>> {
+    let zeros = constraints.zero_slices(model);
+    let each = 1 + split.shape.len();
+    let of_slab = |slab: &SlabData| -> Option<Numbers> {
+        let first = split.ranges[slab.number].start;
+        let numbers = zeros.iter().flat_map(|zeros| {
+            let outside = zeros.out_of_reach(&slab.data, Some((split.mode, first)));
+            let Some(Outside { count, mut index, .. }) = outside else { return vec![0.0; each] };
+            index[split.mode] += first;
+            std::iter::once(count as f64).chain(index.into_iter().map(|i| i as f64)).collect()
+        });
+        Some(numbers.collect())
+    };
+    let counts = vec![each * zeros.len(); split.ranges.len()];
+    let all = link.join(&counts, slabs.iter().map(of_slab).collect())?;
+    let mut warnings = Vec::new();
+    for (n, zeros) in zeros.iter().enumerate() {
+        let of = all.chunks_exact(each).skip(n).step_by(counts[0] / each);
+        let found: Vec<&[f64]> = of.filter(|slab| slab[0] > 0.0).collect();
+        let index = |slab: &&[f64]| slab[1..].iter().map(|&i| i as usize).collect::<Vec<usize>>();
+        if let Some(first) = found.iter().map(index).min() {
+            let count = found.iter().map(|slab| slab[0]).sum::<f64>() as u64;
+            warnings.push(zeros.warning(model, count, &first));
+        }
+    }
+    Ok(warnings)
 }
 
 /// What tells these data from others, whoever has which of them.

@@ -165,6 +165,9 @@ fn course(history: &History) -> Vec<(&'static str, String)> {
     if let Some(&seconds) = history.seconds.last() {
         facts.push(("Time", duration(seconds)));
     }
+    if let Some(slabs) = history.slabs {
+        facts.push(("Data", slabs.to_string()));
+    }
     facts.push(("Algorithm", format!("{}, seed {}", escape(&history.algorithm), history.seed)));
     facts.push(("Device", format!("{}, {}", escape(&history.device), escape(&history.precision))));
     facts

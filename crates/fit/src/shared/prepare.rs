@@ -10,14 +10,14 @@ use super::agreed::{labels, same_settings};
 use super::engine::{Common, SharedEngine, Slab, start_of_slab};
 use super::link::Link;
 use super::slabs::Split;
-use super::whole::{SlabData, Whole, fingerprint, whole};
+use super::whole::{SlabData, Whole, dead, fingerprint, whole};
 use crate::checkpoint::{self, Checkpoint, CheckpointWriter, Identity};
 use crate::constraints::Constraints;
 use crate::device::Device;
 use crate::format;
 use crate::monitor::Portions;
 use crate::observe::Cancel;
-use crate::prepare::{self, About, Opened};
+use crate::prepare::{self, DataFacts, Opened};
 use crate::settings::{Algorithm, Balance, Settings, Start};
 use crate::start;
 use crate::trial::{Chosen, Starts, Trial, idle_cycles, wanted_start};
@@ -73,6 +73,10 @@ pub(crate) fn open(
             Some(identity.with("slabs", split.record().to_string()))
         }
     };
+    let unreached = match resumed {
+        Some(_) => Vec::new(),
+        None => dead(&mut link, &split, &slabs, &constraints, shapes.model())?,
+    };
     let ground = Ground { shapes, constraints, whole, plan, exact, split, labels };
     let given = match resumed {
         Some(checkpoint) => {
@@ -87,6 +91,7 @@ pub(crate) fn open(
         Some(checkpoint) => ground.resume(settings, checkpoint, link, slabs, device)?,
         None => ground.start(settings, cancel, link, slabs, device)?,
     };
+    opened.warnings.extend(unreached);
     opened.warnings.extend(notice.filter(|notice| !opened.warnings.contains(notice)));
     let (seed, warnings, identity) = (opened.seed, &opened.warnings, identity.as_ref());
     let shapes = opened.plan.shapes();
@@ -339,7 +344,7 @@ impl Ground {
         Opened {
             engine,
             plan: self.plan,
-            about: About {
+            facts: DataFacts {
                 portions: self.whole.portions,
                 mean: self.whole.mean,
                 labels: self.labels,
