@@ -140,7 +140,7 @@ fn tables(
     let own = part(&shape, None, slabs, process);
     let letters: Vec<Option<char>> = tensor.modes.iter().map(|mode| mode.letter).collect();
     let observations = || -> Result<Observations> {
-        if let Some(wanted) = options.letters {
+        if let Some(wanted) = options.letters.filter(|_| letters.iter().any(Option::is_some)) {
             // The modes were read in this order; what is wrong with the letters is said here.
             arrangement(&letters, wanted)?;
         }
