@@ -2,13 +2,15 @@
 //!
 //!     cargo run --release --example processes -- [--processes 3] [--rows 4000] [--columns 300]
 //!                                                [--rank 8] [--sweeps 10] [--slabs 8]
+//!                                                [--delay 1000]
 //!     mpirun -n 8 target/release/examples/processes --mpi …      (built with --features mpi)
 //!
 //! The processes are threads of this program, or what `mpirun` has started. Prints what each of them had
-//! to do, and a number that says which bits came out: it is the same for any number of processes.
+//! to do, and a number that says which bits came out: it is the same for any number of processes. With
+//! --delay every message takes so many microseconds longer, as on a network.
 
 use std::error::Error as StdError;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use nneinfact::data::{DenseBuilder, Order, Part, uniform_u32};
 use nneinfact::engine::Reducer;
@@ -16,12 +18,41 @@ use nneinfact::fit::{slab_ranges, slabs_of_processes};
 use nneinfact::transport::{Metered, Threads, start_mpi};
 use nneinfact::{Device, NNEinFact, Observations, Result};
 
+/// A transport whose messages take longer.
+struct Delayed<R> {
+    inner: R,
+    delay: Duration,
+}
+
+impl<R: Reducer> Reducer for Delayed<R> {
+    fn rank(&self) -> usize {
+        self.inner.rank()
+    }
+
+    fn size(&self) -> usize {
+        self.inner.size()
+    }
+
+    fn exchange(&mut self, with: usize, send: &[f64], receive: &mut [f64]) -> Result<()> {
+        std::thread::sleep(self.delay);
+        self.inner.exchange(with, send, receive)
+    }
+
+    fn agree(&mut self, word: u64) -> Result<u64> {
+        // As a tree of messages would take.
+        std::thread::sleep(self.delay * self.size().next_power_of_two().ilog2());
+        self.inner.agree(word)
+    }
+}
+
 struct Problem {
     rows: usize,
     columns: usize,
     rank: usize,
     sweeps: usize,
     slabs: usize,
+    /// In microseconds.
+    delay: usize,
 }
 
 /// What one process has to tell.
@@ -31,6 +62,7 @@ struct Told {
     seconds: f64,
     waited: f64,
     messages: u64,
+    agreements: u64,
     bytes: u64,
     bits: u64,
 }
@@ -64,7 +96,8 @@ impl Problem {
     fn fit(&self, process: impl Reducer + 'static, threads: usize) -> Result<Told> {
         let (rank, (data, part)) = (process.rank(), self.part(&process)?);
         let rows = part.range.len();
-        let (process, traffic) = Metered::new(process);
+        let delay = Duration::from_micros(self.delay as u64);
+        let (process, traffic) = Metered::new(Delayed { inner: process, delay });
         let began = Instant::now();
         let fit = NNEinFact::new("ir,jr->ij")?
             .ranks([('r', self.rank)])
@@ -81,6 +114,7 @@ impl Problem {
             seconds: began.elapsed().as_secs_f64(),
             waited: traffic.waited().as_secs_f64(),
             messages: traffic.messages(),
+            agreements: traffic.agreements(),
             bytes: traffic.bytes(),
             bits: fit.factors().iter().flatten().fold(0xcbf2_9ce4_8422_2325, mixed),
         })
@@ -101,6 +135,7 @@ fn main() -> std::result::Result<(), Box<dyn StdError>> {
         rank: number("--rank", 8)?,
         sweeps: number("--sweeps", 10)?,
         slabs: number("--slabs", 8)?,
+        delay: number("--delay", 0)?,
     };
     if arguments.iter().any(|argument| argument == "--mpi") {
         let (session, process) = start_mpi()?;
@@ -117,7 +152,15 @@ fn main() -> std::result::Result<(), Box<dyn StdError>> {
 
 fn print(told: &Told) {
     println!(
-        "process {} with {} rows: {:.3} s, of which {:.3} s in the transport; {} messages, {} bytes; bits {:016x}",
-        told.rank, told.rows, told.seconds, told.waited, told.messages, told.bytes, told.bits
+        "process {} with {} rows: {:.3} s, of which {:.3} s in the transport; {} messages, {} agreements, \
+         {} bytes; bits {:016x}",
+        told.rank,
+        told.rows,
+        told.seconds,
+        told.waited,
+        told.messages,
+        told.agreements,
+        told.bytes,
+        told.bits
     );
 }

@@ -48,6 +48,10 @@ pub mod densities {}
 pub mod speed {}
 
 #[doc = include_str!("guide/links.md")]
+#[doc = include_str!("../docs/guide/clusters.md")]
+pub mod clusters {}
+
+#[doc = include_str!("guide/links.md")]
 #[doc = include_str!("../docs/guide/programs.md")]
 pub mod programs {}
 

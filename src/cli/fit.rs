@@ -291,8 +291,12 @@ impl FitArgs {
         let Fitting { model, loss, outputs, device, settings, others } =
             together(&mut process, self.begin())?;
         let first = process.as_ref().is_none_or(|process| process.rank == 0);
-        let data = self.read(&model, &device, &mut process)?;
-        let FitData { observations, part, shape, about } = data;
+        let FitData { observations, part, shape, about } =
+            self.read(&model, &device, &mut process)?;
+        let settings = match together(&mut process, self.part_loss(&loss, part.as_ref()))? {
+            Some(loss) => settings.loss(loss),
+            None => settings,
+        };
         if part.is_none() && !self.quiet {
             for notice in read_data::notices(&self.record()?, &observations)? {
                 complain("notice", &notice);
@@ -315,7 +319,13 @@ impl FitArgs {
         let fitted = fit(settings, others, process, &observations, part.as_ref());
         progress.ended();
         if let (Err(Error::Broken { last, .. }), true) = (&fitted, first) {
-            self.rescue(last, &observations, part.is_some(), &outputs)?;
+            let last = Fit::from(Unfinished::clone(last));
+            // Labels of a part are not those of the fit.
+            let last = match part {
+                Some(_) => last,
+                None => last.with_labels(observations.labels())?,
+            };
+            outputs.rescue(self.components.apply(&last).as_ref().unwrap_or(&last));
         }
         let fitted = fitted?;
         let fitting = started.elapsed().as_secs_f64();
@@ -405,29 +415,11 @@ impl FitArgs {
         Ok(FitData { observations: data.observations, part, shape, about })
     }
 
-    /// Writes what a fit that broke had reached; the error and its exit status stay.
-    fn rescue(
-        &self,
-        last: &Unfinished,
-        observations: &Observations,
-        in_parts: bool,
-        outputs: &OutputFiles,
-    ) -> Result<()> {
-        let last = Fit::from(Unfinished::clone(last));
-        let last = match in_parts {
-            // Labels of a part are not those of the fit.
-            true => last,
-            false => last.with_labels(observations.labels())?,
-        };
-        let written = outputs.write(self.components.apply(&last).as_ref().unwrap_or(&last));
-        if let Some(path) = &written.factors {
-            complain(
-                "notice",
-                &format!("the factors before it were written to {}", path.display()),
-            );
-        }
-        written.problems.iter().for_each(|problem| complain("warning", problem));
-        Ok(())
+    /// The loss of the part of a process, where it has parameters for each entry.
+    fn part_loss(&self, loss: &Loss, part: Option<&Part>) -> Result<Option<Loss>> {
+        let part =
+            part.filter(|part| !part.range.is_empty() && !loss.entry_parameters().is_empty());
+        part.map(|part| self.problem.loss.loss_of_part(part)).transpose()
     }
 
     /// Refuses options that do not go together.

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 
 use indicatif::ProgressBar;
 
-use super::complain;
+use super::{complain, is_mute};
 use nneinfact_fit::Cancel;
 
 /// The exit status of a process that Ctrl-C ended, as shells have it: 128 + SIGINT.
@@ -57,6 +57,7 @@ pub struct Words {
 pub fn interruptible(cancel: &Cancel, progress: &Progress, bar: Option<ProgressBar>, words: Words) {
     let (switch, progress) = (cancel.clone(), progress.clone());
     let say = move |message: &str| match &bar {
+        _ if is_mute() => {}
         Some(bar) => bar.println(message),
         None => {
             let _ = writeln!(std::io::stderr().lock(), "{message}");

@@ -26,6 +26,7 @@ mod interrupt;
 mod matching;
 mod mode_names;
 mod output;
+mod part_files;
 mod predict;
 mod problem;
 mod processes;

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use ndarray::{ArrayBase, ArrayD, Data, IxDyn};
 
+use super::complain;
 use nneinfact_core::error::{Error, Result};
 use nneinfact_core::model::{Index, Model};
 use nneinfact_fit::io;
@@ -82,6 +83,16 @@ impl OutputFiles {
             saved = saved.with_data(data.clone());
         }
         saved
+    }
+
+    /// Writes what a fit that broke had reached; the error and its exit status stay.
+    pub fn rescue(&self, last: &Fit) {
+        let written = self.write(last);
+        if let Some(path) = &written.factors {
+            let path = path.display();
+            complain("notice", &format!("the factors before it were written to {path}"));
+        }
+        written.problems.iter().for_each(|problem| complain("warning", problem));
     }
 
     /// Writes factors and history where that was asked for, each file as a whole or not at all, and each

@@ -4,9 +4,11 @@ use clap::Args;
 
 use super::args::{self, AlgorithmArg, NumberOrFile, PrecisionArg};
 use super::complain;
+use super::part_files::PartFiles;
 use super::read_data::recorded_path;
+use nneinfact_core::data::Part;
 use nneinfact_core::error::Result;
-use nneinfact_core::loss::{Loss, LossParameters};
+use nneinfact_core::loss::{EntryParameter, Loss, LossParameters};
 use nneinfact_core::model::{Model, Shapes};
 use nneinfact_fit::{EntryParameterRecord, LossRecord, NNEinFact};
 
@@ -87,10 +89,23 @@ impl LossArgs {
         }
     }
 
-    /// The loss; reads the files of its parameters.
+    /// The loss; reads the files of its parameters, of all data.
     fn loss(&self) -> Result<Loss> {
-        let parameter =
-            |p: &Option<NumberOrFile>| p.as_ref().map(NumberOrFile::entry_parameter).transpose();
+        self.loss_with(NumberOrFile::entry_parameter)
+    }
+
+    /// The loss of the part of the data that a process has.
+    pub fn loss_of_part(&self, part: &Part) -> Result<Loss> {
+        self.loss_with(|parameter| match parameter {
+            NumberOrFile::Number(number) => Ok(EntryParameter::Scalar(*number)),
+            NumberOrFile::File(path) => {
+                Ok(EntryParameter::Tensor(PartFiles(Some(part)).weights(path, false)?.to_array()))
+            }
+        })
+    }
+
+    fn loss_with(&self, read: impl Fn(&NumberOrFile) -> Result<EntryParameter>) -> Result<Loss> {
+        let parameter = |p: &Option<NumberOrFile>| p.as_ref().map(&read).transpose();
         let parameters = LossParameters {
             alpha: self.alpha,
             beta: self.beta,

@@ -2,11 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use super::read_part::PartFiles;
+use super::part_files::{PartFiles, read_tns};
 use super::read_table::{self, DataKind};
 use super::{complain, summary};
 use crate::io::{NamedTensor, read_scipy};
-use nneinfact_core::data::{CooTensor, Observations, Role, SplitKind};
+use nneinfact_core::data::{Observations, Role, SplitKind};
 use nneinfact_core::error::{Error, Result, bytes};
 use nneinfact_core::memory::available_memory;
 use nneinfact_fit::DataRecord;
@@ -230,14 +230,6 @@ pub fn streams(path: &Path, options: ReadOptions<'_>) -> Result<bool> {
         );
     }
     Ok(true)
-}
-
-/// Reads coordinates as text, packed or not.
-pub fn read_tns(path: &Path, options: &TnsOptions<'_>) -> Result<CooTensor> {
-    match path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gz")) {
-        true => io::read_tns_from_with(table::open_unpacked(path)?, path, options),
-        false => io::read_tns_with(path, options),
-    }
 }
 
 /// The data themselves with their names, and what became of the rows of a table.

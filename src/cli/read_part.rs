@@ -2,12 +2,13 @@
 
 use std::path::Path;
 
+use super::part_files::{PartFiles, part_shape, within};
 use super::processes::{Process, part, parts};
-use super::read_data::{self, ReadData, ReadOptions, read_tns};
+use super::read_data::{self, ReadData, ReadOptions};
 use super::read_table::{self, DataKind};
 use super::{complain, summary};
 use crate::io::arrangement;
-use nneinfact_core::data::{CooBuilder, CooTensor, Labels, Observations, Part};
+use nneinfact_core::data::{CooBuilder, Labels, Observations, Part};
 use nneinfact_core::engine::collectives::together;
 use nneinfact_core::error::{Error, Result};
 use nneinfact_fit::DataRecord;
@@ -81,7 +82,7 @@ fn npy(
     Ok((ReadData { observations, letters, rows: None }, Some(own)))
 }
 
-/// Lists of entries, each file by one process or a part of it by each.
+/// Coordinates as text, each file by one process or a part of it by each.
 fn tns(
     record: &DataRecord,
     options: ReadOptions<'_>,
@@ -139,7 +140,7 @@ fn tables(
     let own = part(&shape, None, slabs, process);
     let letters: Vec<Option<char>> = tensor.modes.iter().map(|mode| mode.letter).collect();
     let observations = || -> Result<Observations> {
-        if let Some(wanted) = options.letters {
+        if let Some(wanted) = options.letters.filter(|_| letters.iter().any(Option::is_some)) {
             // The modes were read in this order; what is wrong with the letters is said here.
             arrangement(&letters, wanted)?;
         }
@@ -170,14 +171,6 @@ fn is_packed(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gz"))
 }
 
-/// The shape of a part: at least one index, as no tensor has none. A process without slabs has one index,
-/// and nothing there.
-fn part_shape(shape: &[usize], part: &Part) -> Vec<usize> {
-    let mut shape = shape.to_vec();
-    shape[part.mode] = part.range.len().max(1);
-    shape
-}
-
 /// The labels of a part.
 fn of_range(labels: &Labels, part: &Part) -> Labels {
     let Some(all) = labels.indices() else { return labels.clone() };
@@ -186,98 +179,5 @@ fn of_range(labels: &Labels, part: &Part) -> Labels {
     match labels.name() {
         Some(name) => own.with_name(name),
         None => own,
-    }
-}
-
-/// The entries of a list that are in a part, by their places in it.
-fn within(list: &CooTensor, part: &Part) -> Result<CooTensor> {
-    let mut builder = CooBuilder::new(list.shape().len());
-    let mut index = vec![0; list.shape().len()];
-    for i in 0..list.len() {
-        for (to, list) in index.iter_mut().zip(list.indices()) {
-            *to = list.get(i).unwrap_or(0);
-        }
-        if part.range.contains(&(index[part.mode] as usize)) {
-            index[part.mode] -= part.range.start as u64;
-            builder.push(&index, list.values().get(i).unwrap_or(0.0))?;
-        }
-    }
-    builder.finish(Some(&part_shape(list.shape(), part)))
-}
-
-/// Reads what goes with the data: of all of them, or of the part that a process has.
-pub struct PartFiles<'a>(pub Option<&'a Part>);
-
-impl PartFiles<'_> {
-    /// A mask, into memory or left in its file.
-    pub fn mask(&self, path: &Path) -> Result<ndarray::ArrayD<bool>> {
-        match self.0 {
-            None => io::read_bool(path),
-            Some(part) => io::read_bool_part(path, self.range(path, part)?),
-        }
-    }
-
-    /// A mask that stays in its file.
-    pub fn mapped_mask(&self, path: &Path) -> Result<nneinfact_core::data::Dense> {
-        match self.0 {
-            None => io::map_bool(path),
-            Some(part) => io::map_bool_part(path, self.range(path, part)?),
-        }
-    }
-
-    /// Weights; `streamed` where the data stay in their file.
-    pub fn weights(&self, path: &Path, streamed: bool) -> Result<nneinfact_core::data::Dense> {
-        match (FileKind::of(path)?, self.0) {
-            (FileKind::Npy, None) if streamed => io::map_npy(path),
-            (_, None) => io::read_dense(path, None),
-            (FileKind::Npy, Some(part)) if streamed => {
-                io::map_npy_part(path, self.range(path, part)?)
-            }
-            (FileKind::Npy, Some(part)) => io::read_npy_part(path, self.range(path, part)?),
-            (FileKind::Npz | FileKind::Tns, Some(_)) => Err(Error::format(
-                path,
-                "several processes read weights from a .npy, of which each reads its part",
-            )),
-        }
-    }
-
-    /// A list of entries.
-    pub fn coordinates(&self, path: &Path, own: &[usize], zero_based: bool) -> Result<CooTensor> {
-        let shape = self.0.map_or_else(|| own.to_vec(), |part| part.shape(own));
-        let options = TnsOptions { shape: Some(&shape), zero_based, value_optional: true };
-        let list = read_tns(path, &options)?;
-        match self.0 {
-            None => Ok(list),
-            Some(part) => within(&list, part),
-        }
-    }
-
-    /// The range of a part in a file that goes with the data: along the mode that is slowest there.
-    fn range(&self, path: &Path, part: &Part) -> Result<std::ops::Range<usize>> {
-        let extent = io::npy_extent(path)?;
-        let length = extent.shape.get(part.mode).copied();
-        if length != Some(part.whole) {
-            return Err(Error::format(
-                path,
-                format!(
-                    "its shape is {:?}, which is not that of the data: mode {} has {} indices there",
-                    extent.shape,
-                    part.mode + 1,
-                    part.whole
-                ),
-            ));
-        }
-        if extent.slowest != part.mode {
-            return Err(Error::format(
-                path,
-                format!(
-                    "several processes read it in parts along mode {}, but it lies along mode {} in its \
-                     file: save it in the same order of memory as the data",
-                    part.mode + 1,
-                    extent.slowest + 1
-                ),
-            ));
-        }
-        Ok(part.range.clone())
     }
 }

@@ -6,19 +6,19 @@ use std::time::Duration;
 use nneinfact_core::engine::Reducer;
 use nneinfact_core::error::{Error, Result};
 
-/// MPI, from [`start`] until [`end`](Session::end): there is none in this build.
+/// MPI, from [`start`] until [`end`](NoSession::end): there is none in this build.
 #[derive(Debug)]
-pub struct Session(Infallible);
+pub struct NoSession(Infallible);
 
 /// One of the processes that `mpirun` has started: there is none in this build.
 #[derive(Debug)]
-pub struct Mpi(Infallible);
+pub struct NoMpi(Infallible);
 
 /// Starts MPI.
 ///
 /// # Errors
 /// [`Error::Unsupported`], which says how to build a program that has it.
-pub fn start() -> Result<(Session, Mpi)> {
+pub fn start() -> Result<(NoSession, NoMpi)> {
     Err(Error::Unsupported(
         "this program was built without MPI, which differs from cluster to cluster: build it there, with \
          cargo build --release --features mpi (on Debian with the packages libopenmpi-dev, openmpi-bin and \
@@ -27,10 +27,10 @@ pub fn start() -> Result<(Session, Mpi)> {
     ))
 }
 
-impl Session {
+impl NoSession {
     /// This process once more: for what is to be told after a fit has taken the first one.
     #[must_use]
-    pub fn process(&self) -> Mpi {
+    pub fn process(&self) -> NoMpi {
         match self.0 {}
     }
 
@@ -41,15 +41,15 @@ impl Session {
     }
 }
 
-impl Mpi {
+impl NoMpi {
     /// Waits so long for another process at most.
     #[must_use]
-    pub fn patience(self, _: Duration) -> Mpi {
+    pub fn patience(self, _: Duration) -> NoMpi {
         match self.0 {}
     }
 }
 
-impl Reducer for Mpi {
+impl Reducer for NoMpi {
     fn rank(&self) -> usize {
         match self.0 {}
     }

@@ -12,6 +12,6 @@ mod absent;
 mod linked;
 
 #[cfg(not(feature = "mpi"))]
-pub use absent::{Mpi, Session, start};
+pub use absent::{NoMpi as Mpi, NoSession as Session, start};
 #[cfg(feature = "mpi")]
 pub use linked::{Mpi, Session, start};

@@ -465,8 +465,7 @@ impl CooBuilder {
         &self.max
     }
 
-    /// The value of an entry, counted in the order in which they were appended, and its index in `index`,
-    /// which has an element for each mode. `None` where there is no such entry.
+    /// The value of the entry that was appended as number `i`, with its index in `index`, an element a mode.
     pub fn entry(&self, i: usize, index: &mut [u64]) -> Option<f64> {
         for (to, list) in index.iter_mut().zip(&self.indices) {
             *to = list.get(i)?;
