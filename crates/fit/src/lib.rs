@@ -55,6 +55,6 @@ pub use saved::Saved;
 pub use settings::{Algorithm, Balance, DataAs, Every, Start};
 pub use source::Source;
 pub use start::scale::balanced;
-pub use structure::{Basis, Smooth};
+pub use structure::{Smooth, Splines};
 pub use target::Target;
 pub use trains::{SavedTrain, TrainHistory, TrainRecord, read_cores};

@@ -8,6 +8,7 @@ use ndarray::ArrayD;
 
 use super::estimate::{Load, Times};
 use super::events::{Event, Standing, notify};
+use super::path::{components, zeros};
 use super::rows::Done;
 use super::run_result::{RunOutcome, RunResult};
 use super::score::{Score, Scorer};
@@ -93,7 +94,8 @@ impl Study {
         self.check_setups(observations, device, (&setups, &losses), &first, &mut notes)?;
         let (score, counts) = self.chosen_score(&first.data, &mut notes)?;
         let print = observations.fingerprint();
-        let runs = self.all_runs(&setups, &losses, &print);
+        let places = self.along(&setups)?;
+        let runs = self.all_runs(&setups, &losses, &print, &places);
         let store = self.folder.as_deref().map(Store::open).transpose()?;
         let mut running = Running {
             study: self,
@@ -121,6 +123,7 @@ impl Study {
             factors: &factors,
             score,
             labels: observations.labels(),
+            places: &places,
         };
         let table = self.table(observations.shape(), &done, notes)?;
         if let Some(store) = &store {
@@ -297,7 +300,16 @@ impl Running<'_> {
             // This run's clock is on.
             None => SplitData { seconds: 0.0, ..study.split(self.observations, run.split)? },
         };
-        let settings = study.settings(setup, self.losses, self.device)?;
+        let mut settings = study.settings(setup, self.losses, self.device)?;
+        if let Some(before) = run.before {
+            match self.factors_of(before) {
+                Ok(factors) => settings = settings.start(study.onward(factors)),
+                Err(why) => {
+                    self.ready = Some(known);
+                    return Ok(Some(RunOutcome::Failed(why)));
+                }
+            }
+        }
         let (expected, left) = (self.times.expected(n), self.left(n + 1));
         let settings = study.observed(settings, standing, began, expected, left);
         let outcome = match settings.seed(run.settings.seed).fit_prepared(&known.data) {
@@ -308,6 +320,20 @@ impl Running<'_> {
         };
         self.ready = Some(SplitData { seconds: 0.0, ..known });
         Ok(Some(outcome))
+    }
+
+    /// The factors of a run that is over; else why there are none.
+    fn factors_of(&self, n: usize) -> Result<Vec<ArrayD<f64>>, String> {
+        let run = &self.runs[n];
+        if self.outcomes[n].result().is_none() {
+            return Err("the fit before it on the path has no result".into());
+        }
+        let found = match (self.store, &self.factors[n]) {
+            (Some(store), _) => store.factors(&run.settings, &self.setups[run.setup].shapes),
+            (None, Some(factors)) => Ok(factors.clone()),
+            (None, None) => Err(Error::Internal("the factors of a run were not kept".into())),
+        };
+        found.map_err(|error| format!("the fit before it on the path: {error}"))
     }
 
     /// Scores a fit and keeps it.
@@ -326,6 +352,8 @@ impl Running<'_> {
             Err(error) => return Ok(RunOutcome::Failed(error.to_string())),
         };
         let mut result = RunResult::new(fit.history(), scores);
+        result.components = Some(components(fit.shapes(), fit.factors()));
+        result.zeros = Some(zeros(fit.factors()));
         if let Some(store) = self.store {
             let saved = Saved::new(&fit)
                 .with_loss(tried.record.clone())
