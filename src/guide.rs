@@ -32,6 +32,10 @@ pub mod ranks {}
 pub mod constraints {}
 
 #[doc = include_str!("guide/links.md")]
+#[doc = include_str!("../docs/guide/structure.md")]
+pub mod structure {}
+
+#[doc = include_str!("guide/links.md")]
 #[doc = include_str!("../docs/guide/reports.md")]
 pub mod reports {}
 

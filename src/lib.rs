@@ -132,11 +132,11 @@ pub mod engine {
 /// Settings, algorithms, stopping, history, observers, predictions, files of fits.
 pub mod fit {
     pub use nneinfact_fit::{
-        Algorithm, Balance, Basis, Cancel, Checkpoint, Coupled, CoupledFit, DataAs, DataRecord,
+        Algorithm, Balance, Cancel, Checkpoint, Coupled, CoupledFit, DataAs, DataRecord,
         EntryParameterRecord, Every, Fit, Flow, History, LossRecord, ModeRecord, NNEinFact, Norm,
-        Observer, Part, Record, Saved, ScalesInto, Smooth, Source, Start, StoppedBy, Sweep,
-        TableRecord, Target, Unfinished, ValuesRecord, balanced, slab_ranges, slabs_of_processes,
-        split_mode, together,
+        Observer, Part, Record, Saved, ScalesInto, Smooth, Source, Splines, Start, StoppedBy,
+        Sweep, TableRecord, Target, Unfinished, ValuesRecord, balanced, slab_ranges,
+        slabs_of_processes, split_mode, together,
     };
 }
 

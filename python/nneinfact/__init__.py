@@ -27,6 +27,7 @@ from ._errors import FitError, NNEinFactWarning
 from ._fit import Fit, History, Sweep, explain, fit, gradient, load
 from ._nneinfact import version as _version
 from ._penalties import Penalty, l1, l2
+from ._structure import Smooth, Splines
 from ._table import (
     Mode,
     bins,
@@ -63,7 +64,7 @@ __version__ = _version()
 
 __all__ = [
     "CoupledFit", "Dataset", "Device", "Expression", "Fit", "FitError", "History", "Loss", "Mode",
-    "NNEinFactWarning", "Part", "Penalty", "Study", "Sweep", "alpha", "alpha_beta", "beta", "binomial",
+    "NNEinFactWarning", "Part", "Penalty", "Smooth", "Splines", "Study", "Sweep", "alpha", "alpha_beta", "beta", "binomial",
     "bins", "compare", "date", "density", "devices", "exp", "explain", "fit", "fit_coupled", "from_table",
     "gradient", "hour", "l1", "l2", "load", "log", "loss", "minute", "month", "negative_binomial",
     "open_data", "parallel", "parameter", "rounded", "sqrt", "top", "week", "weekday", "where_positive", "x",

@@ -16,6 +16,7 @@ from ._device import device_of
 from ._errors import FitError, warn
 from ._history import History
 from ._penalties import penalties_of
+from ._structure import bases_of, simplex_of, smooth_of, ties_of
 from ._progress import progress_of
 from ._shared import shared_of
 from .losses import loss_of
@@ -544,6 +545,10 @@ def _settings(
     penalty: Any = None,
     bounds: Any = None,
     fixed: Any = None,
+    tie: Any = None,
+    smooth: Any = None,
+    simplex: Any = None,
+    basis: Any = None,
     balance: str | None = None,
     init: Any = "random",
     starts: int = 1,
@@ -587,6 +592,10 @@ def _settings(
         "penalties": penalties_of(penalty),
         "fixed": [(str(f), _floats(f"the fixed factor {f}", v)) for f, v in held.items()],
         "bounds": _bounds(bounds),
+        "ties": ties_of(tie),
+        "smooth": smooth_of(smooth),
+        "simplex": simplex_of(simplex),
+        "bases": bases_of(basis),
         "balance": balance,
         "seed": _check.seed_of("seed", seed),
         "starts": _check.whole("starts", starts),
@@ -691,6 +700,14 @@ def fit(
         The least and the largest entry of factors: ``{"wr": (0, 1)}``.
     fixed : dict, optional
         Factors that are known and not updated: ``{"hr": H}``.
+    tie : str or list, optional
+        Factors that are one and the same, letter by letter: ``"ir=jr"`` for symmetric tables.
+    smooth : dict, optional
+        Penalties on differences along modes: ``{"hr": 0.1}``, or ``{"hr": nn.Smooth(0.1, cyclic=True)}``.
+    simplex : str, list or dict, optional
+        Factors whose rows add up to 1: ``"wr"`` over its latent letters, ``"wr:w"`` over w.
+    basis : dict, optional
+        Modes whose factor is a sum of B-splines: ``{"h": nn.Splines(12, cyclic=True)}``.
     balance : "never", "start" or "sweep", optional
         When penalised factors are rescaled among each other.
     init : str, tuple, Fit or list of arrays

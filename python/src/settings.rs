@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use nneinfact::fit::{Balance, Checkpoint, DataAs, Every, Start};
+use nneinfact::fit::{Balance, Checkpoint, DataAs, Every, Smooth, Splines, Start};
 use nneinfact::loss::Penalty;
 use nneinfact::{Algorithm, NNEinFact, Precision};
 use numpy::PyReadonlyArrayDyn;
@@ -16,6 +16,9 @@ use crate::errors::{raised, value_error};
 type StartArguments<'py> = (String, Option<f64>, Vec<PyReadonlyArrayDyn<'py, f64>>);
 /// A file, how often by sweeps and by seconds, and whether to go on from it.
 type CheckpointArguments = (PathBuf, Option<usize>, Option<f64>, bool);
+
+/// A factor, the weight, along which letters, whether around a circle, the edges of a graph.
+type SmoothArguments = (String, f64, Option<String>, bool, Option<Vec<(usize, usize, f64)>>);
 
 /// All settings but data, loss and device; Python checks their types.
 #[derive(FromPyObject)]
@@ -31,6 +34,13 @@ pub struct Settings<'py> {
     penalties: Vec<(Option<String>, f64, f64)>,
     fixed: Vec<(String, PyReadonlyArrayDyn<'py, f64>)>,
     bounds: Vec<(String, f64, f64)>,
+    /// Names of factors that are the same.
+    ties: Vec<Vec<String>>,
+    smooth: Vec<SmoothArguments>,
+    /// A factor, and over which of its letters rows add up to 1.
+    simplex: Vec<(String, Option<String>)>,
+    /// A mode, how many splines, and whether around a circle.
+    bases: Vec<(char, usize, bool)>,
     balance: Option<String>,
     seed: u64,
     starts: usize,
@@ -159,6 +169,26 @@ impl Settings<'_> {
         }
         for (factor, lower, upper) in self.bounds.iter().cloned() {
             add(Box::new(move |fit| fit.bounds(&factor, lower, upper)));
+        }
+        for tie in self.ties.clone() {
+            add(Box::new(move |fit| fit.tie(tie.iter().map(String::as_str))));
+        }
+        for (factor, weight, along, cyclic, edges) in self.smooth.clone() {
+            let smooth = match (edges, cyclic) {
+                (Some(edges), _) => Smooth::graph(weight, edges),
+                (None, true) => Smooth::circle(weight),
+                (None, false) => Smooth::line(weight),
+            };
+            let smooth = along.iter().fold(smooth, |smooth, letters| smooth.along(letters));
+            add(Box::new(move |fit| fit.smooth(&factor, smooth)));
+        }
+        for (factor, over) in self.simplex.clone() {
+            add(Box::new(move |fit| fit.simplex(&factor, over.as_deref())));
+        }
+        for &(mode, count, cyclic) in &self.bases {
+            let splines = Splines::new(count);
+            let splines = if cyclic { splines.cyclic() } else { splines };
+            add(Box::new(move |fit| fit.basis(mode, splines)));
         }
         if let Some(name) = &self.balance {
             let balance = balance(name)?;

@@ -12,7 +12,7 @@ use nneinfact_core::error::{Error, Result};
 use nneinfact_core::loss::Penalty;
 use nneinfact_core::model::Model;
 use nneinfact_fit::io::{self, FileKind};
-use nneinfact_fit::{Balance, Basis, NNEinFact, WEIGHTS, factor_name};
+use nneinfact_fit::{Balance, NNEinFact, Splines, WEIGHTS, factor_name};
 
 /// Penalties, bounds and fixed factors. A factor is called by its letters, or theta_N where several
 /// have the same.
@@ -68,7 +68,7 @@ pub struct ConstraintArgs {
     /// Make the factor with a mode a sum of smooth functions of it: h=spline:12 takes 12 B-splines,
     /// h=spline:12,cyclic those around a circle. hr becomes hb,br and is multiplied out in what is written
     #[arg(long = "basis", value_name = "LETTER=spline:N", value_parser = structure::basis)]
-    bases: Vec<(char, Basis)>,
+    bases: Vec<(char, Splines)>,
 }
 
 /// The values of `--balance`.

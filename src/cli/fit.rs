@@ -36,7 +36,8 @@ use nneinfact_insight::report::{Report, Residuals};
 #[group(skip)]
 #[command(group = clap::ArgGroup::new("validating").multiple(true))]
 pub struct FitArgs {
-    /// The data: a table of events (.csv, .tsv, packed by gzip or not, a quoted pattern as
+    /// The data, or a .toml that describes a fit to several tensors (see `nneinfact fit FILE.toml --help`):
+    /// a table of events (.csv, .tsv, packed by gzip or not, a quoted pattern as
     /// 'rides-*.csv', or - for standard input; see --modes), what `nneinfact table` wrote, .npy, .npz
     /// (numeric arrays of any type), .tns (coordinates, see --index-base, and a value on every line;
     /// entries that are not listed are zeros, see --unlisted-missing), a sparse matrix (.mtx, scipy's

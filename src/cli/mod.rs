@@ -15,6 +15,8 @@ mod checkpoint;
 mod compare;
 mod components;
 mod constraints;
+mod coupled;
+mod coupled_file;
 mod demo;
 mod density;
 mod devices;
@@ -64,6 +66,9 @@ struct Cli {
 enum CliCommand {
     /// Fit a model to a tensor in a file
     Fit(Box<fit::FitArgs>),
+    /// Fit several tensors that share factors: what `fit` does of a .toml
+    #[command(hide = true)]
+    FitCoupled(Box<coupled::CoupledArgs>),
     /// Fit many models to a tensor and compare how well they predict what was held out
     Compare(Box<compare::CompareArgs>),
     /// Make a tensor of a table of events, and tell what is in it
@@ -108,6 +113,10 @@ pub fn main() -> ExitCode {
 /// ```
 #[must_use]
 pub fn run<A: Into<OsString> + Clone>(arguments: impl IntoIterator<Item = A>) -> u8 {
+    let mut arguments: Vec<OsString> = arguments.into_iter().map(Into::into).collect();
+    if coupled::is_asked_for(&arguments) {
+        arguments[1] = "fit-coupled".into();
+    }
     let cli = match Cli::try_parse_from(arguments) {
         Ok(cli) => cli,
         Err(asked) => return told(&asked),
@@ -115,6 +124,7 @@ pub fn run<A: Into<OsString> + Clone>(arguments: impl IntoIterator<Item = A>) ->
     cap_threads();
     let done = match &cli.command {
         CliCommand::Fit(args) => fit::run(args),
+        CliCommand::FitCoupled(args) => coupled::run(args),
         CliCommand::Compare(args) => compare::run(args),
         CliCommand::Table(args) => table::run(args),
         CliCommand::Report(args) => report::run(args),

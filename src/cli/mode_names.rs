@@ -69,8 +69,8 @@ impl ModeNames {
             .find(|&mode| name.chars().eq([self.modes[mode].letter]) || self.title(mode) == name)
     }
 
-    /// The index that a text stands for: a label where the mode has labels, else a number from 0; `#3` is
-    /// a number in any case.
+    /// The index that a text stands for: a label where the mode has labels (8 is that of the hour 08:00),
+    /// else a number from 0; `#3` is a number in any case.
     pub fn index(&self, mode: usize, text: &str) -> Result<usize> {
         let ModeName { letter, size, ref labels } = self.modes[mode];
         if let Some(index) = labels.index_of(text) {
@@ -79,7 +79,9 @@ impl ModeNames {
         let text = text.trim();
         let number = match text.strip_prefix('#') {
             Some(number) => number,
-            None if labels.indices().is_some() => return labels.find(text),
+            None if labels.indices().is_some() => {
+                return hour(labels, text).map_or_else(|| labels.find(text), Ok);
+            }
             None => text,
         };
         match number.parse::<usize>() {
@@ -130,4 +132,18 @@ impl ModeNames {
         }
         Ok(found)
     }
+}
+
+/// The index of an hour by its number, where all labels are times of the day.
+fn hour(labels: &Labels, text: &str) -> Option<usize> {
+    let is_time = |label: &String| match label.split_once(':') {
+        Some((hour, minute)) => {
+            let two = |part: &str| part.len() == 2 && part.bytes().all(|b| b.is_ascii_digit());
+            two(hour) && two(minute)
+        }
+        None => false,
+    };
+    let hour: usize = text.parse().ok()?;
+    let times = labels.indices()?.iter().all(is_time);
+    times.then(|| labels.index_of(&format!("{hour:02}:00"))).flatten()
 }

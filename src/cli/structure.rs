@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use nneinfact_core::error::{Error, Result};
-use nneinfact_fit::{Basis, Smooth, io};
+use nneinfact_fit::{Smooth, Splines, io};
 
 /// Factors that are the same.
 #[derive(Clone, Debug, PartialEq)]
@@ -54,6 +54,15 @@ impl Smoothing {
             Neighbours::Graph(path) => Some(path),
             Neighbours::Line | Neighbours::Circle => None,
         }
+    }
+
+    /// The same with a graph whose path is relative to a folder.
+    pub fn near(&self, folder: &Path) -> Smoothing {
+        let neighbours = match &self.neighbours {
+            Neighbours::Graph(path) => Neighbours::Graph(folder.join(path)),
+            other => other.clone(),
+        };
+        Smoothing { neighbours, ..self.clone() }
     }
 
     /// The penalty; reads the graph.
@@ -164,7 +173,7 @@ fn named(text: &str, expected: &str) -> Result<(String, Option<String>), String>
 }
 
 /// A mode and the functions along it.
-pub fn basis(text: &str) -> Result<(char, Basis), String> {
+pub fn basis(text: &str) -> Result<(char, Splines), String> {
     let expected =
         "a letter and a number of splines are expected, as in h=spline:12 or h=spline:12,cyclic";
     let (mode, rest) = text.split_once('=').ok_or(expected)?;
@@ -180,7 +189,7 @@ pub fn basis(text: &str) -> Result<(char, Basis), String> {
         .trim()
         .parse::<usize>()
         .map_err(|_| format!("`{}` is no number: {expected}", count.trim()))?;
-    let basis = Basis::splines(count);
+    let basis = Splines::new(count);
     Ok((mode, if cyclic { basis.cyclic() } else { basis }))
 }
 
@@ -215,8 +224,8 @@ mod tests {
         {
             assert!(smooth(bad).is_err(), "{bad}");
         }
-        assert_eq!(basis("h=spline:12"), Ok(('h', Basis::splines(12))));
-        assert_eq!(basis("h = spline:5,cyclic"), Ok(('h', Basis::splines(5).cyclic())));
+        assert_eq!(basis("h=spline:12"), Ok(('h', Splines::new(12))));
+        assert_eq!(basis("h = spline:5,cyclic"), Ok(('h', Splines::new(5).cyclic())));
         for bad in ["", "h", "h=12", "h=spline", "h=spline:x", "hr=spline:3", "h=spline:3,line"] {
             assert!(basis(bad).is_err(), "{bad}");
         }

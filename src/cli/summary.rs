@@ -14,6 +14,11 @@ use nneinfact_core::error::{Result, bytes};
 use nneinfact_core::loss::Loss;
 use nneinfact_fit::{Fit, StoppedBy};
 
+/// The KKT residual of a fit.
+pub fn kkt(residual: f64) -> String {
+    format!("KKT residual {residual:.1e} (0 where no small change helps)")
+}
+
 /// A list of facts, each under a short title.
 #[derive(Default)]
 pub struct FitSummary {
@@ -98,7 +103,7 @@ impl FitSummary {
             self.add("data", format!("{slabs}, whose sums are added up in a fixed order"));
         }
         if let Some(residual) = history.kkt_residual {
-            self.add("", format!("KKT residual {residual:.1e} (0 where no small change helps)"));
+            self.add("", kkt(residual));
         }
         let losses = [
             ("training", &history.loss),

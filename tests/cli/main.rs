@@ -6,6 +6,7 @@ mod commands;
 mod compare;
 mod density;
 mod files;
+mod models;
 mod processes;
 mod query;
 mod shared;

@@ -7,3 +7,4 @@ mod common;
 mod devices;
 mod fits;
 mod penalties;
+mod structure;

@@ -2,7 +2,7 @@
 
 use crate::common::{Random, array_deviation, cpu_configurations, data, largest_rise, losses};
 use ndarray::{Array2, ArrayD, Axis, concatenate};
-use nneinfact::fit::{Balance, Coupled, Part, Start};
+use nneinfact::fit::{Balance, Checkpoint, Coupled, Every, Part, Smooth, Start};
 use nneinfact::loss::Penalty;
 use nneinfact::model::{Model, Shapes};
 use nneinfact::reference::predict;
@@ -353,6 +353,84 @@ fn a_fixed_factor_is_shared_too() -> Result<(), Error> {
 }
 
 #[test]
+fn coupled_fits_have_several_starts_and_go_on_to_the_same_bits() -> Result<(), Error> {
+    let mut random = Random::new(77);
+    let (a, b) = pair(&mut random);
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("both.npz");
+    let (width, other) = (a.shape()[1], b.shape()[1]);
+    let coupled =
+        |sweeps: usize, more: &dyn Fn(NNEinFact) -> NNEinFact| -> Result<Coupled, Error> {
+            let settings = NNEinFact::new("ir,jr->ij")?
+                .ranks([('r', 2)])
+                .device(Device::cpu())
+                .precision(Precision::F64)
+                .penalty_on_all(Penalty::l2(0.01))
+                .starts(3)
+                .kkt_residual(true)
+                .tolerance(0.0)
+                .max_iter(sweeps);
+            Ok(Coupled::new([
+                Part::new("ir,jr->ij", &a)?,
+                Part::new("ir,kr->ik", &b)?.loss(Loss::euclidean()).weight(0.5),
+            ])
+            .with_settings(more(settings)))
+        };
+    let whole = coupled(40, &|all| all)?.fit()?;
+    assert!(width > 0 && other > 0);
+    // The best of three is no worse than the first.
+    let first = coupled(40, &|all| all.starts(1))?.fit()?;
+    let trial = |fit: &nneinfact::fit::CoupledFit| fit.history().objective()[10];
+    assert!(trial(&whole) <= trial(&first) * (1.0 + 1e-9));
+    assert!(whole.history().kkt_residual.is_some_and(|x| x.is_finite() && x < 0.5));
+    let long = coupled(4000, &|all| all)?.fit()?;
+    assert!(long.history().kkt_residual < whole.history().kkt_residual);
+    coupled(13, &|all| all.checkpoint(&path, Every::sweeps(1)))?.fit()?;
+    let checkpoint = Checkpoint::read(&path)?;
+    let on = coupled(40, &|all| all.resume(checkpoint.clone()))?.fit()?;
+    assert_eq!(on.factors(), whole.factors());
+    assert_eq!(on.history().loss, whole.history().loss);
+    assert_eq!(on.history().seed, whole.history().seed);
+    let other =
+        coupled(40, &|all| all.penalty_on_all(Penalty::l2(0.02)).resume(checkpoint.clone()))?;
+    assert!(other.fit().expect_err("another fit").to_string().contains("l2=0.02"));
+    Ok(())
+}
+
+#[test]
+fn a_factor_of_several_tensors_may_be_tied_and_smooth() -> Result<(), Error> {
+    let mut random = Random::new(78);
+    let all = losses();
+    for turn in 0..6 {
+        let loss = all[turn].clone();
+        let y = data(&mut random, &shapes("ir,jr->ij", &[6, 6], &[('r', 2)]), &loss);
+        let z = data(&mut random, &shapes("ir,kr->ik", &[6, 5], &[('r', 2)]), &Loss::kl());
+        let fit = Coupled::new([
+            Part::new("ir,jr->ij", &y)?.loss(loss.clone()),
+            Part::new("ir,kr->ik", &z)?.weight(0.7),
+        ])
+        .settings(|all| {
+            all.ranks([('r', 2)])
+                .device(Device::cpu())
+                .precision(Precision::F64)
+                .tie(["ir", "jr"])
+                .smooth("ir", Smooth::line(0.2))
+                .simplex("kr", Some("k"))
+                .prediction_floor(1e-6)
+                .tolerance(0.0)
+                .max_iter(15)
+        })
+        .fit()?;
+        assert_eq!(fit.factor("ir")?, fit.factor("jr")?, "{}", loss.name());
+        let objective = fit.history().objective();
+        assert!(largest_rise(&objective, 1e-3) <= 1e-9, "{}: {objective:?}", loss.name());
+        assert!(objective[15] < objective[0]);
+        assert_eq!(fit.structure().len(), 3);
+    }
+    Ok(())
+}
+
+#[test]
 fn what_cannot_be_is_refused() {
     let y = Array2::from_elem((4, 5), 1.0);
     let z = Array2::from_elem((6, 5), 1.0);
@@ -364,10 +442,13 @@ fn what_cannot_be_is_refused() {
             .unwrap_err()
             .to_string()
     };
-    let starts = Coupled::new([part("ir,jr->ij", &y), part("ir,kr->ik", &y)])
-        .settings(|all| all.ranks([('r', 2)]).device(Device::cpu()).starts(3));
+    let given = vec![ArrayD::ones(vec![4, 2]), ArrayD::ones(vec![5, 2]), ArrayD::ones(vec![5, 2])];
+    let starts = Coupled::new([part("ir,jr->ij", &y), part("ir,kr->ik", &y)]).settings(|all| {
+        let all = all.ranks([('r', 2)]).device(Device::cpu()).starts(3);
+        all.start(Start::Factors(given))
+    });
     let cases = [
-        (starts.fit().unwrap_err().to_string(), "has one start, not 3"),
+        (starts.fit().unwrap_err().to_string(), "3 starts were asked for"),
         (two(part("ir,jr->ij", &y), part("ir,kr->ik", &z)), "the index i has size 4"),
         (two(part("ir,jr->ij", &y), part("ir,kr->ik", &y).weight(0.0)), "weight of tensor 2"),
         (two(part("ir,jr->ij", &y), part("is,ks->ik", &y)), "latent index s"),

@@ -5,7 +5,7 @@ use crate::common::{
     mean_term,
 };
 use ndarray::{Array2, ArrayD, Axis, Ix2, array};
-use nneinfact::fit::{Balance, Basis, Checkpoint, Every, Smooth, Start};
+use nneinfact::fit::{Balance, Checkpoint, Every, Smooth, Splines, Start};
 use nneinfact::loss::Penalty;
 use nneinfact::model::{Model, Shapes};
 use nneinfact::reference::predict;
@@ -340,7 +340,7 @@ fn a_basis_is_multiplied_out_and_spans_what_is_fitted() -> Result<(), Error> {
     let mut random = Random::new(17);
     let y = random.tensor(&[5, 24, 6], 0.5, 3.0);
     let fit = exact("ir,hkr,jk->ihj", &[('r', 2), ('k', 2)])?
-        .basis('h', Basis::splines(6).cyclic())
+        .basis('h', Splines::new(6).cyclic())
         .penalty("hkr", Penalty::l2(0.01))
         .max_iter(40)
         .fit(&y)?;
@@ -350,7 +350,7 @@ fn a_basis_is_multiplied_out_and_spans_what_is_fitted() -> Result<(), Error> {
     let shapes = fit.shapes();
     assert!(array_deviation(&predict(shapes, fit.factors()), &fit.reconstruct()?) < 1e-12);
     // Every profile is a sum of the functions: what is left of it beside them is nothing.
-    let functions = Basis::splines(6).cyclic().values(24)?;
+    let functions = Splines::new(6).cyclic().values(24)?;
     for (k, r) in [(0, 0), (1, 0), (0, 1), (1, 1)] {
         let profile: Vec<f64> = (0..24).map(|h| fit.factors()[1][[h, k, r]]).collect();
         let mut rest = ndarray::Array1::from(profile.clone());
@@ -378,7 +378,7 @@ fn a_basis_is_multiplied_out_and_spans_what_is_fitted() -> Result<(), Error> {
     }
     // Of as many functions as indices nothing is lost.
     let free = exact("hr,jr->hj", &[('r', 2)])?.max_iter(500).fit(&y.sum_axis(Axis(0)))?;
-    let all = exact("hr,jr->hj", &[('r', 2)])?.basis('h', Basis::splines(24)).max_iter(2000);
+    let all = exact("hr,jr->hj", &[('r', 2)])?.basis('h', Splines::new(24)).max_iter(2000);
     let all = all.fit(&y.sum_axis(Axis(0)))?;
     assert!(all.history().last_loss() >= free.history().last_loss() * 0.999);
     let refused = |settings: NNEinFact, expected: &str| {
@@ -386,12 +386,76 @@ fn a_basis_is_multiplied_out_and_spans_what_is_fitted() -> Result<(), Error> {
         assert!(error.contains(expected), "{error} for {expected}");
     };
     let new = || exact("ir,hr,jr->ihj", &[('r', 2)]);
-    refused(new()?.basis('x', Basis::splines(3)), "x is not a mode");
-    refused(new()?.basis('h', Basis::splines(25)), "from 2 functions to one for each");
-    refused(new()?.basis('h', Basis::splines(3)).basis('h', Basis::splines(4)), "given twice");
-    refused(new()?.basis('h', Basis::splines(3)).smooth("hr", Smooth::line(1.0)), "only a penalty");
-    let many = exact("ihr,hr,jr->ihj", &[('r', 2)])?.basis('h', Basis::splines(3));
+    refused(new()?.basis('x', Splines::new(3)), "x is not a mode");
+    refused(new()?.basis('h', Splines::new(25)), "from 2 functions to one for each");
+    refused(new()?.basis('h', Splines::new(3)).basis('h', Splines::new(4)), "given twice");
+    refused(new()?.basis('h', Splines::new(3)).smooth("hr", Smooth::line(1.0)), "only a penalty");
+    let many = exact("ihr,hr,jr->ihj", &[('r', 2)])?.basis('h', Splines::new(3));
     refused(many, "one factor only");
+    Ok(())
+}
+
+/// A number of events of this mean (Knuth's product of uniform numbers).
+fn poisson(random: &mut Random, mean: f64) -> f64 {
+    let (least, mut product, mut count) = ((-mean).exp(), random.uniform(), 0.0);
+    while product > least {
+        product *= random.uniform();
+        count += 1.0;
+    }
+    count
+}
+
+/// The mean cosine of planted columns with those that were found, paired as is best.
+fn recovered(planted: &Array2<f64>, found: &Array2<f64>) -> f64 {
+    let cosine = |a: usize, b: usize| {
+        let (x, y) = (planted.column(a), found.column(b));
+        x.dot(&y) / (x.dot(&x) * y.dot(&y)).sqrt()
+    };
+    let orders = [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]];
+    let mean = |order: &[usize; 3]| (0..3).map(|a| cosine(a, order[a])).sum::<f64>() / 3.0;
+    orders.iter().map(mean).fold(0.0, f64::max)
+}
+
+#[test]
+fn smooth_profiles_are_found_better_where_events_are_few() -> Result<(), Error> {
+    // Three bumps around the clock, and what 40 places have of each.
+    let hours = Array2::from_shape_fn((24, 3), |(h, r)| {
+        let angle = (h as f64 - [3.0, 9.0, 18.0][r]) * std::f64::consts::TAU / 24.0;
+        (2.0 * angle.cos()).exp()
+    });
+    let mut found = [[0.0; 4]; 3];
+    let counts = [0.05, 0.2, 1.0];
+    const DRAWS: u64 = 4;
+    for (row, &count) in found.iter_mut().zip(&counts) {
+        for draw in 0..DRAWS {
+            let mut random = Random::new(500 + draw);
+            let places = Array2::from_shape_fn((40, 3), |_| random.uniform().powi(3));
+            let mut y = hours.dot(&places.t());
+            let scale = count / y.mean().unwrap_or(1.0);
+            y.mapv_inplace(|x| poisson(&mut random, scale * x));
+            let events = y.sum();
+            let fit = |more: &dyn Fn(NNEinFact) -> NNEinFact| -> Result<f64, Error> {
+                let settings = exact("hr,ir->hi", &[('r', 3)])?.simplex("ir", Some("i"));
+                let fit = more(settings.starts(4).max_iter(400).tolerance(1e-7)).fit(&y)?;
+                Ok(recovered(&hours, &matrix(&fit, 0)))
+            };
+            let cosines = [
+                fit(&|free| free)?,
+                // In units of events: a step of a tenth of a component's mean costs about 0.05.
+                fit(&|all| all.smooth("hr", Smooth::circle(100.0 / events)))?,
+                fit(&|all| all.smooth("hr", Smooth::circle(1000.0 / events)))?,
+                fit(&|all| all.basis('h', Splines::new(8).cyclic()))?,
+            ];
+            row.iter_mut().zip(cosines).for_each(|(sum, x)| *sum += x / DRAWS as f64);
+        }
+    }
+    println!("mean cosines, free, smooth twice, basis: {found:.3?} at {counts:?} events an entry");
+    for row in &found {
+        assert!(row[1].max(row[2]) > row[0] && row[3] > row[0], "{found:?}");
+    }
+    // The fewer events there are, the more it helps.
+    let gain = |row: &[f64; 4]| row[1].max(row[2]) - row[0];
+    assert!(gain(&found[0]) > 0.03 && gain(&found[0]) > gain(&found[2]), "{found:?}");
     Ok(())
 }
 

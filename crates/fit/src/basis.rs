@@ -8,7 +8,7 @@ use ndarray::{Array2, ArrayD, Ix2};
 use crate::format;
 use crate::result::Fit;
 use crate::settings::{FactorSetting, Settings, Start};
-use crate::structure::Basis;
+use crate::structure::Splines;
 use nneinfact_core::error::{Error, Result};
 use nneinfact_core::history::Unfinished;
 use nneinfact_core::model::{Index, Model, Shapes};
@@ -105,7 +105,7 @@ fn split(
     shapes: &Shapes,
     settings: &Settings,
     mode: char,
-    basis: Basis,
+    basis: Splines,
     before: &[Split],
 ) -> Result<Split> {
     let model = shapes.model();

@@ -84,27 +84,10 @@ impl Constraints {
             return Err(Error::Setting(problem));
         }
         for (l, constraint) in each.iter_mut().enumerate() {
-            let refuse = |what: &str| {
-                Err(Error::Setting(format!(
-                    "factor {} ({}) is fixed and has {what}: give one or the other",
-                    l + 1,
-                    model.factor_name(l)
-                )))
-            };
-            match constraint {
-                Constraint { fixed: true, penalty: Some(_), .. } => return refuse("a penalty"),
-                Constraint { fixed: true, .. } if !constraint.is_unbounded() => {
-                    return refuse("bounds");
-                }
-                Constraint { fixed: true, .. } if structure.roughness[l].is_some() => {
-                    return refuse("a smooth mode");
-                }
-                Constraint { fixed: true, .. } if structure.simplex[l].is_some() => {
-                    return refuse("rows that are to add up to 1");
-                }
-                Constraint { fixed: true, .. } => {}
-                _ if !own[l] => constraint.penalty = settings.penalty,
-                _ => {}
+            if constraint.fixed {
+                check_fixed(constraint, &structure, l, model)?;
+            } else if !own[l] {
+                constraint.penalty = settings.penalty;
             }
             constraint.penalty = constraint.penalty.filter(|penalty| penalty.weight() > 0.0);
         }
@@ -222,6 +205,15 @@ impl Constraints {
         !fixed && upper == f64::INFINITY && !self.costs(l)
     }
 
+    /// Makes the factors the same that are tied.
+    pub fn tie(&self, factors: &mut [ArrayD<f64>]) {
+        for (l, &first) in self.structure.ties.iter().enumerate() {
+            if first != l {
+                factors[l] = factors[first].clone();
+            }
+        }
+    }
+
     /// Puts the fixed values in, brings the others inside their bounds, and makes those the same that are
     /// tied. A start that was made, and not given, gets back the mean of ŷ that it had.
     ///
@@ -265,6 +257,27 @@ impl Constraints {
         }
         Ok(())
     }
+}
+
+/// Refuses what a factor that is fixed cannot have.
+fn check_fixed(
+    constraint: &Constraint,
+    structure: &Structure,
+    l: usize,
+    model: &Model,
+) -> Result<()> {
+    let what = match constraint {
+        Constraint { penalty: Some(_), .. } => "a penalty",
+        _ if !constraint.is_unbounded() => "bounds",
+        _ if structure.roughness[l].is_some() => "a smooth mode",
+        _ if structure.simplex[l].is_some() => "rows that are to add up to 1",
+        _ => return Ok(()),
+    };
+    Err(Error::Setting(format!(
+        "factor {} ({}) is fixed and has {what}: give one or the other",
+        l + 1,
+        model.factor_name(l)
+    )))
 }
 
 /// Gives factors what holds for those that they are the same as, and refuses what does not go together.

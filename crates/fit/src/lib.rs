@@ -60,6 +60,6 @@ pub use settings::{Algorithm, Balance, DataAs, Every, Start};
 pub use shared::{slab_ranges, slabs_of_processes, split_mode, together};
 pub use source::Source;
 pub use start::scale::balanced;
-pub use structure::{Basis, Smooth};
+pub use structure::{Smooth, Splines};
 pub use target::Target;
 pub use trains::{SavedTrain, TrainHistory, TrainRecord, read_cores};

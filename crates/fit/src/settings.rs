@@ -7,7 +7,7 @@ use std::time::Duration;
 use ndarray::ArrayD;
 
 use crate::device::Device;
-use crate::structure::{Basis, Smooth, ties};
+use crate::structure::{Smooth, Splines, ties};
 use nneinfact_core::engine::Precision;
 use nneinfact_core::error::{Error, Result};
 use nneinfact_core::history::{History, StoppedBy};
@@ -249,7 +249,7 @@ pub(crate) struct Settings {
     /// The names of factors that are the same, for each set of them.
     pub ties: Vec<Vec<String>>,
     /// Modes along which factors are sums of fixed functions.
-    pub bases: Vec<(char, Basis)>,
+    pub bases: Vec<(char, Splines)>,
     /// The penalty on all factors that have none of their own.
     pub penalty: Option<Penalty>,
     pub balance: Option<Balance>,

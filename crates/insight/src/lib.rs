@@ -6,5 +6,6 @@
 
 mod assignment;
 pub mod compare;
+pub mod label_alignment;
 pub mod matching;
 pub mod report;

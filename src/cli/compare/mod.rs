@@ -1,6 +1,6 @@
 //! `nneinfact compare`.
 
-mod spec;
+pub(super) mod spec;
 mod study_file;
 mod study_progress;
 
@@ -20,7 +20,7 @@ use super::table_args::TableArgs;
 use super::{fit, print};
 use nneinfact_core::error::{Error, Result};
 use nneinfact_fit::{DataRecord, Saved, io};
-use nneinfact_insight::compare::StudyTable;
+use nneinfact_insight::compare::{StudyPath, StudyTable};
 use nneinfact_insight::report::{Report, study_page, study_svg};
 
 /// The arguments of `compare`. With a .toml, all but the last few belong there.
@@ -113,6 +113,11 @@ pub struct CompareArgs {
     /// proportions. A list, as in 25000,50000,100000, tries each
     #[arg(long, value_name = "N[,N…]", value_delimiter = ',')]
     match_parameters: Vec<u64>,
+
+    /// Follow a path: along l1 or l2 every fit starts from the one with the next lighter penalty, along
+    /// rank from the one with the next smaller ranks; the table says how many components are kept
+    #[arg(long, value_name = "l1|l2|rank")]
+    path: Option<StudyPath>,
 
     /// A score that can be compared between losses: poisson, rmse, mae or none [default: poisson for
     /// counts, rmse for others]
@@ -281,6 +286,7 @@ impl CompareArgs {
             split_seed: self.split_seed,
             seed: self.seed,
             match_parameters: self.match_parameters.clone(),
+            path: self.path,
             score: self.score.as_deref().map(spec::score).transpose()?,
             device: None,
             threads: None,
@@ -333,6 +339,7 @@ impl CompareArgs {
             ("--algorithm", !self.algorithms.is_empty()),
             ("--learning-rate", !self.learning_rates.is_empty()),
             ("--precision", self.precision.is_some()),
+            ("--path", self.path.is_some()),
             ("--max-iter", self.max_iter.is_some()),
             ("--tol", self.tol.is_some()),
             ("--splits", self.splits.is_some()),

@@ -10,7 +10,7 @@ use nneinfact_core::error::{Error, Result};
 use nneinfact_core::loss::{EntryParameter, Loss, LossParameters, NAMES};
 use nneinfact_core::model::{Index, Model};
 use nneinfact_fit::{Algorithm, DataAs, DataRecord, EntryParameterRecord, LossRecord};
-use nneinfact_insight::compare::{Penalties, Score, Study, StudyModel};
+use nneinfact_insight::compare::{Penalties, Score, Study, StudyModel, StudyPath};
 
 /// All that a study can be told; what is `None` or empty has the default of the library.
 pub struct Spec {
@@ -35,6 +35,7 @@ pub struct Spec {
     pub split_seed: Option<u64>,
     pub seed: Option<u64>,
     pub match_parameters: Vec<u64>,
+    pub path: Option<StudyPath>,
     /// `Some(None)` for no score.
     pub score: Option<Option<Score>>,
     pub device: Option<String>,
@@ -135,6 +136,7 @@ impl Spec {
             starts = self.starts,
             split_seed = self.split_seed,
             seed = self.seed,
+            path = self.path,
             score = self.score,
         }
         Ok(study)

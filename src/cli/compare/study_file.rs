@@ -77,6 +77,7 @@ struct File {
     split_seed: Option<u64>,
     seed: Option<u64>,
     match_parameters: Option<OneOrMany<u64>>,
+    path: Option<String>,
     score: Option<String>,
     device: Option<String>,
     threads: Option<usize>,
@@ -204,6 +205,12 @@ fn parse(text: &str, path: &Path) -> Result<Spec> {
         split_seed: file.split_seed,
         seed: file.seed,
         match_parameters: OneOrMany::to_vec(file.match_parameters),
+        path: file
+            .path
+            .as_deref()
+            .map(|text| text.parse().map_err(|e| Error::Setting(format!("path: {e}"))))
+            .transpose()
+            .map_err(of)?,
         score: file.score.as_deref().map(spec::score).transpose().map_err(of)?,
         device: file.device,
         threads: file.threads,

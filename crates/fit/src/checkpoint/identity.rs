@@ -7,6 +7,7 @@ use crate::device::Device;
 use crate::settings::{Balance, Settings, Start};
 use nneinfact_core::data::{Fingerprint, digest};
 use nneinfact_core::loss::Loss;
+use nneinfact_core::model::Shapes;
 use nneinfact_core::plan::Plan;
 
 /// What a fit is, apart from how far it goes: pairs of what and how.
@@ -33,8 +34,23 @@ impl Identity {
         device: &Device,
     ) -> Identity {
         let shapes = plan.shapes();
+        let mut list = Identity::data(settings, shapes, data);
+        let passes =
+            if plan.sparse_passes().is_empty() { "over all cells" } else { "over a list of cells" };
+        list.push(("form of the data".into(), passes.into()));
+        list.extend(Identity::fit(settings, shapes, constraints, plan.cut(), device));
+        Identity(list)
+    }
+
+    /// From pairs of what and how.
+    pub fn of(list: Vec<(String, String)>) -> Identity {
+        Identity(list)
+    }
+
+    /// What a tensor is, and how it is fitted. These phrases, and those of [`fit`](Self::fit), are in files:
+    /// another wording would make the fit of an older file another fit.
+    pub fn data(settings: &Settings, shapes: &Shapes, data: Fingerprint) -> Vec<(String, String)> {
         let model = shapes.model();
-        // These phrases are in files: another wording would make the fit of an older file another fit.
         let mut list = Vec::new();
         let mut add = |what: &str, how: String| list.push((what.to_string(), how));
         add("model", model.to_string());
@@ -46,11 +62,22 @@ impl Identity {
         add("weights of the data", fingerprint(data.weights));
         add("loss", settings.loss.name().to_string());
         add("expressions of the loss", fingerprint(of_loss(&settings.loss)));
+        list
+    }
+
+    /// How a fit goes; `groups` is the division of the factors into groups.
+    pub fn fit(
+        settings: &Settings,
+        shapes: &Shapes,
+        constraints: &Constraints,
+        groups: String,
+        device: &Device,
+    ) -> Vec<(String, String)> {
+        let model = shapes.model();
+        let mut list = Vec::new();
+        let mut add = |what: &str, how: String| list.push((what.to_string(), how));
         add("algorithm", settings.algorithm.name().into());
-        add("division into groups", plan.cut());
-        let passes =
-            if plan.sparse_passes().is_empty() { "over all cells" } else { "over a list of cells" };
-        add("form of the data", passes.into());
+        add("division into groups", groups);
         add("precision", settings.precision.name().into());
         add("device", device.kind_name().into());
         add("start", start(settings));
@@ -71,7 +98,7 @@ impl Identity {
         add("number of sweeps from look to look", settings.eval_every.to_string());
         add("early stopping", if settings.early_stopping { "on" } else { "off" }.into());
         add("memory limit", or_default(settings.memory_limit.map(|n| n.to_string())));
-        Identity(list)
+        list
     }
 
     /// The same with something else that a fit is.

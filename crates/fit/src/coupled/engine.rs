@@ -126,6 +126,11 @@ impl CoupledEngine {
         }
     }
 
+    /// Whether factors are rescaled among each other after every sweep.
+    pub fn balances(&self) -> bool {
+        self.joint.balancing.is_some()
+    }
+
     /// Brings rows that add up to 1 back to that.
     fn normalize(&mut self) {
         for (simplex, factor) in self.joint.structure.simplex.iter().zip(&mut self.factors) {
@@ -438,8 +443,14 @@ impl Engine for CoupledEngine {
         let Some(group) = self.last else {
             return Err(Error::Internal("no pass has left numerators and denominators".into()));
         };
-        let curvature = self.only()?.loss.curvature_constant();
-        let logarithmic = self.only()?.loss.majorizer() == Majorizer::Log;
+        // Of several tensors the sum, of which each has its own constant in it already.
+        let (curvature, logarithmic) = match &self.members[..] {
+            [member] => {
+                let loss = &member.loss;
+                (loss.curvature_constant(), loss.majorizer() == Majorizer::Log)
+            }
+            _ => (1.0, false),
+        };
         let l = self.joint.groups[group][at];
         // What falls and what rises in the derivative, and the curvature of a logarithm.
         let count = self.factors[l].len();
@@ -468,6 +479,10 @@ impl Engine for CoupledEngine {
         if logarithmic {
             // Its derivative is all in a.
             fall.iter_mut().zip(&rise).for_each(|(fall, rise)| *fall -= rise);
+            rise.iter_mut().zip(&curved).for_each(|(rise, curved)| *rise += curved);
+        } else {
+            // What is in both is in neither, but tells of the scale.
+            fall.iter_mut().zip(&curved).for_each(|(fall, curved)| *fall += curved);
             rise.iter_mut().zip(&curved).for_each(|(rise, curved)| *rise += curved);
         }
         let divided = |sums: Vec<f64>| -> Vec<f64> {

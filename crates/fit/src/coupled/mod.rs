@@ -1,6 +1,7 @@
 //! Fits to several tensors that share factors.
 
 pub(crate) mod engine;
+mod identity;
 mod part;
 mod plan;
 mod run;
@@ -49,6 +50,7 @@ use nneinfact_core::history::History;
 #[must_use]
 pub struct Coupled {
     parts: Vec<Part>,
+    base: Option<NNEinFact>,
     configure: Vec<Configure>,
 }
 
@@ -58,12 +60,19 @@ type Configure = Box<dyn FnOnce(NNEinFact) -> NNEinFact + Send>;
 impl Coupled {
     /// A fit to these tensors.
     pub fn new(parts: impl IntoIterator<Item = Part>) -> Coupled {
-        Coupled { parts: parts.into_iter().collect(), configure: Vec::new() }
+        Coupled { parts: parts.into_iter().collect(), base: None, configure: Vec::new() }
     }
 
-    /// Settings of the fit: ranks (of the letters that are latent in every part), penalties, bounds and
-    /// fixed factors, algorithm, device, precision, seed, stopping, observers. Those of data and loss are
-    /// the parts' own.
+    /// As [`settings`](Self::settings), with settings that were made before, of whatever model; what was
+    /// set so far is kept only where it comes after them. Those of data and loss are the parts' own.
+    pub fn with_settings(mut self, settings: NNEinFact) -> Coupled {
+        self.base = Some(settings);
+        self
+    }
+
+    /// Settings of the fit: ranks (of the letters that are latent in every part), penalties, bounds, fixed,
+    /// tied and smooth factors, algorithm, device, precision, seed, starts, stopping, observers, checkpoints.
+    /// Those of data and loss are the parts' own.
     pub fn settings(
         mut self,
         set: impl FnOnce(NNEinFact) -> NNEinFact + Send + 'static,
@@ -77,7 +86,7 @@ impl Coupled {
     /// # Errors
     /// As [`NNEinFact::fit`], of any of the parts; and where a letter has different sizes in two parts.
     pub fn fit(self) -> Result<CoupledFit> {
-        let Coupled { parts, configure } = self;
+        let Coupled { parts, base, configure } = self;
         if parts.is_empty() {
             return Err(Error::Setting("a coupled fit needs at least one tensor".into()));
         }
@@ -91,12 +100,12 @@ impl Coupled {
             }
         }
         // The ranks are among the settings, which need a model.
-        let mut builder = NNEinFact::of(parts[0].model.clone());
+        let mut builder = base.unwrap_or_else(|| NNEinFact::of(parts[0].model.clone()));
         for set in configure {
             builder = set(builder);
         }
-        let NNEinFact { settings, hooks, .. } = builder;
-        run::fit(settings, hooks, parts).map(CoupledFit)
+        let NNEinFact { settings, hooks, resume } = builder;
+        run::fit(settings, hooks, resume, parts).map(CoupledFit)
     }
 }
 
@@ -123,6 +132,12 @@ impl CoupledFit {
     /// Where there is none, or there are several.
     pub fn factor(&self, name: &str) -> Result<&ArrayD<f64>> {
         Ok(&self.0.factors[self.0.model.factor_named(name)?])
+    }
+
+    /// What holds within and among the factors, as [`Fit::structure`].
+    #[must_use]
+    pub fn structure(&self) -> &[String] {
+        &self.0.structure
     }
 
     /// What is probably not meant, a sentence each, and what turned out while fitting.

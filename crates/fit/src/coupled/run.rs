@@ -6,9 +6,11 @@ use std::time::Instant;
 use ndarray::ArrayD;
 
 use super::engine::{CoupledEngine, Joint, Member};
+use super::identity;
 use super::part::Part;
 use super::plan::{self, Ready};
-use super::start::start;
+use super::start::{Goal, Starts, Trial};
+use crate::checkpoint::{self, Checkpoint, CheckpointWriter};
 use crate::constraints::{Constraints, vanished};
 use crate::device::Device;
 use crate::factored::mean;
@@ -17,13 +19,13 @@ use crate::observe::Hooks;
 use crate::result::Fit;
 use crate::run::uncut;
 use crate::settings::{Algorithm, Balance, FactorSetting, Settings};
-use crate::start::scale::{self, Term};
 use crate::sweeps::sweeps;
-use crate::{format, prepare};
-use nneinfact_core::data::Role;
-use nneinfact_core::engine::{Engine, Job, LossSums, Precision};
+use crate::{format, kkt, prepare};
+use nneinfact_core::data::{Labels, Role};
+use nneinfact_core::engine::{Engine, Job, LossSums};
 use nneinfact_core::error::{Error, Result};
 use nneinfact_core::history::History;
+use nneinfact_core::loss::Loss;
 use nneinfact_core::model::{Model, Shapes};
 use nneinfact_core::plan::Plan;
 
@@ -35,55 +37,60 @@ pub(super) struct Outcome {
     pub factors: Vec<ArrayD<f64>>,
     pub history: History,
     pub parts: Vec<Fit>,
+    pub structure: Vec<String>,
     pub warnings: Vec<String>,
 }
 
 /// Runs a fit to these parts on its device.
-pub(super) fn fit(mut settings: Settings, hooks: Hooks, parts: Vec<Part>) -> Result<Outcome> {
+pub(super) fn fit(
+    mut settings: Settings,
+    hooks: Hooks,
+    resume: Option<Box<Checkpoint>>,
+    parts: Vec<Part>,
+) -> Result<Outcome> {
     if hooks.reducer.is_some() || settings.is_cut() {
         return Err(uncut("a fit to several tensors"));
     }
     let device = settings.choose_device()?;
-    device.clone().install(move || run(settings, hooks, parts, &device))
+    device.clone().install(move || run(settings, hooks, resume, parts, &device))
 }
 
 /// Refuses what only fits to one tensor can do.
 fn check(settings: &Settings) -> Result<()> {
     settings.check()?;
+    if !settings.bases.is_empty() {
+        return Err(Error::Unsupported(
+            "a basis is for a fit to one tensor: give the functions of a coupled fit as a fixed factor"
+                .into(),
+        ));
+    }
     if matches!(settings.algorithm, Algorithm::Adam | Algorithm::Barrier) {
         return Err(Error::Unsupported(format!(
             "several tensors are fitted by block, grouped or accelerated sweeps, not by {}",
             settings.algorithm.name()
         )));
     }
-    if settings.is_saved() {
-        return Err(Error::Unsupported(
-            "a fit to several tensors cannot be saved and resumed: checkpoints are for fits to one"
-                .into(),
-        ));
-    }
-    if settings.starts > 1 {
-        return Err(Error::Unsupported(format!(
-            "a fit to several tensors has one start, not {}: fit with several seeds, and keep the fit whose history ends lowest",
-            settings.starts
-        )));
-    }
     Ok(())
 }
 
-fn run(
-    mut settings: Settings,
-    mut hooks: Hooks,
-    parts: Vec<Part>,
-    device: &Device,
-) -> Result<Outcome> {
-    let started = Instant::now();
-    check(&settings)?;
-    let (ready, portions) = plan::ready(&settings, parts)?;
+/// A fit whose settings and data go together.
+struct Checked {
+    ready: Vec<Ready>,
+    portions: Portions,
+    /// Of the union of the models.
+    shapes: Shapes,
+    /// For each tensor the places of its factors among all.
+    places: Vec<Vec<usize>>,
+    constraints: Constraints,
+    groups: Vec<Vec<usize>>,
+}
+
+fn checked(settings: &mut Settings, parts: Vec<Part>) -> Result<Checked> {
+    let (ready, portions) = plan::ready(settings, parts)?;
     let all: Vec<Shapes> = ready.iter().map(|part| part.shapes.clone()).collect();
     let (shapes, places) = Shapes::union(&all)?;
     settings.model = shapes.model().clone();
-    let mut constraints = Constraints::new(&settings, &shapes)?;
+    let mut constraints = Constraints::new(settings, &shapes)?;
     constraints.balancing = plan::balancing(&shapes, &places, &constraints);
     for (part, own) in ready.iter().zip(&places) {
         if own.iter().all(|&l| constraints.each[l].fixed) {
@@ -94,73 +101,158 @@ fn run(
         }
     }
     let groups = plan::groups(&ready, &places, &constraints)?;
-    let balance = settings.balance.unwrap_or_default();
-    let mut factors = start(&mut settings, &shapes, &constraints, &ready, &places)?;
+    Ok(Checked { ready, portions, shapes, places, constraints, groups })
+}
+
+fn run(
+    mut settings: Settings,
+    mut hooks: Hooks,
+    resume: Option<Box<Checkpoint>>,
+    parts: Vec<Part>,
+    device: &Device,
+) -> Result<Outcome> {
+    let started = Instant::now();
+    check(&settings)?;
+    let lock = checkpoint::lock(&settings)?;
+    let Checked { ready, portions, shapes, places, constraints, groups } =
+        checked(&mut settings, parts)?;
+    let identity = settings
+        .is_saved()
+        .then(|| identity::identity(&settings, &ready, &constraints, &shapes, &groups, device));
+    if let (Some(checkpoint), Some(identity)) = (&resume, &identity) {
+        checkpoint.check(identity, &shapes)?;
+    }
+    let starts = Starts {
+        shapes: &shapes,
+        constraints: &constraints,
+        places: &places,
+        goals: ready.iter().map(Goal::of).collect(),
+        wanted: std::mem::take(&mut settings.start),
+        balances: settings.balance.unwrap_or_default() != Balance::Never,
+        precision: settings.precision,
+    };
+    let mut factors = match &resume {
+        Some(checkpoint) => checkpoint.factors()?,
+        None => starts.make(settings.seed)?,
+    };
+    let (mut engine, tensors) =
+        open(&settings, ready, (&shapes, &places, &groups), &constraints, &factors, device)?;
+    let balanced = engine.balances();
     let mut warnings: Vec<String> =
         plan::falling_away(&shapes, &places, &constraints).into_iter().collect();
-    let labels: Vec<_> = ready.iter().map(|part| Arc::clone(part.data.labels())).collect();
-    let means: Vec<f64> = ready.iter().map(|part| part.data.mean()).collect();
-
-    let mut members = Vec::new();
-    let mut plans = Vec::new();
-    for (part, own) in ready.into_iter().zip(&places) {
-        let (member, plan) = member(part, own, &groups, &constraints, &factors, device)?;
-        members.push(member);
-        plans.push(plan);
+    let seed = match &resume {
+        Some(checkpoint) => {
+            engine.restore(&checkpoint.state)?;
+            warnings = checkpoint.warnings().to_vec();
+            checkpoint.seed()
+        }
+        None => {
+            let trial = Trial { settings: &settings, hooks: &hooks, portions, balanced };
+            let (best, warning) = starts.best(&mut engine, &mut factors, groups.len(), &trial)?;
+            warnings.extend(warning);
+            best
+        }
+    };
+    let mut writer =
+        CheckpointWriter::new(&settings, identity.as_ref(), &shapes, seed, &warnings, lock);
+    if let Some(checkpoint) = &resume {
+        writer = writer.map(|writer| writer.after(checkpoint));
     }
-    let count = groups.len();
-    let model = shapes.model().clone();
-    let (penalized, costs) = (constraints.is_penalized(), constraints.has_penalties());
-    let balancing = constraints.balancing.clone().filter(|_| balance == Balance::EverySweep);
-    let balanced = balancing.is_some();
+    let names: Vec<&str> = tensors.iter().map(|tensor| tensor.loss.as_str()).collect();
+    let mut history = History {
+        loss_name: names.join(" + "),
+        heldout_as: portions.split_kind(),
+        seed,
+        ..settings.empty_history()
+    };
+    let costs = constraints.has_penalties();
+    let mut monitor = Monitor::new(&settings, &mut hooks, portions, started, balanced, costs);
+    let position = resume.map(|checkpoint| {
+        let (position, seconds, before) = checkpoint.into_parts(&history);
+        history = before;
+        monitor.resume(&history, seconds);
+        position
+    });
+    sweeps(&mut engine, groups.len(), &mut monitor, &mut history, &mut writer, position)?;
+    let factors = engine.factors()?;
+    if settings.kkt_residual {
+        // What all tensors say of an entry has the scale of a loss with c = 1.
+        let unit = Loss::kl();
+        let found = kkt::residual(&mut engine, &groups, &constraints.each, &unit, &hooks.cancel);
+        history.kkt_residual = found.unwrap_or(None);
+    }
+    let structure = settings.structure();
+    let ends = engine.evaluate_each()?;
+    let mut parts = Vec::new();
+    for (t, (tensor, sums)) in tensors.into_iter().zip(ends).enumerate() {
+        let own: Vec<ArrayD<f64>> = places[t].iter().map(|&l| factors[l].clone()).collect();
+        let gone = if costs { tensor.vanished(&own) } else { None };
+        warnings.extend(gone.map(|gone| format!("tensor {}: {gone}", t + 1)));
+        parts.push(tensor.fit(own, &history, sums)?.with_structure(structure.clone()));
+    }
+    warnings.extend(writer.and_then(|writer| writer.warning()));
+    Ok(Outcome { model: shapes.model().clone(), factors, history, parts, structure, warnings })
+}
+
+/// Puts all parts on engines of their own, and these together.
+fn open(
+    settings: &Settings,
+    ready: Vec<Ready>,
+    (shapes, places, groups): (&Shapes, &[Vec<usize>], &[Vec<usize>]),
+    constraints: &Constraints,
+    factors: &[ArrayD<f64>],
+    device: &Device,
+) -> Result<(CoupledEngine, Vec<Tensor>)> {
+    let mut members = Vec::new();
+    let mut tensors = Vec::new();
+    for (part, own) in ready.into_iter().zip(places) {
+        let (member, tensor) = member(part, own, groups, constraints, factors, device)?;
+        members.push(member);
+        tensors.push(tensor);
+    }
+    let balance = settings.balance.unwrap_or_default() == Balance::EverySweep;
     let joint = Joint {
-        shapes,
-        groups,
+        shapes: shapes.clone(),
+        groups: groups.to_vec(),
         constraints: constraints.each.clone(),
         structure: constraints.structure.clone(),
-        balancing,
+        balancing: constraints.balancing.clone().filter(|_| balance),
         floor: settings.factor_floor,
         cycles: settings.inner_cycles,
         guarded: settings.algorithm == Algorithm::Accelerated,
     };
-    let mut engine = CoupledEngine::new(members, joint, &factors)?;
-    if balance != Balance::Never && penalized {
-        warnings.extend(rescale(
-            &mut engine,
-            &constraints,
-            &places,
-            &mut factors,
-            settings.precision,
-        )?);
-    }
-    let names: Vec<&str> = plans.iter().map(|(_, _, loss)| loss.as_str()).collect();
-    let mut history = History {
-        loss_name: names.join(" + "),
-        heldout_as: portions.split_kind(),
-        ..settings.empty_history()
-    };
-    let mut monitor = Monitor::new(&settings, &mut hooks, portions, started, balanced, costs);
-    sweeps(&mut engine, count, &mut monitor, &mut history, &mut None, None)?;
-    let factors = engine.factors()?;
-    let ends = engine.evaluate_each()?;
-    let mut parts = Vec::new();
-    for (t, ((plan, portions, loss), sums)) in plans.into_iter().zip(ends).enumerate() {
-        let own: Vec<ArrayD<f64>> = places[t].iter().map(|&l| factors[l].clone()).collect();
-        let history = History { loss_name: loss, ..end(&history, &portions, sums) };
-        // Where the mean takes more memory than there is, there is no warning, but there is a fit.
-        let predicted = if costs { mean(plan.shapes(), &own).ok() } else { None };
-        let gone = predicted.and_then(|predicted| vanished(&own, predicted, means[t]));
-        warnings.extend(gone.map(|gone| format!("tensor {}: {gone}", t + 1)));
-        parts.push(Fit::new(plan, own, history).with_labels(Arc::clone(&labels[t]))?);
-    }
-    Ok(Outcome { model, factors, history, parts, warnings })
+    Ok((CoupledEngine::new(members, joint, factors)?, tensors))
 }
 
-/// How the data of a part are fitted, its entries by role, and the name of its loss.
-type PlannedPart = (Arc<Plan>, Portions, String);
+/// A part that is fitted: what is left of it for its result.
+struct Tensor {
+    plan: Arc<Plan>,
+    /// Its entries by role: what its losses are divided by.
+    portions: Portions,
+    /// The name of its loss.
+    loss: String,
+    labels: Arc<[Labels]>,
+    /// The mean of its data.
+    mean: f64,
+}
 
-/// Puts a part on an engine of its own; gives its plan, what its losses are divided by, and its loss's
-/// name too. `own` has the places of its factors among all.
+impl Tensor {
+    /// What to say where the model ended at zero. Where the mean takes more memory than there is, there
+    /// is no warning, but there is a fit.
+    fn vanished(&self, factors: &[ArrayD<f64>]) -> Option<String> {
+        let predicted = mean(self.plan.shapes(), factors).ok()?;
+        vanished(factors, predicted, self.mean)
+    }
+
+    /// The result, with the losses at the end.
+    fn fit(self, factors: Vec<ArrayD<f64>>, all: &History, sums: LossSums) -> Result<Fit> {
+        let history = History { loss_name: self.loss, ..end(all, &self.portions, sums) };
+        Fit::new(self.plan, factors, history).with_labels(self.labels)
+    }
+}
+
+/// Puts a part on an engine of its own; gives what its result takes too. `own` has the places of its
+/// factors among all.
 fn member(
     part: Ready,
     own: &[usize],
@@ -168,7 +260,7 @@ fn member(
     constraints: &Constraints,
     start: &[ArrayD<f64>],
     device: &Device,
-) -> Result<(Member, PlannedPart)> {
+) -> Result<(Member, Tensor)> {
     let Ready { mut settings, shapes, data, weight } = part;
     let ties = &constraints.structure.ties;
     let mut grouped: Vec<Vec<usize>> = Vec::new();
@@ -187,6 +279,7 @@ fn member(
         settings.factor_settings.push((format!("theta_{}", m + 1), fixed));
     }
     let own_constraints = Constraints::new(&settings, &shapes)?;
+    let (labels, mean_of_data) = (Arc::clone(data.labels()), data.mean());
     let mut portions = Portions::of(&data);
     portions.add_offsets(&settings.loss, &data, 1.0);
     let planned = format::choose(&settings, &shapes, data)?;
@@ -194,29 +287,16 @@ fn member(
     let (job, _) = prepare::job(&settings, planned, own_constraints, starts, mean)?;
     // What one tensor says is not all that there is: no exact steps.
     let job = Job { exact: false, balancing: None, ..job };
-    let loss = job.loss.name().to_string();
-    let plan = (Arc::clone(&job.plan), portions, loss);
+    let tensor = Tensor {
+        plan: Arc::clone(&job.plan),
+        portions,
+        loss: job.loss.name().into(),
+        labels,
+        mean: mean_of_data,
+    };
     let loss = job.loss.clone();
     let engine = device.open(job, settings.precision)?;
-    Ok((Member::new(engine, (loss, weight), own.to_vec(), grouped, groups, ties), plan))
-}
-
-/// Brings the start to the scale of least penalised objective of all tensors together.
-fn rescale(
-    engine: &mut CoupledEngine,
-    constraints: &Constraints,
-    places: &[Vec<usize>],
-    start: &mut [ArrayD<f64>],
-    precision: Precision,
-) -> Result<Option<String>> {
-    let scaled = |own: &Vec<usize>| own.iter().filter(|&&l| constraints.scales(l)).count() as f64;
-    let scaled: Vec<f64> = places.iter().map(scaled).collect();
-    scale::rescale(constraints, start, precision, |start| {
-        engine.load(start)?;
-        let told = engine.scale_parts()?.into_iter().zip(&scaled);
-        let term = |((loss, weight, sums), &factors)| Term { loss, weight, sums, factors };
-        Ok(told.map(term).collect())
-    })
+    Ok((Member::new(engine, (loss, weight), own.to_vec(), grouped, groups, ties), tensor))
 }
 
 /// The history of a part: its losses at the end.

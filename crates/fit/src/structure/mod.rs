@@ -3,15 +3,16 @@
 //!
 //! Their steps are made on the host (`coupled/engine.rs`), from what an engine says of each entry.
 
-mod basis;
+mod builder;
 mod simplex;
 mod smooth;
+mod splines;
 pub(crate) mod ties;
 
-pub use self::basis::Basis;
 pub(crate) use self::simplex::Simplex;
 pub(crate) use self::smooth::Roughness;
 pub use self::smooth::Smooth;
+pub use self::splines::Splines;
 
 /// The structure of all factors of a model.
 #[derive(Clone, Default)]

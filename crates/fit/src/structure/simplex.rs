@@ -152,13 +152,12 @@ fn meet(at: impl Fn(f64) -> Vec<f64>, sum: impl Fn(&[f64]) -> f64) -> Vec<f64> {
     // Both are best for nearly the same multiplier, and so is what is between them.
     let [s, t] = [sum(&near_at), sum(&far_at)];
     let share = (1.0 - s) / (t - s);
-    match share.is_finite() {
-        true => {
-            near_at.iter().zip(&far_at).map(|(x, y)| x + share.clamp(0.0, 1.0) * (y - x)).collect()
-        }
-        // No change of this row adds up to 1: it stays.
-        false => vec![1.0; free.len()],
+    if share.is_finite() {
+        let between = |(x, y): (&f64, &f64)| x + share.clamp(0.0, 1.0) * (y - x);
+        return near_at.iter().zip(&far_at).map(between).collect();
     }
+    // Their sums are the same to the last digit; or no change of this row adds up to 1, and it stays.
+    if (s - 1.0).abs() < 1e-9 { near_at } else { vec![1.0; free.len()] }
 }
 
 #[cfg(test)]
@@ -201,6 +200,19 @@ mod tests {
                     let (found, expected) = (theta[i] * changes[i], theta[i] * a(i) / whole);
                     assert!((found - expected).abs() < 1e-9, "{found} {expected} {b}");
                 }
+            }
+        }
+        // Whatever the derivatives' unit is.
+        for unit in [1e-12, 1e-3, 1.0, 1e6, 1e12] {
+            let change = |i: usize, nu: f64| match 2.0 * unit + nu > 0.0 {
+                true => unit * a(i) / (2.0 * unit + nu),
+                false => f64::INFINITY,
+            };
+            let changes = simplex.changes(&theta, change);
+            for row in &simplex.rows {
+                let sum: f64 = row.iter().map(|&i| theta[i] * changes[i]).sum();
+                let moved = row.iter().any(|&i| (changes[i] - 1.0).abs() > 0.01);
+                assert!((sum - 1.0).abs() < 1e-12 && moved, "{sum} {changes:?} {unit}");
             }
         }
         // Where nothing depends on the entries, they stay.

@@ -61,7 +61,7 @@ impl Smooth {
         Smooth { weight, along: None, neighbours: Neighbours::Graph(edges.into_iter().collect()) }
     }
 
-    /// Along these letters of the factor. Default: along all that are modes of the data.
+    /// Along these of its indices. Default: along all that are modes of the data.
     #[must_use]
     pub fn along(self, letters: &str) -> Smooth {
         Smooth { along: Some(letters.into()), ..self }
@@ -296,9 +296,9 @@ mod tests {
             let step = 1e-6;
             let mut moved = theta.clone();
             moved[entry] += step;
-            let slope = (roughness.value(&moved) - roughness.value(&theta)) / step;
+            let difference = (roughness.value(&moved) - roughness.value(&theta)) / step;
             let found = shares[entry].b - shares[entry].a;
-            assert!((slope - found).abs() < 1e-3, "{slope} {found}");
+            assert!((difference - found).abs() < 1e-3, "{difference} {found}");
         }
         Ok(())
     }

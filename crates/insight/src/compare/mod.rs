@@ -19,6 +19,7 @@ mod courses;
 mod estimate;
 mod events;
 mod nonfinite;
+mod path;
 mod ranks;
 mod rows;
 mod run_result;
@@ -35,6 +36,7 @@ mod study_table_text;
 
 pub use courses::RunCourse;
 pub use events::{Event, Standing, StudyObserver};
+pub use path::StudyPath;
 pub use run_result::{RunOutcome, RunResult, RunSettings};
 pub use score::{Score, Scores};
 pub use stability::{ComponentStability, IndexStability, Stability, Verdict, stability};

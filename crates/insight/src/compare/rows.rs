@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use ndarray::ArrayD;
 
+use super::path::StudyPath;
 use super::run_result::{RunOutcome, RunResult};
 use super::score::Score;
 use super::setups::{Planned, Setup};
@@ -30,6 +31,8 @@ pub(super) struct Done<'a> {
     pub split_kind: Option<SplitKind>,
     /// What the modes of the data are called.
     pub labels: &'a [Labels],
+    /// Of each setup the one before it on the path, and where it stands on it.
+    pub places: &'a [(Option<usize>, Option<f64>)],
 }
 
 impl Done<'_> {
@@ -59,7 +62,7 @@ impl Study {
             own[run.setup].push(m);
         }
         let mut rows = Vec::new();
-        for (setup, own) in done.setups.iter().zip(&own) {
+        for ((setup, own), (_, place)) in done.setups.iter().zip(&own).zip(done.places) {
             let mut all: Vec<RunRecord> = own.iter().map(|&m| self.one_run(done, m)).collect();
             choose(&mut all, self.splits);
             let best = best(&all);
@@ -77,6 +80,7 @@ impl Study {
             row.loss_terms.clone_from(&done.losses[setup.loss].terms);
             row.precision = self.precision.name().into();
             row.several = several;
+            row.place = *place;
             (row.best, row.stability) = (best, stability);
             rows.push((setup.loss, row));
         }
@@ -95,6 +99,7 @@ impl Study {
         );
         table.heldout_as = done.split_kind;
         table.folder = self.folder.clone();
+        table.path = self.path.map(StudyPath::name);
         Ok(table)
     }
 
@@ -210,6 +215,18 @@ fn stability(
     }
 }
 
+/// How many components of each latent index are kept, in the mean; none where that is not known of all.
+fn kept(results: &[&RunResult]) -> BTreeMap<char, f64> {
+    let mut kept: BTreeMap<char, f64> = BTreeMap::new();
+    for result in results {
+        let Some(components) = &result.components else { return BTreeMap::new() };
+        for (&letter, &count) in components {
+            *kept.entry(letter).or_default() += count as f64 / results.len() as f64;
+        }
+    }
+    kept
+}
+
 fn row(setup: &Setup, runs: Vec<RunRecord>, score: Option<Score>) -> Row {
     let chosen: Vec<&RunResult> =
         runs.iter().filter(|run| run.chosen).filter_map(|run| run.outcome.result()).collect();
@@ -245,6 +262,10 @@ fn row(setup: &Setup, runs: Vec<RunRecord>, score: Option<Score>) -> Row {
         validation_loss: mean(&|r| r.validation_loss),
         training_loss: mean(&|r| Some(r.training_loss)),
         score: score.and_then(|score| mean(&|r| r.scores.get(score))),
+        penalty_value: mean(&|r| Some(r.penalty)),
+        components: kept(&chosen),
+        zeros: mean(&|r| r.zeros).map(|m| m.mean),
+        place: None,
         sweeps: mean(&|r| Some(r.sweeps as f64)).map(|m| m.mean),
         seconds: mean(&|r| Some(r.seconds)).map(|m| m.mean),
         stopped_by,

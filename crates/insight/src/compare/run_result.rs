@@ -54,6 +54,10 @@ pub struct RunSettings {
     pub split_seed: u64,
     /// The seed of the start.
     pub seed: u64,
+    /// What the fit starts from on a path: what is followed, and the files of the run before; empty where
+    /// it starts anew.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub path: String,
 }
 
 impl RunSettings {
@@ -98,6 +102,14 @@ pub struct RunResult {
     pub heldout_loss: Option<f64>,
     /// Scores of the held-out entries that do not depend on the loss.
     pub scores: Scores,
+    /// How many components of each latent index are kept, where that is known: those with entries that are
+    /// not zero in every factor.
+    #[serde(default)]
+    pub components: Option<BTreeMap<char, usize>>,
+    /// The share of the factors' entries that are zero (1e-10 of the largest of their factor), where that is
+    /// known.
+    #[serde(default)]
+    pub zeros: Option<f64>,
     /// The number of completed sweeps.
     pub sweeps: usize,
     /// The sweep whose factors were returned.
@@ -122,6 +134,8 @@ impl RunResult {
             validation_loss: at(&history.validation_loss),
             heldout_loss: at(&history.heldout_loss),
             scores,
+            components: None,
+            zeros: None,
             sweeps: history.iterations,
             returned: at_sweep(history),
             seconds: history.seconds.last().copied().unwrap_or(0.0),
@@ -176,6 +190,8 @@ mod tests {
             validation_loss: validation,
             heldout_loss: heldout,
             scores: Scores { poisson: Some(f64::NEG_INFINITY), rmse: Some(2.0), mae: None },
+            components: Some(BTreeMap::from([('r', 2)])),
+            zeros: Some(0.25),
             sweeps: 3,
             returned: 3,
             seconds: 1.0,

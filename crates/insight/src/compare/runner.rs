@@ -8,6 +8,7 @@ use ndarray::ArrayD;
 
 use super::estimate::{Load, Times};
 use super::events::{Event, Standing, notify};
+use super::path::{components, zeros};
 use super::rows::Done;
 use super::run_result::{RunOutcome, RunResult};
 use super::score::{Score, Scorer};
@@ -109,7 +110,8 @@ impl Study {
         let print = observations.fingerprint();
         notes.extend(first.data.strata().map(strata_note));
         let ratio = self.withheld(observations, 0)?.strata_ratio();
-        let runs = self.all_runs(&setups, &losses, (&print, ratio));
+        let places = self.along(&setups)?;
+        let runs = self.all_runs(&setups, &losses, (&print, ratio), &places);
         let store = self.folder.as_deref().map(Store::open).transpose()?;
         let mut running = Running {
             study: self,
@@ -138,6 +140,7 @@ impl Study {
             score,
             split_kind,
             labels: observations.labels(),
+            places: &places,
         };
         let table = self.table(observations.shape(), &done, notes)?;
         if let Some(store) = &store {
@@ -314,7 +317,16 @@ impl Running<'_> {
             // This run's clock is on.
             None => SplitData { seconds: 0.0, ..study.split(self.observations, run.split)? },
         };
-        let settings = study.settings(setup, self.losses, self.device)?;
+        let mut settings = study.settings(setup, self.losses, self.device)?;
+        if let Some(before) = run.before {
+            match self.factors_of(before) {
+                Ok(factors) => settings = settings.start(study.onward(factors)),
+                Err(why) => {
+                    self.ready = Some(known);
+                    return Ok(Some(RunOutcome::Failed(why)));
+                }
+            }
+        }
         let (expected, left) = (self.times.expected(n), self.left(n + 1));
         let settings = study.observed(settings, standing, began, expected, left);
         let outcome = match settings.seed(run.settings.seed).fit_prepared(&known.data) {
@@ -325,6 +337,20 @@ impl Running<'_> {
         };
         self.ready = Some(SplitData { seconds: 0.0, ..known });
         Ok(Some(outcome))
+    }
+
+    /// The factors of a run that is over; else why there are none.
+    fn factors_of(&self, n: usize) -> Result<Vec<ArrayD<f64>>, String> {
+        let run = &self.runs[n];
+        if self.outcomes[n].result().is_none() {
+            return Err("the fit before it on the path has no result".into());
+        }
+        let found = match (self.store, &self.factors[n]) {
+            (Some(store), _) => store.factors(&run.settings, &self.setups[run.setup].shapes),
+            (None, Some(factors)) => Ok(factors.clone()),
+            (None, None) => Err(Error::Internal("the factors of a run were not kept".into())),
+        };
+        found.map_err(|error| format!("the fit before it on the path: {error}"))
     }
 
     /// Scores a fit and keeps it.
@@ -343,6 +369,8 @@ impl Running<'_> {
             Err(error) => return Ok(RunOutcome::Failed(error.to_string())),
         };
         let mut result = RunResult::new(fit.history(), scores);
+        result.components = Some(components(fit.shapes(), fit.factors()));
+        result.zeros = Some(zeros(fit.factors()));
         if let Some(store) = self.store {
             let saved = Saved::new(&fit)
                 .with_loss(tried.record.clone())

@@ -52,6 +52,8 @@ pub(super) struct Planned {
     pub setup: usize,
     pub split: usize,
     pub start: usize,
+    /// The run that it starts from.
+    pub before: Option<usize>,
     pub settings: RunSettings,
 }
 
@@ -155,12 +157,19 @@ impl Study {
         setups: &[Setup],
         losses: &[TriedLoss],
         (print, zeros_per_nonzero): (&str, Option<f64>),
+        places: &[(Option<usize>, Option<f64>)],
     ) -> Vec<Planned> {
-        let mut runs = Vec::new();
+        let mut runs: Vec<Planned> = Vec::new();
         for split in 0..self.splits {
             for (n, setup) in setups.iter().enumerate() {
                 for start in 0..self.starts {
                     let offset = (split as u64).wrapping_mul(self.starts as u64) + start as u64;
+                    // Of this split, and of an earlier setup.
+                    let before =
+                        places[n].0.map(|m| (split * setups.len() + m) * self.starts + start);
+                    let from = before.map(|m| runs[m].settings.file_name());
+                    let path =
+                        self.path.zip(from).map(|(path, from)| format!("{path} from {from}"));
                     let settings = RunSettings {
                         library: env!("CARGO_PKG_VERSION").into(),
                         data: print.into(),
@@ -180,8 +189,9 @@ impl Study {
                         zeros_per_nonzero,
                         split_seed: self.split_seed.wrapping_add(split as u64),
                         seed: self.seed.wrapping_add(offset),
+                        path: path.unwrap_or_default(),
                     };
-                    runs.push(Planned { setup: n, split, start, settings });
+                    runs.push(Planned { setup: n, split, start, before, settings });
                 }
             }
         }
@@ -243,7 +253,8 @@ mod tests {
         let setups = study.setups(&[4, 5, 6], &study.all_losses(), &mut Vec::new()).unwrap();
         assert_eq!(setups.len(), 6 * 2 * 2 * 2);
         assert_eq!(study.runs(&[4, 5, 6]).unwrap(), 48 * 6);
-        let runs = study.all_runs(&setups, &study.all_losses(), ("data", None));
+        let places = study.along(&setups).unwrap();
+        let runs = study.all_runs(&setups, &study.all_losses(), ("data", None), &places);
         assert_eq!(runs.len(), 48 * 6);
         // Every run has settings of its own, and no start of a setup is there twice.
         let names: std::collections::BTreeSet<String> =

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::PoisonError;
 
 use super::events::{StudyObserver, StudyObservers};
+use super::path::StudyPath;
 use super::score::Score;
 use super::study_model::{Penalties, StudyModel, TriedLoss};
 use nneinfact_core::data::SplitKind;
@@ -75,6 +76,7 @@ pub struct Study {
     pub(super) split_seed: u64,
     pub(super) seed: u64,
     pub(super) parameters: Vec<u64>,
+    pub(super) path: Option<StudyPath>,
     pub(super) score: ScoreChoice,
     pub(super) record: Option<DataRecord>,
     pub(super) device: Option<Device>,
@@ -123,6 +125,7 @@ impl Study {
             split_seed: 0,
             seed: 0,
             parameters: Vec::new(),
+            path: None,
             score: ScoreChoice::Auto,
             record: None,
             device: None,

@@ -137,6 +137,15 @@ impl Penalties {
         }
     }
 
+    /// The weight of a penalty of this power on all factors, where there is no other one.
+    pub(super) fn along(&self, power: f64) -> Option<f64> {
+        match (&self.all, self.single.is_empty()) {
+            (None, true) => Some(0.0),
+            (Some(penalty), true) if penalty.power() == power => Some(penalty.weight()),
+            _ => None,
+        }
+    }
+
     pub(super) fn apply(&self, mut settings: NNEinFact) -> NNEinFact {
         if let Some(penalty) = self.all {
             settings = settings.penalty_on_all(penalty);

@@ -37,6 +37,9 @@ pub struct StudyTable {
     pub(super) splits: usize,
     pub(super) starts: usize,
     pub(super) score: Option<Score>,
+    /// What is followed, if anything is: "l1", "l2" or "rank".
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) path: Option<&'static str>,
     /// Whether every run is over.
     pub(super) complete: bool,
     /// Names and ranks of all rows, best score first.
@@ -84,6 +87,16 @@ pub struct Row {
     pub training_loss: Option<Mean>,
     /// The score of held-out entries that the table has.
     pub score: Option<Mean>,
+    /// The penalties, divided by what the training loss is divided by.
+    pub penalty_value: Option<Mean>,
+    /// How many components of each latent index are kept, in the mean: those with entries that are not zero
+    /// in every factor. Empty where that is not known.
+    pub components: BTreeMap<char, f64>,
+    /// The share of the factors' entries that are zero, in the mean.
+    pub zeros: Option<f64>,
+    /// Where it stands on the path: the weight of its penalty, or the sum of its ranks.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub place: Option<f64>,
     /// Sweeps, in the mean.
     pub sweeps: Option<f64>,
     /// Seconds of a fit, in the mean.
@@ -209,6 +222,16 @@ impl fmt::Display for Mean {
 }
 
 impl Row {
+    /// How many components of each latent index are kept, as in `r=3,k=2`.
+    #[must_use]
+    pub fn kept(&self) -> String {
+        let one = |(letter, count): (&char, &f64)| match count.fract() == 0.0 {
+            true => format!("{letter}={count}"),
+            false => format!("{letter}={count:.1}"),
+        };
+        self.components.iter().map(one).collect::<Vec<String>>().join(",")
+    }
+
     /// What rows are sorted by; infinite where there is no result.
     pub(super) fn criterion(&self) -> f64 {
         let first = self.heldout_loss.or(self.validation_loss).or(self.training_loss);
@@ -251,6 +274,7 @@ impl StudyTable {
             splits,
             starts,
             score,
+            path: None,
             complete,
             by_score: Vec::new(),
             notes,
@@ -299,6 +323,12 @@ impl StudyTable {
         (over, all.count())
     }
 
+    /// What is followed, if anything is: "l1", "l2" or "rank".
+    #[must_use]
+    pub fn path(&self) -> Option<&'static str> {
+        self.path
+    }
+
     /// All rows that have a score, best first, whatever their loss.
     #[must_use]
     pub fn by_score(&self) -> Vec<&Row> {
@@ -332,7 +362,8 @@ impl StudyTable {
              sweeps,seconds,stopped_by,failures,matched,best_of_model,best_run,\
              heldout_loss_median,heldout_loss_q1,heldout_loss_q3,\
              validation_loss_median,validation_loss_q1,validation_loss_q3,\
-             training_loss_median,training_loss_q1,training_loss_q3\n",
+             training_loss_median,training_loss_q1,training_loss_q3,\
+             penalty_value,components_kept,zeros\n",
         );
         for row in &self.rows {
             let mut fields = vec![
@@ -375,6 +406,9 @@ impl StudyTable {
                 ];
                 fields.extend(numbers.map(|x| x.map_or(String::new(), |x| x.to_string())));
             }
+            fields.push(row.penalty_value.map_or(String::new(), |m| m.mean.to_string()));
+            fields.push(row.kept());
+            fields.push(row.zeros.map_or(String::new(), |x| x.to_string()));
             let quoted: Vec<String> = fields.iter().map(|field| quote(field)).collect();
             text += &quoted.join(",");
             text.push('\n');

@@ -223,6 +223,12 @@ impl StudyTable {
             columns.push(("validation", false, Box::new(move |row| mean(row.validation_loss))));
         }
         columns.push(("training", false, Box::new(move |row| mean(row.training_loss))));
+        if self.path.is_some() {
+            columns.push(("kept", false, Box::new(Row::kept)));
+            let share = |x: f64| format!("{:.0} %", 100.0 * x);
+            columns.push(("zeros", true, Box::new(move |row| row.zeros.map_or("-".into(), share))));
+            columns.push(("penalty of it", false, Box::new(move |row| mean(row.penalty_value))));
+        }
         let rounded = |value: Option<f64>, digits: usize| {
             value.map_or("-".into(), |x: f64| format!("{x:.digits$}"))
         };

@@ -21,6 +21,7 @@ mod raster;
 mod residual_views;
 mod residuals;
 mod study_page;
+mod study_path;
 mod train_curves;
 mod train_page;
 mod views;

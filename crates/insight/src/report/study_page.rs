@@ -4,6 +4,7 @@ use std::path::Path;
 
 use super::draw::{AxisScale, Drawing, Ruler, cut, escape, extent, number, width_of};
 use super::figure::{GAP, STYLE as FIGURE_STYLE, WIDTH, figure_of, heading, row};
+use super::study_path::{self, Shown};
 use crate::compare::{Mean, Row, RunCourse, RunRecord, StudyTable};
 
 const STYLE: &str = include_str!("style.css");
@@ -34,6 +35,11 @@ pub fn study_svg(table: &StudyTable, courses: &[RunCourse]) -> String {
         all.push(&boxes.placed(0.0, y));
         y += boxes.height + 8.0;
         let width = 0.5 * (WIDTH - GAP);
+        let path = paths(table, &rows_of(table, loss), (width, 190.0));
+        if !path.is_empty() {
+            heading(&mut all, &mut y, &format!("{loss}: along {}", table.path().unwrap_or("")));
+            y = row(&mut all, y, &path, width) + 10.0;
+        }
         let drawings: Vec<Drawing> = [Along::Sweeps, Along::Seconds]
             .into_iter()
             .filter_map(|along| lines(&courses_of(courses, loss), along, (width, 190.0)))
@@ -65,6 +71,14 @@ pub fn study_page(
             judged(&rows),
             figure(&boxes(&rows, PAGE_WIDTH))
         );
+        let path = paths(table, &rows, (PAGE_WIDTH, 240.0));
+        if !path.is_empty() {
+            let drawings: String = path.iter().map(figure).collect();
+            body += &format!(
+                "<h3>Along {}</h3><div class=\"pair\">{drawings}</div>",
+                escape(table.path().unwrap_or(""))
+            );
+        }
         let drawings: String = [Along::Sweeps, Along::Seconds]
             .into_iter()
             .filter_map(|along| lines(&courses_of(courses, loss), along, (PAGE_WIDTH, 240.0)))
@@ -85,6 +99,13 @@ pub fn study_page(
         escape(title),
         env!("CARGO_PKG_VERSION")
     )
+}
+
+/// The figures of the path that a study follows.
+fn paths(table: &StudyTable, rows: &[&Row], size: (f64, f64)) -> Vec<Drawing> {
+    let Some(path) = table.path() else { return Vec::new() };
+    let all = [Shown::Loss, Shown::Kept].into_iter();
+    all.filter_map(|shown| study_path::drawing(rows, path, shown, size)).collect()
 }
 
 fn figure(drawing: &Drawing) -> String {

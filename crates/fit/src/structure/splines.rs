@@ -9,35 +9,35 @@ use nneinfact_core::error::{Error, Result};
 ///
 /// ```
 /// use ndarray::Axis;
-/// use nneinfact::fit::Basis;
+/// use nneinfact::fit::Splines;
 ///
-/// let splines = Basis::splines(5).values(24)?;
+/// let splines = Splines::new(5).values(24)?;
 /// assert_eq!(splines.dim(), (24, 5));
 /// assert!(splines.sum_axis(Axis(1)).iter().all(|sum| (sum - 1.0).abs() < 1e-12));
 /// // The last hour is followed by the first one.
-/// let cyclic = Basis::splines(6).cyclic().values(24)?;
+/// let cyclic = Splines::new(6).cyclic().values(24)?;
 /// assert!((cyclic[[23, 0]] - cyclic[[1, 0]]).abs() < 1e-12);
 /// # Ok::<(), nneinfact::Error>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Basis {
+pub struct Splines {
     count: usize,
     cyclic: bool,
 }
 
 const DEGREE: usize = 3;
 
-impl Basis {
+impl Splines {
     /// So many B-splines, at equal distances from the first index to the last.
     #[must_use]
-    pub fn splines(count: usize) -> Basis {
-        Basis { count, cyclic: false }
+    pub fn new(count: usize) -> Splines {
+        Splines { count, cyclic: false }
     }
 
     /// The same for a mode whose last index is followed by the first, as hours of the day.
     #[must_use]
-    pub fn cyclic(self) -> Basis {
-        Basis { cyclic: true, ..self }
+    pub fn cyclic(self) -> Splines {
+        Splines { cyclic: true, ..self }
     }
 
     /// The functions, in columns, at the indices of a mode of this size.
@@ -45,7 +45,7 @@ impl Basis {
     /// # Errors
     /// [`Error::Setting`] where there are fewer than 2 functions, or more than indices.
     pub fn values(self, size: usize) -> Result<Array2<f64>> {
-        let Basis { count, cyclic } = self;
+        let Splines { count, cyclic } = self;
         if count < 2 || count > size {
             return Err(Error::Setting(format!(
                 "a basis has from 2 functions to one for each of the mode's {size} indices, not {count}"
@@ -65,7 +65,7 @@ impl Basis {
     }
 }
 
-impl std::fmt::Display for Basis {
+impl std::fmt::Display for Splines {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "spline:{}{}", self.count, if self.cyclic { ",cyclic" } else { "" })
     }
@@ -115,7 +115,7 @@ mod tests {
     #[test]
     fn functions_are_not_negative_and_add_up_to_one() -> Result<()> {
         for (count, size) in [(2, 2), (2, 9), (3, 7), (4, 4), (5, 24), (12, 24), (24, 24)] {
-            for basis in [Basis::splines(count), Basis::splines(count).cyclic()] {
+            for basis in [Splines::new(count), Splines::new(count).cyclic()] {
                 let values = basis.values(size)?;
                 assert!(values.iter().all(|&x| x >= 0.0), "{basis} {values}");
                 let sums = values.sum_axis(Axis(1));
@@ -124,10 +124,10 @@ mod tests {
             }
         }
         // The ends of what is not cyclic are the functions' own.
-        let values = Basis::splines(6).values(10)?;
+        let values = Splines::new(6).values(10)?;
         assert_eq!((values[[0, 0]], values[[9, 5]]), (1.0, 1.0));
         for count in [0, 1, 11] {
-            assert!(Basis::splines(count).values(10).is_err(), "{count}");
+            assert!(Splines::new(count).values(10).is_err(), "{count}");
         }
         Ok(())
     }
@@ -136,7 +136,7 @@ mod tests {
     fn cubics_are_in_the_span_of_cubic_splines() -> Result<()> {
         // Greville's points: Σ_k ξ_k B_k(x) = x for clamped splines.
         let (count, size) = (7, 25);
-        let values = Basis::splines(count).values(size)?;
+        let values = Splines::new(count).values(size)?;
         let knot = |k: i64| ((k - 3) as f64 / 4.0).clamp(0.0, 1.0);
         for i in 0..size {
             let sum: f64 = (0..count)
