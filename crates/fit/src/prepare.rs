@@ -7,6 +7,7 @@ use std::sync::Arc;
 use ndarray::ArrayD;
 
 use crate::checkpoint::{self, Checkpoint, CheckpointWriter, Identity};
+use crate::closed_forms::{Exact, Steps};
 use crate::constraints::Constraints;
 use crate::device::Device;
 use crate::format::{self, Planned};
@@ -88,8 +89,9 @@ pub(crate) fn check(settings: &Settings, data: &Prepared) -> Result<()> {
         device.check_precision(settings.precision)?;
     }
     Portions::of(&data).check(settings)?;
-    Constraints::new(settings, &shapes)?;
-    format::check(settings, &shapes, &data)
+    let constraints = Constraints::new(settings, &shapes)?;
+    let on_cpu = settings.device.as_ref().is_none_or(|device| device.kind_name() == "cpu");
+    format::check(settings, &shapes, &data, Steps::new(settings, &constraints, on_cpu))
 }
 
 /// Prepares and plans a fit, and puts it on its device. The start is taken out of the settings.
@@ -123,7 +125,8 @@ fn plan(settings: &Settings, given: Given<'_>, device: &Device) -> Result<Checke
     Portions::of(&data).check(settings)?;
     let constraints = Constraints::new(settings, &shapes)?.rescaled(data.weight_unit());
     let fingerprint = settings.is_saved().then(|| data.fingerprint());
-    let planned = format::choose(settings, &shapes, data)?;
+    let steps = Steps::new(settings, &constraints, device.kind_name() == "cpu");
+    let planned = format::choose(settings, &shapes, data, steps)?;
     let identity =
         fingerprint.map(|data| Identity::new(settings, data, &constraints, &planned.plan, device));
     Ok(Checked { shapes, constraints, planned, identity })
@@ -196,6 +199,7 @@ fn start(
     let mut first = starts.make(settings.seed, &planned.data, planned.sparse.as_ref())?;
     // Other starts may need the stored entries that the engine takes.
     let sparse = planned.sparse.clone().filter(|_| settings.starts > 1);
+    let not_exact = planned.exact(settings).warning();
     let (job, data) = job(settings, planned, constraints.clone(), first.clone())?;
     let (plan, balance) = (Arc::clone(&job.plan), job.balancing.is_some());
     let exact = job.exact && device.kind_name() == "cpu";
@@ -227,6 +231,7 @@ fn start(
     let mut warnings = constraints.warnings(&shapes);
     warnings.extend(constraints.dead(&shapes, &data));
     warnings.extend(idle_cycles(settings, &plan, exact));
+    warnings.extend(not_exact);
     warnings.extend(warning);
     let writer =
         CheckpointWriter::new(settings, identity.as_ref(), &shapes, best.0, &warnings, lock);
@@ -350,7 +355,7 @@ pub(crate) fn prepared(settings: &Settings, given: Given<'_>) -> Result<(Shapes,
     }
     let data = given.prepare()?;
     check_domain(loss, &data)?;
-    Ok((shapes, data))
+    Ok((shapes, with_level(loss, data)))
 }
 
 /// What an engine is made from: the data, and a start that keeps to the constraints. Gives the data
@@ -361,8 +366,12 @@ pub(crate) fn job(
     constraints: Constraints,
     start: Vec<ArrayD<f64>>,
 ) -> Result<(Job, Arc<Prepared>)> {
-    let loss = settings.loss.clone();
-    let Planned { plan, data, sparse } = planned;
+    let exact = planned.exact(settings) == Exact::Yes;
+    let loss = match planned.data.has_negative() && !exact {
+        true => settings.loss.for_negative_data(),
+        false => settings.loss.clone(),
+    };
+    let Planned { plan, data, sparse, .. } = planned;
     let guards = Guards {
         prediction_floor: settings
             .prediction_floor
@@ -379,12 +388,6 @@ pub(crate) fn job(
         *last = Some(LossSlot::Middle);
     }
     losses[0] = Some(LossSlot::Start);
-    // Accelerated fits are free in how they get there. Each entry has to count, and once.
-    let exact = settings.algorithm == Algorithm::Accelerated
-        && loss.is_half_squared_distance()
-        && data.weights().is_none()
-        && data.is_all_train()
-        && constraints.penalties().iter().flatten().all(|p| [1.0, 2.0].contains(&p.power()));
     let balance = settings.balance.unwrap_or_default() == Balance::EverySweep;
     let Units { loss, unit, exponent, sums_unit } = Units::of(loss, &data, settings.precision);
     let given = Arc::new(data);
@@ -414,13 +417,28 @@ pub(crate) fn job(
     Ok((job, given))
 }
 
+/// The data with the level that fits to them are scaled by where some are negative: the mean may be
+/// 0 or less then, and says little about the size of what is fitted.
+fn with_level(loss: &Loss, data: Prepared) -> Prepared {
+    let storage = data.coo().map_or(data.values().storage(), |list| list.values());
+    if *loss.domain() != Domain::Any
+        || storage.kind().is_whole()
+        || data.first_outside(|x, _| x >= 0.0).is_none()
+    {
+        return data;
+    }
+    let positive = data.sums_by_role(|x, _| x.max(0.0), Some(0.0));
+    let portion = data.portion(Role::Train).weight;
+    data.with_negative(positive[Role::Train as usize] / portion)
+}
+
 fn check_domain(loss: &Loss, data: &Prepared) -> Result<()> {
     let domain = *loss.domain();
     let parameter = loss.entry_parameters().first();
     // Whole numbers as they are stored are finite and not negative.
     let storage = data.coo().map_or(data.values().storage(), |list| list.values());
     let whole = storage.kind().is_whole();
-    if domain == Domain::NonNegative && whole {
+    if matches!(domain, Domain::Any | Domain::NonNegative) && whole {
         return Ok(());
     }
     let outside = match (domain, parameter) {
@@ -429,9 +447,10 @@ fn check_domain(loss: &Loss, data: &Prepared) -> Result<()> {
             let trials: Vec<f64> = trials.iter().copied().collect();
             data.first_outside(|x, i| domain.contains(x, &trials[i..=i]))
         }
-        (Domain::NonNegative | Domain::Positive | Domain::Binary | Domain::UpTo(_), _) => {
-            data.first_outside(|x, _| domain.contains(x, &[]))
-        }
+        (
+            Domain::Any | Domain::NonNegative | Domain::Positive | Domain::Binary | Domain::UpTo(_),
+            _,
+        ) => data.first_outside(|x, _| domain.contains(x, &[])),
     };
     match outside {
         None => Ok(()),
@@ -461,7 +480,7 @@ fn check_domain(loss: &Loss, data: &Prepared) -> Result<()> {
 
 /// The default floor of ŷ: see [`NNEinFact::prediction_floor`](crate::NNEinFact::prediction_floor).
 pub fn prediction_floor(loss: &Loss, data: &Prepared, precision: Precision) -> f64 {
-    let scale = if loss.is_odds() || data.mean() <= 0.0 { 1.0 } else { data.mean() };
+    let scale = if loss.is_odds() || data.level() <= 0.0 { 1.0 } else { data.level() };
     let relative = match precision {
         Precision::F64 => 1e-10,
         Precision::F32 => {
@@ -475,7 +494,7 @@ pub fn prediction_floor(loss: &Loss, data: &Prepared, precision: Precision) -> f
 /// The unit that the data are divided by inside the engine: 1 for data of usual size, else the
 /// power of two nearest to their mean.
 fn unit(loss: &Loss, data: &Prepared) -> f64 {
-    let mean = data.mean();
+    let mean = data.level();
     if loss.homogeneity().is_none() || mean <= 0.0 || (1e-4..1e4).contains(&mean) {
         return 1.0;
     }

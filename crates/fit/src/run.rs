@@ -156,7 +156,7 @@ fn run(
     }
     // Where the mean takes more memory than there is, there is no warning, but there is a fit.
     if penalized && let Ok(predicted) = factored::mean(plan.shapes(), &factors) {
-        warnings.extend(vanished(&factors, predicted, data.mean()));
+        warnings.extend(vanished(&factors, predicted, data.level()));
     }
     warnings.extend(writer.and_then(|writer| writer.warning()));
     let fit = Fit::new(plan, factors, history).with_warnings(warnings);

@@ -244,6 +244,7 @@ fn finish_stored(
         weights: None,
         weight_exponent,
         totals: total,
+        level: None,
         labels: Arc::new([]),
     })
 }
@@ -336,6 +337,7 @@ fn prepare_all(observations: &Observations, n: usize, keys: Option<&[u64]>) -> R
         weights: observations.weights.clone().filter(|w| !zero_one(w)),
         weight_exponent: observations.weight_exponent,
         totals: total,
+        level: None,
         labels: Arc::new([]),
     })
 }

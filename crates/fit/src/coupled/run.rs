@@ -9,6 +9,7 @@ use super::engine::{CoupledEngine, Joint, Member, unsaved};
 use super::part::Part;
 use super::plan::{self, Ready};
 use super::start::start;
+use crate::closed_forms::Steps;
 use crate::constraints::{Constraints, vanished};
 use crate::device::Device;
 use crate::factored::mean;
@@ -92,7 +93,7 @@ fn run(
     let mut warnings: Vec<String> =
         plan::falling_away(&shapes, &places, &constraints).into_iter().collect();
     let labels: Vec<_> = ready.iter().map(|part| Arc::clone(part.data.labels())).collect();
-    let means: Vec<f64> = ready.iter().map(|part| part.data.mean()).collect();
+    let means: Vec<f64> = ready.iter().map(|part| part.data.level()).collect();
 
     let mut members = Vec::new();
     let mut plans = Vec::new();
@@ -179,10 +180,11 @@ fn member(
     let own_constraints = Constraints::new(&settings, &shapes)?;
     let mut portions = Portions::of(&data);
     portions.add_offsets(&settings.loss, &data, 1.0);
-    let planned = format::choose(&settings, &shapes, data)?;
-    let (job, _) = prepare::job(&settings, planned, own_constraints, starts)?;
     // What one tensor says is not all that there is: no exact steps.
-    let job = Job { exact: false, balancing: None, ..job };
+    let steps = Steps { on_cpu: device.kind_name() == "cpu", exact: false };
+    let planned = format::choose(&settings, &shapes, data, steps)?;
+    let (job, _) = prepare::job(&settings, planned, own_constraints, starts)?;
+    let job = Job { balancing: None, ..job };
     let loss = job.loss.name().to_string();
     let plan = (Arc::clone(&job.plan), portions, loss);
     let member = Member {

@@ -41,7 +41,7 @@ fn scaled(basis: &Basis<'_>, mut start: Vec<Vec<f64>>) -> Result<Vec<ArrayD<f64>
     if !(scale > 0.0 && scale.is_finite()) {
         return Err(Error::Observations(format!(
             "no start can be scaled to the data, whose mean is {}",
-            data.mean()
+            data.level()
         )));
     }
     start.iter_mut().flatten().for_each(|x| *x *= scale);
@@ -50,7 +50,7 @@ fn scaled(basis: &Basis<'_>, mut start: Vec<Vec<f64>>) -> Result<Vec<ArrayD<f64>
 
 /// The mean that ŷ is to have at the start.
 pub(crate) fn mean_wanted(loss: &Loss, data: &Prepared) -> f64 {
-    let mean = data.mean();
+    let mean = data.level();
     if !loss.is_odds() {
         // All zero: any small start will do, and 0 itself would stay 0.
         return if mean > 0.0 { mean } else { 1e-3 };
@@ -63,7 +63,7 @@ pub(crate) fn mean_wanted(loss: &Loss, data: &Prepared) -> f64 {
             if given > 0 { trials.sum() / given as f64 } else { 1.0 }
         }
         (Domain::UpTo(Trials::EntryParameter(_)), None)
-        | (Domain::NonNegative | Domain::Positive | Domain::Binary, _) => 1.0,
+        | (Domain::Any | Domain::NonNegative | Domain::Positive | Domain::Binary, _) => 1.0,
     };
     (mean / (trials - mean).max(f64::MIN_POSITIVE)).clamp(1e-3, 1e3)
 }
