@@ -134,8 +134,8 @@ pub mod fit {
     pub use nneinfact_fit::{
         Algorithm, Balance, Cancel, Checkpoint, Coupled, CoupledFit, DataAs, DataRecord,
         EntryParameterRecord, Every, Fit, Flow, History, LossRecord, ModeRecord, NNEinFact, Norm,
-        Observer, Part, Record, Saved, ScalesInto, Smooth, Source, Splines, Start, StoppedBy,
-        Sweep, TableRecord, Target, Unfinished, ValuesRecord, balanced, slab_ranges,
+        Observer, Part, Record, Saved, ScalesInto, Smooth, Source, Splines, SplitPlan, Start,
+        StoppedBy, Sweep, TableRecord, Target, Unfinished, ValuesRecord, balanced, slab_ranges,
         slabs_of_processes, split_mode, together,
     };
 }
@@ -169,7 +169,8 @@ pub mod plan {
     pub use nneinfact_core::plan::{
         Balancing, Contraction, ContractionInput, ContractionStep, Coupling, DataInfo, Gram, Group,
         Grouping, ImplicitForm, ImplicitTotals, KhatriRaoTable, Layout, Operand, OperandSide, Pass,
-        Plan, PlanError, PlanSettings, Quadratic, Rescaling, RescalingStep, SparseInfo, SparsePass,
+        Plan, PlanError, PlanSettings, Quadratic, Rescaling, RescalingStep, RolePass, RoleTerm,
+        SparseInfo, SparsePass,
     };
 }
 

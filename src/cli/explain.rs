@@ -6,7 +6,7 @@ use clap::builder::TypedValueParser as _;
 
 use super::print;
 use super::problem::ProblemArgs;
-use nneinfact_core::error::Result;
+use nneinfact_core::error::{Error, Result};
 
 /// The arguments of `explain`.
 #[derive(Debug, Args)]
@@ -31,11 +31,33 @@ pub struct ExplainArgs {
     /// Plan for sparse data: so many entries are not zero
     #[arg(long, value_name = "N")]
     nonzeros: Option<u64>,
+
+    /// Plan for data of which this share of the entries is held out, as fit --heldout does
+    #[arg(long, value_name = "FRACTION")]
+    heldout: Option<f64>,
+
+    /// Plan for data of which this share of the others is for validation
+    #[arg(long, value_name = "FRACTION")]
+    validation: Option<f64>,
 }
 
 /// Prints the plan for data of a given shape.
 pub fn run(args: &ExplainArgs) -> Result<()> {
     let problem = args.problem.check()?;
+    if args.heldout.is_some() || args.validation.is_some() {
+        let share = |name: &str, share: Option<f64>| match share.unwrap_or(0.0) {
+            share if (0.0..1.0).contains(&share) => Ok(share),
+            share => Err(Error::Setting(format!("{name} is a fraction from 0 to 1, not {share}"))),
+        };
+        let held_out = share("--heldout", args.heldout)?;
+        let validation = share("--validation", args.validation)?;
+        let withheld = held_out + (1.0 - held_out) * validation;
+        if withheld > 0.0 {
+            let (shape, bytes) = (&args.shape, args.value_bytes);
+            let plan = problem.settings.split_plan(shape, bytes, args.nonzeros, withheld)?;
+            return print(&format!("{plan}\nloss     {}\n", problem.loss.describe()));
+        }
+    }
     let plan = match args.nonzeros {
         Some(nonzeros) => problem.settings.sparse_plan(&args.shape, nonzeros)?,
         None => problem.settings.plan(&args.shape, args.value_bytes)?,

@@ -520,6 +520,19 @@ fn devices_and_explain() {
     }
     let block = ["--shape", "27,24,7,100,100", "--algorithm", "block", "--value-bytes", "2"];
     assert!(bench.good(&[&explain[..], &block].concat()).contains("5 passes"));
+    let split = ["--shape", "27,24,7,100,100", "--heldout", "0.1", "--validation", "0.5"];
+    let told = bench.good(&[&explain[..], &split].concat());
+    assert!(told.contains("withheld 2.495e7 entries") && told.contains("closed form"), "{told}");
+    let sparse = [&explain[..], &split[..4], &["--nonzeros", "286000"]].concat();
+    let told = bench.good(&sparse);
+    assert!(told.contains("withheld 4.536e6 entries"), "{told}");
+    assert!(told.contains("9.072e7 additions a sweep"), "{told}");
+    let exact = bench.good(&[&sparse[..], &["--loss", "euclidean"]].concat());
+    assert!(exact.contains("quadratic form of every row"), "{exact}");
+    let none = bench.good(&[&sparse[..], &["--loss", "geometric"]].concat());
+    assert!(none.contains("no closed form"), "{none}");
+    let bad = ["--shape", "27,24,7,100,100", "--heldout", "1.5"];
+    bench.refused(&[&explain[..], &bad].concat(), &["--heldout", "0 to 1", "1.5"]);
     bench.refused(&[&explain[..], &["--shape", "27,24"]].concat(), &["2 modes", "whdij"]);
     bench.refused(&explain, &["--shape"]);
 }

@@ -311,7 +311,7 @@ pub fn data(random: &mut Random, shapes: &Shapes, loss: &Loss) -> ArrayD<f64> {
     y.mapv_inplace(|x| 3.0 * x / mean * (0.3 + 1.4 * random.uniform()));
     match *loss.domain() {
         Domain::Positive => y.mapv_inplace(|x| x + 0.05),
-        Domain::NonNegative => {
+        Domain::Any | Domain::NonNegative => {
             y.mapv_inplace(|x| if random.uniform() < 0.15 { 0.0 } else { (4.0 * x).round() / 4.0 });
         }
         Domain::Binary => {

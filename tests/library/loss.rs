@@ -393,6 +393,7 @@ fn domains_accept_what_they_say() {
     assert!(up_to.contains(3.0, &[3.0]) && !up_to.contains(3.1, &[3.0]));
     assert!(!up_to.contains(1.0, &[]), "no number of trials, nothing accepted");
     assert!(!Domain::Positive.contains(0.0, &[]) && Domain::NonNegative.contains(0.0, &[]));
+    assert!(Domain::Any.contains(-3.0, &[]) && !Domain::Any.contains(f64::INFINITY, &[]));
     assert!(Domain::Binary.contains(1.0, &[]) && !Domain::Binary.contains(0.5, &[]));
     for domain in [Domain::NonNegative, Domain::Positive, Domain::Binary, up_to] {
         for x in [f64::NAN, f64::INFINITY, -1.0] {

@@ -10,6 +10,8 @@ mod fit;
 mod golden;
 mod labels;
 mod loss;
+mod masks;
+mod negative;
 mod numbers;
 mod one_group;
 mod penalties;

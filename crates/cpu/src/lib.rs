@@ -7,6 +7,8 @@
 #![deny(missing_docs)]
 
 mod dense;
+mod exact;
+mod masked;
 mod roofline;
 mod scale;
 mod sparse;
@@ -19,9 +21,10 @@ use ndarray::{ArrayD, IxDyn};
 use rayon::prelude::*;
 
 use self::dense::{DenseSums, Geometry, Schedule, Source, Wants};
+use self::exact::Exact;
+use self::masked::MaskedSums;
 use self::scale::{ENTRIES_PER_THREAD, largest, normalizers};
 use self::sparse::{GroupSums, SparseState};
-use nneinfact_core::algebra::quadratic::Objective;
 use nneinfact_core::algebra::update::Update;
 use nneinfact_core::algebra::{balance, contract, quadratic, update};
 use nneinfact_core::data::Dense;
@@ -30,7 +33,7 @@ use nneinfact_core::engine::{
 };
 use nneinfact_core::error::{Error, Result};
 use nneinfact_core::loss::Tape;
-use nneinfact_core::plan::{Pass, Quadratic};
+use nneinfact_core::plan::{ImplicitForm, Pass, RoleTerm};
 use nneinfact_simd::Elementwise;
 
 pub use roofline::measure;
@@ -84,37 +87,14 @@ struct CpuEngine<T> {
     origin: Vec<Vec<f64>>,
     /// The stored entries that passes go over in place of all entries.
     sparse: Option<SparseState<T>>,
+    /// Closed forms over the entries of each role, where entries differ in what they count and the
+    /// plan, or an exact fit, needs such.
+    masked: Option<MaskedSums>,
     exact: Option<Exact>,
     /// The group of the last pass, with its numerator and denominator; in an exact fit, with Q in
     /// the place of the denominator.
     last: Option<(usize, GroupSums)>,
     losses: [LossSums; LossSlot::COUNT],
-}
-
-/// What an exact fit of half the squared distance needs.
-struct Exact {
-    /// For every group.
-    objectives: Vec<Quadratic>,
-    /// Half the sum of squares of the data, in the engine's unit.
-    squares: f64,
-    /// A loss that is a smaller share of that has lost its digits in the sum of larger ones.
-    least: f64,
-}
-
-impl Exact {
-    /// `None` where the objective of a group is too large to write down.
-    fn new<T: Elementwise>(job: &Job) -> Option<Exact> {
-        let groups = job.plan.groups().iter();
-        let objectives: Option<Vec<Quadratic>> =
-            groups.map(|group| Quadratic::new(job.plan.shapes(), group)).collect();
-        let sum = match &job.stored {
-            Some(stored) => stored.entries().sum_of_squares(),
-            None => job.data.values().sum_of_squares(),
-        };
-        let squares = 0.5 * sum * job.value_scale * job.value_scale;
-        let least = if T::BYTES == 4 { 1e-3 } else { 1e-11 };
-        Some(Exact { objectives: objectives?, squares, least })
-    }
 }
 
 impl<T: Elementwise> CpuEngine<T> {
@@ -135,6 +115,19 @@ impl<T: Elementwise> CpuEngine<T> {
         let entry_parameters = job.loss.entry_parameters().iter().map(entry_parameter).collect();
         let sparse =
             job.stored.as_ref().map(|stored| SparseState::new(&job, stored)).transpose()?;
+        let exact = if job.exact { Exact::new::<T>(&job) } else { None };
+        let settings = plan.settings();
+        let masked = match (&exact, settings.sparse) {
+            (Some(exact), _) if exact.by_rows => MaskedSums::new::<T>(&job, RoleTerm::Pairs),
+            (None, Some(sparse)) if sparse.implicit == ImplicitForm::ByRole => {
+                MaskedSums::new::<T>(&job, RoleTerm::Linear)
+            }
+            (None, None) if settings.closed_denominator && job.data.roles().is_some() => {
+                MaskedSums::new::<T>(&job, RoleTerm::Linear)
+            }
+            _ => None,
+        };
+        let exact = exact.filter(|exact| !exact.by_rows || masked.is_some());
         let objective = job.objective_unit();
         let constraints = job.constraints.iter().enumerate().map(|(l, constraint)| {
             let unit = if l == 0 { job.unit } else { 1.0 };
@@ -152,7 +145,8 @@ impl<T: Elementwise> CpuEngine<T> {
             anchor: None,
             origin: Vec::new(),
             sparse,
-            exact: if job.exact { Exact::new::<T>(&job) } else { None },
+            masked,
+            exact,
             last: None,
             losses: [LossSums::default(); LossSlot::COUNT],
             job,
@@ -205,23 +199,6 @@ impl<T: Elementwise> CpuEngine<T> {
             numerator: &sums.numerator,
             denominator: sums.denominator(members, plan.sparse_passes().get(group)),
             cycles: self.job.guards.inner_cycles,
-        }
-    }
-
-    fn objective_of<'a>(
-        &'a self,
-        exact: &'a Exact,
-        group: usize,
-        numerator: &'a [f64],
-        gram: &'a [f64],
-    ) -> Objective<'a> {
-        Objective {
-            shapes: self.job.plan.shapes(),
-            group: &self.job.plan.groups()[group],
-            quadratic: &exact.objectives[group],
-            constraints: &self.constraints,
-            numerator,
-            gram,
         }
     }
 
@@ -278,7 +255,15 @@ impl<T: Elementwise> CpuEngine<T> {
         let closed = self.job.plan.settings().closed_denominator;
         let wants = Wants { numerator: true, denominator: !closed, losses };
         let DenseSums { numerator, mut denominator, losses } = self.run(group, wants)?;
-        if closed {
+        if let (true, Some(masked)) = (closed, &self.masked) {
+            let (plan, data) = (&self.job.plan, &self.job.data);
+            let train = masked.run::<T>(plan, data, group, &self.factors, false).train;
+            let onto = &plan.passes()[group].output.indices;
+            denominator =
+                contract::rearrange(plan.shapes(), masked.pass(group).indices(), &train, onto);
+            let constant = self.job.loss.denominator_constant().unwrap_or(1.0);
+            denominator.iter_mut().for_each(|x| *x *= constant);
+        } else if closed {
             let plan = &self.job.plan;
             let pass = &plan.passes()[group];
             let inputs: Vec<&[f64]> =
@@ -289,26 +274,6 @@ impl<T: Elementwise> CpuEngine<T> {
             entries.for_each(|x| *x *= constant);
         }
         Ok(GroupSums { numerator, denominator, reduced: false, losses })
-    }
-
-    /// A pass of an exact fit: the data enter the numerator alone.
-    fn exact(&mut self, exact: &Exact, group: usize, losses: bool) -> Result<GroupSums> {
-        let wants = Wants { numerator: true, ..Wants::default() };
-        let numerator = match self.sparse {
-            Some(_) => self.sparse_pass(group, wants).numerator,
-            None => self.run(group, wants)?.numerator,
-        };
-        let gram = quadratic::gram(&exact.objectives[group], &self.factors);
-        let mut sums = LossSums::default();
-        if losses {
-            let objective = self.objective_of(exact, group, &numerator, &gram);
-            let train = exact.squares + objective.value(&self.factors);
-            sums = match train < exact.least * exact.squares {
-                true => self.losses_at(group)?,
-                false => LossSums { train: train * self.job.unit * self.job.unit, ..sums },
-            };
-        }
-        Ok(GroupSums { numerator, denominator: gram, reduced: false, losses: sums })
     }
 
     /// The losses at the factors as they are, entry by entry.
@@ -433,13 +398,24 @@ impl<T: Elementwise> Engine for CpuEngine<T> {
     }
 
     fn parts(&mut self, at: usize, lambda: &[Vec<f64>]) -> Result<(Vec<f64>, Vec<f64>)> {
-        let Some((group, sums)) = self.last.as_ref().filter(|_| self.exact.is_none()) else {
+        let Some((group, sums)) = self.last.as_ref() else {
             return Err(Error::Setting("no pass has left numerators and denominators".into()));
         };
         let l = self.job.plan.groups()[*group].factors[at];
         let unit = if l == 0 { self.job.unit } else { 1.0 };
         let scale = self.job.objective_unit() / unit;
-        let (a, b) = self.update_of(*group, sums).parts(at, &self.factors, lambda);
+        let (a, b) = match &self.exact {
+            Some(exact) => {
+                let mut factors = self.factors.clone();
+                for (&l, lambda) in self.job.plan.groups()[*group].factors.iter().zip(lambda) {
+                    factors[l].iter_mut().zip(lambda).for_each(|(x, by)| *x *= by);
+                }
+                let (numerator, gram) = (&sums.numerator, &sums.denominator);
+                let [a, b] = self.objective_of(exact, *group, numerator, gram).parts(at, &factors);
+                (a, b)
+            }
+            None => self.update_of(*group, sums).parts(at, &self.factors, lambda),
+        };
         let scaled = |sums: Vec<f64>| sums.into_iter().map(|x| x * scale).collect();
         Ok((scaled(a), scaled(b)))
     }

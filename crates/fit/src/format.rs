@@ -1,6 +1,7 @@
 //! Dense or sparse: the format that passes read the data in, and the plan for it. All planning of a
 //! fit is here.
 
+use crate::closed_forms::{self, Exact, Steps};
 use crate::constraints;
 use crate::device::Device;
 use crate::settings::{DataAs, Settings};
@@ -18,6 +19,15 @@ pub(crate) struct Planned {
     pub data: Prepared,
     /// The entries that passes go over, where the format is sparse.
     pub sparse: Option<StoredEntries>,
+    pub steps: Steps,
+}
+
+impl Planned {
+    /// Whether the steps of the fit can be exact.
+    pub fn exact(&self, settings: &Settings) -> Exact {
+        let counts = self.sparse.as_ref().map(StoredEntries::counts);
+        Exact::of(settings, self.steps, &self.plan, &self.data, counts)
+    }
 }
 
 /// A pass over more entries than this is refused: at a nanosecond each it takes minutes.
@@ -25,28 +35,34 @@ const MOST_IMPLICIT: f64 = 1e11;
 
 /// Chooses the format of the data: the one whose passes are predicted to take less time, where the
 /// settings leave the choice.
-pub(crate) fn choose(settings: &Settings, shapes: &Shapes, data: Prepared) -> Result<Planned> {
+pub(crate) fn choose(
+    settings: &Settings,
+    shapes: &Shapes,
+    data: Prepared,
+    steps: Steps,
+) -> Result<Planned> {
     let zero = settings.loss.at_zero();
     let limit = available_memory().unwrap_or(u64::MAX);
     let data_as = settings.data_as;
     let sparse = match data_as {
         DataAs::Dense => None,
-        DataAs::Auto | DataAs::Sparse => Some(sparse_plan(settings, shapes, &zero, &data)),
+        DataAs::Auto | DataAs::Sparse => Some(sparse_plan(settings, shapes, &zero, &data, steps)),
     };
     let given_dense = data.coo().is_none();
     if data_as == DataAs::Sparse
         && let Some(sparse) = sparse
     {
         let (plan, counts) = sparse?;
-        return stored(plan, counts, data);
+        return stored(plan, counts, data, steps);
     }
     let dense = || -> Result<(Plan, DataInfo)> {
         let info = match given_dense {
             true => dense_info(&data),
             false => expanded_info(shapes, &data),
         };
-        Ok((dense_plan(settings, shapes, info.clone())?, info))
+        Ok((dense_plan(settings, shapes, info.clone(), &data, steps)?, info))
     };
+    let with_roles = |plan: &Plan, counts| role_seconds(settings, steps, plan, &data, counts);
     match sparse {
         Some(Ok((plan, counts))) => {
             // What takes as much memory as there is wins nothing by being a little faster.
@@ -62,20 +78,23 @@ pub(crate) fn choose(settings: &Settings, shapes: &Shapes, data: Prepared) -> Re
                 match c == info {
                     true => plan.cost(),
                     false => {
-                        self::plan(settings, shapes, c, sparse).map_or(plan.cost(), |p| p.cost())
+                        let closed = plan.settings().closed_denominator;
+                        planned(settings, shapes, c, sparse, closed)
+                            .map_or(plan.cost(), |p| p.cost())
                     }
                 }
             };
-            let cost = in_c_order(&plan, plan.data().clone(), plan.settings().sparse);
+            let cost = in_c_order(&plan, plan.data().clone(), plan.settings().sparse)
+                + with_roles(&plan, Some(counts));
             if fits
                 && let Ok((other, info)) = dense()
-                && in_c_order(&other, info, None) < cost
+                && in_c_order(&other, info, None) + with_roles(&other, None) < cost
                 && let Ok(data) = data.densified(limit)
             {
-                let plan = dense_plan(settings, shapes, dense_info(&data))?;
-                return Ok(Planned { plan, data, sparse: None });
+                let plan = dense_plan(settings, shapes, dense_info(&data), &data, steps)?;
+                return Ok(Planned { plan, data, sparse: None, steps });
             }
-            stored(plan, counts, data)
+            stored(plan, counts, data, steps)
         }
         other => {
             let data = match (data.densified(limit), other) {
@@ -84,10 +103,26 @@ pub(crate) fn choose(settings: &Settings, shapes: &Shapes, data: Prepared) -> Re
                 (Err(_), Some(Err(sparse))) => return Err(sparse),
                 (Err(dense), _) => return Err(dense),
             };
-            let plan = dense_plan(settings, shapes, dense_info(&data))?;
-            Ok(Planned { plan, data, sparse: None })
+            let plan = dense_plan(settings, shapes, dense_info(&data), &data, steps)?;
+            Ok(Planned { plan, data, sparse: None, steps })
         }
     }
+}
+
+/// What sums over the entries of each role add to the cost of a plan that has such.
+fn role_seconds(
+    settings: &Settings,
+    steps: Steps,
+    plan: &Plan,
+    data: &Prepared,
+    counts: Option<StoredCounts>,
+) -> f64 {
+    let by_role = match counts {
+        Some(_) => plan.settings().sparse.is_some_and(|s| s.implicit == ImplicitForm::ByRole),
+        None => plan.settings().closed_denominator && !data.is_all_train(),
+    };
+    let costs = by_role.then(|| closed_forms::costs(settings, steps, plan, data, counts));
+    costs.flatten().map_or(0.0, |costs| costs.seconds)
 }
 
 /// Plans a fit.
@@ -96,6 +131,18 @@ pub(crate) fn plan(
     shapes: &Shapes,
     data: DataInfo,
     sparse_info: Option<SparseInfo>,
+) -> Result<Plan> {
+    planned(settings, shapes, data, sparse_info, false)
+}
+
+/// Plans a fit whose engine sums over the entries of each role, where dense passes need such sums for
+/// a closed denominator (`closed_by_role`).
+fn planned(
+    settings: &Settings,
+    shapes: &Shapes,
+    data: DataInfo,
+    sparse_info: Option<SparseInfo>,
+    closed_by_role: bool,
 ) -> Result<Plan> {
     let entries = shapes.volume(shapes.model().observed());
     let precision = settings.precision;
@@ -113,16 +160,16 @@ pub(crate) fn plan(
         (share as u64).min(most).max(64 << 20).saturating_add(own)
     };
     let memory = settings.memory_limit.unwrap_or_else(default);
-    plan_within(settings, shapes, data, sparse_info, memory)
+    plan_within(settings, shapes, data, sparse_info, (memory, closed_by_role))
 }
 
 /// Plans a fit whose intermediates take at most so many bytes.
-pub(crate) fn plan_within(
+fn plan_within(
     settings: &Settings,
     shapes: &Shapes,
     data: DataInfo,
     sparse_info: Option<SparseInfo>,
-    memory: u64,
+    (memory, closed_by_role): (u64, bool),
 ) -> Result<Plan> {
     settings.check()?;
     let loss = &settings.loss;
@@ -138,7 +185,7 @@ pub(crate) fn plan_within(
             help: "lower the ranks".into(),
         });
     }
-    let plain = !data.masked && data.weight_bytes == 0 && sparse_info.is_none();
+    let plain = (!data.masked || closed_by_role) && data.weight_bytes == 0 && sparse_info.is_none();
     let planner = PlanSettings {
         grouping: settings.grouping(),
         element_bytes: settings.precision.bytes(),
@@ -161,12 +208,17 @@ fn entry_cost(loss: &Loss) -> f64 {
 }
 
 /// Finds out whether a format of the data can be planned within memory, without making it.
-pub(crate) fn check(settings: &Settings, shapes: &Shapes, data: &Prepared) -> Result<()> {
+pub(crate) fn check(
+    settings: &Settings,
+    shapes: &Shapes,
+    data: &Prepared,
+    steps: Steps,
+) -> Result<()> {
     let zero = settings.loss.at_zero();
     let sparse = match settings.data_as {
         DataAs::Dense => None,
         DataAs::Auto | DataAs::Sparse => Some(
-            sparse_plan(settings, shapes, &zero, data)
+            sparse_plan(settings, shapes, &zero, data, steps)
                 .and_then(|(plan, counts)| check_stored(&plan, counts)),
         ),
     };
@@ -193,13 +245,31 @@ pub(crate) fn check(settings: &Settings, shapes: &Shapes, data: &Prepared) -> Re
             expanded_info(shapes, data)
         }
     };
-    dense_plan(settings, shapes, info).map(|_| ())
+    dense_plan(settings, shapes, info, data, steps).map(|_| ())
 }
 
 /// The plan of dense passes, if the memory there is holds what it stores. (On a GPU, sums and products
 /// are in its own memory, which the engine asks about.)
-fn dense_plan(settings: &Settings, shapes: &Shapes, info: DataInfo) -> Result<Plan> {
-    let plan = plan(settings, shapes, info, None)?;
+fn dense_plan(
+    settings: &Settings,
+    shapes: &Shapes,
+    info: DataInfo,
+    data: &Prepared,
+    steps: Steps,
+) -> Result<Plan> {
+    let closed = match info.masked && info.weight_bytes == 0 && steps.on_cpu {
+        true if settings.loss.denominator_constant().is_some() => {
+            // The plan as if it were, for what its groups are.
+            let plan = planned(settings, shapes, info.clone(), None, true)?;
+            let costs = closed_forms::costs(settings, steps, &plan, data, None);
+            costs.is_some_and(|costs| costs.fit(settings, &plan)).then_some(plan)
+        }
+        _ => None,
+    };
+    let plan = match closed {
+        Some(plan) => plan,
+        None => plan(settings, shapes, info, None)?,
+    };
     let on_gpu = settings.device.as_ref().is_some_and(|device| device.kind_name() == "gpu");
     let needed = plan.memory().saturating_add(shapes.parameters().saturating_mul(8 * 6));
     if let Some(available) = available_memory()
@@ -253,13 +323,16 @@ fn sparse_plan(
     shapes: &Shapes,
     zero: &AtZero,
     data: &Prepared,
+    steps: Steps,
 ) -> Result<(Plan, StoredCounts)> {
     let counted = data.stored_counts(settings.loss.accepts_zeros());
     // Roughly, in units of a dense pass over one entry.
     let weight = |counts: &StoredCounts| {
-        let form = ZeroSums::new(zero, counts.implicit).form();
-        let implicit =
-            if form == ImplicitForm::ImplicitZeroPass { 0.7 * entries(shapes) } else { 0.0 };
+        let implicit = match steps.implicit_form(zero, counts.implicit) {
+            ImplicitForm::ImplicitZeroPass => 0.7 * entries(shapes),
+            ImplicitForm::ByRole => 0.3 * data.minority() as f64,
+            ImplicitForm::Missing | ImplicitForm::Closed | ImplicitForm::Gram => 0.0,
+        };
         let each = if counts.implicit == Implicit::Zeros { 10.0 } else { 2.0 };
         implicit + 5.0 * counts.train as f64 + each * counts.masked as f64
     };
@@ -277,7 +350,19 @@ fn sparse_plan(
         }
     };
     let info = DataInfo { masked: counts.implicit == Implicit::ByRole, ..info };
-    Ok((plan_stored(settings, shapes, zero, info, counts)?, counts))
+    // Of the ways to write the implicit entries the first whose sums memory holds.
+    let forms = [
+        steps.implicit_form(zero, counts.implicit),
+        Steps { on_cpu: false, ..steps }.implicit_form(zero, counts.implicit),
+    ];
+    if forms[0] != forms[1] {
+        let plan = plan_stored(settings, shapes, info.clone(), counts, forms[0])?;
+        let costs = closed_forms::costs(settings, steps, &plan, data, Some(counts));
+        if costs.is_some_and(|costs| costs.fit(settings, &plan)) {
+            return Ok((plan, counts));
+        }
+    }
+    Ok((plan_stored(settings, shapes, info, counts, forms[1])?, counts))
 }
 
 /// The plan of sparse passes over so many nonzeros of data of which nothing is missing.
@@ -288,15 +373,44 @@ pub(crate) fn plan_of_nonzeros(
 ) -> Result<Plan> {
     let counts = StoredCounts { implicit: Implicit::Zeros, train: nonzeros, masked: 0 };
     let info = DataInfo::c_order(shapes, 0);
-    plan_stored(settings, shapes, &settings.loss.at_zero(), info, counts)
+    let form = ZeroSums::new(&settings.loss.at_zero(), counts.implicit).form();
+    plan_stored(settings, shapes, info, counts, form)
+}
+
+/// The plan of dense passes over data of which some entries are withheld.
+pub(crate) fn plan_of_split(
+    settings: &Settings,
+    shapes: &Shapes,
+    value_bytes: usize,
+    steps: Steps,
+) -> Result<Plan> {
+    let info = DataInfo { masked: true, ..DataInfo::c_order(shapes, value_bytes) };
+    let closed = steps.on_cpu && settings.loss.denominator_constant().is_some();
+    planned(settings, shapes, info, None, closed)
+}
+
+/// The plan of sparse passes over so many nonzeros, this share of which is withheld like all entries.
+pub(crate) fn plan_of_split_nonzeros(
+    settings: &Settings,
+    shapes: &Shapes,
+    nonzeros: u64,
+    share: f64,
+    steps: Steps,
+) -> Result<Plan> {
+    let masked = (nonzeros as f64 * share) as u64;
+    let implicit = Implicit::ByRole;
+    let counts = StoredCounts { implicit, train: nonzeros.saturating_sub(masked), masked };
+    let form = steps.implicit_form(&settings.loss.at_zero(), implicit);
+    let info = DataInfo { masked: true, ..DataInfo::c_order(shapes, 0) };
+    plan_stored(settings, shapes, info, counts, form)
 }
 
 pub(crate) fn plan_stored(
     settings: &Settings,
     shapes: &Shapes,
-    zero: &AtZero,
     info: DataInfo,
     counts: StoredCounts,
+    form: ImplicitForm,
 ) -> Result<Plan> {
     let entries_stored = counts.train + counts.masked;
     if entries_stored > u64::from(u32::MAX) {
@@ -305,7 +419,6 @@ pub(crate) fn plan_stored(
             u32::MAX
         )));
     }
-    let form = ZeroSums::new(zero, counts.implicit).form();
     if form == ImplicitForm::ImplicitZeroPass && entries(shapes) > MOST_IMPLICIT {
         return Err(Error::Setting(format!(
             "the {} loss sums over all {:.1e} entries in every pass, and up to {MOST_IMPLICIT:.0e} are feasible: losses whose zeros have a closed form are kl, euclidean, hellinger, pearson, alpha and jensen-shannon; or, if entries that are not listed are missing and not zeros, say so (unlisted_missing, --unlisted-missing)",
@@ -332,7 +445,7 @@ pub(crate) fn plan_stored(
             };
             loop {
                 let info = info.clone();
-                match plan_within(settings, shapes, info, Some(sparse_info), limit) {
+                match plan_within(settings, shapes, info, Some(sparse_info), (limit, false)) {
                     Err(Error::Memory { .. }) if limit < available => {
                         limit = more(limit);
                     }
@@ -345,10 +458,10 @@ pub(crate) fn plan_stored(
 }
 
 /// Sorts the stored entries for passes, once it is known that memory holds them.
-fn stored(plan: Plan, counts: StoredCounts, data: Prepared) -> Result<Planned> {
+fn stored(plan: Plan, counts: StoredCounts, data: Prepared, steps: Steps) -> Result<Planned> {
     check_stored(&plan, counts)?;
     let list = data.stored(counts.implicit);
-    Ok(Planned { plan, data, sparse: Some(list) })
+    Ok(Planned { plan, data, sparse: Some(list), steps })
 }
 
 fn check_stored(plan: &Plan, counts: StoredCounts) -> Result<()> {

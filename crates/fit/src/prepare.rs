@@ -8,6 +8,7 @@ use ndarray::ArrayD;
 
 use crate::basis;
 use crate::checkpoint::{self, Checkpoint, CheckpointWriter, Identity};
+use crate::closed_forms::{Exact, Steps};
 use crate::constraints::Constraints;
 use crate::device::Device;
 use crate::format::{self, Planned};
@@ -67,7 +68,7 @@ impl DataFacts {
     fn of(data: Arc<Prepared>) -> DataFacts {
         DataFacts {
             portions: Portions::of(&data),
-            mean: data.mean(),
+            mean: data.level(),
             labels: Arc::clone(data.labels()),
             data: Some(data),
         }
@@ -121,8 +122,9 @@ pub(crate) fn check(settings: &Settings, data: &Prepared) -> Result<()> {
         device.check_precision(settings.precision)?;
     }
     Portions::of(&data).check(settings)?;
-    Constraints::new(settings, &shapes)?;
-    format::check(settings, &shapes, &data)
+    let constraints = Constraints::new(settings, &shapes)?;
+    let on_cpu = settings.device.as_ref().is_none_or(|device| device.kind_name() == "cpu");
+    format::check(settings, &shapes, &data, Steps::new(settings, &constraints, on_cpu))
 }
 
 /// Prepares and plans a fit, and puts it on its device. The start is taken out of the settings.
@@ -156,7 +158,8 @@ fn plan(settings: &Settings, given: Given<'_>, device: &Device) -> Result<Checke
     Portions::of(&data).check(settings)?;
     let constraints = Constraints::new(settings, &shapes)?.rescaled(data.weight_unit());
     let fingerprint = settings.is_saved().then(|| data.fingerprint());
-    let planned = format::choose(settings, &shapes, data)?;
+    let steps = Steps::new(settings, &constraints, device.kind_name() == "cpu");
+    let planned = format::choose(settings, &shapes, data, steps)?;
     let identity =
         fingerprint.map(|data| Identity::new(settings, data, &constraints, &planned.plan, device));
     Ok(Checked { shapes, constraints, planned, identity })
@@ -227,8 +230,9 @@ fn start(
     let first = starts.make(settings.seed, &planned.data, planned.sparse.as_ref())?;
     // Other starts may need the stored entries that the engine takes.
     let sparse = planned.sparse.clone().filter(|_| settings.starts > 1);
-    let mean = planned.data.mean();
-    let (job, data) = job(settings, planned, constraints.clone(), first.clone(), mean)?;
+    let not_exact = planned.exact(settings).warning();
+    let level = planned.data.level();
+    let (job, data) = job(settings, planned, constraints.clone(), first.clone(), level)?;
     let (plan, balance) = (Arc::clone(&job.plan), job.balancing.is_some());
     let exact = job.exact && device.kind_name() == "cpu";
     let members = structured::groups(&job, &constraints);
@@ -241,6 +245,7 @@ fn start(
     let mut warnings = constraints.warnings(&shapes);
     warnings.extend(constraints.dead(&shapes, &data));
     warnings.extend(idle_cycles(settings, &plan, exact));
+    warnings.extend(not_exact);
     warnings.extend(warning);
     let writer = CheckpointWriter::new(settings, identity.as_ref(), &shapes, seed, &warnings, lock);
     Ok(Opened {
@@ -276,7 +281,7 @@ pub(crate) fn prepared(settings: &Settings, given: Given<'_>) -> Result<(Shapes,
     }
     let data = given.prepare()?;
     check_domain(loss, &data)?;
-    Ok((shapes, data))
+    Ok((shapes, with_level(loss, data)))
 }
 
 /// What an engine is made from: the data, and a start that keeps to the constraints. Gives the data
@@ -288,8 +293,12 @@ pub(crate) fn job(
     start: Vec<ArrayD<f64>>,
     mean: f64,
 ) -> Result<(Job, Arc<Prepared>)> {
-    let loss = settings.loss.clone();
-    let Planned { plan, data, sparse } = planned;
+    let exact = planned.exact(settings) == Exact::Yes;
+    let loss = match planned.data.has_negative() && !exact {
+        true => settings.loss.for_negative_data(),
+        false => settings.loss.clone(),
+    };
+    let Planned { plan, data, sparse, .. } = planned;
     let guards = Guards {
         prediction_floor: settings
             .prediction_floor
@@ -299,13 +308,6 @@ pub(crate) fn job(
     };
     let mut losses = vec![None; plan.groups().len()];
     loss_slots(settings, &mut losses);
-    // Accelerated fits are free in how they get there. Each entry has to count, and once.
-    let exact = settings.algorithm == Algorithm::Accelerated
-        && loss.is_half_squared_distance()
-        && data.weights().is_none()
-        && data.is_all_train()
-        && !constraints.structure.is_any()
-        && constraints.penalties().iter().flatten().all(|p| [1.0, 2.0].contains(&p.power()));
     let balance = settings.balance.unwrap_or_default() == Balance::EverySweep;
     let Units { loss, unit, exponent, sums_unit } = Units::of(loss, mean, settings.precision);
     let given = Arc::new(data);
@@ -349,6 +351,21 @@ pub(crate) fn loss_slots(settings: &Settings, losses: &mut [Option<LossSlot>]) {
     }
 }
 
+/// The data with the level that fits to them are scaled by where some are negative: the mean may be
+/// 0 or less then, and says little about the size of what is fitted.
+pub(crate) fn with_level(loss: &Loss, data: Prepared) -> Prepared {
+    let storage = data.coo().map_or(data.values().storage(), |list| list.values());
+    if *loss.domain() != Domain::Any
+        || storage.kind().is_whole()
+        || data.first_outside(|x, _| x >= 0.0).is_none()
+    {
+        return data;
+    }
+    let positive = data.sums_by_role(|x, _| x.max(0.0), Some(0.0));
+    let portion = data.portion(Role::Train).weight;
+    data.with_negative(positive[Role::Train as usize] / portion)
+}
+
 fn check_domain(loss: &Loss, data: &Prepared) -> Result<()> {
     match outside_domain(loss, data) {
         None => Ok(()),
@@ -363,7 +380,7 @@ pub(crate) fn outside_domain(loss: &Loss, data: &Prepared) -> Option<Outside> {
     // Whole numbers as they are stored are finite and not negative.
     let storage = data.coo().map_or(data.values().storage(), |list| list.values());
     let whole = storage.kind().is_whole();
-    if domain == Domain::NonNegative && whole {
+    if matches!(domain, Domain::Any | Domain::NonNegative) && whole {
         return None;
     }
     match (domain, parameter) {
@@ -372,9 +389,10 @@ pub(crate) fn outside_domain(loss: &Loss, data: &Prepared) -> Option<Outside> {
             let trials: Vec<f64> = trials.iter().copied().collect();
             data.first_outside(|x, i| domain.contains(x, &trials[i..=i]))
         }
-        (Domain::NonNegative | Domain::Positive | Domain::Binary | Domain::UpTo(_), _) => {
-            data.first_outside(|x, _| domain.contains(x, &[]))
-        }
+        (
+            Domain::Any | Domain::NonNegative | Domain::Positive | Domain::Binary | Domain::UpTo(_),
+            _,
+        ) => data.first_outside(|x, _| domain.contains(x, &[])),
     }
 }
 
@@ -405,12 +423,12 @@ pub(crate) fn domain_error(loss: &Loss, outside: Outside, labels: &[Labels], lis
 
 /// The default floor of ŷ: see [`NNEinFact::prediction_floor`](crate::NNEinFact::prediction_floor).
 pub fn prediction_floor(loss: &Loss, data: &Prepared, precision: Precision) -> f64 {
-    floor_at(loss, data.mean(), precision)
+    floor_at(loss, data.level(), precision)
 }
 
-/// The same for data of this mean.
-fn floor_at(loss: &Loss, mean: f64, precision: Precision) -> f64 {
-    let scale = if loss.is_odds() || mean <= 0.0 { 1.0 } else { mean };
+/// The same for data of this level.
+fn floor_at(loss: &Loss, level: f64, precision: Precision) -> f64 {
+    let scale = if loss.is_odds() || level <= 0.0 { 1.0 } else { level };
     let relative = match precision {
         Precision::F64 => 1e-10,
         Precision::F32 => {

@@ -132,6 +132,23 @@ impl Objective<'_> {
         sums
     }
 
+    /// Numerator and denominator of every entry of the factor `at` (counted in the group), in the
+    /// model's order of its indices: the objective's derivative is the second less the first.
+    pub fn parts(&self, at: usize, factors: &[Vec<f64>]) -> [Vec<f64>; 2] {
+        let form = self.form(at, factors);
+        let theta = self.arranged(at, factors);
+        let k = form.latent;
+        let mut curved = Vec::with_capacity(theta.len());
+        for (row, theta) in theta.chunks_exact(k).enumerate() {
+            let square = &form.square[row / form.rows * k * k..][..k * k];
+            let product = |q: &[f64]| q.iter().zip(theta).map(|(q, x)| q * x).sum::<f64>();
+            curved.extend(square.chunks_exact(k).map(product));
+        }
+        let order = Self::order(form.coupling);
+        let indices = &self.shapes.model().factors()[self.group.factors[at]];
+        [&form.linear, &curved].map(|sums| rearrange(self.shapes, &order, sums, indices))
+    }
+
     /// Lowers the objective with the penalties over the factors of the group, in place.
     pub fn lower(&self, factors: &mut [Vec<f64>]) -> Result<()> {
         let Objective { shapes, group, .. } = *self;

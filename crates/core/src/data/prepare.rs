@@ -282,6 +282,7 @@ pub(super) fn finish_stored(
         totals: total,
         split_kind: None,
         strata: None,
+        level: None,
         labels: Arc::new([]),
     })
 }
@@ -382,6 +383,7 @@ fn prepare_all(observations: &Observations, n: usize, keys: Option<&[u64]>) -> R
         totals: total,
         split_kind: None,
         strata: None,
+        level: None,
         labels: Arc::new([]),
     })
 }

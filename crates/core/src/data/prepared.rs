@@ -23,6 +23,8 @@ pub struct Prepared {
     pub(super) totals: Totals,
     pub(super) split_kind: Option<SplitKind>,
     pub(super) strata: Option<Strata>,
+    /// Where some values are negative: the mean of max(x, 0) over the training entries.
+    pub(super) level: Option<f64>,
     pub(super) labels: Arc<[Labels]>,
 }
 
@@ -153,6 +155,14 @@ impl Prepared {
         self.totals.counts[role as usize]
     }
 
+    /// How many entries do not have the role that most have.
+    #[must_use]
+    pub fn minority(&self) -> u64 {
+        let counts = &self.totals.counts;
+        let most = counts.iter().copied().max().unwrap_or(0);
+        counts.iter().fold(0u64, |sum, &n| sum.saturating_add(n)).saturating_sub(most)
+    }
+
     /// Whether all entries are trained on.
     #[must_use]
     pub fn is_all_train(&self) -> bool {
@@ -177,6 +187,27 @@ impl Prepared {
     #[must_use]
     pub fn sum(&self) -> f64 {
         self.totals.sum
+    }
+
+    /// The same observations, of which some are negative, `level` being the weighted mean of max(x, 0)
+    /// over the training entries.
+    #[must_use]
+    pub fn with_negative(self, level: f64) -> Prepared {
+        Prepared { level: Some(level), ..self }
+    }
+
+    /// Whether some observed values are known to be negative: see
+    /// [`with_negative`](Prepared::with_negative).
+    #[must_use]
+    pub fn has_negative(&self) -> bool {
+        self.level.is_some()
+    }
+
+    /// The size of what is fitted: the mean, or where values are negative the weighted mean of
+    /// max(x, 0), over the training entries.
+    #[must_use]
+    pub fn level(&self) -> f64 {
+        self.level.unwrap_or_else(|| self.mean())
     }
 
     /// The largest value of a training entry, NaN passed over; −∞ where all are NaN.

@@ -199,6 +199,33 @@ impl Roles {
         }
     }
 
+    /// Calls `found` with the place in a contiguous run, and the role, of each of its entries that has
+    /// another role than this, in order.
+    #[inline]
+    pub fn others(
+        &self,
+        role: Role,
+        offset: usize,
+        len: usize,
+        mut found: impl FnMut(usize, Role),
+    ) {
+        let wanted = LOW * role as u64;
+        let mut at = 0;
+        while at < len {
+            let (word, shift) = ((offset + at) / PER_WORD, (offset + at) % PER_WORD);
+            let n = (PER_WORD - shift).min(len - at);
+            let codes = self.words.get(word).copied().unwrap_or(0) >> (2 * shift);
+            let differing = (codes ^ wanted) & (u64::MAX >> (64 - 2 * n));
+            let mut left = (differing | differing >> 1) & LOW;
+            while left != 0 {
+                let bit = left.trailing_zeros();
+                found(at + bit as usize / 2, Role::ALL[(codes >> bit & 3) as usize]);
+                left &= left - 1;
+            }
+            at += n;
+        }
+    }
+
     /// Whether all entries of the contiguous run have the role: lets a pass skip the indicators.
     #[must_use]
     pub fn all(&self, role: Role, offset: usize, len: usize) -> bool {
@@ -298,6 +325,24 @@ mod tests {
 
     use super::*;
     use nneinfact_simd::instruction_sets;
+
+    #[test]
+    fn entries_of_other_roles_are_found() {
+        let all: Vec<Role> = (0..133usize).map(|i| Role::ALL[(i * i + i / 7) % 4]).collect();
+        let mut words = vec![0u64; 133usize.div_ceil(PER_WORD) + 1];
+        for (i, &role) in all.iter().enumerate() {
+            words[i / PER_WORD] |= (role as u64) << (2 * (i % PER_WORD));
+        }
+        let roles = Roles::from_words(words, all.len(), [0; 4]);
+        for (offset, len) in [(0, 133), (1, 31), (31, 2), (32, 64), (5, 128), (7, 0)] {
+            for common in Role::ALL {
+                let mut found = Vec::new();
+                roles.others(common, offset, len, |i, role| found.push((i, role)));
+                let run = all[offset..offset + len].iter().copied().enumerate();
+                assert_eq!(found, run.filter(|&(_, r)| r != common).collect::<Vec<_>>());
+            }
+        }
+    }
 
     fn roles(n: usize) -> (Roles, Vec<Role>) {
         let list: Vec<Role> = (0..n).map(|i| Role::ALL[(i * i / 3 + i / 7) % 4]).collect();

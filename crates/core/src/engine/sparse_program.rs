@@ -138,6 +138,9 @@ pub enum SparseStep {
     DenominatorContraction,
     /// The closed form of [`ZeroSums::loss`].
     LossContraction,
+    /// Every closed form at once, where implicit entries have roles: sums over the entries of each
+    /// role, in place of the three contractions over all entries.
+    RoleSums,
     /// Takes the masked entries off the denominator. What is left of a sum of positive terms cannot
     /// be negative, but for rounding: it is clamped at 0.
     CorrectDenominator,
@@ -203,6 +206,37 @@ impl ZeroSums {
                 loss: ZeroSum::unless_zero(&zero.loss, &[EntryCount, LinearTotal, SquareTotal]),
             },
         }
+    }
+
+    /// The sums for implicit entries with roles ([`Implicit::ByRole`]) where an engine sums over
+    /// the entries of each role apart: `Σ W V`, W being 1 at the entries of a role and 0 elsewhere,
+    /// in place of `Σ V`. `None` where a sum has no such closed form.
+    #[must_use]
+    pub fn by_role(zero: &AtZero) -> Option<ZeroSums> {
+        use ZeroContraction::{EntryCount, LinearTotal, OtherFactors};
+        let sums = ZeroSums {
+            numerator: ZeroSum::unless_zero(&zero.a, &[OtherFactors]),
+            denominator: ZeroSum::new(&zero.b, &[OtherFactors]),
+            loss: ZeroSum::unless_zero(&zero.loss, &[EntryCount, LinearTotal]),
+        };
+        (!sums.passes().contains(&true)).then_some(sums)
+    }
+
+    /// The same where every group is updated by exact steps, whose quadratic form holds what
+    /// numerator and denominator would have of the implicit entries: what is left is the loss.
+    #[must_use]
+    pub fn exact_by_role(zero: &AtZero) -> Option<ZeroSums> {
+        let loss = ZeroSum::unless_zero(
+            &zero.loss,
+            &[
+                ZeroContraction::EntryCount,
+                ZeroContraction::LinearTotal,
+                ZeroContraction::SquareTotal,
+            ],
+        );
+        let square = matches!(loss, ZeroSum::Contraction { of: ZeroContraction::SquareTotal, .. });
+        let (numerator, denominator) = (ZeroSum::Nothing, ZeroSum::Nothing);
+        square.then_some(ZeroSums { numerator, denominator, loss })
     }
 
     /// Which of numerator, denominator and loss take the implicit-zero pass.
@@ -307,6 +341,28 @@ impl SparseProgram {
         program
     }
 
+    /// The terms where implicit entries have roles and the engine sums over the entries of each
+    /// role: see [`ZeroSums::by_role`], and for `exact` steps [`ZeroSums::exact_by_role`]. `None`
+    /// where these sums have no closed form.
+    ///
+    /// ```
+    /// use nneinfact::Loss;
+    /// use nneinfact::engine::SparseProgram;
+    ///
+    /// // KL's denominator is 1 at every entry that the factors are fitted to.
+    /// assert!(SparseProgram::by_role(&Loss::kl(), false).is_some());
+    /// assert!(SparseProgram::by_role(&Loss::geometric(), false).is_none());
+    /// ```
+    #[must_use]
+    pub fn by_role(loss: &Loss, exact: bool) -> Option<SparseProgram> {
+        let zero = loss.at_zero();
+        let all = match exact {
+            true => ZeroSums::exact_by_role(&zero),
+            false => ZeroSums::by_role(&zero),
+        };
+        Some(SparseProgram { all: all?, ..SparseProgram::new(loss, Implicit::ByRole) })
+    }
+
     /// Checks that a pass has the contractions that the closed forms multiply.
     ///
     /// # Errors
@@ -343,6 +399,9 @@ impl SparseProgram {
         let pass = numerator.pass().is_some()
             || denominator.pass().is_some()
             || losses && loss.pass().is_some();
+        let by_role = self.implicit == Implicit::ByRole;
+        let closed_by_role = closed(numerator) || closed(denominator) || losses && closed(loss);
+        let closed = |sum: &ZeroSum| !by_role && closed(sum);
         let all = [
             (SparseStep::StoredEntries, true),
             (SparseStep::MaskedEntries, masked && (losses || self.masked.change_sums())),
@@ -350,6 +409,7 @@ impl SparseProgram {
             (SparseStep::NumeratorContraction, closed(numerator)),
             (SparseStep::DenominatorContraction, closed(denominator)),
             (SparseStep::LossContraction, losses && closed(loss)),
+            (SparseStep::RoleSums, by_role && closed_by_role),
             (SparseStep::CorrectDenominator, masked && self.masked.denominator.is_some()),
             (SparseStep::ClearEmptyRows, masked && self.implicit == Implicit::Zeros),
         ];
@@ -393,6 +453,31 @@ mod tests {
         let found = sums(&Loss::kl(), Implicit::ByRole);
         assert_eq!(found, ["nothing", "pass of 1", "pass of y"]);
         assert_eq!(sums(&Loss::kl(), Implicit::Missing), ["nothing"; 3]);
+    }
+
+    #[test]
+    fn zeros_by_role_have_closed_forms_of_their_own() {
+        let by_role = |loss: &Loss, exact| {
+            SparseProgram::by_role(loss, exact).map(|program| {
+                let ZeroSums { numerator, denominator, loss } = &program.all;
+                [told(numerator), told(denominator), told(loss)]
+            })
+        };
+        let half = 0.5f64.ln();
+        let kl = by_role(&Loss::kl(), false).expect("a closed form");
+        assert_eq!(kl, ["nothing", "1 OtherFactors", "1 LinearTotal"]);
+        let js = by_role(&Loss::jensen_shannon(), false).expect("a closed form");
+        assert_eq!(js[0], format!("{half} OtherFactors"));
+        assert_eq!(by_role(&Loss::euclidean(), false), None);
+        assert_eq!(by_role(&Loss::bernoulli(), false), None);
+        let exact = by_role(&Loss::euclidean(), true).expect("a closed form");
+        assert_eq!(exact, ["nothing", "nothing", "0.5 SquareTotal"]);
+        let program = SparseProgram::by_role(&Loss::kl(), false).expect("a closed form");
+        let steps = program.steps(true, false);
+        assert_eq!(steps, [SparseStep::StoredEntries, SparseStep::RoleSums]);
+        let exact = SparseProgram::by_role(&Loss::euclidean(), true).expect("a closed form");
+        assert_eq!(exact.steps(false, false), [SparseStep::StoredEntries]);
+        assert_eq!(program.all.form(), ImplicitForm::Closed);
     }
 
     #[test]

@@ -453,7 +453,11 @@ impl Loss {
             loss,
             majorizer: majorizer(alpha, p, q),
             curvature_constant: 1.0 / alpha,
-            domain: if alpha <= 0.0 || sum <= 0.0 { Domain::Positive } else { Domain::NonNegative },
+            domain: match (alpha, beta) {
+                (1.0, 1.0) => Domain::Any,
+                _ if alpha <= 0.0 || sum <= 0.0 => Domain::Positive,
+                _ => Domain::NonNegative,
+            },
             homogeneity: Some(homogeneity),
             largest_exponent: [p, q, beta, sum].into_iter().fold(0.0, |m, e| m.max(e.abs())),
             ..Loss::plain(name)

@@ -257,6 +257,10 @@ impl Mesh {
         for parameters in entries {
             let data: Vec<f64> = match loss.domain {
                 Domain::Binary => vec![0.0, 1.0],
+                Domain::Any => {
+                    let negative = decades.iter().map(|x| -x);
+                    [0.0].into_iter().chain(decades).chain(negative).collect()
+                }
                 Domain::Positive => decades.to_vec(),
                 Domain::NonNegative => [0.0].into_iter().chain(decades).collect(),
                 Domain::UpTo(_) => {

@@ -5,6 +5,8 @@ use std::fmt;
 /// The values that a loss accepts at an observed entry. All are finite.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub enum Domain {
+    /// Any x.
+    Any,
     /// x ≥ 0.
     NonNegative,
     /// x > 0.
@@ -30,6 +32,7 @@ impl Domain {
     pub fn contains(&self, x: f64, parameters: &[f64]) -> bool {
         x.is_finite()
             && match self {
+                Domain::Any => true,
                 Domain::NonNegative => x >= 0.0,
                 Domain::Positive => x > 0.0,
                 Domain::Binary => x == 0.0 || x == 1.0,
@@ -57,7 +60,11 @@ impl Domain {
     #[must_use]
     pub fn help(&self) -> &'static str {
         match self {
-            Domain::NonNegative => "mask these entries, or shift or clip the data",
+            Domain::Any => "mask these entries",
+            Domain::NonNegative => {
+                "mask these entries, shift or clip the data, or choose euclidean, which accepts \
+                 negative data"
+            }
             Domain::Positive => {
                 "mask these entries, or where they are zeros choose a loss that accepts zeros \
                  (kl, euclidean, hellinger, pearson)"
@@ -77,6 +84,7 @@ impl Domain {
 impl fmt::Display for Domain {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Domain::Any => f.write_str("finite x"),
             Domain::NonNegative => f.write_str("finite x >= 0"),
             Domain::Positive => f.write_str("finite x > 0"),
             Domain::Binary => f.write_str("x = 0 or x = 1"),

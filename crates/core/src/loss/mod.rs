@@ -187,7 +187,7 @@ impl Loss {
     #[must_use]
     pub fn accepts_zeros(&self) -> bool {
         match self.domain {
-            Domain::NonNegative | Domain::Binary | Domain::UpTo(_) => true,
+            Domain::Any | Domain::NonNegative | Domain::Binary | Domain::UpTo(_) => true,
             Domain::Positive => false,
         }
     }
@@ -258,6 +258,30 @@ impl Loss {
         matches!((self.a.node(), self.b.node()), (expr::Node::X, expr::Node::Y))
             && self.entry_parameters.is_empty()
             && probes.into_iter().all(same)
+    }
+
+    /// This loss with the majorizer for data of which some are negative. Under half the squared
+    /// distance −xŷ is linear in ŷ and positive there, as an ℓ1 penalty is: it joins the denominator,
+    /// `a = max(x, 0)` and `b = y + max(−x, 0)`, and updates lower the loss as before. Other losses
+    /// stay as they are.
+    ///
+    /// ```
+    /// use nneinfact::Loss;
+    ///
+    /// let loss = Loss::euclidean().for_negative_data();
+    /// assert_eq!((loss.eval_a(-3.0, 2.0, &[]), loss.eval_b(-3.0, 2.0, &[])), (0.0, 5.0));
+    /// assert_eq!((loss.eval_a(3.0, 2.0, &[]), loss.eval_b(3.0, 2.0, &[])), (3.0, 2.0));
+    /// assert_eq!(loss.eval_loss(-3.0, 2.0, &[]), 12.5);
+    /// ```
+    #[must_use]
+    pub fn for_negative_data(&self) -> Loss {
+        if !self.is_half_squared_distance() {
+            return self.clone();
+        }
+        let zero = Expr::constant(0.0);
+        let positive = |x: &Expr| Expr::select_positive(x, x, &zero);
+        let (x, y) = (Expr::x(), Expr::y());
+        Loss { a: positive(&x), b: y + positive(&-&x), ..self.clone() }
     }
 
     /// Whether `b` depends on the datum.

@@ -73,6 +73,12 @@ pub(super) fn sparse(settings: &PlanSettings, contracted: f64, tables: &[f64]) -
 /// Seconds that go with a stored entry, whatever is computed there.
 const PER_STORED_ENTRY: f64 = 6e-9;
 
+/// Seconds for sums over so many columns that rows list, in so many pairs of a row and a block of
+/// columns, each of so many 64-byte units.
+pub(super) fn role_sums(listed: f64, blocks: f64, units: f64) -> f64 {
+    (listed * 0.6e-9 + blocks * 6e-9) * units
+}
+
 fn rate(settings: &PlanSettings) -> f64 {
     FMA_RATE * 4.0 / settings.element_bytes as f64
 }

@@ -138,6 +138,9 @@ impl Plan {
             ImplicitForm::Missing => "implicit entries are missing",
             ImplicitForm::Closed => "implicit zeros enter as contractions of the factors",
             ImplicitForm::Gram => "implicit zeros enter as contractions of the model with itself",
+            ImplicitForm::ByRole => {
+                "implicit zeros enter as contractions of the factors less sums over the withheld ones"
+            }
             ImplicitForm::ImplicitZeroPass => {
                 "implicit zeros enter by a pass over all entries that reads no values"
             }

@@ -4,10 +4,11 @@ use super::sparse::renamed;
 use super::{Contraction, Group};
 use crate::model::{Index, IndexSet, Shapes};
 
-/// How half the squared distance depends on the factors of a group, all other factors being fixed
-/// and all entries observed: `½⟨U, U Q⟩ − ⟨N, U⟩` and a constant, where U is the product of the
-/// group's factors, N the numerator of its pass and Q the other factors' product with itself,
-/// summed over the indices that U does not have.
+/// How half the squared distance depends on the factors of a group, all other factors being fixed:
+/// `½⟨U, U Q⟩ − ⟨N, U⟩` and a constant, where U is the product of the group's factors, N the numerator
+/// of its pass and Q the other factors' product with itself, summed over the indices that U does not
+/// have. Where all entries are observed, Q is one for all rows of U that see the same other factors;
+/// where they are not, or have weights, every row has its own.
 ///
 /// In one factor of the group this is a quadratic form that couples the indices of its latent
 /// indices only.
@@ -17,7 +18,7 @@ pub struct Quadratic {
     pub shapes: Shapes,
     /// The factors outside the group.
     pub others: Vec<usize>,
-    /// Q, from those factors and from the same under their second indices.
+    /// Q, from those factors and from the same under their second indices, each entry counted once.
     pub gram: Contraction,
     /// For each factor of the group, its quadratic form.
     pub factors: Vec<Coupling>,
@@ -45,6 +46,20 @@ impl Quadratic {
     /// or where there are not enough indices to write it with.
     #[must_use]
     pub fn new(shapes: &Shapes, group: &Group) -> Option<Quadratic> {
+        Quadratic::along(shapes, group, IndexSet::EMPTY, MOST)
+    }
+
+    /// The objective of a group where entries differ in what they count: every row of the output has
+    /// a Q of its own, `Σ W V Vᵀ`, so that Q has all observed indices of the group. `None` where Q or
+    /// a form would have more than `most` entries, or where there are not enough indices to write it
+    /// with.
+    #[must_use]
+    pub fn by_rows(shapes: &Shapes, group: &Group, most: f64) -> Option<Quadratic> {
+        Quadratic::along(shapes, group, shapes.model().observed(), most)
+    }
+
+    /// The objective where Q has these observed indices besides those of the other factors.
+    fn along(shapes: &Shapes, group: &Group, rows: IndexSet, most: f64) -> Option<Quadratic> {
         let (doubled, pairs) = shapes.doubled()?;
         let factors = shapes.model().factors();
         let rename = |indices: &[Index]| renamed(indices, &pairs);
@@ -54,7 +69,7 @@ impl Quadratic {
 
         let others: Vec<usize> =
             (0..factors.len()).filter(|l| !group.factors.contains(l)).collect();
-        let shared = union(&others) & union(&group.factors);
+        let shared = (union(&others) | rows) & union(&group.factors);
         let batch: Vec<Index> = (shared & observed).iter().collect();
         let contracted: Vec<Index> = (shared - observed).iter().collect();
         let mut indices = batch;
@@ -69,7 +84,7 @@ impl Quadratic {
             Contraction::new(&doubled, &views, onto)
         };
         let small = |form: &Contraction| {
-            doubled.volume(form.output().iter().collect()) <= MOST && form.peak() <= 4.0 * MOST
+            doubled.volume(form.output().iter().collect()) <= most && form.peak() <= 4.0 * most
         };
         let gram = contraction(None, &others, &indices);
         if !small(&gram) {

@@ -13,6 +13,10 @@ pub enum ImplicitForm {
     Closed,
     /// As contractions of the model with itself: what the loss adds at a zero is a multiple of ŷ.
     Gram,
+    /// As contractions of the factors less sums over the entries that the factors are not fitted to:
+    /// entries have roles, and what the loss adds at a zero does not depend on ŷ (or exact steps
+    /// have it in their quadratic form).
+    ByRole,
     /// By a dense pass over all entries that reads no values.
     ImplicitZeroPass,
 }

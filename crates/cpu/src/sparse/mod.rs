@@ -7,6 +7,7 @@
 //! not train, take off what they would add as zeros.
 
 mod blocked;
+mod by_role;
 mod pass;
 
 use std::borrow::Cow;
@@ -25,10 +26,10 @@ use nneinfact_core::engine::{
     Job, LossSums, MaskedTerms, MaskedZeroLoss, SparseProgram, SparseStep, StoredTerms,
     ZeroContraction,
 };
-use nneinfact_core::error::Result;
+use nneinfact_core::error::{Error, Result};
 use nneinfact_core::loss::{Expr, Tape};
 use nneinfact_core::model::Shapes;
-use nneinfact_core::plan::{Group, KhatriRaoTable, SparsePass};
+use nneinfact_core::plan::{Group, ImplicitForm, KhatriRaoTable, SparsePass};
 use nneinfact_simd::Elementwise;
 
 /// The stored entries of a fit as its passes read them, and the program that the passes follow.
@@ -109,12 +110,18 @@ impl<T: Elementwise> SparseState<T> {
     pub fn new(job: &Job, stored: &StoredEntries) -> Result<SparseState<T>> {
         let (plan, loss) = (&job.plan, &job.loss);
         let implicit = stored.implicit();
-        let program = SparseProgram::of(loss, stored);
+        let by_role = plan.settings().sparse.is_some_and(|s| s.implicit == ImplicitForm::ByRole);
+        let program = match by_role {
+            true => SparseProgram::by_role(loss, job.exact).ok_or_else(|| {
+                Error::Internal(format!("the {} loss has no closed form by roles", loss.name()))
+            })?,
+            false => SparseProgram::of(loss, stored),
+        };
         let parameters: Vec<Dense> =
             loss.entry_parameters().iter().map(|p| Dense::from_array(p).in_c_order()).collect();
         let scale = job.value_scale;
         let (passes, shapes) = (plan.sparse_passes(), plan.shapes());
-        if let Some(totals) = plan.implicit_totals() {
+        if let Some(totals) = plan.implicit_totals().filter(|_| !by_role) {
             passes.iter().try_for_each(|pass| program.check(shapes, pass, totals))?;
         }
         let masked_passes = match stored.counts().masked {
@@ -237,6 +244,11 @@ impl<T: Elementwise> CpuEngine<T> {
                 SparseStep::LossContraction => sums.losses.train += self.total_loss(&state.program),
                 SparseStep::CorrectDenominator => {
                     correct(&mut sums.denominator, std::mem::take(&mut corrections));
+                }
+                SparseStep::RoleSums => {
+                    if let Some(masked) = &self.masked {
+                        own.role_sums(&state.program, masked, &mut sums);
+                    }
                 }
                 SparseStep::ClearEmptyRows => own.clear_empty_rows(&state, &mut sums),
             }
@@ -361,7 +373,8 @@ impl<T: Elementwise> GroupPass<'_, T> {
         let &GroupPass { engine, group, wants, floor, .. } = self;
         let shapes = self.shapes();
         let with_losses = wants.losses && !state.masked.is_empty();
-        let outputs = state.masked_terms.outputs(wants.numerator, with_losses);
+        let mut outputs = state.masked_terms.outputs(wants.numerator, with_losses);
+        outputs.denominator &= wants.denominator;
         // The entries of the first group, where there are no others, go with its tables.
         let own = group < state.masked.len();
         let at = if own { group } else { 0 };

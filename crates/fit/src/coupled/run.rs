@@ -11,6 +11,7 @@ use super::part::Part;
 use super::plan::{self, Ready};
 use super::start::{Goal, Starts, Trial};
 use crate::checkpoint::{self, Checkpoint, CheckpointWriter};
+use crate::closed_forms::Steps;
 use crate::constraints::{Constraints, vanished};
 use crate::device::Device;
 use crate::factored::mean;
@@ -279,14 +280,15 @@ fn member(
         settings.factor_settings.push((format!("theta_{}", m + 1), fixed));
     }
     let own_constraints = Constraints::new(&settings, &shapes)?;
-    let (labels, mean_of_data) = (Arc::clone(data.labels()), data.mean());
+    let (labels, mean_of_data) = (Arc::clone(data.labels()), data.level());
     let mut portions = Portions::of(&data);
     portions.add_offsets(&settings.loss, &data, 1.0);
-    let planned = format::choose(&settings, &shapes, data)?;
-    let mean = planned.data.mean();
-    let (job, _) = prepare::job(&settings, planned, own_constraints, starts, mean)?;
     // What one tensor says is not all that there is: no exact steps.
-    let job = Job { exact: false, balancing: None, ..job };
+    let steps = Steps { on_cpu: device.kind_name() == "cpu", exact: false };
+    let planned = format::choose(&settings, &shapes, data, steps)?;
+    let level = planned.data.level();
+    let (job, _) = prepare::job(&settings, planned, own_constraints, starts, level)?;
+    let job = Job { balancing: None, ..job };
     let tensor = Tensor {
         plan: Arc::clone(&job.plan),
         portions,

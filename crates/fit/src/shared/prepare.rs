@@ -154,7 +154,8 @@ fn slabs(
         let slab = observations.slab(mode, local.clone(), range.start, whole)?;
         let slab = slab.weights_near(of_order(largest));
         let loss = loss_of_slab(&settings.loss, split, observations.shape(), range, &local)?;
-        Ok(SlabData { data: slab.prepare()?, loss, number })
+        let data = prepare::with_level(&loss, slab.prepare()?);
+        Ok(SlabData { data, loss, number })
     };
     let slabs: Result<Vec<SlabData>> = split.own().map(one).collect();
     link.together(slabs)
@@ -218,7 +219,8 @@ fn plan(
     let plan = |settings: &Settings| -> Result<Arc<Plan>> {
         let sparse = whole.stored.map(|counts| {
             let info = DataInfo::c_order(shapes, 0);
-            format::plan_stored(settings, shapes, &settings.loss.at_zero(), info, counts)
+            let form = ZeroSums::new(&settings.loss.at_zero(), counts.implicit).form();
+            format::plan_stored(settings, shapes, info, counts, form)
         });
         match sparse {
             Some(Ok(plan)) => Ok(Arc::new(plan)),
@@ -431,7 +433,9 @@ impl Ground {
         let groups = self.plan.groups().iter().map(|group| group.factors.clone()).collect();
         let own = Settings { loss, groups: Some(groups), ..settings.clone() };
         let shapes = Shapes::new(&own.model, &self.split.slab_shape(number), &own.ranks)?;
-        let planned = format::choose(&own, &shapes, data)?;
+        let steps =
+            Steps { on_cpu: device.kind_name() == "cpu", exact: common.exact.is_some() };
+        let planned = format::choose(&own, &shapes, data, steps)?;
         let start = start_of_slab(common, start, &range)?;
         let constraints = self.constraints.clone();
         let (job, _) = prepare::job(&own, planned, constraints, start, self.whole.mean)?;

@@ -45,7 +45,7 @@ pub(super) struct Whole {
 }
 
 /// The numbers of a slab, apart from an index.
-const NUMBERS: usize = 26;
+const NUMBERS: usize = 28;
 
 /// Finds out what holds for all data.
 ///
@@ -84,7 +84,8 @@ pub(super) fn whole(
     let portions = Portions::of_numbers(&portions, split_kind);
     let masked = counts[0] + counts[2] + counts[3] > 0.0;
     Ok(Whole {
-        mean: portions.mean(add(12), Role::Train).unwrap_or(f64::NAN),
+        // Of negative data, as they are not the mean but the mean of max(x, 0).
+        mean: portions.mean(if most(26) > 0.0 { add(27) } else { add(12) }, Role::Train).unwrap_or(f64::NAN),
         portions,
         trials: (most(20) > 0.0).then(|| [add(20), add(21)]),
         plain: !masked && most(14) == 0.0,
@@ -138,6 +139,11 @@ fn numbers(split: &Split, slab: &SlabData) -> Numbers {
         None => 0.0,
         Some(SplitKind::Strata) => 2.0,
         Some(SplitKind::Cells | SplitKind::Auto) => 1.0,
+    });
+    all.push(f64::from(u8::from(data.has_negative())));
+    all.push(match data.has_negative() {
+        true => data.level() * data.portion(Role::Train).weight,
+        false => data.sum(),
     });
     let mut index = outside.map_or_else(|| vec![0; data.shape().len()], |outside| outside.index);
     index[split.mode] += split.ranges[*number].start;

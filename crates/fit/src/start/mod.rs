@@ -22,7 +22,7 @@ use nneinfact_core::model::Shapes;
 
 /// The factors that a fit starts with, in the model's order.
 pub(crate) fn make(start: Start, basis: &Basis<'_>) -> Result<Vec<ArrayD<f64>>> {
-    let goal = Goal { mean: basis.data.mean(), wanted: mean_wanted(basis.loss, basis.data) };
+    let goal = Goal { mean: basis.data.level(), wanted: mean_wanted(basis.loss, basis.data) };
     match start {
         Start::Svd => scaled(basis.shapes, goal, svd::start(basis)?),
         other => make_without_data(other, basis.shapes, goal, basis.seed),
@@ -72,7 +72,7 @@ fn scaled(shapes: &Shapes, goal: Goal, mut start: Vec<Vec<f64>>) -> Result<Vec<A
 
 /// The mean that ŷ is to have at the start.
 pub(crate) fn mean_wanted(loss: &Loss, data: &Prepared) -> f64 {
-    mean_wanted_of(loss, data.mean(), trials_of(loss))
+    mean_wanted_of(loss, data.level(), trials_of(loss))
 }
 
 /// Of a loss with a number of trials for every entry: how many entries have any, and the sum.
@@ -82,7 +82,10 @@ pub(crate) fn trials_of(loss: &Loss) -> Option<[f64; 2]> {
             // Entries without trials say nothing, missing ones mostly.
             Some([trials.iter().filter(|&&n| n > 0.0).count() as f64, trials.sum()])
         }
-        (Domain::UpTo(_) | Domain::NonNegative | Domain::Positive | Domain::Binary, _) => None,
+        (
+            Domain::UpTo(_) | Domain::Any | Domain::NonNegative | Domain::Positive | Domain::Binary,
+            _,
+        ) => None,
     }
 }
 
@@ -97,6 +100,7 @@ pub(crate) fn mean_wanted_of(loss: &Loss, mean: f64, trials: Option<[f64; 2]>) -
         (Domain::UpTo(Trials::EntryParameter(_)), Some([given, sum])) if given > 0.0 => sum / given,
         (
             Domain::UpTo(Trials::EntryParameter(_))
+            | Domain::Any
             | Domain::NonNegative
             | Domain::Positive
             | Domain::Binary,

@@ -1,0 +1,129 @@
+//! What a fit will do where some of the entries are withheld.
+
+use std::fmt;
+
+use crate::builder::NNEinFact;
+use crate::closed_forms::{RoleCosts, Steps};
+use crate::constraints::Constraints;
+use crate::format;
+use crate::settings::Settings;
+use nneinfact_core::error::{Error, Result, bytes};
+use nneinfact_core::model::Shapes;
+use nneinfact_core::plan::{ImplicitForm, Plan};
+
+/// The plan of a fit of which a share of the entries is withheld at random: what
+/// [`NNEinFact::split_plan`](crate::NNEinFact::split_plan) makes.
+#[derive(Clone, Debug)]
+pub struct SplitPlan {
+    plan: Plan,
+    withheld: f64,
+    costs: Option<RoleCosts>,
+    exact: bool,
+}
+
+impl NNEinFact {
+    /// The plan for data of this shape of which a share of the entries is withheld at random, without
+    /// fitting: dense data with so many bytes a value or, where `nonzeros` are given, so many stored
+    /// entries, all others being zeros.
+    ///
+    /// ```
+    /// use nneinfact::NNEinFact;
+    ///
+    /// let settings = NNEinFact::new("ir,jr->ij")?.ranks([('r', 10)]);
+    /// let plan = settings.split_plan(&[4000, 3000], 4, Some(100_000), 0.1)?;
+    /// // Each of two passes adds up ten numbers for every withheld entry, and forms no ŷ there.
+    /// assert_eq!(plan.additions(), Some(2.0 * 10.0 * 1_200_000.0));
+    /// # Ok::<(), nneinfact::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`sparse_plan`](Self::sparse_plan), and [`Error::Setting`] where the share is not between 0
+    /// and 1.
+    pub fn split_plan(
+        &self,
+        shape: &[usize],
+        value_bytes: usize,
+        nonzeros: Option<u64>,
+        withheld: f64,
+    ) -> Result<SplitPlan> {
+        let shapes = Shapes::new(&self.settings.model, shape, &self.settings.ranks)?;
+        SplitPlan::new(&self.settings, &shapes, value_bytes, nonzeros, withheld)
+    }
+}
+
+impl SplitPlan {
+    fn new(
+        settings: &Settings,
+        shapes: &Shapes,
+        value_bytes: usize,
+        nonzeros: Option<u64>,
+        share: f64,
+    ) -> Result<SplitPlan> {
+        if !(share > 0.0 && share < 1.0) {
+            return Err(Error::Setting(format!(
+                "the share of entries that is withheld is a number between 0 and 1, not {share}"
+            )));
+        }
+        let on_cpu = settings.device.as_ref().is_none_or(|device| device.kind_name() == "cpu");
+        let constraints = Constraints::new(settings, shapes)?;
+        let steps = Steps::new(settings, &constraints, on_cpu);
+        let plan = match nonzeros {
+            Some(nonzeros) => {
+                format::plan_of_split_nonzeros(settings, shapes, nonzeros, share, steps)?
+            }
+            None => format::plan_of_split(settings, shapes, value_bytes, steps)?,
+        };
+        let withheld = share * shapes.volume(shapes.model().observed());
+        let listed = withheld.min(withheld / share - withheld) as u64;
+        let by_role = match plan.settings().sparse {
+            Some(sparse) => sparse.implicit == ImplicitForm::ByRole,
+            None => plan.settings().closed_denominator || steps.exact && on_cpu,
+        };
+        let costs = by_role
+            .then(|| RoleCosts::new(&plan, steps.term(), listed, settings.precision.bytes()));
+        let costs = costs.flatten().filter(|costs| costs.fit(settings, &plan));
+        let exact = steps.exact && costs.is_some();
+        Ok(SplitPlan { plan, withheld, costs, exact })
+    }
+
+    /// The plan of the passes.
+    #[must_use]
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// How many entries are withheld, about.
+    #[must_use]
+    pub fn withheld(&self) -> f64 {
+        self.withheld
+    }
+
+    /// Additions of a sweep over withheld entries; `None` where they have no closed form, so that
+    /// passes take them entry by entry.
+    #[must_use]
+    pub fn additions(&self) -> Option<f64> {
+        self.costs.map(|costs| costs.additions)
+    }
+}
+
+impl fmt::Display for SplitPlan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{}", self.plan)?;
+        write!(f, "withheld {:.3e} entries: ", self.withheld)?;
+        match self.costs {
+            Some(costs) if self.exact => write!(
+                f,
+                "exact steps by the quadratic form of every row, {:.3e} additions a sweep over lists of them; {} for lists and forms",
+                costs.additions,
+                bytes(costs.bytes)
+            ),
+            Some(costs) => write!(
+                f,
+                "taken off the denominator's closed form, {:.3e} additions a sweep over lists of them; {} for lists and sums",
+                costs.additions,
+                bytes(costs.bytes)
+            ),
+            None => f.write_str("no closed form; passes read the role of every entry"),
+        }
+    }
+}
