@@ -19,7 +19,7 @@ use crate::settings::{Algorithm, Balance, Settings};
 use crate::structured;
 use crate::trial::{Chosen, Starts, Trial, idle_cycles, wanted_start};
 use nneinfact_core::data::{
-    Labels, Observations, Outside, Prepared, describe_index, normalizing_exponent, scaled,
+    Labels, Observations, Outside, Prepared, Role, describe_index, normalizing_exponent, scaled,
 };
 use nneinfact_core::engine::{Constraint, Engine, Guards, Job, LossSlot, Precision};
 use nneinfact_core::error::{Error, Result};
@@ -179,8 +179,8 @@ fn resume(
     }
     let mut start = checkpoint.factors()?;
     constraints.apply(&shapes, &mut start, false)?;
-    let mean = planned.data.mean();
-    let (job, data) = job(settings, planned, constraints.clone(), start, mean)?;
+    let level = planned.data.level();
+    let (job, data) = job(settings, planned, constraints.clone(), start, level)?;
     let job = Job { scales: Some(checkpoint.state.scales.clone()), ..job };
     let (plan, balance) = (Arc::clone(&job.plan), job.balancing.is_some());
     let groups = structured::groups(&job, &constraints);

@@ -165,7 +165,7 @@ impl Trial<'_> {
             eval_every: Settings::TRIAL_SWEEPS,
             ..self.settings.alike(self.settings.model.clone())
         };
-        let mut hooks = Hooks { observers: Vec::new(), cancel: self.hooks.cancel.clone() };
+        let mut hooks = Hooks { cancel: self.hooks.cancel.clone(), ..Hooks::default() };
         let mut history = trial.empty_history();
         let mut monitor =
             Monitor::new(&trial, &mut hooks, self.portions, Instant::now(), self.balanced, true);
