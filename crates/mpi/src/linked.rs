@@ -63,7 +63,12 @@ impl Session {
     #[must_use]
     pub fn process(&self) -> Mpi {
         let world = SimpleCommunicator::world();
-        Mpi { rank: world.rank() as usize, size: world.size() as usize, patience: None, failed: None }
+        Mpi {
+            rank: world.rank() as usize,
+            size: world.size() as usize,
+            patience: None,
+            failed: None,
+        }
     }
 
     /// Ends MPI, and gives the exit status back. Where it is not 0 and there are other processes, these
