@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::process::{Command, Output};
 
 use ndarray::Array3;
+use nneinfact::Device;
 use nneinfact::fit::{History, Saved};
 use nneinfact::io;
 use tempfile::TempDir;
@@ -98,4 +99,19 @@ fn mpi_needs_a_build_with_it() {
     }
     let output = bench.fit(&["--patience", "5"]);
     assert!(said(&output).contains("--mpi"), "{}", said(&output));
+}
+
+/// On a software driver here; two times the same device is two engines on it.
+#[test]
+fn gpus_that_fit_together_give_the_bits_of_one() {
+    let gpu = Device::list().iter().any(|device| device.adapter.is_some());
+    if !gpu || std::env::var_os("NNEINFACT_NO_GPU").is_some() {
+        println!("skipped: there is no GPU");
+        return;
+    }
+    let bench = Bench::new();
+    let one = bench.fitted("one.npz", &["--slabs", "4", "--device", "gpu"]);
+    let two = bench.fitted("two.npz", &["--slabs", "4", "--devices", "gpu,gpu"]);
+    assert_eq!(one.factors(), two.factors());
+    assert_eq!(history(&one).loss, history(&two).loss);
 }

@@ -25,12 +25,16 @@ pub struct Mpi {
     rank: usize,
     size: usize,
     patience: Option<Duration>,
+    /// Why this process has failed, and since when the others do not come to hear it.
+    failed: Option<(Instant, String, i32)>,
 }
 
 /// What marks the messages of this crate.
 const TAG: i32 = 0x4e4e;
 /// How many numbers go in one message at most: MPI counts with 31 bits.
 const LONGEST: usize = 1 << 27;
+/// So long others may be busy before they hear that a process has failed; then all are ended.
+const LISTENS: Duration = Duration::from_secs(5);
 
 /// Starts MPI, once in a process.
 ///
@@ -59,7 +63,12 @@ impl Session {
     #[must_use]
     pub fn process(&self) -> Mpi {
         let world = SimpleCommunicator::world();
-        Mpi { rank: world.rank() as usize, size: world.size() as usize, patience: None }
+        Mpi {
+            rank: world.rank() as usize,
+            size: world.size() as usize,
+            patience: None,
+            failed: None,
+        }
     }
 
     /// Ends MPI, and gives the exit status back. Where it is not 0 and there are other processes, these
@@ -98,6 +107,16 @@ impl Mpi {
         while let Err(pending) = request.test() {
             request = pending;
             let waited = began.elapsed();
+            if let Some((since, error, status)) = &self.failed
+                && since.elapsed() > LISTENS
+            {
+                let _ = writeln!(
+                    std::io::stderr().lock(),
+                    "error: process {} (counted from 0) has failed: {error}",
+                    self.rank
+                );
+                SimpleCommunicator::world().abort(*status);
+            }
             if self.patience.is_some_and(|patience| waited > patience) {
                 // A message that is under way cannot be taken back.
                 let _ = writeln!(
@@ -170,5 +189,10 @@ impl Reducer for Mpi {
             self.wait(request, "some other process");
         });
         Ok(largest)
+    }
+
+    fn failing(&mut self, error: &Error) {
+        let status = if error.is_input() { 2 } else { 1 };
+        self.failed.get_or_insert_with(|| (Instant::now(), error.to_string(), status));
     }
 }

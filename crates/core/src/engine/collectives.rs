@@ -57,6 +57,9 @@ pub fn together<T>(reducer: &mut dyn Reducer, own: Result<T>) -> Result<T> {
         // What an error is comes first, so that the exit status is the same everywhere.
         Err(error) => format!("{}{error}", if error.is_input() { 'i' } else { 'm' }).into_bytes(),
     };
+    if let Err(error) = &own {
+        reducer.failing(error);
+    }
     let agreed = reducer.agree(u64::from(own.is_err()));
     let value = match (own, agreed) {
         // What has happened here says more than that others cannot be reached.

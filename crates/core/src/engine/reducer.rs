@@ -1,6 +1,6 @@
 //! What a fit over several processes needs of whatever connects them.
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// Connects the processes of one fit. A transport moves numbers and nothing else: the order in which
 /// sums are added is the library's, so that every process gets the same bits, on every transport and
@@ -28,6 +28,12 @@ pub trait Reducer: Send {
     /// # Errors
     /// Where another process cannot be reached any more.
     fn agree(&mut self, word: u64) -> Result<u64>;
+
+    /// This process has failed, and the others are about to be told so in their next call. A transport may
+    /// end them where they take long to come to that. What happens by default is nothing.
+    fn failing(&mut self, error: &Error) {
+        let _ = error;
+    }
 }
 
 impl<R: Reducer + ?Sized> Reducer for Box<R> {
@@ -45,5 +51,9 @@ impl<R: Reducer + ?Sized> Reducer for Box<R> {
 
     fn agree(&mut self, word: u64) -> Result<u64> {
         (**self).agree(word)
+    }
+
+    fn failing(&mut self, error: &Error) {
+        (**self).failing(error);
     }
 }

@@ -75,7 +75,10 @@ fn lost() -> Error {
 pub(super) fn agree(reducer: &mut dyn Reducer, own: Result<u64>) -> Result<u64> {
     let (word, error) = match own {
         Ok(word) => (word.min(FAILED - 1), None),
-        Err(error) => (FAILED + reducer.rank() as u64, Some(error)),
+        Err(error) => {
+            reducer.failing(&error);
+            (FAILED + reducer.rank() as u64, Some(error))
+        }
     };
     let found = match (reducer.agree(word), error) {
         (Ok(found), None) => found,

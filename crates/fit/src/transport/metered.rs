@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use nneinfact_core::engine::Reducer;
-use nneinfact_core::error::Result;
+use nneinfact_core::error::{Error, Result};
 
 /// A transport that counts what goes through it.
 ///
@@ -100,5 +100,9 @@ impl<R: Reducer> Reducer for Metered<R> {
         self.traffic.add_time(began);
         self.traffic.agreements.fetch_add(1, Ordering::Relaxed);
         agreed
+    }
+
+    fn failing(&mut self, error: &Error) {
+        self.inner.failing(error);
     }
 }
