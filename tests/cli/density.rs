@@ -85,12 +85,21 @@ impl Folder {
     }
 }
 
+fn golden_file(name: &str, file: &str) -> PathBuf {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("crates/density/tests/golden");
+    root.join(name).join(file)
+}
+
+/// The description of a golden case.
+fn described(name: &str) -> Value {
+    let text = std::fs::read_to_string(golden_file(name, "case.json")).unwrap();
+    serde_json::from_str(&text).unwrap()
+}
+
 /// The arrays and the description of a golden case.
 fn golden(name: &str) -> (Arrays, Value) {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("crates/density/tests/golden").join(name);
-    let text = std::fs::read_to_string(root.join("case.json")).unwrap();
-    let arrays = io::read_npz_arrays(root.join("arrays.npz")).unwrap();
-    (arrays.into_iter().collect(), serde_json::from_str(&text).unwrap())
+    let arrays = io::read_npz_arrays(golden_file(name, "arrays.npz")).unwrap();
+    (arrays.into_iter().collect(), described(name))
 }
 
 fn numbers(value: &Value) -> Vec<f64> {
@@ -334,7 +343,7 @@ fn cross_of_arrays_and_fits() {
 /// 30 spins, whose array nobody could hold, and the exponential of a sum.
 #[test]
 fn golden_crosses_of_fits() {
-    let (_, golden) = golden("07_cross");
+    let golden = described("07_cross");
     let case = |start: &str| {
         let mut cases = golden["cases"].as_array().unwrap().iter();
         cases.find(|c| c["function"].as_str().unwrap().starts_with(start)).unwrap().clone()

@@ -14,7 +14,7 @@ use crate::source;
 /// The rows of one file.
 pub(crate) enum Rows<'a> {
     /// Lines of text.
-    Text(Records<'a>),
+    Text(Box<Records<'a>>),
     /// Columns that are packed one by one.
     #[cfg(feature = "parquet")]
     Parquet(Box<ParquetRows<'a>>),
@@ -29,7 +29,7 @@ impl<'a> Rows<'a> {
             return Ok(Rows::Parquet(Box::new(rows)));
         }
         let records = Records::new(source::open(path)?, path, dialect(settings, path))?;
-        Ok(Rows::Text(records))
+        Ok(Rows::Text(Box::new(records)))
     }
 
     /// Those that come from anywhere, as text.
@@ -39,7 +39,8 @@ impl<'a> Rows<'a> {
         settings: &Settings,
     ) -> Result<Rows<'a>> {
         let from = source::unpack(from, name)?;
-        Ok(Rows::Text(Records::new(from, name, dialect(settings, name))?))
+        let records = Records::new(from, name, dialect(settings, name))?;
+        Ok(Rows::Text(Box::new(records)))
     }
 
     /// Reads the names of the columns, or the first row where text has no header. `false` where

@@ -211,8 +211,8 @@ mod tests {
         for zeros in [true, false] {
             for weighted in [false, true] {
                 let mut w = vec![if zeros { 1.0 } else { 0.0 }; 24];
-                for e in 0..values.len() {
-                    w[at(e)] = if weighted { weights[e] } else { 1.0 };
+                for (e, &weight) in weights.iter().enumerate() {
+                    w[at(e)] = if weighted { weight } else { 1.0 };
                 }
                 let mut entries =
                     Entries::new(&[3, 4, 2], indices.clone(), values.clone()).unwrap();

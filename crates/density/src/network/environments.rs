@@ -200,14 +200,15 @@ mod tests {
         let observed: Vec<char> = ('a'..='z').take(cores).collect();
         let bond = |k: usize| char::from_u32('A' as u32 + k as u32).unwrap();
         let (mut texts, mut tensors) = (Vec::new(), Vec::new());
-        for k in 0..cores {
-            let (mut text, mut shape) = (String::new(), Vec::new());
+        for (k, &letter) in observed.iter().enumerate() {
+            let (mut text, mut shape) = (String::from(letter), vec![n]);
             if k > 0 {
-                (text.push(bond(k - 1)), shape.push(r));
+                text.insert(0, bond(k - 1));
+                shape.insert(0, r);
             }
-            (text.push(observed[k]), shape.push(n));
             if k + 1 < cores {
-                (text.push(bond(k)), shape.push(r));
+                text.push(bond(k));
+                shape.push(r);
             }
             let entries: usize = shape.iter().product();
             let data = (0..entries).map(|i| 0.3 + (i as f64 * s + k as f64).sin().powi(2));

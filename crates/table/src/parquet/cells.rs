@@ -180,7 +180,9 @@ impl Cells {
         write: impl Fn(&mut Vec<u8>, &T::T),
     ) -> Result<usize, ParquetError> {
         let Cells { texts, ends, levels, highest } = self;
-        (texts.clear(), ends.clear(), levels.clear());
+        texts.clear();
+        ends.clear();
+        levels.clear();
         let mut values: Vec<T::T> = Vec::with_capacity(rows);
         let (read, _, _) = reader.read_records(rows, Some(levels), None, &mut values)?;
         let mut values = values.iter();
