@@ -413,6 +413,7 @@ pub(crate) fn job(
         plan: Arc::new(plan),
         losses,
         exact,
+        steps_elsewhere: false,
         unit,
         value_scale,
         sums_unit,
