@@ -12,7 +12,7 @@ TABLE = RNG.poisson(4.0, (12, 7)) + 1.0
 def test_tied_factors_are_one():
     tied = nn.fit("ir,jr->ij", SQUARE, {"r": 2}, tie="ir=jr", max_iter=40)
     assert np.array_equal(tied["ir"], tied["jr"])
-    whole = tied.predict()
+    whole = tied.reconstruct()
     assert np.array_equal(whole, whole.T)
     same = nn.fit("ir,jr->ij", SQUARE, {"r": 2}, tie=[("ir", "jr")], max_iter=40)
     assert np.array_equal(tied["ir"], same["ir"])

@@ -30,7 +30,7 @@ pub struct AskArgs {
     #[arg(long, value_name = "MODES")]
     marginal: Option<String>,
 
-    /// Where these are known, as in h=8: marginals are then the probabilities of the other modes, and
+    /// Where these are known, as in h=8 (of hours that of 08:00): marginals are then the probabilities of the other modes, and
     /// the largest entries and samples are those there
     #[arg(long, value_name = "MODE=VALUE,…")]
     given: Option<String>,

@@ -42,7 +42,7 @@ use nneinfact_insight::report::{Report, Residuals};
 /// Paths are relative to the file's folder. FOLDER gets NAME.npz with the factors of each part, which
 /// every other command takes, and history.json.
 #[derive(Debug, Args)]
-#[command(verbatim_doc_comment)]
+#[command(verbatim_doc_comment, override_usage = "nneinfact fit [OPTIONS] <FILE.toml>")]
 pub struct CoupledArgs {
     /// The file
     #[arg(value_name = "FILE.toml")]

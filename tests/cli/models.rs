@@ -80,7 +80,7 @@ fn what_these_options_cannot_be_is_refused() {
     refused(&["--basis", "i=12"], &["spline"]);
     refused(&["--basis", "i=spline:7"], &["6 indices", "not 7"]);
     refused(&["--basis", "r=spline:2"], &["r is not a mode"]);
-    refused(&["--tie", "ir=jr", "--algorithm", "adam"], &["not for adam"]);
+    refused(&["--smooth", "ir=1", "--algorithm", "adam"], &["not for adam"]);
 }
 
 const BOTH: &str = r#"

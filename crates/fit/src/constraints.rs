@@ -227,13 +227,14 @@ impl Constraints {
             if let Some(values) = &self.fixed[l] {
                 factor.clone_from(values);
                 changed = true;
+            } else if let Some(simplex) = &self.structure.simplex[l] {
+                // No entry is above its bound of 1 then, and none was cut on the way.
+                simplex.normalize_array(factor);
+                changed = true;
             } else if !self.each[l].is_unbounded() {
                 let Constraint { lower, upper, .. } = self.each[l];
                 factor.mapv_inplace(|x| x.max(lower).min(upper));
                 changed = true;
-            }
-            if let Some(simplex) = &self.structure.simplex[l] {
-                simplex.normalize_array(factor);
             }
         }
         for (l, &first) in self.structure.ties.iter().enumerate().filter(|(l, first)| l != *first) {

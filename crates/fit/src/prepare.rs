@@ -322,6 +322,7 @@ pub(crate) fn job(
         plan: Arc::new(plan),
         losses,
         exact,
+        steps_elsewhere: false,
         unit,
         value_scale,
         sums_unit,

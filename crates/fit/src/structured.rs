@@ -51,7 +51,7 @@ pub(crate) fn open(
     let loss = (settings.loss.clone(), 1.0);
     // What the data say is not all that there is: no exact steps. Factors are kept here, in the user's
     // units.
-    let job = Job { exact: false, balancing: None, scales: None, ..job };
+    let job = Job { exact: false, balancing: None, scales: None, steps_elsewhere: true, ..job };
     let factors = (0..plan.shapes().model().factors().len()).collect();
     let engine = device.open(job, settings.precision)?;
     let member = Member::new(engine, loss, factors, own, &groups, &constraints.structure.ties);

@@ -115,7 +115,10 @@ fn check(settings: &Settings) -> Result<()> {
         )));
     }
     if settings.penalty.is_some() || !settings.factor_settings.is_empty() {
-        return only("penalties, bounds and fixed factors are");
+        return only("penalties, bounds, fixed and smooth factors are");
+    }
+    if !settings.ties.is_empty() || !settings.bases.is_empty() {
+        return only("ties and bases are");
     }
     if settings.checkpoint.is_some() || settings.resumes {
         return only("checkpoints are");

@@ -12,6 +12,7 @@ use crate::cli::split_args::SplitArgs;
 use crate::cli::table_args::{self, TableArgs};
 use nneinfact_core::error::{Error, Result};
 use nneinfact_fit::{DataRecord, io};
+use nneinfact_insight::compare::StudyPath;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -205,17 +206,16 @@ fn parse(text: &str, path: &Path) -> Result<Spec> {
         split_seed: file.split_seed,
         seed: file.seed,
         match_parameters: OneOrMany::to_vec(file.match_parameters),
-        path: file
-            .path
-            .as_deref()
-            .map(|text| text.parse().map_err(|e| Error::Setting(format!("path: {e}"))))
-            .transpose()
-            .map_err(of)?,
+        path: file.path.as_deref().map(study_path).transpose().map_err(of)?,
         score: file.score.as_deref().map(spec::score).transpose().map_err(of)?,
         device: file.device,
         threads: file.threads,
         out: Some(file.out.map_or_else(|| path.with_extension(""), near)),
     })
+}
+
+fn study_path(text: &str) -> Result<StudyPath> {
+    text.parse().map_err(|why| Error::Setting(format!("path: {why}")))
 }
 
 /// How the data are read as a table.

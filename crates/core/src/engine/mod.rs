@@ -185,6 +185,9 @@ pub struct Job {
     /// observed, by coordinate descent on a group's exact objective in place of majorization
     /// (docs/method.md).
     pub exact: bool,
+    /// Whether steps are made elsewhere, and the factors loaded that came of them: any factor may have
+    /// changed between two passes, and not those of the pass's group alone.
+    pub steps_elsewhere: bool,
     /// The unit of the data: values are divided by it as they are read, a power of two (1 where
     /// the loss is not homogeneous). The start and the factors are in the user's units; the engine
     /// carries the unit in the first factor.

@@ -9,7 +9,7 @@ use super::engine::{CoupledEngine, Joint, Member};
 use super::identity;
 use super::part::Part;
 use super::plan::{self, Ready};
-use super::start::{Goal, Starts, Trial};
+use super::start::{Starts, Trial};
 use crate::checkpoint::{self, Checkpoint, CheckpointWriter};
 use crate::closed_forms::Steps;
 use crate::constraints::{Constraints, vanished};
@@ -123,15 +123,7 @@ fn run(
     if let (Some(checkpoint), Some(identity)) = (&resume, &identity) {
         checkpoint.check(identity, &shapes)?;
     }
-    let starts = Starts {
-        shapes: &shapes,
-        constraints: &constraints,
-        places: &places,
-        goals: ready.iter().map(Goal::of).collect(),
-        wanted: std::mem::take(&mut settings.start),
-        balances: settings.balance.unwrap_or_default() != Balance::Never,
-        precision: settings.precision,
-    };
+    let starts = Starts::new(&mut settings, &shapes, &constraints, &places, &ready);
     let mut factors = match &resume {
         Some(checkpoint) => checkpoint.factors()?,
         None => starts.make(settings.seed)?,
@@ -159,9 +151,8 @@ fn run(
     if let Some(checkpoint) = &resume {
         writer = writer.map(|writer| writer.after(checkpoint));
     }
-    let names: Vec<&str> = tensors.iter().map(|tensor| tensor.loss.as_str()).collect();
     let mut history = History {
-        loss_name: names.join(" + "),
+        loss_name: names(&tensors),
         heldout_as: portions.split_kind(),
         seed,
         ..settings.empty_history()
@@ -177,22 +168,28 @@ fn run(
     sweeps(&mut engine, groups.len(), &mut monitor, &mut history, &mut writer, position)?;
     let factors = engine.factors()?;
     if settings.kkt_residual {
-        // What all tensors say of an entry has the scale of a loss with c = 1.
-        let unit = Loss::kl();
-        let found = kkt::residual(&mut engine, &groups, &constraints.each, &unit, &hooks.cancel);
+        // What all tensors say of an entry has the scale of a loss with c = 1, as this one has.
+        let (each, cancel) = (&constraints.each, &hooks.cancel);
+        let found = kkt::residual(&mut engine, &groups, each, &Loss::kl(), cancel);
         history.kkt_residual = found.unwrap_or(None);
     }
     let structure = settings.structure();
     let ends = engine.evaluate_each()?;
     let mut parts = Vec::new();
-    for (t, (tensor, sums)) in tensors.into_iter().zip(ends).enumerate() {
-        let own: Vec<ArrayD<f64>> = places[t].iter().map(|&l| factors[l].clone()).collect();
-        let gone = if costs { tensor.vanished(&own) } else { None };
-        warnings.extend(gone.map(|gone| format!("tensor {}: {gone}", t + 1)));
+    for ((tensor, sums), own) in tensors.into_iter().zip(ends).zip(&places) {
+        let own: Vec<ArrayD<f64>> = own.iter().map(|&l| factors[l].clone()).collect();
+        let gone = tensor.vanished(&own).filter(|_| costs);
+        warnings.extend(gone.map(|gone| format!("tensor {}: {gone}", parts.len() + 1)));
         parts.push(tensor.fit(own, &history, sums)?.with_structure(structure.clone()));
     }
     warnings.extend(writer.and_then(|writer| writer.warning()));
     Ok(Outcome { model: shapes.model().clone(), factors, history, parts, structure, warnings })
+}
+
+/// The names of all losses.
+fn names(tensors: &[Tensor]) -> String {
+    let names: Vec<&str> = tensors.iter().map(|tensor| tensor.loss.as_str()).collect();
+    names.join(" + ")
 }
 
 /// Puts all parts on engines of their own, and these together.
@@ -288,7 +285,7 @@ fn member(
     let planned = format::choose(&settings, &shapes, data, steps)?;
     let level = planned.data.level();
     let (job, _) = prepare::job(&settings, planned, own_constraints, starts, level)?;
-    let job = Job { balancing: None, ..job };
+    let job = Job { balancing: None, steps_elsewhere: true, ..job };
     let tensor = Tensor {
         plan: Arc::clone(&job.plan),
         portions,

@@ -10,7 +10,7 @@ use crate::constraints::Constraints;
 use crate::factored::mean;
 use crate::monitor::{Monitor, Portions};
 use crate::observe::Hooks;
-use crate::settings::{Settings, Start};
+use crate::settings::{Balance, Settings, Start};
 use crate::start::scale::Term;
 use crate::start::{self, scale};
 use crate::sweeps::sweeps;
@@ -19,7 +19,7 @@ use nneinfact_core::error::{Error, Result};
 use nneinfact_core::model::Shapes;
 
 /// What the ŷ of a tensor should have for a mean.
-pub(super) struct Goal {
+struct Goal {
     shapes: Shapes,
     mean: f64,
 }
@@ -33,14 +33,14 @@ impl Goal {
 
 /// The starts of a fit, one for each seed.
 pub(super) struct Starts<'a> {
-    pub shapes: &'a Shapes,
-    pub constraints: &'a Constraints,
-    pub places: &'a [Vec<usize>],
-    pub goals: Vec<Goal>,
-    pub wanted: Start,
+    shapes: &'a Shapes,
+    constraints: &'a Constraints,
+    places: &'a [Vec<usize>],
+    goals: Vec<Goal>,
+    wanted: Start,
     /// Whether penalised factors are balanced, and brought to the best scale.
-    pub balances: bool,
-    pub precision: Precision,
+    balances: bool,
+    precision: Precision,
 }
 
 /// How starts are told apart.
@@ -52,7 +52,26 @@ pub(super) struct Trial<'a> {
     pub balanced: bool,
 }
 
-impl Starts<'_> {
+impl<'a> Starts<'a> {
+    /// The start is taken out of the settings.
+    pub fn new(
+        settings: &mut Settings,
+        shapes: &'a Shapes,
+        constraints: &'a Constraints,
+        places: &'a [Vec<usize>],
+        ready: &[Ready],
+    ) -> Starts<'a> {
+        Starts {
+            shapes,
+            constraints,
+            places,
+            goals: ready.iter().map(Goal::of).collect(),
+            wanted: std::mem::take(&mut settings.start),
+            balances: settings.balance.unwrap_or_default() != Balance::Never,
+            precision: settings.precision,
+        }
+    }
+
     /// The factors to start from. Random ones are scaled so that the mean of every ŷ suits its tensor, as
     /// far as that goes together.
     pub fn make(&self, seed: u64) -> Result<Vec<ArrayD<f64>>> {

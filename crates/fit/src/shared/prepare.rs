@@ -443,7 +443,8 @@ impl Ground {
         // Penalties and steps are made from the sums of all slabs.
         let constraints: Vec<Constraint> =
             job.constraints.iter().map(|c| Constraint { penalty: None, ..*c }).collect();
-        let job = Job { exact: false, balancing: None, constraints, ..job };
+        let job =
+            Job { exact: false, balancing: None, constraints, steps_elsewhere: true, ..job };
         Ok(Slab { engine: Some(device.open(job, settings.precision)?), range })
     }
 }

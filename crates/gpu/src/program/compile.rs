@@ -109,7 +109,7 @@ fn run(mut compiler: Compiler<'_>) -> Result<Compiled> {
     let mut passes = Vec::new();
     let mut updates = Vec::new();
     for group in 0..c.plan.groups().len() {
-        if group == 0 || !c.product_layout.lasts() {
+        if group == 0 || !c.product_layout.lasts() || c.job.steps_elsewhere {
             fresh.clear();
         }
         passes.push(match c.plan.sparse_passes().is_empty() {

@@ -126,6 +126,7 @@ fn job_of(
         unit: 1.0,
         value_scale: 1.0,
         sums_unit: 1.0,
+        steps_elsewhere: false,
     }
 }
 
