@@ -96,7 +96,8 @@ impl Compiler<'_> {
             keep.push(self.copied(from, to)?);
             go_back.push(self.copied(to, from)?);
         }
-        let keep = self.record(Recording { label: "keep where sweeps begin".into(), commands: keep });
+        let keep =
+            self.record(Recording { label: "keep where sweeps begin".into(), commands: keep });
         let label = "go back to where sweeps began".to_string();
         let go_back = self.record(Recording { label, commands: go_back });
         let sizes = Vec::new();

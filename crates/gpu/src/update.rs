@@ -238,7 +238,8 @@ impl Compiler<'_> {
                 workgroups: [small.len() as u32, 1, 1],
                 work: 5.0 * small.iter().map(|&l| self.factor_size(l)).sum::<usize>() as f64,
             });
-            let operations = small.iter().map(|&l| self.applied(l, change)).collect::<Result<_>>()?;
+            let operations =
+                small.iter().map(|&l| self.applied(l, change)).collect::<Result<_>>()?;
             commands.push(self.or_jointly(dispatch, operations));
         }
         others.iter().try_for_each(|&l| self.apply(commands, l, change))
@@ -443,7 +444,9 @@ impl Compiler<'_> {
         let copied = self.copied(self.buffers.factors, self.buffers.origin)?;
         recording.commands.push(match copied {
             // Operations leave the origin, too.
-            Command::Small { otherwise, .. } if free.iter().all(|&l| self.is_applied_jointly(l)) => {
+            Command::Small { otherwise, .. }
+                if free.iter().all(|&l| self.is_applied_jointly(l)) =>
+            {
                 Command::Small { otherwise, operations: Vec::new() }
             }
             other => other,

@@ -162,12 +162,7 @@ impl Compiler<'_> {
 
         let closed = plan.settings().closed_denominator;
         if closed {
-            let inputs: Vec<TensorView> = pass.others.iter().map(|&l| self.factor(l)).collect();
-            let base = self.shapes.sizes(output).iter().product();
-            let out =
-                TensorView { buffer: self.buffers.sums, base, indices: output.clone(), half: None };
-            let constant = self.job.loss.denominator_constant().unwrap_or(1.0) as f32;
-            self.contract(commands, &pass.closed_denominator, &inputs, &out, constant, false)?;
+            self.closed_denominator(commands, group)?;
         }
         let wants = PassOutputs { numerator: true, denominator: !closed, losses: slot.is_some() };
         let terms = EntryTerms::of(&self.job.loss);
@@ -194,6 +189,29 @@ impl Compiler<'_> {
         let end = self.record(end);
         self.streamed_passes.push(StreamedPass { slabs, end });
         Ok(self.record(recording))
+    }
+
+    /// The denominator where it depends on the factors alone: first along the indices that these have, and
+    /// then repeated along the others.
+    fn closed_denominator(&mut self, commands: &mut Vec<Command>, group: usize) -> Result<()> {
+        let pass = &self.plan.passes()[group];
+        let output = &pass.output.indices;
+        let contraction = &pass.closed_denominator;
+        let inputs: Vec<TensorView> = pass.others.iter().map(|&l| self.factor(l)).collect();
+        let base = self.shapes.sizes(output).iter().product();
+        let out =
+            TensorView { buffer: self.buffers.sums, base, indices: output.clone(), half: None };
+        let constant = self.job.loss.denominator_constant().unwrap_or(1.0) as f32;
+        let has = |x: &Index| inputs.iter().any(|view| view.indices.contains(x));
+        let indices: Vec<Index> = output.iter().copied().filter(has).collect();
+        if indices.len() == output.len() {
+            return self.contract(commands, contraction, &inputs, &out, constant, false);
+        }
+        let words = self.shapes.sizes(&indices).iter().product();
+        let buffer = self.temporary(3 * contraction.steps().len(), words);
+        let sum = TensorView { buffer, base: 0, indices, half: None };
+        self.contract(commands, contraction, &inputs, &sum, 1.0, false)?;
+        self.repeated(commands, &sum, &out, constant, false)
     }
 
     /// Forms what the dense pass of a group reads; returns where each tensor begins.

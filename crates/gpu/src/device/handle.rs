@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::adapter::{describe, label};
 use super::driver_lock::{DriverLock, LockOnDrop, UnlockOnDrop};
 use super::memory;
+use super::shader_cache::ShaderCache;
 use crate::program::recording::{GpuLimits, Shader};
 use nneinfact_core::engine::AdapterInfo;
 use nneinfact_core::error::{Error, Result};
@@ -22,6 +23,8 @@ struct GpuShared {
     info: AdapterInfo,
     limits: GpuLimits,
     reports: Arc<DeviceReports>,
+    /// Where compiled shaders are kept from one process to the next.
+    cache: Option<ShaderCache>,
     // Fields are dropped in their order: a software driver takes these back under the lock.
     _lock: LockOnDrop,
     pipelines: Mutex<HashMap<Shader, Arc<Pipeline>>>,
@@ -72,7 +75,12 @@ impl Gpu {
     ///
     /// # Errors
     /// [`Error::Device`] where its limits are too small for any fit.
-    pub(crate) fn own(device: wgpu::Device, queue: wgpu::Queue, info: AdapterInfo) -> Result<Gpu> {
+    pub(crate) fn own(
+        device: wgpu::Device,
+        queue: wgpu::Queue,
+        info: AdapterInfo,
+        cache: Option<ShaderCache>,
+    ) -> Result<Gpu> {
         let reports = Arc::new(DeviceReports::default());
         let lost = Arc::clone(&reports);
         device.set_device_lost_callback(move |reason, message| {
@@ -88,7 +96,7 @@ impl Gpu {
         device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| {
             lock(&stray.stray).get_or_insert_with(|| said(&error));
         }));
-        Gpu::new(device, queue, info, reports)
+        Gpu::new(device, queue, info, reports, cache)
     }
 
     /// Works on a device that belongs to someone else, whose handlers stay as they are.
@@ -103,7 +111,7 @@ impl Gpu {
             device.features(),
             memory::of_device(&device),
         );
-        let gpu = Gpu::new(device, queue, info, Arc::default())?;
+        let gpu = Gpu::new(device, queue, info, Arc::default(), None)?;
         gpu.alive()?;
         Ok(gpu)
     }
@@ -113,13 +121,15 @@ impl Gpu {
         queue: wgpu::Queue,
         info: AdapterInfo,
         reports: Arc<DeviceReports>,
+        cache: Option<ShaderCache>,
     ) -> Result<Gpu> {
         let limits = GpuLimits::of(&device.limits());
         usable(&info, &limits)?;
         let software = info.is_software();
         let pipelines = Mutex::default();
         let (_lock, _unlock) = (LockOnDrop(software), UnlockOnDrop(software));
-        let shared = GpuShared { info, limits, reports, _lock, pipelines, queue, device, _unlock };
+        let shared =
+            GpuShared { info, limits, reports, cache, _lock, pipelines, queue, device, _unlock };
         Ok(Gpu { shared: Arc::new(shared) })
     }
 
@@ -149,6 +159,11 @@ impl Gpu {
     /// Shaders that were compiled for it.
     pub(crate) fn compiled_shaders(&self) -> &Mutex<HashMap<Shader, Arc<Pipeline>>> {
         &self.shared.pipelines
+    }
+
+    /// Where compiled shaders are kept.
+    pub(crate) fn shader_cache(&self) -> Option<&ShaderCache> {
+        self.shared.cache.as_ref()
     }
 
     pub(crate) fn device(&self) -> &wgpu::Device {

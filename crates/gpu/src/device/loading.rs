@@ -33,21 +33,37 @@ impl Gpu {
             true => wgpu::PollType::wait_indefinitely(),
             false => wgpu::PollType::Poll,
         })?;
-        // Before the buffers: a device that is busy with memory compiles no better, and a shader
-        // that does not compile is better known before gigabytes are uploaded.
-        let shaders = &program.shaders;
-        let pipelines: Vec<Result<Arc<Pipeline>>> = match software {
-            true => shaders.iter().map(|shader| self.pipeline(shader)).collect(),
-            false => shaders.par_iter().map(|shader| self.pipeline(shader)).collect(),
-        };
-        let pipelines: Vec<Arc<Pipeline>> = pipelines.into_iter().collect::<Result<_>>()?;
         let contents: Vec<Vec<u8>> =
             program.buffers.iter_mut().map(|b| std::mem::take(&mut b.content)).collect();
-        let buffers = self.allocate(&program)?;
+        let (program, shaders) = (&program, &program.shaders);
+        let compile = || -> Result<Vec<Arc<Pipeline>>> {
+            let pipelines: Vec<Result<Arc<Pipeline>>> = match software {
+                true => shaders.iter().map(|shader| self.pipeline(shader)).collect(),
+                false => shaders.par_iter().map(|shader| self.pipeline(shader)).collect(),
+            };
+            pipelines.into_iter().collect()
+        };
+        // Stored entries are among the contents: they are on their way while shaders are compiled. Where
+        // that is done on the same cores, a shader that does not compile is better known before.
+        let (pipelines, loaded) = match software {
+            true => {
+                let pipelines = compile()?;
+                (pipelines, self.filled(program, contents)?)
+            }
+            false => {
+                let (pipelines, loaded) = rayon::join(compile, || self.filled(program, contents));
+                (pipelines?, loaded?)
+            }
+        };
         let recordings = self
-            .guarded(|| steps(self, &program, &buffers, &pipelines))
+            .guarded(|| steps(self, program, loaded.buffers(), &pipelines))
             .map_err(|fault| self.failed("binding buffers", fault))?;
-        let loaded = LoadedProgram::new(self.clone(), buffers, recordings);
+        Ok(loaded.with(recordings))
+    }
+
+    /// The buffers of a program with what they hold at first, and no recordings yet.
+    fn filled(&self, program: &Program, contents: Vec<Vec<u8>>) -> Result<LoadedProgram> {
+        let loaded = LoadedProgram::new(self.clone(), self.allocate(program)?);
         for (n, mut content) in contents.into_iter().enumerate() {
             content.resize(content.len().next_multiple_of(4), 0);
             loaded.write(BufferId(n), 0, &content)?;

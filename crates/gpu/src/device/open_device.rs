@@ -1,8 +1,11 @@
 //! Opening a GPU.
 
+use std::path::PathBuf;
+
 use super::adapter::{Wanted, adapters, choose, label};
 use super::driver_lock::DriverLock;
 use super::handle::Gpu;
+use super::shader_cache::{ShaderCache, folder_of_environment};
 use nneinfact_core::engine::AdapterInfo;
 use nneinfact_core::error::{Error, Result};
 
@@ -13,6 +16,16 @@ impl Gpu {
     /// [`Error::Device`] where there is no such adapter, its driver does not open it, or the limits
     /// are too small.
     pub fn open(wanted: Wanted<'_>, within: Option<&wgpu::Limits>) -> Result<Gpu> {
+        Gpu::open_with(wanted, within, &folder_of_environment)
+    }
+
+    /// As [`open`](Self::open); `folder` says where compiled shaders are kept for an adapter, which may
+    /// be a software one.
+    pub(crate) fn open_with(
+        wanted: Wanted<'_>,
+        within: Option<&wgpu::Limits>,
+        folder: &dyn Fn(bool) -> Option<PathBuf>,
+    ) -> Result<Gpu> {
         let _lock = DriverLock::take();
         let mut adapters = adapters();
         let infos: Vec<AdapterInfo> = adapters.iter().map(|(_, info)| info.clone()).collect();
@@ -25,7 +38,8 @@ impl Gpu {
         let optional = wgpu::Features::TIMESTAMP_QUERY
             | wgpu::Features::SUBGROUP
             | wgpu::Features::SUBGROUP_BARRIER
-            | wgpu::Features::SHADER_F16;
+            | wgpu::Features::SHADER_F16
+            | wgpu::Features::PIPELINE_CACHE;
         // A driver that does not give all that it advertises may still give what WebGPU asks for.
         let tries = [
             (adapter.features() & optional, wish(all.clone())),
@@ -43,7 +57,11 @@ impl Gpu {
             });
             match pollster::block_on(request) {
                 Ok((device, queue)) => {
-                    return Gpu::own(device, queue, info);
+                    let kept = device.features().contains(wgpu::Features::PIPELINE_CACHE);
+                    let cache = folder(info.is_software())
+                        .filter(|_| kept)
+                        .map(|folder| ShaderCache::new(folder, &adapter.get_info()));
+                    return Gpu::own(device, queue, info, cache);
                 }
                 Err(error) => refusal = error.to_string(),
             }

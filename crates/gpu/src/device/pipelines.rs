@@ -20,8 +20,12 @@ impl Gpu {
         if let Some(pipeline) = lock(self.compiled_shaders()).get(shader) {
             return Ok(Arc::clone(pipeline));
         }
-        let pipeline = match self.guarded(|| self.compile(shader)) {
-            Ok(pipeline) => {
+        let found = self.shader_cache().and_then(|cache| cache.find(shader));
+        let pipeline = match self.guarded(|| self.compile(shader, found.as_deref())) {
+            Ok((pipeline, made)) => {
+                if let (Some(cache), Some(made), None) = (self.shader_cache(), made, &found) {
+                    cache.keep(shader, &made);
+                }
                 #[cfg(debug_assertions)]
                 dump(shader);
                 Arc::new(pipeline)
@@ -41,9 +45,21 @@ impl Gpu {
         Ok(Arc::clone(pipelines.entry(shader.clone()).or_insert(pipeline)))
     }
 
-    fn compile(&self, shader: &Shader) -> Pipeline {
+    /// Compiles a shader, with what was kept of it, if anything was; and what is to be kept now.
+    fn compile(&self, shader: &Shader, found: Option<&[u8]>) -> (Pipeline, Option<Vec<u8>>) {
         let device = self.device();
         let label = Some(shader.label.as_str());
+        let cache = self.shader_cache().map(|_| {
+            // SAFETY: the data are what a cache of the same driver gave: the file is named by it and
+            // holds a digest of them, and wgpu and the driver look at the heads that they wrote.
+            unsafe {
+                device.create_pipeline_cache(&wgpu::PipelineCacheDescriptor {
+                    label,
+                    data: found,
+                    fallback: true,
+                })
+            }
+        });
         let source = wgpu::ShaderModuleDescriptor {
             label,
             source: wgpu::ShaderSource::Wgsl(shader.source.as_str().into()),
@@ -94,9 +110,10 @@ impl Gpu {
                 zero_initialize_workgroup_memory: false,
                 ..Default::default()
             },
-            cache: None,
+            cache: cache.as_ref(),
         });
-        Pipeline { layout, pipeline }
+        let made = cache.filter(|_| found.is_none()).and_then(|cache| cache.get_data());
+        (Pipeline { layout, pipeline }, made)
     }
 
     fn miscompiled(&self, shader: &Shader, message: &str) -> Error {

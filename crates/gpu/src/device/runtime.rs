@@ -77,8 +77,18 @@ pub(crate) enum PlacedCommand {
         sizes: Option<(wgpu::Buffer, u64)>,
         work: f64,
     },
-    Copy { from: wgpu::Buffer, from_offset: u64, to: wgpu::Buffer, to_offset: u64, bytes: u64 },
-    Clear { buffer: wgpu::Buffer, offset: u64, bytes: u64 },
+    Copy {
+        from: wgpu::Buffer,
+        from_offset: u64,
+        to: wgpu::Buffer,
+        to_offset: u64,
+        bytes: u64,
+    },
+    Clear {
+        buffer: wgpu::Buffer,
+        offset: u64,
+        bytes: u64,
+    },
 }
 
 impl PlacedCommand {
@@ -101,19 +111,26 @@ impl Drop for LoadedProgram {
 }
 
 impl LoadedProgram {
-    /// A program whose buffers were made and whose recordings were looked up.
-    pub(crate) fn new(
-        gpu: Gpu,
-        buffers: Vec<PlacedBuffer>,
-        recordings: Vec<PlacedRecording>,
-    ) -> LoadedProgram {
+    /// A program whose buffers were made, and whose recordings are to come.
+    pub(crate) fn new(gpu: Gpu, buffers: Vec<PlacedBuffer>) -> LoadedProgram {
         LoadedProgram {
             gpu,
             buffers,
-            recordings,
+            recordings: Vec::new(),
             staging: Mutex::default(),
             pending: Mutex::default(),
         }
+    }
+
+    /// Its buffers.
+    pub(crate) fn buffers(&self) -> &[PlacedBuffer] {
+        &self.buffers
+    }
+
+    /// The program with its recordings.
+    pub(crate) fn with(mut self, recordings: Vec<PlacedRecording>) -> LoadedProgram {
+        self.recordings = recordings;
+        self
     }
 
     /// Writes bytes (a multiple of 4, at a multiple of 4) into a buffer. What was run before sees

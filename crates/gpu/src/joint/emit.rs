@@ -170,7 +170,11 @@ impl Compiler<'_> {
         start: usize,
         workgroups: usize,
     ) -> Command {
-        let mut bindings = vec![self.words(&[start as u32, 0, 0, 0]), Binding::Whole(program)];
+        let uniforms = self.words(&[start as u32, 0, 0, 0]);
+        if let Binding::Part(window) = uniforms {
+            self.program.notes.insert(window, joint.to_string());
+        }
+        let mut bindings = vec![uniforms, Binding::Whole(program)];
         bindings.extend(seen.iter().map(|seen| Binding::Whole(seen.buffer)));
         let turns: usize = joint.operations().iter().map(|operation| operation.turns).sum();
         Command::Dispatch(Dispatch {
@@ -178,14 +182,14 @@ impl Compiler<'_> {
             kind: DispatchKind::Small,
             bindings,
             workgroups: [workgroups as u32, 1, 1],
-            work: (turns * limits_of_work(workgroups)) as f64,
+            work: (turns * work_of_a_turn(workgroups)) as f64,
         })
     }
 }
 
 /// Roughly what a turn of a dispatch of so many workgroups is in floating-point operations: it is the
 /// longer the fewer there are.
-fn limits_of_work(workgroups: usize) -> usize {
+fn work_of_a_turn(workgroups: usize) -> usize {
     (4096 / workgroups.max(1)).max(64)
 }
 

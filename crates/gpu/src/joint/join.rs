@@ -25,7 +25,7 @@ impl Compiler<'_> {
             threads: self.joint_threads(),
             // The program is one.
             buffers: self.limits.storage_buffers.min(MOST_BUFFERS) as usize - 1,
-            turns: 32,
+            turns: self.tuning.joint_turns,
             chain: 256,
             shared: 1 << 16,
             workgroups: 2048.min(self.limits.workgroups as usize / 16).max(1),

@@ -8,8 +8,8 @@ use crate::program::template::fill;
 use nneinfact_core::error::Result;
 use nneinfact_shaders::LOSS_SUMS;
 
-/// Turns that adding up the lanes of a workgroup takes.
-const LANES_TURNS: usize = 4;
+/// Turns that adding up what threads found takes, which share an output.
+const LANES_TURNS: usize = 1;
 
 /// A contraction as its shader sees it.
 pub(crate) struct ContractionParts<'a> {
@@ -35,7 +35,12 @@ impl ContractionParts<'_> {
     }
 
     /// The words that one of the halves reaches in a tensor.
-    fn reach(&self, half: usize, base: usize, stride: impl Fn(&LoopAxis) -> usize) -> (usize, usize) {
+    fn reach(
+        &self,
+        half: usize,
+        base: usize,
+        stride: impl Fn(&LoopAxis) -> usize,
+    ) -> (usize, usize) {
         let mut outputs = self.outputs;
         let mut first = base;
         if let ([pair, rest @ ..], true) = (outputs, self.paired) {
@@ -81,7 +86,7 @@ impl Compiler<'_> {
 
     /// Threads of the workgroups of joint dispatches.
     pub(crate) fn joint_threads(&self) -> usize {
-        self.limits.most_threads(self.tuning.joint_threads) as usize
+        self.limits.most_threads(1024) as usize
     }
 
     /// The name of a buffer in the texts of operations, and what its words are.
@@ -366,10 +371,7 @@ impl Compiler<'_> {
             words: [0, count, 0, 0].map(|n| n as u32).to_vec(),
             elements: Some(count),
             turns: self.turns(count, 1),
-            reaches: Reaches::new(
-                vec![Reach::new(from, 0, count)],
-                vec![Reach::new(to, 0, count)],
-            ),
+            reaches: Reaches::new(vec![Reach::new(from, 0, count)], vec![Reach::new(to, 0, count)]),
             elementwise: Elementwise::No,
             repeatable: false,
         })

@@ -8,6 +8,8 @@
 //! Operations come in order, and each goes to the earliest dispatch that it may be in: what it waits for
 //! is in earlier dispatches, or in a chain that it can go on.
 
+use std::fmt;
+
 use super::operation::{Elementwise, Operation, Reach, Reaches};
 use crate::program::recording::{Access, BufferId, Command, Program};
 
@@ -180,6 +182,21 @@ fn place(steps: &mut Vec<Step>, operation: Operation, limits: &JointLimits) {
     }
 }
 
+impl fmt::Display for Joint {
+    /// The operations of each chain, and how many elements workgroups share.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (n, chain) in self.chains.iter().enumerate() {
+            let labels: Vec<&str> = chain.operations.iter().map(|o| o.text.label).collect();
+            let shared = match chain.shared {
+                Some(elements) => format!(" of {elements}"),
+                None => String::new(),
+            };
+            write!(f, "{}{}{shared}", if n > 0 { " | " } else { "" }, labels.join(", "))?;
+        }
+        Ok(())
+    }
+}
+
 impl Joint {
     /// The operations of all chains.
     pub fn operations(&self) -> Vec<&Operation> {
@@ -201,7 +218,9 @@ impl Joint {
         }
         let alone = before.iter().all(|&c| self.chains[c].shared.is_none());
         let turns: usize = before.iter().map(|&c| self.chains[c].turns).sum();
-        alone && operation.turns <= limits.turns && turns + operation.turns <= limits.chain
+        // What no other workgroup could help with takes its time anyway.
+        let short = operation.elements.is_none() || operation.turns <= limits.turns;
+        alone && short && turns + operation.turns <= limits.chain
     }
 
     /// Whether a shader may see what the operation needs, too.

@@ -234,8 +234,13 @@ impl<'a> Compiler<'a> {
     /// A command that copies all factors from one buffer to another.
     pub fn copied(&self, from: BufferId, to: BufferId) -> Result<Command> {
         let words = self.places[self.places.len() - 1];
-        let copy =
-            Command::Copy { from, from_offset: 0, to, to_offset: 0, bytes: 4 * words.max(1) as u64 };
+        let copy = Command::Copy {
+            from,
+            from_offset: 0,
+            to,
+            to_offset: 0,
+            bytes: 4 * words.max(1) as u64,
+        };
         Ok(self.or_jointly(copy, vec![self.copy_operation(from, to, words)?]))
     }
 
@@ -299,11 +304,7 @@ impl<'a> Compiler<'a> {
     }
 
     /// Sets the losses of a slot to 0.
-    pub fn clear_losses(
-        &self,
-        commands: &mut Vec<Command>,
-        slot: Option<LossSlot>,
-    ) -> Result<()> {
+    pub fn clear_losses(&self, commands: &mut Vec<Command>, slot: Option<LossSlot>) -> Result<()> {
         let Some(slot) = slot else { return Ok(()) };
         self.clear(commands, self.buffers.results, slot as usize * SLOT_SUMS, SLOT_SUMS)
     }

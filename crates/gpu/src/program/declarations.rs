@@ -34,10 +34,8 @@ impl Declarations {
     /// Declares one vector of uniforms as the next binding.
     pub fn vector(&mut self, name: &str) {
         let binding = self.access.len();
-        let _ = writeln!(
-            self.text,
-            "@group(0) @binding({binding}) var<uniform> {name}: vec4<f32>;"
-        );
+        let _ =
+            writeln!(self.text, "@group(0) @binding({binding}) var<uniform> {name}: vec4<f32>;");
         self.access.push(Access::Uniform);
     }
 }

@@ -1,6 +1,8 @@
 //! What a GPU is to do, as plain data: made and tested without a device, carried out by the
 //! runtime.
 
+use std::collections::HashMap;
+
 use crate::joint::operation::Operation;
 
 /// A buffer of a [`Program`], by its place in [`Program::buffers`].
@@ -24,6 +26,8 @@ pub struct Program {
     pub shaders: Vec<Shader>,
     /// What can be run.
     pub recordings: Vec<Recording>,
+    /// What joint dispatches do, by the window of their uniforms: for people.
+    pub notes: HashMap<Window, String>,
 }
 
 /// A buffer to allocate. It starts as zeros where it has no content.

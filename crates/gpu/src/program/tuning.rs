@@ -11,14 +11,17 @@ pub struct Tuning {
     pub terms: usize,
     /// Bytes that partial sums, or a and b of a pass in two halves, may take.
     pub scratch_bytes: u64,
-    /// Operations after which a dispatch is cut in two: none may run for seconds.
+    /// Operations after which a dispatch is cut in two: none may run for more than 0.1 s, where a small
+    /// GPU does some 10¹¹ a second of what passes are made of. Drivers, and browsers sooner, end those
+    /// that run for long.
     pub work: f64,
     /// The most memory that a fit may take on the device, if less than there is.
     pub memory: Option<u64>,
     /// Whether commands on small tensors share dispatches.
     pub joint: bool,
-    /// The most threads of the workgroups of these dispatches.
-    pub joint_threads: u32,
+    /// The most reads that a thread there makes one after another before many workgroups share what
+    /// there is to do.
+    pub joint_turns: usize,
     /// The data are streamed through the device, in slabs of at most so many entries.
     pub stream: Option<usize>,
 }
@@ -30,10 +33,10 @@ impl Default for Tuning {
             workgroups: 1024,
             terms: 4096,
             scratch_bytes: 64 << 20,
-            work: 2e10,
+            work: 1e10,
             memory: None,
             joint: true,
-            joint_threads: 1024,
+            joint_turns: 32,
             stream: None,
         }
     }

@@ -2,11 +2,15 @@
 
 use std::ops::Range;
 
+use rayon::prelude::*;
+
 use nneinfact_core::data::{Dense, StoredEntries};
 use nneinfact_core::engine::stored_order::{StoredOrder, StoredPart};
 use nneinfact_core::model::{Index, Shapes};
 use nneinfact_core::plan::SparsePass;
 
+/// Bytes that a core copies at a time.
+const PIECE_BYTES: usize = 1 << 20;
 /// Pieces that a thread adds up: a longer row takes several steps.
 const FAN: usize = 64;
 
@@ -184,10 +188,16 @@ impl EntryColumns {
 
     /// The words of some entries, column by column.
     pub fn content(&self, entries: &Range<usize>) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(4 * entries.len() * self.columns.len());
-        for column in &self.columns {
-            bytes.extend_from_slice(bytemuck::cast_slice(&column[entries.clone()]));
+        if entries.is_empty() {
+            return Vec::new();
         }
+        // A column may be tens of millions of words: a piece of each for every core.
+        let mut bytes = vec![0u8; 4 * entries.len() * self.columns.len()];
+        bytes.par_chunks_mut(4 * entries.len()).zip(&self.columns).for_each(|(to, column)| {
+            let from: &[u8] = bytemuck::cast_slice(&column[entries.clone()]);
+            let pieces = to.par_chunks_mut(PIECE_BYTES).zip(from.par_chunks(PIECE_BYTES));
+            pieces.for_each(|(to, from)| to.copy_from_slice(from));
+        });
         bytes
     }
 

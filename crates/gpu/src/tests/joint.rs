@@ -7,11 +7,14 @@ use ndarray::ArrayD;
 
 use crate::device::handle::Gpu;
 use crate::engine::GpuEngine;
-use crate::program::compile::compile;
-use crate::program::tuning::Tuning;
-use crate::tests::jobs::{
-    CORPUS, few, gpu, job_on, job_stored, penalized_job, started, values,
+use crate::joint::operation::{
+    Element, Elementwise, Operation, OperationText, Reach, Reaches, Seen,
 };
+use crate::joint::schedule::{JointLimits, Step, buffers, schedule};
+use crate::program::compile::compile;
+use crate::program::recording::{Access, BufferId, Command, Program};
+use crate::program::tuning::Tuning;
+use crate::tests::jobs::{CORPUS, few, gpu, job_on, job_stored, penalized_job, started, values};
 use nneinfact_core::data::{Implicit, Observations};
 use nneinfact_core::engine::{Engine, Job, LossSums, Point, SweepEnd};
 use nneinfact_core::loss::Loss;
@@ -54,11 +57,11 @@ fn compare(gpu: &Gpu, job: &Job, what: &str) {
     let groups = job.plan.groups().len();
     let alone = Tuning { joint: false, ..Tuning::default() };
     let expected = fitted(engine(gpu, job, &alone), groups);
-    // Everything by one workgroup where it can be, and by many: workgroups of few threads take turns.
-    for joint_threads in [1024, 64] {
-        let tuning = Tuning { joint_threads, ..Tuning::default() };
+    // By one workgroup where it can be, and by as many as can share it.
+    for joint_turns in [32, 0] {
+        let tuning = Tuning { joint_turns, ..Tuning::default() };
         let found = fitted(engine(gpu, job, &tuning), groups);
-        assert!(found == expected, "{what}, {joint_threads} threads");
+        assert!(found == expected, "{what}, {joint_turns} turns");
     }
 }
 
@@ -73,8 +76,12 @@ fn joint_dispatches_do_to_the_bit_what_dispatches_alone_do() {
         Loss::alpha_beta(-1.0, 0.4).unwrap(),
     ];
     for (n, (model, shape, ranks)) in CORPUS.iter().enumerate() {
+        // Groups of one, two and three factors, long sums, factors of many indices.
+        if ![0, 3, 6, 7, 12, 15, 21].contains(&n) {
+            continue;
+        }
         let loss = &losses[n % losses.len()];
-        let grouping = if n % 3 == 0 { Grouping::Block } else { Grouping::Grouped };
+        let grouping = if n == 0 { Grouping::Block } else { Grouping::Grouped };
         let y = values(shape);
         let job = job_on(&y, model, ranks, loss.clone(), grouping.clone(), u64::MAX, split);
         let job = started(job);
@@ -82,8 +89,15 @@ fn joint_dispatches_do_to_the_bit_what_dispatches_alone_do() {
         if n % 2 == 0 {
             compare(&gpu, &penalized_job(job, n), &format!("{model} penalised"));
         } else if loss.domain().contains(0.0, &[]) {
-            let job =
-                job_stored(&few(shape), model, ranks, loss.clone(), grouping, Implicit::Zeros, split);
+            let job = job_stored(
+                &few(shape),
+                model,
+                ranks,
+                loss.clone(),
+                grouping,
+                Implicit::Zeros,
+                split,
+            );
             compare(&gpu, &started(job), &format!("{model} stored"));
         }
     }
@@ -91,15 +105,17 @@ fn joint_dispatches_do_to_the_bit_what_dispatches_alone_do() {
 
 /// The ends of plain sweeps, and then of extrapolated ones.
 fn ends(plain: usize, extrapolated: usize) -> Vec<SweepEnd> {
-    let weights = |n: usize| SweepEnd::Extrapolate {
-        momentum: 0.2 + 0.02 * n as f64,
-        relaxation: 0.5,
-    };
+    let weights =
+        |n: usize| SweepEnd::Extrapolate { momentum: 0.2 + 0.02 * n as f64, relaxation: 0.5 };
     (0..plain).map(|_| SweepEnd::Anchor).chain((0..extrapolated).map(weights)).collect()
 }
 
 /// Sweeps as the host makes them: losses, and factors after each.
-fn by_host(engine: &mut GpuEngine, groups: usize, ends: &[SweepEnd]) -> Vec<(Vec<u64>, Vec<ArrayD<f64>>)> {
+fn by_host(
+    engine: &mut GpuEngine,
+    groups: usize,
+    ends: &[SweepEnd],
+) -> Vec<(Vec<u64>, Vec<ArrayD<f64>>)> {
     engine.copy(Point::Current, Point::Anchor).unwrap();
     engine.pass(0).unwrap();
     let mut found = Vec::new();
@@ -145,9 +161,10 @@ fn check_sweeps(gpu: &Gpu, job: &Job, what: &str) {
         ahead.repeat_sweeps(half).unwrap();
         there(&ahead, half);
         made += half;
-        if expected.get(made).is_some_and(|(_, factors)| {
-            factors.iter().flatten().any(|x| !x.is_finite())
-        }) {
+        if expected
+            .get(made)
+            .is_some_and(|(_, factors)| factors.iter().flatten().any(|x| !x.is_finite()))
+        {
             return;
         }
     }
@@ -215,92 +232,87 @@ fn the_device_stops_where_an_extrapolation_is_not_clearly_better() {
     assert!(!ahead.sweeps(&ends(0, 2)).unwrap().is_empty());
 }
 
+/// Numbers below another, of no pattern.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, most: u64) -> u64 {
+        self.0 =
+            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % most
+    }
+}
+
+/// An operation on some words of two of a few buffers, with a number of its own.
+fn some_operation(random: &mut Random, number: u32) -> Operation {
+    let mut reach = || {
+        let buffer = BufferId(random.below(6) as usize);
+        Reach::new(buffer, random.below(12) as usize, 4)
+    };
+    let (read, written) = (reach(), reach());
+    let seen = |reach: &Reach, access| Seen {
+        name: format!("b{}", reach.buffer.0),
+        buffer: reach.buffer,
+        element: Element::Float,
+        access,
+    };
+    Operation {
+        text: OperationText {
+            label: "test",
+            body: String::new(),
+            seen: vec![seen(&read, Access::Read), seen(&written, Access::ReadWrite)],
+        },
+        head: [1, 1],
+        words: vec![number, 0, 0, 0],
+        elements: (random.below(2) == 0).then_some(4),
+        turns: random.below(8) as usize + 1,
+        elementwise: match random.below(3) {
+            0 => Elementwise::Leaves(written.buffer),
+            1 => Elementwise::Takes(read.buffer),
+            _ => Elementwise::No,
+        },
+        reaches: Reaches::new(vec![read], vec![written]),
+        repeatable: false,
+    }
+}
+
 /// Chains of a joint dispatch are done in any order, at once: what one writes no other may see. And what
-/// a command needs is there before it: with the reaches of all operations, schedules are held against the
-/// order in which they were told.
+/// an operation needs is there before it, whatever else is moved to the front.
 #[test]
 fn chains_do_not_see_each_other() {
-    use crate::joint::operation::{Elementwise, Operation, OperationText, Reach, Reaches, Seen};
-    use crate::joint::schedule::{JointLimits, Step, schedule};
-    use crate::program::recording::{Access, BufferId, Command, Program};
-
-    let limits = JointLimits {
-        threads: 64,
-        buffers: 3,
-        turns: 4,
-        chain: 12,
-        shared: 100,
-        workgroups: 8,
-    };
-    let mut random = 1u64;
-    let mut next = |below: u64| {
-        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (random >> 33) % below
-    };
+    let limits =
+        JointLimits { threads: 64, buffers: 3, turns: 4, chain: 12, shared: 100, workgroups: 8 };
+    let mut random = Random(1);
+    let mut together = 0;
     for _ in 0..300 {
-        let mut told = Vec::new();
-        let commands: Vec<Command> = (0..30)
-            .map(|number| {
-                let (from, to) = (BufferId(next(6) as usize), BufferId(next(6) as usize));
-                let reach = |buffer: BufferId, at: u64| Reach::new(buffer, at as usize, 4);
-                let (read, written) = (reach(from, next(12)), reach(to, next(12)));
-                let seen = |buffer: BufferId, access| Seen {
-                    name: format!("b{}", buffer.0),
-                    buffer,
-                    element: crate::joint::operation::Element::Float,
-                    access,
-                };
-                let operation = Operation {
-                    text: OperationText {
-                        label: "test",
-                        body: String::new(),
-                        seen: vec![seen(from, Access::Read), seen(to, Access::ReadWrite)],
-                    },
-                    head: [1, 1],
-                    words: vec![number, 0, 0, 0],
-                    elements: (next(2) == 0).then_some(4),
-                    turns: next(8) as usize + 1,
-                    reaches: Reaches::new(vec![read], vec![written]),
-                    elementwise: match next(3) {
-                        0 => Elementwise::Leaves(to),
-                        1 => Elementwise::Takes(from),
-                        _ => Elementwise::No,
-                    },
-                    repeatable: false,
-                };
-                let copy =
-                    Command::Copy { from, from_offset: 0, to: BufferId(6), to_offset: 0, bytes: 4 };
-                if next(6) == 0 {
-                    told.push(None);
-                    return copy;
-                }
-                told.push(Some(operation.clone()));
-                Command::Small { otherwise: Box::new(copy), operations: vec![operation] }
-            })
-            .collect();
-        let steps = schedule(commands, &Program::default(), &limits);
+        let told: Vec<Operation> = (0..30).map(|n| some_operation(&mut random, n)).collect();
+        let small = |operation: &Operation| {
+            let (from, to) = (operation.reaches.reads[0].buffer, BufferId(6));
+            let copy = Command::Copy { from, from_offset: 0, to, to_offset: 0, bytes: 4 };
+            Command::Small { otherwise: Box::new(copy), operations: vec![operation.clone()] }
+        };
+        let steps = schedule(told.iter().map(small).collect(), &Program::default(), &limits);
+        // Which dispatch, which chain, which place in it.
         let mut places: BTreeMap<u32, (usize, usize, usize)> = BTreeMap::new();
         for (s, step) in steps.iter().enumerate() {
-            let Step::Joint(joint) = step else { continue };
+            let Step::Joint(joint) = step else { panic!("every operation may be in one") };
+            assert!(buffers(&joint.operations()).len() <= limits.buffers);
             for (c, chain) in joint.chains.iter().enumerate() {
                 for (o, operation) in chain.operations.iter().enumerate() {
                     assert!(places.insert(operation.words[0], (s, c, o)).is_none());
-                    if chain.shared.is_none() {
-                        assert!(operation.turns <= limits.chain);
-                    }
+                    assert!(chain.shared.is_none_or(|n| operation.elements == Some(n)));
                 }
             }
         }
-        let operations: Vec<&Operation> = told.iter().flatten().collect();
-        assert_eq!(places.len(), operations.len());
-        for (i, first) in operations.iter().enumerate() {
-            for second in &operations[i + 1..] {
-                if !first.reaches.meets(&second.reaches) {
-                    continue;
-                }
+        assert_eq!(places.len(), told.len());
+        together += told.len() - steps.len();
+        for (i, first) in told.iter().enumerate() {
+            for second in &told[i + 1..] {
                 let (a, b) = (places[&first.words[0]], places[&second.words[0]]);
-                assert!(a.0 < b.0 || (a.0 == b.0 && a.1 == b.1 && a.2 < b.2), "{a:?} {b:?}");
+                let after = a.0 < b.0 || (a.0 == b.0 && a.1 == b.1 && a.2 < b.2);
+                assert!(after || !first.reaches.meets(&second.reaches), "{a:?} {b:?}");
             }
         }
     }
+    assert!(together > 300);
 }

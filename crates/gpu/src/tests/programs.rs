@@ -72,6 +72,7 @@ pub(crate) fn doubling(count: usize) -> Program {
             "double",
             vec![dispatch(0, vec![whole(0, count)], [groups, 1, 1])],
         )],
+        ..Program::default()
     }
 }
 

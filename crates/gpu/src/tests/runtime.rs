@@ -1,6 +1,8 @@
 //! The runtime on small programs made by hand.
 
+use crate::device::adapter::Wanted;
 use crate::device::driver_lock::{DriverLock, LockOnDrop, UnlockOnDrop};
+use crate::device::handle::Gpu;
 use crate::program::recording::{
     Access, Buffer, BufferId, BufferKind, Command, FirstUse, Program, RecordingId, Shader, Window,
 };
@@ -86,6 +88,7 @@ fn windows_uniforms_copies_and_clears() {
                 add(),
             ],
         )],
+        ..Program::default()
     };
     let loaded = gpu.load(program).unwrap();
     loaded.run(RUN).unwrap();
@@ -280,4 +283,47 @@ fn one_thread_at_a_time_has_the_driver_lock() {
             });
         }
     });
+}
+
+/// The next process, here the next device, does not compile what this one did; and what is wrong with a
+/// file is nothing that a fit would see.
+#[test]
+fn compiled_shaders_are_kept_in_files() {
+    if own().is_none() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("shaders");
+    let open = || Gpu::open_with(Wanted::Best, None, &|_| Some(path.clone())).unwrap();
+    let doubles = |gpu: &Gpu| {
+        let loaded = gpu.load(doubling(100)).unwrap();
+        loaded.run(RUN).unwrap();
+        let expected: Vec<f32> = (0..100).map(|i| 2.0 * i as f32).collect();
+        assert_eq!(read(&loaded, 0, 100), expected);
+    };
+    let gpu = open();
+    let Some(cache) = gpu.shader_cache() else {
+        eprintln!("skipped: the adapter keeps no compiled shaders");
+        return;
+    };
+    let shader = &doubling(100).shaders[0];
+    assert_eq!(cache.find(shader), None);
+    doubles(&gpu);
+    let kept = cache.find(shader).expect("a file");
+    doubles(&open());
+    assert_eq!(open().shader_cache().unwrap().find(shader), Some(kept));
+    // Whole, but no work of this driver.
+    cache.keep(shader, b"not what a driver says");
+    doubles(&open());
+    let file = std::fs::read_dir(&path).unwrap().next().unwrap().unwrap().path();
+    std::fs::write(&file, b"damaged").unwrap();
+    doubles(&open());
+    assert!(cache.find(shader).is_some(), "it is written again");
+    // Nowhere to keep it.
+    std::fs::remove_dir_all(&path).unwrap();
+    std::fs::write(&path, b"").unwrap();
+    doubles(&open());
+    let off = Gpu::open_with(Wanted::Best, None, &|_| None).unwrap();
+    assert!(off.shader_cache().is_none());
+    doubles(&off);
 }

@@ -2,16 +2,17 @@
 
 use crate::program::compile::compile;
 use crate::program::recording::{
-    Access, BufferId, BufferKind, Command, GpuLimits, Program, Shader,
+    Access, Binding, BufferId, BufferKind, Command, GpuLimits, Program, Shader,
 };
 use crate::program::tuning::Tuning;
 use crate::tests::jobs::{
     CORPUS, CorpusModel, MOVING, few, job, job_stored, moving, penalized_job,
 };
-use nneinfact_core::data::{Implicit, Observations};
-use nneinfact_core::engine::Job;
+use nneinfact_core::data::{CooTensor, Implicit, Observations};
+use nneinfact_core::engine::{Job, ZeroSums};
 use nneinfact_core::loss::Loss;
-use nneinfact_core::plan::Grouping;
+use nneinfact_core::model::{Model, Shapes};
+use nneinfact_core::plan::{DataInfo, Grouping, Plan, PlanSettings, SparseInfo};
 
 /// Parses and checks every shader as a device's driver would, and holds every dispatch against the
 /// limits that WebGPU guarantees and against its buffers.
@@ -165,6 +166,12 @@ fn program(job: &Job, register_k: usize) -> Program {
     compile(job, &GpuLimits::default(), &tuning).unwrap().program
 }
 
+/// The same with a dispatch for every small operation.
+fn alone(job: &Job) -> Program {
+    let tuning = Tuning { joint: false, ..Tuning::default() };
+    compile(job, &GpuLimits::default(), &tuning).unwrap().program
+}
+
 /// The first shader of a program whose label begins like this.
 fn source(program: &Program, label: &str) -> String {
     let found = program.shaders.iter().find(|s| s.label.starts_with(label));
@@ -191,7 +198,19 @@ fn commands(program: &Program) -> String {
                         })
                         .collect();
                     let [x, y, z] = dispatch.workgroups;
-                    writeln!(text, "  {} {x} x {y} x {z}: {}", shader.label, bound.join(", "))
+                    let note = dispatch.bindings.iter().find_map(|binding| match binding {
+                        Binding::Part(window) => program.notes.get(window),
+                        Binding::Whole(_) => None,
+                    });
+                    match note {
+                        Some(note) => writeln!(text, "  {x} workgroups: {note}"),
+                        None => writeln!(
+                            text,
+                            "  {} {x} x {y} x {z}: {}",
+                            shader.label,
+                            bound.join(", ")
+                        ),
+                    }
                 }
                 Command::Small { .. } => unreachable!("programs that are complete have none"),
                 Command::Copy { from, to, bytes, .. } => {
@@ -225,7 +244,9 @@ fn shaders_are_what_one_would_write() {
     insta::assert_snapshot!("kl_nmf", source(&program(&nmf(10, Loss::kl()), 48), "pass with"));
     let (model, shape, ranks) = UBER;
     let uber = job(model, shape, ranks, alpha_beta(), Grouping::Grouped, split);
-    let uber = program(&uber, 48);
+    let joint = program(&uber, 48);
+    insta::assert_snapshot!("small_operations", source(&joint, "small operations"));
+    let uber = alone(&uber);
     insta::assert_snapshot!("uber_alpha_beta_split", source(&uber, "pass with"));
     insta::assert_snapshot!("step_power", source(&uber, "step"));
     insta::assert_snapshot!("contraction", source(&uber, "contraction"));
@@ -252,7 +273,7 @@ fn shaders_are_what_one_would_write() {
         let ranks = [('r', rank)];
         let y = few(&[40, 30, 9]);
         let job = job_stored(&y, "ir,jr,ar->ija", &ranks, loss, Grouping::Block, implicit, split);
-        program(&job, 48)
+        alone(&job)
     };
     let kl = stored(10, Loss::kl(), Implicit::Zeros);
     insta::assert_snapshot!("sparse_pass_of_kl", source(&kl, "pass over stored entries with"));
@@ -264,13 +285,13 @@ fn shaders_are_what_one_would_write() {
     let log = Loss::alpha_beta(0.0, 1.0).unwrap();
     assert_eq!(log.majorizer(), nneinfact_core::loss::Majorizer::Log);
     let (model, shape, ranks) = UBER;
-    let log = program(&job(model, shape, ranks, log, Grouping::Grouped, plain), 48);
+    let log = alone(&job(model, shape, ranks, log, Grouping::Grouped, plain));
     insta::assert_snapshot!("step_log", source(&log, "step"));
 
     // A penalty of p = 3, whose step has no closed form.
     let cp = ("ir,jr,ar->ija", [5, 7, 4], [('r', 3)]);
     let cp = job(cp.0, &cp.1, &cp.2, alpha_beta(), Grouping::Block, plain);
-    let cp = program(&penalized_job(cp, 3), 48);
+    let cp = alone(&penalized_job(cp, 3));
     insta::assert_snapshot!("step_of_a_penalty", source(&cp, "step"));
     insta::assert_snapshot!("commands_of_balancing", {
         let all = commands(&cp);
@@ -308,4 +329,85 @@ fn a_sparse_fit_does_what_one_would_do() {
         masked,
     );
     insta::assert_snapshot!("commands_of_a_sparse_fit", commands(&program(&job, 48)));
+}
+
+/// The paper's Uber tensor: 45 million entries.
+const UBER_SHAPE: &[usize] = &[27, 24, 7, 100, 100];
+
+/// The paper's model of it, on a plan of its sizes. Programs depend on the data by their kind alone, so
+/// few entries are enough where passes go over all.
+fn full_uber(loss: Loss) -> Job {
+    let (model, ranks) = ("wr,dr,hr,ikr,jkr->wdhij", [('r', 10), ('k', 6)]);
+    let small = job(model, &[3, 2, 4, 3, 5], &ranks, loss, Grouping::Grouped, |o| o);
+    let shapes = Shapes::new(small.plan.shapes().model(), UBER_SHAPE, &ranks).unwrap();
+    let settings = PlanSettings {
+        grouping: Grouping::Grouped,
+        closed_denominator: small.loss.denominator_constant().is_some(),
+        ..PlanSettings::default()
+    };
+    let plan = Plan::new(&shapes, &DataInfo::c_order(&shapes, 1), &settings).unwrap();
+    Job { plan: std::sync::Arc::new(plan), ..small }
+}
+
+/// The same on stored entries, most of them in few places, as counts are.
+fn full_uber_stored(loss: Loss) -> Job {
+    let (model, ranks) = ("wr,dr,hr,ikr,jkr->wdhij", [('r', 10), ('k', 6)]);
+    let mut random = 1u64;
+    let mut next = |below: usize| {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        let x = (random >> 40) as f64 / (1u64 << 24) as f64;
+        (x * x * below as f64) as u64
+    };
+    let count = 200_000;
+    let indices: Vec<Vec<u64>> =
+        UBER_SHAPE.iter().map(|&size| (0..count).map(|_| next(size)).collect()).collect();
+    let coo = CooTensor::new(UBER_SHAPE, &indices, &vec![1.0; count]).unwrap();
+    let data = Observations::new(coo).prepare().unwrap();
+    let implicit = Implicit::Zeros;
+    let stored = data.stored(implicit);
+    let shapes = Shapes::new(&Model::parse(model).unwrap(), UBER_SHAPE, &ranks).unwrap();
+    let sparse = SparseInfo {
+        stored: stored.counts().train,
+        masked: 0,
+        implicit: ZeroSums::new(&loss.at_zero(), implicit).form(),
+    };
+    let settings = PlanSettings {
+        grouping: Grouping::Grouped,
+        sparse: Some(sparse),
+        ..PlanSettings::default()
+    };
+    let plan = Plan::new(&shapes, &DataInfo::c_order(&shapes, 0), &settings).unwrap();
+    let small = job(model, &[3, 2, 4, 3, 5], &ranks, loss, Grouping::Grouped, |o| o);
+    Job {
+        plan: std::sync::Arc::new(plan),
+        data: std::sync::Arc::new(data),
+        stored: Some(std::sync::Arc::new(stored)),
+        ..small
+    }
+}
+
+/// The commands of a recording.
+fn recorded(program: &Program, label: &str) -> String {
+    let all = commands(program);
+    let from = all.find(&format!("{label}:\n")).unwrap_or_else(|| panic!("{label} is recorded"));
+    let lines = all[from..].lines();
+    let own = lines.take(1).chain(all[from..].lines().skip(1).take_while(|l| l.starts_with(' ')));
+    own.map(|line| format!("{line}\n")).collect()
+}
+
+/// A sweep of the paper's model is few dispatches, on the least that WebGPU guarantees.
+#[test]
+fn a_sweep_is_few_dispatches() {
+    for (name, job, most) in [
+        ("dense", full_uber(Loss::kl()), 15),
+        ("dense_alpha_beta", full_uber(Loss::alpha_beta(0.7, 0.0).unwrap()), 15),
+        ("stored", full_uber_stored(Loss::kl()), 15),
+        ("stored_euclidean", full_uber_stored(Loss::euclidean()), 15),
+    ] {
+        let program = program(&job, 48);
+        let sweep = recorded(&program, "sweep with an extrapolation");
+        let count = sweep.lines().count() - 1;
+        insta::assert_snapshot!(format!("sweep_of_uber_{name}"), sweep);
+        assert!(count <= most, "{name}: {count}");
+    }
 }
