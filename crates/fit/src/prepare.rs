@@ -18,7 +18,7 @@ use crate::settings::{Algorithm, Balance, Settings, Start};
 use crate::start::{self, Basis, scale};
 use crate::sweeps::sweeps;
 use nneinfact_core::data::{
-    Observations, Prepared, StoredEntries, describe_index, normalizing_exponent, scaled,
+    Observations, Prepared, Role, StoredEntries, describe_index, normalizing_exponent, scaled,
 };
 use nneinfact_core::engine::{Constraint, Engine, Guards, Job, LossSlot, Precision};
 use nneinfact_core::error::{Error, Result};
