@@ -181,6 +181,12 @@ fn every_form_gives_the_same_fit() {
                 };
                 let dense = weighting.apply(Observations::new(&y), &y, seed);
                 let expected = run(&shapes, &loss, &start, DataAs::Dense, run_at, &dense);
+                // Exact steps may fit the few entries that are left exactly: what goes on from there
+                // is rounding errors.
+                let losses = &expected.history().loss;
+                if losses.last().is_some_and(|last| *last <= 1e-12 * losses[0]) {
+                    continue;
+                }
                 let what = format!(
                     "{}, {}, {weighting:?}, {}, {:?}",
                     entry.name,

@@ -71,7 +71,8 @@ fn sweeps_under_masks_are_those_of_the_reference() {
         {
             let loss = &losses[(n + m) % losses.len()];
             let mut random = Random::new((10 * n + m) as u64);
-            let y = counts(&mut random, shape);
+            // Where a row's only entry is 0, its factors go to 0, and to floors.
+            let y = counts(&mut random, shape) + ones(&train(shape, Left::One));
             let start = random.factors(&shapes);
             let flags = train(shape, left);
             let weights = ones(&flags);
@@ -309,5 +310,22 @@ fn threads_do_not_change_a_bit_under_masks() {
         };
         let one = run(1);
         assert!(one == run(2) && one == run(3), "{} {form:?}", loss.name());
+    }
+}
+
+#[test]
+fn data_that_are_mostly_zeros_stay_sparse_under_a_split() {
+    let shape = [300, 400];
+    let shapes = entry("NMF").shapes(&shape);
+    let mut random = Random::new(12);
+    let y = random.tensor(&shape, -99.0, 1.0).mapv(|x| (9.0 * x.max(0.0)).ceil());
+    let observations = Observations::new(&y).held_out(0.1, 4).expect("a fraction");
+    for loss in [Loss::kl(), Loss::euclidean()] {
+        let fit = settings(&shapes, &loss, &random.factors(&shapes))
+            .max_iter(2)
+            .fit(&observations)
+            .expect("it fits");
+        let told = fit.plan().implicit_entries().unwrap_or("dense passes");
+        assert!(told.contains("less sums over the withheld ones"), "{}: {told}", loss.name());
     }
 }

@@ -14,7 +14,9 @@ fn noisy(shapes: &Shapes, seed: u64, shift: f64) -> (ArrayD<f64>, Vec<ArrayD<f64
     let mut random = Random::new(seed);
     let truth = random.factors(shapes);
     let noise = random.tensor(&shapes.data(), -2.0, 2.0);
-    (predict(shapes, &truth) + noise + shift, random.factors(shapes))
+    let y = predict(shapes, &truth);
+    let mean = y.mean().expect("entries");
+    (y / mean + noise + shift, random.factors(shapes))
 }
 
 fn settings(shapes: &Shapes, algorithm: Algorithm) -> NNEinFact {

@@ -61,6 +61,9 @@ pub struct RolePass {
 /// Columns that a place in a row's list is counted in, in one byte.
 pub const ROLE_BLOCK: usize = 256;
 
+/// Cuts that are compared where there are many modes; a model has at most 52 of them.
+const CUTS: usize = 8;
+
 impl RolePass {
     /// The cheapest pass for a group whose rows list so many entries in all, from passes in elements
     /// of so many bytes. `None` where there are not enough indices to write it with.
@@ -78,10 +81,10 @@ impl RolePass {
         let own = union(&group.factors) & shapes.model().observed();
         let free: Vec<Index> =
             shapes.model().output().iter().copied().filter(|&x| !own.contains(x)).collect();
-        // Few modes: all ways to cut them. Many: only where the cut is between neighbours.
+        // Few modes: all ways to cut them. Many: some that cut between neighbours.
         let ways: Vec<u64> = match free.len() {
             n @ 0..=6 => (0..1 << n).collect(),
-            n => (0..n.min(63)).map(|n| (1 << n) - 1).collect(),
+            n => (0..CUTS).map(|cut| (1 << (n * cut / CUTS)) - 1).collect(),
         };
         let mut best: Option<RolePass> = None;
         for way in ways {
