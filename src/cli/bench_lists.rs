@@ -7,7 +7,7 @@ use nneinfact_core::data::{CooTensor, Implicit, Observations, uniform_u32};
 use nneinfact_core::engine::{PassTime, RooflinePeaks, SparseProgram};
 use nneinfact_core::error::Result;
 use nneinfact_core::loss::{Loss, Tape};
-use nneinfact_core::plan::Plan;
+use nneinfact_core::plan::{KhatriRaoTable, Plan};
 use nneinfact_fit::{DataAs, Device, NNEinFact};
 
 /// A fixed problem over stored entries.
@@ -148,8 +148,8 @@ impl ListProblem {
     }
 }
 
-/// A sparse pass beside the least time that it could take (its roofline): that of reading the entries, of
-/// looking up each operand's row once, or of all arithmetic, whichever is longest.
+/// A sparse pass beside the least time that it could take (its roofline): that of reading entries, tables and
+/// sums, of looking up each operand's row once, or of all arithmetic, whichever is longest.
 pub fn pass(
     plan: &Plan,
     group: usize,
@@ -173,10 +173,17 @@ pub fn pass(
     let multiply_adds = pass.flops * products;
     let row = pass.contracted_size(shapes) * plan.settings().element_bytes;
     let lines = stored * (pass.operands.len() * row.div_ceil(64)) as f64;
+    // Tables are formed in double precision, and so are the sums kept, which are read and written.
+    let rows = |table: &KhatriRaoTable| shapes.volume(table.rows.iter().collect());
+    let tables: f64 = std::iter::once(&pass.output).chain(&pass.operands).map(rows).sum();
+    let bytes = pass.entry_bytes
+        + tables * row as f64
+        + 16.0 * shapes.volume(pass.indices.iter().collect());
     let bounds = peaks.map(|r| {
-        let memory = pass.entry_bytes / r.read_bytes_per_second;
+        let memory = bytes / r.read_bytes_per_second;
         let gather = r.gathered_lines_per_second.map_or(0.0, |rate| lines / rate);
         let arithmetic = multiply_adds / r.multiply_adds_per_second
+            + 2.0 * pass.contraction_flops / r.multiply_adds_per_second
             + stored * tape.powers() as f64 / r.powers_per_second
             + stored * tape.logarithms() as f64 / r.logarithms_per_second;
         [memory, gather, arithmetic]
@@ -189,7 +196,7 @@ pub fn pass(
         "seconds": time.seconds,
         "least_seconds": time.least_seconds,
         "kernel_seconds": time.kernel_seconds,
-        "entry_bytes": pass.entry_bytes,
+        "bytes": bytes,
         "gathered_lines": lines,
         "multiply_adds": multiply_adds,
         "memory_seconds": bounds.map(|all| all[0]),

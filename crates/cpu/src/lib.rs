@@ -455,7 +455,7 @@ impl<T: Elementwise> Engine for CpuEngine<T> {
     fn copy(&mut self, from: Point, to: Point) -> Result<()> {
         match (from, to) {
             (Point::Current, Point::Anchor) => {
-                self.anchor = Some(self.factors.clone());
+                self.anchor.get_or_insert_default().clone_from(&self.factors);
                 self.origin.clone_from(&self.factors);
             }
             (Point::Anchor, Point::Current) => {
@@ -465,7 +465,9 @@ impl<T: Elementwise> Engine for CpuEngine<T> {
                 }
                 self.origin.clone_from(&self.factors);
             }
-            (Point::Current, Point::Snapshot) => self.snapshot = Some(self.factors.clone()),
+            (Point::Current, Point::Snapshot) => {
+                self.snapshot.get_or_insert_default().clone_from(&self.factors);
+            }
             (Point::Snapshot, Point::Current) => {
                 if let Some(snapshot) = &self.snapshot {
                     self.factors.clone_from(snapshot);

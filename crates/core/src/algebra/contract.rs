@@ -261,7 +261,7 @@ fn product(m: usize, k: usize, n: usize, a: &[f64], b: &[f64], c: &mut [f64]) {
     }
 }
 
-fn rearrange_owned(
+pub(super) fn rearrange_owned(
     shapes: &Shapes,
     indices: Vec<Index>,
     data: Vec<f64>,

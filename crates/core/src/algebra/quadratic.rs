@@ -9,7 +9,7 @@
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
-use super::contract::{contract, rearrange};
+use super::contract::{contract, rearrange, rearrange_owned};
 use super::update::overflowed;
 use crate::engine::Constraint;
 use crate::error::Result;
@@ -97,7 +97,7 @@ impl Objective<'_> {
         let linear = contract(shapes, &group.updates[at], &once);
         let indices = &shapes.model().factors()[l];
         Form {
-            linear: rearrange(shapes, indices, &linear, &Self::order(coupling)),
+            linear: rearrange_owned(shapes, indices.clone(), linear, &Self::order(coupling)),
             square: contract(&quadratic.shapes, &coupling.contraction, &twice),
             rows: shapes.sizes(&coupling.rows).iter().product(),
             latent: shapes.sizes(&coupling.latent).iter().product(),
@@ -179,7 +179,8 @@ impl Objective<'_> {
                     );
                 });
                 let order = Self::order(form.coupling);
-                factors[l] = rearrange(shapes, &order, &theta, &shapes.model().factors()[l]);
+                factors[l] =
+                    rearrange_owned(shapes, order, theta, &shapes.model().factors()[l]);
                 if let Some(entry) = factors[l].iter().position(|x| !x.is_finite()) {
                     return Err(overflowed(shapes, l, entry));
                 }

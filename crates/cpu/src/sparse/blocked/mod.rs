@@ -25,7 +25,7 @@ pub(super) use self::pass::BlockedPass;
 use std::ops::Range;
 
 use self::compact::{LocalRows, Values};
-use self::order::Order;
+use self::order::{Order, OrderSizes};
 use nneinfact_core::data::Dense;
 use nneinfact_core::plan::SparsePass;
 use nneinfact_simd::Elementwise;
@@ -72,7 +72,18 @@ impl<T: Elementwise> BlockedEntries<T> {
         entry_parameters: &[Dense],
         scale: f64,
     ) -> BlockedEntries<T> {
-        let Order { places, output_rows, shifts, tasks, tiles } = Order::new(entries, pass);
+        BlockedEntries::with_sizes(entries, pass, entry_parameters, scale, OrderSizes::USUAL)
+    }
+
+    fn with_sizes(
+        entries: &TrainingEntries<'_>,
+        pass: &SparsePass,
+        entry_parameters: &[Dense],
+        scale: f64,
+        sizes: OrderSizes,
+    ) -> BlockedEntries<T> {
+        let Order { places, output_rows, shifts, tasks, tiles } =
+            Order::new(entries, pass, sizes);
         let mut rows = vec![LocalRows::of_tasks(&output_rows, &tasks)];
         drop(output_rows);
         let operands = pass.operands.len();

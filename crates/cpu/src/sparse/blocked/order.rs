@@ -9,12 +9,22 @@ use nneinfact_core::model::{Index, Shapes};
 use nneinfact_core::plan::SparsePass;
 use nneinfact_simd::Elementwise;
 
-/// The least and the most entries of a task, and how many tasks there are between.
-const LEAST_TASK: usize = 8192;
-const MOST_TASK: usize = 1 << 17;
+/// How large tasks and tiles are.
+#[derive(Clone, Copy)]
+pub(super) struct OrderSizes {
+    /// The least and the most entries of a task.
+    pub task: [usize; 2],
+    /// What the blocks of a tile may take together.
+    pub tile_bytes: usize,
+}
+
+impl OrderSizes {
+    /// Blocks that stay in the second-level cache of most processors.
+    pub const USUAL: OrderSizes = OrderSizes { task: [8192, 1 << 17], tile_bytes: 512 << 10 };
+}
+
+/// How many tasks there are where neither bound applies.
 const TASKS: usize = 32;
-/// What the blocks of a tile may take together: the second-level cache of most processors.
-const TILE_BYTES: usize = 512 << 10;
 /// How often a tile has to look up each row of its blocks for tables to be cut, and how many entries it has
 /// to have in each row of the output.
 const LEAST_REUSE: usize = 2;
@@ -127,14 +137,15 @@ pub(super) struct Order {
 }
 
 impl Order {
-    pub fn new(entries: &TrainingEntries<'_>, pass: &SparsePass) -> Order {
+    pub fn new(entries: &TrainingEntries<'_>, pass: &SparsePass, sizes: OrderSizes) -> Order {
         let shapes = entries.shapes;
         let size = |indices: &[Index]| -> usize { shapes.sizes(indices).iter().product() };
         let rows = entries.rows(&pass.output.rows);
         let mut places = by_row(&rows, size(&pass.output.rows));
         let mut output_rows: Vec<u32> = places.par_iter().map(|&i| rows[i as usize]).collect();
         drop(rows);
-        let share = (entries.len() / TASKS).clamp(LEAST_TASK, MOST_TASK);
+        let [least, most] = sizes.task;
+        let share = (entries.len() / TASKS).clamp(least, most);
         let mut tasks = tasks(&output_rows, share);
 
         let tables: Vec<usize> = pass.operands.iter().map(|table| size(&table.rows)).collect();
@@ -143,7 +154,7 @@ impl Order {
             task: entries.len() / tasks.len().max(1),
             row: entries.len() / distinct(&output_rows).max(1),
         };
-        let shifts = block_shifts(&tables, row_bytes, density);
+        let shifts = block_shifts(&tables, sizes.tile_bytes / row_bytes, density);
         let cut: Vec<TileBits> = TileBits::new(&tables, &shifts);
         let mut tiles = Vec::new();
         if cut.is_empty() {
@@ -251,15 +262,15 @@ struct Density {
 }
 
 /// For each table of so many rows the binary logarithm of the rows of a block: the largest block is
-/// halved until all fit into the cache together. None is cut where that would leave too few entries of a
+/// halved until there are at most `tile_rows` in all of them together. None is cut where that would leave too few entries of a
 /// tile to a row, of the output or of a block: then what a tile begins with costs more than what the cache
 /// gives.
-fn block_shifts(tables: &[usize], row_bytes: usize, density: Density) -> Vec<u32> {
+fn block_shifts(tables: &[usize], tile_rows: usize, density: Density) -> Vec<u32> {
     let whole: Vec<u32> = tables.iter().map(|&rows| bits(rows)).collect();
     let mut shifts = whole.clone();
     for cut in 0..=MOST_TILE_BITS {
         let rows: usize = tables.iter().zip(&shifts).map(|(&n, &s)| n.min(1 << s)).sum();
-        if rows.saturating_mul(row_bytes) <= TILE_BYTES {
+        if rows <= tile_rows {
             let reused = density.task >> cut >= LEAST_REUSE * rows;
             let long = density.row >> cut >= LEAST_RUN;
             return if cut == 0 || reused && long { shifts } else { whole };

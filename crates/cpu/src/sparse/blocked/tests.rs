@@ -9,7 +9,7 @@ use nneinfact_core::plan::{
     DataInfo, Grouping, ImplicitForm, KhatriRaoTable, Plan, PlanSettings, SparseInfo,
 };
 
-use super::order::Order;
+use super::order::{Order, OrderSizes};
 use super::*;
 use crate::sparse::pass::KhatriRaoRows;
 use crate::sparse::{Terms, onto};
@@ -20,6 +20,7 @@ fn uniform(stream: u32, i: u64) -> f64 {
 
 /// A model with its sizes, its data, and factors.
 struct Case {
+    sizes: OrderSizes,
     shapes: Shapes,
     stored: StoredEntries,
     factors: Vec<Vec<f64>>,
@@ -52,7 +53,7 @@ impl Case {
                 (0..size).map(|i| 0.1 + uniform(50 + l as u32, i as u64)).collect()
             })
             .collect();
-        Case { shapes, stored, factors }
+        Case { sizes: OrderSizes::USUAL, shapes, stored, factors }
     }
 
     /// The passes of an update of one factor after another.
@@ -85,7 +86,8 @@ impl Case {
         let parameters: Vec<Dense> =
             loss.entry_parameters().iter().map(|p| Dense::from_array(p).in_c_order()).collect();
         let training = TrainingEntries::new(&self.shapes, &self.stored);
-        let entries = BlockedEntries::<T>::new(&training, pass, &parameters, 1.0);
+        let entries =
+            BlockedEntries::<T>::with_sizes(&training, pass, &parameters, 1.0, self.sizes);
         let depth = pass.contracted_size(&self.shapes);
         let tables: Vec<KhatriRaoRows<T>> =
             self.tables(pass).iter().map(|t| KhatriRaoRows::new(t, depth, 1.0)).collect();
@@ -212,15 +214,24 @@ fn sums_are_those_of_every_entry() {
 
 #[test]
 fn tables_that_outgrow_the_cache_are_cut_into_blocks() {
-    // Tiles of many blocks, tasks of many rows, and rows so long that they are cut.
-    let uniform = Case::new("ir,jr->ij", &[3000, 9000], 50, 60_000, 1);
-    let skewed = Case::new("ir,jr,kr->ijk", &[40_000, 2000, 70_000], 20, 60_000, 6);
-    for (name, case) in [("uniform", uniform), ("skewed", skewed)] {
+    // A row is cut into pieces where it has more entries than two tasks, and a table where its blocks are
+    // looked up often enough: not both, in a matrix.
+    let sizes = |task: usize, tile_bytes| OrderSizes { task: [task, 2 * task], tile_bytes };
+    let two = Case::new("ir,jr->ij", &[30, 700], 50, 20_000, 1);
+    let three = Case::new("ir,jr,kr->ijk", &[20, 300, 300], 50, 20_000, 1);
+    let long = Case::new("ir,jr->ij", &[2, 9000], 10, 20_000, 1);
+    let cases = [
+        ("two modes", two, sizes(2000, 8 << 10), [true, false]),
+        ("three modes", three, sizes(20_000, 300 << 8), [true, false]),
+        ("long rows", long, sizes(1000, 8 << 10), [false, true]),
+    ];
+    for (name, case, sizes, expected) in cases {
+        let case = Case { sizes, ..case };
         let entries = TrainingEntries::new(&case.shapes, &case.stored);
-        let mut pieces = 0;
+        let (mut pieces, mut cut) = (0, 0);
         for pass in case.passes() {
-            let order = Order::new(&entries, &pass);
-            assert!(order.tiles.len() > order.tasks.len(), "{name}: no table is cut");
+            let order = Order::new(&entries, &pass, sizes);
+            cut += order.tiles.len() - order.tasks.len();
             pieces += order.tasks.iter().filter(|task| task.piece).count();
             let mut seen = vec![false; entries.len()];
             order.places.iter().for_each(|&place| seen[place as usize] = true);
@@ -239,14 +250,17 @@ fn tables_that_outgrow_the_cache_are_cut_into_blocks() {
                 assert_eq!(start, task.entries.end, "{name}: tiles and tasks end together");
             }
         }
-        assert_eq!(pieces > 0, name == "skewed");
+        assert_eq!([cut > 0, pieces > 0], expected, "{name}: {cut} more tiles, {pieces} pieces");
         check(name, &case, &Loss::kl());
     }
 }
 
 #[test]
 fn any_number_of_threads_gives_the_same_bits() {
-    let case = Case::new("ir,jr,kr->ijk", &[4000, 300, 7000], 20, 50_000, 5);
+    let case = Case {
+        sizes: OrderSizes { task: [2000, 4000], tile_bytes: 8 << 10 },
+        ..Case::new("ir,jr,kr->ijk", &[4000, 300, 7000], 20, 30_000, 5)
+    };
     for pass in &case.passes() {
         let with = |threads: usize| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
