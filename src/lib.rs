@@ -81,8 +81,9 @@ pub mod compare {
 pub mod data {
     pub use nneinfact_core::data::{
         Column, CooBuilder, CooTensor, Dense, DenseBuilder, Element, Implicit, Indices, LabelKind,
-        Labels, Mapped, Observations, Order, Outside, Portion, Prepared, Role, Roles, SplitKind, Storage,
-        StoredCounts, StoredEntries, Strata, Stratum, Values, describe_index, printable, uniform_u32,
+        Labels, Mapped, Observations, Order, Outside, Portion, Prepared, Role, Roles, SplitKind,
+        Storage, StoredCounts, StoredEntries, Strata, Stratum, Values, describe_index, printable,
+        uniform_u32,
     };
 }
 
@@ -133,8 +134,8 @@ pub mod fit {
     pub use nneinfact_fit::{
         Algorithm, Balance, Cancel, Checkpoint, Coupled, CoupledFit, DataAs, DataRecord,
         EntryParameterRecord, Every, Fit, Flow, History, LossRecord, ModeRecord, NNEinFact, Norm,
-        Observer, Part, Record, Saved, ScalesInto, Source, Start, StoppedBy, Sweep, TableRecord,
-        Target, Unfinished, ValuesRecord, balanced,
+        Observer, Part, ReadyFits, Record, Saved, ScalesInto, Source, Start, StoppedBy, Sweep,
+        TableRecord, Target, Unfinished, ValuesRecord, balanced,
     };
 }
 

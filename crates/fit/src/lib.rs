@@ -9,7 +9,9 @@ mod adam;
 mod barrier;
 mod builder;
 mod checkpoint;
+mod common;
 mod components;
+mod concurrent;
 mod constraints;
 mod coupled;
 mod device;
@@ -21,6 +23,7 @@ mod kkt;
 mod monitor;
 mod observe;
 mod prepare;
+mod ready;
 mod record;
 mod result;
 mod run;
@@ -44,6 +47,7 @@ pub use nneinfact_core::history::{History, StoppedBy, Unfinished};
 pub use nneinfact_gpu::DriverLock;
 pub use observe::{Cancel, Flow, Observer, Sweep};
 pub use prepare::prediction_floor;
+pub use ready::ReadyFits;
 pub use record::{
     DataRecord, EntryParameterRecord, LossRecord, ModeRecord, Record, TableRecord, ValuesRecord,
 };

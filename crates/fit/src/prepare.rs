@@ -7,6 +7,7 @@ use std::sync::Arc;
 use ndarray::ArrayD;
 
 use crate::checkpoint::{self, Checkpoint, CheckpointWriter, Identity};
+use crate::common::Common;
 use crate::constraints::Constraints;
 use crate::device::Device;
 use crate::format::{self, Planned};
@@ -81,8 +82,8 @@ impl Given<'_> {
 }
 
 /// Finds what is wrong with a fit as far as that is possible without starting it: settings, ranks,
-/// the loss's domain, memory.
-pub(crate) fn check(settings: &Settings, data: &Prepared) -> Result<()> {
+/// the loss's domain, memory. Gives a plan that can be carried out.
+pub(crate) fn check(settings: &Settings, data: &Prepared) -> Result<Plan> {
     let (shapes, data) = prepared(settings, Given::Prepared(data))?;
     if let Some(device) = &settings.device {
         device.check_precision(settings.precision)?;
@@ -109,16 +110,16 @@ pub(crate) fn open(
 }
 
 /// A fit whose settings and data go together, with its plan.
-struct Checked {
-    shapes: Shapes,
-    constraints: Constraints,
-    planned: Planned,
+pub(crate) struct Checked {
+    pub shapes: Shapes,
+    pub constraints: Constraints,
+    pub planned: Planned,
     /// By which the fit is known again, where it is saved or resumed.
-    identity: Option<Identity>,
+    pub identity: Option<Identity>,
 }
 
 /// The first step: checks settings and data, and plans the passes.
-fn plan(settings: &Settings, given: Given<'_>, device: &Device) -> Result<Checked> {
+pub(crate) fn plan(settings: &Settings, given: Given<'_>, device: &Device) -> Result<Checked> {
     let (shapes, data) = prepared(settings, given)?;
     Portions::of(&data).check(settings)?;
     let constraints = Constraints::new(settings, &shapes)?.rescaled(data.weight_unit());
@@ -171,81 +172,32 @@ fn resume(
 fn start(
     settings: &mut Settings,
     cancel: &Cancel,
-    checked: Checked,
+    mut checked: Checked,
     lock: Option<FileLock>,
     device: &Device,
 ) -> Result<Opened> {
-    let Checked { shapes, constraints, planned, identity } = checked;
-    let wanted = std::mem::take(&mut settings.start);
-    if settings.starts > 1 && matches!(wanted, Start::Factors(_)) {
+    let identity = checked.identity.take();
+    let several = settings.starts > 1;
+    if several && matches!(settings.start, Start::Factors(_)) {
         return Err(Error::Setting(format!(
             "{} starts were asked for, but the factors to start from are given: several starts are random ones",
             settings.starts
         )));
     }
-    let rescales =
-        settings.balance.unwrap_or_default() != Balance::Never && constraints.is_penalized();
-    let starts = Starts {
-        shapes: &shapes,
-        loss: &settings.loss,
-        constraints: &constraints,
-        wanted,
-        rescales,
-        precision: settings.precision,
-    };
-    let mut first = starts.make(settings.seed, &planned.data, planned.sparse.as_ref())?;
-    // Other starts may need the stored entries that the engine takes.
-    let sparse = planned.sparse.clone().filter(|_| settings.starts > 1);
-    let (job, data) = job(settings, planned, constraints.clone(), first.clone())?;
-    let (plan, balance) = (Arc::clone(&job.plan), job.balancing.is_some());
-    let exact = job.exact && device.kind_name() == "cpu";
-    let mut engine = device.open(job, settings.precision)?;
-    let groups = plan.groups().len();
-    let mut warning = starts.rescale(engine.as_mut(), groups, &mut first)?;
-    let mut best = (settings.seed, first);
-    if settings.starts > 1 {
-        let portions = Portions::of(&data);
-        let try_out =
-            |engine: &mut dyn Engine| try_out(settings, cancel, engine, groups, portions, balance);
-        let mut least = try_out(engine.as_mut())?;
-        for n in 1..settings.starts as u64 {
-            if cancel.is_cancelled() {
-                break;
-            }
-            // After the last seed comes 0.
-            let seed = settings.seed.wrapping_add(n);
-            let mut next = starts.make(seed, &data, sparse.as_ref())?;
-            engine.load(&next)?;
-            let told = starts.rescale(engine.as_mut(), groups, &mut next)?;
-            let objective = try_out(engine.as_mut())?;
-            if objective < least {
-                (least, best, warning) = (objective, (seed, next), told);
-            }
-        }
-        engine.load(&best.1)?;
+    let (common, mut engine, first) = Common::open(settings, checked, several, device)?;
+    let mut begun = common.begin(settings.seed, engine.as_mut(), first)?;
+    if several {
+        begun = common.best(settings, cancel, device, engine.as_mut(), begun)?;
     }
-    let mut warnings = constraints.warnings(&shapes);
-    warnings.extend(constraints.dead(&shapes, &data));
-    warnings.extend(idle_cycles(settings, &plan, exact));
-    warnings.extend(warning);
-    let writer =
-        CheckpointWriter::new(settings, identity.as_ref(), &shapes, best.0, &warnings, lock);
-    Ok(Opened {
-        engine,
-        plan,
-        data,
-        balance,
-        penalized: constraints.is_penalized(),
-        constraints: constraints.each,
-        seed: best.0,
-        warnings,
-        writer,
-        resumed: None,
-    })
+    let mut opened = common.opened(settings, engine, begun);
+    let (seed, warnings) = (opened.seed, &opened.warnings);
+    opened.writer =
+        CheckpointWriter::new(settings, identity.as_ref(), &common.shapes, seed, warnings, lock);
+    Ok(opened)
 }
 
 /// That more than one cycle over the factors of a group was asked for, and does nothing.
-fn idle_cycles(settings: &Settings, plan: &Plan, exact: bool) -> Option<String> {
+pub(crate) fn idle_cycles(settings: &Settings, plan: &Plan, exact: bool) -> Option<String> {
     let why = match exact {
         true => "half the squared distance is lowered by exact steps here",
         false if plan.groups().iter().all(|group| group.factors.len() == 1) => {
@@ -258,19 +210,18 @@ fn idle_cycles(settings: &Settings, plan: &Plan, exact: bool) -> Option<String> 
 }
 
 /// The starts of a fit, one for each seed.
-struct Starts<'a> {
-    shapes: &'a Shapes,
-    loss: &'a Loss,
-    constraints: &'a Constraints,
-    wanted: Start,
+pub(crate) struct Starts<'a> {
+    pub shapes: &'a Shapes,
+    pub loss: &'a Loss,
+    pub constraints: &'a Constraints,
+    pub wanted: &'a Start,
     /// Whether a start is brought to the scale of least penalised objective.
-    rescales: bool,
-    precision: Precision,
+    pub rescales: bool,
 }
 
 impl Starts<'_> {
     /// The start of a seed. It keeps to the constraints, and its penalised factors are balanced.
-    fn make(
+    pub fn make(
         &self,
         seed: u64,
         data: &Prepared,
@@ -289,17 +240,18 @@ impl Starts<'_> {
 
     /// Brings a start that the engine has to the scale of least penalised objective; gives a warning
     /// where that would be zero.
-    fn rescale(
+    pub fn rescale(
         &self,
         engine: &mut dyn Engine,
         groups: usize,
         start: &mut [ArrayD<f64>],
+        precision: Precision,
     ) -> Result<Option<String>> {
         if !self.rescales || groups == 0 {
             return Ok(None);
         }
         let (loss, constraints) = (self.loss, self.constraints);
-        scale::rescale(constraints, start, self.precision, |start| {
+        scale::rescale(constraints, start, precision, |start| {
             scale::term(engine, loss, constraints, start)
         })
     }
@@ -307,7 +259,7 @@ impl Starts<'_> {
 
 /// Sweeps from the start that the engine has, as often as it takes to tell starts apart; returns the
 /// objective then.
-fn try_out(
+pub(crate) fn try_out(
     settings: &Settings,
     cancel: &Cancel,
     engine: &mut dyn Engine,

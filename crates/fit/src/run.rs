@@ -94,12 +94,23 @@ pub(crate) fn gradient(
 
 fn run(
     mut settings: Settings,
-    mut hooks: Hooks,
+    hooks: Hooks,
     resume: Option<Box<Checkpoint>>,
     given: Given<'_>,
     device: &Device,
 ) -> Result<Fit> {
     let started = Instant::now();
+    let opened = prepare::open(&mut settings, &hooks.cancel, resume, given, device)?;
+    carry_out(&settings, hooks, opened, started)
+}
+
+/// Carries out a fit that is ready to sweep; its clock was started at some time before.
+pub(crate) fn carry_out(
+    settings: &Settings,
+    mut hooks: Hooks,
+    opened: Opened,
+    started: Instant,
+) -> Result<Fit> {
     let Opened {
         mut engine,
         plan,
@@ -111,22 +122,22 @@ fn run(
         mut warnings,
         mut writer,
         resumed,
-    } = prepare::open(&mut settings, &hooks.cancel, resume, given, device)?;
+    } = opened;
     let mut history = History { seed, ..settings.empty_history() };
     let mut portions = Portions::of(&data);
     portions.add_offsets(&settings.loss, &data, 1.0);
     let adam = match settings.algorithm {
         Algorithm::Adam => {
-            Some(Adam::new(&settings, &plan, constraints.clone(), &portions, engine.as_ref())?)
+            Some(Adam::new(settings, &plan, constraints.clone(), &portions, engine.as_ref())?)
         }
         Algorithm::Block | Algorithm::Grouped | Algorithm::Accelerated | Algorithm::Barrier => None,
     };
     let barrier = match settings.algorithm {
-        Algorithm::Barrier => Some(Barrier::new(&settings, &data, engine.as_mut())?),
+        Algorithm::Barrier => Some(Barrier::new(settings, &data, engine.as_mut())?),
         _ => None,
     };
     let best_kept = settings.early_stopping || adam.is_some();
-    let mut monitor = Monitor::new(&settings, &mut hooks, portions, started, balance, penalized);
+    let mut monitor = Monitor::new(settings, &mut hooks, portions, started, balance, penalized);
     let resumed = resumed.map(|checkpoint| {
         let (position, seconds, before) = checkpoint.into_parts(&history);
         history = before;

@@ -126,11 +126,8 @@ fn run(
         )?);
     }
     let names: Vec<&str> = plans.iter().map(|(_, _, loss)| loss.as_str()).collect();
-    let mut history = History {
-        loss_name: names.join(" + "),
-        heldout_as: portions.split_kind(),
-        ..settings.empty_history()
-    };
+    let mut history = History { loss_name: names.join(" + "), ..settings.empty_history() };
+    history.heldout_as = portions.split_kind();
     let mut monitor = Monitor::new(&settings, &mut hooks, portions, started, balanced, penalized);
     sweeps(&mut engine, count, &mut monitor, &mut history, &mut None, None)?;
     let factors = engine.factors()?;
