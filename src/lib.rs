@@ -134,9 +134,9 @@ pub mod fit {
     pub use nneinfact_fit::{
         Algorithm, Balance, Cancel, Checkpoint, Coupled, CoupledFit, DataAs, DataRecord,
         EntryParameterRecord, Every, Fit, Flow, History, LossRecord, ModeRecord, NNEinFact, Norm,
-        Observer, Part, Record, Saved, ScalesInto, Smooth, Source, Splines, SplitPlan, Start,
-        StoppedBy, Sweep, TableRecord, Target, Unfinished, ValuesRecord, balanced, slab_ranges,
-        slabs_of_processes, split_mode, together,
+        Observer, Part, ReadyFits, Record, Saved, ScalesInto, Smooth, Source, Splines, SplitPlan,
+        Start, StoppedBy, Sweep, TableRecord, Target, Unfinished, ValuesRecord, balanced,
+        slab_ranges, slabs_of_processes, split_mode, together,
     };
 }
 

@@ -46,9 +46,9 @@ impl SplitArgs {
     pub fn check(&self, splits: bool) -> Result<()> {
         let refuse = |text: &str| Err(Error::Setting(text.into()));
         match (self.heldout_as, self.zeros_per_nonzero) {
-            (Some(_), _) if !splits => {
-                refuse("--heldout-as says how --heldout and --validation withhold entries, and neither is given")
-            }
+            (Some(_), _) if !splits => refuse(
+                "--heldout-as says how --heldout and --validation withhold entries, and neither is given",
+            ),
             (_, Some(_)) if !splits => refuse(
                 "--zeros-per-nonzero is for the splits of --heldout and --validation, and neither is given",
             ),

@@ -43,7 +43,8 @@ fn weights(prepared: &Prepared, role: Role) -> ArrayD<f64> {
 }
 
 fn indices(list: &CooTensor) -> impl Iterator<Item = Vec<usize>> {
-    let index = |i: usize| move |mode: &_| nneinfact::data::Indices::get(mode, i).unwrap_or(0) as usize;
+    let index =
+        |i: usize| move |mode: &_| nneinfact::data::Indices::get(mode, i).unwrap_or(0) as usize;
     (0..list.len()).map(move |i| list.indices().iter().map(index(i)).collect())
 }
 
@@ -90,7 +91,8 @@ fn fits_are_those_to_dense_data_with_these_entries_masked() {
                     to.push(problem(w).loss(&expected));
                 }
             }
-            for data_as in [DataAs::Sparse, DataAs::Dense].into_iter().take(if on_gpu { 1 } else { 2 })
+            for data_as in
+                [DataAs::Sparse, DataAs::Dense].into_iter().take(if on_gpu { 1 } else { 2 })
             {
                 let fit = settings(&shapes)
                     .loss(loss.clone())
@@ -267,7 +269,8 @@ fn what_is_withheld_depends_on_seed_and_entries_only() {
     assert_eq!(zeros, strata.held_out.zeros + strata.validation.zeros);
     assert_eq!(stored.entries().len() as u64, 2000 + zeros);
     // About a tenth, and a tenth of the rest.
-    let near = |n: u64, p: f64| (n as f64 - 2000.0 * p).abs() < 4.0 * (2000.0 * p * (1.0 - p)).sqrt();
+    let near =
+        |n: u64, p: f64| (n as f64 - 2000.0 * p).abs() < 4.0 * (2000.0 * p * (1.0 - p)).sqrt();
     assert!(near(strata.held_out.stored, 0.1) && near(strata.validation.stored, 0.09));
     assert_eq!(strata.held_out.zeros, strata.held_out.stored);
 }
@@ -366,7 +369,11 @@ fn other_ways_to_withhold_go_along() {
 fn extreme_fractions() {
     let y = mostly_zeros(&[6, 5, 4], &Loss::kl(), 0.4, 5);
     let settings = || {
-        NNEinFact::new("ir,jr,kr->ijk").unwrap().ranks([('r', 2)]).data_as(DataAs::Sparse).max_iter(3)
+        NNEinFact::new("ir,jr,kr->ijk")
+            .unwrap()
+            .ranks([('r', 2)])
+            .data_as(DataAs::Sparse)
+            .max_iter(3)
     };
     let data = |fraction: f64| {
         let data = Observations::new(list(&y)).split_as(SplitKind::Strata);

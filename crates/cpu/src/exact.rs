@@ -12,6 +12,7 @@ use nneinfact_core::plan::Quadratic;
 use nneinfact_simd::Elementwise;
 
 /// What an exact fit of half the squared distance needs.
+#[derive(Clone)]
 pub(crate) struct Exact {
     /// Whether every row of an output has a Q of its own.
     pub by_rows: bool,

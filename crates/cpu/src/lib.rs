@@ -71,11 +71,11 @@ pub fn engine(job: Job, precision: Precision) -> Result<Box<dyn Engine>> {
 /// A fit on the CPU with passes in precision `T`.
 struct CpuEngine<T> {
     job: Job,
-    geometries: Vec<Geometry>,
+    geometries: Arc<[Geometry]>,
     /// The order of work of each dense pass, where data stay in a file.
     schedules: Vec<Schedule>,
     tapes: HashMap<Wants, Tape>,
-    entry_parameters: Vec<Dense>,
+    entry_parameters: Arc<[Dense]>,
     /// In the model's order, each in C order of its indices; the first is divided by the unit.
     factors: Vec<Vec<f64>>,
     /// What holds for these factors, the objective being in the engine's unit.
@@ -89,7 +89,7 @@ struct CpuEngine<T> {
     sparse: Option<SparseState<T>>,
     /// Closed forms over the entries of each role, where entries differ in what they count and the
     /// plan, or an exact fit, needs such.
-    masked: Option<MaskedSums>,
+    masked: Option<Arc<MaskedSums>>,
     exact: Option<Exact>,
     /// The group of the last pass, with its numerator and denominator; in an exact fit, with Q in
     /// the place of the denominator.
@@ -101,7 +101,7 @@ impl<T: Elementwise> CpuEngine<T> {
     /// The engine of a job, with the factors that it starts from.
     fn new(mut job: Job) -> Result<CpuEngine<T>> {
         let plan = &job.plan;
-        let geometries: Vec<Geometry> =
+        let geometries: Arc<[Geometry]> =
             plan.passes().iter().map(|p| Geometry::new::<T>(plan, p)).collect();
         let schedules = match job.stored {
             Some(_) => Vec::new(),
@@ -145,7 +145,7 @@ impl<T: Elementwise> CpuEngine<T> {
             anchor: None,
             origin: Vec::new(),
             sparse,
-            masked,
+            masked: masked.map(Arc::new),
             exact,
             last: None,
             losses: [LossSums::default(); LossSlot::COUNT],
@@ -497,6 +497,26 @@ impl<T: Elementwise> Engine for CpuEngine<T> {
         }
         self.origin.clone_from(&self.factors);
         Ok(())
+    }
+
+    fn another(&self) -> Result<Option<Box<dyn Engine>>> {
+        Ok(Some(Box::new(CpuEngine {
+            job: self.job.clone(),
+            geometries: Arc::clone(&self.geometries),
+            schedules: self.schedules.clone(),
+            tapes: HashMap::new(),
+            entry_parameters: Arc::clone(&self.entry_parameters),
+            factors: self.factors.clone(),
+            constraints: self.constraints.clone(),
+            snapshot: None,
+            anchor: None,
+            origin: Vec::new(),
+            sparse: self.sparse.as_ref().map(SparseState::another),
+            masked: self.masked.clone(),
+            exact: self.exact.clone(),
+            last: None,
+            losses: [LossSums::default(); LossSlot::COUNT],
+        })))
     }
 
     fn state(&self) -> Result<EngineState> {

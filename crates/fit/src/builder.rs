@@ -334,7 +334,8 @@ impl NNEinFact {
 
     /// Tries so many starts, of consecutive seeds from [`seed`](Self::seed) on (after the largest
     /// there is comes 0), for [`Self::TRIAL_SWEEPS`] sweeps each, and fits from the best of them: the
-    /// fit is that of its seed, which [`History::seed`](super::History::seed) tells. Default: 1. The data are uploaded once. (For
+    /// fit is that of its seed, which [`History::seed`](super::History::seed) tells. Default: 1. The data are uploaded once. On a CPU
+    /// small fits are tried at once, each on one thread, with the same result. (For
     /// [`Algorithm::Adam`], too, what is tried is multiplicative sweeps: a few steps would tell little.)
     pub fn starts(mut self, starts: usize) -> Self {
         self.settings.starts = starts;
@@ -570,7 +571,7 @@ impl NNEinFact {
     /// What [`fit_prepared`](Self::fit_prepared) would refuse, as far as that is known before the
     /// first sweep; the data are read once for the loss's domain.
     pub fn check_prepared(&self, data: &Prepared) -> Result<()> {
-        prepare::check(&self.settings, data)
+        prepare::check(&self.settings, data).map(|_| ())
     }
 
     /// Checks the settings that do not depend on the data.

@@ -279,6 +279,24 @@ impl Device {
         }
     }
 
+    /// How many threads of this machine it uses.
+    #[must_use]
+    pub fn thread_count(&self) -> usize {
+        self.threads
+    }
+
+    /// A pool whose parallel code runs on one thread: for a fit beside others. Results do not depend on it.
+    ///
+    /// # Errors
+    /// [`Error::Device`] where the thread cannot be started.
+    pub fn one_thread() -> Result<rayon::ThreadPool> {
+        rayon::ThreadPoolBuilder::new()
+            .num_threads(1)
+            .thread_name(|_| "nneinfact-fit".into())
+            .build()
+            .map_err(|e| Error::Device(format!("cannot start a thread: {e}")))
+    }
+
     /// Runs `work` where this device's threads are used by parallel code.
     pub fn install<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
         match &self.pool {

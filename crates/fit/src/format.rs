@@ -207,23 +207,24 @@ fn entry_cost(loss: &Loss) -> f64 {
     4.0 + tape.len() as f64 + 20.0 * tape.transcendentals() as f64
 }
 
-/// Finds out whether a format of the data can be planned within memory, without making it.
+/// Finds out whether a format of the data can be planned within memory, without making it; gives the plan of
+/// one that can.
 pub(crate) fn check(
     settings: &Settings,
     shapes: &Shapes,
     data: &Prepared,
     steps: Steps,
-) -> Result<()> {
+) -> Result<Plan> {
     let zero = settings.loss.at_zero();
     let sparse = match settings.data_as {
         DataAs::Dense => None,
         DataAs::Auto | DataAs::Sparse => Some(
             sparse_plan(settings, shapes, &zero, data, steps)
-                .and_then(|(plan, counts)| check_stored(&plan, counts)),
+                .and_then(|(plan, counts)| check_stored(&plan, counts).map(|()| plan)),
         ),
     };
     let sparse = match sparse {
-        Some(Ok(())) => return Ok(()),
+        Some(Ok(plan)) => return Ok(plan),
         Some(Err(error)) if settings.data_as == DataAs::Sparse => return Err(error),
         other => other.and_then(Result::err),
     };
@@ -245,7 +246,7 @@ pub(crate) fn check(
             expanded_info(shapes, data)
         }
     };
-    dense_plan(settings, shapes, info, data, steps).map(|_| ())
+    dense_plan(settings, shapes, info, data, steps)
 }
 
 /// The plan of dense passes, if the memory there is holds what it stores. (On a GPU, sums and products

@@ -11,7 +11,9 @@ mod basis;
 mod builder;
 mod checkpoint;
 mod closed_forms;
+mod common;
 mod components;
+mod concurrent;
 mod constraints;
 mod coupled;
 mod device;
@@ -23,6 +25,7 @@ mod kkt;
 mod monitor;
 mod observe;
 mod prepare;
+mod ready;
 mod record;
 mod result;
 mod run;
@@ -53,6 +56,7 @@ pub use nneinfact_core::history::{History, StoppedBy, Unfinished};
 pub use nneinfact_gpu::DriverLock;
 pub use observe::{Cancel, Flow, Observer, Sweep};
 pub use prepare::prediction_floor;
+pub use ready::ReadyFits;
 pub use record::{
     DataRecord, EntryParameterRecord, LossRecord, ModeRecord, Record, TableRecord, ValuesRecord,
 };

@@ -9,6 +9,7 @@ use ndarray::ArrayD;
 use crate::basis;
 use crate::checkpoint::{self, Checkpoint, CheckpointWriter, Identity};
 use crate::closed_forms::{Exact, Steps};
+use crate::common::Common;
 use crate::constraints::Constraints;
 use crate::device::Device;
 use crate::format::{self, Planned};
@@ -17,7 +18,6 @@ use crate::monitor::Portions;
 use crate::observe::Cancel;
 use crate::settings::{Algorithm, Balance, Settings};
 use crate::structured;
-use crate::trial::{Chosen, Starts, Trial, idle_cycles, wanted_start};
 use nneinfact_core::data::{
     Labels, Observations, Outside, Prepared, Role, describe_index, normalizing_exponent, scaled,
 };
@@ -65,7 +65,7 @@ pub(crate) struct DataFacts {
 }
 
 impl DataFacts {
-    fn of(data: Arc<Prepared>) -> DataFacts {
+    pub fn of(data: Arc<Prepared>) -> DataFacts {
         DataFacts {
             portions: Portions::of(&data),
             mean: data.level(),
@@ -112,8 +112,8 @@ impl Given<'_> {
 }
 
 /// Finds what is wrong with a fit as far as that is possible without starting it: settings, ranks,
-/// the loss's domain, memory.
-pub(crate) fn check(settings: &Settings, data: &Prepared) -> Result<()> {
+/// the loss's domain, memory. Gives a plan that can be carried out.
+pub(crate) fn check(settings: &Settings, data: &Prepared) -> Result<Plan> {
     if !settings.bases.is_empty() {
         return check(&basis::rewrite(settings, data.shape())?.settings, data);
     }
@@ -144,16 +144,16 @@ pub(crate) fn open(
 }
 
 /// A fit whose settings and data go together, with its plan.
-struct Checked {
-    shapes: Shapes,
-    constraints: Constraints,
-    planned: Planned,
+pub(crate) struct Checked {
+    pub shapes: Shapes,
+    pub constraints: Constraints,
+    pub planned: Planned,
     /// By which the fit is known again, where it is saved or resumed.
-    identity: Option<Identity>,
+    pub identity: Option<Identity>,
 }
 
 /// The first step: checks settings and data, and plans the passes.
-fn plan(settings: &Settings, given: Given<'_>, device: &Device) -> Result<Checked> {
+pub(crate) fn plan(settings: &Settings, given: Given<'_>, device: &Device) -> Result<Checked> {
     let (shapes, data) = prepared(settings, given)?;
     Portions::of(&data).check(settings)?;
     let constraints = Constraints::new(settings, &shapes)?.rescaled(data.weight_unit());
@@ -211,57 +211,19 @@ fn resume(
 fn start(
     settings: &mut Settings,
     cancel: &Cancel,
-    checked: Checked,
+    mut checked: Checked,
     lock: Option<FileLock>,
     device: &Device,
 ) -> Result<Opened> {
-    let Checked { shapes, constraints, planned, identity } = checked;
-    let wanted = wanted_start(settings)?;
-    let rescales =
-        settings.balance.unwrap_or_default() != Balance::Never && constraints.is_penalized();
-    let starts = Starts {
-        shapes: &shapes,
-        loss: &settings.loss,
-        constraints: &constraints,
-        wanted,
-        rescales,
-        precision: settings.precision,
-    };
-    let first = starts.make(settings.seed, &planned.data, planned.sparse.as_ref())?;
-    // Other starts may need the stored entries that the engine takes.
-    let sparse = planned.sparse.clone().filter(|_| settings.starts > 1);
-    let not_exact = planned.exact(settings).warning();
-    let level = planned.data.level();
-    let (job, data) = job(settings, planned, constraints.clone(), first.clone(), level)?;
-    let (plan, balance) = (Arc::clone(&job.plan), job.balancing.is_some());
-    let exact = job.exact && device.kind_name() == "cpu";
-    let members = structured::groups(&job, &constraints);
-    let mut engine = structured::open(device, settings, job, &constraints)?;
-    let trial = Trial { groups: members.len(), portions: Portions::of(&data), balance };
-    let Chosen { seed, warning } =
-        starts.choose(settings, cancel, engine.as_mut(), trial, first, |seed| {
-            starts.make(seed, &data, sparse.as_ref())
-        })?;
-    let mut warnings = constraints.warnings(&shapes);
-    warnings.extend(constraints.dead(&shapes, &data));
-    warnings.extend(idle_cycles(settings, &plan, exact));
-    warnings.extend(not_exact);
-    warnings.extend(warning);
-    let writer = CheckpointWriter::new(settings, identity.as_ref(), &shapes, seed, &warnings, lock);
-    Ok(Opened {
-        engine,
-        plan,
-        groups: members,
-        facts: DataFacts::of(data),
-        balance,
-        penalized: constraints.has_penalties(),
-        constraints: constraints.each,
-        seed,
-        warnings,
-        writer,
-        resumed: None,
-        slabs: None,
-    })
+    let identity = checked.identity.take();
+    let several = settings.starts > 1;
+    let (common, mut engine, first) = Common::open(settings, checked, several, device)?;
+    let chosen = common.choose(settings, cancel, device, engine.as_mut(), first)?;
+    let mut opened = common.opened(settings, engine, chosen);
+    let (seed, warnings) = (opened.seed, &opened.warnings);
+    opened.writer =
+        CheckpointWriter::new(settings, identity.as_ref(), &common.shapes, seed, warnings, lock);
+    Ok(opened)
 }
 
 /// The sizes of a fit, and its data, checked.

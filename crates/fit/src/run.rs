@@ -54,7 +54,7 @@ pub(crate) fn fit<'a>(
             return device.clone().install(move || {
                 let started = Instant::now();
                 let opened = prepare::open(&mut settings, &hooks.cancel, resume, data, &device)?;
-                run(settings, hooks, opened, started)
+                carry_out(&settings, hooks, opened, started)
             });
         }
     };
@@ -73,7 +73,7 @@ pub(crate) fn fit_held(
     device.clone().install(move || {
         let started = Instant::now();
         let opened = shared::open(&mut settings, &hooks.cancel, resume, held, &device, reducer)?;
-        run(settings, hooks, opened, started)
+        carry_out(&settings, hooks, opened, started)
     })
 }
 
@@ -137,7 +137,13 @@ pub(crate) fn gradient(
     })
 }
 
-fn run(settings: Settings, mut hooks: Hooks, opened: Opened, started: Instant) -> Result<Fit> {
+/// Carries out a fit that is ready to sweep; its clock was started at some time before.
+pub(crate) fn carry_out(
+    settings: &Settings,
+    mut hooks: Hooks,
+    opened: Opened,
+    started: Instant,
+) -> Result<Fit> {
     let Opened {
         mut engine,
         plan,
@@ -159,17 +165,17 @@ fn run(settings: Settings, mut hooks: Hooks, opened: Opened, started: Instant) -
     }
     let adam = match settings.algorithm {
         Algorithm::Adam => {
-            Some(Adam::new(&settings, &plan, constraints.clone(), &portions, engine.as_ref())?)
+            Some(Adam::new(settings, &plan, constraints.clone(), &portions, engine.as_ref())?)
         }
         Algorithm::Block | Algorithm::Grouped | Algorithm::Accelerated | Algorithm::Barrier => None,
     };
     let barrier = match (settings.algorithm, &data) {
-        (Algorithm::Barrier, Some(data)) => Some(Barrier::new(&settings, data, engine.as_mut())?),
+        (Algorithm::Barrier, Some(data)) => Some(Barrier::new(settings, data, engine.as_mut())?),
         _ => None,
     };
     let best_kept = settings.early_stopping || adam.is_some();
     let split_kind = portions.split_kind();
-    let mut monitor = Monitor::new(&settings, &mut hooks, portions, started, balance, penalized);
+    let mut monitor = Monitor::new(settings, &mut hooks, portions, started, balance, penalized);
     let resumed = resumed.map(|checkpoint| {
         let (position, seconds, before) = checkpoint.into_parts(&history);
         history = before;

@@ -33,7 +33,7 @@ pub(crate) struct Starts<'a> {
     pub shapes: &'a Shapes,
     pub loss: &'a Loss,
     pub constraints: &'a Constraints,
-    pub wanted: Start,
+    pub wanted: &'a Start,
     /// Whether a start is brought to the scale of least penalised objective.
     pub rescales: bool,
     pub precision: Precision,
@@ -103,7 +103,7 @@ impl Starts<'_> {
 
     /// Brings a start that the engine has to the scale of least penalised objective; gives a warning
     /// where that would be zero.
-    fn rescale(
+    pub fn rescale(
         &self,
         engine: &mut dyn Engine,
         groups: usize,
@@ -149,7 +149,7 @@ pub(crate) fn wanted_start(settings: &mut Settings) -> Result<Start> {
 
 /// Sweeps from the start that the engine has, as often as it takes to tell starts apart; returns the
 /// objective then.
-fn try_out(
+pub(crate) fn try_out(
     settings: &Settings,
     cancel: &Cancel,
     engine: &mut dyn Engine,

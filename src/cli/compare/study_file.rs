@@ -150,12 +150,7 @@ fn parse(text: &str, path: &Path) -> Result<Spec> {
     });
     let precision = file.precision.as_deref().map(|text| value::<PrecisionArg>("precision", text));
     let data_as = file.data_as.as_deref().map(|text| value::<DataAsArg>("data_as", text));
-    let heldout_as = file.heldout_as.as_deref().map(|text| value("heldout_as", text));
-    let split = SplitArgs {
-        heldout_as: heldout_as.transpose().map_err(of)?,
-        zeros_per_nonzero: file.zeros_per_nonzero,
-    };
-    split.check(file.heldout.is_some() || file.validation.is_some()).map_err(of)?;
+    let split = split_args(&file).map_err(of)?;
     if file.mask.is_some() && file.weights.is_some() {
         return Err(Error::format(path, "mask and weights exclude each other: 0 is a weight"));
     }
@@ -216,6 +211,15 @@ fn parse(text: &str, path: &Path) -> Result<Spec> {
 
 fn study_path(text: &str) -> Result<StudyPath> {
     text.parse().map_err(|why| Error::Setting(format!("path: {why}")))
+}
+
+/// How entries are withheld at random.
+fn split_args(file: &File) -> Result<SplitArgs> {
+    let heldout_as = file.heldout_as.as_deref().map(|text| value("heldout_as", text));
+    let zeros_per_nonzero = file.zeros_per_nonzero;
+    let split = SplitArgs { heldout_as: heldout_as.transpose()?, zeros_per_nonzero };
+    split.check(file.heldout.is_some() || file.validation.is_some())?;
+    Ok(split)
 }
 
 /// How the data are read as a table.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use ndarray::{ArrayBase, Data, Dimension};
 
+use super::drawn_zeros::ZEROS_PER_NONZERO;
 use super::labels::check_all;
 use super::mapped::in_order;
 use super::part::Within;
@@ -11,7 +12,6 @@ use super::random::{Key, threshold};
 use super::rescale::normalizing_exponent;
 use super::roles::Bits;
 use super::storage::{Convert, Summary};
-use super::strata::ZEROS_PER_NONZERO;
 use super::{CooTensor, Dense, Element, Labels, SplitKind, Storage};
 use crate::error::{Error, Result};
 

@@ -172,8 +172,7 @@ fn prepare_zeros<K: LinearIndex>(
     observations: &Observations,
     coo: &Arc<CooTensor>,
 ) -> Result<Prepared> {
-    let lists =
-        [&observations.missing_at, &observations.held_out_at, &observations.validation_at];
+    let lists = [&observations.missing_at, &observations.held_out_at, &observations.validation_at];
     if lists.iter().all(|list| list.is_none()) && !observations.nan_missing {
         let stored = StoredEntries::of(Arc::clone(coo), Implicit::Zeros);
         return finish_stored(coo, stored, observations);

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use rayon::prelude::*;
 
 use super::coo::LinearIndex;
+use super::drawn_zeros::DrawnZeros;
 use super::mapped::in_order;
 use super::roles::{LOW, PER_WORD};
 use super::storage::StorageBuilder;
-use super::strata::DrawnZeros;
 use super::{CooTensor, Dense, Prepared, Role, Roles, Storage};
 use crate::error::{Error, Result};
 use crate::memory::zeros;
@@ -155,10 +155,7 @@ impl StoredEntries {
         let observed: Vec<Entry> = places.iter().map(entry).collect();
         let drawn = self.drawn.as_ref().map(|drawn| Arc::new(drawn.select(places.into_iter())));
         let shape = self.entries.shape();
-        StoredEntries {
-            drawn,
-            ..StoredEntries::from_entries(shape, &observed, Implicit::Missing)
-        }
+        StoredEntries { drawn, ..StoredEntries::from_entries(shape, &observed, Implicit::Missing) }
     }
 
     /// The stored entries and their values. A missing entry has the value 0.

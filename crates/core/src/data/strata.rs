@@ -10,169 +10,27 @@
 //! `(N mean(ℓ of the n) + M mean(ℓ of the m)) / (N + M)`, without bias as long as n > 0. This is the
 //! weighted mean of the withheld entries where stored ones have weight 1 and zeros `(M/m) / (N/n)`.
 
-use std::fmt;
 use std::sync::Arc;
 
 use rayon::prelude::*;
-use serde::{Deserialize, Serialize};
 
 use super::coo::LinearIndex;
+use super::drawn_zeros::{DrawnZeros, Strata, Stratum, check_zeros_per_nonzero};
 use super::observations::Split;
 use super::part::Within;
 use super::prepare::{MOST_ROLES, finish_stored, listed};
 use super::random::Key;
+use super::split_kind::SplitKind;
 use super::stored::Entry;
 use super::{CooTensor, Observations, Prepared, Role, StoredEntries};
 use crate::error::{Error, Result};
 
-/// How entries are withheld at random ([`Observations::split_as`]).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum SplitKind {
-    /// By strata where a list's implicit entries are zeros and its tensor has more than 10⁹ entries,
-    /// else every entry by itself.
-    #[default]
-    Auto,
-    /// Every observed entry by itself, stored or not, with the same probability.
-    Cells,
-    /// Stored entries by themselves, and some of the implicit zeros, each of which stands for many.
-    Strata,
-}
-
-impl SplitKind {
-    /// All kinds.
-    pub const ALL: [SplitKind; 3] = [SplitKind::Auto, SplitKind::Cells, SplitKind::Strata];
-
-    /// "auto", "cells" or "strata".
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            SplitKind::Auto => "auto",
-            SplitKind::Cells => "cells",
-            SplitKind::Strata => "strata",
-        }
-    }
-}
-
-impl fmt::Display for SplitKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
-/// What splits by strata drew.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Strata {
-    /// The stored entries that could be drawn: observed ones that no list withholds.
-    pub stored: u64,
-    /// The implicit zeros that could be drawn. (There may be more than an integer holds.)
-    pub zeros: f64,
-    /// How many zeros were asked for beside each stored entry.
-    pub zeros_per_nonzero: f64,
-    /// Of the validation entries.
-    pub validation: Stratum,
-    /// Of the held-out entries.
-    pub held_out: Stratum,
-}
-
-/// What a split by strata drew for one role.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Stratum {
-    /// Stored entries, each of weight 1.
-    pub stored: u64,
-    /// Implicit zeros.
-    pub zeros: u64,
-    /// The weight of each of these zeros in the mean loss of the role.
-    pub zero_weight: f64,
-}
-
-impl Strata {
-    /// What was drawn for a role; `None` for roles that nothing is drawn for.
-    #[must_use]
-    pub fn of(&self, role: Role) -> Option<Stratum> {
-        match role {
-            Role::Validation => Some(self.validation),
-            Role::HeldOut => Some(self.held_out),
-            Role::Missing | Role::Train => None,
-        }
-    }
-
-    /// How many implicit zeros each drawn one of a role stands for; `None` where none was drawn.
-    #[must_use]
-    pub fn zeros_each(&self, role: Role) -> Option<f64> {
-        self.of(role).filter(|drawn| drawn.zeros > 0).map(|drawn| self.zeros / drawn.zeros as f64)
-    }
-}
-
-/// Which of some stored entries are drawn zeros, and what such a zero weighs.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) struct DrawnZeros {
-    /// A bit for every stored entry.
-    words: Vec<u64>,
-    /// By role.
-    weights: [f64; 4],
-}
-
-impl DrawnZeros {
-    pub fn none_of(entries: usize, weights: [f64; 4]) -> DrawnZeros {
-        DrawnZeros { words: vec![0; entries.div_ceil(64)], weights }
-    }
-
-    pub fn insert(&mut self, entry: usize) {
-        if let Some(word) = self.words.get_mut(entry / 64) {
-            *word |= 1 << (entry % 64);
-        }
-    }
-
-    fn contains(&self, entry: usize) -> bool {
-        self.words.get(entry / 64).is_some_and(|word| word >> (entry % 64) & 1 == 1)
-    }
-
-    /// The weight of an entry of this role.
-    pub fn weight(&self, entry: usize, role: Role) -> f64 {
-        if self.contains(entry) { self.weights[role as usize] } else { 1.0 }
-    }
-
-    /// Those of some of the entries, in this order.
-    pub fn select(&self, entries: impl ExactSizeIterator<Item = usize>) -> DrawnZeros {
-        let mut found = DrawnZeros::none_of(entries.len(), self.weights);
-        for (to, from) in entries.enumerate() {
-            if self.contains(from) {
-                found.insert(to);
-            }
-        }
-        found
-    }
-
-    /// Numbers that tell it apart from others.
-    pub fn words(&self) -> impl Iterator<Item = u64> {
-        self.weights.iter().map(|weight| weight.to_bits()).chain(self.words.iter().copied())
-    }
-}
-
-/// Without a word about it, as many zeros are drawn as stored entries are withheld.
-pub(super) const ZEROS_PER_NONZERO: f64 = 1.0;
-/// No more zeros are drawn beside each withheld stored entry.
-const MOST_ZEROS: f64 = 1e6;
 /// The most entries that masks may take out of data that are split by strata: each is kept as a stored one.
 const MOST_MASKED: usize = 100_000_000;
 /// The streams of random numbers, of those of a split, that zeros are drawn from: two for each mode, or one
 /// for all entries.
 const MODE_STREAMS: u32 = 16;
 const ENTRY_STREAM: u32 = 8;
-
-/// Checks a number of zeros beside each nonzero: see [`Observations::zeros_per_nonzero`].
-///
-/// # Errors
-/// [`Error::Observations`] where it is not above 0 and at most 10⁶.
-pub fn check_zeros_per_nonzero(ratio: f64) -> Result<()> {
-    if ratio > 0.0 && ratio <= MOST_ZEROS {
-        return Ok(());
-    }
-    Err(Error::Observations(format!(
-        "the number of zeros per nonzero must be above 0 and at most {MOST_ZEROS}, not {ratio}"
-    )))
-}
 
 impl Observations {
     /// How [`held_out`](Observations::held_out) and [`validation`](Observations::validation) withhold
@@ -303,9 +161,7 @@ pub(super) fn prepare_strata<K: LinearIndex>(
     let (entries, drawn) = merged(entries, zeros, weights);
     let stored = StoredEntries::of_strata(coo.shape(), &entries, drawn);
     let mut prepared = finish_stored(coo, stored, observations)?;
-    for (role, drawn) in
-        [(Role::Validation, strata.validation), (Role::HeldOut, strata.held_out)]
-    {
+    for (role, drawn) in [(Role::Validation, strata.validation), (Role::HeldOut, strata.held_out)] {
         prepared.totals.weight[role as usize] += drawn.zeros as f64 * (drawn.zero_weight - 1.0);
     }
     prepared.strata = Some(strata);

@@ -432,6 +432,16 @@ pub trait Engine: Send {
         Err(Error::Internal(format!("an engine that made no sweeps cannot repeat {count}")))
     }
 
+    /// An engine of the same job at the same factors, without anchor and snapshot. It shares with this one
+    /// what both only read, so that several fits to the same data hold and sort these once. `None` where the
+    /// device has none to give: where it is one that fits would take turns on.
+    ///
+    /// # Errors
+    /// Where the device fails.
+    fn another(&self) -> Result<Option<Box<dyn Engine>>> {
+        Ok(None)
+    }
+
     /// Bytes of memory of its own that the device gives to the fit; `None` where that is the memory
     /// of the process.
     fn device_memory(&self) -> Option<u64> {

@@ -36,10 +36,10 @@ use nneinfact_simd::Elementwise;
 pub(crate) struct SparseState<T> {
     program: SparseProgram,
     /// Training entries, for each group.
-    train: Vec<BlockedEntries<T>>,
+    train: Arc<[BlockedEntries<T>]>,
     /// Masked entries, for each group, or for the first only where they add to losses alone. In double
     /// precision: what they add is taken off sums over all entries, of which little may be left.
-    masked: Vec<PassEntries<f64>>,
+    masked: Arc<[PassEntries<f64>]>,
     train_terms: Terms,
     masked_terms: Terms,
     tapes: Vec<((StoredPart, SparseOutputs), Tape)>,
@@ -47,6 +47,7 @@ pub(crate) struct SparseState<T> {
 }
 
 /// What a stored entry adds to each sum, as a tape computes it; `None` where nothing.
+#[derive(Clone)]
 struct Terms {
     numerator: Option<Expr>,
     denominator: Option<Expr>,
@@ -143,6 +144,19 @@ impl<T: Elementwise> SparseState<T> {
             zero_tapes: Vec::new(),
             program,
         })
+    }
+
+    /// The same entries, which both share, for the passes of another fit.
+    pub fn another(&self) -> SparseState<T> {
+        SparseState {
+            program: self.program.clone(),
+            train: Arc::clone(&self.train),
+            masked: Arc::clone(&self.masked),
+            train_terms: self.train_terms.clone(),
+            masked_terms: self.masked_terms.clone(),
+            tapes: Vec::new(),
+            zero_tapes: Vec::new(),
+        }
     }
 
     /// The tape for training or masked entries, by its place among the tapes.

@@ -307,7 +307,7 @@ impl Ground {
             shapes: &self.shapes,
             loss: &settings.loss,
             constraints: &self.constraints,
-            wanted,
+            wanted: &wanted,
             rescales: settings.balance.unwrap_or_default() != Balance::Never && penalized,
             precision: settings.precision,
         };

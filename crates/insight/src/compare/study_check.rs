@@ -51,7 +51,8 @@ impl Study {
             check_zeros_per_nonzero(ratio)?;
             if self.split_as == Some(SplitKind::Cells) {
                 return refuse(
-                    "zeros per nonzero are for splits by strata, and these are to be of cells".into(),
+                    "zeros per nonzero are for splits by strata, and these are to be of cells"
+                        .into(),
                 );
             }
         }

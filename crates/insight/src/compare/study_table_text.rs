@@ -25,9 +25,7 @@ impl fmt::Display for StudyTable {
         if self.validation > 0.0 {
             about.push(format!("{} % of the rest for validation", 100.0 * self.validation));
         }
-        if self.heldout_as == Some(SplitKind::Strata) {
-            about.push("by strata".into());
-        }
+        about.extend((self.heldout_as == Some(SplitKind::Strata)).then(|| "by strata".into()));
         writeln!(f, "{}", about.join(", "))?;
         if !self.complete {
             let (over, all) = self.progress();
