@@ -81,9 +81,9 @@ pub mod compare {
 pub mod data {
     pub use nneinfact_core::data::{
         Column, CooBuilder, CooTensor, Dense, DenseBuilder, Element, Implicit, Indices, LabelKind,
-        Labels, Mapped, Observations, Order, Outside, Part, Portion, Prepared, Role, Roles, SplitKind,
-        Storage, StoredCounts, StoredEntries, Strata, Stratum, Values, describe_index, printable,
-        uniform_u32,
+        Labels, Mapped, Observations, Order, Outside, Part, Portion, Prepared, Role, Roles,
+        SplitKind, Storage, StoredCounts, StoredEntries, Strata, Stratum, Values, describe_index,
+        printable, uniform_u32,
     };
 }
 

@@ -154,9 +154,9 @@ impl Common {
             }
         };
         if engines.is_empty() {
-            return self.starts().choose(settings, cancel, engine, trial, first, |seed| {
-                self.make(seed)
-            });
+            return self
+                .starts()
+                .choose(settings, cancel, engine, trial, first, |seed| self.make(seed));
         }
         // After the last seed comes 0.
         let seed = |n: usize| settings.seed.wrapping_add(n as u64);

@@ -151,15 +151,7 @@ fn parse(text: &str, path: &Path) -> Result<Spec> {
     let precision = file.precision.as_deref().map(|text| value::<PrecisionArg>("precision", text));
     let data_as = file.data_as.as_deref().map(|text| value::<DataAsArg>("data_as", text));
     let split = split_args(&file).map_err(of)?;
-    if file.mask.is_some() && file.weights.is_some() {
-        return Err(Error::format(path, "mask and weights exclude each other: 0 is a weight"));
-    }
-    if file.index_base.is_some_and(|base| base > 1) {
-        return Err(Error::format(path, "index_base: indices of a .tns count from 0 or from 1"));
-    }
-    if file.heldout.is_some() && file.heldout_mask.is_some() {
-        return Err(Error::format(path, "heldout and heldout_mask exclude each other"));
-    }
+    check_data(&file, path)?;
     Ok(Spec {
         data: table
             .apply(DataRecord {
@@ -207,6 +199,20 @@ fn parse(text: &str, path: &Path) -> Result<Spec> {
         threads: file.threads,
         out: Some(file.out.map_or_else(|| path.with_extension(""), near)),
     })
+}
+
+/// Refuses what does not go together, or is out of range, in what is said of the data.
+fn check_data(file: &File, path: &Path) -> Result<()> {
+    if file.mask.is_some() && file.weights.is_some() {
+        return Err(Error::format(path, "mask and weights exclude each other: 0 is a weight"));
+    }
+    if file.index_base.is_some_and(|base| base > 1) {
+        return Err(Error::format(path, "index_base: indices of a .tns count from 0 or from 1"));
+    }
+    if file.heldout.is_some() && file.heldout_mask.is_some() {
+        return Err(Error::format(path, "heldout and heldout_mask exclude each other"));
+    }
+    Ok(())
 }
 
 fn study_path(text: &str) -> Result<StudyPath> {

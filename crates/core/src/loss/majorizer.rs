@@ -86,9 +86,7 @@ impl Majorizer {
             Majorizer::Power { p_a, p_b } if falling => {
                 Majorizer::Power { p_a: rises(p_a), p_b: falls(p_b) }
             }
-            Majorizer::Power { p_a, p_b } => {
-                Majorizer::Power { p_a: falls(p_a), p_b: rises(p_b) }
-            }
+            Majorizer::Power { p_a, p_b } => Majorizer::Power { p_a: falls(p_a), p_b: rises(p_b) },
             Majorizer::Log => Majorizer::Log,
         }
     }

@@ -9,7 +9,7 @@ use super::engine::{CoupledEngine, Joint, Member};
 use super::identity;
 use super::part::Part;
 use super::plan::{self, Ready};
-use super::start::{Starts, Trial};
+use super::start::{CoupledStarts, CoupledTrial};
 use crate::checkpoint::{self, Checkpoint, CheckpointWriter};
 use crate::closed_forms::Steps;
 use crate::constraints::{Constraints, vanished};
@@ -123,7 +123,7 @@ fn run(
     if let (Some(checkpoint), Some(identity)) = (&resume, &identity) {
         checkpoint.check(identity, &shapes)?;
     }
-    let starts = Starts::new(&mut settings, &shapes, &constraints, &places, &ready);
+    let starts = CoupledStarts::new(&mut settings, &shapes, &constraints, &places, &ready);
     let mut factors = match &resume {
         Some(checkpoint) => checkpoint.factors()?,
         None => starts.make(settings.seed)?,
@@ -140,7 +140,7 @@ fn run(
             checkpoint.seed()
         }
         None => {
-            let trial = Trial { settings: &settings, hooks: &hooks, portions, balanced };
+            let trial = CoupledTrial { settings: &settings, hooks: &hooks, portions, balanced };
             let (best, warning) = starts.best(&mut engine, &mut factors, groups.len(), &trial)?;
             warnings.extend(warning);
             best

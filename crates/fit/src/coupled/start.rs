@@ -32,7 +32,7 @@ impl Goal {
 }
 
 /// The starts of a fit, one for each seed.
-pub(super) struct Starts<'a> {
+pub(super) struct CoupledStarts<'a> {
     shapes: &'a Shapes,
     constraints: &'a Constraints,
     places: &'a [Vec<usize>],
@@ -44,7 +44,7 @@ pub(super) struct Starts<'a> {
 }
 
 /// How starts are told apart.
-pub(super) struct Trial<'a> {
+pub(super) struct CoupledTrial<'a> {
     pub settings: &'a Settings,
     pub hooks: &'a Hooks,
     pub portions: Portions,
@@ -52,7 +52,7 @@ pub(super) struct Trial<'a> {
     pub balanced: bool,
 }
 
-impl<'a> Starts<'a> {
+impl<'a> CoupledStarts<'a> {
     /// The start is taken out of the settings.
     pub fn new(
         settings: &mut Settings,
@@ -60,8 +60,8 @@ impl<'a> Starts<'a> {
         constraints: &'a Constraints,
         places: &'a [Vec<usize>],
         ready: &[Ready],
-    ) -> Starts<'a> {
-        Starts {
+    ) -> CoupledStarts<'a> {
+        CoupledStarts {
             shapes,
             constraints,
             places,
@@ -75,7 +75,7 @@ impl<'a> Starts<'a> {
     /// The factors to start from. Random ones are scaled so that the mean of every ŷ suits its tensor, as
     /// far as that goes together.
     pub fn make(&self, seed: u64) -> Result<Vec<ArrayD<f64>>> {
-        let Starts { shapes, constraints, .. } = *self;
+        let CoupledStarts { shapes, constraints, .. } = *self;
         let (mut factors, made) = match &self.wanted {
             Start::Factors(factors) => (start::given(shapes, factors)?, false),
             Start::Random => (start::uniform(shapes, seed)?, true),
@@ -140,7 +140,7 @@ impl<'a> Starts<'a> {
         engine: &mut CoupledEngine,
         first: &mut Vec<ArrayD<f64>>,
         groups: usize,
-        trial: &Trial<'_>,
+        trial: &CoupledTrial<'_>,
     ) -> Result<(u64, Option<String>)> {
         let settings = trial.settings;
         let mut warning = self.rescale(engine, first)?;
@@ -175,7 +175,7 @@ impl<'a> Starts<'a> {
     }
 }
 
-impl Trial<'_> {
+impl CoupledTrial<'_> {
     /// The objective after as many sweeps as it takes to tell starts apart.
     fn objective(&self, engine: &mut CoupledEngine, groups: usize) -> Result<f64> {
         let trial = Settings {

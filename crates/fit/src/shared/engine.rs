@@ -36,7 +36,7 @@ pub(super) struct Slab {
 }
 
 /// What the slabs have in common.
-pub(super) struct Common {
+pub(super) struct SlabsInCommon {
     /// Of the whole data: its groups are those of the slabs' plans, and its sizes those of the factors.
     pub plan: Arc<Plan>,
     pub loss: Loss,
@@ -63,7 +63,7 @@ pub(super) struct Common {
     pub exact: Option<Vec<Quadratic>>,
 }
 
-impl Common {
+impl SlabsInCommon {
     /// The rows of factor `l`, where it has the mode that the data are cut along.
     fn rows(&self, l: usize) -> Option<Rows> {
         let shapes = self.plan.shapes();
@@ -95,7 +95,7 @@ impl Common {
 pub(super) struct SharedEngine {
     link: Link,
     slabs: Vec<Slab>,
-    common: Common,
+    common: SlabsInCommon,
     factors: Vec<Vec<f64>>,
     anchor: Option<Vec<Vec<f64>>>,
     origin: Vec<Vec<f64>>,
@@ -113,7 +113,7 @@ impl SharedEngine {
     pub fn new(
         link: Link,
         slabs: Vec<Slab>,
-        common: Common,
+        common: SlabsInCommon,
         start: &[ArrayD<f64>],
     ) -> Result<SharedEngine> {
         let mut engine = SharedEngine {
@@ -313,7 +313,7 @@ impl SharedEngine {
 
     /// Notes that the engines have losses at the factors as they are.
     fn note(&mut self, slot: LossSlot) {
-        let Common { constraints, objective, .. } = &self.common;
+        let SlabsInCommon { constraints, objective, .. } = &self.common;
         let penalty = penalty(&self.factors, constraints) * objective;
         self.losses[slot as usize] = LossSums { penalty, ..LossSums::default() };
         self.fresh[slot as usize] = true;
@@ -322,7 +322,7 @@ impl SharedEngine {
 
 /// The factors of a slab, in the user's units.
 fn slab_factors(
-    common: &Common,
+    common: &SlabsInCommon,
     factors: &[Vec<f64>],
     range: &Range<usize>,
 ) -> Result<Vec<ArrayD<f64>>> {
@@ -345,7 +345,7 @@ fn slab_factors(
 
 /// That of arrays in the user's units, for a slab that is about to get its engine.
 pub(super) fn start_of_slab(
-    common: &Common,
+    common: &SlabsInCommon,
     start: &[ArrayD<f64>],
     range: &Range<usize>,
 ) -> Result<Vec<ArrayD<f64>>> {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use ndarray::{ArrayD, Axis, Slice};
 
 use super::agreed::{labels, same_settings};
-use super::engine::{Common, SharedEngine, Slab, start_of_slab};
+use super::engine::{SharedEngine, Slab, SlabsInCommon, start_of_slab};
 use super::link::Link;
 use super::slabs::Split;
 use super::whole::{SlabData, Whole, dead, fingerprint, whole};
@@ -390,7 +390,7 @@ impl Ground {
         Ok(Box::new(SharedEngine::new(link, own, common, start)?))
     }
 
-    fn common(&self, settings: &Settings) -> Common {
+    fn common(&self, settings: &Settings) -> SlabsInCommon {
         let loss = settings.loss.clone();
         let unit = prepare::unit(&loss, self.whole.mean);
         let objective = unit.powf(loss.homogeneity().unwrap_or(0.0));
@@ -400,7 +400,7 @@ impl Ground {
             });
         let mut losses = vec![None; self.plan.groups().len()];
         prepare::loss_slots(settings, &mut losses);
-        Common {
+        SlabsInCommon {
             plan: Arc::clone(&self.plan),
             ranges: self.split.ranges.clone(),
             mode: self.split.mode,
@@ -420,7 +420,7 @@ impl Ground {
     fn slab(
         &self,
         settings: &Settings,
-        common: &Common,
+        common: &SlabsInCommon,
         slab: SlabData,
         start: &[ArrayD<f64>],
         device: &Device,
@@ -434,8 +434,7 @@ impl Ground {
         let groups = self.plan.groups().iter().map(|group| group.factors.clone()).collect();
         let own = Settings { loss, groups: Some(groups), ..settings.clone() };
         let shapes = Shapes::new(&own.model, &self.split.slab_shape(number), &own.ranks)?;
-        let steps =
-            Steps { on_cpu: device.kind_name() == "cpu", exact: common.exact.is_some() };
+        let steps = Steps { on_cpu: device.kind_name() == "cpu", exact: common.exact.is_some() };
         let planned = format::choose(&own, &shapes, data, steps)?;
         let start = start_of_slab(common, start, &range)?;
         let constraints = self.constraints.clone();
@@ -443,8 +442,7 @@ impl Ground {
         // Penalties and steps are made from the sums of all slabs.
         let constraints: Vec<Constraint> =
             job.constraints.iter().map(|c| Constraint { penalty: None, ..*c }).collect();
-        let job =
-            Job { exact: false, balancing: None, constraints, steps_elsewhere: true, ..job };
+        let job = Job { exact: false, balancing: None, constraints, steps_elsewhere: true, ..job };
         Ok(Slab { engine: Some(device.open(job, settings.precision)?), range })
     }
 }

@@ -9,7 +9,8 @@ use crate::monitor::Portions;
 use crate::prepare::{domain_error, outside_domain};
 use crate::start::trials_of;
 use nneinfact_core::data::{
-    Fingerprint, Implicit, Labels, Outside, Prepared, Role, SplitKind, StoredCounts, check_counts, digest,
+    Fingerprint, Implicit, Labels, Outside, Prepared, Role, SplitKind, StoredCounts, check_counts,
+    digest,
 };
 use nneinfact_core::error::Result;
 use nneinfact_core::loss::Loss;
@@ -85,7 +86,9 @@ pub(super) fn whole(
     let masked = counts[0] + counts[2] + counts[3] > 0.0;
     Ok(Whole {
         // Of negative data, as they are not the mean but the mean of max(x, 0).
-        mean: portions.mean(if most(26) > 0.0 { add(27) } else { add(12) }, Role::Train).unwrap_or(f64::NAN),
+        mean: portions
+            .mean(if most(26) > 0.0 { add(27) } else { add(12) }, Role::Train)
+            .unwrap_or(f64::NAN),
         portions,
         trials: (most(20) > 0.0).then(|| [add(20), add(21)]),
         plain: !masked && most(14) == 0.0,

@@ -82,8 +82,7 @@ impl<T: Elementwise> BlockedEntries<T> {
         scale: f64,
         sizes: OrderSizes,
     ) -> BlockedEntries<T> {
-        let Order { places, output_rows, shifts, tasks, tiles } =
-            Order::new(entries, pass, sizes);
+        let Order { places, output_rows, shifts, tasks, tiles } = Order::new(entries, pass, sizes);
         let mut rows = vec![LocalRows::of_tasks(&output_rows, &tasks)];
         drop(output_rows);
         let operands = pass.operands.len();

@@ -218,8 +218,7 @@ fn by_row(rows: &[u32], count: usize) -> Vec<u32> {
 fn tasks(rows: &[u32], share: usize) -> Vec<Task> {
     let mut tasks = Vec::new();
     let mut add = |entries: std::ops::Range<usize>, piece| {
-        if let (Some(&first), Some(&last)) =
-            (rows.get(entries.start), rows[entries.clone()].last())
+        if let (Some(&first), Some(&last)) = (rows.get(entries.start), rows[entries.clone()].last())
         {
             let rows = first as usize..last as usize + 1;
             tasks.push(Task { entries, tiles: 0..0, rows, piece });

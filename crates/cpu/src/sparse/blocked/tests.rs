@@ -36,9 +36,8 @@ impl Case {
         let index = |mode: usize, i: usize| {
             (uniform(mode as u32, i as u64).powi(power) * shape[mode] as f64) as u64
         };
-        let indices: Vec<Vec<u64>> = (0..shape.len())
-            .map(|mode| (0..entries).map(|i| index(mode, i)).collect())
-            .collect();
+        let indices: Vec<Vec<u64>> =
+            (0..shape.len()).map(|mode| (0..entries).map(|i| index(mode, i)).collect()).collect();
         let values: Vec<f64> = (0..entries).map(|i| (1 + i % 3) as f64).collect();
         let list = CooTensor::new(shape, &indices, &values).unwrap();
         let tenth = |of: &Vec<u64>| of.iter().copied().step_by(10).skip(1).collect();
