@@ -55,7 +55,7 @@
 //!
 //! The training loss never rises from sweep to sweep (up to rounding; Adam, which is there for
 //! comparisons, is the exception). The same input, seed and device give the same bits, with any
-//! number of threads. Bad input is an [`Error`] that says what is wrong, where, and what would be
+//! number of threads, and over [slabs](NNEinFact::slabs) with any number of processes. Bad input is an [`Error`] that says what is wrong, where, and what would be
 //! accepted. Nothing reachable from this interface panics but the few functions whose documentation
 //! says when, under *Panics*: the [reference](mod@reference), and parts to build engines from, such
 //! as [`loss::Tape`] and [`data::Dense::load`]. A fit that would take more memory than there is, is

@@ -24,7 +24,7 @@ mod named_tensor;
 
 pub use named_tensor::{NamedTensor, arrangement, read_scipy};
 pub use nneinfact_fit::io::{
-    ArrayInfo, FileKind, FileLock, NpyExtent, NpzMember, SLAB_BYTES, TnsOptions, map_bool,
+    ArrayInfo, FileKind, FileLock, NpyExtent, NpzMember, SLAB_BYTES, TnsOptions, Unpack, map_bool,
     map_bool_part, map_npy, map_npy_in, map_npy_part, npy_extent, npz_names, read_array_f64,
     read_bool, read_bool_part, read_dense, read_npy, read_npy_from, read_npy_part, read_npz,
     read_npz_arrays, read_npz_arrays_from, read_npz_from, read_npz_strings, read_npz_strings_from,

@@ -25,18 +25,18 @@ fn write(folder: &TempDir, files: usize) -> String {
     folder.path().join("part-*.csv").to_str().unwrap().into()
 }
 
-fn even(size: usize) -> impl Fn(&[usize]) -> Result<(usize, Vec<Range<usize>>)> {
-    move |shape: &[usize]| {
-        let bound = |i: usize| shape[0] * i / size;
-        Ok((0, (0..size).map(|i| bound(i)..bound(i + 1)).collect()))
-    }
+fn even(shape: &[usize], size: usize) -> Result<(usize, Vec<Range<usize>>)> {
+    let bound = |i: usize| shape[0] * i / size;
+    Ok((0, (0..size).map(|i| bound(i)..bound(i + 1)).collect()))
 }
 
 fn shared<'a>(
     size: usize,
     table: impl Fn() -> Result<Table<'a>> + Sync,
 ) -> Result<Vec<TableTensor>> {
-    Threads::run(size, |mut process| table()?.read_shared(&mut process, &even(size)))
+    Threads::run(size, |mut process| {
+        table()?.read_shared(&mut process, &|shape: &[usize]| even(shape, size))
+    })
 }
 
 /// The shares one after the other.
@@ -153,7 +153,7 @@ fn what_several_processes_cannot_read() {
     let done = Threads::run(2, |mut process| {
         use nneinfact::engine::Reducer;
         let table = Table::open(&paths[process.rank()]).modes("a")?;
-        table.read_shared(&mut process, &even(2))
+        table.read_shared(&mut process, &|shape: &[usize]| even(shape, 2))
     });
     let error = done.unwrap_err();
     assert!(matches!(error, Error::Setting(_)), "{error}");

@@ -71,6 +71,11 @@ impl NNEinFact {
     /// Random splits withhold the same entries as of the whole data. A process without slabs gives an
     /// empty range; its observations are not looked at but for their other modes.
     ///
+    /// No process needs more memory than for its part, factors, and sums of their size. Data in memory
+    /// are copied where a process has several slabs, so that they are there twice until those that are
+    /// given are dropped; a part that is one slab is not, nor data that stay in a file
+    /// ([`map_npy`](crate::io::map_npy)) and are cut along their slowest mode.
+    ///
     /// ```
     /// use ndarray::Array2;
     /// use nneinfact::NNEinFact;

@@ -98,7 +98,7 @@ impl Observations {
         whole: usize,
     ) -> Result<Self> {
         let n = self.shape().get(mode).copied().unwrap_or(0);
-        if range.is_empty() || range.end > n || start + range.len() > whole {
+        if range.is_empty() || range.end > n || start.saturating_add(range.len()) > whole {
             return Err(Error::Shape {
                 what: format!("mode {} of a slab", mode + 1),
                 found: format!("indices {range:?} of {n}, at {start} of {whole}"),

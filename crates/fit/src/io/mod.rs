@@ -51,7 +51,7 @@ pub(crate) use npz::{listed, read_npz_numbers};
 pub use stream::{begin_npy, write_stream};
 pub use strings::{read_npz_strings, read_npz_strings_from};
 pub use tns::{TnsOptions, read_tns, read_tns_from, read_tns_from_with, read_tns_with};
-pub use tns_shared::read_tns_shared;
+pub use tns_shared::{Unpack, read_tns_shared};
 pub use write::{write_json, write_npy, write_npy_integers, write_text};
 
 /// What a file holds, by its extension.

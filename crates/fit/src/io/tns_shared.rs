@@ -11,6 +11,9 @@ use nneinfact_core::engine::Reducer;
 use nneinfact_core::engine::collectives::{Shares, all_gather, all_to_all, together};
 use nneinfact_core::error::{Error, Result};
 
+/// Opens a file that is packed; `None` for one that is not.
+pub type Unpack<'a> = dyn Fn(&Path) -> Result<Option<Box<dyn Read>>> + 'a;
+
 /// Reads the entries of several `.tns` files together with other processes, which all make this call with
 /// the same files, and gives each the entries of its share. The shape is that of all entries; indices are
 /// those of the whole.
@@ -26,7 +29,7 @@ use nneinfact_core::error::{Error, Result};
 /// As [`read_tns`](super::read_tns); [`Error::Process`] where another process failed.
 pub fn read_tns_shared(
     files: &[PathBuf],
-    unpack: &dyn Fn(&Path) -> Result<Option<Box<dyn Read>>>,
+    unpack: &Unpack<'_>,
     options: &TnsOptions<'_>,
     reducer: &mut dyn Reducer,
     shares: &Shares<'_>,
@@ -45,7 +48,7 @@ pub fn read_tns_shared(
 /// What one process has read: a builder for each piece of a file.
 fn read_own(
     files: &[PathBuf],
-    unpack: &dyn Fn(&Path) -> Result<Option<Box<dyn Read>>>,
+    unpack: &Unpack<'_>,
     options: &TnsOptions<'_>,
     (rank, size): (usize, usize),
 ) -> Result<Vec<CooBuilder>> {
@@ -262,18 +265,18 @@ mod tests {
         text
     }
 
-    fn even(size: usize) -> impl Fn(&[usize]) -> Result<(usize, Vec<Range<usize>>)> {
-        move |shape: &[usize]| {
-            let bound = |i: usize| shape[0] * i / size;
-            Ok((0, (0..size).map(|i| bound(i)..bound(i + 1)).collect()))
-        }
+    fn even(shape: &[usize], size: usize) -> Result<(usize, Vec<Range<usize>>)> {
+        let bound = |i: usize| shape[0] * i / size;
+        Ok((0, (0..size).map(|i| bound(i)..bound(i + 1)).collect()))
     }
 
     fn together_as(files: &[PathBuf], size: usize) -> Result<Vec<CooTensor>> {
         let plain = |_: &Path| Ok(None);
         Threads::run(size, |mut process| {
             let options = TnsOptions::default();
-            read_tns_shared(files, &plain, &options, &mut process, &even(size))
+            read_tns_shared(files, &plain, &options, &mut process, &|shape: &[usize]| {
+                even(shape, size)
+            })
         })
     }
 

@@ -85,6 +85,9 @@ impl Split {
         size: usize,
     ) -> Result<Split> {
         let refuse = |message: String| Err(Error::Setting(message));
+        if rank >= size {
+            return refuse(format!("there is no process {rank} (counted from 0) of {size}"));
+        }
         let slabs = settings.slabs.unwrap_or(Settings::SLABS);
         let shape = part.map_or_else(|| found.to_vec(), |part| part.shape(found));
         let mode = match (part, settings.split_along) {
