@@ -148,9 +148,7 @@ impl Cells {
                     _ => write_whole(to, x, form),
                 })
             }
-            ColumnReader::Int96ColumnReader(reader) => {
-                self.fill(reader, rows, |to, x| write_int96(to, x))
-            }
+            ColumnReader::Int96ColumnReader(reader) => self.fill(reader, rows, write_int96),
             // The shortest text that is this number, as a CSV file has it.
             ColumnReader::FloatColumnReader(reader) => {
                 self.fill(reader, rows, |to, &x| match is_long(x.into()) {
