@@ -95,8 +95,10 @@ fn exact_and_majorized_steps_end_at_the_same_loss() {
 fn data_of_a_mean_below_zero_have_a_start() {
     let shapes = entry("NMF").shapes(&[20, 30]);
     for unit in [1e-9, 1.0, 1e9] {
-        let (y, _) = noisy(&shapes, 3, -1.5);
-        let y = y * unit;
+        let mut random = Random::new(3);
+        let truth = random.factors(&shapes);
+        let noise = random.tensor(&shapes.data(), -2.0, 2.0);
+        let y = (predict(&shapes, &truth) + noise + -1.5) * unit;
         assert!(y.sum() < 0.0);
         for (algorithm, precision) in [
             (Algorithm::Accelerated, Precision::F32),

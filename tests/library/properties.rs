@@ -273,7 +273,14 @@ proptest! {
     #[test]
     fn a_grouped_sweep_does_not_depend_on_layout_or_memory(draw in draws()) {
         let drawn = draw.problem();
-        let settings = || drawn.settings().groups(drawn.partition()).inner_cycles(draw.cycles).max_iter(2);
+        // Where every row has a quadratic form of its own, memory decides whether steps are exact.
+        let by_rows =
+            drawn.loss.is_half_squared_distance() && !matches!(draw.weighting, Weighting::None);
+        let settings = || {
+            let settings =
+                drawn.settings().groups(drawn.partition()).inner_cycles(draw.cycles).max_iter(2);
+            if by_rows { settings.algorithm(Algorithm::Grouped) } else { settings }
+        };
         let found = drawn.fit(settings);
         let in_order: Vec<usize> = (0..drawn.axes.len()).collect();
         let expected = settings().fit(drawn.observations(&in_order)).expect("it fits");
