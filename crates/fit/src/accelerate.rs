@@ -5,7 +5,6 @@
 /// extrapolated point stand only if its loss is not above that in the middle of the sweep before.
 /// Losses on this path fall monotonically: the loss at the plain result is at most that in the
 /// middle of its sweep.
-#[derive(Clone)]
 pub(crate) struct Momentum {
     pub t: f64,
     /// The plain sweeps before the first extrapolation.
