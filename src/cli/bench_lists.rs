@@ -116,12 +116,7 @@ impl ListProblem {
             .data_as(DataAs::Sparse))
     }
 
-    fn measure(
-        &self,
-        device: &Device,
-        peaks: Option<RooflinePeaks>,
-        quick: bool,
-    ) -> Result<Value> {
+    fn measure(&self, device: &Device, peaks: Option<RooflinePeaks>, quick: bool) -> Result<Value> {
         let observations = device.install(|| self.observations(quick))?;
         let (plan, times) =
             self.settings(device)?.profile(&observations, if quick { 1 } else { 7 })?;

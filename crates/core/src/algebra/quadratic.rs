@@ -162,8 +162,7 @@ impl Objective<'_> {
                     );
                 });
                 let order = Self::order(form.coupling);
-                factors[l] =
-                    rearrange_owned(shapes, order, theta, &shapes.model().factors()[l]);
+                factors[l] = rearrange_owned(shapes, order, theta, &shapes.model().factors()[l]);
                 if let Some(entry) = factors[l].iter().position(|x| !x.is_finite()) {
                     return Err(overflowed(shapes, l, entry));
                 }

@@ -191,7 +191,8 @@ fn scaled(factor: &[f64], lambda: &[f64], f: impl Fn(f64) -> f64) -> Vec<f64> {
 /// Moves P to `P ⊙ (P / C)^w₀ ⊙ (P / X)^w₁`, P staying where one of them is 0; C becomes P.
 pub fn extrapolate(plain: &mut [f64], before: &mut [f64], origin: &[f64], weights: [f64; 2]) {
     let plain = plain.par_chunks_mut(ENTRIES_PER_THREAD);
-    let points = before.par_chunks_mut(ENTRIES_PER_THREAD).zip(origin.par_chunks(ENTRIES_PER_THREAD));
+    let points =
+        before.par_chunks_mut(ENTRIES_PER_THREAD).zip(origin.par_chunks(ENTRIES_PER_THREAD));
     plain.zip(points).for_each(|(plain, (before, origin))| {
         pulp::Arch::new().dispatch(Extrapolate { plain, before, origin, weights });
     });

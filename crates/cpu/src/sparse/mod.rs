@@ -350,8 +350,7 @@ impl<T: Elementwise> GroupPass<'_, T> {
         if others != 1.0 {
             numerator.iter_mut().chain(&mut denominator).for_each(|x| *x /= others);
         }
-        let losses =
-            LossSums { train: found.at_datum - found.at_zero, ..LossSums::default() };
+        let losses = LossSums { train: found.at_datum - found.at_zero, ..LossSums::default() };
         GroupSums { numerator, denominator, reduced: false, losses }
     }
 

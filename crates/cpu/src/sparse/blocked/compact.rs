@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::Task;
+use super::task::Task;
 use nneinfact_core::data::Storage;
 use nneinfact_simd::Elementwise;
 
@@ -73,10 +73,14 @@ impl LocalRows {
     pub fn decode(&self, entries: Range<usize>, base: u32, to: &mut [u32]) {
         match self {
             LocalRows::U8(local) => {
-                to.iter_mut().zip(&local[entries]).for_each(|(to, &row)| *to = base + u32::from(row));
+                to.iter_mut()
+                    .zip(&local[entries])
+                    .for_each(|(to, &row)| *to = base + u32::from(row));
             }
             LocalRows::U16(local) => {
-                to.iter_mut().zip(&local[entries]).for_each(|(to, &row)| *to = base + u32::from(row));
+                to.iter_mut()
+                    .zip(&local[entries])
+                    .for_each(|(to, &row)| *to = base + u32::from(row));
             }
             LocalRows::U32(local) => {
                 to.iter_mut().zip(&local[entries]).for_each(|(to, &row)| *to = base + row);

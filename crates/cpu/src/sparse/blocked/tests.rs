@@ -6,13 +6,15 @@ use nneinfact_core::engine::SparseProgram;
 use nneinfact_core::loss::Loss;
 use nneinfact_core::model::{Model, Shapes};
 use nneinfact_core::plan::{
-    DataInfo, Grouping, ImplicitForm, KhatriRaoTable, Plan, PlanSettings, SparseInfo,
+    DataInfo, Grouping, ImplicitForm, KhatriRaoTable, Plan, PlanSettings, SparseInfo, SparsePass,
 };
 
+use super::compact::{LocalRows, Values};
 use super::order::{Order, OrderSizes};
-use super::*;
+use super::{BlockedEntries, BlockedPass, TrainingEntries};
 use crate::sparse::pass::KhatriRaoRows;
 use crate::sparse::{Terms, onto};
+use nneinfact_simd::Elementwise;
 
 fn uniform(stream: u32, i: u64) -> f64 {
     (f64::from(uniform_u32(3, stream, i)) + 0.5) / 2f64.powi(32)
@@ -36,9 +38,8 @@ impl Case {
         let index = |mode: usize, i: usize| {
             (uniform(mode as u32, i as u64).powi(power) * shape[mode] as f64) as u64
         };
-        let indices: Vec<Vec<u64>> = (0..shape.len())
-            .map(|mode| (0..entries).map(|i| index(mode, i)).collect())
-            .collect();
+        let indices: Vec<Vec<u64>> =
+            (0..shape.len()).map(|mode| (0..entries).map(|i| index(mode, i)).collect()).collect();
         let values: Vec<f64> = (0..entries).map(|i| (1 + i % 3) as f64).collect();
         let list = CooTensor::new(shape, &indices, &values).unwrap();
         let tenth = |of: &Vec<u64>| of.iter().copied().step_by(10).skip(1).collect();
