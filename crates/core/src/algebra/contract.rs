@@ -331,21 +331,9 @@ pub fn rearrange(shapes: &Shapes, indices: &[Index], data: &[f64], output: &[Ind
             result.extend((0..run).map(|i| data[offset + i * step]));
             walk.skip(run);
         }
-    } else if let (&[.., run], &[.., 1]) = (&sizes[..output.len()], &strides[..output.len()]) {
-        // A run of the result at a time, each entry of it summed in the order of its terms.
-        let (sizes, strides) = (sizes.split_at(output.len()), strides.split_at(output.len()));
-        let mut place = Walk::new(sizes.0, strides.0);
-        for _ in 0..total / run {
-            let start = result.len();
-            result.resize(start + run, 0.0);
-            let mut term = Walk::new(sizes.1, strides.1);
-            for _ in 0..terms {
-                let from = &data[place.offset() + term.offset()..][..run];
-                result[start..].iter_mut().zip(from).for_each(|(sum, x)| *sum += x);
-                term.skip(1);
-            }
-            place.skip(run);
-        }
+    } else if strides[..output.len()].last() == Some(&1) {
+        result.resize(total, 0.0);
+        sum_runs((&sizes, &strides), output.len(), data, &mut result);
     } else {
         while result.len() < total {
             let mut sum = 0.0;
@@ -357,6 +345,24 @@ pub fn rearrange(shapes: &Shapes, indices: &[Index], data: &[f64], output: &[Ind
         }
     }
     result
+}
+
+/// Sums over all axes of the source but the first `axes`, which are those of the result; the last of these
+/// is contiguous. A run of the result at a time, each entry of it summed in the order of its terms.
+fn sum_runs((sizes, strides): (&[usize], &[usize]), axes: usize, data: &[f64], result: &mut [f64]) {
+    let (sizes, strides) = (sizes.split_at(axes), strides.split_at(axes));
+    let terms: usize = sizes.1.iter().product();
+    let run = sizes.0.last().copied().unwrap_or(1);
+    let mut place = Walk::new(sizes.0, strides.0);
+    for sums in result.chunks_exact_mut(run) {
+        let mut term = Walk::new(sizes.1, strides.1);
+        for _ in 0..terms {
+            let from = &data[place.offset() + term.offset()..][..run];
+            sums.iter_mut().zip(from).for_each(|(sum, x)| *sum += x);
+            term.skip(1);
+        }
+        place.skip(run);
+    }
 }
 
 /// An odometer over several axes that knows the offset of where it is.

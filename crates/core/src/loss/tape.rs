@@ -437,6 +437,28 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_square_or_the_root_of_a_power_takes_no_other() {
+        let pair = |p: f64, q: f64| Tape::compile(&[&Expr::y().pow(p), &Expr::y().pow(q)]);
+        let cases = [(0.1, 0.2), (-0.3, -0.6), (-0.6, -0.3), (1.3, 2.6)];
+        let y: Vec<f64> = (0..200).map(|i| 1.7f64.powi(i - 100)).collect();
+        for (p, q) in cases {
+            let tape = pair(p, q);
+            assert_eq!(tape.powers(), 1, "{p} and {q}");
+            let mut outputs = [vec![0.0; y.len()], vec![0.0; y.len()]];
+            let [first, second] = &mut outputs;
+            tape.run(&y, &y, &[], &mut Scratch::new(), &mut [&mut first[..], &mut second[..]]);
+            for (outputs, power) in outputs.iter().zip([p, q]) {
+                for (found, y) in outputs.iter().zip(&y) {
+                    let expected = y.powf(power);
+                    assert!((found / expected - 1.0).abs() < 1e-13, "{y}^{power}: {found}");
+                }
+            }
+        }
+        // Neither: the root of a power that might leave the range, and other exponents.
+        assert_eq!([pair(2.6, 1.3).powers(), pair(0.1, 0.3).powers()], [2, 2]);
+    }
+
+    #[test]
     fn only_the_update_and_the_loss_of_kl_are_a_divergence() {
         let kl = crate::loss::Loss::kl();
         let (a, b, loss) = (kl.a(), kl.b(), kl.loss());

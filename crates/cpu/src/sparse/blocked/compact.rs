@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::Task;
+use super::task::Task;
 use nneinfact_core::data::Storage;
 use nneinfact_simd::Elementwise;
 

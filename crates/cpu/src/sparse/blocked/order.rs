@@ -2,12 +2,11 @@
 
 use rayon::prelude::*;
 
-use super::compact::{Codes, Values, of_each};
-use super::{Task, Tile};
-use nneinfact_core::data::{Dense, Indices, Role, StoredEntries};
-use nneinfact_core::model::{Index, Shapes};
+use super::compact::of_each;
+use super::task::{Task, Tile};
+use super::training::TrainingEntries;
+use nneinfact_core::model::Index;
 use nneinfact_core::plan::SparsePass;
-use nneinfact_simd::Elementwise;
 
 /// How large tasks and tiles are.
 #[derive(Clone, Copy)]
@@ -33,96 +32,6 @@ const LEAST_RUN: usize = 8;
 const MOST_TILE_BITS: u32 = 12;
 /// A line of the cache. Rows count as whole lines here, whatever the vectors of this machine.
 const LINE: usize = 64;
-
-/// The training entries among the stored ones, in C order, which the orders of all passes are made from.
-pub(in crate::sparse) struct TrainingEntries<'a> {
-    shapes: &'a Shapes,
-    stored: &'a StoredEntries,
-    /// Their places among the stored entries; `None` where all are for training.
-    places: Option<Vec<u32>>,
-    codes: Option<Codes>,
-}
-
-impl<'a> TrainingEntries<'a> {
-    pub fn new(shapes: &'a Shapes, stored: &'a StoredEntries) -> TrainingEntries<'a> {
-        let trains = |roles: &[Role]| -> Vec<u32> {
-            (0..roles.len()).filter(|&i| roles[i] == Role::Train).map(|i| i as u32).collect()
-        };
-        let places = stored.roles().map(trains);
-        let codes = Codes::new(stored.entries().values());
-        TrainingEntries { shapes, stored, places, codes }
-    }
-
-    /// How many there are.
-    pub fn len(&self) -> usize {
-        self.places.as_ref().map_or(self.stored.entries().len(), Vec::len)
-    }
-
-    fn place(&self, entry: u32) -> usize {
-        self.places.as_ref().map_or(entry, |places| places[entry as usize]) as usize
-    }
-
-    /// Something of each entry that is made up of its indices along some modes, the last running fastest.
-    fn numbers<N>(&self, indices: &[Index], number: impl Fn(N, u64, u64) -> N + Sync) -> Vec<N>
-    where
-        N: Copy + Default + Send + Sync,
-    {
-        let mut numbers = vec![N::default(); self.len()];
-        for &x in indices {
-            let output = self.shapes.model().output();
-            let mode = output.iter().position(|&y| y == x).unwrap_or(0);
-            let size = self.shapes.size(x) as u64;
-            let column = &self.stored.entries().indices()[mode];
-            let each = numbers.par_iter_mut().with_min_len(1 << 14).enumerate();
-            match (column, &self.places) {
-                (Indices::U32(column), None) => each
-                    .zip(column)
-                    .for_each(|((_, to), &index)| *to = number(*to, size, index.into())),
-                (Indices::U32(column), Some(places)) => each.for_each(|(i, to)| {
-                    *to = number(*to, size, column[places[i] as usize].into());
-                }),
-                (Indices::U64(column), _) => each.for_each(|(i, to)| {
-                    *to = number(*to, size, column[self.place(i as u32)]);
-                }),
-            }
-        }
-        numbers
-    }
-
-    /// The row of every entry in a table whose rows these indices number.
-    pub fn rows(&self, indices: &[Index]) -> Vec<u32> {
-        self.numbers(indices, |row: u32, size, index| {
-            row.wrapping_mul(size as u32).wrapping_add(index as u32)
-        })
-    }
-
-    /// What an entry parameter in C order holds at entries in some order.
-    pub fn entry_parameter<T: Elementwise>(&self, order: &[u32], parameter: &Dense) -> Vec<T> {
-        let output = self.shapes.model().output();
-        let linear = self.numbers(output, |at: u64, size, index| at * size + index);
-        let value = |&entry: &u32| {
-            let value = parameter.storage().get(linear[entry as usize] as usize);
-            T::from_f64(value.unwrap_or(1.0))
-        };
-        order.par_iter().map(value).collect()
-    }
-
-    /// The values of entries in some order, times `scale`.
-    pub(super) fn values<T: Elementwise>(&self, order: &[u32], scale: f64) -> Values<T> {
-        if let Some(Codes { codes, table }) = &self.codes {
-            let mut table: Vec<T> = table.iter().map(|x| T::from_f64(x * scale)).collect();
-            if let [same] = table[..] {
-                return Values::Same(same);
-            }
-            table.resize(256, T::ZERO);
-            let code = |&entry: &u32| codes[self.place(entry)];
-            return Values::Coded(order.par_iter().map(code).collect(), table);
-        }
-        let values = self.stored.entries().values();
-        let value = |&entry: &u32| values.get(self.place(entry)).unwrap_or(0.0) * scale;
-        Values::Each(order.par_iter().map(|entry| T::from_f64(value(entry))).collect())
-    }
-}
 
 /// Entries in the order of a pass.
 pub(super) struct Order {

@@ -5,8 +5,9 @@ use std::ops::Range;
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
+use super::entries::BlockedEntries;
 use super::kernel::{BLOCK, Gather, RowRun, RowSums, find_runs, predict, scatter};
-use super::{BlockedEntries, Task};
+use super::task::Task;
 use crate::dense::sum;
 use crate::sparse::pass::{KhatriRaoRows, SparseOutputs};
 use crate::tape::run_tape;
@@ -19,7 +20,7 @@ const ROWS_BYTES: usize = 24 << 10;
 const LEAST_BLOCK: usize = 32;
 
 /// A pass over training entries.
-pub(in crate::sparse) struct BlockedPass<'a, T> {
+pub(crate) struct BlockedPass<'a, T> {
     pub entries: &'a BlockedEntries<T>,
     /// The output's table first.
     pub tables: &'a [KhatriRaoRows<T>],
@@ -36,7 +37,7 @@ pub(in crate::sparse) struct BlockedPass<'a, T> {
 
 /// Losses summed over entries.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(in crate::sparse) struct TrainingLosses {
+pub(crate) struct TrainingLosses {
     /// Of ℓ.
     pub at_datum: f64,
     /// Of ℓ at a datum of 0.

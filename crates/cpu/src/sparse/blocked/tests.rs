@@ -6,13 +6,15 @@ use nneinfact_core::engine::SparseProgram;
 use nneinfact_core::loss::Loss;
 use nneinfact_core::model::{Model, Shapes};
 use nneinfact_core::plan::{
-    DataInfo, Grouping, ImplicitForm, KhatriRaoTable, Plan, PlanSettings, SparseInfo,
+    DataInfo, Grouping, ImplicitForm, KhatriRaoTable, Plan, PlanSettings, SparseInfo, SparsePass,
 };
 
+use super::compact::{LocalRows, Values};
 use super::order::{Order, OrderSizes};
-use super::*;
+use super::{BlockedEntries, BlockedPass, TrainingEntries};
 use crate::sparse::pass::KhatriRaoRows;
 use crate::sparse::{Terms, onto};
+use nneinfact_simd::Elementwise;
 
 fn uniform(stream: u32, i: u64) -> f64 {
     (f64::from(uniform_u32(3, stream, i)) + 0.5) / 2f64.powi(32)
