@@ -359,8 +359,10 @@ fn kept_runs_are_taken_and_a_study_can_grow() {
         .run(&y)
         .unwrap();
     assert!(!table.is_complete());
-    assert_eq!(table.progress(), (6, 24));
-    assert!(table.to_string().contains("6 of 24 runs are done"), "{table}");
+    // Others of the split may have been over before their turn.
+    let (over, all) = table.progress();
+    assert!((6..24).contains(&over) && all == 24, "{over} of {all}");
+    assert!(table.to_string().contains(&format!("{over} of 24 runs are done")), "{table}");
 
     let told = Arc::new(Mutex::new((0, 0)));
     let count = Arc::clone(&told);
@@ -377,7 +379,7 @@ fn kept_runs_are_taken_and_a_study_can_grow() {
         }
     };
     let table = study().folder(&path).observe(count_runs).run(&y).unwrap();
-    assert_eq!(*told.lock().unwrap(), (6, 18));
+    assert_eq!(*told.lock().unwrap(), (over, 24 - over));
     // But for the names of files, and seconds, the same.
     let (mut resumed, mut uninterrupted) = (timeless(&table), timeless(&whole));
     for table in [&mut resumed, &mut uninterrupted] {

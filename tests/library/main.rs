@@ -5,6 +5,7 @@ mod adam;
 mod common;
 mod compare;
 mod components;
+mod concurrent;
 mod coupled;
 mod fit;
 mod golden;

@@ -2,6 +2,8 @@
 //!
 //! The crate `nneinfact` re-exports what is meant for users; this one is a part of it.
 
+// A device of wgpu, which threads share, is made of types this deep.
+#![recursion_limit = "256"]
 #![deny(missing_docs)]
 
 mod assignment;

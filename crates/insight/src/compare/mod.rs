@@ -9,12 +9,13 @@
 //! A study runs like this. `setups` expands models and rank grids (`ranks`, which also finds ranks for
 //! numbers of parameters) into setups, a row of the table each, and setups × splits × starts into runs,
 //! split by split, so that every split is prepared once. `runner` checks all setups against the data
-//! before the first run is made. A run is known by its settings and the data's fingerprint
+//! before the first run is made; small ones go on at once, a thread each (`concurrent`). A run is known by its settings and the data's fingerprint
 //! (`run_result`); finished ones lie in the folder as factors, which can be reported like any fit, and a
 //! `.json`, which comes last and is what makes the run finished (`store`). `score` compares predictions
 //! with held-out entries, `rows` sorts what came out into rows of the table, and `stability` compares
 //! components by contracting one copy of the model with another (`network`).
 
+mod concurrent;
 mod courses;
 mod estimate;
 mod events;

@@ -11,7 +11,7 @@ use super::events::{Event, Standing, notify};
 use super::path::{components, zeros};
 use super::rows::Done;
 use super::run_result::{RunOutcome, RunResult};
-use super::score::{Score, Scorer};
+use super::score::{Score, Scorer, Scores};
 use super::setups::{Planned, Setup};
 use super::store::Store;
 use super::study::{ScoreChoice, Study, about};
@@ -24,15 +24,20 @@ use nneinfact_fit::{DataRecord, Fit, Flow, NNEinFact, Saved, Source, StoppedBy, 
 
 /// The data of a split, with the seconds that it took to prepare them, until a run has been charged
 /// with these.
-struct SplitData {
-    split: usize,
-    data: Prepared,
-    seconds: f64,
+pub(super) struct SplitData {
+    pub split: usize,
+    pub data: Prepared,
+    pub seconds: f64,
 }
 
 impl Study {
     /// The settings of a fit, but for the seed.
-    fn settings(&self, setup: &Setup, losses: &[TriedLoss], device: &Device) -> Result<NNEinFact> {
+    pub(super) fn settings(
+        &self,
+        setup: &Setup,
+        losses: &[TriedLoss],
+        device: &Device,
+    ) -> Result<NNEinFact> {
         let settings = self
             .settings_of(setup.shapes.model().text(), (setup.algorithm, setup.rate))?
             .ranks(setup.ranks.iter().copied())
@@ -60,7 +65,7 @@ impl Study {
         Ok(observations)
     }
 
-    fn split(&self, observations: &Observations, split: usize) -> Result<SplitData> {
+    pub(super) fn split(&self, observations: &Observations, split: usize) -> Result<SplitData> {
         let began = Instant::now();
         let data = self.withheld(observations, split)?.prepare()?;
         Ok(SplitData { split, data, seconds: began.elapsed().as_secs_f64() })
@@ -105,7 +110,8 @@ impl Study {
         let setups = self.setups(observations.shape(), &losses, &mut notes)?;
         let first = self.split(observations, 0)?;
         let split_kind = first.data.split_kind();
-        self.check_setups(observations, device, (&setups, &losses), &first, &mut notes)?;
+        let at_most =
+            self.check_setups(observations, device, (&setups, &losses), &first, &mut notes)?;
         let (score, counts) = self.chosen_score(&first.data, &mut notes)?;
         let print = observations.fingerprint();
         notes.extend(first.data.strata().map(strata_note));
@@ -126,6 +132,8 @@ impl Study {
             outcomes: vec![RunOutcome::Pending; runs.len()],
             factors: vec![None; runs.len()],
             ready: Some(first),
+            at_most,
+            concurrent: 1,
         };
         running.load();
         running.all()?;
@@ -151,7 +159,8 @@ impl Study {
         Ok(table)
     }
 
-    /// Checks every setup against the data, and notes what is worth a warning.
+    /// Checks every setup against the data, and notes what is worth a warning. Gives how many runs of each may go
+    /// on at once.
     fn check_setups(
         &self,
         observations: &Observations,
@@ -159,7 +168,8 @@ impl Study {
         (setups, losses): (&[Setup], &[TriedLoss]),
         first: &SplitData,
         notes: &mut Vec<String>,
-    ) -> Result<()> {
+    ) -> Result<Vec<usize>> {
+        let mut at_most = Vec::new();
         for setup in setups {
             let settings = self.settings(setup, losses, device)?;
             let context = format!("model {:?} with {}", setup.name, setup.ranks_text());
@@ -171,9 +181,10 @@ impl Study {
                     notes.push(note);
                 }
             }
-            settings.check_prepared(&first.data).map_err(|e| about(&context, e))?;
+            let most = settings.concurrent_fits(&first.data, usize::MAX);
+            at_most.push(most.map_err(|e| about(&context, e))?);
         }
-        Ok(())
+        Ok(at_most)
     }
 
     /// The score of the table, and whether the data are counts.
@@ -237,22 +248,26 @@ impl Study {
 }
 
 /// The runs of a study that is being carried out.
-struct Running<'a> {
-    study: &'a Study,
-    observations: &'a Observations,
-    device: &'a Device,
-    losses: &'a [TriedLoss],
-    setups: &'a [Setup],
-    runs: &'a [Planned],
-    store: Option<&'a Store>,
+pub(super) struct Running<'a> {
+    pub study: &'a Study,
+    pub observations: &'a Observations,
+    pub device: &'a Device,
+    pub losses: &'a [TriedLoss],
+    pub setups: &'a [Setup],
+    pub runs: &'a [Planned],
+    pub store: Option<&'a Store>,
     /// Whether the data are counts.
-    counts: bool,
-    times: Times,
-    outcomes: Vec<RunOutcome>,
+    pub counts: bool,
+    pub times: Times,
+    pub outcomes: Vec<RunOutcome>,
     /// The factors of finished runs, if there is no store.
-    factors: Vec<Option<Vec<ArrayD<f64>>>>,
+    pub factors: Vec<Option<Vec<ArrayD<f64>>>>,
     /// The data of the current split.
-    ready: Option<SplitData>,
+    pub ready: Option<SplitData>,
+    /// How many runs of each setup may go on at once.
+    pub at_most: Vec<usize>,
+    /// How many runs go on at once.
+    pub concurrent: usize,
 }
 
 impl Running<'_> {
@@ -268,22 +283,39 @@ impl Running<'_> {
     }
 
     /// The seconds that the pending runs from the `from`-th on will take.
-    fn left(&self, from: usize) -> Option<f64> {
+    pub fn left(&self, from: usize) -> Option<f64> {
         let pending = |&m: &usize| self.outcomes[m] == RunOutcome::Pending;
-        self.times.left((from..self.runs.len()).filter(pending))
+        let all = self.times.left((from..self.runs.len()).filter(pending))?;
+        Some(all / self.concurrent as f64)
+    }
+
+    /// Where the study stands when a run begins.
+    pub fn standing(&self, n: usize) -> Standing {
+        let run = &self.runs[n];
+        Standing {
+            run: n + 1,
+            runs: self.runs.len(),
+            label: self.study.label(&self.setups[run.setup], self.losses, run),
+            left: self.left(n),
+        }
     }
 
     /// Makes all runs that are pending, until the study is cancelled.
     fn all(&mut self) -> Result<()> {
         let observers = &self.study.observers;
-        for n in 0..self.runs.len() {
-            let run = &self.runs[n];
-            let mut standing = Standing {
-                run: n + 1,
-                runs: self.runs.len(),
-                label: self.study.label(&self.setups[run.setup], self.losses, run),
-                left: self.left(n),
-            };
+        let mut next = 0;
+        while next < self.runs.len() {
+            let n = next;
+            let together = self.together(n);
+            if !together.is_empty() {
+                next = together.end;
+                if !self.at_once(together)? {
+                    break;
+                }
+                continue;
+            }
+            next += 1;
+            let mut standing = self.standing(n);
             if self.outcomes[n] != RunOutcome::Pending {
                 let outcome = &self.outcomes[n];
                 notify(observers, &Event::Ends { standing: &standing, outcome, kept: true });
@@ -310,12 +342,9 @@ impl Running<'_> {
         let run = &self.runs[n];
         let setup = &self.setups[run.setup];
         let began = Instant::now();
-        // The data of the split before are not held while the next are made.
-        self.ready = self.ready.take().filter(|ready| ready.split == run.split);
-        let known = match self.ready.take() {
-            Some(known) => known,
-            // This run's clock is on.
-            None => SplitData { seconds: 0.0, ..study.split(self.observations, run.split)? },
+        self.make_ready(run.split)?;
+        let Some(known) = self.ready.take() else {
+            return Err(Error::Internal("the data of a split were made and are gone".into()));
         };
         let mut settings = study.settings(setup, self.losses, self.device)?;
         if let Some(before) = run.before {
@@ -331,7 +360,11 @@ impl Running<'_> {
         let settings = study.observed(settings, standing, began, expected, left);
         let outcome = match settings.seed(run.settings.seed).fit_prepared(&known.data) {
             Ok(fit) if fit.history().stopped_by == StoppedBy::Interrupted => return Ok(None),
-            Ok(fit) => self.finished(n, fit, &known, began)?,
+            Ok(fit) => {
+                let scores = self.scores(n, &fit, &known.data);
+                let seconds = || known.seconds + began.elapsed().as_secs_f64();
+                self.keep(n, fit, scores, seconds)?
+            }
             Err(_) if study.cancel.is_cancelled() => return Ok(None),
             Err(error) => RunOutcome::Failed(error.to_string()),
         };
@@ -353,18 +386,35 @@ impl Running<'_> {
         found.map_err(|error| format!("the fit before it on the path: {error}"))
     }
 
-    /// Scores a fit and keeps it.
-    fn finished(
+    /// Makes the data of a split the current ones.
+    pub fn make_ready(&mut self, split: usize) -> Result<()> {
+        // The data of the split before are not held while the next are made.
+        self.ready = self.ready.take().filter(|ready| ready.split == split);
+        if self.ready.is_none() {
+            // The clock of the run that needs them is on.
+            let made = self.study.split(self.observations, split)?;
+            self.ready = Some(SplitData { seconds: 0.0, ..made });
+        }
+        Ok(())
+    }
+
+    /// The scores of the fit of a run.
+    fn scores(&self, n: usize, fit: &Fit, data: &Prepared) -> Result<Scores> {
+        let loss = &self.losses[self.setups[self.runs[n].setup].loss].loss;
+        Scorer::new(data, loss, self.counts).scores(fit.shapes(), fit.factors())
+    }
+
+    /// Keeps a fit with its scores, the run having taken so many seconds when its factors are written.
+    pub fn keep(
         &mut self,
         n: usize,
         fit: Fit,
-        known: &SplitData,
-        began: Instant,
+        scores: Result<Scores>,
+        seconds: impl Fn() -> f64,
     ) -> Result<RunOutcome> {
         let run = &self.runs[n];
         let tried = &self.losses[self.setups[run.setup].loss];
-        let scorer = Scorer::new(&known.data, &tried.loss, self.counts);
-        let scores = match scorer.scores(fit.shapes(), fit.factors()) {
+        let scores = match scores {
             Ok(scores) => scores,
             Err(error) => return Ok(RunOutcome::Failed(error.to_string())),
         };
@@ -378,7 +428,7 @@ impl Running<'_> {
             let kept = store.save_factors(&run.settings, &saved);
             kept.map_err(|e| unwritten(store, "the run is lost", &e))?;
         }
-        result.wall_seconds = known.seconds + began.elapsed().as_secs_f64();
+        result.wall_seconds = seconds();
         match self.store {
             Some(store) => store
                 .save(&run.settings, &result, fit.history())
