@@ -39,9 +39,12 @@ fn bits(fit: &Fit) -> Vec<u64> {
     fit.factors().iter().flatten().chain(losses).map(|x| x.to_bits()).collect()
 }
 
+/// A name, data, and the settings of a fit to them.
+type Problem = (&'static str, Prepared, Box<dyn Fn() -> NNEinFact>);
+
 /// Problems of every kind of pass: over a list with masked entries, dense, exact, with an implicit-zero pass, and
 /// with starts that are rescaled.
-fn problems() -> Vec<(&'static str, Prepared, Box<dyn Fn() -> NNEinFact>)> {
+fn problems() -> Vec<Problem> {
     let of = |o: Observations| o.prepare().unwrap();
     let split = |o: Observations| of(o.held_out(0.2, 3).unwrap());
     let stored = |loss: Loss| settings(loss).data_as(DataAs::Sparse);

@@ -96,7 +96,7 @@ fn sweeps_under_masks_are_those_of_the_reference() {
                     .algorithm(Algorithm::Block)
                     .max_iter(3)
                     .data_as(form)
-                    .fit(&observations.expect("observations"))
+                    .fit(observations.expect("observations"))
                     .expect("it fits");
                 let apart = deviation(fit.factors(), &expected);
                 let most = if precision == Precision::F64 { 1e-9 } else { 3e-4 };
@@ -197,7 +197,7 @@ fn exact_steps_find_the_optimum_under_masks_and_weights() {
                     .fix("theta_2", start[1].clone())
                     .max_iter(200)
                     .data_as(form)
-                    .fit(&observed(&y, &flags, weights.as_ref()))
+                    .fit(observed(&y, &flags, weights.as_ref()))
                     .expect("it fits");
                 let mut counted = ones(&flags);
                 if let Some(weights) = &weights {
@@ -252,7 +252,7 @@ fn exact_steps_under_masks_never_let_the_loss_rise() {
             let fit = settings(&shapes, &Loss::euclidean(), &start)
                 .precision(Precision::F64)
                 .max_iter(30)
-                .fit(&observed(&y, &flags, None))
+                .fit(observed(&y, &flags, None))
                 .expect("it fits");
             let losses = &fit.history().loss;
             let rise = losses.windows(2).map(|w| w[1] - w[0]).fold(0.0, f64::max);

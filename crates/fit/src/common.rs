@@ -41,6 +41,9 @@ pub(crate) struct Common {
     not_exact: Option<String>,
 }
 
+/// With an engine, and the first start, which the engine has.
+type OpenedWithFirst = (Common, Box<dyn Engine>, Vec<ArrayD<f64>>);
+
 impl Common {
     /// Takes the start out of the settings, and opens an engine with the first one, which is given too;
     /// `more` are to be made later.
@@ -49,7 +52,7 @@ impl Common {
         checked: Checked,
         more: bool,
         device: &Device,
-    ) -> Result<(Common, Box<dyn Engine>, Vec<ArrayD<f64>>)> {
+    ) -> Result<OpenedWithFirst> {
         let Checked { shapes, constraints, planned, .. } = checked;
         let wanted = wanted_start(settings)?;
         let rescales =

@@ -18,7 +18,7 @@ fn settings() -> NNEinFact {
 }
 
 fn data() -> Observations {
-    Observations::new(&tensor(5, &Loss::kl()))
+    Observations::new(tensor(5, &Loss::kl()))
 }
 
 /// The errors of all processes.
@@ -46,7 +46,7 @@ fn a_process_that_fails_ends_all_with_its_message() {
     // A part that is not its own.
     let found = on(4, |own| {
         let range = if own.rank() == 2 { 0..4 } else { part(SHAPE[0], own.rank(), 4) };
-        let y = Observations::new(&rows(&tensor(5, &Loss::kl()), &range));
+        let y = Observations::new(rows(&tensor(5, &Loss::kl()), &range));
         settings().shared_by(own).fit_part(y, Part { mode: 0, range, whole: SHAPE[0] })
     });
     all(2, &errors(found), "process 2 has the indices 0..4");
@@ -177,13 +177,9 @@ fn a_checkpoint_goes_on_with_another_number_of_processes() {
             }
         }
         // Neither with other slabs nor without.
-        for other in [fit(17).slabs(4).resume(checkpoint.clone()).fit(data())] {
-            let text = other.unwrap_err().to_string();
-            assert!(
-                text.contains("5 slabs along mode 1 in the file, 4 slabs along mode 1"),
-                "{text}"
-            );
-        }
+        let other = fit(17).slabs(4).resume(checkpoint.clone()).fit(data());
+        let text = other.unwrap_err().to_string();
+        assert!(text.contains("5 slabs along mode 1 in the file, 4 slabs along mode 1"), "{text}");
         let ordinary = NNEinFact::new("ir,jr,kr->ijk").unwrap().ranks([('r', 3)]);
         let ordinary = ordinary.device(Device::cpu()).precision(Precision::F64);
         let text = ordinary.resume(checkpoint).fit(data()).unwrap_err().to_string();
@@ -220,6 +216,6 @@ fn what_slabs_cannot_do_is_refused() {
     let ordinary = NNEinFact::new("ir,jr,kr->ijk").unwrap().ranks([('r', 3)]);
     let expected = ordinary.fit(&negative).unwrap_err().to_string();
     assert_eq!(settings().fit(&negative).unwrap_err().to_string(), expected);
-    let nothing = Observations::new(&y.mapv(|_| f64::NAN)).nan_missing();
+    let nothing = Observations::new(y.mapv(|_| f64::NAN)).nan_missing();
     refused(settings().fit(nothing), "nothing is observed");
 }

@@ -50,7 +50,7 @@ fn dense(name: &'static str, loss: Loss, set: fn(NNEinFact) -> NNEinFact) -> Sha
     Shared {
         name,
         model: "ir,jr,kr->ijk",
-        observe: Box::new(move |range| Observations::new(&rows(&y, &range))),
+        observe: Box::new(move |range| Observations::new(rows(&y, &range))),
         loss: Box::new(move |_| loss.clone()),
         set,
         ordinary: 12,
@@ -65,7 +65,7 @@ fn masked(set: fn(NNEinFact) -> NNEinFact, loss: Loss, name: &'static str) -> Sh
     let strata = ArrayD::from_shape_fn(mask.shape(), |at| at[0] >= 10 || at[1] == 2 && at[0] > 8);
     Shared {
         observe: Box::new(move |range| {
-            let own = Observations::new(&rows(&y, &range)).held_out(0.1, 3).unwrap();
+            let own = Observations::new(rows(&y, &range)).held_out(0.1, 3).unwrap();
             let own = own.validation(0.15, 3).unwrap();
             let own = own.held_out_mask(&rows(&strata, &range)).unwrap();
             // A mask that hides all is refused; so is a part's.
@@ -130,7 +130,7 @@ fn cases() -> Vec<Shared> {
         listed("ratings", true, |fit| fit.inner_cycles(2)),
         Shared {
             observe: Box::new(move |range| {
-                Observations::new(&rows(&y, &range)).weights(rows(&weights, &range)).unwrap()
+                Observations::new(rows(&y, &range)).weights(rows(&weights, &range)).unwrap()
             }),
             ..dense("weights", Loss::kl(), |fit| fit)
         },
@@ -147,7 +147,7 @@ impl Shared {
     /// The fit of one process with slabs.
     fn alone(&self, precision: Precision) -> Result<Fit, Error> {
         let all = 0..SHAPE[0];
-        self.settings(all.clone(), precision).slabs(SLABS).fit(&(self.observe)(all))
+        self.settings(all.clone(), precision).slabs(SLABS).fit((self.observe)(all))
     }
 }
 
@@ -168,7 +168,7 @@ fn any_number_of_processes_gives_the_same_bits() {
                 let whole = on(size, |own| {
                     let all = 0..SHAPE[0];
                     let fit = case.settings(all.clone(), precision).slabs(SLABS).shared_by(own);
-                    fit.fit(&(case.observe)(all))
+                    fit.fit((case.observe)(all))
                 });
                 let parts = on(size, |own| {
                     use nneinfact::engine::Reducer;
@@ -196,7 +196,7 @@ fn other_slabs_give_other_bits() {
     let case = dense("kl", Loss::kl(), |fit| fit);
     let fit = |slabs: usize| {
         let fit = case.settings(0..SHAPE[0], Precision::F64).slabs(slabs);
-        fit.fit(&(case.observe)(0..SHAPE[0])).unwrap()
+        fit.fit((case.observe)(0..SHAPE[0])).unwrap()
     };
     let [five, four] = [5, 4].map(fit);
     assert_ne!(five.factors(), four.factors());
@@ -275,7 +275,7 @@ fn labels_of_parts_are_put_together() {
         let range = part(SHAPE[0], own.rank(), 3);
         let rows_of = Labels::new(names[range.clone()].to_vec()).with_name("row");
         let labels = vec![rows_of, Labels::named("column"), Labels::default()];
-        let data = Observations::new(&rows(&y, &range)).with_labels(labels)?;
+        let data = Observations::new(rows(&y, &range)).with_labels(labels)?;
         let fit = NNEinFact::new("ir,jr,kr->ijk")?.ranks([('r', 2)]).max_iter(1).slabs(SLABS);
         fit.shared_by(own).fit_part(data, Part { mode: 0, range, whole: SHAPE[0] })
     });
@@ -321,7 +321,7 @@ fn stops_are_those_of_all() {
     assert_eq!(alone.history().stopped_by, StoppedBy::Tolerance);
     for fit in on(3, |own| {
         let fit = case.settings(0..SHAPE[0], Precision::F64).slabs(SLABS).shared_by(own);
-        fit.fit(&(case.observe)(0..SHAPE[0]))
+        fit.fit((case.observe)(0..SHAPE[0]))
     }) {
         assert_eq!(bits(&fit.unwrap()), bits(&alone));
     }

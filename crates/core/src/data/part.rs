@@ -263,7 +263,7 @@ mod tests {
         let row = |r: usize| {
             let one =
                 |a: &ndarray::Array2<f64>| a.slice_axis(Axis(0), Slice::from(r..r + 1)).to_owned();
-            Observations::new(&one(&y)).weights(one(&weights)).unwrap().weights_near(largest)
+            Observations::new(one(&y)).weights(one(&weights)).unwrap().weights_near(largest)
         };
         for r in 0..2 {
             let slab = whole.slab(0, r..r + 1, r, 2).unwrap().weights_near(largest);

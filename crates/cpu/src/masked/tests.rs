@@ -52,7 +52,8 @@ fn naive(
             linear /= shapes.size(x);
         }
     };
-    for entry in 0..volume {
+    assert_eq!(counted.len(), volume);
+    for (entry, &(role, weight)) in counted.iter().enumerate() {
         unpack(observed, entry, &mut at);
         let (mut v, mut y) = (vec![0.0; kept_volume], 0.0);
         // Latent indices that only the group has are no sum of V's: they are taken once.
@@ -75,7 +76,6 @@ fn naive(
                 v[number(&kept, &at, &|x| shapes.size(x))] += others;
             }
         }
-        let (role, weight) = counted[entry];
         predicted[role as usize] += if term == RoleTerm::Linear { y } else { y * y };
         if role != Role::Train {
             continue;
@@ -143,7 +143,7 @@ fn prepared(shape: &[usize], roles: &[Role], weights: Option<&[f64]>, fortran: b
         o = o.validation_at(list.finish(Some(shape)).expect("a list")).expect("a list");
     }
     if let Some(weights) = weights {
-        o = o.weights(&array(&|i| weights[i])).expect("weights");
+        o = o.weights(array(&|i| weights[i])).expect("weights");
     }
     o.prepare().expect("observations")
 }

@@ -273,7 +273,7 @@ mod tests {
         let strange = [f64::NAN, -0.0, f64::from_bits(0x7ff0_0000_0000_0001), 5e-324];
         let all = Threads::run(2, |mut process| {
             let with = 1 - process.rank();
-            let mut found = vec![[0.0; 4]; 3];
+            let mut found = [[0.0; 4]; 3];
             for (i, found) in found.iter_mut().enumerate() {
                 let mut send = strange;
                 send[3] *= (i + 1) as f64;
