@@ -7,7 +7,7 @@ use crate::common::{
     CORPUS, Random, data, deviation, entry, history_deviation, largest_rise, losses,
 };
 use ndarray::{ArrayD, IxDyn};
-use nneinfact::data::{CooBuilder, CooTensor};
+use nneinfact::data::{CooBuilder, CooTensor, SplitKind};
 use nneinfact::fit::{DataAs, Start};
 use nneinfact::model::{Model, Shapes};
 use nneinfact::{Algorithm, Device, Error, Fit, Loss, NNEinFact, Observations, Precision};
@@ -666,7 +666,7 @@ fn what_cannot_be_done_with_a_vast_tensor_is_said() {
             .expect_err("it cannot be done")
     };
     let whole = || Observations::new(list.clone());
-    let split = whole().held_out(0.1, 1).expect("a fraction");
+    let split = whole().held_out(0.1, 1).expect("a fraction").split_as(SplitKind::Cells);
     let error = fit(Loss::kl(), split, DataAs::Auto).to_string();
     assert!(error.contains("held_out_at") && error.contains("1000000000"), "{error}");
     let error = fit(Loss::beta(1.5).expect("a loss"), whole(), DataAs::Auto).to_string();

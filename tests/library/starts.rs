@@ -342,7 +342,9 @@ fn a_grown_start_is_nearly_the_fit_that_it_comes_from() {
             let factors = fitted.factors().to_vec();
             let start = Start::Grown(factors.clone());
             let grown = at(settings(&large).loss(of.clone()).seed(4), start.clone(), &observations);
-            is_a_start(&grown, name);
+            // Exact steps under Euclid reach 0.
+            let kept = |x: &f64| *x >= 0.0 && x.is_finite();
+            assert!(grown.factors().iter().flatten().all(kept), "{name}");
             let (before, after) = (fitted.history().last_loss(), loss(&grown));
             assert!((after / before - 1.0).abs() < 0.05, "{name}, {}: {before} {after}", of.name());
             // What was there stays as it was.

@@ -11,7 +11,7 @@ use nneinfact_core::error::{Error, Result};
 use nneinfact_core::loss::{AtZero, Loss, Tape};
 use nneinfact_core::memory::{available_memory, entries as entries_of, total_memory};
 use nneinfact_core::model::Shapes;
-use nneinfact_core::plan::{DataInfo, ImplicitForm, Plan, PlanSettings, SparseInfo};
+use nneinfact_core::plan::{DataInfo, Grouping, ImplicitForm, Plan, PlanSettings, SparseInfo};
 
 /// The data of a fit in the format that its passes read, with the plan of these passes.
 pub(crate) struct Planned {
@@ -186,7 +186,7 @@ fn plan_within(
         });
     }
     let plain = (!data.masked || closed_by_role) && data.weight_bytes == 0 && sparse_info.is_none();
-    let planner = PlanSettings {
+    let mut planner = PlanSettings {
         grouping: settings.grouping(),
         element_bytes: settings.precision.bytes(),
         entry_cost: entry_cost(loss),
@@ -198,6 +198,18 @@ fn plan_within(
         memory: memory
             .min(settings.device.as_ref().and_then(Device::largest_buffer).unwrap_or(u64::MAX)),
     };
+    let by_role = sparse_info.is_some_and(|sparse| sparse.implicit == ImplicitForm::ByRole)
+        || closed_by_role && data.masked;
+    if by_role && matches!(planner.grouping, Grouping::Grouped) {
+        // Fits take the same steps on devices that have no sums by roles: the groups are those there.
+        let implicit = ZeroSums::new(&loss.at_zero(), Implicit::ByRole).form();
+        let sparse = sparse_info.map(|sparse| SparseInfo { implicit, ..sparse });
+        let without = PlanSettings { closed_denominator: false, sparse, ..planner.clone() };
+        if let Ok(plan) = Plan::new(shapes, &data, &without) {
+            let groups = plan.groups().iter().map(|group| group.factors.clone()).collect();
+            planner.grouping = Grouping::Given(groups);
+        }
+    }
     Ok(Plan::new(shapes, &data, &planner)?)
 }
 

@@ -53,6 +53,10 @@ impl Compiler<'_> {
     ) -> Result<Option<Course>> {
         // Penalties are summed up on the host, in double precision.
         let by_host = self.penalty_words > 0 || self.job.balancing.is_some();
+        let bytes = 4 * (ROWS_AT + MOST_SWEEPS * ROW) as u64;
+        if bytes > self.limits.binding_bytes {
+            return Ok(None);
+        }
         if !self.joins() || by_host || self.streamed().is_some() {
             return Ok(None);
         }

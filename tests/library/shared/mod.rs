@@ -224,7 +224,12 @@ fn slabs_change_no_more_than_rounding() {
     for case in cases() {
         for configuration in cpu_configurations() {
             let precision = configuration.precision;
-            let sweeps = |fit: NNEinFact| fit.max_iter(case.ordinary);
+            // With masks a fit by itself takes exact steps under Euclid, and one over slabs majorizes.
+            let majorized = case.name == "masked euclidean";
+            let sweeps = |fit: NNEinFact| match majorized {
+                true => fit.max_iter(case.ordinary).algorithm(Algorithm::Grouped),
+                false => fit.max_iter(case.ordinary),
+            };
             let all = 0..SHAPE[0];
             let data = (case.observe)(all.clone());
             let shared =

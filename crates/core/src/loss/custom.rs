@@ -216,7 +216,9 @@ impl LossBuilder {
                 loss.curvature_constant
             )));
         }
-        mesh.check(&loss).map_err(&wrong)?;
+        // Negative data are fitted under terms of their own.
+        let checked = if domain == Domain::Any { loss.for_negative_data() } else { loss.clone() };
+        mesh.check(&checked).map_err(&wrong)?;
         Ok(loss)
     }
 }
