@@ -10,7 +10,7 @@ use std::time::Duration;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use ndarray::Array4;
 use nneinfact::data::CooTensor;
-use nneinfact::fit::DataAs;
+use nneinfact::fit::Format;
 use nneinfact::{Algorithm, Device, Loss, NNEinFact, Observations, Precision};
 
 const SWEEPS: usize = 3;
@@ -66,7 +66,7 @@ fn passes(c: &mut Criterion) {
             group.bench_function(BenchmarkId::new(name, rank), |b| {
                 b.iter_custom(|iterations| {
                     let (_, times) = settings(MODEL, rank, &loss)
-                        .data_as(DataAs::Dense)
+                        .data_as(Format::Dense)
                         .profile(&data, iterations as usize)
                         .expect("the passes run");
                     let seconds: f64 = times.iter().map(|time| time.seconds).sum();
@@ -91,7 +91,7 @@ fn algorithms(c: &mut Criterion) {
         group.bench_function(algorithm.name(), |b| {
             b.iter(|| {
                 settings(MODEL, 10, &Loss::kl())
-                    .data_as(DataAs::Dense)
+                    .data_as(Format::Dense)
                     .algorithm(algorithm)
                     .fit(&data)
                     .expect("the fit runs")

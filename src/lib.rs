@@ -132,11 +132,11 @@ pub mod engine {
 /// Settings, algorithms, stopping, history, observers, predictions, files of fits.
 pub mod fit {
     pub use nneinfact_fit::{
-        Algorithm, Balance, Cancel, Checkpoint, Coupled, CoupledFit, DataAs, DataRecord,
-        EntryParameterRecord, Every, Fit, Flow, History, LossRecord, ModeRecord, NNEinFact, Norm,
-        Observer, Part, ReadyFits, Record, Saved, ScalesInto, Smooth, Source, Splines, SplitPlan,
-        Start, StoppedBy, Sweep, TableRecord, Target, Unfinished, ValuesRecord, balanced,
-        slab_ranges, slabs_of_processes, split_mode, together,
+        Algorithm, Balance, Cancel, Checkpoint, Coupled, CoupledFit, DataRecord,
+        EntryParameterRecord, Every, Fit, Flow, Format, History, LossRecord, ModeRecord, NNEinFact,
+        Norm, Observer, Part, ReadyFits, Record, Saved, ScalesInto, Smooth, Source, Splines,
+        SplitPlan, Start, StoppedBy, Sweep, TableRecord, Target, Unfinished, ValuesRecord,
+        balanced, slab_ranges, slabs_of_processes, split_mode, together,
     };
 }
 

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use nneinfact::fit::{Balance, Checkpoint, DataAs, Every, Smooth, Splines, Start};
+use nneinfact::fit::{Balance, Checkpoint, Every, Format, Smooth, Splines, Start};
 use nneinfact::loss::Penalty;
 use nneinfact::{Algorithm, NNEinFact, Precision};
 use numpy::PyReadonlyArrayDyn;
@@ -75,8 +75,8 @@ pub fn precision(name: &str) -> PyResult<Precision> {
 }
 
 /// The format of this name.
-pub fn data_as(name: &str) -> PyResult<DataAs> {
-    let all = [DataAs::Auto, DataAs::Dense, DataAs::Sparse];
+pub fn data_as(name: &str) -> PyResult<Format> {
+    let all = [Format::Auto, Format::Dense, Format::Sparse];
     all.into_iter().find(|d| d.to_string() == name).ok_or_else(|| {
         value_error(format!("data cannot be read as {name:?}: auto, dense and sparse are possible"))
     })

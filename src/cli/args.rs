@@ -8,7 +8,7 @@ use nneinfact_core::engine::Precision;
 use nneinfact_core::error::Result;
 use nneinfact_core::loss::EntryParameter;
 use nneinfact_fit::io;
-use nneinfact_fit::{Algorithm, DataAs};
+use nneinfact_fit::{Algorithm, Format};
 
 /// The values of `--algorithm`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -68,12 +68,12 @@ pub enum DataAsArg {
     Sparse,
 }
 
-impl From<DataAsArg> for DataAs {
-    fn from(format: DataAsArg) -> DataAs {
+impl From<DataAsArg> for Format {
+    fn from(format: DataAsArg) -> Format {
         match format {
-            DataAsArg::Auto => DataAs::Auto,
-            DataAsArg::Dense => DataAs::Dense,
-            DataAsArg::Sparse => DataAs::Sparse,
+            DataAsArg::Auto => Format::Auto,
+            DataAsArg::Dense => Format::Dense,
+            DataAsArg::Sparse => Format::Sparse,
         }
     }
 }

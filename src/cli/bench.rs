@@ -10,7 +10,7 @@ use nneinfact_core::engine::{PassTime, RooflinePeaks};
 use nneinfact_core::error::{Error, Result};
 use nneinfact_core::loss::{Loss, Tape};
 use nneinfact_core::plan::Plan;
-use nneinfact_fit::{DataAs, Device, Fit, NNEinFact};
+use nneinfact_fit::{Device, Fit, Format, NNEinFact};
 
 /// The arguments of `bench`.
 #[derive(Debug, Args)]
@@ -42,7 +42,7 @@ struct BenchProblem {
     /// This share of the entries is withheld from the fit.
     held_out: f64,
     /// How passes read the data.
-    data_as: DataAs,
+    data_as: Format,
 }
 
 /// Counts like those of the NNEinFact paper: pickups over time and space, events between countries
@@ -135,7 +135,7 @@ const PROBLEMS: &[BenchProblem] = &[
         ranks: &[('r', 4), ('k', 6)],
         loss: || Ok(Loss::kl()),
         held_out: 0.0,
-        data_as: DataAs::Dense,
+        data_as: Format::Dense,
     },
     BenchProblem {
         name: "pickups, spatial, K=10, kl",
@@ -144,7 +144,7 @@ const PROBLEMS: &[BenchProblem] = &[
         ranks: &[('r', 10), ('k', 6)],
         loss: || Ok(Loss::kl()),
         held_out: 0.0,
-        data_as: DataAs::Dense,
+        data_as: Format::Dense,
     },
     BenchProblem {
         name: "pickups, spatial, K=10, kl, a tenth held out",
@@ -153,7 +153,7 @@ const PROBLEMS: &[BenchProblem] = &[
         ranks: &[('r', 10), ('k', 6)],
         loss: || Ok(Loss::kl()),
         held_out: 0.1,
-        data_as: DataAs::Dense,
+        data_as: Format::Dense,
     },
     BenchProblem {
         name: "pickups, spatial, K=10, alpha-beta(0.7, 0)",
@@ -162,7 +162,7 @@ const PROBLEMS: &[BenchProblem] = &[
         ranks: &[('r', 10), ('k', 6)],
         loss: || Loss::alpha_beta(0.7, 0.0),
         held_out: 0.0,
-        data_as: DataAs::Dense,
+        data_as: Format::Dense,
     },
     BenchProblem {
         name: "pickups, spatial, K=40, kl",
@@ -171,7 +171,7 @@ const PROBLEMS: &[BenchProblem] = &[
         ranks: &[('r', 40), ('k', 6)],
         loss: || Ok(Loss::kl()),
         held_out: 0.0,
-        data_as: DataAs::Dense,
+        data_as: Format::Dense,
     },
     BenchProblem {
         name: "pickups, spatial, K=40, alpha-beta(1.3, 1)",
@@ -180,7 +180,7 @@ const PROBLEMS: &[BenchProblem] = &[
         ranks: &[('r', 40), ('k', 6)],
         loss: || Loss::alpha_beta(1.3, 1.0),
         held_out: 0.0,
-        data_as: DataAs::Dense,
+        data_as: Format::Dense,
     },
     BenchProblem {
         name: "pickups, cp, K=195, kl",
@@ -189,7 +189,7 @@ const PROBLEMS: &[BenchProblem] = &[
         ranks: &[('r', 195)],
         loss: || Ok(Loss::kl()),
         held_out: 0.0,
-        data_as: DataAs::Dense,
+        data_as: Format::Dense,
     },
     BenchProblem {
         name: "pickups, cp, K=195, negative-binomial(2)",
@@ -198,7 +198,7 @@ const PROBLEMS: &[BenchProblem] = &[
         ranks: &[('r', 195)],
         loss: || Loss::negative_binomial(2.0),
         held_out: 0.0,
-        data_as: DataAs::Dense,
+        data_as: Format::Dense,
     },
     BenchProblem {
         name: "events, cp with a factored mode, K=20, kl",
@@ -207,7 +207,7 @@ const PROBLEMS: &[BenchProblem] = &[
         ranks: &[('r', 20), ('k', 6)],
         loss: || Ok(Loss::kl()),
         held_out: 0.0,
-        data_as: DataAs::Dense,
+        data_as: Format::Dense,
     },
     BenchProblem {
         name: "trade, custom, alpha-beta(0.1, 1.1)",
@@ -216,7 +216,7 @@ const PROBLEMS: &[BenchProblem] = &[
         ranks: &[('k', 8), ('q', 5)],
         loss: || Loss::alpha_beta(0.1, 1.1),
         held_out: 0.0,
-        data_as: DataAs::Dense,
+        data_as: Format::Dense,
     },
 ];
 
@@ -229,7 +229,7 @@ const LARGE: &[BenchProblem] = &[
         ranks: &[('r', 10), ('k', 6)],
         loss: || Ok(Loss::kl()),
         held_out: 0.0,
-        data_as: DataAs::Dense,
+        data_as: Format::Dense,
     },
     BenchProblem {
         name: "725 million entries, spatial, K=10, kl, list",
@@ -238,7 +238,7 @@ const LARGE: &[BenchProblem] = &[
         ranks: &[('r', 10), ('k', 6)],
         loss: || Ok(Loss::kl()),
         held_out: 0.0,
-        data_as: DataAs::Sparse,
+        data_as: Format::Sparse,
     },
 ];
 

@@ -8,7 +8,7 @@ use nneinfact_core::engine::{PassTime, RooflinePeaks, SparseProgram};
 use nneinfact_core::error::Result;
 use nneinfact_core::loss::{Loss, Tape};
 use nneinfact_core::plan::{KhatriRaoTable, Plan};
-use nneinfact_fit::{DataAs, Device, NNEinFact};
+use nneinfact_fit::{Device, Format, NNEinFact};
 
 /// A fixed problem over stored entries.
 struct ListProblem {
@@ -113,7 +113,7 @@ impl ListProblem {
             .ranks(self.ranks.iter().copied())
             .loss((self.loss)())
             .device(device.clone())
-            .data_as(DataAs::Sparse))
+            .data_as(Format::Sparse))
     }
 
     fn measure(&self, device: &Device, peaks: Option<RooflinePeaks>, quick: bool) -> Result<Value> {

@@ -7,7 +7,7 @@ use crate::common::{Random, data, entry};
 use ndarray::{Array2, ArrayD};
 use nneinfact::data::CooTensor;
 use nneinfact::fit::{
-    Cancel, Checkpoint, Coupled, DataAs, Every, Flow, Part, Start, StoppedBy, Sweep,
+    Cancel, Checkpoint, Coupled, Every, Flow, Format, Part, Start, StoppedBy, Sweep,
 };
 use nneinfact::loss::Penalty;
 use nneinfact::{Algorithm, Device, Error, Fit, Loss, NNEinFact, Observations, Precision, io};
@@ -63,7 +63,7 @@ fn case(kind: &str, algorithm: Algorithm, loss: &Loss, device: &Device) -> Case 
             "penalized" => fit.penalty_on_all(Penalty::l2(0.3)).bounds("jr", 0.01, 50.0),
             "fixed" => fit.fix("jr", Random::new(8).tensor(&[8, 3], 0.1, 1.3)),
             "early" => fit.early_stopping(true),
-            "list" => fit.data_as(DataAs::Sparse),
+            "list" => fit.data_as(Format::Sparse),
             "svd" => fit.start(Start::Svd),
             "starts" => fit.starts(3),
             "cycles" => fit.inner_cycles(3).factor_floor(0.0),
@@ -384,7 +384,7 @@ fn another_fit_is_refused() {
         (cp().prediction_floor(1e-12), &["prediction floor", "the default"]),
         (cp().inner_cycles(2), &["inner cycles"]),
         (cp().eval_every(2), &["look"]),
-        (cp().data_as(DataAs::Sparse), &["form of the data", "list"]),
+        (cp().data_as(Format::Sparse), &["form of the data", "list"]),
     ];
     for (fit, words) in settings {
         refused(fit.resume(back()), &plain, words);

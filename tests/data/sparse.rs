@@ -8,7 +8,7 @@ use crate::common::{
 };
 use ndarray::{ArrayD, IxDyn};
 use nneinfact::data::{CooBuilder, CooTensor, SplitKind};
-use nneinfact::fit::{DataAs, Start};
+use nneinfact::fit::{Format, Start};
 use nneinfact::model::{Model, Shapes};
 use nneinfact::{Algorithm, Device, Error, Fit, Loss, NNEinFact, Observations, Precision};
 
@@ -101,7 +101,7 @@ fn run(
     shapes: &Shapes,
     loss: &Loss,
     start: &[ArrayD<f64>],
-    form: DataAs,
+    form: Format,
     how: &Run,
     observations: &Observations,
 ) -> Fit {
@@ -113,7 +113,7 @@ fn run_on(
     shapes: &Shapes,
     loss: &Loss,
     start: &[ArrayD<f64>],
-    form: DataAs,
+    form: Format,
     run: &Run,
     observations: &Observations,
 ) -> Fit {
@@ -180,7 +180,7 @@ fn every_form_gives_the_same_fit() {
                     Precision::F32 => 3e-4,
                 };
                 let dense = weighting.apply(Observations::new(&y), &y, seed);
-                let expected = run(&shapes, &loss, &start, DataAs::Dense, run_at, &dense);
+                let expected = run(&shapes, &loss, &start, Format::Dense, run_at, &dense);
                 // Exact steps may fit the few entries that are left exactly: what goes on from there
                 // is rounding errors.
                 let losses = &expected.history().loss;
@@ -194,12 +194,12 @@ fn every_form_gives_the_same_fit() {
                     run_at.algorithm.name(),
                     run_at.precision
                 );
-                let found = run(&shapes, &loss, &start, DataAs::Sparse, run_at, &dense);
+                let found = run(&shapes, &loss, &start, Format::Sparse, run_at, &dense);
                 check(&format!("{what}, from dense"), &found, &expected, tolerance);
                 let list = weighting.apply(Observations::new(cells(&y, |_, x| x != 0.0)), &y, seed);
-                let found = run(&shapes, &loss, &start, DataAs::Sparse, run_at, &list);
+                let found = run(&shapes, &loss, &start, Format::Sparse, run_at, &list);
                 check(&format!("{what}, from a list"), &found, &expected, tolerance);
-                let found = run(&shapes, &loss, &start, DataAs::Dense, run_at, &list);
+                let found = run(&shapes, &loss, &start, Format::Dense, run_at, &list);
                 check(&format!("{what}, from a list as dense"), &found, &expected, tolerance);
             }
         }
@@ -214,11 +214,11 @@ fn the_order_of_memory_does_not_matter() {
     let start = random.factors(&shapes);
     let case = Run { algorithm: Algorithm::Block, precision: Precision::F64, sweeps: 3 };
     let c = Weighting::Split.apply(Observations::new(&y), &y, 4);
-    let expected = run(&shapes, &Loss::kl(), &start, DataAs::Sparse, &case, &c);
+    let expected = run(&shapes, &Loss::kl(), &start, Format::Sparse, &case, &c);
     let mut fortran = ArrayD::zeros(IxDyn(&[5, 6, 7])).permuted_axes(IxDyn(&[2, 1, 0]));
     fortran.assign(&y);
     let f = Weighting::Split.apply(Observations::new(&fortran), &y, 4);
-    let found = run(&shapes, &Loss::kl(), &start, DataAs::Sparse, &case, &f);
+    let found = run(&shapes, &Loss::kl(), &start, Format::Sparse, &case, &f);
     check("Fortran order", &found, &expected, 1e-12);
 }
 
@@ -234,8 +234,8 @@ fn side_values_are_those_of_the_cells() {
     for weighting in Weighting::ALL {
         let dense = weighting.apply(Observations::new(&y), &y, 1);
         let list = weighting.apply(Observations::new(cells(&y, |_, x| x != 0.0)), &y, 1);
-        let expected = run(&shapes, &loss, &start, DataAs::Dense, &case, &dense);
-        let found = run(&shapes, &loss, &start, DataAs::Sparse, &case, &list);
+        let expected = run(&shapes, &loss, &start, Format::Dense, &case, &dense);
+        let found = run(&shapes, &loss, &start, Format::Sparse, &case, &list);
         check(&format!("{weighting:?}"), &found, &expected, 1e-9);
     }
 }
@@ -259,8 +259,8 @@ fn only_listed_cells_are_observed_if_that_is_said() {
             .held_out(0.2, 3)
             .and_then(|o| o.validation(0.2, 3))
             .expect("good observations");
-        let expected = run(&shapes, &loss, &start, DataAs::Dense, &case, &dense);
-        for form in [DataAs::Sparse, DataAs::Dense] {
+        let expected = run(&shapes, &loss, &start, Format::Dense, &case, &dense);
+        for form in [Format::Sparse, Format::Dense] {
             let found = run(&shapes, &loss, &start, form, &case, &list);
             check(&format!("{} as {form}", loss.name()), &found, &expected, 1e-9);
         }
@@ -288,7 +288,7 @@ fn a_row_with_most_of_the_cells_is_right_with_any_number_of_threads() {
     let list = Arc::new(list);
     for loss in [Loss::kl(), Loss::beta(1.5).expect("beta 1.5")] {
         for precision in [Precision::F32, Precision::F64] {
-            let fit = |threads: usize, data: DataAs, observations: &Observations| {
+            let fit = |threads: usize, data: Format, observations: &Observations| {
                 NNEinFact::new("ir,jr,ar->ija")
                     .expect("a model")
                     .ranks([('r', 3)])
@@ -309,13 +309,13 @@ fn a_row_with_most_of_the_cells_is_right_with_any_number_of_threads() {
                 .and_then(|o| o.missing_at(cells(&y, |at, _| at[1] == 3)))
                 .expect("good observations");
             for observations in [&observations, &withheld] {
-                let one = fit(1, DataAs::Sparse, observations);
+                let one = fit(1, Format::Sparse, observations);
                 for threads in [2, 3] {
-                    let other = fit(threads, DataAs::Sparse, observations);
+                    let other = fit(threads, Format::Sparse, observations);
                     assert_eq!(one.factors(), other.factors(), "{threads} threads");
                     assert_eq!(one.history().loss, other.history().loss, "{threads} threads");
                 }
-                let dense = fit(2, DataAs::Dense, observations);
+                let dense = fit(2, Format::Dense, observations);
                 let tolerance = if precision == Precision::F64 { 1e-9 } else { 2e-4 };
                 check(&format!("{}, {precision:?}", loss.name()), &one, &dense, tolerance);
             }
@@ -348,9 +348,9 @@ fn on_both(
     observations: &Observations,
 ) -> Option<String> {
     let single = Run { precision: Precision::F32, ..*how };
-    let found = run_on(device, shapes, loss, start, DataAs::Sparse, &single, observations);
+    let found = run_on(device, shapes, loss, start, Format::Sparse, &single, observations);
     let exact = Run { precision: Precision::F64, ..*how };
-    let expected = run(shapes, loss, start, DataAs::Sparse, &exact, observations);
+    let expected = run(shapes, loss, start, Format::Sparse, &exact, observations);
     assert!(!found.plan().sparse_passes().is_empty(), "{what}: not over a list");
     let apart = deviation(found.factors(), expected.factors());
     let (f, e) = (found.history(), expected.history());
@@ -452,7 +452,7 @@ fn a_row_with_most_of_the_cells_is_right_on_a_gpu_and_the_same_each_time() {
             let wrong = on_both(loss.name(), &device, (&shapes, &loss), &start, &how, observations);
             assert!(wrong.is_none(), "{wrong:?}");
         }
-        let fit = || run_on(&device, &shapes, &loss, &start, DataAs::Sparse, &how, &withheld);
+        let fit = || run_on(&device, &shapes, &loss, &start, Format::Sparse, &how, &withheld);
         let (one, other) = (fit(), fit());
         assert_eq!(one.factors(), other.factors());
         assert_eq!(one.history().loss, other.history().loss);
@@ -656,7 +656,7 @@ fn vast_tensors_take_lists_of_missing_and_withheld_cells() {
 fn what_cannot_be_done_with_a_vast_tensor_is_said() {
     let (shape, indices, values) = vast(100);
     let list = CooTensor::new(&shape, &indices, &values).expect("indices inside the shape");
-    let fit = |loss: Loss, observations: Observations, form: DataAs| {
+    let fit = |loss: Loss, observations: Observations, form: Format| {
         NNEinFact::new("ir,jr,ar,tr->ijat")
             .expect("a model")
             .ranks([('r', 2)])
@@ -667,14 +667,14 @@ fn what_cannot_be_done_with_a_vast_tensor_is_said() {
     };
     let whole = || Observations::new(list.clone());
     let split = whole().held_out(0.1, 1).expect("a fraction").split_as(SplitKind::Cells);
-    let error = fit(Loss::kl(), split, DataAs::Auto).to_string();
+    let error = fit(Loss::kl(), split, Format::Auto).to_string();
     assert!(error.contains("held_out_at") && error.contains("1000000000"), "{error}");
-    let error = fit(Loss::beta(1.5).expect("a loss"), whole(), DataAs::Auto).to_string();
+    let error = fit(Loss::beta(1.5).expect("a loss"), whole(), Format::Auto).to_string();
     assert!(error.contains("beta(1.5)") && error.contains("unlisted_missing"), "{error}");
-    let error = fit(Loss::kl(), whole(), DataAs::Dense);
+    let error = fit(Loss::kl(), whole(), Format::Dense);
     assert!(matches!(error, Error::Memory { .. }), "{error}");
     let Error::Domain { count, index, value, .. } =
-        fit(Loss::itakura_saito(), whole(), DataAs::Auto)
+        fit(Loss::itakura_saito(), whole(), Format::Auto)
     else {
         panic!("zeros are outside the domain")
     };
@@ -730,15 +730,15 @@ fn rows_with_next_to_nothing_observed_are_exact_in_single_precision() {
     for loss in [Loss::kl(), Loss::euclidean()] {
         let exact = Run { algorithm: Algorithm::Block, precision: Precision::F64, sweeps: 1 };
         let single = Run { precision: Precision::F32, ..exact };
-        let expected = run(&shapes, &loss, &start, DataAs::Dense, &exact, &list);
-        let found = run(&shapes, &loss, &start, DataAs::Sparse, &single, &list);
+        let expected = run(&shapes, &loss, &start, Format::Dense, &exact, &list);
+        let found = run(&shapes, &loss, &start, Format::Sparse, &single, &list);
         check(loss.name(), &found, &expected, 2e-4);
         // Nothing is known of row 1.
         let row = |f: &ArrayD<f64>| f.index_axis(ndarray::Axis(0), 1).to_owned();
         assert_eq!(row(&found.factors()[0]), row(&start[0]));
 
         let Some(device) = crate::common::gpu() else { continue };
-        let found = run_on(&device, &shapes, &loss, &start, DataAs::Sparse, &single, &list);
+        let found = run_on(&device, &shapes, &loss, &start, Format::Sparse, &single, &list);
         check(&format!("{} on a GPU", loss.name()), &found, &expected, 2e-4);
         let single = |f: ArrayD<f64>| f.mapv(|x| x as f32);
         assert_eq!(single(row(&found.factors()[0])), single(row(&start[0])));
@@ -757,7 +757,7 @@ fn explicit_zeros_and_duplicates_are_what_they_add_up_to() {
         NNEinFact::new("ir,jr->ij")
             .expect("a model")
             .ranks([('r', 2)])
-            .data_as(DataAs::Sparse)
+            .data_as(Format::Sparse)
             .precision(Precision::F64)
             .max_iter(5)
             .fit(Observations::new(list))
@@ -794,7 +794,7 @@ fn data_of_extreme_size_are_fitted_as_lists() {
     for loss in [Loss::kl(), Loss::euclidean(), Loss::beta(1.5).expect("beta 1.5")] {
         let mut random = Random::new(31);
         let y = sparse_data(&mut random, &shapes, &loss);
-        let plain = |scale: f64, form: DataAs, algorithm: Algorithm| {
+        let plain = |scale: f64, form: Format, algorithm: Algorithm| {
             NNEinFact::new("ir,jr,ar->ija")
                 .expect("a model")
                 .ranks([('r', 3)])
@@ -809,7 +809,7 @@ fn data_of_extreme_size_are_fitted_as_lists() {
         };
         for scale in [2f64.powi(-40), 2f64.powi(40)] {
             let fit = |form| plain(scale, form, Algorithm::Accelerated);
-            let (sparse, dense) = (fit(DataAs::Sparse), fit(DataAs::Dense));
+            let (sparse, dense) = (fit(Format::Sparse), fit(Format::Dense));
             let apart = deviation(sparse.factors(), dense.factors());
             assert!(apart < 1e-8, "{} at {scale:e}: {apart:e}", loss.name());
             let (s, d) = (sparse.history().last_loss(), dense.history().last_loss());
@@ -817,14 +817,14 @@ fn data_of_extreme_size_are_fitted_as_lists() {
 
             let Some(device) = crate::common::gpu() else { continue };
             // Accelerated fits of Euclid go another way on a GPU.
-            let dense = plain(scale, DataAs::Dense, Algorithm::Grouped);
+            let dense = plain(scale, Format::Dense, Algorithm::Grouped);
             let d = dense.history().last_loss();
             let single = NNEinFact::new("ir,jr,ar->ija")
                 .expect("a model")
                 .ranks([('r', 3)])
                 .loss(loss.clone())
                 .device(device)
-                .data_as(DataAs::Sparse)
+                .data_as(Format::Sparse)
                 .algorithm(Algorithm::Grouped)
                 .groups(vec![vec![0, 1], vec![2]])
                 .max_iter(4)

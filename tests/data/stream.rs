@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use crate::common::{CORPUS, Entry, Random, entry};
 use ndarray::{ArrayD, IxDyn};
 use nneinfact::data::Dense;
-use nneinfact::fit::DataAs;
+use nneinfact::fit::Format;
 use nneinfact::{Algorithm, Device, Error, Fit, Loss, NNEinFact, Observations, Precision, io};
 
 /// A folder with `.npy` files of any type and order.
@@ -96,7 +96,7 @@ fn settings(entry: &Entry, loss: &Loss) -> NNEinFact {
         .ranks(entry.ranks.iter().copied())
         .loss(loss.clone())
         .device(Device::cpu())
-        .data_as(DataAs::Dense)
+        .data_as(Format::Dense)
         .max_iter(4)
         .tolerance(0.0)
 }
@@ -315,7 +315,7 @@ fn data_that_are_mostly_zeros_are_listed_from_the_file() {
     let y = random.tensor(&[60, 50, 40], 0.0, 1.0).mapv(|u| if u < 0.01 { 3.0 } else { 0.0 });
     let path = folder.write("y.npy", &y, "<f4", false);
     let fit = |data: Dense| {
-        let settings = settings(entry("CP, 3 modes"), &Loss::kl()).data_as(DataAs::Auto);
+        let settings = settings(entry("CP, 3 modes"), &Loss::kl()).data_as(Format::Auto);
         settings.fit(Observations::new(data)).unwrap()
     };
     let (streamed, in_memory) = (fit(mapped(&path, 9000)), fit(io::read_npy(&path).unwrap()));
@@ -422,7 +422,7 @@ mod slabs {
     use std::ops::Range;
     use std::sync::Mutex;
 
-    use nneinfact::fit::DataAs;
+    use nneinfact::fit::Format;
     use nneinfact::{Device, Loss, NNEinFact, Observations, Result};
     use nneinfact_core::data::{Dense, Order as Memory, Slabs, Slice};
 
@@ -525,7 +525,7 @@ mod slabs {
                         )
                         .loss(Loss::kl())
                         .device(Device::cpu().threads(2).unwrap())
-                        .data_as(DataAs::Dense)
+                        .data_as(Format::Dense)
                         .algorithm(nneinfact::Algorithm::Grouped)
                         .tolerance(0.0)
                         .max_iter(3)

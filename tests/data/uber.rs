@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use nneinfact::data::{Dense, Storage};
-use nneinfact::fit::{DataAs, StoppedBy};
+use nneinfact::fit::{Format, StoppedBy};
 use nneinfact::{Fit, Loss, NNEinFact, Observations, io};
 
 const MODEL: &str = "wr,hr,dr,ikr,jkr->whdij";
@@ -70,7 +70,7 @@ fn euclid_falls_where_parts_of_the_map_are_empty() {
     let Some(values) = tensor() else { return };
     // All cells, so that each group's exact objective is lowered.
     let observations = Observations::shared(Arc::new(values));
-    for data_as in [DataAs::Dense, DataAs::Sparse] {
+    for data_as in [Format::Dense, Format::Sparse] {
         let fit = NNEinFact::new(MODEL)
             .and_then(|f| {
                 f.ranks([('r', 10), ('k', 6)])
@@ -109,7 +109,7 @@ fn a_gpu_agrees() {
     let observations = split(values);
     let run = |device: Device| {
         let fit = NNEinFact::new(MODEL).unwrap().ranks([('r', 10), ('k', 6)]).device(device);
-        fit.data_as(DataAs::Dense).max_iter(2).fit(&observations).unwrap()
+        fit.data_as(Format::Dense).max_iter(2).fit(&observations).unwrap()
     };
     let (gpu, cpu) = (run(gpu), run(Device::cpu()));
     for (found, expected) in [

@@ -3,7 +3,7 @@
 use crate::common::{CORPUS, Case, Random, deviation, losses};
 use ndarray::ArrayD;
 use nneinfact::engine::DriverLock;
-use nneinfact::fit::{Cancel, DataAs, Flow, Start, Sweep};
+use nneinfact::fit::{Cancel, Flow, Format, Start, Sweep};
 use nneinfact::reference::Problem;
 use nneinfact::{Algorithm, Device, Error, Fit, Loss, NNEinFact, Observations, wgpu};
 use proptest::prelude::*;
@@ -241,7 +241,7 @@ fn lists_are_cut_for_absurdly_small_limits() {
             let observations = case.observations().mask(&mask).unwrap();
             let observations = observations.held_out(0.1, 3).unwrap();
             let settings = case.settings(device).algorithm(Algorithm::Block);
-            settings.data_as(DataAs::Sparse).max_iter(5).fit(&observations).unwrap()
+            settings.data_as(Format::Sparse).max_iter(5).fit(&observations).unwrap()
         };
         let (gpu, cpu) = (run(&small), run(&Device::cpu()));
         assert!(!gpu.plan().sparse_passes().is_empty());

@@ -1,7 +1,7 @@
 //! Penalties, bounds, fixed factors and balancing on a GPU against the CPU in double precision.
 
 use crate::common::{CORPUS, Case, Random, deviation, largest_rise};
-use nneinfact::fit::{Balance, DataAs};
+use nneinfact::fit::{Balance, Format};
 use nneinfact::loss::Penalty;
 use nneinfact::{Algorithm, Device, Fit, Loss, NNEinFact, Observations, Precision};
 
@@ -238,7 +238,7 @@ fn penalised_fits_to_lists_agree_with_the_cpu() {
         let run = |device: Option<&Device>| {
             let settings = on(&case, device).algorithm(Algorithm::Grouped);
             let settings = settings.penalty_on_all(Penalty::new(0.2, POWERS[n % 4]));
-            let settings = settings.balance(balance).data_as(DataAs::Sparse);
+            let settings = settings.balance(balance).data_as(Format::Sparse);
             settings.max_iter(5).fit(observe(&case, n >= 3)).unwrap()
         };
         let (gpu, cpu) = (run(Some(&device)), run(None));

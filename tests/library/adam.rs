@@ -3,7 +3,7 @@
 
 use crate::common::{CORPUS, Case, Random, data, deviation, entry, losses, partitions};
 use ndarray::{Array2, ArrayD};
-use nneinfact::fit::{Balance, Cancel, Coupled, DataAs, Flow, Part, Start, StoppedBy, Sweep};
+use nneinfact::fit::{Balance, Cancel, Coupled, Flow, Format, Part, Start, StoppedBy, Sweep};
 use nneinfact::loss::Penalty;
 use nneinfact::model::Shapes;
 use nneinfact::reference::Problem;
@@ -62,7 +62,7 @@ fn gradients_are_those_of_finite_differences() {
             // Weights other than 0 and 1 are no list.
             let listed = n % 3 != 2 && loss.domain().contains(0.0, &[]);
             if listed && n % 2 == 0 {
-                settings = settings.data_as(DataAs::Sparse);
+                settings = settings.data_as(Format::Sparse);
             }
             let mut observations = Observations::new(&y);
             if let Some(weights) = &weights {
@@ -336,11 +336,11 @@ fn zeros_stay_where_no_floor_lifts_them() -> Result<(), Error> {
 fn a_gpu_agrees() -> Result<(), Error> {
     let Some(gpu) = crate::common::gpu() else { return Ok(()) };
     let cases = [
-        ("Uber, second", vec![4, 5, 3, 7, 6], Loss::kl(), DataAs::Dense),
-        ("CP, 3 modes", vec![9, 8, 7], Loss::alpha_beta(0.7, 0.0)?, DataAs::Sparse),
-        ("Tucker", vec![6, 5, 8], Loss::euclidean(), DataAs::Dense),
-        ("tensor train", vec![7, 6, 5], Loss::jensen_shannon(), DataAs::Dense),
-        ("NMF", vec![12, 9], Loss::negative_binomial(2.0)?, DataAs::Sparse),
+        ("Uber, second", vec![4, 5, 3, 7, 6], Loss::kl(), Format::Dense),
+        ("CP, 3 modes", vec![9, 8, 7], Loss::alpha_beta(0.7, 0.0)?, Format::Sparse),
+        ("Tucker", vec![6, 5, 8], Loss::euclidean(), Format::Dense),
+        ("tensor train", vec![7, 6, 5], Loss::jensen_shannon(), Format::Dense),
+        ("NMF", vec![12, 9], Loss::negative_binomial(2.0)?, Format::Sparse),
     ];
     for n in crate::common::gpu_cases(cases.len()) {
         let (name, shape, loss, form) = cases[n].clone();

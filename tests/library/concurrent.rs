@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use ndarray::Array3;
 use nneinfact::compare::{Event, RunOutcome, Study, StudyModel, StudyTable};
 use nneinfact::data::{CooTensor, Prepared};
-use nneinfact::fit::{Cancel, DataAs, Observer, Start, Sweep};
+use nneinfact::fit::{Cancel, Format, Observer, Start, Sweep};
 use nneinfact::loss::Penalty;
 use nneinfact::{Device, Fit, Loss, NNEinFact, Observations};
 
@@ -47,7 +47,7 @@ type Problem = (&'static str, Prepared, Box<dyn Fn() -> NNEinFact>);
 fn problems() -> Vec<Problem> {
     let of = |o: Observations| o.prepare().unwrap();
     let split = |o: Observations| of(o.held_out(0.2, 3).unwrap());
-    let stored = |loss: Loss| settings(loss).data_as(DataAs::Sparse);
+    let stored = |loss: Loss| settings(loss).data_as(Format::Sparse);
     let l1 = Penalty::l1(0.1);
     vec![
         ("list", split(Observations::new(list())), Box::new(move || stored(Loss::kl()))),

@@ -7,7 +7,7 @@ use crate::common::{
     largest_rise, losses, mean_term,
 };
 use ndarray::{Array2, Array3, ArrayD, Axis, Dimension as _, IxDyn, array};
-use nneinfact::fit::{Cancel, DataAs, Flow, Norm, ScalesInto, Start, StoppedBy, Sweep};
+use nneinfact::fit::{Cancel, Flow, Format, Norm, ScalesInto, Start, StoppedBy, Sweep};
 use nneinfact::loss::Domain;
 use nneinfact::model::{ModelError, Shapes};
 use nneinfact::reference;
@@ -500,7 +500,7 @@ fn exact_fits_fall_where_components_die_and_slices_are_empty() {
                 if empty { 0.0 } else { (6.0 * random.uniform()).ceil() }
             });
             for configuration in cpu_configurations() {
-                for form in [DataAs::Dense, DataAs::Sparse] {
+                for form in [Format::Dense, Format::Sparse] {
                     let fit = configured(&shapes, &configuration)
                         .loss(Loss::euclidean())
                         .data_as(form)
@@ -871,7 +871,7 @@ fn models_of_more_than_32_factors_fit() {
         (1.0 + at[0] as f64) * (2.0 + at[1] as f64) * (1.0 + 3.0 * at[2] as f64)
     });
     for loss in [Loss::kl(), Loss::euclidean()] {
-        for data_as in [DataAs::Dense, DataAs::Sparse] {
+        for data_as in [Format::Dense, Format::Sparse] {
             let name = format!("{} {data_as}", loss.name());
             let fit = NNEinFact::new(&model).expect("a model").ranks([('r', 2)]);
             let fit = fit.loss(loss.clone()).precision(Precision::F64).data_as(data_as);
@@ -891,7 +891,7 @@ fn models_of_more_than_32_factors_fit() {
 #[test]
 fn a_memory_limit_above_what_there_is_does_not_help() {
     let y = Array2::<f64>::ones((100, 100));
-    for data_as in [DataAs::Auto, DataAs::Dense, DataAs::Sparse] {
+    for data_as in [Format::Auto, Format::Dense, Format::Sparse] {
         // Numerator and denominator of the first two factors together have 4e10 entries.
         let fit = NNEinFact::new("ia,jb,ab->ij").expect("a model");
         let fit = fit.ranks([('a', 2000), ('b', 2000)]).groups(vec![vec![0, 1], vec![2]]);

@@ -2,7 +2,7 @@
 
 use crate::common::{Random, deviation, entry};
 use ndarray::{ArrayD, IxDyn, Zip};
-use nneinfact::fit::{DataAs, Start};
+use nneinfact::fit::{Format, Start};
 use nneinfact::model::Shapes;
 use nneinfact::reference::{Problem, predict};
 use nneinfact::{Algorithm, Device, Fit, Loss, NNEinFact, Observations, Precision};
@@ -81,10 +81,10 @@ fn sweeps_under_masks_are_those_of_the_reference() {
             let mut expected = start.clone();
             (0..3).for_each(|_| problem.sweep(&mut expected));
             for (form, precision) in [
-                (DataAs::Dense, Precision::F64),
-                (DataAs::Sparse, Precision::F64),
-                (DataAs::Dense, Precision::F32),
-                (DataAs::Sparse, Precision::F32),
+                (Format::Dense, Precision::F64),
+                (Format::Sparse, Precision::F64),
+                (Format::Dense, Precision::F32),
+                (Format::Sparse, Precision::F32),
             ] {
                 let observations = Observations::new(&y);
                 let observations = match m % 2 {
@@ -127,7 +127,7 @@ fn losses_of_withheld_zeros_are_summed_in_closed_form() {
                 .fit(&observations)
                 .expect("it fits")
         };
-        let (dense, sparse) = (run(DataAs::Dense), run(DataAs::Sparse));
+        let (dense, sparse) = (run(Format::Dense), run(Format::Sparse));
         let (d, s) = (dense.history(), sparse.history());
         for (d, s) in [
             (&d.loss, &s.loss),
@@ -181,8 +181,8 @@ fn exact_steps_find_the_optimum_under_masks_and_weights() {
     let shapes = entry("NMF").shapes(&shape);
     for (seed, share) in [(1, 0.9), (2, 0.5), (3, 0.15)] {
         for weighted in [false, true] {
-            for form in [DataAs::Dense, DataAs::Sparse] {
-                if weighted && form == DataAs::Sparse {
+            for form in [Format::Dense, Format::Sparse] {
+                if weighted && form == Format::Sparse {
                     continue;
                 }
                 let mut random = Random::new(seed);
@@ -271,7 +271,7 @@ fn without_memory_for_exact_steps_a_fit_says_so() {
         settings(&shapes, &Loss::euclidean(), &start)
             .max_iter(3)
             .memory_limit(memory)
-            .data_as(DataAs::Dense)
+            .data_as(Format::Dense)
             .fit(&observations)
             .expect("it fits")
     };
@@ -292,10 +292,10 @@ fn threads_do_not_change_a_bit_under_masks() {
         .and_then(|o| o.validation(0.1, 2))
         .expect("fractions");
     for (loss, form) in [
-        (Loss::kl(), DataAs::Sparse),
-        (Loss::kl(), DataAs::Dense),
-        (Loss::euclidean(), DataAs::Sparse),
-        (Loss::euclidean(), DataAs::Dense),
+        (Loss::kl(), Format::Sparse),
+        (Loss::kl(), Format::Dense),
+        (Loss::euclidean(), Format::Sparse),
+        (Loss::euclidean(), Format::Dense),
     ] {
         let run = |threads: usize| -> Vec<u64> {
             let fit = settings(&shapes, &loss, &start)

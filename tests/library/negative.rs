@@ -2,7 +2,7 @@
 
 use crate::common::{Random, deviation, entry};
 use ndarray::{ArrayD, IxDyn};
-use nneinfact::fit::{DataAs, Start};
+use nneinfact::fit::{Format, Start};
 use nneinfact::model::Shapes;
 use nneinfact::reference::{Problem, predict};
 use nneinfact::{Algorithm, Device, Error, Fit, Loss, NNEinFact, Observations, Precision};
@@ -49,7 +49,7 @@ fn sweeps_are_those_of_the_reference_and_never_let_the_loss_rise() {
         let problem = Problem { shapes: &shapes, loss: &loss, y: &y, weights: None, floor: FLOOR };
         let mut expected = start.clone();
         (0..4).for_each(|_| problem.sweep(&mut expected));
-        for form in [DataAs::Dense, DataAs::Sparse] {
+        for form in [Format::Dense, Format::Sparse] {
             let run = |sweeps| {
                 settings(&shapes, Algorithm::Block)
                     .start(Start::Factors(start.clone()))

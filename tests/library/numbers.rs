@@ -3,7 +3,7 @@
 
 use ndarray::{Array2, Array3, ArrayD, IxDyn};
 use nneinfact::data::CooTensor;
-use nneinfact::fit::{DataAs, Start, StoppedBy};
+use nneinfact::fit::{Format, Start, StoppedBy};
 use nneinfact::loss::Penalty;
 use nneinfact::{Algorithm, Device, Error, Fit, Loss, NNEinFact, Observations, Precision};
 
@@ -96,7 +96,7 @@ fn tiny_and_huge_data_fit_in_single_precision() {
             let all = nmf(2).loss(loss.clone()).max_iter(60).tolerance(0.0).data_as(form);
             all.fit(y).expect("it fits")
         };
-        for form in [DataAs::Dense, DataAs::Sparse] {
+        for form in [Format::Dense, Format::Sparse] {
             let plain = fit(&y, form);
             for exponent in [-133, -115, 90, 120] {
                 let scale = 2f64.powi(exponent);
@@ -180,8 +180,8 @@ fn a_list_without_zeros_fits_under_losses_that_need_positive_data() {
             let (found, want) = (found.history().last_loss(), dense.history().last_loss());
             assert!(close(found, want, 1e-8), "{}: {found} and {want}", loss.name());
         };
-        let dense = settings().data_as(DataAs::Dense).fit(&y).expect("it fits");
-        let sparse = || settings().data_as(DataAs::Sparse);
+        let dense = settings().data_as(Format::Dense).fit(&y).expect("it fits");
+        let sparse = || settings().data_as(Format::Sparse);
         same(sparse().fit(&y).expect("it fits"), &dense);
         same(sparse().fit(Observations::new(listed(&y, |_, _| true))).expect("it fits"), &dense);
 
@@ -189,7 +189,7 @@ fn a_list_without_zeros_fits_under_losses_that_need_positive_data() {
         let keep = |i: usize, j: usize| !(3 * i + j).is_multiple_of(5);
         let mask = Array2::from_shape_fn(y.dim(), |(i, j)| keep(i, j));
         let masked = Observations::new(&y).mask(&mask).expect("a mask");
-        let dense = settings().data_as(DataAs::Dense).fit(&masked).expect("it fits");
+        let dense = settings().data_as(Format::Dense).fit(&masked).expect("it fits");
         same(sparse().fit(&masked).expect("it fits"), &dense);
         let unlisted = Observations::new(listed(&y, keep)).unlisted_missing();
         same(sparse().fit(&unlisted).expect("it fits"), &dense);
@@ -235,12 +235,12 @@ fn no_trials_say_nothing() {
         fit.start(Start::Factors(start.clone())).max_iter(30).tolerance(0.0).fit(&data)
     };
     // A masked entry may have any value.
-    let masked = fit(&x, true, DataAs::Dense).expect("it fits");
+    let masked = fit(&x, true, Format::Dense).expect("it fits");
     // Elsewhere more successes than trials are refused still.
-    assert!(matches!(fit(&x, false, DataAs::Dense), Err(Error::Domain { .. })));
+    assert!(matches!(fit(&x, false, Format::Dense), Err(Error::Domain { .. })));
     x.zip_mut_with(&n, |x, &n| *x = x.min(n));
     let seen = mask.iter().filter(|&&seen| seen).count() as f64;
-    for form in [DataAs::Dense, DataAs::Sparse] {
+    for form in [Format::Dense, Format::Sparse] {
         let open = fit(&x, false, form).expect("it fits");
         // The mean counts them; the sum and the factors do not.
         let sum = open.history().last_loss() * 80.0;

@@ -16,7 +16,7 @@ use crate::common::{
     losses, mean_term,
 };
 use ndarray::{Array2, ArrayD, array};
-use nneinfact::fit::{Balance, DataAs, Start, balanced};
+use nneinfact::fit::{Balance, Format, Start, balanced};
 use nneinfact::loss::{Majorizer, Penalty};
 use nneinfact::model::{Model, Shapes};
 use nneinfact::reference::{Problem, predict};
@@ -441,7 +441,7 @@ fn fixed_factors_stay_and_the_rest_is_found() {
     };
     for algorithm in [Algorithm::Block, Algorithm::Grouped, Algorithm::Accelerated] {
         for loss in [Loss::kl(), Loss::euclidean(), Loss::hellinger()] {
-            for form in [DataAs::Dense, DataAs::Sparse] {
+            for form in [Format::Dense, Format::Sparse] {
                 let sweeps = if algorithm == Algorithm::Accelerated { 600 } else { 6000 };
                 let fit = NNEinFact::new("ma,ar,pr->mp")
                     .unwrap()
@@ -482,7 +482,7 @@ fn a_penalty_takes_what_no_data_depend_on() {
                     .algorithm(algorithm)
                     .device(Device::cpu())
                     .precision(Precision::F64)
-                    .data_as(DataAs::Dense)
+                    .data_as(Format::Dense)
                     .fix("ma", dictionary.clone())
                     .penalty("ap", penalty)
                     .bounds("ap", lower, f64::INFINITY)

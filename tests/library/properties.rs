@@ -5,7 +5,7 @@ use crate::common::{
     mean_term, partitions, repeatable,
 };
 use ndarray::ArrayD;
-use nneinfact::fit::{DataAs, Start};
+use nneinfact::fit::{Format, Start};
 use nneinfact::model::Shapes;
 use nneinfact::reference::{self, Problem};
 use nneinfact::{Algorithm, Device, Error, Fit, Loss, NNEinFact, Observations, Precision};
@@ -180,7 +180,7 @@ impl Drawn {
             .tolerance(0.0)
             // Sums over zeros in closed form are not clamped at so high a floor as the reference's;
             // tests/sparse.rs has the passes over lists.
-            .data_as(DataAs::Dense)
+            .data_as(Format::Dense)
     }
 
     fn partition(&self) -> Vec<Vec<usize>> {

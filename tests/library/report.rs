@@ -7,7 +7,7 @@ use std::sync::Arc;
 use ndarray::{Array2, ArrayD, Dimension, IxDyn, ShapeBuilder};
 use nneinfact::data::LabelKind;
 use nneinfact::data::{CooTensor, Dense, Role};
-use nneinfact::fit::{DataAs, EntryParameterRecord, Fit, LossRecord, Norm, Saved, ScalesInto};
+use nneinfact::fit::{EntryParameterRecord, Fit, Format, LossRecord, Norm, Saved, ScalesInto};
 use nneinfact::io;
 use nneinfact::loss::{LossParameters, NAMES};
 use nneinfact::model::{Index, Model, Shapes};
@@ -520,7 +520,7 @@ fn residuals_have_the_floor_of_the_fit() {
     let loss = Loss::kl();
     let settings = NNEinFact::new(MODEL).unwrap().ranks(RANKS).precision(Precision::F64);
     // Zeros that are summed over as a whole have no floor.
-    let settings = settings.data_as(DataAs::Dense);
+    let settings = settings.data_as(Format::Dense);
     let fit = settings.max_iter(4).prediction_floor(0.5).fit(&observations).unwrap();
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("fit.npz");

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::common::{CORPUS, Random, array_deviation, entry, settings};
 use ndarray::{Array2, ArrayD, Axis, IxDyn};
 use nneinfact::data::{CooTensor, Dense};
-use nneinfact::fit::{DataAs, Source, Start};
+use nneinfact::fit::{Format, Source, Start};
 use nneinfact::model::Shapes;
 use nneinfact::reference;
 use nneinfact::{Device, Error, Fit, Loss, NNEinFact, Observations, Precision};
@@ -195,17 +195,17 @@ fn data_in_every_form_give_the_same_singular_vectors() {
             o
         };
         for split in 0..4 {
-            let go = |observations: Observations, form: DataAs| {
+            let go = |observations: Observations, form: Format| {
                 at(settings(&shapes).data_as(form), Start::Svd, of(observations, split))
                     .reconstruct()
                     .expect("small")
             };
-            let dense = go(Observations::new(&y), DataAs::Dense);
+            let dense = go(Observations::new(&y), Format::Dense);
             let others = [
-                go(Observations::new(&fortran), DataAs::Dense),
-                go(Observations::new(&y), DataAs::Sparse),
-                go(Observations::new(Arc::clone(&list)), DataAs::Sparse),
-                go(Observations::new(Arc::clone(&list)), DataAs::Dense),
+                go(Observations::new(&fortran), Format::Dense),
+                go(Observations::new(&y), Format::Sparse),
+                go(Observations::new(Arc::clone(&list)), Format::Sparse),
+                go(Observations::new(Arc::clone(&list)), Format::Dense),
             ];
             for (form, other) in others.iter().enumerate() {
                 let apart = array_deviation(other, &dense);
@@ -213,14 +213,14 @@ fn data_in_every_form_give_the_same_singular_vectors() {
             }
         }
         // Listed cells only.
-        let go = |observations: Observations, form: DataAs| {
+        let go = |observations: Observations, form: Format| {
             at(settings(&shapes).data_as(form), Start::Svd, &observations)
                 .reconstruct()
                 .expect("small")
         };
         let nan = y.mapv(|x| if x == 0.0 { f64::NAN } else { x });
-        let dense = go(Observations::new(&nan).nan_missing(), DataAs::Dense);
-        let sparse = go(Observations::new(Arc::clone(&list)).unlisted_missing(), DataAs::Sparse);
+        let dense = go(Observations::new(&nan).nan_missing(), Format::Dense);
+        let sparse = go(Observations::new(Arc::clone(&list)).unlisted_missing(), Format::Sparse);
         let apart = array_deviation(&sparse, &dense);
         assert!(apart < 1e-6, "{name}: {apart:e}");
     }

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use ndarray::{Array2, ArrayD, IxDyn};
 use nneinfact::compare::{Study, StudyModel};
 use nneinfact::data::{CooTensor, Implicit, Prepared, Role, SplitKind, uniform_u32};
-use nneinfact::fit::{DataAs, Saved, Start};
+use nneinfact::fit::{Format, Saved, Start};
 use nneinfact::reference::{Problem, predict};
 use nneinfact::report::Residuals;
 use nneinfact::{Algorithm, Loss, NNEinFact, Observations};
@@ -92,7 +92,7 @@ fn fits_are_those_to_dense_data_with_these_entries_masked() {
                 }
             }
             for data_as in
-                [DataAs::Sparse, DataAs::Dense].into_iter().take(if on_gpu { 1 } else { 2 })
+                [Format::Sparse, Format::Dense].into_iter().take(if on_gpu { 1 } else { 2 })
             {
                 let fit = settings(&shapes)
                     .loss(loss.clone())
@@ -198,7 +198,7 @@ fn a_fit_reports_this_estimate() {
     let data = by_strata(&y, 1);
     let prepared = data.prepare().unwrap();
     let fit = settings(&shapes)
-        .data_as(DataAs::Sparse)
+        .data_as(Format::Sparse)
         .start(Start::Factors(factors.clone()))
         .max_iter(0)
         .fit(&data)
@@ -372,7 +372,7 @@ fn extreme_fractions() {
         NNEinFact::new("ir,jr,kr->ijk")
             .unwrap()
             .ranks([('r', 2)])
-            .data_as(DataAs::Sparse)
+            .data_as(Format::Sparse)
             .max_iter(3)
     };
     let data = |fraction: f64| {
@@ -471,7 +471,7 @@ fn labels_and_scale_stay() {
         _ => 0.0,
     });
     let data = by_strata(&y.into_dyn(), 4);
-    let fit = NNEinFact::new("ir,jr->ij").unwrap().ranks([('r', 2)]).data_as(DataAs::Sparse);
+    let fit = NNEinFact::new("ir,jr->ij").unwrap().ranks([('r', 2)]).data_as(Format::Sparse);
     let fit = fit.max_iter(5).fit(&data).unwrap();
     let losses = &fit.history().heldout_loss;
     assert!(losses.iter().all(|loss| loss.is_finite() && *loss < 1e-35), "{losses:?}");

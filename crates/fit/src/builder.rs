@@ -11,7 +11,7 @@ use crate::device::Device;
 use crate::factored::FactoredTensor;
 use crate::observe::{Cancel, Hooks, Observer};
 use crate::result::Fit;
-use crate::settings::{Algorithm, Balance, DataAs, Every, FactorSetting, Settings, Start};
+use crate::settings::{Algorithm, Balance, Every, FactorSetting, Format, Settings, Start};
 use crate::source::Source;
 use crate::{format, prepare, run};
 use nneinfact_core::data::Prepared;
@@ -416,9 +416,9 @@ impl NNEinFact {
         self
     }
 
-    /// The form that passes read the data in. Default: [`DataAs::Auto`], whichever is faster; either
+    /// The form that passes read the data in. Default: [`Format::Auto`], whichever is faster; either
     /// way the results are the same up to rounding.
-    pub fn data_as(mut self, form: DataAs) -> Self {
+    pub fn data_as(mut self, form: Format) -> Self {
         self.settings.data_as = form;
         self
     }

@@ -4,7 +4,7 @@
 use crate::closed_forms::{self, Exact, Steps};
 use crate::constraints;
 use crate::device::Device;
-use crate::settings::{DataAs, Settings};
+use crate::settings::{Format, Settings};
 use nneinfact_core::data::{Implicit, Prepared, StoredCounts, StoredEntries};
 use nneinfact_core::engine::ZeroSums;
 use nneinfact_core::error::{Error, Result};
@@ -45,11 +45,11 @@ pub(crate) fn choose(
     let limit = available_memory().unwrap_or(u64::MAX);
     let data_as = settings.data_as;
     let sparse = match data_as {
-        DataAs::Dense => None,
-        DataAs::Auto | DataAs::Sparse => Some(sparse_plan(settings, shapes, &zero, &data, steps)),
+        Format::Dense => None,
+        Format::Auto | Format::Sparse => Some(sparse_plan(settings, shapes, &zero, &data, steps)),
     };
     let given_dense = data.coo().is_none();
-    if data_as == DataAs::Sparse
+    if data_as == Format::Sparse
         && let Some(sparse) = sparse
     {
         let (plan, counts) = sparse?;
@@ -229,15 +229,15 @@ pub(crate) fn check(
 ) -> Result<Plan> {
     let zero = settings.loss.at_zero();
     let sparse = match settings.data_as {
-        DataAs::Dense => None,
-        DataAs::Auto | DataAs::Sparse => Some(
+        Format::Dense => None,
+        Format::Auto | Format::Sparse => Some(
             sparse_plan(settings, shapes, &zero, data, steps)
                 .and_then(|(plan, counts)| check_stored(&plan, counts).map(|()| plan)),
         ),
     };
     let sparse = match sparse {
         Some(Ok(plan)) => return Ok(plan),
-        Some(Err(error)) if settings.data_as == DataAs::Sparse => return Err(error),
+        Some(Err(error)) if settings.data_as == Format::Sparse => return Err(error),
         other => other.and_then(Result::err),
     };
     let info = match data.coo() {

@@ -62,7 +62,7 @@ pub use record::{
 };
 pub use result::Fit;
 pub use saved::Saved;
-pub use settings::{Algorithm, Balance, DataAs, Every, Start};
+pub use settings::{Algorithm, Balance, Every, Format, Start};
 pub use shared::{slab_ranges, slabs_of_processes, split_mode, together};
 pub use source::Source;
 pub use split_plan::SplitPlan;

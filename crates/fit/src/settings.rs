@@ -118,7 +118,7 @@ pub enum Start {
 /// The format that passes read the data in, whatever format they were given in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 #[non_exhaustive]
-pub enum DataAs {
+pub enum Format {
     /// The format whose passes are predicted to take less time.
     #[default]
     Auto,
@@ -128,12 +128,12 @@ pub enum DataAs {
     Sparse,
 }
 
-impl fmt::Display for DataAs {
+impl fmt::Display for Format {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            DataAs::Auto => "auto",
-            DataAs::Dense => "dense",
-            DataAs::Sparse => "sparse",
+            Format::Auto => "auto",
+            Format::Dense => "dense",
+            Format::Sparse => "sparse",
         })
     }
 }
@@ -263,7 +263,7 @@ pub(crate) struct Settings {
     pub inner_cycles: usize,
     pub eval_every: usize,
     pub memory_limit: Option<u64>,
-    pub data_as: DataAs,
+    pub data_as: Format,
     /// Whether the KKT residual is asked for.
     pub kkt_residual: bool,
     /// Where the fit is saved, and how often.
@@ -311,7 +311,7 @@ impl Settings {
             inner_cycles: 1,
             eval_every: 1,
             memory_limit: None,
-            data_as: DataAs::Auto,
+            data_as: Format::Auto,
             kkt_residual: false,
             checkpoint: None,
             resumes: false,

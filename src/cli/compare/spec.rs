@@ -9,7 +9,7 @@ use nneinfact_core::engine::Precision;
 use nneinfact_core::error::{Error, Result};
 use nneinfact_core::loss::{EntryParameter, Loss, LossParameters, NAMES};
 use nneinfact_core::model::{Index, Model};
-use nneinfact_fit::{Algorithm, DataAs, DataRecord, EntryParameterRecord, LossRecord};
+use nneinfact_fit::{Algorithm, DataRecord, EntryParameterRecord, Format, LossRecord};
 use nneinfact_insight::compare::{Penalties, Score, Study, StudyModel, StudyPath};
 
 /// All that a study can be told; what is `None` or empty has the default of the library.
@@ -24,7 +24,7 @@ pub struct Spec {
     pub max_iter: Option<usize>,
     pub tol: Option<f64>,
     pub memory_limit: Option<u64>,
-    pub data_as: Option<DataAs>,
+    pub data_as: Option<Format>,
     pub heldout: Option<f64>,
     pub validation: Option<f64>,
     pub heldout_as: Option<SplitKind>,

@@ -159,7 +159,7 @@ fn a_checkpoint_goes_on_with_another_number_of_processes() {
         let data = || data().validation(if early { 0.2 } else { 0.0 }, 1).unwrap();
         let fit = |sweeps: usize| {
             let fit = settings().loss(loss.clone()).early_stopping(early).max_iter(sweeps);
-            fit.data_as(nneinfact::fit::DataAs::Dense)
+            fit.data_as(nneinfact::fit::Format::Dense)
         };
         let whole = fit(17).fit(data()).unwrap();
         for first in

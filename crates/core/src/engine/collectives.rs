@@ -46,6 +46,25 @@ pub fn all_to_all(reducer: &mut dyn Reducer, mut parts: Vec<Vec<u8>>) -> Result<
 /// To be called by all processes after everything that one alone may fail at, such as reading its data:
 /// whoever left without a word would keep the others waiting.
 ///
+/// ```
+/// use nneinfact::engine::Reducer;
+/// use nneinfact::fit::together;
+/// # use nneinfact::Error;
+/// # struct Alone;
+/// # impl Reducer for Alone {
+/// #     fn rank(&self) -> usize { 0 }
+/// #     fn size(&self) -> usize { 1 }
+/// #     fn exchange(&mut self, _: usize, _: &[f64], _: &mut [f64]) -> Result<(), Error> { Ok(()) }
+/// #     fn agree(&mut self, word: u64) -> Result<u64, Error> { Ok(word) }
+/// # }
+/// # let mut reducer = Alone;
+///
+/// let read: Result<Vec<f64>, Error> = Ok(vec![1.0, 2.0]);
+/// let mine = together(&mut reducer, read)?;
+/// assert_eq!(mine.len(), 2);
+/// # Ok::<(), nneinfact::Error>(())
+/// ```
+///
 /// # Errors
 /// Its own; [`Error::Process`] where another one has failed; and where one cannot be reached any more.
 pub fn together<T>(reducer: &mut dyn Reducer, own: Result<T>) -> Result<T> {

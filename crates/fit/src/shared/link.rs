@@ -35,38 +35,6 @@ impl Reducer for Alone {
     }
 }
 
-/// Makes an error of one process one of all: what every process calls, at the same place, with what only
-/// some of them can fail at, as reading their part of the data. Where one has failed, all return an error
-/// within seconds, it itself its own, and the others [`Error::Process`] with what it says.
-///
-/// ```
-/// use nneinfact::engine::Reducer;
-/// use nneinfact::fit::together;
-/// # use nneinfact::Error;
-/// # struct Alone;
-/// # impl Reducer for Alone {
-/// #     fn rank(&self) -> usize { 0 }
-/// #     fn size(&self) -> usize { 1 }
-/// #     fn exchange(&mut self, _: usize, _: &[f64], _: &mut [f64]) -> Result<(), Error> { Ok(()) }
-/// #     fn agree(&mut self, word: u64) -> Result<u64, Error> { Ok(word) }
-/// # }
-/// # let mut reducer = Alone;
-///
-/// let read: Result<Vec<f64>, Error> = Ok(vec![1.0, 2.0]);
-/// let mine = together(&mut reducer, read)?;
-/// assert_eq!(mine.len(), 2);
-/// # Ok::<(), nneinfact::Error>(())
-/// ```
-///
-/// # Errors
-/// Its own, that of another process, or where one cannot be reached.
-pub fn together<T>(reducer: &mut dyn Reducer, own: Result<T>) -> Result<T> {
-    match own {
-        Ok(value) => agree(reducer, Ok(0)).map(|_| value),
-        Err(error) => Err(agree(reducer, Err(error)).err().unwrap_or_else(lost)),
-    }
-}
-
 fn lost() -> Error {
     Error::Internal("a failure got lost".into())
 }

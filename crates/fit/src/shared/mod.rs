@@ -15,9 +15,9 @@ mod whole;
 
 use nneinfact_core::engine::Reducer;
 
-pub use self::link::together;
 pub(crate) use self::prepare::{Held, open};
 pub use self::slabs::{slab_ranges, slabs_of_processes, split_mode};
+pub use nneinfact_core::engine::collectives::together;
 
 /// A process by itself.
 pub(crate) fn alone() -> Box<dyn Reducer> {

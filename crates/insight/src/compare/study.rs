@@ -13,7 +13,7 @@ use nneinfact_core::error::{Error, Result};
 use nneinfact_core::loss::Loss;
 use nneinfact_core::model::ModelError;
 use nneinfact_fit::Device;
-use nneinfact_fit::{Algorithm, Cancel, DataAs, DataRecord, LossRecord, NNEinFact};
+use nneinfact_fit::{Algorithm, Cancel, DataRecord, Format, LossRecord, NNEinFact};
 
 /// A comparison to be: models × ranks × losses × penalties × algorithms, each fitted to several
 /// random splits of the data from several starts.
@@ -66,7 +66,7 @@ pub struct Study {
     pub(super) tolerance: f64,
     pub(super) early_stopping: bool,
     pub(super) memory_limit: Option<u64>,
-    pub(super) data_as: DataAs,
+    pub(super) data_as: Format,
     pub(super) heldout: f64,
     pub(super) validation: f64,
     pub(super) split_as: Option<SplitKind>,
@@ -115,7 +115,7 @@ impl Study {
             tolerance: NNEinFact::TOLERANCE,
             early_stopping: false,
             memory_limit: None,
-            data_as: DataAs::Auto,
+            data_as: Format::Auto,
             heldout: 0.0,
             validation: 0.0,
             split_as: None,
@@ -204,7 +204,7 @@ impl Study {
     }
 
     /// As [`NNEinFact::data_as`].
-    pub fn data_as(mut self, format: DataAs) -> Self {
+    pub fn data_as(mut self, format: Format) -> Self {
         self.data_as = format;
         self
     }
