@@ -429,8 +429,9 @@ fn several_tensors_are_saved() {
     let files = Files::new();
     let path = files.path("state");
     let y = Array2::from_elem((4, 3), 2.0);
+    let to = path.clone();
     let fit = Coupled::new([Part::new("ir,jr->ij", &y).unwrap()])
-        .settings(|all| all.ranks([('r', 1)]).checkpoint(&path, Every::default()))
+        .settings(move |all| all.ranks([('r', 1)]).checkpoint(to, Every::default()))
         .fit()
         .unwrap();
     let saved = Checkpoint::read(&path).unwrap();
