@@ -59,7 +59,7 @@ fn compare(gpu: &Gpu, job: &Job, what: &str) {
     let expected = fitted(engine(gpu, job, &alone), groups);
     // By one workgroup where it can be, and by as many as can share it.
     for joint_turns in [32, 0] {
-        let tuning = Tuning { joint_turns, ..Tuning::default() };
+        let tuning = Tuning { joint_turns, ..Tuning::joined() };
         let found = fitted(engine(gpu, job, &tuning), groups);
         assert!(found == expected, "{what}, {joint_turns} turns");
     }
@@ -141,8 +141,8 @@ fn by_host(
 fn check_sweeps(gpu: &Gpu, job: &Job, what: &str) {
     let groups = job.plan.groups().len();
     let ends = ends(2, 12);
-    let expected = by_host(&mut engine(gpu, job, &Tuning::default()), groups, &ends);
-    let mut ahead = engine(gpu, job, &Tuning::default());
+    let expected = by_host(&mut engine(gpu, job, &Tuning::joined()), groups, &ends);
+    let mut ahead = engine(gpu, job, &Tuning::joined());
     ahead.copy(Point::Current, Point::Anchor).unwrap();
     ahead.pass(0).unwrap();
     let mut made = 0;
@@ -207,9 +207,9 @@ fn the_device_stops_where_an_extrapolation_is_not_clearly_better() {
     // Far beyond what pays.
     let mut all = ends(3, 0);
     all.push(SweepEnd::Extrapolate { momentum: 0.99, relaxation: 40.0 });
-    let expected = by_host(&mut engine(&gpu, &job, &Tuning::default()), groups, &all);
+    let expected = by_host(&mut engine(&gpu, &job, &Tuning::joined()), groups, &all);
     all.extend(ends(0, 4));
-    let mut ahead = engine(&gpu, &job, &Tuning::default());
+    let mut ahead = engine(&gpu, &job, &Tuning::joined());
     ahead.copy(Point::Current, Point::Anchor).unwrap();
     ahead.pass(0).unwrap();
     let mut found = Vec::new();

@@ -116,7 +116,7 @@ fn nothing_past_the_end_of_a_buffer_is_touched() {
         let tuning = Tuning {
             register_k: if n % 2 == 0 { 48 } else { 0 },
             workgroups: if n % 3 == 0 { 1024 } else { 4 },
-            ..Tuning::default()
+            ..Tuning::joined()
         };
         let grouping = if n % 4 < 2 { Grouping::Grouped } else { Grouping::Block };
         let loss = losses[n % losses.len()].clone();
@@ -129,7 +129,7 @@ fn nothing_past_the_end_of_a_buffer_is_touched() {
     }
     // Larger than a tile in both directions, in parts, and of an inner dimension with a remainder.
     for (register_k, rank) in [(48, 7), (0, 37)] {
-        let tuning = Tuning { register_k, work: 1e5, scratch_bytes: 64 << 10, ..Tuning::default() };
+        let tuning = Tuning { register_k, work: 1e5, scratch_bytes: 64 << 10, ..Tuning::joined() };
         let job = job_on(
             &values(&[70, 133]),
             "ir,jr->ij",
@@ -157,10 +157,10 @@ fn nothing_past_the_end_of_stored_entries_is_touched() {
         let what = format!("{model} under {} with {implicit:?}", loss.name());
         let y = few(shape);
         let job = started(job_stored(&y, model, ranks, loss, grouping, implicit, split));
-        compare(&gpu, &job, &Tuning::default(), &what);
+        compare(&gpu, &job, &Tuning::joined(), &what);
     }
     // In many parts, and rows of many pieces.
-    let tuning = Tuning { work: 1e5, scratch_bytes: 16 << 10, ..Tuning::default() };
+    let tuning = Tuning { work: 1e5, scratch_bytes: 16 << 10, ..Tuning::joined() };
     for rank in [3, 37] {
         let (y, ranks) = (few(&[2, 133, 90]), [('r', rank)]);
         let model = "ir,jr,ar->ija";

@@ -87,7 +87,7 @@ fn every_shader_of_the_corpus_validates() {
     for (model, shape, ranks) in CORPUS {
         for grouping in [Grouping::Block, Grouping::Grouped] {
             for register_k in [48, 0] {
-                let tuning = Tuning { register_k, ..Tuning::default() };
+                let tuning = Tuning { register_k, ..Tuning::joined() };
                 for loss in losses() {
                     let job = job(model, shape, ranks, loss, grouping.clone(), plain);
                     validate(&compile(&job, &limits, &tuning).unwrap().program, &limits);
@@ -110,7 +110,7 @@ fn every_shader_of_penalised_fits_validates() {
             for loss in [&every[n % every.len()], &every[(n + 3) % every.len()]] {
                 let job = job(model, shape, ranks, loss.clone(), grouping.clone(), plain);
                 let job = penalized_job(job, n / every.len() + 2 * kind + n);
-                validate(&compile(&job, &limits, &Tuning::default()).unwrap().program, &limits);
+                validate(&compile(&job, &limits, &Tuning::joined()).unwrap().program, &limits);
             }
         }
     }
@@ -123,7 +123,7 @@ fn every_shader_of_stored_entries_validates() {
     let split = |o: Observations| o.held_out(0.2, 1).unwrap().validation(0.1, 1).unwrap();
     for (n, (model, shape, ranks)) in CORPUS.iter().enumerate() {
         for (grouping, register_k) in [(Grouping::Block, 48), (Grouping::Grouped, 0)] {
-            let tuning = Tuning { register_k, ..Tuning::default() };
+            let tuning = Tuning { register_k, ..Tuning::joined() };
             let zeros = losses().into_iter().filter(|l| l.domain().contains(0.0, &[]));
             for (l, loss) in zeros.enumerate() {
                 let y = few(shape);
@@ -152,7 +152,7 @@ fn every_kind_of_data_validates() {
     };
     let trials = Loss::binomial(ndarray::ArrayD::from_elem(vec![5, 7], 9.0)).unwrap();
     for register_k in [48, 0] {
-        let tuning = Tuning { register_k, ..Tuning::default() };
+        let tuning = Tuning { register_k, ..Tuning::joined() };
         for loss in [trials.clone(), Loss::kl()] {
             let job = job("ir,jr->ij", &[5, 7], &[('r', 3)], loss, Grouping::Block, weights);
             validate(&compile(&job, &limits, &tuning).unwrap().program, &limits);
@@ -162,7 +162,7 @@ fn every_kind_of_data_validates() {
 
 /// The program of a job under the limits that WebGPU guarantees.
 fn program(job: &Job, register_k: usize) -> Program {
-    let tuning = Tuning { register_k, ..Tuning::default() };
+    let tuning = Tuning { register_k, ..Tuning::joined() };
     compile(job, &GpuLimits::default(), &tuning).unwrap().program
 }
 
