@@ -39,7 +39,10 @@ def test_losses_and_penalties(matrix):
 
 
 def test_a_callback_stops_and_raises(matrix):
-    study = nn.compare(matrix, "ir,jr->ij", {"r": [1, 2, 3]}, max_iter=5, callback=lambda *_: True)
+    # So many that small runs, which go on at once, are not all over before the first is told of.
+    study = nn.compare(
+        matrix, "ir,jr->ij", {"r": [1, 2, 3]}, starts=200, max_iter=5, callback=lambda *_: True
+    )
     assert not study.complete
 
     def callback(*_):
