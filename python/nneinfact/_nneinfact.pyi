@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 __all__ = [
     "Density", "Device", "Loss", "Observations", "Saved", "Train", "available_memory",
     "compare", "cross", "devices", "explain", "fit", "fit_coupled", "fit_train", "gradient",
-    "loss_names", "maximise_likelihood", "program", "read_table", "sketch", "version",
+    "loss_names", "maximise_likelihood", "part_of", "program", "read_table", "sketch", "version",
 ]
 
 _Floats = NDArray[np.float64]
