@@ -71,7 +71,7 @@ def part(
     >>> nn.parallel.part((1000, 50), rank=1, size=3)
     Part(axis=0, start=250, stop=625, whole=1000)
     >>> nn.parallel.part((1000, 50), rank=0, size=2, axis=1)
-    Part(axis=1, start=0, stop=24, whole=50)
+    Part(axis=1, start=0, stop=25, whole=50)
     """
     lengths = [_check.whole("a length of shape", n, 1) for n in shape]
     asked = _check.optional(_check.whole, "axis", axis)
