@@ -119,9 +119,9 @@ pub mod density {
 /// What a fit runs on, and the interface of an engine.
 pub mod engine {
     pub use nneinfact_core::engine::{
-        AdapterInfo, AdapterKind, Constraint, Engine, EngineState, Guards, Job, LossSlot, LossSums,
-        PassTime, Point, Precision, Reducer, RooflinePeaks, SparseProgram, SparseStep,
-        ZeroContraction, ZeroSum, ZeroSums,
+        AdapterInfo, AdapterKind, Constraint, Engine, EngineState, Extrapolation, Guards, Job,
+        LossSlot, LossSums, PassTime, Point, Precision, Reducer, RooflinePeaks, SparseProgram,
+        SparseStep, SweepEnd, ZeroContraction, ZeroSum, ZeroSums,
     };
     pub use nneinfact_core::memory::available_memory;
     #[cfg(feature = "gpu")]

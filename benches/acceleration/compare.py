@@ -161,7 +161,7 @@ class Gentle(Weights):
     """As `Weights` with all of the optimized gradient method's weight, but after some plain sweeps,
     and an entry is multiplied with e^-least at least."""
 
-    def __init__(self, plain=5, least=0.2):
+    def __init__(self, plain=5, least=0.1):
         super().__init__(share=1.0, left=0.5)
         self.plain, self.least = plain, np.exp(-least)
 

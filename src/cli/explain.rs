@@ -5,8 +5,11 @@ use clap::builder::PossibleValuesParser;
 use clap::builder::TypedValueParser as _;
 
 use super::print;
-use super::problem::ProblemArgs;
+use super::problem::{CheckedProblem, ProblemArgs};
+use super::split_args::SplitArgs;
+use nneinfact_core::data::SplitKind;
 use nneinfact_core::error::{Error, Result};
+use nneinfact_fit::SplitPlan;
 
 /// The arguments of `explain`.
 #[derive(Debug, Args)]
@@ -39,12 +42,17 @@ pub struct ExplainArgs {
     /// Plan for data of which this share of the others is for validation
     #[arg(long, value_name = "FRACTION")]
     validation: Option<f64>,
+
+    #[command(flatten)]
+    splits: SplitArgs,
 }
 
 /// Prints the plan for data of a given shape.
 pub fn run(args: &ExplainArgs) -> Result<()> {
     let problem = args.problem.check()?;
-    if args.heldout.is_some() || args.validation.is_some() {
+    let splits = args.heldout.is_some() || args.validation.is_some();
+    args.splits.check(splits)?;
+    if splits {
         let share = |name: &str, share: Option<f64>| match share.unwrap_or(0.0) {
             share if (0.0..1.0).contains(&share) => Ok(share),
             share => Err(Error::Setting(format!("{name} is a fraction from 0 to 1, not {share}"))),
@@ -53,8 +61,7 @@ pub fn run(args: &ExplainArgs) -> Result<()> {
         let validation = share("--validation", args.validation)?;
         let withheld = held_out + (1.0 - held_out) * validation;
         if withheld > 0.0 {
-            let (shape, bytes) = (&args.shape, args.value_bytes);
-            let plan = problem.settings.split_plan(shape, bytes, args.nonzeros, withheld)?;
+            let plan = split_plan(args, &problem, withheld)?;
             return print(&format!("{plan}\nloss     {}\n", problem.loss.describe()));
         }
     }
@@ -63,4 +70,28 @@ pub fn run(args: &ExplainArgs) -> Result<()> {
         None => problem.settings.plan(&args.shape, args.value_bytes)?,
     };
     print(&format!("{plan}\nloss     {}\n", problem.loss.describe()))
+}
+
+/// The plan for data of which a share is withheld, as cells or by strata.
+fn split_plan(args: &ExplainArgs, problem: &CheckedProblem, withheld: f64) -> Result<SplitPlan> {
+    let (shape, bytes) = (&args.shape, args.value_bytes);
+    let asked = args.splits.kind().unwrap_or_default();
+    let Some(nonzeros) = args.nonzeros else {
+        if asked == SplitKind::Strata {
+            return Err(Error::Setting(
+                "--heldout-as strata is for lists: say how many entries are stored (--nonzeros)"
+                    .into(),
+            ));
+        }
+        return problem.settings.split_plan(shape, bytes, None, withheld);
+    };
+    // Shapes beyond any list are refused by the plan.
+    let volume = shape.iter().fold(1u128, |all, &n| all.saturating_mul(n as u128));
+    match asked.of_list(volume) {
+        SplitKind::Strata => {
+            let zeros = args.splits.zeros_per_nonzero.unwrap_or(1.0);
+            problem.settings.strata_plan(shape, nonzeros, withheld, zeros)
+        }
+        _ => problem.settings.split_plan(shape, bytes, Some(nonzeros), withheld),
+    }
 }

@@ -527,6 +527,14 @@ fn devices_and_explain() {
     let told = bench.good(&sparse);
     assert!(told.contains("withheld 4.536e6 entries"), "{told}");
     assert!(told.contains("9.072e7 additions a sweep"), "{told}");
+    let vast = ["--shape", "27000,24,7,1000,1000", "--heldout", "0.1", "--nonzeros", "286000"];
+    let vast = [&explain[..], &vast].concat();
+    let told = bench.good(&[&vast[..], &["--zeros-per-nonzero", "2"]].concat());
+    assert!(told.contains("by strata 2.860e4 stored entries and 5.720e4 zeros"), "{told}");
+    // As a fit would.
+    bench.refused(&[&vast[..], &["--heldout-as", "cells"]].concat(), &["by strata", "4.5e12"]);
+    let dense = [&explain[..], &split, &["--heldout-as", "strata"]].concat();
+    bench.refused(&dense, &["--nonzeros"]);
     let exact = bench.good(&[&sparse[..], &["--loss", "euclidean"]].concat());
     assert!(exact.contains("quadratic form of every row"), "{exact}");
     let none = bench.good(&[&sparse[..], &["--loss", "geometric"]].concat());

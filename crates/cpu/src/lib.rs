@@ -29,7 +29,7 @@ use nneinfact_core::algebra::update::Update;
 use nneinfact_core::algebra::{balance, contract, quadratic, update};
 use nneinfact_core::data::Dense;
 use nneinfact_core::engine::{
-    Constraint, Engine, EngineState, Job, LossSlot, LossSums, Point, Precision,
+    Constraint, Engine, EngineState, Extrapolation, Job, LossSlot, LossSums, Point, Precision,
 };
 use nneinfact_core::error::{Error, Result};
 use nneinfact_core::loss::Tape;
@@ -478,17 +478,16 @@ impl<T: Elementwise> Engine for CpuEngine<T> {
         Ok(())
     }
 
-    fn extrapolate(&mut self, momentum: f64, relaxation: f64) -> Result<()> {
+    fn extrapolate(&mut self, by: Extrapolation) -> Result<()> {
         let Some(mut before) = self.anchor.take() else {
             return Err(Error::Internal("extrapolated without an anchor".into()));
         };
         let parts =
             self.factors.iter_mut().zip(&mut before).zip(&self.origin).zip(&self.constraints);
         for (((factor, before), origin), _) in parts.filter(|(_, constraint)| !constraint.fixed) {
-            let weights = [momentum, relaxation];
             match self.exact {
-                Some(_) => quadratic::extrapolate(factor, before, origin, weights),
-                None => update::extrapolate(factor, before, origin, weights),
+                Some(_) => quadratic::extrapolate(factor, before, origin, by),
+                None => update::extrapolate(factor, before, origin, by),
             }
         }
         self.anchor = Some(before);

@@ -1,10 +1,13 @@
 //! Acceleration: the weights of extrapolations, and the guard that gives up one that does not pay.
 
+use nneinfact_core::engine::Extrapolation;
+
 /// The weights of the optimized gradient method (Kim & Fessler 2016), in log space: Nesterov's
 /// momentum, and a share of the sweep's own step once more. It has the guard that lets an
 /// extrapolated point stand only if its loss is not above that in the middle of the sweep before.
 /// Losses on this path fall monotonically: the loss at the plain result is at most that in the
 /// middle of its sweep.
+#[derive(Clone)]
 pub(crate) struct Momentum {
     pub t: f64,
     /// The plain sweeps before the first extrapolation.
@@ -25,13 +28,18 @@ impl Momentum {
     /// (docs/acceleration.md).
     pub const PLAIN: usize = 5;
 
+    /// The least that an extrapolation multiplies an entry with, e^−0.1 up to some sweep and e^−0.4 from
+    /// there, for the same reason.
+    const LEAST_AT_FIRST: f64 = 0.904_837_418_035_959_6;
+    const LEAST: f64 = 0.670_320_046_035_639_3;
+    const GENTLE: usize = 12;
+
     pub fn new(plain: usize) -> Momentum {
         Momentum { t: 1.0, plain, extrapolated: false }
     }
 
-    /// The weights of the extrapolation after so many sweeps: of the momentum, and of the sweep's own
-    /// step. `None` while sweeps stay plain.
-    pub fn next(&mut self, sweeps: usize) -> Option<[f64; 2]> {
+    /// The extrapolation after so many sweeps. `None` while sweeps stay plain.
+    pub fn next(&mut self, sweeps: usize) -> Option<Extrapolation> {
         if sweeps <= self.plain {
             return None;
         }
@@ -40,7 +48,8 @@ impl Momentum {
         let relaxation = self.t / t;
         self.t = t;
         self.extrapolated = true;
-        Some([momentum, relaxation])
+        let least = if sweeps < Self::GENTLE { Self::LEAST_AT_FIRST } else { Self::LEAST };
+        Some(Extrapolation { momentum, relaxation, least })
     }
 
     /// Whether a point with this loss is given up for the plain result; the momentum is lowered

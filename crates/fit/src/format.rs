@@ -418,6 +418,23 @@ pub(crate) fn plan_of_split_nonzeros(
     plan_stored(settings, shapes, info, counts, form)
 }
 
+/// The plan of sparse passes over so many nonzeros, this share of which is withheld by strata, with so many
+/// zeros beside each.
+pub(crate) fn plan_of_strata(
+    settings: &Settings,
+    shapes: &Shapes,
+    nonzeros: u64,
+    share: f64,
+    zeros_per_nonzero: f64,
+) -> Result<Plan> {
+    let withheld = nonzeros as f64 * share;
+    let masked = (withheld * (1.0 + zeros_per_nonzero)) as u64;
+    let train = nonzeros.saturating_sub(withheld as u64);
+    let counts = StoredCounts { implicit: Implicit::Zeros, train, masked };
+    let form = ZeroSums::new(&settings.loss.at_zero(), counts.implicit).form();
+    plan_stored(settings, shapes, DataInfo::c_order(shapes, 0), counts, form)
+}
+
 pub(crate) fn plan_stored(
     settings: &Settings,
     shapes: &Shapes,

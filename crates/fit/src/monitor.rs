@@ -137,6 +137,37 @@ impl Portions {
     }
 }
 
+/// An engine at the point whose losses are recorded, or some sweeps beyond.
+pub(crate) struct Recorded<'e> {
+    engine: &'e mut dyn Engine,
+    /// How many of the sweeps that it made by itself lead to the point, where it made more.
+    sweeps: Option<usize>,
+}
+
+impl<'e> Recorded<'e> {
+    /// An engine at the point.
+    pub fn here(engine: &'e mut dyn Engine) -> Recorded<'e> {
+        Recorded { engine, sweeps: None }
+    }
+
+    /// An engine that made sweeps by itself, of which so many lead to the point.
+    pub fn after(engine: &'e mut dyn Engine, sweeps: usize, made: usize) -> Recorded<'e> {
+        Recorded { engine, sweeps: Some(sweeps).filter(|_| sweeps < made) }
+    }
+
+    fn is_beyond(&self) -> bool {
+        self.sweeps.is_some()
+    }
+
+    /// The engine, brought back to the point.
+    pub fn there(&mut self) -> Result<&mut (dyn Engine + 'e)> {
+        if let Some(sweeps) = self.sweeps.take() {
+            self.engine.repeat_sweeps(sweeps)?;
+        }
+        Ok(&mut *self.engine)
+    }
+}
+
 /// Keeps the history and decides when to stop.
 pub(crate) struct Monitor<'a> {
     portions: Portions,
@@ -299,6 +330,16 @@ impl<'a> Monitor<'a> {
         engine: &mut dyn Engine,
         history: &mut History,
     ) -> Result<Option<StoppedBy>> {
+        self.record_at(sums, &mut Recorded::here(engine), history)
+    }
+
+    /// As [`record`](Self::record), where the engine may have gone on.
+    pub fn record_at(
+        &mut self,
+        sums: LossSums,
+        at: &mut Recorded<'_>,
+        history: &mut History,
+    ) -> Result<Option<StoppedBy>> {
         if !sums.objective().is_finite() {
             return Err(Error::Numeric(format!(
                 "the loss is not finite ({}) after {} sweeps: the model's values and the data lie too far apart; raise the prediction floor or use double precision",
@@ -321,10 +362,12 @@ impl<'a> Monitor<'a> {
         history.seconds.push(seconds);
         history.sweeps.push(history.iterations);
 
-        if self.note(objective, validation, validation_before) {
-            engine.copy(Point::Current, Point::Snapshot)?;
+        if self.note(objective, validation, validation_before) && !at.is_beyond() {
+            at.there()?.copy(Point::Current, Point::Snapshot)?;
         }
-        self.measure_noise(engine);
+        if self.is_slow() {
+            self.measure_noise(at.there()?);
+        }
         let seen = Sweep {
             iteration: history.iterations,
             max_iter: self.max_iter,
@@ -332,7 +375,7 @@ impl<'a> Monitor<'a> {
             validation_loss: validation,
             heldout_loss: held_out,
             seconds,
-            device_memory: engine.device_memory(),
+            device_memory: at.engine.device_memory(),
             failed_checkpoints: self.failed_checkpoints,
         };
         // Every observer sees every sweep, whatever another says.
@@ -345,21 +388,37 @@ impl<'a> Monitor<'a> {
             (false, true) => STOPPED,
             (false, false) => 0,
         };
-        Ok(match engine.agree(Ok(word))? {
+        Ok(match at.engine.agree(Ok(word))? {
             0 => self.verdict(history),
             STOPPED => Some(StoppedBy::Observer),
             _ => Some(StoppedBy::Interrupted),
         })
     }
 
+    /// Whether the progress was below the tolerance for some time.
+    fn is_slow(&self) -> bool {
+        self.tolerance > 0.0 && self.slow >= PATIENCE
+    }
+
+    /// Which of these losses, sweep after sweep, has the lowest validation loss, if it is lower than
+    /// any before: the point that early stopping may return.
+    pub fn best_of(&self, losses: &[LossSums]) -> Option<usize> {
+        let mean = |sums: &LossSums| self.portions.mean_loss(sums.validation, Role::Validation);
+        let mut best = (self.best, None);
+        for (n, sums) in losses.iter().enumerate() {
+            match mean(sums) {
+                Some(validation) if validation < best.0 => best = (validation, Some(n)),
+                _ => {}
+            }
+        }
+        best.1.filter(|_| self.early_stopping)
+    }
+
     /// Estimates the rounding error of the objective where the fit is about to stop by the tolerance:
     /// whether that can be told. The engine's last pass is one at the factors as they are; where it
     /// was none, terms that cancel are left out.
     pub fn measure_noise(&mut self, engine: &mut dyn Engine) {
-        let Some(course) = self.course.filter(|_| self.tolerance > 0.0 && self.slow >= PATIENCE)
-        else {
-            return;
-        };
+        let Some(course) = self.course.filter(|_| self.is_slow()) else { return };
         let Rounding { unit, of_terms } = self.rounding;
         let terms = of_terms.and_then(|share| {
             let [a, b] = engine.scale_terms().ok()?;
@@ -375,7 +434,7 @@ impl<'a> Monitor<'a> {
     pub fn verdict(&self, history: &History) -> Option<StoppedBy> {
         if self.rises >= RISES {
             Some(StoppedBy::Validation)
-        } else if self.tolerance > 0.0 && self.slow >= PATIENCE {
+        } else if self.is_slow() {
             let wanted = self.course.map_or(0.0, |course| self.tolerance * course.size());
             Some(match self.noise {
                 Some(noise) if noise > wanted => StoppedBy::Precision,

@@ -7,6 +7,7 @@ use crate::closed_forms::{RoleCosts, Steps};
 use crate::constraints::Constraints;
 use crate::format;
 use crate::settings::Settings;
+use nneinfact_core::data::{SplitKind, check_zeros_per_nonzero};
 use nneinfact_core::error::{Error, Result, bytes};
 use nneinfact_core::model::Shapes;
 use nneinfact_core::plan::{ImplicitForm, Plan};
@@ -19,6 +20,8 @@ pub struct SplitPlan {
     withheld: f64,
     costs: Option<RoleCosts>,
     exact: bool,
+    /// How many of the withheld entries are zeros that were drawn, by strata.
+    drawn: Option<f64>,
 }
 
 impl NNEinFact {
@@ -38,7 +41,7 @@ impl NNEinFact {
     ///
     /// # Errors
     /// As [`sparse_plan`](Self::sparse_plan), and [`Error::Setting`] where the share is not between 0
-    /// and 1.
+    /// and 1, or entries of a list are too many to be withheld one by one.
     pub fn split_plan(
         &self,
         shape: &[usize],
@@ -49,6 +52,51 @@ impl NNEinFact {
         let shapes = Shapes::new(&self.settings.model, shape, &self.settings.ranks)?;
         SplitPlan::new(&self.settings, &shapes, value_bytes, nonzeros, withheld)
     }
+
+    /// The plan for a list of so many stored entries, all others being zeros, of which a share is withheld
+    /// by strata: this share of the stored entries, and so many zeros beside each of them
+    /// ([`SplitKind::Strata`](nneinfact_core::data::SplitKind::Strata)). What it costs does not depend on
+    /// the size of the tensor.
+    ///
+    /// ```
+    /// use nneinfact::NNEinFact;
+    ///
+    /// let settings = NNEinFact::new("ir,jr->ij")?.ranks([('r', 10)]);
+    /// let plan = settings.strata_plan(&[4_000_000, 3_000_000], 100_000, 0.1, 1.0)?;
+    /// assert_eq!(plan.withheld(), 20_000.0);
+    /// # Ok::<(), nneinfact::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`split_plan`](Self::split_plan), and [`Error::Observations`] where the number of zeros is not
+    /// above 0 and at most 10⁶.
+    pub fn strata_plan(
+        &self,
+        shape: &[usize],
+        nonzeros: u64,
+        withheld: f64,
+        zeros_per_nonzero: f64,
+    ) -> Result<SplitPlan> {
+        check_share(withheld)?;
+        check_zeros_per_nonzero(zeros_per_nonzero)?;
+        let settings = &self.settings;
+        let shapes = Shapes::new(&settings.model, shape, &settings.ranks)?;
+        let plan =
+            format::plan_of_strata(settings, &shapes, nonzeros, withheld, zeros_per_nonzero)?;
+        let stored = withheld * nonzeros as f64;
+        let drawn = zeros_per_nonzero * stored;
+        let withheld = stored + drawn;
+        Ok(SplitPlan { plan, withheld, costs: None, exact: false, drawn: Some(drawn) })
+    }
+}
+
+fn check_share(share: f64) -> Result<()> {
+    if share > 0.0 && share < 1.0 {
+        return Ok(());
+    }
+    Err(Error::Setting(format!(
+        "the share of entries that is withheld is a number between 0 and 1, not {share}"
+    )))
 }
 
 impl SplitPlan {
@@ -59,9 +107,11 @@ impl SplitPlan {
         nonzeros: Option<u64>,
         share: f64,
     ) -> Result<SplitPlan> {
-        if !(share > 0.0 && share < 1.0) {
+        check_share(share)?;
+        let volume = shapes.volume(shapes.model().observed());
+        if nonzeros.is_some() && SplitKind::Auto.of_list(volume as u128) == SplitKind::Strata {
             return Err(Error::Setting(format!(
-                "the share of entries that is withheld is a number between 0 and 1, not {share}"
+                "of the {volume:.1e} entries of a list none can be withheld one by one: withhold by strata (strata_plan, --heldout-as strata)"
             )));
         }
         let on_cpu = settings.device.as_ref().is_none_or(|device| device.kind_name() == "cpu");
@@ -73,7 +123,7 @@ impl SplitPlan {
             }
             None => format::plan_of_split(settings, shapes, value_bytes, steps)?,
         };
-        let withheld = share * shapes.volume(shapes.model().observed());
+        let withheld = share * volume;
         let listed = withheld.min(withheld / share - withheld) as u64;
         let by_role = match plan.settings().sparse {
             Some(sparse) => sparse.implicit == ImplicitForm::ByRole,
@@ -83,7 +133,7 @@ impl SplitPlan {
             .then(|| RoleCosts::new(&plan, steps.term(), listed, settings.precision.bytes()));
         let costs = costs.flatten().filter(|costs| costs.fit(settings, &plan));
         let exact = steps.exact && costs.is_some();
-        Ok(SplitPlan { plan, withheld, costs, exact })
+        Ok(SplitPlan { plan, withheld, costs, exact, drawn: None })
     }
 
     /// The plan of the passes.
@@ -109,6 +159,13 @@ impl SplitPlan {
 impl fmt::Display for SplitPlan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{}", self.plan)?;
+        if let Some(drawn) = self.drawn {
+            return write!(
+                f,
+                "withheld by strata {:.3e} stored entries and {drawn:.3e} zeros that stand for the others; all of them are in the list of entries",
+                self.withheld - drawn
+            );
+        }
         write!(f, "withheld {:.3e} entries: ", self.withheld)?;
         match self.costs {
             Some(costs) if self.exact => write!(

@@ -2,9 +2,9 @@
 
 use crate::accelerate::Momentum;
 use crate::checkpoint::{CheckpointWriter, Position, Stage};
-use crate::monitor::Monitor;
+use crate::monitor::{Monitor, Recorded};
 use crate::observe::cancelled;
-use nneinfact_core::engine::{Engine, LossSlot, LossSums, Point};
+use nneinfact_core::engine::{Engine, LossSlot, LossSums, Point, SweepEnd};
 use nneinfact_core::error::Result;
 use nneinfact_core::history::{History, StoppedBy};
 
@@ -17,6 +17,9 @@ use nneinfact_core::history::{History, StoppedBy};
 /// the sweep before, the point is given up for the plain result, at the cost of a pass. A model with one
 /// group has no middle: there the plain result is evaluated too, as the loss at the start of the sweep
 /// would let points stand that are far worse than it.
+///
+/// An engine that can makes sweeps by itself, and the host looks at many of them at a time; what it
+/// would have decided after one of them it decides then, and the engine goes back there.
 ///
 /// The checkpoint writer saves the fit before the first evaluation, between evaluations and sweeps, and
 /// after the last sweep. A fit that is resumed is at such a place, its engine and history being as
@@ -44,6 +47,7 @@ pub(crate) fn sweeps(
         momentum,
         completes,
         evaluated: false,
+        passed: false,
         bound: None,
     }
     .run(resumed)
@@ -60,9 +64,24 @@ struct Loop<'a, 'b> {
     completes: bool,
     /// Whether the history has the losses at the factors already.
     evaluated: bool,
+    /// Whether the engine has made the first pass of the next sweep, too.
+    passed: bool,
     /// What the objective at an extrapolated point may be at most, where the engine does not tell it: in
     /// a model with one group, and where the last sweep was before the fit was resumed.
     bound: Option<f64>,
+}
+
+/// The most sweeps that an engine is asked for at a time.
+const MOST_AHEAD: usize = 128;
+
+/// What came of sweeps that the engine made by itself.
+enum Ahead {
+    /// It made none.
+    None,
+    /// It made some, and the first pass of the next one.
+    Moved,
+    /// The fit is to stop where the engine is.
+    Stop(StoppedBy),
 }
 
 impl Loop<'_, '_> {
@@ -79,7 +98,9 @@ impl Loop<'_, '_> {
                 && self.momentum.is_none()
                 && !last
                 && !self.history.iterations.is_multiple_of(self.monitor.eval_every);
-            if evaluated || unseen {
+            if std::mem::take(&mut self.passed) {
+                // That came with the last of its own sweeps.
+            } else if evaluated || unseen {
                 self.engine.pass(0)?;
             } else if let Some(reason) = self.evaluate(last)? {
                 self.history.stopped_by = reason;
@@ -88,6 +109,17 @@ impl Loop<'_, '_> {
             // A sweep is all or nothing: a failure or an interruption in its middle goes back.
             if !unseen && !self.monitor.early_stopping {
                 self.engine.copy(Point::Current, Point::Snapshot)?;
+            }
+            match self.ahead()? {
+                Ahead::None => {}
+                Ahead::Moved => {
+                    self.passed = true;
+                    continue;
+                }
+                Ahead::Stop(reason) => {
+                    self.history.stopped_by = reason;
+                    break;
+                }
             }
             if !self.sweep()? {
                 self.interrupted()?;
@@ -169,6 +201,70 @@ impl Loop<'_, '_> {
         self.engine.sums()
     }
 
+    /// How the next sweeps end, if every extrapolation stands. The last sweep of a fit is the host's.
+    fn ends(&self) -> Vec<SweepEnd> {
+        let made = self.history.iterations;
+        let left = self.monitor.max_iter.saturating_sub(made + 1).min(MOST_AHEAD);
+        let mut momentum = self.momentum.clone();
+        let mut end = |sweeps: usize| match momentum.as_mut().map(|m| m.next(sweeps)) {
+            None => SweepEnd::Plain,
+            Some(None) => SweepEnd::Anchor,
+            Some(Some(by)) => SweepEnd::Extrapolate(by),
+        };
+        (1..=left).map(|n| end(made + n)).collect()
+    }
+
+    /// Lets the engine make sweeps by itself, whose losses are recorded here.
+    fn ahead(&mut self) -> Result<Ahead> {
+        // Where sweeps are not seen, the host does not wait as it is; a checkpoint, and rescaling steps,
+        // are the host's.
+        let seen = self.momentum.is_some() || self.monitor.eval_every == 1;
+        if !seen || self.writer.is_some() || self.monitor.balance {
+            return Ok(Ahead::None);
+        }
+        let mut found = self.engine.sweeps(&self.ends())?;
+        if found.is_empty() {
+            return Ok(Ahead::None);
+        }
+        // Only the last can be an extrapolation that does not stand: the engine stopped there.
+        let mut momentum = self.momentum.clone();
+        let made = self.history.iterations;
+        let mut rejected = false;
+        for (n, [sums, middle]) in found.iter().enumerate() {
+            if let Some(momentum) = &mut momentum {
+                momentum.next(made + n + 1);
+                rejected = momentum.rejects(sums.objective(), middle.objective());
+            }
+        }
+        let standing = found.len() - usize::from(rejected);
+        let at: Vec<LossSums> = found[..standing].iter().map(|[sums, _]| *sums).collect();
+        if let Some(best) = self.monitor.best_of(&at)
+            && best + 1 < found.len()
+        {
+            // The factors are kept there; what came after is made again from there.
+            self.engine.repeat_sweeps(best + 1)?;
+            found.truncate(best + 1);
+        }
+        let count = found.len();
+        for (n, [sums, middle]) in found.into_iter().enumerate() {
+            self.history.iterations += 1;
+            let mut sums = sums;
+            if let Some(momentum) = &mut self.momentum {
+                momentum.next(self.history.iterations);
+                if momentum.rejects(sums.objective(), middle.objective()) {
+                    self.engine.copy(Point::Anchor, Point::Current)?;
+                    [sums, _] = self.losses(false)?;
+                }
+            }
+            let mut at = Recorded::after(self.engine, n + 1, count);
+            if let Some(reason) = self.monitor.record_at(sums, &mut at, self.history)? {
+                at.there()?;
+                return Ok(Ahead::Stop(reason));
+            }
+        }
+        Ok(Ahead::Moved)
+    }
+
     /// One sweep whose first pass is done. `false` where it was cancelled before its end.
     fn sweep(&mut self) -> Result<bool> {
         self.engine.update(0)?;
@@ -188,7 +284,7 @@ impl Loop<'_, '_> {
     /// Moves on from the plain result of a sweep. The last point of a fit is a plain result.
     fn extrapolate(&mut self) -> Result<()> {
         let Some(momentum) = &mut self.momentum else { return Ok(()) };
-        let Some([momentum, relaxation]) = momentum.next(self.history.iterations) else {
+        let Some(by) = momentum.next(self.history.iterations) else {
             return self.engine.copy(Point::Current, Point::Anchor);
         };
         if self.groups == 1 {
@@ -196,7 +292,7 @@ impl Loop<'_, '_> {
             let at_plain_result = self.engine.sums()?[LossSlot::Start as usize];
             self.bound = Some(at_plain_result.objective());
         }
-        self.engine.extrapolate(momentum, relaxation)?;
+        self.engine.extrapolate(by)?;
         Ok(())
     }
 
@@ -241,3 +337,6 @@ impl Loop<'_, '_> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -13,9 +13,10 @@ use crate::program::products::sums_indices;
 use crate::program::recording::{BufferId, DispatchKind, RecordingId};
 use crate::program::tuning::Tuning;
 use crate::streamed_pass::{Upload, compile_within};
-use nneinfact_core::algebra::update::{Denominator, LEAST_EXTRAPOLATION, Update};
+use nneinfact_core::algebra::update::{Denominator, Update};
 use nneinfact_core::engine::{
-    Constraint, Engine, EngineState, Job, LossSlot, LossSums, PassTime, Point, SweepEnd,
+    Constraint, Engine, EngineState, Extrapolation, Job, LossSlot, LossSums, PassTime, Point,
+    SweepEnd,
 };
 use nneinfact_core::error::{Error, Result};
 use nneinfact_shaders::LOSS_SUMS;
@@ -189,7 +190,7 @@ impl GpuEngine {
         let possible = |end: &&SweepEnd| match end {
             SweepEnd::Plain => true,
             SweepEnd::Anchor => self.has_anchor,
-            SweepEnd::Extrapolate { .. } => self.has_anchor && course.extrapolated.is_some(),
+            SweepEnd::Extrapolate(_) => self.has_anchor && course.extrapolated.is_some(),
         };
         let count = ends.iter().take(self.pace.min(MOST_SWEEPS)).take_while(possible).count();
         (count > 0).then(|| (course.clone(), count))
@@ -202,12 +203,10 @@ impl GpuEngine {
         for end in ends {
             words.extend(match *end {
                 SweepEnd::Plain | SweepEnd::Anchor => [0; 4],
-                SweepEnd::Extrapolate { momentum, relaxation } => [
-                    (momentum as f32).to_bits(),
-                    (relaxation as f32).to_bits(),
-                    (LEAST_EXTRAPOLATION as f32).to_bits(),
-                    1,
-                ],
+                SweepEnd::Extrapolate(by) => {
+                    let [momentum, relaxation, least] = single(by).map(f32::to_bits);
+                    [momentum, relaxation, least, 1]
+                }
             });
         }
         self.loaded.write(self.compiled.buffers.course, 0, bytemuck::cast_slice(&words))?;
@@ -216,7 +215,7 @@ impl GpuEngine {
             self.run(match end {
                 SweepEnd::Plain => course.plain,
                 SweepEnd::Anchor => course.anchored,
-                SweepEnd::Extrapolate { .. } => course.extrapolated.unwrap_or(course.plain),
+                SweepEnd::Extrapolate(_) => course.extrapolated.unwrap_or(course.plain),
             })?;
         }
         Ok(())
@@ -396,11 +395,12 @@ impl Engine for GpuEngine {
         }
     }
 
-    fn extrapolate(&mut self, momentum: f64, relaxation: f64) -> Result<()> {
+    fn extrapolate(&mut self, by: Extrapolation) -> Result<()> {
         if !self.has_anchor {
             return Err(Error::Internal("extrapolated without an anchor".into()));
         }
-        let weights = [momentum as f32, relaxation as f32, LEAST_EXTRAPOLATION as f32, 0.0];
+        let [momentum, relaxation, least] = single(by);
+        let weights = [momentum, relaxation, least, 0.0];
         self.loaded.write(self.compiled.buffers.weights, 0, bytemuck::cast_slice(&weights))?;
         self.run(self.compiled.extrapolate)
     }
@@ -483,4 +483,9 @@ impl Engine for GpuEngine {
 /// Where a tensor or the whole is too large for the device, or the device fails.
 pub fn open(gpu: &Gpu, job: Job, tuning: &Tuning) -> Result<Box<dyn Engine>> {
     Ok(Box::new(GpuEngine::new(gpu, job, tuning)?))
+}
+
+/// An extrapolation's weights, and the least that it multiplies with, as shaders take them.
+fn single(by: Extrapolation) -> [f32; 3] {
+    [by.momentum as f32, by.relaxation as f32, by.least as f32]
 }

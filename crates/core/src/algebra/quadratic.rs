@@ -11,7 +11,7 @@ use rayon::prelude::*;
 
 use super::contract::{contract, rearrange, rearrange_owned};
 use super::update::overflowed;
-use crate::engine::Constraint;
+use crate::engine::{Constraint, Extrapolation};
 use crate::error::Result;
 use crate::model::{Index, Shapes};
 use crate::plan::{Coupling, Group, Quadratic};
@@ -395,15 +395,10 @@ impl WithSimd for RowTerms<'_> {
 }
 
 /// Moves P to `P + w₀ (P − C) + w₁ (P − X)`, or to 0 where that is negative; C becomes P.
-pub fn extrapolate(
-    plain: &mut [f64],
-    before: &mut [f64],
-    origin: &[f64],
-    [momentum, relaxation]: [f64; 2],
-) {
+pub fn extrapolate(plain: &mut [f64], before: &mut [f64], origin: &[f64], by: Extrapolation) {
     for ((x, before), &origin) in plain.iter_mut().zip(before).zip(origin) {
         let p = *x;
-        *x = (p + momentum * (p - *before) + relaxation * (p - origin)).max(0.0);
+        *x = (p + by.momentum * (p - *before) + by.relaxation * (p - origin)).max(0.0);
         *before = p;
     }
 }

@@ -4,7 +4,7 @@ use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::contract::contract;
-use crate::engine::Constraint;
+use crate::engine::{Constraint, Extrapolation};
 use crate::error::{Error, Result};
 use crate::loss::{Loss, Majorizer};
 use crate::model::Shapes;
@@ -188,19 +188,16 @@ fn scaled(factor: &[f64], lambda: &[f64], f: impl Fn(f64) -> f64) -> Vec<f64> {
     factor.iter().zip(lambda).map(entry).collect()
 }
 
-/// Moves P to `P ⊙ (P / C)^w₀ ⊙ (P / X)^w₁`, P staying where one of them is 0; C becomes P.
-pub fn extrapolate(plain: &mut [f64], before: &mut [f64], origin: &[f64], weights: [f64; 2]) {
+/// Moves P to `P ⊙ max((P / C)^momentum ⊙ (P / X)^relaxation, least)`, P staying where one of them is 0; C
+/// becomes P.
+pub fn extrapolate(plain: &mut [f64], before: &mut [f64], origin: &[f64], by: Extrapolation) {
     let plain = plain.par_chunks_mut(ENTRIES_PER_THREAD);
     let points =
         before.par_chunks_mut(ENTRIES_PER_THREAD).zip(origin.par_chunks(ENTRIES_PER_THREAD));
     plain.zip(points).for_each(|(plain, (before, origin))| {
-        pulp::Arch::new().dispatch(Extrapolate { plain, before, origin, weights });
+        pulp::Arch::new().dispatch(Extrapolate { plain, before, origin, by });
     });
 }
-
-/// The least that an extrapolation multiplies an entry with, e^−0.2: longer steps drive entries to
-/// zero that would have come back (docs/acceleration.md).
-pub const LEAST_EXTRAPOLATION: f64 = 0.818_730_753_077_981_8;
 
 /// A type of its own, and not a closure, as only what is inlined into the dispatched function is
 /// compiled for its instruction set.
@@ -208,7 +205,7 @@ struct Extrapolate<'a> {
     plain: &'a mut [f64],
     before: &'a mut [f64],
     origin: &'a [f64],
-    weights: [f64; 2],
+    by: Extrapolation,
 }
 
 impl WithSimd for Extrapolate<'_> {
@@ -216,9 +213,10 @@ impl WithSimd for Extrapolate<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, _: S) {
-        let Extrapolate { plain, before, origin, weights: [momentum, relaxation] } = self;
+        let Extrapolate { plain, before, origin, by } = self;
+        let Extrapolation { momentum, relaxation, least } = by;
         let fused = has_fused::<S>();
-        let least = LEAST_EXTRAPOLATION.ln();
+        let least = least.ln();
         for ((x, before), &origin) in plain.iter_mut().zip(before).zip(origin) {
             let p = *x;
             let power = momentum * Elementwise::ln(p / *before, fused)

@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::prepare::MOST_ROLES;
+
 /// How entries are withheld at random ([`Observations::split_as`](super::Observations::split_as)).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -21,6 +23,17 @@ pub enum SplitKind {
 impl SplitKind {
     /// All kinds.
     pub const ALL: [SplitKind; 3] = [SplitKind::Auto, SplitKind::Cells, SplitKind::Strata];
+
+    /// The kind for a list of a tensor of so many entries, of which those that are not listed are zeros:
+    /// [`Auto`](Self::Auto) is decided.
+    #[must_use]
+    pub fn of_list(self, volume: u128) -> SplitKind {
+        match self {
+            SplitKind::Auto if volume > u128::from(MOST_ROLES) => SplitKind::Strata,
+            SplitKind::Auto => SplitKind::Cells,
+            kind => kind,
+        }
+    }
 
     /// "auto", "cells" or "strata".
     #[must_use]

@@ -18,7 +18,7 @@ use super::coo::LinearIndex;
 use super::drawn_zeros::{DrawnZeros, Strata, Stratum, check_zeros_per_nonzero};
 use super::observations::Split;
 use super::part::Within;
-use super::prepare::{MOST_ROLES, finish_stored, listed};
+use super::prepare::{finish_stored, listed};
 use super::random::Key;
 use super::split_kind::SplitKind;
 use super::stored::Entry;
@@ -87,18 +87,13 @@ impl Observations {
         if self.held_out.is_none() && self.validation.is_none() {
             return None;
         }
-        let vast = |list: &Arc<CooTensor>| {
-            let volume = list.exact_volume();
-            self.within.map_or(volume, |within| within.whole(volume)) > u128::from(MOST_ROLES)
-        };
-        Some(match self.split_as {
-            SplitKind::Auto
-                if !self.unlisted_missing && self.coordinates.as_ref().is_some_and(vast) =>
-            {
-                SplitKind::Strata
+        Some(match (&self.coordinates, self.split_as) {
+            (Some(list), kind) if !self.unlisted_missing => {
+                let volume = list.exact_volume();
+                kind.of_list(self.within.map_or(volume, |within| within.whole(volume)))
             }
-            SplitKind::Auto => SplitKind::Cells,
-            kind => kind,
+            (_, SplitKind::Auto) => SplitKind::Cells,
+            (_, kind) => kind,
         })
     }
 

@@ -264,14 +264,20 @@ pub enum SweepEnd {
     Plain,
     /// With its plain result, which becomes the [anchor](Point::Anchor).
     Anchor,
-    /// With an [extrapolation](Engine::extrapolate) of these weights, which stands only if its
-    /// objective is not above that at the last pass of the sweep.
-    Extrapolate {
-        /// The weight of the momentum.
-        momentum: f64,
-        /// The weight of the sweep's own step.
-        relaxation: f64,
-    },
+    /// With an [extrapolation](Engine::extrapolate), which stands only if its objective is not above
+    /// that at the last pass of the sweep.
+    Extrapolate(Extrapolation),
+}
+
+/// How an [extrapolation](Engine::extrapolate) goes on from the plain result of a sweep.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Extrapolation {
+    /// The weight of the momentum.
+    pub momentum: f64,
+    /// The weight of the sweep's own step.
+    pub relaxation: f64,
+    /// The least that an entry is multiplied with in log space.
+    pub least: f64,
 }
 
 /// What a device does for a fit.
@@ -360,13 +366,11 @@ pub trait Engine: Send {
     /// the plain result before it and X the point that the sweep began at, moves to `P ⊙ (P /
     /// C)^momentum ⊙ (P / X)^relaxation` (to P where one of them is 0), takes P for C, and where it
     /// moved to for X. In an [exact](Job::exact) fit, whose entries reach 0, it moves to `P +
-    /// momentum (P − C) + relaxation (P − X)`, or to 0 where that is negative. What P is multiplied
-    /// with in log space is at least
-    /// [`LEAST_EXTRAPOLATION`](crate::algebra::update::LEAST_EXTRAPOLATION).
+    /// momentum (P − C) + relaxation (P − X)`, or to 0 where that is negative.
     ///
     /// # Errors
     /// Where the device fails; [`Error::Internal`] where no [anchor](Point::Anchor) was set.
-    fn extrapolate(&mut self, momentum: f64, relaxation: f64) -> Result<()>;
+    fn extrapolate(&mut self, by: Extrapolation) -> Result<()>;
 
     /// Copies the factors from one slot to another. Four copies are asked for:
     ///

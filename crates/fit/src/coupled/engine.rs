@@ -9,7 +9,9 @@ use ndarray::ArrayD;
 
 use nneinfact_core::algebra::balance::{penalty, rescale};
 use nneinfact_core::algebra::update::{apply_floor, extrapolate, overflowed};
-use nneinfact_core::engine::{Constraint, Engine, EngineState, LossSlot, LossSums, Point};
+use nneinfact_core::engine::{
+    Constraint, Engine, EngineState, Extrapolation, LossSlot, LossSums, Point,
+};
 use nneinfact_core::error::{Error, Result};
 use nneinfact_core::loss::{Loss, Majorizer, Share};
 use nneinfact_core::model::Shapes;
@@ -412,13 +414,12 @@ impl Engine for CoupledEngine {
         }
     }
 
-    fn extrapolate(&mut self, momentum: f64, relaxation: f64) -> Result<()> {
+    fn extrapolate(&mut self, by: Extrapolation) -> Result<()> {
         if self.anchor.is_empty() {
             return Err(Error::Internal("extrapolated without an anchor".into()));
         }
         for l in (0..self.factors.len()).filter(|&l| !self.joint.constraints[l].fixed) {
-            let weights = [momentum, relaxation];
-            extrapolate(&mut self.factors[l], &mut self.anchor[l], &self.origin[l], weights);
+            extrapolate(&mut self.factors[l], &mut self.anchor[l], &self.origin[l], by);
         }
         (0..self.factors.len()).for_each(|l| self.apply_floor(l));
         self.normalize();

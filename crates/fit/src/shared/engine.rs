@@ -18,7 +18,7 @@ use nneinfact_core::algebra::quadratic::{self, Objective, gram};
 use nneinfact_core::algebra::rearrange;
 use nneinfact_core::algebra::update::{self, Bounded, apply_floor, overflowed, step};
 use nneinfact_core::engine::{
-    Constraint, Engine, EngineState, LossSlot, LossSums, Point, Precision,
+    Constraint, Engine, EngineState, Extrapolation, LossSlot, LossSums, Point, Precision,
 };
 use nneinfact_core::error::{Error, Result};
 use nneinfact_core::loss::Loss;
@@ -485,16 +485,15 @@ impl Engine for SharedEngine {
         Ok(())
     }
 
-    fn extrapolate(&mut self, momentum: f64, relaxation: f64) -> Result<()> {
+    fn extrapolate(&mut self, by: Extrapolation) -> Result<()> {
         let Some(mut before) = self.anchor.take() else {
             return Err(Error::Internal("extrapolated without an anchor".into()));
         };
-        let weights = [momentum, relaxation];
         for l in (0..self.factors.len()).filter(|&l| !self.common.constraints[l].fixed) {
             let (factor, origin) = (&mut self.factors[l], &self.origin[l]);
             match self.common.exact {
-                Some(_) => quadratic::extrapolate(factor, &mut before[l], origin, weights),
-                None => update::extrapolate(factor, &mut before[l], origin, weights),
+                Some(_) => quadratic::extrapolate(factor, &mut before[l], origin, by),
+                None => update::extrapolate(factor, &mut before[l], origin, by),
             }
         }
         self.anchor = Some(before);

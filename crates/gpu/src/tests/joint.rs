@@ -16,7 +16,7 @@ use crate::program::recording::{Access, BufferId, Command, Program};
 use crate::program::tuning::Tuning;
 use crate::tests::jobs::{CORPUS, few, gpu, job_on, job_stored, penalized_job, started, values};
 use nneinfact_core::data::{Implicit, Observations};
-use nneinfact_core::engine::{Engine, Job, LossSums, Point, SweepEnd};
+use nneinfact_core::engine::{Engine, Extrapolation, Job, LossSums, Point, SweepEnd};
 use nneinfact_core::loss::Loss;
 use nneinfact_core::plan::Grouping;
 
@@ -38,14 +38,15 @@ fn engine(gpu: &Gpu, job: &Job, tuning: &Tuning) -> GpuEngine {
 fn fitted(mut engine: GpuEngine, groups: usize) -> (Vec<ArrayD<f64>>, Vec<u64>) {
     let mut losses = Vec::new();
     engine.copy(Point::Current, Point::Anchor).unwrap();
-    for weights in [None, Some([0.3, 0.6]), Some([0.4, 0.5])] {
+    let of = |momentum, relaxation| Extrapolation { momentum, relaxation, least: 0.9 };
+    for extrapolation in [None, Some(of(0.3, 0.6)), Some(of(0.4, 0.5))] {
         for group in 0..groups {
             engine.pass(group).unwrap();
             engine.update(group).unwrap();
         }
         engine.balance().unwrap();
-        match weights {
-            Some([momentum, relaxation]) => engine.extrapolate(momentum, relaxation).unwrap(),
+        match extrapolation {
+            Some(by) => engine.extrapolate(by).unwrap(),
             None => engine.copy(Point::Current, Point::Anchor).unwrap(),
         }
         losses.extend(bits(&engine.sums().unwrap()));
@@ -105,9 +106,15 @@ fn joint_dispatches_do_to_the_bit_what_dispatches_alone_do() {
 
 /// The ends of plain sweeps, and then of extrapolated ones.
 fn ends(plain: usize, extrapolated: usize) -> Vec<SweepEnd> {
-    let weights =
-        |n: usize| SweepEnd::Extrapolate { momentum: 0.2 + 0.02 * n as f64, relaxation: 0.5 };
-    (0..plain).map(|_| SweepEnd::Anchor).chain((0..extrapolated).map(weights)).collect()
+    let end = |n: usize| {
+        let momentum = 0.2 + 0.02 * n as f64;
+        SweepEnd::Extrapolate(Extrapolation {
+            momentum,
+            relaxation: 0.5,
+            least: 0.9 - 0.01 * n as f64,
+        })
+    };
+    (0..plain).map(|_| SweepEnd::Anchor).chain((0..extrapolated).map(end)).collect()
 }
 
 /// Sweeps as the host makes them: losses, and factors after each.
@@ -128,9 +135,7 @@ fn by_host(
         match *end {
             SweepEnd::Plain => {}
             SweepEnd::Anchor => engine.copy(Point::Current, Point::Anchor).unwrap(),
-            SweepEnd::Extrapolate { momentum, relaxation } => {
-                engine.extrapolate(momentum, relaxation).unwrap();
-            }
+            SweepEnd::Extrapolate(by) => engine.extrapolate(by).unwrap(),
         }
         engine.pass(0).unwrap();
         found.push((bits(&engine.sums().unwrap()), engine.factors().unwrap()));
@@ -206,7 +211,11 @@ fn the_device_stops_where_an_extrapolation_is_not_clearly_better() {
     let groups = job.plan.groups().len();
     // Far beyond what pays.
     let mut all = ends(3, 0);
-    all.push(SweepEnd::Extrapolate { momentum: 0.99, relaxation: 40.0 });
+    all.push(SweepEnd::Extrapolate(Extrapolation {
+        momentum: 0.99,
+        relaxation: 40.0,
+        least: 0.01,
+    }));
     let expected = by_host(&mut engine(&gpu, &job, &Tuning::joined()), groups, &all);
     all.extend(ends(0, 4));
     let mut ahead = engine(&gpu, &job, &Tuning::joined());
