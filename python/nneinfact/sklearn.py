@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils import check_random_state
+from sklearn.utils import check_array, check_random_state
 from sklearn.utils.validation import check_is_fitted, check_non_negative, validate_data
 
 from . import losses
@@ -32,6 +32,16 @@ def _seed(random_state: Any) -> int:
     return int(check_random_state(random_state).randint(np.iinfo(np.int32).max))
 
 
+def _custom(name: str, value: Any, shape: tuple[int, int]) -> np.ndarray:
+    """A factor of a start."""
+    if value is None:
+        raise ValueError(f"init is 'custom', but {name} is not given: expected an array of shape {shape}")
+    array = check_array(value, dtype=np.float64, input_name=name)
+    if array.shape != shape:
+        raise ValueError(f"{name} has shape {array.shape}; expected {shape}")
+    return array
+
+
 class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     """Nonnegative matrix factorization, X ≈ W H, under any loss of this package.
 
@@ -43,8 +53,9 @@ class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         The number of components; that of the features by default.
     loss : str or Loss, optional
         Any loss of this package, in place of ``beta_loss``.
-    init : None, "random", "svd", "nndsvd", "nndsvda", "nndsvdar"
-        Random factors, or singular vectors of the data (all names of these mean the same here).
+    init : None, "random", "svd", "nndsvd", "nndsvda", "nndsvdar" or "custom"
+        Random factors; singular vectors of the data (all names of these mean the same here); or the
+        ``W`` and ``H`` that :meth:`fit_transform` is given.
     beta_loss : "frobenius", "kullback-leibler", "itakura-saito" or float
         The loss as scikit-learn names it.
     tol, max_iter
@@ -162,13 +173,21 @@ class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             "squares or on its sum"
         )
 
-    def _init(self) -> str:
+    def _init(self, W: Any, H: Any, shape: tuple[int, int], rank: Any) -> Any:
+        if self.init == "custom":
+            return [
+                _custom("W", W, (shape[0], rank)),
+                _custom("H", H, (rank, shape[1])),
+            ]
+        if W is not None or H is not None:
+            raise ValueError(f"W and H are the start of init='custom', but init is {self.init!r}")
         if self.init is None or self.init == "random":
             return "random"
         if self.init in ("svd", "nndsvd", "nndsvda", "nndsvdar"):
             return "svd"
         raise ValueError(
-            f"init is {self.init!r}; expected None, 'random', 'svd', 'nndsvd', 'nndsvda' or 'nndsvdar'"
+            f"init is {self.init!r}; expected None, 'random', 'svd', 'nndsvd', 'nndsvda', 'nndsvdar' "
+            "or 'custom'"
         )
 
     def _settings(self) -> dict[str, Any]:
@@ -180,17 +199,26 @@ class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             "progress": bool(self.verbose),
         }
 
-    def fit(self, X: Any, y: Any = None) -> NMF:
+    def fit(self, X: Any, y: Any = None, W: Any = None, H: Any = None) -> NMF:
         """Learns the components of X (samples × features)."""
-        self.fit_transform(X)
+        self.fit_transform(X, W=W, H=H)
         return self
 
-    def fit_transform(self, X: Any, y: Any = None) -> np.ndarray:
-        """Learns the components of X, and gives W: what :meth:`transform` gives."""
+    def fit_transform(
+        self, X: Any, y: Any = None, W: Any = None, H: Any = None
+    ) -> np.ndarray:
+        """Learns the components of X, and gives W: what :meth:`transform` gives.
+
+        ``W`` (samples × components) and ``H`` (components × features) are the start of
+        ``init="custom"``.
+        """
         X = self._checked(X, reset=True)
-        rank = X.shape[1] if self.n_components in (None, "auto") else self.n_components
+        rank = self.n_components
+        if rank in (None, "auto"):
+            rank = X.shape[1] if self.init != "custom" or np.ndim(H) != 2 else np.shape(H)[0]
         found = fit(
-            "ir,rj->ij", X, {"r": rank}, init=self._init(), seed=_seed(self.random_state),
+            "ir,rj->ij", X, {"r": rank}, init=self._init(W, H, X.shape, rank),
+            seed=_seed(self.random_state),
             starts=self.starts, tol=self.tol, max_iter=self.max_iter, algorithm=self.algorithm,
             precision=self.precision, penalty=self._penalties(*X.shape) or None, **self._settings(),
         )
@@ -203,10 +231,12 @@ class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
                 f"{self.max_iter} sweeps were not enough to reach the tolerance {self.tol}: raise "
                 "max_iter", ConvergenceWarning, stacklevel=2,
             )
-        W, loss = self._solve(X)
-        entries = np.count_nonzero(~np.isnan(X)) if self.missing == "nan" else np.prod(X.shape)
+        solved, loss = self._solve(X)
+        values = X if isinstance(X, np.ndarray) else X.data
+        missing = np.count_nonzero(np.isnan(values)) if self.missing == "nan" else 0
+        entries = float(X.shape[0]) * X.shape[1] - missing
         self.reconstruction_err_ = float(np.sqrt(2.0 * max(loss, 0.0) * entries))
-        return W
+        return solved
 
     def transform(self, X: Any) -> np.ndarray:
         """W of X, with the components as they are."""
@@ -234,6 +264,11 @@ class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     def inverse_transform(self, X: Any) -> np.ndarray:
         """W H for W (samples × components)."""
         check_is_fitted(self)
+        X = check_array(X, accept_sparse=("csr", "csc"), dtype=[np.float64, np.float32])
+        if X.shape[1] != self.n_components_:
+            raise ValueError(
+                f"W has {X.shape[1]} columns; expected {self.n_components_}, one for each component"
+            )
         return X @ self.components_
 
     @property

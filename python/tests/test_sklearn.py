@@ -62,6 +62,49 @@ def test_missing_sparse_and_frames(matrix):
     assert list(out.columns) == ["nmf0", "nmf1"]
 
 
+def test_a_start_of_ones_own(matrix):
+    from sklearn.decomposition import NMF as Theirs
+
+    X = matrix.astype(float)
+    rng = np.random.default_rng(0)
+    W, H = rng.random((30, 3)), rng.random((3, 20))
+    ours = NMF(n_components=3, init="custom", beta_loss="kullback-leibler", max_iter=300, tol=1e-6)
+    ours.fit(X, W=W, H=H)
+    theirs = Theirs(3, init="custom", solver="mu", beta_loss="kullback-leibler", max_iter=300, tol=0)
+    theirs.fit_transform(X, W=W.copy(), H=H.copy())
+    assert ours.reconstruction_err_ <= 1.01 * theirs.reconstruction_err_
+    assert ours.set_params(n_components="auto").fit(X, W=W, H=H).n_components_ == 3
+    with pytest.raises(ValueError, match="W is not given: expected an array of shape"):
+        ours.fit(X, H=H)
+    with pytest.raises(ValueError, match=r"H has shape \(20, 3\); expected \(3, 20\)"):
+        ours.set_params(n_components=3).fit(X, W=W, H=H.T)
+    with pytest.raises(ValueError, match="factors must be finite and at least 0"):
+        ours.fit(X, W=-W, H=H)
+    with pytest.raises(ValueError, match="W and H are the start of init='custom'"):
+        NMF(3).fit(X, W=W, H=H)
+
+
+def test_sparse_with_missing_values(matrix):
+    import scipy.sparse
+
+    X = scipy.sparse.csr_array(matrix.astype(float))
+    X.data[5] = np.nan
+    sparse = NMF(n_components=2, missing="nan", random_state=0).fit(X)
+    dense = NMF(n_components=2, missing="nan", random_state=0).fit(X.toarray())
+    assert sparse.reconstruction_err_ == pytest.approx(dense.reconstruction_err_, rel=1e-3)
+
+
+def test_what_is_given_back(matrix):
+    pandas = pytest.importorskip("pandas")
+    model = NMF(n_components=2, random_state=0).fit(matrix.astype(float))
+    W = model.transform(matrix.astype(float))
+    whole = model.inverse_transform(W)
+    np.testing.assert_allclose(whole, W @ model.components_)
+    np.testing.assert_array_equal(model.inverse_transform(pandas.DataFrame(W)), whole)
+    with pytest.raises(ValueError, match="W has 1 columns; expected 2"):
+        model.inverse_transform(W[:, :1])
+
+
 def test_tensors(counts):
     from sklearn.model_selection import GridSearchCV
 
