@@ -649,8 +649,8 @@ def fit(
         Nonnegative data: numpy arrays of any numeric type and order, and whatever has the array
         protocol or DLPack (torch, jax) on the CPU; scipy.sparse, pydata sparse; pandas and polars
         frames as matrices; xarray.DataArray, whose dimensions and coordinates become names and labels;
-        what :func:`nneinfact.from_table` gives; or the path of an ``.npy``, ``.npz`` or ``.tns``. The
-        order of memory is kept: the same numbers in C and in Fortran order are fitted by different
+        what :func:`nneinfact.from_table` gives; the path of an ``.npy``, ``.npz`` or ``.tns``, or what
+        ``numpy.load`` gives of an ``.npz``. The order of memory is kept: the same numbers in C and in Fortran order are fitted by different
         plans, whose results agree up to rounding at first and not to the bit.
     ranks : dict
         The size of each latent letter.

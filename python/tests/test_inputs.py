@@ -1,5 +1,7 @@
 """Inputs as they are: sparse, labelled, of other packages; and outputs for them."""
 
+import io
+
 import numpy as np
 import pytest
 
@@ -272,7 +274,23 @@ def test_files(counts, sparse_matrix, tmp_path):
     assert bits(found) == wanted
     with pytest.raises(ValueError, match="several arrays"):
         nn.fit("ir,jr,kr->ijk", tmp_path / "two.npz", {"r": 2})
+    # What numpy.load gives, before and after an array of it is read.
+    with np.load(tmp_path / "two.npz") as opened:
+        assert bits(nn.fit("ir,jr,kr->ijk", opened, {"r": 2}, key="a", max_iter=5)) == wanted
+        assert bits(nn.fit("ir,jr,kr->ijk", opened["a"], {"r": 2}, max_iter=5)) == wanted
+        with pytest.raises(ValueError, match="several arrays"):
+            nn.fit("ir,jr,kr->ijk", opened, {"r": 2})
+    with np.load(io.BytesIO((tmp_path / "two.npz").read_bytes())) as opened:
+        assert bits(nn.fit("ir,jr,kr->ijk", opened, {"r": 2}, key="a", max_iter=5)) == wanted
+        with pytest.raises(ValueError, match="has the arrays a, b; expected key="):
+            nn.fit("ir,jr,kr->ijk", opened, {"r": 2})
+        with pytest.raises(ValueError, match="no array 'c'; it has a, b"):
+            nn.fit("ir,jr,kr->ijk", opened, {"r": 2}, key="c")
+    with pytest.raises(ValueError, match="key is for data in a file"):
+        nn.fit("ir,jr,kr->ijk", counts, {"r": 2}, key="a")
     np.save(tmp_path / "one.npy", counts)
+    mapped = np.load(tmp_path / "one.npy", mmap_mode="r")
+    assert bits(nn.fit("ir,jr,kr->ijk", mapped, {"r": 2}, max_iter=5)) == wanted
     streamed = nn.open_data(tmp_path / "one.npy", stream=True)
     assert bits(nn.fit("ir,jr,kr->ijk", streamed, {"r": 2}, max_iter=5)) == wanted
     scipy = pytest.importorskip("scipy.sparse")
