@@ -650,8 +650,9 @@ def fit(
         protocol or DLPack (torch, jax) on the CPU; scipy.sparse, pydata sparse; pandas and polars
         frames as matrices; xarray.DataArray, whose dimensions and coordinates become names and labels;
         what :func:`nneinfact.from_table` gives; the path of an ``.npy``, ``.npz`` or ``.tns``, or what
-        ``numpy.load`` gives of an ``.npz``. The order of memory is kept: the same numbers in C and in Fortran order are fitted by different
-        plans, whose results agree up to rounding at first and not to the bit.
+        ``numpy.load`` gives of an ``.npz``. The order of memory is kept: the same numbers in C and in
+        Fortran order are fitted by different plans, whose results agree up to rounding at first and not
+        to the bit.
     ranks : dict
         The size of each latent letter.
     loss : str or Loss
