@@ -12,8 +12,8 @@ PAGE = pathlib.Path(__file__).parent.parent / "README.md"
 
 
 def test_the_lines_of_the_page(tmp_path, monkeypatch):
-    pytest.importorskip("pandas")
-    pytest.importorskip("sklearn")
+    for package in ("pandas", "sklearn", "scipy", "anndata"):
+        pytest.importorskip(package)
     monkeypatch.chdir(tmp_path)
     text = PAGE.read_text(encoding="utf-8")
     blocks = re.findall(r"^```python\n(.*?)^```", text, re.M | re.S)

@@ -1,5 +1,7 @@
 """Estimators."""
 
+import warnings
+
 import numpy as np
 import pytest
 
@@ -82,6 +84,39 @@ def test_a_start_of_ones_own(matrix):
         ours.fit(X, W=-W, H=H)
     with pytest.raises(ValueError, match="W and H are the start of init='custom'"):
         NMF(3).fit(X, W=W, H=H)
+
+
+@pytest.mark.parametrize("penalty", [{}, {"alpha_W": 0.02}, {"alpha_W": 0.02, "l1_ratio": 1.0}])
+def test_transform_under_euclid_is_the_least_squares_solution(matrix, penalty):
+    import scipy.sparse
+
+    X = matrix.astype(float)
+    model = NMF(n_components=3, random_state=0, **penalty).fit(X)
+    W, H = model.transform(X), model.components_
+    weight = X.shape[1] * model.alpha_W
+    gradient = (W @ H - X) @ H.T + (weight if model.l1_ratio == 1 else weight * W)
+    # What Karush, Kuhn and Tucker ask for: no slope where W is positive, none downwards where it is 0.
+    scale = np.abs(X @ H.T).max()
+    assert np.abs(gradient[W > 0]).max() < 1e-8 * scale and gradient[W == 0].min(initial=0) > -1e-8 * scale
+    np.testing.assert_allclose(model.transform(scipy.sparse.csr_array(X)), W, atol=1e-9)
+    np.testing.assert_allclose(model.transform(X[3:5]), W[3:5], atol=1e-9)
+    sparse = clone(model).fit(scipy.sparse.csr_array(X))
+    whole = sparse.transform(X) @ sparse.components_
+    assert sparse.reconstruction_err_ == pytest.approx(np.linalg.norm(X - whole), rel=1e-6)
+
+
+def test_defaults_come_as_far_as_scikit_learns():
+    from sklearn.decomposition import NMF as Theirs
+
+    rng = np.random.default_rng(0)
+    X = rng.gamma(0.5, 1, (150, 8)) @ rng.gamma(0.5, 1, (8, 100)) + 0.1 * rng.random((150, 100))
+    for loss, solver in (("frobenius", "cd"), ("kullback-leibler", "mu")):
+        ours = NMF(8, beta_loss=loss, random_state=0)
+        theirs = Theirs(8, beta_loss=loss, solver=solver, init="random", random_state=0)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            ours.fit(X), theirs.fit(X)
+        assert ours.reconstruction_err_ <= 1.02 * theirs.reconstruction_err_, loss
 
 
 def test_sparse_with_missing_values(matrix):
