@@ -224,6 +224,19 @@ def test_constraints_and_starts(counts):
     assert more["ir"].shape == (4, 2)
 
 
+def test_a_transform_has_the_loss_of_its_fit(counts, tmp_path):
+    for loss in ("hellinger", nn.alpha_beta(0.7, 0.2), nn.negative_binomial(2.0)):
+        fit = nn.fit(CP, counts, {"r": 2}, loss=loss, max_iter=5)
+        fit.save(tmp_path / "fit.npz")
+        for same in (fit, nn.load(tmp_path / "fit.npz")):
+            more = same.transform(counts[:4], "i", max_iter=5)
+            assert more.loss_name == fit.loss_name
+            assert bits(more) == bits(fit.transform(counts[:4], "i", max_iter=5, loss=loss))
+    per_entry = nn.fit(CP, counts, {"r": 2}, loss=nn.negative_binomial(np.full(counts.shape, 2.0)), max_iter=2)
+    with pytest.raises(ValueError, match="cannot be made again .*: give it with loss="):
+        per_entry.transform(counts[:4], "i")
+
+
 def test_losses(counts):
     for name, parameters in nn.losses.NAMES.items():
         data = counts > 1 if name == "bernoulli" else counts + 1.0

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 PAGE = pathlib.Path(__file__).parent.parent / "README.md"
@@ -46,3 +47,14 @@ def test_the_lines_for_r(tmp_path):
     page = "".join(blocks).replace("/path/to/python", sys.executable)
     done = run(page + 'stopifnot(fit$stopped_by == "observer", dim(W) == c(30, 5))\ncat("whole page")')
     assert "whole page" in done.stdout, done.stderr
+
+
+def test_the_lines_of_the_first_page(tmp_path, monkeypatch):
+    """The root's README begins with Python."""
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    np.save("pickups.npy", rng.poisson(1.0, (6, 8, 7, 11, 12)))
+    text = (PAGE.parent.parent / "README.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"^```python\n(.*?)^```", text, re.M | re.S)
+    exec(compile(block, "README.md", "exec"), {})
+    assert (tmp_path / "pickups.html").exists()
