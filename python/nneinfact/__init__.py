@@ -18,6 +18,18 @@ What to start with: :func:`fit`, :func:`from_table`, :func:`compare`, :func:`exp
 :mod:`nneinfact.sklearn`, :mod:`nneinfact.density`.
 """
 
+try:
+    from . import _nneinfact
+except ImportError as error:
+    import os as _os
+
+    if any(name.startswith("_nneinfact.") and not name.endswith(".pyi") for name in _os.listdir(__path__[0])):
+        raise
+    raise ImportError(
+        f"the compiled part of nneinfact is not in {__path__[0]}, which Python found first: these are its "
+        "sources. Run Python from another folder, where `pip install` has installed the package, or build it "
+        "here with `maturin develop`"
+    ) from error
 from . import density, parallel
 from ._compare import Study, compare
 from ._coupled import CoupledFit, Part, fit_coupled

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.lib.npyio import NpzFile
 
 from . import _check
 from . import _nneinfact as _rust
@@ -161,6 +162,9 @@ def numeric(array: Any, what: str = "the data") -> np.ndarray:
     """An array of a type that the library reads, of the same values."""
     array = np.asarray(array)
     kind, size = array.dtype.kind, array.dtype.itemsize
+    if array.dtype.name == "bfloat16":
+        # As jax's arrays have it: numpy itself does not know it.
+        return array.astype(np.float32, order="K")
     if kind not in "biuf":
         hint = ""
         if kind == "O":
@@ -189,9 +193,9 @@ def _package(data: Any) -> str:
 
 def dataset_of(data: Any, model: str | None = None, key: str | None = None) -> Dataset:
     """Data of any kind. The modes come in the order of the model where they have its letters."""
-    found = _dataset(data, key)
-    if key is not None and not isinstance(data, (str, os.PathLike)):
+    if key is not None and not isinstance(data, (str, os.PathLike, NpzFile)):
         raise ValueError("key is for data in a file: it names the array of an .npz")
+    found = _dataset(data, key)
     output = model.rpartition("->")[2].replace(" ", "") if isinstance(model, str) else ""
     letters = found.letters
     if letters is None and found.names is not None and all(
@@ -213,19 +217,40 @@ def _dataset(data: Any, key: str | None) -> Dataset:
         return data
     if isinstance(data, (str, os.PathLike)):
         return open_data(data, key=key)
+    if isinstance(data, NpzFile):
+        return _npz(data, key)
     package = _package(data)
     if package == "xarray":
         return _xarray(data)
-    if package in ("pandas", "polars") or type(data).__name__ == "DataFrame":
+    if package in ("pandas", "polars", "pyarrow") or type(data).__name__ == "DataFrame":
         return _frame(data)
     if package == "sparse":
         return _pydata(data)
+    if package == "torch" and str(data.layout) != "torch.strided":
+        return _torch_sparse(data)
+    if package == "jax" and hasattr(data, "indices") and hasattr(data, "sum_duplicates"):
+        return _stored(list(np.asarray(data.indices).T), np.asarray(data.data), data.shape)
     if hasattr(data, "tocoo") and hasattr(data, "shape"):
         return _scipy(data)
     if isinstance(data, np.ma.MaskedArray):
         mask = ~np.ma.getmaskarray(data)
         return Dataset(array=numeric(np.ma.getdata(data)), mask=mask)
     return Dataset(array=numeric(dense_array(data)))
+
+
+def _npz(data: Any, key: str | None) -> Dataset:
+    """What ``numpy.load`` gives of an ``.npz`` before an array of it is read: where its file has a name,
+    the library reads it from there, which takes a fraction of numpy's time and no array in between."""
+    path = getattr(data.zip, "filename", None) if data.zip is not None else None
+    if path is not None and os.path.isfile(path):
+        return open_data(path, key=key)
+    if key is None:
+        if len(data.files) != 1:
+            raise ValueError(f"the .npz has the arrays {', '.join(data.files)}; expected key= to name one")
+        key = data.files[0]
+    if key not in data.files:
+        raise ValueError(f"the .npz has no array {key!r}; it has {', '.join(data.files)}")
+    return Dataset(array=numeric(data[key]))
 
 
 def dense_array(data: Any) -> np.ndarray:
@@ -242,6 +267,8 @@ def dense_array(data: Any) -> np.ndarray:
             )
         if getattr(data, "requires_grad", False):
             data = data.detach()
+        if str(getattr(data, "dtype", "")) == "torch.bfloat16":
+            data = data.float()
         try:
             return np.from_dlpack(data)
         except (AttributeError, BufferError, RuntimeError, TypeError, ValueError):
@@ -276,6 +303,19 @@ def _scipy(data: Any) -> Dataset:
     return _stored(columns, coo.data, coo.shape)
 
 
+def _torch_sparse(data: Any) -> Dataset:
+    if data.requires_grad:
+        data = data.detach()
+    # Added up at once, so that the library need not warn of entries at the same place.
+    data = (data if data.is_sparse else data.to_sparse()).coalesce()
+    if data.dense_dim():
+        raise ValueError(
+            f"the sparse tensor has {data.dense_dim()} dense dimensions; expected none: every entry is "
+            "stored by itself"
+        )
+    return _stored(list(dense_array(data.indices())), dense_array(data.values()), data.shape)
+
+
 def _pydata(data: Any) -> Dataset:
     if hasattr(data, "tocoo"):
         data = data.tocoo()
@@ -305,17 +345,49 @@ def _texts(labels: Any) -> list[str]:
 
 
 def _frame(data: Any) -> Dataset:
-    if _package(data) == "pandas" and hasattr(data, "columns"):
-        names = [str(data.index.name or "row"), str(data.columns.name or "column")]
-        found = Dataset(array=numeric(data.to_numpy()), names=names)
+    """A frame as a matrix: rows by the index, columns by their names."""
+    package = _package(data)
+    if package == "pandas" and hasattr(data, "columns"):
+        found = _pandas(data)
+        found.names = [str(data.index.name or "row"), str(data.columns.name or "column")]
         default = type(data.index).__name__ == "RangeIndex"
         found.labels = [None if default else _texts(data.index), _texts(data.columns)]
+        return found
+    if package == "pyarrow" and hasattr(data, "column_names"):
+        columns = [_of_column(name, column.to_numpy()) for name, column in
+                   zip(data.column_names, data.columns)]
+        array = np.column_stack(columns) if columns else np.zeros((data.num_rows, 0))
+        found = Dataset(array=numeric(array), names=["row", "column"])
+        found.labels = [None, [str(name) for name in data.column_names]]
         return found
     if hasattr(data, "columns"):
         found = Dataset(array=numeric(data.to_numpy()), names=["row", "column"])
         found.labels = [None, [str(name) for name in data.columns]]
         return found
     return Dataset(array=numeric(np.asarray(data)))
+
+
+def _of_column(name: Any, column: np.ndarray) -> np.ndarray:
+    """A column, if it has numbers."""
+    if column.dtype.kind not in "biuf":
+        raise TypeError(
+            f"the column {name!r} is of type {column.dtype}, but real numbers are expected: leave it "
+            "out, or make a tensor of events with nn.from_table"
+        )
+    return column
+
+
+def _pandas(data: Any) -> Dataset:
+    if len(data.columns) and all(str(kind).startswith("Sparse[") for kind in data.dtypes):
+        return _scipy(data.sparse.to_coo())
+    array = data.to_numpy()
+    if array.dtype.kind == "O":
+        # Numbers that may be missing, as Int64, become floats with NaN; a column of texts is named.
+        for name, kind in data.dtypes.items():
+            if getattr(kind, "kind", "O") not in "biuf":
+                _of_column(name, np.empty(0, dtype=object))
+        array = data.to_numpy(dtype=np.float64, na_value=np.nan)
+    return Dataset(array=numeric(array))
 
 
 def _xarray(data: Any) -> Dataset:

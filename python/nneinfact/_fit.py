@@ -19,7 +19,7 @@ from ._penalties import penalties_of
 from ._structure import bases_of, simplex_of, smooth_of, ties_of
 from ._progress import progress_of
 from ._shared import shared_of
-from .losses import loss_of
+from .losses import NAMES, Loss, loss_of
 
 
 class Sweep(NamedTuple):
@@ -334,10 +334,23 @@ class Fit:
             for n, letters in enumerate(self.letters)
             if not set(letters) & set(modes)
         }
-        settings.setdefault("loss", self.loss_name or "kl")
-        if isinstance(settings["loss"], str) and settings["loss"].endswith(")"):
-            raise ValueError(f"the loss {settings['loss']} has parameters: give it with loss=")
+        if settings.get("loss") is None:
+            settings["loss"] = self._loss_again()
         return fit(self.model, data, ranks=self.ranks, fixed=fixed, **settings)
+
+    def _loss_again(self) -> Loss:
+        """The loss by what the fit knows of it."""
+        record = self._record.get("loss") or {"name": self.loss_name or "kl"}
+        given = {}
+        for key, value in record.items():
+            if key != "name":
+                given[key] = value.get("number") if isinstance(value, dict) else value
+        if record["name"] not in NAMES or any(isinstance(v, str) or v is None for v in given.values()):
+            raise ValueError(
+                f"the loss {self.loss_name} cannot be made again from what the fit knows of it: give it "
+                "with loss="
+            )
+        return Loss(record["name"], given)
 
     def with_labels(
         self,
@@ -649,9 +662,10 @@ def fit(
         Nonnegative data: numpy arrays of any numeric type and order, and whatever has the array
         protocol or DLPack (torch, jax) on the CPU; scipy.sparse, pydata sparse; pandas and polars
         frames as matrices; xarray.DataArray, whose dimensions and coordinates become names and labels;
-        what :func:`nneinfact.from_table` gives; or the path of an ``.npy``, ``.npz`` or ``.tns``. The
-        order of memory is kept: the same numbers in C and in Fortran order are fitted by different
-        plans, whose results agree up to rounding at first and not to the bit.
+        what :func:`nneinfact.from_table` gives; the path of an ``.npy``, ``.npz`` or ``.tns``, or what
+        ``numpy.load`` gives of an ``.npz``. The order of memory is kept: the same numbers in C and in
+        Fortran order are fitted by different plans, whose results agree up to rounding at first and not
+        to the bit.
     ranks : dict
         The size of each latent letter.
     loss : str or Loss

@@ -34,7 +34,7 @@ class Smooth(NamedTuple):
 class Splines(NamedTuple):
     """B-splines along a mode: ``count`` of them, around a circle where ``cyclic``."""
 
-    count: int
+    count: int  # type: ignore[assignment]
     cyclic: bool = False
 
 

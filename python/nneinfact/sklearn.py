@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils import check_random_state
+from sklearn.utils import check_array, check_random_state
 from sklearn.utils.validation import check_is_fitted, check_non_negative, validate_data
 
 from . import losses
@@ -32,6 +32,21 @@ def _seed(random_state: Any) -> int:
     return int(check_random_state(random_state).randint(np.iinfo(np.int32).max))
 
 
+def _values(X: Any) -> np.ndarray:
+    """The values of a matrix, or those that a sparse one stores."""
+    return X if isinstance(X, np.ndarray) else X.data
+
+
+def _custom(name: str, value: Any, shape: tuple[int, int]) -> np.ndarray:
+    """A factor of a start."""
+    if value is None:
+        raise ValueError(f"init is 'custom', but {name} is not given: expected an array of shape {shape}")
+    array = check_array(value, dtype=np.float64, input_name=name)
+    if array.shape != shape:
+        raise ValueError(f"{name} has shape {array.shape}; expected {shape}")
+    return array
+
+
 class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     """Nonnegative matrix factorization, X ≈ W H, under any loss of this package.
 
@@ -43,20 +58,22 @@ class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         The number of components; that of the features by default.
     loss : str or Loss, optional
         Any loss of this package, in place of ``beta_loss``.
-    init : None, "random", "svd", "nndsvd", "nndsvda", "nndsvdar"
-        Random factors, or singular vectors of the data (all names of these mean the same here).
+    init : None, "random", "svd", "nndsvd", "nndsvda", "nndsvdar" or "custom"
+        Random factors; singular vectors of the data (all names of these mean the same here); or the
+        ``W`` and ``H`` that :meth:`fit_transform` is given.
     beta_loss : "frobenius", "kullback-leibler", "itakura-saito" or float
         The loss as scikit-learn names it.
     tol, max_iter
-        As in :func:`nneinfact.fit`.
+        As in :func:`nneinfact.fit`: stop when three sweeps in a row lower the loss by less than this
+        fraction. That is another test than scikit-learn's, whose 1e-4 would stop much too early here.
     random_state : int, RandomState or None
         The seed of a random start.
     alpha_W, alpha_H, l1_ratio
         Penalties as in scikit-learn, whose weights are multiplied with the number of features and of
         samples. ``l1_ratio`` is 0 (squares) or 1 (sums): no mixtures.
     transform_iter : int
-        How many sweeps W takes with fixed components. Every row is found by itself, so that batches
-        of rows give what all together give.
+        How many sweeps W takes with fixed components (under Euclid until it changes no more). Every row
+        is found by itself, so that batches of rows give what all together give.
     missing : "nan" or None
         Whether NaN means missing.
     starts, algorithm, precision, device, threads, verbose
@@ -81,7 +98,7 @@ class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         loss: Any = None,
         init: Any = None,
         beta_loss: Any = "frobenius",
-        tol: float = 1e-4,
+        tol: float = 1e-6,
         max_iter: int = 200,
         random_state: Any = None,
         alpha_W: float = 0.0,
@@ -162,13 +179,21 @@ class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             "squares or on its sum"
         )
 
-    def _init(self) -> str:
+    def _init(self, W: Any, H: Any, shape: tuple[int, int], rank: Any) -> Any:
+        if self.init == "custom":
+            return [
+                _custom("W", W, (shape[0], rank)),
+                _custom("H", H, (rank, shape[1])),
+            ]
+        if W is not None or H is not None:
+            raise ValueError(f"W and H are the start of init='custom', but init is {self.init!r}")
         if self.init is None or self.init == "random":
             return "random"
         if self.init in ("svd", "nndsvd", "nndsvda", "nndsvdar"):
             return "svd"
         raise ValueError(
-            f"init is {self.init!r}; expected None, 'random', 'svd', 'nndsvd', 'nndsvda' or 'nndsvdar'"
+            f"init is {self.init!r}; expected None, 'random', 'svd', 'nndsvd', 'nndsvda', 'nndsvdar' "
+            "or 'custom'"
         )
 
     def _settings(self) -> dict[str, Any]:
@@ -180,17 +205,26 @@ class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             "progress": bool(self.verbose),
         }
 
-    def fit(self, X: Any, y: Any = None) -> NMF:
+    def fit(self, X: Any, y: Any = None, W: Any = None, H: Any = None) -> NMF:
         """Learns the components of X (samples × features)."""
-        self.fit_transform(X)
+        self.fit_transform(X, W=W, H=H)
         return self
 
-    def fit_transform(self, X: Any, y: Any = None) -> np.ndarray:
-        """Learns the components of X, and gives W: what :meth:`transform` gives."""
+    def fit_transform(
+        self, X: Any, y: Any = None, W: Any = None, H: Any = None
+    ) -> np.ndarray:
+        """Learns the components of X, and gives W: what :meth:`transform` gives.
+
+        ``W`` (samples × components) and ``H`` (components × features) are the start of
+        ``init="custom"``.
+        """
         X = self._checked(X, reset=True)
-        rank = X.shape[1] if self.n_components in (None, "auto") else self.n_components
+        rank = self.n_components
+        if rank in (None, "auto"):
+            rank = X.shape[1] if self.init != "custom" or np.ndim(H) != 2 else np.shape(H)[0]
         found = fit(
-            "ir,rj->ij", X, {"r": rank}, init=self._init(), seed=_seed(self.random_state),
+            "ir,rj->ij", X, {"r": rank}, init=self._init(W, H, X.shape, rank),
+            seed=_seed(self.random_state),
             starts=self.starts, tol=self.tol, max_iter=self.max_iter, algorithm=self.algorithm,
             precision=self.precision, penalty=self._penalties(*X.shape) or None, **self._settings(),
         )
@@ -203,10 +237,11 @@ class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
                 f"{self.max_iter} sweeps were not enough to reach the tolerance {self.tol}: raise "
                 "max_iter", ConvergenceWarning, stacklevel=2,
             )
-        W, loss = self._solve(X)
-        entries = np.count_nonzero(~np.isnan(X)) if self.missing == "nan" else np.prod(X.shape)
+        solved, loss = self._solve(X)
+        missing = np.count_nonzero(np.isnan(_values(X))) if self.missing == "nan" else 0
+        entries = float(X.shape[0]) * X.shape[1] - missing
         self.reconstruction_err_ = float(np.sqrt(2.0 * max(loss, 0.0) * entries))
-        return W
+        return solved
 
     def transform(self, X: Any) -> np.ndarray:
         """W of X, with the components as they are."""
@@ -216,6 +251,11 @@ class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     def _solve(self, X: Any) -> tuple[np.ndarray, float]:
         """W with fixed components, and the mean loss."""
         H = np.asarray(self.components_, dtype=np.float64)
+        loss = self._loss()
+        if loss == losses.loss("euclidean") or loss == losses.beta(2.0):
+            finite = self.missing != "nan" or not np.isnan(_values(X)).any()
+            if finite:
+                return self._least_squares(X, H)
         # The same for every row, so that a row does not depend on its place.
         size = float(np.sqrt(H.mean())) or 1.0
         start = [np.full((X.shape[0], H.shape[0]), size), H]
@@ -231,9 +271,42 @@ class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             )
         return found["ir"].astype(X.dtype), found.loss or 0.0
 
+    def _least_squares(self, X: Any, H: np.ndarray) -> tuple[np.ndarray, float]:
+        """The same under Euclid, where X is needed once: coordinate descent on the normal equations, for
+        every row by itself, until no row changes any more."""
+        weight = X.shape[1] * self.alpha_W
+        l1, l2 = (weight, 0.0) if self.l1_ratio == 1 else (0.0, weight)
+        gram, right = H @ H.T, np.asarray(X @ H.T, dtype=np.float64)
+        W = np.zeros_like(right)
+        used = np.flatnonzero(gram.diagonal() > 0)
+        largest = np.abs(right).max(initial=0.0)
+        for _ in range(10 * self.transform_iter):
+            change = 0.0
+            for k in used:
+                step = (right[:, k] - l1 - l2 * W[:, k] - W @ gram[:, k]) / (gram[k, k] + l2)
+                after = np.maximum(W[:, k] + step, 0.0)
+                change = max(change, np.abs(after - W[:, k]).max(initial=0.0) * gram[k, k])
+                W[:, k] = after
+            if change <= 1e-12 * largest:
+                break
+        squares, rows = 0.0, max(1, 2**22 // max(1, X.shape[1]))
+        if isinstance(X, np.ndarray):
+            for start in range(0, X.shape[0], rows):
+                part = slice(start, start + rows)
+                squares += float(np.square(X[part] - W[part] @ H).sum())
+        else:
+            squares = float(np.square(X.data, dtype=np.float64).sum())
+            squares += float(((W @ gram) * W).sum() - 2.0 * (W * right).sum())
+        return W.astype(X.dtype), 0.5 * squares / max(1.0, float(X.shape[0]) * X.shape[1])
+
     def inverse_transform(self, X: Any) -> np.ndarray:
         """W H for W (samples × components)."""
         check_is_fitted(self)
+        X = check_array(X, accept_sparse=("csr", "csc"), dtype=[np.float64, np.float32])
+        if X.shape[1] != self.n_components_:
+            raise ValueError(
+                f"W has {X.shape[1]} columns; expected {self.n_components_}, one for each component"
+            )
         return X @ self.components_
 
     @property

@@ -20,8 +20,11 @@ const PATIENCE: Duration = Duration::from_millis(50);
 /// The stack of the thread that works: what a main thread has.
 const STACK: usize = 8 << 20;
 
-/// Something to be done in the caller's thread.
-type Question = Box<dyn FnOnce(Python<'_>) -> PyResult<()> + Send>;
+/// What lets the work go on when it is dropped.
+type Held = Box<dyn Send>;
+/// Something to be done in the caller's thread. Where it raised, the work is held until it has been told to
+/// end.
+type Question = Box<dyn FnOnce(Python<'_>) -> Result<(), (PyErr, Held)> + Send>;
 
 enum Event<T> {
     Question(Question),
@@ -47,11 +50,16 @@ impl<T: Send + 'static> Caller<T> {
         question: impl FnOnce(Python<'_>) -> PyResult<R> + Send + 'static,
     ) -> Option<R> {
         let (answers, answer) = channel();
-        let question: Question = Box::new(move |py| {
-            let found = question(py)?;
-            // Where nobody waits for it any more, it does not matter.
-            let _ = answers.send(found);
-            Ok(())
+        let question: Question = Box::new(move |py| match question(py) {
+            Ok(found) => {
+                // Where nobody waits for it any more, it does not matter.
+                let _ = answers.send(found);
+                Ok(())
+            }
+            Err(error) => {
+                let held: Held = Box::new(answers);
+                Err((error, held))
+            }
         });
         self.events.send(Event::Question(question)).ok()?;
         answer.recv().ok()
@@ -97,9 +105,10 @@ pub fn wait<T: Send + 'static>(
         match py.detach(|| next(&receiver)) {
             Ok(Event::Done(result)) => break result,
             Ok(Event::Question(question)) if raised.is_none() => {
-                if let Err(error) = question(py) {
+                if let Err((error, held)) = question(py) {
                     raised = Some(error);
                     cancel();
+                    drop(held);
                 }
             }
             // Whoever asked is told so by the answer that does not come.

@@ -5,6 +5,9 @@ import sys
 import numpy as np
 import pytest
 
+# Before anything imports scipy: one of scikit-learn's checks of estimators is skipped without it.
+os.environ.setdefault("SCIPY_ARRAY_API", "1")
+
 
 @pytest.fixture
 def counts():

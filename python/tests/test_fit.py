@@ -3,6 +3,8 @@
 import copy
 import pickle
 import signal
+import subprocess
+import sys
 import threading
 import time
 import warnings
@@ -222,6 +224,19 @@ def test_constraints_and_starts(counts):
     assert more["ir"].shape == (4, 2)
 
 
+def test_a_transform_has_the_loss_of_its_fit(counts, tmp_path):
+    for loss in ("hellinger", nn.alpha_beta(0.7, 0.2), nn.negative_binomial(2.0)):
+        fit = nn.fit(CP, counts, {"r": 2}, loss=loss, max_iter=5)
+        fit.save(tmp_path / "fit.npz")
+        for same in (fit, nn.load(tmp_path / "fit.npz")):
+            more = same.transform(counts[:4], "i", max_iter=5)
+            assert more.loss_name == fit.loss_name
+            assert bits(more) == bits(fit.transform(counts[:4], "i", max_iter=5, loss=loss))
+    per_entry = nn.fit(CP, counts, {"r": 2}, loss=nn.negative_binomial(np.full(counts.shape, 2.0)), max_iter=2)
+    with pytest.raises(ValueError, match="cannot be made again .*: give it with loss="):
+        per_entry.transform(counts[:4], "i")
+
+
 def test_losses(counts):
     for name, parameters in nn.losses.NAMES.items():
         data = counts > 1 if name == "bernoulli" else counts + 1.0
@@ -271,6 +286,38 @@ def test_nothing_is_printed_where_nobody_looks(counts, capfd):
     assert capfd.readouterr().err != ""
 
 
+def test_a_bar_without_tqdm(counts, capfd, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tqdm.auto", None)
+    nn.fit(CP, counts, {"r": 2}, max_iter=5, progress=True)
+    err = capfd.readouterr().err
+    assert "5/5 sweeps, loss" in err and err.endswith("\r\x1b[K")
+
+
+def test_there_may_be_no_standard_error(counts, monkeypatch):
+    # As under pythonw, or in some notebooks.
+    monkeypatch.setattr(sys, "stderr", None)
+    nn.fit(CP, counts, {"r": 2}, max_iter=2)
+
+
+def test_ctrl_c_during_a_callback_of_a_study_or_a_density(counts):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt) as caught:
+        nn.compare(counts, [CP], {"r": [1, 2]}, starts=50, max_iter=5, callback=interrupted)
+    assert caught.value.study is None or not caught.value.study.complete
+    kept = nn.compare(
+        counts, [CP], {"r": [1, 2]}, starts=200, max_iter=5, callback=interrupted,
+        on_interrupt="return",
+    )
+    assert not kept.complete
+    with pytest.raises(KeyboardInterrupt):
+        nn.density.cross(interrupted, [4, 4, 4])
+    kept = nn.fit(CP, counts, {"r": 2}, on_interrupt="return",
+                  callback=lambda sweep: interrupted() if sweep.iteration == 2 else None)
+    assert kept.stopped_by == "interrupted" and kept.history.iterations == 2
+
+
 def test_four_fits_at_once(counts):
     joblib = pytest.importorskip("joblib")
     wanted = [bits(nn.fit(CP, counts, {"r": 3}, seed=s, max_iter=20)) for s in range(4)]
@@ -306,6 +353,47 @@ def test_a_fork_after_a_fit_fits_and_says_what_is_not_possible():
     process = run_python(FORKED)
     out, err = process.communicate(timeout=120)
     assert out == "0\n", err
+
+
+POOLS = """
+import multiprocessing, sys, warnings
+from concurrent.futures import ProcessPoolExecutor
+import numpy as np, nneinfact as nn
+warnings.simplefilter("ignore", DeprecationWarning)
+y = np.random.default_rng(0).poisson(2.0, (30, 20, 10))
+
+def one(seed):
+    return nn.fit("ir,jr,kr->ijk", y, {"r": 3}, max_iter=10, seed=seed)["ir"].tobytes()
+
+def study(_):
+    return len(nn.compare(y, ["ir,jr,kr->ijk"], {"r": [1, 2]}, max_iter=3))
+
+def train(_):
+    return nn.density.from_samples(y[:, :5, 0] % 3, rank=2).shape
+
+if __name__ == "__main__":
+    wanted = [one(seed) for seed in range(4)]
+    for method in ("fork", "forkserver", "spawn"):
+        context = multiprocessing.get_context(method)
+        with ProcessPoolExecutor(2, mp_context=context) as pool:
+            print(method, list(pool.map(one, range(4))) == wanted, flush=True)
+            if method == "fork":
+                print(list(pool.map(study, [0])), list(pool.map(train, [0])), flush=True)
+    with multiprocessing.get_context("fork").Pool(2) as pool:
+        print("pool", pool.map(one, range(4)) == wanted, flush=True)
+"""
+
+
+def test_processes_of_every_start_method_fit(tmp_path):
+    script = tmp_path / "pools.py"
+    script.write_text(POOLS)
+    process = subprocess.Popen(
+        [sys.executable, str(script)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    out, err = process.communicate(timeout=240)
+    assert out.splitlines() == [
+        "fork True", "[2] [(3, 3, 3, 3, 3)]", "forkserver True", "spawn True", "pool True",
+    ], err
 
 
 def test_a_fit_that_breaks_is_not_lost():

@@ -1,5 +1,7 @@
 """Inputs as they are: sparse, labelled, of other packages; and outputs for them."""
 
+import io
+
 import numpy as np
 import pytest
 
@@ -135,8 +137,102 @@ def test_dlpack_and_the_array_protocol(matrix):
 def test_torch(matrix):
     torch = pytest.importorskip("torch")
     wanted = bits(nn.fit(NMF, matrix, {"r": 2}, max_iter=5))
+    for kind in (torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.uint8, torch.int64):
+        data = torch.tensor(matrix, dtype=kind)
+        assert bits(nn.fit(NMF, data, {"r": 2}, max_iter=5)) == wanted, kind
     data = torch.tensor(matrix, dtype=torch.float32, requires_grad=True)
     assert bits(nn.fit(NMF, data, {"r": 2}, max_iter=5)) == wanted
+    turned = torch.tensor(matrix.T.copy()).T
+    assert bits(nn.fit(NMF, turned, {"r": 2}, max_iter=5)) == bits(
+        nn.fit(NMF, np.asfortranarray(matrix), {"r": 2}, max_iter=5)
+    )
+    stored = torch.tensor(matrix).to_sparse()
+    assert bits(nn.fit(NMF, stored, {"r": 2}, max_iter=5)) == bits(
+        nn.fit(NMF, coo(matrix), {"r": 2}, max_iter=5)
+    )
+    mask = torch.tensor(matrix > 0)
+    assert bits(nn.fit(NMF, matrix, {"r": 2}, mask=mask, max_iter=5)) == bits(
+        nn.fit(NMF, matrix, {"r": 2}, mask=matrix > 0, max_iter=5)
+    )
+    known = torch.ones((20, 2))
+    fit = nn.fit(NMF, matrix, {"r": 2}, fixed={"jr": known}, max_iter=5)
+    assert (fit["jr"] == 1).all()
+
+
+def test_jax(matrix):
+    jax = pytest.importorskip("jax")
+    wanted = bits(nn.fit(NMF, matrix, {"r": 2}, max_iter=5))
+    for kind in ("float32", "float16", "bfloat16", "uint8", "int32"):
+        data = jax.numpy.asarray(matrix, dtype=kind)
+        assert bits(nn.fit(NMF, data, {"r": 2}, max_iter=5)) == wanted, kind
+    from jax.experimental import sparse
+
+    stored = sparse.BCOO.fromdense(jax.numpy.asarray(matrix))
+    assert bits(nn.fit(NMF, stored, {"r": 2}, max_iter=5)) == bits(
+        nn.fit(NMF, coo(matrix), {"r": 2}, max_iter=5)
+    )
+
+
+def coo(array):
+    return pytest.importorskip("scipy.sparse").coo_array(array)
+
+
+def test_anndata(matrix):
+    anndata = pytest.importorskip("anndata")
+    scipy = pytest.importorskip("scipy.sparse")
+    for counts in (matrix.astype("f4"), scipy.csr_matrix(matrix.astype("f4"))):
+        adata = anndata.AnnData(counts)
+        adata.var_names = [f"g{j}" for j in range(20)]
+        fit = nn.fit("cr,gr->cg", adata.X, {"r": 2}, loss=nn.negative_binomial(1.0), max_iter=5)
+        fit = fit.with_labels({"g": adata.var_names, "c": adata.obs_names})
+        adata.obsm["X_nneinfact"] = fit["cr"]
+        adata.varm["nneinfact"] = fit["gr"]
+        assert list(fit.frame("gr").index) == list(adata.var_names)
+        np.testing.assert_array_equal(adata.obsm["X_nneinfact"], fit["cr"])
+
+
+@pytest.mark.parametrize("order", ["C", "F", "K"])
+@pytest.mark.parametrize("dtype", ["f8", "f4", "f2", "i8", "u2", "b1", ">i8", "g"])
+def test_types_orders_and_strides_together(counts, dtype, order):
+    data = np.minimum(counts, 1) if dtype == "b1" else counts
+    if order == "K":
+        # Every second entry of a larger array, one axis backwards.
+        large = np.zeros((24, 10, 8), dtype=dtype)[::2, ::-1]
+        large[:] = data
+        data, plain = large, data
+    else:
+        data, plain = np.array(data, dtype=dtype, order=order), data.astype("f8", order=order)
+    fit = nn.fit("ir,jr,kr->ijk", data, {"r": 2}, max_iter=5)
+    assert bits(fit) == bits(nn.fit("ir,jr,kr->ijk", plain, {"r": 2}, max_iter=5))
+    assert (data == plain).all()
+
+
+def test_data_may_be_read_only(counts):
+    data = counts.copy()
+    data.flags.writeable = False
+    wanted = bits(nn.fit("ir,jr,kr->ijk", counts, {"r": 2}, max_iter=5))
+    assert bits(nn.fit("ir,jr,kr->ijk", data, {"r": 2}, max_iter=5)) == wanted
+
+
+def test_arrow_tables_and_series_of_pandas(matrix):
+    pandas = pytest.importorskip("pandas")
+    arrow = pytest.importorskip("pyarrow")
+    frame = pandas.DataFrame(matrix, columns=[f"g{j}" for j in range(20)])
+    wanted = bits(nn.fit(NMF, frame, {"r": 2}, max_iter=5))
+    fit = nn.fit(NMF, arrow.Table.from_pandas(frame), {"r": 2}, max_iter=5)
+    assert bits(fit) == wanted or fit.loss == pytest.approx(nn.fit(NMF, matrix, {"r": 2}, max_iter=5).loss)
+    assert fit.labels["j"][3] == "g3"
+    # A column of names among the numbers is named in what is said.
+    frame["name"] = "x"
+    with pytest.raises(TypeError, match="real numbers are expected"):
+        nn.fit(NMF, frame, {"r": 2})
+    # Types of pandas with missing values of their own.
+    nullable = frame.drop(columns="name").astype("Int64")
+    nullable.iloc[3, 4] = pandas.NA
+    fit = nn.fit(NMF, nullable, {"r": 2}, missing="nan", max_iter=5)
+    holes = matrix.astype(float)
+    holes[3, 4] = np.nan
+    assert fit.loss == pytest.approx(nn.fit(NMF, holes, {"r": 2}, missing="nan", max_iter=5).loss, rel=1e-4)
 
 
 def test_tensorly_and_pyttb(counts):
@@ -178,7 +274,23 @@ def test_files(counts, sparse_matrix, tmp_path):
     assert bits(found) == wanted
     with pytest.raises(ValueError, match="several arrays"):
         nn.fit("ir,jr,kr->ijk", tmp_path / "two.npz", {"r": 2})
+    # What numpy.load gives, before and after an array of it is read.
+    with np.load(tmp_path / "two.npz") as opened:
+        assert bits(nn.fit("ir,jr,kr->ijk", opened, {"r": 2}, key="a", max_iter=5)) == wanted
+        assert bits(nn.fit("ir,jr,kr->ijk", opened["a"], {"r": 2}, max_iter=5)) == wanted
+        with pytest.raises(ValueError, match="several arrays"):
+            nn.fit("ir,jr,kr->ijk", opened, {"r": 2})
+    with np.load(io.BytesIO((tmp_path / "two.npz").read_bytes())) as opened:
+        assert bits(nn.fit("ir,jr,kr->ijk", opened, {"r": 2}, key="a", max_iter=5)) == wanted
+        with pytest.raises(ValueError, match="has the arrays a, b; expected key="):
+            nn.fit("ir,jr,kr->ijk", opened, {"r": 2})
+        with pytest.raises(ValueError, match="no array 'c'; it has a, b"):
+            nn.fit("ir,jr,kr->ijk", opened, {"r": 2}, key="c")
+    with pytest.raises(ValueError, match="key is for data in a file"):
+        nn.fit("ir,jr,kr->ijk", counts, {"r": 2}, key="a")
     np.save(tmp_path / "one.npy", counts)
+    mapped = np.load(tmp_path / "one.npy", mmap_mode="r")
+    assert bits(nn.fit("ir,jr,kr->ijk", mapped, {"r": 2}, max_iter=5)) == wanted
     streamed = nn.open_data(tmp_path / "one.npy", stream=True)
     assert bits(nn.fit("ir,jr,kr->ijk", streamed, {"r": 2}, max_iter=5)) == wanted
     scipy = pytest.importorskip("scipy.sparse")
