@@ -20,14 +20,7 @@ pub fn relative_errors(
 ) -> Result<(), Failure> {
     let sizes = train.sizes();
     let drawn = density.sample(10_000, 5)?;
-    // Digits of powers of an irrational number: spread evenly enough.
-    let uniform = (0..10_000u64).flat_map(|row| {
-        sizes.iter().enumerate().map(move |(k, &n)| {
-            let u = (row as f64 * (k as f64 + 2.0).sqrt() + k as f64 * 0.37).fract();
-            ((u * n as f64) as usize).min(n - 1)
-        })
-    });
-    let uniform = Indices::new(sizes.len(), uniform.collect())?;
+    let uniform = spread(&sizes, 10_000)?;
     let error = |tuples: &Indices| -> Result<(f64, f64), Failure> {
         let got = train.log_entries(tuples)?;
         let off = got.iter().zip(tuples.iter()).map(|(&(sign, log), x)| {
@@ -44,4 +37,15 @@ pub fn relative_errors(
          (median {median:.1e})"
     );
     Ok(())
+}
+
+/// Tuples that are spread evenly: digits of multiples of irrational numbers.
+pub fn spread(sizes: &[usize], rows: u64) -> Result<Indices, Failure> {
+    let tuples = (0..rows).flat_map(|row| {
+        sizes.iter().enumerate().map(move |(k, &n)| {
+            let u = (row as f64 * (k as f64 + 2.0).sqrt() + k as f64 * 0.37).fract();
+            ((u * n as f64) as usize).min(n - 1)
+        })
+    });
+    Ok(Indices::new(sizes.len(), tuples.collect())?)
 }

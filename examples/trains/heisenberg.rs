@@ -28,7 +28,5 @@ pub fn run(options: &Options) -> Result<(), Failure> {
     let compared = Comparison { title, file: "heisenberg", target: &found.train, rank: 8, sweeps };
     compared.run(options)?;
     let learnt = samples::learn(&found.train, &train, 8, sweeps)?;
-    println!("\nnegative log-likelihood of the samples, and of fresh ones");
-    println!("{:36} {:9.4} {:9.4}", "truth", truth(&train), truth(&fresh));
-    samples::print_nll(&learnt, [&train, &fresh])
+    samples::print_nll([truth(&train), truth(&fresh)], &learnt, [&train, &fresh])
 }

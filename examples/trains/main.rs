@@ -7,8 +7,8 @@
 //! cargo run --release --example trains [-- NAME…] [--quick] [--plots FOLDER] [--save FOLDER]
 //! ```
 //!
-//! Names: `ginzburg-landau`, `gibbs-kernel`, `heavy-tail`, `periodic-ising`, `heisenberg`, `cost` (what a
-//! sweep costs; only where it is named). With `--quick` all are small, to see that they run. `--save`
+//! Names: `ginzburg-landau`, `gibbs-kernel`, `heavy-tail`, `periodic-ising`, `heisenberg`; and, only where
+//! they are named, `cost` (what a sweep costs) and `cross` (what stage one costs). With `--quick` all are small, to see that they run. `--save`
 //! writes the trains of any sign that are fitted.
 
 mod cost;
@@ -20,6 +20,7 @@ mod heavy_tail;
 mod heisenberg;
 mod periodic_ising;
 mod plot;
+mod ranks;
 mod samples;
 mod variants;
 
@@ -42,13 +43,14 @@ struct Options {
 type Example = fn(&Options) -> Result<(), Failure>;
 
 /// The examples, each with its name.
-const EXAMPLES: [(&str, Example); 6] = [
+const EXAMPLES: [(&str, Example); 7] = [
     ("ginzburg-landau", ginzburg_landau::run),
     ("gibbs-kernel", gibbs_kernel::run),
     ("heavy-tail", heavy_tail::run),
     ("periodic-ising", periodic_ising::run),
     ("heisenberg", heisenberg::run),
     ("cost", cost::run),
+    ("cross", ranks::run),
 ];
 
 fn main() -> ExitCode {
@@ -85,7 +87,7 @@ fn run() -> Result<(), Failure> {
         std::fs::create_dir_all(folder)?;
     }
     for (name, example) in EXAMPLES {
-        let wanted = names.iter().any(|n| n == name) || names.is_empty() && name != "cost";
+        let wanted = names.iter().any(|n| n == name) || names.is_empty() && !matches!(name, "cost" | "cross");
         if wanted {
             println!("=== {name}");
             example(&options)?;

@@ -25,14 +25,22 @@ pub fn learn(
     ])
 }
 
-/// Prints the negative log-likelihoods of samples that were seen, and of others.
+/// Prints the mean negative log-likelihoods of samples that were seen and of others, beside those under
+/// the distribution they are from. The last column estimates the Kullback–Leibler divergence: the
+/// scatter of the samples, the same for both, drops out of it.
 pub fn print_nll(
+    truth: [f64; 2],
     learnt: &[(&str, Density)],
     [samples, fresh]: [&Indices; 2],
 ) -> Result<(), Failure> {
+    println!(
+        "\n{:36} {:>9} {:>9} {:>9}",
+        "mean negative log-likelihood", "samples", "fresh", "above"
+    );
+    println!("{:36} {:9.4} {:9.4}", "truth", truth[0], truth[1]);
     for (name, density) in learnt {
         let (seen, unseen) = (density.nll(samples, None)?.mean, density.nll(fresh, None)?.mean);
-        println!("{name:36} {seen:9.4} {unseen:9.4}");
+        println!("{name:36} {seen:9.4} {unseen:9.4} {:9.4}", unseen - truth[1]);
     }
     Ok(())
 }

@@ -187,25 +187,4 @@ impl Core {
     pub(crate) fn slice(&self, i: usize) -> Core {
         Core::from_fn([self.left, 1, self.right], |a, _, b| self.at(a, i, b))
     }
-
-    /// The entries slice by slice: (index, left state, right state).
-    pub(crate) fn slices(&self) -> Vec<f64> {
-        let mut out = Vec::with_capacity(self.data.len());
-        for i in 0..self.size {
-            (0..self.left).for_each(|a| out.extend_from_slice(self.row(a, i)));
-        }
-        out
-    }
-
-    /// Puts entries slice by slice back into their order.
-    pub(crate) fn set_slices(&mut self, slices: &[f64]) {
-        let (left, size, right) = (self.left, self.size, self.right);
-        for i in 0..size {
-            for a in 0..left {
-                let from = (i * left + a) * right;
-                let to = (a * size + i) * right;
-                self.data[to..to + right].copy_from_slice(&slices[from..from + right]);
-            }
-        }
-    }
 }

@@ -47,6 +47,7 @@ mod network;
 mod nonnegative;
 mod random;
 mod sketch;
+mod small;
 mod train;
 
 use nneinfact_core::error;

@@ -6,8 +6,8 @@
 //! matrices only, so results have the same bits for any number of threads.
 
 use faer::linalg::matmul::matmul;
-use faer::linalg::solvers::{Llt, Qr, Solve, Svd};
-use faer::{Accum, Mat, MatMut, MatRef, Par, Side};
+use faer::linalg::solvers::{Qr, Solve, Svd};
+use faer::{Accum, Mat, MatMut, MatRef, Par};
 use rayon::prelude::*;
 
 use crate::error::{Error, Result};
@@ -123,32 +123,6 @@ pub(crate) fn divide_by_rows(u: MatRef<'_, f64>, rows: &[usize]) -> Mat<f64> {
     square.partial_piv_lu().solve(right).transpose().to_owned()
 }
 
-/// Solves `a y = rhs` for a symmetric positive definite matrix given by its lower triangle. Where
-/// rounding makes the Cholesky factorization fail, a growing multiple of the largest diagonal entry
-/// is added until it does not; `None` if the matrix is not finite.
-pub(crate) fn solve_positive(a: &mut Mat<f64>, rhs: &[f64]) -> Option<Vec<f64>> {
-    let size = a.nrows();
-    let top = (0..size).fold(0.0, |m: f64, i| m.max(a[(i, i)]));
-    if !top.is_finite() {
-        return None;
-    }
-    let mut shift = 0.0;
-    loop {
-        if let Ok(factor) = Llt::new(a.as_ref(), Side::Lower) {
-            let mut y = Mat::from_fn(size, 1, |i, _| rhs[i]);
-            factor.solve_in_place(&mut y);
-            return Some((0..size).map(|i| y[(i, 0)]).collect());
-        }
-        let next = f64::max(10.0 * shift, 1e-16 * top * size as f64);
-        // A matrix with NaN off the diagonal never factors.
-        if !next.is_finite() || next > 1e3 * top || next == shift {
-            return None;
-        }
-        (0..size).for_each(|i| a[(i, i)] += next - shift);
-        shift = next;
-    }
-}
-
 /// The largest absolute value; NaN and infinity win.
 pub(crate) fn largest(data: &[f64]) -> f64 {
     data.iter().fold(0.0, |m: f64, x| if x.is_nan() { f64::INFINITY } else { m.max(x.abs()) })
@@ -260,15 +234,6 @@ mod tests {
             assert!((x * 1e250 / y - 1.0).abs() < 1e-13);
         }
         assert!(svd(&[f64::NAN], 1, 1, "a").is_err());
-    }
-
-    #[test]
-    fn a_singular_matrix_is_shifted() {
-        let mut a = Mat::from_fn(3, 3, |_, _| 1.0);
-        let y = solve_positive(&mut a, &[1.0, 1.0, 1.0]).unwrap();
-        assert!((y.iter().sum::<f64>() - 1.0).abs() < 1e-6, "{y:?}");
-        let mut bad = Mat::from_fn(2, 2, |i, j| if i == j { 1.0 } else { f64::NAN });
-        assert!(solve_positive(&mut bad, &[1.0, 1.0]).is_none());
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! A train from a function: two-site cross interpolation with maximal volume. NTT.md, section 2.
+//! A train from a function: cross interpolation with maximal volume, on two modes at a time from the
+//! right to the left, on one from the left to the right. NTT.md, section 2, has two both ways.
 
 mod function;
 mod maxvol;

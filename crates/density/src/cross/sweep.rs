@@ -43,6 +43,15 @@ struct Swept {
     truncated: bool,
 }
 
+/// Where a sweep looks at the function.
+#[derive(Clone, Copy)]
+enum Block {
+    /// Heads and a mode to the left of a bond, the next mode and tails to its right.
+    TwoModes,
+    /// Heads and a mode to the left of a bond, tails of all modes to its right.
+    OneMode,
+}
+
 impl<'c, 'f> Crossing<'c, 'f> {
     /// Looks at start points and check points.
     pub fn begin(settings: &'c Cross, f: &'c mut Function<'f>) -> Result<Self, Halt> {
@@ -98,8 +107,10 @@ impl<'c, 'f> Crossing<'c, 'f> {
             let (error, worst) = self.measure(&swept.cores);
             errors.push(error);
             ranks.push(swept.cores[1..].iter().map(Core::left).collect());
+            let halved = |back: usize| sweep < back || error <= 0.5 * errors[sweep - back];
+            // Where the largest rank cuts off, only the choice of tuples can still become better.
+            let stands = !halved(2) || swept.truncated && !halved(1);
             last = Some(swept);
-            let stands = sweep >= 2 && error > 0.5 * errors[sweep - 2];
             if error <= self.settings.tol || stands {
                 break;
             }
@@ -125,25 +136,30 @@ impl<'c, 'f> Crossing<'c, 'f> {
 
     /// One sweep; half of it begins again where the reference was moved.
     fn sweep(&mut self, sweep: usize) -> Result<Swept, Halt> {
-        loop {
+        let truncated = loop {
             match self.leftwards(sweep) {
                 Err(Halt::Moved) => {}
                 other => break other?,
             }
-        }
-        loop {
+        };
+        let cores = loop {
             match self.rightwards() {
                 Err(Halt::Moved) => {}
-                other => return other,
+                other => break other?,
             }
-        }
+        };
+        Ok(Swept { cores, truncated })
     }
 
-    /// From right to left: chooses the tails.
-    fn leftwards(&mut self, sweep: usize) -> Result<(), Halt> {
+    /// From right to left: chooses the tails, on blocks of two modes, as only these show that a rank has
+    /// to grow. Says whether the largest rank cut something off.
+    fn leftwards(&mut self, sweep: usize) -> Result<bool, Halt> {
+        let mut truncated = false;
         for k in (0..self.settings.sizes.len() - 1).rev() {
-            let svd = self.block(k)?;
-            let r = rank_of(&svd.s, self.share, self.settings.max_rank);
+            let svd = self.block(k, Block::TwoModes)?;
+            let full = rank_of(&svd.s, self.share, usize::MAX);
+            let r = full.min(self.settings.max_rank);
+            truncated |= full > r;
             let kicked = self.kicked(&svd, r, sweep, k);
             let (rows, _) = maxvol(kicked.as_ref());
             let beyond = &self.tails[k + 2];
@@ -156,19 +172,18 @@ impl<'c, 'f> Crossing<'c, 'f> {
                 })
                 .collect();
         }
-        Ok(())
+        Ok(truncated)
     }
 
-    /// From left to right: chooses the heads, and makes the cores.
-    fn rightwards(&mut self) -> Result<Swept, Halt> {
+    /// From left to right: chooses the heads, and makes the cores. The tails that were chosen stand for
+    /// all others, so one mode at a time is enough, at a fraction of the evaluations.
+    fn rightwards(&mut self) -> Result<Vec<Core>, Halt> {
         let sizes = &self.settings.sizes;
         let d = sizes.len();
-        let (mut cores, mut truncated) = (Vec::with_capacity(d), false);
+        let mut cores = Vec::with_capacity(d);
         for k in 0..d - 1 {
-            let svd = self.block(k)?;
-            let full = rank_of(&svd.s, self.share, usize::MAX);
-            let r = full.min(self.settings.max_rank);
-            truncated |= full > r;
+            let svd = self.block(k, Block::OneMode)?;
+            let r = rank_of(&svd.s, self.share, self.settings.max_rank);
             let (rows, c) = maxvol(svd.u.as_ref().subcols(0, r));
             cores.push(Core::raw(self.heads[k].len(), sizes[k], r, linalg::row_major(c.as_ref())));
             let before = &self.heads[k];
@@ -179,26 +194,30 @@ impl<'c, 'f> Crossing<'c, 'f> {
             });
             let heads = heads.collect();
             self.heads[k + 1] = heads;
-            if k == d - 2 {
-                let chosen = Mat::from_fn(r, r, |i, j| svd.u[(rows[i], j)] * svd.s[j]);
-                let last =
-                    linalg::product(chosen.as_ref(), svd.v.as_ref().subcols(0, r).transpose());
-                cores.push(Core::raw(r, sizes[d - 1], 1, last));
-            }
         }
-        Ok(Swept { cores, truncated })
+        let (heads, n) = (&self.heads[d - 1], sizes[d - 1]);
+        let last = self.f.values(heads.len() * n, |at, tuple| {
+            tuple.extend_from_slice(&heads[at / n]);
+            tuple.push(at % n);
+        })?;
+        cores.push(Core::raw(heads.len(), n, 1, last));
+        Ok(cores)
     }
 
-    /// The values of `f(head, i, j, tail)` around bond k+1, decomposed.
-    fn block(&mut self, k: usize) -> Result<ThinSvd, Halt> {
+    /// The values around the bond right of mode k, decomposed: `f(head, i, j, tail)`, or `f(head, i, tail)`.
+    fn block(&mut self, k: usize, block: Block) -> Result<ThinSvd, Halt> {
         let sizes = &self.settings.sizes;
-        let (heads, tails) = (&self.heads[k], &self.tails[k + 2]);
-        let (n, m) = (sizes[k], sizes[k + 1]);
+        let (heads, n) = (&self.heads[k], sizes[k]);
+        let (m, tails) = match block {
+            Block::TwoModes => (sizes[k + 1], &self.tails[k + 2]),
+            Block::OneMode => (1, &self.tails[k + 1]),
+        };
         let (rows, cols) = (heads.len() * n, m * tails.len());
         let needed = (rows as u64).saturating_mul(cols as u64).saturating_mul(8);
+        let what = || format!("the values around modes {k} and {}", k + 1);
         if needed > BLOCK_BYTES {
             return Err(Halt::Failed(Error::Memory {
-                what: format!("the values around modes {k} and {}", k + 1),
+                what: what(),
                 needed,
                 available: BLOCK_BYTES,
                 help: "a smaller largest rank, or smaller modes, need less".into(),
@@ -207,17 +226,20 @@ impl<'c, 'f> Crossing<'c, 'f> {
         let values = self.f.values(rows * cols, |at, tuple| {
             let (row, col) = (at / cols, at % cols);
             tuple.extend_from_slice(&heads[row / n]);
-            tuple.extend([row % n, col / tails.len()]);
+            tuple.push(row % n);
+            if let Block::TwoModes = block {
+                tuple.push(col / tails.len());
+            }
             tuple.extend_from_slice(&tails[col % tails.len()]);
         })?;
-        Ok(linalg::svd(&values, rows, cols, &format!("the values around modes {k} and {}", k + 1))?)
+        Ok(linalg::svd(&values, rows, cols, &what())?)
     }
 
     /// The first right singular vectors with some random ones, orthonormal.
     fn kicked(&self, svd: &ThinSvd, r: usize, sweep: usize, k: usize) -> Mat<f64> {
         let rows = svd.v.nrows();
-        let room = rows.min(self.settings.max_rank) - r.min(rows.min(self.settings.max_rank));
-        let extra = self.settings.kick.min(room);
+        // More tails than the largest rank: of what they show the heads' half-sweep keeps the best.
+        let extra = self.settings.kick.min(rows - r.min(rows));
         if extra == 0 {
             return svd.v.as_ref().subcols(0, r).to_owned();
         }

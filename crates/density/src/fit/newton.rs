@@ -3,11 +3,11 @@
 use rayon::prelude::*;
 
 use super::environments::Node;
-use super::settings::LineSearch;
-use super::solve::{Linear, direction};
+use super::settings::{LineSearch, Solver};
+use super::solve::{Linear, Sides, direction};
 use crate::core::Core;
 use crate::error::{Error, Result};
-use crate::linalg::{product_into, view};
+use crate::small::{Pool, Scratch, Slices, log_sum};
 
 /// The share of the predicted decrease that a step has to bring (the condition of Armijo).
 const ARMIJO: f64 = 0.1;
@@ -17,8 +17,10 @@ const SHRINK: f64 = 0.5;
 const INSIDE: f64 = 0.995;
 /// After so many shorter steps there is none.
 const TRIALS: usize = 200;
-/// Slices with less work than this together are not worth a second thread.
-const PARALLEL_FROM: usize = 1 << 15;
+/// Slices with fewer multiplications than this together are not worth a second thread.
+const PARALLEL_FROM: usize = 1 << 16;
+/// Parts that slices are dealt out in, so that a thread which is late delays little.
+const TASKS_PER_THREAD: usize = 4;
 /// A Newton decrement (squared, in units of μ) below which further inner steps change nothing.
 const CONVERGED: f64 = 1e-4;
 
@@ -31,25 +33,18 @@ pub(crate) struct Step {
     pub cg_steps: usize,
 }
 
-/// A slice with its direction.
-pub(crate) struct Candidate {
-    pub y: Vec<f64>,
-    pub line: Line,
-    pub cg_steps: usize,
-}
-
 /// The objective along a direction, which needs no contraction and, as a difference to its value at
 /// the start, does not cancel.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Line {
     /// Derivative of the objective with the barrier.
-    slope: f64,
+    pub slope: f64,
     /// Derivative of half the squared distance.
-    linear: f64,
+    pub linear: f64,
     /// Its second derivative.
-    quadratic: f64,
-    /// The largest relative decrease of an entry.
-    lowest: f64,
+    pub quadratic: f64,
+    /// The largest relative decrease of an entry, 0 where none falls.
+    pub lowest: f64,
 }
 
 impl Line {
@@ -61,7 +56,7 @@ impl Line {
             slope: -dot(rhs, y),
             linear: dot(g, delta),
             quadratic: dot(delta, curved),
-            lowest: y.iter().fold(f64::NEG_INFINITY, |m, y| m.max(-y)),
+            lowest: y.iter().fold(0.0, |m, y| m.max(-y)),
         }
     }
 
@@ -74,125 +69,178 @@ impl Line {
         }
     }
 
-    /// The first step length, of those tried, that stays inside and brings enough; 0 if none does.
-    fn search<'a>(self, first: f64, mu: f64, parts: impl Fn() -> Parts<'a>) -> f64 {
+    /// The first step length, of those tried, that stays inside and brings enough; 0 if none does. `logs`
+    /// is the sum of `ln(1 + t y)`, which is not finite outside.
+    fn search(self, first: f64, mu: f64, logs: impl Fn(f64) -> f64) -> f64 {
         // Rounding can leave a direction that does not go down; then there is no step.
         if self.slope.is_nan() || self.slope >= 0.0 {
             return 0.0;
         }
         let mut t = first;
         for _ in 0..TRIALS {
-            if parts().flatten().all(|y| 1.0 + t * y > 0.0) {
-                // Slice by slice, so that the sum has one order.
-                let logs: f64 =
-                    parts().map(|y| y.iter().map(|y| (t * y).ln_1p()).sum::<f64>()).sum();
-                let change = t * self.linear + 0.5 * t * t * self.quadratic - mu * logs;
-                if change <= ARMIJO * t * self.slope {
-                    return t;
-                }
+            let logs = logs(t);
+            let change = t * self.linear + 0.5 * t * t * self.quadratic - mu * logs;
+            if logs.is_finite() && change <= ARMIJO * t * self.slope {
+                return t;
             }
             t *= SHRINK;
         }
         0.0
     }
-}
 
-type Parts<'a> = Box<dyn Iterator<Item = &'a [f64]> + 'a>;
-
-/// Up to `inner` Newton steps on one core, with the sides held.
-pub(crate) fn newton_steps(
-    node: &Node,
-    h: &mut Core,
-    mu: f64,
-    how: Linear,
-    line: LineSearch,
-    inner: usize,
-) -> Result<Step> {
-    let mut all = Step { length: 1.0, cg_steps: 0 };
-    for _ in 0..inner {
-        let (step, decrement) = newton_step(node, h, mu, how, line)?;
-        all.length = all.length.min(step.length);
-        all.cg_steps += step.cg_steps;
-        if decrement <= CONVERGED {
-            break;
-        }
+    /// The step length of one slice with the direction `y`.
+    pub fn slice_length(self, y: &[f64], mu: f64) -> f64 {
+        let first = if self.lowest > 0.0 { (INSIDE / self.lowest).min(1.0) } else { 1.0 };
+        self.search(first, mu, |t| log_sum(t, y))
     }
-    Ok(all)
 }
 
-/// One Newton step; also the squared decrement in units of μ, in which the objective is
-/// self-concordant (NTT.md, section 10).
-fn newton_step(
-    node: &Node,
-    h: &mut Core,
-    mu: f64,
-    how: Linear,
-    line: LineSearch,
-) -> Result<(Step, f64)> {
-    let mut gradient = node.gram_times(h);
-    gradient.iter_mut().zip(&node.n).for_each(|(g, n)| *g -= n);
-    let [left, n, right] = h.shape();
-    let gradient = Core::raw(left, n, right, gradient).slices();
-    let mut x = h.slices();
-    let size = left * right;
-    let candidate = |i: usize| {
-        let place = i * size..(i + 1) * size;
-        candidate(node, &x[place.clone()], &gradient[place], mu, how)
-    };
-    let candidates: Option<Vec<Candidate>> = if n * size * size < PARALLEL_FROM {
-        (0..n).map(candidate).collect()
-    } else {
-        (0..n).into_par_iter().map(candidate).collect()
-    };
-    let candidates = candidates.ok_or_else(|| {
-        Error::Numeric(
-            "a Newton step met values that are not finite; a larger smallest barrier may help"
-                .into(),
-        )
-    })?;
-    let cg_steps = candidates.iter().map(|c| c.cg_steps).max().unwrap_or(0);
-    let mut whole = candidates[0].line;
-    candidates[1..].iter().for_each(|c| whole = whole.plus(c.line));
-    let lengths: Vec<f64> = match line {
-        LineSearch::Core => {
-            let parts = || -> Parts<'_> { Box::new(candidates.iter().map(|c| &c.y[..])) };
-            vec![whole.search(1.0, mu, parts); n]
-        }
-        LineSearch::Slice => candidates.iter().map(|c| slice_length(c, mu)).collect(),
-    };
-    for (x, (c, t)) in x.chunks_exact_mut(size).zip(candidates.iter().zip(&lengths)) {
-        x.iter_mut().zip(&c.y).for_each(|(x, y)| *x *= 1.0 + t * y);
+/// One core, slice by slice, on its way, with all others held.
+pub(crate) struct CoreSteps<'a> {
+    sides: Sides<'a>,
+    x: Slices,
+    numerator: Slices,
+    gradient: Slices,
+    shape: [usize; 3],
+}
+
+/// What is known of a slice's direction.
+#[derive(Clone, Copy)]
+struct Found {
+    line: Line,
+    cg_steps: usize,
+    length: f64,
+}
+
+impl<'a> CoreSteps<'a> {
+    pub fn new(node: &'a Node, h: &Core, solver: Solver) -> CoreSteps<'a> {
+        let shape = h.shape();
+        let mut out = CoreSteps {
+            sides: Sides::new(node, solver),
+            x: Slices::new(shape, h.data()),
+            numerator: Slices::new(shape, &node.n),
+            gradient: Slices::zeros(shape),
+            shape,
+        };
+        out.differentiate();
+        out
     }
-    h.set_slices(&x);
-    let length = lengths.into_iter().fold(1.0, f64::min);
-    Ok((Step { length, cg_steps }, -whole.slope / mu))
-}
 
-/// The step length of one slice.
-pub(crate) fn slice_length(c: &Candidate, mu: f64) -> f64 {
-    let first = if c.line.lowest > 0.0 { (INSIDE / c.line.lowest).min(1.0) } else { 1.0 };
-    c.line.search(first, mu, || Box::new(std::iter::once(&c.y[..])))
-}
+    /// The gradient of half the squared distance.
+    fn differentiate(&mut self) {
+        let CoreSteps { sides, x, numerator, gradient, .. } = self;
+        sides.gradient(x.data(), numerator.data(), gradient.data_mut());
+    }
 
-/// The direction of one slice, and the objective along it.
-fn candidate(node: &Node, x: &[f64], g: &[f64], mu: f64, how: Linear) -> Option<Candidate> {
-    let (left, right) = (node.left, node.right);
-    let rhs: Vec<f64> = x.iter().zip(g).map(|(x, g)| mu - x * g).collect();
-    let found = direction(node, x, &rhs, mu, how)?;
-    let y = found.y;
-    let delta: Vec<f64> = x.iter().zip(&y).map(|(x, y)| x * y).collect();
-    let (mut half, mut curved) = (vec![0.0; x.len()], vec![0.0; x.len()]);
-    product_into(view(&node.a, left, left), view(&delta, left, right), &mut half);
-    product_into(view(&half, left, right), view(&node.b, right, right), &mut curved);
-    let line = Line::new(&rhs, &y, g, &delta, &curved);
-    Some(Candidate { y, line, cg_steps: found.steps })
+    /// The mean of |entry · gradient|.
+    pub fn mean_product(&self) -> f64 {
+        let products = self.x.data().iter().zip(self.gradient.data()).map(|(x, g)| (x * g).abs());
+        products.sum::<f64>() / self.shape.iter().product::<usize>() as f64
+    }
+
+    /// Up to `inner` Newton steps, which are written to the core.
+    pub fn run(
+        mut self,
+        h: &mut Core,
+        mu: f64,
+        how: Linear,
+        line: LineSearch,
+        inner: usize,
+        pool: &Pool,
+    ) -> Result<Step> {
+        let mut all = Step { length: 1.0, cg_steps: 0 };
+        for left in (0..inner).rev() {
+            let (step, decrement) = self.step(mu, how, line, pool)?;
+            all.length = all.length.min(step.length);
+            all.cg_steps += step.cg_steps;
+            if decrement <= CONVERGED || left == 0 {
+                break;
+            }
+            self.differentiate();
+        }
+        self.x.store(h.data_mut());
+        Ok(all)
+    }
+
+    /// One Newton step; also the squared decrement in units of μ, in which the objective is
+    /// self-concordant (NTT.md, section 10).
+    fn step(&mut self, mu: f64, how: Linear, line: LineSearch, pool: &Pool) -> Result<(Step, f64)> {
+        let len = self.x.len();
+        let mut y = Slices::zeros(self.shape);
+        let found = self.directions(mu, how, line, pool, &mut y).ok_or_else(|| {
+            Error::Numeric(
+                "a Newton step met values that are not finite; a larger smallest barrier may help"
+                    .into(),
+            )
+        })?;
+        let cg_steps = found.iter().map(|f| f.cg_steps).max().unwrap_or(0);
+        let mut whole = found[0].line;
+        found[1..].iter().for_each(|f| whole = whole.plus(f.line));
+        let common = match line {
+            // Slice by slice, so that the sum has one order.
+            LineSearch::Core => {
+                Some(whole.search(1.0, mu, |t| y.iter().map(|y| log_sum(t, y)).sum()))
+            }
+            LineSearch::Slice => None,
+        };
+        let mut length: f64 = 1.0;
+        for (x, (y, f)) in self.x.data_mut().chunks_exact_mut(len).zip(y.iter().zip(&found)) {
+            let t = common.unwrap_or(f.length);
+            length = length.min(t);
+            x.iter_mut().zip(y).for_each(|(x, y)| *x *= 1.0 + t * y);
+        }
+        Ok((Step { length, cg_steps }, -whole.slope / mu))
+    }
+
+    /// The directions of all slices, each with its step length where it has one of its own.
+    fn directions(
+        &self,
+        mu: f64,
+        how: Linear,
+        line: LineSearch,
+        pool: &Pool,
+        y: &mut Slices,
+    ) -> Option<Vec<Found>> {
+        let len = self.x.len();
+        let one = |i: usize, y: &mut [f64], scratch: &mut Scratch| -> Option<Found> {
+            let place = i * len..(i + 1) * len;
+            let (x, g) = (&self.x.data()[place.clone()], &self.gradient.data()[place]);
+            let (along, cg_steps) = direction(&self.sides, x, g, mu, how, scratch, y)?;
+            let length = match line {
+                LineSearch::Slice => along.slice_length(y, mu),
+                LineSearch::Core => 1.0,
+            };
+            Some(Found { line: along, cg_steps, length })
+        };
+        let [left, n, right] = self.shape;
+        let each = match how.solver {
+            Solver::Direct => (left * right).pow(3) / 6,
+            _ => how.max_steps * left * right * (left + right + 10),
+        };
+        let per_task = if n * each < PARALLEL_FROM {
+            n
+        } else {
+            n.div_ceil(TASKS_PER_THREAD * rayon::current_num_threads())
+        };
+        let task = |(task, y): (usize, &mut [f64])| {
+            pool.with(|scratch| {
+                let slices = y.chunks_exact_mut(len).enumerate();
+                slices.map(|(i, y)| one(task * per_task + i, y, scratch)).collect::<Vec<_>>()
+            })
+        };
+        let found: Vec<Vec<Option<Found>>> = if per_task >= n {
+            vec![task((0, y.data_mut()))]
+        } else {
+            y.data_mut().par_chunks_mut(per_task * len).enumerate().map(task).collect()
+        };
+        found.into_iter().flatten().collect()
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::fit::environments::Environments;
-    use crate::fit::settings::Solver;
     use crate::nonnegative::NonnegativeTrain;
 
     /// The objective of one core with its barrier, but for a constant.
@@ -224,7 +272,9 @@ mod tests {
                                 preconditioner_min: 0.0,
                             };
                             let before = objective(&node, core, mu);
-                            newton_steps(&node, core, mu, how, line, 1).unwrap();
+                            CoreSteps::new(&node, core, solver)
+                                .run(core, mu, how, line, 1, &Pool::default())
+                                .unwrap();
                             let after = objective(&node, core, mu);
                             let scale = before.abs().max(after.abs());
                             assert!(
@@ -257,8 +307,10 @@ mod tests {
                 Linear { solver: Solver::Direct, max_steps: 1, tol: 0.0, preconditioner_min: 0.0 };
             let mut last = f64::INFINITY;
             for _ in 0..60 {
+                let mut steps = CoreSteps::new(&node, &model[1], Solver::Direct);
                 let (step, squared) =
-                    newton_step(&node, &mut model[1], mu, how, LineSearch::Core).unwrap();
+                    steps.step(mu, how, LineSearch::Core, &Pool::default()).unwrap();
+                steps.x.store(model[1].data_mut());
                 let now = squared.max(0.0).sqrt();
                 if last <= 0.25 && last > 1e-4 {
                     assert!(now <= (last / (1.0 - last)).powi(2) + 1e-7, "{mu}: {last} {now}");

@@ -7,7 +7,7 @@ use std::time::Instant;
 use super::environments::Environments;
 use super::first_order;
 use super::history::{History, StoppedBy, SweepReport};
-use super::newton::{Step, newton_steps};
+use super::newton::{CoreSteps, Step};
 use super::schedule::Barriers;
 use super::settings::{Method, Resolved, Solver, TrainFit};
 use super::solve::Linear;
@@ -15,6 +15,7 @@ use super::start::{Target, rank_notice, rescale, start, visits};
 use crate::core::Core;
 use crate::error::{Error, Result};
 use crate::nonnegative::NonnegativeTrain;
+use crate::small::Pool;
 use crate::train::TensorTrain;
 
 /// A fit has stalled if its error fell by less than `STALL` in `PATIENCE` sweeps. Less patience is
@@ -171,6 +172,7 @@ struct Sweeper<'a> {
     model: Vec<Core>,
     env: Environments<'a>,
     barriers: Barriers,
+    pool: Pool,
 }
 
 impl<'a> Sweeper<'a> {
@@ -190,6 +192,7 @@ impl<'a> Sweeper<'a> {
             env: Environments::new(&target.cores, &model),
             barriers: Barriers::new(&settings, &sizes, target.squared_norm),
             model,
+            pool: Pool::default(),
         }
     }
 
@@ -235,12 +238,6 @@ impl<'a> Sweeper<'a> {
                 Step { length: 1.0, cg_steps: 0 }
             }
             Method::Newton => {
-                if self.barriers.adapts(sweep) {
-                    let d = node.gram_times(h);
-                    let sides = h.data().iter().zip(d.iter().zip(&node.n));
-                    let sum: f64 = sides.map(|(h, (d, n))| (h * (d - n)).abs()).sum();
-                    self.barriers.adapt(k, sum / d.len() as f64);
-                }
                 let s = &self.settings;
                 let product = h.left() * h.right();
                 let default = if product <= DIRECT_UP_TO { Solver::Direct } else { Solver::Jacobi };
@@ -250,7 +247,12 @@ impl<'a> Sweeper<'a> {
                     tol: s.cg_tol,
                     preconditioner_min: s.preconditioner_min,
                 };
-                newton_steps(&node, h, self.barriers.mu[k], how, s.line_search, s.inner)?
+                let steps = CoreSteps::new(&node, h, how.solver);
+                if self.barriers.adapts(sweep) {
+                    self.barriers.adapt(k, steps.mean_product());
+                }
+                let mu = self.barriers.mu[k];
+                steps.run(h, mu, how, s.line_search, s.inner, &self.pool)?
             }
         };
         h.check_finite(&format!("after an update in sweep {}, core {k}", sweep + 1))?;

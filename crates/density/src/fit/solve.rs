@@ -3,11 +3,13 @@
 //! Everything is in the unknown `y = δ/x`, the relative change of the entries: the Hessian of the
 //! barrier is then μ times the identity, where in δ it is μ/x², which overflows.
 
-use faer::Mat;
+use nneinfact_simd::{Aligned, Real, arch};
+use pulp::{Simd, WithSimd};
 
 use super::environments::Node;
+use super::newton::Line;
 use super::settings::Solver;
-use crate::linalg::{product_into, solve_positive, view};
+use crate::small::{Kronecker, Scratch, padded, solve_positive, times};
 
 /// How to solve for the direction.
 #[derive(Clone, Copy, Debug)]
@@ -18,52 +20,209 @@ pub(crate) struct Linear {
     pub preconditioner_min: f64,
 }
 
-/// A direction and the steps of conjugate gradients it took.
-pub(crate) struct Direction {
-    pub y: Vec<f64>,
-    pub steps: usize,
+/// The Gram matrices of the two sides of a core, as the steps of its slices read them. The rows of
+/// slices, and of `b`, are padded with zeros to whole vectors.
+pub(crate) struct Sides<'a> {
+    left: usize,
+    right: usize,
+    a: &'a [f64],
+    b: Aligned<f64>,
+    /// `A ⊗ B`, where systems with it are factored.
+    product: Option<Kronecker>,
+    /// Its diagonal, where it is the preconditioner.
+    diagonal: Option<Aligned<f64>>,
 }
 
-/// Solves `(x (A ⊗ B) x + μ) y = rhs` for one slice; `None` where rounding leaves nothing finite.
-pub(crate) fn direction(
-    node: &Node,
-    x: &[f64],
-    rhs: &[f64],
-    mu: f64,
-    how: Linear,
-) -> Option<Direction> {
-    match how.solver {
-        Solver::Direct => direct(node, x, rhs, mu).map(|y| Direction { y, steps: 0 }),
-        Solver::Cg => Some(conjugate(node, x, rhs, mu, how, Preconditioner::Plain)),
-        Solver::Pcg if mu >= how.preconditioner_min => {
-            Some(conjugate(node, x, rhs, mu, how, Preconditioner::Barrier))
+impl<'a> Sides<'a> {
+    pub fn new(node: &'a Node, solver: Solver) -> Sides<'a> {
+        let (left, right) = (node.left, node.right);
+        let width = padded(right);
+        let mut b = Aligned::zeros(right * width);
+        for (row, from) in b.chunks_exact_mut(width).zip(node.b.chunks_exact(right)) {
+            row[..right].copy_from_slice(from);
         }
-        Solver::Pcg => Some(conjugate(node, x, rhs, mu, how, Preconditioner::Plain)),
-        Solver::Jacobi => Some(conjugate(node, x, rhs, mu, how, Preconditioner::Jacobi)),
-    }
-}
-
-/// By a Cholesky factorization.
-fn direct(node: &Node, x: &[f64], rhs: &[f64], mu: f64) -> Option<Vec<f64>> {
-    let (left, right) = (node.left, node.right);
-    let size = left * right;
-    let mut m = Mat::zeros(size, size);
-    for c in 0..left {
-        for d in 0..right {
-            let col = c * right + d;
-            // Only the lower triangle is read.
-            for a in c..left {
-                let first = if a == c { d } else { 0 };
-                for b in first..right {
-                    let row = a * right + b;
-                    let gram = node.a[a * left + c] * node.b[b * right + d];
-                    m[(row, col)] = x[row] * gram * x[col];
+        let diagonal = (solver == Solver::Jacobi).then(|| {
+            let mut diagonal = Aligned::zeros(left * width);
+            for (i, row) in diagonal.chunks_exact_mut(width).enumerate() {
+                for (j, x) in row[..right].iter_mut().enumerate() {
+                    *x = node.a[i * left + i] * node.b[j * right + j];
                 }
             }
-            m[(col, col)] += mu;
+            diagonal
+        });
+        let product = (solver == Solver::Direct)
+            .then(|| Kronecker::new(left, &node.a, right, &node.b));
+        Sides { left, right, a: &node.a, b, product, diagonal }
+    }
+
+    /// Elements of a row, with its padding.
+    fn width(&self) -> usize {
+        padded(self.right)
+    }
+
+    /// `to = A x B` for a slice; `half` is overwritten.
+    #[inline(always)]
+    fn times<S: Simd>(&self, simd: S, x: &[S::f64s], half: &mut [f64], to: &mut [S::f64s]) {
+        let (b, _) = f64::as_vectors::<S>(&self.b);
+        let (width, vectors) = (self.width(), b.len() / self.right);
+        {
+            let (half, _) = f64::as_vectors_mut::<S>(half);
+            times(simd, self.a, self.left, self.left, self.left, x, vectors, half);
+        }
+        times(simd, half, self.left, self.right, width, b, vectors, to);
+    }
+
+    /// `A x B − n`, the gradient of half the squared distance, for all slices.
+    pub fn gradient(&self, x: &[f64], n: &[f64], to: &mut [f64]) {
+        let mut half = Aligned::zeros(self.left * self.width());
+        arch().dispatch(Gradient { sides: self, x, n, half: &mut half, to });
+    }
+}
+
+struct Gradient<'a> {
+    sides: &'a Sides<'a>,
+    x: &'a [f64],
+    n: &'a [f64],
+    half: &'a mut [f64],
+    to: &'a mut [f64],
+}
+
+impl WithSimd for Gradient<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Gradient { sides, x, n, half, to } = self;
+        let len = half.len();
+        let slices = x.chunks_exact(len).zip(n.chunks_exact(len)).zip(to.chunks_exact_mut(len));
+        for ((x, n), to) in slices {
+            let (x, _) = f64::as_vectors::<S>(x);
+            let (n, _) = f64::as_vectors::<S>(n);
+            let (to, _) = f64::as_vectors_mut::<S>(to);
+            sides.times(simd, x, half, to);
+            for (to, &n) in to.iter_mut().zip(n) {
+                *to = simd.sub_f64s(*to, n);
+            }
         }
     }
-    solve_positive(&mut m, rhs)
+}
+
+/// Finds the direction `y` of one slice, where `(x (A ⊗ B) x + μ) y = μ − x g`, and what the objective
+/// is along it, with the steps of conjugate gradients that it took. `None` where rounding leaves nothing
+/// finite.
+pub(crate) fn direction(
+    sides: &Sides<'_>,
+    x: &[f64],
+    g: &[f64],
+    mu: f64,
+    how: Linear,
+    scratch: &mut Scratch,
+    y: &mut [f64],
+) -> Option<(Line, usize)> {
+    for vector in &mut scratch.vectors {
+        vector.resize(x.len());
+    }
+    let (width, right) = (sides.width(), sides.right);
+    let rhs = &mut scratch.vectors[0];
+    for (rhs, (x, g)) in rhs.iter_mut().zip(x.iter().zip(g)) {
+        *rhs = mu - x * g;
+    }
+    clear_padding(rhs, width, right);
+    let preconditioner = match how.solver {
+        Solver::Cg => Preconditioner::Plain,
+        Solver::Pcg if mu < how.preconditioner_min => Preconditioner::Plain,
+        Solver::Jacobi => Preconditioner::Jacobi,
+        Solver::Direct | Solver::Pcg => Preconditioner::Barrier,
+    };
+    let mut steps = 0;
+    if let Some(product) = &sides.product {
+        if !direct(product, sides, x, mu, scratch, y) {
+            return None;
+        }
+    } else {
+        let vectors = &mut scratch.vectors;
+        steps =
+            arch().dispatch(Conjugate { sides, x, mu, how, preconditioner, vectors, y: &mut *y });
+    }
+    let vectors = &mut scratch.vectors;
+    Some((arch().dispatch(Along { sides, x, g, vectors, y }), steps))
+}
+
+/// Zeros behind the last column of every row.
+#[inline(always)]
+fn clear_padding(data: &mut [f64], width: usize, right: usize) {
+    if right < width {
+        for row in data.chunks_exact_mut(width) {
+            row[right..].fill(0.0);
+        }
+    }
+}
+
+/// By a Cholesky factorization; whether there was one.
+fn direct(
+    product: &Kronecker,
+    sides: &Sides<'_>,
+    x: &[f64],
+    mu: f64,
+    scratch: &mut Scratch,
+    y: &mut [f64],
+) -> bool {
+    let (width, right) = (sides.width(), sides.right);
+    let Scratch { system, vectors } = scratch;
+    // Without the padding of rows, as the factorization costs the cube of the size.
+    for (to, from) in [(&mut system.x, x), (&mut system.y, &vectors[0][..])] {
+        to.resize(sides.left * right);
+        for (to, from) in to.chunks_exact_mut(right).zip(from.chunks_exact(width)) {
+            to.copy_from_slice(&from[..right]);
+        }
+    }
+    if !solve_positive(product, mu, system) {
+        return false;
+    }
+    for (to, from) in y.chunks_exact_mut(width).zip(system.y.chunks_exact(right)) {
+        to[..right].copy_from_slice(from);
+        to[right..].fill(0.0);
+    }
+    true
+}
+
+/// The objective along a direction.
+struct Along<'a> {
+    sides: &'a Sides<'a>,
+    x: &'a [f64],
+    g: &'a [f64],
+    /// The first is the right side of the system; others are overwritten.
+    vectors: &'a mut [Aligned<f64>; 8],
+    y: &'a [f64],
+}
+
+impl WithSimd for Along<'_> {
+    type Output = Line;
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) -> Line {
+        let Along { sides, x, g, vectors, y } = self;
+        let [rhs, delta, curved, half, ..] = vectors;
+        let (rhs, _) = f64::as_vectors::<S>(rhs);
+        let (delta, _) = f64::as_vectors_mut::<S>(delta);
+        let (curved, _) = f64::as_vectors_mut::<S>(curved);
+        let (x, _) = f64::as_vectors::<S>(x);
+        let (g, _) = f64::as_vectors::<S>(g);
+        let (y, _) = f64::as_vectors::<S>(y);
+        let zero = simd.splat_f64s(0.0);
+        let mut lowest = zero;
+        for (delta, (&x, &y)) in delta.iter_mut().zip(x.iter().zip(y)) {
+            *delta = simd.mul_f64s(x, y);
+            lowest = simd.max_f64s(lowest, simd.sub_f64s(zero, y));
+        }
+        sides.times(simd, delta, half, curved);
+        Line {
+            slope: -dot(simd, rhs, y),
+            linear: dot(simd, g, delta),
+            quadratic: dot(simd, delta, curved),
+            lowest: simd.reduce_max_f64s(lowest),
+        }
+    }
 }
 
 /// What the residual is divided by.
@@ -77,118 +236,199 @@ enum Preconditioner {
     Jacobi,
 }
 
-/// By conjugate gradients from zero; any number of steps gives a direction of descent.
-fn conjugate(
-    node: &Node,
-    x: &[f64],
-    rhs: &[f64],
+/// Conjugate gradients from zero; any number of steps gives a direction of descent.
+struct Conjugate<'a> {
+    sides: &'a Sides<'a>,
+    x: &'a [f64],
     mu: f64,
     how: Linear,
     preconditioner: Preconditioner,
-) -> Direction {
-    let right = node.right;
-    let m: Vec<f64> = match preconditioner {
-        Preconditioner::Barrier => vec![1.0; x.len()],
-        Preconditioner::Plain => x.iter().map(|x| x * x).collect(),
-        Preconditioner::Jacobi => x
-            .iter()
-            .enumerate()
-            .map(|(e, x)| {
-                let (a, b) = (e / right, e % right);
-                x * x * node.a[a * node.left + a] * node.b[b * right + b] + mu
-            })
-            .collect(),
-    };
-    let mut y = vec![0.0; x.len()];
-    let mut r = rhs.to_vec();
-    let mut z: Vec<f64> = r.iter().zip(&m).map(|(r, m)| r / m).collect();
-    let mut p = z.clone();
-    let mut rz = dot(&r, &z);
-    let stop = how.tol * how.tol * rz;
-    let mut work = Work::new(x.len());
-    let mut steps = 0;
-    while steps < how.max_steps && rz > 0.0 {
-        work.times(node, x, &p, mu);
-        let pq = dot(&p, &work.out);
-        steps += 1;
-        if pq.is_nan() || pq <= 0.0 {
-            break;
+    /// The first is the right side of the system; others are overwritten.
+    vectors: &'a mut [Aligned<f64>; 8],
+    y: &'a mut [f64],
+}
+
+impl WithSimd for Conjugate<'_> {
+    type Output = usize;
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) -> usize {
+        let Conjugate { sides, x, mu, how, preconditioner, vectors, y } = self;
+        let [rhs, inverse, r, z, p, q, half, scaled] = vectors;
+        invert(simd, sides, x, mu, preconditioner, inverse);
+        y.fill(0.0);
+        r.copy_from_slice(rhs);
+        let (inverse, _) = f64::as_vectors::<S>(inverse);
+        let (x, _) = f64::as_vectors::<S>(x);
+        let (r, _) = f64::as_vectors_mut::<S>(r);
+        let (z, _) = f64::as_vectors_mut::<S>(z);
+        let (p, _) = f64::as_vectors_mut::<S>(p);
+        let (q, _) = f64::as_vectors_mut::<S>(q);
+        let (scaled, _) = f64::as_vectors_mut::<S>(scaled);
+        let (y, _) = f64::as_vectors_mut::<S>(y);
+        multiply(simd, r, inverse, z);
+        p.copy_from_slice(z);
+        let mut rz = dot(simd, r, z);
+        let stop = how.tol * how.tol * rz;
+        let mut steps = 0;
+        while steps < how.max_steps && rz > 0.0 {
+            multiply(simd, x, p, scaled);
+            sides.times(simd, scaled, half, q);
+            let barrier = simd.splat_f64s(mu);
+            for (q, (&x, &p)) in q.iter_mut().zip(x.iter().zip(&*p)) {
+                *q = simd.mul_add_e_f64s(x, *q, simd.mul_f64s(barrier, p));
+            }
+            let pq = dot(simd, p, q);
+            steps += 1;
+            if pq.is_nan() || pq <= 0.0 {
+                break;
+            }
+            let alpha = rz / pq;
+            add_scaled(simd, alpha, p, y);
+            add_scaled(simd, -alpha, q, r);
+            multiply(simd, r, inverse, z);
+            let new = dot(simd, r, z);
+            let beta = simd.splat_f64s(new / rz);
+            for (p, &z) in p.iter_mut().zip(&*z) {
+                *p = simd.mul_add_e_f64s(beta, *p, z);
+            }
+            rz = new;
+            if rz.is_nan() || rz <= stop {
+                break;
+            }
         }
-        let alpha = rz / pq;
-        y.iter_mut().zip(&p).for_each(|(y, p)| *y += alpha * p);
-        r.iter_mut().zip(&work.out).for_each(|(r, q)| *r -= alpha * q);
-        z.iter_mut().zip(r.iter().zip(&m)).for_each(|(z, (r, m))| *z = r / m);
-        let new = dot(&r, &z);
-        let beta = new / rz;
-        p.iter_mut().zip(&z).for_each(|(p, z)| *p = z + beta * *p);
-        rz = new;
-        if rz.is_nan() || rz <= stop {
-            break;
+        steps
+    }
+}
+
+/// The reciprocals of a preconditioner.
+#[inline(always)]
+fn invert<S: Simd>(
+    simd: S,
+    sides: &Sides<'_>,
+    x: &[f64],
+    mu: f64,
+    preconditioner: Preconditioner,
+    to: &mut [f64],
+) {
+    let one = simd.splat_f64s(1.0);
+    {
+        let (x, _) = f64::as_vectors::<S>(x);
+        let (to, _) = f64::as_vectors_mut::<S>(to);
+        match (preconditioner, &sides.diagonal) {
+            (Preconditioner::Jacobi, Some(diagonal)) => {
+                let (diagonal, _) = f64::as_vectors::<S>(diagonal);
+                let mu = simd.splat_f64s(mu);
+                for (to, (&x, &d)) in to.iter_mut().zip(x.iter().zip(diagonal)) {
+                    let whole = simd.mul_add_e_f64s(simd.mul_f64s(x, x), d, mu);
+                    *to = simd.div_f64s(one, whole);
+                }
+            }
+            (Preconditioner::Plain, _) => {
+                for (to, &x) in to.iter_mut().zip(x) {
+                    *to = simd.div_f64s(one, simd.mul_f64s(x, x));
+                }
+            }
+            _ => to.fill(one),
         }
     }
-    Direction { y, steps }
+    // 1/x² is not finite there.
+    clear_padding(to, sides.width(), sides.right);
 }
 
-/// Room for the products of conjugate gradients.
-struct Work {
-    scaled: Vec<f64>,
-    half: Vec<f64>,
-    out: Vec<f64>,
-}
-
-impl Work {
-    fn new(size: usize) -> Work {
-        Work { scaled: vec![0.0; size], half: vec![0.0; size], out: vec![0.0; size] }
+#[inline(always)]
+fn dot<S: Simd>(simd: S, a: &[S::f64s], b: &[S::f64s]) -> f64 {
+    let mut sum = simd.splat_f64s(0.0);
+    for (&a, &b) in a.iter().zip(b) {
+        sum = simd.mul_add_e_f64s(a, b, sum);
     }
+    simd.reduce_sum_f64s(sum)
+}
 
-    /// `x (A (x p) B) + μ p`, without the matrix.
-    fn times(&mut self, node: &Node, x: &[f64], p: &[f64], mu: f64) {
-        let (left, right) = (node.left, node.right);
-        self.scaled.iter_mut().zip(x.iter().zip(p)).for_each(|(s, (x, p))| *s = x * p);
-        let (a, b) = (view(&node.a, left, left), view(&node.b, right, right));
-        product_into(a, view(&self.scaled, left, right), &mut self.half);
-        product_into(view(&self.half, left, right), b, &mut self.out);
-        let sides = x.iter().zip(p);
-        self.out.iter_mut().zip(sides).for_each(|(out, (x, p))| *out = x * *out + mu * p);
+#[inline(always)]
+fn multiply<S: Simd>(simd: S, a: &[S::f64s], b: &[S::f64s], to: &mut [S::f64s]) {
+    for (to, (&a, &b)) in to.iter_mut().zip(a.iter().zip(b)) {
+        *to = simd.mul_f64s(a, b);
     }
 }
 
-fn dot(a: &[f64], b: &[f64]) -> f64 {
-    a.iter().zip(b).map(|(a, b)| a * b).sum()
+#[inline(always)]
+fn add_scaled<S: Simd>(simd: S, by: f64, x: &[S::f64s], to: &mut [S::f64s]) {
+    let by = simd.splat_f64s(by);
+    for (to, &x) in to.iter_mut().zip(x) {
+        *to = simd.mul_add_e_f64s(by, x, *to);
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::small::Slices;
 
-    fn node() -> Node {
+    fn node(left: usize, right: usize) -> Node {
         // Gram matrices of random-looking factors, so positive definite.
         let gram = |n: usize, s: f64| -> Vec<f64> {
             let f = |i: usize, k: usize| ((i * 7 + k * 3) as f64 * s).sin() + f64::from(i == k);
-            (0..n * n).map(|e| (0..9).map(|k| f(e / n, k) * f(e % n, k)).sum()).collect()
+            (0..n * n).map(|e| (0..n + 5).map(|k| f(e / n, k) * f(e % n, k)).sum()).collect()
         };
-        Node { left: 3, right: 4, a: gram(3, 0.7), b: gram(4, 0.3), n: vec![0.0; 12] }
+        let n = vec![0.0; left * right];
+        Node { left, right, a: gram(left, 0.7), b: gram(right, 0.3), n }
     }
 
-    fn how(solver: Solver, max_steps: usize) -> Linear {
-        Linear { solver, max_steps, tol: 1e-14, preconditioner_min: 0.0 }
+    /// The matrix of a slice times a vector, by loops.
+    fn product(node: &Node, x: &[f64], y: &[f64], mu: f64) -> Vec<f64> {
+        let (l, r) = (node.left, node.right);
+        let entry = |i: usize, j: usize| {
+            x[i] * node.a[i / r * l + j / r] * node.b[i % r * r + j % r] * x[j]
+        };
+        (0..l * r).map(|i| (0..l * r).map(|j| entry(i, j) * y[j]).sum::<f64>() + mu * y[i]).collect()
     }
 
     #[test]
-    fn all_solvers_find_the_same_direction() {
-        let node = node();
-        let x: Vec<f64> = (0..12).map(|e| 0.1 + (e as f64 * 0.37).fract()).collect();
-        let rhs: Vec<f64> = (0..12).map(|e| (e as f64).cos()).collect();
-        let want = direction(&node, &x, &rhs, 1e-2, how(Solver::Direct, 1)).unwrap().y;
-        let mut work = Work::new(12);
-        work.times(&node, &x, &want, 1e-2);
-        for (got, want) in work.out.iter().zip(&rhs) {
-            assert!((got - want).abs() < 1e-10);
-        }
-        for solver in [Solver::Cg, Solver::Pcg, Solver::Jacobi] {
-            let got = direction(&node, &x, &rhs, 1e-2, how(solver, 60)).unwrap().y;
-            for (got, want) in got.iter().zip(&want) {
-                assert!((got - want).abs() < 1e-8 * want.abs().max(1.0), "{solver:?}");
+    fn all_solvers_find_the_direction() {
+        let mu = 1e-2;
+        for (left, right) in [(3, 4), (8, 8), (1, 9), (10, 3)] {
+            let node = node(left, right);
+            let size = left * right;
+            let x: Vec<f64> = (0..size).map(|e| 0.1 + (e as f64 * 0.37).fract()).collect();
+            let g: Vec<f64> = (0..size).map(|e| (e as f64).cos()).collect();
+            let rhs: Vec<f64> = x.iter().zip(&g).map(|(x, g)| mu - x * g).collect();
+            let shape = [left, 1, right];
+            let (px, pg) = (Slices::new(shape, &x), Slices::new(shape, &g));
+            for solver in [Solver::Direct, Solver::Cg, Solver::Pcg, Solver::Jacobi] {
+                let how = Linear { solver, max_steps: 400, tol: 1e-14, preconditioner_min: 0.0 };
+                let sides = Sides::new(&node, solver);
+                let mut y = Slices::zeros(shape);
+                let mut scratch = Scratch::default();
+                let (line, steps) = direction(
+                    &sides,
+                    px.data(),
+                    pg.data(),
+                    mu,
+                    how,
+                    &mut scratch,
+                    y.data_mut(),
+                )
+                .unwrap();
+                assert_eq!(steps == 0, solver == Solver::Direct);
+                let mut found = vec![0.0; size];
+                y.store(&mut found);
+                for (got, want) in product(&node, &x, &found, mu).iter().zip(&rhs) {
+                    assert!((got - want).abs() < 1e-8, "{solver:?} {left} {right}: {got} {want}");
+                }
+                // Padding stays out of everything.
+                assert_eq!(y.data().iter().filter(|y| **y != 0.0).count(), size);
+                let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
+                let delta: Vec<f64> = x.iter().zip(&found).map(|(x, y)| x * y).collect();
+                let curved = product(&node, &vec![1.0; size], &delta, 0.0);
+                for (got, want) in [
+                    (line.slope, -dot(&rhs, &found)),
+                    (line.linear, dot(&g, &delta)),
+                    (line.quadratic, dot(&delta, &curved)),
+                    (line.lowest, found.iter().fold(0.0, |m: f64, y| m.max(-y))),
+                ] {
+                    assert!((got - want).abs() <= 1e-11 * (1.0 + want.abs()), "{got} {want}");
+                }
             }
         }
     }

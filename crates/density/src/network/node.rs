@@ -1,13 +1,12 @@
 //! The objective at one factor, all others held, and what is done with it.
 
-use faer::Mat;
-
 use super::contract::{Labelled, contract};
 use super::entries::Entries;
 use super::{Dense, Network, prime};
 use crate::error::{Error, Result};
-use crate::fit::newton::{Candidate, Line, slice_length};
-use crate::linalg::{largest, solve_positive};
+use crate::fit::newton::Line;
+use crate::linalg::largest;
+use crate::small::{Kronecker, System, solve_positive};
 
 /// What a model is fitted to.
 #[derive(Clone, Copy)]
@@ -178,11 +177,12 @@ pub(crate) fn step(
     let labelled = model.labelled(std::iter::once(l), false).remove(0).permuted(&order);
     let r = node.counts[2];
     let mut x = labelled.data;
+    let mut system = System::default();
     for (block, x) in x.chunks_exact_mut(r).enumerate() {
         let n = &node.numerator[block * r..(block + 1) * r];
         let d = node.times(block, x);
         match update {
-            Update::Newton(mu) => newton(node, block, x, (&d, n), mu).ok_or_else(|| {
+            Update::Newton(mu) => newton(node, block, x, (&d, n), mu, &mut system).ok_or_else(|| {
                 Error::Numeric(format!(
                     "a Newton step on factor {l} met values that are not finite"
                 ))
@@ -220,11 +220,13 @@ fn newton(
     x: &mut [f64],
     (d, n): (&[f64], &[f64]),
     mu: f64,
+    system: &mut System,
 ) -> Option<()> {
     let g: Vec<f64> = d.iter().zip(n).map(|(d, n)| d - n).collect();
-    let found = candidate(node, block, x, &g, mu)?;
-    let t = slice_length(&found, mu);
-    x.iter_mut().zip(&found.y).for_each(|(x, y)| *x *= 1.0 + t * y);
+    let line = candidate(node, block, x, &g, mu, system)?;
+    let y = &system.y[..x.len()];
+    let t = line.slice_length(y, mu);
+    x.iter_mut().zip(y).for_each(|(x, y)| *x *= 1.0 + t * y);
     Some(())
 }
 
@@ -246,14 +248,24 @@ fn descend(node: &FactorNode, block: usize, x: &mut [f64], (d, n): (&[f64], &[f6
 }
 
 /// The direction of one block, and the objective along it.
-fn candidate(node: &FactorNode, block: usize, x: &[f64], g: &[f64], mu: f64) -> Option<Candidate> {
+fn candidate(
+    node: &FactorNode,
+    block: usize,
+    x: &[f64],
+    g: &[f64],
+    mu: f64,
+    system: &mut System,
+) -> Option<Line> {
     let r = x.len();
-    let gram = node.gram_of(block);
-    let mut m = Mat::from_fn(r, r, |i, j| x[i] * gram[i * r + j] * x[j]);
-    (0..r).for_each(|i| m[(i, i)] += mu);
     let rhs: Vec<f64> = x.iter().zip(g).map(|(x, g)| mu - x * g).collect();
-    let y = solve_positive(&mut m, &rhs)?;
-    let delta: Vec<f64> = x.iter().zip(&y).map(|(x, y)| x * y).collect();
-    let line = Line::new(&rhs, &y, g, &delta, &node.times(block, &delta));
-    Some(Candidate { y, line, cg_steps: 0 })
+    system.x.resize(r);
+    system.x.copy_from_slice(x);
+    system.y.resize(r);
+    system.y.copy_from_slice(&rhs);
+    if !solve_positive(&Kronecker::single(r, node.gram_of(block)), mu, system) {
+        return None;
+    }
+    let y = &system.y[..r];
+    let delta: Vec<f64> = x.iter().zip(y).map(|(x, y)| x * y).collect();
+    Some(Line::new(&rhs, y, g, &delta, &node.times(block, &delta)))
 }
