@@ -2,6 +2,8 @@
 
 use std::io::Cursor;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use nneinfact::io::{Implicit, Table, TableTensor, TableValues as Values};
 use numpy::{IntoPyArray, PyArray1};
@@ -102,8 +104,10 @@ impl TableSettings {
 /// Reads a table.
 #[pyfunction]
 pub fn read_table<'py>(py: Python<'py>, settings: TableSettings) -> PyResult<TensorFields<'py>> {
-    // There is no switch to stop it: what is raised comes when it is read.
-    let outcome = wait(py, || {}, move |_caller| settings.read()?.read().map_err(raised))?;
+    let cancel = Arc::new(AtomicBool::new(false));
+    let switch = Arc::clone(&cancel);
+    let work = move |_caller| settings.read()?.cancel(switch).read().map_err(raised);
+    let outcome = wait(py, || cancel.store(true, Ordering::Relaxed), work)?;
     let TableTensor { modes, coords, values, implicit, counts, .. } = outcome.into_result()?;
     let columns = coords.into_iter().map(|column| column.into_pyarray(py)).collect();
     let modes = modes.iter().map(|mode| (mode.letter, label_fields(&mode.to_labels())));

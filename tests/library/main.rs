@@ -20,6 +20,7 @@ mod plan;
 mod properties;
 mod query;
 mod report;
+mod scales;
 mod shared;
 mod starts;
 mod strata;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::common::{CORPUS, Random, array_deviation, entry, settings};
 use ndarray::{Array2, ArrayD, Axis, IxDyn};
 use nneinfact::data::{CooTensor, Dense};
-use nneinfact::fit::{Format, Source, Start};
+use nneinfact::fit::{Cancel, Format, Source, Start, StoppedBy};
 use nneinfact::model::Shapes;
 use nneinfact::reference;
 use nneinfact::{Device, Error, Fit, Loss, NNEinFact, Observations, Precision};
@@ -411,6 +411,23 @@ fn bad_input_is_refused() {
     says(grown(&|f| f[1][[2, 1]] = -1.0), &["theta_2", "-1", "[2, 1]"]);
     says(grown(&|f| f[1][[2, 1]] = f64::NAN), &["theta_2", "NaN"]);
     says(grown(&|f| f[2].fill(0.0)), &["theta_3", "zero"]);
+}
+
+#[test]
+fn a_start_from_the_data_is_not_finished_for_a_fit_that_was_cancelled() {
+    let cancel = Cancel::new();
+    cancel.cancel();
+    for name in ["NMF", "CP, 3 modes", "Tucker"] {
+        let shapes = sizes(name);
+        let y = planted(&shapes, 4);
+        let whole = at(settings(&shapes), Start::Svd, &y);
+        let cut = settings(&shapes).start(Start::Svd).cancel(&cancel).fit(&y).expect("it starts");
+        assert_eq!(cut.history().stopped_by, StoppedBy::Interrupted, "{name}");
+        assert_eq!(cut.history().iterations, 0, "{name}");
+        // A start like any other, but not from the data.
+        assert!(cut.factors().iter().flatten().all(|&x| x > 0.0 && x.is_finite()), "{name}");
+        assert!(loss(&cut) > loss(&whole), "{name}: {} {}", loss(&cut), loss(&whole));
+    }
 }
 
 #[test]

@@ -162,6 +162,10 @@ pub enum Error {
     #[error("{0}")]
     Unwritten(String),
 
+    /// Work was cancelled before it had anything to give.
+    #[error("{0} was cancelled")]
+    Cancelled(String),
+
     /// A part of this library was used against its contract: a defect, here or in a program that
     /// builds engines from parts.
     #[error("internal error: {0}")]
@@ -201,6 +205,7 @@ impl Error {
             Error::Numeric(_)
             | Error::Internal(_)
             | Error::Unwritten(_)
+            | Error::Cancelled(_)
             | Error::Broken { .. }
             | Error::DeviceFailed(_)
             | Error::DeviceMemory { .. } => false,

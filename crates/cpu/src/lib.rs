@@ -30,6 +30,7 @@ use nneinfact_core::algebra::{balance, contract, quadratic, update};
 use nneinfact_core::data::Dense;
 use nneinfact_core::engine::{
     Constraint, Engine, EngineState, Extrapolation, Job, LossSlot, LossSums, Point, Precision,
+    host_scales,
 };
 use nneinfact_core::error::{Error, Result};
 use nneinfact_core::loss::Tape;
@@ -76,8 +77,10 @@ struct CpuEngine<T> {
     schedules: Vec<Schedule>,
     tapes: HashMap<Wants, Tape>,
     entry_parameters: Arc<[Dense]>,
-    /// In the model's order, each in C order of its indices; the first is divided by the unit.
+    /// In the model's order, each in C order of its indices, multiplied with its scale.
     factors: Vec<Vec<f64>>,
+    /// What each factor is multiplied with here: see [`EngineState`].
+    scales: Vec<f64>,
     /// What holds for these factors, the objective being in the engine's unit.
     constraints: Vec<Constraint>,
     snapshot: Option<Vec<Vec<f64>>>,
@@ -129,10 +132,11 @@ impl<T: Elementwise> CpuEngine<T> {
         };
         let exact = exact.filter(|exact| !exact.by_rows || masked.is_some());
         let objective = job.objective_unit();
-        let constraints = job.constraints.iter().enumerate().map(|(l, constraint)| {
-            let unit = if l == 0 { job.unit } else { 1.0 };
-            constraint.rescaled(unit, objective)
-        });
+        let count = plan.shapes().model().factors().len();
+        let scales = host_scales(&job.start, count, job.unit, job.scales.as_deref());
+        let constraints = job.constraints.iter().zip(&scales);
+        let constraints =
+            constraints.map(|(constraint, scale)| constraint.rescaled(1.0 / scale, objective));
         let start = std::mem::take(&mut job.start);
         let mut engine = CpuEngine {
             geometries,
@@ -141,6 +145,7 @@ impl<T: Elementwise> CpuEngine<T> {
             entry_parameters,
             factors: Vec::new(),
             constraints: constraints.collect(),
+            scales,
             snapshot: None,
             anchor: None,
             origin: Vec::new(),
@@ -157,12 +162,6 @@ impl<T: Elementwise> CpuEngine<T> {
 
     /// The least floor of a factor: smaller entries are lost in the passes.
     const LEAST: f64 = if T::BYTES == 4 { 1e-37 } else { 0.0 };
-
-    /// What each factor is multiplied with here: see [`EngineState`].
-    fn scales(&self) -> Vec<f64> {
-        let of = |l: usize| if l == 0 { 1.0 / self.job.unit } else { 1.0 };
-        (0..self.factors.len()).map(of).collect()
-    }
 
     /// What entries of a factor are clamped to: a share of the largest of their factor, and a number that
     /// they are at least. An exact fit has no floors. Its coordinate descent leaves zero by itself and may
@@ -402,8 +401,7 @@ impl<T: Elementwise> Engine for CpuEngine<T> {
             return Err(Error::Setting("no pass has left numerators and denominators".into()));
         };
         let l = self.job.plan.groups()[*group].factors[at];
-        let unit = if l == 0 { self.job.unit } else { 1.0 };
-        let scale = self.job.objective_unit() / unit;
+        let scale = self.job.objective_unit() * self.scales[l];
         let (a, b) = match &self.exact {
             Some(exact) => {
                 let mut factors = self.factors.clone();
@@ -422,8 +420,8 @@ impl<T: Elementwise> Engine for CpuEngine<T> {
 
     fn load(&mut self, factors: &[ArrayD<f64>]) -> Result<()> {
         self.factors = factors.iter().map(|f| f.iter().copied().collect()).collect();
-        if let Some(first) = self.factors.first_mut() {
-            first.iter_mut().for_each(|x| *x /= self.job.unit);
+        for (factor, scale) in self.factors.iter_mut().zip(&self.scales) {
+            factor.iter_mut().for_each(|x| *x *= scale);
         }
         self.last = None;
         // They may hold exact zeros, which no multiplicative update could leave.
@@ -444,8 +442,7 @@ impl<T: Elementwise> Engine for CpuEngine<T> {
     fn factors(&self) -> Result<Vec<ArrayD<f64>>> {
         let shapes = self.job.plan.shapes();
         let one = |(l, data): (usize, &Vec<f64>)| {
-            let unit = if l == 0 { self.job.unit } else { 1.0 };
-            let data: Vec<f64> = data.iter().map(|x| x * unit).collect();
+            let data: Vec<f64> = data.iter().map(|x| x / self.scales[l]).collect();
             ArrayD::from_shape_vec(IxDyn(&shapes.factor(l)), data)
                 .map_err(|e| Error::Setting(format!("factor {}: {e}", l + 1)))
         };
@@ -507,6 +504,7 @@ impl<T: Elementwise> Engine for CpuEngine<T> {
             entry_parameters: Arc::clone(&self.entry_parameters),
             factors: self.factors.clone(),
             constraints: self.constraints.clone(),
+            scales: self.scales.clone(),
             snapshot: None,
             anchor: None,
             origin: Vec::new(),
@@ -520,7 +518,7 @@ impl<T: Elementwise> Engine for CpuEngine<T> {
 
     fn state(&self) -> Result<EngineState> {
         Ok(EngineState {
-            scales: self.scales(),
+            scales: self.scales.clone(),
             factors: self.factors.clone(),
             anchor: self.anchor.clone(),
             origin: self.anchor.as_ref().map(|_| self.origin.clone()),
@@ -530,7 +528,7 @@ impl<T: Elementwise> Engine for CpuEngine<T> {
 
     fn restore(&mut self, state: &EngineState) -> Result<()> {
         let sizes: Vec<usize> = self.factors.iter().map(Vec::len).collect();
-        state.check(&self.scales(), &sizes)?;
+        state.check(&self.scales, &sizes)?;
         self.factors.clone_from(&state.factors);
         self.anchor.clone_from(&state.anchor);
         self.origin.clone_from(state.origin.as_ref().unwrap_or(&state.factors));

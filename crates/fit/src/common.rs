@@ -49,6 +49,7 @@ impl Common {
     /// `more` are to be made later.
     pub fn open(
         settings: &mut Settings,
+        cancel: &Cancel,
         checked: Checked,
         more: bool,
         device: &Device,
@@ -66,7 +67,7 @@ impl Common {
             rescales,
             precision,
         };
-        let first = starts.make(settings.seed, &planned.data, planned.sparse.as_ref())?;
+        let first = starts.make(settings.seed, &planned.data, planned.sparse.as_ref(), cancel)?;
         // Other starts may need the stored entries that the engine takes.
         let sparse = planned.sparse.clone().filter(|_| more);
         let not_exact = planned.exact(settings).warning();
@@ -97,11 +98,12 @@ impl Common {
     /// A fit of which others with other starts may follow, and an engine that they have in common.
     pub fn of(
         settings: &mut Settings,
+        cancel: &Cancel,
         data: &Prepared,
         device: &Device,
     ) -> Result<(Common, Box<dyn Engine>)> {
         let checked = plan(settings, Given::Prepared(data), device)?;
-        let (common, engine, _) = Common::open(settings, checked, true, device)?;
+        let (common, engine, _) = Common::open(settings, cancel, checked, true, device)?;
         Ok((common, engine))
     }
 
@@ -122,8 +124,8 @@ impl Common {
     }
 
     /// The start of a seed.
-    pub fn make(&self, seed: u64) -> Result<Vec<ArrayD<f64>>> {
-        self.starts().make(seed, &self.data, self.sparse.as_ref())
+    pub fn make(&self, seed: u64, cancel: &Cancel) -> Result<Vec<ArrayD<f64>>> {
+        self.starts().make(seed, &self.data, self.sparse.as_ref(), cancel)
     }
 
     /// Brings the start of a seed, which the engine has, to its scale.
@@ -157,14 +159,13 @@ impl Common {
             }
         };
         if engines.is_empty() {
-            return self
-                .starts()
-                .choose(settings, cancel, engine, trial, first, |seed| self.make(seed));
+            let make = |seed| self.make(seed, cancel);
+            return self.starts().choose(settings, cancel, engine, trial, first, make);
         }
         // After the last seed comes 0.
         let seed = |n: usize| settings.seed.wrapping_add(n as u64);
         let begin = |n: usize, engine: &mut dyn Engine| -> Result<Chosen> {
-            let next = self.make(seed(n))?;
+            let next = self.make(seed(n), cancel)?;
             engine.load(&next)?;
             self.begin(seed(n), engine, next)
         };

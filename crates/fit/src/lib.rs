@@ -43,6 +43,7 @@ mod target;
 mod trains;
 pub mod transport;
 mod trial;
+mod units;
 
 pub use builder::NNEinFact;
 pub use checkpoint::Checkpoint;

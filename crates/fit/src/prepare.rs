@@ -18,13 +18,12 @@ use crate::monitor::Portions;
 use crate::observe::Cancel;
 use crate::settings::{Algorithm, Balance, Settings};
 use crate::structured;
-use nneinfact_core::data::{
-    Labels, Observations, Outside, Prepared, Role, describe_index, normalizing_exponent, scaled,
-};
+use crate::units::Units;
+use nneinfact_core::data::{Labels, Observations, Outside, Prepared, Role, describe_index};
 use nneinfact_core::engine::{Constraint, Engine, Guards, Job, LossSlot, Precision};
 use nneinfact_core::error::{Error, Result};
 use nneinfact_core::history::SlabRecord;
-use nneinfact_core::loss::{Domain, Loss, ScaleWith, Trials};
+use nneinfact_core::loss::{Domain, Loss, Trials};
 use nneinfact_core::model::Shapes;
 use nneinfact_core::plan::Plan;
 
@@ -217,7 +216,7 @@ fn start(
 ) -> Result<Opened> {
     let identity = checked.identity.take();
     let several = settings.starts > 1;
-    let (common, mut engine, first) = Common::open(settings, checked, several, device)?;
+    let (common, mut engine, first) = Common::open(settings, cancel, checked, several, device)?;
     let chosen = common.choose(settings, cancel, device, engine.as_mut(), first)?;
     let mut opened = common.opened(settings, engine, chosen);
     let (seed, warnings) = (opened.seed, &opened.warnings);
@@ -243,7 +242,9 @@ pub(crate) fn prepared(settings: &Settings, given: Given<'_>) -> Result<(Shapes,
     }
     let data = given.prepare()?;
     check_domain(loss, &data)?;
-    Ok((shapes, with_level(loss, data)))
+    let data = with_level(loss, data);
+    Units::of(loss.clone(), data.level(), settings.precision)?;
+    Ok((shapes, data))
 }
 
 /// What an engine is made from: the data, and a start that keeps to the constraints. Gives the data
@@ -271,7 +272,7 @@ pub(crate) fn job(
     let mut losses = vec![None; plan.groups().len()];
     loss_slots(settings, &mut losses);
     let balance = settings.balance.unwrap_or_default() == Balance::EverySweep;
-    let Units { loss, unit, exponent, sums_unit } = Units::of(loss, mean, settings.precision);
+    let Units { loss, unit, exponent, sums_unit } = Units::of(loss, mean, settings.precision)?;
     let given = Arc::new(data);
     let (data, stored, value_scale) = match exponent {
         0 => (Arc::clone(&given), sparse, 1.0 / unit),
@@ -400,52 +401,4 @@ fn floor_at(loss: &Loss, level: f64, precision: Precision) -> f64 {
         }
     };
     scale * relative
-}
-
-/// The unit that the data are divided by inside the engine: 1 for data of usual size, else the
-/// power of two nearest to their mean.
-pub(crate) fn unit(loss: &Loss, mean: f64) -> f64 {
-    if loss.homogeneity().is_none() || mean <= 0.0 || (1e-4..1e4).contains(&mean) {
-        return 1.0;
-    }
-    2f64.powi(mean.log2().round() as i32)
-}
-
-/// What data and loss are rescaled by on their way to an engine, all powers of two.
-struct Units {
-    /// The loss, its parameters rescaled with the data.
-    loss: Loss,
-    /// That of ŷ and the factors.
-    unit: f64,
-    /// Values are multiplied with 2^this beforehand; 0 where the engine's number type holds values
-    /// and unit as they are.
-    exponent: i32,
-    /// What sums of losses are divided by besides.
-    sums_unit: f64,
-}
-
-impl Units {
-    fn of(loss: Loss, mean: f64, precision: Precision) -> Units {
-        let within = match precision {
-            Precision::F32 => 60,
-            Precision::F64 => 900,
-        };
-        let Some(with) = loss.scale_with() else {
-            let unit = unit(&loss, mean);
-            let exponent = normalizing_exponent(unit, within);
-            return Units { loss, unit, exponent, sums_unit: 1.0 };
-        };
-        let exponent = normalizing_exponent(mean, within);
-        let as_it_is = |loss| Units { loss, unit: 1.0, exponent: 0, sums_unit: 1.0 };
-        if exponent == 0 {
-            return as_it_is(loss);
-        }
-        let Some(rescaled) = loss.rescaled(exponent) else { return as_it_is(loss) };
-        let sums_unit = scaled(1.0, -exponent);
-        let unit = match with {
-            ScaleWith::DataAndModel => sums_unit,
-            ScaleWith::Data => 1.0,
-        };
-        Units { loss: rescaled, unit, exponent, sums_unit }
-    }
 }

@@ -63,7 +63,7 @@ impl NNEinFact {
     /// As [`fit_prepared`](NNEinFact::fit_prepared), before the first sweep; [`Error::Setting`] where several
     /// [`starts`](NNEinFact::starts) of a fit, given factors to start from, or checkpoints are asked for.
     pub fn ready(self, data: &Prepared) -> Result<ReadyFits> {
-        let NNEinFact { mut settings, .. } = self;
+        let NNEinFact { mut settings, hooks, .. } = self;
         let refuse = |what: &str| {
             Err(Error::Setting(format!("fits that differ in their seed only have no {what}")))
         };
@@ -89,7 +89,7 @@ impl NNEinFact {
         let wanted = settings.start.clone();
         let (common, engine) = {
             let (settings, device) = (&mut settings, device.clone());
-            device.clone().install(move || Common::of(settings, data, &device))?
+            device.clone().install(move || Common::of(settings, &hooks.cancel, data, &device))?
         };
         let alone = match engine.another()? {
             Some(_) => None,
@@ -127,7 +127,7 @@ impl ReadyFits {
             let settings = Settings { start: start.clone(), ..settings };
             return crate::run::fit(settings, hooks, None, &**data);
         }
-        let first = self.common.make(seed)?;
+        let first = self.common.make(seed, cancel)?;
         let engine = self.engine.lock().unwrap_or_else(PoisonError::into_inner).another()?;
         let Some(mut engine) = engine else {
             return Err(Error::Internal("an engine had another one, and has none now".into()));

@@ -132,7 +132,7 @@ pub(crate) fn gradient(
         engine.sums()?;
         match adam.gradient(engine.as_mut(), cancel)? {
             Some(gradient) => adam.arrays(&gradient),
-            None => Err(Error::Setting("the computation of the gradient was cancelled".into())),
+            None => Err(Error::Cancelled("the computation of the gradient".into())),
         }
     })
 }

@@ -46,9 +46,10 @@ impl Starts<'_> {
         seed: u64,
         data: &Prepared,
         sparse: Option<&StoredEntries>,
+        cancel: &Cancel,
     ) -> Result<Vec<ArrayD<f64>>> {
         let &Starts { shapes, loss, .. } = self;
-        let basis = Basis { shapes, loss, data, sparse, seed };
+        let basis = Basis { shapes, loss, data, sparse, seed, cancel };
         self.finished(start::make(self.wanted.clone(), &basis)?)
     }
 

@@ -7,6 +7,8 @@
 //! [`read_matrix_market`], [`read_10x`] and [`ScipyArrays`] give a [`SparseMatrix`] with the names
 //! of its rows and columns. [`describe_foreign`] says how to convert what is not read.
 
+mod ahead;
+mod batch;
 mod bins;
 mod calendar;
 mod coo;

@@ -40,7 +40,7 @@ pub fn read_matrix_market(path: impl AsRef<Path>) -> Result<SparseMatrix> {
 /// As [`read_matrix_market`].
 pub fn read_matrix_market_from(from: impl Read, name: impl AsRef<Path>) -> Result<SparseMatrix> {
     let path = name.as_ref();
-    Reader { from: source::unpack(Box::new(from), path)?, path }.read()
+    Reader { from: Box::new(source::unpack(from, path)?), path }.read()
 }
 
 /// Reads the names of rows or columns, one a line. A first line `# Gene`, or `#` alone, is no name.

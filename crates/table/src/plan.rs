@@ -2,8 +2,9 @@
 
 use std::path::Path;
 
+use crate::batch::Row;
 use crate::error::{Error, Result};
-use crate::records::{Dialect, Record};
+use crate::records::Dialect;
 use crate::settings::{Settings, Values};
 use crate::text::{listed, shown};
 
@@ -22,7 +23,7 @@ pub(crate) struct Plan {
 
 impl Plan {
     /// Finds the columns by the first row of a file.
-    pub fn new(settings: &Settings, first: &Record, path: &Path) -> Result<Plan> {
+    pub fn new(settings: &Settings, first: Row<'_>, path: &Path) -> Result<Plan> {
         let names = Plan::names(settings, first);
         let find = |column: &str| {
             Plan::find(&names, column, settings).map_err(|reason| Error::format(path, reason))
@@ -47,7 +48,7 @@ impl Plan {
     }
 
     /// The names of all columns.
-    pub fn names(settings: &Settings, first: &Record) -> Vec<String> {
+    pub fn names(settings: &Settings, first: Row<'_>) -> Vec<String> {
         if settings.header {
             first.cells().map(|cell| String::from_utf8_lossy(cell).into_owned()).collect()
         } else {

@@ -2,12 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::ahead::cancelled;
+use crate::batch::Row;
 use crate::encoder::{Encoder, Fault, Place, Raw};
 use crate::entry_store::{EntryStore, HELP, Operation, refused};
 use crate::error::{Error, Result};
 use crate::finish;
 use crate::plan::Plan;
-use crate::records::Record;
 use crate::rows::Rows;
 use crate::settings::{Settings, Source, Values};
 use crate::tensor::{Counts, TableTensor};
@@ -83,14 +84,11 @@ pub(crate) fn columns(source: Source<'_>, settings: &Settings) -> Result<Vec<Str
     let name = source.name();
     let mut rows = match source {
         Source::Files(_) => Rows::open(&name, settings)?,
-        Source::Stream { from: Some(from), .. } => Rows::from_stream(from, &name, settings)?,
+        Source::Stream { from: Some(from), .. } => Rows::from_input(from, &name, settings)?,
         Source::Stream { from: None, .. } => return Err(changed(&name)),
     };
-    let mut record = Record::default();
-    if !rows.first(&mut record)? {
-        return Err(empty(&name));
-    }
-    Ok(Plan::names(settings, &record))
+    let first = rows.first()?.ok_or_else(|| empty(&name))?;
+    Ok(Plan::names(settings, first))
 }
 
 fn empty(path: &Path) -> Error {
@@ -207,29 +205,27 @@ impl<'s> Reading<'s> {
             }
             Source::Stream { from, name } => {
                 let Some(from) = from.take() else { return Err(changed(name)) };
-                self.file(Rows::from_stream(from, name, self.settings)?, name, purpose)
+                self.file(Rows::from_input(from, name, self.settings)?, name, purpose)
             }
         }
     }
 
     fn file(&mut self, mut rows: Rows<'_>, path: &Path, purpose: Purpose) -> Result<()> {
-        let mut record = Record::default();
-        if !rows.first(&mut record)? {
-            return Err(empty(path));
-        }
-        let plan = Plan::new(self.settings, &record, path)?;
-        rows.need(&plan)?;
+        let first = rows.first()?.ok_or_else(|| empty(path))?;
+        let plan = Plan::new(self.settings, first, path)?;
         if !self.settings.header {
-            self.row(&plan, &record, path, purpose)?;
+            self.row(&plan, first, path, purpose)?;
         }
-        while rows.next(&mut record)? {
-            self.row(&plan, &record, path, purpose)?;
+        rows.need(&plan)?;
+        while let Some(row) = rows.next()? {
+            self.row(&plan, row, path, purpose)?;
         }
         Ok(())
     }
 
-    fn row(&mut self, plan: &Plan, record: &Record, path: &Path, purpose: Purpose) -> Result<()> {
+    fn row(&mut self, plan: &Plan, row: Row<'_>, path: &Path, purpose: Purpose) -> Result<()> {
         if self.counts.rows.is_multiple_of(ROWS_BETWEEN) {
+            cancelled(&self.settings.cancel, path)?;
             self.look_at_memory(path, purpose)?;
         }
         self.counts.rows += 1;
@@ -238,7 +234,7 @@ impl<'s> Reading<'s> {
         let light = matches!(purpose, Purpose::Survey { .. })
             && self.buffer.is_none()
             && !self.settings.skip_bad;
-        match self.cells_of(plan, record, light) {
+        match self.cells_of(plan, row, light) {
             Ok(Outcome::Filtered) => {
                 self.counts.filtered += 1;
                 Ok(())
@@ -257,10 +253,10 @@ impl<'s> Reading<'s> {
             },
             Err(Bad { fault: Fault::Full, .. }) => Err(no_memory(path)),
             Err(Bad { column, fault: Fault::Bad(reason) }) => {
-                let place = if record.len() == plan.names.len() {
-                    format!("{}, {}: {reason}", record.place(), plan.column(column))
+                let place = if row.len() == plan.names.len() {
+                    format!("{}, {}: {reason}", row.place(), plan.column(column))
                 } else {
-                    format!("{}: {reason}", record.place())
+                    format!("{}: {reason}", row.place())
                 };
                 if !self.settings.skip_bad {
                     return Err(Error::format(path, place));
@@ -275,15 +271,15 @@ impl<'s> Reading<'s> {
 
     /// Reads the cells of a row that are needed.
     #[inline]
-    fn cells_of(&mut self, plan: &Plan, record: &Record, light: bool) -> Result<Outcome, Bad> {
-        if record.len() != plan.names.len() {
-            let (found, expected) = (record.len(), plan.names.len());
+    fn cells_of(&mut self, plan: &Plan, row: Row<'_>, light: bool) -> Result<Outcome, Bad> {
+        if row.len() != plan.names.len() {
+            let (found, expected) = (row.len(), plan.names.len());
             let reason = format!("{found} cells, but the first row has {expected}");
             return Err(Bad { column: 0, fault: Fault::Bad(reason) });
         }
         if let Some(filter) = &self.settings.filter {
             for (i, &column) in plan.filter.iter().enumerate() {
-                let cell = record.cell(column);
+                let cell = row.cell(column);
                 match filter.passes(i, cell) {
                     Some(true) => {}
                     Some(false) => return Ok(Outcome::Filtered),
@@ -297,7 +293,7 @@ impl<'s> Reading<'s> {
             if light && !encoder.looks_ahead() {
                 continue;
             }
-            let cell = record.cell(column);
+            let cell = row.cell(column);
             if self.settings.is_missing(cell) {
                 return Err(bad(column, missing(cell)));
             }
@@ -317,7 +313,7 @@ impl<'s> Reading<'s> {
         if light {
             return Ok(Outcome::Counts(1.0));
         }
-        let cell = record.cell(column);
+        let cell = row.cell(column);
         if self.settings.is_missing(cell) {
             return Err(bad(column, missing(cell)));
         }
@@ -352,6 +348,7 @@ impl<'s> Reading<'s> {
         let kept = buffer.memory();
         for row in 0..buffer.rows {
             if (row as u64).is_multiple_of(ROWS_BETWEEN) {
+                cancelled(&self.settings.cancel, path)?;
                 self.give_allowance(kept);
             }
             let value = buffer.get(row, &mut self.raws);

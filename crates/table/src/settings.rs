@@ -3,6 +3,7 @@
 use std::io::Read;
 use std::path::PathBuf;
 
+use crate::ahead::Switch;
 use crate::filter::Filter;
 use crate::spec::Modes;
 use crate::tensor::Implicit;
@@ -38,7 +39,13 @@ impl Values {
 /// Where the rows are.
 pub(crate) enum Source<'a> {
     Files(Vec<PathBuf>),
-    Stream { from: Option<Box<dyn Read + 'a>>, name: PathBuf },
+    Stream { from: Option<Input<'a>>, name: PathBuf },
+}
+
+/// What is read once, from its beginning to its end.
+pub(crate) enum Input<'a> {
+    Standard,
+    Reader(Box<dyn Read + 'a>),
 }
 
 /// What is asked of a table.
@@ -57,4 +64,5 @@ pub(crate) struct Settings {
     pub time_format: TimeFormat,
     pub zones: Zones,
     pub memory: Option<u64>,
+    pub cancel: Switch,
 }

@@ -1,7 +1,7 @@
 //! Where tables come from: files, folders of them, standard input; compressed or not.
 
 use std::fs::File;
-use std::io::{self, BufReader, Read};
+use std::io::{self, BufReader, Chain, Cursor, Read};
 use std::path::{Path, PathBuf};
 
 use flate2::bufread::MultiGzDecoder;
@@ -15,6 +15,11 @@ use crate::error::{Error, Result};
 /// a [format that is not read](crate::describe_foreign); [`Error::Format`] where it begins as a file
 /// of another format does: Parquet, zip, UTF-16, other compressions.
 pub fn open(path: &Path) -> Result<Box<dyn Read>> {
+    Ok(Box::new(open_file(path)?))
+}
+
+/// As [`open`], for any thread.
+pub(crate) fn open_file(path: &Path) -> Result<Unpacked<File>> {
     let file = File::open(path).map_err(|e| Error::file(path, e))?;
     if let Some(sentence) = crate::describe_foreign(path) {
         return Err(Error::Unsupported(sentence));
@@ -23,17 +28,35 @@ pub fn open(path: &Path) -> Result<Box<dyn Read>> {
     if metadata.is_dir() {
         return Err(Error::file(path, io::ErrorKind::IsADirectory.into()));
     }
-    unpack(Box::new(file), path)
+    unpack(file, path)
+}
+
+/// What was read of a text to see how it begins, and the rest.
+type Whole<R> = Chain<Cursor<Vec<u8>>, R>;
+
+/// A text, which was packed or not.
+pub(crate) enum Unpacked<R> {
+    Plain(Whole<R>),
+    Gzip(Box<MultiGzDecoder<BufReader<Whole<R>>>>),
+}
+
+impl<R: Read> Read for Unpacked<R> {
+    fn read(&mut self, to: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Unpacked::Plain(from) => from.read(to),
+            Unpacked::Gzip(from) => from.read(to),
+        }
+    }
 }
 
 /// Unpacks what begins as gzip does, and refuses what begins as another format does.
-pub(crate) fn unpack<'a>(mut from: Box<dyn Read + 'a>, path: &Path) -> Result<Box<dyn Read + 'a>> {
+pub(crate) fn unpack<R: Read>(mut from: R, path: &Path) -> Result<Unpacked<R>> {
     let mut start = Vec::new();
     from.by_ref().take(6).read_to_end(&mut start).map_err(|e| Error::file(path, e))?;
     let other = match &start[..] {
         [0x1f, 0x8b, ..] => {
-            let whole = io::Cursor::new(start).chain(from);
-            return Ok(Box::new(MultiGzDecoder::new(BufReader::with_capacity(1 << 16, whole))));
+            let whole = BufReader::with_capacity(1 << 16, Cursor::new(start).chain(from));
+            return Ok(Unpacked::Gzip(Box::new(MultiGzDecoder::new(whole))));
         }
         [0xff, 0xfe, ..] => Some("UTF-16: write it as UTF-8, with iconv -f UTF-16 -t UTF-8, say"),
         [0xfe, 0xff, ..] => Some("UTF-16: write it as UTF-8, with iconv -f UTF-16 -t UTF-8, say"),
@@ -49,7 +72,7 @@ pub(crate) fn unpack<'a>(mut from: Box<dyn Read + 'a>, path: &Path) -> Result<Bo
     };
     match other {
         Some(what) => Err(Error::format(path, format!("this is not a text but {what}"))),
-        None => Ok(Box::new(io::Cursor::new(start).chain(from))),
+        None => Ok(Unpacked::Plain(Cursor::new(start).chain(from))),
     }
 }
 

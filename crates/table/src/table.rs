@@ -2,12 +2,14 @@
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use crate::error::{Error, Result};
 use crate::filter::Filter;
 use crate::finish;
 use crate::reading;
-use crate::settings::{Settings, Source, Values};
+use crate::settings::{Input, Settings, Source, Values};
 use crate::source;
 use crate::spec::{Function, Modes};
 use crate::tensor::{Implicit, TableTensor};
@@ -19,7 +21,8 @@ use crate::time::{TimeFormat, Zones};
 /// Files are text with a separator (CSV, TSV, …) in UTF-8, with or without a byte order mark;
 /// lines end in `\n`, `\r\n` or `\r`; cells in quotes may hold separators and line breaks; empty
 /// lines are passed over; what is packed by gzip is unpacked. Rows are streamed: memory is that of
-/// the distinct entries and labels. Modes as `bin(column, N)` and `top(column, N)` need all rows
+/// the distinct entries and labels. Where rayon has a second thread, files and standard input are unpacked and
+/// told apart into cells on one, while another makes the entries. Modes as `bin(column, N)` and `top(column, N)` need all rows
 /// before the first can be placed: ordinary files are then read twice, unless the cells needed of
 /// all rows fit in 64 MiB; those of a stream are kept whatever they take, up to the
 /// [limit](Table::memory_limit).
@@ -80,6 +83,7 @@ impl<'a> Table<'a> {
             time_format: TimeFormat::Automatic,
             zones: Zones::default(),
             memory: None,
+            cancel: None,
         };
         Table { source, settings }
     }
@@ -109,7 +113,8 @@ impl<'a> Table<'a> {
     /// The table that comes on standard input.
     #[must_use]
     pub fn standard_input() -> Table<'a> {
-        Table::from_reader(std::io::stdin(), "standard input")
+        let name = PathBuf::from("standard input");
+        Table::new(Source::Stream { from: Some(Input::Standard), name })
     }
 
     /// The table that comes from anywhere; `name` stands for the file in messages, and its ending
@@ -117,7 +122,7 @@ impl<'a> Table<'a> {
     #[must_use]
     pub fn from_reader(from: impl Read + 'a, name: impl AsRef<Path>) -> Table<'a> {
         let name = name.as_ref().to_path_buf();
-        Table::new(Source::Stream { from: Some(Box::new(from)), name })
+        Table::new(Source::Stream { from: Some(Input::Reader(Box::new(from))), name })
     }
 
     /// The modes of the tensor; see [`Modes`].
@@ -263,6 +268,28 @@ impl<'a> Table<'a> {
         self
     }
 
+    /// A switch that ends the reading from another thread or from a signal handler, between two rows:
+    /// [`read`](Table::read) gives [`Error::Cancelled`] then.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    /// use std::sync::atomic::{AtomicBool, Ordering};
+    ///
+    /// use nneinfact_table::{Error, Table};
+    ///
+    /// let cancel = Arc::new(AtomicBool::new(false));
+    /// let table = Table::from_reader("a\n1\n2\n".as_bytes(), "t.csv").modes("a")?;
+    /// cancel.store(true, Ordering::Relaxed); // From elsewhere.
+    /// let read = table.cancel(cancel).read();
+    /// assert!(matches!(read, Err(Error::Cancelled(_))));
+    /// # Ok::<(), Error>(())
+    /// ```
+    #[must_use]
+    pub fn cancel(mut self, switch: Arc<AtomicBool>) -> Self {
+        self.settings.cancel = Some(switch);
+        self
+    }
+
     /// The names of the columns, as the first row has them; of a table without a header their
     /// numbers. Reads no further.
     ///
@@ -278,7 +305,8 @@ impl<'a> Table<'a> {
     /// [`Error::Setting`] where there are no modes, or settings do not fit the table.
     /// [`Error::File`] where a file cannot be read. [`Error::Format`] where a column is not there
     /// or a row cannot be read, and where no row is left. [`Error::Memory`] where the
-    /// [limit](Table::memory_limit) or the memory is too small. [`Error::Unsupported`] where there
+    /// [limit](Table::memory_limit) or the memory is too small. [`Error::Cancelled`] where the
+    /// [switch](Table::cancel) was thrown. [`Error::Unsupported`] where there
     /// would be more than 2^128 cells or 2^32 labels, and for files whose names are those of a
     /// [format that is not read](crate::describe_foreign).
     pub fn read(self) -> Result<TableTensor> {

@@ -8,6 +8,7 @@ mod adapter;
 pub mod collectives;
 mod precision;
 mod reducer;
+mod scales;
 mod sparse_program;
 pub mod stored_order;
 
@@ -23,6 +24,7 @@ use crate::plan::{Balancing, Plan};
 pub use adapter::{AdapterInfo, AdapterKind};
 pub use precision::Precision;
 pub use reducer::Reducer;
+pub use scales::{host_scales, level_scales};
 pub use sparse_program::{
     MaskedTerms, MaskedZeroLoss, SparseProgram, SparseStep, StoredTerms, ZeroContraction, ZeroSum,
     ZeroSums,
@@ -190,7 +192,7 @@ pub struct Job {
     pub steps_elsewhere: bool,
     /// The unit of the data: values are divided by it as they are read, a power of two (1 where
     /// the loss is not homogeneous). The start and the factors are in the user's units; the engine
-    /// carries the unit in the first factor.
+    /// carries the unit in its factors ([`host_scales`], [`level_scales`]).
     pub unit: f64,
     /// What values are multiplied with as they are read: 1 / `unit`, or 1 where `data` and `stored`
     /// hold them divided by the unit already.

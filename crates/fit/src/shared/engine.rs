@@ -47,8 +47,8 @@ pub(super) struct SlabsInCommon {
     /// In the units of the factors here.
     pub constraints: Vec<Constraint>,
     pub balancing: Option<Balancing>,
-    /// What the first factor is divided by here, as data of unusual size are.
-    pub unit: f64,
+    /// What each factor is multiplied with here and in the engines of slabs.
+    pub scales: Vec<f64>,
     /// What the objective is divided by here.
     pub objective: f64,
     /// Of factors, relative to their largest entry.
@@ -74,11 +74,6 @@ impl SlabsInCommon {
 
     fn members(&self, group: usize) -> &[usize] {
         &self.plan.groups()[group].factors
-    }
-
-    /// What factor `l` is divided by.
-    fn unit_of(&self, l: usize) -> f64 {
-        if l == 0 { self.unit } else { 1.0 }
     }
 
     /// What entries of a factor are clamped to: as the engine of a CPU does.
@@ -131,10 +126,6 @@ impl SharedEngine {
         };
         engine.load(start)?;
         Ok(engine)
-    }
-
-    fn scales(&self) -> Vec<f64> {
-        (0..self.factors.len()).map(|l| 1.0 / self.common.unit_of(l)).collect()
     }
 
     fn apply_floor(&mut self, l: usize) {
@@ -206,7 +197,7 @@ impl SharedEngine {
                 (rows.joined(&a, ranges), rows.joined(&b, ranges))
             }
         };
-        let scale = self.common.objective / self.common.unit_of(l);
+        let scale = self.common.objective * self.common.scales[l];
         a.iter_mut().chain(&mut b).for_each(|x| *x /= scale);
         Ok([a, b])
     }
@@ -239,7 +230,7 @@ impl SharedEngine {
             return Ok(self.factors[l].iter().zip(a.into_iter().zip(b)).map(change).collect());
         };
         // Each process makes those of its own rows.
-        let scale = self.common.objective / self.common.unit_of(l);
+        let scale = self.common.objective * self.common.scales[l];
         let parts = self.slab_parts(group, at, lambda);
         let own = |(slab, parts): (&Slab, Option<Parts>)| -> Option<Numbers> {
             let theta = rows.cut(&self.factors[l], &slab.range);
@@ -333,8 +324,7 @@ fn slab_factors(
             Some(rows) => rows.cut(factor, range),
             None => factor.clone(),
         };
-        let unit = common.unit_of(l);
-        own.iter_mut().for_each(|x| *x *= unit);
+        own.iter_mut().for_each(|x| *x /= common.scales[l]);
         let size = |&index| if index == cut { range.len() } else { shapes.size(index) };
         let shape: Vec<usize> = shapes.model().factors()[l].iter().map(size).collect();
         ArrayD::from_shape_vec(IxDyn(&shape), own)
@@ -349,11 +339,10 @@ pub(super) fn start_of_slab(
     start: &[ArrayD<f64>],
     range: &Range<usize>,
 ) -> Result<Vec<ArrayD<f64>>> {
-    let units = (0..start.len()).map(|l| common.unit_of(l));
     let factors: Vec<Vec<f64>> = start
         .iter()
-        .zip(units)
-        .map(|(factor, unit)| factor.iter().map(|x| x / unit).collect())
+        .zip(&common.scales)
+        .map(|(factor, scale)| factor.iter().map(|x| x * scale).collect())
         .collect();
     slab_factors(common, &factors, range)
 }
@@ -431,16 +420,16 @@ impl Engine for SharedEngine {
             return Err(Error::Internal("no pass has left numerators and denominators".into()));
         };
         let l = self.common.members(group)[at];
-        let scale = self.common.objective / self.common.unit_of(l);
+        let scale = self.common.objective * self.common.scales[l];
         let [a, b] = self.sums_of(group, at, lambda)?;
         let scaled = |sums: Vec<f64>| sums.into_iter().map(|x| x * scale).collect();
         Ok((scaled(a), scaled(b)))
     }
 
     fn load(&mut self, factors: &[ArrayD<f64>]) -> Result<()> {
-        let unit = |l: usize| self.common.unit_of(l);
-        let own = |(l, factor): (usize, &ArrayD<f64>)| factor.iter().map(|x| x / unit(l)).collect();
-        self.factors = factors.iter().enumerate().map(own).collect();
+        let own =
+            |(factor, scale): (&ArrayD<f64>, &f64)| factor.iter().map(|x| x * scale).collect();
+        self.factors = factors.iter().zip(&self.common.scales).map(own).collect();
         self.changed();
         (0..self.factors.len()).for_each(|l| self.apply_floor(l));
         Ok(())
@@ -449,10 +438,10 @@ impl Engine for SharedEngine {
     fn factors(&self) -> Result<Vec<ArrayD<f64>>> {
         let shapes = self.common.plan.shapes();
         let one = |(l, data): (usize, &Vec<f64>)| {
-            let unit = self.common.unit_of(l);
+            let scale = self.common.scales[l];
             ArrayD::from_shape_vec(
                 IxDyn(&shapes.factor(l)),
-                data.iter().map(|x| x * unit).collect(),
+                data.iter().map(|x| x / scale).collect(),
             )
             .map_err(|e| Error::Internal(format!("factor {}: {e}", l + 1)))
         };
@@ -505,7 +494,7 @@ impl Engine for SharedEngine {
 
     fn state(&self) -> Result<EngineState> {
         Ok(EngineState {
-            scales: self.scales(),
+            scales: self.common.scales.clone(),
             factors: self.factors.clone(),
             anchor: self.anchor.clone(),
             origin: self.anchor.as_ref().map(|_| self.origin.clone()),
@@ -515,7 +504,7 @@ impl Engine for SharedEngine {
 
     fn restore(&mut self, state: &EngineState) -> Result<()> {
         let sizes: Vec<usize> = self.factors.iter().map(Vec::len).collect();
-        state.check(&self.scales(), &sizes)?;
+        state.check(&self.common.scales, &sizes)?;
         self.factors.clone_from(&state.factors);
         self.anchor.clone_from(&state.anchor);
         self.origin.clone_from(state.origin.as_ref().unwrap_or(&state.factors));

@@ -22,8 +22,9 @@ use crate::prepare::{self, DataFacts, Opened};
 use crate::settings::{Algorithm, Balance, Settings, Start};
 use crate::start;
 use crate::trial::{Chosen, Starts, Trial, idle_cycles, wanted_start};
+use crate::units;
 use nneinfact_core::data::{Labels, Observations, Part};
-use nneinfact_core::engine::{Constraint, Engine, Job, Reducer, ZeroSums};
+use nneinfact_core::engine::{Constraint, Engine, Job, Reducer, ZeroSums, host_scales};
 use nneinfact_core::error::{Error, Result};
 use nneinfact_core::loss::Loss;
 use nneinfact_core::model::Shapes;
@@ -280,7 +281,8 @@ impl Ground {
     ) -> Result<Opened> {
         let mut start = checkpoint.factors()?;
         self.constraints.apply(&self.shapes, &mut start, false)?;
-        let mut engine = self.engine(settings, link, slabs, &start, device)?;
+        let before = Some(&checkpoint.state.scales[..]);
+        let mut engine = self.engine(settings, link, slabs, &start, before, device)?;
         engine.restore(&checkpoint.state)?;
         let seed = checkpoint.seed();
         let mut warnings = checkpoint.warnings().to_vec();
@@ -317,7 +319,7 @@ impl Ground {
         };
         let make = |seed: u64| starts.make_without_data(seed, goal);
         let first = make(settings.seed)?;
-        let mut engine = self.engine(settings, link, slabs, &first, device)?;
+        let mut engine = self.engine(settings, link, slabs, &first, None, device)?;
         let groups = self.plan.groups().len();
         let portions = self.whole.portions;
         let balance = self.balances(settings);
@@ -379,9 +381,10 @@ impl Ground {
         mut link: Link,
         slabs: Vec<SlabData>,
         start: &[ArrayD<f64>],
+        before: Option<&[f64]>,
         device: &Device,
     ) -> Result<Box<dyn Engine>> {
-        let common = self.common(settings);
+        let common = self.common(settings, start, before);
         let own: Result<Vec<Slab>> = slabs
             .into_iter()
             .map(|slab| self.slab(settings, &common, slab, start, device))
@@ -390,14 +393,20 @@ impl Ground {
         Ok(Box::new(SharedEngine::new(link, own, common, start)?))
     }
 
-    fn common(&self, settings: &Settings) -> SlabsInCommon {
+    /// With the scales of factors of `before`, where a fit goes on that had them.
+    fn common(
+        &self,
+        settings: &Settings,
+        start: &[ArrayD<f64>],
+        before: Option<&[f64]>,
+    ) -> SlabsInCommon {
         let loss = settings.loss.clone();
-        let unit = prepare::unit(&loss, self.whole.mean);
+        let unit = units::unit(&loss, self.whole.mean);
         let objective = unit.powf(loss.homogeneity().unwrap_or(0.0));
+        let scales = host_scales(start, start.len(), unit, before);
+        let constraints = self.constraints.each.iter().zip(&scales);
         let constraints =
-            self.constraints.each.iter().enumerate().map(|(l, constraint)| {
-                constraint.rescaled(if l == 0 { unit } else { 1.0 }, objective)
-            });
+            constraints.map(|(constraint, scale)| constraint.rescaled(1.0 / scale, objective));
         let mut losses = vec![None; self.plan.groups().len()];
         prepare::loss_slots(settings, &mut losses);
         SlabsInCommon {
@@ -406,7 +415,7 @@ impl Ground {
             mode: self.split.mode,
             constraints: constraints.collect(),
             balancing: self.constraints.balancing.clone().filter(|_| self.balances(settings)),
-            unit,
+            scales,
             objective,
             floor: settings.factor_floor,
             precision: settings.precision,
@@ -434,7 +443,8 @@ impl Ground {
         let groups = self.plan.groups().iter().map(|group| group.factors.clone()).collect();
         let own = Settings { loss, groups: Some(groups), ..settings.clone() };
         let shapes = Shapes::new(&own.model, &self.split.slab_shape(number), &own.ranks)?;
-        let steps = Steps { on_cpu: device.kind_name() == "cpu", exact: common.exact.is_some() };
+        let on_cpu = device.kind_name() == "cpu";
+        let steps = Steps { on_cpu, exact: common.exact.is_some() };
         let planned = format::choose(&own, &shapes, data, steps)?;
         let start = start_of_slab(common, start, &range)?;
         let constraints = self.constraints.clone();
@@ -442,7 +452,16 @@ impl Ground {
         // Penalties and steps are made from the sums of all slabs.
         let constraints: Vec<Constraint> =
             job.constraints.iter().map(|c| Constraint { penalty: None, ..*c }).collect();
-        let job = Job { exact: false, balancing: None, constraints, steps_elsewhere: true, ..job };
+        // A GPU chooses its own, and all speak to each other in the user's units.
+        let scales = on_cpu.then(|| common.scales.clone());
+        let job = Job {
+            exact: false,
+            balancing: None,
+            constraints,
+            scales,
+            steps_elsewhere: true,
+            ..job
+        };
         Ok(Slab { engine: Some(device.open(job, settings.precision)?), range })
     }
 }

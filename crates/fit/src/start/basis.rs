@@ -1,5 +1,6 @@
 //! What a start is made from.
 
+use crate::observe::Cancel;
 use nneinfact_core::data::{Prepared, StoredEntries};
 use nneinfact_core::loss::Loss;
 use nneinfact_core::model::Shapes;
@@ -12,4 +13,6 @@ pub(crate) struct Basis<'a> {
     /// The entries that the passes of the fit go over, where they are sparse.
     pub sparse: Option<&'a StoredEntries>,
     pub seed: u64,
+    /// The switch of the fit: once it is thrown, the start is made with what is there.
+    pub cancel: &'a Cancel,
 }

@@ -29,13 +29,13 @@ const ITERATIONS: [usize; 2] = [40, 5];
 /// Vectors of a subspace iteration beyond those that are asked for.
 const OVERSAMPLING: usize = 10;
 
-/// Factors from the data, each in C order.
+/// Factors from the data, each in C order. Once the fit is cancelled, factors not made yet are random.
 pub fn start(basis: &Basis<'_>) -> Result<Vec<Vec<f64>>> {
     let source = DataSource::new(basis)?;
     let (shapes, seed) = (basis.shapes, basis.seed);
     let model = shapes.model();
-    if let Some(modes) = two_sides(model) {
-        let mut factors = nndsvd(&source, shapes, &modes, seed)?;
+    if let Some(modes) = two_sides(model).filter(|_| !basis.cancel.is_cancelled()) {
+        let mut factors = nndsvd(&source, &modes, basis)?;
         factors.iter_mut().for_each(|factor| fill(factor));
         return Ok(factors);
     }
@@ -43,11 +43,13 @@ pub fn start(basis: &Basis<'_>) -> Result<Vec<Vec<f64>>> {
     for l in 0..model.factors().len() {
         let modes = modes(model, l);
         let (columns, stream) = (columns(shapes, l), STREAM + l as u32);
-        let mut factor = if modes.is_empty() {
+        let mut factor = if basis.cancel.is_cancelled() {
+            arranged(shapes, l, with_random(Vec::new(), shapes, l, seed))
+        } else if modes.is_empty() {
             // Not all the same: what updates cannot tell apart stays the same.
             (0..columns as u64).map(|i| 0.5 + uniform_at(seed, stream, i)).collect()
         } else {
-            let (vectors, _) = left_vectors(&source, &modes, columns, seed)?;
+            let (vectors, _) = left_vectors(&source, &modes, columns, basis)?;
             let parts = vectors.columns().into_iter().map(|v| larger_part(v).0);
             arranged(shapes, l, with_random(parts.collect(), shapes, l, seed))
         };
@@ -57,8 +59,10 @@ pub fn start(basis: &Basis<'_>) -> Result<Vec<Vec<f64>>> {
     let cores: Vec<usize> = (0..factors.len()).filter(|&l| modes(model, l).is_empty()).collect();
     let most = (0..factors.len()).rev().max_by_key(|&l| columns(shapes, l)).unwrap_or(0);
     for l in if cores.is_empty() { vec![most] } else { cores } {
-        refine(shapes, &source, &mut factors, l);
-        fill(&mut factors[l]);
+        if !basis.cancel.is_cancelled() {
+            refine(shapes, &source, &mut factors, l);
+            fill(&mut factors[l]);
+        }
     }
     Ok(factors)
 }
@@ -94,14 +98,14 @@ fn two_sides(model: &Model) -> Option<[Vec<usize>; 2]> {
 /// whichever product is larger.
 fn nndsvd(
     source: &DataSource<'_>,
-    shapes: &Shapes,
     modes: &[Vec<usize>; 2],
-    seed: u64,
+    basis: &Basis<'_>,
 ) -> Result<Vec<Vec<f64>>> {
+    let (shapes, seed) = (basis.shapes, basis.seed);
     let rank = columns(shapes, 0);
     let sides = [source.unfold(&modes[0]), source.unfold(&modes[1])];
     let short = usize::from(sides[1].rows() < sides[0].rows());
-    let (vectors, values) = eigenvectors(&sides[short], rank, seed)?;
+    let (vectors, values) = eigenvectors(&sides[short], rank, basis)?;
     let long = normalised(sides[1 - short].times(&vectors), &values);
     let pair = if short == 0 { [&vectors, &long] } else { [&long, &vectors] };
     let mut chosen: [Vec<Vec<f64>>; 2] = Default::default();
@@ -181,14 +185,14 @@ fn left_vectors(
     source: &DataSource<'_>,
     modes: &[usize],
     count: usize,
-    seed: u64,
+    basis: &Basis<'_>,
 ) -> Result<(Array2<f64>, Vec<f64>)> {
     let matrix = source.unfold(modes);
     if matrix.rows() <= matrix.columns() {
-        return eigenvectors(&matrix, count, seed);
+        return eigenvectors(&matrix, count, basis);
     }
     let others: Vec<usize> = (0..source.modes()).filter(|mode| !modes.contains(mode)).collect();
-    let (right, values) = eigenvectors(&source.unfold(&others), count, seed)?;
+    let (right, values) = eigenvectors(&source.unfold(&others), count, basis)?;
     Ok((normalised(matrix.times(&right), &values), values))
 }
 
@@ -204,7 +208,7 @@ fn normalised(mut vectors: Array2<f64>, values: &[f64]) -> Array2<f64> {
 fn eigenvectors(
     matrix: &Unfolding<'_>,
     count: usize,
-    seed: u64,
+    basis: &Basis<'_>,
 ) -> Result<(Array2<f64>, Vec<f64>)> {
     let rows = matrix.rows();
     let count = count.min(rows);
@@ -218,9 +222,13 @@ fn eigenvectors(
         None => matrix.gram_times(x),
     };
     // Subspace iteration from a random range (Halko, Martinsson & Tropp 2011).
-    let random = |(i, j): (usize, usize)| uniform_at(seed, RANGE, (i * wide + j) as u64) - 0.5;
+    let random =
+        |(i, j): (usize, usize)| uniform_at(basis.seed, RANGE, (i * wide + j) as u64) - 0.5;
     let mut range = orthonormal(&Array2::from_shape_fn((rows, wide), random));
     for _ in 0..ITERATIONS[usize::from(gram.is_none())] {
+        if basis.cancel.is_cancelled() {
+            break;
+        }
         range = orthonormal(&times(&range));
     }
     let (vectors, values) = leading(range.t().dot(&times(&range)), count)?;

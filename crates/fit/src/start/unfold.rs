@@ -403,6 +403,7 @@ mod tests {
     use ndarray::{Array3, Axis};
 
     use super::*;
+    use crate::observe::Cancel;
     use nneinfact_core::data::CooTensor;
     use nneinfact_core::data::Observations;
     use nneinfact_core::loss::Loss;
@@ -432,8 +433,8 @@ mod tests {
         let shapes = Shapes::new(&model, &[3, 4, 5], &[('r', 2)]).unwrap();
         let loss = Loss::kl();
         for (form, (data, sparse)) in cases().iter().enumerate() {
-            let basis =
-                Basis { shapes: &shapes, loss: &loss, data, sparse: sparse.as_ref(), seed: 0 };
+            let (shapes, loss, sparse) = (&shapes, &loss, sparse.as_ref());
+            let basis = Basis { shapes, loss, data, sparse, seed: 0, cancel: &Cancel::new() };
             let source = DataSource::new(&basis).unwrap();
             let full = Array3::from_shape_fn((3, 4, 5), |(i, j, k)| match (i, j, k) {
                 (1, 2, 3) | (0, 0, 4) | (2, 1, 0) => data.mean() / data.max(),

@@ -2,8 +2,6 @@
 //! [`dense::pass`](crate::dense::pass) and [`sparse::pass`](crate::sparse::pass), what updates do in
 //! [`update`](crate::update) and [`constraints`](crate::constraints).
 
-use ndarray::ArrayD;
-
 use super::buffers::{FitBuffers, SLOT_SUMS, Slab};
 use super::compiler::{Compiler, StreamedPass};
 use super::products::{FreshProducts, ProductKey};
@@ -13,7 +11,7 @@ use super::recording::{
 use super::tuning::Tuning;
 use crate::course::Course;
 use crate::penalty_sums::PenaltySums;
-use nneinfact_core::engine::{Job, LossSlot};
+use nneinfact_core::engine::{Job, LossSlot, level_scales};
 use nneinfact_core::error::{Error, Result};
 
 /// A program with what the host needs to know to run it.
@@ -73,33 +71,9 @@ pub(crate) fn compile(job: &Job, limits: &GpuLimits, tuning: &Tuning) -> Result<
     let factors = job.plan.shapes().model().factors().len();
     let scales = match &job.scales {
         Some(given) if given.len() == factors => given.clone(),
-        _ => scales(&job.start, factors, job.unit),
+        _ => level_scales(&job.start, factors, job.unit),
     };
     run(Compiler::new(job, limits, tuning, scales))
-}
-
-/// Powers of two, one for each factor, that bring their largest entries to the same size and their
-/// product to 1 / `unit`: single precision holds neither very large nor very small factors, and ŷ
-/// depends on their product alone. `start` may be empty, where a program is compiled and not run.
-fn scales(start: &[ArrayD<f64>], factors: usize, unit: f64) -> Vec<f64> {
-    let exponents: Vec<i32> = (0..factors)
-        .map(|l| {
-            let entries = start.get(l).into_iter().flatten();
-            let largest = entries.copied().fold(0.0, f64::max);
-            if largest > 0.0 && largest.is_finite() { largest.log2().floor() as i32 } else { 0 }
-        })
-        .collect();
-    let goal = exponents.iter().sum::<i32>() - unit.log2().round() as i32;
-    let count = exponents.len().max(1) as i32;
-    exponents
-        .iter()
-        .enumerate()
-        .map(|(l, e)| {
-            // The remainder goes to the first factors.
-            let share = goal.div_euclid(count) + i32::from((l as i32) < goal.rem_euclid(count));
-            2f64.powi(share - e)
-        })
-        .collect()
 }
 
 fn run(mut compiler: Compiler<'_>) -> Result<Compiled> {

@@ -16,9 +16,9 @@ use parquet::errors::ParquetError;
 use parquet::file::reader::{FileReader, SerializedFileReader};
 
 use self::cells::{Cells, Form};
+use crate::batch::{Batch, Place};
 use crate::error::{Error, Result};
 use crate::plan::Plan;
-use crate::records::Record;
 use crate::text::{plain, shown};
 
 /// What a Parquet file begins and ends with.
@@ -36,9 +36,6 @@ pub(crate) struct ParquetRows<'a> {
     group: usize,
     /// The rows of this row group that are not unpacked yet.
     left: u64,
-    /// The rows that are unpacked, and the next of them.
-    unpacked: usize,
-    next: usize,
     /// The rows before the next.
     row: u64,
 }
@@ -80,15 +77,15 @@ impl<'a> ParquetRows<'a> {
         let file = File::open(path).map_err(|e| Error::file(path, e))?;
         let file = guarded(path, || SerializedFileReader::new(file))?;
         let columns = Vec::new();
-        Ok(ParquetRows { path, file, columns, group: 0, left: 0, unpacked: 0, next: 0, row: 0 })
+        Ok(ParquetRows { path, file, columns, group: 0, left: 0, row: 0 })
     }
 
     /// The names of the columns; parts of structures have dots in theirs.
-    pub fn names(&self, record: &mut Record) {
-        record.restart_row(0);
-        for column in self.file.metadata().file_metadata().schema_descr().columns() {
-            record.push(column.path().string().as_bytes());
-        }
+    pub fn names(&self, batch: &mut Batch) {
+        let columns = self.file.metadata().file_metadata().schema_descr().columns();
+        let names: Vec<String> = columns.iter().map(|column| column.path().string()).collect();
+        batch.clear();
+        batch.push(names.iter().map(String::as_bytes), Place::Row(0));
     }
 
     /// Says which columns are needed: cells of all others are empty.
@@ -113,28 +110,28 @@ impl<'a> ParquetRows<'a> {
         Ok(())
     }
 
-    /// Reads the next row. `false` where there is none.
-    pub fn next(&mut self, record: &mut Record) -> Result<bool> {
-        if self.next == self.unpacked && !self.unpack()? {
-            return Ok(false);
-        }
-        self.row += 1;
-        record.restart_row(self.row);
-        for column in &self.columns {
-            record.skip_to(column.place);
-            record.push(column.cells.get(self.next));
-        }
+    /// Reads the next rows: none at the end.
+    pub fn fill(&mut self, batch: &mut Batch) -> Result<()> {
+        batch.clear();
+        let rows = self.unpack()?;
         let all = self.file.metadata().file_metadata().schema_descr().num_columns();
-        record.skip_to(all);
-        self.next += 1;
-        Ok(true)
+        for i in 0..rows {
+            self.row += 1;
+            let mut needed = self.columns.iter().peekable();
+            let cell = |place| match needed.next_if(|column| column.place == place) {
+                Some(column) => column.cells.get(i),
+                None => &[],
+            };
+            batch.push((0..all).map(cell), Place::Row(self.row));
+        }
+        Ok(())
     }
 
-    /// Unpacks the next rows. `false` where there are none.
-    fn unpack(&mut self) -> Result<bool> {
+    /// Unpacks the next rows; tells how many.
+    fn unpack(&mut self) -> Result<usize> {
         while self.left == 0 {
             if self.group == self.file.num_row_groups() {
-                return Ok(false);
+                return Ok(0);
             }
             self.open_group()?;
         }
@@ -156,8 +153,7 @@ impl<'a> ParquetRows<'a> {
             }
         }
         self.left -= rows as u64;
-        (self.next, self.unpacked) = (0, rows);
-        Ok(true)
+        Ok(rows)
     }
 
     fn open_group(&mut self) -> Result<()> {
