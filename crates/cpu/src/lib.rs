@@ -32,7 +32,7 @@ use nneinfact_core::engine::{
     Constraint, Engine, EngineState, Job, LossSlot, LossSums, Point, Precision,
 };
 use nneinfact_core::error::{Error, Result};
-use nneinfact_core::loss::Tape;
+use nneinfact_core::loss::{Differences, Tape};
 use nneinfact_core::plan::{ImplicitForm, Pass, RoleTerm};
 use nneinfact_simd::Elementwise;
 
@@ -80,6 +80,8 @@ struct CpuEngine<T> {
     factors: Vec<Vec<f64>>,
     /// What holds for these factors, the objective being in the engine's unit.
     constraints: Vec<Constraint>,
+    /// What differences between neighbouring entries cost, likewise.
+    differences: Vec<Option<Differences>>,
     snapshot: Option<Vec<Vec<f64>>>,
     /// The plain result of the last sweep, which an extrapolation starts from ([`Point::Anchor`]).
     anchor: Option<Vec<Vec<f64>>>,
@@ -133,6 +135,11 @@ impl<T: Elementwise> CpuEngine<T> {
             let unit = if l == 0 { job.unit } else { 1.0 };
             constraint.rescaled(unit, objective)
         });
+        let differences = job.differences.iter().cloned().enumerate().map(|(l, differences)| {
+            let unit = if l == 0 { job.unit } else { 1.0 };
+            differences.map(|differences| differences.rescaled(unit, objective))
+        });
+        let differences = differences.collect();
         let start = std::mem::take(&mut job.start);
         let mut engine = CpuEngine {
             geometries,
@@ -141,6 +148,7 @@ impl<T: Elementwise> CpuEngine<T> {
             entry_parameters,
             factors: Vec::new(),
             constraints: constraints.collect(),
+            differences,
             snapshot: None,
             anchor: None,
             origin: Vec::new(),
@@ -499,6 +507,10 @@ impl<T: Elementwise> Engine for CpuEngine<T> {
         Ok(())
     }
 
+    fn is_exact(&self) -> bool {
+        self.exact.is_some()
+    }
+
     fn another(&self) -> Result<Option<Box<dyn Engine>>> {
         Ok(Some(Box::new(CpuEngine {
             job: self.job.clone(),
@@ -508,6 +520,7 @@ impl<T: Elementwise> Engine for CpuEngine<T> {
             entry_parameters: Arc::clone(&self.entry_parameters),
             factors: self.factors.clone(),
             constraints: self.constraints.clone(),
+            differences: self.differences.clone(),
             snapshot: None,
             anchor: None,
             origin: Vec::new(),
