@@ -148,8 +148,8 @@ pub mod query {
 /// The losses, and how to write one of your own.
 pub mod loss {
     pub use nneinfact_core::loss::{
-        AtZero, Domain, EntryParameter, Expr, LOSSES, Loss, LossBuilder, LossParameter,
-        LossParameters, LossSpec, Majorizer, Monomial, NAMES, Penalty, ScaleWith, Scratch, Share,
+        AtZero, DifferencedAxis, Differences, Domain, EntryParameter, Expr, LOSSES, Loss, LossBuilder, LossParameter,
+        LossParameters, LossSpec, Majorizer, Monomial, NAMES, Penalty, ScaleWith, Scratch, Separable, Share,
         Tape, Trials, ZeroTerm, wgsl_function,
     };
 }

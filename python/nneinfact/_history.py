@@ -34,6 +34,10 @@ class History:
         The number of completed sweeps, and the element that the factors belong to.
     loss_name, algorithm, device, precision, seed
         What was fitted how.
+    kkt_residual : float or None
+        How far the factors are from a point where no small change lowers what the fit lowers: the
+        largest ``abs(min(x / s, q))`` over all entries x that are fitted, with s the largest of their
+        factor and q the derivative over its positive part. None where it was not asked for.
     heldout_as : str or None
         How entries were withheld at random, ``"cells"`` or ``"strata"``; None where none were.
     """
@@ -53,6 +57,7 @@ class History:
         self.seed = int(record.get("seed", 0))
         self.iterations = int(record.get("iterations", 0))
         self.returned = int(record.get("returned", 0))
+        self.kkt_residual = record.get("kkt_residual")
         self.heldout_as = record.get("heldout_as")
 
     def __len__(self) -> int:
@@ -71,4 +76,5 @@ class History:
 
     def __repr__(self) -> str:
         last = f", loss {self.loss[self.returned]:.6g}" if len(self.loss) > self.returned else ""
-        return f"<History: {self.iterations} sweeps{last}, stopped by {self.stopped_by}>"
+        kkt = "" if self.kkt_residual is None else f", KKT residual {self.kkt_residual:.1e}"
+        return f"<History: {self.iterations} sweeps{last}, stopped by {self.stopped_by}{kkt}>"

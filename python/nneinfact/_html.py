@@ -61,6 +61,8 @@ def of_fit(fit: Any) -> str:
             rows.append((what.replace("_", " "), f"{value:.6g}"))
     if len(fit.history):
         rows.append(("sweeps", f"{fit.history.iterations}, stopped by {fit.stopped_by}"))
+    if fit.history.kkt_residual is not None:
+        rows.append(("KKT residual", f"{fit.history.kkt_residual:.1e}"))
     sizes = ", ".join(
         f"{letters}: {' × '.join(map(str, factor.shape))}"
         for letters, factor in zip(fit.letters, fit.factors)

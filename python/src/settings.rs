@@ -51,6 +51,7 @@ pub struct Settings<'py> {
     factor_floor: f64,
     inner_cycles: usize,
     eval_every: usize,
+    kkt_residual: bool,
     memory_limit: Option<u64>,
     data_as: String,
     checkpoint: Option<CheckpointArguments>,
@@ -144,6 +145,8 @@ impl Settings<'_> {
         add(Box::new(move |fit| fit.max_iter(max_iter).tolerance(tolerance).early_stopping(stops)));
         let (floor, cycles, every) = (self.factor_floor, self.inner_cycles, self.eval_every);
         add(Box::new(move |fit| fit.factor_floor(floor).inner_cycles(cycles).eval_every(every)));
+        let kkt_residual = self.kkt_residual;
+        add(Box::new(move |fit| fit.kkt_residual(kkt_residual)));
         if let Some(slabs) = self.slabs {
             add(Box::new(move |fit| fit.slabs(slabs)));
         }

@@ -24,13 +24,13 @@ use nneinfact_insight::report::{Report, Residuals};
 /// the same factor, and what the tensors say of it adds up:
 ///
 ///   ranks = { r = 5 }
-///   penalties = ["l2=0.1"]             # also bounds, fix, tie, smooth, simplex, algorithm, precision,
-///   seed = 1                           # starts, max_iter, tol, early_stopping, data_as, inner_cycles
+///   penalties = ["l2=0.1"]             # also bounds, fix, tie, smooth, simplex, basis, algorithm, tol,
+///   seed = 1                           # precision, starts, max_iter, early_stopping, data_as, inner_cycles
 ///
 ///   [[part]]
 ///   data = "ratings.npy"
 ///   model = "ir,jr->ij"
-///   heldout = 0.1                      # and the other keys about data that a study has, but for tables
+///   heldout = 0.1                      # and the other keys about data that a study has
 ///
 ///   [[part]]
 ///   name = "traits"                    # of its files; by default that of the data
@@ -38,6 +38,15 @@ use nneinfact_insight::report::{Report, Residuals};
 ///   model = "ir,kr->ik"
 ///   loss = "euclidean"
 ///   weight = 0.5
+///
+///   [[part]]
+///   data = "events.csv"                # a table, as `nneinfact table` reads it
+///   modes = "i=person,hour(time)"
+///   model = "ir,hr->ih"
+///
+/// A letter is the same mode in all parts, by its labels where it has any: each part gets those of all.
+/// At labels that are in other parts only, counts and other lists have zeros (or nothing, with
+/// unlisted_missing), and all else is missing.
 ///
 /// Paths are relative to the file's folder. FOLDER gets NAME.npz with the factors of each part, which
 /// every other command takes, and history.json.

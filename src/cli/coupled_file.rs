@@ -9,7 +9,9 @@ use serde::Deserialize;
 use super::args::{AlgorithmArg, DataAsArg, PrecisionArg};
 use super::compare::spec::losses;
 use super::constraints;
+use super::split_args::SplitArgs;
 use super::structure;
+use super::table_keys::{OneOrMany, table_keys};
 use nneinfact_core::error::{Error, Result};
 use nneinfact_core::loss::{Loss, Penalty};
 use nneinfact_core::model::Model;
@@ -44,6 +46,8 @@ struct File {
     smooth: Vec<String>,
     #[serde(default)]
     simplex: Vec<String>,
+    #[serde(default)]
+    basis: Vec<String>,
     out: Option<PathBuf>,
     part: Vec<FilePart>,
 }
@@ -65,10 +69,36 @@ struct FilePart {
     nan_missing: bool,
     #[serde(default)]
     unlisted_missing: bool,
+    modes: Option<String>,
+    #[serde(default)]
+    count: bool,
+    sum: Option<String>,
+    mean: Option<String>,
+    max: Option<String>,
+    #[serde(default)]
+    unlisted_zero: bool,
+    #[serde(rename = "where")]
+    filters: Option<OneOrMany<String>>,
+    #[serde(default)]
+    order: BTreeMap<String, PathBuf>,
+    #[serde(default)]
+    skip_bad: bool,
+    missing_texts: Option<Vec<String>>,
+    time_format: Option<String>,
+    time_zone: Option<String>,
+    separator: Option<String>,
+    quote: Option<String>,
+    #[serde(default)]
+    no_header: bool,
+    table_memory: Option<String>,
+    row_names: Option<PathBuf>,
+    column_names: Option<PathBuf>,
     missing: Option<PathBuf>,
     heldout: Option<f64>,
     heldout_mask: Option<PathBuf>,
     heldout_coordinates: Option<PathBuf>,
+    heldout_as: Option<String>,
+    zeros_per_nonzero: Option<f64>,
     validation: Option<f64>,
     validation_coordinates: Option<PathBuf>,
     split_seed: Option<u64>,
@@ -135,7 +165,7 @@ fn named(path: &Path, error: Error) -> Error {
     }
 }
 
-fn part(t: usize, given: FilePart, folder: &Path) -> Result<PartSpec> {
+fn part(t: usize, mut given: FilePart, folder: &Path) -> Result<PartSpec> {
     let near = |path: PathBuf| folder.join(path);
     let name = given.name.clone().unwrap_or_else(|| {
         given.data.file_stem().map_or_else(|| (t + 1).to_string(), |s| s.to_string_lossy().into())
@@ -153,7 +183,17 @@ fn part(t: usize, given: FilePart, folder: &Path) -> Result<PartSpec> {
     if given.index_base.is_some_and(|base| base > 1) {
         return refuse("index_base: indices of a .tns count from 0 or from 1".into());
     }
-    let about = |error: Error| Error::Setting(format!("part {name:?}: {error}"));
+    let about = |error: Error| match error {
+        error @ (Error::File { .. } | Error::Format { .. }) => error,
+        error => Error::Setting(format!("part {name:?}: {error}")),
+    };
+    let table = table_keys!(given).args(folder).map_err(about)?;
+    let heldout_as = given.heldout_as.as_deref().map(|text| value("heldout_as", text));
+    let split = SplitArgs {
+        heldout_as: heldout_as.transpose().map_err(about)?,
+        zeros_per_nonzero: given.zeros_per_nonzero,
+    };
+    split.check(given.heldout.is_some() || given.validation.is_some()).map_err(about)?;
     let text = given.loss.unwrap_or_else(|| "kl".into());
     let tried = losses(&[text], folder).map_err(about)?;
     let Some((loss, loss_record)) = tried.into_iter().next() else {
@@ -164,24 +204,28 @@ fn part(t: usize, given: FilePart, folder: &Path) -> Result<PartSpec> {
         loss,
         loss_record,
         weight: given.weight.unwrap_or(1.0),
-        data: DataRecord {
-            path: near(given.data),
-            key: given.key,
-            shape: given.shape,
-            mask: given.mask.map(near),
-            weights: given.weights.map(near),
-            zero_based: given.index_base == Some(0),
-            nan_missing: given.nan_missing,
-            unlisted_missing: given.unlisted_missing,
-            missing: given.missing.map(near),
-            heldout: given.heldout,
-            heldout_mask: given.heldout_mask.map(near),
-            heldout_coordinates: given.heldout_coordinates.map(near),
-            validation: given.validation,
-            validation_coordinates: given.validation_coordinates.map(near),
-            split_seed: given.split_seed.unwrap_or(0),
-            ..DataRecord::default()
-        },
+        data: table
+            .apply(DataRecord {
+                path: near(given.data),
+                key: given.key,
+                shape: given.shape,
+                mask: given.mask.map(near),
+                weights: given.weights.map(near),
+                zero_based: given.index_base == Some(0),
+                nan_missing: given.nan_missing,
+                unlisted_missing: given.unlisted_missing,
+                missing: given.missing.map(near),
+                heldout: given.heldout,
+                heldout_mask: given.heldout_mask.map(near),
+                heldout_coordinates: given.heldout_coordinates.map(near),
+                heldout_as: split.kind(),
+                zeros_per_nonzero: split.zeros_per_nonzero,
+                validation: given.validation,
+                validation_coordinates: given.validation_coordinates.map(near),
+                split_seed: given.split_seed.unwrap_or(0),
+                ..DataRecord::default()
+            })
+            .map_err(about)?,
         name,
     })
 }
@@ -201,6 +245,10 @@ impl CoupledSpec {
                 &data.validation_coordinates,
             ];
             all.extend(optional.into_iter().filter_map(|path| path.as_deref()));
+            let orders = data.table.iter().flat_map(|table| &table.orders);
+            all.extend(orders.map(|(_, path)| path.as_path()));
+            let names = [&data.row_names, &data.column_names];
+            all.extend(names.into_iter().filter_map(|path| path.as_deref()));
         }
         all
     }
@@ -210,7 +258,7 @@ impl CoupledSpec {
     /// # Errors
     /// Where something of it cannot be read or is not what is expected, with the key that says it.
     pub fn settings(&self, mut settings: NNEinFact) -> Result<NNEinFact> {
-        let File { ranks, penalties, bounds, fix, tie, smooth, simplex, .. } = &self.file;
+        let File { ranks, penalties, bounds, fix, tie, smooth, simplex, basis, .. } = &self.file;
         settings = settings
             .ranks(ranks.iter().map(|(&letter, &rank)| (letter, rank)))
             .early_stopping(self.file.early_stopping);
@@ -267,6 +315,10 @@ impl CoupledSpec {
         for text in simplex {
             let simplex = structure::simplex(text).map_err(|e| wrong("simplex", text, e))?;
             settings = settings.simplex(&simplex.factor, simplex.over.as_deref());
+        }
+        for text in basis {
+            let (mode, basis) = structure::basis(text).map_err(|e| wrong("basis", text, e))?;
+            settings = settings.basis(mode, basis);
         }
         Ok(settings)
     }
@@ -353,5 +405,16 @@ mod tests {
         refused("\"traits\"", "\"ratings\"", &["two parts", "ratings"]);
         refused("\"traits\"", "\"../x\"", &["name"]);
         refused("r = 2", "r = \"two\"", &["both.toml", "ranks"]);
+        let with = |line: &str| format!("heldout = 0.1\n{line}");
+        refused("heldout = 0.1", &with("count = true"), &["traits", "--count", "--modes"]);
+        refused(
+            "heldout = 0.1",
+            &with("modes = \"a,b\"\ncount = true\nsum = \"x\""),
+            &["traits", "exclude each other"],
+        );
+        refused("heldout = 0.1", &with("separator = \"ab\""), &["traits", "separator", "ab"]);
+        refused("heldout = 0.1", "heldout_as = \"cells\"", &["traits", "neither is given"]);
+        refused("heldout = 0.1", &with("heldout_as = \"stratum\""), &["traits", "stratum"]);
+        refused("smooth = [\"jr=0.1\"]", "basis = [\"j=line:3\"]", &["basis", "j=line:3"]);
     }
 }

@@ -42,6 +42,7 @@ mod structure;
 mod summary;
 mod table;
 mod table_args;
+mod table_keys;
 mod transform;
 
 use std::ffi::OsString;

@@ -3,7 +3,10 @@
 #![cfg(feature = "cli")]
 
 mod commands;
+#[path = "../common/mod.rs"]
+mod common;
 mod compare;
+mod corpus;
 mod density;
 mod files;
 mod models;

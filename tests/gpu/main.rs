@@ -8,3 +8,5 @@ mod devices;
 mod fits;
 mod penalties;
 mod structure;
+#[path = "../common/structured.rs"]
+mod structured_case;

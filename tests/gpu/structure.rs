@@ -1,6 +1,9 @@
 //! Ties, smooth modes and rows that add up to 1 on a GPU: steps are made on the host from what it sums.
 
-use crate::common::{Random, configurations, data, deviation, largest_rise, mean_term};
+use crate::common::{
+    CORPUS, Random, configurations, data, deviation, gpu_cases, largest_rise, losses, mean_term,
+};
+use crate::structured_case::Structured;
 use nneinfact::fit::Smooth;
 use nneinfact::loss::Penalty;
 use nneinfact::model::{Model, Shapes};
@@ -53,6 +56,20 @@ fn structured_fits_on_a_gpu_are_those_of_the_cpu_and_never_rise() -> Result<(), 
                 assert!(apart < 5e-3, "{apart} {what}");
             }
             found.push(fit);
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn what_a_gpu_lowers_with_structure_never_rises() -> Result<(), Error> {
+    let losses = losses();
+    for configuration in configurations().iter().filter(|c| c.name == "gpu") {
+        // Every loss, and in the course of them every model.
+        for turn in gpu_cases(2 * losses.len()) {
+            let entry = &CORPUS[turn % CORPUS.len()];
+            let loss = losses[(turn + turn / losses.len()) % losses.len()].clone();
+            Structured::drawn(20_000 + turn, entry, loss).check(configuration)?;
         }
     }
     Ok(())

@@ -7,6 +7,7 @@ mod compare;
 mod components;
 mod concurrent;
 mod coupled;
+mod coupled_labels;
 mod fit;
 mod golden;
 mod labels;
@@ -25,3 +26,6 @@ mod shared;
 mod starts;
 mod strata;
 mod structure;
+#[path = "../common/structured.rs"]
+mod structured_case;
+mod structured_properties;

@@ -67,6 +67,7 @@ impl<T: Elementwise> CpuEngine<T> {
             constraints: &self.constraints,
             numerator,
             gram,
+            differences: &self.differences,
         }
     }
 

@@ -33,7 +33,7 @@ use nneinfact_core::engine::{
     host_scales,
 };
 use nneinfact_core::error::{Error, Result};
-use nneinfact_core::loss::Tape;
+use nneinfact_core::loss::{Differences, Tape};
 use nneinfact_core::plan::{ImplicitForm, Pass, RoleTerm};
 use nneinfact_simd::Elementwise;
 
@@ -83,6 +83,8 @@ struct CpuEngine<T> {
     scales: Vec<f64>,
     /// What holds for these factors, the objective being in the engine's unit.
     constraints: Vec<Constraint>,
+    /// What differences between neighbouring entries cost, likewise.
+    differences: Vec<Option<Differences>>,
     snapshot: Option<Vec<Vec<f64>>>,
     /// The plain result of the last sweep, which an extrapolation starts from ([`Point::Anchor`]).
     anchor: Option<Vec<Vec<f64>>>,
@@ -137,6 +139,10 @@ impl<T: Elementwise> CpuEngine<T> {
         let constraints = job.constraints.iter().zip(&scales);
         let constraints =
             constraints.map(|(constraint, scale)| constraint.rescaled(1.0 / scale, objective));
+        let differences = job.differences.iter().cloned().zip(&scales).map(|(differences, scale)| {
+            differences.map(|differences| differences.rescaled(1.0 / scale, objective))
+        });
+        let differences = differences.collect();
         let start = std::mem::take(&mut job.start);
         let mut engine = CpuEngine {
             geometries,
@@ -146,6 +152,7 @@ impl<T: Elementwise> CpuEngine<T> {
             factors: Vec::new(),
             constraints: constraints.collect(),
             scales,
+            differences,
             snapshot: None,
             anchor: None,
             origin: Vec::new(),
@@ -495,6 +502,10 @@ impl<T: Elementwise> Engine for CpuEngine<T> {
         Ok(())
     }
 
+    fn is_exact(&self) -> bool {
+        self.exact.is_some()
+    }
+
     fn another(&self) -> Result<Option<Box<dyn Engine>>> {
         Ok(Some(Box::new(CpuEngine {
             job: self.job.clone(),
@@ -505,6 +516,7 @@ impl<T: Elementwise> Engine for CpuEngine<T> {
             factors: self.factors.clone(),
             constraints: self.constraints.clone(),
             scales: self.scales.clone(),
+            differences: self.differences.clone(),
             snapshot: None,
             anchor: None,
             origin: Vec::new(),

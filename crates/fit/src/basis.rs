@@ -39,12 +39,7 @@ pub(crate) struct Rewritten {
 pub(crate) fn rewrite(settings: &Settings, shape: &[usize]) -> Result<Rewritten> {
     let model = &settings.model;
     let shapes = Shapes::new(model, shape, &settings.ranks)?;
-    if matches!(settings.start, Start::Factors(_) | Start::Grown(_)) {
-        return Err(Error::Setting(
-            "a fit with a basis starts at random or from singular vectors: given factors are those of the model without it"
-                .into(),
-        ));
-    }
+    refuse_start(settings)?;
     if settings.groups.is_some() {
         return Err(Error::Setting("groups are of a model without a basis".into()));
     }
@@ -98,6 +93,17 @@ pub(crate) fn rewrite(settings: &Settings, shape: &[usize]) -> Result<Rewritten>
         ..settings.clone()
     };
     Ok(Rewritten { settings: inner, splits, places, given: settings.clone() })
+}
+
+/// Refuses factors to start from, which are not those of the fit that is made.
+pub(crate) fn refuse_start(settings: &Settings) -> Result<()> {
+    match settings.start {
+        Start::Factors(_) | Start::Grown(_) => Err(Error::Setting(
+            "a fit with a basis starts at random or from singular vectors: given factors are those of the model without it"
+                .into(),
+        )),
+        Start::Random | Start::Gamma { .. } | Start::Svd => Ok(()),
+    }
 }
 
 /// The factor that has a mode, and the functions along it.
@@ -180,7 +186,7 @@ impl Rewritten {
 }
 
 /// A factor whose axis has coefficients, with the functions in their place.
-fn along(values: &Array2<f64>, factor: &ArrayD<f64>, axis: usize) -> Result<ArrayD<f64>> {
+pub(crate) fn along(values: &Array2<f64>, factor: &ArrayD<f64>, axis: usize) -> Result<ArrayD<f64>> {
     let internal = |e: ndarray::ShapeError| Error::Internal(format!("a basis: {e}"));
     let mut order: Vec<usize> = (0..factor.ndim()).collect();
     order.swap(0, axis);

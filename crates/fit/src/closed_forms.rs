@@ -14,6 +14,8 @@ use nneinfact_core::plan::{ImplicitForm, Plan, Quadratic, RolePass, RoleTerm};
 /// What is known of a fit's steps before it is planned.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Steps {
+    /// Whether factors are tied, smooth, or have rows that add up to 1.
+    pub structured: bool,
     /// Whether the fit runs on the CPU, whose engine sums over the entries of each role.
     pub on_cpu: bool,
     /// Whether its steps may be exact: half the squared distance, accelerated, under penalties that
@@ -26,9 +28,9 @@ impl Steps {
         // Accelerated fits are free in how they get there.
         let exact = settings.algorithm == Algorithm::Accelerated
             && settings.loss.is_half_squared_distance()
-            && !constraints.structure.is_any()
+            && exact_structure(constraints, on_cpu)
             && constraints.penalties().iter().flatten().all(|p| [1.0, 2.0].contains(&p.power()));
-        Steps { on_cpu, exact }
+        Steps { structured: constraints.structure.is_any(), on_cpu, exact }
     }
 
     /// What the sums over the entries of each role are of.
@@ -47,6 +49,13 @@ impl Steps {
             false => ZeroSums::new(zero, implicit).form(),
         }
     }
+}
+
+/// Whether exact steps go with what holds within and among factors: some factor has to be free for them.
+fn exact_structure(constraints: &Constraints, on_cpu: bool) -> bool {
+    let structure = &constraints.structure;
+    let free = |l: usize| !constraints.each[l].fixed && structure.steps_exactly(l);
+    !structure.is_any() || (on_cpu && (0..constraints.each.len()).any(free))
 }
 
 /// What sums over the entries of each role take in all groups of a plan.
@@ -137,7 +146,8 @@ impl Exact {
         data: &Prepared,
         counts: Option<StoredCounts>,
     ) -> Exact {
-        if !steps.exact {
+        // The steps of tied factors are multiplicative, which numerators of either sign have no bound for.
+        if !steps.exact || (steps.structured && data.has_negative()) {
             return Exact::No;
         }
         if data.weights().is_none() && data.is_all_train() {

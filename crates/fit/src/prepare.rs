@@ -296,6 +296,7 @@ pub(crate) fn job(
         start,
         scales: None,
         balancing: constraints.balancing.filter(|_| balance).map(Arc::new),
+        differences: Vec::new(),
         constraints: constraints.each,
     };
     Ok((job, given))

@@ -1,5 +1,6 @@
 //! One tensor whose factors are tied, smooth, or have rows that add up to 1: its engine says what the data
-//! say of each entry, and the steps are made on the host (`coupled/engine.rs`).
+//! say of each entry, and the steps are made on the host (`coupled/engine.rs`). Half the squared distance is
+//! lowered exactly over factors that are in one place and whose rows need not add up.
 
 use std::sync::Arc;
 
@@ -49,9 +50,10 @@ pub(crate) fn open(
     };
     let start = job.start.clone();
     let loss = (settings.loss.clone(), 1.0);
-    // What the data say is not all that there is: no exact steps. Factors are kept here, in the user's
-    // units.
-    let job = Job { exact: false, balancing: None, scales: None, steps_elsewhere: true, ..job };
+    // Exact steps know of differences between neighbours. Factors are kept here, in the user's units.
+    let roughness = constraints.structure.roughness.iter();
+    let differences = roughness.map(|one| one.as_ref().map(|r| r.differences().clone())).collect();
+    let job = Job { differences, balancing: None, scales: None, steps_elsewhere: true, ..job };
     let factors = (0..plan.shapes().model().factors().len()).collect();
     let engine = device.open(job, settings.precision)?;
     let member = Member::new(engine, loss, factors, own, &groups, &constraints.structure.ties);

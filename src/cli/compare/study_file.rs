@@ -9,7 +9,7 @@ use serde::Deserialize;
 use super::spec::{self, ModelSpec, RankSpec, Spec};
 use crate::cli::args::{self, AlgorithmArg, DataAsArg, PrecisionArg};
 use crate::cli::split_args::SplitArgs;
-use crate::cli::table_args::{self, TableArgs};
+use crate::cli::table_keys::{OneOrMany, table_keys};
 use nneinfact_core::error::{Error, Result};
 use nneinfact_fit::{DataRecord, io};
 use nneinfact_insight::compare::StudyPath;
@@ -86,24 +86,6 @@ struct File {
     model: Vec<FileModel>,
 }
 
-/// A value, or a list of them.
-#[derive(Deserialize)]
-#[serde(untagged, expecting = "one value or a list of them is expected")]
-enum OneOrMany<T> {
-    One(T),
-    Many(Vec<T>),
-}
-
-impl<T> OneOrMany<T> {
-    fn to_vec(values: Option<OneOrMany<T>>) -> Vec<T> {
-        match values {
-            None => Vec::new(),
-            Some(OneOrMany::One(value)) => vec![value],
-            Some(OneOrMany::Many(values)) => values,
-        }
-    }
-}
-
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct FileModel {
@@ -142,7 +124,7 @@ fn parse(text: &str, path: &Path) -> Result<Spec> {
     for model in std::mem::take(&mut file.model) {
         models.push(model_spec(model).map_err(of)?);
     }
-    let table = table_args(&mut file, folder).map_err(of)?;
+    let table = table_keys!(file).args(folder).map_err(of)?;
     let algorithms: Result<Vec<AlgorithmArg>> =
         file.algorithms.iter().map(|text| value("algorithms", text)).collect();
     let memory_limit = file.memory_limit.as_deref().map(|text| {
@@ -226,46 +208,6 @@ fn split_args(file: &File) -> Result<SplitArgs> {
     let split = SplitArgs { heldout_as: heldout_as.transpose()?, zeros_per_nonzero };
     split.check(file.heldout.is_some() || file.validation.is_some())?;
     Ok(split)
-}
-
-/// How the data are read as a table.
-fn table_args(file: &mut File, folder: &Path) -> Result<TableArgs> {
-    let values = [file.count, file.sum.is_some(), file.mean.is_some(), file.max.is_some()];
-    if values.iter().filter(|&&given| given).count() > 1 {
-        return Err(Error::Setting("count, sum, mean and max exclude each other".into()));
-    }
-    let wrong =
-        |key: &str, text: &str, why: String| Error::Setting(format!("{key} = {text:?}: {why}"));
-    let separator = file
-        .separator
-        .take()
-        .map(|text| table_args::separator(&text).map_err(|why| wrong("separator", &text, why)));
-    let table_memory = file
-        .table_memory
-        .take()
-        .map(|text| args::bytes(&text).map_err(|why| wrong("table_memory", &text, why)));
-    let near = |path: PathBuf| folder.join(path);
-    let orders = std::mem::take(&mut file.order);
-    Ok(TableArgs {
-        modes: file.modes.take(),
-        count: file.count,
-        sum: file.sum.take(),
-        mean: file.mean.take(),
-        max: file.max.take(),
-        unlisted_zero: file.unlisted_zero,
-        filters: OneOrMany::to_vec(file.filters.take()),
-        orders: orders.into_iter().map(|(mode, path)| (mode, near(path))).collect(),
-        skip_bad: file.skip_bad,
-        missing_texts: file.missing_texts.take(),
-        time_format: file.time_format.take(),
-        time_zone: file.time_zone.take(),
-        separator: separator.transpose()?,
-        quote: file.quote.take(),
-        no_header: file.no_header,
-        table_memory: table_memory.transpose()?,
-        row_names: file.row_names.take().map(near),
-        column_names: file.column_names.take().map(near),
-    })
 }
 
 /// One of the values that an option has.

@@ -4,6 +4,7 @@
 pub mod balance;
 pub mod contract;
 pub mod eigen;
+mod neighbour_descent;
 pub mod quadratic;
 pub mod twofold;
 pub mod update;

@@ -10,9 +10,11 @@ use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::contract::{contract, rearrange, rearrange_owned};
+use super::neighbour_descent::{Bound, BoundAxis};
 use super::update::overflowed;
 use crate::engine::{Constraint, Extrapolation};
 use crate::error::Result;
+use crate::loss::Differences;
 use crate::model::{Index, Shapes};
 use crate::plan::{Coupling, Group, Quadratic};
 
@@ -68,6 +70,8 @@ pub struct Objective<'a> {
     pub numerator: &'a [f64],
     /// Q of the group: see [`gram`].
     pub gram: &'a [f64],
+    /// In the model's order, what differences between neighbouring entries cost; none where it is empty.
+    pub differences: &'a [Option<Differences>],
 }
 
 /// Q of a group, from the factors outside it.
@@ -163,6 +167,18 @@ impl Objective<'_> {
                 let largest = theta.iter().copied().fold(0.0, f64::max);
                 let reach = if largest > 0.0 { REACH * largest } else { f64::INFINITY };
                 let bounds = [constraint.lower, constraint.upper.min(reach.max(constraint.lower))];
+                let order = Self::order(form.coupling);
+                if let Some(Some(differences)) = self.differences.get(l) {
+                    let strides = strides(shapes, &shapes.model().factors()[l], &order);
+                    let axes = BoundAxis::all(differences, &strides);
+                    let Form { linear, square, rows, .. } = &form;
+                    Bound { linear, square, rows: *rows, latent: k, bounds, axes }
+                        .descend(&mut theta, SHORT);
+                    factors[l] =
+                        rearrange_owned(shapes, order, theta, &shapes.model().factors()[l]);
+                    finite(shapes, l, &factors[l])?;
+                    continue;
+                }
                 theta.par_chunks_mut(k * form.rows).enumerate().for_each(|(batch, theta)| {
                     let square = &form.square[batch * k * k..][..k * k];
                     let linear = &form.linear[batch * k * form.rows..][..k * form.rows];
@@ -178,15 +194,26 @@ impl Objective<'_> {
                         },
                     );
                 });
-                let order = Self::order(form.coupling);
                 factors[l] = rearrange_owned(shapes, order, theta, &shapes.model().factors()[l]);
-                if let Some(entry) = factors[l].iter().position(|x| !x.is_finite()) {
-                    return Err(overflowed(shapes, l, entry));
-                }
+                finite(shapes, l, &factors[l])?;
             }
         }
         Ok(())
     }
+}
+
+/// Whether all entries of a factor are finite.
+fn finite(shapes: &Shapes, l: usize, factor: &[f64]) -> Result<()> {
+    match factor.iter().position(|x| !x.is_finite()) {
+        Some(entry) => Err(overflowed(shapes, l, entry)),
+        None => Ok(()),
+    }
+}
+
+/// For each of these indices the entries from one value to the next, where a tensor has them in `order`.
+fn strides(shapes: &Shapes, indices: &[Index], order: &[Index]) -> Vec<usize> {
+    let after = |x: &Index| order.iter().position(|y| y == x).map_or(0, |at| at + 1);
+    indices.iter().map(|x| shapes.sizes(&order[after(x)..]).iter().product()).collect()
 }
 
 /// Some rows. A type of its own, and not a closure, as only what is inlined into the dispatched

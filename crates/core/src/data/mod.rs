@@ -26,6 +26,7 @@ mod part;
 mod prepare;
 mod prepared;
 mod random;
+mod relabel;
 mod rescale;
 mod roles;
 mod scan;

@@ -18,7 +18,7 @@ use ndarray::ArrayD;
 
 use crate::data::{Prepared, StoredEntries};
 use crate::error::{Error, Result};
-use crate::loss::{Loss, Penalty};
+use crate::loss::{Differences, Loss, Penalty};
 use crate::plan::{Balancing, Plan};
 
 pub use adapter::{AdapterInfo, AdapterKind};
@@ -180,6 +180,9 @@ pub struct Job {
     pub scales: Option<Vec<f64>>,
     /// What holds for each factor, in the user's units.
     pub constraints: Vec<Constraint>,
+    /// For each factor what differences between neighbouring entries cost, in the user's units, for
+    /// [exact](Job::exact) steps alone; none where it is empty.
+    pub differences: Vec<Option<Differences>>,
     /// The rescalings among the factors, all of which have a penalty; `None` where
     /// [`Engine::balance`] is not called.
     pub balancing: Option<Arc<Balancing>>,
@@ -436,6 +439,11 @@ pub trait Engine: Send {
     /// Where the device fails; [`Error::Internal`] where it made fewer.
     fn repeat_sweeps(&mut self, count: usize) -> Result<()> {
         Err(Error::Internal(format!("an engine that made no sweeps cannot repeat {count}")))
+    }
+
+    /// Whether updates lower a group's [exact](Job::exact) objective.
+    fn is_exact(&self) -> bool {
+        false
     }
 
     /// An engine of the same job at the same factors, without anchor and snapshot. It shares with this one

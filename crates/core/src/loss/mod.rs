@@ -13,6 +13,7 @@
 mod accuracy;
 mod builtin;
 mod custom;
+mod differences;
 mod domain;
 mod entry_parameter;
 mod expr;
@@ -22,6 +23,7 @@ mod majorizer;
 mod named;
 mod operators;
 mod penalty;
+mod separable;
 mod series;
 mod tape;
 mod text;
@@ -32,12 +34,14 @@ use std::sync::Arc;
 use ndarray::ArrayD;
 
 pub use custom::LossBuilder;
+pub use differences::{DifferencedAxis, Differences};
 pub use domain::{Domain, Trials};
 pub use entry_parameter::EntryParameter;
 pub use expr::{Expr, wgsl_function};
 pub use majorizer::Majorizer;
 pub use named::{LOSSES, LossParameter, LossParameters, LossSpec, NAMES};
 pub use penalty::{Penalty, Share};
+pub use separable::Separable;
 #[doc(hidden)]
 pub use tape::weighted;
 pub use tape::{Scratch, Tape};

@@ -202,7 +202,7 @@ fn balance_of_powers([fall, rise, gradient]: [f64; 3], [e0, e1, e2]: [f64; 3]) -
 }
 
 /// The root of `b ln λ − a + gradient λ^q = 0`, with q ≥ 0.
-fn logarithm_and_power(a: f64, b: f64, gradient: f64, q: f64) -> f64 {
+pub(super) fn logarithm_and_power(a: f64, b: f64, gradient: f64, q: f64) -> f64 {
     let far = |derivative: f64| match derivative {
         s if s > 0.0 => f64::INFINITY,
         s if s < 0.0 => 0.0,

@@ -8,16 +8,17 @@
 use ndarray::ArrayD;
 
 use nneinfact_core::algebra::balance::{penalty, rescale};
+use nneinfact_core::algebra::quadratic;
 use nneinfact_core::algebra::update::{apply_floor, extrapolate, overflowed};
 use nneinfact_core::engine::{
     Constraint, Engine, EngineState, Extrapolation, LossSlot, LossSums, Point,
 };
 use nneinfact_core::error::{Error, Result};
-use nneinfact_core::loss::{Loss, Majorizer, Share};
+use nneinfact_core::loss::{Loss, Majorizer};
 use nneinfact_core::model::Shapes;
 use nneinfact_core::plan::Balancing;
 
-use super::step::Step;
+use super::step::{LossTerm, Step, Terms};
 use crate::structure::Structure;
 
 /// One of the tensors.
@@ -122,8 +123,21 @@ impl CoupledEngine {
         Ok(engine)
     }
 
+    /// Whether the tensor's engine lowers what it says of a group exactly, with all that holds for its factors.
+    fn steps_exactly(&self, group: usize) -> bool {
+        let structure = &self.joint.structure;
+        self.is_exact() && self.joint.groups[group].iter().all(|&l| structure.steps_exactly(l))
+    }
+
+    /// Whether a factor is in a group whose steps are exact.
+    fn is_stepped_exactly(&self, l: usize) -> bool {
+        let groups = &self.joint.groups;
+        (0..groups.len()).any(|group| groups[group].contains(&l) && self.steps_exactly(group))
+    }
+
+    /// Entries that coordinate descent brings to 0 leave it by themselves: they have no floor.
     fn apply_floor(&mut self, l: usize) {
-        if !self.joint.constraints[l].fixed {
+        if !self.joint.constraints[l].fixed && !self.is_stepped_exactly(l) {
             apply_floor(&mut self.factors[l], self.joint.floor, LEAST, &self.joint.constraints[l]);
         }
     }
@@ -211,13 +225,20 @@ impl CoupledEngine {
         self.members.iter_mut().map(of).collect()
     }
 
-    /// What the tensors say about every entry of factor `l`, given the factors of change of the group.
-    fn shares(&mut self, group: usize, l: usize, lambda: &[Vec<f64>]) -> Result<Vec<Vec<Share>>> {
+    /// What the tensors, and the neighbours in `theta`, say about every entry of factor `l`, given the
+    /// factors of change of the group.
+    fn terms(
+        &mut self,
+        group: usize,
+        l: usize,
+        lambda: &[Vec<f64>],
+        theta: &[f64],
+    ) -> Result<Terms> {
         let members = &self.joint.groups[group];
         let ties = &self.joint.structure.ties;
-        let mut shares = vec![Vec::new(); self.factors[l].len()];
+        let mut losses = Vec::new();
         for (member, told) in self.members.iter_mut().zip(&self.told) {
-            let Told { a, b, places } = match (told, &member.groups[group][..]) {
+            let Told { mut a, mut b, places } = match (told, &member.groups[group][..]) {
                 (_, []) => continue,
                 (Some(told), _) => Told { a: told.a.clone(), b: told.b.clone(), ..*told },
                 (None, &[own, ..]) => {
@@ -239,15 +260,30 @@ impl CoupledEngine {
             let scale = curvature.abs() * member.weight;
             // The curvature of a logarithm in so many places.
             let below = if majorizer == Majorizer::Log { scale * places as f64 } else { scale };
-            for (shares, (a, b)) in shares.iter_mut().zip(a.into_iter().zip(b)) {
-                shares.push(Share { majorizer, falling, a: scale * a, b: below * b });
-            }
+            a.iter_mut().for_each(|a| *a *= scale);
+            b.iter_mut().for_each(|b| *b *= below);
+            losses.push(LossTerm { majorizer, falling, a, b });
         }
-        if let Some(roughness) = &self.joint.structure.roughness[l] {
-            let all = roughness.shares(&self.factors[l]);
-            shares.iter_mut().zip(all).for_each(|(shares, share)| shares.push(share));
+        let rough = match &self.joint.structure.roughness[l] {
+            Some(roughness) => roughness.differences().parts(theta),
+            None => Vec::new(),
+        };
+        Ok(Terms { losses, rough })
+    }
+
+    /// The update of a group by the tensor's own engine, which lowers it as far as it goes.
+    fn lower(&mut self, group: usize) -> Result<()> {
+        let members = self.joint.groups[group].clone();
+        let member = self.only()?;
+        let [own] = member.groups[group][..] else {
+            return Err(Error::Internal("an exact step of a factor in several places".into()));
+        };
+        member.engine.update(own)?;
+        let (found, places) = (member.engine.factors()?, member.factors.clone());
+        for (&l, factor) in places.iter().zip(found).filter(|(l, _)| members.contains(l)) {
+            self.factors[l] = factor.into_iter().collect();
         }
-        Ok(shares)
+        Ok(())
     }
 
     /// Whether the surrogate of a group's step is no bound: of a logarithm in several places.
@@ -335,19 +371,32 @@ impl Engine for CoupledEngine {
         if self.last.take() != Some(group) {
             return Err(Error::Internal(format!("group {group} is updated without a pass")));
         }
+        if self.steps_exactly(group) {
+            return self.lower(group);
+        }
+        let exact = self.is_exact();
         let members = self.joint.groups[group].clone();
         let mut lambda: Vec<Vec<f64>> =
             members.iter().map(|&l| vec![1.0; self.factors[l].len()]).collect();
         let cycles = if members.len() == 1 { 1 } else { self.joint.cycles };
         for _ in 0..cycles {
             for (at, &l) in members.iter().enumerate() {
-                let shares = self.shares(group, l, &lambda)?;
+                // What an exact engine says holds at the factors as they are by now.
+                let mut from = self.factors[l].clone();
+                if exact {
+                    from.iter_mut().zip(&lambda[at]).for_each(|(x, change)| *x *= change);
+                }
+                let terms = self.terms(group, l, &lambda, &from)?;
                 let step = Step {
                     constraint: self.joint.constraints[l],
                     single: members.len() == 1,
                     simplex: self.joint.structure.simplex[l].as_ref(),
                 };
-                lambda[at] = step.changes(&self.factors[l], &shares);
+                let changes = step.changes(&from, &terms);
+                match exact {
+                    true => lambda[at].iter_mut().zip(changes).for_each(|(x, more)| *x *= more),
+                    false => lambda[at] = changes,
+                }
             }
         }
         let before = match members[..] {
@@ -419,7 +468,12 @@ impl Engine for CoupledEngine {
             return Err(Error::Internal("extrapolated without an anchor".into()));
         }
         for l in (0..self.factors.len()).filter(|&l| !self.joint.constraints[l].fixed) {
-            extrapolate(&mut self.factors[l], &mut self.anchor[l], &self.origin[l], by);
+            let exact = self.is_stepped_exactly(l);
+            let (factor, before) = (&mut self.factors[l], &mut self.anchor[l]);
+            match exact {
+                true => quadratic::extrapolate(factor, before, &self.origin[l], by),
+                false => extrapolate(factor, before, &self.origin[l], by),
+            }
         }
         (0..self.factors.len()).for_each(|l| self.apply_floor(l));
         self.normalize();
@@ -456,8 +510,14 @@ impl Engine for CoupledEngine {
         // What falls and what rises in the derivative, and the curvature of a logarithm.
         let count = self.factors[l].len();
         let [mut fall, mut rise, mut curved] = [(); 3].map(|()| vec![0.0; count]);
-        for (i, shares) in self.shares(group, l, lambda)?.into_iter().enumerate() {
-            for share in shares {
+        let theta = self.factors[l].clone();
+        let terms = self.terms(group, l, lambda, &theta)?;
+        for i in 0..count {
+            if let Some([falls, rises]) = terms.rough.get(i) {
+                fall[i] += falls;
+                rise[i] += rises;
+            }
+            for share in terms.shares(i) {
                 let [a, b] = if share.falling { [share.b, share.a] } else { [share.a, share.b] };
                 fall[i] += a;
                 match share.majorizer {
@@ -467,13 +527,12 @@ impl Engine for CoupledEngine {
             }
         }
         if let Some(simplex) = &self.joint.structure.simplex[l] {
-            let theta = &self.factors[l];
             let penalty = self.joint.constraints[l].penalty;
             let derivative = |i: usize| {
                 rise[i] - fall[i] + penalty.map_or(0.0, |penalty| penalty.derivative(theta[i]))
             };
             let derivatives: Vec<f64> = (0..theta.len()).map(derivative).collect();
-            for (i, nu) in simplex.multipliers(theta, &derivatives).into_iter().enumerate() {
+            for (i, nu) in simplex.multipliers(&theta, &derivatives).into_iter().enumerate() {
                 if nu > 0.0 { rise[i] += nu } else { fall[i] -= nu }
             }
         }
@@ -521,6 +580,11 @@ impl Engine for CoupledEngine {
         self.snapshot.clone_from(&state.snapshot);
         self.last = None;
         self.share()
+    }
+
+    /// Of one tensor: what several say of a factor is no form of one engine.
+    fn is_exact(&self) -> bool {
+        matches!(&self.members[..], [member] if member.engine.is_exact())
     }
 
     fn device_memory(&self) -> Option<u64> {

@@ -1,7 +1,9 @@
 //! Fits to several tensors that share factors.
 
+mod basis;
 pub(crate) mod engine;
 mod identity;
+mod labels;
 mod part;
 mod plan;
 mod run;
@@ -23,6 +25,10 @@ use nneinfact_core::history::History;
 /// The parts may have different losses, shapes, masks and forms of data. A sweep updates groups of
 /// factors from a pass over every tensor that has one of them; what the tensors say about a factor that
 /// they share adds up.
+///
+/// Modes of the same letter are the same things, by their labels where there are any: every part gets the
+/// labels of all, and entries at those that it had not are implicit ones of a list, and missing in an array
+/// ([`Observations::relabeled`](nneinfact_core::data::Observations::relabeled)).
 ///
 /// ```
 /// use ndarray::Array2;
@@ -84,7 +90,8 @@ impl Coupled {
     /// Fits.
     ///
     /// # Errors
-    /// As [`NNEinFact::fit`], of any of the parts; and where a letter has different sizes in two parts.
+    /// As [`NNEinFact::fit`], of any of the parts; and where a letter has different sizes in two parts, or
+    /// labels of which none is in both.
     pub fn fit(self) -> Result<CoupledFit> {
         let Coupled { parts, base, configure } = self;
         if parts.is_empty() {

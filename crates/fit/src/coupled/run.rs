@@ -6,7 +6,7 @@ use std::time::Instant;
 use ndarray::ArrayD;
 
 use super::engine::{CoupledEngine, Joint, Member};
-use super::identity;
+use super::{basis, identity, labels};
 use super::part::Part;
 use super::plan::{self, Ready};
 use super::start::{CoupledStarts, CoupledTrial};
@@ -53,18 +53,25 @@ pub(super) fn fit(
         return Err(uncut("a fit to several tensors"));
     }
     let device = settings.choose_device()?;
-    device.clone().install(move || run(settings, hooks, resume, parts, &device))
+    let (parts, notes) = labels::agree(parts)?;
+    let on = device.clone();
+    let whole = move || -> Result<Outcome> {
+        if settings.bases.is_empty() {
+            return run(settings, hooks, resume, parts, &device);
+        }
+        let mut rewritten = basis::rewrite(settings, parts)?;
+        let parts = std::mem::take(&mut rewritten.parts);
+        let found = run(rewritten.settings.clone(), hooks, resume, parts, &device)?;
+        rewritten.outcome(found)
+    };
+    let mut outcome = on.install(whole)?;
+    outcome.warnings.splice(0..0, notes);
+    Ok(outcome)
 }
 
 /// Refuses what only fits to one tensor can do.
 fn check(settings: &Settings) -> Result<()> {
     settings.check()?;
-    if !settings.bases.is_empty() {
-        return Err(Error::Unsupported(
-            "a basis is for a fit to one tensor: give the functions of a coupled fit as a fixed factor"
-                .into(),
-        ));
-    }
     if matches!(settings.algorithm, Algorithm::Adam | Algorithm::Barrier) {
         return Err(Error::Unsupported(format!(
             "several tensors are fitted by block, grouped or accelerated sweeps, not by {}",
@@ -281,7 +288,7 @@ fn member(
     let mut portions = Portions::of(&data);
     portions.add_offsets(&settings.loss, &data, 1.0);
     // What one tensor says is not all that there is: no exact steps.
-    let steps = Steps { on_cpu: device.kind_name() == "cpu", exact: false };
+    let steps = Steps { structured: false, on_cpu: device.kind_name() == "cpu", exact: false };
     let planned = format::choose(&settings, &shapes, data, steps)?;
     let level = planned.data.level();
     let (job, _) = prepare::job(&settings, planned, own_constraints, starts, level)?;

@@ -267,6 +267,7 @@ impl SharedEngine {
             constraints: &common.constraints,
             numerator: &numerator,
             gram: &gram(quadratic, factors),
+            differences: &[],
         };
         let before = factors[l].clone();
         let lowered = objective.lower(factors);

@@ -444,7 +444,7 @@ impl Ground {
         let own = Settings { loss, groups: Some(groups), ..settings.clone() };
         let shapes = Shapes::new(&own.model, &self.split.slab_shape(number), &own.ranks)?;
         let on_cpu = device.kind_name() == "cpu";
-        let steps = Steps { on_cpu, exact: common.exact.is_some() };
+        let steps = Steps { structured: false, on_cpu, exact: common.exact.is_some() };
         let planned = format::choose(&own, &shapes, data, steps)?;
         let start = start_of_slab(common, start, &range)?;
         let constraints = self.constraints.clone();

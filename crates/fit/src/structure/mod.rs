@@ -52,10 +52,16 @@ impl Structure {
         self.places(l) == 1 && self.roughness[l].is_none() && self.simplex[l].is_none()
     }
 
+    /// Whether a factor's part in half the squared distance can be lowered exactly: it is in one place, and
+    /// its rows need not add up.
+    pub fn steps_exactly(&self, l: usize) -> bool {
+        self.places(l) == 1 && self.simplex[l].is_none()
+    }
+
     /// What differences along smooth modes cost at these factors.
     pub fn penalty(&self, factors: &[Vec<f64>]) -> f64 {
         let one = |(roughness, factor): (&Option<Roughness>, &Vec<f64>)| {
-            roughness.as_ref().map_or(0.0, |roughness| roughness.value(factor))
+            roughness.as_ref().map_or(0.0, |roughness| roughness.differences().value(factor))
         };
         self.roughness.iter().zip(factors).map(one).sum()
     }

@@ -1,6 +1,7 @@
 //! Factors whose rows add up to 1.
 
 use ndarray::ArrayD;
+use rayon::prelude::*;
 
 use nneinfact_core::error::{Error, Result};
 use nneinfact_core::model::Shapes;
@@ -91,9 +92,8 @@ impl Simplex {
     /// The factors of change that are best among those after which rows add up to 1: `change(entry,
     /// ν)` is an entry's best one where ν is added to the derivative of what is lowered, and falls with
     /// ν. A row's ν is the one at which it adds up to 1.
-    pub fn changes(&self, theta: &[f64], change: impl Fn(usize, f64) -> f64) -> Vec<f64> {
-        let mut changes = vec![1.0; theta.len()];
-        for row in &self.rows {
+    pub fn changes(&self, theta: &[f64], change: impl Fn(usize, f64) -> f64 + Sync) -> Vec<f64> {
+        let of_row = |row: &Vec<usize>| -> Vec<f64> {
             let at = |nu: f64| -> Vec<f64> { row.iter().map(|&i| change(i, nu)).collect() };
             let sum = |changes: &[f64]| -> f64 {
                 row.iter()
@@ -101,7 +101,11 @@ impl Simplex {
                     .map(|(&i, c)| if theta[i] > 0.0 { theta[i] * c } else { 0.0 })
                     .sum()
             };
-            let found = meet(at, sum);
+            meet(at, sum)
+        };
+        let found: Vec<Vec<f64>> = self.rows.par_iter().map(of_row).collect();
+        let mut changes = vec![1.0; theta.len()];
+        for (row, found) in self.rows.iter().zip(found) {
             row.iter().zip(found).for_each(|(&i, c)| changes[i] = c);
         }
         changes
@@ -137,27 +141,36 @@ fn meet(at: impl Fn(f64) -> Vec<f64>, sum: impl Fn(&[f64]) -> f64) -> Vec<f64> {
         far_at = at(sign * far);
         tries += 1;
     }
+    let [mut near_sum, mut far_sum] = [sum(&near_at), sum(&far_at)];
+    let mut halve = false;
     for _ in 0..HALVINGS {
         let middle = 0.5 * (near + far);
         if middle <= near || middle >= far {
             break;
         }
-        let middle_at = at(sign * middle);
-        if passed(sum(&middle_at)) {
-            (far, far_at) = (middle, middle_at);
-        } else {
-            (near, near_at) = (middle, middle_at);
+        // Where the line between both comes to 1; but half the way where the last such step was short.
+        let line = near + (1.0 - near_sum) / (far_sum - near_sum) * (far - near);
+        let next = if halve || !(line > near && line < far) { middle } else { line };
+        let (next_at, length) = (at(sign * next), far - near);
+        let next_sum = sum(&next_at);
+        if (next_sum - 1.0).abs() <= 1e-15 {
+            return next_at;
         }
+        if passed(next_sum) {
+            (far, far_at, far_sum) = (next, next_at, next_sum);
+        } else {
+            (near, near_at, near_sum) = (next, next_at, next_sum);
+        }
+        halve = far - near > 0.5 * length;
     }
     // Both are best for nearly the same multiplier, and so is what is between them.
-    let [s, t] = [sum(&near_at), sum(&far_at)];
-    let share = (1.0 - s) / (t - s);
+    let share = (1.0 - near_sum) / (far_sum - near_sum);
     if share.is_finite() {
         let between = |(x, y): (&f64, &f64)| x + share.clamp(0.0, 1.0) * (y - x);
         return near_at.iter().zip(&far_at).map(between).collect();
     }
     // Their sums are the same to the last digit; or no change of this row adds up to 1, and it stays.
-    if (s - 1.0).abs() < 1e-9 { near_at } else { vec![1.0; free.len()] }
+    if (near_sum - 1.0).abs() < 1e-9 { near_at } else { vec![1.0; free.len()] }
 }
 
 #[cfg(test)]

@@ -113,6 +113,7 @@ fn job_of(
     let constraints = vec![Constraint::default(); plan.shapes().model().factors().len()];
     Job {
         constraints,
+        differences: Vec::new(),
         balancing: None,
         plan: Arc::new(plan),
         data: Arc::new(data),

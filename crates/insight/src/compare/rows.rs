@@ -265,6 +265,7 @@ fn row(setup: &Setup, runs: Vec<RunRecord>, score: Option<Score>) -> Row {
         penalty_value: mean(&|r| Some(r.penalty)),
         components: kept(&chosen),
         zeros: mean(&|r| r.zeros).map(|m| m.mean),
+        kkt_residual: mean(&|r| r.kkt_residual).map(|m| m.median),
         place: None,
         sweeps: mean(&|r| Some(r.sweeps as f64)).map(|m| m.mean),
         seconds: mean(&|r| Some(r.seconds)).map(|m| m.mean),

@@ -110,6 +110,10 @@ pub struct RunResult {
     /// known.
     #[serde(default)]
     pub zeros: Option<f64>,
+    /// How far the factors are from a point where no small change helps
+    /// ([`History::kkt_residual`]), where that is known.
+    #[serde(default)]
+    pub kkt_residual: Option<f64>,
     /// The number of completed sweeps.
     pub sweeps: usize,
     /// The sweep whose factors were returned.
@@ -136,6 +140,7 @@ impl RunResult {
             scores,
             components: None,
             zeros: None,
+            kkt_residual: history.kkt_residual,
             sweeps: history.iterations,
             returned: at_sweep(history),
             seconds: history.seconds.last().copied().unwrap_or(0.0),
@@ -192,6 +197,7 @@ mod tests {
             scores: Scores { poisson: Some(f64::NEG_INFINITY), rmse: Some(2.0), mae: None },
             components: Some(BTreeMap::from([('r', 2)])),
             zeros: Some(0.25),
+            kkt_residual: Some(0.125),
             sweeps: 3,
             returned: 3,
             seconds: 1.0,

@@ -42,6 +42,7 @@ impl Study {
             .settings_of(setup.shapes.model().text(), (setup.algorithm, setup.rate))?
             .ranks(setup.ranks.iter().copied())
             .loss(losses[setup.loss].loss.clone())
+            .kkt_residual(true)
             .device(device.clone());
         Ok(setup.penalties.apply(settings))
     }

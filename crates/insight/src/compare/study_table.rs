@@ -94,6 +94,10 @@ pub struct Row {
     pub components: BTreeMap<char, f64>,
     /// The share of the factors' entries that are zero, in the mean.
     pub zeros: Option<f64>,
+    /// How far the factors are from a point where no small change helps
+    /// ([`History::kkt_residual`](nneinfact_fit::History::kkt_residual)), the median; `None` where that is
+    /// not known of all.
+    pub kkt_residual: Option<f64>,
     /// Where it stands on the path: the weight of its penalty, or the sum of its ranks.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub place: Option<f64>,
@@ -363,7 +367,7 @@ impl StudyTable {
              heldout_loss_median,heldout_loss_q1,heldout_loss_q3,\
              validation_loss_median,validation_loss_q1,validation_loss_q3,\
              training_loss_median,training_loss_q1,training_loss_q3,\
-             penalty_value,components_kept,zeros\n",
+             penalty_value,components_kept,zeros,kkt_residual\n",
         );
         for row in &self.rows {
             let mut fields = vec![
@@ -409,6 +413,7 @@ impl StudyTable {
             fields.push(row.penalty_value.map_or(String::new(), |m| m.mean.to_string()));
             fields.push(row.kept());
             fields.push(row.zeros.map_or(String::new(), |x| x.to_string()));
+            fields.push(row.kkt_residual.map_or(String::new(), |x| x.to_string()));
             let quoted: Vec<String> = fields.iter().map(|field| quote(field)).collect();
             text += &quoted.join(",");
             text.push('\n');

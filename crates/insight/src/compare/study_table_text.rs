@@ -236,6 +236,10 @@ impl StudyTable {
             true,
             Box::new(move |row| rounded(row.seconds, if row.seconds < Some(9.95) { 2 } else { 0 })),
         ));
+        if some(&|row| row.kkt_residual.is_some()) {
+            let residual = |row: &Row| row.kkt_residual.map_or("-".into(), |x| format!("{x:.0e}"));
+            columns.push(("KKT", true, Box::new(residual)));
+        }
         columns.push(("stopped by", false, Box::new(|row| stopped(&row.stopped_by))));
         if some(&|row| row.stability.is_some()) {
             columns.push(("agreement", false, Box::new(agreement)));

@@ -165,6 +165,9 @@ fn course(history: &History) -> Vec<(&'static str, String)> {
     if let Some(&seconds) = history.seconds.last() {
         facts.push(("Time", duration(seconds)));
     }
+    if let Some(residual) = history.kkt_residual {
+        facts.push(("KKT residual", format!("{residual:.1e}, 0 where no small change helps")));
+    }
     if let Some(slabs) = history.slabs {
         facts.push(("Data", slabs.to_string()));
     }
