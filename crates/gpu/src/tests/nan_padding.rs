@@ -22,7 +22,7 @@ use crate::tests::jobs::{
     CORPUS, MOVING, few, gpu, job_on, job_stored, moving, penalized_job, started, values,
 };
 use nneinfact_core::data::{Implicit, Observations};
-use nneinfact_core::engine::{Engine, Job, Point};
+use nneinfact_core::engine::{Engine, Extrapolation, Job, Point};
 use nneinfact_core::loss::Loss;
 use nneinfact_core::plan::Grouping;
 
@@ -71,7 +71,7 @@ fn fit(engine: &mut GpuEngine, groups: usize) -> (Vec<ArrayD<f64>>, Vec<u64>) {
         }
         engine.balance().unwrap();
         engine.copy(Point::Current, Point::Snapshot).unwrap();
-        engine.extrapolate(0.5, 0.7).unwrap();
+        engine.extrapolate(Extrapolation { momentum: 0.5, relaxation: 0.7, least: 0.9 }).unwrap();
         losses.extend(engine.sums().unwrap());
     }
     engine.evaluate().unwrap();
