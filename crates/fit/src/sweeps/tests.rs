@@ -6,7 +6,7 @@ use ndarray::{Array2, ArrayD};
 
 use super::sweeps;
 use crate::device::Device;
-use crate::monitor::{Monitor, Portions};
+use crate::monitor::Monitor;
 use crate::observe::{Cancel, Flow, Hooks, Sweep};
 use crate::prepare::{self, Opened};
 use crate::settings::{Algorithm, Settings};
