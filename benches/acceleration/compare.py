@@ -158,12 +158,13 @@ class Weights(Plain):
 
 
 class Gentle(Weights):
-    """As `Weights` with all of the optimized gradient method's weight, but after some plain sweeps,
-    and an entry is multiplied with e^-least at least."""
+    """As `Weights` with all of the optimized gradient method's weight, but after some plain sweeps, and
+    an entry is multiplied with e^-first at least up to some sweep, with e^-then at least from there."""
 
-    def __init__(self, plain=5, least=0.1):
+    def __init__(self, plain=5, first=0.1, until=12, then=0.4):
         super().__init__(share=1.0, left=0.5)
-        self.plain, self.least = plain, np.exp(-least)
+        self.plain, self.until = plain, until
+        self.first, self.then = np.exp(-first), np.exp(-then)
 
     def begin(self, x):
         super().begin(x)
@@ -175,8 +176,9 @@ class Gentle(Weights):
         if self.sweeps <= self.plain:
             self.c = plain
             return None
+        least = self.first if self.sweeps <= self.until else self.then
         change = flat(super().next(x, p)) / plain
-        return shaped(plain * np.maximum(change, self.least), p)
+        return shaped(plain * np.maximum(change, least), p)
 
 
 class Groups(Plain):

@@ -28,11 +28,11 @@ impl Momentum {
     /// (docs/acceleration.md).
     pub const PLAIN: usize = 5;
 
-    /// The least that an extrapolation multiplies an entry with, e^−0.1 up to some sweep and e^−0.4 from
-    /// there, for the same reason.
+    /// Up to this sweep an extrapolation multiplies an entry with e^−0.1 at least, for the same reason, and
+    /// with e^−0.4 after it.
+    const GENTLE: usize = 12;
     const LEAST_AT_FIRST: f64 = 0.904_837_418_035_959_6;
     const LEAST: f64 = 0.670_320_046_035_639_3;
-    const GENTLE: usize = 12;
 
     pub fn new(plain: usize) -> Momentum {
         Momentum { t: 1.0, plain, extrapolated: false }
@@ -48,7 +48,7 @@ impl Momentum {
         let relaxation = self.t / t;
         self.t = t;
         self.extrapolated = true;
-        let least = if sweeps < Self::GENTLE { Self::LEAST_AT_FIRST } else { Self::LEAST };
+        let least = if sweeps <= Self::GENTLE { Self::LEAST_AT_FIRST } else { Self::LEAST };
         Some(Extrapolation { momentum, relaxation, least })
     }
 
