@@ -82,7 +82,9 @@ def fit_coupled(
     """Fits several tensors that share factors: those of the same letters are one.
 
     Takes the settings of :func:`nneinfact.fit`; penalties, bounds and known factors are named by their
-    letters.
+    letters. A letter is the same mode in all parts, by its labels where it has any: every part gets the
+    labels of all, and at those that it had not a list has zeros (or nothing, with
+    ``implicit="missing"``), and an array is missing.
 
     Examples
     --------

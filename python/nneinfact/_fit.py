@@ -735,6 +735,9 @@ def fit(
         How a sweep goes over the factors; ``learning_rate`` is for adam.
     max_iter, tol : int, float
         The most sweeps; stop when three sweeps in a row lower the loss by less than this fraction.
+    kkt_residual : bool
+        Whether to find out at the end how far the factors are from a point where no small change helps
+        (``history.kkt_residual``), at the cost of one more pass for each group of factors.
     eval_every, inner_cycles, prediction_floor, factor_floor, memory_limit, data_as
         As in the program: ``nneinfact fit --help``.
     precision : "f32" or "f64"

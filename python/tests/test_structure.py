@@ -39,6 +39,33 @@ def test_a_basis_is_multiplied_out():
     assert found.model == "hr,ir->hi"
 
 
+def labelled(array, labels):
+    return nn.Dataset(array=array, names=[None, None], labels=labels)
+
+
+def test_parts_are_the_same_things_by_their_labels_and_have_a_basis():
+    people, other = ["a", "b", "c", "d"], ["d", "e", "a"]
+    first = labelled(RNG.poisson(4.0, (12, 4)) + 1.0, [None, people])
+    second = labelled(RNG.poisson(4.0, (3, 5)) + 1.0, [other, None])
+    with pytest.warns(UserWarning, match="3 of the 5 labels of i"):
+        found = nn.fit_coupled(
+            [nn.Part("hr,ir->hi", first), nn.Part("ir,kr->ik", second)],
+            {"r": 2}, basis={"h": nn.Splines(5, cyclic=True)}, max_iter=40,
+        )
+    assert found["ir"].shape == (5, 2) and found["hr"].shape == (12, 2)
+    assert [part.model for part in found.parts] == ["hr,ir->hi", "ir,kr->ik"]
+    assert np.isfinite(found.history.kkt_residual)
+
+
+def test_how_far_a_fit_is_from_its_end():
+    short = nn.fit("hr,ir->hi", TABLE, {"r": 2}, precision="f64", max_iter=3, tol=0)
+    long = nn.fit("hr,ir->hi", TABLE, {"r": 2}, precision="f64", max_iter=2000, tol=0)
+    assert 0 <= long.history.kkt_residual < 1e-3 < short.history.kkt_residual
+    assert "KKT residual" in repr(long.history) and "KKT residual" in long._repr_html_()
+    without = nn.fit("hr,ir->hi", TABLE, {"r": 2}, max_iter=3, kkt_residual=False)
+    assert without.history.kkt_residual is None
+
+
 @pytest.mark.parametrize(
     ("error", "settings", "said"),
     [

@@ -36,11 +36,11 @@ pub struct AskArgs {
     given: Option<String>,
 
     /// The largest entries of ŷ
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = entries, allow_negative_numbers = true)]
     top: Option<usize>,
 
     /// Entries drawn at random, each with probability ŷ/Σŷ
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = entries, allow_negative_numbers = true)]
     sample: Option<usize>,
 
     /// The seed of --sample
@@ -54,6 +54,14 @@ pub struct AskArgs {
     /// Where to write the answer: .npy, .tns or .csv for one question, .json for any number
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
+}
+
+/// A number of entries.
+fn entries(text: &str) -> Result<usize, String> {
+    match text.trim().parse() {
+        Ok(count) if count > 0 => Ok(count),
+        _ => Err("a whole number of at least 1 is expected".into()),
+    }
 }
 
 /// Rows that are shown of an answer.

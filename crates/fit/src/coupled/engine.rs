@@ -135,10 +135,16 @@ impl CoupledEngine {
         (0..groups.len()).any(|group| groups[group].contains(&l) && self.steps_exactly(group))
     }
 
-    /// Entries that coordinate descent brings to 0 leave it by themselves: they have no floor.
+    /// Brings the entries of a factor between its bounds and above its floor. Entries that coordinate descent
+    /// brings to 0 leave it by themselves: they have none.
     fn apply_floor(&mut self, l: usize) {
-        if !self.joint.constraints[l].fixed && !self.is_stepped_exactly(l) {
-            apply_floor(&mut self.factors[l], self.joint.floor, LEAST, &self.joint.constraints[l]);
+        let floors = match self.is_stepped_exactly(l) {
+            true => [0.0; 2],
+            false => [self.joint.floor, LEAST],
+        };
+        if !self.joint.constraints[l].fixed {
+            let [floor, least] = floors;
+            apply_floor(&mut self.factors[l], floor, least, &self.joint.constraints[l]);
         }
     }
 
@@ -484,8 +490,9 @@ impl Engine for CoupledEngine {
 
     fn balance(&mut self) -> Result<()> {
         let Some(balancing) = self.joint.balancing.clone() else { return Ok(()) };
-        let Joint { shapes, constraints, floor, .. } = &self.joint;
-        rescale(shapes, &balancing, constraints, &mut self.factors, [*floor, LEAST]);
+        let floors = if self.is_exact() { [0.0; 2] } else { [self.joint.floor, LEAST] };
+        let Joint { shapes, constraints, .. } = &self.joint;
+        rescale(shapes, &balancing, constraints, &mut self.factors, floors);
         self.share()
     }
 

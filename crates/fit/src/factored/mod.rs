@@ -12,6 +12,7 @@ mod parts;
 mod sample;
 mod sums;
 mod top;
+mod top_tree;
 
 use std::collections::BTreeMap;
 

@@ -6,6 +6,7 @@ use std::collections::BinaryHeap;
 use super::FactoredTensor;
 use super::blocks::Blocks;
 use super::entries::Slicing;
+use super::top_tree::TreeSearch;
 use nneinfact_core::error::{Error, Result};
 use nneinfact_core::memory::available_memory;
 use nneinfact_core::model::Index;
@@ -30,8 +31,10 @@ impl FactoredTensor {
     /// The `count` largest entries of ŷ, the largest first (of equal ones any; all entries where there are
     /// fewer).
     ///
-    /// ŷ is bounded where only some modes are known by the largest entries of the factors along the others;
-    /// the partial index of the highest bound is completed first, until no bound is above what was found.
+    /// Where no factor has more than one mode (as in CP, Tucker, tensor trains) ŷ is bounded over some of the
+    /// indices of every mode by the largest entries of the factors there, and the part of the highest bound is
+    /// looked into first. Else it is bounded where only some modes are known by the largest entries of the
+    /// factors along the others.
     /// A tensor whose bounds tell little is gone through entry by entry, where it has at most 10⁹.
     ///
     /// # Errors
@@ -51,7 +54,11 @@ impl FactoredTensor {
                 help: "ask for fewer".into(),
             });
         }
-        match self.search(count, KEPT)? {
+        let found = match TreeSearch::new(self) {
+            Some(search) => search.largest(count, KEPT),
+            None => self.search(count, KEPT)?,
+        };
+        match found {
             Some(found) => Ok(found),
             None => {
                 let entries: f64 = self.shapes.volume(self.model().observed());
