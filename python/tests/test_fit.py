@@ -407,6 +407,19 @@ def test_warnings_name_the_line_of_the_caller(counts):
     assert caught[0].filename == __file__
 
 
+def test_signatures_name_every_setting():
+    import inspect
+
+    for function in (nn.fit, nn.explain, nn.gradient, nn.fit_coupled):
+        parameters = inspect.signature(function).parameters
+        assert {"max_iter", "penalty", "smooth", "checkpoint", "seed"} <= set(parameters)
+        assert all(p.kind is not p.VAR_KEYWORD for p in parameters.values())
+    assert inspect.signature(nn.fit).parameters["max_iter"].default == 500
+    # Each of them is described.
+    for name in inspect.signature(nn.fit).parameters:
+        assert name in nn.fit.__doc__, name
+
+
 def test_devices():
     assert nn.devices()[0].auto
     assert "thread" in nn.Device("cpu").description
