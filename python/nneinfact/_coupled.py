@@ -13,7 +13,7 @@ from . import _nneinfact as _rust
 from ._data import dataset_of, observations
 from ._device import device_of
 from ._errors import warn
-from ._fit import Fit, Sweep, _settings
+from ._fit import Fit, Sweep, _settings, with_settings
 from ._history import History
 from ._progress import progress_of
 from .losses import loss_of
@@ -68,6 +68,7 @@ class CoupledFit:
         return f"<CoupledFit of {', '.join(part.model for part in self.parts)}: loss {self.loss:.6g}>"
 
 
+@with_settings
 def fit_coupled(
     parts: Sequence[Part],
     ranks: Mapping[str, int] | None = None,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import difflib
+import inspect
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -584,8 +586,13 @@ def _settings(
     checkpoint_seconds: float | None = None,
     resume: bool = False,
     slabs: int | None = None,
+    **unknown: Any,
 ) -> dict[str, Any]:
     """All that the library asks for but data, loss and device."""
+    for name in unknown:
+        known = list(inspect.signature(fit).parameters)
+        near = difflib.get_close_matches(name, known, 1)
+        raise TypeError(f"there is no argument {name!r}" + (f": did you mean {near[0]!r}?" if near else ""))
     if not isinstance(model, str):
         raise TypeError(f"model is {model!r}; expected an einsum string, as 'ir,jr->ij'")
     held = {} if fixed is None else _check.mapping("fixed", fixed, "{'hr': H}")
@@ -628,6 +635,25 @@ def _settings(
     }
 
 
+_SETTINGS = {
+    name: parameter for name, parameter in inspect.signature(_settings).parameters.items()
+    if parameter.kind is inspect.Parameter.KEYWORD_ONLY
+}
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+def with_settings(function: _Function) -> _Function:
+    """The function with all settings in its signature, in place of ``**settings``, as help and notebooks
+    show it."""
+    signature = inspect.signature(function)
+    own = [p for p in signature.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
+    more = [p for name, p in _SETTINGS.items() if name not in signature.parameters]
+    vars(function)["__signature__"] = signature.replace(parameters=[*own, *more])
+    return function
+
+
+@with_settings
 def fit(
     model: str,
     data: Any,
@@ -829,6 +855,7 @@ def fit(
     return result
 
 
+@with_settings
 def gradient(
     model: str,
     data: Any,
@@ -872,6 +899,7 @@ def gradient(
     return _rust.gradient(asked, seen, loss_of(loss)._rust, device_of(device, threads))
 
 
+@with_settings
 def explain(
     model: str,
     shape: Sequence[int],

@@ -9,9 +9,31 @@ use pyo3::exceptions::{
     PyRuntimeError, PyValueError,
 };
 
+/// What the library calls its settings and the program's options, and what they are here.
+const CALLED: [(&str, &str); 9] = [
+    ("(nan_missing, --nan-missing)", "(missing=\"nan\")"),
+    ("(unlisted_missing, --unlisted-missing)", "(implicit=\"missing\")"),
+    ("(split_as, --heldout-as)", "(heldout_as=\"cells\")"),
+    ("(split_as, --heldout-as cells)", "(heldout_as=\"cells\")"),
+    ("(split_as, --heldout-as strata)", "(heldout_as=\"strata\")"),
+    ("(zeros_per_nonzero, --zeros-per-nonzero)", "(zeros_per_nonzero)"),
+    (
+        "(held_out_at, validation_at, missing_at; on the command line --heldout-coordinates, \
+         --validation-coordinates, --missing)",
+        "(heldout, validation, missing)",
+    ),
+    ("(io::read_npy, --no-stream)", "(without stream=True)"),
+    ("--device cpu", "device=\"cpu\""),
+];
+
+/// A text of the library with the names that Python has.
+fn in_python(text: &str) -> String {
+    CALLED.iter().fold(text.to_string(), |text, (there, here)| text.replace(there, here))
+}
+
 /// The exception of an error: the text is the library's own, carets and all.
 pub fn raised(error: Error) -> PyErr {
-    let text = error.to_string();
+    let text = in_python(&error.to_string());
     match error {
         Error::Memory { .. } | Error::DeviceMemory { .. } => PyMemoryError::new_err(text),
         // As `open` raises it: the number says which of OSError's kinds it is.

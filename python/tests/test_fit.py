@@ -303,14 +303,12 @@ def test_ctrl_c_during_a_callback_of_a_study_or_a_density(counts):
     def interrupted(*_):
         raise KeyboardInterrupt
 
+    # So much work that it is not all done before the first run is told of.
+    work = dict(ranks={"r": [4, 5]}, starts=200, max_iter=200, tol=0.0, callback=interrupted)
     with pytest.raises(KeyboardInterrupt) as caught:
-        nn.compare(counts, [CP], {"r": [1, 2]}, starts=50, max_iter=5, callback=interrupted)
-    assert caught.value.study is None or not caught.value.study.complete
-    kept = nn.compare(
-        counts, [CP], {"r": [1, 2]}, starts=200, max_iter=5, callback=interrupted,
-        on_interrupt="return",
-    )
-    assert not kept.complete
+        nn.compare(counts, [CP], **work)
+    assert not caught.value.study.complete
+    assert not nn.compare(counts, [CP], on_interrupt="return", **work).complete
     with pytest.raises(KeyboardInterrupt):
         nn.density.cross(interrupted, [4, 4, 4])
     kept = nn.fit(CP, counts, {"r": 2}, on_interrupt="return",
@@ -405,6 +403,19 @@ def test_warnings_name_the_line_of_the_caller(counts):
         warnings.simplefilter("always")
         nn.fit(CP, counts, {"r": 2}, penalty={"ir": nn.l2(0.1)}, max_iter=1)
     assert caught[0].filename == __file__
+
+
+def test_signatures_name_every_setting():
+    import inspect
+
+    for function in (nn.fit, nn.explain, nn.gradient, nn.fit_coupled):
+        parameters = inspect.signature(function).parameters
+        assert {"max_iter", "penalty", "smooth", "checkpoint", "seed"} <= set(parameters)
+        assert all(p.kind is not p.VAR_KEYWORD for p in parameters.values())
+    assert inspect.signature(nn.fit).parameters["max_iter"].default == 500
+    # Each of them is described.
+    for name in inspect.signature(nn.fit).parameters:
+        assert name in nn.fit.__doc__, name
 
 
 def test_devices():
