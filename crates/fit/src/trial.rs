@@ -6,6 +6,7 @@ use crate::constraints::Constraints;
 use crate::monitor::{Monitor, Portions};
 use crate::observe::{Cancel, Hooks, cancelled};
 use crate::settings::{Settings, Start};
+use crate::start::matrices::DataMatrices;
 use crate::start::{self, Basis, Goal, scale};
 use crate::sweeps::sweeps;
 use nneinfact_core::data::{Prepared, StoredEntries};
@@ -55,6 +56,16 @@ impl Starts<'_> {
     /// The same for data of which only this is known.
     pub fn make_without_data(&self, seed: u64, goal: Goal) -> Result<Vec<ArrayD<f64>>> {
         self.finished(start::make_without_data(self.wanted.clone(), self.shapes, goal, seed)?)
+    }
+
+    /// The same from singular vectors of data that are on several processes.
+    pub fn make_of(
+        &self,
+        seed: u64,
+        source: &impl DataMatrices,
+        goal: Goal,
+    ) -> Result<Vec<ArrayD<f64>>> {
+        self.finished(start::of_singular_vectors(source, self.shapes, goal, seed)?)
     }
 
     fn finished(&self, mut start: Vec<ArrayD<f64>>) -> Result<Vec<ArrayD<f64>>> {

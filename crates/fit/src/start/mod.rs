@@ -2,16 +2,21 @@
 
 mod basis;
 mod grown;
+mod in_memory;
+pub(crate) mod listed;
+pub(crate) mod matrices;
 mod random;
-mod refine;
+pub(crate) mod refine;
 pub(crate) mod scale;
 mod svd;
-mod unfold;
+pub(crate) mod unfold;
 
 use ndarray::ArrayD;
 
 pub(crate) use self::basis::Basis;
+use self::matrices::DataMatrices;
 pub(crate) use self::random::uniform as uniform_entries;
+use self::unfold::DataSource;
 use crate::factored::total;
 use crate::factors::{array, check_factor};
 use crate::settings::Start;
@@ -24,9 +29,21 @@ use nneinfact_core::model::Shapes;
 pub(crate) fn make(start: Start, basis: &Basis<'_>) -> Result<Vec<ArrayD<f64>>> {
     let goal = Goal { mean: basis.data.level(), wanted: mean_wanted(basis.loss, basis.data) };
     match start {
-        Start::Svd => scaled(basis.shapes, goal, svd::start(basis)?),
+        Start::Svd => {
+            of_singular_vectors(&DataSource::new(basis)?, basis.shapes, goal, basis.seed)
+        }
         other => make_without_data(other, basis.shapes, goal, basis.seed),
     }
+}
+
+/// The factors of a start from singular vectors of the data.
+pub(crate) fn of_singular_vectors(
+    source: &impl DataMatrices,
+    shapes: &Shapes,
+    goal: Goal,
+    seed: u64,
+) -> Result<Vec<ArrayD<f64>>> {
+    scaled(shapes, goal, svd::start(source, shapes, seed)?)
 }
 
 /// The factors of a start that looks at no data, but for their mean.

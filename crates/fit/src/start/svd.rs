@@ -2,10 +2,9 @@
 
 use ndarray::{Array2, ArrayView1, Axis};
 
-use super::basis::Basis;
+use super::matrices::{DataMatrices, Unfolded};
 use super::random::uniform_at;
 use super::refine::refine;
-use super::unfold::{DataSource, Unfolding};
 use nneinfact_core::algebra::eigen::{orthonormal, symmetric_eigen};
 use nneinfact_core::algebra::rearrange;
 use nneinfact_core::error::{Error, Result};
@@ -30,12 +29,10 @@ const ITERATIONS: [usize; 2] = [40, 5];
 const OVERSAMPLING: usize = 10;
 
 /// Factors from the data, each in C order.
-pub fn start(basis: &Basis<'_>) -> Result<Vec<Vec<f64>>> {
-    let source = DataSource::new(basis)?;
-    let (shapes, seed) = (basis.shapes, basis.seed);
+pub fn start(source: &impl DataMatrices, shapes: &Shapes, seed: u64) -> Result<Vec<Vec<f64>>> {
     let model = shapes.model();
     if let Some(modes) = two_sides(model) {
-        let mut factors = nndsvd(&source, shapes, &modes, seed)?;
+        let mut factors = nndsvd(source, shapes, &modes, seed)?;
         factors.iter_mut().for_each(|factor| fill(factor));
         return Ok(factors);
     }
@@ -47,7 +44,7 @@ pub fn start(basis: &Basis<'_>) -> Result<Vec<Vec<f64>>> {
             // Not all the same: what updates cannot tell apart stays the same.
             (0..columns as u64).map(|i| 0.5 + uniform_at(seed, stream, i)).collect()
         } else {
-            let (vectors, _) = left_vectors(&source, &modes, columns, seed)?;
+            let (vectors, _) = left_vectors(source, &modes, columns, seed)?;
             let parts = vectors.columns().into_iter().map(|v| larger_part(v).0);
             arranged(shapes, l, with_random(parts.collect(), shapes, l, seed))
         };
@@ -57,7 +54,7 @@ pub fn start(basis: &Basis<'_>) -> Result<Vec<Vec<f64>>> {
     let cores: Vec<usize> = (0..factors.len()).filter(|&l| modes(model, l).is_empty()).collect();
     let most = (0..factors.len()).rev().max_by_key(|&l| columns(shapes, l)).unwrap_or(0);
     for l in if cores.is_empty() { vec![most] } else { cores } {
-        refine(shapes, &source, &mut factors, l);
+        refine(shapes, source, &mut factors, l)?;
         fill(&mut factors[l]);
     }
     Ok(factors)
@@ -93,16 +90,16 @@ fn two_sides(model: &Model) -> Option<[Vec<usize>; 2]> {
 /// NNDSVD: of each pair of singular vectors the nonnegative parts of both or the nonpositive parts,
 /// whichever product is larger.
 fn nndsvd(
-    source: &DataSource<'_>,
+    source: &impl DataMatrices,
     shapes: &Shapes,
     modes: &[Vec<usize>; 2],
     seed: u64,
 ) -> Result<Vec<Vec<f64>>> {
     let rank = columns(shapes, 0);
-    let sides = [source.unfold(&modes[0]), source.unfold(&modes[1])];
+    let sides = [source.unfold(&modes[0])?, source.unfold(&modes[1])?];
     let short = usize::from(sides[1].rows() < sides[0].rows());
     let (vectors, values) = eigenvectors(&sides[short], rank, seed)?;
-    let long = normalised(sides[1 - short].times(&vectors), &values);
+    let long = normalised(sides[1 - short].times(&vectors)?, &values);
     let pair = if short == 0 { [&vectors, &long] } else { [&long, &vectors] };
     let mut chosen: [Vec<Vec<f64>>; 2] = Default::default();
     for (r, &value) in values.iter().enumerate() {
@@ -178,18 +175,18 @@ fn fill(factor: &mut [f64]) {
 /// At most `count` left singular vectors of the data with these modes along the rows, with their
 /// singular values, largest first; fewer where the data have lower rank.
 fn left_vectors(
-    source: &DataSource<'_>,
+    source: &impl DataMatrices,
     modes: &[usize],
     count: usize,
     seed: u64,
 ) -> Result<(Array2<f64>, Vec<f64>)> {
-    let matrix = source.unfold(modes);
+    let matrix = source.unfold(modes)?;
     if matrix.rows() <= matrix.columns() {
         return eigenvectors(&matrix, count, seed);
     }
     let others: Vec<usize> = (0..source.modes()).filter(|mode| !modes.contains(mode)).collect();
-    let (right, values) = eigenvectors(&source.unfold(&others), count, seed)?;
-    Ok((normalised(matrix.times(&right), &values), values))
+    let (right, values) = eigenvectors(&source.unfold(&others)?, count, seed)?;
+    Ok((normalised(matrix.times(&right)?, &values), values))
 }
 
 /// `M V` to singular vectors.
@@ -202,7 +199,7 @@ fn normalised(mut vectors: Array2<f64>, values: &[f64]) -> Array2<f64> {
 
 /// The leading eigenvectors of `M Mᵀ` and the roots of their eigenvalues.
 fn eigenvectors(
-    matrix: &Unfolding<'_>,
+    matrix: &impl Unfolded,
     count: usize,
     seed: u64,
 ) -> Result<(Array2<f64>, Vec<f64>)> {
@@ -210,20 +207,20 @@ fn eigenvectors(
     let count = count.min(rows);
     let wide = (count + OVERSAMPLING).min(rows);
     if rows <= ALL || (wide == rows && rows <= GRAM) {
-        return leading(matrix.gram(), count);
+        return leading(matrix.gram()?, count);
     }
-    let gram = (rows <= GRAM).then(|| matrix.gram());
+    let gram = if rows <= GRAM { Some(matrix.gram()?) } else { None };
     let times = |x: &Array2<f64>| match &gram {
-        Some(gram) => gram.dot(x),
+        Some(gram) => Ok(gram.dot(x)),
         None => matrix.gram_times(x),
     };
     // Subspace iteration from a random range (Halko, Martinsson & Tropp 2011).
     let random = |(i, j): (usize, usize)| uniform_at(seed, RANGE, (i * wide + j) as u64) - 0.5;
     let mut range = orthonormal(&Array2::from_shape_fn((rows, wide), random));
     for _ in 0..ITERATIONS[usize::from(gram.is_none())] {
-        range = orthonormal(&times(&range));
+        range = orthonormal(&times(&range)?);
     }
-    let (vectors, values) = leading(range.t().dot(&times(&range)), count)?;
+    let (vectors, values) = leading(range.t().dot(&times(&range)?), count)?;
     Ok((range.dot(&vectors), values))
 }
 
