@@ -96,7 +96,11 @@ impl Collector {
         };
         // At least one, as no matrix has none.
         let own = (kept.len() as u32).max(1);
-        if by_columns { columns = own } else { rows = own }
+        if by_columns {
+            columns = own
+        } else {
+            rows = own
+        }
         if !list.is_sorted_by_key(|entry| entry.0) {
             list.sort_by_key(|entry| entry.0);
         }

@@ -9,8 +9,8 @@ use std::fmt::Debug;
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
-use super::{Dense, Storage};
 use super::storage::{Convert, ElementKind, Summary};
+use super::{Dense, Storage};
 use crate::error::Result;
 use nneinfact_simd::Real;
 

@@ -207,7 +207,8 @@ fn exchange_bytes(reducer: &mut dyn Reducer, with: usize, own: &[u8]) -> Result<
         }
         return Ok(found);
     }
-    let what = format!("what process {with} sends to process {}, or the other way,", reducer.rank());
+    let what =
+        format!("what process {with} sends to process {}, or the other way,", reducer.rank());
     Err(no_room(length.unwrap_or(usize::MAX), &what))
 }
 

@@ -196,7 +196,8 @@ impl DataNewton {
             Data::Entries(entries) => Goal::Entries(entries),
             Data::Elsewhere => {
                 return Err(Error::Unsupported(
-                    "the data are elsewhere: steps are made one by one, with what is said of them".into(),
+                    "the data are elsewhere: steps are made one by one, with what is said of them"
+                        .into(),
                 ));
             }
         };

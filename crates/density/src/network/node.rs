@@ -104,8 +104,7 @@ impl FactorNode {
         let letters = &model.factors[l];
         let observed = letters.iter().copied().filter(|c| model.output.contains(c));
         let twins = |latent: &[char]| latent.iter().map(|&c| prime(c)).collect::<Vec<char>>();
-        let from: Vec<char> =
-            observed.chain(latent.iter().copied()).chain(twins(latent)).collect();
+        let from: Vec<char> = observed.chain(latent.iter().copied()).chain(twins(latent)).collect();
         let labelled = |letters: Vec<char>, data: Vec<f64>, what: &str| -> Result<Labelled> {
             let size = |&c: &char| model.size_of(model_letter(latent, c)).unwrap_or(1);
             let shape: Vec<usize> = letters.iter().map(size).collect();

@@ -198,7 +198,11 @@ pub(super) fn shape(path: &Path, key: Option<&str>) -> Result<Vec<usize>> {
 }
 
 /// The array that is meant.
-pub(super) fn chosen(npz: &mut Npz<'_, impl Read + Seek>, path: &Path, key: Option<&str>) -> Result<usize> {
+pub(super) fn chosen(
+    npz: &mut Npz<'_, impl Read + Seek>,
+    path: &Path,
+    key: Option<&str>,
+) -> Result<usize> {
     match key {
         Some(key) => match npz.find(key) {
             Some(index) => Ok(index),

@@ -300,7 +300,8 @@ impl SharedEngine {
             _ => None,
         };
         let Self { common, factors, .. } = self;
-        let Some(quadratic) = common.exact.as_ref().and_then(|all| all.objectives.get(group)) else {
+        let Some(quadratic) = common.exact.as_ref().and_then(|all| all.objectives.get(group))
+        else {
             return Err(Error::Internal("an exact step without its objective".into()));
         };
         let grams = grams.unwrap_or_else(|| gram(quadratic, factors));

@@ -19,7 +19,7 @@ use super::rows::Rows;
 use super::slabs::Split;
 use super::tree::Numbers;
 use super::whole::{SlabData, Whole};
-use crate::start::listed::{self, Base, Entry};
+use crate::start::entry_matrix::{self, Base, Entry};
 use crate::start::matrices::{DataMatrices, Unfolded};
 use crate::start::refine::with_data;
 use crate::start::unfold::{DataSource, Unfolding};
@@ -79,7 +79,8 @@ impl<'a> SlabMatrices<'a> {
         };
         let sources: Result<Vec<DataSource<'a>>> = slabs.iter().map(source).collect();
         let slabs = link.together(sources)?;
-        let scale = if whole.largest > 0.0 && whole.largest.is_finite() { whole.largest } else { 1.0 };
+        let scale =
+            if whole.largest > 0.0 && whole.largest.is_finite() { whole.largest } else { 1.0 };
         let base = implicit.map(|implicit| match implicit {
             Implicit::Missing => whole.plain_mean / scale,
             Implicit::Zeros | Implicit::ByRole => 0.0,
@@ -215,7 +216,7 @@ impl Unfolded for SlabUnfolding<'_, '_> {
         if self.all.base.is_none() {
             return self.of_blocks((rows, rows), |block, sum| add_product(block, block, sum));
         }
-        let mut gram = self.of_lanes((rows, rows), |entries| listed::gram(entries, rows))?;
+        let mut gram = self.of_lanes((rows, rows), |entries| entry_matrix::gram(entries, rows))?;
         if let Some(sums) = self.row_sums(axis)? {
             self.base(&sums).add_to_gram(&mut gram);
         }
@@ -227,9 +228,10 @@ impl Unfolded for SlabUnfolding<'_, '_> {
             return self.added(x.dim(), |slab, _| slab.gram_times(x));
         };
         if self.all.base.is_none() {
-            return self.of_blocks(x.dim(), |block, sum| add_product(block, block.dot(x).view(), sum));
+            return self
+                .of_blocks(x.dim(), |block, sum| add_product(block, block.dot(x).view(), sum));
         }
-        let mut product = self.of_lanes(x.dim(), |entries| listed::gram_times(entries, x))?;
+        let mut product = self.of_lanes(x.dim(), |entries| entry_matrix::gram_times(entries, x))?;
         if let Some(sums) = self.row_sums(axis)? {
             self.base(&sums).add_to_product(x, &mut product);
         }
@@ -283,7 +285,7 @@ impl SlabUnfolding<'_, '_> {
             return Ok(None);
         }
         let of = |slab: &Unfolding<'_>| {
-            listed::row_sums(slab.entries().unwrap_or_default(), slab.rows())
+            entry_matrix::row_sums(slab.entries().unwrap_or_default(), slab.rows())
         };
         let own = self.slabs.iter().map(of).collect();
         self.all.join(&self.row_sizes, axis, own).map(Some)
@@ -314,7 +316,9 @@ impl SlabUnfolding<'_, '_> {
             let part = |lanes: &Range<usize>| -> Vec<u8> {
                 let blocks: Vec<(Range<usize>, &Unfolding<'_>)> = lanes
                     .clone()
-                    .flat_map(|lane| self.slabs.iter().map(move |slab| (columns_of(lane, round), slab)))
+                    .flat_map(|lane| {
+                        self.slabs.iter().map(move |slab| (columns_of(lane, round), slab))
+                    })
                     .collect();
                 let blocks = blocks.into_par_iter().map(|(columns, slab)| slab.columns_at(columns));
                 blocks.collect::<Vec<Vec<f64>>>().iter().flat_map(|block| to_bytes(block)).collect()
@@ -382,11 +386,14 @@ impl SlabUnfolding<'_, '_> {
     /// this one has, by column.
     fn exchanged(&self) -> Result<Vec<Vec<Entry>>> {
         let (split, Cut::Rows(axis)) = (self.all.split, self.cut) else {
-            return Err(Error::Internal("columns of a matrix that is not cut along its rows".into()));
+            return Err(Error::Internal(
+                "columns of a matrix that is not cut along its rows".into(),
+            ));
         };
         let rows = Rows::new(&self.row_sizes, axis);
         let mut parts: Vec<Vec<u8>> = vec![Vec::new(); split.owned.len()];
-        let owner = |lane: usize| split.owned.iter().position(|own| own.contains(&lane)).unwrap_or(0);
+        let owner =
+            |lane: usize| split.owned.iter().position(|own| own.contains(&lane)).unwrap_or(0);
         let owners: Vec<usize> = (0..split.ranges.len()).map(owner).collect();
         for (slab, range) in self.slabs.iter().zip(self.all.own_ranges()) {
             for entry in slab.entries().unwrap_or_default() {
@@ -453,4 +460,114 @@ fn flat(array: Array2<f64>) -> Numbers {
 fn matrix(shape: (usize, usize), entries: Numbers) -> Result<Array2<f64>> {
     Array2::from_shape_vec(shape, entries)
         .map_err(|e| Error::Internal(format!("a matrix of {shape:?}: {e}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use ndarray::Array3;
+
+    use super::super::slabs::Split;
+    use super::super::whole::whole;
+    use super::*;
+    use crate::settings::Settings;
+    use crate::start::Basis;
+    use crate::transport::Threads;
+    use nneinfact_core::data::{CooTensor, Observations, Part};
+    use nneinfact_core::engine::Reducer;
+    use nneinfact_core::loss::Loss;
+    use nneinfact_core::model::Model;
+
+    const SHAPE: [usize; 3] = [7, 4, 5];
+    const SLABS: usize = 5;
+
+    /// Data with missing and held-out entries, as an array, as a list with zeros, and as a list of which the
+    /// rest is missing.
+    fn cases() -> Vec<(&'static str, Observations)> {
+        let y = Array3::from_shape_fn(SHAPE, |(i, j, k)| ((i * 7 + j * 3 + k * k) % 6) as f64);
+        let stored: Vec<_> = y.indexed_iter().filter(|(_, x)| **x > 0.0).collect();
+        let column = |of: fn((usize, usize, usize)) -> usize| -> Vec<u64> {
+            stored.iter().map(|(at, _)| of(*at) as u64).collect()
+        };
+        let indices = [column(|at| at.0), column(|at| at.1), column(|at| at.2)];
+        let values: Vec<f64> = stored.iter().map(|(_, x)| **x).collect();
+        let list = || CooTensor::new(&SHAPE, &indices, &values).unwrap();
+        let one = Arc::new(CooTensor::new(&SHAPE, &[vec![2], vec![1], vec![0]], &[1.0]).unwrap());
+        let dense = Observations::new(&y).held_out(0.2, 3).unwrap();
+        let zeros = Observations::new(list()).held_out_at(Arc::clone(&one)).unwrap();
+        let missing = Observations::new(list()).unlisted_missing().held_out_at(one).unwrap();
+        vec![("array", dense), ("list", zeros), ("ratings", missing)]
+    }
+
+    fn x(rows: usize) -> Array2<f64> {
+        Array2::from_shape_fn((rows, 2), |(i, j)| (i as f64 * 0.7 - 1.3) * (j as f64 + 0.7))
+    }
+
+    /// All that a start asks of a matrix, one behind the other.
+    fn answers(data: &impl DataMatrices, rows: &[usize]) -> Result<Vec<f64>> {
+        let matrix = data.unfold(rows)?;
+        let mut all = flat(matrix.gram()?);
+        all.extend(flat(matrix.gram_times(&x(matrix.rows()))?));
+        all.extend(flat(matrix.times(&x(matrix.columns()))?));
+        Ok(all)
+    }
+
+    fn of_processes(
+        data: &Observations,
+        mode: usize,
+        rows: &[usize],
+        size: usize,
+    ) -> Vec<Vec<f64>> {
+        let mut settings = Settings::new(Model::parse("ir,jr,kr->ijk").unwrap());
+        (settings.loss, settings.slabs, settings.split_along) =
+            (Loss::kl(), Some(SLABS), Some(mode));
+        Threads::run(size, |own| {
+            let split = Split::new(&settings, &SHAPE, None::<&Part>, own.rank(), size)?;
+            let mut link = Link::new(Box::new(own), &split);
+            let slab = |number: usize| -> Result<SlabData> {
+                let range = split.ranges[number].clone();
+                let slab = data.slab(mode, range.clone(), range.start, SHAPE[mode])?;
+                Ok(SlabData { data: slab.prepare()?, loss: Loss::kl(), number })
+            };
+            let slabs: Vec<SlabData> = split.own().map(slab).collect::<Result<_>>()?;
+            let whole = whole(&mut link, &split, &settings, &slabs, &[])?;
+            answers(&SlabMatrices::new(&mut link, &split, &slabs, &whole)?, rows)
+        })
+        .unwrap()
+    }
+
+    #[test]
+    fn slabs_are_the_matrices_of_all_data_on_any_number_of_processes() {
+        let model = Model::parse("ir,jr,kr->ijk").unwrap();
+        let (shapes, loss) = (Shapes::new(&model, &SHAPE, &[('r', 2)]).unwrap(), Loss::kl());
+        for (name, data) in cases() {
+            let prepared = data.prepare().unwrap();
+            let counts = prepared.stored_counts(true).into_iter().next();
+            let list = counts.filter(|_| name != "array").map(|c| prepared.stored(c.implicit));
+            let basis = Basis {
+                shapes: &shapes,
+                loss: &loss,
+                data: &prepared,
+                sparse: list.as_ref(),
+                seed: 0,
+            };
+            let source = DataSource::new(&basis).unwrap();
+            for rows in [&[0][..], &[1], &[2], &[0, 2], &[1, 2], &[0, 1]] {
+                let expected = ndarray::Array1::from(answers(&source, rows).unwrap());
+                for mode in [0, 2] {
+                    let at = format!("{name} by {rows:?}, cut along {mode}");
+                    let alone = of_processes(&data, mode, rows, 1).remove(0);
+                    let apart = &ndarray::Array1::from(alone.clone()) - &expected;
+                    let apart = apart.iter().fold(0.0f64, |most, x| most.max(x.abs()));
+                    assert!(apart < 1e-11, "{at}: {apart:e}");
+                    for size in [2, 3, 8] {
+                        for found in of_processes(&data, mode, rows, size) {
+                            assert_eq!(found, alone, "{at}, on {size}");
+                        }
+                    }
+                }
+            }
+        }
+    }
 }

@@ -103,7 +103,8 @@ fn objectives(
 ) -> Result<Result<Vec<Quadratic>, Option<u64>>> {
     let (shapes, groups) = (plan.shapes(), plan.groups().iter());
     if !by_rows {
-        let all: Option<Vec<Quadratic>> = groups.map(|group| Quadratic::new(shapes, group)).collect();
+        let all: Option<Vec<Quadratic>> =
+            groups.map(|group| Quadratic::new(shapes, group)).collect();
         return Ok(all.ok_or(None));
     }
     let bytes = settings.precision.bytes();

@@ -329,14 +329,7 @@ impl Ground {
             return Ok(engine);
         }
         let balancing = self.constraints.balancing.clone().filter(|_| self.balances(settings));
-        structured::steps_on_host(
-            engine,
-            &self.plan,
-            settings,
-            &self.constraints,
-            balancing,
-            start,
-        )
+        structured::steps_on_host(engine, &self.plan, settings, &self.constraints, balancing, start)
     }
 
     fn common(&self, settings: &Settings) -> SlabsInCommon {
@@ -381,9 +374,10 @@ impl Ground {
             return Ok(Slab { engine: None, range });
         }
         // Tied factors are groups of their own by themselves.
-        let groups = settings.ties.is_empty().then(|| {
-            self.plan.groups().iter().map(|group| group.factors.clone()).collect()
-        });
+        let groups = settings
+            .ties
+            .is_empty()
+            .then(|| self.plan.groups().iter().map(|group| group.factors.clone()).collect());
         let own = Settings { loss, groups, ..settings.clone() };
         let shapes = Shapes::new(&own.model, &self.split.slab_shape(number), &own.ranks)?;
         let planned = format::choose(&own, &shapes, data, self.steps)?;

@@ -1,9 +1,9 @@
 //! Where a fit starts.
 
 mod basis;
+pub(crate) mod entry_matrix;
 mod grown;
 mod in_memory;
-pub(crate) mod listed;
 pub(crate) mod matrices;
 mod random;
 pub(crate) mod refine;
@@ -29,9 +29,7 @@ use nneinfact_core::model::Shapes;
 pub(crate) fn make(start: Start, basis: &Basis<'_>) -> Result<Vec<ArrayD<f64>>> {
     let goal = Goal { mean: basis.data.level(), wanted: mean_wanted(basis.loss, basis.data) };
     match start {
-        Start::Svd => {
-            of_singular_vectors(&DataSource::new(basis)?, basis.shapes, goal, basis.seed)
-        }
+        Start::Svd => of_singular_vectors(&DataSource::new(basis)?, basis.shapes, goal, basis.seed),
         other => make_without_data(other, basis.shapes, goal, basis.seed),
     }
 }

@@ -10,7 +10,7 @@ use pulp::Scalar;
 use rayon::prelude::*;
 
 use super::basis::Basis;
-use super::listed::{self, Base, Entry};
+use super::entry_matrix::{self, Base, Entry};
 use nneinfact_core::data::{Dense, Implicit, Prepared, Role, Roles, StoredEntries};
 use nneinfact_core::error::{Error, Result};
 use nneinfact_core::memory::available_memory;
@@ -233,9 +233,9 @@ impl Unfolding<'_> {
                 general_mat_mul(1.0, &block.t(), &block, 1.0, sum);
             }),
             Matrix::List(entries, base) => {
-                let mut gram = listed::gram(entries, m);
+                let mut gram = entry_matrix::gram(entries, m);
                 if *base != 0.0 {
-                    let sums = listed::row_sums(entries, m);
+                    let sums = entry_matrix::row_sums(entries, m);
                     Base { value: *base, columns: self.all_columns, sums: &sums }
                         .add_to_gram(&mut gram);
                 }
@@ -252,9 +252,9 @@ impl Unfolding<'_> {
                 general_mat_mul(1.0, &block.t(), &block.dot(x), 1.0, sum);
             }),
             Matrix::List(entries, base) => {
-                let mut result = listed::gram_times(entries, x);
+                let mut result = entry_matrix::gram_times(entries, x);
                 if *base != 0.0 {
-                    let sums = listed::row_sums(entries, self.rows);
+                    let sums = entry_matrix::row_sums(entries, self.rows);
                     Base { value: *base, columns: self.all_columns, sums: &sums }
                         .add_to_product(x, &mut result);
                 }

@@ -1,4 +1,4 @@
-//! A list of entries as a matrix: the entries that differ from a base, which is what all others are.
+//! Stored entries as a matrix: those that differ from a base, which is what all others are.
 
 use ndarray::{Array2, ArrayView1, Axis};
 
