@@ -2,12 +2,13 @@
 """One fit on several processes: time, messages, bytes and memory, and a model of the time of a sweep.
 
     python3 processes.py --program ../../target/release/nneinfact --example ../../target/release/examples/processes
-                         [--mpirun "mpirun --oversubscribe"] [--quick] [--out processes.md]
+                         [--mpirun "mpirun --oversubscribe"] [--namespaces] [--quick] [--out processes.md]
 
 Strong scaling (one problem on more processes), weak scaling (a problem that grows with them), messages that
 take longer, and peak memory by process. The first three make their data in place, by the example
 `processes`, whose processes are threads or, with --mpirun, what mpirun starts. The memory is that of the
-program under mpirun (built with --features mpi); without --mpirun it is left out.
+program under mpirun (built with --features mpi); without --mpirun it is left out. With --namespaces (as root,
+see namespaces.py) two processes under mpirun stand in two network namespaces, with a link that delays.
 
 The model is   seconds = compute / P + messages · latency + bytes / bandwidth,   fitted by least squares to
 all rows; then it is extrapolated, on paper, to other sizes and networks. Times mean something only where
@@ -25,6 +26,8 @@ from pathlib import Path
 
 import numpy as np
 
+import namespaces
+
 TOLD = re.compile(r"process (\d+) with (\d+) rows: ([\d.]+) s, of which ([\d.]+) s in the transport; "
                   r"(\d+) messages, (\d+) agreements, (\d+) bytes; bits (\w+)")
 
@@ -33,12 +36,20 @@ def launcher(options, processes):
     return [*options.mpirun.split(), "--allow-run-as-root", "-n", str(processes)] if options.mpirun else []
 
 
-def run(options, processes, rows, sweeps, delay=0):
-    """What a sweep costs: the difference of a longer and a shorter fit, of the slowest process."""
+def run(options, processes, rows, sweeps, delay=0, wire=None):
+    """What a sweep costs: the difference of a longer and a shorter fit, of the slowest process. With `wire` between
+    two namespaces, on a link that delays by so many microseconds."""
     def once(count):
         asked = ["--rows", rows, "--columns", 500, "--rank", 10, "--sweeps", count, "--slabs", 16, "--delay", delay]
         how = ["--mpi"] if options.mpirun else ["--processes", processes]
         command = [*launcher(options, processes), options.example, *map(str, [*how, *asked])]
+        if wire is not None:
+            with namespaces.nodes(wire), tempfile.TemporaryDirectory() as folder:
+                plain = ["mpirun", "--bind-to", "none", "-n", str(processes), *command[command.index(options.example):]]
+                return told(namespaces.started(plain, folder))
+        return told(command)
+
+    def told(command):
         done = subprocess.run(command, check=True, capture_output=True, text=True)
         found = [match.groups() for match in map(TOLD.match, done.stdout.splitlines()) if match]
         if len(found) != processes:
@@ -50,7 +61,7 @@ def run(options, processes, rows, sweeps, delay=0):
     (few, _), (many, bits) = once(2), once(2 + sweeps)
     seconds, waited, messages, agreements, size = ((many - few) / sweeps).max(axis=0)
     waiting = ((many - few) / sweeps)[:, 1].mean()
-    return {"P": processes, "rows": rows, "delay": delay, "seconds": seconds, "waiting": waiting,
+    return {"P": processes, "rows": rows, "delay": delay if wire is None else wire, "seconds": seconds, "waiting": waiting,
             "messages": messages, "agreements": agreements, "bytes": size, "bits": bits}
 
 
@@ -84,7 +95,7 @@ def model(rows):
 
 
 def extrapolated(per_entry):
-    """On paper: MTTKRP at `per_entry` seconds an entry and core, sums of 200 kB a pass, three passes a sweep."""
+    """On paper: MTTKRP at `per_entry` seconds an entry, sweep and core, sums of 200 kB a pass, three passes a sweep."""
     lines = ["| entries | nodes of 64 cores | network | compute, s | messages, s | bytes, s | s a sweep | efficiency |",
              "| --- | --- | --- | --- | --- | --- | --- | --- |"]
     networks = {"InfiniBand: 2 µs, 12 GB/s": (2e-6, 12e9), "Ethernet: 50 µs, 1.2 GB/s": (50e-6, 1.2e9)}
@@ -124,6 +135,7 @@ def main():
     parser.add_argument("--program")
     parser.add_argument("--example", required=True)
     parser.add_argument("--mpirun", default="")
+    parser.add_argument("--namespaces", action="store_true")
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--out")
     options = parser.parse_args()
@@ -134,12 +146,16 @@ def main():
         raise SystemExit("the bits depend on the number of processes")
     weak = [run(options, p, rows // 4 * p, sweeps) for p in counts]
     delayed = [run(options, p, rows, sweeps, delay) for p in counts[1:] for delay in (200, 2000)]
-    entry, message, byte = model(strong + weak + delayed)
+    wired = [run(options, 2, rows, sweeps, wire=delay) for delay in (0, 500, 2000)] if options.namespaces else []
+    if {row["bits"] for row in wired} - {row["bits"] for row in strong}:
+        raise SystemExit("the bits depend on the network")
+    entry, message, byte = model(strong + weak + delayed + wired)
     cores = len(os.sched_getaffinity(0))
     lines = [f"{platform.processor() or platform.machine()}, {cores} cores; "
              f"{'processes of ' + options.mpirun if options.mpirun else 'threads'}; × 500 columns, rank 10, 16 slabs; "
              f"load {os.getloadavg()[0]:.1f} at the end."]
     lines += table("Strong scaling", strong) + table("Weak scaling", weak) + table("Messages that take longer", delayed)
+    lines += table("Two network namespaces, Open MPI over TCP", wired) if wired else []
     lines += ["\n### Model\n", f"{entry / 500 * 1e9:.3g} ns an entry and sweep on one process, {message * 1e6:.3g} µs a "
               f"message, {byte * 1e9:.3g} ns a byte. (Where there are fewer cores than processes, the first term does "
               "not fall any more, and the fit is of little worth.)\n", *extrapolated(entry / 500)]

@@ -28,12 +28,18 @@ pub fn read(
         DataKind::File(FileKind::Npy) => npy(record, options, slabs, process),
         DataKind::File(FileKind::Tns) | DataKind::PackedTns => tns(record, options, slabs, process),
         DataKind::Table => tables(record, options, slabs, process),
-        DataKind::File(FileKind::Npz) | DataKind::MatrixMarket | DataKind::TenX => {
+        DataKind::MatrixMarket | DataKind::TenX => matrix(record, options, slabs, process),
+        DataKind::File(FileKind::Npz) => {
+            let plain = together(process.reducer.as_mut(), is_array(record))?;
+            if plain {
+                return npz(record, slabs, process);
+            }
             if !options.quiet && process.size > 1 {
                 complain(
                     "notice",
                     &format!(
-                        "every process reads all of {}: .npy, .tns and tables are read in parts",
+                        "every process reads all of {}, and keeps its part: lists are read in parts from \
+                         .tns, .mtx and tables",
                         record.path.display()
                     ),
                 );
@@ -80,6 +86,84 @@ fn npy(
     let (observations, own) = together(process.reducer.as_mut(), opened)?;
     let letters = vec![None; observations.shape().len()];
     Ok((ReadData { observations, letters, rows: None }, Some(own)))
+}
+
+/// Whether a `.npz` file is read as an array, and not as coordinates with what goes with them.
+fn is_array(record: &DataRecord) -> Result<bool> {
+    if record.key.is_some() {
+        return Ok(true);
+    }
+    let names = io::npz_names(&record.path)?;
+    let has = |name: &str| names.iter().any(|info| info.name == name);
+    Ok(!(has("coords") && has("values") || has("format")))
+}
+
+/// An array of a `.npz`, along its slowest mode.
+fn npz(
+    record: &DataRecord,
+    slabs: usize,
+    process: &mut Process,
+) -> Result<(ReadData, Option<Part>)> {
+    let (path, key) = (&record.path, record.key.as_deref());
+    let opened = || -> Result<(Observations, Part)> {
+        let extent = io::npz_extent(path, key)?;
+        let own = part(&extent.shape, Some(extent.slowest), slabs, process);
+        let values = Observations::new(io::read_npz_part(path, key, own.range.clone())?);
+        let observations = match own.range.is_empty() {
+            true => values,
+            false => read_data::with_roles(values, record, &PartFiles(Some(&own)))?,
+        };
+        Ok((observations, own))
+    };
+    let opened = opened();
+    let (observations, own) = together(process.reducer.as_mut(), opened)?;
+    let letters = vec![None; observations.shape().len()];
+    Ok((ReadData { observations, letters, rows: None }, Some(own)))
+}
+
+/// A matrix in coordinates: each process reads all of it and keeps its part.
+fn matrix(
+    record: &DataRecord,
+    options: ReadOptions<'_>,
+    slabs: usize,
+    process: &mut Process,
+) -> Result<(ReadData, Option<Part>)> {
+    let (path, size, rank) = (&record.path, process.size, process.rank);
+    let keep = |shape: [usize; 2]| {
+        let (mode, mut ranges) = parts(&shape, None, slabs, size);
+        (mode, ranges.swap_remove(rank))
+    };
+    let opened = || -> Result<(Observations, Part)> {
+        let (mut matrix, shape) = match DataKind::of(record)? {
+            DataKind::TenX => table::read_10x_part(path, &keep)?,
+            _ => table::read_matrix_market_part(path, &keep)?,
+        };
+        let (mode, range) = keep(shape);
+        let all = |axis: usize| if axis == mode { range.clone() } else { 0..shape[axis] };
+        if let Some(path) = &record.row_names {
+            table::read_names_part(path, &mut matrix.rows, shape[0], &all(0))?;
+        }
+        if let Some(path) = &record.column_names {
+            table::read_names_part(path, &mut matrix.columns, shape[1], &all(1))?;
+        }
+        if matrix.duplicates > 0 && !options.quiet {
+            complain(
+                "notice",
+                &format!(
+                    "{}: of the part of process {rank}, {} stand at the same place as another one and \
+                     were added to it",
+                    path.display(),
+                    summary::entries(matrix.duplicates)
+                ),
+            );
+        }
+        let own = Part { mode, range, whole: shape[mode] };
+        let observations = matrix.observations()?;
+        Ok((read_data::with_roles(observations, record, &PartFiles(Some(&own)))?, own))
+    };
+    let opened = opened();
+    let (observations, own) = together(process.reducer.as_mut(), opened)?;
+    Ok((ReadData { observations, letters: vec![None; 2], rows: None }, Some(own)))
 }
 
 /// Coordinates as text, each file by one process or a part of it by each.

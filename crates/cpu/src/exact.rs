@@ -116,4 +116,29 @@ impl<T: Elementwise> CpuEngine<T> {
         sums.denominator = rearrange(&quadratic.shapes, from, &sums.denominator, onto);
         Ok(sums)
     }
+
+    /// As [`Engine::row_grams`](nneinfact_core::engine::Engine::row_grams).
+    pub(crate) fn grams_of_rows(&self) -> Result<Vec<f64>> {
+        let (Some(exact), Some((group, sums))) = (&self.exact, &self.last) else {
+            return Err(Error::Internal("no exact pass has left quadratic forms".into()));
+        };
+        let (own, shapes) = (&exact.objectives[*group], self.job.plan.shapes());
+        let group = &self.job.plan.groups()[*group];
+        let &[l] = &group.factors[..] else {
+            return Err(Error::Internal("forms of rows of several factors at once".into()));
+        };
+        let mut grams = match exact.by_rows {
+            true => sums.denominator.clone(),
+            // All rows that see the same other factors have the same.
+            false => match Quadratic::by_rows(shapes, group, f64::INFINITY) {
+                Some(rows) => {
+                    rearrange(&own.shapes, own.gram.output(), &sums.denominator, rows.gram.output())
+                }
+                None => return Err(Error::Internal("quadratic forms without indices".into())),
+            },
+        };
+        let scale = self.job.objective_unit() * self.scales[l] * self.scales[l];
+        grams.iter_mut().for_each(|x| *x *= scale);
+        Ok(grams)
+    }
 }

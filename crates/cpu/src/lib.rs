@@ -425,6 +425,10 @@ impl<T: Elementwise> Engine for CpuEngine<T> {
         Ok((scaled(a), scaled(b)))
     }
 
+    fn row_grams(&mut self) -> Result<Vec<f64>> {
+        self.grams_of_rows()
+    }
+
     fn load(&mut self, factors: &[ArrayD<f64>]) -> Result<()> {
         self.factors = factors.iter().map(|f| f.iter().copied().collect()).collect();
         for (factor, scale) in self.factors.iter_mut().zip(&self.scales) {

@@ -4,18 +4,33 @@
 use ndarray::{ArrayD, Dimension, IxDyn};
 
 use crate::monitor::Monitor;
+use crate::observe::cancelled;
 use crate::settings::Settings;
+use nneinfact_core::algebra::rearrange;
 use nneinfact_core::data::{Implicit, Prepared, Role};
 use nneinfact_core::engine::{Engine, Point};
 use nneinfact_core::error::{Error, Result};
 use nneinfact_core::history::{History, StoppedBy};
 use nneinfact_core::memory::available_memory;
-use nneinfact_core::model::Model;
+use nneinfact_core::model::{Index, Model, Shapes};
+use nneinfact_core::plan::{Plan, Quadratic};
 use nneinfact_density::{DataNewton, Dense, Entries, Network};
 
 /// A model on its way, in double precision on the host.
 pub(crate) struct Barrier {
     newton: DataNewton,
+    /// Where engines tell of the data factor by factor: for each, which group it is, and the order that
+    /// its quadratic form has there and on the host.
+    told: Option<Vec<Told>>,
+}
+
+/// How an engine tells of a factor.
+struct Told {
+    group: usize,
+    /// The sizes, with a second index for every latent one.
+    shapes: Shapes,
+    from: Vec<Index>,
+    onto: Vec<Index>,
 }
 
 impl Barrier {
@@ -30,7 +45,55 @@ impl Barrier {
                 DataNewton::new(model, values, weights)?
             }
         };
-        Ok(Barrier { newton })
+        Ok(Barrier { newton, told: None })
+    }
+
+    /// From the factors that the engine has, whose data are where it is and have these squares; the plan's
+    /// groups have one factor each.
+    pub fn of_sums(
+        settings: &Settings,
+        plan: &Plan,
+        squares: f64,
+        engine: &mut dyn Engine,
+    ) -> Result<Barrier> {
+        let model = network(&settings.model, &engine.factors()?)?;
+        let shapes = plan.shapes();
+        let unknown = || Error::Internal("a barrier without a quadratic form".into());
+        let (_, pairs) = shapes.doubled().ok_or_else(unknown)?;
+        let mut told = Vec::new();
+        for (l, indices) in shapes.model().factors().iter().enumerate() {
+            let group = plan.groups().iter().position(|group| group.factors == [l]);
+            let group = group.ok_or_else(unknown)?;
+            let quadratic = Quadratic::by_rows(shapes, &plan.groups()[group], f64::INFINITY);
+            let quadratic = quadratic.ok_or_else(unknown)?;
+            let observed = shapes.model().observed();
+            let (mut onto, latent): (Vec<Index>, Vec<Index>) =
+                indices.iter().partition(|&&index| observed.contains(index));
+            let twin = |x: &Index| pairs.iter().find(|pair| pair.0 == *x).map_or(*x, |pair| pair.1);
+            onto.extend(&latent);
+            onto.extend(latent.iter().map(twin));
+            let from = quadratic.gram.output().to_vec();
+            told.push(Told { group, shapes: quadratic.shapes, from, onto });
+        }
+        Ok(Barrier { newton: DataNewton::of_sums(model, squares)?, told: Some(told) })
+    }
+
+    /// One step on each factor; the engine has them then.
+    fn sweep(&mut self, engine: &mut dyn Engine) -> Result<()> {
+        let Some(told) = &self.told else {
+            self.newton.sweep()?;
+            return engine.load(&self.factors()?);
+        };
+        for (l, Told { group, shapes, from, onto }) in told.iter().enumerate() {
+            engine.pass(*group)?;
+            let unchanged = vec![1.0; self.newton.model().tensors()[l].data().len()];
+            let (numerator, _) = engine.parts(0, &[unchanged])?;
+            let grams = rearrange(shapes, from, &engine.row_grams()?, onto);
+            self.newton.step(l, numerator, grams)?;
+            engine.load(&self.factors()?)?;
+        }
+        self.newton.lower_barrier();
+        Ok(())
     }
 
     fn factors(&self) -> Result<Vec<ArrayD<f64>>> {
@@ -169,12 +232,11 @@ pub(crate) fn sweeps(
             history.stopped_by = reason;
             break;
         }
-        if monitor.cancel.is_cancelled() {
+        if cancelled(monitor.cancel, engine)? {
             history.stopped_by = StoppedBy::Interrupted;
             break;
         }
-        barrier.newton.sweep()?;
-        engine.load(&barrier.factors()?)?;
+        barrier.sweep(engine)?;
         history.iterations += 1;
     }
     if kept {

@@ -75,7 +75,7 @@ impl Common {
         let (job, data) = job(settings, planned, constraints.clone(), first.clone(), level)?;
         let (plan, balance) = (Arc::clone(&job.plan), job.balancing.is_some());
         let exact = job.exact && device.kind_name() == "cpu";
-        let groups = structured::groups(&job, &constraints);
+        let groups = structured::groups(&job.plan, &constraints);
         let engine = structured::open(device, settings, job, &constraints)?;
         let common = Common {
             shapes,

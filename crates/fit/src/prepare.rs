@@ -61,6 +61,8 @@ pub(crate) struct DataFacts {
     /// All data; `None` where they are cut into slabs. Then the portions hold what engines leave out of
     /// losses already.
     pub data: Option<Arc<Prepared>>,
+    /// `Σ W y²` over the training entries of data that are cut into slabs, where the fit asks for it.
+    pub squares: f64,
 }
 
 impl DataFacts {
@@ -69,6 +71,7 @@ impl DataFacts {
             portions: Portions::of(&data),
             mean: data.level(),
             labels: Arc::clone(data.labels()),
+            squares: 0.0,
             data: Some(data),
         }
     }
@@ -182,7 +185,7 @@ fn resume(
     let (job, data) = job(settings, planned, constraints.clone(), start, level)?;
     let job = Job { scales: Some(checkpoint.state.scales.clone()), ..job };
     let (plan, balance) = (Arc::clone(&job.plan), job.balancing.is_some());
-    let groups = structured::groups(&job, &constraints);
+    let groups = structured::groups(&job.plan, &constraints);
     let mut engine = structured::open(device, settings, job, &constraints)?;
     engine.restore(&checkpoint.state)?;
     let (seed, mut warnings) = (checkpoint.seed(), checkpoint.warnings().to_vec());

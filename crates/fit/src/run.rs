@@ -61,8 +61,32 @@ pub(crate) fn fit<'a>(
     fit_held(settings, hooks, resume, held)
 }
 
-/// Runs a fit with other processes, or by itself, to data that are cut into slabs.
-pub(crate) fn fit_held(
+/// Runs a fit with other processes, or by itself, to data of which this process has a part.
+pub(crate) fn fit_part(
+    mut settings: Settings,
+    mut hooks: Hooks,
+    resume: Option<Box<Checkpoint>>,
+    held: Held<'_>,
+) -> Result<Fit> {
+    if settings.algorithm == Algorithm::Barrier {
+        settings.precision = Precision::F64;
+    }
+    if settings.bases.is_empty() {
+        return fit_held(settings, hooks, resume, held);
+    }
+    let found = held.observations.shape();
+    let shape = held.part.map_or_else(|| found.to_vec(), |part| part.shape(found));
+    let mut reducer = hooks.reducer.take().unwrap_or_else(shared::alone);
+    let rewritten = together(reducer.as_mut(), basis::rewrite(&settings, &shape))?;
+    hooks.reducer = Some(reducer);
+    match fit_held(rewritten.settings.clone(), hooks, resume, held) {
+        Ok(found) => Ok(rewritten.fit(found)?.with_structure(settings.structure())),
+        Err(error) => Err(rewritten.error(error)),
+    }
+}
+
+/// Runs a fit without bases to data that are cut into slabs.
+fn fit_held(
     mut settings: Settings,
     mut hooks: Hooks,
     resume: Option<Box<Checkpoint>>,
@@ -159,7 +183,7 @@ pub(crate) fn carry_out(
         slabs,
     } = opened;
     let mut history = History { seed, ..settings.empty_history() };
-    let DataFacts { mut portions, mean, labels, data } = facts;
+    let DataFacts { mut portions, mean, labels, data, squares } = facts;
     if let Some(data) = &data {
         portions.add_offsets(&settings.loss, data, 1.0);
     }
@@ -171,6 +195,9 @@ pub(crate) fn carry_out(
     };
     let barrier = match (settings.algorithm, &data) {
         (Algorithm::Barrier, Some(data)) => Some(Barrier::new(settings, data, engine.as_mut())?),
+        (Algorithm::Barrier, None) => {
+            Some(Barrier::of_sums(settings, &plan, squares, engine.as_mut())?)
+        }
         _ => None,
     };
     let best_kept = settings.early_stopping || adam.is_some();

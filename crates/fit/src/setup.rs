@@ -71,10 +71,11 @@ impl NNEinFact {
     /// Random splits withhold the same entries as of the whole data. A process without slabs gives an
     /// empty range; its observations are not looked at but for their other modes.
     ///
-    /// No process needs more memory than for its part, factors, and sums of their size. Data in memory
-    /// are copied where a process has several slabs, so that they are there twice until those that are
-    /// given are dropped; a part that is one slab is not, nor data that stay in a file
-    /// ([`map_npy`](crate::io::map_npy)) and are cut along their slowest mode.
+    /// No process needs more memory than for its part, factors, and sums of their size. Slabs of an array
+    /// that is cut along its slowest mode are views of it, in memory or in a file
+    /// ([`map_npy`](crate::io::map_npy)); lists, and arrays that are cut along another mode, are copied
+    /// where a process has several slabs, so that they are there twice until those that are given are
+    /// dropped.
     ///
     /// ```
     /// use ndarray::Array2;
@@ -94,6 +95,6 @@ impl NNEinFact {
     pub fn fit_part(self, data: impl Source, part: Part) -> Result<Fit> {
         let observations = data.observations()?;
         let held = Held { observations: observations.as_ref(), part: Some(&part) };
-        run::fit_held(self.settings, self.hooks, self.resume, held)
+        run::fit_part(self.settings, self.hooks, self.resume, held)
     }
 }

@@ -6,7 +6,8 @@ use crate::constraints::Constraints;
 use crate::monitor::{Monitor, Portions};
 use crate::observe::{Cancel, Hooks, cancelled};
 use crate::settings::{Settings, Start};
-use crate::start::{self, Basis, Goal, scale};
+use crate::start::matrices::DataMatrices;
+use crate::start::{self, Basis, Goal, SvdStart, scale};
 use crate::sweeps::sweeps;
 use nneinfact_core::data::{Prepared, StoredEntries};
 use nneinfact_core::engine::{Engine, Precision};
@@ -56,6 +57,18 @@ impl Starts<'_> {
     /// The same for data of which only this is known.
     pub fn make_without_data(&self, seed: u64, goal: Goal) -> Result<Vec<ArrayD<f64>>> {
         self.finished(start::make_without_data(self.wanted.clone(), self.shapes, goal, seed)?)
+    }
+
+    /// The same from singular vectors of data that are on several processes.
+    pub fn make_of(
+        &self,
+        seed: u64,
+        source: &impl DataMatrices,
+        goal: Goal,
+    ) -> Result<Vec<ArrayD<f64>>> {
+        // No process makes less of it than the others.
+        let wanted = SvdStart { shapes: self.shapes, seed, cancel: &Cancel::new() };
+        self.finished(start::of_singular_vectors(source, goal, &wanted)?)
     }
 
     fn finished(&self, mut start: Vec<ArrayD<f64>>) -> Result<Vec<ArrayD<f64>>> {

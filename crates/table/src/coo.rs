@@ -1,5 +1,7 @@
 //! Matrices in coordinates, as the formats of the field hold them.
 
+use std::ops::Range;
+
 use crate::error::{Error, Result};
 
 /// What a sparse file holds: a matrix in coordinates, with the names of its rows and columns where
@@ -34,6 +36,9 @@ pub struct Axis {
 pub(crate) struct Collector {
     rows: u32,
     columns: u32,
+    /// The rows, or the columns where `by_columns`, whose entries are kept, counted from the first of them.
+    kept: Range<u32>,
+    by_columns: bool,
     list: Vec<(u64, f64)>,
 }
 
@@ -45,11 +50,13 @@ impl Collector {
             Ok(n) => Ok(n),
             Err(_) => Err(format!("{n} {what} are more than 2^32")),
         };
-        Ok(Collector {
-            rows: length(rows, "rows")?,
-            columns: length(columns, "columns")?,
-            list: Vec::new(),
-        })
+        let (rows, columns) = (length(rows, "rows")?, length(columns, "columns")?);
+        Ok(Collector { rows, columns, kept: 0..rows, by_columns: false, list: Vec::new() })
+    }
+
+    /// Keeps the entries of some rows, or columns, alone; none where the range is empty.
+    pub fn keep(&mut self, by_columns: bool, range: Range<u32>) {
+        (self.by_columns, self.kept) = (by_columns, range);
     }
 
     /// Adds an entry, counted from 0.
@@ -66,6 +73,10 @@ impl Collector {
         if !value.is_finite() {
             return Err(format!("{value} is not a finite number"));
         }
+        let place = if self.by_columns { column } else { row } as u32;
+        if !self.kept.contains(&place) {
+            return Ok(());
+        }
         self.list.try_reserve(1).map_err(|_| "the entries are more than the memory".to_string())?;
         self.list.push((row * u64::from(self.columns) + column, value));
         Ok(())
@@ -73,9 +84,22 @@ impl Collector {
 
     /// Sorts the entries and adds up those of one place, in the order in which they came.
     pub fn finish(self) -> Result<SparseMatrix, String> {
-        let Collector { rows, columns, mut list } = self;
-        if list.is_empty() {
+        let Collector { mut rows, mut columns, kept, by_columns, mut list } = self;
+        let all = kept.len() == if by_columns { columns } else { rows } as usize;
+        if list.is_empty() && all {
             return Err("there are no entries".into());
+        }
+        let width = u64::from(columns);
+        let first = match by_columns {
+            true => [0, kept.start],
+            false => [kept.start, 0],
+        };
+        // At least one, as no matrix has none.
+        let own = (kept.len() as u32).max(1);
+        if by_columns {
+            columns = own
+        } else {
+            rows = own
         }
         if !list.is_sorted_by_key(|entry| entry.0) {
             list.sort_by_key(|entry| entry.0);
@@ -88,14 +112,13 @@ impl Collector {
             }
             same
         });
-        let n = u64::from(columns);
         let axis = |len: u32| Axis { len: len as usize, ..Axis::default() };
         Ok(SparseMatrix {
             rows: axis(rows),
             columns: axis(columns),
             coords: [
-                list.iter().map(|entry| (entry.0 / n) as u32).collect(),
-                list.iter().map(|entry| (entry.0 % n) as u32).collect(),
+                list.iter().map(|entry| (entry.0 / width) as u32 - first[0]).collect(),
+                list.iter().map(|entry| (entry.0 % width) as u32 - first[1]).collect(),
             ],
             duplicates: (before - list.len()) as u64,
             values: list.into_iter().map(|entry| entry.1).collect(),

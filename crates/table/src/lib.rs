@@ -45,7 +45,8 @@ pub use filter::Filter;
 pub use foreign::describe_foreign;
 pub use labels::LabelKind;
 pub use matrix_market::{
-    is_10x, read_10x, read_matrix_market, read_matrix_market_from, read_names,
+    Keep, is_10x, read_10x, read_10x_part, read_matrix_market, read_matrix_market_from,
+    read_matrix_market_part, read_names, read_names_part,
 };
 pub use nneinfact_core::error::{Error, Result};
 pub use settings::Values;

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Read};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use crate::coo::{Axis, Collector, SparseMatrix};
@@ -21,7 +22,25 @@ use crate::text::shown;
 /// such a file; [`Error::Unsupported`] for complex and hermitian matrices.
 pub fn read_matrix_market(path: impl AsRef<Path>) -> Result<SparseMatrix> {
     let path = path.as_ref();
-    Reader { from: source::open(path)?, path }.read()
+    Reader { from: source::open(path)?, path, keep: None }.read().map(|(matrix, _)| matrix)
+}
+
+/// What a process keeps of a matrix, from its shape: along which axis (0 for rows, 1 for columns), and
+/// which indices.
+pub type Keep<'a> = dyn Fn([usize; 2]) -> (usize, Range<usize>) + 'a;
+
+/// [`read_matrix_market`] of some rows or columns: all of the file is read, and no more than these kept. The
+/// matrix has as many rows or columns as the range, or one where that is empty. Gives the shape of the
+/// whole matrix too.
+///
+/// # Errors
+/// As [`read_matrix_market`]; a part may have no entries.
+pub fn read_matrix_market_part(
+    path: impl AsRef<Path>,
+    keep: &Keep<'_>,
+) -> Result<(SparseMatrix, [usize; 2])> {
+    let path = path.as_ref();
+    Reader { from: source::open(path)?, path, keep: Some(keep) }.read()
 }
 
 /// [`read_matrix_market`] from memory or any other source; `name` stands for the file in messages.
@@ -40,7 +59,8 @@ pub fn read_matrix_market(path: impl AsRef<Path>) -> Result<SparseMatrix> {
 /// As [`read_matrix_market`].
 pub fn read_matrix_market_from(from: impl Read, name: impl AsRef<Path>) -> Result<SparseMatrix> {
     let path = name.as_ref();
-    Reader { from: Box::new(source::unpack(from, path)?), path }.read()
+    let from = Box::new(source::unpack(from, path)?);
+    Reader { from, path, keep: None }.read().map(|(matrix, _)| matrix)
 }
 
 /// Reads the names of rows or columns, one a line. A first line `# Gene`, or `#` alone, is no name.
@@ -51,13 +71,30 @@ pub fn read_matrix_market_from(from: impl Read, name: impl AsRef<Path>) -> Resul
 pub fn read_names(path: impl AsRef<Path>, axis: &mut Axis) -> Result<()> {
     let path = path.as_ref();
     let labels = label_file(path)?;
-    check_names(path, &labels, axis)?;
+    check_names(path, &labels, axis.len)?;
     axis.labels = Some(labels);
     Ok(())
 }
 
-fn check_names(path: &Path, labels: &[String], axis: &Axis) -> Result<()> {
-    let (found, expected) = (labels.len(), axis.len);
+/// [`read_names`] of a part of an axis that has `whole` rows or columns.
+///
+/// # Errors
+/// As [`read_names`].
+pub fn read_names_part(
+    path: impl AsRef<Path>,
+    axis: &mut Axis,
+    whole: usize,
+    range: &Range<usize>,
+) -> Result<()> {
+    let path = path.as_ref();
+    let labels = label_file(path)?;
+    check_names(path, &labels, whole)?;
+    axis.labels = Some(part_of_labels(&labels, range));
+    Ok(())
+}
+
+fn check_names(path: &Path, labels: &[String], expected: usize) -> Result<()> {
+    let found = labels.len();
     if found == expected {
         return Ok(());
     }
@@ -94,7 +131,21 @@ pub fn is_10x(folder: impl AsRef<Path>) -> bool {
 /// As [`read_matrix_market`]; [`Error::Format`] where a file is not there, or has another number
 /// of names than the matrix has rows or columns.
 pub fn read_10x(folder: impl AsRef<Path>) -> Result<SparseMatrix> {
-    let folder = folder.as_ref();
+    tenx(folder.as_ref(), None).map(|(matrix, _)| matrix)
+}
+
+/// [`read_10x`] of some rows or columns, as [`read_matrix_market_part`].
+///
+/// # Errors
+/// As [`read_10x`]; a part may have no entries.
+pub fn read_10x_part(
+    folder: impl AsRef<Path>,
+    keep: &Keep<'_>,
+) -> Result<(SparseMatrix, [usize; 2])> {
+    tenx(folder.as_ref(), Some(keep))
+}
+
+fn tenx(folder: &Path, keep: Option<&Keep<'_>>) -> Result<(SparseMatrix, [usize; 2])> {
     let find = |names: &[&str]| {
         first_of(folder, names).ok_or_else(|| {
             let reason = format!("a folder of 10x Genomics holds {}", names.join(" or "));
@@ -102,7 +153,19 @@ pub fn read_10x(folder: impl AsRef<Path>) -> Result<SparseMatrix> {
         })
     };
     let (matrix, features, barcodes) = (find(&MATRIX)?, find(&FEATURES)?, find(&BARCODES)?);
-    let mut matrix = read_matrix_market(matrix)?;
+    let (mut matrix, shape) = match keep {
+        Some(keep) => read_matrix_market_part(matrix, keep)?,
+        None => {
+            let matrix = read_matrix_market(matrix)?;
+            let shape = [matrix.rows.len, matrix.columns.len];
+            (matrix, shape)
+        }
+    };
+    // Of a part the labels that go with it.
+    let own = |axis: usize, labels: Vec<String>| match keep.map(|keep| keep(shape)) {
+        Some((along, range)) if along == axis => part_of_labels(&labels, &range),
+        _ => labels,
+    };
 
     let lines = lines_of(&features)?;
     let cells =
@@ -119,16 +182,22 @@ pub fn read_10x(folder: impl AsRef<Path>) -> Result<SparseMatrix> {
         _ => format!("{name} ({id})"),
     });
     let labels: Vec<String> = named.collect();
-    check_names(&features, &labels, &matrix.rows)?;
-    matrix.rows.labels = Some(labels);
+    check_names(&features, &labels, shape[0])?;
+    matrix.rows.labels = Some(own(0, labels));
     matrix.rows.name = Some("feature".into());
 
     let labels: Vec<String> =
         lines_of(&barcodes)?.iter().map(|line| cells(line, 0).unwrap_or_default()).collect();
-    check_names(&barcodes, &labels, &matrix.columns)?;
-    matrix.columns.labels = Some(labels);
+    check_names(&barcodes, &labels, shape[1])?;
+    matrix.columns.labels = Some(own(1, labels));
     matrix.columns.name = Some("barcode".into());
-    Ok(matrix)
+    Ok((matrix, shape))
+}
+
+/// The labels of some indices; of none that of the first, as no axis is empty.
+fn part_of_labels(labels: &[String], range: &Range<usize>) -> Vec<String> {
+    let range = if range.is_empty() { 0..1 } else { range.clone() };
+    labels.get(range).map(<[String]>::to_vec).unwrap_or_default()
 }
 
 fn lines_of(path: &Path) -> Result<Vec<String>> {
@@ -155,10 +224,13 @@ struct Header {
 struct Reader<'a> {
     from: Box<dyn Read + 'a>,
     path: &'a Path,
+    /// What is kept; `None` for all.
+    keep: Option<&'a Keep<'a>>,
 }
 
 impl Reader<'_> {
-    fn read(self) -> Result<SparseMatrix> {
+    /// The matrix, or what is kept of it, and the shape of the whole.
+    fn read(self) -> Result<(SparseMatrix, [usize; 2])> {
         let mut lines = Lines {
             from: BufReader::with_capacity(1 << 17, self.from),
             path: self.path,
@@ -186,7 +258,15 @@ impl Reader<'_> {
         if header.symmetry != Symmetry::General && rows != columns {
             return Err(lines.fault(format!("a symmetric matrix of {rows} by {columns}")));
         }
-        let collector = Collector::new(rows, columns).map_err(|reason| lines.fault(reason))?;
+        let mut collector = Collector::new(rows, columns).map_err(|reason| lines.fault(reason))?;
+        let shape = [rows as usize, columns as usize];
+        if let Some(keep) = self.keep {
+            let (axis, range) = keep(shape);
+            collector.keep(axis == 1, range.start as u32..range.end as u32);
+        }
+        if entries == Some(0) {
+            return Err(Error::format(self.path, "there are no entries"));
+        }
         let mut matrix = Matrix { collector, header };
         let found = match entries {
             Some(entries) => matrix.coordinates(&mut lines, entries)?,
@@ -201,7 +281,8 @@ impl Reader<'_> {
         if lines.next_entry()? {
             return Err(lines.fault("there are more entries than announced".into()));
         }
-        matrix.collector.finish().map_err(|reason| Error::format(self.path, reason))
+        let matrix = matrix.collector.finish();
+        Ok((matrix.map_err(|reason| Error::format(self.path, reason))?, shape))
     }
 }
 

@@ -8,7 +8,7 @@ use super::{SHAPE, SLABS, part, rows, tensor};
 use nneinfact::data::Part;
 use nneinfact::engine::Reducer;
 use nneinfact::fit::{
-    Cancel, Checkpoint, Coupled, Every, Flow, Part as Tensor, Start, StoppedBy, Sweep,
+    Cancel, Checkpoint, Coupled, Every, Flow, Part as Tensor, Smooth, Start, StoppedBy, Sweep,
 };
 use nneinfact::{Algorithm, Device, Error, Fit, Loss, NNEinFact, Observations, Precision, io};
 
@@ -56,8 +56,26 @@ fn a_process_that_fails_ends_all_with_its_message() {
         settings().tolerance(tolerance).shared_by(own).fit(data())
     });
     all(1, &errors(found), "tolerance 0.001, and process 0 has at most 20 sweeps, tolerance 0");
-    // A checkpoint that only process 0 would write.
+    // Other neighbours.
+    let found = on(3, |own| {
+        let weight = if own.rank() == 2 { 2.0 } else { 1.0 };
+        let smooth = Smooth::graph(0.5, [(0, 1, weight)]);
+        settings().smooth("jr", smooth).shared_by(own).fit(data())
+    });
+    all(2, &errors(found), "process 2 has the factors jr=0.5,graph of 1 edges");
+    // Singular vectors of data that one process has in a file.
     let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("y.npy");
+    io::write_npy(&path, &tensor(5, &Loss::kl())).unwrap();
+    let found = on(3, |own| {
+        let fit = settings().start(Start::Svd);
+        match own.rank() {
+            1 => fit.shared_by(own).fit(Observations::new(io::map_npy(&path)?)),
+            _ => fit.shared_by(own).fit(data()),
+        }
+    });
+    all(1, &errors(found), "needs them in memory");
+    // A checkpoint that only process 0 would write.
     let nowhere = folder.path().join("none/fit.checkpoint");
     let found =
         on(3, |own| settings().checkpoint(&nowhere, Every::sweeps(3)).shared_by(own).fit(data()));
@@ -195,9 +213,7 @@ fn what_slabs_cannot_do_is_refused() {
     };
     refused(settings().slabs(0).fit(data()), "at least 1 slab");
     refused(settings().split_along(3).fit(data()), "along mode 4: they have 3 modes");
-    refused(settings().start(Start::Svd).fit(data()), "singular vectors");
-    let barrier = settings().algorithm(Algorithm::Barrier).loss(Loss::euclidean());
-    refused(barrier.fit(data()), "barrier");
+    refused(settings().algorithm(Algorithm::Barrier).fit(data()), "the loss is kl");
     let part = Part { mode: 1, range: 0..6, whole: 6 };
     refused(settings().split_along(0).fit_part(data(), part), "a part along mode 2");
     refused(settings().fit_prepared(&data().prepare().unwrap()), "without slabs");

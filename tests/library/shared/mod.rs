@@ -8,8 +8,8 @@ use std::ops::Range;
 use self::processes::{bits, on};
 use crate::common::{Random, cpu_configurations, data, deviation, gpu, history_deviation};
 use ndarray::{ArrayD, Axis, Slice};
-use nneinfact::data::{CooTensor, Labels, Part};
-use nneinfact::fit::{Balance, StoppedBy, slab_ranges, slabs_of_processes};
+use nneinfact::data::{CooTensor, Labels, Part, SplitKind};
+use nneinfact::fit::{Balance, Smooth, Splines, Start, StoppedBy, slab_ranges, slabs_of_processes};
 use nneinfact::loss::Penalty;
 use nneinfact::model::{Model, Shapes};
 use nneinfact::{Algorithm, Device, Error, Fit, Loss, NNEinFact, Observations, Precision};
@@ -99,13 +99,27 @@ fn listed(name: &'static str, missing: bool, set: fn(NNEinFact) -> NNEinFact) ->
     }
 }
 
+/// Splits of a list by strata: what is drawn among its zeros depends on the slabs.
+fn by_strata(set: fn(NNEinFact) -> NNEinFact) -> Shared {
+    let y = tensor(8, &Loss::kl()).mapv(|x| (x - 2.0).max(0.0));
+    Shared {
+        observe: Box::new(move |range| {
+            let own = Observations::new(list(&rows(&y, &range))).held_out(0.1, 1).unwrap();
+            own.validation(0.2, 2).unwrap().split_as(SplitKind::Strata)
+        }),
+        ordinary: 0,
+        ..dense("by strata", Loss::kl(), set)
+    }
+}
+
 fn cases() -> Vec<Shared> {
     let negative_binomial = |range: &Range<usize>| {
         let dispersion = ArrayD::from_shape_fn(&SHAPE[..], |at| 0.5 + ((at[0] + at[1]) % 3) as f64);
         Loss::negative_binomial(rows(&dispersion, range)).unwrap()
     };
     let weights = Random::new(9).tensor(&SHAPE, 1e-18, 3e-15);
-    let y = tensor(5, &Loss::kl());
+    let near = Random::new(9).tensor(&SHAPE, 0.0, 3.0);
+    let (y, z) = (tensor(5, &Loss::kl()), tensor(5, &Loss::euclidean()));
     vec![
         dense("kl", Loss::kl(), |fit| fit),
         dense("block", Loss::kl(), |fit| fit.algorithm(Algorithm::Block)),
@@ -126,14 +140,69 @@ fn cases() -> Vec<Shared> {
         },
         masked(|fit| fit.early_stopping(true).max_iter(60), Loss::kl(), "masked"),
         masked(|fit| fit, Loss::euclidean(), "masked euclidean"),
+        masked(|fit| fit.penalty_on_all(Penalty::l1(0.02)), Loss::euclidean(), "masked lasso"),
         listed("list", false, |fit| fit),
         listed("ratings", true, |fit| fit.inner_cycles(2)),
+        by_strata(|fit| fit.early_stopping(true)),
+        squared(listed("euclidean list", false, |fit| fit)),
+        squared(listed("euclidean ratings", true, |fit| fit)),
         Shared {
             observe: Box::new(move |range| {
                 Observations::new(rows(&y, &range)).weights(rows(&weights, &range)).unwrap()
             }),
             ..dense("weights", Loss::kl(), |fit| fit)
         },
+        Shared {
+            observe: Box::new(move |range| {
+                Observations::new(rows(&z, &range)).weights(rows(&near, &range)).unwrap()
+            }),
+            ..dense("weights under euclid", Loss::euclidean(), |fit| fit)
+        },
+    ]
+}
+
+/// The same under half the squared distance.
+fn squared(case: Shared) -> Shared {
+    Shared { loss: Box::new(|_| Loss::euclidean()), ..case }
+}
+
+/// Fits with starts, structures and algorithms that look at all data at once.
+fn more_cases() -> Vec<Shared> {
+    let svd = |fit: NNEinFact| fit.start(Start::Svd);
+    let symmetric = ArrayD::from_shape_fn(&[SHAPE[0]; 2][..], |at| {
+        1.0 + ((at[0] * at[1]) % 5) as f64 + ((at[0] + at[1]) % 3) as f64
+    });
+    vec![
+        dense("svd", Loss::kl(), svd),
+        Shared { model: "ir,jkr->ijk", ..dense("svd of two factors", Loss::euclidean(), svd) },
+        Shared { model: "ijr,kr->ijk", ..dense("svd of a cut pair", Loss::kl(), svd) },
+        Shared { model: "ir,jr,kr,r->ijk", ..dense("svd with weights", Loss::kl(), svd) },
+        dense("several from svd", Loss::kl(), |fit| fit.start(Start::Svd).starts(2).seed(4)),
+        masked(svd, Loss::kl(), "masked svd"),
+        listed("svd of a list", false, svd),
+        listed("svd of ratings", true, svd),
+        dense("smooth", Loss::kl(), |fit| {
+            let smooth = fit.smooth("jr", Smooth::line(0.5)).smooth("ir", Smooth::circle(0.2));
+            smooth.penalty("kr", Penalty::l2(0.1)).kkt_residual(true)
+        }),
+        dense("simplex", Loss::euclidean(), |fit| {
+            fit.simplex("kr", Some("k")).simplex("ir", Some("i"))
+        }),
+        dense("basis", Loss::kl(), |fit| fit.basis('j', Splines::new(4))),
+        dense("cut basis", Loss::kl(), |fit| fit.basis('i', Splines::new(5).cyclic())),
+        Shared {
+            model: "ir,jr->ij",
+            observe: Box::new(move |range| Observations::new(rows(&symmetric, &range))),
+            ..dense("ties", Loss::kl(), |fit| fit.tie(["ir", "jr"]))
+        },
+        dense("barrier", Loss::euclidean(), |fit| fit.algorithm(Algorithm::Barrier)),
+        Shared {
+            model: "ir,jkr->ijk",
+            ..dense("barrier on a pair", Loss::euclidean(), |fit| fit.algorithm(Algorithm::Barrier))
+        },
+        masked(|fit| fit.algorithm(Algorithm::Barrier), Loss::euclidean(), "masked barrier"),
+        squared(listed("barrier on a list", false, |fit| fit.algorithm(Algorithm::Barrier))),
+        squared(listed("barrier on ratings", true, |fit| fit.algorithm(Algorithm::Barrier))),
     ]
 }
 
@@ -160,7 +229,16 @@ fn part(whole: usize, rank: usize, size: usize) -> Range<usize> {
 
 #[test]
 fn any_number_of_processes_gives_the_same_bits() {
-    for case in cases() {
+    same_bits(cases());
+}
+
+#[test]
+fn any_number_of_processes_gives_the_same_bits_of_starts_and_structures() {
+    same_bits(more_cases());
+}
+
+fn same_bits(cases: Vec<Shared>) {
+    for case in cases {
         for precision in [Precision::F64, Precision::F32] {
             let alone = case.alone(precision).unwrap_or_else(|e| panic!("{}: {e}", case.name));
             let expected = bits(&alone);
@@ -221,21 +299,23 @@ fn warnings_are_those_of_all_data() {
 
 #[test]
 fn slabs_change_no_more_than_rounding() {
-    for case in cases() {
+    let all = cases().into_iter().chain(more_cases());
+    for case in all.filter(|case| case.ordinary > 0) {
         for configuration in cpu_configurations() {
             let precision = configuration.precision;
-            // With masks a fit by itself takes exact steps under Euclid, and one over slabs majorizes.
-            let majorized = case.name == "masked euclidean";
-            let sweeps = |fit: NNEinFact| match majorized {
-                true => fit.max_iter(case.ordinary).algorithm(Algorithm::Grouped),
-                false => fit.max_iter(case.ordinary),
-            };
+            let sweeps = |fit: NNEinFact| fit.max_iter(case.ordinary);
             let all = 0..SHAPE[0];
             let data = (case.observe)(all.clone());
             let shared =
                 sweeps(case.settings(all.clone(), precision)).slabs(SLABS).fit(&data).unwrap();
             let groups = shared.plan().groups().iter().map(|g| g.factors.clone()).collect();
-            let ordinary = sweeps(case.settings(all, precision)).groups(groups).fit(&data).unwrap();
+            let ordinary = sweeps(case.settings(all, precision));
+            let ordinary = match shared.structure().is_empty() {
+                true => ordinary.groups(groups),
+                // Their groups are the model's own.
+                false => ordinary,
+            };
+            let ordinary = ordinary.fit(&data).unwrap();
             let (found, expected) = (&shared.history().loss, &ordinary.history().loss);
             // Sweep by sweep rounding errors grow.
             let tolerance = 100.0 * configuration.tolerance;

@@ -103,7 +103,7 @@ impl Dense {
     /// Whether the entries stay in a file: see `map_npy`.
     #[must_use]
     pub fn is_mapped(&self) -> bool {
-        self.storage.mapped().is_some()
+        self.storage.mapped().is_some_and(Mapped::is_file)
     }
 
     /// Whether the file that the entries stay in is what it was when it was opened.
@@ -244,7 +244,7 @@ impl Dense {
 
     /// This tensor with its entries in memory.
     pub fn in_memory(&self) -> Dense {
-        if !self.is_mapped() {
+        if self.storage.mapped().is_none() {
             return self.clone();
         }
         let mut builder = StorageBuilder::new(self.len());
@@ -260,16 +260,18 @@ impl Dense {
     }
 
     /// The entries with these indices along an axis, in the same order of memory and in the smallest
-    /// type that is exact for them. What stays in a file stays there where it lies in one piece.
-    pub(super) fn slab(&self, axis: usize, range: Range<usize>) -> Dense {
+    /// type that is exact for them. What lies in one piece stays where it is, in a file or in memory.
+    pub(super) fn slab(self: &Arc<Self>, axis: usize, range: Range<usize>) -> Dense {
         let layout = self.layout.cut(axis, range.len());
         let (stride, all) = (self.layout.strides[axis], self.layout.shape[axis]);
         let (step, first, length) = (all * stride, range.start * stride, range.len() * stride);
-        if let (Some(mapped), true) = (self.storage.mapped(), step == self.len()) {
-            return Dense {
-                layout,
-                storage: Storage::Mapped(mapped.window(first..first + length)),
+        if step == self.len() {
+            let own = first..first + length;
+            let mapped = match self.storage.mapped() {
+                Some(mapped) if mapped.is_file() => mapped.window(own),
+                _ => Mapped::of_memory(Arc::clone(self), own),
             };
+            return Dense { layout, storage: Storage::Mapped(mapped) };
         }
         let mut builder = StorageBuilder::new(self.len() / all.max(1) * range.len());
         for outer in (0..self.len()).step_by(step.max(1)) {

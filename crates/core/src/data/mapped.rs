@@ -9,8 +9,8 @@ use std::fmt::Debug;
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
-use super::Dense;
-use super::storage::{ElementKind, Summary};
+use super::storage::{Convert, ElementKind, Summary};
+use super::{Dense, Storage};
 use crate::error::Result;
 use nneinfact_simd::Real;
 
@@ -41,6 +41,10 @@ pub trait Slabs: Debug + Send + Sync {
     fn slab_bytes(&self) -> u64;
     /// Whether the source is still what it was when it was opened.
     fn check(&self) -> Result<()>;
+    /// Whether the entries stay in a file. Else they are in memory, and belong to another tensor too.
+    fn is_file(&self) -> bool {
+        true
+    }
 }
 
 /// Entries of a type that passes read without a conversion of their own.
@@ -56,6 +60,18 @@ pub enum Slice<'a> {
     F32(&'a [f32]),
     /// Double precision.
     F64(&'a [f64]),
+}
+
+impl<'a> Slice<'a> {
+    fn part(self, range: Range<usize>) -> Slice<'a> {
+        match self {
+            Slice::U8(v) => Slice::U8(&v[range]),
+            Slice::U16(v) => Slice::U16(&v[range]),
+            Slice::U32(v) => Slice::U32(&v[range]),
+            Slice::F32(v) => Slice::F32(&v[range]),
+            Slice::F64(v) => Slice::F64(&v[range]),
+        }
+    }
 }
 
 /// The entries of a [`Dense`](super::Dense) tensor that stay in a file: see
@@ -106,6 +122,26 @@ impl Mapped {
     #[must_use]
     pub fn file_type(&self) -> &'static str {
         self.source.type_name()
+    }
+
+    /// Some entries of a tensor in memory, which follow one another.
+    pub(super) fn of_memory(of: Arc<Dense>, range: Range<usize>) -> Mapped {
+        let mut summary = Summary::EMPTY;
+        let mut values = vec![0.0f64; 4096];
+        for start in range.clone().step_by(values.len()) {
+            let values = &mut values[..4096.min(range.end - start)];
+            of.load(start, 1, values);
+            summary = summary.and(Convert::summary(values));
+        }
+        let mapped = Mapped::new(Arc::new(OfMemory { of, range }));
+        mapped.set_summary(summary);
+        mapped
+    }
+
+    /// Whether the entries stay in a file, and not in memory.
+    #[must_use]
+    pub fn is_file(&self) -> bool {
+        self.source.is_file()
     }
 
     /// These entries alone.
@@ -187,14 +223,7 @@ impl Slabs for Window {
     }
 
     fn slice(&self) -> Option<Slice<'_>> {
-        let range = self.range.clone();
-        Some(match self.of.slice()? {
-            Slice::U8(v) => Slice::U8(&v[range]),
-            Slice::U16(v) => Slice::U16(&v[range]),
-            Slice::U32(v) => Slice::U32(&v[range]),
-            Slice::F32(v) => Slice::F32(&v[range]),
-            Slice::F64(v) => Slice::F64(&v[range]),
-        })
+        Some(self.of.slice()?.part(self.range.clone()))
     }
 
     fn read(&self, offset: usize, stride: usize, out: &mut [f64]) {
@@ -215,6 +244,63 @@ impl Slabs for Window {
 
     fn check(&self) -> Result<()> {
         self.of.check()
+    }
+
+    fn is_file(&self) -> bool {
+        self.of.is_file()
+    }
+}
+
+/// Entries of a tensor in memory that follow one another.
+#[derive(Debug)]
+struct OfMemory {
+    of: Arc<Dense>,
+    range: Range<usize>,
+}
+
+impl Slabs for OfMemory {
+    fn len(&self) -> usize {
+        self.range.len()
+    }
+
+    fn cell_bytes(&self) -> usize {
+        self.of.entry_bytes()
+    }
+
+    fn type_name(&self) -> &'static str {
+        self.of.storage().type_name()
+    }
+
+    fn slice(&self) -> Option<Slice<'_>> {
+        let all = match self.of.storage() {
+            Storage::U8(v) => Slice::U8(v),
+            Storage::U16(v) => Slice::U16(v),
+            Storage::U32(v) => Slice::U32(v),
+            Storage::F32(v) => Slice::F32(v),
+            Storage::F64(v) => Slice::F64(v),
+            Storage::Mapped(mapped) => mapped.slice()?,
+        };
+        Some(all.part(self.range.clone()))
+    }
+
+    fn read(&self, offset: usize, stride: usize, out: &mut [f64]) {
+        self.of.load(self.range.start + offset, stride, out);
+    }
+
+    fn fetch(&self, _: Range<usize>) {}
+
+    fn release(&self, _: Range<usize>) {}
+
+    fn slab_bytes(&self) -> u64 {
+        u64::MAX
+    }
+
+    fn check(&self) -> Result<()> {
+        Ok(())
+    }
+
+    fn is_file(&self) -> bool {
+        false
     }
 }
 
@@ -237,7 +323,7 @@ pub fn in_slabs(
     slabs: impl Iterator<Item = Ranges> + Send,
     mut work: impl FnMut(usize),
 ) {
-    let mapped: Vec<&Mapped> = tensors.iter().filter_map(|t| t.storage().mapped()).collect();
+    let mapped = in_files(tensors);
     let fetch = |slab: &Ranges| {
         for range in slab {
             mapped.iter().for_each(|m| m.fetch(range.clone()));
@@ -297,10 +383,15 @@ pub fn in_order(
 
 /// How many entries make a slab of all tensors that stay in files together; `None` where none does.
 pub fn slab_entries(tensors: &[&Dense]) -> Option<usize> {
-    let mapped: Vec<&Mapped> = tensors.iter().filter_map(|t| t.storage().mapped()).collect();
+    let mapped = in_files(tensors);
     let bytes = mapped.iter().map(|m| m.slab_bytes()).min()?;
     let each: usize = mapped.iter().map(|m| m.cell_bytes()).sum();
     Some((bytes as usize / each.max(1)).max(1))
+}
+
+/// What stays in files of these tensors.
+fn in_files<'a>(tensors: &[&'a Dense]) -> Vec<&'a Mapped> {
+    tensors.iter().filter_map(|t| t.storage().mapped()).filter(|m| m.is_file()).collect()
 }
 
 /// The parts of `a` that are not in `b`.

@@ -86,7 +86,8 @@ impl Within {
 impl Observations {
     /// The entries with these indices along a mode, as a slab of a tensor in which it begins at `start`
     /// and which is `whole` long: random splits withhold the same entries as in all of it. Nothing of a
-    /// slab needs to be observed. Values get the smallest exact type of the slab. Labels are left out.
+    /// slab needs to be observed. Values get the smallest exact type of the slab; where they lie in one
+    /// piece, along the mode that is slowest in memory, they are not copied. Labels are left out.
     ///
     /// # Errors
     /// [`Error::Shape`] where the range leaves the mode.
@@ -197,15 +198,27 @@ mod tests {
         assert_eq!(turned.shape(), y.shape());
         for mode in 0..3 {
             let part = y.slice_axis(Axis(mode), Slice::from(1..4)).to_owned();
-            for whole in [Dense::from_array(&y), Dense::from_array(&turned)] {
-                assert_eq!(whole.slab(mode, 1..4).to_array(), part.clone().into_dyn());
+            for whole in [Dense::from_array(&y), Dense::from_array(&turned)].map(Arc::new) {
+                let slab = whole.slab(mode, 1..4);
+                assert_eq!(slab.to_array(), part.clone().into_dyn());
+                // Where it lies in one piece there is no copy of it, and nothing of a file.
+                let slowest = whole.strides().iter().max() == Some(&whole.strides()[mode]);
+                assert_eq!(slab.storage().mapped().is_some(), slowest, "{mode}");
+                assert!(!slab.is_mapped());
+                assert_eq!(slab.bytes() == 0, slowest);
+                assert_eq!(slab.storage().kind(), Dense::from_array(&part).storage().kind());
             }
-            assert_eq!(Dense::from_array(&y).slab(mode, 1..4), Dense::from_array(&part));
+            let slab = Arc::new(Dense::from_array(&y)).slab(mode, 1..4);
+            assert_eq!(slab.in_memory(), Dense::from_array(&part));
             assert_eq!(list(&y).slab(mode, 1..4), list(&part));
         }
         // The smallest type that is exact, whatever the rest needs.
-        let wide = Dense::from_vec(&[2, 2], vec![1.5, 2.0, 3.0, 4.0]).unwrap();
-        assert_eq!(wide.slab(0, 1..2).storage(), &Storage::U8(vec![3, 4]));
+        let wide = Arc::new(Dense::from_vec(&[2, 2], vec![1.5, 2.0, 3.0, 4.0]).unwrap());
+        for (mode, expected) in [(0, vec![3, 4]), (1, vec![2, 4])] {
+            let slab = wide.slab(mode, 1..2);
+            assert_eq!(slab.storage().kind(), crate::data::ElementKind::U8);
+            assert_eq!(slab.in_memory().storage(), &Storage::U8(expected));
+        }
         assert_eq!(Order::default(), Order::C);
     }
 

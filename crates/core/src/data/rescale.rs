@@ -82,7 +82,7 @@ impl Slabs for Scaled {
 
 impl Storage {
     fn scaled(&self, exponent: i32) -> Storage {
-        if let Some(mapped) = self.mapped() {
+        if let Some(mapped) = self.mapped().filter(|mapped| mapped.is_file()) {
             let of = Arc::clone(mapped.source());
             return Storage::Mapped(super::Mapped::new(Arc::new(Scaled {
                 of,

@@ -68,38 +68,110 @@ pub fn all_to_all(reducer: &mut dyn Reducer, mut parts: Vec<Vec<u8>>) -> Result<
 /// # Errors
 /// Its own; [`Error::Process`] where another one has failed; and where one cannot be reached any more.
 pub fn together<T>(reducer: &mut dyn Reducer, own: Result<T>) -> Result<T> {
+    match own {
+        Ok(value) => agree(reducer, Ok(0)).map(|_| value),
+        Err(error) => Err(agree(reducer, Err(error)).err().unwrap_or_else(lost)),
+    }
+}
+
+/// Words from here on say that a process has failed: the largest that it is process 0.
+const FAILED: u64 = 1 << 48;
+/// Of so many processes each has a word of its own.
+const MOST_PROCESSES: u64 = 1 << 32;
+/// A failure is told in so many characters at most.
+const MOST_TOLD: usize = 4000;
+
+/// The largest word of all processes; an error where one of them has failed, as in [`together`]. Words are
+/// below 2⁴⁸.
+///
+/// # Errors
+/// As [`together`].
+pub fn agree(reducer: &mut dyn Reducer, own: Result<u64>) -> Result<u64> {
     if reducer.size() == 1 {
         return own;
     }
-    let said = match &own {
-        Ok(_) => Vec::new(),
-        // What an error is comes first, so that the exit status is the same everywhere.
-        Err(error) => format!("{}{error}", if error.is_input() { 'i' } else { 'm' }).into_bytes(),
-    };
-    if let Err(error) = &own {
-        reducer.failing(error);
-    }
-    let agreed = reducer.agree(u64::from(own.is_err()));
-    let value = match (own, agreed) {
-        // What has happened here says more than that others cannot be reached.
-        (Err(error), Err(_)) => return Err(error),
-        (own, agreed) => {
-            if agreed? == 0 {
-                return own;
-            }
-            own
+    let (word, error) = match own {
+        Ok(word) => (word.min(FAILED - 1), None),
+        Err(error) => {
+            reducer.failing(&error);
+            (FAILED + MOST_PROCESSES.saturating_sub(reducer.rank() as u64), Some(error))
         }
     };
-    let all = all_gather(reducer, &said);
-    value?;
-    let all = all?;
-    let failed = all.iter().enumerate().find(|(_, said)| !said.is_empty());
-    let Some((rank, said)) = failed else {
-        return Err(Error::Internal("a process failed and did not say why".into()));
+    let found = match (reducer.agree(word), error) {
+        (Ok(found), None) if found < FAILED => return Ok(found),
+        (Ok(found), error) => (found, error),
+        // What has happened here says more than that others cannot be reached.
+        (Err(_), Some(error)) => return Err(error),
+        (Err(unreachable), None) => return Err(unreachable),
     };
-    let said = String::from_utf8_lossy(said);
-    let input = said.starts_with('i');
-    Err(Error::Process { rank, message: said.chars().skip(1).collect(), input })
+    let first = (FAILED + MOST_PROCESSES).saturating_sub(found.0) as usize;
+    Err(failure(reducer, first, found.1))
+}
+
+/// What this process is to fail with where all know that process `rank` has failed, the first of those that
+/// have: its `own` error, or what that process tells all now.
+pub fn failure(reducer: &mut dyn Reducer, rank: usize, own: Option<Error>) -> Error {
+    let mine = reducer.rank() == rank;
+    // What an error is comes first, so that the exit status is the same everywhere.
+    let text = own.as_ref().filter(|_| mine).map(|error| {
+        let kind = if error.is_input() { 'i' } else { 'm' };
+        std::iter::once(kind).chain(error.to_string().chars().take(MOST_TOLD)).collect::<String>()
+    });
+    let told = broadcast(reducer, rank, text.as_deref().unwrap_or("m").as_bytes());
+    match (own, told) {
+        // The first of several is what all but itself say.
+        (Some(own), _) => own,
+        (None, Err(unreachable)) => unreachable,
+        (None, Ok(said)) => {
+            let said = String::from_utf8_lossy(&said);
+            let message = said.chars().skip(1).collect();
+            Error::Process { rank, input: said.starts_with('i'), message }
+        }
+    }
+}
+
+fn lost() -> Error {
+    Error::Internal("a failure got lost".into())
+}
+
+/// Gives bytes of process `from` to all.
+///
+/// # Errors
+/// Where another process cannot be reached any more, or this one has no memory for them.
+pub fn broadcast(reducer: &mut dyn Reducer, from: usize, own: &[u8]) -> Result<Vec<u8>> {
+    if reducer.rank() == from {
+        let length = [f64::from_bits(own.len() as u64)];
+        let numbers = numbers(own);
+        for to in (0..reducer.size()).filter(|&to| to != from) {
+            reducer.exchange(to, &length, &mut [])?;
+            reducer.exchange(to, &numbers, &mut [])?;
+        }
+        return Ok(own.to_vec());
+    }
+    let mut length = [0.0];
+    reducer.exchange(from, &[], &mut length)?;
+    let length = usize::try_from(length[0].to_bits()).unwrap_or(usize::MAX);
+    let mut received: Vec<f64> = Vec::new();
+    if received.try_reserve_exact(length.div_ceil(8)).is_err() {
+        return Err(no_room(length, &format!("what process {from} sends to all")));
+    }
+    received.resize(length.div_ceil(8), 0.0);
+    reducer.exchange(from, &[], &mut received)?;
+    Ok(bytes(&received, length))
+}
+
+/// Bytes as numbers with these bits, eight in each.
+pub fn numbers(bytes: &[u8]) -> Vec<f64> {
+    let mut numbers = Vec::new();
+    pack(bytes, &mut numbers);
+    numbers
+}
+
+/// So many bytes, from the [`numbers`] that they were made.
+pub fn bytes(numbers: &[f64], length: usize) -> Vec<u8> {
+    let mut bytes: Vec<u8> = numbers.iter().flat_map(|x| x.to_bits().to_le_bytes()).collect();
+    bytes.truncate(length);
+    bytes
 }
 
 /// The other processes in an order in which all can meet all: in every round the ranks that add up to one
@@ -135,12 +207,18 @@ fn exchange_bytes(reducer: &mut dyn Reducer, with: usize, own: &[u8]) -> Result<
         }
         return Ok(found);
     }
-    Err(Error::Memory {
-        what: format!("what process {with} sends to process {}, or the other way,", reducer.rank()),
-        needed: length.unwrap_or(usize::MAX) as u64,
+    let what =
+        format!("what process {with} sends to process {}, or the other way,", reducer.rank());
+    Err(no_room(length.unwrap_or(usize::MAX), &what))
+}
+
+fn no_room(bytes: usize, what: &str) -> Error {
+    Error::Memory {
+        what: what.into(),
+        needed: bytes as u64,
         available: crate::memory::available_memory().unwrap_or(0),
         help: "more processes, each with a smaller part, or fewer on a machine would fit".into(),
-    })
+    }
 }
 
 /// Bytes as numbers with these bits.
@@ -179,10 +257,7 @@ mod tests {
     fn bytes_are_numbers_and_back() {
         for length in [0, 1, 7, 8, 9, 33] {
             let bytes: Vec<u8> = (0..length).map(|i| 255 - i).collect();
-            let mut numbers = Vec::new();
-            pack(&bytes, &mut numbers);
-            let back: Vec<u8> = numbers.iter().flat_map(|x| x.to_bits().to_le_bytes()).collect();
-            assert_eq!(back[..bytes.len()], bytes);
+            assert_eq!(super::bytes(&numbers(&bytes), bytes.len()), bytes);
         }
     }
 }

@@ -354,6 +354,17 @@ pub trait Engine: Send {
     /// Where the device fails, or there was no pass.
     fn parts(&mut self, at: usize, lambda: &[Vec<f64>]) -> Result<(Vec<f64>, Vec<f64>)>;
 
+    /// Q of the last pass's group, which has one factor, in the order of `gram` of
+    /// [`Quadratic::by_rows`](crate::plan::Quadratic::by_rows), in the user's units and per |c|: what half
+    /// the squared distance says of every row of the factor besides the numerator of
+    /// [`parts`](Engine::parts).
+    ///
+    /// # Errors
+    /// [`Error::Internal`] where the job is not [exact](Job::exact) on this device, or there was no pass.
+    fn row_grams(&mut self) -> Result<Vec<f64>> {
+        Err(Error::Internal("an engine without exact steps has no quadratic forms".into()))
+    }
+
     /// Replaces the factors: in the model's order, in the user's units, and of the shapes that the
     /// start had. Anchor and snapshot stay.
     ///

@@ -4,7 +4,7 @@ use super::contract::Labelled;
 use super::entries::Entries;
 use super::environments::FactorEnvironments;
 use super::fit::{NetworkFit, check_positive};
-use super::node::{Goal, Update, step};
+use super::node::{FactorNode, Goal, Update, step};
 use super::{Dense, Network};
 use crate::error::{Error, Result};
 use crate::fit::schedule::Barriers;
@@ -46,6 +46,8 @@ enum Data {
         weights: Option<Labelled>,
     },
     Entries(Entries),
+    /// Whoever has the data tells of them factor by factor.
+    Elsewhere,
 }
 
 impl DataNewton {
@@ -110,6 +112,63 @@ impl DataNewton {
         DataNewton::started(model, Data::Entries(entries), squared_norm)
     }
 
+    /// A fit from a start to data that are elsewhere, `Σ w y²` of which is given: each [`step`](Self::step)
+    /// is told what they say of its factor.
+    ///
+    /// ```
+    /// use nneinfact_density::{DataNewton, Dense, Network};
+    ///
+    /// // The matrix [[1, 2], [2, 4]] and ŷ = x z.
+    /// let (rows, start) = ([[1.0, 2.0], [2.0, 4.0]], |x| Dense::new(vec![2, 1], vec![1.0, x]));
+    /// let model = Network::new("ia,ja->ij", vec![start(0.5)?, start(1.5)?])?;
+    /// let mut newton = DataNewton::of_sums(model, 25.0)?;
+    /// for _ in 0..30 {
+    ///     for l in 0..2 {
+    ///         let other = newton.model().tensors()[1 - l].data();
+    ///         let numerator = rows.map(|row| row[0] * other[0] + row[1] * other[1]);
+    ///         let gram = other[0] * other[0] + other[1] * other[1];
+    ///         newton.step(l, numerator.to_vec(), vec![gram; 2])?;
+    ///     }
+    ///     newton.lower_barrier();
+    /// }
+    /// let [x, z] = [0, 1].map(|l| newton.model().tensors()[l].data()[1]);
+    /// assert!((x * z - 4.0).abs() < 1e-6);
+    /// # Ok::<(), nneinfact_density::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`new`](Self::new).
+    pub fn of_sums(model: Network, squared_norm: f64) -> Result<DataNewton> {
+        check_positive(&model, Method::Newton)?;
+        DataNewton::started(model, Data::Elsewhere, squared_norm)
+    }
+
+    /// One step on factor `l`, given `Σ w y E` for each of its entries, E being the product of the other
+    /// factors, in the factor's order; and `Σ w E Eᵀ` for each of its rows: over its observed letters, its
+    /// latent ones and its latent ones again, each in the factor's order. Gives `½ Σ w (ŷ − y)²`.
+    ///
+    /// # Errors
+    ///
+    /// If there are not as many numbers as that, or values stop being finite.
+    pub fn step(&mut self, l: usize, numerator: Vec<f64>, gram: Vec<f64>) -> Result<f64> {
+        if l >= self.model.tensors.len() {
+            return Err(Error::Setting(format!(
+                "there is no factor {l}: the model has {}, counted from 0",
+                self.model.tensors.len()
+            )));
+        }
+        let node = FactorNode::of_sums(&self.model, l, numerator, gram)?;
+        let update = Update::Newton(self.barriers.mu[l]);
+        Ok(step(&mut self.model, &node, l, update)? + 0.5 * self.squared_norm)
+    }
+
+    /// What follows a step on each factor: the barrier is lowered.
+    pub fn lower_barrier(&mut self) {
+        self.barriers.after(self.sweeps, 0.0);
+        self.sweeps += 1;
+    }
+
     fn started(model: Network, data: Data, squared_norm: f64) -> Result<DataNewton> {
         if !(squared_norm > 0.0 && squared_norm.is_finite()) {
             return Err(Error::Numeric(
@@ -127,13 +186,20 @@ impl DataNewton {
     ///
     /// # Errors
     ///
-    /// If values stop being finite, or a contraction would take too much memory.
+    /// If values stop being finite, or a contraction would take too much memory; if the data are
+    /// [elsewhere](Self::of_sums).
     pub fn sweep(&mut self) -> Result<f64> {
         let goal = match &self.data {
             Data::Tensor { weighted, weights } => {
                 Goal::Network { target: weighted, weights: weights.as_ref() }
             }
             Data::Entries(entries) => Goal::Entries(entries),
+            Data::Elsewhere => {
+                return Err(Error::Unsupported(
+                    "the data are elsewhere: steps are made one by one, with what is said of them"
+                        .into(),
+                ));
+            }
         };
         let mut now = 0.0;
         let mut environments = FactorEnvironments::new(&self.model, goal)?;
@@ -143,8 +209,7 @@ impl DataNewton {
             now = step(&mut self.model, &node, l, update)? + 0.5 * self.squared_norm;
             environments.advance(&self.model)?;
         }
-        self.barriers.after(self.sweeps, 0.0);
-        self.sweeps += 1;
+        self.lower_barrier();
         Ok(now)
     }
 

@@ -90,6 +90,40 @@ impl FactorNode {
         Ok(FactorNode { letters: kinds, counts, gram, own_too, numerator })
     }
 
+    /// From what somebody else has summed: numerator and matrices, in the order of the factor's letters, the
+    /// observed ones first in the matrices.
+    pub fn of_sums(
+        model: &Network,
+        l: usize,
+        numerator: Vec<f64>,
+        gram: Vec<f64>,
+    ) -> Result<FactorNode> {
+        let Letters { kinds, counts, .. } = Letters::of(model, l);
+        let [own, shared, latent] = &kinds;
+        let letters = &model.factors[l];
+        let observed = letters.iter().copied().filter(|c| model.output.contains(c));
+        let twins = |latent: &[char]| latent.iter().map(|&c| prime(c)).collect::<Vec<char>>();
+        let from: Vec<char> = observed.chain(latent.iter().copied()).chain(twins(latent)).collect();
+        let labelled = |letters: Vec<char>, data: Vec<f64>, what: &str| -> Result<Labelled> {
+            let size = |&c: &char| model.size_of(model_letter(latent, c)).unwrap_or(1);
+            let shape: Vec<usize> = letters.iter().map(size).collect();
+            let expected: usize = shape.iter().product();
+            match data.len() == expected {
+                true => Ok(Labelled { letters, shape, data }),
+                false => Err(Error::Shape {
+                    what: format!("{what} of factor {l}"),
+                    found: format!("{} numbers", data.len()),
+                    expected: expected.to_string(),
+                }),
+            }
+        };
+        let onto = [&own[..], shared, latent, &twins(latent)].concat();
+        let gram = labelled(from, gram, "the matrices")?.permuted(&onto).data;
+        let numerator = labelled(letters.clone(), numerator, "the numerator")?;
+        let numerator = numerator.permuted(&kinds.concat()).data;
+        Ok(FactorNode { letters: kinds, counts, gram, own_too: true, numerator })
+    }
+
     /// For data in a list, from the other factors contracted with themselves where zeros that are not in
     /// it count.
     pub fn of_entries(
@@ -152,6 +186,11 @@ impl FactorNode {
             .map(|row| row.iter().zip(x).map(|(g, x)| g * x).sum())
             .collect()
     }
+}
+
+/// The letter that a twin stands beside, or the letter itself.
+fn model_letter(latent: &[char], letter: char) -> char {
+    latent.iter().copied().find(|&c| prime(c) == letter).unwrap_or(letter)
 }
 
 /// What is done with a factor.

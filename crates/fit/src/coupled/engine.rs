@@ -594,6 +594,13 @@ impl Engine for CoupledEngine {
         matches!(&self.members[..], [member] if member.engine.is_exact())
     }
 
+    fn agree(&mut self, own: Result<u64>) -> Result<u64> {
+        match &mut self.members[..] {
+            [member] => member.engine.agree(own),
+            _ => own,
+        }
+    }
+
     fn device_memory(&self) -> Option<u64> {
         let all: Vec<u64> = self.members.iter().filter_map(|m| m.engine.device_memory()).collect();
         (!all.is_empty()).then(|| all.iter().sum())

@@ -20,6 +20,7 @@ mod map;
 mod npy;
 mod npy_part;
 mod npz;
+mod npz_part;
 mod old_texts;
 mod stream;
 mod strings;
@@ -48,6 +49,7 @@ pub use npz::{
     read_npz_text, read_npz_text_from,
 };
 pub(crate) use npz::{listed, read_npz_numbers};
+pub use npz_part::{npz_extent, read_npz_part};
 pub use stream::{begin_npy, write_stream};
 pub use strings::{read_npz_strings, read_npz_strings_from};
 pub use tns::{TnsOptions, read_tns, read_tns_from, read_tns_from_with, read_tns_with};

@@ -115,7 +115,8 @@ fn read(path: &Path, range: Range<usize>, only: Option<Kind>) -> Result<Dense> {
     builder.finish(&part.shape, header.order)
 }
 
-fn slowest(header: &Header) -> usize {
+/// The mode whose index varies slowest.
+pub(super) fn slowest(header: &Header) -> usize {
     match header.order {
         Order::C => 0,
         Order::Fortran => header.shape.len().saturating_sub(1),

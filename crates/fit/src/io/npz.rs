@@ -198,7 +198,11 @@ pub(super) fn shape(path: &Path, key: Option<&str>) -> Result<Vec<usize>> {
 }
 
 /// The array that is meant.
-fn chosen(npz: &mut Npz<'_, impl Read + Seek>, path: &Path, key: Option<&str>) -> Result<usize> {
+pub(super) fn chosen(
+    npz: &mut Npz<'_, impl Read + Seek>,
+    path: &Path,
+    key: Option<&str>,
+) -> Result<usize> {
     match key {
         Some(key) => match npz.find(key) {
             Some(index) => Ok(index),
@@ -289,7 +293,7 @@ impl<'a, R: Read + Seek> Npz<'a, R> {
     }
 
     /// A member, unpacked as it is read.
-    fn member(&mut self, index: usize) -> Result<ZipFile<'_, R>> {
+    pub(super) fn member(&mut self, index: usize) -> Result<ZipFile<'_, R>> {
         // Asked for before, since the member that cannot be unpacked does not say how it is packed.
         let packing =
             self.archive.by_index_raw(index).ok().and_then(|raw| foreign(raw.compression()));

@@ -3,12 +3,12 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::link::{Link, packed, unpacked};
+use super::link::Link;
 use super::slabs::Split;
-use super::tree::Numbers;
 use crate::checkpoint::Checkpoint;
 use crate::settings::{FactorSetting, Settings, Start};
 use nneinfact_core::data::{Labels, digest};
+use nneinfact_core::engine::collectives::{bytes, numbers};
 use nneinfact_core::error::{Error, Result};
 
 /// Refuses settings that are not those of process 0.
@@ -48,7 +48,11 @@ fn describe(settings: &Settings, split: &Split, resume: Option<&Checkpoint>) -> 
         FactorSetting::Penalty(penalty) => format!("{name} {penalty:?}"),
         FactorSetting::Bounds(lower, upper) => format!("{name} from {lower} to {upper}"),
         FactorSetting::Fixed(values) => format!("{name} fixed {}", numbers(values)),
-        FactorSetting::Smooth(smooth) => smooth.describe(name),
+        FactorSetting::Smooth(smooth) => {
+            // With the edges of a graph.
+            let all = format!("{smooth:?}");
+            format!("{} {:016x}", smooth.describe(name), digest(all.bytes().map(u64::from)))
+        }
         FactorSetting::Simplex(over) => format!("{name} adds up to 1 over {over:?}"),
     });
     let Settings { model, ranks, loss, precision, algorithm, .. } = settings;
@@ -66,6 +70,7 @@ fn describe(settings: &Settings, split: &Split, resume: Option<&Checkpoint>) -> 
         format!("the learning rate {:?}", settings.learning_rate),
         format!("the device {}", settings.device.as_ref().map_or("", |device| device.kind_name())),
         format!("the start {start}, seed {} and {} starts", settings.seed, settings.starts),
+        format!("the ties {:?}", settings.ties),
         format!("the factors {}", of_factors.collect::<Vec<String>>().join(", ")),
         format!("the penalty {:?}, balance {:?}", settings.penalty, settings.balance),
         format!("at most {} sweeps, tolerance {}", settings.max_iter, settings.tolerance),
@@ -101,23 +106,26 @@ pub(super) fn labels(
     if link.agree(Ok(u64::from(given.is_some() && !part.is_empty())))? == 0 {
         return Ok(own.into());
     }
-    let of_slab = |slab: usize| -> Option<Numbers> {
+    let of_slab = |slab: usize| -> Vec<u8> {
         let range = &split.ranges[slab];
-        let labels = given?.get(range.start - part.start..range.end - part.start)?;
-        serde_json::to_string(labels).ok().map(|text| packed(&text))
+        let own = range.start - part.start..range.end - part.start;
+        let labels = given.and_then(|labels| labels.get(own));
+        labels.and_then(|labels| serde_json::to_vec(labels).ok()).unwrap_or_default()
     };
-    let texts: Vec<Option<Numbers>> = split.own().map(of_slab).collect();
-    let lengths =
-        texts.iter().map(|text| Some(vec![text.as_ref().map_or(0.0, |t| t.len() as f64)]));
-    let lengths = link.join(&vec![1; split.ranges.len()], lengths.collect())?;
+    let texts: Vec<Vec<u8>> = split.own().map(of_slab).collect();
+    let lengths = texts.iter().map(|text| Some(vec![text.len() as f64])).collect();
+    let lengths = link.join(&vec![1; split.ranges.len()], lengths)?;
     let lengths: Vec<usize> = lengths.into_iter().map(|n| n as usize).collect();
-    let all = link.join(&lengths, texts)?;
+    let counts: Vec<usize> = lengths.iter().map(|n| n.div_ceil(8)).collect();
+    let texts = texts.iter().map(|text| Some(numbers(text))).collect();
+    let all = link.join(&counts, texts)?;
     let mut rest = all.as_slice();
     let mut found: Vec<String> = Vec::new();
-    for n in lengths {
-        let (own, after) = rest.split_at(n);
+    for (length, count) in lengths.into_iter().zip(counts) {
+        let (own, after) = rest.split_at(count);
         rest = after;
-        found.extend(serde_json::from_str::<Vec<String>>(&unpacked(own)).unwrap_or_default());
+        let labels = serde_json::from_slice::<Vec<String>>(&bytes(own, length));
+        found.extend(labels.unwrap_or_default());
     }
     if found.len() != split.shape[split.mode] || own.len() != split.shape.len() {
         return Ok(Arc::new([]));

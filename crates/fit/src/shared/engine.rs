@@ -58,9 +58,19 @@ pub(super) struct SlabsInCommon {
     pub cycles: usize,
     /// For each group, where the losses of its pass go.
     pub losses: Vec<Option<LossSlot>>,
-    /// For each group the exact objective under half the squared distance, where that is lowered by
-    /// coordinate descent; every group has one factor then.
-    pub exact: Option<Vec<Quadratic>>,
+    /// Where half the squared distance is lowered by exact steps, what they need; every group has one
+    /// factor then.
+    pub exact: Option<ExactSteps>,
+}
+
+/// What exact steps under half the squared distance need.
+#[derive(Clone)]
+pub(super) struct ExactSteps {
+    /// For each group.
+    pub objectives: Vec<Quadratic>,
+    /// Whether every row of a factor has a Q of its own, as entries differ in what they count: Q is then a
+    /// sum over slabs, as the numerator is.
+    pub by_rows: bool,
 }
 
 impl SlabsInCommon {
@@ -202,6 +212,31 @@ impl SharedEngine {
         Ok([a, b])
     }
 
+    /// Q of every row of the factor that a group has, from all slabs, in the units here.
+    fn grams_of(&mut self, group: usize) -> Result<Vec<f64>> {
+        let l = self.common.members(group)[0];
+        let SlabsInCommon { plan, mode, exact, .. } = &self.common;
+        let Some(quadratic) = exact.as_ref().and_then(|exact| exact.objectives.get(group)) else {
+            return Err(Error::Internal("quadratic forms without their plan".into()));
+        };
+        let (indices, cut) = (quadratic.gram.output(), plan.shapes().model().output()[*mode]);
+        let sizes = quadratic.shapes.sizes(indices);
+        let axis = indices.iter().position(|&index| index == cut);
+        let own = self.each(|engine, _| engine.row_grams());
+        let mut grams = match axis {
+            None => self.link.sum(sizes.iter().product(), own)?,
+            Some(axis) => {
+                let (rows, ranges) = (Rows::new(&sizes, axis), &self.common.ranges);
+                let counts: Vec<usize> = ranges.iter().map(|r| rows.entries(r.len())).collect();
+                rows.joined(&self.link.join(&counts, own)?, ranges)
+            }
+        };
+        let own = self.common.scales[l];
+        let scale = 1.0 / (own * own * self.common.objective);
+        grams.iter_mut().for_each(|x| *x *= scale);
+        Ok(grams)
+    }
+
     /// What each slab of this process says of a factor, in the user's units.
     fn slab_parts(&mut self, group: usize, at: usize, lambda: &[Vec<f64>]) -> Vec<Option<Parts>> {
         let members = self.common.members(group).to_vec();
@@ -251,10 +286,16 @@ impl SharedEngine {
         let l = self.common.members(group)[0];
         let unchanged = vec![vec![1.0; self.factors[l].len()]];
         let [a, _] = self.sums_of(group, 0, &unchanged)?;
+        let grams = match &self.common.exact {
+            Some(ExactSteps { by_rows: true, .. }) => Some(self.grams_of(group)?),
+            _ => None,
+        };
         let Self { common, factors, .. } = self;
-        let Some(quadratic) = common.exact.as_ref().and_then(|all| all.get(group)) else {
+        let Some(quadratic) = common.exact.as_ref().and_then(|all| all.objectives.get(group))
+        else {
             return Err(Error::Internal("an exact step without its objective".into()));
         };
+        let grams = grams.unwrap_or_else(|| gram(quadratic, factors));
         let shapes = common.plan.shapes();
         // The sums of a group of one factor have its shape, in the order of the pass.
         let update = &common.plan.groups()[group];
@@ -266,7 +307,7 @@ impl SharedEngine {
             quadratic,
             constraints: &common.constraints,
             numerator: &numerator,
-            gram: &gram(quadratic, factors),
+            gram: &grams,
             differences: &[],
         };
         let before = factors[l].clone();
@@ -425,6 +466,15 @@ impl Engine for SharedEngine {
         let [a, b] = self.sums_of(group, at, lambda)?;
         let scaled = |sums: Vec<f64>| sums.into_iter().map(|x| x * scale).collect();
         Ok((scaled(a), scaled(b)))
+    }
+
+    fn row_grams(&mut self) -> Result<Vec<f64>> {
+        let Some(group) = self.last else {
+            return Err(Error::Internal("no pass has left quadratic forms".into()));
+        };
+        let own = self.common.scales[self.common.members(group)[0]];
+        let scale = self.common.objective * (own * own);
+        Ok(self.grams_of(group)?.into_iter().map(|x| x * scale).collect())
     }
 
     fn load(&mut self, factors: &[ArrayD<f64>]) -> Result<()> {

@@ -2,11 +2,14 @@
 //!
 //! What slabs say adds up ([`engine`]) in a fixed tree over their numbers ([`tree`]); [`slabs`] says how the
 //! data are cut and who has what, [`whole`] and [`agreed`] what has to be known of all data and processes
-//! beforehand, [`link`] how a failure of one ends all.
+//! beforehand, [`matrices`] what a start from singular vectors sees of them, [`link`] how a failure of one
+//! ends all.
 
 mod agreed;
 mod engine;
 mod link;
+mod matrices;
+mod plan;
 mod prepare;
 mod rows;
 mod slabs;

@@ -7,8 +7,10 @@ use std::sync::Arc;
 use ndarray::{ArrayD, Axis, Slice};
 
 use super::agreed::{labels, same_settings};
-use super::engine::{SharedEngine, Slab, SlabsInCommon, start_of_slab};
+use super::engine::{ExactSteps, SharedEngine, Slab, SlabsInCommon, start_of_slab};
 use super::link::Link;
+use super::matrices::SlabMatrices;
+use super::plan::{WholePlan, plan};
 use super::slabs::Split;
 use super::whole::{SlabData, Whole, dead, fingerprint, whole};
 use crate::checkpoint::{self, Checkpoint, CheckpointWriter, Identity};
@@ -19,16 +21,17 @@ use crate::format;
 use crate::monitor::Portions;
 use crate::observe::Cancel;
 use crate::prepare::{self, DataFacts, Opened};
-use crate::settings::{Algorithm, Balance, Settings, Start};
+use crate::settings::{Balance, Settings, Start};
 use crate::start;
+use crate::structured;
 use crate::trial::{Chosen, Starts, Trial, idle_cycles, wanted_start};
 use crate::units;
 use nneinfact_core::data::{Labels, Observations, Part};
-use nneinfact_core::engine::{Constraint, Engine, Job, Reducer, ZeroSums, host_scales};
+use nneinfact_core::engine::{Constraint, Engine, Job, Reducer, host_scales};
 use nneinfact_core::error::{Error, Result};
 use nneinfact_core::loss::Loss;
 use nneinfact_core::model::Shapes;
-use nneinfact_core::plan::{DataInfo, Plan, Quadratic};
+use nneinfact_core::plan::Plan;
 
 /// What this process has of the data.
 #[derive(Clone, Copy)]
@@ -53,17 +56,17 @@ pub(crate) fn open(
     let split = super::together(reducer.as_mut(), split)?;
     let mut link = Link::new(reducer, &split);
     same_settings(&mut link, settings, &split, resumed.as_deref())?;
-    refuse(settings)?;
     let shapes = Shapes::new(&settings.model, &split.shape, &settings.ranks)?;
     let slabs = slabs(&mut link, &split, settings, held)?;
     let range = held.part.map(|_| split.part());
     let labels = labels(&mut link, &split, held.observations.labels(), range)?;
-    let whole = whole(&mut link, &split, &settings.loss, &slabs, &labels)?;
+    let whole = whole(&mut link, &split, settings, &slabs, &labels)?;
     whole.portions.check(settings)?;
     let constraints = Constraints::new(settings, &shapes)?.rescaled(whole.weight_unit);
     let lock = if rank == 0 { checkpoint::lock(settings) } else { Ok(None) };
     let lock = link.together(lock)?;
-    let (plan, exact, notice) = plan(settings, &shapes, &whole, &constraints, device)?;
+    let WholePlan { plan, exact, steps, notice } =
+        plan(&mut link, settings, &shapes, &whole, &constraints, device)?;
     let identity = match settings.is_saved() {
         false => None,
         true => {
@@ -79,7 +82,7 @@ pub(crate) fn open(
         Some(_) => Vec::new(),
         None => dead(&mut link, &split, &slabs, &constraints, shapes.model())?,
     };
-    let ground = Ground { shapes, constraints, whole, plan, exact, split, labels };
+    let ground = Ground { shapes, constraints, whole, plan, exact, steps, split, labels };
     let given = match resumed {
         Some(checkpoint) => {
             if let Some(identity) = &identity {
@@ -106,28 +109,6 @@ pub(crate) fn open(
         None => writer,
     });
     Ok(opened)
-}
-
-/// Refuses what only a fit by itself can do.
-fn refuse(settings: &Settings) -> Result<()> {
-    if settings.algorithm == Algorithm::Barrier {
-        return Err(Error::Unsupported(
-            "the barrier algorithm holds all data on one process, and does not fit slabs".into(),
-        ));
-    }
-    if !settings.structure().is_empty() {
-        return Err(Error::Unsupported(format!(
-            "ties, smooth modes, rows that add up to 1 and bases are for fits without slabs, and this one has {}",
-            settings.structure().join(", ")
-        )));
-    }
-    if matches!(settings.start, Start::Svd) && !settings.resumes {
-        return Err(Error::Unsupported(
-            "a start from singular vectors (svd) needs all data on one process: over slabs, start at random, from several seeds, or from the factors of a fit to a part of the data"
-                .into(),
-        ));
-    }
-    Ok(())
 }
 
 /// Cuts what this process has into its slabs, and prepares them.
@@ -201,70 +182,14 @@ fn loss_of_slab(
     Ok(loss.with_entry_parameters(own))
 }
 
-/// The plan of the whole data, whose groups are those of the slabs; the exact objectives of its groups,
-/// where they are lowered by coordinate descent; and a sentence where they are not, but would be by
-/// default.
-type Planned = (Arc<Plan>, Option<Vec<Quadratic>>, Option<String>);
-
-fn plan(
-    settings: &Settings,
-    shapes: &Shapes,
-    whole: &Whole,
-    constraints: &Constraints,
-    device: &Device,
-) -> Result<Planned> {
-    let info = DataInfo {
-        masked: whole.masked,
-        weight_bytes: whole.weight_bytes,
-        ..DataInfo::c_order(shapes, whole.value_bytes)
-    };
-    let plan = |settings: &Settings| -> Result<Arc<Plan>> {
-        let sparse = whole.stored.map(|counts| {
-            let info = DataInfo::c_order(shapes, 0);
-            let form = ZeroSums::new(&settings.loss.at_zero(), counts.implicit).form();
-            format::plan_stored(settings, shapes, info, counts, form)
-        });
-        match sparse {
-            Some(Ok(plan)) => Ok(Arc::new(plan)),
-            _ => format::plan(settings, shapes, info.clone(), None).map(Arc::new),
-        }
-    };
-    let loss = &settings.loss;
-    let exact = settings.algorithm == Algorithm::Accelerated
-        && loss.is_half_squared_distance()
-        && whole.plain
-        && device.kind_name() == "cpu"
-        && constraints.penalties().iter().flatten().all(|p| [1.0, 2.0].contains(&p.power()));
-    if !exact {
-        return Ok((plan(settings)?, None, None));
-    }
-    if settings.groups.is_none() {
-        // A step of coordinate descent needs the sums of one factor, which are few.
-        let single = Settings { algorithm: Algorithm::Block, ..settings.clone() };
-        let plan = plan(&single)?;
-        let objectives = plan.groups().iter().map(|group| Quadratic::new(shapes, group));
-        if let Some(objectives) = objectives.collect() {
-            return Ok((plan, Some(objectives), None));
-        }
-    }
-    let plan = plan(settings)?;
-    let single = plan.groups().iter().all(|group| group.factors.len() == 1);
-    let objectives: Option<Vec<Quadratic>> =
-        plan.groups().iter().map(|group| Quadratic::new(shapes, group)).collect();
-    if single && let Some(objectives) = objectives {
-        return Ok((plan, Some(objectives), None));
-    }
-    let notice = "over slabs, groups of several factors are updated by majorization in place of exact steps: leave the choice of groups to the fit, or take groups of one factor";
-    Ok((plan, None, settings.groups.is_some().then(|| notice.to_string())))
-}
-
 /// What a fit over slabs begins with.
 struct Ground {
     shapes: Shapes,
     constraints: Constraints,
     whole: Whole,
     plan: Arc<Plan>,
-    exact: Option<Vec<Quadratic>>,
+    exact: Option<ExactSteps>,
+    steps: Steps,
     split: Split,
     labels: Arc<[Labels]>,
 }
@@ -299,7 +224,7 @@ impl Ground {
         self,
         settings: &mut Settings,
         cancel: &Cancel,
-        link: Link,
+        mut link: Link,
         slabs: Vec<SlabData>,
         device: &Device,
     ) -> Result<Opened> {
@@ -317,10 +242,22 @@ impl Ground {
             mean: self.whole.mean,
             wanted: start::mean_wanted_of(&settings.loss, self.whole.mean, self.whole.trials),
         };
-        let make = |seed: u64| starts.make_without_data(seed, goal);
+        // Those from singular vectors while the data are at hand: engines take them.
+        let of_data = match wanted {
+            Start::Svd => {
+                let source = SlabMatrices::new(&mut link, &self.split, &slabs, &self.whole)?;
+                let seeds = (0..settings.starts as u64).map(|n| settings.seed.wrapping_add(n));
+                seeds.map(|seed| starts.make_of(seed, &source, goal)).collect::<Result<Vec<_>>>()?
+            }
+            Start::Random | Start::Gamma { .. } | Start::Grown(_) | Start::Factors(_) => Vec::new(),
+        };
+        let make = |seed: u64| match of_data.get(seed.wrapping_sub(settings.seed) as usize) {
+            Some(start) => Ok(start.clone()),
+            None => starts.make_without_data(seed, goal),
+        };
         let first = make(settings.seed)?;
         let mut engine = self.engine(settings, link, slabs, &first, None, device)?;
-        let groups = self.plan.groups().len();
+        let groups = structured::groups(&self.plan, &self.constraints).len();
         let portions = self.whole.portions;
         let balance = self.balances(settings);
         let chosen = starts.choose(
@@ -352,19 +289,19 @@ impl Ground {
         resumed: Option<Checkpoint>,
     ) -> Opened {
         let balance = self.balances(settings);
-        let groups = self.plan.groups().iter().map(|group| group.factors.clone()).collect();
         Opened {
             engine,
-            groups,
+            groups: structured::groups(&self.plan, &self.constraints),
             plan: self.plan,
             facts: DataFacts {
                 portions: self.whole.portions,
                 mean: self.whole.mean,
                 labels: self.labels,
                 data: None,
+                squares: self.whole.squares,
             },
             balance,
-            penalized: self.constraints.is_penalized(),
+            penalized: self.constraints.has_penalties(),
             constraints: self.constraints.each,
             seed,
             warnings,
@@ -390,7 +327,12 @@ impl Ground {
             .map(|slab| self.slab(settings, &common, slab, start, device))
             .collect();
         let own = link.together(own)?;
-        Ok(Box::new(SharedEngine::new(link, own, common, start)?))
+        let engine = Box::new(SharedEngine::new(link, own, common, start)?);
+        if !self.constraints.structure.is_any() {
+            return Ok(engine);
+        }
+        let balancing = self.constraints.balancing.clone().filter(|_| self.balances(settings));
+        structured::steps_on_host(engine, &self.plan, settings, &self.constraints, balancing, start)
     }
 
     /// With the scales of factors of `before`, where a fit goes on that had them.
@@ -440,28 +382,25 @@ impl Ground {
         if !observed {
             return Ok(Slab { engine: None, range });
         }
-        let groups = self.plan.groups().iter().map(|group| group.factors.clone()).collect();
-        let own = Settings { loss, groups: Some(groups), ..settings.clone() };
+        // Tied factors are groups of their own by themselves.
+        let groups = settings
+            .ties
+            .is_empty()
+            .then(|| self.plan.groups().iter().map(|group| group.factors.clone()).collect());
+        let own = Settings { loss, groups, ..settings.clone() };
         let shapes = Shapes::new(&own.model, &self.split.slab_shape(number), &own.ranks)?;
-        let on_cpu = device.kind_name() == "cpu";
-        let steps = Steps { structured: false, on_cpu, exact: common.exact.is_some() };
-        let planned = format::choose(&own, &shapes, data, steps)?;
+        let planned = format::choose(&own, &shapes, data, self.steps)?;
         let start = start_of_slab(common, start, &range)?;
         let constraints = self.constraints.clone();
         let (job, _) = prepare::job(&own, planned, constraints, start, self.whole.mean)?;
         // Penalties and steps are made from the sums of all slabs.
         let constraints: Vec<Constraint> =
             job.constraints.iter().map(|c| Constraint { penalty: None, ..*c }).collect();
+        let exact = common.exact.as_ref().is_some_and(|exact| exact.by_rows);
         // A GPU chooses its own, and all speak to each other in the user's units.
-        let scales = on_cpu.then(|| common.scales.clone());
-        let job = Job {
-            exact: false,
-            balancing: None,
-            constraints,
-            scales,
-            steps_elsewhere: true,
-            ..job
-        };
+        let scales = (device.kind_name() == "cpu").then(|| common.scales.clone());
+        let job =
+            Job { exact, balancing: None, constraints, scales, steps_elsewhere: true, ..job };
         Ok(Slab { engine: Some(device.open(job, settings.precision)?), range })
     }
 }

@@ -33,6 +33,12 @@ impl Rows {
         rows
     }
 
+    /// The place in the factor of an entry of those with these indices.
+    pub fn whole(self, place: usize, range: &Range<usize>) -> u64 {
+        let run = range.len() * self.inner;
+        (place / run * self.length * self.inner + range.start * self.inner + place % run) as u64
+    }
+
     /// The factor of which each range of indices has its entries in `rows`, one range behind the other.
     pub fn joined(self, rows: &[f64], ranges: &[Range<usize>]) -> Vec<f64> {
         let mut factor = vec![0.0; self.entries(self.length)];
@@ -64,6 +70,11 @@ mod tests {
             let rows = Rows::new(&shape, axis);
             let cut: Vec<f64> = ranges.iter().flat_map(|r| rows.cut(&factor, r)).collect();
             assert_eq!(rows.joined(&cut, &ranges), factor, "{axis}");
+            for range in &ranges {
+                for (place, x) in rows.cut(&factor, range).into_iter().enumerate() {
+                    assert_eq!(rows.whole(place, range), x as u64, "{axis}");
+                }
+            }
         }
         assert_eq!(Rows::new(&shape, 1).cut(&factor, &(2..3)), [4., 5., 18., 19., 32., 33.]);
     }

@@ -7,6 +7,7 @@ use super::tree::Numbers;
 use crate::constraints::Constraints;
 use crate::monitor::Portions;
 use crate::prepare::{domain_error, outside_domain};
+use crate::settings::{Algorithm, Settings};
 use crate::start::trials_of;
 use nneinfact_core::data::{
     Fingerprint, Implicit, Labels, Outside, Prepared, Role, SplitKind, StoredCounts, check_counts,
@@ -43,10 +44,19 @@ pub(super) struct Whole {
     pub weight_bytes: usize,
     /// How many entries are stored, where the data are lists.
     pub stored: Option<StoredCounts>,
+    /// How many entries lists of those that differ in what they count have.
+    pub listed: u64,
+    /// Whether weights stay in a file.
+    pub weights_mapped: bool,
+    /// The largest training entry, and the mean of these whatever their signs.
+    pub largest: f64,
+    pub plain_mean: f64,
+    /// `Σ W y²` over the training entries, where the fit asks for it.
+    pub squares: f64,
 }
 
 /// The numbers of a slab, apart from an index.
-const NUMBERS: usize = 28;
+const NUMBERS: usize = 31;
 
 /// Finds out what holds for all data.
 ///
@@ -56,12 +66,13 @@ const NUMBERS: usize = 28;
 pub(super) fn whole(
     link: &mut Link,
     split: &Split,
-    loss: &Loss,
+    settings: &Settings,
     slabs: &[SlabData],
     labels: &[Labels],
 ) -> Result<Whole> {
-    let modes = split.shape.len();
-    let own = slabs.iter().map(|slab| Some(numbers(split, slab))).collect();
+    let (modes, loss) = (split.shape.len(), &settings.loss);
+    let squared = settings.algorithm == Algorithm::Barrier;
+    let own = slabs.iter().map(|slab| Some(numbers(split, slab, squared))).collect();
     let counts = vec![NUMBERS + modes; split.ranges.len()];
     let all = link.join(&counts, own)?;
     let all: Vec<&[f64]> = all.chunks_exact(NUMBERS + modes).collect();
@@ -84,7 +95,27 @@ pub(super) fn whole(
     };
     let portions = Portions::of_numbers(&portions, split_kind);
     let masked = counts[0] + counts[2] + counts[3] > 0.0;
+    let all_entries: f64 = counts.iter().sum();
+    let stored = lists.then(|| StoredCounts {
+        implicit: match most(17) as u64 {
+            0 => Implicit::Missing,
+            1 => Implicit::Zeros,
+            _ => Implicit::ByRole,
+        },
+        train: add(18) as u64,
+        masked: add(19) as u64,
+    });
     Ok(Whole {
+        listed: match stored {
+            Some(StoredCounts { implicit: Implicit::Missing, train, .. }) => train,
+            Some(StoredCounts { implicit: Implicit::Zeros, masked, .. }) => masked,
+            _ if most(14) > 0.0 => all_entries as u64,
+            _ => (all_entries - counts.iter().copied().fold(0.0, f64::max)) as u64,
+        },
+        weights_mapped: most(28) > 0.0,
+        squares: add(29),
+        largest: all.iter().map(|slab| slab[30]).fold(f64::NEG_INFINITY, f64::max),
+        plain_mean: portions.mean(add(12), Role::Train).unwrap_or(0.0),
         // Of negative data, as they are not the mean but the mean of max(x, 0).
         mean: portions
             .mean(if most(26) > 0.0 { add(27) } else { add(12) }, Role::Train)
@@ -97,20 +128,12 @@ pub(super) fn whole(
         weight_unit: all.iter().map(|slab| slab[22]).find(|&unit| unit != 1.0).unwrap_or(1.0),
         value_bytes: most(13) as usize,
         weight_bytes: most(14) as usize,
-        stored: lists.then(|| StoredCounts {
-            implicit: match most(17) as u64 {
-                0 => Implicit::Missing,
-                1 => Implicit::Zeros,
-                _ => Implicit::ByRole,
-            },
-            train: add(18) as u64,
-            masked: add(19) as u64,
-        }),
+        stored,
     })
 }
 
 /// What a slab tells of itself.
-fn numbers(split: &Split, slab: &SlabData) -> Numbers {
+fn numbers(split: &Split, slab: &SlabData, squared: bool) -> Numbers {
     let SlabData { data, loss, number } = slab;
     let mut portions = Portions::of(data);
     portions.add_offsets(loss, data, 1.0);
@@ -148,6 +171,12 @@ fn numbers(split: &Split, slab: &SlabData) -> Numbers {
         true => data.level() * data.portion(Role::Train).weight,
         false => data.sum(),
     });
+    let squares = squared.then(|| data.sums_by_role(|x, _| x * x, Some(0.0)));
+    all.extend([
+        f64::from(u8::from(data.weights().is_some_and(|weights| weights.is_mapped()))),
+        squares.map_or(0.0, |sums| sums[Role::Train as usize]),
+        data.max(),
+    ]);
     let mut index = outside.map_or_else(|| vec![0; data.shape().len()], |outside| outside.index);
     index[split.mode] += split.ranges[*number].start;
     all.extend(index.into_iter().map(|i| i as f64));

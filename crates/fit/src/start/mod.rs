@@ -1,17 +1,23 @@
 //! Where a fit starts.
 
 mod basis;
+pub(crate) mod entry_matrix;
 mod grown;
+mod in_memory;
+pub(crate) mod matrices;
 mod random;
-mod refine;
+pub(crate) mod refine;
 pub(crate) mod scale;
 mod svd;
-mod unfold;
+pub(crate) mod unfold;
 
 use ndarray::ArrayD;
 
 pub(crate) use self::basis::Basis;
+use self::matrices::DataMatrices;
 pub(crate) use self::random::uniform as uniform_entries;
+pub(crate) use self::svd::SvdStart;
+use self::unfold::DataSource;
 use crate::factored::total;
 use crate::factors::{array, check_factor};
 use crate::settings::Start;
@@ -24,9 +30,21 @@ use nneinfact_core::model::Shapes;
 pub(crate) fn make(start: Start, basis: &Basis<'_>) -> Result<Vec<ArrayD<f64>>> {
     let goal = Goal { mean: basis.data.level(), wanted: mean_wanted(basis.loss, basis.data) };
     match start {
-        Start::Svd => scaled(basis.shapes, goal, svd::start(basis)?),
+        Start::Svd => {
+            let &Basis { shapes, seed, cancel, .. } = basis;
+            of_singular_vectors(&DataSource::new(basis)?, goal, &SvdStart { shapes, seed, cancel })
+        }
         other => make_without_data(other, basis.shapes, goal, basis.seed),
     }
+}
+
+/// The factors of a start from singular vectors of the data.
+pub(crate) fn of_singular_vectors(
+    source: &impl DataMatrices,
+    goal: Goal,
+    wanted: &SvdStart<'_>,
+) -> Result<Vec<ArrayD<f64>>> {
+    scaled(wanted.shapes, goal, svd::start(source, wanted)?)
 }
 
 /// The factors of a start that looks at no data, but for their mean.

@@ -2,8 +2,10 @@
 
 use ndarray::{ArrayD, ArrayView1, ArrayView2, Axis, IxDyn};
 
+use super::matrices::DataMatrices;
 use super::unfold::DataSource;
 use nneinfact_core::algebra::{contract, rearrange};
+use nneinfact_core::error::Result;
 use nneinfact_core::model::{Index, Model, Shapes};
 use nneinfact_core::plan::Contraction;
 
@@ -22,20 +24,25 @@ const FACTORS: usize = 31;
 /// Multiplies factor `refined`, for each combination of its latent indices, by the weight with which
 /// the model is closest to the data, all else being as it is. Leaves it as it is where that would
 /// take too much.
-pub fn refine(shapes: &Shapes, source: &DataSource<'_>, factors: &mut [Vec<f64>], refined: usize) {
+pub fn refine(
+    shapes: &Shapes,
+    source: &impl DataMatrices,
+    factors: &mut [Vec<f64>],
+    refined: usize,
+) -> Result<()> {
     let model = shapes.model();
     let observed = model.observed();
     let indices = &model.factors()[refined];
     let onto: Vec<Index> = indices.iter().copied().filter(|&x| !observed.contains(x)).collect();
     if onto.is_empty() || factors.len() > FACTORS {
-        return;
+        return Ok(());
     }
-    let Some(numerator) = with_data(shapes, source, factors, &onto) else { return };
+    let Some(numerator) = source.with_components(shapes, factors, &onto)? else { return Ok(()) };
     let n = numerator.len();
     let mut weights = vec![1.0; n];
     match products(shapes, factors, &onto) {
         Some(products) => {
-            let Ok(products) = ArrayView2::from_shape((n, n), &products) else { return };
+            let Ok(products) = ArrayView2::from_shape((n, n), &products) else { return Ok(()) };
             for _ in 0..UPDATES {
                 let denominator = products.dot(&ArrayView1::from(&weights));
                 for ((w, n), d) in weights.iter_mut().zip(&numerator).zip(&denominator) {
@@ -50,6 +57,7 @@ pub fn refine(shapes: &Shapes, source: &DataSource<'_>, factors: &mut [Vec<f64>]
         let spread = rearrange(shapes, &onto, &weights, indices);
         factors[refined].iter_mut().zip(&spread).for_each(|(x, w)| *x *= w);
     }
+    Ok(())
 }
 
 /// `⟨component, component'⟩` for any two combinations of the indices `onto`, as a matrix.
@@ -74,7 +82,7 @@ fn products(shapes: &Shapes, factors: &[Vec<f64>], onto: &[Index]) -> Option<Vec
 }
 
 /// `⟨data, component⟩` for each combination of the indices `onto`.
-fn with_data(
+pub fn with_data(
     shapes: &Shapes,
     source: &DataSource<'_>,
     factors: &[Vec<f64>],
@@ -116,7 +124,7 @@ fn with_dense(
     let sizes = shapes.sizes(fixed);
     let modes: Vec<usize> = (first..output.len()).collect();
     let length = shapes.sizes(onto).iter().product();
-    source.unfold(&modes).columns_of_dense(length, |slab, column, sum| {
+    source.matrix(&modes).columns_of_dense(length, |slab, column, sum| {
         let mut at = vec![0; sizes.len()];
         let mut rest = column;
         for (at, &n) in at.iter_mut().zip(&sizes).rev() {

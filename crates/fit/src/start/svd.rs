@@ -2,10 +2,10 @@
 
 use ndarray::{Array2, ArrayView1, Axis};
 
-use super::basis::Basis;
+use super::matrices::{DataMatrices, Unfolded};
 use super::random::uniform_at;
 use super::refine::refine;
-use super::unfold::{DataSource, Unfolding};
+use crate::observe::Cancel;
 use nneinfact_core::algebra::eigen::{orthonormal, symmetric_eigen};
 use nneinfact_core::algebra::rearrange;
 use nneinfact_core::error::{Error, Result};
@@ -29,13 +29,20 @@ const ITERATIONS: [usize; 2] = [40, 5];
 /// Vectors of a subspace iteration beyond those that are asked for.
 const OVERSAMPLING: usize = 10;
 
+/// What a start from singular vectors is made for.
+pub(crate) struct SvdStart<'a> {
+    pub shapes: &'a Shapes,
+    pub seed: u64,
+    /// Once it is thrown, the start is made with what is there.
+    pub cancel: &'a Cancel,
+}
+
 /// Factors from the data, each in C order. Once the fit is cancelled, factors not made yet are random.
-pub fn start(basis: &Basis<'_>) -> Result<Vec<Vec<f64>>> {
-    let source = DataSource::new(basis)?;
-    let (shapes, seed) = (basis.shapes, basis.seed);
+pub fn start(source: &impl DataMatrices, wanted: &SvdStart<'_>) -> Result<Vec<Vec<f64>>> {
+    let &SvdStart { shapes, seed, cancel } = wanted;
     let model = shapes.model();
-    if let Some(modes) = two_sides(model).filter(|_| !basis.cancel.is_cancelled()) {
-        let mut factors = nndsvd(&source, &modes, basis)?;
+    if let Some(modes) = two_sides(model).filter(|_| !cancel.is_cancelled()) {
+        let mut factors = nndsvd(source, &modes, wanted)?;
         factors.iter_mut().for_each(|factor| fill(factor));
         return Ok(factors);
     }
@@ -43,13 +50,13 @@ pub fn start(basis: &Basis<'_>) -> Result<Vec<Vec<f64>>> {
     for l in 0..model.factors().len() {
         let modes = modes(model, l);
         let (columns, stream) = (columns(shapes, l), STREAM + l as u32);
-        let mut factor = if basis.cancel.is_cancelled() {
+        let mut factor = if cancel.is_cancelled() {
             arranged(shapes, l, with_random(Vec::new(), shapes, l, seed))
         } else if modes.is_empty() {
             // Not all the same: what updates cannot tell apart stays the same.
             (0..columns as u64).map(|i| 0.5 + uniform_at(seed, stream, i)).collect()
         } else {
-            let (vectors, _) = left_vectors(&source, &modes, columns, basis)?;
+            let (vectors, _) = left_vectors(source, &modes, columns, wanted)?;
             let parts = vectors.columns().into_iter().map(|v| larger_part(v).0);
             arranged(shapes, l, with_random(parts.collect(), shapes, l, seed))
         };
@@ -59,8 +66,8 @@ pub fn start(basis: &Basis<'_>) -> Result<Vec<Vec<f64>>> {
     let cores: Vec<usize> = (0..factors.len()).filter(|&l| modes(model, l).is_empty()).collect();
     let most = (0..factors.len()).rev().max_by_key(|&l| columns(shapes, l)).unwrap_or(0);
     for l in if cores.is_empty() { vec![most] } else { cores } {
-        if !basis.cancel.is_cancelled() {
-            refine(shapes, &source, &mut factors, l);
+        if !cancel.is_cancelled() {
+            refine(shapes, source, &mut factors, l)?;
             fill(&mut factors[l]);
         }
     }
@@ -97,16 +104,16 @@ fn two_sides(model: &Model) -> Option<[Vec<usize>; 2]> {
 /// NNDSVD: of each pair of singular vectors the nonnegative parts of both or the nonpositive parts,
 /// whichever product is larger.
 fn nndsvd(
-    source: &DataSource<'_>,
+    source: &impl DataMatrices,
     modes: &[Vec<usize>; 2],
-    basis: &Basis<'_>,
+    wanted: &SvdStart<'_>,
 ) -> Result<Vec<Vec<f64>>> {
-    let (shapes, seed) = (basis.shapes, basis.seed);
+    let &SvdStart { shapes, seed, .. } = wanted;
     let rank = columns(shapes, 0);
-    let sides = [source.unfold(&modes[0]), source.unfold(&modes[1])];
+    let sides = [source.unfold(&modes[0])?, source.unfold(&modes[1])?];
     let short = usize::from(sides[1].rows() < sides[0].rows());
-    let (vectors, values) = eigenvectors(&sides[short], rank, basis)?;
-    let long = normalised(sides[1 - short].times(&vectors), &values);
+    let (vectors, values) = eigenvectors(&sides[short], rank, wanted)?;
+    let long = normalised(sides[1 - short].times(&vectors)?, &values);
     let pair = if short == 0 { [&vectors, &long] } else { [&long, &vectors] };
     let mut chosen: [Vec<Vec<f64>>; 2] = Default::default();
     for (r, &value) in values.iter().enumerate() {
@@ -182,18 +189,18 @@ fn fill(factor: &mut [f64]) {
 /// At most `count` left singular vectors of the data with these modes along the rows, with their
 /// singular values, largest first; fewer where the data have lower rank.
 fn left_vectors(
-    source: &DataSource<'_>,
+    source: &impl DataMatrices,
     modes: &[usize],
     count: usize,
-    basis: &Basis<'_>,
+    wanted: &SvdStart<'_>,
 ) -> Result<(Array2<f64>, Vec<f64>)> {
-    let matrix = source.unfold(modes);
+    let matrix = source.unfold(modes)?;
     if matrix.rows() <= matrix.columns() {
-        return eigenvectors(&matrix, count, basis);
+        return eigenvectors(&matrix, count, wanted);
     }
     let others: Vec<usize> = (0..source.modes()).filter(|mode| !modes.contains(mode)).collect();
-    let (right, values) = eigenvectors(&source.unfold(&others), count, basis)?;
-    Ok((normalised(matrix.times(&right), &values), values))
+    let (right, values) = eigenvectors(&source.unfold(&others)?, count, wanted)?;
+    Ok((normalised(matrix.times(&right)?, &values), values))
 }
 
 /// `M V` to singular vectors.
@@ -206,32 +213,32 @@ fn normalised(mut vectors: Array2<f64>, values: &[f64]) -> Array2<f64> {
 
 /// The leading eigenvectors of `M Mᵀ` and the roots of their eigenvalues.
 fn eigenvectors(
-    matrix: &Unfolding<'_>,
+    matrix: &impl Unfolded,
     count: usize,
-    basis: &Basis<'_>,
+    wanted: &SvdStart<'_>,
 ) -> Result<(Array2<f64>, Vec<f64>)> {
     let rows = matrix.rows();
     let count = count.min(rows);
     let wide = (count + OVERSAMPLING).min(rows);
     if rows <= ALL || (wide == rows && rows <= GRAM) {
-        return leading(matrix.gram(), count);
+        return leading(matrix.gram()?, count);
     }
-    let gram = (rows <= GRAM).then(|| matrix.gram());
+    let gram = if rows <= GRAM { Some(matrix.gram()?) } else { None };
     let times = |x: &Array2<f64>| match &gram {
-        Some(gram) => gram.dot(x),
+        Some(gram) => Ok(gram.dot(x)),
         None => matrix.gram_times(x),
     };
     // Subspace iteration from a random range (Halko, Martinsson & Tropp 2011).
     let random =
-        |(i, j): (usize, usize)| uniform_at(basis.seed, RANGE, (i * wide + j) as u64) - 0.5;
+        |(i, j): (usize, usize)| uniform_at(wanted.seed, RANGE, (i * wide + j) as u64) - 0.5;
     let mut range = orthonormal(&Array2::from_shape_fn((rows, wide), random));
     for _ in 0..ITERATIONS[usize::from(gram.is_none())] {
-        if basis.cancel.is_cancelled() {
+        if wanted.cancel.is_cancelled() {
             break;
         }
-        range = orthonormal(&times(&range));
+        range = orthonormal(&times(&range)?);
     }
-    let (vectors, values) = leading(range.t().dot(&times(&range)), count)?;
+    let (vectors, values) = leading(range.t().dot(&times(&range)?), count)?;
     Ok((range.dot(&vectors), values))
 }
 

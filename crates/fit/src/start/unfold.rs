@@ -10,6 +10,7 @@ use pulp::Scalar;
 use rayon::prelude::*;
 
 use super::basis::Basis;
+use super::entry_matrix::{self, Base, Entry};
 use nneinfact_core::data::{Dense, Implicit, Prepared, Role, Roles, StoredEntries};
 use nneinfact_core::error::{Error, Result};
 use nneinfact_core::memory::available_memory;
@@ -26,7 +27,7 @@ pub struct DataSource<'a> {
 
 enum Entries<'a> {
     Dense(Box<Cow<'a, Prepared>>),
-    List(&'a StoredEntries),
+    List(Cow<'a, StoredEntries>),
 }
 
 impl<'a> DataSource<'a> {
@@ -37,7 +38,22 @@ impl<'a> DataSource<'a> {
     /// expanded and memory does not suffice.
     pub fn new(basis: &Basis<'a>) -> Result<DataSource<'a>> {
         let data = basis.data;
-        let entries = match basis.sparse.filter(|list| list.implicit() != Implicit::ByRole) {
+        let list = basis.sparse.filter(|list| list.implicit() != Implicit::ByRole);
+        DataSource::of_slab(data, list.map(Cow::Borrowed), data.max(), data.mean())
+    }
+
+    /// Those of a slab, as a list where they are given as one: `largest` and `mean` are those of all
+    /// training entries.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn of_slab(
+        data: &'a Prepared,
+        list: Option<Cow<'a, StoredEntries>>,
+        largest: f64,
+        mean: f64,
+    ) -> Result<DataSource<'a>> {
+        let entries = match list {
             Some(list) => Entries::List(list),
             // Entries that are not trained on are known by their roles only, one by one.
             None if data.coo().is_some() => {
@@ -54,9 +70,8 @@ impl<'a> DataSource<'a> {
                     .into(),
             ));
         }
-        let largest = data.max();
         let scale = if largest > 0.0 && largest.is_finite() { largest } else { 1.0 };
-        Ok(DataSource { entries, shape: data.shape().to_vec(), scale, mean: data.mean() / scale })
+        Ok(DataSource { entries, shape: data.shape().to_vec(), scale, mean: mean / scale })
     }
 
     /// The number of modes.
@@ -66,7 +81,7 @@ impl<'a> DataSource<'a> {
 
     /// The matrix with these modes along its rows and the others along its columns. Indices of
     /// rows and columns run over their modes in C order.
-    pub fn unfold(&self, rows: &[usize]) -> Unfolding<'_> {
+    pub fn matrix(&self, rows: &[usize]) -> Unfolding<'_> {
         let (rows, columns): (Vec<usize>, Vec<usize>) =
             (0..self.shape.len()).partition(|mode| rows.contains(mode));
         let sizes =
@@ -181,12 +196,6 @@ enum Matrix<'a> {
     List(Vec<Entry>, f64),
 }
 
-struct Entry {
-    column: u128,
-    row: u64,
-    value: f64,
-}
-
 struct DenseMatrix<'a> {
     values: &'a Dense,
     roles: Option<&'a Roles>,
@@ -224,20 +233,11 @@ impl Unfolding<'_> {
                 general_mat_mul(1.0, &block.t(), &block, 1.0, sum);
             }),
             Matrix::List(entries, base) => {
-                let mut gram = Array2::zeros((m, m));
-                for column in entries.chunk_by(|a, b| a.column == b.column) {
-                    for a in column {
-                        for b in column {
-                            gram[[a.row as usize, b.row as usize]] += a.value * b.value;
-                        }
-                    }
-                }
+                let mut gram = entry_matrix::gram(entries, m);
                 if *base != 0.0 {
-                    let sums = row_sums(entries, m);
-                    let all = base * base * self.all_columns;
-                    for ((i, j), x) in gram.indexed_iter_mut() {
-                        *x += all + base * (sums[i] + sums[j]);
-                    }
+                    let sums = entry_matrix::row_sums(entries, m);
+                    Base { value: *base, columns: self.all_columns, sums: &sums }
+                        .add_to_gram(&mut gram);
                 }
                 gram
             }
@@ -252,29 +252,11 @@ impl Unfolding<'_> {
                 general_mat_mul(1.0, &block.t(), &block.dot(x), 1.0, sum);
             }),
             Matrix::List(entries, base) => {
-                let mut result = Array2::zeros(shape);
-                let mut inner = vec![0.0; shape.1];
-                for column in entries.chunk_by(|a, b| a.column == b.column) {
-                    inner.fill(0.0);
-                    for e in column {
-                        add(&mut inner, e.value, x.row(e.row as usize));
-                    }
-                    for e in column {
-                        let to = result.row_mut(e.row as usize);
-                        to.into_iter().zip(&inner).for_each(|(to, z)| *to += e.value * z);
-                    }
-                }
+                let mut result = entry_matrix::gram_times(entries, x);
                 if *base != 0.0 {
-                    // (b 1 1ᵀ + S)(b 1 1ᵀ + S)ᵀ X, with s = S 1.
-                    let sums = row_sums(entries, self.rows);
-                    let ones = x.sum_axis(ndarray::Axis(0));
-                    for (c, mut to) in result.columns_mut().into_iter().enumerate() {
-                        let of_sums: f64 = x.column(c).iter().zip(&sums).map(|(x, s)| x * s).sum();
-                        let all = base * base * self.all_columns * ones[c] + base * of_sums;
-                        for (to, s) in to.iter_mut().zip(&sums) {
-                            *to += all + base * s * ones[c];
-                        }
-                    }
+                    let sums = entry_matrix::row_sums(entries, self.rows);
+                    Base { value: *base, columns: self.all_columns, sums: &sums }
+                        .add_to_product(x, &mut result);
                 }
                 result
             }
@@ -300,6 +282,23 @@ impl Unfolding<'_> {
                 }
                 result
             }
+        }
+    }
+
+    /// Whole columns of dense data, one behind the other.
+    pub fn columns_at(&self, columns: Range<usize>) -> Vec<f64> {
+        let mut all = vec![0.0; columns.len() * self.rows];
+        if let Matrix::Dense(matrix) = &self.matrix {
+            matrix.gather(columns, self.source, &mut all);
+        }
+        all
+    }
+
+    /// The entries of a list, by columns.
+    pub fn entries(&self) -> Option<&[Entry]> {
+        match &self.matrix {
+            Matrix::List(entries, _) => Some(entries),
+            Matrix::Dense(_) => None,
         }
     }
 
@@ -386,16 +385,6 @@ impl DenseMatrix<'_> {
     }
 }
 
-fn row_sums(entries: &[Entry], rows: usize) -> Vec<f64> {
-    let mut sums = vec![0.0; rows];
-    entries.iter().for_each(|e| sums[e.row as usize] += e.value);
-    sums
-}
-
-fn add(to: &mut [f64], factor: f64, from: ndarray::ArrayView1<'_, f64>) {
-    to.iter_mut().zip(from).for_each(|(to, x)| *to += factor * x);
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
@@ -448,7 +437,7 @@ mod tests {
                 let matrix = full.view().into_dyn().permuted_axes(order);
                 let matrix = matrix.as_standard_layout().into_owned();
                 let matrix = matrix.into_shape_with_order((rows, 60 / rows)).unwrap();
-                let unfolding = source.unfold(&modes);
+                let unfolding = source.matrix(&modes);
                 assert_eq!((unfolding.rows(), unfolding.columns()), matrix.dim());
                 let x =
                     Array2::from_shape_fn((rows, 2), |(i, j)| (i as f64 - 1.3) * (j as f64 + 0.7));

@@ -1,7 +1,8 @@
 //! Matrix Market, 10x Genomics, scipy.
 
 use nneinfact_table::{
-    Error, ScipyArrays, SparseMatrix, is_10x, read_10x, read_matrix_market_from, read_names,
+    Error, ScipyArrays, SparseMatrix, is_10x, read_10x, read_10x_part, read_matrix_market_from,
+    read_matrix_market_part, read_names,
 };
 use proptest::prelude::*;
 
@@ -190,4 +191,58 @@ proptest! {
         let _ = read(&[PIECES[0], "2 2 2\n", &text].concat());
         let _ = read_matrix_market_from(&bytes[..], "m");
     }
+}
+
+/// Every cut of both axes, in text and in a folder of 10x, against the whole.
+#[test]
+fn parts_of_matrices_are_what_the_whole_has_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
+    for kind in ["general", "symmetric"] {
+        let header = format!("%%MatrixMarket matrix coordinate integer {kind}\n4 4 5\n");
+        write("matrix.mtx", &format!("{header}1 1 5\n3 1 7\n4 2 1\n3 1 2\n4 4 9\n"));
+        write("genes.tsv", "g1\ta\ng2\tb\ng3\tc\ng4\td\n");
+        write("barcodes.tsv", "w\nx\ny\nz\n");
+        let path = folder.path().join("matrix.mtx");
+        let whole = read_10x(folder.path()).unwrap();
+        for axis in 0..2 {
+            for start in 0..=4usize {
+                for end in start..=4 {
+                    let keep = |shape: [usize; 2]| {
+                        assert_eq!(shape, [4, 4]);
+                        (axis, start..end)
+                    };
+                    let (part, shape) = read_matrix_market_part(&path, &keep).unwrap();
+                    assert_eq!(shape, [4, 4]);
+                    let inside =
+                        |i: &usize| (start..end).contains(&(whole.coords[axis][*i] as usize));
+                    let kept: Vec<usize> = (0..whole.values.len()).filter(inside).collect();
+                    let values: Vec<f64> = kept.iter().map(|&i| whole.values[i]).collect();
+                    assert_eq!(part.values, values, "{kind} {axis} {start}..{end}");
+                    for other in 0..2 {
+                        let first = if other == axis { start as u32 } else { 0 };
+                        let own = kept.iter().map(|&i| whole.coords[other][i] - first);
+                        assert_eq!(part.coords[other], own.collect::<Vec<u32>>());
+                    }
+                    let length = (end - start).max(1);
+                    let lengths = [part.rows.len, part.columns.len];
+                    assert_eq!(lengths, if axis == 0 { [length, 4] } else { [4, length] });
+
+                    let (part, _) = read_10x_part(folder.path(), &keep).unwrap();
+                    assert_eq!(part.values, values);
+                    let (rows, columns) = (part.rows.labels.unwrap(), part.columns.labels.unwrap());
+                    assert_eq!([rows.len(), columns.len()], lengths);
+                    if start < end {
+                        let first = if axis == 0 { &rows[0] } else { &columns[0] };
+                        let all =
+                            if axis == 0 { &whole.rows.labels } else { &whole.columns.labels };
+                        assert_eq!(*first, all.as_ref().unwrap()[start]);
+                    }
+                }
+            }
+        }
+    }
+    write("none.mtx", "%%MatrixMarket matrix coordinate integer general\n4 4 0\n");
+    let none = read_matrix_market_part(folder.path().join("none.mtx"), &|_| (0, 0..2));
+    assert!(none.unwrap_err().to_string().contains("there are no entries"));
 }
