@@ -87,7 +87,8 @@ fn run() -> Result<(), Failure> {
         std::fs::create_dir_all(folder)?;
     }
     for (name, example) in EXAMPLES {
-        let wanted = names.iter().any(|n| n == name) || names.is_empty() && !matches!(name, "cost" | "cross");
+        let wanted = names.iter().any(|n| n == name)
+            || names.is_empty() && !matches!(name, "cost" | "cross");
         if wanted {
             println!("=== {name}");
             example(&options)?;

@@ -4,7 +4,7 @@ use faer::Mat;
 
 use crate::core::Core;
 use crate::error::{Error, Result};
-use crate::linalg::{self, product, view};
+use crate::linalg::{self, product, product_nn, product_nt, product_tn, view};
 use crate::train::{TensorTrain, signed_log};
 
 impl TensorTrain {
@@ -232,16 +232,16 @@ fn block_diagonal(a: &Core, b: &Core, sign: f64, first: bool, last: bool) -> Cor
 pub(crate) fn contract_left(m: &[f64], a: &Core, b: &Core) -> Vec<f64> {
     let [al, n, ar] = a.shape();
     let [bl, _, br] = b.shape();
-    let t = product(view(m, al, bl).transpose(), view(a.data(), al, n * ar));
-    product(view(&t, bl * n, ar).transpose(), view(b.data(), bl * n, br))
+    let t = product_tn(m, a.data(), [bl, al, n * ar]);
+    product_tn(&t, b.data(), [ar, bl * n, br])
 }
 
 /// `Σ_i A[:,i,:] M B[:,i,:]ᵀ` for a matrix M (right of A × right of B).
 pub(crate) fn contract_right(m: &[f64], a: &Core, b: &Core) -> Vec<f64> {
     let [al, n, ar] = a.shape();
     let [bl, _, br] = b.shape();
-    let t = product(view(a.data(), al * n, ar), view(m, ar, br));
-    product(view(&t, al, n * br), view(b.data(), bl, n * br).transpose())
+    let t = product_nn(a.data(), m, [al * n, ar, br]);
+    product_nt(&t, b.data(), [al, n * br, bl])
 }
 
 /// The smallest r ≥ 1 whose remaining singular values have a norm of at most `tol` times that of

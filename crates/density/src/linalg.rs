@@ -11,6 +11,7 @@ use faer::{Accum, Mat, MatMut, MatRef, Par};
 use rayon::prelude::*;
 
 use crate::error::{Error, Result};
+use crate::small;
 
 /// A row-major matrix seen through the library.
 pub(crate) fn view(data: &[f64], rows: usize, cols: usize) -> MatRef<'_, f64> {
@@ -55,6 +56,43 @@ pub(crate) fn product(a: MatRef<'_, f64>, b: MatRef<'_, f64>) -> Vec<f64> {
         }
     }
     out
+}
+
+/// Products with fewer multiplications than this, and an operand with so few rows and columns, are too
+/// small for the library to be faster.
+const SMALL: usize = 1 << 18;
+const SMALL_SIDE: usize = 64;
+
+/// Whether a product is small.
+fn is_small(sides: [usize; 3]) -> bool {
+    let work = sides.iter().try_fold(1usize, |n, &s| n.checked_mul(s));
+    let mut sorted = sides;
+    sorted.sort_unstable();
+    work.is_some_and(|work| (1..SMALL).contains(&work)) && sorted[1] <= SMALL_SIDE
+}
+
+/// `a · b` for row-major a (m × k) and b (k × n).
+pub(crate) fn product_nn(a: &[f64], b: &[f64], [m, k, n]: [usize; 3]) -> Vec<f64> {
+    if is_small([m, k, n]) {
+        return small::product_nn(a, b, k, n);
+    }
+    product(view(a, m, k), view(b, k, n))
+}
+
+/// `aᵀ · b` for row-major a (k × m) and b (k × n).
+pub(crate) fn product_tn(a: &[f64], b: &[f64], [m, k, n]: [usize; 3]) -> Vec<f64> {
+    if is_small([m, k, n]) {
+        return small::product_tn(a, b, k, n);
+    }
+    product(view(a, k, m).transpose(), view(b, k, n))
+}
+
+/// `a · bᵀ` for row-major a (m × k) and b (n × k).
+pub(crate) fn product_nt(a: &[f64], b: &[f64], [m, k, n]: [usize; 3]) -> Vec<f64> {
+    if is_small([m, k, n]) {
+        return small::product_nt(a, b, k);
+    }
+    product(view(a, m, k), view(b, n, k).transpose())
 }
 
 /// The product of two matrices into a row-major matrix that is there already, on this thread.

@@ -1,5 +1,6 @@
-//! A train from a function: cross interpolation with maximal volume, on two modes at a time from the
-//! right to the left, on one from the left to the right. NTT.md, section 2, has two both ways.
+//! A train from a function: cross interpolation with maximal volume. NTT.md, section 2, looks at blocks
+//! of two modes; here it is one mode with some more tuples than the rank, and two only where that
+//! stands still.
 
 mod function;
 mod maxvol;
@@ -18,7 +19,7 @@ const BLOCK_BYTES: u64 = 4 << 30;
 /// Interpolates a function of index tuples by a tensor train, from some of its values.
 ///
 /// The function is evaluated in parallel. It may be given by its logarithm, as densities in many
-/// dimensions over- and underflow. Savostyanov & Oseledets 2011, with enrichment by the check points
+/// dimensions over- and underflow. Oseledets & Tyrtyshnikov 2010, Savostyanov & Oseledets 2011, with enrichment by the check points
 /// of largest error; NTT.md, section 2.
 ///
 /// ```
@@ -107,7 +108,7 @@ impl Cross {
         self
     }
 
-    /// Random directions that each bond gets on the way left. Default: 2.
+    /// Random directions that each bond gets, by which ranks grow. Default: 2.
     #[must_use]
     pub fn kick(mut self, kick: usize) -> Self {
         self.kick = kick;

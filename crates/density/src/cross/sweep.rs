@@ -19,6 +19,11 @@ const ROUNDS: usize = 2;
 /// Start points, with those that do not climb.
 const STARTS: usize = 4;
 
+/// The most indices of a mode that are tried in the first start point.
+const AROUND: usize = 32;
+/// How many times what the largest rank cut off an error may be to be due to it.
+const EXPLAINED: f64 = 2.0;
+
 /// Heads or tails of index tuples.
 type Tuples = Vec<Vec<usize>>;
 
@@ -30,6 +35,9 @@ pub(crate) struct Crossing<'c, 'f> {
     heads: Vec<Tuples>,
     /// For each bond k, tails of the modes from k.
     tails: Vec<Tuples>,
+    /// Whether blocks of two modes are looked at on the way left: they show at once how far a rank has to
+    /// grow, for as many times the evaluations as a mode has indices.
+    thorough: bool,
     check: Indices,
     /// Values at the check points as the function gives them.
     check_raw: Vec<f64>,
@@ -37,19 +45,18 @@ pub(crate) struct Crossing<'c, 'f> {
     share: f64,
 }
 
-/// Cores and whether the largest rank cut something off.
+/// Cores, and what the largest rank cut off.
 struct Swept {
     cores: Vec<Core>,
-    truncated: bool,
+    lost: f64,
 }
 
-/// Where a sweep looks at the function.
-#[derive(Clone, Copy)]
+/// The modes next to a bond whose indices a block goes through, beside heads and tails.
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum Block {
-    /// Heads and a mode to the left of a bond, the next mode and tails to its right.
-    TwoModes,
-    /// Heads and a mode to the left of a bond, tails of all modes to its right.
-    OneMode,
+    Left,
+    Right,
+    Both,
 }
 
 impl<'c, 'f> Crossing<'c, 'f> {
@@ -84,16 +91,26 @@ impl<'c, 'f> Crossing<'c, 'f> {
             ))));
         }
         let parts = |of: &dyn Fn(&[usize]) -> Vec<usize>| unique(starts.iter().map(|s| of(s)));
-        let heads = (0..d).map(|k| parts(&|s| s[..k].to_vec())).collect();
+        // Around the first start point pairs of neighbouring indices are looked at.
+        let around = |k: usize| {
+            let n = if k > 0 { sizes[k - 1] } else { 0 };
+            let some = (0..n).step_by(n.div_ceil(AROUND).max(1)).map(move |i| (k - 1, i));
+            some.map(|(at, i)| [&starts[0][..at], &[i]].concat())
+        };
+        let heads =
+            (0..d).map(|k| unique(parts(&|s| s[..k].to_vec()).into_iter().chain(around(k))));
+        let heads = heads.collect();
         let tails = (0..=d).map(|k| parts(&|s| s[k..].to_vec())).collect();
         let share = settings.tol / ((d - 1) as f64).sqrt();
-        Ok(Crossing { settings, f, heads, tails, check, check_raw, share })
+        let thorough = false;
+        Ok(Crossing { settings, f, heads, tails, thorough, check, check_raw, share })
     }
 
     /// All sweeps.
     pub fn run(mut self, notices: &mut Vec<String>) -> Result<CrossTrain, Halt> {
         let (mut errors, mut ranks) = (Vec::new(), Vec::new());
         let mut last = None;
+        let mut thorough_from = 0;
         for sweep in 0..self.settings.max_sweeps {
             let swept = match self.sweep(sweep) {
                 Err(Halt::Budget) if last.is_some() => {
@@ -107,17 +124,24 @@ impl<'c, 'f> Crossing<'c, 'f> {
             let (error, worst) = self.measure(&swept.cores);
             errors.push(error);
             ranks.push(swept.cores[1..].iter().map(Core::left).collect());
-            let halved = |back: usize| sweep < back || error <= 0.5 * errors[sweep - back];
-            // Where the largest rank cuts off, only the choice of tuples can still become better.
-            let stands = !halved(2) || swept.truncated && !halved(1);
+            let lost = swept.lost;
             last = Some(swept);
-            if error <= self.settings.tol || stands {
+            let halved =
+                |back: usize| sweep < thorough_from + back || error <= 0.5 * errors[sweep - back];
+            // Where the largest rank cuts off, only the choice of tuples can still become better.
+            let at_limit = lost > 0.0 && (error <= EXPLAINED * lost || !halved(1));
+            if error <= self.settings.tol || at_limit || self.thorough && !halved(2) {
                 break;
+            }
+            if !self.thorough && !halved(2) {
+                self.thorough = true;
+                thorough_from = sweep + 1;
             }
             self.enrich(&worst);
         }
         // At least one sweep was made, or the error of the first has been returned.
-        let Some(Swept { cores, truncated }) = last else { return Err(Halt::Budget) };
+        let Some(Swept { cores, lost }) = last else { return Err(Halt::Budget) };
+        let truncated = lost > 0.0;
         if truncated {
             notices
                 .push(format!("the largest rank, {}, cut something off", self.settings.max_rank));
@@ -136,64 +160,65 @@ impl<'c, 'f> Crossing<'c, 'f> {
 
     /// One sweep; half of it begins again where the reference was moved.
     fn sweep(&mut self, sweep: usize) -> Result<Swept, Halt> {
-        let truncated = loop {
+        let lost = loop {
             match self.leftwards(sweep) {
                 Err(Halt::Moved) => {}
                 other => break other?,
             }
         };
-        let cores = loop {
-            match self.rightwards() {
+        let (cores, lost_too) = loop {
+            match self.rightwards(sweep) {
                 Err(Halt::Moved) => {}
                 other => break other?,
             }
         };
-        Ok(Swept { cores, truncated })
+        Ok(Swept { cores, lost: lost.max(lost_too) })
     }
 
-    /// From right to left: chooses the tails, on blocks of two modes, as only these show that a rank has
-    /// to grow. Says whether the largest rank cut something off.
-    fn leftwards(&mut self, sweep: usize) -> Result<bool, Halt> {
-        let mut truncated = false;
-        for k in (0..self.settings.sizes.len() - 1).rev() {
-            let svd = self.block(k, Block::TwoModes)?;
-            let full = rank_of(&svd.s, self.share, usize::MAX);
-            let r = full.min(self.settings.max_rank);
-            truncated |= full > r;
-            let kicked = self.kicked(&svd, r, sweep, k);
+    /// From right to left: chooses the tails. Gives the share of the norm that the largest rank cut off.
+    fn leftwards(&mut self, sweep: usize) -> Result<f64, Halt> {
+        let mut lost = 0.0;
+        let modes = if self.thorough { Block::Both } else { Block::Right };
+        for bond in (1..self.settings.sizes.len()).rev() {
+            let svd = self.block(bond, modes)?;
+            let r = self.rank(&svd.s, &mut lost);
+            let kicked = self.kicked(&svd.v, r, 2 * sweep, bond);
             let (rows, _) = maxvol(kicked.as_ref());
-            let beyond = &self.tails[k + 2];
-            self.tails[k + 1] = rows
-                .iter()
-                .map(|row| {
-                    let mut tail = vec![row / beyond.len()];
-                    tail.extend_from_slice(&beyond[row % beyond.len()]);
-                    tail
-                })
-                .collect();
+            let beyond = &self.tails[bond + 1];
+            let tails = rows.iter().map(|row| {
+                let mut tail = vec![row / beyond.len()];
+                tail.extend_from_slice(&beyond[row % beyond.len()]);
+                tail
+            });
+            self.tails[bond] = tails.collect();
         }
-        Ok(truncated)
+        Ok(lost.sqrt())
     }
 
-    /// From left to right: chooses the heads, and makes the cores. The tails that were chosen stand for
-    /// all others, so one mode at a time is enough, at a fraction of the evaluations.
-    fn rightwards(&mut self) -> Result<Vec<Core>, Halt> {
+    /// From left to right: chooses the heads, and makes the cores.
+    fn rightwards(&mut self, sweep: usize) -> Result<(Vec<Core>, f64), Halt> {
         let sizes = &self.settings.sizes;
         let d = sizes.len();
-        let mut cores = Vec::with_capacity(d);
-        for k in 0..d - 1 {
-            let svd = self.block(k, Block::OneMode)?;
-            let r = rank_of(&svd.s, self.share, self.settings.max_rank);
+        let (mut cores, mut lost) = (Vec::with_capacity(d), 0.0);
+        let mut additional: Vec<Tuples> = vec![Vec::new(); d];
+        for bond in 1..d {
+            let svd = self.block(bond, Block::Left)?;
+            let r = self.rank(&svd.s, &mut lost);
             let (rows, c) = maxvol(svd.u.as_ref().subcols(0, r));
-            cores.push(Core::raw(self.heads[k].len(), sizes[k], r, linalg::row_major(c.as_ref())));
-            let before = &self.heads[k];
-            let heads = rows.iter().map(|row| {
-                let mut head = before[row / sizes[k]].clone();
-                head.push(row % sizes[k]);
+            let (before, n) = (&self.heads[bond - 1], sizes[bond - 1]);
+            cores.push(Core::raw(before.len(), n, r, linalg::row_major(c.as_ref())));
+            let head = |&row: &usize| {
+                let mut head = before[row / n].clone();
+                head.push(row % n);
                 head
-            });
-            let heads = heads.collect();
-            self.heads[k + 1] = heads;
+            };
+            let heads: Tuples = rows.iter().map(head).collect();
+            // The train is made of these. On the way left some more let ranks grow.
+            let kicked = self.kicked(&svd.u, r, 2 * sweep + 1, bond);
+            let more = maxvol(kicked.as_ref()).0;
+            let more = more.iter().filter(|row| !rows.contains(row)).take(self.settings.kick);
+            additional[bond] = more.map(head).collect();
+            self.heads[bond] = heads;
         }
         let (heads, n) = (&self.heads[d - 1], sizes[d - 1]);
         let last = self.f.values(heads.len() * n, |at, tuple| {
@@ -201,20 +226,37 @@ impl<'c, 'f> Crossing<'c, 'f> {
             tuple.push(at % n);
         })?;
         cores.push(Core::raw(heads.len(), n, 1, last));
-        Ok(cores)
+        for (heads, more) in self.heads.iter_mut().zip(additional) {
+            heads.extend(more);
+        }
+        Ok((cores, lost.sqrt()))
     }
 
-    /// The values around the bond right of mode k, decomposed: `f(head, i, j, tail)`, or `f(head, i, tail)`.
-    fn block(&mut self, k: usize, block: Block) -> Result<ThinSvd, Halt> {
+    /// The rank by singular values. Adds to the squared share of the norm that the largest rank cuts off.
+    fn rank(&self, s: &[f64], lost: &mut f64) -> usize {
+        let full = rank_of(s, self.share, usize::MAX);
+        let r = full.min(self.settings.max_rank);
+        if full > r {
+            *lost += (norm(&s[r..]) / norm(s)).powi(2);
+        }
+        r
+    }
+
+    /// The values around a bond, decomposed: `f(head, i, j, tail)`, without i or j where their mode is not
+    /// gone through.
+    fn block(&mut self, bond: usize, modes: Block) -> Result<ThinSvd, Halt> {
         let sizes = &self.settings.sizes;
-        let (heads, n) = (&self.heads[k], sizes[k]);
-        let (m, tails) = match block {
-            Block::TwoModes => (sizes[k + 1], &self.tails[k + 2]),
-            Block::OneMode => (1, &self.tails[k + 1]),
+        let (n, heads) = match modes {
+            Block::Right => (1, &self.heads[bond]),
+            Block::Left | Block::Both => (sizes[bond - 1], &self.heads[bond - 1]),
+        };
+        let (m, tails) = match modes {
+            Block::Left => (1, &self.tails[bond]),
+            Block::Right | Block::Both => (sizes[bond], &self.tails[bond + 1]),
         };
         let (rows, cols) = (heads.len() * n, m * tails.len());
         let needed = (rows as u64).saturating_mul(cols as u64).saturating_mul(8);
-        let what = || format!("the values around modes {k} and {}", k + 1);
+        let what = || format!("the values around modes {} and {bond}", bond - 1);
         if needed > BLOCK_BYTES {
             return Err(Halt::Failed(Error::Memory {
                 what: what(),
@@ -226,8 +268,10 @@ impl<'c, 'f> Crossing<'c, 'f> {
         let values = self.f.values(rows * cols, |at, tuple| {
             let (row, col) = (at / cols, at % cols);
             tuple.extend_from_slice(&heads[row / n]);
-            tuple.push(row % n);
-            if let Block::TwoModes = block {
+            if modes != Block::Right {
+                tuple.push(row % n);
+            }
+            if modes != Block::Left {
                 tuple.push(col / tails.len());
             }
             tuple.extend_from_slice(&tails[col % tails.len()]);
@@ -235,18 +279,18 @@ impl<'c, 'f> Crossing<'c, 'f> {
         Ok(linalg::svd(&values, rows, cols, &what())?)
     }
 
-    /// The first right singular vectors with some random ones, orthonormal.
-    fn kicked(&self, svd: &ThinSvd, r: usize, sweep: usize, k: usize) -> Mat<f64> {
-        let rows = svd.v.nrows();
-        // More tails than the largest rank: of what they show the heads' half-sweep keeps the best.
+    /// The first singular vectors of one side with some random ones, orthonormal. They may be more than the
+    /// largest rank: of what they show, the next half-sweep keeps the best.
+    fn kicked(&self, vectors: &Mat<f64>, r: usize, half_sweep: usize, bond: usize) -> Mat<f64> {
+        let rows = vectors.nrows();
         let extra = self.settings.kick.min(rows - r.min(rows));
         if extra == 0 {
-            return svd.v.as_ref().subcols(0, r).to_owned();
+            return vectors.as_ref().subcols(0, r).to_owned();
         }
-        let part = (sweep * self.settings.sizes.len() + k) as u64;
+        let part = (half_sweep * self.settings.sizes.len() + bond) as u64;
         let stream = Stream::new(self.settings.seed, Purpose::CrossKick, part);
         let wide = Mat::from_fn(rows, r + extra, |i, j| {
-            if j < r { svd.v[(i, j)] } else { stream.normal((i * extra + j - r) as u64) }
+            if j < r { vectors[(i, j)] } else { stream.normal((i * extra + j - r) as u64) }
         });
         linalg::qr(wide.as_ref()).0
     }

@@ -2,7 +2,7 @@
 
 use crate::algebra::{contract_left, contract_right};
 use crate::core::Core;
-use crate::linalg::{self, product, scale2, scale2_all, view};
+use crate::linalg::{self, product_nn, product_nt, scale2, scale2_all};
 
 /// Contractions with fewer multiplications than this are not worth a second thread.
 const PARALLEL_FROM: usize = 1 << 14;
@@ -47,8 +47,8 @@ impl Node {
     /// `A H_i B` for all slices, in the order of the core.
     pub fn gram_times(&self, h: &Core) -> Vec<f64> {
         let [a, n, b] = h.shape();
-        let t = product(view(&self.a, a, a), view(h.data(), a, n * b));
-        product(view(&t, a * n, b), view(&self.b, b, b))
+        let t = product_nn(&self.a, h.data(), [a, a, n * b]);
+        product_nn(&t, &self.b, [a * n, b, b])
     }
 }
 
@@ -114,9 +114,8 @@ impl<'a> Environments<'a> {
         let b = symmetric(&self.r[k + 1].data, right, 0);
         let g = &self.target[k];
         let [c, n, e] = g.shape();
-        let t = product(view(&self.x[k].data, left, c), view(g.data(), c, n * e));
-        let y = view(&self.y[k + 1].data, right, e);
-        let mut numerator = product(view(&t, left * n, e), y.transpose());
+        let t = product_nn(&self.x[k].data, g.data(), [left, c, n * e]);
+        let mut numerator = product_nt(&t, &self.y[k + 1].data, [left * n, e, right]);
         scale2_all(&mut numerator, clamp(self.x[k].exponent + self.y[k + 1].exponent));
         Node { left, right, a, b, n: numerator }
     }

@@ -112,11 +112,16 @@ impl TrainFit<'_> {
     fn sweep(mut self, sweeper: &mut Sweeper<'_>) -> Result<History> {
         let begin = Instant::now();
         let mut history = History::new();
-        let first = sweeper.report(0, Step { length: 1.0, cg_steps: 0 }, begin);
+        let start = Swept {
+            step: Step { length: 1.0, cg_steps: 0 },
+            complete: true,
+            squared_distance: sweeper.squared_distance(),
+        };
+        let first = sweeper.report(0, &start, begin);
         history.push(&first);
         for sweep in 0..sweeper.settings.sweeps {
             let mut ended = None;
-            let step = sweeper.sweep(sweep, || {
+            let swept = sweeper.sweep(sweep, || {
                 if self.cancel.as_ref().is_some_and(|c| c.load(Ordering::Relaxed)) {
                     ended = Some(StoppedBy::Interrupted);
                 } else if self.time_limit.is_some_and(|t| begin.elapsed() >= t) {
@@ -124,9 +129,9 @@ impl TrainFit<'_> {
                 }
                 ended.is_some()
             })?;
-            let report = sweeper.report(sweep + 1, step.step, begin);
+            let report = sweeper.report(sweep + 1, &swept, begin);
             history.push(&report);
-            history.sweeps += usize::from(step.complete);
+            history.sweeps += usize::from(swept.complete);
             if let Some(observer) = &mut self.observer
                 && let ControlFlow::Break(()) = observer(&report)
             {
@@ -161,6 +166,8 @@ struct Swept {
     step: Step,
     /// Whether it visited all cores.
     complete: bool,
+    /// `‖model − target‖²` after it, by contraction.
+    squared_distance: f64,
 }
 
 /// A model on its way.
@@ -213,15 +220,16 @@ impl<'a> Sweeper<'a> {
             }
             if ended() && left > 0 {
                 self.env.rebuild(&self.model);
-                return Ok(Swept { step: all, complete: false });
+                let squared_distance = self.squared_distance();
+                return Ok(Swept { step: all, complete: false, squared_distance });
             }
         }
-        let squared = self.squared_distance().max(0.0);
-        self.barriers.after(sweep, squared);
+        let squared_distance = self.squared_distance();
+        self.barriers.after(sweep, squared_distance.max(0.0));
         if rescale(&mut self.model) {
             self.env.rebuild(&self.model);
         }
-        Ok(Swept { step: all, complete: true })
+        Ok(Swept { step: all, complete: true, squared_distance })
     }
 
     /// Updates one core.
@@ -260,8 +268,8 @@ impl<'a> Sweeper<'a> {
     }
 
     /// `‖model − target‖² / ‖target‖²`: from the contractions while these can tell it.
-    fn error(&self) -> f64 {
-        let error = (self.squared_distance() / self.squared_norm).max(0.0);
+    fn error(&self, squared_distance: f64) -> f64 {
+        let error = (squared_distance / self.squared_norm).max(0.0);
         if error >= BY_CONTRACTION {
             return error;
         }
@@ -275,16 +283,16 @@ impl<'a> Sweeper<'a> {
         self.env.squared_distance(0, &self.model[0], self.squared_norm)
     }
 
-    fn report(&self, sweep: usize, step: Step, begin: Instant) -> SweepReport {
+    fn report(&self, sweep: usize, swept: &Swept, begin: Instant) -> SweepReport {
         let newton = self.method == Method::Newton;
         let barrier = |x: f64| if newton { x } else { 0.0 };
         SweepReport {
             sweep,
-            error: self.error(),
+            error: self.error(swept.squared_distance),
             barrier: barrier(self.barriers.largest()),
             tau: barrier(self.barriers.largest_share() / self.squared_norm),
-            step: step.length,
-            cg_steps: step.cg_steps,
+            step: swept.step.length,
+            cg_steps: swept.step.cg_steps,
             seconds: begin.elapsed().as_secs_f64(),
         }
     }

@@ -9,7 +9,7 @@ use pulp::{Simd, WithSimd};
 use super::environments::Node;
 use super::newton::Line;
 use super::settings::Solver;
-use crate::small::{Kronecker, Scratch, padded, solve_positive, times};
+use crate::small::{Kronecker, Left, Scratch, padded, solve_positive, times};
 
 /// How to solve for the direction.
 #[derive(Clone, Copy, Debug)]
@@ -50,8 +50,8 @@ impl<'a> Sides<'a> {
             }
             diagonal
         });
-        let product = (solver == Solver::Direct)
-            .then(|| Kronecker::new(left, &node.a, right, &node.b));
+        let product =
+            (solver == Solver::Direct).then(|| Kronecker::new(left, &node.a, right, &node.b));
         Sides { left, right, a: &node.a, b, product, diagonal }
     }
 
@@ -67,9 +67,11 @@ impl<'a> Sides<'a> {
         let (width, vectors) = (self.width(), b.len() / self.right);
         {
             let (half, _) = f64::as_vectors_mut::<S>(half);
-            times(simd, self.a, self.left, self.left, self.left, x, vectors, half);
+            let a = Left::Rows { a: self.a, stride: self.left };
+            times(simd, a, self.left, self.left, x, vectors, half);
         }
-        times(simd, half, self.left, self.right, width, b, vectors, to);
+        let half = Left::Rows { a: half, stride: width };
+        times(simd, half, self.left, self.right, b, vectors, to);
     }
 
     /// `A x B − n`, the gradient of half the squared distance, for all slices.
@@ -381,7 +383,9 @@ mod tests {
         let entry = |i: usize, j: usize| {
             x[i] * node.a[i / r * l + j / r] * node.b[i % r * r + j % r] * x[j]
         };
-        (0..l * r).map(|i| (0..l * r).map(|j| entry(i, j) * y[j]).sum::<f64>() + mu * y[i]).collect()
+        (0..l * r)
+            .map(|i| (0..l * r).map(|j| entry(i, j) * y[j]).sum::<f64>() + mu * y[i])
+            .collect()
     }
 
     #[test]
@@ -400,16 +404,9 @@ mod tests {
                 let sides = Sides::new(&node, solver);
                 let mut y = Slices::zeros(shape);
                 let mut scratch = Scratch::default();
-                let (line, steps) = direction(
-                    &sides,
-                    px.data(),
-                    pg.data(),
-                    mu,
-                    how,
-                    &mut scratch,
-                    y.data_mut(),
-                )
-                .unwrap();
+                let (line, steps) =
+                    direction(&sides, px.data(), pg.data(), mu, how, &mut scratch, y.data_mut())
+                        .unwrap();
                 assert_eq!(steps == 0, solver == Solver::Direct);
                 let mut found = vec![0.0; size];
                 y.store(&mut found);

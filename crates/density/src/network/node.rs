@@ -221,11 +221,13 @@ pub(crate) fn step(
         let n = &node.numerator[block * r..(block + 1) * r];
         let d = node.times(block, x);
         match update {
-            Update::Newton(mu) => newton(node, block, x, (&d, n), mu, &mut system).ok_or_else(|| {
-                Error::Numeric(format!(
-                    "a Newton step on factor {l} met values that are not finite"
-                ))
-            })?,
+            Update::Newton(mu) => {
+                newton(node, block, x, (&d, n), mu, &mut system).ok_or_else(|| {
+                    Error::Numeric(format!(
+                        "a Newton step on factor {l} met values that are not finite"
+                    ))
+                })?
+            }
             Update::Multiplicative => {
                 let moved = x.iter_mut().zip(d.iter().zip(n)).filter(|(_, (d, _))| **d > 0.0);
                 moved.for_each(|(x, (d, n))| *x *= n.max(0.0) / d);

@@ -244,12 +244,7 @@ impl<S: Simd> Panel<'_, S> {
 
 /// Factors a block on the diagonal; what stands above its diagonal is of no account.
 #[inline(always)]
-fn factor_block(
-    block: &mut Block,
-    columns: usize,
-    diagonal: f64,
-    reciprocals: &mut [f64],
-) -> bool {
+fn factor_block(block: &mut Block, columns: usize, diagonal: f64, reciprocals: &mut [f64]) -> bool {
     reciprocals.fill(0.0);
     for j in 0..columns {
         block[j][j] += diagonal;
@@ -354,7 +349,8 @@ mod tests {
     fn solutions_solve() {
         for arch in nneinfact_simd::instruction_sets() {
             let mut system = System::default();
-            for (left, right) in [(8, 8), (1, 1), (1, 8), (6, 6), (5, 7), (12, 3), (1, 17), (16, 1)] {
+            for (left, right) in [(8, 8), (1, 1), (1, 8), (6, 6), (5, 7), (12, 3), (1, 17), (16, 1)]
+            {
                 let (a, b) = (gram(left, 0.7), gram(right, 0.3));
                 let size = left * right;
                 let x: Vec<f64> = (0..size).map(|e| 0.1 + (e as f64 * 0.37).fract()).collect();

@@ -56,7 +56,8 @@ mod tests {
         for arch in nneinfact_simd::instruction_sets() {
             for n in [0, 1, 7, 8, 21] {
                 for scale in [1e-12, 1e-3, 0.9, 40.0] {
-                    let y: Vec<f64> = (0..n).map(|i| scale * (i as f64 * 0.7).sin().abs()).collect();
+                    let y: Vec<f64> =
+                        (0..n).map(|i| scale * (i as f64 * 0.7).sin().abs()).collect();
                     let want: f64 = y.iter().map(|y| (0.5 * y).ln_1p()).sum();
                     let got = log_sum_on(arch, 0.5, &y);
                     assert!((got - want).abs() <= 4e-15 * want.abs(), "{n} {scale}: {got} {want}");

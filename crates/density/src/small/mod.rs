@@ -13,7 +13,7 @@ mod slices;
 
 pub(crate) use cholesky::{Kronecker, solve_positive};
 pub(crate) use logarithms::log_sum;
-pub(crate) use product::times;
+pub(crate) use product::{Left, product_nn, product_nt, product_tn, times};
 pub(crate) use scratch::{Pool, Scratch, System};
 pub(crate) use slices::Slices;
 
