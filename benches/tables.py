@@ -3,11 +3,12 @@
 
     cargo build --release
     pip install numpy pandas
-    benches/tables.py --program target/release/nneinfact [--rows 1000000,10000000] [--gzip] [--pairs 5]
+    benches/tables.py --program target/release/nneinfact [--rows 1000000,10000000] [--gzip] [--pairs 5] [--keep FOLDER]
 
 Made-up rides (a time and a place each, half a year) become counts over week, weekday, hour and a grid of 100 × 100
 places. Both read the same file; what they make is compared entry by entry. Seconds are of the whole command or
-call, from the file to the tensor in memory (pandas) or in a file (the program); memory is the process's peak.
+call, from the file to the tensor in memory (pandas) or in a file (the program); memory is the process's peak. Files
+that were made are kept for the next time where a folder is named.
 """
 
 import argparse
@@ -40,11 +41,12 @@ frame = pd.DataFrame({"w": week, "d": when.dt.weekday, "h": when.dt.hour,
                       "i": bins("lat", 40.6, 40.9, 100), "j": bins("lon", -74.1, -73.7, 100)}).dropna()
 counts = frame.groupby(["w", "d", "h", "i", "j"], sort=True).size()
 seconds = time.perf_counter() - began
+used = sum(resource.getrusage(resource.RUSAGE_SELF)[:2])
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 if sys.argv[2] != "-":
     coords = np.array([counts.index.get_level_values(k) for k in range(5)]).astype(np.int64)
     np.savez(sys.argv[2], coords=coords, values=counts.to_numpy())
-print(json.dumps({"seconds": seconds, "mib": peak}))
+print(json.dumps({"seconds": seconds, "mib": peak, "used": used}))
 """
 
 
@@ -74,13 +76,13 @@ def ours(program, path, out):
     _, status, usage = os.wait4(child.pid, 0)
     if status:
         sys.exit(f"nneinfact table ended with {status}")
-    return time.perf_counter() - began, usage.ru_maxrss / 1024
+    return time.perf_counter() - began, usage.ru_maxrss / 1024, usage.ru_utime + usage.ru_stime
 
 
 def theirs(path, out):
     done = subprocess.run([sys.executable, "-c", PANDAS, path, out], check=True, capture_output=True, text=True)
     found = json.loads(done.stdout)
-    return found["seconds"], found["mib"]
+    return found["seconds"], found["mib"], found["used"]
 
 
 def entries(path):
@@ -95,13 +97,17 @@ def main():
     parser.add_argument("--rows", default="1000000")
     parser.add_argument("--gzip", action="store_true")
     parser.add_argument("--pairs", type=int, default=5)
+    parser.add_argument("--keep", type=pathlib.Path)
     args = parser.parse_args()
-    print(f"{'rows':>10} {'here, s':>8} {'pandas, s':>10} {'ratio':>6} {'here, MiB':>10} {'pandas, MiB':>12}")
+    print(f"{'rows':>10} {'here, s':>8} {'rows/s':>9} {'cpu, s':>7} {'MiB':>6} "
+          f"{'pandas, s':>10} {'rows/s':>9} {'cpu, s':>7} {'MiB':>6} {'ratio':>6}")
     for rows in map(int, args.rows.split(",")):
         with tempfile.TemporaryDirectory() as folder:
             folder = pathlib.Path(folder)
-            path = str(folder / ("rides.csv.gz" if args.gzip else "rides.csv"))
-            make(path, rows, args.gzip)
+            made = (args.keep or folder) / f"rides-{rows}.csv{'.gz' if args.gzip else ''}"
+            if not made.exists():
+                make(made, rows, args.gzip)
+            path = str(made)
             pairs = []
             for pair in range(args.pairs):
                 a = ours(args.program, path, str(folder / "ours.npz"))
@@ -111,7 +117,8 @@ def main():
                 sys.exit(f"{rows} rows: the tensors differ")
             ratio = statistics.median(b[0] / a[0] for a, b in pairs)
             mid = lambda k, j: statistics.median(pair[k][j] for pair in pairs)
-            print(f"{rows:10} {mid(0, 0):8.2f} {mid(1, 0):10.2f} {ratio:6.1f} {mid(0, 1):10.0f} {mid(1, 1):12.0f}")
+            speed = lambda k: f"{rows / mid(k, 0):9.2e} {mid(k, 2):7.2f} {mid(k, 1):6.0f}"
+            print(f"{rows:10} {mid(0, 0):8.2f} {speed(0)} {mid(1, 0):10.2f} {speed(1)} {ratio:6.2f}", flush=True)
 
 
 if __name__ == "__main__":

@@ -28,6 +28,8 @@ pub(crate) struct Records<R> {
     block: Vec<u8>,
     start: usize,
     end: usize,
+    /// How often bytes were read.
+    reads: u64,
     /// The line that is read next, counted from 1.
     line: u64,
 }
@@ -47,6 +49,7 @@ impl<R: Read> Records<R> {
             block: vec![0; BLOCK],
             start: 0,
             end: 0,
+            reads: 0,
             line: 1,
         };
         // A byte order mark can come in pieces.
@@ -62,6 +65,7 @@ impl<R: Read> Records<R> {
         if self.start == self.end {
             (self.start, self.end) = (0, 0);
         }
+        self.reads += 1;
         loop {
             match self.from.read(&mut self.block[self.end..]) {
                 Ok(n) => {
@@ -78,9 +82,14 @@ impl<R: Read> Records<R> {
     /// before a fault are in the batch.
     pub fn fill(&mut self, batch: &mut Batch) -> Result<()> {
         batch.clear();
-        // Not beyond these bytes: who waits for the rows need not wait for what is to come.
-        while self.next(batch)? && self.start < self.end {}
-        Ok(())
+        loop {
+            let reads = self.reads;
+            let ends = !self.next(batch)? || self.start == self.end;
+            // Not far beyond these bytes: batches stay small, and who waits for rows need not wait for all.
+            if ends || (self.reads > reads && batch.len() > 1) {
+                return Ok(());
+            }
+        }
     }
 
     /// Reads the next row. `false` where there is none. Empty lines are passed over.
@@ -127,8 +136,8 @@ impl<R: Read> Records<R> {
 
     /// The same with another reader in place of this one, which has what it has not read yet.
     pub fn map<S>(self, change: impl FnOnce(R) -> S) -> Records<S> {
-        let Records { from, path, parser, block, start, end, line } = self;
-        Records { from: change(from), path, parser, block, start, end, line }
+        let Records { from, path, parser, block, start, end, reads, line } = self;
+        Records { from: change(from), path, parser, block, start, end, reads, line }
     }
 
     fn too_long(&self, line: u64) -> Error {

@@ -51,7 +51,7 @@ impl<'a> Rows<'a> {
             Input::Standard => Rows::ahead(source::unpack(std::io::stdin(), name)?, name, settings),
             Input::Reader(from) => {
                 let from: Box<dyn Read + 'a> = Box::new(source::unpack(from, name)?);
-                Rows::here(Records::new(from, name, dialect(settings, name))?)
+                Ok(Rows::here(Records::new(from, name, dialect(settings, name))?))
             }
         }
     }
@@ -65,17 +65,17 @@ impl<'a> Rows<'a> {
         let dialect = dialect(settings, path);
         if rayon::current_num_threads() < 2 {
             let from: Box<dyn Read + 'a> = Box::new(from);
-            return Rows::here(Records::new(from, path, dialect)?);
+            return Ok(Rows::here(Records::new(from, path, dialect)?));
         }
         let from: Box<dyn Read + Send> = Box::new(from);
         match RowsAhead::start(Records::new(from, path, dialect)?, path, &settings.cancel) {
             Ok(rows) => Ok(Rows::of(Origin::Ahead(rows))),
-            Err(records) => Rows::here(records.map(|from| -> Box<dyn Read + 'a> { from })),
+            Err(records) => Ok(Rows::here(records.map(|from| -> Box<dyn Read + 'a> { from }))),
         }
     }
 
-    fn here(records: Records<Box<dyn Read + 'a>>) -> Result<Rows<'a>> {
-        Ok(Rows::of(Origin::Text(Box::new(records))))
+    fn here(records: Records<Box<dyn Read + 'a>>) -> Rows<'a> {
+        Rows::of(Origin::Text(Box::new(records)))
     }
 
     fn of(from: Origin<'a>) -> Rows<'a> {
@@ -95,7 +95,7 @@ impl<'a> Rows<'a> {
     }
 
     /// Says which columns are needed. The cells of others may be empty.
-    #[cfg_attr(not(feature = "parquet"), expect(unused_variables, clippy::unused_self))]
+    #[cfg_attr(not(feature = "parquet"), expect(unused_variables))]
     pub fn need(&mut self, plan: &Plan) -> Result<()> {
         #[cfg(feature = "parquet")]
         if let Origin::Parquet(rows) = &mut self.from {

@@ -73,6 +73,10 @@ def date(t):
     return span(days, lambda d: str((np.datetime64("1970-01-01") + np.timedelta64(int(d), "D"))))
 
 
+def yearmonth(t):
+    return span(12 * t.dt.year + t.dt.month - 1, lambda m: f"{m // 12:04d}-{m % 12 + 1:02d}")
+
+
 def week(t):
     monday = (t.dt.floor("D") - pd.to_timedelta(t.dt.day_of_week, unit="D"))
     number = (monday - pd.Timestamp("1969-12-29")).dt.days // 7
@@ -190,7 +194,7 @@ def main():
     df.loc[:len(special) - 1, "time"] = pd.to_datetime(special)
     csv = df.to_csv(index=False, date_format="%Y-%m-%d %H:%M:%S")
     path = write("a.csv", csv)
-    f = dict(year=year, month=month, week=week, date=date, weekday=weekday, hour=hour, minute=minute)
+    f = dict(year=year, yearmonth=yearmonth, month=month, week=week, date=date, weekday=weekday, hour=hour, minute=minute)
     for name, function in f.items():
         compare(f"{name}(time)", ours(path, f"{name}(time)"), [function(df.time)])
     everything = "week(time),hour(time),weekday(time),bin(lat,37),bin(lon,23)"
@@ -227,6 +231,11 @@ def main():
         word = ",other" if other else ""
         compare(f"top(who,{n}{word})", ours(path, f"top(who,{n}{word}),hour(time)", "--sum", "v"),
                 [top(df.who, n, other), hour(df.time)], df.v)
+    for length in [1, 2, 30]:
+        beginning = df.who.str.slice(0, length)
+        compare(f"prefix(who,{length})", ours(path, f"prefix(who,{length}),hour(time)", "--sum", "v"),
+                [values(beginning), hour(df.time)], df.v)
+    compare("prefix of numbers", ours(path, "prefix(n,1)"), [values(df.n.astype(str).str.slice(0, 1))])
     compare("top of numbers", ours(path, "top(n,4)"), [top(df.n, 4)])
     for digits in [0, 1, 2, 3, -1, -2]:
         x = np.round(df.lon.to_numpy() * 7, digits) + 0.0
@@ -306,6 +315,13 @@ def bytes_of_all_kinds(df, csv, modes, everything):
     }
     for name, data in kinds.items():
         compare(name, ours(write(name, data), everything), modes)
+    # Old Macs' line ends; no end of the last line; empty lines and many of them.
+    plain = df.assign(who=df.who.str.replace("\n", " "))
+    mac = plain.to_csv(index=False, lineterminator="\r")
+    compare("carriage returns", ours(write("mac.csv", mac.encode()), everything), modes)
+    compare("no end of the last line", ours(write("open.csv", csv.encode().rstrip(b"\n")), everything), modes)
+    lines = plain.to_csv(index=False, lineterminator="\n\n\r\n")
+    compare("empty lines", ours(write("lines.csv", lines.encode()), everything), modes)
     crlf = df.assign(who=df.who.str.replace("\n", " ")).to_csv(index=False, lineterminator="\r\n")
     compare("crlf.csv", ours(write("crlf.csv", crlf.encode()), everything), modes)
     semicolons = df.to_csv(index=False, sep=";")
@@ -336,6 +352,13 @@ def bytes_of_all_kinds(df, csv, modes, everything):
             [date(t[good]), histogram(lat[good], 11), values(holes.who[good]), values(n)], v)
     assert tensor["bad"] == (~good).sum(), (tensor["bad"], (~good).sum())
 
+    # Cells that are empty or NaN where nothing asks for them, and those that hold nothing but spaces.
+    spare = df.assign(v=df.v.where(rng.random(len(df)) < 0.5))
+    compare("empty cells elsewhere", ours(write("spare.csv", spare.to_csv(index=False)), everything), modes)
+    blank = "a,b\nx,1\n  ,2\ny,nan\n\t,4\nx,5\n"
+    tensor = ours(write("blank.csv", blank), "a", "--skip-bad", "--sum", "b")
+    compare("nothing but spaces", tensor, [values(["x", "x"])], [1, 5])
+    assert tensor["bad"] == 3
     # Not UTF-8: rows are dropped.
     raw = "a,b\nx,1\n\udcffy,2\nx,3\nz\udcc3,4\n".encode("utf-8", "surrogateescape")
     tensor = ours(write("latin.csv", raw), "a", "--skip-bad", "--sum", "b")
