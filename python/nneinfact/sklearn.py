@@ -65,7 +65,8 @@ class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         The loss as scikit-learn names it.
     tol, max_iter
         As in :func:`nneinfact.fit`: stop when three sweeps in a row lower the loss by less than this
-        fraction. That is another test than scikit-learn's, whose 1e-4 would stop much too early here.
+        fraction. That is another test than scikit-learn's: its 1e-4 would stop much too early here, and
+        by 1e-8 the loss is as low as there.
     random_state : int, RandomState or None
         The seed of a random start.
     alpha_W, alpha_H, l1_ratio
@@ -98,7 +99,7 @@ class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         loss: Any = None,
         init: Any = None,
         beta_loss: Any = "frobenius",
-        tol: float = 1e-6,
+        tol: float = 1e-8,
         max_iter: int = 200,
         random_state: Any = None,
         alpha_W: float = 0.0,

@@ -24,9 +24,22 @@ def matrix():
     return rng.poisson(rng.gamma(1.0, 1.0, (30, 3)) @ rng.gamma(1.0, 1.0, (3, 20)))
 
 
+class Running(subprocess.Popen):
+    """A process that is ended where it takes too long."""
+
+    def communicate(self, input=None, timeout=120):
+        try:
+            return super().communicate(input, timeout)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise
+
+
 def run_python(code, **environment):
     """Runs code in a process of its own; gives it."""
-    return subprocess.Popen(
+    # Whoever starts tests in the background has Ctrl-C ignored, and what is ignored is inherited.
+    code = "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n" + code
+    return Running(
         [sys.executable, "-u", "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         env={**os.environ, **environment},
     )

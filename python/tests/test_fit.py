@@ -11,7 +11,7 @@ import warnings
 
 import numpy as np
 import pytest
-from conftest import run_python
+from conftest import Running, run_python
 
 import nneinfact as nn
 
@@ -385,7 +385,7 @@ if __name__ == "__main__":
 def test_processes_of_every_start_method_fit(tmp_path):
     script = tmp_path / "pools.py"
     script.write_text(POOLS)
-    process = subprocess.Popen(
+    process = Running(
         [sys.executable, str(script)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     out, err = process.communicate(timeout=240)
