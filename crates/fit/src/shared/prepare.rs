@@ -434,7 +434,11 @@ impl Ground {
         let groups = self.plan.groups().iter().map(|group| group.factors.clone()).collect();
         let own = Settings { loss, groups: Some(groups), ..settings.clone() };
         let shapes = Shapes::new(&own.model, &self.split.slab_shape(number), &own.ranks)?;
-        let steps = Steps { structured: false, on_cpu: device.kind_name() == "cpu", exact: common.exact.is_some() };
+        let steps = Steps {
+            structured: false,
+            on_cpu: device.kind_name() == "cpu",
+            exact: common.exact.is_some(),
+        };
         let planned = format::choose(&own, &shapes, data, steps)?;
         let start = start_of_slab(common, start, &range)?;
         let constraints = self.constraints.clone();
