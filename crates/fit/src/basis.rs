@@ -186,7 +186,11 @@ impl Rewritten {
 }
 
 /// A factor whose axis has coefficients, with the functions in their place.
-pub(crate) fn along(values: &Array2<f64>, factor: &ArrayD<f64>, axis: usize) -> Result<ArrayD<f64>> {
+pub(crate) fn along(
+    values: &Array2<f64>,
+    factor: &ArrayD<f64>,
+    axis: usize,
+) -> Result<ArrayD<f64>> {
     let internal = |e: ndarray::ShapeError| Error::Internal(format!("a basis: {e}"));
     let mut order: Vec<usize> = (0..factor.ndim()).collect();
     order.swap(0, axis);

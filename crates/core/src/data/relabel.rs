@@ -111,12 +111,7 @@ impl Observations {
     }
 }
 
-fn moved_list(
-    list: &CooTensor,
-    mode: usize,
-    places: &[usize],
-    size: usize,
-) -> Result<CooTensor> {
+fn moved_list(list: &CooTensor, mode: usize, places: &[usize], size: usize) -> Result<CooTensor> {
     let mut shape = list.shape().to_vec();
     shape[mode] = size;
     let along = |(m, indices): (usize, &super::Indices)| -> Vec<u64> {
@@ -172,9 +167,8 @@ mod tests {
 
     #[test]
     fn lists_and_their_roles_move_together() -> Result<()> {
-        let entries = |values: &[f64]| {
-            CooTensor::new(&[2, 3], &[vec![0, 1, 1], vec![0, 0, 2]], values)
-        };
+        let entries =
+            |values: &[f64]| CooTensor::new(&[2, 3], &[vec![0, 1, 1], vec![0, 0, 2]], values);
         let data = || -> Result<Observations> {
             Observations::new(entries(&[4.0, 5.0, 6.0])?)
                 .held_out_at(CooTensor::new(&[2, 3], &[vec![1], vec![2]], &[1.0])?)?
@@ -196,7 +190,8 @@ mod tests {
     #[test]
     fn what_is_not_clear_is_refused() -> Result<()> {
         let y = ndarray::array![[4.0, 2.0], [2.0, 1.0]];
-        let data = || Observations::new(&y).with_labels(vec![labels(&["a", "b"]), labels(&["x", "x"])]);
+        let data =
+            || Observations::new(&y).with_labels(vec![labels(&["a", "b"]), labels(&["x", "x"])]);
         let said = |found: Result<Observations>| match found {
             Err(error) => error.to_string(),
             Ok(_) => String::new(),

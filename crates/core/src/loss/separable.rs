@@ -79,11 +79,7 @@ impl Share {
 }
 
 /// The step where all losses are of one family that has a closed form.
-fn one_family(
-    mut shares: impl Iterator<Item = Share>,
-    square: f64,
-    constant: f64,
-) -> Option<f64> {
+fn one_family(mut shares: impl Iterator<Item = Share>, square: f64, constant: f64) -> Option<f64> {
     let Some(mut sum) = shares.next() else {
         return Some(root_of_line(-constant, square));
     };
@@ -95,9 +91,7 @@ fn one_family(
         sum.b += share.b;
     }
     match sum.majorizer {
-        Majorizer::Log => {
-            Some(logarithm_and_power(sum.a - constant, sum.b, square, 1.0))
-        }
+        Majorizer::Log => Some(logarithm_and_power(sum.a - constant, sum.b, square, 1.0)),
         Majorizer::Power { p_a, p_b } => {
             let Powers { fall, down, rise, up } = Powers::of(sum, p_a, p_b);
             match (down, up) {
@@ -187,7 +181,11 @@ fn newton(
     let (mut low, mut high, mut u) = (-FAR, FAR, 0.0f64);
     for _ in 0..STEPS {
         let [value, change] = at(u);
-        if value < 0.0 { low = u } else { high = u }
+        if value < 0.0 {
+            low = u
+        } else {
+            high = u
+        }
         let next = u - value / change;
         let next = if next > low && next < high { next } else { 0.5 * (low + high) };
         let step = next - u;

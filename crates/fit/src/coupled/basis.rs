@@ -27,7 +27,7 @@ struct Split {
 }
 
 /// A fit in whose place another one is made, with fixed functions in factors of their own.
-pub(super) struct Rewritten {
+pub(super) struct RewrittenParts {
     pub settings: Settings,
     pub parts: Vec<Part>,
     splits: Vec<Split>,
@@ -37,7 +37,7 @@ pub(super) struct Rewritten {
 }
 
 /// The fit to make in the place of one with bases.
-pub(super) fn rewrite(settings: Settings, parts: Vec<Part>) -> Result<Rewritten> {
+pub(super) fn rewrite(settings: Settings, parts: Vec<Part>) -> Result<RewrittenParts> {
     refuse_start(&settings)?;
     let models: Vec<Model> = parts.iter().map(|part| part.model.clone()).collect();
     let names = |model: &Model| -> Vec<String> {
@@ -59,7 +59,10 @@ pub(super) fn rewrite(settings: Settings, parts: Vec<Part>) -> Result<Rewritten>
         match number {
             None => Ok(name.clone()),
             Some(n) => union.get(n.wrapping_sub(1)).cloned().ok_or_else(|| {
-                Error::Setting(format!("there is no factor {name}: all models have {}", union.len()))
+                Error::Setting(format!(
+                    "there is no factor {name}: all models have {}",
+                    union.len()
+                ))
             }),
         }
     };
@@ -93,9 +96,8 @@ pub(super) fn rewrite(settings: Settings, parts: Vec<Part>) -> Result<Rewritten>
         }
     }
     let parts: Result<Vec<Part>> = parts.into_iter().map(|part| rewritten(part, &splits)).collect();
-    let inner =
-        Settings { ranks, factor_settings, ties, bases: Vec::new(), ..settings.clone() };
-    Ok(Rewritten { settings: inner, parts: parts?, splits, given: settings, models })
+    let inner = Settings { ranks, factor_settings, ties, bases: Vec::new(), ..settings.clone() };
+    Ok(RewrittenParts { settings: inner, parts: parts?, splits, given: settings, models })
 }
 
 /// Adds a mode with its functions to the factor that has it.
@@ -165,9 +167,14 @@ fn rewritten(part: Part, splits: &[Split]) -> Result<Part> {
     Ok(Part { model, ..part })
 }
 
-impl Rewritten {
+impl RewrittenParts {
     /// The factors of a model of the user's, from those of `from`, the model that was fitted.
-    fn factors(&self, model: &Model, from: &Model, found: &[ArrayD<f64>]) -> Result<Vec<ArrayD<f64>>> {
+    fn factors(
+        &self,
+        model: &Model,
+        from: &Model,
+        found: &[ArrayD<f64>],
+    ) -> Result<Vec<ArrayD<f64>>> {
         let mut left: Vec<(String, &ArrayD<f64>)> =
             (0..found.len()).map(|l| from.factor_name(l)).zip(found).collect();
         let mut factors = Vec::new();

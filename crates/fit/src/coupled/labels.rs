@@ -11,8 +11,7 @@ use nneinfact_core::model::IndexSet;
 /// sentences about what is probably not meant.
 pub(super) fn agree(mut parts: Vec<Part>) -> Result<(Vec<Part>, Vec<String>)> {
     let mut notes = Vec::new();
-    let all: IndexSet =
-        parts.iter().flat_map(|part| part.model.output()).copied().collect();
+    let all: IndexSet = parts.iter().flat_map(|part| part.model.output()).copied().collect();
     for index in all.iter() {
         let letter = char::from(index);
         let holders: Vec<(usize, usize)> = parts
@@ -58,8 +57,7 @@ pub(super) fn agree(mut parts: Vec<Part>) -> Result<(Vec<Part>, Vec<String>)> {
                 Error::Setting(what) => Error::Setting(format!("tensor {}: {what}", t + 1)),
                 error => error,
             };
-            part.observations =
-                part.observations.clone().relabeled(mode, &union).map_err(about)?;
+            part.observations = part.observations.clone().relabeled(mode, &union).map_err(about)?;
         }
     }
     Ok((parts, notes))

@@ -6,10 +6,10 @@ use std::time::Instant;
 use ndarray::ArrayD;
 
 use super::engine::{CoupledEngine, Joint, Member};
-use super::{basis, identity, labels};
 use super::part::Part;
 use super::plan::{self, Ready};
 use super::start::{CoupledStarts, CoupledTrial};
+use super::{basis, identity, labels};
 use crate::checkpoint::{self, Checkpoint, CheckpointWriter};
 use crate::closed_forms::Steps;
 use crate::constraints::{Constraints, vanished};

@@ -128,7 +128,8 @@ impl TreeSearch {
         let mut columns: Vec<(usize, usize, usize)> = Vec::new();
         for (part, mode) in modes.iter().enumerate() {
             if let Some(mode) = *mode {
-                let own: usize = of.shapes.sizes(&latent_of(&parts[part].0, &latent)).iter().product();
+                let own: usize =
+                    of.shapes.sizes(&latent_of(&parts[part].0, &latent)).iter().product();
                 columns.push((part, mode, widths[mode]));
                 widths[mode] += own;
             }
@@ -143,9 +144,9 @@ impl TreeSearch {
             }
             for &(part, mode, first) in &columns {
                 let own = latent_of(&parts[part].0, &latent);
-                let place = own.iter().fold(0, |place, x| {
-                    place * of.shapes.size(*x) + value(x, &latent, &at)
-                });
+                let place = own
+                    .iter()
+                    .fold(0, |place, x| place * of.shapes.size(*x) + value(x, &latent, &at));
                 places.push((mode as u32, (first + place) as u32));
             }
             advance(&mut at, &sizes);
@@ -332,9 +333,7 @@ impl Tree {
         let TreeNode { start, end, halves } = self.nodes[node as usize];
         match halves {
             Some(first) => vec![first, first + 1],
-            None => {
-                self.order[start as usize..end as usize].iter().map(|i| i | SINGLE).collect()
-            }
+            None => self.order[start as usize..end as usize].iter().map(|i| i | SINGLE).collect(),
         }
     }
 
@@ -382,7 +381,9 @@ mod tests {
     fn skewed(shape: &[usize], seed: usize) -> ArrayD<f64> {
         let mut state = seed as u64 + 1;
         ArrayD::from_shape_simple_fn(shape.to_vec(), || {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
             ((state >> 33) as f64 / (1u64 << 31) as f64).powi(6)
         })
     }
