@@ -139,9 +139,10 @@ impl<T: Elementwise> CpuEngine<T> {
         let constraints = job.constraints.iter().zip(&scales);
         let constraints =
             constraints.map(|(constraint, scale)| constraint.rescaled(1.0 / scale, objective));
-        let differences = job.differences.iter().cloned().zip(&scales).map(|(differences, scale)| {
-            differences.map(|differences| differences.rescaled(1.0 / scale, objective))
-        });
+        let differences =
+            job.differences.iter().cloned().zip(&scales).map(|(differences, scale)| {
+                differences.map(|differences| differences.rescaled(1.0 / scale, objective))
+            });
         let differences = differences.collect();
         let start = std::mem::take(&mut job.start);
         let mut engine = CpuEngine {

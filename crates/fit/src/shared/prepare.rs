@@ -399,8 +399,7 @@ impl Ground {
         let exact = common.exact.as_ref().is_some_and(|exact| exact.by_rows);
         // A GPU chooses its own, and all speak to each other in the user's units.
         let scales = (device.kind_name() == "cpu").then(|| common.scales.clone());
-        let job =
-            Job { exact, balancing: None, constraints, scales, steps_elsewhere: true, ..job };
+        let job = Job { exact, balancing: None, constraints, scales, steps_elsewhere: true, ..job };
         Ok(Slab { engine: Some(device.open(job, settings.precision)?), range })
     }
 }
