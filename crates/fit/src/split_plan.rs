@@ -162,7 +162,7 @@ impl fmt::Display for SplitPlan {
         if let Some(drawn) = self.drawn {
             return write!(
                 f,
-                "withheld by strata {:.3e} stored entries and {drawn:.3e} zeros that stand for the others; all of them are in the list of entries",
+                "withheld by strata {:.3e} stored entries and {drawn:.3e} zeros that stand for the others, stored like them",
                 self.withheld - drawn
             );
         }

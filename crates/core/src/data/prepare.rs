@@ -10,6 +10,7 @@ use super::mapped::in_order;
 use super::observations::Split;
 use super::roles::{Bits, PER_WORD};
 use super::scan::{BLOCK, Buffers, Places, TASK, Totals, blocks, count, max, nonzero, sum};
+use super::split_kind::MOST_ROLES;
 use super::storage::Summary;
 use super::storage::sealed::Convert;
 use super::stored::Entry;
@@ -21,9 +22,6 @@ use super::{
 use crate::error::{Error, Result};
 use crate::memory::zeros;
 
-/// Up to this many entries of a COO tensor are given a role one by one where random splits or masks
-/// ask for it: 250 MB of roles.
-pub(super) const MOST_ROLES: u64 = 1_000_000_000;
 /// Up to this many entries of a COO tensor are given a role one by one where stored entries would do.
 const FEW_ROLES: u64 = 100_000_000;
 

@@ -4,7 +4,9 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::prepare::MOST_ROLES;
+/// Up to this many entries of a COO tensor are given a role one by one where random splits or masks
+/// ask for it: 250 MB of roles.
+pub(super) const MOST_ROLES: u64 = 1_000_000_000;
 
 /// How entries are withheld at random ([`Observations::split_as`](super::Observations::split_as)).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
