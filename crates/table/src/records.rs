@@ -115,16 +115,14 @@ impl<R: Read> Records<R> {
             self.start += read;
             written += bytes;
             cells += ended;
+            if written.max(cells) >= LONGEST_ROW {
+                return Err(self.too_long(line));
+            }
             match result {
                 ReadRecordResult::InputEmpty => {
                     self.more()?;
                 }
-                ReadRecordResult::OutputFull | ReadRecordResult::OutputEndsFull => {
-                    if written.max(cells) >= LONGEST_ROW {
-                        return Err(self.too_long(line));
-                    }
-                    batch.grow();
-                }
+                ReadRecordResult::OutputFull | ReadRecordResult::OutputEndsFull => batch.grow(),
                 ReadRecordResult::Record => {
                     batch.keep(written, cells, Place::Line(line));
                     return Ok(true);

@@ -1,6 +1,6 @@
 //! Whatever the bytes and the texts are: an answer or an error, never a panic.
 
-use nneinfact_table::{Filter, Modes, Table};
+use nneinfact_table::{Error, Filter, Modes, Table};
 use proptest::prelude::*;
 
 const MODES: [&str; 7] = [
@@ -70,6 +70,69 @@ const PIECES: &[&[u8]] = &[
     b"9223372036854775807",
     b"+14:00",
 ];
+
+#[test]
+fn threads_change_nothing() {
+    let mut text = String::from("a,b,c\n");
+    for i in 0..60_000u32 {
+        text += &format!(
+            "2014-{:02}-{:02} {:02}:00,\"x {}\",{}\n",
+            1 + i % 12,
+            1 + i % 28,
+            i % 24,
+            i % 97,
+            i % 13
+        );
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let good = folder.path().join("good.csv");
+    std::fs::write(&good, &text).unwrap();
+    // A row that is none, far behind the first block, and then one that could not be read either.
+    let bad = folder.path().join("bad.csv");
+    std::fs::write(&bad, format!("{text}2014-01-01,y\n2014-13-01,y,1\n")).unwrap();
+    let pool = |n| rayon::ThreadPoolBuilder::new().num_threads(n).build().unwrap();
+    for modes in ["date(a),b", "hour(a),top(b,7),bin(c,4)"] {
+        let read = |path, threads: usize, skip| {
+            let table = || Table::open(path).modes(modes).unwrap().sum("c").skip_bad(skip);
+            pool(threads).install(|| table().read())
+        };
+        let whole = read(&good, 1, false).unwrap();
+        assert_eq!(whole.counts.rows, 60_000);
+        assert_eq!(read(&good, 3, false).unwrap(), whole);
+        assert_eq!(read(&bad, 3, true).unwrap(), read(&bad, 1, true).unwrap());
+        let faults = [1, 3].map(|threads| read(&bad, threads, false).unwrap_err().to_string());
+        assert_eq!(faults[0], faults[1]);
+        assert!(faults[0].contains("line 60002: 2 cells"), "{}", faults[0]);
+    }
+}
+
+#[test]
+fn a_table_is_cancelled_at_any_row() {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    // Throws the switch itself in the middle of rows that have no end.
+    struct Endless(Arc<AtomicBool>, usize);
+    impl std::io::Read for Endless {
+        fn read(&mut self, to: &mut [u8]) -> std::io::Result<usize> {
+            self.1 += 1;
+            if self.1 == 50 {
+                self.0.store(true, Ordering::Relaxed);
+            }
+            let row = b"1,2\n";
+            let rows = to.len() / row.len();
+            (0..rows).for_each(|i| to[4 * i..4 * i + 4].copy_from_slice(row));
+            Ok(4 * rows)
+        }
+    }
+    for modes in ["a", "bin(a,3)"] {
+        let switch = Arc::new(AtomicBool::new(false));
+        let rows = std::io::Read::chain(&b"a,b\n"[..], Endless(Arc::clone(&switch), 0));
+        let table = Table::from_reader(rows, "t.csv").modes(modes).unwrap().cancel(switch);
+        let error = table.read().unwrap_err();
+        assert!(matches!(&error, Error::Cancelled(what) if what == "reading t.csv"), "{error}");
+        assert!(!error.is_input());
+    }
+}
 
 proptest! {
     #[test]
