@@ -148,9 +148,9 @@ pub mod query {
 /// The losses, and how to write one of your own.
 pub mod loss {
     pub use nneinfact_core::loss::{
-        AtZero, DifferencedAxis, Differences, Domain, EntryParameter, Expr, LOSSES, Loss, LossBuilder, LossParameter,
-        LossParameters, LossSpec, Majorizer, Monomial, NAMES, Penalty, ScaleWith, Scratch, Separable, Share,
-        Tape, Trials, ZeroTerm, wgsl_function,
+        AtZero, DifferencedAxis, Differences, Domain, EntryParameter, Expr, LOSSES, Loss,
+        LossBuilder, LossParameter, LossParameters, LossSpec, Majorizer, Monomial, NAMES, Penalty,
+        ScaleWith, Scratch, Separable, Share, Tape, Trials, ZeroTerm, wgsl_function,
     };
 }
 

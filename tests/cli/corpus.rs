@@ -180,7 +180,11 @@ impl Case {
         let all: serde_json::Value = serde_json::from_str(&text).expect("JSON");
         let near = |found: &serde_json::Value, expected: f64| {
             let found = found.as_f64().expect("a number");
-            assert!((found - expected).abs() <= 1e-11 * expected.abs(), "{} {found} {expected}", self.what);
+            assert!(
+                (found - expected).abs() <= 1e-11 * expected.abs(),
+                "{} {found} {expected}",
+                self.what
+            );
         };
         near(&all["total"], self.whole.sum());
         let mut largest: Vec<f64> = self.whole.iter().copied().collect();

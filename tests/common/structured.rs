@@ -45,9 +45,10 @@ fn alike(shapes: &Shapes) -> Option<[usize; 2]> {
     let factors = model.factors();
     let same = |l: usize, m: usize| {
         factors[l].len() == factors[m].len()
-            && factors[l].iter().zip(&factors[m]).all(|(x, y)| {
-                x == y || (model.output().contains(x) && model.output().contains(y))
-            })
+            && factors[l]
+                .iter()
+                .zip(&factors[m])
+                .all(|(x, y)| x == y || (model.output().contains(x) && model.output().contains(y)))
     };
     let pairs = (0..factors.len()).flat_map(|m| (0..m).map(move |l| [l, m]));
     pairs.into_iter().find(|&[l, m]| same(l, m))
@@ -97,15 +98,17 @@ impl Structured {
         let simplex = (turn % 4 == 1 && count > 1).then(|| (summed, letters(summed)));
         let tie = alike(&shapes).filter(|_| square && turn % 6 != 4);
         let first = |l: usize| tie.filter(|tie| tie[1] == l).map_or(l, |tie| tie[0]);
-        let bounded = Some(turn / 5 % count)
-            .filter(|l| turn % 7 == 3 && simplex.as_ref().is_none_or(|(s, _)| first(*s) != first(*l)));
+        let bounded = Some(turn / 5 % count).filter(|l| {
+            turn % 7 == 3 && simplex.as_ref().is_none_or(|(s, _)| first(*s) != first(*l))
+        });
         let penalty = match turn % 5 {
             1 => Some(Penalty::l1(0.05)),
             2 => Some(Penalty::l2(0.1)),
             3 => Some(Penalty::new(0.05, 1.5)),
             _ => None,
         };
-        let stored = weights.is_none() && turn % 2 == 1 && !matches!(loss.domain(), Domain::Positive);
+        let stored =
+            weights.is_none() && turn % 2 == 1 && !matches!(loss.domain(), Domain::Positive);
         let algorithm =
             [Algorithm::Accelerated, Algorithm::Block, Algorithm::Grouped][turn / 2 % 3];
         Structured {

@@ -83,7 +83,10 @@ fn people_of_one_part_only_are_missing_in_arrays_and_implicit_in_lists() -> Resu
     let labels = fit.parts()[0].labels('i').and_then(Labels::indices).expect("labels").to_vec();
     assert_eq!(labels, ["a", "b", "c", "d", "e", "f", "g", "h"]);
     let said = fit.warnings().join("; ");
-    assert!(said.contains("tensor 1 has 5 of the 8 labels of i") && said.contains("missing"), "{said}");
+    assert!(
+        said.contains("tensor 1 has 5 of the 8 labels of i") && said.contains("missing"),
+        "{said}"
+    );
     assert!(said.contains("tensor 2 has 6 of the 8 labels of i"), "{said}");
     // What is known of f from the other table gives its part of the first one.
     assert!(row(&fit, 0, "f").iter().all(|x| x.is_finite()));
