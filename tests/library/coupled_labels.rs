@@ -214,7 +214,7 @@ fn a_basis_is_one_for_all_parts() -> Result<(), Error> {
     ])
     .settings(move |all| {
         settings(all)
-            .ranks([('z', 6), ('r', 2)])
+            .ranks([('z', 6)])
             .fix("hz", functions)
             .penalty("zr", Penalty::l2(0.01))
             .smooth("ir", Smooth::line(0.01))
