@@ -26,7 +26,8 @@ impl NNEinFact {
     /// Every process may have all data ([`fit`](Self::fit) takes the slabs of its own) or its part of them
     /// ([`fit_part`](Self::fit_part)). Factors, and sums of their size, are on all processes.
     ///
-    /// Not for starts from singular vectors, for the barrier algorithm, and for fits to several tensors.
+    /// Not for fits to several tensors; the barrier algorithm needs the CPU then, and a start from singular
+    /// vectors the data in memory.
     pub fn shared_by(mut self, reducer: impl Reducer + 'static) -> Self {
         self.hooks.reducer = Some(Box::new(reducer));
         self

@@ -426,7 +426,7 @@ impl SlabUnfolding<'_, '_> {
 /// The lane of a column: neighbours are in different ones.
 fn lane_of(column: u128, lanes: usize) -> usize {
     let folded = (column as u64 ^ (column >> 64) as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    (u128::from(folded) * lanes as u128 >> 64) as usize
+    ((u128::from(folded) * lanes as u128) >> 64) as usize
 }
 
 /// Adds `Aᵀ B`.
