@@ -17,6 +17,8 @@ mod components;
 mod constraints;
 mod coupled;
 mod coupled_file;
+#[cfg(test)]
+mod damaged_texts;
 mod demo;
 mod density;
 mod devices;

@@ -212,6 +212,27 @@ fn interrupted_before_the_first_sweep_it_ends_at_once() {
 }
 
 #[test]
+#[cfg(unix)]
+fn interrupted_while_a_table_is_read_it_ends_at_once() {
+    use std::io::Write;
+    use std::os::unix::process::ExitStatusExt;
+    let bench = Bench::new();
+    let arguments = ["fit", "-", "--modes", "a,b", "--model", "ir,jr->ij", "--rank", "r=2"];
+    let command = [&arguments[..], &["--out", "f.npz"]].concat();
+    let mut child = start(bench.command(&command).stdin(Stdio::piped()));
+    // More rows may always come.
+    let mut rows = child.stdin.take().unwrap();
+    rows.write_all(b"a,b\n1,2\n2,1\n").unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    let sent = Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap();
+    assert!(sent.success());
+    let status = child.wait().unwrap();
+    assert!(status.code() == Some(130) || status.signal() == Some(15), "{status:?}");
+    assert!(!bench.path("f.npz").exists());
+    drop(rows);
+}
+
+#[test]
 fn shapes_beyond_any_count_are_fitted_as_lists() {
     let bench = Bench::new();
     // As lbnl-network of FROSTT: about 10^21 entries.

@@ -397,10 +397,10 @@ fn written_files_are_ordinary_files() {
 }
 
 /// A small generator, so that a failure can be repeated.
-struct Mutator(u64);
+pub struct Mutator(pub u64);
 
 impl Mutator {
-    fn next(&mut self, below: usize) -> usize {
+    pub fn next(&mut self, below: usize) -> usize {
         self.0 =
             self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         ((self.0 >> 33) as usize) % below.max(1)
@@ -408,7 +408,7 @@ impl Mutator {
 
     /// One to eight changes: flipped bits, other bytes, pieces cut out, doubled or swapped in,
     /// the end cut off.
-    fn mutate(&mut self, bytes: &[u8]) -> Vec<u8> {
+    pub fn mutate(&mut self, bytes: &[u8]) -> Vec<u8> {
         const TOKENS: [&[u8]; 14] = [
             b"\xff\xff\xff\xff",
             b"\x00\x00\x00\x00",
@@ -459,7 +459,7 @@ impl Mutator {
 }
 
 /// How many mutations of each file; more with NNEINFACT_MUTATIONS, for a long search.
-fn mutations() -> usize {
+pub fn mutations() -> usize {
     std::env::var("NNEINFACT_MUTATIONS").ok().and_then(|n| n.parse().ok()).unwrap_or(400)
 }
 

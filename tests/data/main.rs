@@ -3,6 +3,7 @@
 mod checkpoint;
 #[path = "../common/mod.rs"]
 mod common;
+mod damaged;
 mod io;
 mod named;
 mod observations;

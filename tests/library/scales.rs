@@ -160,7 +160,8 @@ fn slabs_and_checkpoints_keep_the_scales() {
 fn a_loss_with_a_scale_of_its_own_is_refused_beyond_single_precision() {
     let y = data();
     let losses = [Loss::geometric(), Loss::negative_binomial(2.0).expect("a dispersion")];
-    let custom = Loss::parse("a = x/y; b = 1; loss = y - x*ln(y); power = -1, 0").expect("a loss");
+    let custom =
+        Loss::parse("custom: a = x/y; b = 1; loss = y - x*ln(y); power = -1, 0").expect("a loss");
     for loss in losses.into_iter().chain([custom]) {
         for scale in [1e-100, 1e-300, 1e100, 1e300] {
             let moved = y.mapv(|x| x * scale);

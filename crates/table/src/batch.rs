@@ -15,12 +15,12 @@ pub(crate) struct Batch {
 struct Extent {
     texts: usize,
     ends: usize,
-    place: Place,
+    place: RowPlace,
 }
 
 /// Where a row is in its file, counted from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Place {
+pub(crate) enum RowPlace {
     /// The line that it begins on.
     Line(u64),
     /// Its number, where there are no lines.
@@ -28,9 +28,9 @@ pub(crate) enum Place {
     Row(u64),
 }
 
-impl Default for Place {
-    fn default() -> Place {
-        Place::Line(1)
+impl Default for RowPlace {
+    fn default() -> RowPlace {
+        RowPlace::Line(1)
     }
 }
 
@@ -39,7 +39,7 @@ impl Default for Place {
 pub(crate) struct Row<'a> {
     texts: &'a [u8],
     ends: &'a [usize],
-    place: Place,
+    place: RowPlace,
 }
 
 impl<'a> Row<'a> {
@@ -64,9 +64,9 @@ impl<'a> Row<'a> {
     /// Where it is, for messages.
     pub fn place(&self) -> String {
         match self.place {
-            Place::Line(line) => format!("line {line}"),
+            RowPlace::Line(line) => format!("line {line}"),
             #[cfg(feature = "parquet")]
-            Place::Row(row) => format!("row {row}"),
+            RowPlace::Row(row) => format!("row {row}"),
         }
     }
 }
@@ -86,7 +86,7 @@ impl Batch {
     #[inline]
     pub fn row(&self, i: usize) -> Row<'_> {
         let Some(&end) = self.rows.get(i) else {
-            return Row { texts: &[], ends: &[], place: Place::default() };
+            return Row { texts: &[], ends: &[], place: RowPlace::default() };
         };
         let start = if i == 0 { Extent::default() } else { self.rows[i - 1] };
         Row {
@@ -117,7 +117,7 @@ impl Batch {
     }
 
     /// Keeps what was written into the room as a row, so many bytes and cells.
-    pub fn keep(&mut self, written: usize, cells: usize, place: Place) {
+    pub fn keep(&mut self, written: usize, cells: usize, place: RowPlace) {
         let last = self.last();
         self.rows.push(Extent { texts: last.texts + written, ends: last.ends + cells, place });
     }
@@ -127,7 +127,7 @@ impl Batch {
 #[cfg(feature = "parquet")]
 impl Batch {
     /// Adds a row of these cells.
-    pub fn push<'c>(&mut self, cells: impl Iterator<Item = &'c [u8]>, place: Place) {
+    pub fn push<'c>(&mut self, cells: impl Iterator<Item = &'c [u8]>, place: RowPlace) {
         let (mut written, mut count) = (0, 0);
         for cell in cells {
             loop {
@@ -172,7 +172,7 @@ mod tests {
                     ends[0] = written;
                     count += 1;
                 }
-                batch.keep(written, count, Place::Line(i as u64));
+                batch.keep(written, count, RowPlace::Line(i as u64));
             }
             assert_eq!(batch.len(), 3000 + round);
             for i in 0..batch.len() {

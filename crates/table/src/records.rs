@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use csv_core::ReadRecordResult;
 
-use crate::batch::{Batch, Place};
+use crate::batch::{Batch, RowPlace};
 use crate::error::{Error, Result};
 use crate::source;
 
@@ -124,7 +124,7 @@ impl<R: Read> Records<R> {
                 }
                 ReadRecordResult::OutputFull | ReadRecordResult::OutputEndsFull => batch.grow(),
                 ReadRecordResult::Record => {
-                    batch.keep(written, cells, Place::Line(line));
+                    batch.keep(written, cells, RowPlace::Line(line));
                     return Ok(true);
                 }
                 ReadRecordResult::End => return Ok(false),

@@ -304,6 +304,22 @@ mod tests {
     "#;
 
     #[test]
+    fn damaged_studies_never_panic() {
+        let (mut good, mut bad) = (0, 0);
+        for text in crate::cli::damaged_texts::damaged_texts(WHOLE, 17) {
+            match parse(&text, Path::new("asked.toml")) {
+                Ok(_) => good += 1,
+                Err(error) => {
+                    bad += 1;
+                    assert!(error.to_string().starts_with("asked.toml: "), "{error}");
+                }
+            }
+        }
+        // Changes that are all refused, or all harmless, would test nothing.
+        assert!(good > 10 && bad > 10, "{good} {bad}");
+    }
+
+    #[test]
     fn a_file_says_what_to_compare() {
         let spec = parse(WHOLE, Path::new("studies/uber.toml")).unwrap();
         assert_eq!(spec.data.path, Path::new("studies/uber.npz"));

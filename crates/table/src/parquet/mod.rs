@@ -16,7 +16,7 @@ use parquet::errors::ParquetError;
 use parquet::file::reader::{FileReader, SerializedFileReader};
 
 use self::cells::{Cells, Form};
-use crate::batch::{Batch, Place};
+use crate::batch::{Batch, RowPlace};
 use crate::error::{Error, Result};
 use crate::plan::Plan;
 use crate::text::{plain, shown};
@@ -85,7 +85,7 @@ impl<'a> ParquetRows<'a> {
         let columns = self.file.metadata().file_metadata().schema_descr().columns();
         let names: Vec<String> = columns.iter().map(|column| column.path().string()).collect();
         batch.clear();
-        batch.push(names.iter().map(String::as_bytes), Place::Row(0));
+        batch.push(names.iter().map(String::as_bytes), RowPlace::Row(0));
     }
 
     /// Says which columns are needed: cells of all others are empty.
@@ -122,7 +122,7 @@ impl<'a> ParquetRows<'a> {
                 Some(column) => column.cells.get(i),
                 None => &[],
             };
-            batch.push((0..all).map(cell), Place::Row(self.row));
+            batch.push((0..all).map(cell), RowPlace::Row(self.row));
         }
         Ok(())
     }
