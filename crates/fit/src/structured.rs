@@ -7,7 +7,8 @@ use std::sync::Arc;
 use ndarray::ArrayD;
 
 use crate::constraints::Constraints;
-use crate::coupled::engine::{CoupledEngine, Joint, Member};
+use crate::coupled::engine::{CoupledEngine, Joint};
+use crate::coupled::member::Member;
 use crate::device::Device;
 use crate::settings::{Algorithm, Settings};
 use nneinfact_core::engine::{Engine, Job};

@@ -4,6 +4,7 @@ mod basis;
 pub(crate) mod engine;
 mod identity;
 mod labels;
+pub(crate) mod member;
 mod part;
 mod plan;
 mod run;

@@ -5,7 +5,8 @@ use std::time::Instant;
 
 use ndarray::ArrayD;
 
-use super::engine::{CoupledEngine, Joint, Member};
+use super::engine::{CoupledEngine, Joint};
+use super::member::Member;
 use super::part::Part;
 use super::plan::{self, Ready};
 use super::start::{CoupledStarts, CoupledTrial};
