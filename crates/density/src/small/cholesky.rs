@@ -4,6 +4,8 @@
 //! columns before a panel are added up in registers, from which the panel is factored. The matrix
 //! itself is never stored: its entries are made where they are needed.
 
+#![allow(clippy::needless_range_loop, reason = "triangular loops read as they are written down")]
+
 use nneinfact_simd::{Aligned, Real, arch};
 use pulp::{Arch, Simd, WithSimd};
 
