@@ -129,17 +129,20 @@ fn union(letter: char, labelled: &[(usize, usize, Labels)]) -> Result<Labels> {
     })
 }
 
+/// How two labels stand to each other; `None` where that cannot be said.
+type Comparison<'a> = &'a dyn Fn(&String, &String) -> Option<Ordering>;
+
 /// Both lists: in their order where that is the same one, and else what is new after what is before it.
 fn merged(first: Vec<String>, second: Vec<String>) -> Vec<String> {
     let numbers = |a: &String, b: &String| -> Option<Ordering> {
         a.trim().parse::<f64>().ok()?.partial_cmp(&b.trim().parse::<f64>().ok()?)
     };
     let texts = |a: &String, b: &String| Some(a.cmp(b));
-    let rises = |list: &[String], order: &dyn Fn(&String, &String) -> Option<Ordering>| {
+    let rises = |list: &[String], order: Comparison<'_>| {
         list.windows(2).all(|pair| order(&pair[0], &pair[1]) == Some(Ordering::Less))
     };
     let known: std::collections::HashSet<String> = first.iter().cloned().collect();
-    let orders: [&dyn Fn(&String, &String) -> Option<Ordering>; 2] = [&numbers, &texts];
+    let orders: [Comparison<'_>; 2] = [&numbers, &texts];
     for order in orders {
         if rises(&first, order) && rises(&second, order) {
             let mut all = first;

@@ -164,6 +164,7 @@ fn at_sweep(history: &History) -> usize {
 /// How a run ended.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "lowercase")]
+#[allow(clippy::large_enum_variant, reason = "a study has few of them, and nearly all are results")]
 pub enum RunOutcome {
     /// With a result.
     Finished(RunResult),
