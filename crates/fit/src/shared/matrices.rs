@@ -471,6 +471,7 @@ mod tests {
     use super::super::slabs::Split;
     use super::super::whole::whole;
     use super::*;
+    use crate::observe::Cancel;
     use crate::settings::Settings;
     use crate::start::Basis;
     use crate::transport::Threads;
@@ -551,6 +552,7 @@ mod tests {
                 data: &prepared,
                 sparse: list.as_ref(),
                 seed: 0,
+                cancel: &Cancel::new(),
             };
             let source = DataSource::new(&basis).unwrap();
             for rows in [&[0][..], &[1], &[2], &[0, 2], &[1, 2], &[0, 1]] {
