@@ -185,9 +185,12 @@ fn more_cases() -> Vec<Shared> {
             let smooth = fit.smooth("jr", Smooth::line(0.5)).smooth("ir", Smooth::circle(0.2));
             smooth.penalty("kr", Penalty::l2(0.1)).kkt_residual(true)
         }),
-        dense("simplex", Loss::euclidean(), |fit| {
-            fit.simplex("kr", Some("k")).simplex("ir", Some("i"))
-        }),
+        dense("simplex", Loss::kl(), |fit| fit.simplex("kr", Some("k")).simplex("ir", Some("i"))),
+        // An ordinary fit takes exact steps for the factors beside them.
+        Shared {
+            ordinary: 0,
+            ..dense("simplex, euclidean", Loss::euclidean(), |fit| fit.simplex("kr", Some("k")))
+        },
         dense("basis", Loss::kl(), |fit| fit.basis('j', Splines::new(4))),
         dense("cut basis", Loss::kl(), |fit| fit.basis('i', Splines::new(5).cyclic())),
         Shared {
