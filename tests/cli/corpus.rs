@@ -62,13 +62,13 @@ fn case(bench: &Bench, n: usize) -> Case {
     let latent: Vec<usize> = shapes.model().latent().iter().map(|x| shapes.size(x)).collect();
     let weights = (n % 2 == 1).then(|| random.tensor(&latent, 0.2, 2.0));
     let tensor = FactoredTensor::from_parts(entry.model, factors, weights).expect("factors");
-    let odds = n % 3 == 0;
+    let odds = n.is_multiple_of(3);
     let letters: Vec<char> = tensor.model().output().iter().map(|&x| x.into()).collect();
     // Every other mode has labels, some of which a file or an option has to quote.
     let mut names = Vec::new();
     let mut labels = Vec::new();
     for (mode, (&letter, size)) in letters.iter().zip(shapes.data()).enumerate() {
-        let labelled = (mode + n) % 2 == 0;
+        let labelled = (mode + n).is_multiple_of(2);
         let name = |i: usize| match (labelled, i % 3) {
             (false, _) => i.to_string(),
             (true, 0) => format!("{letter} \"{i}\", é"),

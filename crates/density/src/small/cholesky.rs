@@ -223,7 +223,7 @@ impl<S: Simd> Panel<'_, S> {
         reciprocals: &[f64],
         to: &mut [S::f64s],
     ) {
-        let height = self.x.len() * size_of::<f64>() / size_of::<S::f64s>();
+        let height = size_of_val(self.x) / size_of::<S::f64s>();
         let mut tile = self.tile::<R>(simd, v);
         for j in 0..PANEL {
             let reciprocal = simd.splat_f64s(reciprocals[j]);

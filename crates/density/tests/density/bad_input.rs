@@ -175,9 +175,9 @@ fn functions() {
     says(cross().max_evaluations(10).run(f), &["10 evaluations"]);
     // No block of two whole modes is looked at.
     assert!(Cross::new(vec![40_000; 2]).run(f).unwrap().converged);
-    // A zero in some places is no trouble.
+    // A zero in some places is no trouble, but for rounding.
     let found = cross().run_log(|x| if x[0] == 1 { f64::NEG_INFINITY } else { 0.0 }).unwrap();
-    assert_eq!(found.train.to_dense().unwrap()[8], 0.0);
+    assert!(found.train.to_dense().unwrap()[8].abs() < 1e-14);
 }
 
 #[test]

@@ -130,7 +130,7 @@ impl Engine for ByItself {
         let snapshot = self.inner.state()?.snapshot;
         self.inner.restore(&EngineState { snapshot, ..state })?;
         self.inner.pass(0)?;
-        for end in self.ends[..count].to_vec() {
+        for end in self.ends.clone().into_iter().take(count) {
             self.make(end)?;
         }
         Ok(())
