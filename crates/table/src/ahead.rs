@@ -47,7 +47,10 @@ pub(crate) struct RowsAhead {
 
 impl RowsAhead {
     /// Has the rows told apart on a thread; gives them back where there can be no thread.
-    #[allow(clippy::result_large_err, reason = "once for a file, and what comes back is what was given")]
+    #[allow(
+        clippy::result_large_err,
+        reason = "once for a file, and what comes back is what was given"
+    )]
     pub fn start<R: Read + Send + 'static>(
         records: Records<R>,
         path: &Path,
