@@ -299,7 +299,7 @@ impl Structured {
         assert!(factors.iter().flatten().all(|x| x.is_finite() && *x >= 0.0), "{what}");
     }
 
-    /// The mean |term| of the loss, but not less than what single precision makes out.
+    /// The mean |term| of the loss, but not less than what the precision makes out.
     fn term(&self, fit: &Fit, precision: Precision) -> f64 {
         let predicted: ArrayD<f64> = predict(&self.shapes, fit.factors());
         debug_assert_eq!(predicted.raw_dim(), IxDyn(self.y.shape()));
@@ -307,7 +307,8 @@ impl Structured {
         let term = mean_term(&self.loss, &self.y, weights, &predicted, self.floor());
         let parts = mean_parts(&self.loss, &self.y, weights, &predicted, self.floor());
         match precision {
-            Precision::F64 => term,
+            // Where a model holds the data, the loss is what rounding leaves of parts that cancel.
+            Precision::F64 => term.max(16.0 * f64::EPSILON / 1e-9 * parts),
             Precision::F32 => term.max(16.0 * f64::from(f32::EPSILON) / 2e-4 * parts),
         }
     }
