@@ -23,6 +23,8 @@ const STARTS: usize = 4;
 const AROUND: usize = 32;
 /// How many times what the largest rank cut off an error may be to be due to it.
 const EXPLAINED: f64 = 2.0;
+/// How often less is cut off where the error stands still above the tolerance.
+const CLOSER: usize = 3;
 
 /// Heads or tails of index tuples.
 type Tuples = Vec<Vec<usize>>;
@@ -110,7 +112,8 @@ impl<'c, 'f> Crossing<'c, 'f> {
     pub fn run(mut self, notices: &mut Vec<String>) -> Result<CrossTrain, Halt> {
         let (mut errors, mut ranks) = (Vec::new(), Vec::new());
         let mut last = None;
-        let mut thorough_from = 0;
+        // The sweep since which nothing was changed about them, and how often less was cut off.
+        let (mut still_from, mut closer) = (0, 0);
         for sweep in 0..self.settings.max_sweeps {
             let swept = match self.sweep(sweep) {
                 Err(Halt::Budget) if last.is_some() => {
@@ -127,15 +130,24 @@ impl<'c, 'f> Crossing<'c, 'f> {
             let lost = swept.lost;
             last = Some(swept);
             let halved =
-                |back: usize| sweep < thorough_from + back || error <= 0.5 * errors[sweep - back];
+                |back: usize| sweep < still_from + back || error <= 0.5 * errors[sweep - back];
             // Where the largest rank cuts off, only the choice of tuples can still become better.
             let at_limit = lost > 0.0 && (error <= EXPLAINED * lost || !halved(1));
-            if error <= self.settings.tol || at_limit || self.thorough && !halved(2) {
+            if error <= self.settings.tol || at_limit {
                 break;
             }
-            if !self.thorough && !halved(2) {
-                self.thorough = true;
-                thorough_from = sweep + 1;
+            if !halved(2) {
+                if !self.thorough {
+                    self.thorough = true;
+                } else if lost == 0.0 && closer < CLOSER {
+                    // What is cut off at all bonds is as large as the error may be, and tuples of one mode
+                    // at a time make it a few times larger.
+                    self.share *= 0.25;
+                    closer += 1;
+                } else {
+                    break;
+                }
+                still_from = sweep + 1;
             }
             self.enrich(&worst);
         }
