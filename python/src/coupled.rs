@@ -34,7 +34,7 @@ pub fn fit_coupled(
     for (model, data, loss, weight) in &parts {
         let part = Part::new(model, &data.inner).map_err(raised)?;
         tensors.push(part.loss(loss.inner.clone()).weight(*weight));
-        records.push((loss.record.clone(), data.inner.labels().to_vec()));
+        records.push(loss.record.clone());
     }
     drop(parts);
     let (device, stop) = (device.inner.clone(), cancel.clone());
@@ -54,14 +54,9 @@ pub fn fit_coupled(
                 }
             });
             let found = coupled.fit().map_err(raised)?;
-            let mut all = Vec::new();
-            for (fit, (record, labels)) in found.parts().iter().zip(records) {
-                let mut saved = Inner::new(fit).with_loss(record);
-                if !labels.is_empty() {
-                    saved = saved.with_labels(labels).map_err(raised)?;
-                }
-                all.push(saved);
-            }
+            // With the labels that the parts have by now: those of all.
+            let saved = |(fit, record)| Inner::new(fit).with_loss(record);
+            let all: Vec<Inner> = found.parts().iter().zip(records).map(saved).collect();
             let history = serde_json::to_string(found.history());
             let history = history.map_err(|e| value_error(e.to_string()))?;
             Ok((all, history, found.warnings().to_vec()))

@@ -42,8 +42,8 @@ def test_a_table_with_sixty_percent_missing_is_completed(tmp_path):
         rows = [at for at in itertools.product(*map(range, truth.shape)) if there[at]]
         for s, i, m in [rows[n] for n in np.random.default_rng(1).permutation(len(rows))]:
             price = noisy[s, i, m]
-            table.writerow([SHOPS[s], ITEMS[i], MONTHS[m], repr(price * 1.25)])
-            table.writerow([SHOPS[s], ITEMS[i], MONTHS[m], repr(price * 0.75)])
+            table.writerow([SHOPS[s], ITEMS[i], MONTHS[m], repr(float(price) * 1.25)])
+            table.writerow([SHOPS[s], ITEMS[i], MONTHS[m], repr(float(price) * 0.75)])
     program(
         "fit", "prices.csv", "--modes", "shop,item,month", "--mean", "price", "--model", "sr,ir,mr->sim",
         "--rank", "r=2", "--loss", "gaussian", "--precision", "f64", "--max-iter", 2000, "--tol", 1e-9,
