@@ -50,7 +50,7 @@ def test_a_table_with_sixty_percent_missing_is_completed(tmp_path):
         "--starts", 4, "--quiet", "--out", "fit.npz", cwd=tmp_path,
     )
     said = program("predict", "fit.npz", "--missing-only", "prices.csv", "--out", "completed.csv", cwd=tmp_path)
-    assert f"{(~there).sum()} missing entries of {there.size}" in said
+    assert f"{(~there).sum():,} missing entries of {there.size:,}" in said
 
     # What stands in the file of factors, multiplied out; rows are in the order of their labels.
     with np.load(tmp_path / "fit.npz") as file:
