@@ -1,7 +1,27 @@
 //! Texts that were damaged on the way, for tests of what reads them.
 
+use std::path::Path;
+
+use nneinfact_core::error::Result;
+
+/// Checks that a reader of damaged copies of a text gives what it read, or an error that names the file.
+pub fn check_reader<T>(text: &str, read: impl Fn(&str, &Path) -> Result<T>) {
+    let (mut good, mut bad) = (0, 0);
+    for text in damaged_texts(text, 17) {
+        match read(&text, Path::new("asked.toml")) {
+            Ok(_) => good += 1,
+            Err(error) => {
+                bad += 1;
+                assert!(error.to_string().starts_with("asked.toml: "), "{error}");
+            }
+        }
+    }
+    // Changes that are all refused, or all harmless, would test nothing.
+    assert!(good > 10 && bad > 10, "{good} {bad}");
+}
+
 /// Copies of a text with some changes each: as many as NNEINFACT_MUTATIONS says, or 300.
-pub fn damaged_texts(text: &str, seed: u64) -> impl Iterator<Item = String> {
+fn damaged_texts(text: &str, seed: u64) -> impl Iterator<Item = String> {
     const TOKENS: [&str; 16] = [
         "\"",
         "'",
