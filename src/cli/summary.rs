@@ -227,8 +227,8 @@ pub fn modes(
 ) -> Vec<String> {
     let each = labels.iter().zip(shape).zip(letters).filter(|((labels, _), _)| !labels.is_empty());
     each.map(|((labels, &size), letter)| {
-        let name = labels.name().map_or_else(String::new, printable);
-        let letter = letter.map_or_else(String::new, |letter| format!("{letter} = "));
+        let parts = [letter.map(String::from), labels.name().map(printable)];
+        let called = parts.into_iter().flatten().collect::<Vec<_>>().join(" = ");
         let last = size.saturating_sub(1);
         let ends = match (labels.get(0), labels.get(1)) {
             (None, _) => String::new(),
@@ -236,7 +236,7 @@ pub fn modes(
             _ if size == 2 => format!(", {}, {}", labels.describe(0), labels.describe(1)),
             _ => format!(", {} … {}", labels.describe(0), labels.describe(last)),
         };
-        format!("{letter}{name}: {}{ends}", count(size as u64))
+        format!("{called}: {}{ends}", count(size as u64))
     })
     .collect()
 }

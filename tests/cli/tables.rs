@@ -316,7 +316,10 @@ fn sparse_matrices_with_names() {
     desk.text("cells.txt", "AAAC\nAAAG\nAAAT\nAACA\n");
     let model = ["--model", "gr,cr->gc", "--rank", "r=2", "--max-iter", "20"];
     let names = ["--row-names", "genes.txt", "--column-names", "cells.txt"];
-    desk.fit(&[&["m.mtx", "--out", "a.npz"], &model[..], &names[..]].concat());
+    let said = desk.fit(&[&["m.mtx", "--out", "a.npz"], &model[..], &names[..]].concat());
+    // The file of the columns does not say what they are.
+    assert!(said.contains("g = Gene: 3, CD4 … MS4A1"), "{said}");
+    assert!(said.contains("c: 4, AAAC … AACA"), "{said}");
     assert_eq!(desk.saved("a.npz").labels('g').unwrap().index_of("MS4A1"), Some(2));
     desk.good(&["report", "a.npz"]);
 

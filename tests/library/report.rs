@@ -340,6 +340,30 @@ fn axes_have_the_names_of_the_data() {
 }
 
 #[test]
+fn names_cut_to_a_letter_or_two_are_said_beside() {
+    let largest = |names: [&str; 8]| -> Vec<String> {
+        let fitted = factors("ir,jr->ij", &[8, 4], &[('r', 2)]);
+        let fitted = fitted.with_labels(vec![Labels::new(names), Labels::default()]).unwrap();
+        let page = Report::new(&fitted).html();
+        let parsed = document(&page);
+        let texts = parsed.descendants().filter(|n| is(n, "text"));
+        let texts = texts.filter_map(|n| n.text().map(String::from));
+        texts.filter(|text| text.starts_with("largest: ")).collect()
+    };
+    let wide =
+        ["東京都千代田区", "大阪市北区", "京都市", "Harlem", "SoHo", "Bronx", "Queens", "Chelsea"];
+    let said = largest(wide);
+    assert!(
+        said.len() == 2 && said.iter().all(|text| wide.iter().any(|name| text.contains(name))),
+        "{said:?}"
+    );
+    // Three letters of a name, or all that it has, are enough.
+    let letters =
+        ["Aberdeen", "Bristol", "Cardiff", "Dundee", "Exeter", "Falmouth", "Glasgow", "X"];
+    assert_eq!(largest(letters), Vec::<String>::new());
+}
+
+#[test]
 fn labels_that_do_not_fit_are_refused() {
     let saved = factors("ir,jr->ij", &[3, 4], &[('r', 2)]);
     let refused = |mode, text| Report::new(&saved).labels(mode, Labels::parse(text)).unwrap_err();

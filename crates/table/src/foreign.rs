@@ -6,7 +6,7 @@ use std::path::Path;
 #[cfg(feature = "parquet")]
 pub(crate) const PARQUET: &str = "Parquet, which cannot be read as it comes, for its description stands at its end: name the file";
 #[cfg(not(feature = "parquet"))]
-pub(crate) const PARQUET: &str = "Parquet, which is not read (this program was built without the feature parquet): write it as CSV first, python -c \"import pandas; pandas.read_parquet('FILE').to_csv('FILE.csv.gz', index=False)\"";
+pub(crate) const PARQUET: &str = "Parquet, which is not read (this program was built without the feature parquet, cargo install --path . --features parquet): write it as CSV first, python -c \"import pandas; pandas.read_parquet('FILE').to_csv('FILE.csv.gz', index=False)\"";
 
 /// For files of a format that is not read: a sentence that names it and says how to convert it.
 ///
@@ -25,6 +25,7 @@ pub fn describe_foreign(path: impl AsRef<Path>) -> Option<String> {
     let text = path.to_string_lossy();
     // A quote in the name must not end the text in the command.
     let name = text.replace('\\', "\\\\").replace('\'', "\\'");
+    let word = format!("'{}'", text.replace('\'', "'\\''"));
     let python = |code: String| format!("python -c \"{code}\"");
     let (what, command) = match extension.as_str() {
         "h5ad" => (
@@ -88,6 +89,49 @@ pub fn describe_foreign(path: impl AsRef<Path>) -> Option<String> {
             "a file of Stata",
             python(format!(
                 "import pandas; pandas.read_stata('{name}').to_csv('{name}.csv', index=False)"
+            )),
+        ),
+        "sav" | "zsav" => (
+            "a file of SPSS",
+            python(format!(
+                "import pandas; pandas.read_spss('{name}').to_csv('{name}.csv', index=False)"
+            )),
+        ),
+        "sas7bdat" | "xpt" => (
+            "a file of SAS",
+            python(format!(
+                "import pandas; pandas.read_sas('{name}', encoding='utf-8').to_csv('{name}.csv', index=False)"
+            )),
+        ),
+        "json" => (
+            "a JSON file",
+            python(format!(
+                "import pandas; pandas.read_json('{name}').to_csv('{name}.csv', index=False)"
+            )),
+        ),
+        "jsonl" | "ndjson" => (
+            "a file of JSON lines",
+            python(format!(
+                "import pandas; pandas.read_json('{name}', lines=True).to_csv('{name}.csv', index=False)"
+            )),
+        ),
+        "orc" => (
+            "an ORC file",
+            python(format!(
+                "import pandas; pandas.read_orc('{name}').to_csv('{name}.csv.gz', index=False)"
+            )),
+        ),
+        "sqlite" | "sqlite3" | "duckdb" => (
+            "a database",
+            match extension.starts_with("sqlite") {
+                true => format!("sqlite3 -header -csv {word} 'select * from NAME' > {word}.csv"),
+                false => format!("duckdb -csv {word} 'select * from NAME' > {word}.csv"),
+            },
+        ),
+        "loom" => (
+            "a Loom file",
+            python(format!(
+                "import anndata, scipy.sparse as s; s.save_npz('{name}.npz', s.csr_matrix(anndata.read_loom('{name}').X))"
             )),
         ),
         "pkl" | "pickle" => (

@@ -31,6 +31,9 @@ pub(crate) fn open_file(path: &Path) -> Result<Unpacked<File>> {
     unpack(file, path)
 }
 
+/// So many bytes tell the formats apart.
+const BEGINNING: u64 = 10;
+
 /// What was read of a text to see how it begins, and the rest.
 type Whole<R> = Chain<Cursor<Vec<u8>>, R>;
 
@@ -52,22 +55,30 @@ impl<R: Read> Read for Unpacked<R> {
 /// Unpacks what begins as gzip does, and refuses what begins as another format does.
 pub(crate) fn unpack<R: Read>(mut from: R, path: &Path) -> Result<Unpacked<R>> {
     let mut start = Vec::new();
-    from.by_ref().take(6).read_to_end(&mut start).map_err(|e| Error::file(path, e))?;
+    from.by_ref().take(BEGINNING).read_to_end(&mut start).map_err(|e| Error::file(path, e))?;
     let other = match &start[..] {
         [0x1f, 0x8b, ..] => {
             let whole = BufReader::with_capacity(1 << 16, Cursor::new(start).chain(from));
             return Ok(Unpacked::Gzip(Box::new(MultiGzDecoder::new(whole))));
         }
-        [0xff, 0xfe, ..] => Some("UTF-16: write it as UTF-8, with iconv -f UTF-16 -t UTF-8, say"),
-        [0xfe, 0xff, ..] => Some("UTF-16: write it as UTF-8, with iconv -f UTF-16 -t UTF-8, say"),
+        [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => {
+            Some("UTF-16: write it as UTF-8, with iconv -f UTF-16 -t UTF-8, say")
+        }
         [b'P', b'K', 3, 4, ..] => Some("a zip archive (an .xlsx is one too): unpack it first"),
         [0x28, 0xb5, 0x2f, 0xfd, ..] => Some("packed by zstd: pipe it in, zstdcat FILE | …"),
-        [0xfd, b'7', b'z', b'X', b'Z', 0] => Some("packed by xz: pipe it in, xzcat FILE | …"),
-        [b'B', b'Z', b'h', b'1'..=b'9', b'1', b'A'] => {
+        [0x04, 0x22, 0x4d, 0x18, ..] => Some("packed by LZ4: pipe it in, lz4cat FILE | …"),
+        [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => Some("packed by xz: pipe it in, xzcat FILE | …"),
+        [b'B', b'Z', b'h', b'1'..=b'9', 0x31, 0x41, 0x59, 0x26, 0x53, 0x59] => {
             Some("packed by bzip2: pipe it in, bzcat FILE | …")
         }
         [0x89, b'H', b'D', b'F', ..] => Some("HDF5 (an .h5ad or a newer .mat or .nc is one too)"),
         [b'P', b'A', b'R', b'1', ..] => Some(crate::foreign::PARQUET),
+        [b'A', b'R', b'R', b'O', b'W', b'1', 0, ..] => {
+            Some("Arrow: write it as CSV first, with to_csv of pandas, say")
+        }
+        [b'S', b'Q', b'L', b'i', b't', b'e', b' ', b'f', b'o', b'r'] => Some(
+            "an SQLite database: write a table of it first, sqlite3 -header -csv FILE 'select * from NAME'",
+        ),
         _ => None,
     };
     match other {

@@ -187,6 +187,13 @@ fn automatic(cell: &[u8]) -> Result<Time, String> {
         let parts = match digits {
             9 | 10 => 1.0,
             12 | 13 => 1e3,
+            // The year, the month or the hour in a column of its own.
+            1..=4 if digits == cell.len() => {
+                return Err(format!(
+                    "{} is a number and no time: a column that holds the year, the month or the hour already is a mode by its name alone; a time of few digits needs its format, %H%M say",
+                    shown(cell)
+                ));
+            }
             _ => {
                 return Err(format!(
                     "the number {} could be a date or a Unix time: give the time format, '%Y%m%d' or unix, say",

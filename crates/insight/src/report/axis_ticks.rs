@@ -3,7 +3,8 @@
 use super::draw::{Drawing, cut, ticks, width_of};
 use super::labels::{ModeAxis, isolated};
 
-/// The labels under a horizontal axis of indices, as many as there is room for; whether that is all.
+/// The labels under a horizontal axis of indices, as many as there is room for; whether all are there and can
+/// be recognised.
 pub(super) fn index_ticks(
     out: &mut Drawing,
     axis: &ModeAxis,
@@ -39,7 +40,10 @@ pub(super) fn index_ticks(
             whole_ticks(axis, count).into_iter().unzip()
         }
     };
-    let complete = indices.len() == n;
+    // One or two letters tell indices apart, but not what they are.
+    let known =
+        |(&i, text): (&usize, &String)| text.chars().nth(2).is_some() || *text == axis.label(i);
+    let complete = indices.len() == n && indices.iter().zip(&texts).all(known);
     let places = indices.iter().zip(&texts).map(|(&i, text)| (middle(i), text.as_str()));
     write_below(out, places, (from, to), y);
     complete

@@ -61,7 +61,12 @@ impl Form {
             (_, ConvertedType::TIMESTAMP_MILLIS) => Form::Timestamp { parts: 1_000, utc: true },
             (_, ConvertedType::TIMESTAMP_MICROS) => Form::Timestamp { parts: 1_000_000, utc: true },
             (Some(LogicalType::Decimal(_)), _) | (_, ConvertedType::DECIMAL) => {
-                // A decimal has at most 38 digits here.
+                // So many fit in 16 bytes.
+                if column.type_precision() > 38 {
+                    return Err(
+                        "holds decimals of more than 38 digits: write fewer, or floats".into()
+                    );
+                }
                 match u32::try_from(column.type_scale()).ok().filter(|&digits| digits <= 38) {
                     Some(digits) => Form::Decimal { digits },
                     None => return Err("holds decimals with a scale outside 0 to 38".into()),
@@ -286,13 +291,17 @@ fn write_bytes(to: &mut Vec<u8>, bytes: &[u8], form: Form) {
     }
 }
 
-/// A whole number of up to 16 bytes, the highest first, with a sign.
+/// A whole number that fits in 16 bytes, the highest first, with a sign.
 fn whole_of(bytes: &[u8]) -> Option<i128> {
-    if bytes.is_empty() || bytes.len() > 16 {
+    let negative = bytes.first()? & 0x80 != 0;
+    let sign = if negative { 0xff } else { 0 };
+    // Bytes that say the sign and nothing else.
+    let (above, bytes) = bytes.split_at(bytes.len().saturating_sub(16));
+    let same = bytes.first().is_some_and(|byte| (byte & 0x80 != 0) == negative);
+    if !same || above.iter().any(|&byte| byte != sign) {
         return None;
     }
-    let negative = bytes[0] & 0x80 != 0;
-    let mut all = [if negative { 0xff } else { 0 }; 16];
+    let mut all = [sign; 16];
     all[16 - bytes.len()..].copy_from_slice(bytes);
     Some(i128::from_be_bytes(all))
 }
@@ -351,6 +360,17 @@ mod tests {
         assert_eq!(written(|to| write_decimal(to, -7, 0)), "-7");
         assert_eq!(written(|to| write_decimal(to, 7, 38)), format!("0.{}7", "0".repeat(37)));
         assert!(decimal(&[1; 17]).contains("17 bytes"));
+        assert!(decimal(&[0; 0]).contains("0 bytes"));
+        // What is stored in more bytes than it needs.
+        let wide = |sign: u8, last: u8| {
+            let mut bytes = [sign; 32];
+            bytes[31] = last;
+            decimal(&bytes)
+        };
+        assert_eq!((wide(0, 0x7b), wide(0xff, 0x85)), ("1.23".into(), "-1.23".into()));
+        let mut above = [0; 17];
+        above[1] = 0x80;
+        assert!(decimal(&above).contains("17 bytes"));
         let uuid: Vec<u8> = (0..16).collect();
         assert_eq!(
             written(|to| write_bytes(to, &uuid, Form::Uuid)),

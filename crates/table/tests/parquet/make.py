@@ -75,6 +75,11 @@ def main():
     write("lz4.parquet", few, compression="lz4")
     write("int96.parquet", few, use_deprecated_int96_timestamps=True)
     write("empty.parquet", few.slice(0, 0))
+    write("refused.parquet", pa.table({
+        "half": pa.array([1.5], type=pa.float16()),
+        "wide": pa.array([decimal.Decimal("1.25")], type=pa.decimal256(40, 2)),
+        "span": pa.array([dt.timedelta(seconds=90)], type=pa.duration("s")),
+    }))
 
 
 main()

@@ -108,6 +108,11 @@ fn rows_that_cannot_be_read() {
             "date(y)",
             "line 3, column 2 (y): the number '20140230' could be a date or a Unix time",
         ),
+        (
+            b"x,y\na,2014-01-01\nb,2014\n",
+            "date(y)",
+            "line 3, column 2 (y): '2014' is a number and no time: a column that holds the year,",
+        ),
     ];
     for (text, modes, reason) in bad {
         let error = fault(text, modes);
@@ -161,9 +166,31 @@ fn packed_and_foreign() {
     assert!(of(b"PK\x03\x04....").unwrap_err().contains("zip"));
     assert!(of(b"PAR1....").unwrap_err().contains("Parquet"));
     assert!(of(b"\xff\xfex\0").unwrap_err().contains("UTF-16"));
+    for (bytes, name) in [
+        (&b"\xfe\xff\0x"[..], "UTF-16"),
+        (b"\x28\xb5\x2f\xfd\x04\x00", "zstdcat"),
+        (b"\x04\x22\x4d\x18\x64\x40\xa7\x0d", "lz4cat"),
+        (b"\xfd7zXZ\0\0\x04\xe6\xd6\xb4\x46", "xzcat"),
+        (b"BZh91AY&SY\x12\x34\x56", "bzcat"),
+        (b"\x89HDF\r\n\x1a\n", "HDF5"),
+        (b"ARROW1\0\0\xff\xff", "Arrow"),
+        (b"SQLite format 3\0", "SQLite"),
+    ] {
+        let error = of(bytes).unwrap_err();
+        assert!(error.contains("t.csv.gz: this is not a text but"), "{error}");
+        assert!(error.contains(name), "{error}");
+    }
+    // Columns may be called so.
+    for header in ["BZh9", "ARROW1", "SQLite f", "SQL", "PAR"] {
+        let text = format!("{header},x\n1,a\n");
+        assert_eq!(of(text.as_bytes()).unwrap(), ["a 1"]);
+    }
 
     let folder = tempfile::tempdir().unwrap();
     let mut foreign = vec!["a.h5ad", "a.mat", "a.nc", "a.zarr", "a.xlsx", "a.feather", "a.RDS"];
+    foreign.extend([
+        "a.json", "a.ndjson", "a.orc", "a.sqlite", "a.duckdb", "a.loom", "a.sav", "a.xpt",
+    ]);
     if cfg!(not(feature = "parquet")) {
         foreign.push("a.parquet");
     }
@@ -179,6 +206,8 @@ fn packed_and_foreign() {
     }
     let gone = Table::open(folder.path().join("b.mat")).modes("x").unwrap().read().unwrap_err();
     assert!(matches!(gone, Error::File { .. }));
+    let word = describe_foreign("it's.sqlite").unwrap();
+    assert!(word.contains("-csv 'it'\\''s.sqlite' '"), "{word}");
     let quoted = describe_foreign("it's.mat").unwrap();
     assert!(quoted.contains("loadmat('it\\'s.mat')"), "{quoted}");
 }

@@ -106,6 +106,10 @@ fn what_cannot_be_read_is_said() {
     says(open("lz4.parquet"), "hour(at)", &["packed by LZ4", "compression='zstd'"]);
     says(open("gzip.parquet").header(false), "who", &["names its columns", "--no-header"]);
     says(open("empty.parquet"), "who", &["no row is left"]);
+    says(open("refused.parquet"), "half", &["column 'half' holds floats of 16 bits", "float32"]);
+    says(open("refused.parquet"), "wide", &["column 'wide' holds decimals of more than 38 digits"]);
+    // A duration is a number of its unit, as nothing in the file says what it is.
+    assert_eq!(read("refused.parquet", "span", |t| t).modes[0].labels, ["90"]);
     assert!(describe_foreign("events.parquet").is_none());
 
     let folder = tempfile::tempdir().unwrap();
