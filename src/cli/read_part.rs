@@ -31,13 +31,11 @@ pub fn read(
         DataKind::File(FileKind::Tns) | DataKind::PackedTns => tns(record, options, slabs, process),
         DataKind::Table => tables(record, options, slabs, process),
         DataKind::MatrixMarket | DataKind::TenX => matrix(record, options, slabs, process),
-        DataKind::File(FileKind::Npz) => {
-            match together(process.reducer.as_mut(), held(record))? {
-                Held::Array => npz(record, slabs, process),
-                Held::Matrix => matrix(record, options, slabs, process),
-                Held::Coordinates => coordinates(record, options, slabs, process),
-            }
-        }
+        DataKind::File(FileKind::Npz) => match together(process.reducer.as_mut(), held(record))? {
+            Held::Array => npz(record, slabs, process),
+            Held::Matrix => matrix(record, options, slabs, process),
+            Held::Coordinates => coordinates(record, options, slabs, process),
+        },
     }
 }
 

@@ -87,10 +87,9 @@ impl TensorRecord {
             let Some(array) = &mode.array else { return Ok(mode.mode.labels(None)) };
             match io::read_npz_strings(path, array)? {
                 Some(texts) => Ok(mode.mode.labels(Some(texts))),
-                None => Err(Error::format(
-                    path,
-                    format!("there is no array \"{}\"", printable(array)),
-                )),
+                None => {
+                    Err(Error::format(path, format!("there is no array \"{}\"", printable(array))))
+                }
             }
         };
         self.modes.iter().map(of).collect()

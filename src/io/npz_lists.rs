@@ -238,7 +238,11 @@ impl NamedTensor {
             {
                 return Err(Error::format(
                     path,
-                    format!("there are {} labels for the {whole} indices of mode {}", all.len(), mode + 1),
+                    format!(
+                        "there are {} labels for the {whole} indices of mode {}",
+                        all.len(),
+                        mode + 1
+                    ),
                 ));
             }
             labels[mode] = labels_of_part(&labels[mode], &part);
@@ -283,20 +287,14 @@ impl Coordinates<'_> {
     }
 
     /// Goes through all entries, with the index of each and, where `values` are read, its value.
-    fn each(
-        &self,
-        values: bool,
-        entry: &mut dyn FnMut(&[u64], f64) -> Result<()>,
-    ) -> Result<()> {
+    fn each(&self, values: bool, entry: &mut dyn FnMut(&[u64], f64) -> Result<()>) -> Result<()> {
         let modes = self.order.len();
         // In Fortran order the indices of an entry stand together.
         let by_entry = io::npz_extent(self.path, Some("coords"))?.slowest == 1;
         let run = |name, first, width| NpzRun { name, first, width };
         let mut runs = match by_entry {
             true => vec![run("coords", 0, modes)],
-            false => {
-                self.order.iter().map(|&mode| run("coords", mode * self.entries, 1)).collect()
-            }
+            false => self.order.iter().map(|&mode| run("coords", mode * self.entries, 1)).collect(),
         };
         runs.extend(values.then(|| run("values", 0, 1)));
         let mut index = vec![0; modes];

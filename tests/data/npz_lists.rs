@@ -62,7 +62,8 @@ fn scipy(folder: &TempDir, format: &str) -> PathBuf {
 /// The entries of a matrix with these rows or columns, in bits.
 fn cut(matrix: &SparseMatrix, axis: usize, range: &Range<usize>) -> Vec<([u32; 2], u64)> {
     let all = matrix.coords[0].iter().zip(&matrix.coords[1]).zip(&matrix.values);
-    let inside = all.filter(|((row, column), _)| range.contains(&([**row, **column][axis] as usize)));
+    let inside =
+        all.filter(|((row, column), _)| range.contains(&([**row, **column][axis] as usize)));
     let own = |((&row, &column), value): ((&u32, &u32), &f64)| {
         let mut at = [row, column];
         at[axis] -= range.start as u32;
@@ -211,7 +212,11 @@ fn coordinates_of_other_programs() {
         assert!(error.contains(said) && error.contains("t.npz"), "{error}");
     };
     let of = |coords: &ArrayD<f64>, shape: &[f64]| {
-        vec![("coords", coords.clone()), ("values", values.clone()), ("shape", numbers(&[shape.len()], shape))]
+        vec![
+            ("coords", coords.clone()),
+            ("values", values.clone()),
+            ("shape", numbers(&[shape.len()], shape)),
+        ]
     };
     // An index outside, which no process would miss, is no entry of another one.
     refused(&of(&coords, &[2.0, 2.0]), "the index 2 (counted from 0) along a mode of 2 indices");

@@ -154,7 +154,9 @@ impl SparsePart {
                 collector.keep(axis == 1, range.start as u32..range.end as u32);
                 Ok(SparsePart(collector))
             }
-            _ => Err(wrong(format!("{range:?} along axis {axis} is no part of the shape {shape:?}"))),
+            _ => {
+                Err(wrong(format!("{range:?} along axis {axis} is no part of the shape {shape:?}")))
+            }
         }
     }
 

@@ -138,7 +138,8 @@ mod tests {
         assert_eq!(place(&part), before);
         assert_eq!(part, own);
         // A mode that is too long for 32 bits is not, once it is cut.
-        let long = CooTensor::new(&[1 << 40, 2], &[vec![1 << 35, 1 << 35], vec![0, 1]], &[1.0, 2.0]);
+        let long =
+            CooTensor::new(&[1 << 40, 2], &[vec![1 << 35, 1 << 35], vec![0, 1]], &[1.0, 2.0]);
         let part = long.unwrap().into_part(0, 1 << 35..(1 << 35) + 3).unwrap();
         assert_eq!(part.indices[0], Indices::U32(vec![0, 0]));
     }

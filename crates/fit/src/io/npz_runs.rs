@@ -100,7 +100,10 @@ impl<'a> Member<'a> {
             Error::format(path, format!("array \"{}\": {reason}", escaped(run.name)))
         };
         let Some(mut member) = archive.entry(run.name)? else {
-            return Err(Error::format(path, format!("there is no array \"{}\"", escaped(run.name))));
+            return Err(Error::format(
+                path,
+                format!("there is no array \"{}\"", escaped(run.name)),
+            ));
         };
         let stored = member.compression() == CompressionMethod::Stored;
         let (start, len) = (member.data_start().filter(|_| stored), member.size());
@@ -173,9 +176,13 @@ mod tests {
     /// An archive of 10,000 indices, 3 × 10,000 values and a list of texts.
     fn write(folder: &TempDir, method: CompressionMethod) -> PathBuf {
         let at = |name: &str| folder.path().join(name);
-        write_npy(at("index.npy"), &Array1::from_shape_fn(10_000, |i| (i * 7 % 1000) as u16)).unwrap();
-        write_npy(at("value.npy"), &Array2::from_shape_fn((3, 10_000), |(m, i)| (m * 20_000 + i) as f32 / 4.0))
+        write_npy(at("index.npy"), &Array1::from_shape_fn(10_000, |i| (i * 7 % 1000) as u16))
             .unwrap();
+        write_npy(
+            at("value.npy"),
+            &Array2::from_shape_fn((3, 10_000), |(m, i)| (m * 20_000 + i) as f32 / 4.0),
+        )
+        .unwrap();
         write_npy_integers(at("few.npy"), &ndarray::array![1i64, 2, 3]).unwrap();
         let path = at("list.npz");
         let mut zip = ZipWriter::new(File::create(&path).unwrap());
@@ -204,7 +211,10 @@ mod tests {
                     assert_eq!(blocks[0].len(), blocks[1].len());
                     for (&index, &value) in blocks[0].iter().zip(&blocks[1]) {
                         let i = first + found;
-                        assert_eq!((index, value), ((i * 7 % 1000) as f64, (20_000 + i) as f64 / 4.0));
+                        assert_eq!(
+                            (index, value),
+                            ((i * 7 % 1000) as f64, (20_000 + i) as f64 / 4.0)
+                        );
                         found += 1;
                     }
                     Ok(())

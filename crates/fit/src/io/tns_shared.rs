@@ -213,7 +213,9 @@ fn sent(
     let mut parts = vec![Vec::new(); ranges.len()];
     for (part, count) in parts.iter_mut().zip(counts) {
         let room = part.try_reserve_exact(count * bytes);
-        room.map_err(|_| refused("the entries that go to other processes", (count * bytes) as u64))?;
+        room.map_err(|_| {
+            refused("the entries that go to other processes", (count * bytes) as u64)
+        })?;
     }
     for builder in own {
         for i in 0..builder.len() {

@@ -31,9 +31,9 @@ pub(crate) fn alone() -> Box<dyn Reducer> {
 mod tests {
     use std::sync::Arc;
 
+    use ndarray::ArrayD;
     use nneinfact_core::data::{CooTensor, Observations};
     use nneinfact_core::model::Shapes;
-    use ndarray::ArrayD;
 
     use crate::builder::NNEinFact;
     use crate::closed_forms::Steps;
