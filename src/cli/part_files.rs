@@ -5,7 +5,7 @@ use std::path::Path;
 
 use ndarray::ArrayD;
 
-use nneinfact_core::data::{CooBuilder, CooTensor, Dense, Part};
+use nneinfact_core::data::{CooTensor, Dense, Part};
 use nneinfact_core::error::{Error, Result};
 use nneinfact_fit::io::{self, FileKind, TnsOptions};
 use nneinfact_table as table;
@@ -61,7 +61,7 @@ impl PartFiles<'_> {
         let list = read_tns(path, &options)?;
         match self.0 {
             None => Ok(list),
-            Some(part) => within(&list, part),
+            Some(part) => list.into_part(part.mode, part.range.clone()),
         }
     }
 
@@ -101,20 +101,4 @@ pub fn part_shape(shape: &[usize], part: &Part) -> Vec<usize> {
     let mut shape = shape.to_vec();
     shape[part.mode] = part.range.len().max(1);
     shape
-}
-
-/// The entries of a list that are in a part, by their places in it.
-pub fn within(list: &CooTensor, part: &Part) -> Result<CooTensor> {
-    let mut builder = CooBuilder::new(list.shape().len());
-    let mut index = vec![0; list.shape().len()];
-    for i in 0..list.len() {
-        for (to, list) in index.iter_mut().zip(list.indices()) {
-            *to = list.get(i).unwrap_or(0);
-        }
-        if part.range.contains(&(index[part.mode] as usize)) {
-            index[part.mode] -= part.range.start as u64;
-            builder.push(&index, list.values().get(i).unwrap_or(0.0))?;
-        }
-    }
-    builder.finish(Some(&part_shape(list.shape(), part)))
 }

@@ -2,18 +2,20 @@
 
 use std::path::Path;
 
-use super::part_files::{PartFiles, part_shape, within};
+use super::part_files::{PartFiles, part_shape};
 use super::processes::{Process, part, parts};
 use super::read_data::{self, ReadData, ReadOptions};
 use super::read_table::{self, DataKind};
 use super::{complain, summary};
-use crate::io::arrangement;
-use nneinfact_core::data::{CooBuilder, Labels, Observations, Part};
+use crate::io::{
+    NamedTensor, arrangement, is_coordinates, is_scipy, labels_of_part, read_scipy_part,
+};
+use nneinfact_core::data::{Column, CooTensor, Observations, Part};
 use nneinfact_core::engine::collectives::together;
 use nneinfact_core::error::{Error, Result};
 use nneinfact_fit::DataRecord;
 use nneinfact_fit::io::{self, FileKind, TnsOptions};
-use nneinfact_table as table;
+use nneinfact_table::{self as table, TableTensor};
 
 /// Reads what this process has to have of the data: its part, or all where they are not read in parts.
 /// All processes make this call; where one fails all do.
@@ -29,24 +31,11 @@ pub fn read(
         DataKind::File(FileKind::Tns) | DataKind::PackedTns => tns(record, options, slabs, process),
         DataKind::Table => tables(record, options, slabs, process),
         DataKind::MatrixMarket | DataKind::TenX => matrix(record, options, slabs, process),
-        DataKind::File(FileKind::Npz) => {
-            let plain = together(process.reducer.as_mut(), is_array(record))?;
-            if plain {
-                return npz(record, slabs, process);
-            }
-            if !options.quiet && process.size > 1 {
-                complain(
-                    "notice",
-                    &format!(
-                        "every process reads all of {}, and keeps its part: lists are read in parts from \
-                         .tns, .mtx and tables",
-                        record.path.display()
-                    ),
-                );
-            }
-            let read = read_data::read(record, options);
-            Ok((together(process.reducer.as_mut(), read)?, None))
-        }
+        DataKind::File(FileKind::Npz) => match together(process.reducer.as_mut(), held(record))? {
+            Held::Array => npz(record, slabs, process),
+            Held::Matrix => matrix(record, options, slabs, process),
+            Held::Coordinates => coordinates(record, options, slabs, process),
+        },
     }
 }
 
@@ -88,14 +77,49 @@ fn npy(
     Ok((ReadData { observations, letters, rows: None }, Some(own)))
 }
 
-/// Whether a `.npz` file is read as an array, and not as coordinates with what goes with them.
-fn is_array(record: &DataRecord) -> Result<bool> {
+/// What is read of a `.npz` file.
+enum Held {
+    Array,
+    /// A matrix of scipy.
+    Matrix,
+    /// A list, with what goes with it.
+    Coordinates,
+}
+
+fn held(record: &DataRecord) -> Result<Held> {
     if record.key.is_some() {
-        return Ok(true);
+        return Ok(Held::Array);
     }
     let names = io::npz_names(&record.path)?;
-    let has = |name: &str| names.iter().any(|info| info.name == name);
-    Ok(!(has("coords") && has("values") || has("format")))
+    Ok(match (is_coordinates(&names), is_scipy(&names)) {
+        (true, _) => Held::Coordinates,
+        (false, true) => Held::Matrix,
+        (false, false) => Held::Array,
+    })
+}
+
+/// A list of an `.npz`, with names: each process goes through all of it and keeps its part.
+fn coordinates(
+    record: &DataRecord,
+    options: ReadOptions<'_>,
+    slabs: usize,
+    process: &mut Process,
+) -> Result<(ReadData, Option<Part>)> {
+    let opened = || -> Result<(NamedTensor, Part)> {
+        let keep = |shape: &[usize]| {
+            let own = part(shape, None, slabs, process);
+            (own.mode, own.range)
+        };
+        let read = NamedTensor::load_part(&record.path, options.letters, &keep)?;
+        let (named, own) =
+            read.ok_or_else(|| Error::format(&record.path, "it has changed while it was read"))?;
+        let files = PartFiles(Some(&own));
+        let observations = read_data::with_roles(named.observations, record, &files)?;
+        Ok((NamedTensor { observations, ..named }, own))
+    };
+    let opened = opened();
+    let (NamedTensor { observations, letters }, own) = together(process.reducer.as_mut(), opened)?;
+    Ok((ReadData { observations, letters, rows: None }, Some(own)))
 }
 
 /// An array of a `.npz`, along its slowest mode.
@@ -121,7 +145,7 @@ fn npz(
     Ok((ReadData { observations, letters, rows: None }, Some(own)))
 }
 
-/// A matrix in coordinates: each process reads all of it and keeps its part.
+/// A matrix in coordinates: each process goes through it and keeps its part.
 fn matrix(
     record: &DataRecord,
     options: ReadOptions<'_>,
@@ -136,6 +160,8 @@ fn matrix(
     let opened = || -> Result<(Observations, Part)> {
         let (mut matrix, shape) = match DataKind::of(record)? {
             DataKind::TenX => table::read_10x_part(path, &keep)?,
+            DataKind::File(_) => read_scipy_part(path, &keep)?
+                .ok_or_else(|| Error::format(path, "it has changed while it was read"))?,
             _ => table::read_matrix_market_part(path, &keep)?,
         };
         let (mode, range) = keep(shape);
@@ -159,6 +185,7 @@ fn matrix(
         }
         let own = Part { mode, range, whole: shape[mode] };
         let observations = matrix.observations()?;
+        drop(matrix);
         Ok((read_data::with_roles(observations, record, &PartFiles(Some(&own)))?, own))
     };
     let opened = opened();
@@ -199,12 +226,12 @@ fn tns(
             ),
         );
     }
+    let letters = vec![None; list.shape().len()];
     let observations = || -> Result<Observations> {
-        let observations = Observations::new(within(&list, &own)?);
+        let observations = Observations::new(list.into_part(own.mode, own.range.clone())?);
         read_data::with_roles(observations, record, &PartFiles(Some(&own)))
     };
     let observations = together(process.reducer.as_mut(), observations())?;
-    let letters = vec![None; list.shape().len()];
     Ok((ReadData { observations, letters, rows: None }, Some(own)))
 }
 
@@ -223,45 +250,31 @@ fn tables(
     let shape = tensor.shape();
     let own = part(&shape, None, slabs, process);
     let letters: Vec<Option<char>> = tensor.modes.iter().map(|mode| mode.letter).collect();
+    let counts = tensor.counts.clone();
     let observations = || -> Result<Observations> {
         if let Some(wanted) = options.letters.filter(|_| letters.iter().any(Option::is_some)) {
             // The modes were read in this order; what is wrong with the letters is said here.
             arrangement(&letters, wanted)?;
         }
         let mut labels = tensor.labels();
-        let mut builder = CooBuilder::new(shape.len());
-        let mut index = vec![0; shape.len()];
-        for (i, &value) in tensor.values.iter().enumerate() {
-            for (to, list) in index.iter_mut().zip(&tensor.coords) {
-                *to = list[i].into();
-            }
-            index[own.mode] -= own.range.start as u64;
-            builder.push(&index, value)?;
-        }
-        labels[own.mode] = of_range(&labels[own.mode], &own);
-        let mut observations = Observations::new(builder.finish(Some(&part_shape(&shape, &own)))?);
-        if tensor.implicit == table::Implicit::Missing {
+        labels[own.mode] = labels_of_part(&labels[own.mode], &own);
+        let TableTensor { mut coords, values, implicit, .. } = tensor;
+        coords[own.mode].iter_mut().for_each(|index| *index -= own.range.start as u32);
+        let columns: Vec<Column<'_>> = coords.iter().map(|list| Column::U32(list)).collect();
+        let list = CooTensor::from_columns(Some(&part_shape(&shape, &own)), &columns, &values)?;
+        drop((coords, values));
+        let mut observations = Observations::new(list);
+        if implicit == table::Implicit::Missing {
             observations = observations.unlisted_missing();
         }
         let observations = observations.with_labels(labels)?;
         read_data::with_roles(observations, record, &PartFiles(Some(&own)))
     };
     let observations = together(process.reducer.as_mut(), observations())?;
-    Ok((ReadData { observations, letters, rows: Some(tensor.counts) }, Some(own)))
+    Ok((ReadData { observations, letters, rows: Some(counts) }, Some(own)))
 }
 
 /// Whether a file is packed by gzip, by its name.
 fn is_packed(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gz"))
-}
-
-/// The labels of a part.
-fn of_range(labels: &Labels, part: &Part) -> Labels {
-    let Some(all) = labels.indices() else { return labels.clone() };
-    let range = if part.range.is_empty() { 0..1 } else { part.range.clone() };
-    let own = Labels::new(all[range].iter().cloned()).with_kind(labels.kind().clone());
-    match labels.name() {
-        Some(name) => own.with_name(name),
-        None => own,
-    }
 }

@@ -38,17 +38,17 @@ pub struct NamedTensor {
 
 /// What the file says besides its arrays.
 #[derive(Serialize, Deserialize)]
-struct TensorRecord {
+pub(super) struct TensorRecord {
     format: u32,
-    modes: Vec<NamedMode>,
+    pub(super) modes: Vec<NamedMode>,
     #[serde(default)]
-    unlisted_missing: bool,
+    pub(super) unlisted_missing: bool,
 }
 
 #[derive(Serialize, Deserialize)]
-struct NamedMode {
+pub(super) struct NamedMode {
     #[serde(default)]
-    letter: Option<char>,
+    pub(super) letter: Option<char>,
     /// The array of its labels.
     #[serde(default)]
     array: Option<String>,
@@ -59,6 +59,41 @@ struct NamedMode {
 impl TensorRecord {
     const FORMAT: u32 = 1;
     const NAME: &'static str = "table.json";
+
+    /// What an archive with these arrays says of so many modes.
+    pub(super) fn read(path: &Path, found: &[io::ArrayInfo], modes: usize) -> Result<TensorRecord> {
+        let wrong = |why: String| Error::format(path, why);
+        let record = match io::read_npz_text(path, TensorRecord::NAME)? {
+            Some(text) => serde_json::from_str::<TensorRecord>(&text)
+                .map_err(|e| wrong(format!("{}: {e}", TensorRecord::NAME)))?,
+            None => by_names(path, found, modes)?,
+        };
+        if record.format != TensorRecord::FORMAT || record.modes.len() != modes {
+            return Err(wrong(format!(
+                "{} has form {} and {} modes, but form {} and {modes} modes, as the coordinates \
+                 have, are expected",
+                TensorRecord::NAME,
+                record.format,
+                record.modes.len(),
+                TensorRecord::FORMAT
+            )));
+        }
+        Ok(record)
+    }
+
+    /// The labels of each mode.
+    pub(super) fn labels(&self, path: &Path) -> Result<Vec<Labels>> {
+        let of = |mode: &NamedMode| {
+            let Some(array) = &mode.array else { return Ok(mode.mode.labels(None)) };
+            match io::read_npz_strings(path, array)? {
+                Some(texts) => Ok(mode.mode.labels(Some(texts))),
+                None => {
+                    Err(Error::format(path, format!("there is no array \"{}\"", printable(array))))
+                }
+            }
+        };
+        self.modes.iter().map(of).collect()
+    }
 }
 
 impl From<Observations> for NamedTensor {
@@ -211,39 +246,12 @@ impl NamedTensor {
         }
         let wrong = |why: String| Error::format(path, why);
         let coo = read_coordinates(path, has("shape"))?;
-        let modes = coo.shape().len();
-        let record = match io::read_npz_text(path, TensorRecord::NAME) {
-            Ok(Some(text)) => serde_json::from_str::<TensorRecord>(&text)
-                .map_err(|e| wrong(format!("{}: {e}", TensorRecord::NAME)))?,
-            Ok(None) => by_names(path, &found, modes)?,
-            Err(e) => return Err(e),
-        };
-        if record.format != TensorRecord::FORMAT || record.modes.len() != modes {
-            return Err(wrong(format!(
-                "{} has form {} and {} modes, but form {} and {modes} modes, as the coordinates \
-                 have, are expected",
-                TensorRecord::NAME,
-                record.format,
-                record.modes.len(),
-                TensorRecord::FORMAT
-            )));
-        }
-        let labels: Result<Vec<Labels>> = record
-            .modes
-            .iter()
-            .map(|mode| {
-                let Some(array) = &mode.array else { return Ok(mode.mode.labels(None)) };
-                match io::read_npz_strings(path, array)? {
-                    Some(texts) => Ok(mode.mode.labels(Some(texts))),
-                    None => Err(wrong(format!("there is no array \"{}\"", printable(array)))),
-                }
-            })
-            .collect();
+        let record = TensorRecord::read(path, &found, coo.shape().len())?;
         let mut observations = Observations::new(coo);
         if record.unlisted_missing {
             observations = observations.unlisted_missing();
         }
-        let labels = labels?;
+        let labels = record.labels(path)?;
         if !labels.iter().all(Labels::is_empty) {
             observations = observations.with_labels(labels).map_err(|e| wrong(e.to_string()))?;
         }
@@ -277,25 +285,30 @@ fn coordinates(observations: &Observations) -> Result<&CooTensor> {
     })
 }
 
+/// The numbers of modes and of entries of `coords`, where these go with so many values.
+pub(super) fn lengths(path: &Path, coords: &[usize], values: usize) -> Result<[usize; 2]> {
+    let wrong = |why: String| Error::format(path, why);
+    let &[modes, entries] = coords else {
+        return Err(wrong(format!(
+            "coords has shape {coords:?}, but modes × entries are expected"
+        )));
+    };
+    if entries != values {
+        let hint = if modes == values { ": transpose it" } else { "" };
+        return Err(wrong(format!(
+            "coords has shape [{modes}, {entries}] and there are {values} values, but modes × \
+             entries are expected{hint}"
+        )));
+    }
+    Ok([modes, entries])
+}
+
 /// The tensor of the arrays `coords`, `values` and, where it is there, `shape`.
 fn read_coordinates(path: &Path, with_shape: bool) -> Result<CooTensor> {
     let wrong = |why: String| Error::format(path, why);
     let coords = io::read_npz(path, Some("coords"))?;
     let values: Vec<f64> = io::read_npz(path, Some("values"))?.iter().collect();
-    let &[modes, entries] = coords.shape() else {
-        return Err(wrong(format!(
-            "coords has shape {:?}, but modes × entries are expected",
-            coords.shape()
-        )));
-    };
-    if entries != values.len() {
-        let hint = if modes == values.len() { ": transpose it" } else { "" };
-        return Err(wrong(format!(
-            "coords has shape [{modes}, {entries}] and there are {} values, but modes × entries \
-             are expected{hint}",
-            values.len()
-        )));
-    }
+    let [modes, entries] = lengths(path, coords.shape(), values.len())?;
     let mut lists: Vec<Vec<u64>> = vec![Vec::with_capacity(entries); modes];
     for (i, x) in coords.iter().enumerate() {
         if !(x >= 0.0 && x.fract() == 0.0) {

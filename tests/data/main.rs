@@ -6,6 +6,7 @@ mod common;
 mod damaged;
 mod io;
 mod named;
+mod npz_lists;
 mod observations;
 mod shared_tables;
 mod sparse;

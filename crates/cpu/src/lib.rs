@@ -145,6 +145,14 @@ impl<T: Elementwise> CpuEngine<T> {
             });
         let differences = differences.collect();
         let start = std::mem::take(&mut job.start);
+        if sparse.is_some() {
+            // Every pass has the entries in an order of its own now. Of a list that others have too nothing
+            // would be gained.
+            job.stored = None;
+            if let Some(own) = Arc::get_mut(&mut job.data) {
+                own.drop_entries();
+            }
+        }
         let mut engine = CpuEngine {
             geometries,
             schedules,

@@ -126,6 +126,58 @@ impl Collector {
     }
 }
 
+/// Builds a part of a matrix entry by entry: what a process keeps of it.
+///
+/// ```
+/// use nneinfact_table::SparsePart;
+///
+/// // Of a matrix of 4 by 3 the rows 1 and 2.
+/// let mut part = SparsePart::new([4, 3], 0, 1..3)?;
+/// part.push(0, 2, 5.0)?;
+/// part.push(2, 1, 7.0)?;
+/// let matrix = part.finish()?;
+/// assert_eq!((matrix.rows.len, matrix.coords), (2, [vec![1], vec![1]]));
+/// # Ok::<(), nneinfact_table::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct SparsePart(Collector);
+
+impl SparsePart {
+    /// Of a matrix of this shape the rows in `range`, or where `axis` is 1 the columns.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] where the matrix has no rows or columns, or more than 2³², or not those of the range.
+    pub fn new(shape: [usize; 2], axis: usize, range: Range<usize>) -> Result<SparsePart> {
+        let mut collector = Collector::new(shape[0] as u64, shape[1] as u64).map_err(wrong)?;
+        match shape.get(axis) {
+            Some(&length) if range.start <= range.end && range.end <= length => {
+                collector.keep(axis == 1, range.start as u32..range.end as u32);
+                Ok(SparsePart(collector))
+            }
+            _ => {
+                Err(wrong(format!("{range:?} along axis {axis} is no part of the shape {shape:?}")))
+            }
+        }
+    }
+
+    /// Adds an entry, counted from 0 in the whole matrix, where it is in the part.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] where the entry is not in the matrix, or its value is not finite.
+    pub fn push(&mut self, row: u64, column: u64, value: f64) -> Result<()> {
+        self.0.push(row, column, value).map_err(wrong)
+    }
+
+    /// The part, with as many rows or columns as the range, or one where that is empty. Entries of one place
+    /// are added up.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] where the part is all of the matrix, and has no entries.
+    pub fn finish(self) -> Result<SparseMatrix> {
+        self.0.finish().map_err(wrong)
+    }
+}
+
 /// The arrays of a matrix that `scipy.sparse.save_npz` wrote. Those that its format does not have
 /// are empty.
 #[derive(Clone, Copy, Debug, Default)]

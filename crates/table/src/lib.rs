@@ -40,7 +40,7 @@ mod wire;
 
 use nneinfact_core::error;
 
-pub use coo::{Axis, ScipyArrays, SparseMatrix};
+pub use coo::{Axis, ScipyArrays, SparseMatrix, SparsePart};
 pub use filter::Filter;
 pub use foreign::describe_foreign;
 pub use labels::LabelKind;

@@ -1,6 +1,6 @@
 //! From what was read to the data of a fit.
 
-use nneinfact_core::data::{CooBuilder, CooTensor, Labels, Observations};
+use nneinfact_core::data::{Column, CooTensor, Labels, Observations};
 
 use crate::coo::{Axis, SparseMatrix};
 use crate::error::Result;
@@ -79,13 +79,6 @@ impl Axis {
 }
 
 fn coo(shape: &[usize], coords: &[&[u32]], values: &[f64]) -> Result<CooTensor> {
-    let mut builder = CooBuilder::new(coords.len());
-    let mut index = vec![0u64; coords.len()];
-    for (i, &value) in values.iter().enumerate() {
-        for (to, list) in index.iter_mut().zip(coords) {
-            *to = list.get(i).map_or(u64::MAX, |&at| at.into());
-        }
-        builder.push(&index, value)?;
-    }
-    builder.finish(Some(shape))
+    let columns: Vec<Column<'_>> = coords.iter().map(|&list| Column::U32(list)).collect();
+    CooTensor::from_columns(Some(shape), &columns, values)
 }

@@ -166,6 +166,11 @@ fn squared(case: Shared) -> Shared {
     Shared { loss: Box::new(|_| Loss::euclidean()), ..case }
 }
 
+/// With a pass for each of three factors.
+fn single(fit: NNEinFact) -> NNEinFact {
+    fit.groups(vec![vec![0], vec![1], vec![2]])
+}
+
 /// Fits with starts, structures and algorithms that look at all data at once.
 fn more_cases() -> Vec<Shared> {
     let svd = |fit: NNEinFact| fit.start(Start::Svd);
@@ -186,10 +191,25 @@ fn more_cases() -> Vec<Shared> {
             smooth.penalty("kr", Penalty::l2(0.1)).kkt_residual(true)
         }),
         dense("simplex", Loss::kl(), |fit| fit.simplex("kr", Some("k")).simplex("ir", Some("i"))),
-        // An ordinary fit takes exact steps for the factors beside them.
+        // Over slabs a group has one factor where steps are exact, and in an ordinary fit it may have several: these
+        // are compared with one of the same groups.
+        dense("simplex, euclidean", Loss::euclidean(), |fit| single(fit).simplex("kr", Some("k"))),
+        dense("smooth, euclidean", Loss::euclidean(), |fit| {
+            let smooth = fit.smooth("jr", Smooth::line(0.5)).smooth("ir", Smooth::circle(0.2));
+            single(smooth).kkt_residual(true)
+        }),
+        masked(
+            |fit| single(fit).smooth("ir", Smooth::line(0.3)),
+            Loss::euclidean(),
+            "masked smooth",
+        ),
+        masked(|fit| single(fit).simplex("ir", Some("i")), Loss::euclidean(), "masked simplex"),
+        squared(listed("smooth euclidean ratings", true, |fit| {
+            single(fit).smooth("jr", Smooth::line(0.3))
+        })),
         Shared {
             ordinary: 0,
-            ..dense("simplex, euclidean", Loss::euclidean(), |fit| fit.simplex("kr", Some("k")))
+            ..dense("basis, euclidean", Loss::euclidean(), |fit| fit.basis('j', Splines::new(4)))
         },
         dense("basis", Loss::kl(), |fit| fit.basis('j', Splines::new(4))),
         dense("cut basis", Loss::kl(), |fit| fit.basis('i', Splines::new(5).cyclic())),

@@ -1,7 +1,6 @@
 //! A tensor as the list of its entries.
 
 use std::collections::TryReserveError;
-use std::ops::Range;
 
 use rayon::prelude::*;
 
@@ -27,10 +26,10 @@ use crate::memory::{entries, refused, zeros};
 /// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct CooTensor {
-    shape: Vec<usize>,
-    indices: Vec<Indices>,
-    values: Storage,
-    duplicates: u64,
+    pub(super) shape: Vec<usize>,
+    pub(super) indices: Vec<Indices>,
+    pub(super) values: Storage,
+    pub(super) duplicates: u64,
 }
 
 /// The indices of all entries along one mode, counted from 0.
@@ -302,31 +301,6 @@ impl CooTensor {
         CooTensor { values, ..self.clone() }
     }
 
-    /// The entries with these indices along a mode, which counts from the first of them.
-    pub(super) fn slab(&self, mode: usize, range: Range<usize>) -> CooTensor {
-        let first = range.start as u64;
-        let inside =
-            |i: &usize| self.indices[mode].get(*i).is_some_and(|x| range.contains(&(x as usize)));
-        let kept: Vec<usize> = (0..self.len()).into_par_iter().filter(inside).collect();
-        let mut shape = self.shape.clone();
-        shape[mode] = range.len();
-        let mut indices = Vec::with_capacity(shape.len());
-        for (other, (list, &n)) in self.indices.iter().zip(&shape).enumerate() {
-            let base = if other == mode { first } else { 0 };
-            let index = |&i: &usize| list.get(i).unwrap_or(0) - base;
-            indices.push(match u32::try_from(n) {
-                Ok(_) => Indices::U32(kept.par_iter().map(|i| index(i) as u32).collect()),
-                Err(_) => Indices::U64(kept.par_iter().map(index).collect()),
-            });
-        }
-        let mut values = StorageBuilder::new(kept.len());
-        for block in kept.chunks(4096) {
-            let all: Vec<f64> = block.iter().map(|&i| self.values.get(i).unwrap_or(0.0)).collect();
-            values.push(&all);
-        }
-        CooTensor { shape, indices, values: values.finish(), duplicates: 0 }
-    }
-
     /// From indices in C order, sorted and each there once, that lie inside the shape.
     pub(super) fn from_keys<K: LinearIndex>(
         shape: &[usize],
@@ -423,6 +397,22 @@ impl CooBuilder {
             max: vec![0; modes],
             values: Vec::new(),
         }
+    }
+
+    /// [`new`](CooBuilder::new) with room for so many entries, so that none is moved while they come.
+    ///
+    /// # Errors
+    /// [`Error::Memory`] where the system refuses the memory.
+    pub fn with_room(modes: usize, entries: usize) -> Result<CooBuilder> {
+        let mut builder = CooBuilder::new(modes);
+        let mut reserved = builder.values.try_reserve_exact(entries);
+        for list in &mut builder.indices {
+            if let Indices::U32(v) = list {
+                reserved = reserved.and_then(|()| v.try_reserve_exact(entries));
+            }
+        }
+        reserved.map_err(|_| crowded(entries))?;
+        Ok(builder)
     }
 
     /// Appends an entry; `index` counts from 0.

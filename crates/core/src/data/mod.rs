@@ -13,6 +13,7 @@
 
 mod columns;
 mod coo;
+mod coo_part;
 mod dense;
 mod digest;
 mod drawn_zeros;

@@ -155,6 +155,13 @@ impl Prepared {
         self.totals.counts[role as usize]
     }
 
+    /// Lets go of the stored entries of a list: for an engine that has sorted them for its passes, and asks no
+    /// more of these observations than what it has noted of roles, weights and sums.
+    pub fn drop_entries(&mut self) {
+        self.coo = None;
+        self.only_stored = None;
+    }
+
     /// How many entries do not have the role that most have.
     #[must_use]
     pub fn minority(&self) -> u64 {

@@ -21,6 +21,7 @@ mod npy;
 mod npy_part;
 mod npz;
 mod npz_part;
+mod npz_runs;
 mod old_texts;
 mod stream;
 mod strings;
@@ -50,6 +51,7 @@ pub use npz::{
 };
 pub(crate) use npz::{listed, read_npz_numbers};
 pub use npz_part::{npz_extent, read_npz_part};
+pub use npz_runs::{NpzRun, read_npz_runs};
 pub use stream::{begin_npy, write_stream};
 pub use strings::{read_npz_strings, read_npz_strings_from};
 pub use tns::{TnsOptions, read_tns, read_tns_from, read_tns_from_with, read_tns_with};

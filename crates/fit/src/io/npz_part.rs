@@ -97,7 +97,7 @@ pub fn read_npz_part(
 }
 
 /// Reads so many bytes, and forgets them.
-fn skip(from: &mut impl Read, bytes: u64) -> io::Result<()> {
+pub(super) fn skip(from: &mut impl Read, bytes: u64) -> io::Result<()> {
     match io::copy(&mut from.take(bytes), &mut io::sink())? {
         found if found == bytes => Ok(()),
         _ => Err(io::ErrorKind::UnexpectedEof.into()),

@@ -10,6 +10,7 @@ use nneinfact_core::data::{CooBuilder, CooTensor};
 use nneinfact_core::engine::Reducer;
 use nneinfact_core::engine::collectives::{Shares, all_gather, all_to_all, together};
 use nneinfact_core::error::{Error, Result};
+use nneinfact_core::memory::refused;
 
 /// Opens a file that is packed; `None` for one that is not.
 pub type Unpack<'a> = dyn Fn(&Path) -> Result<Option<Box<dyn Read>>> + 'a;
@@ -39,9 +40,10 @@ pub fn read_tns_shared(
     let shape = agree_on_shape(files, &own, options, reducer)?;
     let (mode, ranges) = shares(&shape)?;
     let short = shape.iter().all(|&n| u32::try_from(n).is_ok());
-    let parts = sent(own, shape.len(), mode, &ranges, short)?;
+    let parts = sent(own, shape.len(), mode, &ranges, short);
+    let parts = together(reducer, parts)?;
     let arrived = all_to_all(reducer, parts)?;
-    let stored = gathered(&arrived, &shape, short);
+    let stored = gathered(arrived, &shape, short);
     together(reducer, stored)
 }
 
@@ -195,16 +197,30 @@ fn sent(
     ranges: &[Range<usize>],
     short: bool,
 ) -> Result<Vec<Vec<u8>>> {
-    let mut parts = vec![Vec::new(); ranges.len()];
+    let owner = |at: u64| ranges.partition_point(|range| range.end as u64 <= at);
+    let lost = || Error::Internal("an entry is in no process's share".into());
     let mut index = vec![0; modes];
+    // Counted beforehand, so that no more memory is asked for than is sent.
+    let mut counts = vec![0usize; ranges.len()];
+    for builder in &own {
+        for i in 0..builder.len() {
+            if builder.entry(i, &mut index).is_some() {
+                *counts.get_mut(owner(index[mode])).ok_or_else(lost)? += 1;
+            }
+        }
+    }
+    let bytes = modes * if short { 4 } else { 8 } + 8;
+    let mut parts = vec![Vec::new(); ranges.len()];
+    for (part, count) in parts.iter_mut().zip(counts) {
+        let room = part.try_reserve_exact(count * bytes);
+        room.map_err(|_| {
+            refused("the entries that go to other processes", (count * bytes) as u64)
+        })?;
+    }
     for builder in own {
         for i in 0..builder.len() {
             let Some(value) = builder.entry(i, &mut index) else { break };
-            let at = index[mode] as usize;
-            let owner = ranges.partition_point(|range| range.end <= at);
-            let to = parts
-                .get_mut(owner)
-                .ok_or_else(|| Error::Internal("an entry is in no process's share".into()))?;
+            let to = parts.get_mut(owner(index[mode])).ok_or_else(lost)?;
             for &i in &index {
                 match short {
                     true => to.extend_from_slice(&(i as u32).to_le_bytes()),
@@ -218,9 +234,10 @@ fn sent(
 }
 
 /// The entries that arrived.
-fn gathered(arrived: &[Vec<u8>], shape: &[usize], short: bool) -> Result<CooTensor> {
+fn gathered(arrived: Vec<Vec<u8>>, shape: &[usize], short: bool) -> Result<CooTensor> {
     let width = if short { 4 } else { 8 };
-    let mut builder = CooBuilder::new(shape.len());
+    let entries = arrived.iter().map(Vec::len).sum::<usize>() / (width * shape.len() + 8);
+    let mut builder = CooBuilder::with_room(shape.len(), entries)?;
     let mut index = vec![0; shape.len()];
     for part in arrived {
         let entries = part.chunks_exact(width * shape.len() + 8);

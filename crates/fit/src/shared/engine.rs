@@ -21,7 +21,7 @@ use nneinfact_core::engine::{
     Constraint, Engine, EngineState, Extrapolation, LossSlot, LossSums, Point, Precision,
 };
 use nneinfact_core::error::{Error, Result};
-use nneinfact_core::loss::Loss;
+use nneinfact_core::loss::{Differences, Loss};
 use nneinfact_core::plan::{Balancing, Plan, Quadratic};
 
 /// What a slab says of the entries of a factor: parts of numerator and denominator.
@@ -61,6 +61,9 @@ pub(super) struct SlabsInCommon {
     /// Where half the squared distance is lowered by exact steps, what they need; every group has one
     /// factor then.
     pub exact: Option<ExactSteps>,
+    /// For each factor what differences between neighbouring entries cost, for exact steps: in the units of the
+    /// factors here.
+    pub differences: Vec<Option<Differences>>,
 }
 
 /// What exact steps under half the squared distance need.
@@ -308,7 +311,7 @@ impl SharedEngine {
             constraints: &common.constraints,
             numerator: &numerator,
             gram: &grams,
-            differences: &[],
+            differences: &common.differences,
         };
         let before = factors[l].clone();
         let lowered = objective.lower(factors);
@@ -562,6 +565,10 @@ impl Engine for SharedEngine {
         self.snapshot.clone_from(&state.snapshot);
         self.changed();
         Ok(())
+    }
+
+    fn is_exact(&self) -> bool {
+        self.common.exact.is_some()
     }
 
     fn agree(&mut self, own: Result<u64>) -> Result<u64> {

@@ -44,8 +44,7 @@ pub(super) fn plan(
         ));
     }
     let Steps { exact, structured, .. } = Steps::new(settings, constraints, on_cpu);
-    // Beside ties and smooth modes steps are majorized here.
-    let exact = on_cpu && (exact && !structured || barrier);
+    let exact = on_cpu && (exact || barrier);
     let steps = Steps { structured, on_cpu, exact };
     let majorized = |link: &mut Link, notice| -> Result<WholePlan> {
         let plan = link.together(planned(settings, shapes, whole))?;

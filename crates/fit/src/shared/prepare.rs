@@ -349,6 +349,10 @@ impl Ground {
         let constraints = self.constraints.each.iter().zip(&scales);
         let constraints =
             constraints.map(|(constraint, scale)| constraint.rescaled(1.0 / scale, objective));
+        let roughness = self.constraints.structure.roughness.iter().zip(&scales);
+        let differences = roughness.map(|(one, scale)| {
+            one.as_ref().map(|one| one.differences().clone().rescaled(1.0 / scale, objective))
+        });
         let mut losses = vec![None; self.plan.groups().len()];
         prepare::loss_slots(settings, &mut losses);
         SlabsInCommon {
@@ -356,6 +360,7 @@ impl Ground {
             ranges: self.split.ranges.clone(),
             mode: self.split.mode,
             constraints: constraints.collect(),
+            differences: differences.collect(),
             balancing: self.constraints.balancing.clone().filter(|_| self.balances(settings)),
             scales,
             objective,
