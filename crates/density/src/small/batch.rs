@@ -35,10 +35,12 @@ pub(crate) struct PackedKronecker {
 impl PackedKronecker {
     /// Of row-major symmetric matrices; `None` where a system at a time is no worse.
     pub fn new(left: usize, a: &[f64], right: usize, b: &[f64]) -> Option<PackedKronecker> {
+        let better = lanes() > 1 && (PANEL..=LARGEST).contains(&(left * right));
+        better.then(|| PackedKronecker::packed(left, a, right, b))
+    }
+
+    fn packed(left: usize, a: &[f64], right: usize, b: &[f64]) -> PackedKronecker {
         let size = left * right;
-        if lanes() < 2 || !(PANEL..=LARGEST).contains(&size) {
-            return None;
-        }
         let blocks = size.div_ceil(ROWS);
         let mut entries = vec![0.0; offset(blocks)];
         // Rows of both sides for each row of the product: a division each would cost more than the products.
@@ -53,7 +55,7 @@ impl PackedKronecker {
                 }
             }
         }
-        Some(PackedKronecker { size, entries })
+        PackedKronecker { size, entries }
     }
 }
 
@@ -491,7 +493,7 @@ mod tests {
             {
                 let (a, b) = (gram(left, 0.7), gram(right, 0.3));
                 let size = left * right;
-                let packed = PackedKronecker::new(left, &a, right, &b).unwrap();
+                let packed = PackedKronecker::packed(left, &a, right, &b);
                 let kronecker = Kronecker::new(left, &a, right, &b);
                 for many in [1, lanes - 1, lanes] {
                     batch.begin_for(lanes, &packed);
