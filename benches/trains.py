@@ -1,14 +1,14 @@
 #!/usr/bin/env python3
 """Trains against others, in one run on one machine: the barrier Newton method against an oracle in numpy,
-and cross interpolation against teneva (PyPI: `pip install numpy teneva`).
+and cross interpolation against teneva and torchtt (PyPI: `pip install numpy teneva torch torchtt`).
 
     cargo build --release
     cargo run --release --example trains -- --save TARGETS
     benches/trains.py --program target/release/nneinfact --targets TARGETS --oracle ORACLE.py
 
 ORACLE.py has `warm_start`, `fit_newton`, `fit_mu`, `tt_normalise`, `tt_rel2` with the meaning of
-`ntt_prototype.py`. Without it, or without teneva, that part is left out. `trains cross` prints for the program
-what is printed here of teneva.
+`ntt_prototype.py`. What is not installed is left out. `--cross EXAMPLE` runs `EXAMPLE cross` (the built example
+`trains`) between the peers, so that the program's cross interpolation is measured in the same run, on the same entries.
 """
 
 import argparse
@@ -129,24 +129,75 @@ def spread(d, n, rows):
     return np.minimum((u * n).astype(int), n - 1)
 
 
-def peer(teneva):
-    print("\nteneva.cross: ranks grow by at most one a sweep, from 2")
-    print(f"{'function':18} {'rank':>5} {'sweeps':>7} {'evaluations':>12} {'seconds':>8} {'error':>10}")
+def functions_to_interpolate():
+    """Name, number of modes, the function without logarithm, entries to measure on, and its values there."""
     for name, d, _, log_f in functions():
-        sizes = [16] * d
         check = spread(d, 16, 10_000)
         want = log_f(check.astype(float))
         top = float(want.max())
-        want = np.exp(want - top)
-        f = lambda i: np.exp(log_f(np.asarray(i, dtype=float)) - top)  # noqa: E731
-        for sweeps in (1, 2, 3, 4, 5, 6):
+        yield name, d, lambda i: np.exp(log_f(np.asarray(i, dtype=float)) - top), check, np.exp(want - top)  # noqa: B023
+
+
+def show_cross(name, rank, sweeps, evaluations, cpu, got, want):
+    error = np.linalg.norm(got - want) / np.linalg.norm(want)
+    print(f"{name:18} {rank:5} {sweeps:7} {evaluations:12} {cpu:8.2f} {error:10.1e}", flush=True)
+
+
+COLUMNS = f"{'function':18} {'rank':>5} {'sweeps':>7} {'evaluations':>12} {'seconds':>8} {'error':>10}"
+
+
+def teneva_cross(teneva):
+    print("\nteneva.cross: ranks grow by one a half-sweep, from 2 (seconds of the processor)")
+    print(COLUMNS)
+    for name, d, f, check, want in functions_to_interpolate():
+        for sweeps in (1, 2, 3, 4, 5):
             info = {}
-            began = time.perf_counter()
-            train = teneva.cross(f, teneva.rand(sizes, 2, seed=1), nswp=sweeps, dr_min=1, dr_max=1, info=info)
-            seconds = time.perf_counter() - began
-            error = np.linalg.norm(teneva.get_many(train, check) - want) / np.linalg.norm(want)
-            rank = int(max(teneva.ranks(train)))
-            print(f"{name:18} {rank:5} {sweeps:7} {info['m']:12} {seconds:8.2f} {error:10.1e}", flush=True)
+            began = time.process_time()
+            train = teneva.cross(f, teneva.rand([16] * d, 2, seed=1), nswp=sweeps, dr_min=1, dr_max=1, info=info)
+            cpu = time.process_time() - began
+            show_cross(name, int(max(teneva.ranks(train))), sweeps, info["m"], cpu, teneva.get_many(train, check), want)
+
+
+def torchtt_cross(torchtt, torch):
+    print("\ntorchtt.interpolate.dmrg_cross, eps=1e-9: `rmax` is what its ranks are before its kick of 2")
+    print(COLUMNS)
+    for name, d, f, check, want in functions_to_interpolate():
+        for rank in (4, 6, 8):
+            evaluations = 0
+
+            def counted(i, f=f):
+                nonlocal evaluations
+                evaluations += len(i)
+                return torch.from_numpy(f(i.numpy()))
+
+            torch.manual_seed(1)
+            began = time.process_time()
+            train = torchtt.interpolate.dmrg_cross(
+                counted, [16] * d, eps=1e-9, nswp=4, rmax=rank, dtype=torch.float64, eval_vect=True)
+            cpu = time.process_time() - began
+            got = np.ones((len(check), 1))
+            for k, core in enumerate(train.cores):
+                got = np.einsum("ma,mab->mb", got, np.moveaxis(core.numpy(), 1, 0)[check[:, k]])
+            show_cross(name, int(max(train.R)), 4, evaluations, cpu, got[:, 0], want)
+
+
+def peers(example):
+    try:
+        import teneva
+    except ImportError:
+        print("no teneva: pip install teneva")
+    else:
+        teneva_cross(teneva)
+    if example:
+        print(f"\n{example} cross", flush=True)
+        subprocess.run([example, "cross"], check=True)
+    try:
+        import torch
+        import torchtt
+    except ImportError:
+        print("no torchtt: pip install torch torchtt")
+    else:
+        torchtt_cross(torchtt, torch)
 
 
 def main():
@@ -157,7 +208,8 @@ def main():
     parser.add_argument("--sweeps", type=int, default=10)
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("--no-peer", action="store_true", help="leave teneva out")
+    parser.add_argument("--no-peer", action="store_true", help="leave cross interpolation out")
+    parser.add_argument("--cross", metavar="EXAMPLE", help="the built example `trains`")
     options = parser.parse_args()
     if options.oracle and options.targets:
         spec = importlib.util.spec_from_file_location("oracle", options.oracle)
@@ -168,14 +220,8 @@ def main():
                  pathlib.Path(folder))
     else:
         print("no oracle: --oracle and --targets say where")
-    if options.no_peer:
-        return
-    try:
-        import teneva
-    except ImportError:
-        print("no teneva: pip install teneva")
-    else:
-        peer(teneva)
+    if not options.no_peer:
+        peers(options.cross)
 
 
 if __name__ == "__main__":

@@ -23,8 +23,10 @@ const STARTS: usize = 4;
 const AROUND: usize = 32;
 /// How many times what the largest rank cut off an error may be to be due to it.
 const EXPLAINED: f64 = 2.0;
-/// How often less is cut off where the error stands still above the tolerance.
-const CLOSER: usize = 3;
+/// The least that is cut off at a bond, as a share of the values around it: below that are rounding errors.
+const LEAST_SHARE: f64 = 1e-13;
+/// By how much less is cut off after a sweep, at most.
+const CLOSER: f64 = 1e-3;
 
 /// Heads or tails of index tuples.
 type Tuples = Vec<Vec<usize>>;
@@ -112,8 +114,8 @@ impl<'c, 'f> Crossing<'c, 'f> {
     pub fn run(mut self, notices: &mut Vec<String>) -> Result<CrossTrain, Halt> {
         let (mut errors, mut ranks) = (Vec::new(), Vec::new());
         let mut last = None;
-        // The sweep since which nothing was changed about them, and how often less was cut off.
-        let (mut still_from, mut closer) = (0, 0);
+        // The sweep since which nothing was changed about them.
+        let mut still_from = 0;
         for sweep in 0..self.settings.max_sweeps {
             let swept = match self.sweep(sweep) {
                 Err(Halt::Budget) if last.is_some() => {
@@ -136,17 +138,13 @@ impl<'c, 'f> Crossing<'c, 'f> {
             if error <= self.settings.tol || at_limit {
                 break;
             }
-            if !halved(2) {
-                if !self.thorough {
-                    self.thorough = true;
-                } else if lost == 0.0 && closer < CLOSER {
-                    // What is cut off at all bonds is as large as the error may be, and tuples of one mode
-                    // at a time make it a few times larger.
-                    self.share *= 0.25;
-                    closer += 1;
-                } else {
+            if self.cut_less(error) {
+                still_from = sweep + 1;
+            } else if !halved(2) {
+                if self.thorough {
                     break;
                 }
+                self.thorough = true;
                 still_from = sweep + 1;
             }
             self.enrich(&worst);
@@ -168,6 +166,19 @@ impl<'c, 'f> Crossing<'c, 'f> {
             converged,
             notices: Vec::new(),
         })
+    }
+
+    /// Cuts less off at every bond where the error is above the tolerance; whether it did. The values
+    /// around a bond have peaks among them, and a small share of these can be more than all that the error
+    /// is measured on.
+    fn cut_less(&mut self, error: f64) -> bool {
+        let by = (0.25 * self.settings.tol / error).max(CLOSER);
+        let share = (self.share * by).max(LEAST_SHARE);
+        let less = share < self.share;
+        if less {
+            self.share = share;
+        }
+        less
     }
 
     /// One sweep; half of it begins again where the reference was moved.

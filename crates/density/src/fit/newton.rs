@@ -4,7 +4,7 @@ use rayon::prelude::*;
 
 use super::environments::Node;
 use super::settings::{LineSearch, Solver};
-use super::solve::{Linear, Sides, direction};
+use super::solve::{Linear, Sides, direction, directions_together};
 use crate::core::Core;
 use crate::error::{Error, Result};
 use crate::small::{Pool, Scratch, Slices, log_sum};
@@ -202,38 +202,60 @@ impl<'a> CoreSteps<'a> {
         y: &mut Slices,
     ) -> Option<Vec<Found>> {
         let len = self.x.len();
-        let one = |i: usize, y: &mut [f64], scratch: &mut Scratch| -> Option<Found> {
-            let place = i * len..(i + 1) * len;
-            let (x, g) = (&self.x.data()[place.clone()], &self.gradient.data()[place]);
-            let (along, cg_steps) = direction(&self.sides, x, g, mu, how, scratch, y)?;
+        let found = |y: &[f64], (along, cg_steps): (Line, usize)| {
             let length = match line {
                 LineSearch::Slice => along.slice_length(y, mu),
                 LineSearch::Core => 1.0,
             };
-            Some(Found { line: along, cg_steps, length })
+            Found { line: along, cg_steps, length }
         };
+        let (per_task, together) = self.tasks(how);
+        // Some slices from the first on.
+        let some = |first: usize, y: &mut [f64], scratch: &mut Scratch| -> Option<Vec<Found>> {
+            let place = first * len..first * len + y.len();
+            let (x, g) = (&self.x.data()[place.clone()], &self.gradient.data()[place]);
+            if together == 1 {
+                let each = direction(&self.sides, x, g, mu, how, scratch, y)?;
+                return Some(vec![found(y, each)]);
+            }
+            let lines = directions_together(&self.sides, x, g, mu, scratch, y)?;
+            let each = y.chunks_exact(len).zip(lines);
+            Some(each.map(|(y, line)| found(y, (line, 0))).collect())
+        };
+        let task = |(task, y): (usize, &mut [f64])| {
+            pool.with(|scratch| {
+                let parts = y.chunks_mut(together * len).enumerate();
+                let parts = parts.map(|(at, y)| some(task * per_task + at * together, y, scratch));
+                parts.collect::<Option<Vec<_>>>()
+            })
+        };
+        let found: Option<Vec<_>> = if per_task >= self.shape[1] {
+            task((0, y.data_mut())).map(|found| vec![found])
+        } else {
+            y.data_mut().par_chunks_mut(per_task * len).enumerate().map(task).collect()
+        };
+        Some(found?.into_iter().flatten().flatten().collect())
+    }
+
+    /// How many slices a task has, and how many of them are worked out together.
+    fn tasks(&self, how: Linear) -> (usize, usize) {
         let [left, n, right] = self.shape;
         let each = match how.solver {
             Solver::Direct => (left * right).pow(3) / 6,
             _ => how.max_steps * left * right * (left + right + 10),
         };
-        let per_task = if n * each < PARALLEL_FROM {
-            n
-        } else {
-            n.div_ceil(TASKS_PER_THREAD * rayon::current_num_threads())
+        let serial = n * each < PARALLEL_FROM;
+        let threads = if serial { 1 } else { rayon::current_num_threads() };
+        let together = match how.solver {
+            Solver::Direct => self.sides.together(n.div_ceil(threads)),
+            _ => 1,
         };
-        let task = |(task, y): (usize, &mut [f64])| {
-            pool.with(|scratch| {
-                let slices = y.chunks_exact_mut(len).enumerate();
-                slices.map(|(i, y)| one(task * per_task + i, y, scratch)).collect::<Vec<_>>()
-            })
+        let per_task = match together {
+            _ if serial => n,
+            1 => n.div_ceil(TASKS_PER_THREAD * threads),
+            _ => together,
         };
-        let found: Vec<Vec<Option<Found>>> = if per_task >= n {
-            vec![task((0, y.data_mut()))]
-        } else {
-            y.data_mut().par_chunks_mut(per_task * len).enumerate().map(task).collect()
-        };
-        found.into_iter().flatten().collect()
+        (per_task, together)
     }
 }
 

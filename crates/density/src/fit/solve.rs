@@ -3,13 +3,17 @@
 //! Everything is in the unknown `y = δ/x`, the relative change of the entries: the Hessian of the
 //! barrier is then μ times the identity, where in δ it is μ/x², which overflows.
 
+use std::sync::OnceLock;
+
 use nneinfact_simd::{Aligned, Real, arch};
 use pulp::{Simd, WithSimd};
 
 use super::environments::Node;
 use super::newton::Line;
 use super::settings::Solver;
-use crate::small::{Kronecker, Left, Scratch, padded, solve_positive, times};
+use crate::small::{
+    Kronecker, Left, PackedKronecker, Scratch, lanes, padded, solve_positive, times,
+};
 
 /// How to solve for the direction.
 #[derive(Clone, Copy, Debug)]
@@ -25,10 +29,13 @@ pub(crate) struct Linear {
 pub(crate) struct Sides<'a> {
     left: usize,
     right: usize,
+    node: &'a Node,
     a: &'a [f64],
     b: Aligned<f64>,
-    /// `A ⊗ B`, where systems with it are factored.
-    product: Option<Kronecker>,
+    /// `A ⊗ B`, where systems with it are factored one by one.
+    product: OnceLock<Kronecker>,
+    /// The same where several are at a time, unless that is no better.
+    packed: OnceLock<Option<PackedKronecker>>,
     /// Its diagonal, where it is the preconditioner.
     diagonal: Option<Aligned<f64>>,
 }
@@ -50,9 +57,28 @@ impl<'a> Sides<'a> {
             }
             diagonal
         });
-        let product =
-            (solver == Solver::Direct).then(|| Kronecker::new(left, &node.a, right, &node.b));
-        Sides { left, right, a: &node.a, b, product, diagonal }
+        let (product, packed) = (OnceLock::new(), OnceLock::new());
+        Sides { left, right, a: &node.a, node, b, product, packed, diagonal }
+    }
+
+    fn product(&self) -> &Kronecker {
+        let Node { left, right, a, b, .. } = self.node;
+        self.product.get_or_init(|| Kronecker::new(*left, a, *right, b))
+    }
+
+    fn packed(&self) -> Option<&PackedKronecker> {
+        let Node { left, right, a, b, .. } = self.node;
+        self.packed.get_or_init(|| PackedKronecker::new(*left, a, *right, b)).as_ref()
+    }
+
+    /// How many of so many slices for each thread are best factored together: 1 where each is alone.
+    pub fn together(&self, share: usize) -> usize {
+        let lanes = lanes();
+        // Lanes without a slice cost as much as those with one.
+        if 2 * share < lanes || self.packed().is_none() {
+            return 1;
+        }
+        share.div_ceil(share.div_ceil(lanes))
     }
 
     /// Elements of a row, with its padding.
@@ -121,15 +147,7 @@ pub(crate) fn direction(
     scratch: &mut Scratch,
     y: &mut [f64],
 ) -> Option<(Line, usize)> {
-    for vector in &mut scratch.vectors {
-        vector.resize(x.len());
-    }
-    let (width, right) = (sides.width(), sides.right);
-    let rhs = &mut scratch.vectors[0];
-    for (rhs, (x, g)) in rhs.iter_mut().zip(x.iter().zip(g)) {
-        *rhs = mu - x * g;
-    }
-    clear_padding(rhs, width, right);
+    right_side(sides, x, g, mu, scratch);
     let preconditioner = match how.solver {
         Solver::Cg => Preconditioner::Plain,
         Solver::Pcg if mu < how.preconditioner_min => Preconditioner::Plain,
@@ -137,8 +155,8 @@ pub(crate) fn direction(
         Solver::Direct | Solver::Pcg => Preconditioner::Barrier,
     };
     let mut steps = 0;
-    if let Some(product) = &sides.product {
-        if !direct(product, sides, x, mu, scratch, y) {
+    if how.solver == Solver::Direct {
+        if !direct(sides, x, mu, scratch, y) {
             return None;
         }
     } else {
@@ -148,6 +166,57 @@ pub(crate) fn direction(
     }
     let vectors = &mut scratch.vectors;
     Some((arch().dispatch(Along { sides, x, g, vectors, y }), steps))
+}
+
+/// As [`direction`], of some slices at a time by factorizations, and to the same bits.
+pub(crate) fn directions_together(
+    sides: &Sides<'_>,
+    x: &[f64],
+    g: &[f64],
+    mu: f64,
+    scratch: &mut Scratch,
+    y: &mut [f64],
+) -> Option<Vec<Line>> {
+    let packed = sides.packed()?;
+    let (width, right) = (sides.width(), sides.right);
+    let len = sides.left * width;
+    let slices = || x.chunks_exact(len).zip(g.chunks_exact(len));
+    scratch.batch.begin(packed);
+    for (lane, (x, g)) in slices().enumerate() {
+        right_side(sides, x, g, mu, scratch);
+        let Scratch { batch, vectors, .. } = &mut *scratch;
+        let rows = x.chunks_exact(width).zip(vectors[0].chunks_exact(width));
+        for (row, (x, rhs)) in rows.enumerate() {
+            batch.set(lane, row * right, &x[..right], &rhs[..right]);
+        }
+    }
+    scratch.batch.solve(packed, mu);
+    let mut lines = Vec::with_capacity(x.len() / len);
+    for (lane, ((x, g), y)) in slices().zip(y.chunks_exact_mut(len)).enumerate() {
+        right_side(sides, x, g, mu, scratch);
+        if scratch.batch.solved(lane) {
+            for (row, to) in y.chunks_exact_mut(width).enumerate() {
+                scratch.batch.get(lane, row * right, &mut to[..right]);
+                to[right..].fill(0.0);
+            }
+        } else if !direct(sides, x, mu, scratch, y) {
+            return None;
+        }
+        lines.push(arch().dispatch(Along { sides, x, g, vectors: &mut scratch.vectors, y }));
+    }
+    Some(lines)
+}
+
+/// Minus the gradient of the objective in y, as the first of the vectors.
+fn right_side(sides: &Sides<'_>, x: &[f64], g: &[f64], mu: f64, scratch: &mut Scratch) {
+    for vector in &mut scratch.vectors {
+        vector.resize(x.len());
+    }
+    let rhs = &mut scratch.vectors[0];
+    for (rhs, (x, g)) in rhs.iter_mut().zip(x.iter().zip(g)) {
+        *rhs = mu - x * g;
+    }
+    clear_padding(rhs, sides.width(), sides.right);
 }
 
 /// Zeros behind the last column of every row.
@@ -161,16 +230,9 @@ fn clear_padding(data: &mut [f64], width: usize, right: usize) {
 }
 
 /// By a Cholesky factorization; whether there was one.
-fn direct(
-    product: &Kronecker,
-    sides: &Sides<'_>,
-    x: &[f64],
-    mu: f64,
-    scratch: &mut Scratch,
-    y: &mut [f64],
-) -> bool {
+fn direct(sides: &Sides<'_>, x: &[f64], mu: f64, scratch: &mut Scratch, y: &mut [f64]) -> bool {
     let (width, right) = (sides.width(), sides.right);
-    let Scratch { system, vectors } = scratch;
+    let Scratch { system, vectors, .. } = scratch;
     // Without the padding of rows, as the factorization costs the cube of the size.
     for (to, from) in [(&mut system.x, x), (&mut system.y, &vectors[0][..])] {
         to.resize(sides.left * right);
@@ -178,7 +240,7 @@ fn direct(
             to.copy_from_slice(&from[..right]);
         }
     }
-    if !solve_positive(product, mu, system) {
+    if !solve_positive(sides.product(), mu, system) {
         return false;
     }
     for (to, from) in y.chunks_exact_mut(width).zip(system.y.chunks_exact(right)) {

@@ -12,7 +12,7 @@ use pulp::{Arch, Simd, WithSimd};
 use super::{LANES, System, padded};
 
 /// Columns of a panel.
-const PANEL: usize = LANES;
+pub(super) const PANEL: usize = LANES;
 
 /// The matrix `A ⊗ B` of two symmetric ones, in a form from which its columns are read as vectors: the
 /// entry of a row and of column `c · right + d` is `first[c][row] · second[d][row]`.
@@ -66,7 +66,7 @@ pub(crate) fn solve_positive(gram: &Kronecker, mu: f64, system: &mut System) -> 
     solve_on(arch(), gram, mu, system)
 }
 
-fn solve_on(arch: Arch, gram: &Kronecker, mu: f64, system: &mut System) -> bool {
+pub(super) fn solve_on(arch: Arch, gram: &Kronecker, mu: f64, system: &mut System) -> bool {
     let size = gram.size();
     let rows = padded(size);
     let System { factor, reciprocals, coefficients, x, y } = system;

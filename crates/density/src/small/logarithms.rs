@@ -5,6 +5,9 @@ use pulp::{Arch, Simd, WithSimd};
 
 use super::LANES;
 
+/// Logarithms at a time.
+const BLOCK: usize = 64;
+
 /// `Σ ln(1 + t y)` with all digits of small `t y`. −∞ or NaN where some `1 + t y` is not positive.
 pub(crate) fn log_sum(t: f64, y: &[f64]) -> f64 {
     log_sum_on(arch(), t, y)
@@ -25,25 +28,19 @@ impl WithSimd for LogSum<'_> {
     #[inline(always)]
     fn with_simd<S: Simd>(self, _: S) -> f64 {
         let mut sums = [0.0; LANES];
-        let (whole, rest) = self.y.as_chunks::<LANES>();
-        for y in whole {
-            add::<S>(&mut sums, self.t, y);
-        }
-        if !rest.is_empty() {
-            // The logarithm of 1 + 0 adds nothing.
-            let mut last = [0.0; LANES];
-            last[..rest.len()].copy_from_slice(rest);
-            add::<S>(&mut sums, self.t, &last);
+        let mut terms = [0.0; BLOCK];
+        for y in self.y.chunks(BLOCK) {
+            let terms = &mut terms[..y.len()];
+            // A loop of its own, whose length is not known before, becomes one over vectors.
+            for (term, y) in terms.iter_mut().zip(y) {
+                let excess = self.t * y;
+                *term = (1.0 + excess).ln_near(excess, has_fused::<S>());
+            }
+            for terms in terms.chunks(LANES) {
+                sums.iter_mut().zip(terms).for_each(|(sum, term)| *sum += term);
+            }
         }
         sums.iter().sum()
-    }
-}
-
-#[inline(always)]
-fn add<S: Simd>(sums: &mut [f64; LANES], t: f64, y: &[f64; LANES]) {
-    for (sum, y) in sums.iter_mut().zip(y) {
-        let excess = t * y;
-        *sum += (1.0 + excess).ln_near(excess, has_fused::<S>());
     }
 }
 
@@ -54,7 +51,7 @@ mod tests {
     #[test]
     fn sums_are_those_of_the_standard_library() {
         for arch in nneinfact_simd::instruction_sets() {
-            for n in [0, 1, 7, 8, 21] {
+            for n in [0, 1, 7, 8, 21, 64, 150] {
                 for scale in [1e-12, 1e-3, 0.9, 40.0] {
                     let y: Vec<f64> =
                         (0..n).map(|i| scale * (i as f64 * 0.7).sin().abs()).collect();

@@ -5,12 +5,14 @@
 //! Everything here is written over vectors of the instruction set that is chosen at run time. Rows
 //! are padded with zeros to whole vectors of the widest set.
 
+mod batch;
 mod cholesky;
 mod logarithms;
 mod product;
 mod scratch;
 mod slices;
 
+pub(crate) use batch::{Batch, PackedKronecker, lanes};
 pub(crate) use cholesky::{Kronecker, solve_positive};
 pub(crate) use logarithms::log_sum;
 pub(crate) use product::{Left, product_nn, product_nt, product_tn, times};

@@ -4,7 +4,7 @@ use std::sync::{Mutex, PoisonError};
 
 use nneinfact_simd::Aligned;
 
-use super::LANES;
+use super::{Batch, LANES};
 
 /// What a system of equations is solved in.
 #[derive(Default)]
@@ -21,10 +21,11 @@ pub(crate) struct System {
     pub y: Aligned<f64>,
 }
 
-/// What the Newton step of one slice is worked out in.
+/// What the Newton steps of slices are worked out in.
 #[derive(Default)]
 pub(crate) struct Scratch {
     pub system: System,
+    pub batch: Batch,
     /// Vectors as long as a slice.
     pub vectors: [Aligned<f64>; 8],
 }
