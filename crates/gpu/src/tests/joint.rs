@@ -306,8 +306,8 @@ fn chains_do_not_see_each_other() {
         for (s, step) in steps.iter().enumerate() {
             let Step::Joint(joint) = step else { panic!("every operation may be in one") };
             assert!(buffers(&joint.operations()).len() <= limits.buffers);
-            let turns = joint.operations().iter().map(|operation| operation.turns);
-            assert!(turns.sum::<usize>() <= limits.shared);
+            let turns: usize = joint.operations().iter().map(|operation| operation.turns).sum();
+            assert!(turns <= limits.shared);
             for (c, chain) in joint.chains.iter().enumerate() {
                 for (o, operation) in chain.operations.iter().enumerate() {
                     assert!(places.insert(operation.words[0], (s, c, o)).is_none());
