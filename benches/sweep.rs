@@ -65,7 +65,7 @@ fn passes(c: &mut Criterion) {
         for rank in [4, 10, 40, 195] {
             group.bench_function(BenchmarkId::new(name, rank), |b| {
                 b.iter_custom(|iterations| {
-                    let (_, times) = settings(MODEL, rank, &loss)
+                    let (_, times, _) = settings(MODEL, rank, &loss)
                         .data_as(Format::Dense)
                         .profile(&data, iterations as usize)
                         .expect("the passes run");

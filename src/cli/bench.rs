@@ -311,7 +311,7 @@ impl BenchProblem {
             false => None,
         };
         let observations = withheld.as_ref().unwrap_or(observations);
-        let (plan, times) =
+        let (plan, times, dispatches) =
             self.settings(device)?.profile(observations, if quick { 1 } else { 7 })?;
         let loss = (self.loss)()?;
         let passes: Vec<Value> = times
@@ -330,6 +330,7 @@ impl BenchProblem {
             "shape": plan.shapes().data(),
             "loss": loss.name(),
             "passes": passes,
+            "dispatches_per_sweep": dispatches,
         });
         if let (Value::Object(to), Value::Object(more)) = (&mut result, progress_of(&fit)) {
             to.extend(more);

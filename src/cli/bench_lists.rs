@@ -118,7 +118,7 @@ impl ListProblem {
 
     fn measure(&self, device: &Device, peaks: Option<RooflinePeaks>, quick: bool) -> Result<Value> {
         let observations = device.install(|| self.observations(quick))?;
-        let (plan, times) =
+        let (plan, times, dispatches) =
             self.settings(device)?.profile(&observations, if quick { 1 } else { 7 })?;
         let loss = (self.loss)();
         let passes: Vec<Value> = times
@@ -135,6 +135,7 @@ impl ListProblem {
             "stored": plan.settings().sparse.map(|info| info.stored),
             "loss": loss.name(),
             "passes": passes,
+            "dispatches_per_sweep": dispatches,
         });
         if let (Value::Object(to), Value::Object(more)) = (&mut result, progress_of(&fit)) {
             to.extend(more);

@@ -9,6 +9,7 @@ use super::problem::{CheckedProblem, ProblemArgs};
 use super::split_args::SplitArgs;
 use nneinfact_core::data::SplitKind;
 use nneinfact_core::error::{Error, Result};
+use nneinfact_core::plan::Plan;
 use nneinfact_fit::SplitPlan;
 
 /// The arguments of `explain`.
@@ -69,7 +70,26 @@ pub fn run(args: &ExplainArgs) -> Result<()> {
         Some(nonzeros) => problem.settings.sparse_plan(&args.shape, nonzeros)?,
         None => problem.settings.plan(&args.shape, args.value_bytes)?,
     };
-    print(&format!("{plan}\nloss     {}\n", problem.loss.describe()))
+    let on_gpu = dispatches(&problem, &plan)?;
+    print(&format!("{plan}\nloss     {}\n{on_gpu}", problem.loss.describe()))
+}
+
+/// A line about dispatches on a GPU.
+#[cfg(feature = "gpu")]
+fn dispatches(problem: &CheckedProblem, plan: &Plan) -> Result<String> {
+    let least = if plan.sparse_passes().is_empty() { "" } else { "at least " };
+    Ok(match problem.settings.gpu_dispatches(plan) {
+        Ok(Some(count)) => format!("on a GPU {least}{count} dispatches a sweep\n"),
+        Ok(None) => "on a GPU the steps are made on the host\n".into(),
+        // The plan is good for a CPU all the same.
+        Err(error @ (Error::Memory { .. } | Error::Loss(_))) => format!("on a GPU {error}\n"),
+        Err(error) => return Err(error),
+    })
+}
+
+#[cfg(not(feature = "gpu"))]
+fn dispatches(_: &CheckedProblem, _: &Plan) -> Result<String> {
+    Ok(String::new())
 }
 
 /// The plan for data of which a share is withheld, as cells or by strata.

@@ -518,8 +518,21 @@ fn devices_and_explain() {
     for said in ["wr,hr,dr | ikr,jkr", "2 passes", "45.4 M", "kl"] {
         assert!(plan.contains(said), "{said}: {plan}");
     }
+    #[cfg(feature = "gpu")]
+    assert!(plan.ends_with("on a GPU 14 dispatches a sweep\n"), "{plan}");
     let block = ["--shape", "27,24,7,100,100", "--algorithm", "block", "--value-bytes", "2"];
     assert!(bench.good(&[&explain[..], &block].concat()).contains("5 passes"));
+    #[cfg(feature = "gpu")]
+    {
+        let list = ["--shape", "27,24,7,100,100", "--nonzeros", "286000"];
+        let told = bench.good(&[&explain[..], &list].concat());
+        assert!(
+            told.contains("on a GPU at least ") && told.ends_with("dispatches a sweep\n"),
+            "{told}"
+        );
+        let adam = [&explain[..], &list[..2], &["--algorithm", "adam"]].concat();
+        assert!(bench.good(&adam).ends_with("on a GPU the steps are made on the host\n"));
+    }
     let split = ["--shape", "27,24,7,100,100", "--heldout", "0.1", "--validation", "0.5"];
     let told = bench.good(&[&explain[..], &split].concat());
     assert!(told.contains("withheld 2.495e7 entries") && told.contains("closed form"), "{told}");
@@ -1204,6 +1217,7 @@ fn a_benchmark_measures_the_processor_and_sets_passes_beside_it() {
         assert!(problem.get("error").is_none(), "{problem}");
         let passes = problem["passes"].as_array().unwrap();
         assert!(!passes.is_empty(), "{name}");
+        assert!(problem.get("dispatches_per_sweep").is_some_and(|n| n.is_null()), "{name}");
         for pass in passes {
             let number = |key: &str| pass[key].as_f64().unwrap();
             // The longer of what reading and what computing would take at the rates above.

@@ -8,5 +8,6 @@ mod devices;
 mod fits;
 mod penalties;
 mod structure;
+mod sweeps;
 #[path = "../common/structured.rs"]
 mod structured_case;

@@ -386,7 +386,8 @@ impl NNEinFact {
     /// Reads the losses back every so many sweeps only, so that a GPU does not wait for the host in
     /// between: the history has an element for each evaluation, and the tolerance, observers and
     /// cancellation act there. Default: 1. The accelerated algorithm, Adam and early stopping need every
-    /// sweep's losses and evaluate all of them, whatever this says.
+    /// sweep's losses and evaluate all of them, whatever this says. (A GPU keeps those of many sweeps, so that
+    /// it does not wait for the host then either.)
     pub fn eval_every(mut self, sweeps: usize) -> Self {
         self.settings.eval_every = sweeps;
         self
@@ -508,7 +509,8 @@ impl NNEinFact {
         format::plan_of_nonzeros(&self.settings, &shapes, nonzeros)
     }
 
-    /// How long each pass of a fit takes on its device, with the plan: what `nneinfact bench` reports.
+    /// How long each pass of a fit takes on its device, with the plan, and how many dispatches a sweep is
+    /// there ([`dispatches`](nneinfact_core::engine::Engine::dispatches)): what `nneinfact bench` reports.
     ///
     /// # Errors
     /// As [`fit`](Self::fit).
@@ -517,7 +519,7 @@ impl NNEinFact {
         self,
         data: impl Source,
         repeats: usize,
-    ) -> Result<(std::sync::Arc<Plan>, Vec<nneinfact_core::engine::PassTime>)> {
+    ) -> Result<(std::sync::Arc<Plan>, Vec<nneinfact_core::engine::PassTime>, Option<usize>)> {
         run::profile(self.settings, self.resume, data.observations()?.as_ref(), repeats)
     }
 

@@ -17,6 +17,8 @@ mod concurrent;
 mod constraints;
 mod coupled;
 mod device;
+#[cfg(feature = "gpu")]
+mod dispatches;
 mod factored;
 mod factors;
 mod format;

@@ -117,7 +117,7 @@ pub(crate) fn profile(
     resume: Option<Box<Checkpoint>>,
     observations: &Observations,
     repeats: usize,
-) -> Result<(Arc<Plan>, Vec<PassTime>)> {
+) -> Result<(Arc<Plan>, Vec<PassTime>, Option<usize>)> {
     let device = settings.choose_device()?;
     device.clone().install(move || {
         let opened =
@@ -135,7 +135,7 @@ pub(crate) fn profile(
         }
         let times: Result<Vec<PassTime>> =
             (0..groups.len()).map(|group| engine.time(group, repeats)).collect();
-        Ok((plan, times?))
+        Ok((plan, times?, engine.dispatches()))
     })
 }
 

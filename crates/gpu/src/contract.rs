@@ -106,25 +106,12 @@ impl Compiler<'_> {
                 return self.contract_pair(commands, shapes, pair, out, scale, add);
             }
             let paired = left.half.is_some() || right.half.is_some();
-            let result = self.temporary_view(shapes, i, step.indices.clone(), paired);
+            let indices = step.indices.clone();
+            let result = self.step_view(shapes, i, &[&left, &right], indices, paired);
             self.contract_pair(commands, shapes, pair, &result, 1.0, false)?;
             results.push(result);
         }
         self.contract_pair(commands, shapes, [inputs.first(), None], out, scale, add)
-    }
-
-    /// A tensor, or two, in a temporary.
-    fn temporary_view(
-        &mut self,
-        shapes: &Shapes,
-        temporary: usize,
-        indices: Vec<Index>,
-        paired: bool,
-    ) -> TensorView {
-        let volume: usize = shapes.sizes(&indices).iter().product();
-        let words = if paired { 2 * volume } else { volume };
-        let buffer = self.temporary(temporary, words);
-        TensorView { buffer, base: 0, indices, half: paired.then_some(volume) }
     }
 
     /// A tensor summed over the indices that it alone has, in a temporary; or as it is.
@@ -150,7 +137,8 @@ impl Compiler<'_> {
         if kept.len() == view.indices.len() || saved < APART as f64 {
             return Ok(view);
         }
-        let result = self.temporary_view(shapes, temporary, kept, view.half.is_some());
+        let paired = view.half.is_some();
+        let result = self.step_view(shapes, temporary, &[&view], kept, paired);
         self.contract_pair(commands, shapes, [Some(&view), None], &result, 1.0, false)?;
         Ok(result)
     }

@@ -35,6 +35,8 @@ pub(crate) struct GpuEngine {
     last: Option<usize>,
     /// Of all buffers.
     bytes: u64,
+    /// Of a sweep.
+    dispatches: usize,
     /// How the last sweeps ended that were made without the host.
     ends: Vec<SweepEnd>,
     /// How many are made at a time.
@@ -73,6 +75,7 @@ impl GpuEngine {
     /// Uploads a job that has been compiled.
     pub(crate) fn placed(gpu: &Gpu, mut job: Job, mut compiled: Compiled) -> Result<GpuEngine> {
         let bytes = compiled.program.buffers.iter().map(|buffer| buffer.bytes).sum();
+        let dispatches = compiled.dispatches();
         let loaded = gpu.load(std::mem::take(&mut compiled.program))?;
         let start = std::mem::take(&mut job.start);
         let mut engine = GpuEngine {
@@ -85,6 +88,7 @@ impl GpuEngine {
             has_snapshot: false,
             last: None,
             bytes,
+            dispatches,
             ends: Vec::new(),
             pace: FIRST_SWEEPS,
         };
@@ -474,6 +478,10 @@ impl Engine for GpuEngine {
 
     fn device_memory(&self) -> Option<u64> {
         Some(self.bytes)
+    }
+
+    fn dispatches(&self) -> Option<usize> {
+        Some(self.dispatches)
     }
 }
 

@@ -11,7 +11,8 @@
 //! - `program` has all of it as plain data that is tested without a device: buffers, shaders from the
 //!   templates of the crate `nneinfact-shaders`, recorded commands;
 //! - `device` finds and opens GPUs, and carries programs out. `streamed_pass` brings the data, `engine`
-//!   is the fit that runs them (`course` records sweeps that it does not wait for), and `roofline` measures what a device can do at best.
+//!   is the fit that runs them (`course` records sweeps that it does not wait for, `dispatches` counts
+//!   what a sweep is), and `roofline` measures what a device can do at best.
 
 #![deny(missing_docs)]
 
@@ -20,6 +21,7 @@ mod contract;
 mod course;
 mod dense;
 mod device;
+mod dispatches;
 mod engine;
 mod joint;
 mod penalty_sums;
@@ -35,6 +37,7 @@ mod update;
 pub use device::adapter::{Wanted, any_real, list};
 pub use device::driver_lock::DriverLock;
 pub use device::handle::Gpu;
+pub use dispatches::dispatches;
 pub use engine::open;
 pub use program::tuning::Tuning;
 pub use roofline::measure;

@@ -32,25 +32,29 @@ pub(crate) fn compile_within(gpu: &Gpu, job: &Job, tuning: &Tuning) -> Result<Co
     let most = [tuning.memory, gpu.info().memory].into_iter().flatten().min();
     let Some(most) = most.filter(|&most| needed(&compiled) > most) else { return Ok(compiled) };
     // The slabs that there are anyway give the same bits as if all were there. If two of them are
-    // too much as well, smaller ones differ from that by rounding.
-    let mut entries = compiled.slabs.iter().map(|slab| slab.part.entries()).max().unwrap_or(1);
-    loop {
-        let stream = Some(entries);
-        let streamed = compile(job, gpu.limits(), &Tuning { stream, ..*tuning })?;
-        if needed(&streamed) <= most {
-            return Ok(streamed);
+    // too much as well, smaller ones differ from that by rounding. Stored entries stay on the device.
+    let whole = compiled.slabs.iter().map(|slab| slab.part.entries()).max();
+    let slabs = std::iter::successors(whole.filter(|_| job.stored.is_none()), |&entries| {
+        (entries > LEAST_ENTRIES).then(|| (entries / 2).max(LEAST_ENTRIES))
+    });
+    // Shared dispatches need memory for what there is to do in them, and sweeps without the host for where
+    // they began; what is computed is the same. So these are given up before slabs get smaller.
+    let tries = std::iter::once(None)
+        .chain(slabs.map(Some))
+        .flat_map(|stream| [tuning.joint, false].map(|joint| Tuning { stream, joint, ..*tuning }));
+    let mut least = compiled;
+    for tuning in tries.skip(1) {
+        least = compile(job, gpu.limits(), &tuning)?;
+        if needed(&least) <= most {
+            return Ok(least);
         }
-        if entries <= LEAST_ENTRIES {
-            return Err(match gpu.out_of_memory(&streamed.program) {
-                Error::DeviceMemory { device, needed, largest, largest_is, help, .. } => {
-                    let memory = Some(most);
-                    Error::DeviceMemory { device, needed, largest, largest_is, memory, help }
-                }
-                other => other,
-            });
-        }
-        entries = (entries / 2).max(LEAST_ENTRIES);
     }
+    Err(match gpu.out_of_memory(&least.program) {
+        Error::DeviceMemory { device, needed, largest, largest_is, help, .. } => {
+            Error::DeviceMemory { device, needed, largest, largest_is, memory: Some(most), help }
+        }
+        other => other,
+    })
 }
 
 /// Bytes of all buffers.

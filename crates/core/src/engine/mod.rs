@@ -472,6 +472,12 @@ pub trait Engine: Send {
     fn device_memory(&self) -> Option<u64> {
         None
     }
+
+    /// How often a sweep tells the device to do something, each of which costs it some microseconds however
+    /// little it is; `None` where that costs nothing: on a CPU.
+    fn dispatches(&self) -> Option<usize> {
+        None
+    }
 }
 
 /// The median, NaN of no values.

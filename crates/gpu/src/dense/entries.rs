@@ -108,12 +108,20 @@ impl ElementType {
     pub fn load(self, array: &str) -> String {
         match self {
             ElementType::Zero => "0.0".into(),
-            ElementType::U8 => format!("f32((({array}[at >> 2u]) >> ((at & 3u) * 8u)) & 0xffu)"),
-            ElementType::U16 => {
-                format!("f32((({array}[at >> 1u]) >> ((at & 1u) * 16u)) & 0xffffu)")
-            }
-            ElementType::U32 => format!("f32({array}[at])"),
-            ElementType::F32 => format!("bitcast<f32>({array}[at])"),
+            ElementType::U8 => self.unpack(&format!("{array}[at >> 2u]"), "at & 3u"),
+            ElementType::U16 => self.unpack(&format!("{array}[at >> 1u]"), "at & 1u"),
+            ElementType::U32 | ElementType::F32 => self.unpack(&format!("{array}[at]"), "0u"),
+        }
+    }
+
+    /// The element at this place of a word, both expressions, as a single.
+    pub fn unpack(self, word: &str, place: &str) -> String {
+        match self {
+            ElementType::Zero => "0.0".into(),
+            ElementType::U8 => format!("f32((({word}) >> (({place}) * 8u)) & 0xffu)"),
+            ElementType::U16 => format!("f32((({word}) >> (({place}) * 16u)) & 0xffffu)"),
+            ElementType::U32 => format!("f32({word})"),
+            ElementType::F32 => format!("bitcast<f32>({word})"),
         }
     }
 }

@@ -207,9 +207,8 @@ impl Compiler<'_> {
         if indices.len() == output.len() {
             return self.contract(commands, contraction, &inputs, &out, constant, false);
         }
-        let words = self.shapes.sizes(&indices).iter().product();
-        let buffer = self.temporary(3 * contraction.steps().len(), words);
-        let sum = TensorView { buffer, base: 0, indices, half: None };
+        let at = 3 * contraction.steps().len();
+        let sum = self.result_view(self.shapes, at, &inputs, indices);
         self.contract(commands, contraction, &inputs, &sum, 1.0, false)?;
         self.repeated(commands, &sum, &out, constant, false)
     }

@@ -503,11 +503,11 @@ impl<'a> Filler<'a> {
         };
         let work = self.known() + &self.text.format.evaluate(self.text.wants, floor);
         let body = self.prediction() + &work + &self.accumulate();
-        all(&self.read(scale)) + &all(&format!("{{\n{}}}\n", indented(&body)))
+        all(&self.read(scale, count)) + &all(&format!("{{\n{}}}\n", indented(&body)))
     }
 
-    /// Reads the fields of entry `n + {j}` of the tile.
-    fn read(&self, scale: &str) -> String {
+    /// Reads the fields of entry `n + {j}` of the tile, for `count` of them from one multiple of it on.
+    fn read(&self, scale: &str, count: usize) -> String {
         let (layout, format) = (self.layout, self.text.format);
         let fields = format.fields();
         let mut text = String::new();
@@ -517,6 +517,15 @@ impl<'a> Filler<'a> {
         }
         for (field, _) in &fields {
             text += &match (layout.staged, layout.words_of(field)) {
+                // Entries of a word share a read of it.
+                (true, Some(in_word)) if count.is_multiple_of(in_word) => {
+                    let words = layout.stage_columns(field) + 1;
+                    let word = format!(
+                        "stage_value[local_row * {words}u + n / {in_word}u + {{j}}u / {in_word}u]"
+                    );
+                    let load = format.values.unpack(&word, &format!("{{j}}u % {in_word}u"));
+                    format!("let {field}{{j}} = {load} * bitcast<f32>({scale});\n")
+                }
                 (true, Some(in_word)) => {
                     let words = (layout.stage_columns(field) + 1) * in_word;
                     let load = format.values.load("stage_value").replace("at ", "at{j} ");

@@ -78,7 +78,8 @@ fn make_instance() -> (wgpu::Instance, wgpu::Backends) {
     let backends =
         (wgpu::Backends::VULKAN | wgpu::Backends::METAL | wgpu::Backends::DX12).with_env();
     let mut flags = wgpu::InstanceFlags::from_build_config();
-    // Nothing here is dispatched indirectly, and checking that would cap buffers at 4 GiB.
+    // How large dispatches are that ask the device is written by this crate alone (decide.wgsl), and
+    // checking that would cap buffers at 4 GiB.
     flags.remove(wgpu::InstanceFlags::VALIDATION_INDIRECT_CALL);
     let instance = wgpu::Instance::new(wgpu::InstanceDescriptor {
         backends,

@@ -25,7 +25,8 @@ pub(crate) struct JointLimits {
     pub turns: usize,
     /// The most turns of a chain.
     pub chain: usize,
-    /// The most turns of an operation that is shared out; what has more is a dispatch of its own.
+    /// The most turns of an operation that is shared out, and of all of a dispatch: what has more is a
+    /// dispatch of its own. A software rasteriser does it in some 0.05 s.
     pub shared: usize,
     /// Workgroups that share an operation.
     pub workgroups: usize,
@@ -223,11 +224,12 @@ impl Joint {
         alone && short && turns + operation.turns <= limits.chain
     }
 
-    /// Whether a shader may see what the operation needs, too.
+    /// Whether a shader may see what the operation needs, too, and it does not take long then.
     fn has_room(&self, operation: &Operation, limits: &JointLimits) -> bool {
         let mut all = self.operations();
         all.push(operation);
-        buffers(&all).len() <= limits.buffers
+        let turns: usize = all.iter().map(|operation| operation.turns).sum();
+        buffers(&all).len() <= limits.buffers && turns <= limits.shared
     }
 
     fn add(&mut self, before: &[usize], operation: Operation, limits: &JointLimits) {

@@ -17,6 +17,7 @@ use super::recording::{
     Recording, RecordingId, Shader, ShaderId, Window,
 };
 use super::template::fill;
+use super::temporaries::Temporaries;
 use super::tuning::Tuning;
 use super::views::TensorView;
 use crate::dense::entries::EntryFormat;
@@ -66,6 +67,7 @@ pub(crate) struct Compiler<'a> {
     uniforms: BufferId,
     /// What steps of contractions leave for the next.
     temporaries: Vec<BufferId>,
+    pub small_temporaries: Temporaries,
 }
 
 /// Where each of some sizes begins, and one more for the end.
@@ -143,6 +145,7 @@ impl<'a> Compiler<'a> {
             shaders: HashMap::new(),
             uniforms,
             temporaries: Vec::new(),
+            small_temporaries: Temporaries::default(),
         };
         if !plan.passes().is_empty() {
             compiler.lay_out_data();

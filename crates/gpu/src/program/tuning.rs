@@ -17,8 +17,7 @@ pub struct Tuning {
     pub work: f64,
     /// The most memory that a fit may take on the device, if less than there is.
     pub memory: Option<u64>,
-    /// Whether commands on small tensors share dispatches. Not by default: sums then have another order where
-    /// data stay on the device than where they take turns, and the bits are to be the same.
+    /// Whether commands on small tensors share dispatches. Bits do not depend on it.
     pub joint: bool,
     /// The most reads that a thread there makes one after another before many workgroups share what
     /// there is to do.
@@ -36,7 +35,7 @@ impl Default for Tuning {
             scratch_bytes: 64 << 20,
             work: 1e10,
             memory: None,
-            joint: false,
+            joint: true,
             joint_turns: 32,
             stream: None,
         }
@@ -45,7 +44,7 @@ impl Default for Tuning {
 
 #[cfg(test)]
 impl Tuning {
-    /// Commands on small tensors share dispatches.
+    /// Commands on small tensors share dispatches, whatever the default is.
     pub fn joined() -> Tuning {
         Tuning { joint: true, ..Tuning::default() }
     }

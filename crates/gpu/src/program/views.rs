@@ -5,7 +5,7 @@ use nneinfact_core::model::{Index, Shapes};
 use super::recording::BufferId;
 
 /// A tensor in a buffer, or two of the same indices.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct TensorView {
     pub buffer: BufferId,
     /// Where it begins, in elements.

@@ -215,10 +215,8 @@ impl Compiler<'_> {
             }
             // First where it is small, and then along the indices that it does not have.
             let indices = pass.closed.output().to_vec();
-            let words = self.shapes.sizes(&indices).iter().product();
             let at = 3 * pass.closed.steps().len();
-            let buffer = self.temporary(at, words);
-            let sum = TensorView { buffer, base: 0, indices, half: None };
+            let sum = self.result_view(self.shapes, at, &inputs, indices);
             self.contract(&mut pending.commands, &pass.closed, &inputs, &sum, 1.0, false)?;
             self.repeated(&mut pending.commands, &sum, &out, by, added[half])?;
         }

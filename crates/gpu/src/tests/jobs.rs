@@ -6,7 +6,7 @@ use ndarray::ArrayD;
 
 use crate::device::adapter::Wanted;
 use crate::device::handle::Gpu;
-use nneinfact_core::data::{Implicit, Observations};
+use nneinfact_core::data::{CooTensor, Implicit, Observations};
 use nneinfact_core::engine::{Constraint, Guards, Job, LossSlot, ZeroSums};
 use nneinfact_core::loss::{Loss, Penalty};
 use nneinfact_core::model::{Model, Shapes};
@@ -84,9 +84,31 @@ pub(crate) fn job_stored(
     implicit: Implicit,
     observe: impl Fn(Observations) -> Observations,
 ) -> Job {
+    stored_job(observe(Observations::new(values)), model, ranks, loss, grouping, implicit)
+}
+
+/// The job of a model on a list, whose other entries are zeros.
+pub(crate) fn job_of_list(
+    list: CooTensor,
+    model: &str,
+    ranks: &[(char, usize)],
+    loss: &Loss,
+) -> Job {
+    let observations = Observations::new(list);
+    stored_job(observations, model, ranks, loss.clone(), Grouping::Grouped, Implicit::Zeros)
+}
+
+fn stored_job(
+    observations: Observations,
+    model: &str,
+    ranks: &[(char, usize)],
+    loss: Loss,
+    grouping: Grouping,
+    implicit: Implicit,
+) -> Job {
     let model = Model::parse(model).unwrap();
-    let shapes = Shapes::new(&model, values.shape(), ranks).unwrap();
-    let data = observe(Observations::new(values)).prepare().unwrap();
+    let shapes = Shapes::new(&model, observations.shape(), ranks).unwrap();
+    let data = observations.prepare().unwrap();
     let listing = data
         .stored_counts(true)
         .into_iter()

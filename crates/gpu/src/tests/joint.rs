@@ -290,7 +290,7 @@ fn some_operation(random: &mut Random, number: u32) -> Operation {
 #[test]
 fn chains_do_not_see_each_other() {
     let limits =
-        JointLimits { threads: 64, buffers: 3, turns: 4, chain: 12, shared: 100, workgroups: 8 };
+        JointLimits { threads: 64, buffers: 3, turns: 4, chain: 12, shared: 20, workgroups: 8 };
     let mut random = Random(1);
     let mut together = 0;
     for _ in 0..300 {
@@ -306,6 +306,8 @@ fn chains_do_not_see_each_other() {
         for (s, step) in steps.iter().enumerate() {
             let Step::Joint(joint) = step else { panic!("every operation may be in one") };
             assert!(buffers(&joint.operations()).len() <= limits.buffers);
+            let turns: usize = joint.operations().iter().map(|operation| operation.turns).sum();
+            assert!(turns <= limits.shared);
             for (c, chain) in joint.chains.iter().enumerate() {
                 for (o, operation) in chain.operations.iter().enumerate() {
                     assert!(places.insert(operation.words[0], (s, c, o)).is_none());
