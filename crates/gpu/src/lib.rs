@@ -4,6 +4,7 @@
 //!
 //! - `dense` lays passes over all entries out for threads, and fills in their shaders; `sparse` those
 //!   over stored entries;
+//! - `masked` sums over the entries of each role where the factors are fitted to some only;
 //! - `contract` makes commands of small contractions, `update` (with the shader of `step`) of what
 //!   happens to factors between passes, and `constraints` (with `penalty_sums`) of what holds for them
 //!   besides the data;
@@ -22,6 +23,7 @@ mod dense;
 mod device;
 mod engine;
 mod joint;
+mod masked;
 mod penalty_sums;
 mod program;
 mod roofline;

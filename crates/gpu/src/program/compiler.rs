@@ -21,6 +21,7 @@ use super::tuning::Tuning;
 use super::views::TensorView;
 use crate::dense::entries::EntryFormat;
 use crate::dense::geometry::DataPart;
+use crate::masked::RoleLists;
 use crate::penalty_sums::PenaltySums;
 
 /// Bytes that the losses of workgroups may take before they are added up.
@@ -61,6 +62,8 @@ pub(crate) struct Compiler<'a> {
     pub largest_places: Vec<usize>,
     pub slabs: Vec<Slab>,
     pub streamed_passes: Vec<StreamedPass>,
+    /// Lists for sums over the entries of each role.
+    pub role_lists: RoleLists,
     shaders: HashMap<Shader, ShaderId>,
     /// The last of the uniform buffers.
     uniforms: BufferId,
@@ -140,6 +143,7 @@ impl<'a> Compiler<'a> {
             largest_places,
             slabs: Vec::new(),
             streamed_passes: Vec::new(),
+            role_lists: RoleLists::default(),
             shaders: HashMap::new(),
             uniforms,
             temporaries: Vec::new(),

@@ -3,8 +3,9 @@
 
 mod failures;
 pub(crate) mod jobs;
-mod joint;
-mod nan_padding;
+pub(crate) mod joint;
+mod masked;
+pub(crate) mod nan_padding;
 mod programs;
 mod runtime;
-mod shaders;
+pub(crate) mod shaders;
