@@ -5,7 +5,7 @@
 //
 // uniforms: as in role_sums.wgsl, then
 //           [workgroups in x, place of the losses, bits of what predictions are multiplied with, 0]
-// all:      the sums of V over all columns, by batch and number
+// totals:   the sums of V over all columns, by batch and number
 // sums:     by line and number, over all lines
 // rows:     what the sums are multiplied with for predictions, likewise
 
@@ -20,7 +20,7 @@ const LOST = 0.015625;
 @group(0) @binding(2) var<storage, read> places: array<u32>;
 @group(0) @binding(3) var<storage, read> heads: array<u32>;
 @group(0) @binding(4) var<storage, read> partials: array<f32>;
-@group(0) @binding(5) var<storage, read> all: array<f32>;
+@group(0) @binding(5) var<storage, read> totals: array<f32>;
 @group(0) @binding(6) var<storage, read_write> sums: array<f32>;
 {{if losses}}
 @group(0) @binding(7) var<storage, read> rows: array<f32>;
@@ -70,7 +70,7 @@ fn main(
         let batch = full / uniforms[1].y;
         // The same in all blocks.
         let implied = heads[3u * line + 1u] >> 30u;
-        let whole = all[batch * K + k];
+        let whole = totals[batch * K + k];
         {{if roles}}
         var roles = vec4<f32>();
         for (var split = 0u; split < uniforms[2].y; split++) {
