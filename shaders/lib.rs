@@ -26,6 +26,7 @@ templates! {
     CONTRACT = "contract.wgsl",
     CONTRACT_SHARED = "contract_shared.wgsl",
     DENSE_PASS = "dense_pass.wgsl",
+    DESCEND = "descend.wgsl",
     DECIDE = "decide.wgsl",
     GATHER = "gather.wgsl",
     JOINT = "joint.wgsl",

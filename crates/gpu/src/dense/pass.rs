@@ -169,7 +169,9 @@ impl Compiler<'_> {
         } else if closed {
             self.closed_denominator(commands, group)?;
         }
-        let wants = PassOutputs { numerator: true, denominator: !closed, losses: slot.is_some() };
+        // Exact steps have their quadratic form in place of a denominator.
+        let denominator = !closed && self.exact.is_none();
+        let wants = PassOutputs { numerator: true, denominator, losses: slot.is_some() };
         let terms = EntryTerms::of(&self.job.loss);
         let reading = DenseReading { group, bases, wants, terms, output };
         self.clear_losses(commands, slot)?;

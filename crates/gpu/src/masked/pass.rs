@@ -2,7 +2,7 @@
 //! contractions; two dispatches add up what lines list and find what that leaves; the rest of the way to
 //! numerator and denominator is contractions again.
 
-use super::lists::{ListPart, ListedGrid, PartLimits, RoleBuffers, role_losses, role_pass};
+use super::role_lists::{ListPart, ListedGrid, PartLimits, RoleBuffers, role_losses, role_pass};
 use super::shaders::{REST_THREADS, RoleSumsShader, role_rest, role_sums, slots};
 use crate::program::compiler::Compiler;
 use crate::program::recording::{Binding, BufferId, Command, Dispatch, DispatchKind};

@@ -104,12 +104,17 @@ impl Compiler<'_> {
         };
         let by_role =
             plan.settings().sparse.is_some_and(|sparse| sparse.implicit == ImplicitForm::ByRole);
-        let program = match by_role {
+        let mut program = match by_role {
             true => SparseProgram::by_role(&job.loss, false).ok_or_else(|| {
                 Error::Internal(format!("the {} loss has no closed form by roles", job.loss.name()))
             })?,
             false => SparseProgram::of(&job.loss, stored),
         };
+        if self.exact.is_some() {
+            // Exact steps have their quadratic form in place of a denominator.
+            program.all.denominator = ZeroSum::Nothing;
+            program.stored.denominator = None;
+        }
         let [numerator, denominator, losses] = program.all.passes();
         let slot = job.losses.get(group).copied().flatten();
         let mut commands = Vec::new();

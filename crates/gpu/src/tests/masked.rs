@@ -9,7 +9,7 @@ use crate::engine::GpuEngine;
 use crate::program::compile::compile;
 use crate::program::recording::{Command, GpuLimits, Program};
 use crate::program::tuning::Tuning;
-use crate::tests::jobs::{CORPUS, few, gpu, job_on, job_stored, started, values};
+use crate::tests::jobs::{CORPUS, few, gpu, job_on, job_stored, started};
 use crate::tests::joint::check_sweeps;
 use crate::tests::nan_padding;
 use crate::tests::shaders::validate;
@@ -111,7 +111,7 @@ fn sums_by_roles_are_those_of_the_cpu() {
             // By one workgroup, and by many that share the blocks of a line, in many parts.
             let tuning = match n % 2 {
                 0 => Tuning::joined(),
-                _ => Tuning { work: 2e3, scratch_bytes: 4 << 10, ..Tuning::default() },
+                _ => Tuning { work: 1e5, scratch_bytes: 4 << 10, ..Tuning::default() },
             };
             check(&gpu, &job, &tuning, &format!("{} {kind}", CORPUS[n].0));
         }
@@ -206,7 +206,7 @@ fn what_is_streamed_is_summed_by_roles_to_the_bit() {
 fn nothing_past_the_end_of_lists_is_touched() {
     let Some(gpu) = gpu() else { return };
     for n in [3, 12, 15, 21] {
-        let small = Tuning { work: 2e3, scratch_bytes: 4 << 10, ..Tuning::joined() };
+        let small = Tuning { work: 1e5, scratch_bytes: 4 << 10, ..Tuning::joined() };
         for (kind, job) in both(n, &Loss::kl(), split) {
             let what = format!("lists of {} {kind}", CORPUS[n].0);
             nan_padding::compare(&gpu, &by_role(&job), &small, &what);
