@@ -9,7 +9,7 @@ use crate::engine::GpuEngine;
 use crate::program::compile::compile;
 use crate::program::recording::{Command, GpuLimits, Program};
 use crate::program::tuning::Tuning;
-use crate::tests::jobs::{CORPUS, few, gpu, job_on, job_stored, started};
+use crate::tests::jobs::{CORPUS, few, gpu, job_on, job_stored, started, values};
 use crate::tests::joint::check_sweeps;
 use crate::tests::nan_padding;
 use crate::tests::shaders::validate;
