@@ -6,6 +6,7 @@
 mod common;
 mod devices;
 mod fits;
+mod masks;
 mod penalties;
 mod structure;
 mod sweeps;

@@ -2,6 +2,7 @@
 //! weights.
 
 use crate::constraints::Constraints;
+use crate::device::Device;
 use crate::settings::{Algorithm, Settings};
 use nneinfact_core::data::{Implicit, Prepared, StoredCounts};
 use nneinfact_core::engine::ZeroSums;
@@ -16,7 +17,8 @@ use nneinfact_core::plan::{ImplicitForm, Plan, Quadratic, RolePass, RoleTerm};
 pub(crate) struct Steps {
     /// Whether factors are tied, smooth, or have rows that add up to 1.
     pub structured: bool,
-    /// Whether the fit runs on the CPU, whose engine sums over the entries of each role.
+    /// Whether the fit runs on the CPU, whose exact steps go by a quadratic form of every row where
+    /// entries differ in what they count.
     pub on_cpu: bool,
     /// Whether its steps may be exact: half the squared distance, accelerated, under penalties that
     /// are linear or quadratic.
@@ -41,10 +43,11 @@ impl Steps {
     /// How implicit entries of a kind enter, where memory holds what that takes.
     pub fn implicit_form(self, zero: &AtZero, implicit: Implicit) -> ImplicitForm {
         let by_role = match self.exact {
-            true => ZeroSums::exact_by_role(zero),
+            true if self.on_cpu => ZeroSums::exact_by_role(zero),
+            true => None,
             false => ZeroSums::by_role(zero),
         };
-        match implicit == Implicit::ByRole && self.on_cpu && by_role.is_some() {
+        match implicit == Implicit::ByRole && by_role.is_some() {
             true => ImplicitForm::ByRole,
             false => ZeroSums::new(zero, implicit).form(),
         }
@@ -69,6 +72,8 @@ pub(crate) struct RoleCosts {
     /// Additions of a sweep.
     pub additions: f64,
     pub bytes: u64,
+    /// Numbers of the largest tensor.
+    pub words: f64,
 }
 
 impl RoleCosts {
@@ -81,11 +86,13 @@ impl RoleCosts {
     ) -> Option<RoleCosts> {
         let shapes = plan.shapes();
         let (mut seconds, mut additions, mut needed) = (0.0, 0.0, 0.0);
+        let mut words = 0.0f64;
         for group in plan.groups() {
             let pass = RolePass::new(shapes, group, term, listed, element_bytes)?;
             seconds += pass.cost;
             additions += listed as f64 * pass.width(shapes);
             needed += pass.bytes;
+            words = words.max(pass.words);
             if term == RoleTerm::Pairs {
                 let quadratic = Quadratic::by_rows(shapes, group, f64::INFINITY)?;
                 let volume =
@@ -97,12 +104,15 @@ impl RoleCosts {
                 needed += 8.0 * (volume(quadratic.gram.output()) + forms.fold(0.0, f64::max));
             }
         }
-        Some(RoleCosts { seconds, additions, bytes: needed as u64 })
+        Some(RoleCosts { seconds, additions, bytes: needed as u64, words })
     }
 
     /// Whether that is within memory.
     pub fn fit(self, settings: &Settings, plan: &Plan) -> bool {
+        // A shader of a GPU sees no more of a tensor than this.
+        let largest = settings.device.as_ref().and_then(Device::largest_buffer);
         self.bytes <= limit(settings, plan)
+            && largest.is_none_or(|most| self.words * size_of::<f32>() as f64 <= most as f64)
     }
 }
 

@@ -201,7 +201,7 @@ fn plan_within(
     let by_role = sparse_info.is_some_and(|sparse| sparse.implicit == ImplicitForm::ByRole)
         || closed_by_role && data.masked;
     if by_role && matches!(planner.grouping, Grouping::Grouped) {
-        // Fits take the same steps on devices that have no sums by roles: the groups are those there.
+        // Fits take the same steps where memory has no room for sums by roles: the groups are those there.
         let implicit = ZeroSums::new(&loss.at_zero(), Implicit::ByRole).form();
         let sparse = sparse_info.map(|sparse| SparseInfo { implicit, ..sparse });
         let without = PlanSettings { closed_denominator: false, sparse, ..planner.clone() };
@@ -270,7 +270,7 @@ fn dense_plan(
     data: &Prepared,
     steps: Steps,
 ) -> Result<Plan> {
-    let closed = match info.masked && info.weight_bytes == 0 && steps.on_cpu {
+    let closed = match info.masked && info.weight_bytes == 0 {
         true if settings.loss.denominator_constant().is_some() => {
             // The plan as if it were, for what its groups are.
             let plan = planned(settings, shapes, info.clone(), None, true)?;
@@ -364,10 +364,8 @@ fn sparse_plan(
     };
     let info = DataInfo { masked: counts.implicit == Implicit::ByRole, ..info };
     // Of the ways to write the implicit entries the first whose sums memory holds.
-    let forms = [
-        steps.implicit_form(zero, counts.implicit),
-        Steps { on_cpu: false, ..steps }.implicit_form(zero, counts.implicit),
-    ];
+    let forms =
+        [steps.implicit_form(zero, counts.implicit), ZeroSums::new(zero, counts.implicit).form()];
     if forms[0] != forms[1] {
         let plan = plan_stored(settings, shapes, info.clone(), counts, forms[0])?;
         let costs = closed_forms::costs(settings, steps, &plan, data, Some(counts));
@@ -395,10 +393,9 @@ pub(crate) fn plan_of_split(
     settings: &Settings,
     shapes: &Shapes,
     value_bytes: usize,
-    steps: Steps,
 ) -> Result<Plan> {
     let info = DataInfo { masked: true, ..DataInfo::c_order(shapes, value_bytes) };
-    let closed = steps.on_cpu && settings.loss.denominator_constant().is_some();
+    let closed = settings.loss.denominator_constant().is_some();
     planned(settings, shapes, info, None, closed)
 }
 

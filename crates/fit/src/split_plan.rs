@@ -121,7 +121,7 @@ impl SplitPlan {
             Some(nonzeros) => {
                 format::plan_of_split_nonzeros(settings, shapes, nonzeros, share, steps)?
             }
-            None => format::plan_of_split(settings, shapes, value_bytes, steps)?,
+            None => format::plan_of_split(settings, shapes, value_bytes)?,
         };
         let withheld = share * volume;
         let listed = withheld.min(withheld / share - withheld) as u64;

@@ -13,6 +13,7 @@ use crate::program::products::sums_indices;
 use crate::program::recording::{BufferId, DispatchKind, RecordingId};
 use crate::program::tuning::Tuning;
 use crate::streamed_pass::{Upload, compile_within};
+use nneinfact_core::algebra::quadratic::{self, Objective};
 use nneinfact_core::algebra::update::{Denominator, Update};
 use nneinfact_core::engine::{
     Constraint, Engine, EngineState, Extrapolation, Job, LossSlot, LossSums, PassTime, Point,
@@ -73,12 +74,21 @@ impl GpuEngine {
     }
 
     /// Uploads a job that has been compiled.
-    pub(crate) fn placed(gpu: &Gpu, mut job: Job, mut compiled: Compiled) -> Result<GpuEngine> {
+    pub(crate) fn placed(gpu: &Gpu, job: Job, mut compiled: Compiled) -> Result<GpuEngine> {
         let bytes = compiled.program.buffers.iter().map(|buffer| buffer.bytes).sum();
         let dispatches = compiled.dispatches();
         let loaded = gpu.load(std::mem::take(&mut compiled.program))?;
-        let start = std::mem::take(&mut job.start);
-        let mut engine = GpuEngine {
+        let mut engine = GpuEngine::begun(job, compiled, loaded, bytes);
+        if engine.compiled.streamed_passes.is_empty() {
+            engine.upload.send(&engine.job, &engine.compiled.slabs, &engine.loaded, |_| Ok(()))?;
+        }
+        engine.start()?;
+        Ok(engine)
+    }
+
+    /// An engine of a program on the device, whose data and factors are to come.
+    fn begun(job: Job, compiled: Compiled, loaded: LoadedProgram, bytes: u64) -> GpuEngine {
+        GpuEngine {
             upload: Upload::new(&job),
             job,
             compiled,
@@ -91,12 +101,13 @@ impl GpuEngine {
             dispatches,
             ends: Vec::new(),
             pace: FIRST_SWEEPS,
-        };
-        if engine.compiled.streamed_passes.is_empty() {
-            engine.upload.send(&engine.job, &engine.compiled.slabs, &engine.loaded, |_| Ok(()))?;
         }
-        engine.load(&start)?;
-        Ok(engine)
+    }
+
+    /// Loads the factors that the job starts from.
+    fn start(&mut self) -> Result<()> {
+        let start = std::mem::take(&mut self.job.start);
+        self.load(&start)
     }
 
     fn upload_factors(&self, factors: &[ArrayD<f64>]) -> Result<()> {
@@ -171,6 +182,55 @@ impl GpuEngine {
             cycles: 1,
         };
         Ok(update.parts(at, factors, steps))
+    }
+
+    /// The numerator of the last pass, and the Q of its group, which go into an exact step.
+    fn exact_sums(&self, group: usize, factors: &[Vec<f64>]) -> Result<(Vec<f64>, Vec<f64>)> {
+        let plan = &self.job.plan;
+        let volume: usize = plan.shapes().sizes(sums_indices(plan, group)).iter().product();
+        let sums = self.singles(self.compiled.buffers.sums, volume)?;
+        let numerator = sums.into_iter().map(f64::from).collect();
+        let Some(objectives) = &self.compiled.exact else {
+            return Err(Error::Internal("exact steps without their objectives".into()));
+        };
+        Ok((numerator, quadratic::gram(&objectives[group], factors)))
+    }
+
+    /// The exact objective of a group, in the device's units.
+    fn objective<'a>(
+        &'a self,
+        group: usize,
+        numerator: &'a [f64],
+        gram: &'a [f64],
+    ) -> Result<Objective<'a>> {
+        let Some(objectives) = &self.compiled.exact else {
+            return Err(Error::Internal("exact steps without their objectives".into()));
+        };
+        Ok(Objective {
+            shapes: self.job.plan.shapes(),
+            group: &self.job.plan.groups()[group],
+            quadratic: &objectives[group],
+            constraints: &self.job.constraints,
+            numerator,
+            gram,
+            differences: &[],
+        })
+    }
+
+    /// As [`parts_on_host`](Self::parts_on_host), of an exact objective.
+    fn exact_parts(
+        &self,
+        group: usize,
+        at: usize,
+        steps: &[Vec<f64>],
+    ) -> Result<(Vec<f64>, Vec<f64>)> {
+        let mut factors = self.on_host()?;
+        let (numerator, gram) = self.exact_sums(group, &factors)?;
+        for (&l, steps) in self.job.plan.groups()[group].factors.iter().zip(steps) {
+            factors[l].iter_mut().zip(steps).for_each(|(x, by)| *x *= by);
+        }
+        let [a, b] = self.objective(group, &numerator, &gram)?.parts(at, &factors);
+        Ok((a, b))
     }
 
     /// The losses of the slots, from all results.
@@ -328,6 +388,12 @@ impl Engine for GpuEngine {
         let Some(group) = self.last else {
             return Err(Error::Setting("no pass has told about the scale of the data".into()));
         };
+        if self.compiled.exact.is_some() {
+            let factors = self.on_host()?;
+            let (numerator, gram) = self.exact_sums(group, &factors)?;
+            let terms = self.objective(group, &numerator, &gram)?.terms(&factors);
+            return Ok(terms.map(|x| x * self.job.objective_unit()));
+        }
         // Asked a few times before the first sweep: on the host, in double precision.
         let l = self.job.plan.groups()[group].factors[0];
         let factors = self.on_host()?;
@@ -346,7 +412,10 @@ impl Engine for GpuEngine {
         };
         let l = self.job.plan.groups()[group].factors[at];
         let scale = self.job.objective_unit() * self.compiled.scales[l];
-        let (a, b) = self.parts_on_host(group, at, &self.on_host()?, steps)?;
+        let (a, b) = match self.compiled.exact.is_some() {
+            true => self.exact_parts(group, at, steps)?,
+            false => self.parts_on_host(group, at, &self.on_host()?, steps)?,
+        };
         let scaled = |sums: Vec<f64>| sums.into_iter().map(|x| x * scale).collect();
         Ok((scaled(a), scaled(b)))
     }
@@ -474,6 +543,24 @@ impl Engine for GpuEngine {
         self.send_sweeps(&course, &self.ends[..count])?;
         self.last = Some(0);
         Ok(())
+    }
+
+    fn is_exact(&self) -> bool {
+        self.compiled.exact.is_some()
+    }
+
+    fn another(&self) -> Result<Option<Box<dyn Engine>>> {
+        if !self.compiled.streamed_passes.is_empty() {
+            // Slabs of one fit would be where those of the other are to come.
+            return Ok(None);
+        }
+        let b = &self.compiled.buffers;
+        let by_host = [b.factors, b.anchor, b.origin, b.snapshot, b.weights, b.course, b.sizes];
+        let Some(loaded) = self.loaded.another(&by_host)? else { return Ok(None) };
+        let job = Job { start: self.factors()?, ..self.job.clone() };
+        let mut engine = GpuEngine::begun(job, self.compiled.clone(), loaded, self.bytes);
+        engine.start()?;
+        Ok(Some(Box::new(engine)))
     }
 
     fn device_memory(&self) -> Option<u64> {

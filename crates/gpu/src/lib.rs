@@ -4,8 +4,9 @@
 //!
 //! - `dense` lays passes over all entries out for threads, and fills in their shaders; `sparse` those
 //!   over stored entries;
+//! - `masked` sums over the entries of each role where the factors are fitted to some only;
 //! - `contract` makes commands of small contractions, `update` (with the shader of `step`) of what
-//!   happens to factors between passes, and `constraints` (with `penalty_sums`) of what holds for them
+//!   happens to factors between passes (`exact` where steps are those of coordinate descent), and `constraints` (with `penalty_sums`) of what holds for them
 //!   besides the data;
 //! - `joint` puts what happens to small tensors into few dispatches;
 //! - `program` has all of it as plain data that is tested without a device: buffers, shaders from the
@@ -23,7 +24,9 @@ mod dense;
 mod device;
 mod dispatches;
 mod engine;
+mod exact;
 mod joint;
+mod masked;
 mod penalty_sums;
 mod program;
 mod roofline;

@@ -228,7 +228,7 @@ impl Compiler<'_> {
                 words.extend([self.places[l] as u32, self.factor_size(l) as u32, l as u32, 0]);
             }
             words.resize(4 * (SMALL + 1), 0);
-            let shader = self.shader(change.small_shader(threads)?);
+            let shader = self.shader(change.small_shader(threads, self.exact.is_some())?);
             let uniforms = self.words(&words);
             let bindings = self.changed(change, uniforms, false);
             let dispatch = Command::Dispatch(Dispatch {
@@ -247,8 +247,16 @@ impl Compiler<'_> {
 
     /// The least entries of factors: as a fraction of their largest, and in any case.
     fn least_entries(&self) -> (f32, f32) {
-        let floor = self.job.guards.factor_floor;
+        let floor = self.factor_floor();
         (floor as f32, if floor > 0.0 { 1e-37 } else { 0.0 })
+    }
+
+    /// The least entry of a factor beside its largest. Exact steps leave zero by themselves.
+    fn factor_floor(&self) -> f64 {
+        match self.exact {
+            Some(_) => 0.0,
+            None => self.job.guards.factor_floor,
+        }
     }
 
     /// What the shader of a change binds: `largest` where it leaves the largest entries there.
@@ -299,6 +307,7 @@ impl Compiler<'_> {
             ("multiply", change == FactorChange::Multiply),
             ("keep", change == FactorChange::Keep),
             ("extrapolate", change.extrapolates()),
+            ("along_line", self.exact.is_some()),
             ("from_course", change == FactorChange::Follow),
             ("bounded", bounded),
         ];
@@ -334,7 +343,7 @@ impl Compiler<'_> {
 
     /// Sets the entries of a factor that stand at its floor to 0.
     pub(crate) fn flush_to_zero(&mut self, commands: &mut Vec<Command>, l: usize) -> Result<()> {
-        if self.job.guards.factor_floor > 0.0 {
+        if self.factor_floor() > 0.0 {
             self.change(commands, l, FactorChange::Keep)?;
             self.at_floor(commands, l, BelowFloor::Flush)?;
         }
@@ -344,6 +353,11 @@ impl Compiler<'_> {
     /// Clamps a factor to its floor.
     pub(crate) fn apply_floor(&mut self, commands: &mut Vec<Command>, l: usize) -> Result<()> {
         self.apply(commands, l, FactorChange::Keep)
+    }
+
+    /// Finds the largest entries of the chunks of a factor.
+    pub(crate) fn largest_entries(&mut self, commands: &mut Vec<Command>, l: usize) -> Result<()> {
+        self.change(commands, l, FactorChange::Keep)
     }
 
     /// Changes a factor and finds its largest entry.
@@ -357,7 +371,7 @@ impl Compiler<'_> {
         let chunks = size.div_ceil(CHUNK);
         let words = [self.places[l], size, self.largest_places[l], l].map(|n| n as u32);
         let uniforms = self.words(&words);
-        let shader = self.shader(change.shader()?);
+        let shader = self.shader(change.shader(self.exact.is_some())?);
         let bindings = self.changed(change, uniforms, true);
         let x = chunks.min(CHUNK_FOLD).min(self.limits.workgroups as usize);
         if x < CHUNK_FOLD && chunks > x {
@@ -378,7 +392,7 @@ impl Compiler<'_> {
     /// What entries below the floor of a factor become, its largest being known; in any case they
     /// are brought between the bounds, if not flushed.
     fn at_floor(&mut self, commands: &mut Vec<Command>, l: usize, below: BelowFloor) -> Result<()> {
-        let floor = self.job.guards.factor_floor;
+        let floor = self.factor_floor();
         let has_bounds = !self.constraints[l].is_unbounded();
         if floor <= 0.0 && !has_bounds {
             return Ok(());
@@ -497,10 +511,10 @@ impl FactorChange {
         }
     }
 
-    /// A shader from a template whose own bindings are these.
+    /// A shader from a template whose own bindings are these. Extrapolations go along a line, or in log space.
     fn fill(
         self,
-        template: &str,
+        (template, along_line): (&str, bool),
         mut bindings: Vec<Access>,
         threads: u32,
         factor_number: &str,
@@ -515,6 +529,7 @@ impl FactorChange {
             ("multiply", self == FactorChange::Multiply),
             ("keep", self == FactorChange::Keep),
             ("extrapolate", self.extrapolates()),
+            ("along_line", along_line),
         ];
         let mut words = words.to_vec();
         words.push(("weights_binding", next.to_string()));
@@ -530,7 +545,7 @@ impl FactorChange {
     }
 
     /// A workgroup for every 1024 entries of a factor; what is largest remains to be found.
-    fn shader(self) -> Result<Shader> {
+    fn shader(self, along_line: bool) -> Result<Shader> {
         let access = [
             Access::Uniform,
             Access::ReadWrite,
@@ -538,14 +553,14 @@ impl FactorChange {
             Access::ReadWrite,
             Access::ReadWrite,
         ];
-        self.fill(nneinfact_shaders::APPLY, access.to_vec(), 64, "uniforms.w", &[])
+        self.fill((nneinfact_shaders::APPLY, along_line), access.to_vec(), 64, "uniforms.w", &[])
     }
 
     /// A workgroup for every factor.
-    fn small_shader(self, threads: u32) -> Result<Shader> {
+    fn small_shader(self, threads: u32, along_line: bool) -> Result<Shader> {
         let access = [Access::Uniform, Access::ReadWrite, Access::Read, Access::ReadWrite];
         let words = [("threads", format!("{threads}u")), ("vectors", format!("{}u", SMALL + 1))];
-        let template = nneinfact_shaders::APPLY_SMALL;
+        let template = (nneinfact_shaders::APPLY_SMALL, along_line);
         let shader = self.fill(template, access.to_vec(), threads, "factor.z", &words)?;
         Ok(Shader { label: format!("{} with floor", shader.label), ..shader })
     }

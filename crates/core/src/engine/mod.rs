@@ -8,6 +8,7 @@ mod adapter;
 pub mod collectives;
 mod precision;
 mod reducer;
+pub mod role_lists;
 mod scales;
 mod sparse_program;
 pub mod stored_order;

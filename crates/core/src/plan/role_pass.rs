@@ -56,6 +56,8 @@ pub struct RolePass {
     pub cost: f64,
     /// Bytes that it keeps or needs at once.
     pub bytes: f64,
+    /// Numbers of the largest tensor.
+    pub words: f64,
 }
 
 /// Columns that a place in a row's list is counted in, in one byte.
@@ -175,6 +177,7 @@ impl RolePass {
             shapes: fold_shapes,
             cost: 0.0,
             bytes: 0.0,
+            words: 0.0,
         };
         Some(pass.with_costs(shapes, listed as f64, element_bytes as f64))
     }
@@ -202,7 +205,8 @@ impl RolePass {
             + blocks * 8.0
             + wide * (8.0 * k + units * 64.0)
             + 8.0 * (lines * width + whole + peaks);
-        RolePass { cost, bytes, ..self }
+        let peak = products.iter().map(|product| product.peak()).fold(whole, f64::max);
+        RolePass { cost, bytes, words: peak.max(wide * k), ..self }
     }
 
     /// The numbers of a sum: latent indices, or pairs of them.

@@ -8,17 +8,16 @@
 //! is left of that, it is summed anew.
 
 mod pass;
-mod role_lists;
 
 use std::sync::Arc;
 
 use rayon::prelude::*;
 
 use self::pass::{PanelLayout, Slots, SumListed, SumWeighted};
-use self::role_lists::{ChunkLists, Grid, by_entries, by_roles};
 use nneinfact_core::algebra::contract;
 use nneinfact_core::data::{Implicit, Prepared, Role, StoredEntries};
 use nneinfact_core::engine::Job;
+use nneinfact_core::engine::role_lists::{self, ChunkLists, Grid, by_entries, by_roles};
 use nneinfact_core::engine::stored_order::StoredPart;
 use nneinfact_core::model::Shapes;
 use nneinfact_core::plan::{Plan, ROLE_BLOCK, RolePass, RoleTerm};

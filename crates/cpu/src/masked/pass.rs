@@ -2,8 +2,8 @@
 
 use pulp::{Simd, WithSimd};
 
-use super::role_lists::{ChunkLists, total};
 use nneinfact_core::data::Role;
+use nneinfact_core::engine::role_lists::{ChunkLists, total};
 use nneinfact_core::plan::ROLE_BLOCK;
 use nneinfact_simd::Elementwise;
 

@@ -6,6 +6,7 @@ use super::pass_text::PassText;
 use super::rows::RowsShader;
 use super::tiles::{TileShader, tile_entries, tile_sums};
 use crate::contract::LoopAxis;
+use crate::masked::RoleOutput;
 use crate::program::buffers::Slab;
 use crate::program::compiler::{Compiler, StreamedPass};
 use crate::program::products::FreshProducts;
@@ -161,10 +162,16 @@ impl Compiler<'_> {
         let bases = self.tensors(commands, group, fresh)?;
 
         let closed = plan.settings().closed_denominator;
-        if closed {
+        if closed && self.job.data.roles().is_some() {
+            let by = self.job.loss.denominator_constant().unwrap_or(1.0);
+            let denominator = RoleOutput { half: 1, by, add: false };
+            self.role_sums(commands, group, &[denominator], output, None)?;
+        } else if closed {
             self.closed_denominator(commands, group)?;
         }
-        let wants = PassOutputs { numerator: true, denominator: !closed, losses: slot.is_some() };
+        // Exact steps have their quadratic form in place of a denominator.
+        let denominator = !closed && self.exact.is_none();
+        let wants = PassOutputs { numerator: true, denominator, losses: slot.is_some() };
         let terms = EntryTerms::of(&self.job.loss);
         let reading = DenseReading { group, bases, wants, terms, output };
         self.clear_losses(commands, slot)?;

@@ -7,6 +7,7 @@ use rayon::prelude::*;
 
 use super::handle::{DeviceFault, Gpu, Pipeline};
 use super::runtime::{LoadedProgram, PlacedBuffer, PlacedCommand, PlacedRecording};
+use super::sharing::Origin;
 use crate::program::recording::{
     Binding, Buffer, BufferId, BufferKind, Command, Dispatch, Program, ShaderId,
 };
@@ -35,7 +36,9 @@ impl Gpu {
         })?;
         let contents: Vec<Vec<u8>> =
             program.buffers.iter_mut().map(|b| std::mem::take(&mut b.content)).collect();
-        let (program, shaders) = (&program, &program.shaders);
+        let filled: Vec<bool> = contents.iter().map(|content| !content.is_empty()).collect();
+        let complete = program;
+        let (program, shaders) = (&complete, &complete.shaders);
         let compile = || -> Result<Vec<Arc<Pipeline>>> {
             let pipelines: Vec<Result<Arc<Pipeline>>> = match software {
                 true => shaders.iter().map(|shader| self.pipeline(shader)).collect(),
@@ -58,7 +61,7 @@ impl Gpu {
         let recordings = self
             .guarded(|| steps(self, program, loaded.buffers(), &pipelines))
             .map_err(|fault| self.failed("binding buffers", fault))?;
-        Ok(loaded.with(recordings))
+        Ok(loaded.with(recordings, Arc::new(Origin::new(complete, pipelines, filled))))
     }
 
     /// The buffers of a program with what they hold at first, and no recordings yet.
@@ -134,7 +137,7 @@ impl Gpu {
 }
 
 /// Looks up what the recordings name. Dispatches that bind the same share a bind group.
-fn steps(
+pub(super) fn steps(
     gpu: &Gpu,
     program: &Program,
     buffers: &[PlacedBuffer],

@@ -14,3 +14,4 @@ pub(crate) mod open_device;
 pub(crate) mod pipelines;
 pub(crate) mod runtime;
 pub(crate) mod shader_cache;
+mod sharing;

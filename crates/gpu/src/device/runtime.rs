@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
 use super::handle::{DeviceFault, Gpu, Pipeline, lock};
+use super::sharing::Origin;
 use crate::program::check::range;
 use crate::program::recording::{BufferId, RecordingId};
 use nneinfact_core::error::{Error, Result};
@@ -52,6 +53,8 @@ pub(crate) struct LoadedProgram {
     staging: Mutex<Option<wgpu::Buffer>>,
     /// What is to run and was not submitted yet.
     pending: Mutex<Vec<RecordingId>>,
+    /// What it was made from.
+    origin: Option<Arc<Origin>>,
 }
 
 /// A buffer on the device.
@@ -119,6 +122,7 @@ impl LoadedProgram {
             recordings: Vec::new(),
             staging: Mutex::default(),
             pending: Mutex::default(),
+            origin: None,
         }
     }
 
@@ -128,9 +132,24 @@ impl LoadedProgram {
     }
 
     /// The program with its recordings.
-    pub(crate) fn with(mut self, recordings: Vec<PlacedRecording>) -> LoadedProgram {
+    pub(crate) fn with(
+        mut self,
+        recordings: Vec<PlacedRecording>,
+        origin: Arc<Origin>,
+    ) -> LoadedProgram {
         self.recordings = recordings;
+        self.origin = Some(origin);
         self
+    }
+
+    /// The device.
+    pub(super) fn gpu(&self) -> &Gpu {
+        &self.gpu
+    }
+
+    /// What it was made from.
+    pub(super) fn origin(&self) -> Option<&Arc<Origin>> {
+        self.origin.as_ref()
     }
 
     /// Writes bytes (a multiple of 4, at a multiple of 4) into a buffer. What was run before sees

@@ -2,6 +2,8 @@
 //! [`dense::pass`](crate::dense::pass) and [`sparse::pass`](crate::sparse::pass), what updates do in
 //! [`update`](crate::update) and [`constraints`](crate::constraints).
 
+use std::sync::Arc;
+
 use super::buffers::{FitBuffers, SLOT_SUMS, Slab};
 use super::compiler::{Compiler, StreamedPass};
 use super::products::{FreshProducts, ProductKey};
@@ -13,9 +15,10 @@ use crate::course::Course;
 use crate::penalty_sums::PenaltySums;
 use nneinfact_core::engine::{Job, LossSlot, level_scales};
 use nneinfact_core::error::{Error, Result};
+use nneinfact_core::plan::Quadratic;
 
 /// A program with what the host needs to know to run it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Compiled {
     pub program: Program,
     pub buffers: FitBuffers,
@@ -29,6 +32,8 @@ pub(crate) struct Compiled {
     pub penalty_sums: Vec<PenaltySums>,
     pub penalties_at: usize,
     pub penalty_words: usize,
+    /// Where steps are exact, the objectives of all groups.
+    pub exact: Option<Arc<[Quadratic]>>,
     pub slabs: Vec<Slab>,
     /// Clamps the start to the factor floor.
     pub begin: RecordingId,
@@ -90,7 +95,10 @@ fn run(mut compiler: Compiler<'_>) -> Result<Compiled> {
             true => c.dense_pass(group, &mut fresh)?,
             false => c.sparse_pass(group, &mut fresh)?,
         });
-        updates.push(c.update(group)?);
+        updates.push(match c.exact.clone() {
+            Some(objectives) => c.exact_update(group, &objectives[group])?,
+            None => c.update(group)?,
+        });
         let members = &c.plan.groups()[group].factors;
         fresh.retain(|key: &ProductKey| !key.0.iter().any(|l| members.contains(l)));
     }
@@ -120,6 +128,7 @@ fn run(mut compiler: Compiler<'_>) -> Result<Compiled> {
         penalty_sums: c.penalty_sums,
         penalties_at: c.penalties_at,
         penalty_words: c.penalty_words,
+        exact: c.exact,
         slabs: c.slabs,
         begin,
         passes,

@@ -8,6 +8,7 @@ use super::shaders::{
 };
 use crate::dense::entries::{EntryTerms, PassOutputs};
 use crate::dense::pass::DenseReading;
+use crate::masked::RoleOutput;
 use crate::program::buffers::SLOT_SUMS;
 use crate::program::compiler::Compiler;
 use crate::program::products::FreshProducts;
@@ -18,11 +19,11 @@ use crate::program::recording::{
 use crate::program::views::TensorView;
 use nneinfact_core::data::{Dense, StoredEntries};
 use nneinfact_core::engine::stored_order::StoredPart;
-use nneinfact_core::engine::{LossSlot, MaskedZeroLoss, SparseProgram, ZeroContraction};
+use nneinfact_core::engine::{LossSlot, MaskedZeroLoss, SparseProgram, ZeroContraction, ZeroSum};
 use nneinfact_core::error::{Error, Result};
 use nneinfact_core::loss::Expr;
 use nneinfact_core::model::{IndexSet, Shapes};
-use nneinfact_core::plan::{Gram, SparsePass};
+use nneinfact_core::plan::{Gram, ImplicitForm, SparsePass};
 
 /// A pass over stored entries in the making.
 struct PendingPass<'a> {
@@ -101,7 +102,19 @@ impl Compiler<'_> {
         let Some(stored) = &job.stored else {
             return Err(Error::Setting("a plan over stored entries needs them".into()));
         };
-        let program = SparseProgram::of(&job.loss, stored);
+        let by_role =
+            plan.settings().sparse.is_some_and(|sparse| sparse.implicit == ImplicitForm::ByRole);
+        let mut program = match by_role {
+            true => SparseProgram::by_role(&job.loss, false).ok_or_else(|| {
+                Error::Internal(format!("the {} loss has no closed form by roles", job.loss.name()))
+            })?,
+            false => SparseProgram::of(&job.loss, stored),
+        };
+        if self.exact.is_some() {
+            // Exact steps have their quadratic form in place of a denominator.
+            program.all.denominator = ZeroSum::Nothing;
+            program.stored.denominator = None;
+        }
         let [numerator, denominator, losses] = program.all.passes();
         let slot = job.losses.get(group).copied().flatten();
         let mut commands = Vec::new();
@@ -135,9 +148,13 @@ impl Compiler<'_> {
             pending.losses =
                 self.over_all_entries(&mut pending.commands, &reading, slot, true, stages)?;
         }
-        self.closed_forms(&mut pending, &program, added)?;
+        if by_role {
+            self.closed_forms_by_role(&mut pending, group, &program, added)?;
+        } else {
+            self.closed_forms(&mut pending, &program, added)?;
+        }
         self.stored_sums(&mut pending, stored, &program)?;
-        if let Some(slot) = slot {
+        if let Some(slot) = slot.filter(|_| !by_role) {
             self.total_loss(&mut pending.commands, &program, slot)?;
         }
         self.add_losses(&mut pending.commands, slot, pending.losses)?;
@@ -220,6 +237,26 @@ impl Compiler<'_> {
             self.contract(&mut pending.commands, &pass.closed, &inputs, &sum, 1.0, false)?;
             self.repeated(&mut pending.commands, &sum, &out, by, added[half])?;
         }
+        Ok(())
+    }
+
+    /// The same where entries have roles: over the entries of each, with their losses.
+    fn closed_forms_by_role(
+        &mut self,
+        pending: &mut PendingPass<'_>,
+        group: usize,
+        program: &SparseProgram,
+        added: [bool; 2],
+    ) -> Result<()> {
+        let sums = [&program.all.numerator, &program.all.denominator];
+        let output = |(half, sum): (usize, &&ZeroSum)| {
+            let (by, _) = sum.contraction()?;
+            Some(RoleOutput { half, by, add: added[half] })
+        };
+        let outputs: Vec<RoleOutput> = sums.iter().enumerate().filter_map(output).collect();
+        let loss = pending.slot.map(|slot| (slot, &program.all.loss));
+        let indices = &pending.pass.indices;
+        pending.losses += self.role_sums(&mut pending.commands, group, &outputs, indices, loss)?;
         Ok(())
     }
 

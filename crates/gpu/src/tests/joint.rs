@@ -143,7 +143,7 @@ fn by_host(
     found
 }
 
-fn check_sweeps(gpu: &Gpu, job: &Job, what: &str) {
+pub(crate) fn check_sweeps(gpu: &Gpu, job: &Job, what: &str) {
     let groups = job.plan.groups().len();
     let ends = ends(2, 12);
     let expected = by_host(&mut engine(gpu, job, &Tuning::joined()), groups, &ends);

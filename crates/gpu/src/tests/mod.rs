@@ -2,10 +2,13 @@
 //! surrounded by NaNs.
 
 mod dispatches;
+mod exact;
 mod failures;
 pub(crate) mod jobs;
-mod joint;
-mod nan_padding;
+pub(crate) mod joint;
+mod masked;
+pub(crate) mod nan_padding;
 mod programs;
 mod runtime;
-mod shaders;
+pub(crate) mod shaders;
+mod sharing;

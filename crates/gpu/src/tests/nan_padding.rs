@@ -81,7 +81,7 @@ fn fit(engine: &mut GpuEngine, groups: usize) -> (Vec<ArrayD<f64>>, Vec<u64>) {
 }
 
 /// Runs a job with and without padding.
-fn compare(gpu: &Gpu, job: &Job, tuning: &Tuning, what: &str) {
+pub(crate) fn compare(gpu: &Gpu, job: &Job, tuning: &Tuning, what: &str) {
     let groups = job.plan.groups().len();
     let compiled = || compile(job, gpu.limits(), tuning).unwrap();
     let plain = fit(&mut GpuEngine::placed(gpu, job.clone(), compiled()).unwrap(), groups);

@@ -16,7 +16,7 @@ use nneinfact_core::plan::{DataInfo, Grouping, Plan, PlanSettings};
 
 /// Parses and checks every shader as a device's driver would, and holds every dispatch against the
 /// limits that WebGPU guarantees and against its buffers.
-fn validate(program: &Program, limits: &GpuLimits) {
+pub(crate) fn validate(program: &Program, limits: &GpuLimits) {
     for shader in &program.shaders {
         let text = &shader.source;
         let module = naga::front::wgsl::parse_str(text)

@@ -1,4 +1,5 @@
-//! Lists of the entries of each row by their roles, for sums over the entries of a role.
+//! Lists of the entries of each row by their roles, for sums over the entries of a role, for every
+//! engine.
 //!
 //! A place in a list is a column within a block of 256, in one byte. In every row the role that has
 //! most entries is *implied*: it is not listed, and what the listed ones leave of all entries is its.
@@ -7,21 +8,23 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use nneinfact_core::algebra::contract::Walk;
-use nneinfact_core::data::{Prepared, Role, Roles, StoredEntries};
-use nneinfact_core::engine::stored_order::{StoredOrder, StoredPart};
-use nneinfact_core::model::{Index, Shapes};
-use nneinfact_core::plan::{ROLE_BLOCK, RolePass};
+use super::stored_order::{StoredOrder, StoredPart};
+use crate::algebra::contract::Walk;
+use crate::data::{Prepared, Role, Roles, StoredEntries};
+use crate::model::{Index, Shapes};
+use crate::plan::{ROLE_BLOCK, RolePass};
 use nneinfact_simd::Elementwise;
 
 /// Rows of a unit of parallel work.
-pub(super) const ROWS: usize = 256;
+pub const ROWS: usize = 256;
 
 /// How entries lie along rows and columns.
-pub(super) struct Grid {
+pub struct Grid {
     /// Rows in each batch.
     pub rows: usize,
+    /// Values of the indices that rows and the columns' product share.
     pub batches: usize,
+    /// Columns of a row.
     pub columns: usize,
     /// The place in memory of each row's first entry, over all batches.
     row_offsets: Vec<usize>,
@@ -31,6 +34,7 @@ pub(super) struct Grid {
 
 impl Grid {
     /// The grid of a pass over entries that lie at these strides.
+    #[must_use]
     pub fn new(shapes: &Shapes, pass: &RolePass, strides: &[usize]) -> Grid {
         let stride = |x: &Index| {
             let mode = shapes.model().output().iter().position(|y| y == x);
@@ -57,16 +61,20 @@ impl Grid {
         }
     }
 
+    /// Blocks of columns.
+    #[must_use]
     pub fn blocks(&self) -> usize {
         self.columns.div_ceil(ROLE_BLOCK)
     }
 
     /// The columns of a block.
+    #[must_use]
     pub fn block(&self, block: usize) -> Range<usize> {
         block * ROLE_BLOCK..self.columns.min((block + 1) * ROLE_BLOCK)
     }
 
     /// Rows that are gone over together, counted over all batches; all of one batch.
+    #[must_use]
     pub fn chunks(&self) -> Vec<Range<usize>> {
         let of = |batch: usize| {
             let (first, end) = (batch * self.rows, (batch + 1) * self.rows);
@@ -76,11 +84,13 @@ impl Grid {
     }
 
     /// The places in memory of the first entries of some rows.
+    #[must_use]
     pub fn row_offsets(&self, rows: Range<usize>) -> &[usize] {
         &self.row_offsets[rows]
     }
 
     /// What the columns of a block add to them.
+    #[must_use]
     pub fn column_offsets(&self, block: usize) -> &[usize] {
         &self.column_offsets[self.block(block)]
     }
@@ -88,7 +98,7 @@ impl Grid {
 
 /// The columns that some rows list.
 #[derive(Default)]
-pub(super) struct ChunkLists {
+pub struct ChunkLists {
     /// The role of each row that is not listed.
     pub implied: Vec<Role>,
     /// Columns within their block: by block, then by row, then by role.
@@ -101,6 +111,7 @@ pub(super) struct ChunkLists {
 
 impl ChunkLists {
     /// The places of a block, and how many each row has of each role.
+    #[must_use]
     pub fn block(&self, block: usize) -> (&[u8], &[[u16; 4]]) {
         let rows = self.implied.len();
         let places = &self.places[self.starts[block]..self.starts[block + 1]];
@@ -108,6 +119,7 @@ impl ChunkLists {
     }
 
     /// The places of one row in a block.
+    #[must_use]
     pub fn row(&self, block: usize, row: usize) -> &[u8] {
         let (places, counts) = self.block(block);
         let before: usize = counts[..row].iter().map(total).sum();
@@ -142,7 +154,8 @@ impl ChunkLists {
 }
 
 /// How many entries of any role.
-pub(super) fn total(counts: &[u16; 4]) -> usize {
+#[must_use]
+pub fn total(counts: &[u16; 4]) -> usize {
     counts.iter().map(|&n| usize::from(n)).sum()
 }
 
@@ -187,7 +200,8 @@ impl Grid {
 }
 
 /// The lists of all rows.
-pub(super) fn by_roles(grid: &Grid, roles: &Roles) -> Vec<ChunkLists> {
+#[must_use]
+pub fn by_roles(grid: &Grid, roles: &Roles) -> Vec<ChunkLists> {
     let most = Role::ALL.into_iter().max_by_key(|&role| roles.count(role));
     let common = most.unwrap_or(Role::Train);
     let of = |rows: Range<usize>| chunk(grid, roles, common, rows);
@@ -275,7 +289,8 @@ fn chunk(grid: &Grid, roles: &Roles, common: Role, rows: Range<usize>) -> ChunkL
 }
 
 /// The lists of a part of the stored entries, beside which all others have the role `implied`.
-pub(super) fn by_entries(
+#[must_use]
+pub fn by_entries(
     shapes: &Shapes,
     pass: &RolePass,
     grid: &Grid,
