@@ -255,7 +255,7 @@ impl Saved {
     /// Which components of another fit are which of this one, as JSON.
     fn matching(&self, py: Python<'_>, other: &Saved, factor: Option<&str>) -> PyResult<String> {
         let found = released(py, || {
-            nneinfact::matching::matching(self.inner.factored(), other.inner.factored(), factor)
+            nneinfact::matching::matching_by_labels(&self.inner, &other.inner, factor)
         })?;
         serde_json::to_string(&found).map_err(|e| value_error(e.to_string()))
     }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::ValueEnum;
 
 use nneinfact_core::engine::Precision;
-use nneinfact_core::error::Result;
+use nneinfact_core::error::{Error, Result};
 use nneinfact_core::loss::EntryParameter;
 use nneinfact_fit::io;
 use nneinfact_fit::{Algorithm, Format};
@@ -146,6 +146,17 @@ pub fn bytes(text: &str) -> Result<u64, String> {
     };
     // The cast saturates: more than 2⁶⁴ bytes are no limit either way.
     Ok((number * base.powi(power)) as u64)
+}
+
+/// One of the values that an option has, as a key of a file.
+pub fn value<T: ValueEnum>(key: &str, text: &str) -> Result<T> {
+    T::from_str(text, false).map_err(|_| {
+        let names: Vec<String> = T::value_variants()
+            .iter()
+            .filter_map(|v| Some(v.to_possible_value()?.get_name().to_string()))
+            .collect();
+        Error::Setting(format!("{key}: {text:?} is not one of {}", names.join(", ")))
+    })
 }
 
 #[cfg(test)]

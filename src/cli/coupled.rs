@@ -155,8 +155,11 @@ pub fn run(args: &CoupledArgs) -> Result<()> {
         problems.extend(saved.save(file).err());
         if args.report {
             let page = || -> Result<()> {
+                // Letters that parts share have the labels of all of them by now.
+                let modes: String = saved.model().output().iter().map(|&x| char::from(x)).collect();
+                let (data, _) = saved.relabeled(data.clone(), &modes)?;
                 let residuals =
-                    device.install(|| Residuals::new(&saved, data, Some(&part.loss)))?;
+                    device.install(|| Residuals::new(&saved, &data, Some(&part.loss)))?;
                 let page = Report::new(&saved).residuals(residuals).html();
                 io::write_text(file.with_extension("html"), &page)
             };

@@ -3,15 +3,13 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use clap::ValueEnum;
 use serde::Deserialize;
 
-use super::args::{AlgorithmArg, DataAsArg, PrecisionArg};
+use super::args::{AlgorithmArg, DataAsArg, PrecisionArg, value};
 use super::compare::spec::losses;
 use super::constraints;
-use super::split_args::SplitArgs;
+use super::data_keys::with_data_keys;
 use super::structure;
-use super::table_keys::{OneOrMany, table_keys};
 use nneinfact_core::error::{Error, Result};
 use nneinfact_core::loss::{Loss, Penalty};
 use nneinfact_core::model::Model;
@@ -52,56 +50,15 @@ struct File {
     part: Vec<FilePart>,
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct FilePart {
-    name: Option<String>,
-    data: PathBuf,
-    model: String,
-    loss: Option<String>,
-    weight: Option<f64>,
-    key: Option<String>,
-    shape: Option<Vec<usize>>,
-    index_base: Option<u8>,
-    mask: Option<PathBuf>,
-    weights: Option<PathBuf>,
-    #[serde(default)]
-    nan_missing: bool,
-    #[serde(default)]
-    unlisted_missing: bool,
-    modes: Option<String>,
-    #[serde(default)]
-    count: bool,
-    sum: Option<String>,
-    mean: Option<String>,
-    max: Option<String>,
-    #[serde(default)]
-    unlisted_zero: bool,
-    #[serde(rename = "where")]
-    filters: Option<OneOrMany<String>>,
-    #[serde(default)]
-    order: BTreeMap<String, PathBuf>,
-    #[serde(default)]
-    skip_bad: bool,
-    missing_texts: Option<Vec<String>>,
-    time_format: Option<String>,
-    time_zone: Option<String>,
-    separator: Option<String>,
-    quote: Option<String>,
-    #[serde(default)]
-    no_header: bool,
-    table_memory: Option<String>,
-    row_names: Option<PathBuf>,
-    column_names: Option<PathBuf>,
-    missing: Option<PathBuf>,
-    heldout: Option<f64>,
-    heldout_mask: Option<PathBuf>,
-    heldout_coordinates: Option<PathBuf>,
-    heldout_as: Option<String>,
-    zeros_per_nonzero: Option<f64>,
-    validation: Option<f64>,
-    validation_coordinates: Option<PathBuf>,
-    split_seed: Option<u64>,
+with_data_keys! {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct FilePart {
+        name: Option<String>,
+        model: String,
+        loss: Option<String>,
+        weight: Option<f64>,
+    }
 }
 
 /// One of the tensors.
@@ -166,7 +123,6 @@ fn named(path: &Path, error: Error) -> Error {
 }
 
 fn part(t: usize, mut given: FilePart, folder: &Path) -> Result<PartSpec> {
-    let near = |path: PathBuf| folder.join(path);
     let name = given.name.clone().unwrap_or_else(|| {
         given.data.file_stem().map_or_else(|| (t + 1).to_string(), |s| s.to_string_lossy().into())
     });
@@ -174,26 +130,11 @@ fn part(t: usize, mut given: FilePart, folder: &Path) -> Result<PartSpec> {
     if name.is_empty() || name.contains(['/', '\\', ':']) || name.starts_with('.') {
         return refuse("its name is to be that of a file: no slash, no colon, no dot first".into());
     }
-    if given.mask.is_some() && given.weights.is_some() {
-        return refuse("mask and weights exclude each other: 0 is a weight".into());
-    }
-    if given.heldout.is_some() && given.heldout_mask.is_some() {
-        return refuse("heldout and heldout_mask exclude each other".into());
-    }
-    if given.index_base.is_some_and(|base| base > 1) {
-        return refuse("index_base: indices of a .tns count from 0 or from 1".into());
-    }
     let about = |error: Error| match error {
         error @ (Error::File { .. } | Error::Format { .. }) => error,
         error => Error::Setting(format!("part {name:?}: {error}")),
     };
-    let table = table_keys!(given).args(folder).map_err(about)?;
-    let heldout_as = given.heldout_as.as_deref().map(|text| value("heldout_as", text));
-    let split = SplitArgs {
-        heldout_as: heldout_as.transpose().map_err(about)?,
-        zeros_per_nonzero: given.zeros_per_nonzero,
-    };
-    split.check(given.heldout.is_some() || given.validation.is_some()).map_err(about)?;
+    let data = given.data_keys().record(folder).map_err(about)?;
     let text = given.loss.unwrap_or_else(|| "kl".into());
     let tried = losses(&[text], folder).map_err(about)?;
     let Some((loss, loss_record)) = tried.into_iter().next() else {
@@ -204,28 +145,7 @@ fn part(t: usize, mut given: FilePart, folder: &Path) -> Result<PartSpec> {
         loss,
         loss_record,
         weight: given.weight.unwrap_or(1.0),
-        data: table
-            .apply(DataRecord {
-                path: near(given.data),
-                key: given.key,
-                shape: given.shape,
-                mask: given.mask.map(near),
-                weights: given.weights.map(near),
-                zero_based: given.index_base == Some(0),
-                nan_missing: given.nan_missing,
-                unlisted_missing: given.unlisted_missing,
-                missing: given.missing.map(near),
-                heldout: given.heldout,
-                heldout_mask: given.heldout_mask.map(near),
-                heldout_coordinates: given.heldout_coordinates.map(near),
-                heldout_as: split.kind(),
-                zeros_per_nonzero: split.zeros_per_nonzero,
-                validation: given.validation,
-                validation_coordinates: given.validation_coordinates.map(near),
-                split_seed: given.split_seed.unwrap_or(0),
-                ..DataRecord::default()
-            })
-            .map_err(about)?,
+        data,
         name,
     })
 }
@@ -329,17 +249,6 @@ fn all(text: &str) -> Option<Penalty> {
     (!text.contains(':'))
         .then(|| constraints::penalty(&format!("all:{text}")).ok())?
         .map(|(_, p)| p)
-}
-
-/// One of the values that an option has.
-fn value<T: ValueEnum>(key: &str, text: &str) -> Result<T> {
-    T::from_str(text, false).map_err(|_| {
-        let names: Vec<String> = T::value_variants()
-            .iter()
-            .filter_map(|v| Some(v.to_possible_value()?.get_name().to_string()))
-            .collect();
-        Error::Setting(format!("{key}: {text:?} is not one of {}", names.join(", ")))
-    })
 }
 
 #[cfg(test)]

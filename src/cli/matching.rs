@@ -11,8 +11,7 @@ use super::print;
 use super::summary::{number, percent};
 use nneinfact_core::error::{Error, Result};
 use nneinfact_fit::io;
-use nneinfact_insight::label_alignment::aligned;
-use nneinfact_insight::matching::{Matching, matching};
+use nneinfact_insight::matching::{Matching, matching_by_labels};
 use nneinfact_insight::report::match_page;
 
 /// The arguments of `match`.
@@ -60,12 +59,8 @@ pub fn run(args: &MatchArgs) -> Result<()> {
         None => load(path, None),
     };
     let (first, second) = (model(&args.first)?, model(&args.second)?);
-    let both = aligned(&first, &second)?;
-    let found = matching(&both.first, &both.second, args.on.as_deref())?;
+    let found = matching_by_labels(&first, &second, args.on.as_deref())?;
     let mut text = shown(&found);
-    for note in &both.notes {
-        let _ = writeln!(text, "note       {note}");
-    }
     if let Some(path) = &args.out {
         io::write_json(path, &found)?;
         let _ = writeln!(text, "written    {}", path.display());
@@ -122,6 +117,9 @@ fn shown(found: &Matching) -> String {
                 let _ = writeln!(text, "  without a match in the {which}: {}", list.join(", "));
             }
         }
+    }
+    for note in &found.notes {
+        let _ = writeln!(text, "note       {note}");
     }
     text
 }

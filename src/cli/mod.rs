@@ -19,6 +19,7 @@ mod coupled;
 mod coupled_file;
 #[cfg(test)]
 mod damaged_texts;
+mod data_keys;
 mod demo;
 mod density;
 mod devices;
@@ -44,7 +45,6 @@ mod structure;
 mod summary;
 mod table;
 mod table_args;
-mod table_keys;
 mod transform;
 
 use std::ffi::OsString;

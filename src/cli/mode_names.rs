@@ -57,11 +57,6 @@ impl ModeNames {
         self.modes[mode].labels.indices().is_some()
     }
 
-    /// The labels of a mode.
-    pub fn labels(&self, mode: usize) -> &Labels {
-        &self.modes[mode].labels
-    }
-
     /// The mode of a letter, or of a name.
     pub fn mode(&self, name: &str) -> Option<usize> {
         let name = name.trim();

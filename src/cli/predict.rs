@@ -263,6 +263,8 @@ impl PredictJob<'_> {
             (0..self.names.shape().len()).map(|m| self.names.letter(m)).collect();
         let options = ReadOptions { letters: Some(&letters), stream: None, quiet: true };
         let observations = read_data::observations(record, options)?;
+        let (observations, _) =
+            self.saved.relabeled(observations, &letters.iter().collect::<String>())?;
         let shape = self.names.shape();
         if observations.shape() != shape {
             return Err(Error::Shape {
@@ -270,16 +272,6 @@ impl PredictJob<'_> {
                 found: format!("{:?}", observations.shape()),
                 expected: format!("{shape:?}, that of the fit's"),
             });
-        }
-        for (mode, labels) in observations.labels().iter().enumerate() {
-            let known = self.names.labels(mode).indices();
-            if labels.indices().is_some() && known.is_some() && labels.indices() != known {
-                return Err(Error::Setting(format!(
-                    "the indices of the mode {} have other labels in {} than in the fit",
-                    self.names.title(mode),
-                    record.path.display()
-                )));
-            }
         }
         Ok(match observations.coordinates() {
             Some(_) => observations.unlisted_missing(),

@@ -4,11 +4,11 @@ use std::path::Path;
 
 use super::complain;
 use crate::io::{self, NamedTensor, TableTensor, TableValues};
-use nneinfact_core::data::printable;
+use nneinfact_core::data::{LabelKind, printable};
 use nneinfact_core::error::{Error, Result};
 use nneinfact_fit::io::FileKind;
-use nneinfact_fit::{DataRecord, TableRecord, ValuesRecord};
-use nneinfact_table::{Implicit, Modes, SparseMatrix, Table};
+use nneinfact_fit::{DataRecord, Saved, TableRecord, ValuesRecord};
+use nneinfact_table::{Function, Implicit, Modes, SparseMatrix, Table};
 
 /// What data are, by their name and the options that go with them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -184,6 +184,26 @@ fn arranged(modes: &str, letters: Option<&[char]>) -> Result<String> {
     let order = io::arrangement(&own, letters)?;
     let texts: Vec<String> = order.iter().map(|&i| parsed.as_slice()[i].to_string()).collect();
     Ok(texts.join(","))
+}
+
+/// What the modes of a table are, with the bins that a fit has in some of them (by their letters) in place of
+/// bins from the smallest value of the new table to its largest.
+pub fn with_bins_of(saved: &Saved, letters: &str, modes: &str) -> Result<String> {
+    let all: Vec<char> = saved.model().output().iter().map(|&x| x.into()).collect();
+    let parsed = Modes::parse(&arranged(modes, Some(&all))?)?;
+    let mut specs = parsed.as_slice().to_vec();
+    for (spec, &letter) in
+        specs.iter_mut().zip(&all).filter(|(_, letter)| letters.contains(**letter))
+    {
+        let Function::Bins(bins) = spec.function else { continue };
+        let kind = saved.labels(letter).map(|labels| labels.kind());
+        let Some(LabelKind::Bins { edges }) = kind else { continue };
+        if let ([from, .., to], true) = (&edges[..], edges.len() == bins as usize + 1) {
+            let step = (to - from) / f64::from(bins);
+            spec.function = Function::Range { from: *from, to: *to, step, bins };
+        }
+    }
+    Ok(specs.iter().map(ToString::to_string).collect::<Vec<_>>().join(","))
 }
 
 /// The columns of a table for a message, where it can be read.

@@ -360,7 +360,18 @@ fn with_residuals<'a>(args: &ReportArgs, saved: &Saved, report: Report<'a>) -> R
         let loss = loss(saved, &places(args))?;
         let options = ReadOptions { letters: Some(&letters), ..ReadOptions::default() };
         let observations = read_data::observations(&record, options)?;
-        same_labels(saved, &observations)?;
+        // A part of a coupled fit has the labels of the others, too.
+        let modes: String = letters.iter().collect();
+        let observations = match saved.relabeled(observations.clone(), &modes) {
+            Ok((found, told)) => {
+                told.iter().for_each(|note| super::complain("notice", note));
+                found
+            }
+            Err(_) => {
+                same_labels(saved, &observations)?;
+                observations
+            }
+        };
         Residuals::new(saved, &observations, loss.as_ref())
     };
     match residuals() {

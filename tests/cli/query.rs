@@ -369,6 +369,39 @@ fn components_of_two_fits_are_paired() {
     bench.refused(&["match", "fit.npz", "longer.npz", "--on", "wr"], &["no factor wr", "ws"]);
     let said = bench.good(&["match", "fit.npz", "other.npz", "--on", "wr"]);
     assert!(said.contains("the columns of wr") && said.contains("mean cosine 1"), "{said}");
+
+    // What was done about labels is told on the terminal, in the file and on the page.
+    let label = |labels: [&str; 4]| {
+        let hours = nneinfact::data::Labels::new(labels);
+        vec![Default::default(), hours, Default::default()]
+    };
+    let turned: Vec<ArrayD<f64>> = tensor
+        .factors()
+        .iter()
+        .enumerate()
+        .map(|(l, f)| if l == 1 { f.select(Axis(0), &[3, 2, 1, 0]) } else { f.clone() })
+        .collect();
+    let named = |factors: Vec<ArrayD<f64>>, labels, name: &str| {
+        let tensor = FactoredTensor::from_parts("wr,hr,dr->whd", factors, None).unwrap();
+        let saved = Saved::from(tensor).with_labels(label(labels)).unwrap();
+        saved.save(bench.path(name)).unwrap();
+    };
+    named(tensor.factors().to_vec(), ["a", "b", "c", "<d>"], "named.npz");
+    named(turned, ["<d>", "c", "b", "a"], "turned.npz");
+    let said = bench.good(&[
+        "match",
+        "named.npz",
+        "turned.npz",
+        "--out",
+        "match.json",
+        "--report",
+        "match.html",
+    ]);
+    let note = "the labels of h are in another order in the second fit: compared label by label";
+    assert!(said.contains("mean cosine 1,") && said.contains(note), "{said}");
+    assert!(text(&bench, "match.html").contains(note));
+    let json: serde_json::Value = serde_json::from_str(&text(&bench, "match.json")).unwrap();
+    assert_eq!(json["notes"], serde_json::json!([note]));
 }
 
 #[test]
@@ -519,6 +552,11 @@ fn a_study_has_figures_with_quartiles_and_links() {
     for of in [&svg, &page] {
         assert!(of.contains("held-out loss") && of.contains("sweeps") && of.contains("seconds"));
         assert!(of.contains("nmf r=1") && of.contains("euclidean"));
+    }
+    // What was compared is said at the head of the page, and more of every row in its table.
+    for said in ["4 splits, 1 start each, 20 % held out", "<dt>Score</dt>", "<th>KKT residual</th>"]
+    {
+        assert!(page.contains(said), "{said}");
     }
     // Two losses, one best row of the model in each, with its report.
     let links: Vec<&str> =

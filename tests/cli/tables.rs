@@ -430,3 +430,57 @@ fn the_demo_keeps_its_table() {
     assert_eq!(again.shape(), saved.shapes().data());
     assert_eq!(again.labels(), &saved.all_labels()[..]);
 }
+
+#[test]
+fn new_rows_are_read_as_those_of_the_fit_were() {
+    let desk = Desk::new();
+    let modes = "w=date(time),z=zone,b=bin(lat,4)";
+    let model = ["--model", "wr,zr,br->wzb", "--rank", "r=2"];
+    desk.fit(&[&["rides.csv", "--modes", modes, "--out", "f.npz"][..], &model].concat());
+    // Later rows, of one of the zones, with smaller numbers along the bins than there were.
+    let rides = rides();
+    let mut later = String::from("fare,time,zone,lat\n");
+    for row in rides.lines().filter(|row| row.contains("SoHo")) {
+        let cells: Vec<&str> = row.split(',').collect();
+        let time = cells[0].replace("2014-09", "2014-10");
+        later += &format!("{},{time},{},{}\n", cells[4], cells[3], cells[1]);
+    }
+    desk.text("later.csv", &later);
+    let output = desk.output(&[
+        "transform",
+        "f.npz",
+        "later.csv",
+        "--free",
+        "wr",
+        "--out",
+        "n.npz",
+        "--device",
+        "cpu",
+    ]);
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success(), "{told}");
+    for said in ["read as the table of the fit", "1 of the 2 labels of z", "'Harlem'", "zeros"] {
+        assert!(told.contains(said), "`{said}` is not in: {told}");
+    }
+    let (old, new) = (desk.saved("f.npz"), desk.saved("n.npz"));
+    assert_eq!(old.factors()[1..], new.factors()[1..]);
+    assert_eq!(old.labels('z'), new.labels('z'));
+    assert_eq!(old.labels('b'), new.labels('b'));
+    assert_eq!(new.labels('w').unwrap().get(0), Some("2014-10-05"));
+    // All 24 rows are where they were: with the second zone, and in the first two of the fit's bins.
+    let sums = |letters: &str| new.factored().marginal(letters).unwrap();
+    for (letters, expected) in [("z", &[0.0, 24.0][..]), ("b", &[16.0, 8.0, 0.0, 0.0])] {
+        let found = sums(letters);
+        assert_eq!(found.len(), expected.len());
+        assert!(found.iter().zip(expected).all(|(x, y)| (x - y).abs() < 0.2), "{letters} {found}");
+    }
+
+    desk.text("other.csv", &later.replace("SoHo", "Bronx"));
+    desk.refused(
+        &["transform", "f.npz", "other.csv", "--free", "wr"],
+        &["'Bronx'", "of z", "Harlem, SoHo", "leave such entries out"],
+    );
+    // What is said of the table counts rather than what the fit was told.
+    let said = ["transform", "f.npz", "later.csv", "--free", "wr", "--modes", "zone,lat"];
+    desk.refused(&said, &["2 modes", "3"]);
+}

@@ -10,6 +10,7 @@ mod coupled;
 mod coupled_labels;
 mod fit;
 mod golden;
+mod idle;
 mod labels;
 mod loss;
 mod masks;

@@ -384,9 +384,9 @@ impl<T: Elementwise> Engine for CpuEngine<T> {
 
     fn balance(&mut self) -> Result<()> {
         let Some(balancing) = self.job.balancing.clone() else { return Ok(()) };
-        let floors = self.floors();
+        let (floors, idle) = (self.floors(), balance::Idle::of(self.exact.is_some()));
         let shapes = self.job.plan.shapes();
-        balance::rescale(shapes, &balancing, &self.constraints, &mut self.factors, floors);
+        balance::rescale(shapes, &balancing, &self.constraints, &mut self.factors, floors, idle);
         Ok(())
     }
 

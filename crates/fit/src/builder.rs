@@ -217,6 +217,8 @@ impl NNEinFact {
     /// # Ok::<(), nneinfact::Error>(())
     /// ```
     ///
+    /// Data with labels are to have those of the fit: [`Saved::relabeled`](crate::Saved::relabeled) sees to it.
+    ///
     /// A fit from a file ([`Saved`](crate::Saved)) is taken as well. Scales in
     /// [weights](Fit::weights) beside the factors go where a factor that is fitted again has all latent
     /// letters; its scale is free.

@@ -54,14 +54,12 @@ impl Steps {
     }
 }
 
-/// Whether exact steps go with what holds within and among factors: some factor has to be free for them. Beside
-/// penalties of single entries majorized steps end lower: an exact one brings a column to 0 at once where the
-/// other factors of its component are 0 for the moment, and it never comes back.
+/// Whether exact steps go with what holds within and among factors: some factor has to be free for them.
 fn exact_structure(constraints: &Constraints, on_cpu: bool) -> bool {
     let structure = &constraints.structure;
     let free = |l: usize| !constraints.each[l].fixed && structure.steps_exactly(l);
     let some = || (0..constraints.each.len()).any(free);
-    !structure.is_any() || (on_cpu && !constraints.is_penalized() && some())
+    !structure.is_any() || (on_cpu && some())
 }
 
 /// What sums over the entries of each role take in all groups of a plan.

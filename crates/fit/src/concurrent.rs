@@ -1,14 +1,15 @@
-//! Several small fits at once: each on a thread of its own, where one of them would not keep all busy.
+//! Several small fits at once, the starts of a fit or the runs of a study: each on a thread of its own, where one of
+//! them would not keep all busy.
 //!
 //! Fits have the same bits on any number of threads, so that it makes no difference to them.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::mpsc::{Receiver, Sender, channel};
 
 use crate::device::Device;
 use crate::settings::Settings;
 use nneinfact_core::engine::Engine;
-use nneinfact_core::error::{Error, Result};
+use nneinfact_core::error::Result;
 use nneinfact_core::memory::available_memory;
 use nneinfact_core::plan::Plan;
 
@@ -50,28 +51,48 @@ pub(crate) fn run<E: Send, R: Send>(
     jobs: usize,
     work: impl Fn(&mut E, usize) -> R + Sync,
 ) -> Result<Vec<R>> {
+    let mut found: Vec<(usize, R)> = work_queue(
+        each,
+        jobs,
+        |own, job, sender| sender.send((job, work(own, job))).is_ok(),
+        |receiver| receiver.iter().collect(),
+    )?;
+    found.sort_by_key(|(job, _)| *job);
+    Ok(found.into_iter().map(|(_, result)| result).collect())
+}
+
+/// Does so many jobs, one after another as workers are free: there is a worker for each of what they need (an
+/// engine, say), with a thread of its own, in which parallel code stays. `work` is given what the worker needs, the
+/// number of the job, and where to send what is to be told of it; where it returns `false`, its worker takes no
+/// further job. `listen` goes on meanwhile on the calling thread, and hears the end once all workers are done.
+///
+/// # Errors
+/// [`Error::Internal`] where there are no threads to be had.
+pub fn work_queue<E: Send, T: Send, R>(
+    each: Vec<E>,
+    jobs: usize,
+    work: impl Fn(&mut E, usize, &Sender<T>) -> bool + Sync,
+    listen: impl FnOnce(&Receiver<T>) -> R,
+) -> Result<R> {
     let pools: Result<Vec<rayon::ThreadPool>> = each.iter().map(|_| Device::one_thread()).collect();
     let next = AtomicUsize::new(0);
-    let found: Mutex<Vec<(usize, R)>> = Mutex::new(Vec::with_capacity(jobs));
+    let (sender, receiver) = channel();
     std::thread::scope(|scope| {
         for (mut own, pool) in each.into_iter().zip(pools?) {
-            let (next, found, work) = (&next, &found, &work);
+            let (next, work, sender) = (&next, &work, sender.clone());
             scope.spawn(move || {
                 loop {
                     let job = next.fetch_add(1, Ordering::Relaxed);
-                    if job >= jobs {
+                    if job >= jobs || !pool.install(|| work(&mut own, job, &sender)) {
                         break;
                     }
-                    let result = pool.install(|| work(&mut own, job));
-                    found.lock().unwrap_or_else(PoisonError::into_inner).push((job, result));
                 }
             });
         }
-        Ok::<(), Error>(())
-    })?;
-    let mut found = found.into_inner().unwrap_or_else(PoisonError::into_inner);
-    found.sort_by_key(|(job, _)| *job);
-    Ok(found.into_iter().map(|(_, result)| result).collect())
+        // What listens hears the end when the last worker lets go of its own.
+        drop(sender);
+        Ok(listen(&receiver))
+    })
 }
 
 #[cfg(test)]

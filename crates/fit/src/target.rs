@@ -158,6 +158,9 @@ fn fit_network(settings: &Settings, mut hooks: Hooks, target: &Network) -> Resul
     history.stopped_by = stopped.unwrap_or(StoppedBy::MaxIter);
     history.iterations = history.sweeps.last().copied().unwrap_or(0);
     history.returned = history.loss.len() - 1;
+    if settings.kkt_residual {
+        history.kkt_residual = Some(fitted.model.kkt_residual(target)?);
+    }
     let factors = fitted.model.tensors().iter().map(|t| {
         ArrayD::from_shape_vec(IxDyn(t.shape()), t.data().to_vec())
             .map_err(|e| Error::Internal(format!("a factor has another shape: {e}")))
@@ -362,6 +365,7 @@ mod tests {
                 .algorithm(Algorithm::Block)
                 .precision(nneinfact_core::engine::Precision::F64)
                 .start(Start::Factors(given.clone()))
+                .kkt_residual(true)
                 .tolerance(0.0)
                 .max_iter(5)
         };
@@ -372,6 +376,10 @@ mod tests {
             let top = b.iter().fold(0.0, |m: f64, x| m.max(*x));
             a.iter().zip(b).for_each(|(a, b)| assert!((a - b).abs() < 1e-9 * top, "{a} {b}"));
         }
+        let residual =
+            |saved: &Saved| saved.record().history.as_ref().unwrap().kkt_residual.unwrap();
+        let (a, b) = (residual(&network), residual(&data));
+        assert!(a > 1e-4 && (a - b).abs() < 1e-6 * b, "{a} {b}");
     }
 
     #[test]

@@ -3,8 +3,9 @@
 use serde::{Deserialize, Serialize};
 
 use crate::assignment::best_pairs;
+use crate::label_alignment::aligned;
 use nneinfact_core::error::{Error, Result};
-use nneinfact_fit::FactoredTensor;
+use nneinfact_fit::{FactoredTensor, Saved};
 
 /// Which components of two tensors in factored form belong together: see [`matching`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -19,6 +20,9 @@ pub struct Matching {
     pub factor: Option<String>,
     /// For each pair of latent indices the components.
     pub indices: Vec<IndexMatching>,
+    /// What was done about modes whose labels are not the same in both, a sentence each.
+    #[serde(default)]
+    pub notes: Vec<String>,
 }
 
 /// The components of a latent index of each.
@@ -110,7 +114,39 @@ pub fn matching(
             .collect(),
         factor: factor.map(String::from),
         indices,
+        notes: Vec::new(),
     })
+}
+
+/// As [`matching`] of two fits whose modes may have labels: they are compared label by label where labels are in
+/// another order or partly the same, and index by index where one has none or none are in common;
+/// [`Matching::notes`] says where that is so.
+///
+/// ```
+/// use ndarray::array;
+/// use nneinfact::data::Labels;
+/// use nneinfact::matching::matching_by_labels;
+/// use nneinfact::fit::Saved;
+/// use nneinfact::{NNEinFact, Observations};
+///
+/// let fit = |y: ndarray::Array2<f64>, labels: [&str; 2]| -> nneinfact::Result<Saved> {
+///     let y = Observations::new(&y).with_labels(vec![Labels::new(labels), Labels::default()])?;
+///     Ok(Saved::new(&NNEinFact::new("ir,jr->ij")?.ranks([('r', 1)]).fit(&y)?))
+/// };
+/// let first = fit(array![[4.0, 2.0], [1.0, 0.5]], ["Mon", "Tue"])?;
+/// let second = fit(array![[1.0, 0.5], [4.0, 2.0]], ["Tue", "Mon"])?;
+/// let found = matching_by_labels(&first, &second, None)?;
+/// assert!(found.indices[0].pairs[0].cosine > 0.999);
+/// assert!(found.notes[0].contains("label by label"));
+/// # Ok::<(), nneinfact::Error>(())
+/// ```
+///
+/// # Errors
+/// As [`matching`].
+pub fn matching_by_labels(first: &Saved, second: &Saved, factor: Option<&str>) -> Result<Matching> {
+    let both = aligned(first, second)?;
+    let found = matching(&both.first, &both.second, factor)?;
+    Ok(Matching { notes: both.notes, ..found })
 }
 
 /// A factor as a tensor of its own, over the modes that it has.

@@ -135,9 +135,6 @@ pub struct CompareArgs {
     #[command(flatten)]
     data: DataArgs,
 
-    #[command(flatten)]
-    table: TableArgs,
-
     /// Write the absolute paths of data, masks and lists into the files of runs; without this, their
     /// names alone
     #[arg(long)]
@@ -173,6 +170,9 @@ pub struct CompareArgs {
     /// No progress and no table on standard output
     #[arg(long)]
     quiet: bool,
+
+    #[command(flatten)]
+    table: TableArgs,
 }
 
 /// What goes with the data. All as of `fit`.

@@ -3,87 +3,44 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use clap::ValueEnum;
 use serde::Deserialize;
 
 use super::spec::{self, ModelSpec, RankSpec, Spec};
-use crate::cli::args::{self, AlgorithmArg, DataAsArg, PrecisionArg};
-use crate::cli::split_args::SplitArgs;
-use crate::cli::table_keys::{OneOrMany, table_keys};
+use crate::cli::args::{self, AlgorithmArg, DataAsArg, PrecisionArg, value};
+use crate::cli::data_keys::{OneOrMany, with_data_keys};
 use nneinfact_core::error::{Error, Result};
 use nneinfact_fit::{DataRecord, io};
 use nneinfact_insight::compare::StudyPath;
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct File {
-    data: PathBuf,
-    key: Option<String>,
-    shape: Option<Vec<usize>>,
-    index_base: Option<u8>,
-    mask: Option<PathBuf>,
-    weights: Option<PathBuf>,
-    #[serde(default)]
-    nan_missing: bool,
-    #[serde(default)]
-    unlisted_missing: bool,
-    modes: Option<String>,
-    #[serde(default)]
-    count: bool,
-    sum: Option<String>,
-    mean: Option<String>,
-    max: Option<String>,
-    #[serde(default)]
-    unlisted_zero: bool,
-    #[serde(rename = "where")]
-    filters: Option<OneOrMany<String>>,
-    #[serde(default)]
-    order: BTreeMap<String, PathBuf>,
-    #[serde(default)]
-    skip_bad: bool,
-    missing_texts: Option<Vec<String>>,
-    time_format: Option<String>,
-    time_zone: Option<String>,
-    separator: Option<String>,
-    quote: Option<String>,
-    #[serde(default)]
-    no_header: bool,
-    table_memory: Option<String>,
-    row_names: Option<PathBuf>,
-    column_names: Option<PathBuf>,
-    missing: Option<PathBuf>,
-    heldout: Option<f64>,
-    heldout_mask: Option<PathBuf>,
-    heldout_coordinates: Option<PathBuf>,
-    validation: Option<f64>,
-    heldout_as: Option<String>,
-    zeros_per_nonzero: Option<f64>,
-    validation_coordinates: Option<PathBuf>,
-    #[serde(default)]
-    early_stopping: bool,
-    #[serde(default)]
-    losses: Vec<String>,
-    #[serde(default)]
-    penalties: Vec<String>,
-    #[serde(default)]
-    algorithms: Vec<String>,
-    learning_rate: Option<OneOrMany<f64>>,
-    precision: Option<String>,
-    max_iter: Option<usize>,
-    tol: Option<f64>,
-    memory_limit: Option<String>,
-    data_as: Option<String>,
-    splits: Option<usize>,
-    starts: Option<usize>,
-    split_seed: Option<u64>,
-    seed: Option<u64>,
-    match_parameters: Option<OneOrMany<u64>>,
-    path: Option<String>,
-    score: Option<String>,
-    device: Option<String>,
-    threads: Option<usize>,
-    out: Option<PathBuf>,
-    model: Vec<FileModel>,
+with_data_keys! {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct File {
+        #[serde(default)]
+        early_stopping: bool,
+        #[serde(default)]
+        losses: Vec<String>,
+        #[serde(default)]
+        penalties: Vec<String>,
+        #[serde(default)]
+        algorithms: Vec<String>,
+        learning_rate: Option<OneOrMany<f64>>,
+        precision: Option<String>,
+        max_iter: Option<usize>,
+        tol: Option<f64>,
+        memory_limit: Option<String>,
+        data_as: Option<String>,
+        splits: Option<usize>,
+        starts: Option<usize>,
+        seed: Option<u64>,
+        match_parameters: Option<OneOrMany<u64>>,
+        path: Option<String>,
+        score: Option<String>,
+        device: Option<String>,
+        threads: Option<usize>,
+        out: Option<PathBuf>,
+        model: Vec<FileModel>,
+    }
 }
 
 #[derive(Deserialize)]
@@ -124,7 +81,9 @@ fn parse(text: &str, path: &Path) -> Result<Spec> {
     for model in std::mem::take(&mut file.model) {
         models.push(model_spec(model).map_err(of)?);
     }
-    let table = table_keys!(file).args(folder).map_err(of)?;
+    let keys = file.data_keys();
+    let (heldout, validation, split_seed) = (keys.heldout, keys.validation, keys.split_seed);
+    let data = keys.record(folder).map_err(of)?;
     let algorithms: Result<Vec<AlgorithmArg>> =
         file.algorithms.iter().map(|text| value("algorithms", text)).collect();
     let memory_limit = file.memory_limit.as_deref().map(|text| {
@@ -132,29 +91,20 @@ fn parse(text: &str, path: &Path) -> Result<Spec> {
     });
     let precision = file.precision.as_deref().map(|text| value::<PrecisionArg>("precision", text));
     let data_as = file.data_as.as_deref().map(|text| value::<DataAsArg>("data_as", text));
-    let split = split_args(&file).map_err(of)?;
-    check_data(&file, path)?;
     Ok(Spec {
-        data: table
-            .apply(DataRecord {
-                path: near(file.data),
-                key: file.key,
-                shape: file.shape,
-                mask: file.mask.map(near),
-                weights: file.weights.map(near),
-                zero_based: file.index_base == Some(0),
-                nan_missing: file.nan_missing,
-                unlisted_missing: file.unlisted_missing,
-                missing: file.missing.map(near),
-                heldout: None,
-                heldout_mask: file.heldout_mask.map(near),
-                heldout_coordinates: file.heldout_coordinates.map(near),
-                validation: None,
-                validation_coordinates: file.validation_coordinates.map(near),
-                split_seed: 0,
-                ..DataRecord::default()
-            })
-            .map_err(of)?,
+        heldout,
+        validation,
+        heldout_as: data.heldout_as,
+        zeros_per_nonzero: data.zeros_per_nonzero,
+        // The study withholds anew in every split.
+        data: DataRecord {
+            heldout: None,
+            validation: None,
+            heldout_as: None,
+            zeros_per_nonzero: None,
+            split_seed: 0,
+            ..data
+        },
         models,
         losses: spec::losses(&file.losses, folder).map_err(of)?,
         penalties: spec::penalties(&file.penalties).map_err(of)?,
@@ -165,14 +115,10 @@ fn parse(text: &str, path: &Path) -> Result<Spec> {
         tol: file.tol,
         memory_limit: memory_limit.transpose().map_err(of)?,
         data_as: data_as.transpose().map_err(of)?.map(Into::into),
-        heldout: file.heldout,
-        validation: file.validation,
-        heldout_as: split.kind(),
-        zeros_per_nonzero: split.zeros_per_nonzero,
         early_stopping: file.early_stopping,
         splits: file.splits,
         starts: file.starts,
-        split_seed: file.split_seed,
+        split_seed,
         seed: file.seed,
         match_parameters: OneOrMany::to_vec(file.match_parameters),
         path: file.path.as_deref().map(study_path).transpose().map_err(of)?,
@@ -183,42 +129,8 @@ fn parse(text: &str, path: &Path) -> Result<Spec> {
     })
 }
 
-/// Refuses what does not go together, or is out of range, in what is said of the data.
-fn check_data(file: &File, path: &Path) -> Result<()> {
-    if file.mask.is_some() && file.weights.is_some() {
-        return Err(Error::format(path, "mask and weights exclude each other: 0 is a weight"));
-    }
-    if file.index_base.is_some_and(|base| base > 1) {
-        return Err(Error::format(path, "index_base: indices of a .tns count from 0 or from 1"));
-    }
-    if file.heldout.is_some() && file.heldout_mask.is_some() {
-        return Err(Error::format(path, "heldout and heldout_mask exclude each other"));
-    }
-    Ok(())
-}
-
 fn study_path(text: &str) -> Result<StudyPath> {
     text.parse().map_err(|why| Error::Setting(format!("path: {why}")))
-}
-
-/// How entries are withheld at random.
-fn split_args(file: &File) -> Result<SplitArgs> {
-    let heldout_as = file.heldout_as.as_deref().map(|text| value("heldout_as", text));
-    let zeros_per_nonzero = file.zeros_per_nonzero;
-    let split = SplitArgs { heldout_as: heldout_as.transpose()?, zeros_per_nonzero };
-    split.check(file.heldout.is_some() || file.validation.is_some())?;
-    Ok(split)
-}
-
-/// One of the values that an option has.
-fn value<T: ValueEnum>(key: &str, text: &str) -> Result<T> {
-    T::from_str(text, false).map_err(|_| {
-        let names: Vec<String> = T::value_variants()
-            .iter()
-            .filter_map(|v| Some(v.to_possible_value()?.get_name().to_string()))
-            .collect();
-        Error::Setting(format!("{key}: {text:?} is not one of {}", names.join(", ")))
-    })
 }
 
 fn model_spec(model: FileModel) -> Result<ModelSpec> {

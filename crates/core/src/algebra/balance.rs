@@ -14,12 +14,30 @@ const MOST: f64 = 700.0;
 /// Newton steps of a rescaling step, at most: with equal powers the first one is exact.
 const STEPS: usize = 40;
 
+/// What becomes of slices that no term of ŷ takes, as those of another factor are zero.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Idle {
+    /// They become zero.
+    Vanish,
+    /// They stay as they are: where steps reach zeros, the others may come back.
+    Stay,
+}
+
+impl Idle {
+    /// What becomes of them where steps are exact, or not.
+    #[must_use]
+    pub fn of(exact: bool) -> Idle {
+        if exact { Idle::Stay } else { Idle::Vanish }
+    }
+}
+
 /// Makes the rescalings that lower the penalties most, at most `cycles` times over.
 ///
 /// In a rescaling over the indices S, the slices of factor l at an index of S, with the sum g_l of
 /// their θ^p_l, are brought to p_l μ_l g_l = β, where β = (Π_l (p_l μ_l g_l)^(1/p_l))^(1 / Σ_l
 /// 1/p_l): the least Σ μ_l g_l among all scales whose product is 1 (docs/method.md). Where the
-/// slices of one factor are zero, no term of ŷ takes those of the others, and they become zero.
+/// slices of one factor are zero, no term of ŷ takes those of the others, and they become zero, or
+/// stay ([`Idle`]).
 ///
 /// Every factor of a rescaling has a penalty with μ > 0.
 pub fn balance(
@@ -27,15 +45,15 @@ pub fn balance(
     balancing: &Balancing,
     penalties: &[Option<Penalty>],
     factors: &mut [Vec<f64>],
-    cycles: usize,
+    (cycles, idle): (usize, Idle),
 ) {
     for _ in 0..cycles {
         let mut moved = 0f64;
         for rescaling in balancing.rescalings() {
-            moved = moved.max(apply_rescaling(shapes, rescaling, penalties, factors));
+            moved = moved.max(apply_rescaling(shapes, rescaling, penalties, factors, idle));
         }
         for step in balancing.rescaling_steps() {
-            moved = moved.max(apply_step(shapes, step, penalties, factors));
+            moved = moved.max(apply_step(shapes, step, penalties, factors, idle));
         }
         if moved <= CONVERGED {
             break;
@@ -52,6 +70,7 @@ pub fn rescale(
     constraints: &[Constraint],
     factors: &mut [Vec<f64>],
     [floor, least]: [f64; 2],
+    idle: Idle,
 ) {
     let rescaled = balancing.factors();
     for &l in &rescaled {
@@ -60,7 +79,7 @@ pub fn rescale(
     }
     let penalties: Vec<Option<Penalty>> =
         constraints.iter().map(|constraint| constraint.penalty).collect();
-    balance(shapes, balancing, &penalties, factors, 1);
+    balance(shapes, balancing, &penalties, factors, (1, idle));
     rescaled.into_iter().for_each(|l| apply_floor(&mut factors[l], floor, least, &constraints[l]));
 }
 
@@ -128,6 +147,7 @@ fn apply_rescaling(
     rescaling: &Rescaling,
     penalties: &[Option<Penalty>],
     factors: &mut [Vec<f64>],
+    idle: Idle,
 ) -> f64 {
     let parts: Vec<Slices> = rescaling
         .factors
@@ -141,7 +161,9 @@ fn apply_rescaling(
     let mut moved = 0f64;
     for index in 0..count {
         if parts.iter().any(|part| part.is_empty(index)) {
-            scales.iter_mut().for_each(|scales| scales[index] = 0.0);
+            if idle == Idle::Vanish {
+                scales.iter_mut().for_each(|scales| scales[index] = 0.0);
+            }
             continue;
         }
         let of = |part: &Slices| part.levels[index] / part.penalty.power();
@@ -172,6 +194,7 @@ fn apply_step(
     step: &RescalingStep,
     penalties: &[Option<Penalty>],
     factors: &mut [Vec<f64>],
+    idle: Idle,
 ) -> f64 {
     let sides = step.sides.each_ref().map(|side| -> Vec<Slices> {
         side.iter()
@@ -185,7 +208,9 @@ fn apply_step(
     for index in 0..count {
         let [one, other] = sides.each_ref().map(|side| side.iter().all(|s| s.is_empty(index)));
         if one || other {
-            scales.iter_mut().for_each(|scales| scales[index] = 0.0);
+            if idle == Idle::Vanish {
+                scales.iter_mut().for_each(|scales| scales[index] = 0.0);
+            }
             continue;
         }
         let u = balanced_scale(&sides, index);
@@ -256,7 +281,7 @@ mod tests {
             let mut factors =
                 vec![vec![1e-170, 1.0, 2e-170, 3.0], vec![5.0, 1.0, 4.0, 2.0, 1e150, 0.5]];
             let before = factors.clone();
-            balance(&shapes, &balancing, &[ridge, ridge], &mut factors, 10);
+            balance(&shapes, &balancing, &[ridge, ridge], &mut factors, (10, Idle::Vanish));
             for i in 0..2 {
                 for (j, r) in [(0, 0), (0, 1), (1, 0), (1, 1), (2, 0), (2, 1)] {
                     let term = |f: &[Vec<f64>]| f[0][2 * i + r] * f[1][2 * j + r];
@@ -290,7 +315,7 @@ mod tests {
             let of = |(f, p): (&Vec<f64>, &Penalty)| f.iter().map(|&x| p.value(x)).sum::<f64>();
             factors.iter().zip(&penalties).map(of).sum()
         };
-        balance(&shapes, &balancing, &all, &mut factors, 1);
+        balance(&shapes, &balancing, &all, &mut factors, (1, Idle::Vanish));
         assert!(value(&factors) < 0.5 * value(&before), "{}", value(&factors));
         for other in [1, 2] {
             for (i, j, r) in (0..8).map(|n| (n / 4, n / 2 % 2, n % 2)) {
@@ -311,7 +336,7 @@ mod tests {
         }
         // A component that the shared factor does not have is nowhere.
         factors[0] = vec![0.0, 1.0, 0.0, 1.0];
-        balance(&shapes, &balancing, &all, &mut factors, 1);
+        balance(&shapes, &balancing, &all, &mut factors, (1, Idle::Vanish));
         assert!(factors[1][0] == 0.0 && factors[1][2] == 0.0 && factors[2][0] == 0.0);
     }
 }

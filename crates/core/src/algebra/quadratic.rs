@@ -29,6 +29,14 @@ const SHORT: f64 = 1e-3;
 const REACH: f64 = 1e8;
 /// Rows of a unit of parallel work.
 const ROWS: usize = 64;
+/// No data depend on a penalised entry while another factor has nothing but zeros in its component, as happens in
+/// the first sweeps, where single columns of small factors are cut off for a while. Its exact minimum is 0, and
+/// then neither column would ever move again: a weak penalty would cost whole components. So a sweep takes such
+/// entries down by this factor only, which lowers the penalty all the same and leaves the component the time to
+/// come back. One that does not is gone after some fifty sweeps.
+const IDLE_SHRINK: f64 = 0.5;
+/// What is left of such entries is 0 where it is no larger than this times the largest of the factor.
+const FORGOTTEN: f64 = 1e-16;
 
 /// A factor's part in the objective, `½ θᵀ q θ − nᵀ θ` for every row θ.
 struct Form<'a> {
@@ -42,15 +50,42 @@ struct Form<'a> {
 }
 
 impl Form<'_> {
-    /// Adds a penalty μ Σ θ or μ Σ θ² to the form.
-    fn penalize(&mut self, constraint: Constraint) {
+    /// For every index of the batch, the latent indices that no data depend on.
+    fn without_data(&self) -> Vec<bool> {
+        let k = self.latent;
+        let squares = self.square.chunks_exact(k * k);
+        squares.flat_map(|square| square.iter().step_by(k + 1)).map(|&q| q <= 0.0).collect()
+    }
+
+    /// Adds a penalty μ Σ θ or μ Σ θ² to the form, but not for idle entries (by batch and latent index).
+    fn penalize(&mut self, constraint: Constraint, idle: &[bool]) {
         let Some(penalty) = constraint.penalty else { return };
+        let k = self.latent;
         if penalty.power() == 1.0 {
-            self.linear.iter_mut().for_each(|x| *x -= penalty.weight());
+            let batches = self.linear.chunks_exact_mut(k * self.rows).zip(idle.chunks_exact(k));
+            for (linear, idle) in batches {
+                let entries = linear.iter_mut().zip(idle.iter().cycle());
+                entries.filter(|(_, idle)| !**idle).for_each(|(x, _)| *x -= penalty.weight());
+            }
         } else {
-            let k = self.latent;
-            for square in self.square.chunks_exact_mut(k * k) {
-                square.iter_mut().step_by(k + 1).for_each(|q| *q += 2.0 * penalty.weight());
+            let batches = self.square.chunks_exact_mut(k * k).zip(idle.chunks_exact(k));
+            for (square, idle) in batches {
+                let entries = square.iter_mut().step_by(k + 1).zip(idle);
+                entries.filter(|(_, idle)| !**idle).for_each(|(q, _)| *q += 2.0 * penalty.weight());
+            }
+        }
+    }
+
+    /// Shrinks idle entries, and sets what is left of them to 0 once it is a rounding
+    /// error beside the largest entry.
+    fn shrink_idle(&self, theta: &mut [f64], idle: &[bool], constraint: Constraint) {
+        let k = self.latent;
+        let least = FORGOTTEN * theta.iter().copied().fold(0.0, f64::max);
+        for (theta, idle) in theta.chunks_mut(k * self.rows).zip(idle.chunks_exact(k)) {
+            for (x, _) in theta.iter_mut().zip(idle.iter().cycle()).filter(|(_, idle)| **idle) {
+                let shrunk = *x * IDLE_SHRINK;
+                *x = if shrunk <= least { 0.0 } else { shrunk };
+                *x = x.max(constraint.lower);
             }
         }
     }
@@ -153,21 +188,70 @@ impl Objective<'_> {
         [&form.linear, &curved].map(|sums| rearrange(self.shapes, &order, sums, indices))
     }
 
+    /// Which entries of a penalised factor, by batch and latent index, no data depend on as long as another
+    /// factor that is fitted has nothing but zeros in their component.
+    fn idle(&self, l: usize, form: &Form<'_>, factors: &[Vec<f64>]) -> Vec<bool> {
+        let mut idle = form.without_data();
+        if self.constraints[l].penalty.is_none() || !idle.contains(&true) {
+            return vec![false; idle.len()];
+        }
+        let (shapes, latent) = (self.shapes, &form.coupling.latent);
+        let mut asleep = vec![false; form.latent];
+        for (m, indices) in shapes.model().factors().iter().enumerate() {
+            let shared: Vec<Index> =
+                latent.iter().copied().filter(|x| indices.contains(x)).collect();
+            if m == l || self.constraints[m].fixed || shared.is_empty() {
+                continue;
+            }
+            let count: usize = shapes.sizes(&shared).iter().product();
+            let numbers: Vec<f64> = (0..count).map(|n| n as f64).collect();
+            let mut any = vec![false; count];
+            let slices = rearrange(shapes, &shared, &numbers, indices);
+            factors[m].iter().zip(slices).for_each(|(&x, n)| any[n as usize] |= x > 0.0);
+            let slices = rearrange(shapes, &shared, &numbers, latent);
+            asleep.iter_mut().zip(slices).for_each(|(asleep, n)| *asleep |= !any[n as usize]);
+        }
+        let entries = idle.iter_mut().zip(asleep.iter().cycle());
+        entries.for_each(|(idle, asleep)| *idle &= asleep);
+        idle
+    }
+
+    /// Shrinks the idle entries of a factor, unless it would come to differ more from neighbours that data do
+    /// depend on.
+    fn shrink(&self, l: usize, form: &Form<'_>, idle: &[bool], theta: &mut [f64]) {
+        let mut shrunk = theta.to_vec();
+        form.shrink_idle(&mut shrunk, idle, self.constraints[l]);
+        if let Some(Some(differences)) = self.differences.get(l) {
+            let order = Self::order(form.coupling);
+            let indices = &self.shapes.model().factors()[l];
+            let cost =
+                |theta: &[f64]| differences.value(&rearrange(self.shapes, &order, theta, indices));
+            if cost(&shrunk) > cost(theta) {
+                return;
+            }
+        }
+        theta.copy_from_slice(&shrunk);
+    }
+
     /// Lowers the objective with the penalties over the factors of the group, in place.
     pub fn lower(&self, factors: &mut [Vec<f64>]) -> Result<()> {
         let Objective { shapes, group, .. } = *self;
         let cycles = if group.factors.len() == 1 { 1 } else { CYCLES };
-        for _ in 0..cycles {
+        for cycle in 0..cycles {
             for (at, &l) in group.factors.iter().enumerate() {
                 let mut form = self.form(at, factors);
                 let constraint = self.constraints[l];
-                form.penalize(constraint);
+                let idle = self.idle(l, &form, factors);
+                form.penalize(constraint, &idle);
                 let mut theta = self.arranged(at, factors);
                 let k = form.latent;
                 let largest = theta.iter().copied().fold(0.0, f64::max);
                 let reach = if largest > 0.0 { REACH * largest } else { f64::INFINITY };
                 let bounds = [constraint.lower, constraint.upper.min(reach.max(constraint.lower))];
                 let order = Self::order(form.coupling);
+                if cycle == 0 && idle.contains(&true) {
+                    self.shrink(l, &form, &idle, &mut theta);
+                }
                 if let Some(Some(differences)) = self.differences.get(l) {
                     let strides = strides(shapes, &shapes.model().factors()[l], &order);
                     let axes = BoundAxis::all(differences, &strides);

@@ -5,6 +5,7 @@ mod data;
 mod entries;
 mod environments;
 mod fit;
+mod kkt;
 mod node;
 
 pub use data::DataNewton;

@@ -7,7 +7,7 @@
 
 use ndarray::ArrayD;
 
-use nneinfact_core::algebra::balance::{penalty, rescale};
+use nneinfact_core::algebra::balance::{Idle, penalty, rescale};
 use nneinfact_core::algebra::quadratic;
 use nneinfact_core::algebra::update::{apply_floor, extrapolate, overflowed};
 use nneinfact_core::engine::{
@@ -454,8 +454,9 @@ impl Engine for CoupledEngine {
     fn balance(&mut self) -> Result<()> {
         let Some(balancing) = self.joint.balancing.clone() else { return Ok(()) };
         let floors = if self.is_exact() { [0.0; 2] } else { [self.joint.floor, LEAST] };
+        let idle = Idle::of(self.is_exact());
         let Joint { shapes, constraints, .. } = &self.joint;
-        rescale(shapes, &balancing, constraints, &mut self.factors, floors);
+        rescale(shapes, &balancing, constraints, &mut self.factors, floors, idle);
         self.share()
     }
 

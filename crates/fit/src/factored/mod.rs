@@ -10,6 +10,7 @@ mod means;
 mod network;
 mod parts;
 mod sample;
+mod sum_of_products;
 mod sums;
 mod top;
 mod top_tree;

@@ -11,8 +11,12 @@ use nneinfact_core::error::{Error, Result};
 use nneinfact_core::memory::available_memory;
 use nneinfact_core::model::Index;
 
-/// Partial indices that a search keeps at once.
+/// Partial indices that a search keeps at once, at least.
 const KEPT: usize = 1 << 22;
+/// The share of the free memory that a search may take.
+const SHARE: u64 = 4;
+/// About what a partial index takes, in bytes.
+const PARTIAL_BYTES: u64 = 96;
 /// Entries up to which all of ŷ are gone through where the bounds do not tell enough.
 const SCANNED: f64 = 1e9;
 /// Values of the first mode from which the search first goes straight down.
@@ -27,6 +31,12 @@ pub struct LargestEntry {
     pub value: f64,
 }
 
+/// Partial indices that a search may keep at once.
+fn kept() -> usize {
+    let room = available_memory().map_or(0, |free| free / SHARE / PARTIAL_BYTES);
+    usize::try_from(room).unwrap_or(usize::MAX).max(KEPT)
+}
+
 impl FactoredTensor {
     /// The `count` largest entries of ŷ, the largest first (of equal ones any; all entries where there are
     /// fewer).
@@ -38,8 +48,8 @@ impl FactoredTensor {
     /// A tensor whose bounds tell little is gone through entry by entry, where it has at most 10⁹.
     ///
     /// # Errors
-    /// [`Error::Memory`] where so many entries do not fit in memory, or the search would have to keep more than some four million partial indices
-    /// and there are too many entries to go through.
+    /// [`Error::Memory`] where so many entries do not fit in memory, or the search would have to keep more partial indices than
+    /// a quarter of the free memory holds (and more than some four million) and there are too many entries to go through.
     pub fn top(&self, count: usize) -> Result<Vec<LargestEntry>> {
         let output = self.model().output();
         let found = (count as f64).min(self.shapes.volume(self.model().observed()));
@@ -54,9 +64,10 @@ impl FactoredTensor {
                 help: "ask for fewer".into(),
             });
         }
+        let kept = kept();
         let found = match TreeSearch::new(self) {
-            Some(search) => search.largest(count, KEPT),
-            None => self.search(count, KEPT)?,
+            Some(search) => search.largest(count, kept),
+            None => self.search(count, kept)?,
         };
         match found {
             Some(found) => Ok(found),
@@ -70,8 +81,8 @@ impl FactoredTensor {
                         "finding the {count} largest of {entries:.3e} entries, whose bounds by the factors are close to each other,"
                     ),
                     // At least one more than are kept.
-                    needed: (KEPT as u64 + 1) * (std::mem::size_of::<Partial>() as u64 + 32),
-                    available: KEPT as u64 * (std::mem::size_of::<Partial>() as u64 + 32),
+                    needed: (kept as u64 + 1) * PARTIAL_BYTES,
+                    available: kept as u64 * PARTIAL_BYTES,
                     help: "ask for fewer, or fix some modes first".into(),
                 })
             }

@@ -7,13 +7,13 @@
 
 use std::cmp::{Ordering, Reverse};
 use std::collections::BinaryHeap;
+use std::ops::Range;
 
 use super::FactoredTensor;
+use super::sum_of_products::{Factor, SumOfProducts};
 use super::top::LargestEntry;
 use nneinfact_core::model::Index;
 
-/// Terms that ŷ is the sum of, at most.
-const TERMS: usize = 1 << 12;
 /// Indices of a mode below which a node is not split in two.
 const BUCKET: usize = 16;
 /// A node that is an index itself has this bit.
@@ -43,12 +43,10 @@ struct TreeNode {
 /// A tensor whose largest entries are looked for.
 pub(super) struct TreeSearch {
     trees: Vec<Tree>,
-    /// Of every term the part that no mode has.
-    constants: Vec<f64>,
-    /// Of every term, one after another, where its entries are: a mode, and the place in its row.
-    places: Vec<(u32, u32)>,
-    /// Places of a term.
-    each: usize,
+    /// ŷ, in terms of a row of every mode.
+    sum: SumOfProducts,
+    /// Of every factor that has a mode, the mode, and where in its rows the factor's entries are.
+    columns: Vec<(usize, Range<usize>)>,
 }
 
 /// A node of each mode.
@@ -102,12 +100,10 @@ impl Ord for Ordered {
 }
 
 impl TreeSearch {
-    /// `None` where a factor has several modes, or ŷ is a sum of very many terms.
+    /// `None` where a factor has several modes, or ŷ takes very many multiplications.
     pub fn new(of: &FactoredTensor) -> Option<TreeSearch> {
         let model = of.model();
         let latent: Vec<Index> = model.latent().iter().collect();
-        let sizes = of.shapes.sizes(&latent);
-        let terms = sizes.iter().try_fold(1usize, |all, &n| all.checked_mul(n))?;
         let mode_of = |names: &[Index]| -> Option<Option<usize>> {
             let mut modes = model.output().iter().enumerate().filter(|(_, x)| names.contains(x));
             match (modes.next(), modes.next()) {
@@ -119,39 +115,30 @@ impl TreeSearch {
         let modes: Option<Vec<Option<usize>>> =
             parts.iter().map(|(names, _)| mode_of(names)).collect();
         let modes = modes?;
-        let fits = model.output().iter().all(|&x| of.shapes.size(x) < SINGLE as usize);
-        if terms > TERMS || !fits {
+        if model.output().iter().any(|&x| of.shapes.size(x) >= SINGLE as usize) {
             return None;
         }
         let mut widths = vec![0; model.output().len()];
-        let (mut constants, mut places) = (vec![1.0; terms], Vec::new());
         let mut columns: Vec<(usize, usize, usize)> = Vec::new();
-        for (part, mode) in modes.iter().enumerate() {
-            if let Some(mode) = *mode {
-                let own: usize =
-                    of.shapes.sizes(&latent_of(&parts[part].0, &latent)).iter().product();
-                columns.push((part, mode, widths[mode]));
-                widths[mode] += own;
-            }
-        }
-        let mut at = vec![0; latent.len()];
-        for constant in &mut constants {
-            for ((names, array), mode) in parts.iter().zip(&modes) {
-                if mode.is_none() {
-                    let index: Vec<usize> = names.iter().map(|x| value(x, &latent, &at)).collect();
-                    *constant *= array[index.as_slice()];
+        let mut factors = Vec::new();
+        for (part, ((names, array), mode)) in parts.iter().zip(&modes).enumerate() {
+            let own = latent_of(names, &latent);
+            match *mode {
+                Some(mode) => {
+                    let size: usize = of.shapes.sizes(&own).iter().product();
+                    columns.push((part, mode, widths[mode]));
+                    factors.push(Factor::Row(own, mode, widths[mode]));
+                    widths[mode] += size;
                 }
+                None => factors.push(Factor::Constant(own, array.iter().copied().collect())),
             }
-            for &(part, mode, first) in &columns {
-                let own = latent_of(&parts[part].0, &latent);
-                let place = own
-                    .iter()
-                    .fold(0, |place, x| place * of.shapes.size(*x) + value(x, &latent, &at));
-                places.push((mode as u32, (first + place) as u32));
-            }
-            advance(&mut at, &sizes);
         }
-        let mut search = TreeSearch { trees: Vec::new(), constants, places, each: columns.len() };
+        let sum = SumOfProducts::new(&of.shapes, &latent, factors)?;
+        let width = |part: usize| -> usize {
+            of.shapes.sizes(&latent_of(&parts[part].0, &latent)).iter().product()
+        };
+        let places = columns.iter().map(|&(part, mode, first)| (mode, first..first + width(part)));
+        let mut search = TreeSearch { trees: Vec::new(), sum, columns: places.collect() };
         for (mode, (&index, &width)) in model.output().iter().zip(&widths).enumerate() {
             let count = of.shapes.size(index);
             let mut rows = vec![0.0; count * width];
@@ -236,34 +223,22 @@ impl TreeSearch {
             nodes.iter().zip(&self.trees).map(|(&node, tree)| tree.row(node)).collect();
         let volume =
             nodes.iter().zip(&self.trees).map(|(&node, tree)| tree.count(node) as f64).product();
-        Partial { bound: self.value(&rows), volume, nodes: nodes.into() }
-    }
-
-    /// The sum of all terms at these rows.
-    fn value(&self, rows: &[&[f64]]) -> f64 {
-        if self.each == 0 {
-            return self.constants.iter().sum();
-        }
-        let terms = self.constants.iter().zip(self.places.chunks_exact(self.each));
-        let one = |(constant, places): (&f64, &[(u32, u32)])| {
-            places.iter().fold(*constant, |all, &(mode, at)| all * rows[mode as usize][at as usize])
-        };
-        terms.map(one).sum()
+        Partial { bound: self.sum.value(&rows), volume, nodes: nodes.into() }
     }
 
     /// How much each entry of a row of a mode counts where all others are as large as they get.
     fn weights(&self, mode: usize) -> Vec<f64> {
         let tops: Vec<&[f64]> = self.trees.iter().map(|tree| tree.row(0)).collect();
         let mut weights = vec![0.0; self.trees[mode].width];
-        if self.each == 0 {
-            return weights;
-        }
-        for (constant, places) in self.constants.iter().zip(self.places.chunks_exact(self.each)) {
-            for (n, &(own, at)) in places.iter().enumerate().filter(|(_, p)| p.0 as usize == mode) {
-                debug_assert_eq!(own as usize, mode);
-                let others = places.iter().enumerate().filter(|(m, _)| *m != n);
-                weights[at as usize] += others
-                    .fold(*constant, |all, (_, &(m, at))| all * tops[m as usize][at as usize]);
+        for (_, places) in self.columns.iter().filter(|(own, _)| *own == mode) {
+            let mut own = tops[mode].to_vec();
+            own[places.clone()].fill(0.0);
+            for place in places.clone() {
+                own[place] = 1.0;
+                let mut rows = tops.clone();
+                rows[mode] = &own;
+                weights[place] = self.sum.value(&rows);
+                own[place] = 0.0;
             }
         }
         weights
@@ -355,21 +330,6 @@ impl Tree {
 /// The latent indices among these, in their order.
 fn latent_of(names: &[Index], latent: &[Index]) -> Vec<Index> {
     names.iter().filter(|x| latent.contains(x)).copied().collect()
-}
-
-/// The value of a latent index.
-fn value(index: &Index, latent: &[Index], at: &[usize]) -> usize {
-    latent.iter().position(|x| x == index).map_or(0, |n| at[n])
-}
-
-fn advance(at: &mut [usize], sizes: &[usize]) {
-    for (i, &size) in at.iter_mut().zip(sizes).rev() {
-        *i += 1;
-        if *i < size {
-            return;
-        }
-        *i = 0;
-    }
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use ndarray::{ArrayD, IxDyn};
 use super::link::Link;
 use super::rows::Rows;
 use super::tree::Numbers;
-use nneinfact_core::algebra::balance::{penalty, rescale};
+use nneinfact_core::algebra::balance::{Idle, penalty, rescale};
 use nneinfact_core::algebra::quadratic::{self, Objective, gram};
 use nneinfact_core::algebra::rearrange;
 use nneinfact_core::algebra::update::{self, Bounded, apply_floor, overflowed, step};
@@ -446,7 +446,8 @@ impl Engine for SharedEngine {
     fn balance(&mut self) -> Result<()> {
         let Some(balancing) = &self.common.balancing else { return Ok(()) };
         let (shapes, floors) = (self.common.plan.shapes(), self.common.floors());
-        rescale(shapes, balancing, &self.common.constraints, &mut self.factors, floors);
+        let idle = Idle::of(self.common.exact.is_some());
+        rescale(shapes, balancing, &self.common.constraints, &mut self.factors, floors, idle);
         self.changed();
         Ok(())
     }

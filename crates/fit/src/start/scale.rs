@@ -4,7 +4,7 @@ use ndarray::ArrayD;
 
 use crate::constraints::Constraints;
 use crate::factors::check_factor;
-use nneinfact_core::algebra::balance::balance;
+use nneinfact_core::algebra::balance::{Idle, balance};
 use nneinfact_core::engine::{Engine, Precision};
 use nneinfact_core::error::{Error, Result};
 use nneinfact_core::loss::{Loss, Majorizer, Penalty};
@@ -101,7 +101,7 @@ fn on_host(
     factors: &[ArrayD<f64>],
 ) -> Vec<ArrayD<f64>> {
     let mut all: Vec<Vec<f64>> = factors.iter().map(|f| f.iter().copied().collect()).collect();
-    balance(shapes, balancing, penalties, &mut all, CYCLES);
+    balance(shapes, balancing, penalties, &mut all, (CYCLES, Idle::Vanish));
     let mut result = factors.to_vec();
     for (to, from) in result.iter_mut().zip(all) {
         to.iter_mut().zip(from).for_each(|(to, from)| *to = from);

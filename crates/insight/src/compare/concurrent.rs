@@ -5,8 +5,8 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -19,7 +19,7 @@ use super::study::Study;
 use super::study_model::TriedLoss;
 use nneinfact_core::data::Prepared;
 use nneinfact_core::error::{Error, Result};
-use nneinfact_fit::{Device, Fit, Flow, Observer, ReadyFits, StoppedBy, Sweep};
+use nneinfact_fit::{Device, Fit, Flow, Observer, ReadyFits, StoppedBy, Sweep, work_queue};
 
 /// What a thread tells of its runs.
 enum Told {
@@ -51,9 +51,8 @@ struct Work<'a> {
     runs: &'a [Planned],
     data: &'a Prepared,
     counts: bool,
-    /// The runs to be made, in order, and which of them is the next.
+    /// The runs to be made, in order.
     pending: &'a [usize],
-    next: AtomicUsize,
     shared: BTreeMap<usize, Mutex<Shared>>,
     /// Set when nobody waits for results any longer.
     stop: Arc<AtomicBool>,
@@ -105,29 +104,26 @@ impl Running<'_> {
             data: &known.data,
             counts: self.counts,
             pending: &pending,
-            next: AtomicUsize::new(0),
             shared,
             stop: Arc::default(),
         };
         // The first run is charged with the split.
         let seconds = known.seconds + began.elapsed().as_secs_f64();
         let made = (pending.first().copied().unwrap_or(0), seconds);
-        let done = std::thread::scope(|scope| {
-            let (sender, receiver) = channel();
-            for _ in 0..self.concurrent {
-                let (work, sender) = (&work, sender.clone());
-                let pool = Device::one_thread()?;
-                scope.spawn(move || work.thread(&pool, &sender));
-            }
-            drop(sender);
-            let done = self.listen(&receiver, range, &work, made);
-            work.stop.store(true, Ordering::Relaxed);
-            done
-        });
+        let done = work_queue(
+            vec![(); self.concurrent],
+            pending.len(),
+            |(), at, sender| work.job(at, sender),
+            |receiver| {
+                let done = self.listen(receiver, range, &work, made);
+                work.stop.store(true, Ordering::Relaxed);
+                done
+            },
+        );
         drop(work);
         self.concurrent = 1;
         self.ready = Some(SplitData { seconds: 0.0, ..known });
-        done
+        done?
     }
 
     /// Keeps what the threads give, and tells the observers of it in the order of the runs; whether the study goes
@@ -223,25 +219,20 @@ impl Running<'_> {
 }
 
 impl Work<'_> {
-    /// Makes one run after another, until there is none left.
-    fn thread(&self, pool: &rayon::ThreadPool, sender: &Sender<Told>) {
-        loop {
-            let over = self.stop.load(Ordering::Relaxed) || self.study.cancel.is_cancelled();
-            let at = self.next.fetch_add(1, Ordering::Relaxed);
-            let Some(&n) = self.pending.get(at).filter(|_| !over) else { break };
-            let ended = pool.install(|| self.one(n, sender));
-            let setup = self.runs[n].setup;
-            if let Some(shared) = self.shared.get(&setup) {
-                let mut shared = shared.lock().unwrap_or_else(PoisonError::into_inner);
-                shared.runs_left = shared.runs_left.saturating_sub(1);
-                if shared.runs_left == 0 {
-                    shared.fits = None;
-                }
-            }
-            if sender.send(Told::Over(n, ended)).is_err() {
-                break;
+    /// Makes one of the pending runs; whether there may be another one.
+    fn job(&self, at: usize, sender: &Sender<Told>) -> bool {
+        let over = self.stop.load(Ordering::Relaxed) || self.study.cancel.is_cancelled();
+        let Some(&n) = self.pending.get(at).filter(|_| !over) else { return false };
+        let ended = self.one(n, sender);
+        let setup = self.runs[n].setup;
+        if let Some(shared) = self.shared.get(&setup) {
+            let mut shared = shared.lock().unwrap_or_else(PoisonError::into_inner);
+            shared.runs_left = shared.runs_left.saturating_sub(1);
+            if shared.runs_left == 0 {
+                shared.fits = None;
             }
         }
+        sender.send(Told::Over(n, ended)).is_ok()
     }
 
     /// The fits of a setup.

@@ -13,7 +13,7 @@ use nneinfact_fit::History;
 pub struct RunCourse {
     /// The loss of the row, by name.
     pub loss: String,
-    /// What tells the row from others.
+    /// What tells the row from others of its loss.
     pub label: String,
     /// The losses sweep by sweep.
     pub history: History,
@@ -45,7 +45,7 @@ impl StudyTable {
                 serde_json::from_slice(&bytes).map_err(|e| Error::format(&path, e.to_string()))?;
             courses.push(RunCourse {
                 loss: row.loss.clone(),
-                label: row.label(),
+                label: row.label_under_loss(),
                 history: kept.history,
             });
         }

@@ -245,7 +245,20 @@ impl Row {
     /// Name, ranks and what else tells it from other rows.
     #[must_use]
     pub fn label(&self) -> String {
-        let mut label = format!("{} {}, {}", self.name, ranks_text(&self.ranks), self.loss);
+        self.labelled(true)
+    }
+
+    /// The same without the loss, among rows of which all have the same one.
+    #[must_use]
+    pub fn label_under_loss(&self) -> String {
+        self.labelled(false)
+    }
+
+    fn labelled(&self, with_loss: bool) -> String {
+        let mut label = format!("{} {}", self.name, ranks_text(&self.ranks));
+        if with_loss {
+            let _ = write!(label, ", {}", self.loss);
+        }
         if self.penalty != "none" {
             let _ = write!(label, ", {}", self.penalty);
         }

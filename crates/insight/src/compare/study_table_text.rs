@@ -9,24 +9,7 @@ use nneinfact_core::data::SplitKind;
 
 impl fmt::Display for StudyTable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let shape: Vec<String> = self.shape.iter().map(ToString::to_string).collect();
-        let plural = |n: usize, what: &str| match n {
-            1 => format!("1 {what}"),
-            n => format!("{n} {what}s"),
-        };
-        let mut about = vec![
-            shape.join(" × "),
-            plural(self.splits, "split"),
-            plural(self.starts, "start") + " each",
-        ];
-        if self.heldout > 0.0 {
-            about.push(format!("{} % held out", 100.0 * self.heldout));
-        }
-        if self.validation > 0.0 {
-            about.push(format!("{} % of the rest for validation", 100.0 * self.validation));
-        }
-        about.extend((self.heldout_as == Some(SplitKind::Strata)).then(|| "by strata".into()));
-        writeln!(f, "{}", about.join(", "))?;
+        writeln!(f, "{}", self.about().join(", "))?;
         if !self.complete {
             let (over, all) = self.progress();
             writeln!(f, "not complete: {over} of {all} runs are done")?;
@@ -90,6 +73,28 @@ impl fmt::Display for StudyTable {
 }
 
 impl StudyTable {
+    /// The data, and how often they were split: the shape first.
+    pub(crate) fn about(&self) -> Vec<String> {
+        let shape: Vec<String> = self.shape.iter().map(ToString::to_string).collect();
+        let plural = |n: usize, what: &str| match n {
+            1 => format!("1 {what}"),
+            n => format!("{n} {what}s"),
+        };
+        let mut about = vec![
+            shape.join(" × "),
+            plural(self.splits, "split"),
+            plural(self.starts, "start") + " each",
+        ];
+        if self.heldout > 0.0 {
+            about.push(format!("{} % held out", 100.0 * self.heldout));
+        }
+        if self.validation > 0.0 {
+            about.push(format!("{} % of the rest for validation", 100.0 * self.validation));
+        }
+        about.extend((self.heldout_as == Some(SplitKind::Strata)).then(|| "by strata".into()));
+        about
+    }
+
     /// Whether some model has several rows under a loss, so that it tells something which is the best.
     fn several_rows(&self) -> bool {
         let marked = self.rows.iter().filter(|row| row.best_of_model).count();
@@ -225,7 +230,10 @@ impl StudyTable {
             columns.push(("kept", false, Box::new(Row::kept)));
             let share = |x: f64| format!("{:.0} %", 100.0 * x);
             columns.push(("zeros", true, Box::new(move |row| row.zeros.map_or("-".into(), share))));
-            columns.push(("penalty of it", false, Box::new(move |row| mean(row.penalty_value))));
+            if some(&|row| row.penalty != "none") {
+                let penalty = move |row: &Row| mean(row.penalty_value);
+                columns.push(("penalty of it", false, Box::new(penalty)));
+            }
         }
         let rounded = |value: Option<f64>, digits: usize| {
             value.map_or("-".into(), |x: f64| format!("{x:.digits$}"))

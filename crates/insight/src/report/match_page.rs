@@ -88,7 +88,16 @@ fn head(matching: &Matching, first: &str, second: &str) -> String {
         .iter()
         .map(|(what, fact)| format!("<div><dt>{what}</dt><dd>{fact}</dd></div>"))
         .collect();
-    format!("<header><h1>{} and {}</h1><dl>{facts}</dl></header>", escape(first), escape(second))
+    let notes: String = matching
+        .notes
+        .iter()
+        .map(|note| format!("<p class=\"note\">Note: {}.</p>", escape(note)))
+        .collect();
+    format!(
+        "<header><h1>{} and {}</h1><dl>{facts}</dl>{notes}</header>",
+        escape(first),
+        escape(second)
+    )
 }
 
 fn table(index: &IndexMatching) -> String {

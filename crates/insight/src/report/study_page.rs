@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::draw::{AxisScale, Drawing, Ruler, cut, escape, extent, number, width_of};
+use super::draw::{AxisScale, Drawing, Ruler, cut, escape, extent, number, percent, width_of};
 use super::figure::{GAP, STYLE as FIGURE_STYLE, WIDTH, figure_of, heading, row};
 use super::study_path::{self, Shown};
 use crate::compare::{Mean, Row, RunCourse, RunRecord, StudyTable};
@@ -12,6 +12,8 @@ const STYLE: &str = include_str!("style.css");
 const PAGE_WIDTH: f64 = 360.0;
 /// Rows that losses are drawn of, each in a colour.
 const COLOURS: usize = 6;
+/// How much wider names are than what [`width_of`] tells of smaller texts.
+const LARGER: f64 = 1.1;
 /// The height of a row of the first figure.
 const LINE: f64 = 34.0;
 
@@ -62,7 +64,7 @@ pub fn study_page(
     title: &str,
     link: impl Fn(&Path) -> Option<String>,
 ) -> String {
-    let mut body = format!("<header><h1>{}</h1></header>", escape(title));
+    let mut body = format!("<header><h1>{}</h1><dl>{}</dl></header>", escape(title), facts(table));
     for loss in losses(table) {
         let rows = rows_of(table, loss);
         let name = escape(loss);
@@ -89,7 +91,7 @@ pub fn study_page(
                 "<h3>The best run of every model</h3><div class=\"pair\">{drawings}</div>"
             );
         }
-        body += &format!("{}</section>", listed(&rows, &link));
+        body += &format!("{}</section>", listed(table, &rows, &link));
     }
     for note in table.notes() {
         body += &format!("<p class=\"note\">{}</p>", escape(note));
@@ -99,6 +101,26 @@ pub fn study_page(
         escape(title),
         env!("CARGO_PKG_VERSION")
     )
+}
+
+/// What was compared on what, and by which score.
+fn facts(table: &StudyTable) -> String {
+    let about = table.about();
+    let mut facts = vec![("Data", about[0].clone()), ("Runs", about[1..].join(", "))];
+    if let Some(score) = table.score() {
+        facts.push(("Score", format!("{score}: {}", score.describe())));
+    }
+    if let Some(path) = table.path() {
+        facts.push(("Path", format!("along {path}: every fit starts from the one before")));
+    }
+    if !table.is_complete() {
+        let (done, all) = table.progress();
+        facts.push(("Not complete", format!("{done} of {all} runs are done")));
+    }
+    let one = |(what, fact): (&str, String)| {
+        format!("<div><dt>{what}</dt><dd>{}</dd></div>", escape(&fact))
+    };
+    facts.into_iter().map(one).collect()
 }
 
 /// The figures of the path that a study follows.
@@ -187,27 +209,23 @@ fn boxes(rows: &[&Row], width: f64) -> Drawing {
         let top = LINE * n as f64;
         let colour = format!("c{}", n % COLOURS);
         let found = mean(row);
-        let said = found.map_or("failed".into(), |m| number(m.median, 4));
-        out.text(
-            6.0,
-            top + 11.0,
-            "t2",
-            "start",
-            &cut(&format!("{}: {said}", row.label()), width - 12.0),
-        );
+        let said = found.map_or(": failed".into(), |m| format!(": {}", number(m.median, 4)));
+        let room = (width - 12.0) / LARGER - width_of(&said);
+        let name = cut(&row.label_under_loss(), room);
+        out.text(6.0, top + 11.0, "t2", "start", &format!("{name}{said}"));
         let middle = top + 23.0;
         let (Some(found), splits) = (found, values(row)) else { continue };
         if let Some([first, third]) = found.quartiles {
             let (from, to) = (ruler.at(first), ruler.at(third));
             let title = format!(
                 "{}: median {}, quartiles {} and {}, {} splits",
-                row.label(),
+                row.label_under_loss(),
                 number(found.median, 5),
                 number(first, 5),
                 number(third, 5),
                 splits.len()
             );
-            out.rect("f", (from, middle - 6.0), (to - from, 12.0), &title);
+            out.rect(&format!("f {colour}"), (from, middle - 6.0), (to - from, 12.0), &title);
         }
         if found.median.is_finite() {
             let x = ruler.at(found.median);
@@ -288,14 +306,15 @@ fn lines(courses: &[&RunCourse], along: Along, (width, height): (f64, f64)) -> O
         let class = format!("l c{}", n % COLOURS);
         let y = 8.0 + 13.0 * n as f64;
         out.line(&class, (left, y), (left + 16.0, y));
-        out.text(left + 20.0, y + 3.5, "t2", "start", &cut(&course.label, width - left - 24.0));
+        let name = cut(&course.label, (width - left - 24.0) / LARGER);
+        out.text(left + 20.0, y + 3.5, "t2", "start", &name);
         out.path(&class, points.iter().map(|&(x, y)| (horizontal.at(x), vertical.at(y))));
     }
     Some(out)
 }
 
 /// The rows with their numbers and links.
-fn listed(rows: &[&Row], link: &impl Fn(&Path) -> Option<String>) -> String {
+fn listed(table: &StudyTable, rows: &[&Row], link: &impl Fn(&Path) -> Option<String>) -> String {
     let numbers = |mean: Option<Mean>| match mean {
         None => "<td>–</td><td>–</td>".to_string(),
         Some(m) => {
@@ -305,18 +324,44 @@ fn listed(rows: &[&Row], link: &impl Fn(&Path) -> Option<String>) -> String {
             format!("<td>{}</td><td>{quartiles}</td>", number(m.median, 5))
         }
     };
+    let more = further(table);
     let line = |row: &&Row| {
         let file = row.best.as_ref().and_then(|best| best.file.clone());
         let report = file.and_then(|file| link(Path::new(&file)));
-        let label = escape(&row.label());
+        let label = escape(&row.label_under_loss());
         let name = match report {
             Some(href) => format!("<a href=\"{}\">{label}</a>", escape(&href)),
             None => label,
         };
-        format!("<tr><td>{name}</td>{}<td>{}</td></tr>", numbers(mean(row)), row.parameters)
+        let more: String =
+            more.iter().map(|(_, of)| format!("<td>{}</td>", escape(&of(row)))).collect();
+        format!("<tr><td>{name}</td>{}{more}</tr>", numbers(mean(row)))
     };
     let lines: String = rows.iter().map(line).collect();
+    let titles: String = more.iter().map(|(title, _)| format!("<th>{title}</th>")).collect();
     format!(
-        "<div class=\"scroll\"><table><thead><tr><th>row</th><th>median</th><th>quartiles</th><th>parameters</th></tr></thead><tbody>{lines}</tbody></table></div>"
+        "<div class=\"scroll\"><table><thead><tr><th>row</th><th>median</th><th>quartiles</th>{titles}</tr></thead><tbody>{lines}</tbody></table></div>"
     )
+}
+
+/// What else a table says of a row.
+type Field = (&'static str, fn(&Row) -> String);
+
+/// The columns of a table after the losses: what there is of it.
+fn further(table: &StudyTable) -> Vec<Field> {
+    let mut fields: Vec<Field> = Vec::new();
+    if let Some(score) = table.score() {
+        fields.push((score.name(), |row| row.score.map_or("–".into(), |m| number(m.median, 4))));
+    }
+    if table.path().is_some() {
+        fields.push(("kept", Row::kept));
+        fields.push(("zeros", |row| row.zeros.map_or("–".into(), percent)));
+    }
+    fields.push(("parameters", |row| row.parameters.to_string()));
+    fields.push(("sweeps", |row| row.sweeps.map_or("–".into(), |x| format!("{x:.0}"))));
+    fields.push(("seconds", |row| row.seconds.map_or("–".into(), |x| number(x, 2))));
+    fields.push(("KKT residual", |row| {
+        row.kkt_residual.map_or("–".into(), |x| format!("{x:.0e}"))
+    }));
+    fields
 }
