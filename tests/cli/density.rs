@@ -291,6 +291,46 @@ fn golden_answers() {
     check_use("10_use_long");
 }
 
+/// Samples are repeated as often as they were counted. (What the other golden case that is not here does, a
+/// Tucker model fitted to a train by steps of one barrier, no options say: the library has it.)
+#[test]
+fn golden_expectation_maximisation() {
+    let (arrays, case) = golden("11_em");
+    let folder = Folder::new();
+    folder.series("start.npz", &arrays, "init", "core");
+    let rows = arrays["rows"].outer_iter().zip(&arrays["counts"]);
+    let repeated = rows.flat_map(|(row, &count)| {
+        let row: Vec<f64> = row.iter().copied().collect();
+        std::iter::repeat_n(row, count as usize)
+    });
+    let repeated: Vec<f64> = repeated.flatten().collect();
+    let sizes: Vec<String> = numbers(&case["n"]).iter().map(ToString::to_string).collect();
+    let shape = [repeated.len() / sizes.len(), sizes.len()];
+    folder.npy("x.npy", &ArrayD::from_shape_vec(IxDyn(&shape), repeated).unwrap());
+    let (sizes, sweeps) = (sizes.join(","), case["sweeps"].to_string());
+    let learn = ["density", "learn", "x.npy", "--init", "start.npz", "--out", "o.npz"];
+    let how = ["--sizes", &sizes, "--validation", "0", "--em-sweeps", &sweeps];
+    let (said, _) = folder.good(&[&learn[..], &how].concat());
+    let tolerance = case["tolerance"].as_f64().unwrap();
+    let found = folder.arrays("o.npz");
+    for k in 1..=shape[1] {
+        close(&found[&format!("core_{k}")], &arrays[&format!("expected_{k}")], tolerance);
+    }
+    let nll = numbers(&case["nll"]);
+    for (line, want) in said.lines().filter(|l| l.starts_with("NLL")).zip([nll[0], nll[15]]) {
+        let got: f64 =
+            line.split("training ").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap();
+        assert!((got - want).abs() < 1e-4 * want, "{line}: {want}");
+    }
+    // What the start decides is told, and a start of other sizes refused.
+    let (_, notices) = folder.good(&[&learn[..], &how, &["--rank", "3"]].concat());
+    assert!(notices.contains("--rank has no effect"), "{notices}");
+    let wrong = ["--sizes", "3,2,3,2,3,3", "--validation", "0"];
+    folder.refused(&[&learn[..], &wrong].concat(), &["start.npz", "3, 2, 3, 2, 3, 2"]);
+    folder
+        .refused(&["density", "learn", "x.npy", "--sizes", &sizes, "--out", "o.npz"], &["--rank"]);
+}
+
 /// Some of the golden functions of the cross, as arrays; and a fit as a function.
 #[test]
 fn cross_of_arrays_and_fits() {

@@ -1,6 +1,7 @@
 //! `nneinfact density learn`.
 
-use std::path::PathBuf;
+use std::iter;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 
@@ -28,8 +29,13 @@ pub struct LearnArgs {
     sizes: Vec<usize>,
 
     /// The rank of the distribution's train
-    #[arg(long, value_name = "R")]
-    rank: usize,
+    #[arg(long, value_name = "R", required_unless_present = "init")]
+    rank: Option<usize>,
+
+    /// Improve this train by expectation maximisation alone, instead of one that is sketched and
+    /// fitted
+    #[arg(long, value_name = "START.npz")]
+    init: Option<PathBuf>,
 
     /// The rank of the sketch, which the train is fitted to [default: half of --rank]
     #[arg(long, value_name = "R")]
@@ -71,7 +77,8 @@ struct Scores {
 
 /// What was learnt.
 struct Learnt {
-    fitted: FittedTrain,
+    /// What was fitted to a sketch, where the start was not given.
+    fitted: Option<FittedTrain>,
     density: Density,
     scores: Vec<Scores>,
     em_sweeps: usize,
@@ -80,7 +87,9 @@ struct Learnt {
 
 /// Learns a distribution.
 pub fn run(args: &LearnArgs) -> Result<()> {
-    check_outputs(&[("--out", Some(&args.out))], &[&args.samples])?;
+    let inputs: Vec<&Path> =
+        iter::once(&args.samples).chain(&args.init).map(PathBuf::as_path).collect();
+    check_outputs(&[("--out", Some(&args.out))], &inputs)?;
     written::check_npz("--out", &args.out)?;
     check_sizes(&args.sizes)?;
     if !(0.0..1.0).contains(&args.validation) {
@@ -89,7 +98,7 @@ pub fn run(args: &LearnArgs) -> Result<()> {
             args.validation
         )));
     }
-    if args.rank == 0 || args.sketch_rank == Some(0) {
+    if args.rank == Some(0) || args.sketch_rank == Some(0) {
         return Err(Error::Setting("a rank is 0; it has to be at least 1".into()));
     }
     let samples = input::index_rows(&args.samples, &args.sizes)?;
@@ -98,12 +107,16 @@ pub fn run(args: &LearnArgs) -> Result<()> {
     for notice in &learnt.notices {
         complain("notice", notice);
     }
-    tell_notices(&learnt.fitted);
     let mut saved = SavedTrain::new(learnt.density.to_train().into_train());
-    if let Some(history) = SavedTrain::from(&learnt.fitted).record().history.clone() {
-        saved = saved.with_history(history);
+    let mut method = "expectation maximisation";
+    if let Some(fitted) = &learnt.fitted {
+        tell_notices(fitted);
+        if let Some(history) = SavedTrain::from(fitted).record().history.clone() {
+            saved = saved.with_history(history);
+        }
+        method = "sketch, barrier Newton, expectation maximisation";
     }
-    saved.with_method("sketch, barrier Newton, expectation maximisation").save(&args.out)?;
+    saved.with_method(method).save(&args.out)?;
     // What was asked for, so without --quiet too.
     print(&args.summary(&learnt, &training, validation.as_ref()))
 }
@@ -111,19 +124,11 @@ pub fn run(args: &LearnArgs) -> Result<()> {
 impl LearnArgs {
     fn learn(&self, training: &Indices, validation: Option<&Indices>) -> Result<Learnt> {
         let mut progress = TrainProgress::begin(self.run.show());
-        let sketch_rank = self.sketch_rank.unwrap_or(self.rank.div_ceil(2));
-        let sketch = self.how.sketch(self.sizes.clone()).rank(sketch_rank);
-        let found = sketch.run(training, None)?;
-        let fitted = TrainFit::new()
-            .rank(self.rank)
-            .sweeps(self.sweeps)
-            .seed(self.seed)
-            .observer(|report| progress.say(|| sweep_line(report)))
-            .run(&found.train)?;
-        let density = Density::new(&fitted.train)?;
-        let mut scores = vec![score("sketch and Newton", &density, training, validation)?];
-        let mut learnt =
-            Learnt { fitted, density, scores: Vec::new(), em_sweeps: 0, notices: found.notices };
+        let (what, mut learnt) = match &self.init {
+            Some(path) => ("the start", self.given(path)?),
+            None => ("sketch and Newton", self.fitted(training, &mut progress)?),
+        };
+        let mut scores = vec![score(what, &learnt.density, training, validation)?];
         if self.em_sweeps > 0 && !progress.interrupted() {
             let em = Em::new().sweeps(self.em_sweeps).observer(|sweep, nll| {
                 progress.say(|| format!("EM sweep {sweep}  NLL {}", number(nll)))
@@ -135,6 +140,48 @@ impl LearnArgs {
         }
         learnt.scores = scores;
         Ok(learnt)
+    }
+
+    /// A start that is given.
+    fn given(&self, path: &Path) -> Result<Learnt> {
+        let train = input::nonnegative(path)?;
+        let sizes = train.train().sizes();
+        if sizes != self.sizes {
+            return Err(Error::format(
+                path,
+                format!("its sizes are {sizes:?}, but --sizes says {:?}", self.sizes),
+            ));
+        }
+        let unused =
+            [("--rank", self.rank.is_some()), ("--sketch-rank", self.sketch_rank.is_some())];
+        let notices = unused.iter().filter(|(_, given)| *given);
+        let notices = notices
+            .map(|(name, _)| format!("{name} has no effect with --init: the train has its ranks"));
+        Ok(Learnt {
+            fitted: None,
+            density: Density::new(&train)?,
+            scores: Vec::new(),
+            em_sweeps: 0,
+            notices: notices.collect(),
+        })
+    }
+
+    /// A start from the samples: sketched, and fitted to the sketch.
+    fn fitted(&self, training: &Indices, progress: &mut TrainProgress) -> Result<Learnt> {
+        // Given where no start is.
+        let rank = self.rank.unwrap_or(1);
+        let sketch_rank = self.sketch_rank.unwrap_or(rank.div_ceil(2));
+        let sketch = self.how.sketch(self.sizes.clone()).rank(sketch_rank);
+        let found = sketch.run(training, None)?;
+        let fitted = TrainFit::new()
+            .rank(rank)
+            .sweeps(self.sweeps)
+            .seed(self.seed)
+            .observer(|report| progress.say(|| sweep_line(report)))
+            .run(&found.train)?;
+        let density = Density::new(&fitted.train)?;
+        let notices = found.notices;
+        Ok(Learnt { fitted: Some(fitted), density, scores: Vec::new(), em_sweeps: 0, notices })
     }
 
     fn summary(&self, learnt: &Learnt, training: &Indices, validation: Option<&Indices>) -> String {
@@ -149,7 +196,9 @@ impl LearnArgs {
                     training.rows()
                 ),
             );
-            add_fit(&mut summary, &learnt.fitted);
+            if let Some(fitted) = &learnt.fitted {
+                add_fit(&mut summary, fitted);
+            }
             summary.add("EM", format!("{} sweeps", learnt.em_sweeps));
         }
         for scores in &learnt.scores {
