@@ -78,7 +78,7 @@ impl GpuEngine {
         let bytes = compiled.program.buffers.iter().map(|buffer| buffer.bytes).sum();
         let dispatches = compiled.dispatches();
         let loaded = gpu.load(std::mem::take(&mut compiled.program))?;
-        let mut engine = GpuEngine::begun(job, compiled, loaded, bytes);
+        let mut engine = GpuEngine::begun(job, compiled, loaded, (bytes, dispatches));
         if engine.compiled.streamed_passes.is_empty() {
             engine.upload.send(&engine.job, &engine.compiled.slabs, &engine.loaded, |_| Ok(()))?;
         }
@@ -86,8 +86,14 @@ impl GpuEngine {
         Ok(engine)
     }
 
-    /// An engine of a program on the device, whose data and factors are to come.
-    fn begun(job: Job, compiled: Compiled, loaded: LoadedProgram, bytes: u64) -> GpuEngine {
+    /// An engine of a program on the device, whose data and factors are to come, with the bytes of its
+    /// buffers and the dispatches of a sweep.
+    fn begun(
+        job: Job,
+        compiled: Compiled,
+        loaded: LoadedProgram,
+        (bytes, dispatches): (u64, usize),
+    ) -> GpuEngine {
         GpuEngine {
             upload: Upload::new(&job),
             job,
@@ -558,7 +564,7 @@ impl Engine for GpuEngine {
         let by_host = [b.factors, b.anchor, b.origin, b.snapshot, b.weights, b.course, b.sizes];
         let Some(loaded) = self.loaded.another(&by_host)? else { return Ok(None) };
         let job = Job { start: self.factors()?, ..self.job.clone() };
-        let mut engine = GpuEngine::begun(job, self.compiled.clone(), loaded, self.bytes);
+        let mut engine = GpuEngine::begun(job, self.compiled.clone(), loaded, (self.bytes, self.dispatches));
         engine.start()?;
         Ok(Some(Box::new(engine)))
     }
