@@ -37,9 +37,10 @@ class Problem:
     curve: dict = None  # {"iteration": […], "loss": […]} of the peer, recorded once
     curve_from: str = ""
     tensor: object = None  # returns the data, dense or sparse, for computing losses
+    training: object = None  # which cells are trained on, where not all are
 
     def evaluate(self, factors):
-        """The mean divergence, zeros included, in double precision."""
+        """The mean divergence of the cells that are trained on, zeros included, in double precision."""
         factors = [np.asarray(factor, np.float64) for factor in factors]
         data = self.tensor()
         if not isinstance(data, np.ndarray):
@@ -52,9 +53,9 @@ class Problem:
             parts = [factor.take([at], name.index(out[0])) if out[0] in name else factor
                      for name, factor in zip(names, factors)]
             predicted = np.einsum(self.model, *parts, optimize=True)
-            total += divergence(data[at : at + 1].astype(np.float64), predicted, self.alpha,
-                                self.beta).sum()
-        return float(total / data.size)
+            losses = divergence(data[at : at + 1].astype(np.float64), predicted, self.alpha, self.beta)
+            total += losses.sum() if self.training is None else losses[self.training[at : at + 1]].sum()
+        return float(total / (data.size if self.training is None else self.training.sum()))
 
 
 def divergence(x, y, alpha, beta):
@@ -200,6 +201,26 @@ def read_curve(path):
             "loss": [float(row["loss"]) for row in rows]}
 
 
+def draw_splits(folder, shape):
+    """Withholds a tenth of all cells, and a twentieth of the others for validation, as the authors'
+    experiments do: the same cells on both sides. Returns the arguments of `nneinfact fit`, the files for
+    the peer, and which cells are trained on."""
+    random = np.random.default_rng(11)
+    held_out = random.random(shape, np.float32) < 0.1
+    validation = (random.random(shape, np.float32) < 0.05) & ~held_out
+    files = {"held_out": str(folder / "held_out.npy"), "validation": str(folder / "validation.npy")}
+    np.save(files["held_out"], held_out)
+    np.save(files["validation"], validation)
+    # The peer tells its own validation cells by chance, ours are told by their coordinates.
+    coordinates = folder / "validation.tns"
+    with open(coordinates, "w") as out:
+        for slab, cells in enumerate(validation, 1):
+            out.writelines(f"{slab} {' '.join(map(str, cell))}\n"
+                           for cell in (np.argwhere(cells) + 1).tolist())
+    arguments = ["--heldout-mask", files["held_out"], "--validation-coordinates", str(coordinates)]
+    return arguments, files, ~(held_out | validation)
+
+
 def make_uber(options, folder, alpha, beta):
     """The spatial model on the paper's tensor. Where a curve of the authors' code is recorded from
     the same start, a few of its iterations are timed; where none is, it runs to its last goal, and
@@ -230,10 +251,11 @@ def make_uber(options, folder, alpha, beta):
             raise Absent(f"the start of the recorded curves: give --start; there is no {init}")
         init = str(Path(init).resolve())
         places = [options.curves, HERE / "data", Path(data).parent]
-        curve = next((path for place in places if place
-                      for path in [Path(place) / f"reference_uber_{name}.csv"] if path.is_file()),
-                     None)
-        if curve is None:
+        # With cells withheld the iterations are others than the recorded ones.
+        curve = None if options.splits else next(
+            (path for place in places if place
+             for path in [Path(place) / f"reference_uber_{name}.csv"] if path.is_file()), None)
+        if curve is None and not options.splits:
             record = Path(options.out).resolve() / f"reference_uber_{name}.csv"
             record.write_text(
                 f"# authors' einfact.py (PyTorch, {options.device}, {options.threads} threads), "
@@ -251,17 +273,24 @@ def make_uber(options, folder, alpha, beta):
                  for n, factor in enumerate("wr,hr,dr,ikr,jkr".split(","))}
         init = str(folder / "init.npz")
         np.savez(init, **{key: array.astype(np.float32) for key, array in start.items()})
+    arguments, splits, training = (
+        draw_splits(folder, tensor.shape) if options.splits else ([], None, None))
     return Problem(
         title=f"the spatial model, {'KL' if name == 'kl' else f'αβ({alpha:g}, {beta:g})'}, "
-              f"{' × '.join(map(str, tensor.shape))} counts, rank {ranks['r']} and {ranks['k']}",
+              f"{' × '.join(map(str, tensor.shape))} counts, rank {ranks['r']} and {ranks['k']}"
+              f"{', 10 % + 5 % withheld' if options.splits else ''}",
         model="wr,hr,dr,ikr,jkr->whdij", ranks=ranks,
         loss=["--loss", "alpha-beta", "--alpha", f"{alpha:g}", "--beta", f"{beta:g}"],
-        alpha=alpha, beta=beta, data=data, arguments=["--key", "Y"], init=init, runner="einfact",
+        alpha=alpha, beta=beta, data=data, arguments=["--key", "Y", *arguments], init=init,
+        runner="einfact", training=training,
         settings={"path": str(Path(options.einfact).resolve()), "key": "Y", "alpha": alpha,
-                  "beta": beta, "record": record and str(record)},
+                  "beta": beta, "record": record and str(record), "splits": splits},
         sweeps=150, curve=read_curve(curve) if curve else None,
         curve_from=curve.name if curve else "", tensor=lambda: tensor)
 
+
+# Those whose peer can leave cells out.
+WITH_SPLITS = ("uber-kl", "uber-0.7-0", "uber-1.3-1")
 
 CASES = {
     "uber-kl": partial(make_uber, alpha=1.0, beta=0.0),
