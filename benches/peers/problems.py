@@ -44,7 +44,7 @@ class Problem:
         factors = [np.asarray(factor, np.float64) for factor in factors]
         data = self.tensor()
         if not isinstance(data, np.ndarray):
-            return sparse_kl(data, *factors)
+            return (sparse_euclidean if self.alpha == self.beta == 1 else sparse_kl)(data, *factors)
         names, out = self.model.split("->")
         names = names.split(",")
         total = 0.0
@@ -68,16 +68,34 @@ def divergence(x, y, alpha, beta):
     return (alpha / both * x**both + beta / both * y**both - x**alpha * y**beta) / (alpha * beta)
 
 
-def sparse_kl(matrix, w, h):
-    """Mean KL divergence of a sparse matrix from W Hᵀ, zeros included."""
-    matrix = matrix.tocoo()
-    predicted = np.empty(matrix.nnz)
-    for at in range(0, matrix.nnz, 1 << 18):
+def predictions(coordinates, factors):
+    """What a CP of these factors predicts at the coordinates of some cells."""
+    predicted = np.empty(len(coordinates[0]))
+    for at in range(0, len(predicted), 1 << 18):
         part = slice(at, at + (1 << 18))
-        predicted[part] = np.einsum("nr,nr->n", w[matrix.row[part]], h[matrix.col[part]])
-    x = matrix.data.astype(np.float64)
-    total = (x * np.log(x / np.maximum(predicted, 1e-300)) - x).sum() + w.sum(0) @ h.sum(0)
-    return float(total / (matrix.shape[0] * matrix.shape[1]))
+        rows = [factor[index[part]] for factor, index in zip(factors, coordinates)]
+        predicted[part] = np.prod(rows, axis=0).sum(1)
+    return predicted
+
+
+def sparse_kl(data, *factors):
+    """Mean KL divergence of a sparse tensor from a CP, zeros included."""
+    data = data.tocoo()
+    predicted = predictions(data.coords, factors)
+    x = data.data.astype(np.float64)
+    total = (x * np.log(x / np.maximum(predicted, 1e-300)) - x).sum()
+    total += np.prod([factor.sum(0) for factor in factors], axis=0).sum()
+    return float(total / np.prod([float(size) for size in data.shape]))
+
+
+def sparse_euclidean(data, *factors):
+    """Mean of half the squared distance of a sparse tensor from a CP, zeros included."""
+    data = data.tocoo()
+    predicted = predictions(data.coords, factors)
+    x = data.data.astype(np.float64)
+    squares = np.prod([factor.T @ factor for factor in factors], axis=0).sum()
+    total = (x @ x - 2 * x @ predicted + squares) / 2
+    return float(total / np.prod([float(size) for size in data.shape]))
 
 
 def needs(module, why):
@@ -95,14 +113,16 @@ def scaled_start(folder, random, shapes, mean, ranks, low=0.5, high=1.5):
     return str(folder / "init.npz")
 
 
-def make_sklearn_nmf(options, folder):
-    """Words in texts: a text is of three topics, topics and texts are of uneven size."""
+def make_sklearn_nmf(options, folder, solver="mu"):
+    """Words in texts: a text is of three topics, topics and texts are of uneven size. By multiplicative
+    updates it is KL, by coordinate descent Euclid, whose rank is smaller."""
     needs("sklearn", "scikit-learn is not installed")
     import scipy.sparse
 
     rows, columns, nonzeros, rank = (
         (300, 200, 4000, 5) if options.quick else (20_000, 10_000, 2_000_000, 50))
     random = np.random.default_rng(1)
+    descent = solver == "cd"
     topics = random.integers(0, rank, (rows, 3))
     length = np.cumsum(random.lognormal(0.0, 0.7, rows))
     words = np.array([random.permutation(columns) for _ in range(rank)])
@@ -121,15 +141,48 @@ def make_sklearn_nmf(options, folder):
     with open(folder / "matrix.tns", "w") as out:
         out.writelines(f"{cell // columns + 1} {cell % columns + 1} {count}\n"
                        for cell, count in zip(cells.tolist(), counts.tolist()))
+    if descent:
+        rank = min(rank, 20)
     ranks = {"r": rank}
+    loss = "Euclid, coordinate descent" if descent else "KL"
     return Problem(
-        title=f"NMF, KL, sparse {rows} × {columns} with {len(cells)} nonzeros, rank {rank}",
-        model="ir,jr->ij", ranks=ranks, loss=["--loss", "kl"], alpha=1.0, beta=0.0,
+        title=f"NMF, {loss}, sparse {rows} × {columns} with {len(cells)} nonzeros, rank {rank}",
+        model="ir,jr->ij", ranks=ranks, loss=["--loss", "euclidean" if descent else "kl"], alpha=1.0,
+        beta=float(descent),
         data=str(folder / "matrix.tns"), arguments=["--shape", f"{rows},{columns}"],
         init=scaled_start(folder, random, [(rows, rank), (columns, rank)],
                           counts.sum() / (rows * columns), ranks),
-        runner="sklearn_nmf", settings={"matrix": str(folder / "matrix.npz")}, points=(10, 20),
-        sweeps=100, tensor=lambda: matrix)
+        runner="sklearn_nmf", settings={"matrix": str(folder / "matrix.npz"), "solver": solver},
+        points=(10, 20), sweeps=100, tensor=lambda: matrix)
+
+
+def make_pyttb_apr(options, folder):
+    """Counts of a planted CP of three modes, drawn event by event, as a list."""
+    needs("pyttb", "pyttb is not installed")
+    from scipy.sparse import coo_array
+
+    size, events, rank = (20, 2000, 3) if options.quick else (300, 200_000, 10)
+    random = np.random.default_rng(4)
+    weights = [random.dirichlet(np.full(size, 0.2), rank) for _ in range(3)]
+    component = random.integers(0, rank, events)
+    drawn = [np.array([random.choice(size, p=mode[r]) for r in component]) if options.quick else
+             (np.cumsum(mode, 1)[component] < random.random((events, 1))).sum(1).clip(0, size - 1)
+             for mode in weights]
+    cells, counts = np.unique(np.ravel_multi_index(drawn, (size,) * 3), return_counts=True)
+    coordinates = np.unravel_index(cells, (size,) * 3)
+    tensor = coo_array((counts, coordinates), shape=(size,) * 3)
+    np.savez(folder / "list.npz", coordinates=np.stack(coordinates, 1), counts=counts)
+    with open(folder / "list.tns", "w") as out:
+        out.writelines(f"{i + 1} {j + 1} {k + 1} {count}\n"
+                       for i, j, k, count in zip(*(axis.tolist() for axis in coordinates), counts.tolist()))
+    ranks = {"r": rank}
+    return Problem(
+        title=f"nonnegative CP, KL, sparse {size} × {size} × {size} with {len(cells)} nonzeros, rank {rank}",
+        model="ir,jr,kr->ijk", ranks=ranks, loss=["--loss", "kl"], alpha=1.0, beta=0.0,
+        data=str(folder / "list.tns"), arguments=["--shape", f"{size},{size},{size}"],
+        init=scaled_start(folder, random, [(size, rank)] * 3, counts.sum() / size**3, ranks),
+        runner="pyttb_apr", settings={"list": str(folder / "list.npz"), "shape": [size] * 3},
+        sweeps=100, tensor=lambda: tensor)
 
 
 def make_tensorly_cp(options, folder):
@@ -297,6 +350,8 @@ CASES = {
     "uber-0.7-0": partial(make_uber, alpha=0.7, beta=0.0),
     "uber-1.3-1": partial(make_uber, alpha=1.3, beta=1.0),
     "sklearn-nmf": make_sklearn_nmf,
+    "sklearn-cd": partial(make_sklearn_nmf, solver="cd"),
+    "pyttb-apr": make_pyttb_apr,
     "tensorly-cp": make_tensorly_cp,
     "comm-tucker": partial(make_comm, tucker=True),
     "comm-cp": partial(make_comm, tucker=False),

@@ -29,7 +29,7 @@ def save(settings, iterations, factors):
 
 
 def sklearn_nmf(settings):
-    """scikit-learn's NMF, by multiplicative updates. It cannot be watched, but it keeps nothing but
+    """scikit-learn's NMF, by multiplicative updates or coordinate descent. It cannot be watched, but it keeps nothing but
     the factors from one iteration to the next: a run which goes on where another ended is the same
     run, and two evaluations of the loss, which every run of it makes."""
     import scipy.sparse
@@ -41,7 +41,8 @@ def sklearn_nmf(settings):
     h = h.T.copy()
     seconds, elapsed, done = [], 0.0, 0
     for iterations in settings["iterations"]:
-        nmf = NMF(w.shape[1], init="custom", solver="mu", beta_loss="kullback-leibler", tol=0,
+        loss = "kullback-leibler" if settings["solver"] == "mu" else "frobenius"
+        nmf = NMF(w.shape[1], init="custom", solver=settings["solver"], beta_loss=loss, tol=0,
                   max_iter=iterations - done)
         began = time.perf_counter()
         w = nmf.fit_transform(matrix, W=w, H=h)
@@ -50,6 +51,30 @@ def sklearn_nmf(settings):
         seconds.append(elapsed)
         save(settings, iterations, [w, h.T])
     return {"version": f"scikit-learn {sklearn.__version__}", "seconds": seconds}
+
+
+def pyttb_apr(settings):
+    """pyttb's CP-APR, by multiplicative updates, watched in the same way. An iteration has up to ten
+    inner ones for each mode. Going on costs it the order of its components."""
+    import pyttb
+
+    with np.load(settings["list"]) as kept:
+        coordinates, counts = kept["coordinates"], kept["counts"].astype(float)[:, None]
+    tensor = pyttb.sptensor(coordinates, counts, tuple(settings["shape"]))
+    fitted = pyttb.ktensor([factor.astype(float) for factor in start_factors(settings)])
+    seconds, elapsed, done = [], 0.0, 0
+    for iterations in settings["iterations"]:
+        rank = fitted.ncomponents
+        began = time.perf_counter()
+        fitted, _, _ = pyttb.cp_apr(tensor, rank, init=fitted, maxiters=iterations - done, stoptol=0.0,
+                                    printitn=0)
+        elapsed += time.perf_counter() - began
+        done = iterations
+        seconds.append(elapsed)
+        factors = [factor.copy() for factor in fitted.factor_matrices]
+        factors[0] *= fitted.weights
+        save(settings, iterations, factors)
+    return {"version": f"pyttb {pyttb.__version__} (numpy {np.__version__})", "seconds": seconds}
 
 
 def tensorly_hals(settings):
