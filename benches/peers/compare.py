@@ -17,7 +17,7 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 
 import report
-from problems import CASES, Absent
+from problems import CASES, WITH_SPLITS, Absent
 
 # What ours has not reached in so many times the peer's time is told as not reached.
 PATIENCE = 10
@@ -59,7 +59,7 @@ def run_ours(options, problem, folder, sweeps):
         loss = problem.evaluate([kept[f"theta_{n + 1}"] for n in range(count)])
     return {"loss": found["loss"], "seconds": found["seconds"], "loss_recomputed": loss,
             "process_seconds": usage["seconds"], "cpu_seconds": usage["cpu_seconds"],
-            "mib": usage["mib"], "device": found["device"],
+            "heldout_loss": found.get("heldout_loss"), "mib": usage["mib"], "device": found["device"],
             "algorithm": found["algorithm"]}
 
 
@@ -113,6 +113,8 @@ def reached(run, goal):
 
 
 def compare(options, name, folder):
+    if options.splits and name not in WITH_SPLITS:
+        raise Absent("--splits: this peer leaves no cells out")
     problem = CASES[name](options, folder)
     if options.device != "cpu" and problem.runner != "einfact":
         raise Absent(f"--device {options.device}: this peer runs on the CPU alone")
@@ -143,7 +145,7 @@ def compare(options, name, folder):
                      "ratio": goal["peer_seconds"] / seconds}
     return {"case": name, "title": problem.title, "model": problem.model, "machine": machine(),
             "device": options.device, "threads": options.threads, "load": load, "date": datetime.date.today().isoformat(),
-            "quick": options.quick, "command": shlex.join(["compare.py", *sys.argv[1:]]),
+            "quick": options.quick, "splits": options.splits, "command": shlex.join(["compare.py", *sys.argv[1:]]),
             "program": version(options.program), "peer": peer, "ours": [before, after],
             "goals": goals}
 
@@ -197,6 +199,10 @@ def main():
                         help="run so many sweeps of ours [default: as many as reach the last goal]")
     parser.add_argument("--extra", type=shlex.split, default=[], metavar="ARGUMENTS",
                         help="more arguments for `nneinfact fit`, as one string")
+    parser.add_argument("--splits", action="store_true",
+                        help="withhold a tenth of the cells, and a twentieth of the others for "
+                             "validation, on both sides; peers that cannot are left out, and results "
+                             "stand beside those with all cells observed")
     parser.add_argument("--quick", action="store_true",
                         help="small problems: shows that all runs, says nothing about speed")
     parser.add_argument("--out", default="peers", metavar="FOLDER",
@@ -222,11 +228,12 @@ def main():
                 absent = True
                 print(f"{name}: not run. {missing}", file=sys.stderr, flush=True)
                 continue
-            (out / f"{name}.json").write_text(json.dumps(found, indent=1))
+            file = f"{name}-splits.json" if options.splits else f"{name}.json"
+            (out / file).write_text(json.dumps(found, indent=1))
     elif not list(out.glob("*.json")):
         parser.error("give --program, the nneinfact binary (without it, the table and the plot of "
                      "what is in --out are written again, and nothing is there)")
-    print(report.write(out, list(CASES)))
+    print(report.write(out, [kind for name in CASES for kind in (name, f"{name}-splits")]))
     return 2 if absent else 0
 
 

@@ -37,13 +37,14 @@ class Problem:
     curve: dict = None  # {"iteration": […], "loss": […]} of the peer, recorded once
     curve_from: str = ""
     tensor: object = None  # returns the data, dense or sparse, for computing losses
+    training: object = None  # which cells are trained on, where not all are
 
     def evaluate(self, factors):
-        """The mean divergence, zeros included, in double precision."""
+        """The mean divergence of the cells that are trained on, zeros included, in double precision."""
         factors = [np.asarray(factor, np.float64) for factor in factors]
         data = self.tensor()
         if not isinstance(data, np.ndarray):
-            return sparse_kl(data, *factors)
+            return (sparse_euclidean if self.alpha == self.beta == 1 else sparse_kl)(data, *factors)
         names, out = self.model.split("->")
         names = names.split(",")
         total = 0.0
@@ -52,9 +53,9 @@ class Problem:
             parts = [factor.take([at], name.index(out[0])) if out[0] in name else factor
                      for name, factor in zip(names, factors)]
             predicted = np.einsum(self.model, *parts, optimize=True)
-            total += divergence(data[at : at + 1].astype(np.float64), predicted, self.alpha,
-                                self.beta).sum()
-        return float(total / data.size)
+            losses = divergence(data[at : at + 1].astype(np.float64), predicted, self.alpha, self.beta)
+            total += losses.sum() if self.training is None else losses[self.training[at : at + 1]].sum()
+        return float(total / (data.size if self.training is None else self.training.sum()))
 
 
 def divergence(x, y, alpha, beta):
@@ -67,16 +68,34 @@ def divergence(x, y, alpha, beta):
     return (alpha / both * x**both + beta / both * y**both - x**alpha * y**beta) / (alpha * beta)
 
 
-def sparse_kl(matrix, w, h):
-    """Mean KL divergence of a sparse matrix from W Hᵀ, zeros included."""
-    matrix = matrix.tocoo()
-    predicted = np.empty(matrix.nnz)
-    for at in range(0, matrix.nnz, 1 << 18):
+def predictions(coordinates, factors):
+    """What a CP of these factors predicts at the coordinates of some cells."""
+    predicted = np.empty(len(coordinates[0]))
+    for at in range(0, len(predicted), 1 << 18):
         part = slice(at, at + (1 << 18))
-        predicted[part] = np.einsum("nr,nr->n", w[matrix.row[part]], h[matrix.col[part]])
-    x = matrix.data.astype(np.float64)
-    total = (x * np.log(x / np.maximum(predicted, 1e-300)) - x).sum() + w.sum(0) @ h.sum(0)
-    return float(total / (matrix.shape[0] * matrix.shape[1]))
+        rows = [factor[index[part]] for factor, index in zip(factors, coordinates)]
+        predicted[part] = np.prod(rows, axis=0).sum(1)
+    return predicted
+
+
+def sparse_kl(data, *factors):
+    """Mean KL divergence of a sparse tensor from a CP, zeros included."""
+    data = data.tocoo()
+    predicted = predictions(data.coords, factors)
+    x = data.data.astype(np.float64)
+    total = (x * np.log(x / np.maximum(predicted, 1e-300)) - x).sum()
+    total += np.prod([factor.sum(0) for factor in factors], axis=0).sum()
+    return float(total / np.prod([float(size) for size in data.shape]))
+
+
+def sparse_euclidean(data, *factors):
+    """Mean of half the squared distance of a sparse tensor from a CP, zeros included."""
+    data = data.tocoo()
+    predicted = predictions(data.coords, factors)
+    x = data.data.astype(np.float64)
+    squares = np.prod([factor.T @ factor for factor in factors], axis=0).sum()
+    total = (x @ x - 2 * x @ predicted + squares) / 2
+    return float(total / np.prod([float(size) for size in data.shape]))
 
 
 def needs(module, why):
@@ -94,14 +113,16 @@ def scaled_start(folder, random, shapes, mean, ranks, low=0.5, high=1.5):
     return str(folder / "init.npz")
 
 
-def make_sklearn_nmf(options, folder):
-    """Words in texts: a text is of three topics, topics and texts are of uneven size."""
+def make_sklearn_nmf(options, folder, solver="mu"):
+    """Words in texts: a text is of three topics, topics and texts are of uneven size. By multiplicative
+    updates it is KL, by coordinate descent Euclid, whose rank is smaller."""
     needs("sklearn", "scikit-learn is not installed")
     import scipy.sparse
 
     rows, columns, nonzeros, rank = (
         (300, 200, 4000, 5) if options.quick else (20_000, 10_000, 2_000_000, 50))
     random = np.random.default_rng(1)
+    descent = solver == "cd"
     topics = random.integers(0, rank, (rows, 3))
     length = np.cumsum(random.lognormal(0.0, 0.7, rows))
     words = np.array([random.permutation(columns) for _ in range(rank)])
@@ -120,15 +141,48 @@ def make_sklearn_nmf(options, folder):
     with open(folder / "matrix.tns", "w") as out:
         out.writelines(f"{cell // columns + 1} {cell % columns + 1} {count}\n"
                        for cell, count in zip(cells.tolist(), counts.tolist()))
+    if descent:
+        rank = min(rank, 20)
     ranks = {"r": rank}
+    loss = "Euclid, coordinate descent" if descent else "KL"
     return Problem(
-        title=f"NMF, KL, sparse {rows} × {columns} with {len(cells)} nonzeros, rank {rank}",
-        model="ir,jr->ij", ranks=ranks, loss=["--loss", "kl"], alpha=1.0, beta=0.0,
+        title=f"NMF, {loss}, sparse {rows} × {columns} with {len(cells)} nonzeros, rank {rank}",
+        model="ir,jr->ij", ranks=ranks, loss=["--loss", "euclidean" if descent else "kl"], alpha=1.0,
+        beta=float(descent),
         data=str(folder / "matrix.tns"), arguments=["--shape", f"{rows},{columns}"],
         init=scaled_start(folder, random, [(rows, rank), (columns, rank)],
                           counts.sum() / (rows * columns), ranks),
-        runner="sklearn_nmf", settings={"matrix": str(folder / "matrix.npz")}, points=(10, 20),
-        sweeps=100, tensor=lambda: matrix)
+        runner="sklearn_nmf", settings={"matrix": str(folder / "matrix.npz"), "solver": solver},
+        points=(10, 20), sweeps=100, tensor=lambda: matrix)
+
+
+def make_pyttb_apr(options, folder):
+    """Counts of a planted CP of three modes, drawn event by event, as a list."""
+    needs("pyttb", "pyttb is not installed")
+    from scipy.sparse import coo_array
+
+    size, events, rank = (20, 2000, 3) if options.quick else (300, 200_000, 10)
+    random = np.random.default_rng(4)
+    weights = [random.dirichlet(np.full(size, 0.2), rank) for _ in range(3)]
+    component = random.integers(0, rank, events)
+    drawn = [np.array([random.choice(size, p=mode[r]) for r in component]) if options.quick else
+             (np.cumsum(mode, 1)[component] < random.random((events, 1))).sum(1).clip(0, size - 1)
+             for mode in weights]
+    cells, counts = np.unique(np.ravel_multi_index(drawn, (size,) * 3), return_counts=True)
+    coordinates = np.unravel_index(cells, (size,) * 3)
+    tensor = coo_array((counts, coordinates), shape=(size,) * 3)
+    np.savez(folder / "list.npz", coordinates=np.stack(coordinates, 1), counts=counts)
+    with open(folder / "list.tns", "w") as out:
+        out.writelines(f"{i + 1} {j + 1} {k + 1} {count}\n"
+                       for i, j, k, count in zip(*(axis.tolist() for axis in coordinates), counts.tolist()))
+    ranks = {"r": rank}
+    return Problem(
+        title=f"nonnegative CP, KL, sparse {size} × {size} × {size} with {len(cells)} nonzeros, rank {rank}",
+        model="ir,jr,kr->ijk", ranks=ranks, loss=["--loss", "kl"], alpha=1.0, beta=0.0,
+        data=str(folder / "list.tns"), arguments=["--shape", f"{size},{size},{size}"],
+        init=scaled_start(folder, random, [(size, rank)] * 3, counts.sum() / size**3, ranks),
+        runner="pyttb_apr", settings={"list": str(folder / "list.npz"), "shape": [size] * 3},
+        sweeps=100, tensor=lambda: tensor)
 
 
 def make_tensorly_cp(options, folder):
@@ -200,6 +254,26 @@ def read_curve(path):
             "loss": [float(row["loss"]) for row in rows]}
 
 
+def draw_splits(folder, shape):
+    """Withholds a tenth of all cells, and a twentieth of the others for validation, as the authors'
+    experiments do: the same cells on both sides. Returns the arguments of `nneinfact fit`, the files for
+    the peer, and which cells are trained on."""
+    random = np.random.default_rng(11)
+    held_out = random.random(shape, np.float32) < 0.1
+    validation = (random.random(shape, np.float32) < 0.05) & ~held_out
+    files = {"held_out": str(folder / "held_out.npy"), "validation": str(folder / "validation.npy")}
+    np.save(files["held_out"], held_out)
+    np.save(files["validation"], validation)
+    # The peer tells its own validation cells by chance, ours are told by their coordinates.
+    coordinates = folder / "validation.tns"
+    with open(coordinates, "w") as out:
+        for slab, cells in enumerate(validation, 1):
+            out.writelines(f"{slab} {' '.join(map(str, cell))}\n"
+                           for cell in (np.argwhere(cells) + 1).tolist())
+    arguments = ["--heldout-mask", files["held_out"], "--validation-coordinates", str(coordinates)]
+    return arguments, files, ~(held_out | validation)
+
+
 def make_uber(options, folder, alpha, beta):
     """The spatial model on the paper's tensor. Where a curve of the authors' code is recorded from
     the same start, a few of its iterations are timed; where none is, it runs to its last goal, and
@@ -230,10 +304,11 @@ def make_uber(options, folder, alpha, beta):
             raise Absent(f"the start of the recorded curves: give --start; there is no {init}")
         init = str(Path(init).resolve())
         places = [options.curves, HERE / "data", Path(data).parent]
-        curve = next((path for place in places if place
-                      for path in [Path(place) / f"reference_uber_{name}.csv"] if path.is_file()),
-                     None)
-        if curve is None:
+        # With cells withheld the iterations are others than the recorded ones.
+        curve = None if options.splits else next(
+            (path for place in places if place
+             for path in [Path(place) / f"reference_uber_{name}.csv"] if path.is_file()), None)
+        if curve is None and not options.splits:
             record = Path(options.out).resolve() / f"reference_uber_{name}.csv"
             record.write_text(
                 f"# authors' einfact.py (PyTorch, {options.device}, {options.threads} threads), "
@@ -251,23 +326,32 @@ def make_uber(options, folder, alpha, beta):
                  for n, factor in enumerate("wr,hr,dr,ikr,jkr".split(","))}
         init = str(folder / "init.npz")
         np.savez(init, **{key: array.astype(np.float32) for key, array in start.items()})
+    arguments, splits, training = (
+        draw_splits(folder, tensor.shape) if options.splits else ([], None, None))
     return Problem(
         title=f"the spatial model, {'KL' if name == 'kl' else f'αβ({alpha:g}, {beta:g})'}, "
-              f"{' × '.join(map(str, tensor.shape))} counts, rank {ranks['r']} and {ranks['k']}",
+              f"{' × '.join(map(str, tensor.shape))} counts, rank {ranks['r']} and {ranks['k']}"
+              f"{', 10 % + 5 % withheld' if options.splits else ''}",
         model="wr,hr,dr,ikr,jkr->whdij", ranks=ranks,
         loss=["--loss", "alpha-beta", "--alpha", f"{alpha:g}", "--beta", f"{beta:g}"],
-        alpha=alpha, beta=beta, data=data, arguments=["--key", "Y"], init=init, runner="einfact",
+        alpha=alpha, beta=beta, data=data, arguments=["--key", "Y", *arguments], init=init,
+        runner="einfact", training=training,
         settings={"path": str(Path(options.einfact).resolve()), "key": "Y", "alpha": alpha,
-                  "beta": beta, "record": record and str(record)},
+                  "beta": beta, "record": record and str(record), "splits": splits},
         sweeps=150, curve=read_curve(curve) if curve else None,
         curve_from=curve.name if curve else "", tensor=lambda: tensor)
 
+
+# Those whose peer can leave cells out.
+WITH_SPLITS = ("uber-kl", "uber-0.7-0", "uber-1.3-1")
 
 CASES = {
     "uber-kl": partial(make_uber, alpha=1.0, beta=0.0),
     "uber-0.7-0": partial(make_uber, alpha=0.7, beta=0.0),
     "uber-1.3-1": partial(make_uber, alpha=1.3, beta=1.0),
     "sklearn-nmf": make_sklearn_nmf,
+    "sklearn-cd": partial(make_sklearn_nmf, solver="cd"),
+    "pyttb-apr": make_pyttb_apr,
     "tensorly-cp": make_tensorly_cp,
     "comm-tucker": partial(make_comm, tucker=True),
     "comm-cp": partial(make_comm, tucker=False),

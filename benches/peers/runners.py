@@ -29,7 +29,7 @@ def save(settings, iterations, factors):
 
 
 def sklearn_nmf(settings):
-    """scikit-learn's NMF, by multiplicative updates. It cannot be watched, but it keeps nothing but
+    """scikit-learn's NMF, by multiplicative updates or coordinate descent. It cannot be watched, but it keeps nothing but
     the factors from one iteration to the next: a run which goes on where another ended is the same
     run, and two evaluations of the loss, which every run of it makes."""
     import scipy.sparse
@@ -41,7 +41,8 @@ def sklearn_nmf(settings):
     h = h.T.copy()
     seconds, elapsed, done = [], 0.0, 0
     for iterations in settings["iterations"]:
-        nmf = NMF(w.shape[1], init="custom", solver="mu", beta_loss="kullback-leibler", tol=0,
+        loss = "kullback-leibler" if settings["solver"] == "mu" else "frobenius"
+        nmf = NMF(w.shape[1], init="custom", solver=settings["solver"], beta_loss=loss, tol=0,
                   max_iter=iterations - done)
         began = time.perf_counter()
         w = nmf.fit_transform(matrix, W=w, H=h)
@@ -50,6 +51,30 @@ def sklearn_nmf(settings):
         seconds.append(elapsed)
         save(settings, iterations, [w, h.T])
     return {"version": f"scikit-learn {sklearn.__version__}", "seconds": seconds}
+
+
+def pyttb_apr(settings):
+    """pyttb's CP-APR, by multiplicative updates, watched in the same way. An iteration has up to ten
+    inner ones for each mode. Going on costs it the order of its components."""
+    import pyttb
+
+    with np.load(settings["list"]) as kept:
+        coordinates, counts = kept["coordinates"], kept["counts"].astype(float)[:, None]
+    tensor = pyttb.sptensor(coordinates, counts, tuple(settings["shape"]))
+    fitted = pyttb.ktensor([factor.astype(float) for factor in start_factors(settings)])
+    seconds, elapsed, done = [], 0.0, 0
+    for iterations in settings["iterations"]:
+        rank = fitted.ncomponents
+        began = time.perf_counter()
+        fitted, _, _ = pyttb.cp_apr(tensor, rank, init=fitted, maxiters=iterations - done, stoptol=0.0,
+                                    printitn=0)
+        elapsed += time.perf_counter() - began
+        done = iterations
+        seconds.append(elapsed)
+        factors = [factor.copy() for factor in fitted.factor_matrices]
+        factors[0] *= fitted.weights
+        save(settings, iterations, factors)
+    return {"version": f"pyttb {pyttb.__version__} (numpy {np.__version__})", "seconds": seconds}
 
 
 def tensorly_hals(settings):
@@ -102,7 +127,8 @@ def comm(settings):
 
 def einfact(settings):
     """The authors' einfact.py, from our start, and with every cell observed: it would withhold a
-    random twentieth of them. By the clock and the loss that it keeps itself."""
+    random twentieth of them. With `splits` it withholds as it does by itself, but the cells that ours
+    withholds, too. By the clock and the loss that it keeps itself."""
     import torch
 
     torch.set_num_threads(settings["threads"])
@@ -124,12 +150,19 @@ def einfact(settings):
                     print(len(times) - 1, f"{times[-1]:.3f}", f"{losses[-1] * scale:.9g}", sep=",",
                           file=curve)
 
-    class AllObserved(module.NNEinFact):
+    splits = settings["splits"] and {role: np.load(path)
+                                     for role, path in settings["splits"].items()}
+
+    class OurSplits(module.NNEinFact):
         def _initialize_params(self):
             self.P_params = start_factors(settings)
 
         def prepare_masks(self, *arguments, **named):
+            # What it draws: below 0.05 is for validation.
             draw, torch.rand = torch.rand, torch.ones
+            if splits:
+                drawn = torch.from_numpy((~splits["validation"]).astype(np.float32))
+                torch.rand = lambda *_, device=None, **__: drawn.to(device)
             try:
                 super().prepare_masks(*arguments, **named)
             finally:
@@ -141,21 +174,23 @@ def einfact(settings):
 
         @history.setter
         def history(self, lists):
-            self.kept = lists and {**lists, "heldout_loss": Log()}
+            self.kept = lists if splits else lists and {**lists, "heldout_loss": Log()}
 
     data = np.load(settings["data"])
     tensor = (data[settings["key"]] if settings["key"] else data).astype(np.float32)
     del data
-    model = AllObserved(settings["model"],
-                        dict(zip(settings["model"].split("->")[1], tensor.shape),
-                             **settings["ranks"]),
-                        device=settings["device"], alpha=alpha, beta=beta)
-    history = model.fit(tensor, max_iter=settings["iterations"][-1], verbose=False)
+    model = OurSplits(settings["model"],
+                      dict(zip(settings["model"].split("->")[1], tensor.shape),
+                           **settings["ranks"]),
+                      device=settings["device"], alpha=alpha, beta=beta)
+    history = model.fit(tensor, max_iter=settings["iterations"][-1], verbose=False,
+                        mask=~splits["held_out"] if splits else None)
     save(settings, len(history["time"]) - 1, model.get_params())
     return {"version": f"einfact.py (torch {torch.__version__})",
             "iterations": list(range(1, len(history["time"]))),
             "seconds": [float(s) for s in history["time"][1:]],
-            "loss": [float(l) * scale for l in history["loss"][1:]]}
+            "loss": [float(l) * scale for l in history["loss"][1:]],
+            "heldout_loss": [float(l) * scale for l in history["heldout_loss"][1:]] if splits else None}
 
 
 if __name__ == "__main__":
