@@ -9,6 +9,6 @@ mod fits;
 mod masks;
 mod penalties;
 mod structure;
-mod sweeps;
 #[path = "../common/structured.rs"]
 mod structured_case;
+mod sweeps;

@@ -564,7 +564,8 @@ impl Engine for GpuEngine {
         let by_host = [b.factors, b.anchor, b.origin, b.snapshot, b.weights, b.course, b.sizes];
         let Some(loaded) = self.loaded.another(&by_host)? else { return Ok(None) };
         let job = Job { start: self.factors()?, ..self.job.clone() };
-        let mut engine = GpuEngine::begun(job, self.compiled.clone(), loaded, (self.bytes, self.dispatches));
+        let mut engine =
+            GpuEngine::begun(job, self.compiled.clone(), loaded, (self.bytes, self.dispatches));
         engine.start()?;
         Ok(Some(Box::new(engine)))
     }
