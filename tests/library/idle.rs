@@ -41,7 +41,8 @@ fn end(fit: &Fit) -> f64 {
     let history = fit.history();
     let objective = history.objective();
     for pair in objective.windows(2) {
-        assert!(pair[1] <= pair[0] * (1.0 + 1e-9), "{pair:?}");
+        // The entries have a mean of 1: what is far below their rounding is none of the fit.
+        assert!(pair[1] <= pair[0] * (1.0 + 1e-9) + 1e-18, "{pair:?}");
     }
     history.loss[history.returned]
 }

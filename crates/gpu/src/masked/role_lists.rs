@@ -141,11 +141,7 @@ fn parts(
             lines: chunks[first].start..chunks[end - 1].end,
             listed: entries,
             places: filled(program, "listed columns", places),
-            heads: filled(
-                program,
-                "heads of lists",
-                bytemuck::cast_vec::<u32, [u8; 4]>(heads).concat(),
-            ),
+            heads: filled(program, "heads of lists", bytemuck::cast_slice(&heads).to_vec()),
         });
         first = end;
     }
