@@ -70,7 +70,7 @@ pub trait Elementwise: Real {
     fn pow(self, p: Self::Exponent, fused: bool) -> Self;
 
     /// A constant exponent that [`pow_fraction`](Self::pow_fraction) takes.
-    type Fraction: Copy;
+    type Fraction: Copy + std::fmt::Debug + Send + Sync;
 
     /// Prepares an exponent for [`pow_fraction`](Self::pow_fraction), where that is worth it: its
     /// absolute value is below 0.98, and the type has a faster way for such.
@@ -79,6 +79,22 @@ pub trait Elementwise: Real {
     /// As [`pow`](Self::pow) for a small exponent, in half the time: a rounding error of the
     /// logarithm is not enlarged by one, and no power of a normal number leaves the range.
     fn pow_fraction(self, p: Self::Fraction, fused: bool) -> Self;
+
+    /// [`pow_fraction`](Self::pow_fraction) of each number of some vectors, and the very same: side by
+    /// side, in two thirds of the time of one vector after another.
+    fn pow_fraction_vectors<S: Simd, const N: usize>(
+        simd: S,
+        x: [Self::Vector<S>; N],
+        p: Self::Fraction,
+    ) -> [Self::Vector<S>; N];
+
+    /// The same for numbers of at least [`LEAST_NORMAL`](Self::LEAST_NORMAL), faster. In `f32` ∞ counts
+    /// as 2¹²⁸, which is the end of the range; of others it is some number.
+    fn pow_normal_vectors<S: Simd, const M: usize, const N: usize>(
+        simd: S,
+        x: &[[Self::Vector<S>; N]; M],
+        p: Self::Fraction,
+    ) -> [[Self::Vector<S>; N]; M];
 
     /// The square root.
     fn sqrt(self) -> Self;
@@ -193,6 +209,67 @@ mod tests {
             // What is not normal has some finite logarithm.
             arch.dispatch(Logarithms(&[0.0f32, 1e-40]));
             arch.dispatch(Logarithms(&[0.0f64]));
+        }
+    }
+
+    /// Powers in vectors, three side by side, beside those one by one.
+    struct Powers<'a>(&'a [f32], f64);
+
+    impl pulp::WithSimd for Powers<'_> {
+        type Output = ();
+
+        #[inline(always)]
+        fn with_simd<S: Simd>(self, simd: S) {
+            let p = f32::fraction(self.1).expect("a small exponent");
+            for x in self.0.chunks_exact(3) {
+                let x = [x[0], x[1], x[2]];
+                let vectors = x.map(|x| <f32 as Real>::splat(simd, x));
+                let guarded = f32::pow_fraction_vectors(simd, vectors, p);
+                let plain = f32::pow_normal_vectors::<S, 1, 3>(simd, &[vectors], p)[0];
+                let first =
+                    |v: &[S::f32s; 3], i: usize| bytemuck::cast_slice::<_, f32>(&v[i..=i])[0];
+                for (i, x) in x.into_iter().enumerate() {
+                    let (got, want) = (first(&guarded, i), x.pow_fraction(p, has_fused::<S>()));
+                    assert!(got == want || (got.is_nan() && want.is_nan()), "{x}: {got}, {want}");
+                    if x.is_normal() && x > 0.0 {
+                        assert_eq!(first(&plain, i), want, "{x}");
+                    }
+                }
+                for last in bytemuck::cast_slice::<_, f32>(&guarded[2..]).windows(2) {
+                    assert!(last[0] == last[1] || last[0].is_nan());
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn powers_in_vectors_are_the_same() {
+        let special =
+            [0.0, -0.0, f32::INFINITY, -1.0, f32::NAN, 1e-40, f32::NEG_INFINITY, 1.0, 2.0];
+        let all: Vec<f32> = special.into_iter().chain(singles().step_by(7)).collect();
+        for arch in crate::instruction_sets() {
+            for p in [0.7, -0.3, 0.01, -0.979] {
+                arch.dispatch(Powers(&all, p));
+                // The end of the range, and no number of another size.
+                let end = f64::from(f32::MAX).powf(p);
+                arch.dispatch(End(p, end));
+            }
+        }
+    }
+
+    /// The power of an infinite number where none is expected.
+    struct End(f64, f64);
+
+    impl pulp::WithSimd for End {
+        type Output = ();
+
+        #[inline(always)]
+        fn with_simd<S: Simd>(self, simd: S) {
+            let x = [[<f32 as Real>::splat(simd, f32::INFINITY)]];
+            let p = f32::fraction(self.0).expect("a small exponent");
+            let power = f32::pow_normal_vectors(simd, &x, p)[0];
+            let power = f64::from(bytemuck::cast_slice::<_, f32>(&power)[0]);
+            assert!((power / self.1 - 1.0).abs() < 1e-6, "{power}");
         }
     }
 

@@ -44,7 +44,7 @@ pub use penalty::{Penalty, Share};
 pub use separable::Separable;
 #[doc(hidden)]
 pub use tape::weighted;
-pub use tape::{Scratch, Tape};
+pub use tape::{PredictionPower, Scratch, Tape};
 pub use zero::{AtZero, Monomial, ZeroTerm};
 
 /// A loss ℓ(x, y) with the update that decreases it.

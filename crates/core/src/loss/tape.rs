@@ -7,6 +7,7 @@ use nneinfact_simd::{Aligned, Elementwise, has_fused};
 use super::expr::Expr;
 use super::graph::{Graph, Id, Op};
 use super::instruction::{Instruction, Place, fuse, fuse_terms, select};
+use super::zero::monomial;
 
 /// A program that evaluates several expressions over blocks of entries.
 ///
@@ -31,6 +32,33 @@ pub struct Tape {
     parameters: usize,
     outputs: usize,
     reads_y: bool,
+    prediction_power: Option<PredictionPower>,
+}
+
+/// What a [`Tape`] computes where its first output is a power of `y`, and the second, if there is one, a
+/// multiple of `y` times that: a denominator and a loss at a datum of 0.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct PredictionPower {
+    /// The exponent of the first output.
+    pub power: f64,
+    /// The second output by `y` times the first.
+    pub loss: Option<f64>,
+}
+
+impl PredictionPower {
+    fn of(outputs: &[&Expr]) -> Option<PredictionPower> {
+        let first = monomial(outputs.first()?).filter(|m| m.coefficient == 1.0)?;
+        let loss = match outputs {
+            [_] => None,
+            [_, second] => {
+                let second = monomial(second)?;
+                let once_more = (second.power - first.power - 1.0).abs() < 1e-12;
+                Some(second.coefficient).filter(|_| once_more).map(Some)?
+            }
+            _ => return None,
+        };
+        Some(PredictionPower { power: first.power, loss })
+    }
 }
 
 /// The registers of a [`Tape`]: memory that is kept between calls.
@@ -134,6 +162,7 @@ impl Tape {
         let reads_y = instructions.iter().any(|(_, i)| i.operands().any(|p| p == Place::Y));
         Tape {
             reads_y,
+            prediction_power: PredictionPower::of(outputs),
             instructions,
             registers,
             parameters: outputs.iter().map(|e| e.entry_parameter_count()).max().unwrap_or(0),
@@ -208,6 +237,12 @@ impl Tape {
         loss == first && self.outputs == loss + 1
     }
 
+    /// Whether this computes a power of `y`, and perhaps a multiple of `y` times that, in this order: what
+    /// the CPU engine does in registers where it goes over implicit zeros.
+    pub fn prediction_power(&self) -> Option<PredictionPower> {
+        self.prediction_power
+    }
+
     /// Evaluates the expressions at every entry of a block, anywhere.
     ///
     /// # Panics
@@ -233,7 +268,7 @@ impl Tape {
     #[inline(always)]
     pub fn run_with<S: Simd, T: Elementwise>(
         &self,
-        _simd: S,
+        simd: S,
         x: &[T],
         y: &[T],
         parameters: &[&[T]],
@@ -273,12 +308,12 @@ impl Tape {
             match to {
                 Place::Register(r) => {
                     let mut block = std::mem::take(&mut registers[r]);
-                    step(instruction, fused, &mut block[..n], x, y, parameters, registers, outputs);
+                    step(simd, instruction, &mut block[..n], x, y, parameters, registers, outputs);
                     registers[r] = block;
                 }
                 Place::Output(k) => {
                     let block = std::mem::take(&mut outputs[k]);
-                    step(instruction, fused, block, x, y, parameters, registers, outputs);
+                    step(simd, instruction, block, x, y, parameters, registers, outputs);
                     outputs[k] = block;
                 }
                 Place::X | Place::Y | Place::EntryParameter(_) => {}
@@ -317,12 +352,31 @@ fn divergence_of<T: Elementwise>(x: T, y: T, fused: bool) -> (T, T) {
     (quotient, x.multiply_add(log, y - x, fused))
 }
 
+/// Powers of a block, some vectors side by side.
+#[inline(always)]
+fn powers<S: Simd, T: Elementwise>(simd: S, from: &[T], p: T::Fraction, to: &mut [T]) {
+    const TOGETHER: usize = 4;
+    let (from, last_from) = T::as_vectors::<S>(from);
+    let (to, last_to) = T::as_vectors_mut::<S>(to);
+    let (from, rest_from) = from.as_chunks::<TOGETHER>();
+    let (to, rest_to) = to.as_chunks_mut::<TOGETHER>();
+    for (to, &x) in to.iter_mut().zip(from) {
+        *to = T::pow_fraction_vectors(simd, x, p);
+    }
+    for (to, &x) in rest_to.iter_mut().zip(rest_from) {
+        *to = T::pow_fraction_vectors(simd, [x], p)[0];
+    }
+    for (to, &x) in last_to.iter_mut().zip(last_from) {
+        *to = x.pow_fraction(p, has_fused::<S>());
+    }
+}
+
 /// One instruction over a block.
 #[inline(always)]
 #[expect(clippy::too_many_arguments, reason = "a struct of them would be taken apart right away")]
-fn step<T: Elementwise>(
+fn step<S: Simd, T: Elementwise>(
+    simd: S,
     instruction: Instruction<Place>,
-    fused: bool,
     to: &mut [T],
     x: &[T],
     y: &[T],
@@ -331,6 +385,7 @@ fn step<T: Elementwise>(
     outputs: &[&mut [T]],
 ) {
     let n = to.len();
+    let fused = has_fused::<S>();
     let c = T::from_f64;
     // Loops are written out by a macro: a closure is not sure to be inlined, and one that is not
     // is compiled for the oldest processor.
@@ -384,9 +439,19 @@ fn step<T: Elementwise>(
             // A factor of x costs nearly nothing, and what is left is a small exponent.
             let whole = p.trunc();
             match (T::fraction(p - whole), whole as i64) {
-                (Some(rest), 0) => each!(a => a.pow_fraction(rest, fused)),
-                (Some(rest), 1) => each!(a => a * a.pow_fraction(rest, fused)),
-                (Some(rest), -1) => each!(a => a.pow_fraction(rest, fused) / a),
+                (Some(rest), 0) => powers(simd, at!(a), rest, to),
+                (Some(rest), 1) => {
+                    powers(simd, at!(a), rest, to);
+                    for (to, &a) in to.iter_mut().zip(at!(a)) {
+                        *to = a * *to;
+                    }
+                }
+                (Some(rest), -1) => {
+                    powers(simd, at!(a), rest, to);
+                    for (to, &a) in to.iter_mut().zip(at!(a)) {
+                        *to = *to / a;
+                    }
+                }
                 _ => {
                     let p = T::exponent(p);
                     each!(a => a.pow(p, fused));
@@ -456,6 +521,33 @@ mod tests {
         }
         // Neither: the root of a power that might leave the range, and other exponents.
         assert_eq!([pair(2.6, 1.3).powers(), pair(0.1, 0.3).powers()], [2, 2]);
+    }
+
+    #[test]
+    fn zeros_of_alpha_beta_are_a_power_of_the_prediction() {
+        let of = |expressions: &[&Expr]| Tape::compile(expressions).prediction_power();
+        for (alpha, beta) in [(0.7, 0.0), (1.3, 1.0), (0.5, 0.3)] {
+            let loss = crate::loss::Loss::alpha_beta(alpha, beta).unwrap();
+            let zero = loss.at_zero();
+            let (b, loss) = (zero.b.expr(), zero.loss.expr());
+            let alone = of(&[b]).expect("a power");
+            assert!((alone.power - (alpha + beta - 1.0)).abs() < 1e-12 && alone.loss.is_none());
+            let both = of(&[b, loss]).expect("a power and the loss");
+            let y = 1.7f64;
+            let mut outputs = [[0.0]; 2];
+            let [first, second] = &mut outputs;
+            let tape = Tape::compile(&[b, loss]);
+            tape.run(&[0.0], &[y], &[], &mut Scratch::new(), &mut [first, second]);
+            let power = y.powf(both.power);
+            assert!((outputs[0][0] / power - 1.0).abs() < 1e-12);
+            assert!((outputs[1][0] / (both.loss.unwrap() * y * power) - 1.0).abs() < 1e-12);
+            assert_eq!(of(&[loss, b]), None);
+        }
+        let y = Expr::y();
+        assert_eq!(of(&[]), None);
+        assert_eq!(of(&[&(2.0 * &y)]), None);
+        assert_eq!(of(&[&y.pow(0.3), &y.pow(0.7)]), None);
+        assert_eq!(of(&[&(1.0 + &y)]), None);
     }
 
     #[test]

@@ -88,7 +88,7 @@ impl Loss {
 }
 
 /// The expression as a multiple of a power of `y`, as far as its form shows that.
-fn monomial(e: &Expr) -> Option<Monomial> {
+pub(super) fn monomial(e: &Expr) -> Option<Monomial> {
     let of = |coefficient: f64, power: f64| Some(Monomial { coefficient, power });
     match e.node() {
         Node::Constant(c) => of(*c, 0.0),

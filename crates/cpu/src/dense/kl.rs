@@ -39,7 +39,7 @@ pub(crate) enum KlOutput<'a, T> {
 /// first-level cache, and what is read of the rows is to stay there beside it.
 const MR_SUMS: usize = MR;
 /// The largest NR of such a block.
-const NR_SUMS: usize = 4;
+pub(super) const NR_SUMS: usize = 4;
 
 impl<T: Elementwise> WithSimd for KlPanel<'_, T> {
     type Output = ();
@@ -116,12 +116,12 @@ impl<T: Elementwise> WithSimd for KlPanel<'_, T> {
 }
 
 #[inline(always)]
-fn vectors<S: Simd, T: Real>(values: &mut [T]) -> &mut [T::Vector<S>] {
+pub(super) fn vectors<S: Simd, T: Real>(values: &mut [T]) -> &mut [T::Vector<S>] {
     T::as_vectors_mut::<S>(values).0
 }
 
 /// [`KlOutput`], in vectors.
-enum VectorOutput<'a, V> {
+pub(super) enum VectorOutput<'a, V> {
     Entries([&'a mut [V]; 2]),
     Sums(OperandSide, usize, [&'a mut [V]; 2]),
 }
@@ -311,13 +311,17 @@ fn divergence<S: Simd, T: Elementwise>(
 
 /// `x · w`, and 0 where the weight is, whatever `x` is.
 #[inline(always)]
-fn weighted<S: Simd, T: Real>(simd: S, x: T::Vector<S>, w: T::Vector<S>) -> T::Vector<S> {
+pub(super) fn weighted<S: Simd, T: Real>(
+    simd: S,
+    x: T::Vector<S>,
+    w: T::Vector<S>,
+) -> T::Vector<S> {
     T::choose(simd, w, <T as Real>::mul(simd, x, w), T::splat(simd, T::ZERO))
 }
 
 /// A·Bᵀ of a block: `sums[m, k] += Σ_n a[m, n] · rhs[k, n]` over the vectors n from `j` on.
 #[inline(always)]
-fn add_nt_dot<S: Simd, T: Real, const M: usize, const V: usize>(
+pub(super) fn add_nt_dot<S: Simd, T: Real, const M: usize, const V: usize>(
     simd: S,
     a: &[[T::Vector<S>; V]; M],
     rhs: &[T::Vector<S>],
@@ -343,7 +347,7 @@ fn add_nt_dot<S: Simd, T: Real, const M: usize, const V: usize>(
 
 /// Aᵀ·B of a block: `sums[k, n] += Σ_m lhs[m, k] · a[m, n]` for the vectors n from `j` on.
 #[inline(always)]
-fn add_tn<S: Simd, T: Real, const M: usize, const V: usize>(
+pub(super) fn add_tn<S: Simd, T: Real, const M: usize, const V: usize>(
     simd: S,
     a: &[[T::Vector<S>; V]; M],
     lhs: &[T],

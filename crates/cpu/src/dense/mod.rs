@@ -18,6 +18,7 @@
 //! - `work`: what a pass reads and computes, and its work items
 //! - `evaluate`: reading entries, and `a`, `b` and the losses by the tape of any loss
 //! - `kl`: the microkernel of the Kullback–Leibler divergence, the default loss
+//! - `power`: the microkernel of implicit zeros whose denominator is a power of ŷ
 //! - `panel`: the A and B panels of a tile
 //! - `tile`: a thread's buffers, and the work on one tile
 //! - `stream`: the schedule of work items where data stay in a file
@@ -30,6 +31,7 @@ mod kernel;
 mod kl;
 mod panel;
 mod pass;
+mod power;
 mod strategy;
 mod stream;
 mod tile;

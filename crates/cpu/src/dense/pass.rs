@@ -39,7 +39,10 @@ pub(crate) fn run<T: Elementwise>(
     schedule: Option<&Schedule>,
     tensors: &[&[T]],
 ) -> DenseSums {
-    let evaluation = Evaluation::choose(source.tape, geometry.depth);
+    let wants = source.wants;
+    let denominator_alone = source.zeros && wants.denominator && !wants.numerator;
+    let evaluation =
+        Evaluation::choose(source.tape, geometry.depth, denominator_alone, source.floor);
     let pass = PassInput { geometry, source, tensors, evaluation };
     let partials = match schedule {
         Some(schedule) => stream::partial_sums(schedule, pass),

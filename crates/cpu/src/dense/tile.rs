@@ -10,14 +10,15 @@ use super::geometry::Geometry;
 use super::kernel::{self, MR, MR_LARGE};
 use super::kl::{KlOutput, KlPanel};
 use super::panel::{LhsPanel, RhsPanel};
-use super::strategy::{Evaluation, Reduction};
+use super::power::{PowerOutput, PowerPanel};
+use super::strategy::{Evaluation, Microkernel, Reduction};
 use super::work::{PartialSums, PassInput, WorkItem};
 use nneinfact_core::engine::LossSums;
 use nneinfact_core::plan::OperandSide;
 use nneinfact_simd::{Aligned, Elementwise};
 
 /// What a thread works with: the panels of the tile at hand, and buffers.
-pub(crate) struct TileWorker<'a, T> {
+pub(crate) struct TileWorker<'a, T: Elementwise> {
     pass: PassInput<'a, T>,
     arch: Arch,
     /// The offset of the batch index in each tensor, and in the data.
@@ -64,12 +65,12 @@ impl<T: Elementwise> Buffers<T> {
         let PassInput { geometry, source, evaluation, .. } = pass;
         let (tile, wants) = (&geometry.tile, source.wants);
         let block = match evaluation {
-            Evaluation::KlSums => 0,
-            Evaluation::Tape | Evaluation::KlEntries => tile.block_rows * tile.width,
+            Evaluation::Sums(_) => 0,
+            Evaluation::Tape | Evaluation::Entries(_) => tile.block_rows * tile.width,
         };
         let (panel, rows) = match evaluation {
             Evaluation::Tape => (tile.panel_rows * tile.width, 1),
-            Evaluation::KlEntries | Evaluation::KlSums => (0, MR_LARGE),
+            Evaluation::Entries(_) | Evaluation::Sums(_) => (0, MR_LARGE),
         };
         Buffers {
             y: Aligned::zeros(panel),
@@ -271,7 +272,7 @@ impl<'a, T: Elementwise> TileWorker<'a, T> {
         upcoming.extend(&self.lhs.offsets);
         upcoming.extend(&self.rows.next);
         let rows = self.lhs.at.1;
-        if self.pass.evaluation == Evaluation::KlSums {
+        if let Evaluation::Sums(_) = self.pass.evaluation {
             self.evaluate(0, rows, item);
             return;
         }
@@ -283,7 +284,7 @@ impl<'a, T: Elementwise> TileWorker<'a, T> {
         }
     }
 
-    /// Computes `a`, `b` and the losses of a row block, and under [`Evaluation::KlSums`] its share of the
+    /// Computes `a`, `b` and the losses of a row block, and under [`Evaluation::Sums`] its share of the
     /// sums.
     fn evaluate(&mut self, start: usize, rows: usize, item: &mut WorkItem<T>) {
         let PassInput { geometry: g, source, tensors, evaluation } = self.pass;
@@ -295,7 +296,7 @@ impl<'a, T: Elementwise> TileWorker<'a, T> {
         let panel_rows = match evaluation {
             Evaluation::Tape => g.tile.panel_rows,
             // The microkernel goes through all rows of the block by itself.
-            Evaluation::KlEntries | Evaluation::KlSums => rows,
+            Evaluation::Entries(_) | Evaluation::Sums(_) => rows,
         };
         for first in (0..rows).step_by(panel_rows) {
             let rows = panel_rows.min(rows - first);
@@ -304,7 +305,7 @@ impl<'a, T: Elementwise> TileWorker<'a, T> {
             let (at, upcoming) = (start + first, &self.rows.upcoming);
             let ahead = match evaluation {
                 Evaluation::Tape => upcoming.len().min(at + panel_rows),
-                Evaluation::KlEntries | Evaluation::KlSums => at,
+                Evaluation::Entries(_) | Evaluation::Sums(_) => at,
             };
             let panel = RowPanel {
                 source,
@@ -319,8 +320,8 @@ impl<'a, T: Elementwise> TileWorker<'a, T> {
             };
             let places = first * ld..(first + padded) * ld;
             let [a, b] = match evaluation {
-                Evaluation::KlSums => [&mut [][..], &mut [][..]],
-                Evaluation::Tape | Evaluation::KlEntries => [
+                Evaluation::Sums(_) => [&mut [][..], &mut [][..]],
+                Evaluation::Tape | Evaluation::Entries(_) => [
                     if wants.numerator { &mut a[places.clone()] } else { &mut [] },
                     if wants.denominator { &mut b[places] } else { &mut [] },
                 ],
@@ -333,14 +334,22 @@ impl<'a, T: Elementwise> TileWorker<'a, T> {
                     }
                     self.arch.dispatch(TapePanel { panel, y, a, b });
                 }
-                Evaluation::KlEntries => {
+                Evaluation::Entries(Microkernel::Kl) => {
                     let output = KlOutput::Entries([a, b]);
                     self.arch.dispatch(KlPanel { panel, lhs, rhs, depth, output });
                 }
-                Evaluation::KlSums => {
+                Evaluation::Sums(Microkernel::Kl) => {
                     let [numerator, denominator] = &mut item.sums;
                     let output = KlOutput::Sums(g.output_side, start, [numerator, denominator]);
                     self.arch.dispatch(KlPanel { panel, lhs, rhs, depth, output });
+                }
+                Evaluation::Entries(Microkernel::Power(power)) => {
+                    let output = PowerOutput::Entries(b);
+                    self.arch.dispatch(PowerPanel { panel, lhs, rhs, depth, power, output });
+                }
+                Evaluation::Sums(Microkernel::Power(power)) => {
+                    let output = PowerOutput::Sums(g.output_side, start, &mut item.sums[1]);
+                    self.arch.dispatch(PowerPanel { panel, lhs, rhs, depth, power, output });
                 }
             }
         }

@@ -6,7 +6,7 @@ use super::strategy::Evaluation;
 use nneinfact_core::data::{Dense, Prepared, Role, Roles};
 use nneinfact_core::engine::LossSums;
 use nneinfact_core::loss::Tape;
-use nneinfact_simd::Aligned;
+use nneinfact_simd::{Aligned, Elementwise};
 
 /// Which sums a pass computes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -59,12 +59,12 @@ impl<T> Source<'_, T> {
 
 /// A pass as all of its threads see it.
 #[derive(Clone, Copy)]
-pub(crate) struct PassInput<'a, T> {
+pub(crate) struct PassInput<'a, T: Elementwise> {
     pub geometry: &'a Geometry,
     pub source: &'a Source<'a, T>,
     /// The output first, each in the order of its operand in the plan.
     pub tensors: &'a [&'a [T]],
-    pub evaluation: Evaluation,
+    pub evaluation: Evaluation<T>,
 }
 
 /// The sums of a work item over its output tile, in double precision: a block `[row][k]` where the

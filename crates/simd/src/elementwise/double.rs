@@ -142,6 +142,28 @@ impl Elementwise for f64 {
     }
 
     #[inline(always)]
+    fn pow_fraction_vectors<S: Simd, const N: usize>(
+        simd: S,
+        x: [S::f64s; N],
+        e: Exponent64,
+    ) -> [S::f64s; N] {
+        Self::pow_normal_vectors::<S, 1, N>(simd, &[x], e)[0]
+    }
+
+    #[inline(always)]
+    fn pow_normal_vectors<S: Simd, const M: usize, const N: usize>(
+        _simd: S,
+        x: &[[S::f64s; N]; M],
+        e: Exponent64,
+    ) -> [[S::f64s; N]; M] {
+        let mut powers = *x;
+        for x in bytemuck::cast_slice_mut::<_, f64>(powers.as_flattened_mut()) {
+            *x = x.pow(e, has_fused::<S>());
+        }
+        powers
+    }
+
+    #[inline(always)]
     fn sqrt(self) -> f64 {
         f64::sqrt(self)
     }

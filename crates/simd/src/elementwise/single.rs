@@ -21,16 +21,31 @@ pub struct Exponent32 {
 /// A small constant exponent of an `f32` power.
 #[derive(Clone, Copy, Debug)]
 pub struct Fraction32 {
-    p: f32,
     /// The leading 12 bits of the exponent, whose product with a binary exponent is exact, and the
-    /// rest; both also times −127, the bias of a binary exponent.
+    /// rest.
     high: f32,
     low: f32,
-    high_bias: f32,
-    low_bias: f32,
+    /// [`LOG2_32`] times the exponent.
+    log2: [f32; 8],
     at_zero: f32,
     at_infinity: f32,
 }
+
+/// q(f) in log2(1 + f) = f · q(f) for 1 + f in [√½, √2), from the constant upwards: a minimax fit, to 5e-8.
+const LOG2_32: [f64; 8] = [
+    1.442_694_77,
+    -0.721_357_15,
+    0.480_939_45,
+    -0.360_087_21,
+    0.286_707_45,
+    -0.250_069_08,
+    0.236_890_46,
+    -0.145_744_44,
+];
+
+/// 2^r for r in [−½, ½], from the constant upwards: a minimax fit, to 8e-8.
+const EXP2_32: [f32; 6] =
+    [1.000_000_07, 0.693_146_97, 0.240_221_2, 0.055_507_13, 0.009_675_54, 0.001_327_65];
 
 /// The leading 12 bits of a number.
 #[inline(always)]
@@ -223,13 +238,10 @@ impl Elementwise for f32 {
     #[inline(always)]
     fn fraction(p: f64) -> Option<Fraction32> {
         let high = leading(p as f32);
-        let low = p - f64::from(high);
         (p.abs() < 0.98).then(|| Fraction32 {
-            p: p as f32,
             high,
-            low: low as f32,
-            high_bias: -127.0 * high,
-            low_bias: (-127.0 * low) as f32,
+            low: (p - f64::from(high)) as f32,
+            log2: LOG2_32.map(|q| (q * p) as f32),
             at_zero: if p > 0.0 { 0.0 } else { f32::INFINITY },
             at_infinity: if p > 0.0 { f32::INFINITY } else { 0.0 },
         })
@@ -237,38 +249,125 @@ impl Elementwise for f32 {
 
     #[inline(always)]
     fn pow_fraction(self, e: Fraction32, fused: bool) -> f32 {
-        // As in `split32`, with the bias left in k.
+        // As in `split32`.
         let bits = self.to_bits().wrapping_add(0x3f80_0000 - 0x3f35_04f3);
-        let k = ((bits >> 23) as i32) as f32;
+        let k = f32::from_bits((bits >> 23) | 0x4b00_0000) - (8_388_608.0 + 127.0);
         let f = f32::from_bits((bits & 0x007f_ffff) + 0x3f35_04f3) - 1.0;
-        // log2(1 + f) = f · q, to 5e-8: a minimax fit. By Estrin's scheme, here and below: steps
-        // that wait for each other cost more than a few more of them.
+        // Two coefficients at a time, by Horner's rule in f², here and below: no shorter chain of steps
+        // that wait for each other takes as few of them.
+        let q = e.log2;
         let f2 = f * f;
-        let q01 = mul_add!(fused, f, -0.721_357_15, 1.442_694_77);
-        let q23 = mul_add!(fused, f, -0.360_087_21, 0.480_939_45);
-        let q45 = mul_add!(fused, f, -0.250_069_08, 0.286_707_45);
-        let q67 = mul_add!(fused, f, -0.145_744_44, 0.236_890_46);
-        let q03 = mul_add!(fused, f2, q23, q01);
-        let q47 = mul_add!(fused, f2, q67, q45);
-        let q = mul_add!(fused, f2 * f2, q47, q03);
+        let q67 = mul_add!(fused, f, q[7], q[6]);
+        let q47 = mul_add!(fused, f2, q67, mul_add!(fused, f, q[5], q[4]));
+        let q27 = mul_add!(fused, f2, q47, mul_add!(fused, f, q[3], q[2]));
+        let log = mul_add!(fused, f2, q27, mul_add!(fused, f, q[1], q[0]));
         // p · log2 x as an exact part and a small rest.
-        let exact = mul_add!(fused, e.high, k, e.high_bias);
-        let rest = mul_add!(fused, e.p * f, q, mul_add!(fused, e.low, k, e.low_bias));
+        let exact = e.high * k;
+        let rest = mul_add!(fused, f, log, e.low * k);
         let rounded = (exact + rest) + ROUND_32;
         let r = (exact - (rounded - ROUND_32)) + rest;
-        // 2^r, to 8e-8: a minimax fit on [−½, ½].
-        let r2 = r * r;
-        let p01 = mul_add!(fused, r, 0.693_146_97, 1.000_000_07);
-        let p23 = mul_add!(fused, r, 0.055_507_13, 0.240_221_2);
-        let p45 = mul_add!(fused, r, 0.001_327_65, 0.009_675_54);
         // No r⁴, which may be subnormal, where processors take a hundred cycles for it: of a base
         // of 1, the most frequent one in counts, r is 1e-10.
-        let exp2 = mul_add!(fused, r2, mul_add!(fused, r2, p45, p23), p01);
+        let c = EXP2_32;
+        let r2 = r * r;
+        let c25 =
+            mul_add!(fused, r2, mul_add!(fused, r, c[5], c[4]), mul_add!(fused, r, c[3], c[2]));
+        let exp2 = mul_add!(fused, r2, c25, mul_add!(fused, r, c[1], c[0]));
         // The low bits of `rounded` are the binary exponent; those above leave the word.
         let power = f32::from_bits(exp2.to_bits().wrapping_add(rounded.to_bits() << 23));
         let power = if self < f32::MIN_POSITIVE { e.at_zero } else { power };
         let power = if self == f32::INFINITY { e.at_infinity } else { power };
         if self >= 0.0 { power } else { f32::NAN }
+    }
+
+    #[inline(always)]
+    fn pow_fraction_vectors<S: Simd, const N: usize>(
+        simd: S,
+        x: [S::f32s; N],
+        e: Fraction32,
+    ) -> [S::f32s; N] {
+        let mut powers = Self::pow_normal_vectors::<S, 1, N>(simd, &[x], e)[0];
+        let c = |x: f32| simd.splat_f32s(x);
+        for i in 0..N {
+            let tiny = simd.less_than_f32s(x[i], c(f32::MIN_POSITIVE));
+            powers[i] = simd.select_f32s(tiny, c(e.at_zero), powers[i]);
+        }
+        for i in 0..N {
+            let infinite = simd.equal_f32s(x[i], c(f32::INFINITY));
+            powers[i] = simd.select_f32s(infinite, c(e.at_infinity), powers[i]);
+        }
+        for i in 0..N {
+            let some = simd.greater_than_or_equal_f32s(x[i], c(0.0));
+            powers[i] = simd.select_f32s(some, powers[i], c(f32::NAN));
+        }
+        powers
+    }
+
+    #[inline(always)]
+    fn pow_normal_vectors<S: Simd, const M: usize, const N: usize>(
+        simd: S,
+        x: &[[S::f32s; N]; M],
+        e: Fraction32,
+    ) -> [[S::f32s; N]; M] {
+        // Step by step for all of them, as a step waits for the one before: processors look some sixty
+        // operations ahead for one that does not wait, which is less than two powers.
+        macro_rules! all {
+            ($m:ident, $n:ident => $value:expr) => {{
+                let mut values = *x;
+                for $m in 0..M {
+                    for $n in 0..N {
+                        values[$m][$n] = $value;
+                    }
+                }
+                values
+            }};
+        }
+        let c = |x: f32| simd.splat_f32s(x);
+        let u = |x: u32| simd.splat_u32s(x);
+        // As in `pow_fraction`.
+        let shifted = all!(m, n => {
+            let bits = simd.transmute_u32s_f32s(x[m][n]);
+            simd.transmute_f32s_u32s(simd.add_u32s(bits, u(0x3f80_0000 - 0x3f35_04f3)))
+        });
+        let k = all!(m, n => {
+            let bits = simd.transmute_u32s_f32s(shifted[m][n]);
+            let k = simd.or_u32s(simd.wrapping_dyn_shr_u32s(bits, u(23)), u(0x4b00_0000));
+            simd.sub_f32s(simd.transmute_f32s_u32s(k), c(8_388_608.0 + 127.0))
+        });
+        let f = all!(m, n => {
+            let bits = simd.and_u32s(simd.transmute_u32s_f32s(shifted[m][n]), u(0x007f_ffff));
+            simd.sub_f32s(simd.transmute_f32s_u32s(simd.add_u32s(bits, u(0x3f35_04f3))), c(1.0))
+        });
+        let q = |i: usize| c(e.log2[i]);
+        let f2 = all!(m, n => simd.mul_f32s(f[m][n], f[m][n]));
+        let mut log = all!(m, n => simd.mul_add_e_f32s(f[m][n], q(7), q(6)));
+        for i in [4, 2, 0] {
+            let pair = all!(m, n => simd.mul_add_e_f32s(f[m][n], q(i + 1), q(i)));
+            log = all!(m, n => simd.mul_add_e_f32s(f2[m][n], log[m][n], pair[m][n]));
+        }
+        let exact = all!(m, n => simd.mul_f32s(c(e.high), k[m][n]));
+        let low = all!(m, n => simd.mul_f32s(c(e.low), k[m][n]));
+        let rest = all!(m, n => simd.mul_add_e_f32s(f[m][n], log[m][n], low[m][n]));
+        let rounded = all!(m, n => {
+            simd.add_f32s(simd.add_f32s(exact[m][n], rest[m][n]), c(ROUND_32))
+        });
+        let r = all!(m, n => {
+            let whole = simd.sub_f32s(rounded[m][n], c(ROUND_32));
+            simd.add_f32s(simd.sub_f32s(exact[m][n], whole), rest[m][n])
+        });
+        let c6 = |i: usize| c(EXP2_32[i]);
+        let r2 = all!(m, n => simd.mul_f32s(r[m][n], r[m][n]));
+        let mut exp2 = all!(m, n => simd.mul_add_e_f32s(r[m][n], c6(5), c6(4)));
+        for i in [2, 0] {
+            let pair = all!(m, n => simd.mul_add_e_f32s(r[m][n], c6(i + 1), c6(i)));
+            exp2 = all!(m, n => simd.mul_add_e_f32s(r2[m][n], exp2[m][n], pair[m][n]));
+        }
+        all!(m, n => {
+            let exponent = simd.transmute_u32s_f32s(rounded[m][n]);
+            let exponent = simd.wrapping_dyn_shl_u32s(exponent, u(23));
+            let bits = simd.add_u32s(simd.transmute_u32s_f32s(exp2[m][n]), exponent);
+            simd.transmute_f32s_u32s(bits)
+        })
     }
 
     #[inline(always)]
