@@ -5,6 +5,7 @@
 // uniforms: [the first row, rows, workgroups in x, rows of a batch]
 //           [first entry of the factor, chunks of the factor, the first of them, number of the factor]
 //           [bits of an l1 penalty, of twice an l2 penalty, of the least and the most entry]
+//           [rows of the factor]
 // linear:   n, in the factor's order
 // square:   q by batch, a square matrix each
 // offsets:  where each row begins in the factor, then what each entry adds to it
@@ -25,7 +26,7 @@ const SHORT = 1e-6;
 // A step takes no entry further than this times the largest of the factor.
 const REACH = 1e8;
 
-@group(0) @binding(0) var<uniform> uniforms: array<vec4<u32>, 3>;
+@group(0) @binding(0) var<uniform> uniforms: array<vec4<u32>, 4>;
 @group(0) @binding(1) var<storage, read_write> factors: array<f32>;
 @group(0) @binding(2) var<storage, read> linear: array<f32>;
 @group(0) @binding(3) var<storage, read> square: array<f32>;
@@ -60,7 +61,7 @@ fn main(
     let there = number < uniforms[0].y;
     let row = uniforms[0].x + min(number, uniforms[0].y - 1u);
     let at = uniforms[1].x + offsets[row];
-    let row_count = arrayLength(&offsets) - K;
+    let row_count = uniforms[3].x;
     let form = row / uniforms[0].w * K * K;
     let ridge = bitcast<f32>(uniforms[2].y);
 

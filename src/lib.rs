@@ -150,7 +150,8 @@ pub mod loss {
     pub use nneinfact_core::loss::{
         AtZero, DifferencedAxis, Differences, Domain, EntryParameter, Expr, LOSSES, Loss,
         LossBuilder, LossParameter, LossParameters, LossSpec, Majorizer, Monomial, NAMES, Penalty,
-        PredictionPower, ScaleWith, Scratch, Separable, Share, Tape, Trials, ZeroTerm, wgsl_function,
+        PredictionPower, ScaleWith, Scratch, Separable, Share, Tape, Trials, ZeroTerm,
+        wgsl_function,
     };
 }
 

@@ -398,7 +398,7 @@ fn components_of_two_fits_are_paired() {
         "match.html",
     ]);
     let note = "the labels of h are in another order in the second fit: compared label by label";
-    assert!(said.contains("mean cosine 1,") && said.contains(note), "{said}");
+    assert!(said.contains("mean cosine 1.00000") && said.contains(note), "{said}");
     assert!(text(&bench, "match.html").contains(note));
     let json: serde_json::Value = serde_json::from_str(&text(&bench, "match.json")).unwrap();
     assert_eq!(json["notes"], serde_json::json!([note]));

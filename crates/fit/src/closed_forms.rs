@@ -21,7 +21,7 @@ pub(crate) struct Steps {
     /// entries differ in what they count.
     pub on_cpu: bool,
     /// Whether its steps may be exact: half the squared distance, accelerated, under penalties that
-    /// are linear or quadratic.
+    /// are linear or quadratic, and on the CPU: a GPU's steps would take components that lie idle for a while.
     pub exact: bool,
 }
 
@@ -31,7 +31,11 @@ impl Steps {
         let exact = settings.algorithm == Algorithm::Accelerated
             && settings.loss.is_half_squared_distance()
             && exact_structure(constraints, on_cpu)
-            && constraints.penalties().iter().flatten().all(|p| [1.0, 2.0].contains(&p.power()));
+            && constraints
+                .penalties()
+                .iter()
+                .flatten()
+                .all(|penalty| on_cpu && [1.0, 2.0].contains(&penalty.power()));
         Steps { structured: constraints.structure.is_any(), on_cpu, exact }
     }
 

@@ -156,6 +156,7 @@ impl Compiler<'_> {
             .map(|n| n as u32)
             .to_vec();
             words.extend([penalties[0], penalties[1], lower, upper].map(f32::to_bits));
+            words.extend([rows as u32, 0, 0, 0]);
             let b = &self.buffers;
             let bound = [b.factors, b.quotients, square, offsets, b.largest, b.broken];
             let mut bindings = vec![self.words(&words)];

@@ -28,7 +28,7 @@ const LEAST_ENTRIES: usize = 1 << 10;
 /// # Errors
 /// As [`compile`]; [`Error::DeviceMemory`] where even that is too much.
 pub(crate) fn compile_within(gpu: &Gpu, job: &Job, tuning: &Tuning) -> Result<Compiled> {
-    let compiled = compile(job, gpu.limits(), tuning)?;
+    let compiled = compile_for(gpu, job, tuning)?;
     let most = [tuning.memory, gpu.info().memory].into_iter().flatten().min();
     let Some(most) = most.filter(|&most| needed(&compiled) > most) else { return Ok(compiled) };
     // The slabs that there are anyway give the same bits as if all were there. If two of them are
@@ -44,7 +44,7 @@ pub(crate) fn compile_within(gpu: &Gpu, job: &Job, tuning: &Tuning) -> Result<Co
         .flat_map(|stream| [tuning.joint, false].map(|joint| Tuning { stream, joint, ..*tuning }));
     let mut least = compiled;
     for tuning in tries.skip(1) {
-        least = compile(job, gpu.limits(), &tuning)?;
+        least = compile_for(gpu, job, &tuning)?;
         if needed(&least) <= most {
             return Ok(least);
         }
@@ -55,6 +55,16 @@ pub(crate) fn compile_within(gpu: &Gpu, job: &Job, tuning: &Tuning) -> Result<Co
         }
         other => other,
     })
+}
+
+/// Compiles without shared dispatches where a shader may not see all of a list of what there is to do in them.
+fn compile_for(gpu: &Gpu, job: &Job, tuning: &Tuning) -> Result<Compiled> {
+    match compile(job, gpu.limits(), tuning) {
+        Err(Error::Memory { .. }) if tuning.joint => {
+            compile(job, gpu.limits(), &Tuning { joint: false, ..*tuning })
+        }
+        compiled => compiled,
+    }
 }
 
 /// Bytes of all buffers.
