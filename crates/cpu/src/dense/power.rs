@@ -189,9 +189,7 @@ impl<'a, S: Simd, T: Elementwise> PowerRows<'a, S, T> {
                 }
             }
         }
-        for m in rows..MR {
-            b[m] = [zero; V];
-        }
+        b.iter_mut().skip(rows).for_each(|padding| *padding = [zero; V]);
         match WEIGHTED {
             true => self.add_weighted_losses(j, &y, &b),
             false if self.asked[0] => {
@@ -206,10 +204,10 @@ impl<'a, S: Simd, T: Elementwise> PowerRows<'a, S, T> {
             false => {}
         }
         if WEIGHTED {
-            for m in 0..MR.min(rows) {
+            for (m, b) in b.iter_mut().enumerate().take(rows) {
                 let weights = &self.weights[0][m * ld + j..][..V];
-                for v in 0..V {
-                    b[m][v] = weighted::<S, T>(simd, b[m][v], weights[v]);
+                for (b, &weight) in b.iter_mut().zip(weights) {
+                    *b = weighted::<S, T>(simd, *b, weight);
                 }
             }
         }
