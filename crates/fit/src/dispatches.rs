@@ -24,7 +24,7 @@ impl NNEinFact {
     /// use nneinfact::NNEinFact;
     ///
     /// let settings = NNEinFact::new("ir,jr->ij")?.ranks([('r', 10)]);
-    /// let plan = settings.plan(&[4000, 3000], 4)?;
+    /// let plan = settings.plan(&[400, 300], 4)?;
     /// assert!(settings.gpu_dispatches(&plan)?.is_some_and(|count| count < 20));
     /// # Ok::<(), nneinfact::Error>(())
     /// ```
