@@ -67,7 +67,7 @@ pub(crate) fn run<E: Send, R: Send>(
 /// further job. `listen` goes on meanwhile on the calling thread, and hears the end once all workers are done.
 ///
 /// # Errors
-/// [`Error::Internal`] where there are no threads to be had.
+/// [`Error::Internal`](nneinfact_core::error::Error::Internal) where there are no threads to be had.
 pub fn work_queue<E: Send, T: Send, R>(
     each: Vec<E>,
     jobs: usize,
