@@ -39,4 +39,5 @@ pub use nneinfact_table::{
     read_matrix_market_from, read_names,
 };
 pub use npz_lists::{KeepPart, read_scipy_part};
+#[cfg(feature = "cli")]
 pub(crate) use npz_lists::{is_coordinates, is_scipy, labels_of_part};
