@@ -18,7 +18,8 @@ impl NNEinFact {
     /// How many dispatches a sweep of a plan ([`plan`](Self::plan), [`sparse_plan`](Self::sparse_plan)) is on a
     /// GPU that can do what WebGPU guarantees: each takes some microseconds, however little there is to
     /// do. Over a list it is so many at least, as the sums of long rows are added up in steps. `None` where
-    /// steps are made on the host: by Adam or with a barrier, or with structure within or among factors.
+    /// steps are made on the host: by Adam or with a barrier, or with structure within or among factors. Where a GPU
+    /// takes exact steps, those of multiplicative ones are counted all the same.
     ///
     /// ```
     /// use nneinfact::NNEinFact;
