@@ -13,6 +13,7 @@ pub mod history;
 pub mod loss;
 pub mod memory;
 pub mod model;
+pub mod parallel;
 pub mod plan;
 pub mod reference;
 mod text;

@@ -18,12 +18,12 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use ndarray::{ArrayD, IxDyn};
-use rayon::prelude::*;
+use nneinfact_core::parallel;
 
 use self::dense::{DenseSums, Geometry, Schedule, Source, Wants};
 use self::exact::Exact;
 use self::masked::MaskedSums;
-use self::scale::{ENTRIES_PER_THREAD, largest, normalizers};
+use self::scale::{largest, normalizers};
 use self::sparse::{GroupSums, SparseState};
 use nneinfact_core::algebra::update::Update;
 use nneinfact_core::algebra::{balance, contract, quadratic, update};
@@ -285,8 +285,9 @@ impl<T: Elementwise> CpuEngine<T> {
                 pass.others.iter().map(|&l| self.factors[l].as_slice()).collect();
             let constant = self.job.loss.denominator_constant().unwrap_or(1.0);
             denominator = contract(plan.shapes(), &pass.closed_denominator, &inputs);
-            let entries = denominator.par_iter_mut().with_min_len(ENTRIES_PER_THREAD);
-            entries.for_each(|x| *x *= constant);
+            parallel::chunks(&mut denominator, parallel::ENTRIES, &|_, entries| {
+                entries.iter_mut().for_each(|x| *x *= constant);
+            });
         }
         Ok(GroupSums { numerator, denominator, reduced: false, losses })
     }
@@ -323,8 +324,8 @@ impl<T: Elementwise> CpuEngine<T> {
         };
         let cast = |((data, scale), largest): ((&Vec<f64>, &f64), f64)| -> Vec<T> {
             let least = negligible * largest;
-            let one = |&x: &f64| T::from_f64(if x < least { 0.0 } else { x * scale });
-            data.par_iter().with_min_len(ENTRIES_PER_THREAD).map(one).collect()
+            let one = |x: f64| T::from_f64(if x < least { 0.0 } else { x * scale });
+            parallel::entries(data.len(), |n| one(data[n]))
         };
         let tensors: Vec<Vec<T>> = products.iter().zip(&scales).zip(largest).map(cast).collect();
         (tensors, scales[1..].iter().product())

@@ -1,9 +1,6 @@
 //! Powers of two that keep the products of factors in the range of single precision.
 
-use rayon::prelude::*;
-
-/// Entries of a tensor that are worth another thread.
-pub(crate) const ENTRIES_PER_THREAD: usize = 1 << 14;
+use nneinfact_core::parallel;
 
 /// The largest entry of a tensor, which is at least 0. NaN counts as less than any number.
 pub(crate) fn largest(tensor: &[f64]) -> f64 {
@@ -18,7 +15,8 @@ pub(crate) fn largest(tensor: &[f64]) -> f64 {
         }
         most.into_iter().fold(rest, larger)
     };
-    tensor.par_chunks(ENTRIES_PER_THREAD).map(of).reduce(|| 0.0, larger)
+    let shares: Vec<&[f64]> = tensor.chunks(parallel::ENTRIES).collect();
+    parallel::map(shares.len(), &|n| of(shares[n])).into_iter().fold(0.0, larger)
 }
 
 /// Powers of two, one for each tensor with the largest entry given, that bring these near 1 but leave

@@ -1,10 +1,9 @@
 //! Small contractions in double precision.
 
-use rayon::prelude::*;
-
 use crate::error::{Error, Result};
 use crate::memory::available_memory;
 use crate::model::{Index, IndexSet, Shapes};
+use crate::parallel;
 use crate::plan::{Contraction, ContractionInput};
 
 /// Contractions that take less than this are not held against the memory there is: asking takes
@@ -136,14 +135,16 @@ fn pair(
     let mut result = vec![0.0; b * m * n];
     if k > 1 && b > 1 && b * m * k * n >= PARALLEL {
         // Each product is computed by one thread, whichever it is.
-        result.par_chunks_mut(m * n).enumerate().for_each(|(i, result)| {
+        parallel::chunks(&mut result, m * n, &|first, result| {
+            let i = first / (m * n);
             product(m, k, n, &a[i * m * k..][..m * k], &c[i * k * n..][..k * n], result);
         });
     } else if k == 1 {
-        let rows = result.par_chunks_exact_mut(n).with_min_len((PARALLEL / 4).div_ceil(n));
-        rows.enumerate().for_each(|(i, to)| {
-            let from = &c[i / m * n..][..n];
-            to.iter_mut().zip(from).for_each(|(to, &y)| *to = a[i] * y);
+        parallel::chunks(&mut result, (PARALLEL / 4).div_ceil(n) * n, &|first, rows| {
+            for (i, to) in (first / n..).zip(rows.chunks_exact_mut(n)) {
+                let from = &c[i / m * n..][..n];
+                to.iter_mut().zip(from).for_each(|(to, &y)| *to = a[i] * y);
+            }
         });
     } else {
         for i in 0..b {
@@ -224,7 +225,7 @@ fn stream(
         }
         result
     };
-    let mut results = (0..parts).into_par_iter().map(part).collect::<Vec<_>>().into_iter();
+    let mut results = parallel::map(parts, &part).into_iter();
     let mut sum = results.next().unwrap_or_default();
     for result in results {
         sum.iter_mut().zip(result).for_each(|(sum, x)| *sum += x);
@@ -305,8 +306,8 @@ pub fn rearrange(shapes: &Shapes, indices: &[Index], data: &[f64], output: &[Ind
         };
         let share = PARALLEL.div_ceil(4 * run) * run;
         let mut result = vec![0.0; total];
-        result.par_chunks_mut(share).enumerate().for_each(|(i, to)| {
-            let mut walk = Walk::at(&sizes, &strides, i * share);
+        parallel::chunks(&mut result, share, &|first, to| {
+            let mut walk = Walk::at(&sizes, &strides, first);
             for to in to.chunks_exact_mut(run) {
                 let from = &data[walk.offset()..];
                 match step {

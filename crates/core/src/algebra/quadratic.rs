@@ -7,7 +7,6 @@
 //! rises.
 
 use pulp::{Arch, Simd, WithSimd};
-use rayon::prelude::*;
 
 use super::contract::{contract, rearrange, rearrange_owned};
 use super::neighbour_descent::{Bound, BoundAxis};
@@ -16,6 +15,7 @@ use crate::engine::{Constraint, Extrapolation};
 use crate::error::Result;
 use crate::loss::Differences;
 use crate::model::{Index, Shapes};
+use crate::parallel;
 use crate::plan::{Coupling, Group, Quadratic};
 
 /// How often the factors of a group are cycled over.
@@ -263,20 +263,14 @@ impl Objective<'_> {
                     finite(shapes, l, &factors[l])?;
                     continue;
                 }
-                theta.par_chunks_mut(k * form.rows).enumerate().for_each(|(batch, theta)| {
+                parallel::chunks(&mut theta, k * form.rows, &|first, theta| {
+                    let batch = first / (k * form.rows);
                     let square = &form.square[batch * k * k..][..k * k];
                     let linear = &form.linear[batch * k * form.rows..][..k * form.rows];
-                    theta.par_chunks_mut(k * ROWS).zip(linear.par_chunks(k * ROWS)).for_each(
-                        |(theta, linear)| {
-                            Arch::new().dispatch(Descend {
-                                theta,
-                                linear,
-                                square,
-                                latent: k,
-                                bounds,
-                            });
-                        },
-                    );
+                    parallel::chunks(theta, k * ROWS, &|first, theta| {
+                        let linear = &linear[first..][..theta.len()];
+                        Arch::new().dispatch(Descend { theta, linear, square, latent: k, bounds });
+                    });
                 });
                 factors[l] = rearrange_owned(shapes, order, theta, &shapes.model().factors()[l]);
                 finite(shapes, l, &factors[l])?;

@@ -3,11 +3,10 @@
 //! A number is the sum of two doubles, the second far smaller than the first. Products and sums keep
 //! both parts by the error-free transformations of Dekker (1971) and Knuth (TAOCP 2, 4.2.2).
 
-use rayon::prelude::*;
-
 use super::contract::{Walk, check_memory};
 use crate::error::Result;
 use crate::model::{Index, IndexSet, Shapes};
+use crate::parallel;
 use crate::plan::{Contraction, ContractionInput};
 
 /// A number as a sum of two doubles: about 32 digits.
@@ -120,7 +119,7 @@ fn pair(
             |sum: Twofold, &(i, j): &(usize, usize)| sum.plus(left.1[l + i].times(right.1[r + j]));
         terms.iter().fold(Twofold::default(), term)
     };
-    starts.par_iter().map(entry).collect()
+    parallel::map(starts.len(), &|at| entry(&starts[at]))
 }
 
 #[cfg(test)]

@@ -1,13 +1,13 @@
 //! The update of a group of factors from the numerator and denominator of its pass.
 
 use pulp::{Simd, WithSimd};
-use rayon::prelude::*;
 
 use super::contract::contract;
 use crate::engine::{Constraint, Extrapolation};
 use crate::error::{Error, Result};
 use crate::loss::{Loss, Majorizer};
 use crate::model::Shapes;
+use crate::parallel;
 use crate::plan::{Contraction, Group};
 use nneinfact_simd::{Elementwise, has_fused};
 
@@ -15,8 +15,6 @@ use nneinfact_simd::{Elementwise, has_fused};
 /// unobserved slice a quotient would be 0 or infinite, and the next one undefined. The surrogate is
 /// convex in each factor of change, so moving only part of the way cannot increase the loss.
 const CLIP: (f64, f64) = (1e-6, 1e6);
-/// Entries of a factor that are worth another thread.
-const ENTRIES_PER_THREAD: usize = 1 << 14;
 
 /// A denominator, with the contractions that bring it onto the indices of each factor of the group.
 #[derive(Clone, Copy)]
@@ -63,16 +61,19 @@ impl Update<'_> {
                 let (a, b) = self.parts(at, factors, &lambda);
                 let step = step(self.loss, self.constraints[l]);
                 let bounded = Bounded { single, constraint: self.constraints[l] };
-                let entries = factors[l].par_iter().zip(a.par_iter().zip(&b));
-                let to = lambda[at].par_iter_mut().with_min_len(ENTRIES_PER_THREAD);
-                to.zip(entries).for_each(|(to, (&theta, (&a, &b)))| {
-                    *to = bounded.change(theta, step(theta, a, b));
+                let theta = &factors[l];
+                parallel::chunks(&mut lambda[at], parallel::ENTRIES, &|first, to| {
+                    let entries = theta[first..].iter().zip(a[first..].iter().zip(&b[first..]));
+                    for (to, (&theta, (&a, &b))) in to.iter_mut().zip(entries) {
+                        *to = bounded.change(theta, step(theta, a, b));
+                    }
                 });
             }
         }
         for (lambda, &l) in lambda.iter().zip(members) {
-            let entries = factors[l].par_iter_mut().with_min_len(ENTRIES_PER_THREAD);
-            entries.zip(lambda).for_each(|(x, &change)| *x *= change);
+            parallel::chunks(&mut factors[l], parallel::ENTRIES, &|first, entries| {
+                entries.iter_mut().zip(&lambda[first..]).for_each(|(x, &change)| *x *= change);
+            });
             if let Some(at) = factors[l].iter().position(|x| !x.is_finite()) {
                 return Err(overflowed(self.shapes, l, at));
             }
@@ -191,10 +192,8 @@ fn scaled(factor: &[f64], lambda: &[f64], f: impl Fn(f64) -> f64) -> Vec<f64> {
 /// Moves P to `P ⊙ max((P / C)^momentum ⊙ (P / X)^relaxation, least)`, P staying where one of them is 0; C
 /// becomes P.
 pub fn extrapolate(plain: &mut [f64], before: &mut [f64], origin: &[f64], by: Extrapolation) {
-    let plain = plain.par_chunks_mut(ENTRIES_PER_THREAD);
-    let points =
-        before.par_chunks_mut(ENTRIES_PER_THREAD).zip(origin.par_chunks(ENTRIES_PER_THREAD));
-    plain.zip(points).for_each(|(plain, (before, origin))| {
+    parallel::chunks_of_two(plain, before, parallel::ENTRIES, &|first, plain, before| {
+        let origin = &origin[first..];
         pulp::Arch::new().dispatch(Extrapolate { plain, before, origin, by });
     });
 }
@@ -245,7 +244,8 @@ pub fn floor_of(factor: &[f64], floor: f64, least: f64) -> f64 {
 pub fn apply_floor(factor: &mut [f64], floor: f64, least: f64, constraint: &Constraint) {
     let floor = floor_of(factor, floor, least).max(constraint.lower);
     if floor > 0.0 || constraint.upper.is_finite() {
-        let entries = factor.par_iter_mut().with_min_len(ENTRIES_PER_THREAD);
-        entries.for_each(|x| *x = x.max(floor).min(constraint.upper));
+        parallel::chunks(factor, parallel::ENTRIES, &|_, entries| {
+            entries.iter_mut().for_each(|x| *x = x.max(floor).min(constraint.upper));
+        });
     }
 }

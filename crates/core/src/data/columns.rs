@@ -1,10 +1,9 @@
 //! Coordinates from the columns of others, as they lie in memory.
 
-use rayon::prelude::*;
-
 use super::coo::{LinearIndex, checked_shape, crowded, sorted, too_large, volume, wrong_length};
 use super::{CooTensor, Element};
 use crate::error::{Error, Result};
+use crate::parallel;
 
 /// The indices of all entries along one mode, counted from 0, in a type that others keep them in.
 #[derive(Clone, Copy, Debug)]
@@ -33,12 +32,19 @@ impl Column<'_> {
     fn extremes(self) -> (i64, u64) {
         fn signed<T: Copy + Into<i64> + Sync>(list: &[T]) -> (i64, u64) {
             let both = |a: (i64, i64), b: (i64, i64)| (a.0.min(b.0), a.1.max(b.1));
-            let (least, largest) =
-                list.par_iter().map(|&i| (i.into(), i.into())).reduce(|| (0, 0), both);
+            let parts = of_parts(list, &|part| {
+                part.iter().map(|&i| (i.into(), i.into())).fold((0, 0), both)
+            });
+            let (least, largest) = parts.into_iter().fold((0, 0), both);
             (least, largest.max(0) as u64)
         }
         fn unsigned<T: Copy + Into<u64> + Sync>(list: &[T]) -> (i64, u64) {
-            (0, list.par_iter().map(|&i| i.into()).max().unwrap_or(0))
+            let largest = |part: &[T]| part.iter().map(|&i| i.into()).max().unwrap_or(0);
+            (0, of_parts(list, &largest).into_iter().max().unwrap_or(0))
+        }
+        fn of_parts<T: Sync, S: Send>(list: &[T], of: &(dyn Fn(&[T]) -> S + Sync)) -> Vec<S> {
+            let parts: Vec<&[T]> = list.chunks(parallel::ENTRIES).collect();
+            parallel::map(parts.len(), &|n| of(parts[n]))
         }
         match self {
             Column::I32(v) => signed(v),
@@ -52,13 +58,21 @@ impl Column<'_> {
     fn append_to<K: LinearIndex>(self, keys: &mut [(K, f64)], length: u64) {
         let length = K::from(length);
         let append = |(key, index): (&mut (K, f64), u64)| key.0 = key.0 * length + K::from(index);
-        let keys = keys.par_iter_mut();
-        match self {
-            Column::I32(v) => keys.zip(v).map(|(k, &i)| (k, i as u64)).for_each(append),
-            Column::I64(v) => keys.zip(v).map(|(k, &i)| (k, i as u64)).for_each(append),
-            Column::U32(v) => keys.zip(v).map(|(k, &i)| (k, i.into())).for_each(append),
-            Column::U64(v) => keys.zip(v).map(|(k, &i)| (k, i)).for_each(append),
-        }
+        parallel::chunks(keys, parallel::ENTRIES, &|first, keys| {
+            let keys = keys.iter_mut();
+            match self {
+                Column::I32(v) => {
+                    keys.zip(&v[first..]).map(|(k, &i)| (k, i as u64)).for_each(append)
+                }
+                Column::I64(v) => {
+                    keys.zip(&v[first..]).map(|(k, &i)| (k, i as u64)).for_each(append)
+                }
+                Column::U32(v) => {
+                    keys.zip(&v[first..]).map(|(k, &i)| (k, i.into())).for_each(append)
+                }
+                Column::U64(v) => keys.zip(&v[first..]).map(|(k, &i)| (k, i)).for_each(append),
+            }
+        });
     }
 }
 
@@ -118,7 +132,10 @@ fn gathered<K: LinearIndex, T: Element>(
 ) -> Result<CooTensor> {
     let mut entries: Vec<(K, f64)> = Vec::new();
     entries.try_reserve_exact(values.len()).map_err(|_| crowded(values.len()))?;
-    entries.par_extend(values.par_iter().map(|value| (K::from(0), value.to_f64())));
+    entries.resize(values.len(), (K::from(0), 0.0));
+    parallel::chunks(&mut entries, parallel::ENTRIES, &|first, entries| {
+        entries.iter_mut().zip(&values[first..]).for_each(|(to, value)| to.1 = value.to_f64());
+    });
     for (column, &n) in columns.iter().zip(&shape) {
         column.append_to(&mut entries, n as u64);
     }

@@ -8,6 +8,7 @@ use super::storage::StorageBuilder;
 use super::{Dense, Storage};
 use crate::error::{Error, Result};
 use crate::memory::{entries, refused, zeros};
+use crate::parallel;
 
 /// A tensor as the list of its entries (coordinate format): for every entry an index for each
 /// mode, counted from 0, and a value.
@@ -93,12 +94,15 @@ impl Indices {
     fn append_to<K: LinearIndex>(&self, keys: &mut [(K, f64)], length: u64) {
         let length = K::from(length);
         let append = |(key, index): (&mut (K, f64), u64)| key.0 = key.0 * length + K::from(index);
-        match self {
-            Indices::U32(v) => {
-                keys.par_iter_mut().zip(v).map(|(k, &i)| (k, i.into())).for_each(append);
+        parallel::chunks(keys, parallel::ENTRIES, &|first, keys| {
+            let keys = keys.iter_mut();
+            match self {
+                Indices::U32(v) => {
+                    keys.zip(&v[first..]).map(|(k, &i)| (k, i.into())).for_each(append)
+                }
+                Indices::U64(v) => keys.zip(&v[first..]).map(|(k, &i)| (k, i)).for_each(append),
             }
-            Indices::U64(v) => keys.par_iter_mut().zip(v).map(|(k, &i)| (k, i)).for_each(append),
-        }
+        });
     }
 }
 
@@ -258,16 +262,16 @@ impl CooTensor {
         let mut keys = vec![0u64; self.len()];
         for (list, &n) in self.indices.iter().zip(&self.shape) {
             let n = n as u64;
-            match list {
-                Indices::U32(v) => keys
-                    .par_iter_mut()
-                    .zip(v)
-                    .for_each(|(k, &i)| *k = k.wrapping_mul(n).wrapping_add(i.into())),
-                Indices::U64(v) => keys
-                    .par_iter_mut()
-                    .zip(v)
-                    .for_each(|(k, &i)| *k = k.wrapping_mul(n).wrapping_add(i)),
-            }
+            let append = |(k, i): (&mut u64, u64)| *k = k.wrapping_mul(n).wrapping_add(i);
+            parallel::chunks(&mut keys, parallel::ENTRIES, &|first, keys| {
+                let keys = keys.iter_mut();
+                match list {
+                    Indices::U32(v) => {
+                        keys.zip(&v[first..]).map(|(k, &i)| (k, i.into())).for_each(append)
+                    }
+                    Indices::U64(v) => keys.zip(&v[first..]).map(|(k, &i)| (k, i)).for_each(append),
+                }
+            });
         }
         keys
     }
@@ -284,14 +288,15 @@ impl CooTensor {
         for (list, &n) in self.indices.iter().zip(&self.shape) {
             let length = K::from(n as u64);
             let append = |(key, index): (&mut K, u64)| *key = *key * length + K::from(index);
-            match list {
-                Indices::U32(v) => {
-                    keys.par_iter_mut().zip(v).map(|(k, &i)| (k, i.into())).for_each(append);
+            parallel::chunks(&mut keys, parallel::ENTRIES, &|first, keys| {
+                let keys = keys.iter_mut();
+                match list {
+                    Indices::U32(v) => {
+                        keys.zip(&v[first..]).map(|(k, &i)| (k, i.into())).for_each(append)
+                    }
+                    Indices::U64(v) => keys.zip(&v[first..]).map(|(k, &i)| (k, i)).for_each(append),
                 }
-                Indices::U64(v) => {
-                    keys.par_iter_mut().zip(v).map(|(k, &i)| (k, i)).for_each(append);
-                }
-            }
+            });
         }
         keys
     }
@@ -315,11 +320,7 @@ impl CooTensor {
                 *key = *key / length;
                 index
             };
-            indices.push(if u32::try_from(n).is_ok() {
-                Indices::U32(keys.par_iter_mut().map(|k| split(k) as u32).collect())
-            } else {
-                Indices::U64(keys.par_iter_mut().map(split).collect())
-            });
+            indices.push(split_off(&mut keys, n, &split));
         }
         indices.reverse();
         CooTensor { shape: shape.to_vec(), indices, values, duplicates: 0 }
@@ -549,6 +550,27 @@ pub(super) fn checked_shape(
     Ok(shape)
 }
 
+/// Takes the index along the last mode that is left, of length `n`, off every entry.
+fn split_off<E: Send>(
+    entries: &mut [E],
+    n: usize,
+    split: &(impl Fn(&mut E) -> u64 + Sync),
+) -> Indices {
+    let few = parallel::ENTRIES;
+    if u32::try_from(n).is_ok() {
+        let mut column = vec![0u32; entries.len()];
+        parallel::chunks_of_two(entries, &mut column, few, &|_, entries, to| {
+            to.iter_mut().zip(entries).for_each(|(to, entry)| *to = split(entry) as u32);
+        });
+        return Indices::U32(column);
+    }
+    let mut column = vec![0u64; entries.len()];
+    parallel::chunks_of_two(entries, &mut column, few, &|_, entries, to| {
+        to.iter_mut().zip(entries).for_each(|(to, entry)| *to = split(entry));
+    });
+    Indices::U64(column)
+}
+
 /// Sorts entries by their keys, and sums duplicates.
 pub(super) fn sorted<K: LinearIndex>(shape: Vec<usize>, mut entries: Vec<(K, f64)>) -> CooTensor {
     // Files are usually sorted already. By value too, so that duplicates are always summed
@@ -579,11 +601,7 @@ pub(super) fn sorted<K: LinearIndex>(shape: Vec<usize>, mut entries: Vec<(K, f64
             e.0 = e.0 / length;
             index
         };
-        indices.push(if u32::try_from(n).is_ok() {
-            Indices::U32(entries.par_iter_mut().map(|e| split(e) as u32).collect())
-        } else {
-            Indices::U64(entries.par_iter_mut().map(split).collect())
-        });
+        indices.push(split_off(&mut entries, n, &split));
     }
     indices.reverse();
     CooTensor { shape, indices, values: values.finish(), duplicates }

@@ -2,11 +2,10 @@
 
 use std::ops::Range;
 
-use rayon::prelude::*;
-
 use super::coo::{CooBuilder, CooTensor, Indices};
 use super::storage::StorageBuilder;
 use crate::error::{Error, Result};
+use crate::parallel;
 
 impl CooTensor {
     /// The entries with these indices along a mode, which counts from the first of them.
@@ -14,16 +13,20 @@ impl CooTensor {
         let first = range.start as u64;
         let inside =
             |i: &usize| self.indices[mode].get(*i).is_some_and(|x| range.contains(&(x as usize)));
-        let kept: Vec<usize> = (0..self.len()).into_par_iter().filter(inside).collect();
+        let parts = parallel::map(self.len().div_ceil(parallel::ENTRIES), &|part| -> Vec<usize> {
+            let first = part * parallel::ENTRIES;
+            (first..self.len().min(first + parallel::ENTRIES)).filter(inside).collect()
+        });
+        let kept = parts.concat();
         let mut shape = self.shape.clone();
         shape[mode] = range.len();
         let mut indices = Vec::with_capacity(shape.len());
         for (other, (list, &n)) in self.indices.iter().zip(&shape).enumerate() {
             let base = if other == mode { first } else { 0 };
-            let index = |&i: &usize| list.get(i).unwrap_or(0) - base;
+            let index = |i: usize| list.get(kept[i]).unwrap_or(0) - base;
             indices.push(match u32::try_from(n) {
-                Ok(_) => Indices::U32(kept.par_iter().map(|i| index(i) as u32).collect()),
-                Err(_) => Indices::U64(kept.par_iter().map(index).collect()),
+                Ok(_) => Indices::U32(parallel::entries(kept.len(), |i| index(i) as u32)),
+                Err(_) => Indices::U64(parallel::entries(kept.len(), index)),
             });
         }
         let mut values = StorageBuilder::new(kept.len());
@@ -65,8 +68,8 @@ impl CooTensor {
         }
         let inside = |&index: &u64| range.contains(&(index as usize));
         let (short, all) = match &self.indices[mode] {
-            Indices::U32(v) => (true, v.par_iter().all(|&index| inside(&index.into()))),
-            Indices::U64(v) => (false, v.par_iter().all(inside)),
+            Indices::U32(v) => (true, v.iter().all(|&index| inside(&index.into()))),
+            Indices::U64(v) => (false, v.iter().all(inside)),
         };
         // As short as the part allows, and so are the values.
         if !all || short != u32::try_from(range.len()).is_ok() {
@@ -83,8 +86,8 @@ impl Indices {
     /// Takes the same off every index; none is less.
     fn shift(&mut self, by: u64) {
         match self {
-            Indices::U32(v) => v.par_iter_mut().for_each(|index| *index -= by as u32),
-            Indices::U64(v) => v.par_iter_mut().for_each(|index| *index -= by),
+            Indices::U32(v) => v.iter_mut().for_each(|index| *index -= by as u32),
+            Indices::U64(v) => v.iter_mut().for_each(|index| *index -= by),
         }
     }
 }

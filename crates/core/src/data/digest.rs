@@ -1,11 +1,10 @@
 //! A number that tells data apart.
 
-use rayon::prelude::*;
-
 use super::mapped::in_order;
 use super::observations::Split;
 use super::roles::Bits;
 use super::{CooTensor, Dense, Indices, Observations};
+use crate::parallel;
 
 /// A hash of 64 bits that is the same on every machine and in every version: FNV-1a over words of
 /// eight bytes, each mixed first. It tells data apart that are different by accident, not by
@@ -75,18 +74,15 @@ impl Digest {
         self.words(axes.map(|(_, &stride)| stride as u64));
         let n = tensor.len();
         in_order(&[tensor], n, BLOCK, |entries| {
-            let blocks = (entries.start / BLOCK..entries.end.div_ceil(BLOCK)).into_par_iter();
-            let parts: Vec<u64> = blocks
-                .map(|block| {
-                    let start = block * BLOCK;
-                    let mut values = vec![0.0f64; BLOCK.min(n - start)];
-                    tensor.load(start, 1, &mut values);
-                    let mut part = Digest::new();
-                    part.words(values.into_iter().map(value_bits));
-                    part.0
-                })
-                .collect();
-            self.words(parts);
+            let blocks = entries.start / BLOCK..entries.end.div_ceil(BLOCK);
+            self.words(parallel::map(blocks.len(), &|block| {
+                let start = (blocks.start + block) * BLOCK;
+                let mut values = vec![0.0f64; BLOCK.min(n - start)];
+                tensor.load(start, 1, &mut values);
+                let mut part = Digest::new();
+                part.words(values.into_iter().map(value_bits));
+                part.0
+            }));
         });
     }
 

@@ -1,13 +1,12 @@
 //! The search for observed entries that a loss does not accept.
 
-use rayon::prelude::*;
-
 use pulp::{Simd, WithSimd};
 
 use super::coo::LinearIndex;
 use super::mapped::in_order;
 use super::scan::{BLOCK, Buffers, Places, TASK, blocks, count};
 use super::{CooTensor, Prepared, Role, Roles};
+use crate::parallel;
 
 /// Entries that a check found to be outside: see [`Prepared::first_outside`].
 #[derive(Clone, Debug, PartialEq)]
@@ -37,8 +36,9 @@ impl Prepared {
         let places = Places::new(&self.values);
         let mut found: Vec<Option<(u64, u64)>> = Vec::new();
         in_order(&[&self.values], n, TASK, |range| {
-            let tasks = (range.start / TASK..range.end.div_ceil(TASK)).into_par_iter();
-            found.par_extend(tasks.map(|task| {
+            let tasks = range.start / TASK..range.end.div_ceil(TASK);
+            found.extend(parallel::map(tasks.len(), &|task| {
+                let task = tasks.start + task;
                 let check = OutsideTask { prepared: self, places: &places, inside: &inside, task };
                 pulp::Arch::new().dispatch(check)
             }));

@@ -21,6 +21,7 @@ use super::{
 };
 use crate::error::{Error, Result};
 use crate::memory::zeros;
+use crate::parallel;
 
 /// Up to this many entries of a COO tensor are given a role one by one where stored entries would do.
 const FEW_ROLES: u64 = 100_000_000;
@@ -349,12 +350,13 @@ fn prepare_all(observations: &Observations, n: usize, keys: Option<&[u64]>) -> R
     in_order(&streamed, n, TASK, |range| {
         let first = range.start / TASK;
         if all_train {
-            let tasks = (first..range.end.div_ceil(TASK)).into_par_iter();
-            totals.par_extend(tasks.map(|task| pass.task(task, &mut [])));
+            let tasks = range.end.div_ceil(TASK) - first;
+            totals.extend(parallel::map(tasks, &|task| pass.task(first + task, &mut [])));
         } else {
             let words = &mut words[range.start / PER_WORD..range.end.div_ceil(PER_WORD)];
-            let tasks = words.par_chunks_mut(TASK / PER_WORD).enumerate();
-            totals.par_extend(tasks.map(|(task, words)| pass.task(first + task, words)));
+            let mut tasks: Vec<&mut [u64]> = words.chunks_mut(TASK / PER_WORD).collect();
+            let task = |task: usize, words: &mut &mut [u64]| pass.task(first + task, words);
+            totals.extend(parallel::map_each(&mut tasks, &task));
         }
     });
     streamed.iter().try_for_each(|tensor| tensor.check())?;

@@ -3,9 +3,8 @@
 use std::collections::TryReserveError;
 use std::ops::Range;
 
-use rayon::prelude::*;
-
 use super::mapped::{Mapped, Slice};
+use crate::parallel;
 use nneinfact_simd::{self, Real};
 pub(super) use sealed::Convert;
 
@@ -183,8 +182,7 @@ impl Storage {
             self.load(start, 1, &mut values);
             values.iter().map(|x: &f64| x * x).sum()
         };
-        let sums: Vec<f64> = starts.par_iter().map(block).collect();
-        sums.iter().for_each(|x| *sum += x);
+        parallel::map(starts.len(), &|n| block(&starts[n])).iter().for_each(|x| *sum += x);
     }
 
     /// Asks for the elements from `offset` on to be brought into the caches; what is outside the

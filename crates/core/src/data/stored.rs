@@ -12,6 +12,7 @@ use super::storage::StorageBuilder;
 use super::{CooTensor, Dense, Prepared, Role, Roles, Storage};
 use crate::error::{Error, Result};
 use crate::memory::zeros;
+use crate::parallel;
 
 /// What the implicit entries are, those that are not among the [`StoredEntries`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,7 +75,8 @@ impl StoredEntries {
         values.push(&of_all(parts, 0.0, |e| e.1));
         let keys = of_all(parts, K::from(0), |e| e.0);
         let list = Arc::new(CooTensor::from_keys(shape, keys, values.finish()));
-        let plain = parts.par_iter().all(|part| part.iter().all(|e| e.2 == Role::Train));
+        let plain = |n: usize| parts[n].iter().all(|e| e.2 == Role::Train);
+        let plain = parallel::map(parts.len(), &plain).into_iter().all(|plain| plain);
         let roles = (!plain).then(|| parts.iter().copied().flatten().map(|e| e.2).collect());
         StoredEntries { entries: list, roles, implicit, drawn: None }
     }
@@ -235,8 +237,8 @@ fn of_all<K: LinearIndex, T: Copy + Send>(
         places.push(place);
         left = after;
     }
-    places.into_par_iter().zip(parts).for_each(|(place, part)| {
-        for (to, entry) in place.iter_mut().zip(*part) {
+    parallel::for_each_of(&mut places, &|n, place| {
+        for (to, entry) in place.iter_mut().zip(parts[n]) {
             *to = of(entry);
         }
     });
@@ -297,8 +299,9 @@ fn entries(
     };
     let mut parts: Vec<Vec<Entry>> = Vec::new();
     in_order(dense, n, TASK, |range| {
-        let tasks = (range.start / TASK..range.end.div_ceil(TASK)).into_par_iter();
-        parts.par_extend(tasks.map(|task| {
+        let tasks = range.start / TASK..range.end.div_ceil(TASK);
+        parts.extend(parallel::map(tasks.len(), &|task| {
+            let task = tasks.start + task;
             let mut found = Vec::new();
             let mut values = [0.0; PER_WORD];
             for start in (task * TASK..n.min((task + 1) * TASK)).step_by(PER_WORD) {
@@ -401,10 +404,12 @@ impl Prepared {
         }
         let mut entries = parts.concat();
         let runs = values.layout().runs_in_c();
-        entries.par_iter_mut().for_each(|entry| {
-            let mut place = [0];
-            runs.fill(entry.0 as usize, &mut place);
-            entry.0 = place[0];
+        parallel::chunks(&mut entries, parallel::ENTRIES, &|_, entries| {
+            for entry in entries {
+                let mut place = [0];
+                runs.fill(entry.0 as usize, &mut place);
+                entry.0 = place[0];
+            }
         });
         entries.par_sort_unstable_by_key(|entry| entry.0);
         StoredEntries::from_entries(self.shape(), &entries, implicit)

@@ -24,6 +24,7 @@ use super::split_kind::SplitKind;
 use super::stored::Entry;
 use super::{CooTensor, Observations, Prepared, Role, StoredEntries};
 use crate::error::{Error, Result};
+use crate::parallel;
 
 /// The most entries that masks may take out of data that are split by strata: each is kept as a stored one.
 const MOST_MASKED: usize = 100_000_000;
@@ -215,7 +216,10 @@ fn withhold<K: LinearIndex>(
             [0, 0]
         }
     };
-    entries.par_iter_mut().map(one).reduce(|| [0, 0], |a, b| [a[0] + b[0], a[1] + b[1]])
+    let mut parts: Vec<&mut [Entry<K>]> = entries.chunks_mut(parallel::ENTRIES).collect();
+    let sum = |a: [u64; 2], b: [u64; 2]| [a[0] + b[0], a[1] + b[1]];
+    let of_part = |_, part: &mut &mut [Entry<K>]| part.iter_mut().map(one).fold([0, 0], sum);
+    parallel::map_each(&mut parts, &of_part).into_iter().fold([0, 0], sum)
 }
 
 /// How many zeros are drawn beside so many stored entries, of `free` ones.

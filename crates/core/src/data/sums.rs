@@ -1,10 +1,9 @@
 //! Sums over all observed entries, by their roles, in double precision.
 
-use rayon::prelude::*;
-
 use super::mapped::in_order;
 use super::scan::{BLOCK, Buffers, Places, TASK, blocks};
 use super::{CooTensor, Prepared, Role};
+use crate::parallel;
 
 /// A sum for each role; that of [`Role::Missing`] is 0.
 pub type RoleSums = [f64; 4];
@@ -30,8 +29,9 @@ impl Prepared {
         let places = Places::new(&self.values);
         let mut parts: Vec<RoleSums> = Vec::new();
         in_order(&self.tensors(), n, TASK, |range| {
-            let tasks = (range.start / TASK..range.end.div_ceil(TASK)).into_par_iter();
-            parts.par_extend(tasks.map(|task| {
+            let tasks = range.start / TASK..range.end.div_ceil(TASK);
+            parts.extend(parallel::map(tasks.len(), &|task| {
+                let task = tasks.start + task;
                 let mut buffers = Buffers::new();
                 let mut sums = [0.0; 4];
                 for start in blocks(task, n) {

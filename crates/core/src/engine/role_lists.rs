@@ -6,12 +6,11 @@
 
 use std::ops::Range;
 
-use rayon::prelude::*;
-
 use super::stored_order::{StoredOrder, StoredPart};
 use crate::algebra::contract::Walk;
 use crate::data::{Prepared, Role, Roles, StoredEntries};
 use crate::model::{Index, Shapes};
+use crate::parallel;
 use crate::plan::{ROLE_BLOCK, RolePass};
 use nneinfact_simd::Elementwise;
 
@@ -204,8 +203,8 @@ impl Grid {
 pub fn by_roles(grid: &Grid, roles: &Roles) -> Vec<ChunkLists> {
     let most = Role::ALL.into_iter().max_by_key(|&role| roles.count(role));
     let common = most.unwrap_or(Role::Train);
-    let of = |rows: Range<usize>| chunk(grid, roles, common, rows);
-    grid.chunks().into_par_iter().map(of).collect()
+    let chunks = grid.chunks();
+    parallel::map(chunks.len(), &|at| chunk(grid, roles, common, chunks[at].clone()))
 }
 
 /// Runs of neighbours in memory: where each begins, and its length.
@@ -323,5 +322,6 @@ pub fn by_entries(
         }
         lists
     };
-    grid.chunks().into_par_iter().map(of).collect()
+    let chunks = grid.chunks();
+    parallel::map(chunks.len(), &|at| of(chunks[at].clone()))
 }

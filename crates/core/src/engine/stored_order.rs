@@ -1,9 +1,8 @@
 //! Stored entries in the order in which a sparse pass goes over them, for every engine.
 
-use rayon::prelude::*;
-
 use crate::data::{Dense, Role, StoredEntries};
 use crate::model::{Index, Shapes};
+use crate::parallel;
 use nneinfact_simd::Elementwise;
 
 /// Which of the stored entries.
@@ -46,11 +45,9 @@ impl<'a> StoredOrder<'a> {
             (None, StoredPart::Masked) => 0,
         };
         let entry = |i: usize| chosen.as_ref().map_or(i, |c| c[i] as usize);
-        let mut order: Vec<u64> = (0..count)
-            .into_par_iter()
-            .map(|i| number(shapes, stored, rows, entry(i)) << 32 | i as u64)
-            .collect();
-        order.par_sort_unstable();
+        let key = |i: usize| number(shapes, stored, rows, entry(i)) << 32 | i as u64;
+        let mut order: Vec<u64> = parallel::entries(count, key);
+        parallel::sort(&mut order);
 
         let mut found = Vec::new();
         let mut starts = Vec::new();
@@ -63,21 +60,21 @@ impl<'a> StoredOrder<'a> {
         }
         starts.push(count);
         let place = |key: &u64| entry((key & 0xffff_ffff) as usize) as u32;
-        let places = order.par_iter().map(place).collect();
+        let places = parallel::entries(count, |i| place(&order[i]));
         StoredOrder { shapes, stored, places, rows: found, starts }
     }
 
     /// The row of every entry in a table whose rows these indices number.
     pub fn rows_of(&self, indices: &[Index]) -> Vec<u32> {
         let row = |&place: &u32| number(self.shapes, self.stored, indices, place as usize) as u32;
-        self.places.par_iter().map(row).collect()
+        parallel::entries(self.places.len(), |i| row(&self.places[i]))
     }
 
     /// The value of every entry, times `scale`.
     pub fn values<T: Elementwise>(&self, scale: f64) -> Vec<T> {
         let values = self.stored.entries().values();
         let value = |&place: &u32| values.get(place as usize).unwrap_or(0.0) * scale;
-        self.places.par_iter().map(|place| T::from_f64(value(place))).collect()
+        parallel::entries(self.places.len(), |i| T::from_f64(value(&self.places[i])))
     }
 
     /// What an entry parameter in C order holds at every entry.
@@ -87,13 +84,14 @@ impl<'a> StoredOrder<'a> {
             let linear = number(self.shapes, self.stored, output, place as usize) as usize;
             T::from_f64(side.storage().get(linear).unwrap_or(1.0))
         };
-        self.places.par_iter().map(value).collect()
+        parallel::entries(self.places.len(), |i| value(&self.places[i]))
     }
 
     /// The weight of every entry in the loss of its role, where some are not 1.
     pub fn weights<T: Elementwise>(&self) -> Option<Vec<T>> {
         let weight = |&place: &u32| T::from_f64(self.stored.weight(place as usize));
-        self.stored.is_weighted().then(|| self.places.par_iter().map(weight).collect())
+        let all = || parallel::entries(self.places.len(), |i| weight(&self.places[i]));
+        self.stored.is_weighted().then(all)
     }
 
     /// The role of every entry.

@@ -10,14 +10,13 @@
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use rayon::prelude::*;
+use nneinfact_core::parallel;
 
 use super::geometry::Geometry;
 use super::strategy::Evaluation;
 use super::stream::{self, Schedule};
 use super::tile::TileWorker;
 use super::work::{PartialSums, PassInput, Source};
-use crate::scale::ENTRIES_PER_THREAD;
 use nneinfact_core::engine::LossSums;
 use nneinfact_core::plan::OperandSide;
 use nneinfact_simd::Elementwise;
@@ -70,8 +69,11 @@ impl DenseSums {
     /// Divides the sums by a scale that the tensors carried.
     pub fn divide(&mut self, scale: f64) {
         if scale != 1.0 {
-            let all = self.numerator.par_iter_mut().chain(&mut self.denominator);
-            all.with_min_len(ENTRIES_PER_THREAD).for_each(|x| *x /= scale);
+            for sums in [&mut self.numerator, &mut self.denominator] {
+                parallel::chunks(sums, parallel::ENTRIES, &|_, sums| {
+                    sums.iter_mut().for_each(|x| *x /= scale);
+                });
+            }
         }
     }
 }
@@ -102,18 +104,18 @@ fn add_up(
                 rest = after;
             }
             let total: usize = blocks.iter().map(|b| b.len()).sum();
-            let least = (ENTRIES_PER_THREAD * tiles).div_ceil(total);
-            blocks.par_iter_mut().with_min_len(least).enumerate().for_each(|(i, to)| {
-                partials[i..].iter().step_by(tiles).for_each(|partial| add(to, block(partial)));
+            let least = (parallel::ENTRIES * tiles).div_ceil(total);
+            parallel::chunks(&mut blocks, least, &|first, blocks| {
+                for (i, to) in (first..).zip(blocks) {
+                    partials[i..].iter().step_by(tiles).for_each(|partial| add(to, block(partial)));
+                }
             });
         }
         // A tile is some columns of every contracted index.
         OperandSide::Rhs => {
             let (extent, depth) = (geometry.output_extent, geometry.output_depth);
             let each = tiles / geometry.batch.len;
-            let rows = to.par_chunks_exact_mut(extent);
-            let rows = rows.with_min_len(ENTRIES_PER_THREAD.div_ceil(extent));
-            rows.enumerate().for_each(|(row, to)| {
+            let add_row = |row: usize, to: &mut [f64]| {
                 let (batch, k) = (row / depth, row % depth);
                 for split in partials.chunks_exact(tiles) {
                     for partial in &split[batch * each..][..each] {
@@ -121,6 +123,11 @@ fn add_up(
                         add(&mut to[partial.start..][..partial.len], from);
                     }
                 }
+            };
+            let few = parallel::ENTRIES.div_ceil(extent);
+            parallel::chunks(to, few * extent, &|first, rows| {
+                let rows = rows.chunks_exact_mut(extent);
+                (first / extent..).zip(rows).for_each(|(row, to)| add_row(row, to));
             });
         }
     }
@@ -134,7 +141,7 @@ fn partial_sums<T: Elementwise>(pass: PassInput<'_, T>) -> Vec<PartialSums> {
     let waves = waves(geometry, geometry.max_wave::<T>(), threads);
     // Taken in order, the small ones last.
     let next = AtomicUsize::new(0);
-    let work = |_| {
+    let work = |_: usize| {
         let mut worker = None;
         let mut done = Vec::new();
         while let Some((split, tiles)) = waves.get(next.fetch_add(1, Ordering::Relaxed)) {
@@ -144,8 +151,7 @@ fn partial_sums<T: Elementwise>(pass: PassInput<'_, T>) -> Vec<PartialSums> {
         }
         done
     };
-    let done: Vec<_> = (0..threads).into_par_iter().with_max_len(1).map(work).collect();
-    let mut done: Vec<_> = done.into_iter().flatten().collect();
+    let mut done: Vec<_> = parallel::map(threads, &work).into_iter().flatten().collect();
     done.sort_unstable_by_key(|&(split, first, _)| (split, first));
     done.into_iter().flat_map(|(.., partials)| partials).collect()
 }

@@ -13,7 +13,7 @@
 use std::ops::Range;
 use std::sync::Mutex;
 
-use rayon::prelude::*;
+use nneinfact_core::parallel;
 
 use super::axis::{Run, runs};
 use super::geometry::Geometry;
@@ -370,7 +370,7 @@ pub(crate) fn partial_sums<T: Elementwise>(
                 done: None,
             }));
         }
-        members.par_iter_mut().with_max_len(1).for_each(|member| {
+        parallel::for_each_of(&mut members, &|_, member| {
             let all = g.steps(member.units);
             let steps = schedule.steps(all, segment);
             if steps.is_empty() {

@@ -11,7 +11,7 @@ mod pass;
 
 use std::sync::Arc;
 
-use rayon::prelude::*;
+use nneinfact_core::parallel;
 
 use self::pass::{PanelLayout, Slots, SumListed, SumWeighted};
 use nneinfact_core::algebra::contract;
@@ -192,20 +192,15 @@ impl MaskedGroup {
             true => contract(shapes, &pass.row_product, &of(&pass.row_factors)),
             false => Vec::new(),
         };
+        let chunks = self.grid.chunks();
         let parts: Vec<(Vec<f64>, [f64; 4])> = match &self.source {
-            Source::Lists(lists) => self
-                .grid
-                .chunks()
-                .into_par_iter()
-                .zip(lists.as_slice())
-                .map(|(chunk, lists)| {
-                    self.listed(&columns, lists, chunk, predicted.then_some(&rows))
-                })
-                .collect(),
-            Source::Weights => {
-                let chunks = self.grid.chunks().into_par_iter();
-                chunks.map(|chunk| (self.weighted(&columns, data, chunk), [0.0; 4])).collect()
-            }
+            Source::Lists(lists) => parallel::map(chunks.len(), &|at| {
+                let rows = predicted.then_some(&rows);
+                self.listed(&columns, &lists[at], chunks[at].clone(), rows)
+            }),
+            Source::Weights => parallel::map(chunks.len(), &|at| {
+                (self.weighted(&columns, data, chunks[at].clone()), [0.0; 4])
+            }),
         };
         let mut sums = Vec::with_capacity(parts.iter().map(|part| part.0.len()).sum());
         let mut total = [0.0; 4];
@@ -224,27 +219,24 @@ impl MaskedGroup {
         let scales = scales(&values, latent, terms);
         let (blocks, tiny) = (grid.blocks(), tiny::<T>());
         let mut panels: Aligned<T> = Aligned::zeros(grid.batches * blocks * layout.block());
-        let sums: Vec<Vec<f64>> = panels
-            .par_chunks_mut(layout.block())
-            .enumerate()
-            .map(|(at, panel)| {
-                let columns = grid.block(at % blocks);
-                let first = at / blocks * grid.columns + columns.start;
-                let own = &values[first * latent..][..columns.len() * latent];
-                let mut sum = vec![0.0; terms.len()];
-                let mut row = vec![T::ZERO; terms.len()];
-                for (column, v) in own.chunks_exact(latent).enumerate() {
-                    for (j, &(s, t)) in terms.iter().enumerate() {
-                        let term = v[s] * t.map_or(1.0, |t| v[t]);
-                        let scaled = term * scales[j];
-                        sum[j] += term;
-                        row[j] = T::from_f64(if scaled < tiny { 0.0 } else { scaled });
-                    }
-                    layout.write(panel, column, &row);
+        let mut blocks_of_panels: Vec<&mut [T]> = panels.chunks_mut(layout.block()).collect();
+        let sums: Vec<Vec<f64>> = parallel::map_each(&mut blocks_of_panels, &|at, panel| {
+            let columns = grid.block(at % blocks);
+            let first = at / blocks * grid.columns + columns.start;
+            let own = &values[first * latent..][..columns.len() * latent];
+            let mut sum = vec![0.0; terms.len()];
+            let mut row = vec![T::ZERO; terms.len()];
+            for (column, v) in own.chunks_exact(latent).enumerate() {
+                for (j, &(s, t)) in terms.iter().enumerate() {
+                    let term = v[s] * t.map_or(1.0, |t| v[t]);
+                    let scaled = term * scales[j];
+                    sum[j] += term;
+                    row[j] = T::from_f64(if scaled < tiny { 0.0 } else { scaled });
                 }
-                sum
-            })
-            .collect();
+                layout.write(panel, column, &row);
+            }
+            sum
+        });
         let mut all = vec![0.0; grid.batches * terms.len()];
         for (at, sum) in sums.iter().enumerate() {
             let to = &mut all[at / blocks * terms.len()..][..terms.len()];
@@ -277,22 +269,19 @@ impl MaskedGroup {
         let ranges =
             UNITS.div_ceil(grid.batches * grid.rows.div_ceil(role_lists::ROWS)).min(blocks);
         let long = blocks.div_ceil(ranges.max(1)).max(1);
-        let parts: Vec<Vec<f64>> = (0..blocks)
-            .into_par_iter()
-            .step_by(long)
-            .map(|first| {
-                let mut to = vec![0.0; chunk.len() * slots.count() * padded];
-                nneinfact_simd::arch().dispatch(SumListed {
-                    lists,
-                    layout: &columns.layout,
-                    panels: self.panels(columns, batch),
-                    blocks: first..blocks.min(first + long),
-                    slots,
-                    to: &mut to,
-                });
-                to
-            })
-            .collect();
+        let parts: Vec<Vec<f64>> = parallel::map(blocks.div_ceil(long), &|part| {
+            let first = part * long;
+            let mut to = vec![0.0; chunk.len() * slots.count() * padded];
+            nneinfact_simd::arch().dispatch(SumListed {
+                lists,
+                layout: &columns.layout,
+                panels: self.panels(columns, batch),
+                blocks: first..blocks.min(first + long),
+                slots,
+                to: &mut to,
+            });
+            to
+        });
         let all = &columns.all[batch * width..][..width];
         let mut train = vec![0.0; chunk.len() * width];
         let mut predicted = [0.0; 4];
@@ -431,11 +420,15 @@ impl MaskedGroup {
         let width = self.terms.len();
         let k = self.terms.last().map_or(1, |&(s, _)| s + 1);
         let mut full = vec![0.0; sums.len() / width * k * k];
-        full.par_chunks_mut(k * k).zip(sums.par_chunks(width)).for_each(|(full, sums)| {
-            for (&(s, t), &x) in self.terms.iter().zip(sums) {
-                let t = t.unwrap_or(s);
-                full[s * k + t] = x;
-                full[t * k + s] = x;
+        let few = parallel::ENTRIES.div_ceil(k * k);
+        parallel::chunks(&mut full, few * k * k, &|first, full| {
+            let sums = sums[first / (k * k) * width..].chunks(width);
+            for (full, sums) in full.chunks_mut(k * k).zip(sums) {
+                for (&(s, t), &x) in self.terms.iter().zip(sums) {
+                    let t = t.unwrap_or(s);
+                    full[s * k + t] = x;
+                    full[t * k + s] = x;
+                }
             }
         });
         full

@@ -5,13 +5,13 @@
 //! Work is cut by entries, not by rows: a row with many entries is cut into pieces, whose sums are added
 //! in their order. The cut is a function of the entries alone.
 
+use nneinfact_core::parallel;
 use std::ops::Range;
 
 use pulp::{Simd, WithSimd};
-use rayon::prelude::*;
 
 use crate::dense::sum;
-use crate::scale::ENTRIES_PER_THREAD;
+
 use crate::tape::run_tape;
 use nneinfact_core::data::{Dense, Role, StoredEntries};
 use nneinfact_core::engine::stored_order::{StoredOrder, StoredPart};
@@ -151,13 +151,13 @@ impl<T: Elementwise> KhatriRaoRows<T> {
         let width = padded::<T>(depth);
         let rows = data.len() / depth;
         let mut table = Aligned::zeros(rows * width);
-        let few = ENTRIES_PER_THREAD / width + 1;
-        let convert = |(to, from): (&mut [T], &[f64])| {
-            for (to, from) in to.chunks_exact_mut(width).zip(from.chunks_exact(depth)) {
+        let few = parallel::ENTRIES / width + 1;
+        parallel::chunks(&mut table, width * few, &|first, to| {
+            let from = data[first / width * depth..].chunks_exact(depth);
+            for (to, from) in to.chunks_exact_mut(width).zip(from) {
                 to.iter_mut().zip(from).for_each(|(to, x)| *to = T::from_f64(x * scale));
             }
-        };
-        table.par_chunks_mut(width * few).zip(data.par_chunks(depth * few)).for_each(convert);
+        });
         KhatriRaoRows(table)
     }
 
@@ -274,7 +274,6 @@ enum TaskSums<'a> {
 }
 
 /// The row that a piece belongs to, with its sums.
-type Piece<'a> = (usize, [TaskSums<'a>; 2]);
 
 impl TaskSums<'_> {
     fn data(&mut self) -> &mut [f64] {
@@ -324,21 +323,19 @@ impl<T: Elementwise> EntryPass<'_, T> {
             }
             shares.push((task, both));
         }
-        let done: Vec<(EntryLosses, Option<Piece<'_>>)> = shares
-            .into_par_iter()
-            .map(|(task, mut both)| {
-                let [n, d] = &mut both;
-                let run = RunTask { pass: self, task, sums: [n.data(), d.data()] };
-                let losses = nneinfact_simd::arch().dispatch(run);
-                (losses, task.piece.then(|| (row(task.rows.start), both)))
-            })
-            .collect();
+        let losses = parallel::map_each(&mut shares, &|_, (task, [n, d])| {
+            let run = RunTask { pass: self, task, sums: [n.data(), d.data()] };
+            nneinfact_simd::arch().dispatch(run)
+        });
+        let pieces_of = |(task, both): (&Task, [TaskSums<'_>; 2])| {
+            task.piece.then(|| (row(task.rows.start), both.map(TaskSums::into_piece)))
+        };
         // In the order of the tasks, whichever thread ran them.
         let mut total = EntryLosses::default();
         let mut pieces = Vec::new();
-        for (losses, piece) in done {
+        for (losses, share) in losses.into_iter().zip(shares) {
             total.add(&losses);
-            pieces.extend(piece.map(|(row, both)| (row, both.map(TaskSums::into_piece))));
+            pieces.extend(pieces_of(share));
         }
         for (row, sums) in pieces {
             for (to, from) in [&mut *numerator, &mut *denominator].into_iter().zip(sums) {

@@ -1,9 +1,8 @@
 //! Rows and values of entries in as few bits as they need.
 
+use nneinfact_core::parallel;
 use std::collections::HashMap;
 use std::ops::Range;
-
-use rayon::prelude::*;
 
 use super::task::Task;
 use nneinfact_core::data::Storage;
@@ -32,8 +31,8 @@ impl LocalRows {
     /// Rows of the output, from the first of their task on.
     pub fn of_tasks(rows: &[u32], tasks: &[Task]) -> LocalRows {
         fn fill<R: TryFrom<u32> + Send>(to: &mut [R], rows: &[u32], tasks: &[Task]) {
-            let shares = of_each(to, tasks).into_par_iter().zip(tasks);
-            shares.for_each(|(to, task)| {
+            parallel::for_each_of(&mut of_each(to, tasks), &|n, to| {
+                let task = &tasks[n];
                 let first = task.rows.start as u32;
                 for (to, &row) in to.iter_mut().zip(&rows[task.entries.clone()]) {
                     set(to, row - first);
@@ -53,10 +52,11 @@ impl LocalRows {
     /// Rows at these places, each from the first of its block of 2^`shift` rows on.
     pub fn within(places: &[u32], rows: &[u32], shift: u32) -> LocalRows {
         fn fill<R: TryFrom<u32> + Send>(to: &mut [R], places: &[u32], rows: &[u32], mask: u64) {
-            let one = |(to, &place): (&mut R, &u32)| {
-                set(to, (u64::from(rows[place as usize]) & mask) as u32);
-            };
-            to.par_iter_mut().with_min_len(1 << 14).zip(places).for_each(one);
+            parallel::chunks(to, parallel::ENTRIES, &|first, to| {
+                for (to, &place) in to.iter_mut().zip(&places[first..]) {
+                    set(to, (u64::from(rows[place as usize]) & mask) as u32);
+                }
+            });
         }
         let mask = (1u64 << shift) - 1;
         let mut local = LocalRows::zeros(places.len(), mask);

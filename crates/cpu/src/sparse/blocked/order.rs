@@ -1,11 +1,10 @@
 //! The order of a pass over stored entries: tasks, tiles, rows.
 
-use rayon::prelude::*;
-
 use super::compact::of_each;
 use super::task::{Task, Tile};
 use super::training::TrainingEntries;
 use nneinfact_core::model::Index;
+use nneinfact_core::parallel;
 use nneinfact_core::plan::SparsePass;
 
 /// How large tasks and tiles are.
@@ -51,7 +50,8 @@ impl Order {
         let size = |indices: &[Index]| -> usize { shapes.sizes(indices).iter().product() };
         let rows = entries.rows(&pass.output.rows);
         let mut places = by_row(&rows, size(&pass.output.rows));
-        let mut output_rows: Vec<u32> = places.par_iter().map(|&i| rows[i as usize]).collect();
+        let mut output_rows: Vec<u32> =
+            parallel::entries(places.len(), |n| rows[places[n] as usize]);
         drop(rows);
         let [least, most] = sizes.task;
         let share = (entries.len() / TASKS).clamp(least, most);
@@ -77,16 +77,16 @@ impl Order {
         let mut numbers = vec![0u16; entries.len()];
         for bits in cut {
             let rows = entries.rows(&pass.operands[bits.operand].rows);
-            let add = |(number, &row): (&mut u16, &u32)| *number |= bits.of(row);
-            numbers.par_iter_mut().with_min_len(1 << 14).zip(&rows).for_each(add);
+            parallel::chunks(&mut numbers, parallel::ENTRIES, &|first, numbers| {
+                let rows = &rows[first..];
+                numbers.iter_mut().zip(rows).for_each(|(number, &row)| *number |= bits.of(row));
+            });
         }
-        let shares = of_each(&mut places, &tasks)
-            .into_par_iter()
-            .zip(of_each(&mut output_rows, &tasks))
-            .zip(&tasks);
-        let found: Vec<Vec<Tile>> = shares
-            .map(|((places, rows), task)| by_tile(places, rows, &numbers, task.entries.start))
-            .collect();
+        let shares = of_each(&mut places, &tasks).into_iter();
+        let mut shares: Vec<_> = shares.zip(of_each(&mut output_rows, &tasks)).collect();
+        let found: Vec<Vec<Tile>> = parallel::map_each(&mut shares, &|n, (places, rows)| {
+            by_tile(places, rows, &numbers, tasks[n].entries.start)
+        });
         for (task, found) in tasks.iter_mut().zip(found) {
             task.tiles = tiles.len()..tiles.len() + found.len();
             tiles.extend(found);
@@ -102,10 +102,9 @@ fn by_row(rows: &[u32], count: usize) -> Vec<u32> {
     }
     if count / 4 > rows.len() {
         // Rows are so many that counting them takes longer than comparing.
-        let keys = rows.par_iter().enumerate().map(|(i, &row)| u64::from(row) << 32 | i as u64);
-        let mut keys: Vec<u64> = keys.collect();
-        keys.par_sort_unstable();
-        return keys.into_par_iter().map(|key| key as u32).collect();
+        let mut keys = parallel::entries(rows.len(), |i| u64::from(rows[i]) << 32 | i as u64);
+        parallel::sort(&mut keys);
+        return parallel::entries(keys.len(), |n| keys[n] as u32);
     }
     let mut next = vec![0u32; count + 1];
     for &row in rows {

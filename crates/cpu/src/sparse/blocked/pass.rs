@@ -1,9 +1,9 @@
 //! The pass over training entries in blocked order: ŷ, the loss's expressions, and the sums.
 
+use nneinfact_core::parallel;
 use std::ops::Range;
 
 use pulp::{Simd, WithSimd};
-use rayon::prelude::*;
 
 use super::entries::BlockedEntries;
 use super::kernel::{BLOCK, Gather, RowRun, RowSums, find_runs, predict, scatter};
@@ -67,21 +67,16 @@ impl<T: Elementwise> BlockedPass<'_, T> {
     /// Adds the sums over the entries to numerator and denominator, where they are wanted.
     pub fn run(&self, numerator: &mut [f64], denominator: &mut [f64]) -> TrainingLosses {
         let wanted = [self.outputs.numerator, self.outputs.denominator];
-        let done: Vec<(TrainingLosses, [TaskSums<'_>; 2])> = self
-            .shares([&mut *numerator, &mut *denominator], wanted)
-            .into_par_iter()
-            .zip(&self.entries.tasks)
-            .map(|(mut both, task)| {
-                let [n, d] = &mut both;
-                let run = RunTask { pass: self, task, sums: [n.data(), d.data()] };
-                let losses = nneinfact_simd::arch().dispatch(run);
-                (losses, both)
-            })
-            .collect();
+        let mut shares = self.shares([&mut *numerator, &mut *denominator], wanted);
+        let losses = parallel::map_each(&mut shares, &|at, [n, d]: &mut [TaskSums<'_>; 2]| {
+            let task = &self.entries.tasks[at];
+            let run = RunTask { pass: self, task, sums: [n.data(), d.data()] };
+            nneinfact_simd::arch().dispatch(run)
+        });
         // In the order of the tasks, whichever thread ran them.
         let mut total = TrainingLosses::default();
         let mut pieces = Vec::new();
-        for ((losses, both), task) in done.into_iter().zip(&self.entries.tasks) {
+        for ((losses, both), task) in losses.into_iter().zip(shares).zip(&self.entries.tasks) {
             total.at_datum += losses.at_datum;
             total.at_zero += losses.at_zero;
             pieces.extend(both.into_iter().enumerate().filter_map(|(of, sums)| match sums {

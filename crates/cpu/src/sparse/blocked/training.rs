@@ -1,10 +1,9 @@
 //! The training entries in C order, which the orders of all passes are made from.
 
-use rayon::prelude::*;
-
 use super::compact::{Codes, Values};
 use nneinfact_core::data::{Dense, Indices, Role, StoredEntries};
 use nneinfact_core::model::{Index, Shapes};
+use nneinfact_core::parallel;
 use nneinfact_simd::Elementwise;
 
 /// The training entries among the stored ones, in C order, which the orders of all passes are made from.
@@ -46,18 +45,20 @@ impl<'a> TrainingEntries<'a> {
             let mode = output.iter().position(|&y| y == x).unwrap_or(0);
             let size = self.shapes.size(x) as u64;
             let column = &self.stored.entries().indices()[mode];
-            let each = numbers.par_iter_mut().with_min_len(1 << 14).enumerate();
-            match (column, &self.places) {
-                (Indices::U32(column), None) => each
-                    .zip(column)
-                    .for_each(|((_, to), &index)| *to = number(*to, size, index.into())),
-                (Indices::U32(column), Some(places)) => each.for_each(|(i, to)| {
-                    *to = number(*to, size, column[places[i] as usize].into());
-                }),
-                (Indices::U64(column), _) => each.for_each(|(i, to)| {
-                    *to = number(*to, size, column[self.place(i as u32)]);
-                }),
-            }
+            parallel::chunks(&mut numbers, parallel::ENTRIES, &|first, numbers| {
+                let each = numbers.iter_mut();
+                match (column, &self.places) {
+                    (Indices::U32(column), None) => each
+                        .zip(&column[first..])
+                        .for_each(|(to, &index)| *to = number(*to, size, index.into())),
+                    (Indices::U32(column), Some(places)) => each
+                        .zip(&places[first..])
+                        .for_each(|(to, &i)| *to = number(*to, size, column[i as usize].into())),
+                    (Indices::U64(column), _) => each.zip(first..).for_each(|(to, i)| {
+                        *to = number(*to, size, column[self.place(i as u32)]);
+                    }),
+                }
+            });
         }
         numbers
     }
@@ -77,7 +78,7 @@ impl<'a> TrainingEntries<'a> {
             let value = parameter.storage().get(linear[entry as usize] as usize);
             T::from_f64(value.unwrap_or(1.0))
         };
-        order.par_iter().map(value).collect()
+        parallel::entries(order.len(), |n| value(&order[n]))
     }
 
     /// The values of entries in some order, times `scale`.
@@ -89,10 +90,10 @@ impl<'a> TrainingEntries<'a> {
             }
             table.resize(256, T::ZERO);
             let code = |&entry: &u32| codes[self.place(entry)];
-            return Values::Coded(order.par_iter().map(code).collect(), table);
+            return Values::Coded(parallel::entries(order.len(), |n| code(&order[n])), table);
         }
         let values = self.stored.entries().values();
         let value = |&entry: &u32| values.get(self.place(entry)).unwrap_or(0.0) * scale;
-        Values::Each(order.par_iter().map(|entry| T::from_f64(value(entry))).collect())
+        Values::Each(parallel::entries(order.len(), |n| T::from_f64(value(&order[n]))))
     }
 }
