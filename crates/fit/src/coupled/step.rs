@@ -1,11 +1,10 @@
 //! The step of a factor, from what tensors, penalties and smooth modes say of its entries.
 
-use rayon::prelude::*;
-
 use crate::structure::Simplex;
 use nneinfact_core::algebra::update::Bounded;
 use nneinfact_core::engine::Constraint;
 use nneinfact_core::loss::{Majorizer, Separable, Share};
+use nneinfact_core::parallel;
 
 /// Entries of a factor that are worth another thread.
 const ENTRIES_PER_THREAD: usize = 1 << 12;
@@ -79,16 +78,20 @@ impl Step<'_> {
         if let Some(simplex) = simplex {
             return simplex.changes(theta, beside);
         }
-        let entries = (0..theta.len()).into_par_iter().with_min_len(ENTRIES_PER_THREAD);
-        if !terms.rough.is_empty() {
-            return entries.map(|entry| beside(entry, 0.0)).collect();
-        }
-        let of_losses = |shares: &mut Vec<Share>, entry: usize| {
-            shares.clear();
-            shares.extend(terms.shares(entry));
-            let (gradient, power) = penalty(theta[entry]);
-            bounded.change(theta[entry], Share::joint_step(shares, gradient, power))
-        };
-        entries.map_init(Vec::new, of_losses).collect()
+        let mut changes = vec![0.0; theta.len()];
+        parallel::chunks(&mut changes, ENTRIES_PER_THREAD, &|first, changes| {
+            let entries = (first..).zip(changes);
+            if !terms.rough.is_empty() {
+                return entries.for_each(|(entry, to)| *to = beside(entry, 0.0));
+            }
+            let mut shares: Vec<Share> = Vec::new();
+            for (entry, to) in entries {
+                shares.clear();
+                shares.extend(terms.shares(entry));
+                let (gradient, power) = penalty(theta[entry]);
+                *to = bounded.change(theta[entry], Share::joint_step(&shares, gradient, power));
+            }
+        });
+        changes
     }
 }

@@ -3,7 +3,6 @@
 use std::ops::Range;
 
 use ndarray::{ArrayD, Axis, Slice};
-use rayon::prelude::*;
 
 use super::FactoredTensor;
 use super::network::contracted;
@@ -11,6 +10,7 @@ use nneinfact_core::algebra::contract_within;
 use nneinfact_core::data::CooTensor;
 use nneinfact_core::error::{Error, Result};
 use nneinfact_core::model::{Index, Shapes};
+use nneinfact_core::parallel;
 
 impl FactoredTensor {
     /// ŷ over a block of entries (a range for each mode of the data), with its axes in the order of
@@ -79,7 +79,7 @@ impl FactoredTensor {
         let part = |block: &Vec<Range<usize>>| each(block, &self.block(block, &order)?);
         // A few at a time, so that the parts are added in their order without keeping all of them.
         for batch in blocks.blocks.chunks(AT_ONCE) {
-            let parts: Vec<Result<T>> = batch.par_iter().map(part).collect();
+            let parts = parallel::map(batch.len(), &|n| part(&batch[n]));
             for (block, part) in batch.iter().zip(parts) {
                 add(block, part?);
             }
@@ -109,7 +109,9 @@ impl FactoredTensor {
             let predicted = self.at(&indices)?;
             Ok(each(batch, &indices, &predicted))
         };
-        let parts: Result<Vec<T>> = places.par_chunks(BATCH).map(part).collect();
+        let batches: Vec<&[usize]> = places.chunks(BATCH).collect();
+        let parts: Result<Vec<T>> =
+            parallel::map(batches.len(), &|n| part(batches[n])).into_iter().collect();
         parts?.into_iter().for_each(add);
         Ok(())
     }

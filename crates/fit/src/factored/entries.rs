@@ -1,7 +1,6 @@
 //! ŷ at single entries and with some modes fixed.
 
 use ndarray::{ArrayD, Axis, IxDyn};
-use rayon::prelude::*;
 
 use super::FactoredTensor;
 use nneinfact_core::algebra::contract_within;
@@ -9,6 +8,7 @@ use nneinfact_core::data::Observations;
 use nneinfact_core::error::{Error, Result};
 use nneinfact_core::memory::available_memory;
 use nneinfact_core::model::{Index, Model, Shapes};
+use nneinfact_core::parallel;
 use nneinfact_core::plan::Contraction;
 
 impl FactoredTensor {
@@ -32,7 +32,11 @@ impl FactoredTensor {
             Ok(plan.at(self, &fixed)?.first().copied().unwrap_or(0.0))
         };
         // Little work each: a thread takes some hundreds.
-        indices.par_iter().with_min_len(256).map(predict).collect()
+        let shares: Vec<&[I]> = indices.chunks(256).collect();
+        let of_share = |n: usize| shares[n].iter().map(predict).collect::<Result<Vec<f64>>>();
+        let found: Result<Vec<Vec<f64>>> =
+            parallel::map(shares.len(), &of_share).into_iter().collect();
+        Ok(found?.concat())
     }
 
     /// What the model leaves over at one index: the datum less ŷ, whatever the entry's role in a fit.

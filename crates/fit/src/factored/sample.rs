@@ -2,8 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use rayon::prelude::*;
-
 use super::FactoredTensor;
 use super::entries::Slicing;
 use super::sums::nothing;
@@ -11,6 +9,7 @@ use nneinfact_core::data::uniform_u32;
 use nneinfact_core::error::{Error, Result};
 use nneinfact_core::memory::available_memory;
 use nneinfact_core::model::Index;
+use nneinfact_core::parallel;
 
 /// The stream of random numbers that samples draw from.
 const STREAM: u32 = 0x5a3d_0001;
@@ -82,7 +81,9 @@ impl FactoredTensor {
             }
             Ok(members.iter().map(|&n| place(&sums, draw(n) * total)).collect())
         };
-        let found: Vec<Vec<usize>> = groups.par_iter().map(draw_group).collect::<Result<_>>()?;
+        let found: Vec<Vec<usize>> = parallel::map(groups.len(), &|n| draw_group(&groups[n]))
+            .into_iter()
+            .collect::<Result<_>>()?;
         let members: Vec<Vec<usize>> = groups.into_iter().map(|(_, members)| members).collect();
         for (members, found) in members.into_iter().zip(found) {
             for (n, index) in members.into_iter().zip(found) {

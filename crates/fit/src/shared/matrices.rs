@@ -12,7 +12,6 @@ use std::ops::Range;
 
 use ndarray::linalg::general_mat_mul;
 use ndarray::{Array2, ArrayView2, Axis};
-use rayon::prelude::*;
 
 use super::link::Link;
 use super::rows::Rows;
@@ -26,6 +25,7 @@ use crate::start::unfold::{DataSource, Unfolding};
 use nneinfact_core::data::{Implicit, StoredEntries};
 use nneinfact_core::error::{Error, Result};
 use nneinfact_core::model::{Index, Shapes};
+use nneinfact_core::parallel;
 
 /// The slabs of this process, and the way to the others.
 pub(super) struct SlabMatrices<'a> {
@@ -320,8 +320,9 @@ impl SlabUnfolding<'_, '_> {
                         self.slabs.iter().map(move |slab| (columns_of(lane, round), slab))
                     })
                     .collect();
-                let blocks = blocks.into_par_iter().map(|(columns, slab)| slab.columns_at(columns));
-                blocks.collect::<Vec<Vec<f64>>>().iter().flat_map(|block| to_bytes(block)).collect()
+                let block = |n: usize| blocks[n].1.columns_at(blocks[n].0.clone());
+                let blocks = parallel::map(blocks.len(), &block);
+                blocks.iter().flat_map(|block| to_bytes(block)).collect()
             };
             let parts = split.owned.iter().map(part).collect();
             let got = self.all.link.borrow_mut().all_to_all(parts)?;
@@ -331,9 +332,9 @@ impl SlabUnfolding<'_, '_> {
                 let columns = columns_of(lane, round).len();
                 blocks.push(self.block(columns, &mut got));
             }
-            sums.par_iter_mut().zip(&blocks).for_each(|(sum, block)| {
-                if block.nrows() > 0 {
-                    each(block.view(), sum);
+            parallel::for_each_of(&mut sums, &|n, sum| {
+                if blocks[n].nrows() > 0 {
+                    each(blocks[n].view(), sum);
                 }
             });
         }
@@ -378,7 +379,7 @@ impl SlabUnfolding<'_, '_> {
         }
         let lanes = self.lanes.borrow();
         let lanes = lanes.as_deref().unwrap_or_default();
-        let own = lanes.par_iter().map(|entries| flat(each(entries))).collect();
+        let own = parallel::map(lanes.len(), &|lane| flat(each(&lanes[lane])));
         matrix(shape, self.all.sum(shape.0 * shape.1, own)?)
     }
 
@@ -418,7 +419,9 @@ impl SlabUnfolding<'_, '_> {
                 lane.push(entry);
             }
         }
-        lanes.par_iter_mut().for_each(|lane| lane.sort_unstable_by_key(|e| (e.column, e.row)));
+        parallel::for_each_of(&mut lanes, &|_, lane| {
+            lane.sort_unstable_by_key(|e| (e.column, e.row));
+        });
         Ok(lanes)
     }
 }
@@ -432,7 +435,7 @@ fn lane_of(column: u128, lanes: usize) -> usize {
 /// Adds `Aᵀ B`.
 fn add_product(a: ArrayView2<'_, f64>, b: ArrayView2<'_, f64>, sum: &mut Array2<f64>) {
     let mut panels: Vec<_> = sum.axis_chunks_iter_mut(Axis(0), PANEL).collect();
-    panels.par_iter_mut().enumerate().for_each(|(n, panel)| {
+    parallel::for_each_of(&mut panels, &|n, panel| {
         let own = a.slice(ndarray::s![.., n * PANEL..n * PANEL + panel.nrows()]);
         general_mat_mul(1.0, &own.t(), &b, 1.0, panel);
     });

@@ -14,6 +14,7 @@ use super::entry_matrix::{self, Base, Entry};
 use nneinfact_core::data::{Dense, Implicit, Prepared, Role, Roles, StoredEntries};
 use nneinfact_core::error::{Error, Result};
 use nneinfact_core::memory::available_memory;
+use nneinfact_core::parallel;
 
 /// The data that a start is made from. Values are divided by the largest, so that squares neither
 /// overflow nor vanish; entries that are not trained on hold the mean of those that are.
@@ -331,25 +332,22 @@ impl Unfolding<'_> {
         let at_a_time = (BLOCK / self.rows).max(1);
         let blocks = self.columns.div_ceil(at_a_time);
         let tasks = (PARTIAL / (shape.0 * shape.1).max(1)).clamp(1, TASKS).min(blocks);
-        let parts: Vec<Array2<f64>> = (0..tasks)
-            .into_par_iter()
-            .map(|task| {
-                let mut sum = Array2::zeros(shape);
-                let mut buffer = vec![0.0; at_a_time.min(self.columns) * self.rows];
-                for block in blocks * task / tasks..blocks * (task + 1) / tasks {
-                    let from = block * at_a_time;
-                    let columns = from..self.columns.min(from + at_a_time);
-                    let count = columns.len();
-                    let buffer = &mut buffer[..count * self.rows];
-                    matrix.gather(columns.clone(), self.source, buffer);
-                    // The buffer has exactly this shape.
-                    if let Ok(view) = ArrayView2::from_shape((count, self.rows), buffer) {
-                        each(view, columns, &mut sum);
-                    }
+        let parts: Vec<Array2<f64>> = parallel::map(tasks, &|task| {
+            let mut sum = Array2::zeros(shape);
+            let mut buffer = vec![0.0; at_a_time.min(self.columns) * self.rows];
+            for block in blocks * task / tasks..blocks * (task + 1) / tasks {
+                let from = block * at_a_time;
+                let columns = from..self.columns.min(from + at_a_time);
+                let count = columns.len();
+                let buffer = &mut buffer[..count * self.rows];
+                matrix.gather(columns.clone(), self.source, buffer);
+                // The buffer has exactly this shape.
+                if let Ok(view) = ArrayView2::from_shape((count, self.rows), buffer) {
+                    each(view, columns, &mut sum);
                 }
-                sum
-            })
-            .collect();
+            }
+            sum
+        });
         let mut parts = parts.into_iter();
         let first = parts.next().unwrap_or_else(|| Array2::zeros(shape));
         parts.fold(first, |sum, part| sum + part)

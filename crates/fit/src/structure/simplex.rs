@@ -1,10 +1,10 @@
 //! Factors whose rows add up to 1.
 
 use ndarray::ArrayD;
-use rayon::prelude::*;
 
 use nneinfact_core::error::{Error, Result};
 use nneinfact_core::model::Shapes;
+use nneinfact_core::parallel;
 
 /// The rows of a factor that add up to 1.
 #[derive(Clone, Debug, PartialEq)]
@@ -17,6 +17,8 @@ pub(crate) struct Simplex {
 
 /// How often the interval that holds a row's multiplier is halved or doubled, at most.
 const HALVINGS: usize = 200;
+/// Rows that are worth a call.
+const ROWS_AT_ONCE: usize = 64;
 
 impl Simplex {
     /// Rows of factor `l` over these letters, or over those that are latent.
@@ -103,9 +105,12 @@ impl Simplex {
             };
             meet(at, sum)
         };
-        let found: Vec<Vec<f64>> = self.rows.par_iter().map(of_row).collect();
+        // A row may be short, so that a call takes some.
+        let shares: Vec<&[Vec<usize>]> = self.rows.chunks(ROWS_AT_ONCE).collect();
+        let of_share = |n: usize| -> Vec<Vec<f64>> { shares[n].iter().map(of_row).collect() };
+        let found = parallel::map(shares.len(), &of_share);
         let mut changes = vec![1.0; theta.len()];
-        for (row, found) in self.rows.iter().zip(found) {
+        for (row, found) in self.rows.iter().zip(found.into_iter().flatten()) {
             row.iter().zip(found).for_each(|(&i, c)| changes[i] = c);
         }
         changes
