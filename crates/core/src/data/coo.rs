@@ -93,14 +93,20 @@ impl Indices {
     /// Multiplies every key by the length of the mode and adds the index.
     fn append_to<K: LinearIndex>(&self, keys: &mut [(K, f64)], length: u64) {
         let length = K::from(length);
-        let append = |(key, index): (&mut (K, f64), u64)| key.0 = key.0 * length + K::from(index);
+        self.onto(keys, |key, index| key.0 = key.0 * length + K::from(index));
+    }
+
+    /// Calls `append` with every key and its index.
+    fn onto<K: Send>(&self, keys: &mut [K], append: impl Fn(&mut K, u64) + Sync) {
         parallel::chunks(keys, parallel::ENTRIES, &|first, keys| {
             let keys = keys.iter_mut();
             match self {
                 Indices::U32(v) => {
-                    keys.zip(&v[first..]).map(|(k, &i)| (k, i.into())).for_each(append)
+                    keys.zip(&v[first..]).for_each(|(key, &index)| append(key, index.into()));
                 }
-                Indices::U64(v) => keys.zip(&v[first..]).map(|(k, &i)| (k, i)).for_each(append),
+                Indices::U64(v) => {
+                    keys.zip(&v[first..]).for_each(|(key, &index)| append(key, index));
+                }
             }
         });
     }
@@ -262,16 +268,7 @@ impl CooTensor {
         let mut keys = vec![0u64; self.len()];
         for (list, &n) in self.indices.iter().zip(&self.shape) {
             let n = n as u64;
-            let append = |(k, i): (&mut u64, u64)| *k = k.wrapping_mul(n).wrapping_add(i);
-            parallel::chunks(&mut keys, parallel::ENTRIES, &|first, keys| {
-                let keys = keys.iter_mut();
-                match list {
-                    Indices::U32(v) => {
-                        keys.zip(&v[first..]).map(|(k, &i)| (k, i.into())).for_each(append)
-                    }
-                    Indices::U64(v) => keys.zip(&v[first..]).map(|(k, &i)| (k, i)).for_each(append),
-                }
-            });
+            list.onto(&mut keys, |key, index| *key = key.wrapping_mul(n).wrapping_add(index));
         }
         keys
     }
@@ -287,16 +284,7 @@ impl CooTensor {
         let mut keys = vec![K::from(0); self.len()];
         for (list, &n) in self.indices.iter().zip(&self.shape) {
             let length = K::from(n as u64);
-            let append = |(key, index): (&mut K, u64)| *key = *key * length + K::from(index);
-            parallel::chunks(&mut keys, parallel::ENTRIES, &|first, keys| {
-                let keys = keys.iter_mut();
-                match list {
-                    Indices::U32(v) => {
-                        keys.zip(&v[first..]).map(|(k, &i)| (k, i.into())).for_each(append)
-                    }
-                    Indices::U64(v) => keys.zip(&v[first..]).map(|(k, &i)| (k, i)).for_each(append),
-                }
-            });
+            list.onto(&mut keys, |key, index| *key = *key * length + K::from(index));
         }
         keys
     }
