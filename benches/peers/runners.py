@@ -3,12 +3,14 @@
 Settings are what `problems.py` gives, with the folder, the number of threads and the iterations to
 stop at. Written into the folder: `peer.json` with the seconds at those iterations, and with the
 loss where the peer logs one; where it does not, the factors as `peer_N.npz`, so that the loss is
-computed outside, where it costs the peer neither time nor memory. All get single precision, which
-all of them compute in. Reading files and importing are on nobody's clock.
+computed outside, where it costs the peer neither time nor memory. All get single precision, and what
+computes in double precision alone turns it into that. Reading files and importing are on nobody's clock.
 """
 
+import contextlib
 import importlib.util
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -50,7 +52,149 @@ def sklearn_nmf(settings):
         h, done = nmf.components_, iterations
         seconds.append(elapsed)
         save(settings, iterations, [w, h.T])
-    return {"version": f"scikit-learn {sklearn.__version__}", "seconds": seconds}
+    updates = "multiplicative updates" if settings["solver"] == "mu" else "coordinate descent"
+    return {"version": f"scikit-learn {sklearn.__version__}, {updates}", "seconds": seconds}
+
+
+def rcppml(settings):
+    """RcppML, from R: alternating nonnegative least squares in double precision, timed in R around the call."""
+    from problems import run_rcppml
+
+    folder, points = Path(settings["folder"]), settings["iterations"]
+    done = run_rcppml(folder, settings["shape"], settings["ranks"]["r"], settings["seed"], settings["threads"],
+                      points)
+    if done.returncode != 0:
+        raise SystemExit(done.stderr)
+    for n in points:
+        w, d, h = (np.fromfile(folder / f"{name}_{n}.bin") for name in "wdh")
+        # R keeps matrices a column after another: w is rows × rank, h is rank × columns.
+        save(settings, n, [w.reshape(len(d), -1).T * d, h.reshape(-1, len(d))])
+    version, of_r, *seconds = (folder / "seconds.txt").read_text().split()
+    return {"version": f"RcppML {version} (R {of_r})", "seconds": [float(s) for s in seconds]}
+
+
+def nmf_rs(settings):
+    """nmf-rs's multiplicative updates of KL, in double precision, watched as scikit-learn is."""
+    import nmf_rs
+    from importlib.metadata import version
+
+    matrix = np.load(settings["data"]).astype(np.float64)
+    w, h = start_factors(settings)
+    w, h = w.astype(np.float64), h.T.astype(np.float64).copy()
+    seconds, elapsed, done = [], 0.0, 0
+    for iterations in settings["iterations"]:
+        began = time.perf_counter()
+        found = nmf_rs.nmf(matrix, w.shape[1], method="brunet", W0=w, H0=h, max_iter=iterations - done,
+                           stop="max_iter", num_threads=settings["threads"])
+        elapsed += time.perf_counter() - began
+        w, h, done = found.W, found.H, iterations
+        seconds.append(elapsed)
+        save(settings, iterations, [w, h.T])
+    return {"version": f"nmf-rs {version('nmf-rs')}, brunet", "seconds": seconds}
+
+
+def nnfac_nmf(settings):
+    """nn-fac's multiplicative updates of KL, watched as scikit-learn is; it computes a loss every iteration."""
+    from importlib.metadata import version
+
+    from nn_fac.nmf import nmf
+
+    matrix = np.load(settings["data"])
+    w, h = start_factors(settings)
+    h = h.T.copy()
+    seconds, elapsed, done = [], 0.0, 0
+    for iterations in settings["iterations"]:
+        began = time.perf_counter()
+        # A negative tolerance, as iterations that leave the loss as it is are none to stop at here.
+        w, h = nmf(matrix, w.shape[1], init="custom", U_0=w, V_0=h, n_iter_max=iterations - done, tol=-1.0,
+                   update_rule="mu", beta=1)
+        elapsed += time.perf_counter() - began
+        done = iterations
+        seconds.append(elapsed)
+        save(settings, iterations, [w, h.T])
+    return {"version": f"nn-fac {version('nn-fac')}, mu (numpy {np.__version__})", "seconds": seconds}
+
+
+def nnfac_ntf(settings):
+    """nn-fac's HALS for CP, watched in the same way; going on costs it the unfoldings of the tensor."""
+    from importlib.metadata import version
+
+    from nn_fac.ntf import ntf
+
+    tensor = np.load(settings["data"]).astype(np.float32, copy=False)
+    factors = start_factors(settings)
+    seconds, elapsed, done = [], 0.0, 0
+    for iterations in settings["iterations"]:
+        began = time.perf_counter()
+        factors = ntf(tensor, factors[0].shape[1], init="custom", factors_0=factors,
+                      n_iter_max=iterations - done, tol=-1.0, update_rule="hals",
+                      sparsity_coefficients=[None] * 3, normalize=[False] * 3)
+        elapsed += time.perf_counter() - began
+        done = iterations
+        seconds.append(elapsed)
+        save(settings, iterations, factors)
+    return {"version": f"nn-fac {version('nn-fac')}, hals (numpy {np.__version__})", "seconds": seconds}
+
+
+def nmf_torch(settings):
+    """nmf-torch's default, HALS with inner iterations, from our start, watched in the same way."""
+    import torch
+    from importlib.metadata import version
+
+    from nmf.nmf_models import NMFBatchHALS
+
+    class OurStart(NMFBatchHALS):
+        def _initialize_H_W(self, eps=1e-6):
+            self.H, self.W = (torch.from_numpy(factor.copy()) for factor in (w, h))
+
+        def _is_converged(self, *_):
+            return False
+
+    matrix = np.load(settings["data"]).astype(np.float32, copy=False)
+    w, h = start_factors(settings)
+    h = h.T
+    seconds, elapsed, done = [], 0.0, 0
+    for iterations in settings["iterations"]:
+        model = OurStart(n_components=w.shape[1], init="random", beta_loss=2.0, tol=0.0, random_state=0,
+                         alpha_W=0.0, l1_ratio_W=0.0, alpha_H=0.0, l1_ratio_H=0.0, fp_precision="float",
+                         device_type="cpu", n_jobs=settings["threads"], max_iter=iterations - done)
+        began = time.perf_counter()
+        # What it tells on the way is not for the table.
+        with contextlib.redirect_stdout(None):
+            model.fit(matrix)
+        elapsed += time.perf_counter() - began
+        w, h, done = model.H.numpy(), model.W.numpy(), iterations
+        seconds.append(elapsed)
+        save(settings, iterations, [w, h.T])
+    return {"version": f"nmf-torch {version('nmf-torch')}, halsvar (torch {torch.__version__})",
+            "seconds": seconds}
+
+
+def pygenten_gcp(settings):
+    """pygenten's generalized CP by L-BFGS-B, bounded below by 0, in double precision. It remembers former steps,
+    so it runs from the start anew for each number of iterations."""
+    # As it recommends; it is read when the library is loaded.
+    os.environ.update(OMP_PROC_BIND="spread", OMP_PLACES="threads")
+    from importlib.metadata import version
+
+    import pygenten
+    import pyttb
+
+    tensor = pyttb.tensor(np.load(settings["data"]).astype(float))
+    seconds = []
+    for iterations in settings["iterations"]:
+        # Loss `poisson` has log(ŷ + ε) where the divergence has log ŷ.
+        start = pyttb.ktensor([np.ascontiguousarray(factor, float) for factor in start_factors(settings)])
+        began = time.perf_counter()
+        found, _, _ = pygenten.gcp_opt(tensor, init=start, maxiters=iterations, type="poisson", opt="lbfgsb",
+                                       printitn=0)
+        seconds.append(time.perf_counter() - began)
+        factors = [factor.copy() for factor in found.factor_matrices]
+        factors[0] *= found.weights
+        save(settings, iterations, factors)
+    del found
+    return {"version": f"pygenten {version('pygenten')}, gcp_opt (pyttb {pyttb.__version__})",
+            "seconds": seconds}
 
 
 def pyttb_apr(settings):
@@ -58,23 +202,28 @@ def pyttb_apr(settings):
     inner ones for each mode. Going on costs it the order of its components."""
     import pyttb
 
-    with np.load(settings["list"]) as kept:
-        coordinates, counts = kept["coordinates"], kept["counts"].astype(float)[:, None]
-    tensor = pyttb.sptensor(coordinates, counts, tuple(settings["shape"]))
+    if "list" in settings:
+        with np.load(settings["list"]) as kept:
+            coordinates, counts = kept["coordinates"], kept["counts"].astype(float)[:, None]
+        tensor = pyttb.sptensor(coordinates, counts, tuple(settings["shape"]))
+    else:
+        tensor = pyttb.tensor(np.load(settings["data"]).astype(float))
     fitted = pyttb.ktensor([factor.astype(float) for factor in start_factors(settings)])
-    seconds, elapsed, done = [], 0.0, 0
+    seconds, elapsed, done, inner = [], 0.0, 0, 0
     for iterations in settings["iterations"]:
         rank = fitted.ncomponents
         began = time.perf_counter()
-        fitted, _, _ = pyttb.cp_apr(tensor, rank, init=fitted, maxiters=iterations - done, stoptol=0.0,
-                                    printitn=0)
+        fitted, _, told = pyttb.cp_apr(tensor, rank, init=fitted, maxiters=iterations - done, stoptol=0.0,
+                                       printitn=0)
         elapsed += time.perf_counter() - began
         done = iterations
+        inner += int(np.sum(told["nInnerIters"]))
         seconds.append(elapsed)
         factors = [factor.copy() for factor in fitted.factor_matrices]
         factors[0] *= fitted.weights
         save(settings, iterations, factors)
-    return {"version": f"pyttb {pyttb.__version__} (numpy {np.__version__})", "seconds": seconds}
+    return {"version": f"pyttb {pyttb.__version__}, cp_apr (numpy {np.__version__})", "seconds": seconds,
+            "told": f"{inner} inner iterations in {done} iterations"}
 
 
 def tensorly_hals(settings):
@@ -98,7 +247,7 @@ def tensorly_hals(settings):
         factors = fitted.factors
         seconds.append(elapsed)
         save(settings, iterations, factors)
-    return {"version": f"tensorly {tensorly.__version__} (numpy {np.__version__})",
+    return {"version": f"tensorly {tensorly.__version__}, HALS (numpy {np.__version__})",
             "seconds": seconds}
 
 
@@ -174,7 +323,7 @@ def einfact(settings):
 
         @history.setter
         def history(self, lists):
-            self.kept = lists if splits else lists and {**lists, "heldout_loss": Log()}
+            self.kept = lists and {**lists, "heldout_loss": Log()}
 
     data = np.load(settings["data"])
     tensor = (data[settings["key"]] if settings["key"] else data).astype(np.float32)
