@@ -3,7 +3,7 @@
 from functools import partial
 
 from dense import make_dense_counts, make_dense_nmf
-from problems import make_comm, make_dense_cp, make_pyttb_apr, make_sparse_nmf
+from problems import make_comm, make_counts_list, make_dense_cp, make_sparse_nmf
 from uber import make_uber
 
 CASES = {
@@ -21,13 +21,11 @@ CASES = {
     "nmf-torch": partial(make_dense_nmf, module="nmf", title="nmf-torch", runner="nmf_torch", euclid=True),
     "tensorly-cp": partial(make_dense_cp, module="tensorly", title="tensorly", runner="tensorly_hals"),
     "nnfac-cp": partial(make_dense_cp, module="nn_fac", title="nn-fac", runner="nnfac_ntf"),
-    "pyttb-apr": make_pyttb_apr,
+    "pyttb-apr": partial(make_counts_list, module="pyttb", runner="pyttb_apr", goals=(2, 5, 20)),
     "pyttb-apr-tiny": partial(
         make_dense_counts, module="pyttb", title="pyttb", runner="pyttb_apr", shape=(40, 30, 20), rank=5,
         goals=(2, 20, 200)),
-    "pygenten": partial(
-        make_dense_counts, module="pygenten", title="pygenten", runner="pygenten_gcp", shape=(100, 100, 100),
-        rank=10, goals=(10, 30, 60)),
+    "pygenten": partial(make_counts_list, module="pygenten", runner="pygenten_sgd", goals=(2, 5)),
     "comm-tucker": partial(make_comm, tucker=True),
     "comm-cp": partial(make_comm, tucker=False),
 }

@@ -165,6 +165,8 @@ def compare(options, name, folder):
     print(f"{name}: {problem.title}", file=sys.stderr, flush=True)
     if problem.runner == "einfact" and not problem.curve and not options.record:
         replay(options, problem, folder)
+    if options.prepare:
+        return None
     load = [os.getloadavg()[0]]
     sweeps = options.sweeps or (min(problem.sweeps, 30) if options.quick else problem.sweeps)
     ours, peers = [run_ours(options, problem, folder, sweeps, check=True)], []
@@ -231,6 +233,9 @@ def main():
     parser.add_argument("--pairs", type=int, default=1, metavar="N",
                         help="run the peer so many times, and ours before it, between and after; the table has "
                              "the median of the ratios, and their range [default: 1]")
+    parser.add_argument("--prepare", action="store_true",
+                        help="make the curves that are not recorded, and measure nothing: before the machine is "
+                             "quiet")
     parser.add_argument("--record", action="store_true",
                         help="run einfact.py to the last goal, and record its curve in --out: an hour or more")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="[default: all]")
@@ -286,7 +291,8 @@ def main():
                 absent = True
                 print(f"{name}: not run. {missing}", file=sys.stderr, flush=True)
                 continue
-            (out / f"{name}.json").write_text(json.dumps(found, indent=1))
+            if found:
+                (out / f"{name}.json").write_text(json.dumps(found, indent=1))
     elif not list(out.glob("*.json")):
         parser.error("give --program, the nneinfact binary (without it, the table and the plot of "
                      "what is in --out are written again, and nothing is there)")

@@ -206,8 +206,9 @@ def run_rcppml(folder, shape, rank, seed, threads, points):
          *map(str, [*shape, rank, seed, threads, *points])], capture_output=True, text=True)
 
 
-def make_pyttb_apr(options, folder):
+def make_counts_list(options, folder, module, runner, goals):
     """Counts of a planted CP of three modes, drawn event by event, as a list."""
+    needs(module, f"{module} is not installed")
     needs("pyttb", "pyttb is not installed")
     from scipy.sparse import coo_array
 
@@ -229,8 +230,8 @@ def make_pyttb_apr(options, folder):
         model="ir,jr,kr->ijk", ranks=ranks, loss=["--loss", "kl"], alpha=1.0, beta=0.0,
         data=str(folder / "list.tns"), arguments=["--shape", f"{size},{size},{size}"],
         init=scaled_start(folder, random, [(size, rank)] * 3, counts.sum() / size**3, ranks),
-        runner="pyttb_apr", settings={"list": str(folder / "list.npz"), "shape": [size] * 3},
-        sweeps=60, goals=(2, 5, 20), quick_goals=(2, 5), tensor=lambda: tensor)
+        runner=runner, settings={"list": str(folder / "list.npz"), "shape": [size] * 3},
+        sweeps=60, goals=goals, quick_goals=(2, 5), tensor=lambda: tensor)
 
 
 def make_dense_cp(options, folder, module, title, runner):

@@ -65,7 +65,7 @@ def notes(result):
         source = ("those of our `--algorithm block`, the same updates" if peer["replayed"] else
                   f"recorded ({peer['recorded']})")
         lines.append(
-            f"  Its losses are {source}; its own of this run's {len(timed['seconds'])} timed iterations differ "
+            f"  Its losses are {source}; its own of this run's timed iterations ({len(timed['seconds'])}) differ "
             f"from them by {peer['recorded_apart']:.1g} at most. Its seconds are "
             f"{number(peer['seconds_each'])} an iteration in this run.")
     if "told" in peer:

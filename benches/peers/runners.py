@@ -170,9 +170,9 @@ def nmf_torch(settings):
             "seconds": seconds}
 
 
-def pygenten_gcp(settings):
-    """pygenten's generalized CP by L-BFGS-B, bounded below by 0, in double precision. It remembers former steps,
-    so it runs from the start anew for each number of iterations."""
+def pygenten_sgd(settings):
+    """pygenten's generalized CP by stochastic gradients with its defaults, in double precision; an iteration is
+    one of its epochs. It remembers former steps, so it runs from the start anew for each number of epochs."""
     # As it recommends; it is read when the library is loaded.
     os.environ.update(OMP_PROC_BIND="spread", OMP_PLACES="threads")
     from importlib.metadata import version
@@ -180,21 +180,28 @@ def pygenten_gcp(settings):
     import pygenten
     import pyttb
 
-    tensor = pyttb.tensor(np.load(settings["data"]).astype(float))
-    seconds = []
+    tensor, seconds = pyttb_list(settings), []
     for iterations in settings["iterations"]:
-        # Loss `poisson` has log(ŷ + ε) where the divergence has log ŷ.
-        start = pyttb.ktensor([np.ascontiguousarray(factor, float) for factor in start_factors(settings)])
+        start = pyttb.ktensor([factor.astype(float) for factor in start_factors(settings)])
+        # The start is ours as it is: by itself it would scale it.
         began = time.perf_counter()
-        found, _, _ = pygenten.gcp_opt(tensor, init=start, maxiters=iterations, type="poisson", opt="lbfgsb",
-                                       printitn=0)
+        found, _, _ = pygenten.gcp_sgd(tensor, init=start, maxiters=iterations, type="poisson",
+                                       scale_guess_by_norm_x=False, gcp_tol=0.0, printitn=0)
         seconds.append(time.perf_counter() - began)
         factors = [factor.copy() for factor in found.factor_matrices]
         factors[0] *= found.weights
         save(settings, iterations, factors)
-    del found
-    return {"version": f"pygenten {version('pygenten')}, gcp_opt (pyttb {pyttb.__version__})",
+    return {"version": f"pygenten {version('pygenten')}, gcp_sgd (pyttb {pyttb.__version__})",
             "seconds": seconds}
+
+
+def pyttb_list(settings):
+    """The data as pyttb has lists."""
+    import pyttb
+
+    with np.load(settings["list"]) as kept:
+        coordinates, counts = kept["coordinates"], kept["counts"].astype(float)[:, None]
+    return pyttb.sptensor(np.ascontiguousarray(coordinates), counts, tuple(settings["shape"]))
 
 
 def pyttb_apr(settings):
@@ -203,9 +210,7 @@ def pyttb_apr(settings):
     import pyttb
 
     if "list" in settings:
-        with np.load(settings["list"]) as kept:
-            coordinates, counts = kept["coordinates"], kept["counts"].astype(float)[:, None]
-        tensor = pyttb.sptensor(coordinates, counts, tuple(settings["shape"]))
+        tensor = pyttb_list(settings)
     else:
         tensor = pyttb.tensor(np.load(settings["data"]).astype(float))
     fitted = pyttb.ktensor([factor.astype(float) for factor in start_factors(settings)])

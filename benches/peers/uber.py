@@ -122,7 +122,7 @@ def make_uber(options, folder, alpha, beta, splits=False):
         runner="einfact", training=training,
         settings={"path": str(Path(options.einfact).resolve()), "key": "Y", "alpha": alpha,
                   "beta": beta, "record": record, "splits": files},
-        sweeps=70 if loss == "kl" else 50, goals=(50, 100, 170) if loss == "kl" else (50, 100),
+        sweeps=80 if loss == "kl" else 50, goals=(50, 100, 170) if loss == "kl" else (50, 100),
         curve=read_curve(curve) if curve else None, curve_from=curve.name if curve else "",
         replayed=bool(curve) and curve.name.endswith("_replayed.csv"), curve_name=name,
         tensor=lambda: tensor)
