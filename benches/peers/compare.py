@@ -115,6 +115,10 @@ def along_curve(problem, found):
     # The first iteration logs no loss within its time, so it is left out where there are more.
     times = found["seconds"]
     each = (times[-1] - times[0]) / (len(times) - 1) if len(times) > 1 else times[0]
+    if "processor" in found:
+        used = found["processor"]
+        used = (used[-1] - used[0]) / (len(used) - 1) if len(used) > 1 else used[0]
+        found["processor"] = [used * n for n in problem.curve["iteration"]]
     return found | {
         "timed": {"iterations": found["iterations"], "seconds": times, "loss": found["loss"]},
         "seconds_each": each, "recorded": problem.curve_from, "replayed": problem.replayed,
@@ -183,6 +187,9 @@ def compare(options, name, folder):
     load.append(os.getloadavg()[0])
     for goal in goals:
         judge(goal, peers, ours)
+        if "ratio" in goal and "processor" in peer:
+            goal["peer_processor"] = peer["processor"][peer["iterations"].index(goal["iterations"])]
+            goal["our_processor"] = run_ours(options, problem, folder, goal["our_sweeps"])["cpu_seconds"]
     return {"case": name, "title": problem.title, "model": problem.model, "machine": machine(),
             "device": options.device, "threads": options.threads, "load": load, "date": datetime.date.today().isoformat(),
             "quick": options.quick, "splits": name.endswith("-splits"), "pairs": options.pairs,

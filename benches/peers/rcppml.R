@@ -3,7 +3,7 @@
 # The folder has the matrix as columns (p.bin, i.bin: int32, x.bin: double). Without iterations, only the
 # start that a seed means is written, to start.bin: the factor of the rows, a component after another.
 # RcppML cannot be watched and draws its start itself, so it runs from there anew for each number of
-# iterations: seconds of the call go to seconds.txt, w, d and h to w_N.bin, d_N.bin, h_N.bin.
+# iterations: seconds of the call, and of the processor, go to seconds.txt, w, d and h to w_N.bin, d_N.bin, h_N.bin.
 suppressMessages({library(Matrix); library(RcppML)})
 given <- commandArgs(trailingOnly = TRUE)
 folder <- given[1]
@@ -23,13 +23,13 @@ matrix <- new("dgCMatrix", p = read("p.bin", "integer", 4), i = read("i.bin", "i
               x = read("x.bin", "double", 8), Dim = c(rows, columns))
 setRcppMLthreads(numbers[5])
 seconds <- sapply(points, function(n) {
-  began <- Sys.time()
+  began <- proc.time()
   fit <- nmf(matrix, rank, tol = 0, maxit = n, verbose = FALSE, seed = seed)
-  ended <- Sys.time()
+  taken <- proc.time() - began
   writeBin(as.vector(fit$w), path(paste0("w_", n, ".bin")))
   writeBin(as.vector(fit$d), path(paste0("d_", n, ".bin")))
   writeBin(as.vector(fit$h), path(paste0("h_", n, ".bin")))
-  as.numeric(difftime(ended, began, units = "secs"))
+  c(taken[["elapsed"]], taken[["user.self"]] + taken[["sys.self"]])
 })
 writeLines(c(as.character(packageVersion("RcppML")), paste(R.version$major, R.version$minor, sep = "."),
-             format(seconds, digits = 8)), path("seconds.txt"))
+             format(c(seconds[1, ], seconds[2, ]), digits = 8)), path("seconds.txt"))

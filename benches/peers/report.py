@@ -10,8 +10,8 @@ def number(value, digits=3):
 
 def table(results):
     lines = ["| problem | peer | its iterations | its loss | its seconds | our seconds to that loss "
-             "| our sweeps | ratio | peak MiB, its and ours |",
-             "| --- | --- | --- | --- | --- | --- | --- | --- | --- |"]
+             "| our sweeps | ratio | processor seconds, its and ours | ratio | peak MiB, its and ours |",
+             "| --- " * 11 + "|"]
     for result in results:
         peer, ours = result["peer"], result["ours"]
         memory = f"{peer['mib']:.0f}, {max(run['mib'] for run in ours):.0f}"
@@ -26,9 +26,13 @@ def table(results):
                 above = run["loss"][-1] / goal["loss"] - 1
                 mine = (f"not reached | {len(run['loss']) - 1} | {100 * above:.2g} % above it "
                         f"after {number(run['seconds'][-1])} s")
+            processor = "- | -"
+            if "our_processor" in goal:
+                its, our = goal["peer_processor"], goal["our_processor"]
+                processor = f"{number(its)}, {number(our)} | {number(its / our)}×"
             lines.append(f"| {result['title']} | {peer['version']} | {goal['iterations']} | "
                          f"{goal['loss']:.7g} | {number(goal['peer_seconds'])} | {mine} | "
-                         f"{memory} |")
+                         f"{processor} | {memory} |")
     return lines
 
 
