@@ -4,15 +4,13 @@ Each `make_…` takes the options and an empty folder, and returns a `Problem`, 
 with a line that says what is missing.
 """
 
-import csv
 import importlib.util
+import shutil
+import subprocess
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 
 import numpy as np
-
-HERE = Path(__file__).resolve().parent
 
 
 class Absent(Exception):
@@ -31,11 +29,15 @@ class Problem:
     init: str
     runner: str  # the function in runners.py
     sweeps: int  # how many of ours are tried first
+    goals: tuple = (50, 100, 200)  # the peer's iterations whose loss is the goal, by default
+    quick_goals: tuple = (5, 10, 20)
     arguments: list = field(default_factory=list)  # more for `nneinfact fit`
     settings: dict = field(default_factory=dict)  # for the runner
     points: tuple = ()  # iterations at which the peer is looked at besides the goals
     curve: dict = None  # {"iteration": […], "loss": […]} of the peer, recorded once
     curve_from: str = ""
+    replayed: bool = False  # the curve is of our own `--algorithm block`, which makes the same updates
+    curve_name: str = ""  # of its file
     tensor: object = None  # returns the data, dense or sparse, for computing losses
     training: object = None  # which cells are trained on, where not all are
 
@@ -113,16 +115,14 @@ def scaled_start(folder, random, shapes, mean, ranks, low=0.5, high=1.5):
     return str(folder / "init.npz")
 
 
-def make_sklearn_nmf(options, folder, solver="mu"):
-    """Words in texts: a text is of three topics, topics and texts are of uneven size. By multiplicative
-    updates it is KL, by coordinate descent Euclid, whose rank is smaller."""
-    needs("sklearn", "scikit-learn is not installed")
+def words_in_texts(options):
+    """A sparse matrix of counts: a text is of three topics, topics and texts are of uneven size. Its
+    rank, and the random numbers that go on after it."""
     import scipy.sparse
 
     rows, columns, nonzeros, rank = (
         (300, 200, 4000, 5) if options.quick else (20_000, 10_000, 2_000_000, 50))
     random = np.random.default_rng(1)
-    descent = solver == "cd"
     topics = random.integers(0, rank, (rows, 3))
     length = np.cumsum(random.lognormal(0.0, 0.7, rows))
     words = np.array([random.permutation(columns) for _ in range(rank)])
@@ -137,27 +137,78 @@ def make_sklearn_nmf(options, folder, solver="mu"):
     keep = np.sort(random.permutation(len(cells))[:nonzeros])
     cells, counts = cells[keep], counts[keep]
     matrix = scipy.sparse.coo_array((counts, (cells // columns, cells % columns)), (rows, columns))
-    scipy.sparse.save_npz(folder / "matrix.npz", matrix.tocsr())
-    with open(folder / "matrix.tns", "w") as out:
-        out.writelines(f"{cell // columns + 1} {cell % columns + 1} {count}\n"
-                       for cell, count in zip(cells.tolist(), counts.tolist()))
-    if descent:
+    return matrix, rank, random
+
+
+def write_list(path, coordinates, counts):
+    """A `.tns`: coordinates from 1, and the value."""
+    columns = [*(axis.tolist() for axis in coordinates), np.asarray(counts).tolist()]
+    with open(path, "w") as out:
+        out.writelines(f"{' '.join(str(at + 1) for at in entry[:-1])} {entry[-1]}\n"
+                       for entry in zip(*columns))
+
+
+def make_sparse_nmf(options, folder, solver):
+    """Words in texts: by scikit-learn's multiplicative updates under KL; by its coordinate descent, and by
+    RcppML, under Euclid, whose rank is smaller."""
+    matrix, rank, random = words_in_texts(options)
+    (rows, columns), mean = matrix.shape, matrix.sum() / np.prod(matrix.shape)
+    euclid = solver != "mu"
+    if euclid:
         rank = min(rank, 20)
+    write_list(folder / "matrix.tns", matrix.coords, matrix.data)
     ranks = {"r": rank}
-    loss = "Euclid, coordinate descent" if descent else "KL"
-    return Problem(
-        title=f"NMF, {loss}, sparse {rows} × {columns} with {len(cells)} nonzeros, rank {rank}",
-        model="ir,jr->ij", ranks=ranks, loss=["--loss", "euclidean" if descent else "kl"], alpha=1.0,
-        beta=float(descent),
-        data=str(folder / "matrix.tns"), arguments=["--shape", f"{rows},{columns}"],
-        init=scaled_start(folder, random, [(rows, rank), (columns, rank)],
-                          counts.sum() / (rows * columns), ranks),
-        runner="sklearn_nmf", settings={"matrix": str(folder / "matrix.npz"), "solver": solver},
-        points=(10, 20), sweeps=100, tensor=lambda: matrix)
+    init = scaled_start(folder, random, [(rows, rank), (columns, rank)], mean, ranks)
+    problem = Problem(
+        title=f"NMF, {'Euclid' if euclid else 'KL'}, sparse {rows} × {columns} with {matrix.nnz} nonzeros, "
+              f"rank {rank}",
+        model="ir,jr->ij", ranks=ranks, loss=["--loss", "euclidean" if euclid else "kl"], alpha=1.0,
+        beta=float(euclid), data=str(folder / "matrix.tns"), arguments=["--shape", f"{rows},{columns}"],
+        init=init, runner="rcppml" if solver == "rcppml" else "sklearn_nmf",
+        settings={"solver": solver}, points=(10, 20), sweeps=15, tensor=lambda: matrix,
+        goals={"mu": (10, 20), "cd": (10, 30, 60), "rcppml": (5, 20)}[solver])
+    if solver == "rcppml":
+        start_of_rcppml(problem, folder, matrix)
+    else:
+        import scipy.sparse
+
+        needs("sklearn", "scikit-learn is not installed")
+        scipy.sparse.save_npz(folder / "matrix.npz", matrix.tocsr())
+        problem.settings["matrix"] = str(folder / "matrix.npz")
+    return problem
 
 
-def make_pyttb_apr(options, folder):
+def start_of_rcppml(problem, folder, matrix):
+    """RcppML takes no start, but a seed, from which R draws the rows' factor. The columns' factor is computed
+    from that one before anything else, so ours gets the drawn one and any for the columns."""
+    if shutil.which("Rscript") is None:
+        raise Absent("RcppML: there is no Rscript; Debian has r-base-core and r-cran-rcppml")
+    columns = matrix.tocsc()
+    columns.indptr.astype(np.int32).tofile(folder / "p.bin")
+    columns.indices.astype(np.int32).tofile(folder / "i.bin")
+    columns.data.astype(np.float64).tofile(folder / "x.bin")
+    rank = problem.ranks["r"]
+    problem.settings |= {"shape": list(matrix.shape), "seed": 7}
+    drawn = run_rcppml(folder, matrix.shape, rank, 7, 0, [])
+    if drawn.returncode != 0:
+        raise Absent(f"RcppML: {drawn.stderr.strip()}")
+    with np.load(problem.init) as start:
+        others = {name: start[name] for name in start.files}
+    uniform = np.fromfile(folder / "start.bin").reshape(rank, -1).T
+    scale = others["theta_1"].mean() / uniform.mean()
+    np.savez(problem.init, **{**others, "theta_1": (scale * uniform).astype(np.float32)})
+
+
+def run_rcppml(folder, shape, rank, seed, threads, points):
+    """`rcppml.R` with what lies in a folder; without points it draws the start."""
+    return subprocess.run(
+        ["Rscript", "--vanilla", str(Path(__file__).resolve().parent / "rcppml.R"), str(folder),
+         *map(str, [*shape, rank, seed, threads, *points])], capture_output=True, text=True)
+
+
+def make_counts_list(options, folder, module, runner, goals):
     """Counts of a planted CP of three modes, drawn event by event, as a list."""
+    needs(module, f"{module} is not installed")
     needs("pyttb", "pyttb is not installed")
     from scipy.sparse import coo_array
 
@@ -172,22 +223,20 @@ def make_pyttb_apr(options, folder):
     coordinates = np.unravel_index(cells, (size,) * 3)
     tensor = coo_array((counts, coordinates), shape=(size,) * 3)
     np.savez(folder / "list.npz", coordinates=np.stack(coordinates, 1), counts=counts)
-    with open(folder / "list.tns", "w") as out:
-        out.writelines(f"{i + 1} {j + 1} {k + 1} {count}\n"
-                       for i, j, k, count in zip(*(axis.tolist() for axis in coordinates), counts.tolist()))
+    write_list(folder / "list.tns", coordinates, counts)
     ranks = {"r": rank}
     return Problem(
         title=f"nonnegative CP, KL, sparse {size} × {size} × {size} with {len(cells)} nonzeros, rank {rank}",
         model="ir,jr,kr->ijk", ranks=ranks, loss=["--loss", "kl"], alpha=1.0, beta=0.0,
         data=str(folder / "list.tns"), arguments=["--shape", f"{size},{size},{size}"],
         init=scaled_start(folder, random, [(size, rank)] * 3, counts.sum() / size**3, ranks),
-        runner="pyttb_apr", settings={"list": str(folder / "list.npz"), "shape": [size] * 3},
-        sweeps=100, tensor=lambda: tensor)
+        runner=runner, settings={"list": str(folder / "list.npz"), "shape": [size] * 3},
+        sweeps=60, goals=goals, quick_goals=(2, 5), tensor=lambda: tensor)
 
 
-def make_tensorly_cp(options, folder):
+def make_dense_cp(options, folder, module, title, runner):
     """A planted nonnegative CP, and noise of a tenth of its spread, cut off at zero."""
-    needs("tensorly", "tensorly is not installed")
+    needs(module, f"{title} is not installed")
     size, rank = (20, 4) if options.quick else (300, 20)
     random = np.random.default_rng(2)
     truth = [random.gamma(0.5, 1.0, (size, rank)) for _ in range(3)]
@@ -201,8 +250,8 @@ def make_tensorly_cp(options, folder):
         model="ir,jr,kr->ijk", ranks=ranks, loss=["--loss", "euclidean"], alpha=1.0, beta=1.0,
         data=str(folder / "tensor.npy"),
         init=scaled_start(folder, random, [(size, rank)] * 3, tensor.mean(), ranks),
-        runner="tensorly_hals", points=(1, 2, 3, 5, 7, 10, 15, 20, 30, 40, 75, 150), sweeps=100,
-        tensor=lambda: tensor)
+        runner=runner, points=(1, 2, 3, 5, 7, 10, 15, 20, 30, 40, 75, 150), sweeps=40,
+        goals=(5, 20, 100), tensor=lambda: tensor)
 
 
 def comm_path(options):
@@ -244,115 +293,3 @@ def make_comm(options, folder, tucker):
         runner="comm",
         settings={"path": path, "beta": beta, "inner": 1, "tucker": tucker}, sweeps=200,
         tensor=lambda: tensor)
-
-
-def read_curve(path):
-    """A recorded curve: comments, then columns of which `iteration` and `loss` are taken."""
-    with open(path) as lines:
-        rows = list(csv.DictReader(line for line in lines if not line.startswith("#")))
-    return {"iteration": [int(row["iteration"]) for row in rows],
-            "loss": [float(row["loss"]) for row in rows]}
-
-
-def draw_splits(folder, shape):
-    """Withholds a tenth of all cells, and a twentieth of the others for validation, as the authors'
-    experiments do: the same cells on both sides. Returns the arguments of `nneinfact fit`, the files for
-    the peer, and which cells are trained on."""
-    random = np.random.default_rng(11)
-    held_out = random.random(shape, np.float32) < 0.1
-    validation = (random.random(shape, np.float32) < 0.05) & ~held_out
-    files = {"held_out": str(folder / "held_out.npy"), "validation": str(folder / "validation.npy")}
-    np.save(files["held_out"], held_out)
-    np.save(files["validation"], validation)
-    # The peer tells its own validation cells by chance, ours are told by their coordinates.
-    coordinates = folder / "validation.tns"
-    with open(coordinates, "w") as out:
-        for slab, cells in enumerate(validation, 1):
-            out.writelines(f"{slab} {' '.join(map(str, cell))}\n"
-                           for cell in (np.argwhere(cells) + 1).tolist())
-    arguments = ["--heldout-mask", files["held_out"], "--validation-coordinates", str(coordinates)]
-    return arguments, files, ~(held_out | validation)
-
-
-def make_uber(options, folder, alpha, beta):
-    """The spatial model on the paper's tensor. Where a curve of the authors' code is recorded from
-    the same start, a few of its iterations are timed; where none is, it runs to its last goal, and
-    its curve is recorded beside the results as it grows."""
-    if not options.einfact:
-        raise Absent("einfact.py: give --einfact, the file of github.com/jhood3/einfact")
-    if not Path(options.einfact).is_file():
-        raise Absent(f"einfact.py: there is no {options.einfact}")
-    needs("torch", "torch is not installed")
-    needs("opt_einsum", "opt_einsum is not installed")
-    name = "kl" if (alpha, beta) == (1, 0) else f"ab_{alpha:g}_{beta:g}"
-    curve = init = record = None
-    if options.quick:
-        random = np.random.default_rng(3)
-        tensor = random.poisson(0.3, (4, 5, 6, 9, 8))
-        np.savez(folder / "counts.npz", Y=tensor)
-        data, ranks = str(folder / "counts.npz"), {"r": 4, "k": 3}
-    else:
-        if not options.uber:
-            raise Absent("the Uber tensor: give --uber, an .npz with the array Y")
-        if not Path(options.uber).is_file():
-            raise Absent(f"the Uber tensor: there is no {options.uber}")
-        data, ranks = str(Path(options.uber).resolve()), {"r": 10, "k": 6}
-        tensor = np.load(data)["Y"]
-        # The curves are of the recorded start and of no other.
-        init = options.start or Path(data).parent / "reference_uber_kl_init.npz"
-        if not Path(init).is_file():
-            raise Absent(f"the start of the recorded curves: give --start; there is no {init}")
-        init = str(Path(init).resolve())
-        places = [options.curves, HERE / "data", Path(data).parent]
-        # With cells withheld the iterations are others than the recorded ones.
-        curve = None if options.splits else next(
-            (path for place in places if place
-             for path in [Path(place) / f"reference_uber_{name}.csv"] if path.is_file()), None)
-        if curve is None and not options.splits:
-            record = Path(options.out).resolve() / f"reference_uber_{name}.csv"
-            record.write_text(
-                f"# authors' einfact.py (PyTorch, {options.device}, {options.threads} threads), "
-                "Uber tensor, "
-                f"wr,hr,dr,ikr,jkr->whdij, r=10, k=6, alpha={alpha:g}, beta={beta:g}, all cells "
-                "observed (their random 5 % validation split disabled), the start of the curves "
-                "beside this one\n"
-                "# loss: the divergence, mean over cells, from what that code logs (before the last "
-                "factor's update of the iteration)\n"
-                "iteration,seconds,loss\n")
-    if init is None:
-        # As einfact.py starts: uniform, not scaled.
-        sizes = dict(zip("whdij", tensor.shape), **ranks)
-        start = {f"theta_{n + 1}": random.uniform(0, 1, [sizes[letter] for letter in factor])
-                 for n, factor in enumerate("wr,hr,dr,ikr,jkr".split(","))}
-        init = str(folder / "init.npz")
-        np.savez(init, **{key: array.astype(np.float32) for key, array in start.items()})
-    arguments, splits, training = (
-        draw_splits(folder, tensor.shape) if options.splits else ([], None, None))
-    return Problem(
-        title=f"the spatial model, {'KL' if name == 'kl' else f'αβ({alpha:g}, {beta:g})'}, "
-              f"{' × '.join(map(str, tensor.shape))} counts, rank {ranks['r']} and {ranks['k']}"
-              f"{', 10 % + 5 % withheld' if options.splits else ''}",
-        model="wr,hr,dr,ikr,jkr->whdij", ranks=ranks,
-        loss=["--loss", "alpha-beta", "--alpha", f"{alpha:g}", "--beta", f"{beta:g}"],
-        alpha=alpha, beta=beta, data=data, arguments=["--key", "Y", *arguments], init=init,
-        runner="einfact", training=training,
-        settings={"path": str(Path(options.einfact).resolve()), "key": "Y", "alpha": alpha,
-                  "beta": beta, "record": record and str(record), "splits": splits},
-        sweeps=150, curve=read_curve(curve) if curve else None,
-        curve_from=curve.name if curve else "", tensor=lambda: tensor)
-
-
-# Those whose peer can leave cells out.
-WITH_SPLITS = ("uber-kl", "uber-0.7-0", "uber-1.3-1")
-
-CASES = {
-    "uber-kl": partial(make_uber, alpha=1.0, beta=0.0),
-    "uber-0.7-0": partial(make_uber, alpha=0.7, beta=0.0),
-    "uber-1.3-1": partial(make_uber, alpha=1.3, beta=1.0),
-    "sklearn-nmf": make_sklearn_nmf,
-    "sklearn-cd": partial(make_sklearn_nmf, solver="cd"),
-    "pyttb-apr": make_pyttb_apr,
-    "tensorly-cp": make_tensorly_cp,
-    "comm-tucker": partial(make_comm, tucker=True),
-    "comm-cp": partial(make_comm, tucker=False),
-}

@@ -10,24 +10,47 @@ def number(value, digits=3):
 
 def table(results):
     lines = ["| problem | peer | its iterations | its loss | its seconds | our seconds to that loss "
-             "| our sweeps | ratio | peak MiB, its and ours |",
-             "| --- | --- | --- | --- | --- | --- | --- | --- | --- |"]
+             "| our sweeps | ratio | processor seconds, its and ours | ratio | peak MiB, its and ours |",
+             "| --- " * 11 + "|"]
     for result in results:
         peer, ours = result["peer"], result["ours"]
         memory = f"{peer['mib']:.0f}, {max(run['mib'] for run in ours):.0f}"
         for goal in result["goals"]:
             if "ratio" in goal:
-                mine = (f"{number(goal['our_seconds'])} | {goal['our_sweeps']} | "
-                        f"{number(goal['ratio'])}×")
+                ratio = f"{number(goal['ratio'])}×"
+                if result["pairs"] > 1:
+                    ratio += f" ({' to '.join(map(number, goal['ratios']))})"
+                mine = f"{number(goal['our_seconds'])} | {goal['our_sweeps']} | {ratio}"
             else:
                 run = min(ours, key=lambda run: run["loss"][-1])
                 above = run["loss"][-1] / goal["loss"] - 1
                 mine = (f"not reached | {len(run['loss']) - 1} | {100 * above:.2g} % above it "
                         f"after {number(run['seconds'][-1])} s")
+            processor = "- | -"
+            if "our_processor" in goal:
+                its, our = goal["peer_processor"], goal["our_processor"]
+                processor = f"{number(its)}, {number(our)} | {number(its / our)}×"
             lines.append(f"| {result['title']} | {peer['version']} | {goal['iterations']} | "
                          f"{goal['loss']:.7g} | {number(goal['peer_seconds'])} | {mine} | "
-                         f"{memory} |")
+                         f"{processor} | {memory} |")
     return lines
+
+
+def beside(results):
+    """What is withheld beside what is all observed: the ratios of the cases that have both."""
+    found = {result["case"]: result for result in results}
+    lines = []
+    for name, whole in found.items():
+        split = found.get(f"{name}-splits")
+        for goal in whole["goals"] if split else []:
+            other = next((one for one in split["goals"] if one["iterations"] == goal["iterations"]), None)
+            if other and "ratio" in goal and "ratio" in other:
+                cells = (f"{number(one['peer_seconds'])} and {number(one['our_seconds'])} s | "
+                         f"{number(one['ratio'])}×" for one in (goal, other))
+                lines.append(f"| `{name}`, {goal['iterations']} | {' | '.join(cells)} |")
+    head = ["| case, its iterations | all observed: its and our time | ratio | 10 % + 5 % withheld: its and our "
+            "time | ratio |", "| --- | --- | --- | --- | --- |"]
+    return [*head, *lines, ""] if lines else []
 
 
 def notes(result):
@@ -43,18 +66,23 @@ def notes(result):
                  "ours.")
     if "recorded" in peer:
         timed = peer["timed"]
+        source = ("those of our `--algorithm block`, the same updates" if peer["replayed"] else
+                  f"recorded ({peer['recorded']})")
         lines.append(
-            f"  Its losses are recorded ({peer['recorded']}; in this run's "
-            f"{len(timed['seconds'])} iterations they differ by {peer['recorded_apart']:.1g} at "
-            f"most), its seconds are {number(peer['seconds_each'])} an iteration in this run.")
+            f"  Its losses are {source}; its own of this run's timed iterations ({len(timed['seconds'])}) differ "
+            f"from them by {peer['recorded_apart']:.1g} at most. Its seconds are "
+            f"{number(peer['seconds_each'])} an iteration in this run.")
+    if "told" in peer:
+        lines.append(f"  The peer: {peer['told']}.")
     for run in ours:
         sweeps = len(run["loss"]) - 1
         each = (run["seconds"][-1] - run["seconds"][0]) / max(sweeps, 1)
         lines.append(
             f"  Ours ({run['algorithm']}): {number(run['seconds'][0])} s until the start's loss is "
-            f"known, then {sweeps} sweeps of {number(1000 * each)} ms to {run['loss'][-1]:.7g} "
-            f"({run['loss_recomputed']:.7g} recomputed in double precision); the whole process "
-            f"{number(run['process_seconds'])} s.")
+            f"known, then {sweeps} sweeps of {number(1000 * each)} ms to {run['loss'][-1]:.7g}"
+            + (f" ({run['loss_recomputed']:.7g} recomputed in double precision)"
+               if run["loss_recomputed"] is not None else "")
+            + f"; the whole process {number(run['process_seconds'])} s.")
     if "loss_recomputed" in peer:
         when = "its last timed iteration" if "recorded" in peer else "its last iteration"
         logged = peer["timed"]["loss"][-1] if "recorded" in peer else peer["loss"][-1]
@@ -102,7 +130,7 @@ def write(out, order):
                if (out / f"{name}.json").exists()]
     if not results:
         return "no results"
-    lines = [*table(results), ""]
+    lines = [*table(results), "", *beside(results)]
     for result in results:
         lines += [*notes(result), f"  `{result['command']}`"]
     text = "\n".join(lines) + "\n"

@@ -3,17 +3,44 @@
 Settings are what `problems.py` gives, with the folder, the number of threads and the iterations to
 stop at. Written into the folder: `peer.json` with the seconds at those iterations, and with the
 loss where the peer logs one; where it does not, the factors as `peer_N.npz`, so that the loss is
-computed outside, where it costs the peer neither time nor memory. All get single precision, which
-all of them compute in. Reading files and importing are on nobody's clock.
+computed outside, where it costs the peer neither time nor memory. All get single precision, and what
+computes in double precision alone turns it into that. Reading files and importing are on nobody's clock.
 """
 
+import contextlib
 import importlib.util
 import json
+import os
 import sys
 import time
 from pathlib import Path
 
 import numpy as np
+
+
+class Watch:
+    """Sums up the clock's seconds and the processor's of what is done under it."""
+
+    def __init__(self):
+        self.seconds, self.processor = [], []
+        self.sums = [0.0, 0.0]
+
+    def __enter__(self):
+        self.began = time.perf_counter(), time.process_time()
+
+    def __exit__(self, *_):
+        self.sums[0] += time.perf_counter() - self.began[0]
+        self.sums[1] += time.process_time() - self.began[1]
+
+    def note(self, anew=False):
+        """Keeps the sums so far, as those of the next number of iterations; `anew` begins at nothing again."""
+        self.seconds.append(self.sums[0])
+        self.processor.append(self.sums[1])
+        if anew:
+            self.sums = [0.0, 0.0]
+
+    def found(self, version, **more):
+        return {"version": version, "seconds": self.seconds, "processor": self.processor, **more}
 
 
 def start_factors(settings):
@@ -39,18 +66,162 @@ def sklearn_nmf(settings):
     matrix = scipy.sparse.load_npz(settings["matrix"]).astype(np.float32).tocsr()
     w, h = start_factors(settings)
     h = h.T.copy()
-    seconds, elapsed, done = [], 0.0, 0
+    watch, done = Watch(), 0
     for iterations in settings["iterations"]:
         loss = "kullback-leibler" if settings["solver"] == "mu" else "frobenius"
         nmf = NMF(w.shape[1], init="custom", solver=settings["solver"], beta_loss=loss, tol=0,
                   max_iter=iterations - done)
-        began = time.perf_counter()
-        w = nmf.fit_transform(matrix, W=w, H=h)
-        elapsed += time.perf_counter() - began
+        with watch:
+            w = nmf.fit_transform(matrix, W=w, H=h)
         h, done = nmf.components_, iterations
-        seconds.append(elapsed)
+        watch.note()
         save(settings, iterations, [w, h.T])
-    return {"version": f"scikit-learn {sklearn.__version__}", "seconds": seconds}
+    updates = "multiplicative updates" if settings["solver"] == "mu" else "coordinate descent"
+    return watch.found(f"scikit-learn {sklearn.__version__}, {updates}")
+
+
+def rcppml(settings):
+    """RcppML, from R: alternating nonnegative least squares in double precision, timed in R around the call."""
+    from problems import run_rcppml
+
+    folder, points = Path(settings["folder"]), settings["iterations"]
+    done = run_rcppml(folder, settings["shape"], settings["ranks"]["r"], settings["seed"], settings["threads"],
+                      points)
+    if done.returncode != 0:
+        raise SystemExit(done.stderr)
+    for n in points:
+        w, d, h = (np.fromfile(folder / f"{name}_{n}.bin") for name in "wdh")
+        # R keeps matrices a column after another: w is rows × rank, h is rank × columns.
+        save(settings, n, [w.reshape(len(d), -1).T * d, h.reshape(-1, len(d))])
+    version, of_r, *times = (folder / "seconds.txt").read_text().split()
+    times = [float(number) for number in times]
+    return {"version": f"RcppML {version} (R {of_r})", "seconds": times[: len(points)],
+            "processor": times[len(points) :]}
+
+
+def nmf_rs(settings):
+    """nmf-rs's multiplicative updates of KL, in double precision, watched as scikit-learn is."""
+    import nmf_rs
+    from importlib.metadata import version
+
+    matrix = np.load(settings["data"]).astype(np.float64)
+    w, h = start_factors(settings)
+    w, h = w.astype(np.float64), h.T.astype(np.float64).copy()
+    watch, done = Watch(), 0
+    for iterations in settings["iterations"]:
+        with watch:
+            found = nmf_rs.nmf(matrix, w.shape[1], method="brunet", W0=w, H0=h, max_iter=iterations - done,
+                               stop="max_iter", num_threads=settings["threads"])
+        w, h, done = found.W, found.H, iterations
+        watch.note()
+        save(settings, iterations, [w, h.T])
+    return watch.found(f"nmf-rs {version('nmf-rs')}, brunet")
+
+
+def nnfac_nmf(settings):
+    """nn-fac's multiplicative updates of KL, watched as scikit-learn is; it computes a loss every iteration."""
+    from importlib.metadata import version
+
+    from nn_fac.nmf import nmf
+
+    matrix = np.load(settings["data"])
+    w, h = start_factors(settings)
+    h = h.T.copy()
+    watch, done = Watch(), 0
+    for iterations in settings["iterations"]:
+        with watch:
+            # A negative tolerance, as iterations that leave the loss as it is are none to stop at here.
+            w, h = nmf(matrix, w.shape[1], init="custom", U_0=w, V_0=h, n_iter_max=iterations - done, tol=-1.0,
+                       update_rule="mu", beta=1)
+        done = iterations
+        watch.note()
+        save(settings, iterations, [w, h.T])
+    return watch.found(f"nn-fac {version('nn-fac')}, mu (numpy {np.__version__})")
+
+
+def nnfac_ntf(settings):
+    """nn-fac's HALS for CP, watched in the same way; going on costs it the unfoldings of the tensor."""
+    from importlib.metadata import version
+
+    from nn_fac.ntf import ntf
+
+    tensor = np.load(settings["data"]).astype(np.float32, copy=False)
+    factors = start_factors(settings)
+    watch, done = Watch(), 0
+    for iterations in settings["iterations"]:
+        with watch:
+            factors = ntf(tensor, factors[0].shape[1], init="custom", factors_0=factors,
+                          n_iter_max=iterations - done, tol=-1.0, update_rule="hals",
+                          sparsity_coefficients=[None] * 3, normalize=[False] * 3)
+        done = iterations
+        watch.note()
+        save(settings, iterations, factors)
+    return watch.found(f"nn-fac {version('nn-fac')}, hals (numpy {np.__version__})")
+
+
+def nmf_torch(settings):
+    """nmf-torch's default, HALS with inner iterations, from our start, watched in the same way."""
+    import torch
+    from importlib.metadata import version
+
+    from nmf.nmf_models import NMFBatchHALS
+
+    class OurStart(NMFBatchHALS):
+        def _initialize_H_W(self, eps=1e-6):
+            self.H, self.W = (torch.from_numpy(factor.copy()) for factor in (w, h))
+
+        def _is_converged(self, *_):
+            return False
+
+    matrix = np.load(settings["data"]).astype(np.float32, copy=False)
+    w, h = start_factors(settings)
+    h = h.T
+    watch, done = Watch(), 0
+    for iterations in settings["iterations"]:
+        model = OurStart(n_components=w.shape[1], init="random", beta_loss=2.0, tol=0.0, random_state=0,
+                         alpha_W=0.0, l1_ratio_W=0.0, alpha_H=0.0, l1_ratio_H=0.0, fp_precision="float",
+                         device_type="cpu", n_jobs=settings["threads"], max_iter=iterations - done)
+        with watch:
+            # What it tells on the way is not for the table.
+            with contextlib.redirect_stdout(None):
+                model.fit(matrix)
+        w, h, done = model.H.numpy(), model.W.numpy(), iterations
+        watch.note()
+        save(settings, iterations, [w, h.T])
+    return watch.found(f"nmf-torch {version('nmf-torch')}, halsvar (torch {torch.__version__})")
+
+
+def pygenten_sgd(settings):
+    """pygenten's generalized CP by stochastic gradients with its defaults, in double precision; an iteration is
+    one of its epochs. It remembers former steps, so it runs from the start anew for each number of epochs."""
+    # As it recommends; it is read when the library is loaded.
+    os.environ.update(OMP_PROC_BIND="spread", OMP_PLACES="threads")
+    from importlib.metadata import version
+
+    import pygenten
+    import pyttb
+
+    tensor, watch = pyttb_list(settings), Watch()
+    for iterations in settings["iterations"]:
+        start = pyttb.ktensor([factor.astype(float) for factor in start_factors(settings)])
+        # The start is ours as it is: by itself it would scale it.
+        with watch:
+            found, _, _ = pygenten.gcp_sgd(tensor, init=start, maxiters=iterations, type="poisson",
+                                           scale_guess_by_norm_x=False, gcp_tol=0.0, printitn=0)
+        watch.note(anew=True)
+        factors = [factor.copy() for factor in found.factor_matrices]
+        factors[0] *= found.weights
+        save(settings, iterations, factors)
+    return watch.found(f"pygenten {version('pygenten')}, gcp_sgd (pyttb {pyttb.__version__})")
+
+
+def pyttb_list(settings):
+    """The data as pyttb has lists."""
+    import pyttb
+
+    with np.load(settings["list"]) as kept:
+        coordinates, counts = kept["coordinates"], kept["counts"].astype(float)[:, None]
+    return pyttb.sptensor(np.ascontiguousarray(coordinates), counts, tuple(settings["shape"]))
 
 
 def pyttb_apr(settings):
@@ -58,23 +229,25 @@ def pyttb_apr(settings):
     inner ones for each mode. Going on costs it the order of its components."""
     import pyttb
 
-    with np.load(settings["list"]) as kept:
-        coordinates, counts = kept["coordinates"], kept["counts"].astype(float)[:, None]
-    tensor = pyttb.sptensor(coordinates, counts, tuple(settings["shape"]))
+    if "list" in settings:
+        tensor = pyttb_list(settings)
+    else:
+        tensor = pyttb.tensor(np.load(settings["data"]).astype(float))
     fitted = pyttb.ktensor([factor.astype(float) for factor in start_factors(settings)])
-    seconds, elapsed, done = [], 0.0, 0
+    watch, done, inner = Watch(), 0, 0
     for iterations in settings["iterations"]:
         rank = fitted.ncomponents
-        began = time.perf_counter()
-        fitted, _, _ = pyttb.cp_apr(tensor, rank, init=fitted, maxiters=iterations - done, stoptol=0.0,
-                                    printitn=0)
-        elapsed += time.perf_counter() - began
+        with watch:
+            fitted, _, told = pyttb.cp_apr(tensor, rank, init=fitted, maxiters=iterations - done, stoptol=0.0,
+                                           printitn=0)
         done = iterations
-        seconds.append(elapsed)
+        inner += int(np.sum(told["nInnerIters"]))
+        watch.note()
         factors = [factor.copy() for factor in fitted.factor_matrices]
         factors[0] *= fitted.weights
         save(settings, iterations, factors)
-    return {"version": f"pyttb {pyttb.__version__} (numpy {np.__version__})", "seconds": seconds}
+    return watch.found(f"pyttb {pyttb.__version__}, cp_apr (numpy {np.__version__})",
+                       told=f"{inner} inner iterations in {done} iterations")
 
 
 def tensorly_hals(settings):
@@ -86,20 +259,18 @@ def tensorly_hals(settings):
     tensor = np.load(settings["data"]).astype(np.float32, copy=False)
     factors = start_factors(settings)
     rank = factors[0].shape[1]
-    seconds, elapsed, done = [], 0.0, 0
+    watch, done = Watch(), 0
     for iterations in settings["iterations"]:
         init = CPTensor((np.ones(rank, np.float32), [factor.copy() for factor in factors]))
-        began = time.perf_counter()
-        fitted = non_negative_parafac_hals(tensor, rank, n_iter_max=iterations - done, init=init,
-                                           tol=0)
-        elapsed += time.perf_counter() - began
+        with watch:
+            fitted = non_negative_parafac_hals(tensor, rank, n_iter_max=iterations - done, init=init,
+                                               tol=0)
         done = iterations
         # The weights are ones, since nothing is normalised.
         factors = fitted.factors
-        seconds.append(elapsed)
+        watch.note()
         save(settings, iterations, factors)
-    return {"version": f"tensorly {tensorly.__version__} (numpy {np.__version__})",
-            "seconds": seconds}
+    return watch.found(f"tensorly {tensorly.__version__}, HALS (numpy {np.__version__})")
 
 
 def comm(settings):
@@ -150,6 +321,17 @@ def einfact(settings):
                     print(len(times) - 1, f"{times[-1]:.3f}", f"{losses[-1] * scale:.9g}", sep=",",
                           file=curve)
 
+    processor = []
+
+    class Clock:
+        """Its clock, which it looks at when it begins and after each iteration; the processor's at the same times."""
+
+        @staticmethod
+        def time():
+            processor.append(time.process_time())
+            return time.time()
+
+    module.time = Clock
     splits = settings["splits"] and {role: np.load(path)
                                      for role, path in settings["splits"].items()}
 
@@ -174,7 +356,7 @@ def einfact(settings):
 
         @history.setter
         def history(self, lists):
-            self.kept = lists if splits else lists and {**lists, "heldout_loss": Log()}
+            self.kept = lists and {**lists, "heldout_loss": Log()}
 
     data = np.load(settings["data"])
     tensor = (data[settings["key"]] if settings["key"] else data).astype(np.float32)
@@ -189,6 +371,7 @@ def einfact(settings):
     return {"version": f"einfact.py (torch {torch.__version__})",
             "iterations": list(range(1, len(history["time"]))),
             "seconds": [float(s) for s in history["time"][1:]],
+            "processor": [taken - processor[0] for taken in processor[1:]],
             "loss": [float(l) * scale for l in history["loss"][1:]],
             "heldout_loss": [float(l) * scale for l in history["heldout_loss"][1:]] if splits else None}
 
