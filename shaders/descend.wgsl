@@ -20,7 +20,7 @@ const THREADS = $threads;
 // Entries that a thread has of its row.
 const OWN = $own;
 // The most cycles over the entries of a row.
-const CYCLES = 6u;
+const CYCLES = $cycles;
 // A row is left where the squares of a cycle's steps are this much smaller than those of its first.
 const SHORT = 1e-6;
 // A step takes no entry further than this times the largest of the factor.

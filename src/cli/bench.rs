@@ -276,6 +276,7 @@ pub fn run(args: &BenchArgs) -> Result<()> {
             "powers_per_second": r.powers_per_second,
             "logarithms_per_second": r.logarithms_per_second,
             "gathered_lines_per_second": r.gathered_lines_per_second,
+            "distant_lines_per_second": r.distant_lines_per_second,
         })
     });
     let report = json!({

@@ -144,8 +144,12 @@ impl ListProblem {
     }
 }
 
+/// What the blocks of a tile take at most in a sparse pass, and so what the near cache is taken to hold.
+const NEAR_BYTES: f64 = 524_288.0;
+
 /// A sparse pass beside the least time that it could take (its roofline): that of reading entries, tables and
-/// sums, of looking up each operand's row once, or of all arithmetic, whichever is longest.
+/// sums, of looking up each operand's row once, or of all arithmetic, whichever is longest; after the products of
+/// factors that it looks up, which have to be there before.
 pub fn pass(
     plan: &Plan,
     group: usize,
@@ -165,26 +169,43 @@ pub fn pass(
     }
     let tape = Tape::compile(&wanted);
     // ŷ is formed only where something depends on it.
-    let products = if tape.reads_y() { 1.0 } else { 0.5 };
-    let multiply_adds = pass.flops * products;
+    let share = if tape.reads_y() { 1.0 } else { 0.5 };
+    let multiply_adds = pass.flops * share;
     let row = pass.contracted_size(shapes) * plan.settings().element_bytes;
     let lines = stored * (pass.operands.len() * row.div_ceil(64)) as f64;
-    // Tables are formed in double precision, and so are the sums kept, which are read and written.
     let rows = |table: &KhatriRaoTable| shapes.volume(table.rows.iter().collect());
-    let tables: f64 = std::iter::once(&pass.output).chain(&pass.operands).map(rows).sum();
+    // Rows of a table that the near cache does not hold come from farther away at least once.
+    let distant_rows = |table: &KhatriRaoTable| match rows(table) * row as f64 {
+        bytes if bytes <= NEAR_BYTES => 0.0,
+        _ => rows(table).min(stored),
+    };
+    let distant = pass.operands.iter().map(distant_rows).sum::<f64>() * row.div_ceil(64) as f64;
+    // Tables are formed in double precision, and so are the sums kept, which are read and written.
+    let all_tables = || std::iter::once(&pass.output).chain(&pass.operands);
+    let tables: f64 = all_tables().map(rows).sum();
     let bytes = pass.entry_bytes
         + tables * row as f64
         + 16.0 * shapes.volume(pass.indices.iter().collect());
+    // A product of factors is written in double precision, and read to become a table.
+    let products = || all_tables().filter(|table| table.factors.len() > 1);
+    let product_bytes =
+        products().map(rows).sum::<f64>() * 16.0 * pass.contracted_size(shapes) as f64;
+    let product_flops: f64 = products().map(|table| table.contraction.flops()).sum();
     let bounds = peaks.map(|r| {
         let memory = bytes / r.read_bytes_per_second;
-        let gather = r.gathered_lines_per_second.map_or(0.0, |rate| lines / rate);
+        let gather = r.gathered_lines_per_second.map_or(0.0, |rate| (lines - distant) / rate)
+            + r.distant_lines_per_second.map_or(0.0, |rate| distant / rate);
         let arithmetic = multiply_adds / r.multiply_adds_per_second
-            + 2.0 * pass.contraction_flops / r.multiply_adds_per_second
             + stored * tape.powers() as f64 / r.powers_per_second
             + stored * tape.logarithms() as f64 / r.logarithms_per_second;
-        [memory, gather, arithmetic]
+        // Half as many in double precision.
+        let products = (2.0 * product_flops / r.multiply_adds_per_second)
+            .max(product_bytes / r.copy_bytes_per_second);
+        [memory, gather, arithmetic, products]
     });
-    let bound = bounds.map(|all| all.into_iter().fold(0.0, f64::max));
+    let bound = bounds.map(|[memory, gather, arithmetic, products]| {
+        products + memory.max(gather).max(arithmetic)
+    });
     let factors = plan.groups()[group].factors.iter();
     json!({
         "factors": factors.map(|&l| shapes.model().factor_name(l)).collect::<Vec<_>>(),
@@ -194,10 +215,13 @@ pub fn pass(
         "kernel_seconds": time.kernel_seconds,
         "bytes": bytes,
         "gathered_lines": lines,
+        "distant_lines": distant,
+        "product_bytes": product_bytes,
         "multiply_adds": multiply_adds,
         "memory_seconds": bounds.map(|all| all[0]),
         "gather_seconds": bounds.map(|all| all[1]),
         "arithmetic_seconds": bounds.map(|all| all[2]),
+        "product_seconds": bounds.map(|all| all[3]),
         "bound_seconds": bound,
         "times_the_bound": bound.map(|b| time.seconds / b),
         "times_the_bound_at_best": bound.map(|b| time.least_seconds / b),

@@ -90,6 +90,8 @@ struct CpuEngine<T> {
     anchor: Option<Vec<Vec<f64>>>,
     /// Where the last sweep began.
     origin: Vec<Vec<f64>>,
+    /// The factors of each group before its last update.
+    before: Vec<Vec<f64>>,
     /// The stored entries that passes go over in place of all entries.
     sparse: Option<SparseState<T>>,
     /// Closed forms over the entries of each role, where entries differ in what they count and the
@@ -165,6 +167,7 @@ impl<T: Elementwise> CpuEngine<T> {
             snapshot: None,
             anchor: None,
             origin: Vec::new(),
+            before: Vec::new(),
             sparse,
             masked: masked.map(Arc::new),
             exact,
@@ -340,6 +343,9 @@ const NEGLIGIBLE: f64 = 1e-3;
 
 impl<T: Elementwise> Engine for CpuEngine<T> {
     fn pass(&mut self, group: usize) -> Result<()> {
+        if let (Some(sparse), Some((_, sums))) = (&mut self.sparse, self.last.take()) {
+            sparse.keep_sums(sums);
+        }
         let losses = self.job.losses.get(group).copied().flatten();
         let exact = self.exact.take();
         let sums = match (&exact, &self.sparse) {
@@ -365,7 +371,8 @@ impl<T: Elementwise> Engine for CpuEngine<T> {
         };
         let members = self.job.plan.groups()[group].factors.clone();
         let mut factors = std::mem::take(&mut self.factors);
-        let before: Vec<Vec<f64>> = members.iter().map(|&l| factors[l].clone()).collect();
+        self.before.resize_with(factors.len(), Vec::new);
+        members.iter().for_each(|&l| self.before[l].clone_from(&factors[l]));
         let updated = match &self.exact {
             Some(exact) => {
                 let (numerator, gram) = (&sums.numerator, &sums.denominator);
@@ -376,8 +383,11 @@ impl<T: Elementwise> Engine for CpuEngine<T> {
         self.factors = factors;
         if updated.is_err() {
             // The factors before a failed update are still good.
-            members.iter().zip(before).for_each(|(&l, before)| self.factors[l] = before);
+            members.iter().for_each(|&l| self.factors[l].clone_from(&self.before[l]));
             return updated;
+        }
+        if let Some(sparse) = &mut self.sparse {
+            sparse.keep_sums(sums);
         }
         members.into_iter().for_each(|l| self.apply_floor(l));
         Ok(())
@@ -534,6 +544,7 @@ impl<T: Elementwise> Engine for CpuEngine<T> {
             snapshot: None,
             anchor: None,
             origin: Vec::new(),
+            before: Vec::new(),
             sparse: self.sparse.as_ref().map(SparseState::another),
             masked: self.masked.clone(),
             exact: self.exact.clone(),

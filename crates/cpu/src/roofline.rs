@@ -24,12 +24,13 @@ const BLOCK: usize = 512;
 /// Blocks that a thread computes.
 const BLOCKS: usize = 20_000;
 
-/// Elements of a line of the cache, and lines of the table that is gathered from: as much as the blocks of
-/// a tile may take in a sparse pass.
+/// Elements of a line of the cache, and lines of the tables that are gathered from: as much as the blocks of
+/// a tile may take in a sparse pass, and more than a second-level cache holds.
 const LINE: usize = 16;
-const TABLE_LINES: usize = 4096;
-/// How often a thread looks up as many lines as there are.
-const GATHERS: usize = 2000;
+const TABLE_LINES: usize = 1 << 12;
+const DISTANT_LINES: usize = 1 << 17;
+/// How many lines a thread looks up.
+const GATHERED: usize = 1 << 23;
 
 /// Measures the roofline of the threads of the pool that this is called in; roughly where it is to be quick.
 pub fn measure(quick: bool) -> RooflinePeaks {
@@ -79,18 +80,25 @@ pub fn measure(quick: bool) -> RooflinePeaks {
         multiply_adds_per_second: multiply_adds,
         powers_per_second: elementwise(&Expr::y().pow(0.7)),
         logarithms_per_second: elementwise(&Expr::y().ln()),
-        gathered_lines_per_second: Some(gathered_lines(repeats, GATHERS / shrink)),
+        gathered_lines_per_second: Some(gathered_lines(repeats, TABLE_LINES, GATHERED / shrink)),
+        distant_lines_per_second: Some(gathered_lines(repeats, DISTANT_LINES, GATHERED / shrink)),
     }
 }
 
-/// Lines of a table in the second-level cache that all threads look up in a second.
-fn gathered_lines(repeats: usize, gathers: usize) -> f64 {
+/// Lines that all threads look up in a second, each thread about `gathered` of them, in a table of its own of
+/// so many lines.
+fn gathered_lines(repeats: usize, lines: usize, gathered: usize) -> f64 {
     // By a multiplicative hash: rows that no prefetcher foresees.
-    let row = |i: u32| (i.wrapping_mul(1_664_525) >> 7) % TABLE_LINES as u32;
-    let rows: Vec<u32> = (0..TABLE_LINES as u32).map(row).collect();
-    best(repeats, &|_| {
-        let mut table: Aligned<f32> = Aligned::zeros(TABLE_LINES * LINE);
+    let row = |i: u32| (i.wrapping_mul(1_664_525) >> 7) % lines as u32;
+    let rows: Vec<u32> = (0..lines as u32).map(row).collect();
+    let gathers = (gathered / lines).max(1);
+    let tables: Vec<Mutex<Aligned<f32>>> = rayon::broadcast(|_| {
+        let mut table = Aligned::zeros(lines * LINE);
         table.fill(black_box(1.0));
+        Mutex::new(table)
+    });
+    best(repeats, &|thread| {
+        let table = tables[thread].lock().unwrap_or_else(PoisonError::into_inner);
         let gather = GatherLines { table: &table, rows: black_box(&rows), gathers };
         black_box(nneinfact_simd::arch().dispatch(gather));
         (gathers * rows.len()) as f64

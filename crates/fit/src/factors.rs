@@ -44,8 +44,11 @@ pub(crate) fn check_factor(
 
 /// Refuses entries that no factor can have, and a factor without any mass.
 pub(crate) fn check_entries(factor: &ArrayD<f64>, what: &str) -> Result<()> {
-    let bad = factor.indexed_iter().find(|(_, x)| !(x.is_finite() && **x >= 0.0));
-    if let Some((index, x)) = bad {
+    let good = |x: &f64| x.is_finite() && *x >= 0.0;
+    // Indices are looked for only where some entry is bad: they take far longer than entries.
+    if !factor.iter().all(good)
+        && let Some((index, x)) = factor.indexed_iter().find(|(_, x)| !good(x))
+    {
         return Err(Error::Init(format!(
             "{what} is {x} at index {:?}: factors must be finite and at least 0",
             ndarray::Dimension::slice(&index)

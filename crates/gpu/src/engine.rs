@@ -220,6 +220,7 @@ impl GpuEngine {
             numerator,
             gram,
             differences: &[],
+            row_cycles: quadratic::row_cycles(&self.job.plan),
         })
     }
 

@@ -12,6 +12,7 @@ use crate::program::template::fill;
 use crate::program::views::{TensorView, stride};
 use crate::step::constraint_words;
 use nneinfact_core::algebra::contract::Walk;
+use nneinfact_core::algebra::quadratic;
 use nneinfact_core::engine::Job;
 use nneinfact_core::error::Result;
 use nneinfact_core::model::{Index, Shapes};
@@ -202,6 +203,7 @@ impl Compiler<'_> {
             ("own", format!("{}u", k.div_ceil(lanes))),
             ("shared_entries", format!("{}", rows * k)),
             ("steps", format!("{}", 2 * rows)),
+            ("cycles", format!("{}u", quadratic::row_cycles(self.plan))),
         ];
         let read = Access::Read;
         let shader = Shader {

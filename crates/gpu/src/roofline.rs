@@ -56,6 +56,7 @@ pub fn measure(gpu: &Gpu, quick: bool) -> Result<Option<RooflinePeaks>> {
         powers_per_second: (threads * POWERS * 4) as f64 / best[2],
         logarithms_per_second: (threads * POWERS * 4) as f64 / best[3],
         gathered_lines_per_second: None,
+        distant_lines_per_second: None,
     }))
 }
 

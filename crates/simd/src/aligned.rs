@@ -39,6 +39,12 @@ impl<T: Real> Aligned<T> {
         block
     }
 
+    /// The longest length that there is memory for.
+    #[must_use]
+    pub fn room(&self) -> usize {
+        self.lines.len() * size_of::<Line>() / size_of::<T>()
+    }
+
     /// Changes the length. Elements that are new are 0, or what was there before the length was
     /// last made less.
     pub fn resize(&mut self, len: usize) {

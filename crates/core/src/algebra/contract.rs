@@ -1,5 +1,11 @@
 //! Small contractions in double precision.
 
+mod matrices;
+mod outer;
+
+use std::borrow::Cow;
+
+use self::matrices::{Matrices, product};
 use crate::error::{Error, Result};
 use crate::memory::available_memory;
 use crate::model::{Index, IndexSet, Shapes};
@@ -103,6 +109,18 @@ pub fn contract(shapes: &Shapes, plan: &Contraction, inputs: &[&[f64]]) -> Vec<f
     rearrange(shapes, indices, data, plan.output())
 }
 
+/// As [`contract`]; a tensor that is the result as it is, is not copied.
+pub fn contract_borrowed<'a>(
+    shapes: &Shapes,
+    plan: &Contraction,
+    inputs: &[&'a [f64]],
+) -> Cow<'a, [f64]> {
+    match (plan.inputs(), inputs) {
+        ([indices], &[input]) if indices == plan.output() => Cow::Borrowed(input),
+        _ => Cow::Owned(contract(shapes, plan, inputs)),
+    }
+}
+
 /// `Σ left · right` over the indices not in `output`.
 fn pair(
     shapes: &Shapes,
@@ -129,33 +147,31 @@ fn pair(
     if within(left.0, &r) && k >= STREAMED && b * n * k >= PARALLEL {
         return stream(shapes, right, left, output);
     }
+    if k == 1 && within(left.0, &out) && within(right.0, &out) && !output.is_empty() {
+        return outer::product(shapes, left, right, output);
+    }
     let order = |parts: [&[Index]; 3]| -> Vec<Index> { parts.concat() };
-    let a = rearrange(shapes, left.0, left.1, &order([&batch, &rows, &inner]));
-    let c = rearrange(shapes, right.0, right.1, &order([&batch, &inner, &columns]));
+    let a = Matrices::new(shapes, left, [&batch, &rows, &inner]);
+    let c = Matrices::new(shapes, right, [&batch, &inner, &columns]);
     let mut result = vec![0.0; b * m * n];
     if k > 1 && b > 1 && b * m * k * n >= PARALLEL {
         // Each product is computed by one thread, whichever it is.
         parallel::chunks(&mut result, m * n, &|first, result| {
             let i = first / (m * n);
-            product(m, k, n, &a[i * m * k..][..m * k], &c[i * k * n..][..k * n], result);
+            product([m, k, n], a.at(i, m * k), c.at(i, k * n), result);
         });
     } else if k == 1 {
         parallel::chunks(&mut result, (PARALLEL / 4).div_ceil(n) * n, &|first, rows| {
             for (i, to) in (first / n..).zip(rows.chunks_exact_mut(n)) {
-                let from = &c[i / m * n..][..n];
-                to.iter_mut().zip(from).for_each(|(to, &y)| *to = a[i] * y);
+                // One row or column, which has the same order of memory either way.
+                let from = &c.data[i / m * n..][..n];
+                to.iter_mut().zip(from).for_each(|(to, &y)| *to = a.data[i] * y);
             }
         });
     } else {
         for i in 0..b {
-            product(
-                m,
-                k,
-                n,
-                &a[i * m * k..][..m * k],
-                &c[i * k * n..][..k * n],
-                &mut result[i * m * n..][..m * n],
-            );
+            let result = &mut result[i * m * n..][..m * n];
+            product([m, k, n], a.at(i, m * k), c.at(i, k * n), result);
         }
     }
     rearrange_owned(shapes, order([&batch, &rows, &columns]), result, output)
@@ -177,15 +193,8 @@ fn stream(
     right: (&[Index], &[f64]),
     output: &[Index],
 ) -> Vec<f64> {
-    let strides = |of: &[Index]| -> Vec<usize> {
-        let one = |x: &Index| match of.iter().position(|y| y == x) {
-            Some(axis) => shapes.sizes(&of[axis + 1..]).iter().product(),
-            None => 0,
-        };
-        left.0.iter().map(one).collect()
-    };
     let sizes = shapes.sizes(left.0);
-    let (from, to) = (strides(right.0), strides(output));
+    let (from, to) = (strides(shapes, right.0, left.0), strides(shapes, output, left.0));
     let total: usize = shapes.sizes(output).iter().product();
     let (Some(&run), Some(&step), Some(&out)) = (sizes.last(), from.last(), to.last()) else {
         return vec![left.1[0] * right.1[0]];
@@ -233,33 +242,13 @@ fn stream(
     sum
 }
 
-/// A row-major matrix product.
-fn product(m: usize, k: usize, n: usize, a: &[f64], b: &[f64], c: &mut [f64]) {
-    let is = |len: usize, rows: usize, columns: usize| rows.checked_mul(columns) == Some(len);
-    assert!(is(a.len(), m, k) && is(b.len(), k, n) && is(c.len(), m, n));
-    // SAFETY: the matrices are row-major with rows of k, n and n entries, so that the offsets
-    // reached are below m·k, k·n and m·n: by the assertion, whose products do not overflow, the
-    // lengths of the slices. A slice has at most isize::MAX bytes, so that these offsets are no
-    // more; where a matrix has no entry, none is reached. `c` is borrowed mutably, so that it
-    // overlaps neither.
-    unsafe {
-        matrixmultiply::dgemm(
-            m,
-            k,
-            n,
-            1.0,
-            a.as_ptr(),
-            k as isize,
-            1,
-            b.as_ptr(),
-            n as isize,
-            1,
-            0.0,
-            c.as_mut_ptr(),
-            n as isize,
-            1,
-        );
-    }
+/// What a step along each of the indices `along` moves in a tensor with the indices `of`; 0 where it lacks it.
+fn strides(shapes: &Shapes, of: &[Index], along: &[Index]) -> Vec<usize> {
+    let one = |x: &Index| match of.iter().position(|y| y == x) {
+        Some(axis) => shapes.sizes(&of[axis + 1..]).iter().product(),
+        None => 0,
+    };
+    along.iter().map(one).collect()
 }
 
 pub(super) fn rearrange_owned(
@@ -287,14 +276,7 @@ pub fn rearrange(shapes: &Shapes, indices: &[Index], data: &[f64], output: &[Ind
     }
     let mut loops = output.to_vec();
     loops.extend(&summed);
-    // Strides in the source; 0 along indices that it does not have.
-    let strides: Vec<usize> = loops
-        .iter()
-        .map(|x| match indices.iter().position(|y| y == x) {
-            Some(axis) => indices[axis + 1..].iter().map(|&y| shapes.size(y)).product(),
-            None => 0,
-        })
-        .collect();
+    let strides = strides(shapes, indices, &loops);
     let sizes = shapes.sizes(&loops);
     let terms: usize = shapes.sizes(&summed).iter().product();
     let total: usize = shapes.sizes(output).iter().product();
@@ -499,6 +481,33 @@ mod tests {
             for (f, e) in found.iter().zip(&expected) {
                 assert!((f - e).abs() <= 1e-12 * e.abs(), "{inputs:?} -> {output}: {f} {e}");
             }
+        }
+    }
+
+    #[test]
+    fn products_that_sum_over_nothing_are_in_the_order_of_their_result() {
+        let model = Model::parse("ir,jr,kr->ijk").unwrap();
+        // More entries than one thread fills, and blocks that do not divide them.
+        let shapes = Shapes::new(&model, &[3, 101, 97], &[('r', 11)]).unwrap();
+        let fill = |names: &str| -> Vec<f64> {
+            let n: usize = shapes.sizes(&indices(names)).iter().product();
+            (0..n).map(|i| ((i * i) as f64 * 0.7391).sin() + 1.5).collect()
+        };
+        let cases = [
+            (["jr", "kr"], "jkr"),
+            (["jr", "kr"], "krj"),
+            (["jr", "kr"], "rjk"),
+            (["jr", "k"], "kjr"),
+            (["jk", "ir"], "rkij"),
+            (["r", "jr"], "rj"),
+            (["k", "k"], "k"),
+        ];
+        for (names, output) in cases {
+            let data = names.map(fill);
+            let [left, right] = names.map(indices);
+            let found = pair(&shapes, (&left, &data[0]), (&right, &data[1]), &indices(output));
+            let named = [(names[0], data[0].as_slice()), (names[1], data[1].as_slice())];
+            assert!(found == naive(&shapes, &named, output), "{names:?} -> {output}");
         }
     }
 

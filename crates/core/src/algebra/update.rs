@@ -1,8 +1,10 @@
 //! The update of a group of factors from the numerator and denominator of its pass.
 
+use std::borrow::Cow;
+
 use pulp::{Simd, WithSimd};
 
-use super::contract::contract;
+use super::contract::{contract, contract_borrowed};
 use crate::engine::{Constraint, Extrapolation};
 use crate::error::{Error, Result};
 use crate::loss::{Loss, Majorizer};
@@ -58,7 +60,7 @@ impl Update<'_> {
         let cycles = if single { 1 } else { self.cycles };
         for _ in 0..cycles {
             for (at, &l) in members.iter().enumerate() {
-                let (a, b) = self.parts(at, factors, &lambda);
+                let (a, b) = self.parts_borrowed(at, factors, &lambda);
                 let step = step(self.loss, self.constraints[l]);
                 let bounded = Bounded { single, constraint: self.constraints[l] };
                 let theta = &factors[l];
@@ -89,16 +91,24 @@ impl Update<'_> {
         factors: &[Vec<f64>],
         lambda: &[Vec<f64>],
     ) -> (Vec<f64>, Vec<f64>) {
+        let (a, b) = self.parts_borrowed(at, factors, lambda);
+        (a.into_owned(), b.into_owned())
+    }
+
+    /// The same; what is a sum of the pass as it is, is not copied.
+    fn parts_borrowed(
+        &self,
+        at: usize,
+        factors: &[Vec<f64>],
+        lambda: &[Vec<f64>],
+    ) -> (Cow<'_, [f64]>, Cow<'_, [f64]>) {
         let members = &self.group.factors;
         let others: Vec<usize> = (0..members.len()).filter(|&m| m != at).collect();
-        let onto = |plan: &Contraction, sums: &[f64], tensors: &[Vec<f64>]| -> Vec<f64> {
-            let mut inputs = vec![sums];
-            inputs.extend(tensors.iter().map(Vec::as_slice));
-            contract(self.shapes, plan, &inputs)
+        let above = |tensors: &[Vec<f64>]| {
+            onto(self.shapes, &self.group.updates[at], self.numerator, tensors)
         };
-        let above = |tensors: &[Vec<f64>]| onto(&self.group.updates[at], self.numerator, tensors);
         let below = |tensors: &[Vec<f64>]| {
-            onto(&self.denominator.updates[at], self.denominator.data, tensors)
+            onto(self.shapes, &self.denominator.updates[at], self.denominator.data, tensors)
         };
         match self.loss.majorizer() {
             Majorizer::Power { p_a, p_b } => {
@@ -122,13 +132,28 @@ impl Update<'_> {
                     let mut changed = current.clone();
                     changed[i] = scaled(&factors[members[m]], &lambda[m], |x| x * x.ln());
                     let correction = below(&changed);
-                    a.iter_mut().zip(correction).for_each(|(a, c)| *a -= c);
+                    a.to_mut().iter_mut().zip(&*correction).for_each(|(a, c)| *a -= c);
                 }
                 let b = below(&current);
                 (a, b)
             }
         }
     }
+}
+
+/// A sum of a pass contracted with some tensors.
+fn onto<'a>(
+    shapes: &Shapes,
+    plan: &Contraction,
+    sums: &'a [f64],
+    tensors: &[Vec<f64>],
+) -> Cow<'a, [f64]> {
+    if tensors.is_empty() {
+        return contract_borrowed(shapes, plan, &[sums]);
+    }
+    let inputs: Vec<&[f64]> =
+        std::iter::once(sums).chain(tensors.iter().map(Vec::as_slice)).collect();
+    Cow::Owned(contract(shapes, plan, &inputs))
 }
 
 /// The factor of change of an entry of a factor under a constraint, from the entry and its parts of

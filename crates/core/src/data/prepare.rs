@@ -1,5 +1,6 @@
 //! From observations to a role for every entry, and sums over them.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use pulp::{Simd, WithSimd};
@@ -226,6 +227,9 @@ pub(super) fn listed<K: LinearIndex>(
     entries
 }
 
+/// Stored entries that are summed up at a time.
+const SUMMED: usize = 1 << 16;
+
 /// Sums up what the stored and the implicit entries hold.
 pub(super) fn finish_stored(
     coo: &Arc<CooTensor>,
@@ -233,17 +237,32 @@ pub(super) fn finish_stored(
     observations: &Observations,
 ) -> Result<Prepared> {
     let list = Arc::clone(stored.entries());
-    let mut total = Totals::EMPTY;
-    for i in 0..list.len() {
-        let role = stored.role(i);
-        let x = list.values().get(i).unwrap_or(0.0);
-        total.counts[role as usize] += 1;
-        total.nonzero[role as usize] += u64::from(x != 0.0);
-        if role == Role::Train {
-            total.sum += x;
-            total.max = if x > total.max { x } else { total.max };
+    let totals_of = |entries: Range<usize>| {
+        let mut total = Totals::EMPTY;
+        for i in entries {
+            let role = stored.role(i);
+            let x = list.values().get(i).unwrap_or(0.0);
+            total.counts[role as usize] += 1;
+            total.nonzero[role as usize] += u64::from(x != 0.0);
+            if role == Role::Train {
+                total.sum += x;
+                total.max = if x > total.max { x } else { total.max };
+            }
         }
-    }
+        total
+    };
+    let mut total = match list.values().kind().is_whole() {
+        // Sums of whole numbers are the same in any order.
+        true => {
+            let part = |i: usize| totals_of(i * SUMMED..list.len().min((i + 1) * SUMMED));
+            let parts = parallel::map(list.len().div_ceil(SUMMED), &part);
+            parts.iter().fold(Totals::EMPTY, |mut sum, part| {
+                sum.add(part);
+                sum
+            })
+        }
+        false => totals_of(0..list.len()),
+    };
     // There may be more of them than a count holds; the weight, which means are taken by, is right.
     let implicit = coo.exact_volume().saturating_sub(list.len() as u128);
     let counted = u64::try_from(implicit).unwrap_or(u64::MAX);

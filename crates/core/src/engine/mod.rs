@@ -143,6 +143,8 @@ pub struct RooflinePeaks {
     /// Lines of the cache, looked up anywhere in a table that stays in the second-level cache, as a
     /// sparse pass looks up the rows of its tables. `None` where it is not measured: on a GPU.
     pub gathered_lines_per_second: Option<f64>,
+    /// The same in a table that is larger than that cache, as rows are looked up for the first time.
+    pub distant_lines_per_second: Option<f64>,
 }
 
 /// The guards of a fit against what floating point cannot hold (docs/method.md).

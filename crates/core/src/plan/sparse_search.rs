@@ -21,6 +21,11 @@ pub(super) fn padded(contracted: f64, element_bytes: usize) -> f64 {
     (contracted / lanes).ceil() * lanes
 }
 
+/// How often numbers along all rows of an output are written or read where it is a product: the product, its
+/// largest entry and its copy in the precision of the pass, the sums set to zero, added to and scaled, and the
+/// first contraction of each.
+const PASSES_OVER_SUMS: f64 = 8.0;
+
 /// Indices of rows are kept in 32 bits.
 const MOST_ROWS: f64 = 4_294_967_295.0;
 
@@ -120,13 +125,18 @@ impl Search<'_> {
             .collect();
         let expanded: f64 = tables.iter().sum::<f64>()
             + self.rows(group) * padded(size, self.settings.element_bytes) * 4.0;
+        // The output's product in double precision, and the sums beside it, are written and read again.
+        let formed = match group.count_ones() {
+            1 => 0.0,
+            _ => PASSES_OVER_SUMS * 8.0 * self.rows(group) * size,
+        };
         let contraction_flops = update_flops
             + self.product_flops(group)
             + operands.iter().map(|&o| self.product_flops(o)).sum::<f64>();
         let entries = info.stored as f64 + 3.0 * info.masked as f64;
         let flops = entries * size * (operands.len() + 1) as f64;
         let cost = cost::contraction(contraction_flops)
-            + cost::tables(expanded)
+            + cost::tables(expanded + formed)
             + entries * cost::sparse(self.settings, size, &tables);
         if best.as_ref().is_none_or(|b| cost < b.cost) {
             *best = Some(SparseCandidate {

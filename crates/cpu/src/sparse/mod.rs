@@ -8,13 +8,19 @@
 
 mod blocked;
 mod by_role;
+mod khatri_rao;
 mod pass;
+mod spare;
 
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use nneinfact_core::parallel;
+
 use self::blocked::{BlockedEntries, BlockedPass, TrainingEntries};
-use self::pass::{ByRole, EntryLosses, EntryPass, KhatriRaoRows, PassEntries, SparseOutputs};
+use self::khatri_rao::KhatriRaoRows;
+use self::pass::{ByRole, EntryLosses, EntryPass, PassEntries, SparseOutputs};
+use self::spare::SpareMemory;
 use crate::CpuEngine;
 use crate::dense::{self, DenseSums, Source, Wants};
 use crate::scale::{largest, normalizers};
@@ -44,7 +50,12 @@ pub(crate) struct SparseState<T> {
     masked_terms: Terms,
     tapes: Vec<((StoredPart, SparseOutputs), Tape)>,
     zero_tapes: Vec<(Wants, Tape)>,
+    spare: SpareMemory<T>,
 }
+
+/// Lists of up to so many entries are sorted for all passes at once: each has a few numbers an entry aside
+/// meanwhile.
+const MOST_AT_ONCE: usize = 1 << 24;
 
 /// What a stored entry adds to each sum, as a tape computes it; `None` where nothing.
 #[derive(Clone)]
@@ -136,12 +147,16 @@ impl<T: Elementwise> SparseState<T> {
         let masked =
             |p| PassEntries::new(shapes, p, stored, StoredPart::Masked, &parameters, scale);
         Ok(SparseState {
-            train: passes.iter().map(train).collect(),
+            train: match entries.len() <= MOST_AT_ONCE {
+                true => parallel::map(passes.len(), &|n| train(&passes[n])).into(),
+                false => passes.iter().map(train).collect(),
+            },
             masked: masked_passes.iter().map(masked).collect(),
             train_terms: Terms::train(&program.stored),
             masked_terms: Terms::masked(&program.masked),
             tapes: Vec::new(),
             zero_tapes: Vec::new(),
+            spare: SpareMemory::default(),
             program,
         })
     }
@@ -156,7 +171,13 @@ impl<T: Elementwise> SparseState<T> {
             masked_terms: self.masked_terms.clone(),
             tapes: Vec::new(),
             zero_tapes: Vec::new(),
+            spare: SpareMemory::default(),
         }
+    }
+
+    /// Takes the sums of a pass whose update is made: the next ones are in their memory.
+    pub fn keep_sums(&mut self, sums: GroupSums) {
+        self.spare.keep_sums([sums.numerator, sums.denominator]);
     }
 
     /// The tape for training or masked entries, by its place among the tapes.
@@ -353,13 +374,17 @@ impl<T: Elementwise> GroupPass<'_, T> {
         let mut outputs = state.train_terms.outputs(wants.numerator, wants.losses);
         outputs.denominator &= wants.denominator;
         let at = state.prepare_tape(StoredPart::Train, outputs);
-        let mut numerator = vec![0.0; if wants.numerator { size } else { 0 }];
-        let mut denominator = vec![0.0; if outputs.denominator { size } else { 0 }];
+        let mut numerator = state.spare.zeros(if wants.numerator { size } else { 0 });
+        let mut denominator = state.spare.zeros(if outputs.denominator { size } else { 0 });
 
         let largest: Vec<f64> = tables.iter().map(|t| largest(t)).collect();
         let scales = normalizers(&largest);
-        let rows: Vec<KhatriRaoRows<T>> =
-            tables.iter().zip(&scales).map(|(t, &s)| KhatriRaoRows::new(t, depth, s)).collect();
+        let spare = &mut state.spare;
+        let rows: Vec<KhatriRaoRows<T>> = tables
+            .iter()
+            .zip(&scales)
+            .map(|(t, &s)| KhatriRaoRows::within(spare, t, depth, s))
+            .collect();
         let entry_pass = BlockedPass {
             entries: &state.train[group],
             tables: &rows,
@@ -371,10 +396,15 @@ impl<T: Elementwise> GroupPass<'_, T> {
             outputs,
         };
         let found = entry_pass.run(&mut numerator, &mut denominator);
+        state.spare.keep_tables(rows.into_iter().map(KhatriRaoRows::into_memory));
         // The sums carry the scales of the other tables.
         let others: f64 = scales[1..].iter().product();
         if others != 1.0 {
-            numerator.iter_mut().chain(&mut denominator).for_each(|x| *x /= others);
+            for sums in [&mut numerator, &mut denominator] {
+                parallel::chunks(sums, parallel::ENTRIES, &|_, sums| {
+                    sums.iter_mut().for_each(|x| *x /= others);
+                });
+            }
         }
         let losses = LossSums { train: found.at_datum - found.at_zero, ..LossSums::default() };
         GroupSums { numerator, denominator, reduced: false, losses }

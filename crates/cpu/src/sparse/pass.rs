@@ -10,15 +10,15 @@ use std::ops::Range;
 
 use pulp::{Simd, WithSimd};
 
+use super::khatri_rao::KhatriRaoRows;
 use crate::dense::sum;
-
 use crate::tape::run_tape;
 use nneinfact_core::data::{Dense, Role, StoredEntries};
 use nneinfact_core::engine::stored_order::{StoredOrder, StoredPart};
 use nneinfact_core::loss::{Scratch, Tape};
 use nneinfact_core::model::Shapes;
 use nneinfact_core::plan::SparsePass;
-use nneinfact_simd::{Aligned, Elementwise, Real};
+use nneinfact_simd::{Elementwise, Real};
 
 /// Entries of a unit of parallel work.
 const TASK: usize = 8192;
@@ -139,46 +139,6 @@ fn tasks(starts: &[usize]) -> Vec<Task> {
     }
     whole(&mut tasks, first..starts.len().saturating_sub(1));
     tasks
-}
-
-/// The rows of a Khatri–Rao table, padded to whole vectors and, where these are cache lines, aligned to
-/// them.
-pub(crate) struct KhatriRaoRows<T>(Aligned<T>);
-
-impl<T: Elementwise> KhatriRaoRows<T> {
-    /// From a matrix with `depth` elements a row, times `scale`.
-    pub fn new(data: &[f64], depth: usize, scale: f64) -> KhatriRaoRows<T> {
-        let width = padded::<T>(depth);
-        let rows = data.len() / depth;
-        let mut table = Aligned::zeros(rows * width);
-        let few = parallel::ENTRIES / width + 1;
-        parallel::chunks(&mut table, width * few, &|first, to| {
-            let from = data[first / width * depth..].chunks_exact(depth);
-            for (to, from) in to.chunks_exact_mut(width).zip(from) {
-                to.iter_mut().zip(from).for_each(|(to, x)| *to = T::from_f64(x * scale));
-            }
-        });
-        KhatriRaoRows(table)
-    }
-
-    /// All rows, one after another.
-    pub fn data(&self) -> &[T] {
-        &self.0
-    }
-}
-
-/// Elements of a row whose length is a multiple of this machine's vectors.
-fn padded<T: Elementwise>(depth: usize) -> usize {
-    struct Lanes<T>(std::marker::PhantomData<T>);
-    impl<T: Elementwise> WithSimd for Lanes<T> {
-        type Output = usize;
-        #[inline(always)]
-        fn with_simd<S: Simd>(self, _: S) -> usize {
-            size_of::<T::Vector<S>>() / T::BYTES
-        }
-    }
-    let lanes = nneinfact_simd::arch().dispatch(Lanes(std::marker::PhantomData::<T>));
-    depth.div_ceil(lanes) * lanes
 }
 
 /// What a pass over stored entries computes, in this order.
@@ -375,7 +335,7 @@ impl<T: Elementwise> WithSimd for RunTask<'_, T> {
         let [numerator, denominator] = sums;
         let mut tables: Vec<&[T::Vector<S>]> = Vec::with_capacity(pass.tables.len());
         for table in pass.tables {
-            tables.push(T::as_vectors::<S>(&table.0).0);
+            tables.push(T::as_vectors::<S>(table.data()).0);
         }
         let lanes = size_of::<T::Vector<S>>() / T::BYTES;
         let kv = pass.depth.div_ceil(lanes);

@@ -1,11 +1,12 @@
 //! Rows and values of entries in as few bits as they need.
 
-use nneinfact_core::parallel;
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::ops::Range;
 
 use super::task::Task;
 use nneinfact_core::data::Storage;
+use nneinfact_core::parallel;
 use nneinfact_simd::Elementwise;
 
 /// Rows relative to the first of a block.
@@ -137,14 +138,22 @@ impl<T: Elementwise> Values<T> {
 
 /// The different values of entries, where these are at most 256, and the place of each entry's among
 /// them.
-pub(super) struct Codes {
-    pub codes: Vec<u8>,
+pub(super) struct Codes<'a> {
+    pub codes: Cow<'a, [u8]>,
     pub table: Vec<f64>,
 }
 
-impl Codes {
+impl Codes<'_> {
     /// `None` where there are more.
-    pub fn new(values: &Storage) -> Option<Codes> {
+    pub fn new(values: &Storage) -> Option<Codes<'_>> {
+        if let Storage::U8(bytes) = values
+            && let Some(first) = bytes.first()
+            && bytes.iter().any(|x| x != first)
+        {
+            // Bytes are such codes as they are.
+            let table = (0..=u8::MAX).map(f64::from).collect();
+            return Some(Codes { codes: Cow::Borrowed(bytes), table });
+        }
         let mut table: Vec<f64> = Vec::new();
         let mut known: HashMap<u64, u8> = HashMap::new();
         // What was found last at each of these places, as hashing every value takes longer.
@@ -168,6 +177,6 @@ impl Codes {
             }
             codes.push(at.1);
         }
-        Some(Codes { codes, table })
+        Some(Codes { codes: Cow::Owned(codes), table })
     }
 }

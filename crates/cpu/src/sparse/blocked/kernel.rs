@@ -13,6 +13,9 @@ pub(super) const BLOCK: usize = 256;
 /// Entries that are worked on at a time.
 const AT_A_TIME: usize = 4;
 
+/// Neighbouring entries that are compared at a time.
+const COMPARED: usize = 16;
+
 /// Entries of one row of the output inside a block.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct RowRun {
@@ -21,20 +24,39 @@ pub(super) struct RowRun {
     pub end: usize,
 }
 
+/// A bit for each number that is not the one it is compared with.
+#[inline(always)]
+fn differences(own: &[u32], next: &[u32]) -> u16 {
+    let mut bits = 0;
+    for (i, (row, next)) in own.iter().zip(next).enumerate() {
+        bits |= u16::from(row != next) << i;
+    }
+    bits
+}
+
 /// Cuts entries whose rows of the output these are into runs of one row each.
 #[inline(always)]
 pub(super) fn find_runs(rows: &[u32], runs: &mut Vec<RowRun>) {
     runs.clear();
+    let Some(&last) = rows.last() else { return };
     let mut start = 0;
-    while start < rows.len() {
-        let row = rows[start];
-        let mut end = start + 1;
-        while end < rows.len() && rows[end] == row {
-            end += 1;
+    // Most neighbours are of one row: which are not is looked at for many at a time.
+    let (own, next) = (&rows[..rows.len() - 1], &rows[1..]);
+    let chunks = own.chunks(COMPARED).zip(next.chunks(COMPARED));
+    for (n, (own, next)) in chunks.enumerate() {
+        let as_arrays = (<&[u32; COMPARED]>::try_from(own), <&[u32; COMPARED]>::try_from(next));
+        let mut ends = match as_arrays {
+            (Ok(own), Ok(next)) => differences(own, next),
+            _ => differences(own, next),
+        };
+        while ends != 0 {
+            let end = n * COMPARED + ends.trailing_zeros() as usize + 1;
+            runs.push(RowRun { row: rows[start] as usize, start, end });
+            start = end;
+            ends &= ends - 1;
         }
-        runs.push(RowRun { row: row as usize, start, end });
-        start = end;
     }
+    runs.push(RowRun { row: last as usize, start, end: rows.len() });
 }
 
 /// The tables, and the rows that the entries of a block look up in them; the output's first. Rows are of
@@ -187,24 +209,44 @@ fn multiply<S: Simd, T: Elementwise, const KV: usize, const TABLES: usize, const
     let v: [&[T::Vector<S>]; E] = gather.rows_at(1, at);
     if gather.tables() == 2 {
         for k in 0..kv {
-            let mut sum = acc[k];
+            let mut products = [T::splat(simd, T::ZERO); E];
             for e in 0..E {
-                sum = T::mul_add(simd, factors[e], v[e][k], sum);
+                products[e] = v[e][k];
             }
-            acc[k] = sum;
+            acc[k] = <T as Real>::add(simd, acc[k], weighted::<S, T, E>(simd, &factors, &products));
         }
     } else {
         let w: [&[T::Vector<S>]; E] = gather.rows_at(2, at);
         for k in 0..kv {
-            let mut sum = acc[k];
+            let mut products = [T::splat(simd, T::ZERO); E];
             for e in 0..E {
                 let product = <T as Real>::mul(simd, v[e][k], w[e][k]);
-                let product = gather.more::<S, T>(simd, product, at + e, k);
-                sum = T::mul_add(simd, factors[e], product, sum);
+                products[e] = gather.more::<S, T>(simd, product, at + e, k);
             }
-            acc[k] = sum;
+            acc[k] = <T as Real>::add(simd, acc[k], weighted::<S, T, E>(simd, &factors, &products));
         }
     }
+}
+
+/// The sum of `products` times `factors`, by halves: what a row adds up waits for the sum of each group of
+/// entries once, and not for every entry.
+#[inline(always)]
+fn weighted<S: Simd, T: Elementwise, const E: usize>(
+    simd: S,
+    factors: &[T::Vector<S>; E],
+    products: &[T::Vector<S>; E],
+) -> T::Vector<S> {
+    let half = E.div_ceil(2);
+    let mut sums = [T::splat(simd, T::ZERO); 2];
+    for (sum, (start, end)) in sums.iter_mut().zip([(0, half), (half, E)]) {
+        for e in start..end {
+            *sum = match e == start {
+                true => <T as Real>::mul(simd, factors[e], products[e]),
+                false => T::mul_add(simd, factors[e], products[e], *sum),
+            };
+        }
+    }
+    if E == 1 { sums[0] } else { <T as Real>::add(simd, sums[0], sums[1]) }
 }
 
 /// Rows of numerator or denominator from row `first` on.

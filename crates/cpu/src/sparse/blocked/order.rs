@@ -1,5 +1,8 @@
 //! The order of a pass over stored entries: tasks, tiles, rows.
 
+use std::borrow::Cow;
+use std::sync::atomic::{AtomicU32, Ordering};
+
 use super::compact::of_each;
 use super::task::{Task, Tile};
 use super::training::TrainingEntries;
@@ -48,20 +51,17 @@ impl Order {
     pub fn new(entries: &TrainingEntries<'_>, pass: &SparsePass, sizes: OrderSizes) -> Order {
         let shapes = entries.shapes;
         let size = |indices: &[Index]| -> usize { shapes.sizes(indices).iter().product() };
-        let rows = entries.rows(&pass.output.rows);
-        let mut places = by_row(&rows, size(&pass.output.rows));
-        let mut output_rows: Vec<u32> =
-            parallel::entries(places.len(), |n| rows[places[n] as usize]);
-        drop(rows);
+        let (mut places, mut output_rows) =
+            by_row(entries.rows(&pass.output.rows), size(&pass.output.rows));
         let [least, most] = sizes.task;
         let share = (entries.len() / TASKS).clamp(least, most);
-        let mut tasks = tasks(&output_rows, share);
+        let (mut tasks, distinct) = tasks(&output_rows, share);
 
         let tables: Vec<usize> = pass.operands.iter().map(|table| size(&table.rows)).collect();
         let row_bytes = (pass.contracted_size(shapes) * 4).next_multiple_of(LINE);
         let density = Density {
             task: entries.len() / tasks.len().max(1),
-            row: entries.len() / distinct(&output_rows).max(1),
+            row: entries.len() / distinct.max(1),
         };
         let shifts = block_shifts(&tables, sizes.tile_bytes / row_bytes, density);
         let cut: Vec<TileBits> = TileBits::new(&tables, &shifts);
@@ -95,36 +95,60 @@ impl Order {
     }
 }
 
-/// The entries sorted by their row out of so many, those of a row in the order that they have.
-fn by_row(rows: &[u32], count: usize) -> Vec<u32> {
+/// The entries sorted by their row out of so many, those of a row in the order that they have, and the row of
+/// each.
+fn by_row(rows: Cow<'_, [u32]>, count: usize) -> (Vec<u32>, Vec<u32>) {
     if rows.is_sorted() {
-        return (0..rows.len() as u32).collect();
+        return ((0..rows.len() as u32).collect(), rows.into_owned());
     }
     if count / 4 > rows.len() {
         // Rows are so many that counting them takes longer than comparing.
         let mut keys = parallel::entries(rows.len(), |i| u64::from(rows[i]) << 32 | i as u64);
         parallel::sort(&mut keys);
-        return parallel::entries(keys.len(), |n| keys[n] as u32);
+        let places = parallel::entries(keys.len(), |n| keys[n] as u32);
+        return (places, parallel::entries(keys.len(), |n| (keys[n] >> 32) as u32));
     }
-    let mut next = vec![0u32; count + 1];
-    for &row in rows {
-        next[row as usize + 1] += 1;
-    }
+    by_counting(&rows, count)
+}
+
+/// Parts that entries are counted in: a part has its own counts of all rows.
+const COUNTED_PARTS: usize = 8;
+
+/// The same by counting: each part of the entries knows where its entries of a row go.
+fn by_counting(rows: &[u32], count: usize) -> (Vec<u32>, Vec<u32>) {
+    let part = rows.len().div_ceil(COUNTED_PARTS).max(4 * count).max(1);
+    let parts: Vec<&[u32]> = rows.chunks(part).collect();
+    let mut next: Vec<Vec<u32>> = parallel::map(parts.len(), &|n| {
+        let mut counts = vec![0; count];
+        parts[n].iter().for_each(|&row| counts[row as usize] += 1);
+        counts
+    });
+    let mut sorted_rows = vec![0; rows.len()];
+    let mut at = 0;
     for row in 0..count {
-        next[row + 1] += next[row];
+        let first = at;
+        for counts in &mut next {
+            at += std::mem::replace(&mut counts[row], at);
+        }
+        sorted_rows[first as usize..at as usize].fill(row as u32);
     }
-    let mut order = vec![0; rows.len()];
-    for (i, &row) in rows.iter().enumerate() {
-        let at = &mut next[row as usize];
-        order[*at as usize] = i as u32;
-        *at += 1;
-    }
-    order
+    // Parts write here and there, though no two of them to the same place.
+    let order: Vec<AtomicU32> = (0..rows.len()).map(|_| AtomicU32::new(0)).collect();
+    parallel::for_each_of(&mut next, &|n, next| {
+        for (i, &row) in parts[n].iter().enumerate() {
+            let at = &mut next[row as usize];
+            order[*at as usize].store((n * part + i) as u32, Ordering::Relaxed);
+            *at += 1;
+        }
+    });
+    (order.into_iter().map(AtomicU32::into_inner).collect(), sorted_rows)
 }
 
 /// Cuts sorted rows into tasks of about `share` entries: whole rows together, and long rows into pieces.
-fn tasks(rows: &[u32], share: usize) -> Vec<Task> {
+/// Gives the number of different rows, too.
+fn tasks(rows: &[u32], share: usize) -> (Vec<Task>, usize) {
     let mut tasks = Vec::new();
+    let mut distinct = 0;
     let mut add = |entries: std::ops::Range<usize>, piece| {
         if let (Some(&first), Some(&last)) = (rows.get(entries.start), rows[entries.clone()].last())
         {
@@ -135,6 +159,7 @@ fn tasks(rows: &[u32], share: usize) -> Vec<Task> {
     let (mut first, mut at) = (0, 0);
     while at < rows.len() {
         let end = at + rows[at..].iter().take_while(|&&row| row == rows[at]).count();
+        distinct += 1;
         if end - at > 2 * share {
             add(first..at, false);
             for start in (at..end).step_by(share) {
@@ -148,12 +173,7 @@ fn tasks(rows: &[u32], share: usize) -> Vec<Task> {
         at = end;
     }
     add(first..rows.len(), false);
-    tasks
-}
-
-/// How many different rows there are among sorted ones.
-fn distinct(rows: &[u32]) -> usize {
-    rows.chunk_by(|a, b| a == b).count()
+    (tasks, distinct)
 }
 
 /// The bits that a number below `count` takes.

@@ -1,5 +1,7 @@
 //! The training entries in C order, which the orders of all passes are made from.
 
+use std::borrow::Cow;
+
 use super::compact::{Codes, Values};
 use nneinfact_core::data::{Dense, Indices, Role, StoredEntries};
 use nneinfact_core::model::{Index, Shapes};
@@ -12,7 +14,7 @@ pub(crate) struct TrainingEntries<'a> {
     stored: &'a StoredEntries,
     /// Their places among the stored entries; `None` where all are for training.
     places: Option<Vec<u32>>,
-    codes: Option<Codes>,
+    codes: Option<Codes<'a>>,
 }
 
 impl<'a> TrainingEntries<'a> {
@@ -64,10 +66,18 @@ impl<'a> TrainingEntries<'a> {
     }
 
     /// The row of every entry in a table whose rows these indices number.
-    pub fn rows(&self, indices: &[Index]) -> Vec<u32> {
-        self.numbers(indices, |row: u32, size, index| {
+    pub fn rows(&self, indices: &[Index]) -> Cow<'_, [u32]> {
+        if let ([x], None) = (indices, &self.places) {
+            let output = self.shapes.model().output();
+            let mode = output.iter().position(|y| y == x).unwrap_or(0);
+            if let Indices::U32(column) = &self.stored.entries().indices()[mode] {
+                return Cow::Borrowed(column);
+            }
+        }
+        let rows = self.numbers(indices, |row: u32, size, index| {
             row.wrapping_mul(size as u32).wrapping_add(index as u32)
-        })
+        });
+        Cow::Owned(rows)
     }
 
     /// What an entry parameter in C order holds at entries in some order.
