@@ -41,11 +41,13 @@ pub(super) struct Unfinished {
 }
 
 impl Unfinished {
-    /// As the end of a sentence.
+    /// As the end of a sentence, with six digits; the bound is rounded up.
     fn say(self) -> String {
-        let found =
-            self.found.map_or_else(String::new, |y| format!("the largest so far is {y:.6}, "));
-        format!("{found}none is above {:.6}", self.bound)
+        let short = |y: f64| format!("{y:.5e}").parse::<f64>().unwrap_or(y);
+        let found = self
+            .found
+            .map_or_else(String::new, |y| format!("the largest so far is {:?}, ", short(y)));
+        format!("{found}none is above {:?}", short(self.bound * (1.0 + 5e-6)))
     }
 }
 
@@ -362,7 +364,9 @@ mod tests {
         let most = y.scan(1).unwrap()[0].value;
         assert!(unfinished.bound >= most * (1.0 - 1e-12));
         assert!(unfinished.found.is_none_or(|y| y <= most * (1.0 + 1e-12)));
-        assert!(unfinished.say().contains("none is above "), "{}", unfinished.say());
+        let said = Unfinished { found: Some(1.25), bound: 2e-9 }.say();
+        assert_eq!(said, "the largest so far is 1.25, none is above 2.00001e-9");
+        assert_eq!(Unfinished { found: None, bound: 8.0 }.say(), "none is above 8.00004");
         let (found, scanned) = (y.search(7, KEPT).unwrap().unwrap(), y.scan(7).unwrap());
         let values = |of: &[LargestEntry]| of.iter().map(|e| e.value).collect::<Vec<_>>();
         assert_eq!(found.len(), 7);
