@@ -96,7 +96,7 @@ impl AnswerFile {
                     AnswerKind::Tns => index
                         .iter()
                         .try_for_each(|i| write!(to, "{} ", i + 1))
-                        .and_then(|()| writeln!(to, "{value}")),
+                        .and_then(|()| writeln!(to, "{}", shortest(value))),
                     AnswerKind::Csv => {
                         let mut row: Vec<String> = columns
                             .modes
@@ -104,13 +104,21 @@ impl AnswerFile {
                             .zip(index)
                             .map(|(&mode, &i)| quoted(&names.label(mode, i)))
                             .collect();
-                        row.extend(columns.value.map(|_| value.to_string()));
+                        row.extend(columns.value.map(|_| shortest(value)));
                         writeln!(to, "{}", row.join(","))
                     }
                 };
                 written.map_err(failed)
             })
         })
+    }
+}
+
+/// The shortest text that is read as the same number: with an exponent where there would be many zeros.
+fn shortest(value: f64) -> String {
+    match value != 0.0 && value.is_finite() && !(1e-5..1e16).contains(&value.abs()) {
+        true => format!("{value:e}"),
+        false => value.to_string(),
     }
 }
 
@@ -168,6 +176,21 @@ pub fn fields(line: &str) -> Option<Vec<String>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn numbers_are_short_and_come_back() {
+        for (value, text) in [
+            (0.0, "0"),
+            (2.018774838745593, "2.018774838745593"),
+            (1e-5, "0.00001"),
+            (1.5391930543881116e-18, "1.5391930543881116e-18"),
+            (-2.5e300, "-2.5e300"),
+            (f64::INFINITY, "inf"),
+        ] {
+            assert_eq!(shortest(value), text);
+            assert_eq!(text.parse::<f64>().unwrap(), value);
+        }
+    }
 
     #[test]
     fn fields_come_back_as_they_were() {

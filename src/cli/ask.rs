@@ -64,8 +64,10 @@ fn entries(text: &str) -> Result<usize, String> {
     }
 }
 
-/// Rows that are shown of an answer.
+/// Rows that are shown of a long answer.
 const SHOWN: usize = 20;
+/// Up to here answers are not long: hours, and days of a month.
+const WHOLE: usize = 31;
 
 /// An answer of rows: indices of some modes, and a value.
 struct Rows {
@@ -344,8 +346,9 @@ impl Rows {
         let label = |index: &[usize]| -> Vec<String> {
             self.modes.iter().zip(index).map(|(&mode, &i)| names.label(mode, i)).collect()
         };
+        let most = if self.rows.len() > WHOLE { SHOWN } else { WHOLE };
         let shown: Vec<(Vec<String>, f64)> =
-            self.rows.iter().take(SHOWN).map(|(index, y)| (label(&index), y)).collect();
+            self.rows.iter().take(most).map(|(index, y)| (label(&index), y)).collect();
         let widths: Vec<usize> = (0..titles.len())
             .map(|c| {
                 let cells = shown.iter().map(|row| row.0[c].chars().count());
@@ -365,8 +368,8 @@ impl Rows {
         for (cells, y) in &shown {
             text += &line(cells, &self.value.map_or_else(String::new, |_| number(*y)));
         }
-        if self.rows.len() > SHOWN {
-            let more = count((self.rows.len() - SHOWN) as u64);
+        if self.rows.len() > shown.len() {
+            let more = count((self.rows.len() - shown.len()) as u64);
             let hint = if written { "" } else { " (--out writes all)" };
             let _ = writeln!(text, "  … and {more} more{hint}");
         }

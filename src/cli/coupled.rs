@@ -167,7 +167,7 @@ pub fn run(args: &CoupledArgs) -> Result<()> {
         }
     }
     if !args.quiet {
-        let text = told(&spec, &fitted, &files, seconds, began);
+        let text = told(&spec, &fitted, (&files, args.report), seconds, began);
         print(&text.into_text())?;
     }
     match problems.into_iter().next() {
@@ -244,7 +244,7 @@ impl CoupledArgs {
 fn told(
     spec: &CoupledSpec,
     fitted: &CoupledFit,
-    files: &[PathBuf],
+    (files, report): (&[PathBuf], bool),
     seconds: f64,
     began: Instant,
 ) -> FitSummary {
@@ -262,6 +262,9 @@ fn told(
         }
         if let Some(file) = files.get(n) {
             text.add("factors", file.display().to_string());
+            if report {
+                text.add("page", file.with_extension("html").display().to_string());
+            }
         }
     }
     if let Some(fit) = fitted.parts().first() {

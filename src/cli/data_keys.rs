@@ -1,7 +1,6 @@
 //! The keys of a file that say what data are and how they are read: those of studies and of the parts of coupled
 //! fits, which read them by the same code.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
@@ -33,113 +32,89 @@ impl<T> OneOrMany<T> {
 /// A struct with the keys about data beside fields of its own, and a function that takes them out. (Serde's
 /// `flatten` would do it, but does not go with the refusal of unknown keys.)
 macro_rules! with_data_keys {
-    ($(#[$meta:meta])* $seen:vis struct $name:ident {
-        $($(#[$field_meta:meta])* $field:ident: $type:ty,)*
-    }) => {
+    // The keys, with what serde has to know of them.
+    (@keys $make:ident $given:tt) => {
+        $crate::cli::data_keys::with_data_keys! {
+            @$make $given
+            data: std::path::PathBuf,
+            key: Option<String>,
+            shape: Option<Vec<usize>>,
+            index_base: Option<u8>,
+            mask: Option<std::path::PathBuf>,
+            weights: Option<std::path::PathBuf>,
+            #[serde(default)]
+            nan_missing: bool,
+            #[serde(default)]
+            unlisted_missing: bool,
+            missing: Option<std::path::PathBuf>,
+            heldout: Option<f64>,
+            heldout_mask: Option<std::path::PathBuf>,
+            heldout_coordinates: Option<std::path::PathBuf>,
+            heldout_as: Option<String>,
+            zeros_per_nonzero: Option<f64>,
+            validation: Option<f64>,
+            validation_coordinates: Option<std::path::PathBuf>,
+            split_seed: Option<u64>,
+            modes: Option<String>,
+            #[serde(default)]
+            count: bool,
+            sum: Option<String>,
+            mean: Option<String>,
+            max: Option<String>,
+            #[serde(default)]
+            unlisted_zero: bool,
+            #[serde(rename = "where")]
+            filters: Option<$crate::cli::data_keys::OneOrMany<String>>,
+            #[serde(default)]
+            order: std::collections::BTreeMap<String, std::path::PathBuf>,
+            #[serde(default)]
+            skip_bad: bool,
+            missing_texts: Option<Vec<String>>,
+            time_format: Option<String>,
+            time_zone: Option<String>,
+            separator: Option<String>,
+            quote: Option<String>,
+            #[serde(default)]
+            no_header: bool,
+            table_memory: Option<String>,
+            row_names: Option<std::path::PathBuf>,
+            column_names: Option<std::path::PathBuf>,
+        }
+    };
+    (@beside
+        {
+            $(#[$meta:meta])* $seen:vis struct $name:ident {
+                $($(#[$field_meta:meta])* $field:ident: $type:ty,)*
+            }
+        }
+        $($(#[$key_meta:meta])* $key:ident: $key_type:ty,)*
+    ) => {
         $(#[$meta])*
         $seen struct $name {
             $($(#[$field_meta])* $field: $type,)*
-            pub data: std::path::PathBuf,
-            pub key: Option<String>,
-            pub shape: Option<Vec<usize>>,
-            pub index_base: Option<u8>,
-            pub mask: Option<std::path::PathBuf>,
-            pub weights: Option<std::path::PathBuf>,
-            #[serde(default)]
-            pub nan_missing: bool,
-            #[serde(default)]
-            pub unlisted_missing: bool,
-            pub missing: Option<std::path::PathBuf>,
-            pub heldout: Option<f64>,
-            pub heldout_mask: Option<std::path::PathBuf>,
-            pub heldout_coordinates: Option<std::path::PathBuf>,
-            pub heldout_as: Option<String>,
-            pub zeros_per_nonzero: Option<f64>,
-            pub validation: Option<f64>,
-            pub validation_coordinates: Option<std::path::PathBuf>,
-            pub split_seed: Option<u64>,
-            pub modes: Option<String>,
-            #[serde(default)]
-            pub count: bool,
-            pub sum: Option<String>,
-            pub mean: Option<String>,
-            pub max: Option<String>,
-            #[serde(default)]
-            pub unlisted_zero: bool,
-            #[serde(rename = "where")]
-            pub filters: Option<$crate::cli::data_keys::OneOrMany<String>>,
-            #[serde(default)]
-            pub order: std::collections::BTreeMap<String, std::path::PathBuf>,
-            #[serde(default)]
-            pub skip_bad: bool,
-            pub missing_texts: Option<Vec<String>>,
-            pub time_format: Option<String>,
-            pub time_zone: Option<String>,
-            pub separator: Option<String>,
-            pub quote: Option<String>,
-            #[serde(default)]
-            pub no_header: bool,
-            pub table_memory: Option<String>,
-            pub row_names: Option<std::path::PathBuf>,
-            pub column_names: Option<std::path::PathBuf>,
+            $($(#[$key_meta])* pub $key: $key_type,)*
         }
 
         impl $name {
             /// Takes the keys about data out.
             pub fn data_keys(&mut self) -> $crate::cli::data_keys::DataKeys {
-                $crate::cli::data_keys::with_data_keys!(@take self:
-                    data key shape index_base mask weights nan_missing unlisted_missing missing
-                    heldout heldout_mask heldout_coordinates heldout_as zeros_per_nonzero
-                    validation validation_coordinates split_seed
-                    modes count sum mean max unlisted_zero filters order skip_bad missing_texts
-                    time_format time_zone separator quote no_header table_memory row_names column_names)
+                $crate::cli::data_keys::DataKeys { $($key: std::mem::take(&mut self.$key),)* }
             }
         }
     };
-    (@take $from:ident: $($key:ident)*) => {
-        $crate::cli::data_keys::DataKeys { $($key: std::mem::take(&mut $from.$key),)* }
+    (@alone {} $($(#[$key_meta:meta])* $key:ident: $key_type:ty,)*) => {
+        /// What a file says of data.
+        pub struct DataKeys {
+            $(pub $key: $key_type,)*
+        }
+    };
+    ($($given:tt)*) => {
+        $crate::cli::data_keys::with_data_keys! { @keys beside { $($given)* } }
     };
 }
 pub(crate) use with_data_keys;
 
-/// What a file says of data.
-pub struct DataKeys {
-    pub data: PathBuf,
-    pub key: Option<String>,
-    pub shape: Option<Vec<usize>>,
-    pub index_base: Option<u8>,
-    pub mask: Option<PathBuf>,
-    pub weights: Option<PathBuf>,
-    pub nan_missing: bool,
-    pub unlisted_missing: bool,
-    pub missing: Option<PathBuf>,
-    pub heldout: Option<f64>,
-    pub heldout_mask: Option<PathBuf>,
-    pub heldout_coordinates: Option<PathBuf>,
-    pub heldout_as: Option<String>,
-    pub zeros_per_nonzero: Option<f64>,
-    pub validation: Option<f64>,
-    pub validation_coordinates: Option<PathBuf>,
-    pub split_seed: Option<u64>,
-    pub modes: Option<String>,
-    pub count: bool,
-    pub sum: Option<String>,
-    pub mean: Option<String>,
-    pub max: Option<String>,
-    pub unlisted_zero: bool,
-    pub filters: Option<OneOrMany<String>>,
-    pub order: BTreeMap<String, PathBuf>,
-    pub skip_bad: bool,
-    pub missing_texts: Option<Vec<String>>,
-    pub time_format: Option<String>,
-    pub time_zone: Option<String>,
-    pub separator: Option<String>,
-    pub quote: Option<String>,
-    pub no_header: bool,
-    pub table_memory: Option<String>,
-    pub row_names: Option<PathBuf>,
-    pub column_names: Option<PathBuf>,
-}
+with_data_keys! { @keys alone {} }
 
 impl DataKeys {
     /// The same as a record, with what is withheld; files are relative to a folder.

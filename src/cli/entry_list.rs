@@ -28,6 +28,32 @@ pub fn read(path: &Path, names: &ModeNames) -> Result<Vec<Vec<usize>>> {
     }
 }
 
+/// The rows of a `.csv`, each with the number of its first line from 0: a quoted field may have line breaks.
+fn records(text: &str) -> Vec<(usize, &str)> {
+    let mut rows = Vec::new();
+    let (mut start, mut line, mut begun, mut quoted) = (0, 0, 0, false);
+    for (at, c) in text.bytes().enumerate() {
+        match c {
+            b'"' => quoted = !quoted,
+            b'\n' => {
+                if !quoted {
+                    rows.push((
+                        begun,
+                        text[start..at].strip_suffix('\r').unwrap_or(&text[start..at]),
+                    ));
+                    (start, begun) = (at + 1, line + 1);
+                }
+                line += 1;
+            }
+            _ => {}
+        }
+    }
+    if start < text.len() {
+        rows.push((begun, &text[start..]));
+    }
+    rows
+}
+
 /// The number of a line, and what is wrong with it.
 type Fault = (usize, String);
 
@@ -65,7 +91,7 @@ fn tns(text: &str, names: &ModeNames) -> Result<Vec<Vec<usize>>, Fault> {
 }
 
 fn csv(text: &str, names: &ModeNames) -> Result<Vec<Vec<usize>>, Fault> {
-    let mut lines = text.lines().enumerate();
+    let mut lines = records(text).into_iter();
     let open = |number: usize| (number + 1, "a quote is not closed".to_string());
     let Some((_, head)) = lines.next() else { return Ok(Vec::new()) };
     let titles = fields(head).ok_or_else(|| open(0))?;
@@ -106,4 +132,20 @@ fn csv(text: &str, names: &ModeNames) -> Result<Vec<Vec<usize>>, Fault> {
         entries.push(index.collect::<Result<Vec<usize>, Fault>>()?);
     }
     Ok(entries)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_end_where_no_quote_is_open() {
+        let text = "a,b\r\n\"two\nlines\",1\n\n\"say \"\"hi\"\"\",2";
+        let expected = [(0, "a,b"), (1, "\"two\nlines\",1"), (3, ""), (4, "\"say \"\"hi\"\"\",2")];
+        assert_eq!(records(text), expected);
+        // What is not closed ends with the file, and `fields` says so.
+        assert_eq!(records("a\n\"b\nc\n"), [(0, "a"), (1, "\"b\nc\n")]);
+        assert!(fields(records("\"b\nc\n")[0].1).is_none());
+        assert!(records("").is_empty());
+    }
 }

@@ -74,6 +74,12 @@ impl FitFile {
 
 /// Reads a fit.
 pub fn load(path: &Path, model: Option<&str>) -> Result<Saved> {
+    if path.is_file() && !FileKind::of(path).is_ok_and(|kind| kind == FileKind::Npz) {
+        return Err(Error::format(
+            path,
+            "a fit is expected, an .npz as `nneinfact fit --out` writes it",
+        ));
+    }
     match model {
         Some(model) => Saved::load_as(path, model),
         None => Saved::load(path).map_err(|e| match e {

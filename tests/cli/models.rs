@@ -177,7 +177,15 @@ ranks = { r = 5 }
     for name in ["path.svg", "path.html"] {
         let figure = std::fs::read_to_string(bench.path(name)).unwrap();
         assert!(figure.contains("components kept") && figure.contains("weight of the penalty"));
+        assert!(figure.contains("nmf r=5: held-out loss"), "{name}");
     }
+    // The page links to others by the way from its own folder, and says nothing of the folders above.
+    assert!(
+        said.contains("the figure: path.svg") && said.contains("the page: path.html"),
+        "{said}"
+    );
+    let page = std::fs::read_to_string(bench.path("path.html")).unwrap();
+    assert!(page.contains("href=\"path/runs/") && !page.contains("file:"));
     // The same study again takes what is there.
     bench.good(&["compare", "path.toml"]);
     let bad = std::fs::read_to_string(bench.path("path.toml")).unwrap();

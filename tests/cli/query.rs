@@ -594,3 +594,45 @@ fn a_study_has_figures_with_quartiles_and_links() {
     }
     bench.refused(&[&run[..], &["--plot", "y.npy"]].concat(), &["would replace"]);
 }
+
+#[test]
+fn what_is_predicted_can_be_asked_for_again() {
+    use nneinfact::data::Labels;
+    let bench = Bench::new();
+    let factor =
+        |of: &[f64]| ArrayD::from_shape_vec(vec![of.len(), 1], of.to_vec()).expect("a column");
+    let (tiny, huge) = (0.5f64.powi(70), 2f64.powi(80));
+    let factors = vec![factor(&[tiny, 3.0, huge]), factor(&[1.0, 0.5])];
+    let tensor = FactoredTensor::from_parts("ir,jr->ij", factors, None).unwrap();
+    // Labels that only a quoted field can have.
+    let names = Labels::new(["two\nlines", "say \"hi\"", "a, b"]).with_name("what");
+    let saved = Saved::from(tensor).with_labels(vec![names, Labels::default()]).unwrap();
+    saved.save(bench.path("fit.npz")).unwrap();
+    bench.good(&["predict", "fit.npz", "--out", "all.csv"]);
+    let written = text(&bench, "all.csv");
+    let first = format!("what,j,prediction\n\"two\nlines\",0,{tiny:e}\n\"two\nlines\",1,");
+    assert!(written.starts_with(&first), "{written}");
+    assert!(written.ends_with(&format!("\"a, b\",1,{:e}\n", 0.5 * huge)), "{written}");
+    bench.good(&["predict", "fit.npz", "--at", "all.csv", "--out", "again.csv"]);
+    assert_eq!(text(&bench, "again.csv"), written);
+    bench.good(&["predict", "fit.npz", "--out", "all.tns"]);
+    let read = io::read_tns(bench.path("all.tns"), Some(&[3, 2])).unwrap();
+    assert_eq!([read.get(&[0, 0]), read.get(&[2, 1])], [Some(tiny), Some(0.5 * huge)]);
+    // The line of the file, and not of the row.
+    bench.text("open.csv", "what,j\n\"two\nlines\",0\n\"two,1\n");
+    let at = ["predict", "fit.npz", "--at", "open.csv", "--out", "out.csv"];
+    bench.refused(&at, &["open.csv", "line 4", "not closed"]);
+    bench.refused(&["ask", "all.csv", "--total"], &["all.csv", "a fit is expected"]);
+}
+
+#[test]
+fn answers_for_the_hours_of_a_day_are_shown_as_a_whole() {
+    let bench = Bench::new();
+    let factors = [24, 32].map(|n| ArrayD::from_elem(vec![n, 1], 1.0)).to_vec();
+    let tensor = FactoredTensor::from_parts("hr,ir->hi", factors, None).unwrap();
+    Saved::from(tensor).save(bench.path("fit.npz")).unwrap();
+    let hours = bench.good(&["ask", "fit.npz", "--marginal", "h"]);
+    assert!(hours.contains("\n  23  32") && !hours.contains("more"), "{hours}");
+    let others = bench.good(&["ask", "fit.npz", "--marginal", "i"]);
+    assert!(others.contains("\n  19  24") && others.contains("… and 12 more"), "{others}");
+}

@@ -1,5 +1,6 @@
 //! Data: observations, files, lists of entries, streams, checkpoints, the real tensor.
 
+mod archives;
 mod checkpoint;
 #[path = "../common/mod.rs"]
 mod common;

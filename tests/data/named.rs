@@ -1,13 +1,12 @@
 //! Archives of named tensors and of sparse matrices: what they hold comes back, and whatever else is
 //! in them is an error and no panic.
 
-use std::path::Path;
-
-use ndarray::{Array1, ArrayD, IxDyn};
+use ndarray::{Array1, ArrayD};
 use nneinfact::data::{CooTensor, LabelKind, Labels};
-use nneinfact::io::{self, NamedTensor, NpzMember, read_scipy};
+use nneinfact::io::{self, NamedTensor, read_scipy};
 use nneinfact::{Error, Observations};
 
+use crate::archives::{archive, damaged, numbers, odd_archive};
 use crate::common::Random;
 
 fn tensor() -> NamedTensor {
@@ -50,17 +49,6 @@ fn named_tensors_come_back() {
         &turned.arranged(&['w', 'x']).unwrap(),
         &NamedTensor { letters: vec![Some('w'), Some('x')], ..tensor() },
     );
-}
-
-fn numbers(shape: &[usize], numbers: &[f64]) -> ArrayD<f64> {
-    ArrayD::from_shape_vec(IxDyn(shape), numbers.to_vec()).unwrap()
-}
-
-fn archive(path: &Path, arrays: &[(&str, ArrayD<f64>)], texts: &[(&str, &[String])]) {
-    let mut members: Vec<(&str, NpzMember<'_>)> = Vec::new();
-    members.extend(arrays.iter().map(|(name, a)| (*name, NpzMember::Numbers(a.view()))));
-    members.extend(texts.iter().map(|(name, texts)| (*name, NpzMember::Texts(texts))));
-    io::write_members(path, &members).unwrap();
 }
 
 #[test]
@@ -133,26 +121,8 @@ fn damaged_archives_never_panic() {
             assert!(!error.to_string().is_empty());
         }
     };
-    let odd = [0.0, 1.0, 2.0, 3.0, -1.0, 0.5, 1e18, f64::NAN, f64::INFINITY, 4_294_967_296.0];
     for _ in 0..rounds {
-        let list = |random: &mut Random, n: usize, most: usize| -> Vec<f64> {
-            (0..n).map(|_| odd[random.below(most)]).collect()
-        };
-        let n = random.below(5);
-        // Mostly small whole numbers, so that some archives are whole.
-        let most = if random.below(3) == 0 { odd.len() } else { 3 };
-        let arrays = [
-            ("coords", numbers(&[2, n], &list(random, 2 * n, most))),
-            ("values", numbers(&[n], &list(random, n, most))),
-            ("shape", numbers(&[2], &list(random, 2, most.max(4)))),
-            ("data", numbers(&[n], &list(random, n, most))),
-            ("row", numbers(&[n], &list(random, n, most))),
-            ("col", numbers(&[n], &list(random, n, most))),
-            ("indices", numbers(&[n], &list(random, n, most))),
-            ("indptr", numbers(&[3], &list(random, 3, most))),
-        ];
-        let format = ["csr", "csc", "coo", "dia", ""][random.below(5)].to_string();
-        archive(&path, &arrays, &[("format", &[format])]);
+        odd_archive(&path, random);
         count(NamedTensor::load(&path).map(|tensor| tensor.is_some()));
         count(read_scipy(&path).map(|matrix| matrix.is_some()));
     }
@@ -160,13 +130,7 @@ fn damaged_archives_never_panic() {
     tensor().save(&path).unwrap();
     let whole = std::fs::read(&path).unwrap();
     for _ in 0..rounds {
-        let mut bytes = whole.clone();
-        for _ in 0..=random.below(3) {
-            let at = random.below(bytes.len());
-            bytes[at] = random.below(256) as u8;
-        }
-        bytes.truncate(if random.below(4) == 0 { random.below(bytes.len()) } else { bytes.len() });
-        std::fs::write(&path, &bytes).unwrap();
+        damaged(&path, &whole, random);
         count(NamedTensor::load(&path).map(|tensor| tensor.is_some()));
         count(read_scipy(&path).map(|matrix| matrix.is_some()));
     }

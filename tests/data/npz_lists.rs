@@ -3,29 +3,19 @@
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use ndarray::{ArrayD, IxDyn};
+use ndarray::ArrayD;
 use nneinfact::data::{CooTensor, Labels};
-use nneinfact::io::{self, NamedTensor, NpzMember, SparseMatrix, read_scipy, read_scipy_part};
+use nneinfact::io::{self, NamedTensor, SparseMatrix, read_scipy, read_scipy_part};
 use nneinfact::{Error, Observations};
 use tempfile::TempDir;
 
+use crate::archives::{archive, damaged, numbers, odd_archive};
 use crate::common::Random;
 
 const SHAPE: [usize; 2] = [24, 9];
 
-fn numbers(shape: &[usize], numbers: &[f64]) -> ArrayD<f64> {
-    ArrayD::from_shape_vec(IxDyn(shape), numbers.to_vec()).unwrap()
-}
-
 fn floats(list: &[usize]) -> ArrayD<f64> {
     numbers(&[list.len()], &list.iter().map(|&n| n as f64).collect::<Vec<f64>>())
-}
-
-fn archive(path: &Path, format: &str, arrays: &[(&str, ArrayD<f64>)]) {
-    let format = [format.to_string()];
-    let mut members = vec![("format", NpzMember::Texts(&format))];
-    members.extend(arrays.iter().map(|(name, a)| (*name, NpzMember::Numbers(a.view()))));
-    io::write_members(path, &members).unwrap();
 }
 
 /// Entries of a matrix, some places twice, sorted by rows, or by columns where `along` is 1.
@@ -55,7 +45,7 @@ fn scipy(folder: &TempDir, format: &str) -> PathBuf {
             .collect();
         arrays.extend([("indices", column(1 - along)), ("indptr", floats(&starts))]);
     }
-    archive(&path, format, &arrays);
+    archive(&path, &arrays, &[("format", &[format.to_string()])]);
     path
 }
 
@@ -115,7 +105,7 @@ fn matrices_that_are_none() {
     };
     let first = |path: &Path| read_scipy_part(path, &|_| (0, 0..2));
     let refused = |format: &str, indices: &[f64], starts: &[f64], said: &str| {
-        archive(&path, format, &arrays(indices, starts));
+        archive(&path, &arrays(indices, starts), &[("format", &[format.to_string()])]);
         let error = first(&path).unwrap_err().to_string();
         assert!(error.contains(said) && error.contains("m.npz"), "{error}");
     };
@@ -127,7 +117,11 @@ fn matrices_that_are_none() {
     refused("coo", &[2.0, 0.0], &[0.0], "differ in length");
     refused("bsr", &[2.0, 0.0], &[0.0], "tocsr");
     // Of rows that the process does not have nothing is read.
-    archive(&path, "csr", &arrays(&[2.0, 0.0], &[0.0, 1.0, 1.0, 2.0]));
+    archive(
+        &path,
+        &arrays(&[2.0, 0.0], &[0.0, 1.0, 1.0, 2.0]),
+        &[("format", &["csr".to_string()])],
+    );
     assert_eq!(first(&path).unwrap().unwrap().0.values, [5.0]);
     // Other archives are none.
     io::write_npz(&path, &[("y", numbers(&[1], &[1.0]))]).unwrap();
@@ -233,40 +227,18 @@ fn damaged_lists_never_panic() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("d.npz");
     let random = &mut Random::new(11);
-    let odd = [0.0, 1.0, 2.0, 3.0, -1.0, 0.5, 1e18, f64::NAN, f64::INFINITY, 4_294_967_296.0];
     let half = |shape: &[usize]| (0, 0..shape.first().map_or(0, |n| n.div_ceil(2)));
     let (mut good, mut bad) = (0, 0);
     let mut count = |failed: bool| *(if failed { &mut bad } else { &mut good }) += 1;
     for _ in 0..300 {
-        let most = if random.below(3) == 0 { odd.len() } else { 3 };
-        let list = |random: &mut Random, n: usize| -> Vec<f64> {
-            (0..n).map(|_| odd[random.below(most)]).collect()
-        };
-        let n = 1 + random.below(4);
-        let arrays = [
-            ("coords", numbers(&[2, n], &list(random, 2 * n))),
-            ("values", numbers(&[n], &list(random, n))),
-            ("shape", numbers(&[2], &[odd[random.below(most)], 2.0])),
-            ("data", numbers(&[n], &list(random, n))),
-            ("row", numbers(&[n], &list(random, n))),
-            ("col", numbers(&[n], &list(random, n))),
-            ("indices", numbers(&[n], &list(random, n))),
-            ("indptr", numbers(&[3], &list(random, 3))),
-        ];
-        archive(&path, ["csr", "csc", "coo", "dia", ""][random.below(5)], &arrays);
+        odd_archive(&path, random);
         count(NamedTensor::load_part(&path, None, &half).is_err());
         count(read_scipy_part(&path, &|shape| half(&shape)).is_err());
     }
     tensor().save(&path).unwrap();
     let whole = std::fs::read(&path).unwrap();
     for _ in 0..200 {
-        let mut bytes = whole.clone();
-        for _ in 0..=random.below(3) {
-            let at = random.below(bytes.len());
-            bytes[at] = random.below(256) as u8;
-        }
-        bytes.truncate(if random.below(4) == 0 { random.below(bytes.len()) } else { bytes.len() });
-        std::fs::write(&path, &bytes).unwrap();
+        damaged(&path, &whole, random);
         count(NamedTensor::load_part(&path, Some(&['d', 't', 'z']), &half).is_err());
     }
     assert!(good > 20 && bad > 100, "{good} {bad}");

@@ -1,5 +1,6 @@
 //! `nneinfact compare`.
 
+mod links;
 pub(super) mod spec;
 mod study_file;
 mod study_progress;
@@ -8,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
+use self::links::relative_link;
 use self::spec::Spec;
 use self::study_progress::StudyProgress;
 use super::answer::check_output;
@@ -395,18 +397,9 @@ fn figures(args: &CompareArgs, table: &StudyTable, folder: &Path) -> Result<()> 
             io::write_text(file.with_extension("html"), &report.html())?;
         }
     }
-    let inside = is_inside(path, folder);
     let link = |file: &Path| {
         let report = folder.join(file).with_extension("html");
-        let relative = file.with_extension("html").to_string_lossy().into_owned();
-        match (report.is_file(), inside) {
-            (false, _) => None,
-            (true, true) => Some(relative),
-            (true, false) => {
-                let whole = std::path::absolute(&report).ok()?;
-                Some(format!("file://{}", whole.to_string_lossy().replace(' ', "%20")))
-            }
-        }
+        if report.is_file() { relative_link(path, &report) } else { None }
     };
     let title = folder.file_name().map_or("A study".into(), |n| n.to_string_lossy().into_owned());
     io::write_text(path, &study_page(table, &courses, &title, link))
@@ -453,6 +446,13 @@ pub fn run(args: &CompareArgs) -> Result<()> {
         print(&format!("{table}\nwritten to {}: {files}\n", folder.display()))?;
     }
     figures(args, &table, &folder)?;
+    if !args.quiet {
+        for (what, path) in [("the figure", &args.plot), ("the page", &args.report)] {
+            if let Some(path) = path {
+                print(&format!("{what}: {}\n", path.display()))?;
+            }
+        }
+    }
     if !table.is_complete() {
         let (done, all) = table.progress();
         super::complain(

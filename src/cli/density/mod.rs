@@ -46,7 +46,7 @@ pub struct RunArgs {
     #[arg(long, conflicts_with = "quiet")]
     progress: bool,
 
-    /// No progress and no summary
+    /// No progress and no summary, but notices and errors
     #[arg(long)]
     quiet: bool,
 }

@@ -200,6 +200,36 @@ impl LossSpec {
     }
 }
 
+/// The name that was meant by one that is none: it differs in how words are joined or in few letters, or is the
+/// rest of what was begun.
+fn nearest(text: &str) -> Option<&'static str> {
+    let text: String = text.trim().to_lowercase().replace(['_', ' '], "-");
+    let length = text.chars().count();
+    let begun = || NAMES.into_iter().find(|name| length >= 3 && name.starts_with(&text));
+    let close = NAMES.into_iter().map(|name| (edits(&text, name), name)).min();
+    // A third of the letters, for which a name of two or three has to be nearly right.
+    close.filter(|(edits, _)| *edits <= length / 3).map(|(_, name)| name).or_else(begun)
+}
+
+/// The least number of letters to insert, delete, replace or swap with the next that makes one text of another.
+fn edits(from: &str, to: &str) -> usize {
+    let (from, to): (Vec<char>, Vec<char>) = (from.chars().collect(), to.chars().collect());
+    let mut rows: Vec<Vec<usize>> = vec![(0..=to.len()).collect()];
+    for i in 1..=from.len() {
+        let mut row = vec![i];
+        for j in 1..=to.len() {
+            let replaced = rows[i - 1][j - 1] + usize::from(from[i - 1] != to[j - 1]);
+            let mut least = replaced.min(rows[i - 1][j] + 1).min(row[j - 1] + 1);
+            if i > 1 && j > 1 && from[i - 1] == to[j - 2] && from[i - 2] == to[j - 1] {
+                least = least.min(rows[i - 2][j - 2] + 1);
+            }
+            row.push(least);
+        }
+        rows.push(row);
+    }
+    rows[from.len()][to.len()]
+}
+
 impl Loss {
     /// The loss of a name of [`NAMES`], or of a text as [`Loss::parse`] reads it, for command lines and
     /// configuration files.
@@ -227,8 +257,12 @@ impl Loss {
             };
         }
         let Some(spec) = LossSpec::find(name) else {
+            let names = match nearest(name) {
+                Some(meant) => format!("; did you mean {meant}? The names"),
+                None => ": the names".into(),
+            };
             return Err(Error::Loss(format!(
-                "there is no loss named {name:?}: the names are {}; one of your own begins with custom:",
+                "there is no loss named {name:?}{names} are {}; one of your own begins with custom:",
                 NAMES.join(", ")
             )));
         };
@@ -315,6 +349,35 @@ mod tests {
             let found = loss.eval_loss(x, y, &[]) - loss.eval_loss(x, 1.0, &[]);
             let expected = 0.25 * (nll(x, y) - nll(x, 1.0));
             assert!((found - expected).abs() < 1e-12, "{x} {y}: {found} {expected}");
+        }
+    }
+
+    #[test]
+    fn the_name_that_was_meant_is_said() {
+        let said =
+            |name: &str| Loss::named(name, &LossParameters::default()).unwrap_err().to_string();
+        for (name, meant) in [
+            ("poison", "poisson"),
+            ("Poisson", "poisson"),
+            ("guassian", "gaussian"),
+            ("itakura_saito", "itakura-saito"),
+            ("KL", "kl"),
+            ("euclid", "euclidean"),
+            ("jensen", "jensen-shannon"),
+            ("bernouli", "bernoulli"),
+        ] {
+            let error = said(name);
+            assert!(
+                error.contains(&format!("; did you mean {meant}? The names are kl, ")),
+                "{error}"
+            );
+        }
+        for name in ["", "l2", "mse", "laplace", "ml"] {
+            let error = said(name);
+            assert!(
+                !error.contains("did you mean") && error.contains(": the names are"),
+                "{error}"
+            );
         }
     }
 

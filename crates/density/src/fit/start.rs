@@ -101,7 +101,8 @@ pub(crate) fn rank_notice(cores: &[Core]) -> Option<String> {
     let &first = beyond.first()?;
     let more = match beyond.len() - 1 {
         0 => String::new(),
-        n => format!("; so are the ranks at {n} others of {} bonds", cores.len() - 1),
+        1 => format!("; so is the rank at another of the {} bonds", cores.len() - 1),
+        n => format!("; so are the ranks at {n} others of the {} bonds", cores.len() - 1),
     };
     Some(format!(
         "the rank {} between {} and the others is more than the {} that any tensor of these sizes needs \

@@ -85,7 +85,7 @@ impl FactoredTensor {
         match shared.iter().find(|&x| a.size(x) != b.size(x)) {
             None => Ok(shared),
             Some(x) => Err(Error::Setting(format!(
-                "the mode {x} has {} entries in one tensor and {} in the other",
+                "the mode {x} has {} indices in one tensor and {} in the other",
                 a.size(x),
                 b.size(x)
             ))),

@@ -31,6 +31,26 @@ pub struct LargestEntry {
     pub value: f64,
 }
 
+/// What a search knows that would have to keep more than it may.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Unfinished {
+    /// The largest entry so far.
+    pub found: Option<f64>,
+    /// What no entry is above.
+    pub bound: f64,
+}
+
+impl Unfinished {
+    /// As the end of a sentence, with six digits; the bound is rounded up.
+    fn say(self) -> String {
+        let short = |y: f64| format!("{y:.5e}").parse::<f64>().unwrap_or(y);
+        let found = self
+            .found
+            .map_or_else(String::new, |y| format!("the largest so far is {:?}, ", short(y)));
+        format!("{found}none is above {:?}", short(self.bound * (1.0 + 5e-6)))
+    }
+}
+
 /// Partial indices that a search may keep at once.
 fn kept() -> usize {
     let room = available_memory().map_or(0, |free| free / SHARE / PARTIAL_BYTES);
@@ -70,31 +90,33 @@ impl FactoredTensor {
             None => self.search(count, kept)?,
         };
         match found {
-            Some(found) => Ok(found),
-            None => {
+            Ok(found) => Ok(found),
+            Err(unfinished) => {
                 let entries: f64 = self.shapes.volume(self.model().observed());
                 if entries <= SCANNED {
                     return self.scan(count);
                 }
                 Err(Error::Memory {
                     what: format!(
-                        "finding the {count} largest of {entries:.3e} entries, whose bounds by the factors are close to each other,"
+                        "finding the {count} largest of {entries:.3e} entries, whose bounds by the factors are close to each other ({}),",
+                        unfinished.say()
                     ),
                     // At least one more than are kept.
                     needed: (kept as u64 + 1) * PARTIAL_BYTES,
                     available: kept as u64 * PARTIAL_BYTES,
-                    help: "ask for fewer, or fix some modes first".into(),
+                    help: "fix some modes, ask for fewer, or draw a sample and take its largest"
+                        .into(),
                 })
             }
         }
     }
 
-    /// Branch and bound; `None` where it would keep more partial indices than `kept`.
-    fn search(&self, count: usize, kept: usize) -> Result<Option<Vec<LargestEntry>>> {
+    /// Branch and bound; an inner error where it would keep more partial indices than `kept`.
+    fn search(&self, count: usize, kept: usize) -> Result<Result<Vec<LargestEntry>, Unfinished>> {
         let output = self.model().output();
         let mut found = Found::new(count);
         if count == 0 {
-            return Ok(Some(Vec::new()));
+            return Ok(Ok(Vec::new()));
         }
         // Small modes first: the last is gone through with exact values.
         let mut order: Vec<usize> = (0..output.len()).collect();
@@ -137,10 +159,11 @@ impl FactoredTensor {
                 open.push(Partial { bound, known });
             }
             if open.len() > kept {
-                return Ok(None);
+                let bound = open.peek().map_or(bound, |open| open.bound);
+                return Ok(Err(Unfinished { found: found.largest(), bound }));
             }
         }
-        Ok(Some(found.sorted()))
+        Ok(Ok(found.sorted()))
     }
 
     /// All entries, block by block.
@@ -301,6 +324,11 @@ impl Found {
         self.entries.clear();
     }
 
+    /// The value of the largest.
+    fn largest(&self) -> Option<f64> {
+        self.entries.iter().map(|e| e.0.value).max_by(f64::total_cmp)
+    }
+
     fn sorted(self) -> Vec<LargestEntry> {
         let mut kept: Vec<Kept> = self.entries.into_iter().map(|e| e.0).collect();
         kept.sort_by(|a, b| b.cmp(a));
@@ -332,7 +360,13 @@ mod tests {
             })
             .collect();
         let y = FactoredTensor::from_parts("ir,jr,kr->ijk", factors, None).unwrap();
-        assert!(y.search(60, 2).unwrap().is_none());
+        let unfinished = y.search(60, 2).unwrap().unwrap_err();
+        let most = y.scan(1).unwrap()[0].value;
+        assert!(unfinished.bound >= most * (1.0 - 1e-12));
+        assert!(unfinished.found.is_none_or(|y| y <= most * (1.0 + 1e-12)));
+        let said = Unfinished { found: Some(1.25), bound: 2e-9 }.say();
+        assert_eq!(said, "the largest so far is 1.25, none is above 2.00001e-9");
+        assert_eq!(Unfinished { found: None, bound: 8.0 }.say(), "none is above 8.00004");
         let (found, scanned) = (y.search(7, KEPT).unwrap().unwrap(), y.scan(7).unwrap());
         let values = |of: &[LargestEntry]| of.iter().map(|e| e.value).collect::<Vec<_>>();
         assert_eq!(found.len(), 7);

@@ -11,7 +11,7 @@ use std::ops::Range;
 
 use super::FactoredTensor;
 use super::sum_of_products::{Factor, SumOfProducts};
-use super::top::LargestEntry;
+use super::top::{LargestEntry, Unfinished};
 use nneinfact_core::model::Index;
 
 /// Indices of a mode below which a node is not split in two.
@@ -162,8 +162,8 @@ impl TreeSearch {
         Some(search)
     }
 
-    /// The `count` largest entries, the largest first; `None` where more parts than `kept` would be open.
-    pub fn largest(&self, count: usize, kept: usize) -> Option<Vec<LargestEntry>> {
+    /// The `count` largest entries, the largest first; an error where more parts than `kept` would be open.
+    pub fn largest(&self, count: usize, kept: usize) -> Result<Vec<LargestEntry>, Unfinished> {
         let mut found = Vec::new();
         // The largest single entries so far: what is below all of them is not among the largest.
         let mut best: BinaryHeap<Reverse<Ordered>> = BinaryHeap::new();
@@ -191,10 +191,12 @@ impl TreeSearch {
                 open.push(part);
             }
             if open.len() > kept {
-                return None;
+                let single = best.iter().map(|entry| entry.0.0).max_by(f64::total_cmp);
+                let first = found.first().map(|entry| entry.value);
+                return Err(Unfinished { found: first.or(single), bound: first.unwrap_or(bound) });
             }
         }
-        Some(found)
+        Ok(found)
     }
 
     /// A part of the tensor as smaller ones: along the mode that brings the bound down most.
@@ -373,7 +375,8 @@ mod tests {
                     assert!((entry.value - own).abs() <= 1e-12 * own, "{text} {count}");
                 }
             }
-            assert!(search.largest(500, 3).is_none());
+            let unfinished = search.largest(500, 3).unwrap_err();
+            assert!(unfinished.bound >= expected[0] * (1.0 - 1e-12), "{text}");
         }
     }
 

@@ -1,6 +1,8 @@
 //! The losses of a fit, sweep by sweep.
 
-use super::draw::{AxisScale, Drawing, Ruler, at, duration, escape, extent, number, width_of};
+use super::draw::{
+    AxisScale, Drawing, Ruler, at, duration, escape, extent, number, numbers, width_of,
+};
 use nneinfact_fit::History;
 
 /// What the losses are drawn against.
@@ -78,7 +80,7 @@ pub(super) fn curves(history: &History, against: Against, (width, height): (f64,
         to: 26.0,
     };
     let marks = vertical.ticks(5);
-    let left = marks.iter().map(|&m| width_of(&number(m, 4))).fold(0.0, f64::max) + 26.0;
+    let left = numbers(&marks, 4).iter().map(|m| width_of(m)).fold(0.0, f64::max) + 26.0;
     let horizontal = Ruler {
         scale: match (against, log_x) {
             (_, false) => AxisScale::Linear,
@@ -119,14 +121,15 @@ pub(super) fn axes(
     [across, up]: [&str; 2],
 ) {
     let (left, right) = (horizontal.from, horizontal.to);
-    for &mark in marks {
+    for (&mark, text) in marks.iter().zip(numbers(marks, 4)) {
         let y = vertical.at(mark);
         out.line("g", (left, y), (right, y));
-        out.text(left - 5.0, y + 3.5, "n", "end", &number(mark, 4));
+        out.text(left - 5.0, y + 3.5, "n", "end", &text);
     }
     let mut free = f64::NEG_INFINITY;
-    for mark in horizontal.ticks(6) {
-        let (place, text) = (horizontal.at(mark), number(mark, 3));
+    let marks = horizontal.ticks(6);
+    for (&mark, text) in marks.iter().zip(numbers(&marks, 3)) {
+        let place = horizontal.at(mark);
         let half = 0.5 * width_of(&text);
         out.line("g", (place, vertical.to), (place, vertical.from));
         if place - half > free + 4.0 {

@@ -171,6 +171,26 @@ pub(super) fn number(x: f64, digits: i32) -> String {
     trimmed(&format!("{x:.*}", (digits - 1 - magnitude).max(0) as usize)).into()
 }
 
+/// No number on an axis has more digits.
+const MOST_DIGITS: i32 = 9;
+
+/// The numbers of an axis, with as many digits as it takes to tell them apart. What would still be said twice is said
+/// once.
+pub(super) fn numbers(marks: &[f64], digits: i32) -> Vec<String> {
+    let texts = |digits| -> Vec<String> { marks.iter().map(|&m| number(m, digits)).collect() };
+    let differ = |texts: &[String]| texts.windows(2).all(|pair| pair[0] != pair[1]);
+    let found = (digits..=MOST_DIGITS).map(texts).find(|texts| differ(texts));
+    found.unwrap_or_else(|| {
+        let mut texts = texts(MOST_DIGITS);
+        for i in (1..texts.len()).rev() {
+            if texts[i] == texts[i - 1] {
+                texts[i].clear();
+            }
+        }
+        texts
+    })
+}
+
 fn trimmed(text: &str) -> &str {
     if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.') } else { text }
 }
@@ -358,6 +378,17 @@ pub(super) fn extent(values: impl Iterator<Item = f64>) -> Option<(f64, f64)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn numbers_of_an_axis_can_be_told_apart() {
+        assert_eq!(numbers(&[0.1, 0.15, 0.2], 4), ["0.1", "0.15", "0.2"]);
+        assert_eq!(numbers(&[0.2144, 0.21442, 0.21444], 4), ["0.2144", "0.21442", "0.21444"]);
+        assert_eq!(numbers(&[1250.0, 1250.5], 3), ["1250", "1250.5"]);
+        // Closer than any number says.
+        let close = [8.0, 8.0 + 1e-12, 8.0 + 2e-12, 9.0];
+        assert_eq!(numbers(&close, 4), ["8", "", "", "9"]);
+        assert!(numbers(&[], 4).is_empty());
+    }
 
     #[test]
     fn numbers_have_sensible_digits() {

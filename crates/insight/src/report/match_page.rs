@@ -1,7 +1,7 @@
 //! Two fits side by side as a page.
 
 use super::builder::Report;
-use super::draw::{escape, number, percent};
+use super::draw::{escape, percent};
 use super::labels::ModeAxis;
 use super::panel::profile;
 use crate::matching::{IndexMatching, MatchedPair, Matching};
@@ -43,7 +43,7 @@ pub fn match_page(
                 pair.first,
                 index.second,
                 pair.second,
-                number(pair.cosine, 3)
+                cosine(pair.cosine)
             );
             for letter in matching.modes.chars() {
                 let profiles = [
@@ -80,9 +80,9 @@ fn head(matching: &Matching, first: &str, second: &str) -> String {
     });
     for index in &matching.indices {
         if let Some(score) = index.factor_match_score {
-            facts.push(("Factor match score", format!("{}: {}", index.first, number(score, 3))));
+            facts.push(("Factor match score", format!("{}: {}", index.first, cosine(score))));
         }
-        facts.push(("Mean cosine", format!("{}: {}", index.first, number(index.mean_cosine, 3))));
+        facts.push(("Mean cosine", format!("{}: {}", index.first, cosine(index.mean_cosine))));
     }
     let facts: String = facts
         .iter()
@@ -100,13 +100,18 @@ fn head(matching: &Matching, first: &str, second: &str) -> String {
     )
 }
 
+/// A cosine, with all of its digits, as in the table that the command line prints.
+fn cosine(x: f64) -> String {
+    format!("{x:.4}")
+}
+
 fn table(index: &IndexMatching) -> String {
     let row = |p: &MatchedPair| {
         format!(
             "<tr><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td></tr>",
             p.first,
             p.second,
-            number(p.cosine, 4),
+            cosine(p.cosine),
             percent(p.first_share),
             percent(p.second_share)
         )

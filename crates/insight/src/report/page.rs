@@ -90,7 +90,11 @@ fn head(report: &Report<'_>, axes: &[ModeAxis]) -> String {
     facts.push(("Model", format!("<code>{}</code>", escape(saved.model().text()))));
     let shape: Vec<String> = axes
         .iter()
-        .map(|axis| format!("{} {}", escape(&axis.title()), separated(axis.size as f64)))
+        .map(|axis| {
+            let (title, size) = (escape(&axis.title()), separated(axis.size as f64));
+            // A letter and a length stay with the name.
+            format!("{}\u{a0}{size}", title.replace(" (", "\u{a0}("))
+        })
         .collect();
     facts.push(("Data", shape.join(" × ")));
     let ranks: Vec<String> =

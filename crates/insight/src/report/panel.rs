@@ -53,7 +53,7 @@ pub(super) fn profile(
     let (mut out, complete) = ticked(title, axis, &series, (width, height));
     if axis.labels.is_some() && !complete {
         // Names without room below their bars: those that matter most.
-        out.text(0.0, out.height + 8.0, "n", "start", &cut(&largest(axis, values), width));
+        out.text(0.0, out.height + 8.0, "n", "start", &largest(axis, values, width));
         out.height += 12.0;
     }
     out
@@ -62,8 +62,8 @@ pub(super) fn profile(
 /// The most names that are said beside a drawing.
 const NAMED: usize = 6;
 
-/// The indices of the largest entries by their names.
-fn largest(axis: &ModeAxis, values: &[f64]) -> String {
+/// The indices of the largest entries by their names, as many as there is room for.
+fn largest(axis: &ModeAxis, values: &[f64], width: f64) -> String {
     let descending = |a: &usize, b: &usize| values[*b].total_cmp(&values[*a]).then(a.cmp(b));
     // What is next to nothing beside the largest matters to nobody.
     let least = 0.01 * values.iter().copied().fold(0.0, f64::max);
@@ -78,7 +78,10 @@ fn largest(axis: &ModeAxis, values: &[f64]) -> String {
         true => "nothing above 0".into(),
         false => {
             let names: Vec<String> = order.iter().map(|&i| isolated(&axis.label(i))).collect();
-            format!("largest: {}", names.join(", "))
+            let text = |n: usize| format!("largest: {}", names[..n].join(", "));
+            // Half a name says less than none, but for the first.
+            let fits = (2..=names.len()).rev().find(|&n| width_of(&text(n)) <= width);
+            cut(&text(fits.unwrap_or(1)), width)
         }
     }
 }

@@ -2,9 +2,11 @@
 
 use std::path::Path;
 
-use super::draw::{AxisScale, Drawing, Ruler, cut, escape, extent, number, percent, width_of};
+use super::draw::{
+    AxisScale, Drawing, Ruler, cut, escape, extent, number, numbers, percent, width_of,
+};
 use super::figure::{GAP, STYLE as FIGURE_STYLE, WIDTH, figure_of, heading, row};
-use super::study_path::{self, Shown};
+use super::study_path::{self, Shown, grid, judged, mean};
 use crate::compare::{Mean, Row, RunCourse, RunRecord, StudyTable};
 
 const STYLE: &str = include_str!("style.css");
@@ -153,19 +155,6 @@ fn courses_of<'a>(courses: &'a [RunCourse], loss: &str) -> Vec<&'a RunCourse> {
     courses.iter().filter(|course| course.loss == loss).take(COLOURS).collect()
 }
 
-/// What rows are judged by.
-fn judged(rows: &[&Row]) -> &'static str {
-    match rows.iter().find_map(|row| row.training_loss.map(|_| row)) {
-        Some(row) if row.heldout_loss.is_some() => "held-out loss",
-        Some(row) if row.validation_loss.is_some() => "validation loss",
-        _ => "training loss",
-    }
-}
-
-fn mean(row: &Row) -> Option<Mean> {
-    row.heldout_loss.or(row.validation_loss).or(row.training_loss)
-}
-
 /// The loss of every split.
 fn values(row: &Row) -> Vec<f64> {
     let of = |run: &RunRecord| {
@@ -195,8 +184,9 @@ fn boxes(rows: &[&Row], width: f64) -> Drawing {
     };
     let bottom = LINE * rows.len() as f64 + 6.0;
     let mut free = f64::NEG_INFINITY;
-    for mark in ruler.ticks(5) {
-        let (x, text) = (ruler.at(mark), number(mark, 4));
+    let marks = ruler.ticks(5);
+    for (&mark, text) in marks.iter().zip(numbers(&marks, 4)) {
+        let x = ruler.at(mark);
         out.line("g", (x, 0.0), (x, bottom));
         let half = 0.5 * width_of(&text);
         let inside = x.clamp(half + 1.0, width - half - 1.0);
@@ -282,7 +272,7 @@ fn lines(courses: &[&RunCourse], along: Along, (width, height): (f64, f64)) -> O
         to: legend,
     };
     let marks = vertical.ticks(5);
-    let left = marks.iter().map(|&m| width_of(&number(m, 4))).fold(0.0, f64::max) + 8.0;
+    let left = numbers(&marks, 4).iter().map(|m| width_of(m)).fold(0.0, f64::max) + 8.0;
     let horizontal = Ruler {
         scale: AxisScale::Linear,
         low: first.min(0.0),
@@ -290,17 +280,9 @@ fn lines(courses: &[&RunCourse], along: Along, (width, height): (f64, f64)) -> O
         from: left,
         to: width - 10.0,
     };
-    for mark in marks {
-        let y = vertical.at(mark);
-        out.line("g", (left, y), (horizontal.to, y));
-        out.text(left - 4.0, y + 3.5, "n", "end", &number(mark, 4));
-    }
-    for mark in horizontal.ticks(5) {
-        let x = horizontal.at(mark);
-        out.line("g", (x, vertical.to), (x, vertical.from));
-        out.text(x, vertical.from + 12.0, "n", "middle", &number(mark, 3));
-    }
-    let below = format!("{loss} against {what}");
+    grid(&mut out, (&horizontal, &vertical), (&horizontal.ticks(5), &marks));
+    let scale = if log { ", log scale," } else { "" };
+    let below = format!("{loss}{scale} against {what}");
     out.text(0.5 * (left + horizontal.to), height + legend - 4.0, "n", "middle", &below);
     for (n, (course, points)) in courses.iter().zip(&all).enumerate() {
         let class = format!("l c{}", n % COLOURS);
@@ -360,8 +342,6 @@ fn further(table: &StudyTable) -> Vec<Field> {
     fields.push(("parameters", |row| row.parameters.to_string()));
     fields.push(("sweeps", |row| row.sweeps.map_or("–".into(), |x| format!("{x:.0}"))));
     fields.push(("seconds", |row| row.seconds.map_or("–".into(), |x| number(x, 2))));
-    fields.push(("KKT residual", |row| {
-        row.kkt_residual.map_or("–".into(), |x| format!("{x:.0e}"))
-    }));
+    fields.push(("KKT residual", |row| row.kkt_residual.map_or("–".into(), |x| number(x, 1))));
     fields
 }

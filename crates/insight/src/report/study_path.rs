@@ -1,7 +1,7 @@
 //! The figure of a path: losses, and how many components are kept, against what is followed.
 
-use super::draw::{AxisScale, Drawing, Ruler, cut, extent, number, width_of};
-use crate::compare::Row;
+use super::draw::{AxisScale, Drawing, Ruler, cut, extent, number, numbers, width_of};
+use crate::compare::{Mean, Row};
 
 /// Rows that are drawn, each model in a colour.
 const COLOURS: usize = 6;
@@ -9,10 +9,23 @@ const COLOURS: usize = 6;
 /// What is drawn of a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Shown {
-    /// The held-out loss, or that of training where nothing is withheld.
+    /// What rows are judged by: the held-out loss, or another where nothing is held out.
     Loss,
     /// The number of components that are kept, of all latent indices together.
     Kept,
+}
+
+/// What rows are judged by.
+pub(super) fn judged(rows: &[&Row]) -> &'static str {
+    match rows.iter().find_map(|row| row.training_loss.map(|_| row)) {
+        Some(row) if row.heldout_loss.is_some() => "held-out loss",
+        Some(row) if row.validation_loss.is_some() => "validation loss",
+        _ => "training loss",
+    }
+}
+
+pub(super) fn mean(row: &Row) -> Option<Mean> {
+    row.heldout_loss.or(row.validation_loss).or(row.training_loss)
 }
 
 /// The rows of each model in the order of the path.
@@ -41,6 +54,24 @@ pub(super) fn models<'a>(rows: &[&'a Row]) -> Vec<(String, Vec<&'a Row>)> {
     models
 }
 
+/// Lines at marks across and up, with their numbers.
+pub(super) fn grid(
+    out: &mut Drawing,
+    (horizontal, vertical): (&Ruler, &Ruler),
+    (across, up): (&[f64], &[f64]),
+) {
+    for (&mark, text) in up.iter().zip(numbers(up, 4)) {
+        let y = vertical.at(mark);
+        out.line("g", (horizontal.from, y), (horizontal.to, y));
+        out.text(horizontal.from - 4.0, y + 3.5, "n", "end", &text);
+    }
+    for (&mark, text) in across.iter().zip(numbers(across, 3)) {
+        let x = horizontal.at(mark);
+        out.line("g", (x, vertical.to), (x, vertical.from));
+        out.text(x, vertical.from + 12.0, "n", "middle", &text);
+    }
+}
+
 /// Lines along a path; `None` where there is nothing to draw.
 pub(super) fn drawing(
     rows: &[&Row],
@@ -50,7 +81,7 @@ pub(super) fn drawing(
 ) -> Option<Drawing> {
     let models = models(rows);
     let value = |row: &Row| match shown {
-        Shown::Loss => row.heldout_loss.or(row.training_loss).map(|mean| mean.mean),
+        Shown::Loss => mean(row).map(|mean| mean.mean),
         Shown::Kept if row.components.is_empty() => None,
         Shown::Kept => Some(row.components.values().sum()),
     };
@@ -71,12 +102,17 @@ pub(super) fn drawing(
     let zero = lightest * (lightest / last).powf(0.2);
     let x = |place: f64| if log && place <= 0.0 { zero } else { place };
     let what = match shown {
-        Shown::Loss => "loss",
+        Shown::Loss => judged(rows),
         Shown::Kept => "components kept",
     };
     let legend = 13.0 * models.len() as f64 + 6.0;
     let mut out = Drawing::new(width, height + legend, format!("{what} along {path}"));
-    let pad = 0.05 * (high - low).max(1e-9 * high.abs()).max(f64::MIN_POSITIVE);
+    // Of components there are whole numbers only.
+    let (least, whole) = match shown {
+        Shown::Loss => (1e-6 * high.abs(), false),
+        Shown::Kept => (10.0, true),
+    };
+    let pad = 0.05 * (high - low).max(least).max(f64::MIN_POSITIVE);
     let vertical = Ruler {
         scale: AxisScale::Linear,
         low: low - pad,
@@ -84,8 +120,11 @@ pub(super) fn drawing(
         from: height + legend - 30.0,
         to: legend,
     };
-    let marks = vertical.ticks(5);
-    let left = marks.iter().map(|&m| width_of(&number(m, 4))).fold(0.0, f64::max) + 8.0;
+    let counted = |marks: Vec<f64>, whole: bool| -> Vec<f64> {
+        marks.into_iter().filter(|mark| !whole || mark.fract() == 0.0).collect()
+    };
+    let marks = counted(vertical.ticks(5), whole);
+    let left = numbers(&marks, 4).iter().map(|m| width_of(m)).fold(0.0, f64::max) + 8.0;
     let horizontal = Ruler {
         scale: if log { AxisScale::Log } else { AxisScale::Linear },
         low: x(first),
@@ -93,16 +132,8 @@ pub(super) fn drawing(
         from: left + 4.0,
         to: width - 10.0,
     };
-    for mark in marks {
-        let y = vertical.at(mark);
-        out.line("g", (left, y), (horizontal.to, y));
-        out.text(left - 4.0, y + 3.5, "n", "end", &number(mark, 4));
-    }
-    for mark in horizontal.ticks(4) {
-        let x = horizontal.at(mark);
-        out.line("g", (x, vertical.to), (x, vertical.from));
-        out.text(x, vertical.from + 12.0, "n", "middle", &number(mark, 3));
-    }
+    let places = counted(horizontal.ticks(4), path == "rank");
+    grid(&mut out, (&horizontal, &vertical), (&places, &marks));
     let axis = if path == "rank" { "sum of ranks" } else { "weight of the penalty" };
     let text =
         if log && first <= 0.0 { format!("{axis} (the first is none)") } else { axis.into() };
