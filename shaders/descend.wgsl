@@ -2,14 +2,22 @@
 // entry to its minimum, as core's algebra/quadratic.rs does it. A workgroup has some rows; LANES threads
 // share a row, each with the entries and the negative gradient at its own places.
 //
+{{if idle}}
+// Penalties leave entries out that no data depend on while another factor has nothing but zeros in their
+// component; they are halved instead (core's algebra/quadratic.rs says why).
+//
+{{end}}
 // uniforms: [the first row, rows, workgroups in x, rows of a batch]
 //           [first entry of the factor, chunks of the factor, the first of them, number of the factor]
 //           [bits of an l1 penalty, of twice an l2 penalty, of the least and the most entry]
-//           [rows of the factor]
+//           [rows of the factor, whether idle entries are halved]
 // linear:   n, in the factor's order
 // square:   q by batch, a square matrix each
 // offsets:  where each row begins in the factor, then what each entry adds to it
 // largest:  the largest entry of every chunk of factors
+{{if idle}}
+// asleep:   not 0 for the latent indices of which another factor has zeros alone
+{{end}}
 //
 // Words after a dollar sign are filled in for each plan.
 
@@ -25,6 +33,11 @@ const CYCLES = $cycles;
 const SHORT = 1e-6;
 // A step takes no entry further than this times the largest of the factor.
 const REACH = 1e8;
+{{if idle}}
+// What is left of idle entries, and when that is a rounding error beside the largest of the factor.
+const SHRINK = 0.5;
+const FORGOTTEN = 1e-16;
+{{end}}
 
 @group(0) @binding(0) var<uniform> uniforms: array<vec4<u32>, 4>;
 @group(0) @binding(1) var<storage, read_write> factors: array<f32>;
@@ -33,6 +46,9 @@ const REACH = 1e8;
 @group(0) @binding(4) var<storage, read> offsets: array<u32>;
 @group(0) @binding(5) var<storage, read> largest: array<f32>;
 @group(0) @binding(6) var<storage, read_write> broken: array<atomic<u32>>;
+{{if idle}}
+@group(0) @binding(7) var<storage, read> asleep: array<u32>;
+{{end}}
 
 var<workgroup> maxima: array<f32, THREADS>;
 // The entries of each row as they begin.
@@ -64,21 +80,38 @@ fn main(
     let row_count = uniforms[3].x;
     let form = row / uniforms[0].w * K * K;
     let ridge = bitcast<f32>(uniforms[2].y);
+    let lower = bitcast<f32>(uniforms[2].z);
 
     var theta: array<f32, OWN>;
     var descent: array<f32, OWN>;
+    {{if idle}}
+    // What the penalty adds to the curvature of each.
+    var ridges: array<f32, OWN>;
+    // The largest entry is there.
+    workgroupBarrier();
+    {{end}}
     for (var own = 0u; own < OWN; own++) {
         let s = own * LANES + lane;
         if s < K {
             let place = offsets[row_count + s];
             theta[own] = factors[at + place];
+            {{if idle}}
+            let idle = asleep[s] != 0u && square[form + s * K + s] <= 0.0;
+            if idle && uniforms[3].y != 0u {
+                let shrunk = theta[own] * SHRINK;
+                theta[own] = max(select(shrunk, 0.0, shrunk <= FORGOTTEN * maxima[0]), lower);
+            }
+            ridges[own] = select(ridge, 0.0, idle);
+            let penalty_gradient = select(bitcast<f32>(uniforms[2].x), 0.0, idle);
+            descent[own] = linear[offsets[row] + place] - penalty_gradient;
+            {{else}}
             descent[own] = linear[offsets[row] + place] - bitcast<f32>(uniforms[2].x);
+            {{end}}
             entries[own_row * K + s] = theta[own];
         }
     }
     workgroupBarrier();
     let top = maxima[0];
-    let lower = bitcast<f32>(uniforms[2].z);
     var upper = bitcast<f32>(uniforms[2].w);
     if top > 0.0 && top < 1e30 {
         upper = min(upper, max(REACH * top, lower));
@@ -86,7 +119,11 @@ fn main(
     for (var own = 0u; own < OWN; own++) {
         let s = own * LANES + lane;
         if s < K {
+            {{if idle}}
+            var curved = ridges[own] * theta[own];
+            {{else}}
             var curved = ridge * theta[own];
+            {{end}}
             for (var t = 0u; t < K; t++) {
                 curved = fma(square[form + t * K + s], entries[own_row * K + t], curved);
             }
@@ -102,7 +139,11 @@ fn main(
             let slot = (s & 1u) * ROWS + own_row;
             if lane == s % LANES {
                 let own = s / LANES;
+                {{if idle}}
+                let curvature = square[form + s * K + s] + ridges[own];
+                {{else}}
                 let curvature = square[form + s * K + s] + ridge;
+                {{end}}
                 let x = theta[own];
                 var next = x;
                 var step = 0.0;
@@ -125,7 +166,11 @@ fn main(
                 for (var own = 0u; own < OWN; own++) {
                     let t = own * LANES + lane;
                     if t < K {
+                        {{if idle}}
+                        let q = square[form + s * K + t] + select(0.0, ridges[own], s == t);
+                        {{else}}
                         let q = square[form + s * K + t] + select(0.0, ridge, s == t);
+                        {{end}}
                         descent[own] = fma(-q, step, descent[own]);
                     }
                 }

@@ -22,6 +22,7 @@ templates! {
     APPLY = "apply.wgsl",
     APPLY_FLOOR = "apply_floor.wgsl",
     APPLY_SMALL = "apply_small.wgsl",
+    ASLEEP = "asleep.wgsl",
     BEGIN_UPDATE = "begin_update.wgsl",
     CONTRACT = "contract.wgsl",
     CONTRACT_SHARED = "contract_shared.wgsl",
@@ -37,6 +38,7 @@ templates! {
     JOINT_CONTRACT_SHARED = "joint/contract_shared.wgsl",
     JOINT_COPY = "joint/copy.wgsl",
     JOINT_GATHER = "joint/gather.wgsl",
+    JOINT_LARGEST = "joint/largest.wgsl",
     JOINT_STEP = "joint/step.wgsl",
     JOINT_SUM_LOSSES = "joint/sum_losses.wgsl",
     RESCALE = "rescale.wgsl",
@@ -50,6 +52,7 @@ templates! {
     SUM_POWERS = "sum_powers.wgsl",
     TILE_ENTRIES = "tile_entries.wgsl",
     TILE_SUMS = "tile_sums.wgsl",
+    WEIGHTED_REST = "weighted_rest.wgsl",
     ZERO_ROWS = "zero_rows.wgsl",
 }
 

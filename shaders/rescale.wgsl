@@ -70,8 +70,8 @@ fn main(
     for (var l = 0u; l < FACTORS; l++) {
         var scale = 1.0;
         if empty {
-            // No term of the model takes the other slices.
-            scale = 0.0;
+            // No term of the model takes the other slices: they vanish, or stay as they are.
+            scale = $of_empty;
         } else if moves {
             scale = exp(levels[l]);
             // The last one makes up for the rounding of the others.

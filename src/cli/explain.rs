@@ -63,22 +63,27 @@ pub fn run(args: &ExplainArgs) -> Result<()> {
         let withheld = held_out + (1.0 - held_out) * validation;
         if withheld > 0.0 {
             let plan = split_plan(args, &problem, withheld)?;
-            return print(&format!("{plan}\nloss     {}\n", problem.loss.describe()));
+            let on_gpu = dispatches(&problem, plan.plan(), Some(&plan))?;
+            return print(&format!("{plan}\nloss     {}\n{on_gpu}", problem.loss.describe()));
         }
     }
     let plan = match args.nonzeros {
         Some(nonzeros) => problem.settings.sparse_plan(&args.shape, nonzeros)?,
         None => problem.settings.plan(&args.shape, args.value_bytes)?,
     };
-    let on_gpu = dispatches(&problem, &plan)?;
+    let on_gpu = dispatches(&problem, &plan, None)?;
     print(&format!("{plan}\nloss     {}\n{on_gpu}", problem.loss.describe()))
 }
 
 /// A line about dispatches on a GPU.
 #[cfg(feature = "gpu")]
-fn dispatches(problem: &CheckedProblem, plan: &Plan) -> Result<String> {
+fn dispatches(problem: &CheckedProblem, plan: &Plan, split: Option<&SplitPlan>) -> Result<String> {
     let least = if plan.sparse_passes().is_empty() { "" } else { "at least " };
-    Ok(match problem.settings.gpu_dispatches(plan) {
+    let count = match split {
+        Some(split) => problem.settings.gpu_dispatches_of_split(split),
+        None => problem.settings.gpu_dispatches(plan),
+    };
+    Ok(match count {
         Ok(Some(count)) => format!("on a GPU {least}{count} dispatches a sweep\n"),
         Ok(None) => "on a GPU the steps are made on the host\n".into(),
         // The plan is good for a CPU all the same.
@@ -88,7 +93,7 @@ fn dispatches(problem: &CheckedProblem, plan: &Plan) -> Result<String> {
 }
 
 #[cfg(not(feature = "gpu"))]
-fn dispatches(_: &CheckedProblem, _: &Plan) -> Result<String> {
+fn dispatches(_: &CheckedProblem, _: &Plan, _: Option<&SplitPlan>) -> Result<String> {
     Ok(String::new())
 }
 

@@ -536,6 +536,8 @@ fn devices_and_explain() {
     let split = ["--shape", "27,24,7,100,100", "--heldout", "0.1", "--validation", "0.5"];
     let told = bench.good(&[&explain[..], &split].concat());
     assert!(told.contains("withheld 2.495e7 entries") && told.contains("closed form"), "{told}");
+    #[cfg(feature = "gpu")]
+    assert!(told.ends_with(" dispatches a sweep\n"), "{told}");
     let sparse = [&explain[..], &split[..4], &["--nonzeros", "286000"]].concat();
     let told = bench.good(&sparse);
     assert!(told.contains("withheld 4.536e6 entries"), "{told}");
@@ -550,6 +552,8 @@ fn devices_and_explain() {
     bench.refused(&dense, &["--nonzeros"]);
     let exact = bench.good(&[&sparse[..], &["--loss", "euclidean"]].concat());
     assert!(exact.contains("quadratic form of every row"), "{exact}");
+    #[cfg(feature = "gpu")]
+    assert!(exact.contains("on a GPU at least "), "{exact}");
     let none = bench.good(&[&sparse[..], &["--loss", "geometric"]].concat());
     assert!(none.contains("no closed form"), "{none}");
     let bad = ["--shape", "27,24,7,100,100", "--heldout", "1.5"];

@@ -1,7 +1,8 @@
-//! Masks and hold-outs on a GPU: closed forms by roles, and exact steps where all entries are observed.
+//! Masks and hold-outs on a GPU: closed forms by roles, and exact steps.
 
 use crate::common::{Case, Random, deviation};
 use nneinfact::fit::{Cancel, Format};
+use nneinfact::loss::Penalty;
 use nneinfact::plan::ImplicitForm;
 use nneinfact::{Algorithm, Device, Fit, Loss, NNEinFact, Observations, wgpu};
 
@@ -82,6 +83,35 @@ fn closed_forms_under_splits_agree_with_the_cpu() {
     }
 }
 
+/// Sweep by sweep, and by the least that a browser guarantees.
+#[test]
+fn exact_steps_under_splits_agree_with_the_cpu() {
+    let Some(device) = crate::common::gpu() else { return };
+    let shape = [9, 5, 11, 13, 17];
+    let case = Case::new("Uber, first", &shape, Loss::euclidean(), 5);
+    let observations = split(&counts(&shape, 3));
+    for format in [Format::Dense, Format::Sparse] {
+        let run = |device: &Device| {
+            let settings = case.settings(device).algorithm(Algorithm::Accelerated).max_iter(6);
+            settings.data_as(format).fit(&observations).unwrap()
+        };
+        let cpu = run(&Device::cpu());
+        for (name, device) in [("gpu", Some(device.clone())), ("strict gpu", strict())] {
+            let Some(device) = device else { continue };
+            let gpu = run(&device);
+            let (g, c) = (gpu.history(), cpu.history());
+            for (found, expected) in [
+                (&g.loss, &c.loss),
+                (&g.validation_loss, &c.validation_loss),
+                (&g.heldout_loss, &c.heldout_loss),
+            ] {
+                let off = apart(found, expected);
+                assert!(off <= 1e-3, "{name}, {format:?}: losses {off:.1e} apart");
+            }
+        }
+    }
+}
+
 /// Exact steps take as many sweeps as on the CPU, to the same loss.
 #[test]
 fn euclid_takes_the_sweeps_of_the_cpu() {
@@ -102,6 +132,46 @@ fn euclid_takes_the_sweeps_of_the_cpu() {
         // The steps are others than those of majorization.
         let majorized = run(&device, Algorithm::Block);
         assert!(gpu.history().loss[1] < majorized.history().loss[1]);
+    }
+}
+
+/// So they do where entries are held out, and beside penalties.
+#[test]
+fn euclid_takes_the_sweeps_of_the_cpu_under_hold_outs_and_penalties() {
+    let Some(device) = crate::common::gpu() else { return };
+    let y = counts(&[60, 45], 7);
+    let all = || Observations::new(&y);
+    let held = || all().held_out(0.1, 1).unwrap();
+    let weighted = || all().weights(&y.mapv(|x| 1.0 + 0.5 * f64::from(x > 1.0))).unwrap();
+    let cases = [
+        (Format::Dense, held(), None),
+        (Format::Sparse, held(), None),
+        (Format::Dense, weighted(), None),
+        (Format::Dense, all(), Some(Penalty::l1(0.05))),
+        (Format::Sparse, held(), Some(Penalty::l2(0.05))),
+    ];
+    for (n, (format, data, penalty)) in cases.into_iter().enumerate() {
+        let run = |device: &Device, algorithm| {
+            let settings = NNEinFact::new("ir,jr->ij").unwrap().ranks([('r', 5)]);
+            let settings = settings.loss(Loss::euclidean()).device(device.clone());
+            let settings = settings.algorithm(algorithm).data_as(format).max_iter(300);
+            match penalty {
+                Some(penalty) => settings.penalty_on_all(penalty).fit(&data).unwrap(),
+                None => settings.fit(&data).unwrap(),
+            }
+        };
+        let cpu = run(&Device::cpu(), Algorithm::Accelerated);
+        let gpu = run(&device, Algorithm::Accelerated);
+        let (found, expected) = (gpu.history().iterations, cpu.history().iterations);
+        assert!(found.abs_diff(expected) <= 2 + expected / 4, "{n}: {found} sweeps for {expected}");
+        let (found, expected) = (gpu.history().last_loss(), cpu.history().last_loss());
+        assert!((found - expected).abs() <= 1e-3 * expected, "{n}: {found} for {expected}");
+        for (found, expected) in gpu.history().heldout_loss.iter().zip(&cpu.history().heldout_loss)
+        {
+            assert!((found - expected).abs() <= 0.02 * expected, "{n}: {found} for {expected}");
+        }
+        let majorized = run(&device, Algorithm::Block);
+        assert!(gpu.history().loss[1] < majorized.history().loss[1], "{n}");
     }
 }
 

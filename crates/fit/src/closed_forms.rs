@@ -17,11 +17,10 @@ use nneinfact_core::plan::{ImplicitForm, Plan, Quadratic, RolePass, RoleTerm};
 pub(crate) struct Steps {
     /// Whether factors are tied, smooth, or have rows that add up to 1.
     pub structured: bool,
-    /// Whether the fit runs on the CPU, whose exact steps go by a quadratic form of every row where
-    /// entries differ in what they count.
+    /// Whether the fit runs on the CPU, whose exact steps go beside structure, too.
     pub on_cpu: bool,
     /// Whether its steps may be exact: half the squared distance, accelerated, under penalties that
-    /// are linear or quadratic, and on the CPU: a GPU's steps would take components that lie idle for a while.
+    /// are linear or quadratic.
     pub exact: bool,
 }
 
@@ -35,7 +34,7 @@ impl Steps {
                 .penalties()
                 .iter()
                 .flatten()
-                .all(|penalty| on_cpu && [1.0, 2.0].contains(&penalty.power()));
+                .all(|penalty| [1.0, 2.0].contains(&penalty.power()));
         Steps { structured: constraints.structure.is_any(), on_cpu, exact }
     }
 
@@ -47,8 +46,7 @@ impl Steps {
     /// How implicit entries of a kind enter, where memory holds what that takes.
     pub fn implicit_form(self, zero: &AtZero, implicit: Implicit) -> ImplicitForm {
         let by_role = match self.exact {
-            true if self.on_cpu => ZeroSums::exact_by_role(zero),
-            true => None,
+            true => ZeroSums::exact_by_role(zero),
             false => ZeroSums::by_role(zero),
         };
         match implicit == Implicit::ByRole && by_role.is_some() {
@@ -103,7 +101,9 @@ impl RoleCosts {
                     let contraction = &form.contraction;
                     volume(contraction.output()).max(contraction.peak())
                 });
-                needed += 8.0 * (volume(quadratic.gram.output()) + forms.fold(0.0, f64::max));
+                let (gram, form) = (volume(quadratic.gram.output()), forms.fold(0.0, f64::max));
+                needed += 8.0 * (gram + form);
+                words = words.max(gram).max(form);
             }
         }
         Some(RoleCosts { seconds, additions, bytes: needed as u64, words })
@@ -140,7 +140,13 @@ pub(crate) fn costs(
         _ if data.weights().is_some() => data.values().len() as u64,
         _ => data.minority(),
     };
-    RoleCosts::new(plan, steps.term(), listed, settings.precision.bytes())
+    let costs = RoleCosts::new(plan, steps.term(), listed, settings.precision.bytes())?;
+    let copied = match data.weights().is_some() && !steps.on_cpu {
+        // In the order of the rows of each group.
+        true => 4 * listed * plan.groups().len() as u64,
+        false => 0,
+    };
+    Some(RoleCosts { bytes: costs.bytes.saturating_add(copied), ..costs })
 }
 
 /// Whether steps of a fit can be exact.
@@ -169,7 +175,7 @@ impl Exact {
             return Exact::Yes;
         }
         let mapped = data.weights().is_some_and(|weights| weights.is_mapped());
-        if !steps.on_cpu || mapped {
+        if mapped {
             return Exact::No;
         }
         let by_role = |form: ImplicitForm| form == ImplicitForm::ByRole;

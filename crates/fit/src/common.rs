@@ -74,7 +74,7 @@ impl Common {
         let level = planned.data.level();
         let (job, data) = job(settings, planned, constraints.clone(), first.clone(), level)?;
         let (plan, balance) = (Arc::clone(&job.plan), job.balancing.is_some());
-        let exact = job.exact && device.kind_name() == "cpu";
+        let exact = job.exact;
         let groups = structured::groups(&job.plan, &constraints);
         let engine = structured::open(device, settings, job, &constraints)?;
         let common = Common {

@@ -18,10 +18,25 @@ use nneinfact_core::plan::{ImplicitForm, Plan};
 pub struct SplitPlan {
     plan: Plan,
     withheld: f64,
+    /// How many entries the rows of a pass list, about.
+    #[cfg_attr(not(feature = "gpu"), allow(dead_code, reason = "a GPU's programs depend on it"))]
+    listed: u64,
     costs: Option<RoleCosts>,
     exact: bool,
     /// How many of the withheld entries are zeros that were drawn, by strata.
     drawn: Option<f64>,
+}
+
+/// How entries are withheld, as far as a program of a GPU depends on it.
+#[cfg(feature = "gpu")]
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Withholding {
+    /// How many entries the rows of a pass list.
+    pub listed: u64,
+    /// Whether steps are exact.
+    pub exact: bool,
+    /// Whether the withheld entries are stored like all others.
+    pub by_strata: bool,
 }
 
 impl NNEinFact {
@@ -86,8 +101,17 @@ impl NNEinFact {
         let stored = withheld * nonzeros as f64;
         let drawn = zeros_per_nonzero * stored;
         let withheld = stored + drawn;
-        Ok(SplitPlan { plan, withheld, costs: None, exact: false, drawn: Some(drawn) })
+        let constraints = Constraints::new(settings, &shapes)?;
+        let steps = Steps::new(settings, &constraints, on_cpu(settings));
+        let listed = withheld as u64;
+        let costs = RoleCosts::new(&plan, steps.term(), listed, settings.precision.bytes());
+        let exact = steps.exact && costs.is_some_and(|costs| costs.fit(settings, &plan));
+        Ok(SplitPlan { plan, withheld, listed, costs: None, exact, drawn: Some(drawn) })
     }
+}
+
+fn on_cpu(settings: &Settings) -> bool {
+    settings.device.as_ref().is_none_or(|device| device.kind_name() == "cpu")
 }
 
 fn check_share(share: f64) -> Result<()> {
@@ -114,9 +138,8 @@ impl SplitPlan {
                 "of the {volume:.1e} entries of a list none can be withheld one by one: withhold by strata (strata_plan, --heldout-as strata)"
             )));
         }
-        let on_cpu = settings.device.as_ref().is_none_or(|device| device.kind_name() == "cpu");
         let constraints = Constraints::new(settings, shapes)?;
-        let steps = Steps::new(settings, &constraints, on_cpu);
+        let steps = Steps::new(settings, &constraints, on_cpu(settings));
         let plan = match nonzeros {
             Some(nonzeros) => {
                 format::plan_of_split_nonzeros(settings, shapes, nonzeros, share, steps)?
@@ -127,19 +150,25 @@ impl SplitPlan {
         let listed = withheld.min(withheld / share - withheld) as u64;
         let by_role = match plan.settings().sparse {
             Some(sparse) => sparse.implicit == ImplicitForm::ByRole,
-            None => plan.settings().closed_denominator || steps.exact && on_cpu,
+            None => plan.settings().closed_denominator || steps.exact,
         };
         let costs = by_role
             .then(|| RoleCosts::new(&plan, steps.term(), listed, settings.precision.bytes()));
         let costs = costs.flatten().filter(|costs| costs.fit(settings, &plan));
         let exact = steps.exact && costs.is_some();
-        Ok(SplitPlan { plan, withheld, costs, exact, drawn: None })
+        Ok(SplitPlan { plan, withheld, listed, costs, exact, drawn: None })
     }
 
     /// The plan of the passes.
     #[must_use]
     pub fn plan(&self) -> &Plan {
         &self.plan
+    }
+
+    /// What a program of a GPU depends on.
+    #[cfg(feature = "gpu")]
+    pub(crate) fn withholding(&self) -> Withholding {
+        Withholding { listed: self.listed, exact: self.exact, by_strata: self.drawn.is_some() }
     }
 
     /// How many entries are withheld, about.

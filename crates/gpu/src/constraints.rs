@@ -10,6 +10,7 @@ use crate::program::recording::{
 use crate::program::template::fill;
 use crate::program::views::stride;
 use crate::step::power;
+use nneinfact_core::algebra::balance::Idle;
 use nneinfact_core::engine::LossSlot;
 use nneinfact_core::error::Result;
 use nneinfact_core::loss::Penalty;
@@ -141,12 +142,16 @@ impl Compiler<'_> {
         }
         self.grow(sums, end);
         self.grow(scales, parts.len() * count);
+        let of_empty = match Idle::of(self.exact.is_some()) {
+            Idle::Vanish => "0.0",
+            Idle::Stay => "1.0",
+        };
         let shader = self.shader(Shader {
             label: "scales of slices".into(),
             source: fill(
                 nneinfact_shaders::RESCALE,
                 &[],
-                &[("factors", format!("{}u", parts.len()))],
+                &[("factors", format!("{}u", parts.len())), ("of_empty", of_empty.into())],
             )?,
             bindings: vec![Access::Uniform, Access::Read, Access::ReadWrite],
             invocations: 64,

@@ -157,7 +157,7 @@ impl Compiler<'_> {
     }
 
     /// `out = Σ a · b` over the indices that `out` lacks.
-    fn contract_pair(
+    pub(crate) fn contract_pair(
         &mut self,
         commands: &mut Vec<Command>,
         shapes: &Shapes,

@@ -1,6 +1,6 @@
 //! How many dispatches a sweep takes.
 
-use crate::program::compile::{Compiled, compile};
+use crate::program::compile::{Compiled, compile_expecting};
 use crate::program::recording::{GpuLimits, RecordingId};
 use crate::program::tuning::Tuning;
 use nneinfact_core::engine::Job;
@@ -23,13 +23,14 @@ impl Compiled {
 }
 
 /// The dispatches of a sweep of a job, on a device that can do what WebGPU guarantees, and that lets a shader
-/// see as much at once as Vulkan does. A job of a list may take more: long rows are added up in steps.
+/// see as much at once as Vulkan does. A job of a list may take more: long rows are added up in steps. Where its data stand in
+/// for others of which some are withheld, rows list so many entries (`listed`).
 ///
 /// # Errors
 /// Where a tensor is larger than what a shader may see; [`Error::Loss`](nneinfact_core::error::Error::Loss)
 /// where a constant of the loss is out of the range of single precision.
-pub fn dispatches(job: &Job) -> Result<usize> {
+pub fn dispatches(job: &Job, listed: Option<u64>) -> Result<usize> {
     let bytes = (1 << 31) - 4;
     let limits = GpuLimits { binding_bytes: bytes, buffer_bytes: bytes, ..GpuLimits::default() };
-    Ok(compile(job, &limits, &Tuning::default())?.dispatches())
+    Ok(compile_expecting(job, &limits, &Tuning::default(), listed)?.dispatches())
 }

@@ -20,6 +20,7 @@ use nneinfact_core::engine::{
     SweepEnd,
 };
 use nneinfact_core::error::{Error, Result};
+use nneinfact_core::plan::Quadratic;
 use nneinfact_shaders::LOSS_SUMS;
 
 /// A fit whose factors, data and sums stay on a device.
@@ -190,16 +191,25 @@ impl GpuEngine {
         Ok(update.parts(at, factors, steps))
     }
 
+    fn quadratic(&self, group: usize) -> Result<&Quadratic> {
+        let own = self.compiled.exact.as_ref().map(|exact| &exact.of[group]);
+        own.ok_or_else(|| Error::Internal("exact steps without their objectives".into()))
+    }
+
     /// The numerator of the last pass, and the Q of its group, which go into an exact step.
     fn exact_sums(&self, group: usize, factors: &[Vec<f64>]) -> Result<(Vec<f64>, Vec<f64>)> {
         let plan = &self.job.plan;
         let volume: usize = plan.shapes().sizes(sums_indices(plan, group)).iter().product();
-        let sums = self.singles(self.compiled.buffers.sums, volume)?;
-        let numerator = sums.into_iter().map(f64::from).collect();
-        let Some(objectives) = &self.compiled.exact else {
-            return Err(Error::Internal("exact steps without their objectives".into()));
+        let numerator = self.singles(self.compiled.buffers.sums, volume)?;
+        let quadratic = self.quadratic(group)?;
+        let gram = match self.compiled.forms_of_rows {
+            None => quadratic::gram(quadratic, factors),
+            Some(buffer) => {
+                let volume = quadratic.shapes.sizes(quadratic.gram.output()).iter().product();
+                self.singles(buffer, volume)?.into_iter().map(f64::from).collect()
+            }
         };
-        Ok((numerator, quadratic::gram(&objectives[group], factors)))
+        Ok((numerator.into_iter().map(f64::from).collect(), gram))
     }
 
     /// The exact objective of a group, in the device's units.
@@ -209,13 +219,10 @@ impl GpuEngine {
         numerator: &'a [f64],
         gram: &'a [f64],
     ) -> Result<Objective<'a>> {
-        let Some(objectives) = &self.compiled.exact else {
-            return Err(Error::Internal("exact steps without their objectives".into()));
-        };
         Ok(Objective {
             shapes: self.job.plan.shapes(),
             group: &self.job.plan.groups()[group],
-            quadratic: &objectives[group],
+            quadratic: self.quadratic(group)?,
             constraints: &self.job.constraints,
             numerator,
             gram,

@@ -357,7 +357,14 @@ impl Compiler<'_> {
 
     /// Finds the largest entries of the chunks of a factor.
     pub(crate) fn largest_entries(&mut self, commands: &mut Vec<Command>, l: usize) -> Result<()> {
-        self.change(commands, l, FactorChange::Keep)
+        let mut own = Vec::new();
+        self.change(&mut own, l, FactorChange::Keep)?;
+        let operation = self.largest_operation(l)?;
+        commands.extend(own.into_iter().map(|command| match self.is_applied_jointly(l) {
+            true => self.or_jointly(command, vec![operation.clone()]),
+            false => command,
+        }));
+        Ok(())
     }
 
     /// Changes a factor and finds its largest entry.

@@ -6,7 +6,7 @@ use super::pass_text::PassText;
 use super::rows::RowsShader;
 use super::tiles::{TileShader, tile_entries, tile_sums};
 use crate::contract::LoopAxis;
-use crate::masked::RoleOutput;
+use crate::masked::{RoleOutput, RoleTarget};
 use crate::program::buffers::Slab;
 use crate::program::compiler::{Compiler, StreamedPass};
 use crate::program::products::FreshProducts;
@@ -164,12 +164,16 @@ impl Compiler<'_> {
         let closed = plan.settings().closed_denominator;
         if closed && self.job.data.roles().is_some() {
             let by = self.job.loss.denominator_constant().unwrap_or(1.0);
-            let denominator = RoleOutput { half: 1, by, add: false };
-            self.role_sums(commands, group, &[denominator], output, None)?;
+            let outputs = &[RoleOutput { half: 1, by, add: false }];
+            let target = RoleTarget::Sums { outputs, indices: output };
+            self.role_sums(commands, group, target, None)?;
         } else if closed {
             self.closed_denominator(commands, group)?;
         }
         // Exact steps have their quadratic form in place of a denominator.
+        if let Some(forms) = self.forms_of_rows(group) {
+            self.role_sums(commands, group, RoleTarget::Forms(&forms), None)?;
+        }
         let denominator = !closed && self.exact.is_none();
         let wants = PassOutputs { numerator: true, denominator, losses: slot.is_some() };
         let terms = EntryTerms::of(&self.job.loss);

@@ -6,7 +6,7 @@ use crate::program::compiler::Compiler;
 use crate::program::recording::{Access, BufferId, Command};
 use crate::program::template::fill;
 use nneinfact_core::error::Result;
-use nneinfact_shaders::LOSS_SUMS;
+use nneinfact_shaders::{CHUNK, LOSS_SUMS};
 
 /// Turns that adding up what threads found takes, which share an output.
 const LANES_TURNS: usize = 1;
@@ -104,6 +104,7 @@ impl Compiler<'_> {
             (b.partial, "partials"),
             (b.losses, "losses"),
             (b.results, "results"),
+            (b.largest, "largest"),
         ];
         let name = match named.iter().find(|(id, _)| *id == buffer) {
             Some((_, name)) => (*name).to_string(),
@@ -295,6 +296,33 @@ impl Compiler<'_> {
             elementwise: Elementwise::No,
             repeatable: false,
         }
+    }
+
+    /// The largest entry of a factor.
+    pub(crate) fn largest_operation(&self, l: usize) -> Result<Operation> {
+        let (first, size) = (self.places[l], self.factor_size(l));
+        let (place, chunks) = (self.largest_places[l], size.div_ceil(CHUNK));
+        let b = &self.buffers;
+        Ok(Operation {
+            text: OperationText {
+                label: "largest",
+                body: body(&fill(nneinfact_shaders::JOINT_LARGEST, &[], &[])?),
+                seen: vec![
+                    self.seen(b.factors, Access::Read),
+                    self.seen(b.largest, Access::ReadWrite),
+                ],
+            },
+            head: [1, 1],
+            words: [first, size, place, chunks].map(|n| n as u32).to_vec(),
+            elements: None,
+            turns: self.turns(size, 1) + LANES_TURNS,
+            reaches: Reaches::new(
+                vec![Reach::new(b.factors, first, size)],
+                vec![Reach::new(b.largest, place, chunks)],
+            ),
+            elementwise: Elementwise::No,
+            repeatable: true,
+        })
     }
 
     /// Adds the losses of so many workgroups to those of a slot: an operation for each role.

@@ -2,8 +2,13 @@
 //! contractions; two dispatches add up what lines list and find what that leaves; the rest of the way to
 //! numerator and denominator is contractions again.
 
-use super::role_lists::{ListPart, ListedGrid, PartLimits, RoleBuffers, role_losses, role_pass};
-use super::shaders::{REST_THREADS, RoleSumsShader, role_rest, role_sums, slots};
+use super::role_lists::{
+    ListPart, ListedGrid, PartLimits, PartSource, RoleBuffers, role_losses, role_pass,
+};
+use super::shaders::{
+    Counted, LineNumbers, REST_THREADS, RoleSumsShader, role_rest, role_sums, weighted_rest,
+};
+use crate::exact::twice;
 use crate::program::compiler::Compiler;
 use crate::program::recording::{Binding, BufferId, Command, Dispatch, DispatchKind};
 use crate::program::views::TensorView;
@@ -11,8 +16,8 @@ use nneinfact_core::data::Role;
 use nneinfact_core::engine::role_lists::ROWS;
 use nneinfact_core::engine::{LossSlot, ZeroContraction, ZeroSum};
 use nneinfact_core::error::Result;
-use nneinfact_core::model::{Index, IndexSet};
-use nneinfact_core::plan::RolePass;
+use nneinfact_core::model::{Index, IndexSet, Shapes};
+use nneinfact_core::plan::{RolePass, RoleTerm};
 
 /// What becomes of the sums over training entries.
 #[derive(Clone, Copy, Debug)]
@@ -25,13 +30,31 @@ pub(crate) struct RoleOutput {
     pub add: bool,
 }
 
+/// Where the sums over training entries go.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum RoleTarget<'a> {
+    /// `Σ W V` to numerator and denominator, which have these indices.
+    Sums { outputs: &'a [RoleOutput], indices: &'a [Index] },
+    /// `Σ W V Vᵀ`, the quadratic form of every row, to this tensor.
+    Forms(&'a TensorView),
+}
+
+impl RoleTarget<'_> {
+    fn term(self) -> RoleTerm {
+        match self {
+            RoleTarget::Sums { .. } => RoleTerm::Linear,
+            RoleTarget::Forms(_) => RoleTerm::Pairs,
+        }
+    }
+}
+
 /// A pass over lists in the making.
 struct PendingLists<'a> {
     pass: &'a RolePass,
     listed: &'a ListedGrid,
     buffers: RoleBuffers,
-    /// Numbers of a line.
-    k: usize,
+    numbers: LineNumbers,
+    counted: Counted,
     /// What sums of predictions are multiplied with, where they are wanted.
     predicted: Option<f64>,
     sums: RoleSumsShader,
@@ -74,15 +97,13 @@ impl PendingLists<'_> {
 }
 
 impl Compiler<'_> {
-    /// Adds the sums over training entries of a group to numerator and denominator, which have these
-    /// indices, or takes them for these; and the loss of implicit entries to those of each role. Returns
-    /// how many sums of losses are left to be added up.
+    /// Brings the sums over training entries of a group where they belong, and the loss of implicit entries
+    /// to those of each role. Returns how many sums of losses are left to be added up.
     pub(crate) fn role_sums(
         &mut self,
         commands: &mut Vec<Command>,
         group: usize,
-        outputs: &[RoleOutput],
-        indices: &[Index],
+        target: RoleTarget<'_>,
         loss: Option<(LossSlot, &ZeroSum)>,
     ) -> Result<usize> {
         let (job, shapes) = (self.job, self.shapes);
@@ -94,22 +115,30 @@ impl Compiler<'_> {
                 _ => predicted = Some(by),
             }
         }
-        let pass = role_pass(shapes, &self.plan.groups()[group], job.data.minority())?;
-        let k: usize = shapes.sizes(&pass.latent).iter().product();
-        let sums = role_sums(k, predicted.is_some(), self.limits)?;
-        let each = slots(predicted.is_some()) * k;
-        let limits = self.part_limits(k);
+        let entries = self.role_lists.listed(job);
+        let pass = role_pass(shapes, &self.plan.groups()[group], target.term(), entries)?;
+        let latent = shapes.sizes(&pass.latent).iter().product();
+        let numbers = LineNumbers { term: pass.term, latent };
+        let limits = self.part_limits(numbers.all());
         let mut lists = std::mem::take(&mut self.role_lists);
         let listed = lists.grid(&mut self.program, job, &pass, &limits);
         let buffers = lists.buffers(&mut self.program);
         self.role_lists = lists;
         let listed = listed?;
-        let split = self.splits(&listed, &sums, each);
-        let own = PendingLists { pass: &pass, listed: &listed, buffers, k, predicted, sums, split };
+        let weighted = |part: &ListPart| matches!(part.source, PartSource::Weights(_));
+        let counted = match predicted.is_some() {
+            true => Counted::Roles,
+            false if listed.parts.iter().any(weighted) => Counted::Weights,
+            false => Counted::Train,
+        };
+        let sums = role_sums(numbers, counted, self.limits)?;
+        let split = self.splits(&listed, &sums, counted.slots() * numbers.listed());
+        let (pass, listed) = (&pass, listed.as_ref());
+        let own = PendingLists { pass, listed, buffers, numbers, counted, predicted, sums, split };
         self.column_sums(commands, &own)?;
         let mut losses = 0;
         for part in &listed.parts {
-            let left = (part.lines.len() * k).div_ceil(REST_THREADS);
+            let left = (part.lines.len() * numbers.all()).div_ceil(REST_THREADS);
             let slot = loss.map(|(slot, _)| slot).filter(|_| predicted.is_some());
             if losses > 0 && losses + left > self.losses_room() {
                 self.add_losses(commands, slot, losses)?;
@@ -120,7 +149,12 @@ impl Compiler<'_> {
                 losses += left;
             }
         }
-        self.fold_sums(commands, &own, outputs, indices)?;
+        match target {
+            RoleTarget::Sums { outputs, indices } => {
+                self.fold_sums(commands, &own, outputs, indices)?;
+            }
+            RoleTarget::Forms(out) => self.fold_forms(commands, &own, out)?,
+        }
         Ok(losses)
     }
 
@@ -128,7 +162,7 @@ impl Compiler<'_> {
     fn part_limits(&self, k: usize) -> PartLimits {
         let bytes = self.limits.binding_bytes.min(self.limits.buffer_bytes);
         // As many sums as a line has at most, so that all passes cut in the same way.
-        let line = slots(true) * k.max(1);
+        let line = Counted::Roles.slots() * k.max(1);
         let words = (self.tuning.scratch_bytes.min(self.limits.binding_bytes) / 4) as usize;
         let room = self.losses_room() * REST_THREADS / k.max(1);
         PartLimits {
@@ -171,8 +205,18 @@ impl Compiler<'_> {
 
     /// A tensor of a pass in a buffer of its own.
     fn role_view(&mut self, buffer: BufferId, indices: &[&[Index]]) -> TensorView {
+        self.role_view_of(self.shapes, buffer, indices)
+    }
+
+    /// The same under other sizes.
+    fn role_view_of(
+        &mut self,
+        shapes: &Shapes,
+        buffer: BufferId,
+        indices: &[&[Index]],
+    ) -> TensorView {
         let indices = indices.concat();
-        let words = self.shapes.sizes(&indices).iter().product();
+        let words = shapes.sizes(&indices).iter().product();
         self.grow(buffer, words);
         TensorView { buffer, base: 0, indices, half: None }
     }
@@ -188,8 +232,21 @@ impl Compiler<'_> {
         let product = self.role_view(buffers.columns, &[batch, columns, latent]);
         let inputs = of(self, &pass.column_factors);
         self.contract(commands, &pass.column_product, &inputs, &product, 1.0, false)?;
-        let all = self.role_view(buffers.all, &[batch, latent]);
-        self.repeated(commands, &product, &all, 1.0, false)?;
+        match pass.term {
+            _ if own.counted == Counted::Weights => {}
+            RoleTerm::Linear => {
+                let all = self.role_view(buffers.all, &[batch, latent]);
+                self.repeated(commands, &product, &all, 1.0, false)?;
+            }
+            RoleTerm::Pairs => {
+                let second = second_names(pass);
+                let all = self.role_view_of(&pass.shapes, buffers.all, &[batch, latent, &second]);
+                let indices = [batch.as_slice(), columns, &second].concat();
+                let again = TensorView { indices, ..product.clone() };
+                let pair = [Some(&product), Some(&again)];
+                self.contract_pair(commands, &pass.shapes, pair, &all, 1.0, false)?;
+            }
+        }
         if own.predicted.is_some() {
             let lines = self.role_view(buffers.rows, &[batch, rows, latent]);
             let inputs = of(self, &pass.row_factors);
@@ -206,18 +263,23 @@ impl Compiler<'_> {
         part: &ListPart,
         losses: usize,
     ) -> Result<()> {
-        let PendingLists { buffers, k, predicted, sums, .. } = own;
+        let PendingLists { buffers, predicted, sums, .. } = own;
         let with_losses = predicted.is_some();
-        let lines = part.lines.len();
+        let (lines, width) = (part.lines.len(), own.numbers.listed());
         let fold = self.fold(part.chunks.len() * own.workgroups());
-        let numbers = lines * k;
+        let numbers = lines * own.numbers.all();
         let rest = self.fold(numbers.div_ceil(REST_THREADS));
         let uniforms = self.words(&own.words(part, fold[0], rest[0], losses));
         let [_, splits] = own.split;
-        self.grow(buffers.partials, splits * slots(with_losses) * numbers);
+        self.grow(buffers.partials, splits * own.counted.slots() * lines * width);
         let whole_lines = own.listed.grid.batches * own.listed.grid.rows;
-        self.grow(buffers.sums, whole_lines * k);
-        let lists = [buffers.columns, part.places, part.heads, buffers.partials];
+        self.grow(buffers.sums, whole_lines * own.numbers.all());
+        let lists = match part.source {
+            PartSource::Lists { places, heads } => {
+                vec![buffers.columns, places, heads, buffers.partials]
+            }
+            PartSource::Weights(weights) => vec![buffers.columns, weights, buffers.partials],
+        };
         let lists: Vec<Binding> = lists.into_iter().map(Binding::Whole).collect();
         let bound = |more: &[Binding]| [std::slice::from_ref(&uniforms), &lists, more].concat();
         let shader = self.shader(sums.shader.clone());
@@ -226,14 +288,26 @@ impl Compiler<'_> {
             kind: DispatchKind::Data,
             bindings: bound(&[]),
             workgroups: [fold[0], fold[1], (splits * sums.tiles) as u32],
-            work: 4.0 * (part.listed * k) as f64,
+            work: 4.0 * (part.listed * width) as f64,
         }));
+        if own.counted == Counted::Weights {
+            let shader = self.shader(weighted_rest(own.numbers)?);
+            let bound = [buffers.partials, buffers.sums].map(Binding::Whole);
+            commands.push(Command::Dispatch(Dispatch {
+                shader,
+                kind: DispatchKind::Small,
+                bindings: [&[uniforms.clone()], bound.as_slice()].concat(),
+                workgroups: rest,
+                work: (4 * splits * numbers) as f64,
+            }));
+            return Ok(());
+        }
         let mut more: Vec<Binding> = [buffers.all, buffers.sums].map(Binding::Whole).to_vec();
         if with_losses {
             self.grow(self.buffers.losses, 3 * (losses + numbers.div_ceil(REST_THREADS)));
             more.extend([buffers.rows, self.buffers.losses].map(Binding::Whole));
         }
-        let shader = self.shader(role_rest(*k, with_losses)?);
+        let shader = self.shader(role_rest(own.numbers, with_losses)?);
         commands.push(Command::Dispatch(Dispatch {
             shader,
             kind: DispatchKind::Small,
@@ -281,4 +355,25 @@ impl Compiler<'_> {
         }
         Ok(())
     }
+
+    /// Brings the sums of pairs to the quadratic form of every row of the group's output.
+    fn fold_forms(
+        &mut self,
+        commands: &mut Vec<Command>,
+        own: &PendingLists<'_>,
+        out: &TensorView,
+    ) -> Result<()> {
+        let PendingLists { pass, buffers, .. } = *own;
+        let indices: [&[Index]; 4] = [&pass.batch, &pass.rows, &pass.latent, &second_names(pass)];
+        let sums = self.role_view_of(&pass.shapes, buffers.sums, &indices);
+        let factors: Vec<TensorView> = pass.fold_factors.iter().map(|&l| self.factor(l)).collect();
+        let inputs = twice(vec![sums], &factors, &pass.fold);
+        self.contract_of(commands, &pass.shapes, &pass.fold, &inputs, out, 1.0, false)
+    }
+}
+
+/// The second names of the latent indices of a pass for pairs.
+fn second_names(pass: &RolePass) -> Vec<Index> {
+    let sums = pass.fold.inputs().first().map_or(&[][..], Vec::as_slice);
+    sums[sums.len().saturating_sub(pass.latent.len())..].to_vec()
 }

@@ -1,16 +1,19 @@
 //! Lists of the entries of each line by their roles, as a device gets them: for every line and block of
-//! columns the columns of all roles but the most frequent one of the line, a byte each.
+//! columns the columns of all roles but the most frequent one of the line, a byte each. Where entries have weights,
+//! these instead, by line and column.
 
 use std::ops::Range;
 use std::sync::Arc;
 
 use crate::program::buffers::SLOT_SUMS;
 use crate::program::recording::{BufferId, BufferKind, Program};
-use nneinfact_core::engine::role_lists::{ChunkLists, Grid, by_roles, total};
+use nneinfact_core::data::{Implicit, Role};
+use nneinfact_core::engine::role_lists::{ChunkLists, Grid, by_entries, by_roles, total};
+use nneinfact_core::engine::stored_order::StoredPart;
 use nneinfact_core::engine::{Job, LossSlot};
 use nneinfact_core::error::{Error, Result};
 use nneinfact_core::model::{Index, Shapes};
-use nneinfact_core::plan::{Group, RolePass, RoleTerm};
+use nneinfact_core::plan::{Group, ROLE_BLOCK, RolePass, RoleTerm};
 
 /// Words of the head of a list in a block: `role_head.wgsl`.
 const HEAD: usize = 3;
@@ -19,6 +22,8 @@ const HEAD: usize = 3;
 #[derive(Default)]
 pub(crate) struct RoleLists {
     grids: Vec<Arc<ListedGrid>>,
+    /// How many entries rows list, where data stand in for those of a fit to come.
+    expected: Option<u64>,
     buffers: Option<RoleBuffers>,
 }
 
@@ -50,10 +55,16 @@ pub(crate) struct ListedGrid {
 pub(crate) struct ListPart {
     pub chunks: Range<usize>,
     pub lines: Range<usize>,
-    /// How many entries they list.
+    /// How many entries are added up.
     pub listed: usize,
-    pub places: BufferId,
-    pub heads: BufferId,
+    pub source: PartSource,
+}
+
+/// What says which entries count.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum PartSource {
+    Lists { places: BufferId, heads: BufferId },
+    Weights(BufferId),
 }
 
 /// The most that a part may have.
@@ -79,6 +90,16 @@ impl RoleLists {
         })
     }
 
+    /// Makes parts as if rows listed so many entries, and no lists.
+    pub fn expect(&mut self, listed: Option<u64>) {
+        self.expected = listed;
+    }
+
+    /// How many entries lists of a job hold.
+    pub fn listed(&self, job: &Job) -> u64 {
+        self.expected.unwrap_or_else(|| listed_entries(job))
+    }
+
     /// The lists of a pass.
     pub fn grid(
         &mut self,
@@ -91,21 +112,83 @@ impl RoleLists {
         if let Some(grid) = self.grids.iter().find(|grid| grid.key == key) {
             return Ok(Arc::clone(grid));
         }
-        let Some(roles) = job.data.roles() else {
-            return Err(Error::Internal("sums by roles of data without roles".into()));
-        };
         let shapes = job.plan.shapes();
         let strides = match job.data.coo() {
             None => job.data.values().strides().to_vec(),
             Some(_) => job.plan.data().clone().in_c_order(shapes).strides,
         };
         let grid = Grid::new(shapes, pass, &strides);
-        let lists = by_roles(&grid, roles);
         let chunks = grid.chunks();
-        let parts = parts(program, &grid, &chunks, &lists, limits);
+        let implied = |stored, part, role| by_entries(shapes, pass, &grid, stored, (part, role));
+        let lists = match (job.stored.as_deref(), job.data.roles()) {
+            _ if self.expected.is_some() => None,
+            (Some(stored), _) if stored.implicit() == Implicit::Missing => {
+                Some(implied(stored, StoredPart::Train, Role::Missing))
+            }
+            (Some(stored), _) if stored.implicit() == Implicit::Zeros => {
+                Some(implied(stored, StoredPart::Masked, Role::Train))
+            }
+            _ if job.data.weights().is_some() => None,
+            (_, Some(roles)) => Some(by_roles(&grid, roles)),
+            (_, None) => {
+                return Err(Error::Internal("sums by roles of data without roles".into()));
+            }
+        };
+        let parts = match (lists, self.expected) {
+            (_, Some(listed)) => expected_parts(program, &grid, &chunks, limits, listed),
+            (Some(lists), None) => parts(program, &grid, &chunks, &lists, limits),
+            (None, None) => weighted_parts(program, job, &grid, &chunks, limits),
+        };
         let made = Arc::new(ListedGrid { key, grid, parts });
         self.grids.push(Arc::clone(&made));
         Ok(made)
+    }
+}
+
+/// Chunks that are a part together.
+struct Cut {
+    chunks: Range<usize>,
+    lines: usize,
+    /// Entries that they add up.
+    listed: usize,
+}
+
+/// Cuts chunks into parts whose lines take so many bytes each, and their entries, in one buffer; `counted` are the
+/// entries of a chunk.
+fn cut(
+    chunks: &[Range<usize>],
+    limits: &PartLimits,
+    [line_bytes, entry_bytes]: [usize; 2],
+    counted: impl Fn(usize) -> usize,
+) -> Vec<Cut> {
+    let mut cuts = Vec::new();
+    let mut first = 0;
+    while first < chunks.len() {
+        let mut end = first;
+        let (mut lines, mut entries) = (0usize, 0usize);
+        while end < chunks.len() {
+            let more = lines + chunks[end].len();
+            let most = entries.saturating_add(counted(end));
+            let fits = line_bytes.saturating_mul(more) as u64 <= limits.bytes
+                && entry_bytes.saturating_mul(most) as u64 <= limits.bytes
+                && more <= limits.lines
+                && most <= limits.listed;
+            if end > first && !fits {
+                break;
+            }
+            (lines, entries, end) = (more, most, end + 1);
+        }
+        cuts.push(Cut { chunks: first..end, lines, listed: entries });
+        first = end;
+    }
+    cuts
+}
+
+impl Cut {
+    fn part(&self, chunks: &[Range<usize>], source: PartSource) -> ListPart {
+        let own = &chunks[self.chunks.clone()];
+        let lines = own.first().map_or(0, |c| c.start)..own.last().map_or(0, |c| c.end);
+        ListPart { chunks: self.chunks.clone(), lines, listed: self.listed, source }
     }
 }
 
@@ -119,33 +202,63 @@ fn parts(
 ) -> Vec<ListPart> {
     let blocks = grid.blocks();
     let counted: Vec<usize> = lists.iter().map(|list| listed(list, blocks)).collect();
-    let mut parts = Vec::new();
-    let mut first = 0;
-    while first < chunks.len() {
-        let mut end = first;
-        let (mut lines, mut entries) = (0, 0);
-        while end < chunks.len() {
-            let (more, most) = (lines + chunks[end].len(), entries + counted[end]);
-            let fits = (4 * HEAD * more * blocks) as u64 <= limits.bytes
-                && most as u64 <= limits.bytes
-                && more <= limits.lines
-                && most <= limits.listed;
-            if end > first && !fits {
-                break;
-            }
-            (lines, entries, end) = (more, most, end + 1);
-        }
-        let (places, heads) = content(&lists[first..end], lines, blocks);
-        parts.push(ListPart {
-            chunks: first..end,
-            lines: chunks[first].start..chunks[end - 1].end,
-            listed: entries,
+    let part = |cut: Cut| {
+        let (places, heads) = content(&lists[cut.chunks.clone()], cut.lines, blocks);
+        let source = PartSource::Lists {
             places: filled(program, "listed columns", places),
             heads: filled(program, "heads of lists", bytemuck::cast_slice(&heads).to_vec()),
-        });
-        first = end;
-    }
-    parts
+        };
+        cut.part(chunks, source)
+    };
+    cut(chunks, limits, [4 * HEAD * blocks, 1], |at| counted[at]).into_iter().map(part).collect()
+}
+
+/// The same of data whose rows list so many entries in all: a program without the lists.
+fn expected_parts(
+    program: &mut Program,
+    grid: &Grid,
+    chunks: &[Range<usize>],
+    limits: &PartLimits,
+    listed: u64,
+) -> Vec<ListPart> {
+    let lines = (grid.batches * grid.rows).max(1) as f64;
+    let counted = |at: usize| (listed as f64 / lines * chunks[at].len() as f64) as usize;
+    let part = |cut: Cut| {
+        let source = PartSource::Lists {
+            places: filled(program, "listed columns", Vec::new()),
+            heads: filled(program, "heads of lists", Vec::new()),
+        };
+        cut.part(chunks, source)
+    };
+    let bytes = [4 * HEAD * grid.blocks(), 1];
+    cut(chunks, limits, bytes, counted).into_iter().map(part).collect()
+}
+
+/// The same of data whose entries have weights.
+fn weighted_parts(
+    program: &mut Program,
+    job: &Job,
+    grid: &Grid,
+    chunks: &[Range<usize>],
+    limits: &PartLimits,
+) -> Vec<ListPart> {
+    let blocks = grid.blocks();
+    let part = |cut: Cut| {
+        let mut weights: Vec<f32> = vec![0.0; ROLE_BLOCK * blocks * cut.lines];
+        for (block, weights) in weights.chunks_exact_mut(ROLE_BLOCK * cut.lines).enumerate() {
+            let mut rest = weights;
+            for chunk in &chunks[cut.chunks.clone()] {
+                let (own, after) = rest.split_at_mut(ROLE_BLOCK * chunk.len());
+                grid.weights(&job.data, chunk, block, own);
+                rest = after;
+            }
+        }
+        let content = bytemuck::cast_slice(&weights).to_vec();
+        cut.part(chunks, PartSource::Weights(filled(program, "weights of columns", content)))
+    };
+    let bytes = [size_of::<f32>() * ROLE_BLOCK * blocks, 0];
+    let counted = |at: usize| chunks[at].len().saturating_mul(grid.columns);
+    cut(chunks, limits, bytes, counted).into_iter().map(part).collect()
 }
 
 /// The entries of a chunk's lists.
@@ -187,9 +300,26 @@ fn filled(program: &mut Program, label: &str, content: Vec<u8>) -> BufferId {
     id
 }
 
-/// The pass of a group's sums.
-pub(super) fn role_pass(shapes: &Shapes, group: &Group, listed: u64) -> Result<RolePass> {
-    RolePass::new(shapes, group, RoleTerm::Linear, listed, size_of::<f32>()).ok_or_else(|| {
+/// How many entries lists of a job hold.
+fn listed_entries(job: &Job) -> u64 {
+    match job.stored.as_deref().map(|stored| (stored.implicit(), stored.counts())) {
+        Some((Implicit::Missing, counts)) => counts.train,
+        Some((Implicit::Zeros, counts)) => counts.masked,
+        Some((Implicit::ByRole, _)) | None => job.data.minority(),
+    }
+}
+
+/// The pass of a group's sums, whose rows list so many entries.
+///
+/// # Errors
+/// Where there are not enough indices to write it with.
+pub(crate) fn role_pass(
+    shapes: &Shapes,
+    group: &Group,
+    term: RoleTerm,
+    listed: u64,
+) -> Result<RolePass> {
+    RolePass::new(shapes, group, term, listed, size_of::<f32>()).ok_or_else(|| {
         Error::Internal(format!("{}: no indices are left for sums by roles", shapes.model()))
     })
 }
@@ -216,7 +346,7 @@ mod tests {
         let (model, data) = (Model::parse("ir,jr->ij").unwrap(), split(&[600, 300]));
         let shapes = Shapes::new(&model, &[600, 300], &[('r', 3)]).unwrap();
         let group = Group { factors: vec![0], updates: Vec::new() };
-        let pass = role_pass(&shapes, &group, data.minority()).unwrap();
+        let pass = role_pass(&shapes, &group, RoleTerm::Linear, data.minority()).unwrap();
         let grid = Grid::new(&shapes, &pass, data.values().strides());
         let lists = by_roles(&grid, data.roles().unwrap());
         let chunks = grid.chunks();
@@ -228,9 +358,12 @@ mod tests {
             assert_eq!(parts.len(), count);
             assert_eq!(parts.iter().map(|part| part.listed as u64).sum::<u64>(), data.minority());
             for part in parts {
-                let places = &program.buffers[part.places.0].content;
+                let PartSource::Lists { places, heads } = part.source else {
+                    panic!("lists, not {part:?}");
+                };
+                let places = &program.buffers[places.0].content;
                 let heads: Vec<u32> =
-                    bytemuck::pod_collect_to_vec(&program.buffers[part.heads.0].content);
+                    bytemuck::pod_collect_to_vec(&program.buffers[heads.0].content);
                 for (n, line) in part.lines.clone().enumerate() {
                     let mut found = vec![1u32; 300];
                     for block in 0..grid.blocks() {

@@ -2,8 +2,6 @@
 //! [`dense::pass`](crate::dense::pass) and [`sparse::pass`](crate::sparse::pass), what updates do in
 //! [`update`](crate::update) and [`constraints`](crate::constraints).
 
-use std::sync::Arc;
-
 use super::buffers::{FitBuffers, SLOT_SUMS, Slab};
 use super::compiler::{Compiler, StreamedPass};
 use super::products::{FreshProducts, ProductKey};
@@ -12,10 +10,10 @@ use super::recording::{
 };
 use super::tuning::Tuning;
 use crate::course::Course;
+use crate::exact::ExactObjectives;
 use crate::penalty_sums::PenaltySums;
 use nneinfact_core::engine::{Job, LossSlot, level_scales};
 use nneinfact_core::error::{Error, Result};
-use nneinfact_core::plan::Quadratic;
 
 /// A program with what the host needs to know to run it.
 #[derive(Clone, Debug)]
@@ -33,7 +31,9 @@ pub(crate) struct Compiled {
     pub penalties_at: usize,
     pub penalty_words: usize,
     /// Where steps are exact, the objectives of all groups.
-    pub exact: Option<Arc<[Quadratic]>>,
+    pub exact: Option<ExactObjectives>,
+    /// Where passes leave the Q of every row, if they do.
+    pub forms_of_rows: Option<BufferId>,
     pub slabs: Vec<Slab>,
     /// Clamps the start to the factor floor.
     pub begin: RecordingId,
@@ -73,12 +73,27 @@ impl Compiled {
 /// [`Error::Memory`] where a tensor is larger than what a shader of this device may see;
 /// [`Error::Loss`] where a constant of the loss is out of the range of single precision.
 pub(crate) fn compile(job: &Job, limits: &GpuLimits, tuning: &Tuning) -> Result<Compiled> {
+    compile_expecting(job, limits, tuning, None)
+}
+
+/// The same where data stand in for others, of which rows list so many entries if some are withheld.
+///
+/// # Errors
+/// As [`compile`].
+pub(crate) fn compile_expecting(
+    job: &Job,
+    limits: &GpuLimits,
+    tuning: &Tuning,
+    listed: Option<u64>,
+) -> Result<Compiled> {
     let factors = job.plan.shapes().model().factors().len();
     let scales = match &job.scales {
         Some(given) if given.len() == factors => given.clone(),
         _ => level_scales(&job.start, factors, job.unit),
     };
-    run(Compiler::new(job, limits, tuning, scales))
+    let mut compiler = Compiler::new(job, limits, tuning, scales);
+    compiler.role_lists.expect(listed);
+    run(compiler)
 }
 
 fn run(mut compiler: Compiler<'_>) -> Result<Compiled> {
@@ -96,7 +111,7 @@ fn run(mut compiler: Compiler<'_>) -> Result<Compiled> {
             false => c.sparse_pass(group, &mut fresh)?,
         });
         updates.push(match c.exact.clone() {
-            Some(objectives) => c.exact_update(group, &objectives[group])?,
+            Some(exact) => c.exact_update(group, &exact.of[group])?,
             None => c.update(group)?,
         });
         let members = &c.plan.groups()[group].factors;
@@ -118,6 +133,8 @@ fn run(mut compiler: Compiler<'_>) -> Result<Compiled> {
     }
     check_bindings(&c.program, c.limits)?;
     let dispatch_kinds = passes.iter().map(|id| kinds(&c.program.recordings[id.0])).collect();
+    let by_rows = c.exact.as_ref().is_some_and(|exact| exact.by_rows);
+    let forms_of_rows = c.exact_buffers.filter(|_| by_rows).map(|buffers| buffers.gram);
     let c = compiler;
     Ok(Compiled {
         program: c.program,
@@ -129,6 +146,7 @@ fn run(mut compiler: Compiler<'_>) -> Result<Compiled> {
         penalties_at: c.penalties_at,
         penalty_words: c.penalty_words,
         exact: c.exact,
+        forms_of_rows,
         slabs: c.slabs,
         begin,
         passes,

@@ -2,13 +2,12 @@
 //! far, and the buffers of the fit.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 
 use nneinfact_core::data::Implicit;
 use nneinfact_core::engine::{Constraint, Job, LossSlot};
 use nneinfact_core::error::Result;
 use nneinfact_core::model::{Index, Shapes};
-use nneinfact_core::plan::{Plan, Quadratic};
+use nneinfact_core::plan::Plan;
 use nneinfact_shaders::CHUNK;
 
 use super::buffers::{FitBuffers, FitSizes, SLOT_SUMS, Slab};
@@ -23,7 +22,7 @@ use super::tuning::Tuning;
 use super::views::TensorView;
 use crate::dense::entries::EntryFormat;
 use crate::dense::geometry::DataPart;
-use crate::exact::{ExactBuffers, objectives};
+use crate::exact::{ExactBuffers, ExactObjectives};
 use crate::masked::RoleLists;
 use crate::penalty_sums::PenaltySums;
 
@@ -66,7 +65,7 @@ pub(crate) struct Compiler<'a> {
     pub slabs: Vec<Slab>,
     pub streamed_passes: Vec<StreamedPass>,
     /// Where steps are exact, the objectives of all groups.
-    pub exact: Option<Arc<[Quadratic]>>,
+    pub exact: Option<ExactObjectives>,
     pub exact_buffers: Option<ExactBuffers>,
     /// Lists for sums over the entries of each role.
     pub role_lists: RoleLists,
@@ -150,7 +149,7 @@ impl<'a> Compiler<'a> {
             largest_places,
             slabs: Vec::new(),
             streamed_passes: Vec::new(),
-            exact: objectives(job).map(Arc::from),
+            exact: ExactObjectives::new(job, tuning),
             exact_buffers: None,
             role_lists: RoleLists::default(),
             shaders: HashMap::new(),

@@ -8,7 +8,7 @@ use super::shaders::{
 };
 use crate::dense::entries::{EntryTerms, PassOutputs};
 use crate::dense::pass::DenseReading;
-use crate::masked::RoleOutput;
+use crate::masked::{RoleOutput, RoleTarget};
 use crate::program::buffers::SLOT_SUMS;
 use crate::program::compiler::Compiler;
 use crate::program::products::FreshProducts;
@@ -105,7 +105,7 @@ impl Compiler<'_> {
         let by_role =
             plan.settings().sparse.is_some_and(|sparse| sparse.implicit == ImplicitForm::ByRole);
         let mut program = match by_role {
-            true => SparseProgram::by_role(&job.loss, false).ok_or_else(|| {
+            true => SparseProgram::by_role(&job.loss, self.exact.is_some()).ok_or_else(|| {
                 Error::Internal(format!("the {} loss has no closed form by roles", job.loss.name()))
             })?,
             false => SparseProgram::of(&job.loss, stored),
@@ -114,6 +114,7 @@ impl Compiler<'_> {
             // Exact steps have their quadratic form in place of a denominator.
             program.all.denominator = ZeroSum::Nothing;
             program.stored.denominator = None;
+            program.masked.denominator = None;
         }
         let [numerator, denominator, losses] = program.all.passes();
         let slot = job.losses.get(group).copied().flatten();
@@ -152,6 +153,10 @@ impl Compiler<'_> {
             self.closed_forms_by_role(&mut pending, group, &program, added)?;
         } else {
             self.closed_forms(&mut pending, &program, added)?;
+            if let Some(forms) = self.forms_of_rows(group) {
+                let target = RoleTarget::Forms(&forms);
+                self.role_sums(&mut pending.commands, group, target, None)?;
+            }
         }
         self.stored_sums(&mut pending, stored, &program)?;
         if let Some(slot) = slot.filter(|_| !by_role) {
@@ -255,8 +260,12 @@ impl Compiler<'_> {
         };
         let outputs: Vec<RoleOutput> = sums.iter().enumerate().filter_map(output).collect();
         let loss = pending.slot.map(|slot| (slot, &program.all.loss));
-        let indices = &pending.pass.indices;
-        pending.losses += self.role_sums(&mut pending.commands, group, &outputs, indices, loss)?;
+        let forms = self.forms_of_rows(group);
+        let target = match &forms {
+            Some(forms) => RoleTarget::Forms(forms),
+            None => RoleTarget::Sums { outputs: &outputs, indices: &pending.pass.indices },
+        };
+        pending.losses += self.role_sums(&mut pending.commands, group, target, loss)?;
         Ok(())
     }
 

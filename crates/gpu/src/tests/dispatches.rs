@@ -155,6 +155,29 @@ fn a_sweep_is_few_dispatches() {
     insta::assert_snapshot!("dispatches_of_a_sweep", table);
 }
 
+/// Exact steps go through the factors of a group one by one, several times over: more dispatches, but fewer sweeps.
+#[test]
+fn exact_steps_are_counted() {
+    let mut table = String::new();
+    let loss = Loss::euclidean();
+    for sized in SIZED {
+        for (kind, job) in [
+            ("dense", sized.dense(&loss)),
+            ("list", job_of_list(sized.list(), sized.model, sized.ranks, &loss)),
+        ] {
+            let exact = Job { exact: true, ..job.clone() };
+            let count = |job, limits| compiled(job, &limits, true).dispatches();
+            let [own, more] = [guaranteed(), usual()].map(|limits| count(&exact, limits));
+            if sized.name == "spatial" {
+                assert_ne!(own, count(&job, guaranteed()), "{kind}");
+            }
+            let _ =
+                writeln!(table, "{:8} {kind:5} {own:3}, {more:3} on graphics cards", sized.name);
+        }
+    }
+    insta::assert_snapshot!("dispatches_of_exact_steps", table);
+}
+
 /// A sweep of the paper's model is at most 15 dispatches, the passes over the data among them.
 #[test]
 fn a_sweep_of_the_spatial_model_is_fifteen_dispatches_at_most() {

@@ -126,7 +126,7 @@ fn sums_by_roles_are_those_of_the_cpu() {
 }
 
 /// Withholds where `held` says so, by the place of the first two modes and the number of the entry.
-fn withheld(o: Observations, held: impl Fn(&[usize], usize) -> bool) -> Observations {
+pub(crate) fn withheld(o: Observations, held: impl Fn(&[usize], usize) -> bool) -> Observations {
     let mut n = 0;
     let shape = o.shape().to_vec();
     let mut index = vec![0; shape.len()];
