@@ -155,7 +155,10 @@ impl SplitPlan {
         let costs = by_role
             .then(|| RoleCosts::new(&plan, steps.term(), listed, settings.precision.bytes()));
         let costs = costs.flatten().filter(|costs| costs.fit(settings, &plan));
-        let exact = steps.exact && costs.is_some();
+        // A plan of sums by roles is one for exact steps, whatever memory holds.
+        let lists = plan.settings().sparse;
+        let by_role = lists.is_some_and(|sparse| sparse.implicit == ImplicitForm::ByRole);
+        let exact = steps.exact && (costs.is_some() || by_role);
         Ok(SplitPlan { plan, withheld, listed, costs, exact, drawn: None })
     }
 
