@@ -150,7 +150,7 @@ def teneva_cross(teneva):
     print("\nteneva.cross: ranks grow by one a half-sweep, from 2 (seconds of the processor)")
     print(COLUMNS)
     for name, d, f, check, want in functions_to_interpolate():
-        for sweeps in (1, 2, 3, 4, 5):
+        for sweeps in (1, 2, 3, 4, 5, 6, 7):
             info = {}
             began = time.process_time()
             train = teneva.cross(f, teneva.rand([16] * d, 2, seed=1), nswp=sweeps, dr_min=1, dr_max=1, info=info)

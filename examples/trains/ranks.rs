@@ -24,7 +24,7 @@ pub fn run(options: &Options) -> Result<(), Failure> {
     for (name, d, log_f) in &functions {
         let sizes = vec![n; *d];
         let check = errors::spread(&sizes, 10_000)?;
-        for rank in if options.quick { vec![2, 4] } else { vec![2, 4, 6, 8, 10, 12] } {
+        for rank in if options.quick { vec![2, 4] } else { vec![4, 6, 8, 10, 12, 16, 24, 64] } {
             let began = Instant::now();
             let found = Cross::new(sizes.clone()).max_rank(rank).run_log(log_f)?;
             let seconds = began.elapsed().as_secs_f64();

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use ndarray::{Array2, ArrayD, IxDyn};
+use ndarray::{Array2, ArrayD, Axis, IxDyn};
 use nneinfact::density::{Density, Indices, NonnegativeTrain, SavedTrain};
 use nneinfact::io;
 use serde_json::Value;
@@ -291,8 +291,7 @@ fn golden_answers() {
     check_use("10_use_long");
 }
 
-/// Samples are repeated as often as they were counted. (What the other golden case that is not here does, a
-/// Tucker model fitted to a train by steps of one barrier, no options say: the library has it.)
+/// Samples are repeated as often as they were counted.
 #[test]
 fn golden_expectation_maximisation() {
     let (arrays, case) = golden("11_em");
@@ -658,7 +657,7 @@ fn bad_settings_of_fits() {
         folder.refused(&[&fixed[..], rest].concat(), words);
     };
     fit(&[], &["--rank"]);
-    fit(&["--rank", "0"], &["rank"]);
+    fit(&["--rank", "0"], &["--rank is 0"]);
     fit(&["--rank", "2,2"], &["--rank has 2 numbers", "or 3"]);
     fit(&["--rank", "2,0,2"], &["between variables 2 and 3 is 0"]);
     fit(&["--rank", "2", "--sigma", "1"], &["sigma is 1"]);
@@ -687,4 +686,109 @@ fn bad_settings_of_fits() {
     cores[1].1[[0, 0, 0]] = -1.0;
     io::write_npz(folder.path("zero.npz"), &cores).unwrap();
     fit(&["--init", "zero.npz", "--raise-zeros"], &["zero.npz", "1 negative entries"]);
+}
+
+/// A Tucker model fitted to a train by steps of one barrier.
+#[test]
+fn golden_network() {
+    let (arrays, case) = golden("12_network_tucker_from_train");
+    let folder = Folder::new();
+    // The cores of a file have ranks of 1 at the ends.
+    let core = |k: usize, axis: Option<usize>| {
+        let core = arrays[&format!("target_{k}")].clone();
+        let core = axis.map_or(core.clone(), |axis| core.insert_axis(Axis(axis)));
+        (format!("core_{k}"), core)
+    };
+    let cores = [core(1, Some(0)), core(2, None), core(3, Some(2))];
+    io::write_npz(folder.path("target.npz"), &cores).unwrap();
+    folder.series("start.npz", &arrays, "init", "theta");
+    let model = case["model"].as_str().unwrap();
+    let (mu, sweeps) = (case["mu"].to_string(), case["sweeps"].to_string());
+    let run = ["density", "model", "target.npz", "--model", model, "--init", "start.npz"];
+    let how = ["--schedule", "fixed", "--barrier", &mu, "--decay", "1", "--tol", "0"];
+    let rest = ["--sweeps", &sweeps, "--threads"];
+    for (threads, out) in [("1", "one.npz"), ("2", "two.npz")] {
+        folder.good(&[&run[..], &how, &rest, &[threads, "--out", out]].concat());
+    }
+    let (one, two) = (folder.arrays("one.npz"), folder.arrays("two.npz"));
+    assert_eq!(one, two, "other bits with two threads");
+    let tolerance = case["tolerance"].as_f64().unwrap();
+    for l in 1..=4 {
+        close(&one[&format!("theta_{l}")], &arrays[&format!("expected_{l}")], tolerance);
+    }
+    let saved = nneinfact::fit::Saved::load(folder.path("one.npz")).unwrap();
+    let entries: f64 = saved.shapes().data().iter().map(|&n| n as f64).product();
+    let losses = &saved.record().history.as_ref().unwrap().loss;
+    let halves = numbers(&case["half_squared_distance"]);
+    assert_eq!(losses.len(), halves.len());
+    for (loss, want) in losses.iter().zip(&halves) {
+        // They come from a difference of numbers near 400.
+        assert!((loss * entries - want).abs() <= tolerance * want + 1e-11, "{loss} {want}");
+    }
+}
+
+/// Models of trains and of fits; what is refused, and what is told.
+#[test]
+fn models_of_trains_and_fits() {
+    let folder = Folder::new();
+    folder.distribution("ntt.npz");
+    let model = |target: &'static str, text: &'static str, rest: &[&'static str]| {
+        [&["density", "model", target, "--model", text, "--out", "out.npz"][..], rest].concat()
+    };
+    let cp = ["--rank", "r=6", "--seed", "1"];
+    for method in ["newton", "descent", "multiplicative"] {
+        let (said, _) = folder.good(
+            &[&model("ntt.npz", "ir,jr,kr,lr->ijkl", &cp)[..], &["--method", method]].concat(),
+        );
+        let words = said.lines().find(|line| line.starts_with("error")).unwrap();
+        let number = |at: usize| -> f64 {
+            words.split_whitespace().nth(at).unwrap().trim_end_matches(',').parse().unwrap()
+        };
+        assert!(number(3) < 0.05 * number(1), "{method}: {words}");
+    }
+    // What `fit` writes is a target too, with the weights of its components.
+    folder.npy("data.npy", &full(folder.path("ntt.npz")));
+    let cp = ["fit", "data.npy", "--model", "ir,jr,kr,lr->ijkl", "--rank", "r=3"];
+    folder.good(&[&cp[..], &["--normalize", "l1", "--quiet", "--out", "unit.npz"]].concat());
+    assert!(folder.arrays("unit.npz").contains_key("weights"));
+    let (said, _) = folder.good(&[
+        "density",
+        "model",
+        "unit.npz",
+        "--model",
+        "ia,jb,kc,ld,abcd->ijkl",
+        "--rank",
+        "a=2,b=2,c=2,d=2",
+        "--out",
+        "tucker.npz",
+    ]);
+    assert!(said.contains("a fit of ir,jr,kr,lr->ijkl"), "{said}");
+    let predicted = |name: &str| {
+        let saved = nneinfact::fit::Saved::load(folder.path(name)).unwrap();
+        saved.factored().slice(&[None; 4]).unwrap()
+    };
+    let (got, want) = (predicted("tucker.npz"), predicted("unit.npz"));
+    let square = |x: ArrayD<f64>| x.iter().map(|x| x * x).sum::<f64>();
+    let off = square(&got - &want) / square(want);
+    assert!(off < 0.05, "{off}");
+    // Without a barrier its options have no effect.
+    let multiplicative = ["--rank", "r=2", "--method", "multiplicative", "--barrier", "1"];
+    let (_, notices) = folder.good(&model("ntt.npz", "ir,jr,kr,lr->ijkl", &multiplicative));
+    assert!(notices.contains("--barrier has no effect"), "{notices}");
+    type Words = &'static [&'static str];
+    let refused: [(&str, Words, Words); 8] = [
+        ("ir,jr,kr->ijk", &["--rank", "r=2"], &["ntt.npz", "one for each mode"]),
+        ("ir,jr,kr,lr->ijkl", &[], &["--rank"]),
+        ("ir,jr,kr,lr->ijkl", &["--rank", "s=2"], &["s"]),
+        ("ir,jr,kr,lr->ijkl", &["--rank", "r=2", "--barrier", "0"], &["barrier", "positive"]),
+        ("ir,jr,kr,lr->ijkl", &["--rank", "r=2", "--decay", "1.5"], &["decay", "(0, 1]"]),
+        ("ir,jr,kr,lr->ijkl", &["--rank", "r=2", "--tol", "-1"], &["tol"]),
+        ("ir,jr,kr,lr->ijkl", &["--init", "ntt.npz"], &["ntt.npz", "theta_1"]),
+        ("ir,jr", &["--rank", "r=2"], &["->"]),
+    ];
+    for (text, rest, words) in refused {
+        folder.refused(&model("ntt.npz", text, rest), words);
+    }
+    folder.refused(&model("out.npz", "ir,jr,kr,mr->ijkm", &["--rank", "r=2"]), &["m"]);
+    folder.refused(&model("none.npz", "ir,jr->ij", &["--rank", "r=2"]), &["none.npz"]);
 }

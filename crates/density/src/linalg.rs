@@ -163,7 +163,14 @@ pub(crate) fn divide_by_rows(u: MatRef<'_, f64>, rows: &[usize]) -> Mat<f64> {
 
 /// The largest absolute value; NaN and infinity win.
 pub(crate) fn largest(data: &[f64]) -> f64 {
-    data.iter().fold(0.0, |m: f64, x| if x.is_nan() { f64::INFINITY } else { m.max(x.abs()) })
+    let larger = |m: f64, x: f64| if x.is_nan() { f64::INFINITY } else { m.max(x.abs()) };
+    // Several at a time: one after the other, each would wait for the one before.
+    let mut tops = [0.0; 8];
+    let (blocks, rest) = data.as_chunks::<8>();
+    for block in blocks {
+        tops.iter_mut().zip(block).for_each(|(top, &x)| *top = larger(*top, x));
+    }
+    tops.iter().chain(rest).fold(0.0, |m, &x| larger(m, x))
 }
 
 /// The exponent e of a positive finite x = m·2^e, m in [1, 2).
@@ -196,7 +203,35 @@ pub(crate) fn scale2(mut x: f64, mut e: i32) -> f64 {
 /// Multiplies by 2^e.
 pub(crate) fn scale2_all(data: &mut [f64], e: i32) {
     if e != 0 {
-        data.iter_mut().for_each(|x| *x = scale2(*x, e));
+        let by = Power2::new(e);
+        data.iter_mut().for_each(|x| *x = by.times(*x));
+    }
+}
+
+/// A power of two to multiply many numbers by, with the bits of [`scale2`].
+#[derive(Clone, Copy)]
+enum Power2 {
+    /// It is a number itself.
+    Factor(f64),
+    /// It is beyond double precision, or might be.
+    Exponent(i32),
+}
+
+impl Power2 {
+    fn new(e: i32) -> Power2 {
+        if (-900..=1000).contains(&e) {
+            Power2::Factor(scale2(1.0, e))
+        } else {
+            Power2::Exponent(e)
+        }
+    }
+
+    #[inline(always)]
+    fn times(self, x: f64) -> f64 {
+        match self {
+            Power2::Factor(factor) => x * factor,
+            Power2::Exponent(e) => scale2(x, e),
+        }
     }
 }
 
@@ -219,7 +254,8 @@ pub(crate) fn norm(data: &[f64]) -> f64 {
         return top;
     }
     let e = exponent(top);
-    scale2(data.iter().map(|&x| scale2(x, -e).powi(2)).sum::<f64>().sqrt(), e)
+    let by = Power2::new(-e);
+    scale2(data.iter().map(|&x| by.times(x).powi(2)).sum::<f64>().sqrt(), e)
 }
 
 #[cfg(test)]
@@ -243,6 +279,32 @@ mod tests {
         assert_eq!(scale2(1.0, 3000), f64::INFINITY);
         assert_eq!(scale2(1.0, -3000), 0.0);
         assert_eq!(scale2(1e-300, 1990), 1e-300 * 2f64.powi(1000) * 2f64.powi(990));
+        // Many at a time have the same bits.
+        let numbers = [1.0, -1.5, 1e-310, 3e-5, 0.0, 7e299];
+        for e in [-3000, -1050, -901, -900, -1, 1, 3, 1000, 1001, 1023, 2500] {
+            let mut all = numbers;
+            scale2_all(&mut all, e);
+            for (got, x) in all.iter().zip(numbers) {
+                assert_eq!(got.to_bits(), scale2(x, e).to_bits(), "{x} {e}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_largest_is_found_anywhere() {
+        for n in [0, 1, 7, 8, 9, 40] {
+            for at in 0..n {
+                for (x, want) in
+                    [(-3.5, 3.5), (f64::NAN, f64::INFINITY), (f64::NEG_INFINITY, f64::INFINITY)]
+                {
+                    let mut data = random(n, 3);
+                    data.iter_mut().for_each(|x| *x /= 10.0);
+                    data[at] = x;
+                    assert_eq!(largest(&data), want, "{n} {at}");
+                }
+            }
+        }
+        assert_eq!(largest(&[]), 0.0);
     }
 
     #[test]

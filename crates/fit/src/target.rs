@@ -6,6 +6,7 @@ use std::time::Instant;
 use ndarray::{ArrayD, IxDyn};
 
 use crate::NNEinFact;
+use crate::factored::FactoredTensor;
 use crate::observe::{Flow, Hooks, Sweep};
 use crate::record::LossRecord;
 use crate::run::uncut;
@@ -16,7 +17,7 @@ use nneinfact_core::data::Observations;
 use nneinfact_core::error::{Error, Result};
 use nneinfact_core::history::{History, StoppedBy};
 use nneinfact_core::loss::Loss;
-use nneinfact_core::model::Shapes;
+use nneinfact_core::model::{Index, Shapes};
 use nneinfact_density::{Dense, Method, Network, NetworkFit};
 
 /// What a model is fitted to.
@@ -80,15 +81,69 @@ impl NNEinFact {
     pub fn fit_target<'a>(self, target: impl Into<Target<'a>>) -> Result<Saved> {
         match target.into() {
             Target::Data(data) => Ok(Saved::new(&self.fit(data)?)),
-            Target::Network(network) => {
-                self.settings.check()?;
-                if self.hooks.reducer.is_some() || self.settings.is_cut() {
-                    return Err(uncut("a fit to a network"));
-                }
-                fit_network(&self.settings, self.hooks, network)
-            }
+            Target::Network(network) => self.fit_target_with(network, &NetworkFit::new()),
         }
     }
+
+    /// As [`fit_target`](Self::fit_target) to a network, with a barrier that falls as `steps` says: its
+    /// schedule, first and smallest barrier, and decay. What else `steps` has is these settings' own: the
+    /// algorithm, and how many sweeps.
+    ///
+    /// ```
+    /// use nneinfact::density::{Dense, Network, NetworkFit, Schedule};
+    /// use nneinfact::fit::Algorithm;
+    /// use nneinfact::{Loss, NNEinFact};
+    ///
+    /// let column = |n: usize| Dense::new(vec![n, 1], (0..n).map(|i| 1.0 + i as f64).collect());
+    /// let target = Network::new("ir,jr->ij", vec![column(4)?, column(5)?])?;
+    /// // The same barrier in all sweeps: the minimum of the objective with it.
+    /// let steps = NetworkFit::new().schedule(Schedule::Fixed).barrier(1e-2).decay(1.0);
+    /// let saved = NNEinFact::new("ir,jr->ij")?
+    ///     .ranks([('r', 2)])
+    ///     .loss(Loss::euclidean())
+    ///     .algorithm(Algorithm::Barrier)
+    ///     .fit_target_with(&target, &steps)?;
+    /// assert!(saved.factors()[0].iter().all(|&x| x > 0.0));
+    /// # Ok::<(), nneinfact::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`fit_target`](Self::fit_target); [`Error::Setting`] for a barrier that is not positive and a decay
+    /// outside of (0, 1], [`Error::Unsupported`] for other schedules than fixed and balanced.
+    pub fn fit_target_with(self, target: &Network, steps: &NetworkFit) -> Result<Saved> {
+        self.settings.check()?;
+        if self.hooks.reducer.is_some() || self.settings.is_cut() {
+            return Err(uncut("a fit to a network"));
+        }
+        fit_network(&self.settings, self.hooks, target, steps)
+    }
+}
+
+impl FactoredTensor {
+    /// This tensor as a [`Network`], to fit another model to: weights, where there are any, are a factor
+    /// more.
+    ///
+    /// # Errors
+    /// If an entry is not finite.
+    pub fn network(&self) -> Result<Network> {
+        let model = self.model();
+        let mut factors: Vec<String> =
+            model.factors().iter().map(|f| letters(f.iter().copied())).collect();
+        let mut arrays: Vec<&ArrayD<f64>> = self.factors().iter().collect();
+        if let Some(weights) = self.weights() {
+            factors.push(letters(model.latent().iter()));
+            arrays.push(weights);
+        }
+        let output = letters(model.output().iter().copied());
+        let tensors =
+            arrays.iter().map(|a| Dense::new(a.shape().to_vec(), a.iter().copied().collect()));
+        Network::new(&format!("{}->{output}", factors.join(",")), tensors.collect::<Result<_>>()?)
+    }
+}
+
+/// Indices as a model string has them.
+fn letters(indices: impl Iterator<Item = Index>) -> String {
+    indices.map(char::from).collect()
 }
 
 /// What updates the factors under an algorithm.
@@ -129,7 +184,12 @@ fn check(settings: &Settings) -> Result<()> {
     Ok(())
 }
 
-fn fit_network(settings: &Settings, mut hooks: Hooks, target: &Network) -> Result<Saved> {
+fn fit_network(
+    settings: &Settings,
+    mut hooks: Hooks,
+    target: &Network,
+    steps: &NetworkFit,
+) -> Result<Saved> {
     check(settings)?;
     let method = method(settings.algorithm)?;
     let shapes = shapes(settings, target)?;
@@ -149,13 +209,17 @@ fn fit_network(settings: &Settings, mut hooks: Hooks, target: &Network) -> Resul
     let first = model.half_squared_distance(target)?.max(0.0) / entries;
     let mut stopped = course.push(&mut hooks, 0, first);
     let sweeps = if stopped.is_some() { 0 } else { settings.max_iter };
-    let fit = NetworkFit::new().method(method).sweeps(sweeps);
+    let fit = steps.clone().method(method).sweeps(sweeps).target_error(0.0);
     let fitted = fit.run_observed(model, target, |sweep, half| {
         stopped = course.push(&mut hooks, sweep, half.max(0.0) / entries);
         if stopped.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     })?;
     let mut history = course.history;
-    history.stopped_by = stopped.unwrap_or(StoppedBy::MaxIter);
+    history.stopped_by = stopped.unwrap_or(match fitted.stopped_by {
+        // No distance is left that contractions could tell.
+        nneinfact_density::StoppedBy::Target => StoppedBy::Precision,
+        _ => StoppedBy::MaxIter,
+    });
     history.iterations = history.sweeps.last().copied().unwrap_or(0);
     history.returned = history.loss.len() - 1;
     if settings.kkt_residual {

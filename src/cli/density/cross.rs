@@ -114,7 +114,7 @@ impl CrossArgs {
 }
 
 /// Whether a file holds the factors of a fit.
-fn is_fit(path: &Path) -> bool {
+pub fn is_fit(path: &Path) -> bool {
     let first = factor_name(0);
     FileKind::of(path).is_ok_and(|kind| kind == FileKind::Npz)
         && io::npz_names(path).is_ok_and(|list| list.iter().any(|info| info.name == first))

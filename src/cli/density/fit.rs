@@ -128,7 +128,7 @@ struct NewtonArgs {
 
 /// The values of `--method`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum MethodArg {
+pub enum MethodArg {
     /// Newton steps with a logarithmic barrier
     Newton,
     /// Multiplicative updates
@@ -290,6 +290,10 @@ impl TrainFitArgs {
         let mut fit = self.newton.apply(TrainFit::new()).raise_zeros(self.raise_zeros);
         match self.rank.as_deref() {
             None => {}
+            // Told here, as the library counts bonds from 0.
+            Some(&[0]) => {
+                return Err(Error::Setting("--rank is 0; it has to be at least 1".into()));
+            }
             Some(&[rank]) => fit = fit.rank(rank),
             Some(ranks) => {
                 check_ranks(ranks, order)?;

@@ -5,6 +5,7 @@ mod cross;
 mod fit;
 mod input;
 mod learn;
+mod model;
 mod progress;
 mod sketch;
 mod written;
@@ -31,6 +32,8 @@ enum DensityCommand {
     Cross(cross::CrossArgs),
     /// Learn a distribution from samples: sketch, barrier Newton, maximum likelihood
     Learn(Box<learn::LearnArgs>),
+    /// Fit any model to a train, or to a saved fit, without forming their tensors
+    Model(Box<model::ModelArgs>),
     /// Ask a nonnegative tensor train for marginals, conditionals, moments, samples, likelihoods
     Ask(Box<ask::AskTrainArgs>),
 }
@@ -79,6 +82,7 @@ pub fn run(args: &DensityArgs) -> Result<()> {
         DensityCommand::Fit(args) => fit::run(args),
         DensityCommand::Cross(args) => cross::run(args),
         DensityCommand::Learn(args) => learn::run(args),
+        DensityCommand::Model(args) => model::run(args),
         DensityCommand::Ask(args) => ask::run(args),
     }
 }

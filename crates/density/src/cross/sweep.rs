@@ -22,9 +22,17 @@ const STARTS: usize = 4;
 /// The most indices of a mode that are tried in the first start point.
 const AROUND: usize = 32;
 /// How many times what the largest rank cut off an error may be to be due to it.
-const EXPLAINED: f64 = 2.0;
+const EXPLAINED: f64 = 4.0;
+/// How many times the size of the check points' values, for each value around a bond, counts as all of it: less
+/// than that is cut off where peaks make these values larger.
+const PEAKED: f64 = 10.0;
+/// The least share of the values around a bond that those at the check points count as.
+const LEAST_TYPICAL: f64 = 1e-4;
+/// To what share of its last value the error has to fall for the sweep to have found all that there is around its
+/// tuples: else check points join them.
+const FAST: f64 = 0.1;
 /// The least that is cut off at a bond, as a share of the values around it: below that are rounding errors.
-const LEAST_SHARE: f64 = 1e-13;
+const LEAST_SHARE: f64 = 1e-14;
 /// By how much less is cut off after a sweep, at most.
 const CLOSER: f64 = 1e-3;
 
@@ -45,14 +53,25 @@ pub(crate) struct Crossing<'c, 'f> {
     check: Indices,
     /// Values at the check points as the function gives them.
     check_raw: Vec<f64>,
+    /// The root of the mean square of the values at the check points, relative to the reference at the time.
+    spread: f64,
     /// The truncation of one bond.
     share: f64,
+    /// Whether all truncations of this sweep were at the least.
+    at_least: bool,
 }
 
-/// Cores, and what the largest rank cut off.
+/// Cores, and what the largest rank cut off, as a share of as many values as those at the check points.
 struct Swept {
     cores: Vec<Core>,
     lost: f64,
+}
+
+/// The values around a bond, decomposed.
+struct Around {
+    svd: ThinSvd,
+    /// How many values there are.
+    count: usize,
 }
 
 /// The modes next to a bond whose indices a block goes through, beside heads and tails.
@@ -107,7 +126,19 @@ impl<'c, 'f> Crossing<'c, 'f> {
         let tails = (0..=d).map(|k| parts(&|s| s[k..].to_vec())).collect();
         let share = settings.tol / ((d - 1) as f64).sqrt();
         let thorough = false;
-        Ok(Crossing { settings, f, heads, tails, thorough, check, check_raw, share })
+        let (spread, at_least) = (0.0, false);
+        Ok(Crossing {
+            settings,
+            f,
+            heads,
+            tails,
+            thorough,
+            check,
+            check_raw,
+            spread,
+            share,
+            at_least,
+        })
     }
 
     /// All sweeps.
@@ -134,7 +165,8 @@ impl<'c, 'f> Crossing<'c, 'f> {
             let halved =
                 |back: usize| sweep < still_from + back || error <= 0.5 * errors[sweep - back];
             // Where the largest rank cuts off, only the choice of tuples can still become better.
-            let at_limit = lost > 0.0 && (error <= EXPLAINED * lost || !halved(1));
+            let stands = sweep > 0 && error > 0.5 * errors[sweep - 1];
+            let at_limit = lost > 0.0 && (error <= EXPLAINED * lost || stands);
             if error <= self.settings.tol || at_limit {
                 break;
             }
@@ -147,7 +179,10 @@ impl<'c, 'f> Crossing<'c, 'f> {
                 self.thorough = true;
                 still_from = sweep + 1;
             }
-            self.enrich(&worst);
+            let fast = sweep > 0 && error <= FAST * errors[sweep - 1];
+            if !fast {
+                self.enrich(&worst);
+            }
         }
         // At least one sweep was made, or the error of the first has been returned.
         let Some(Swept { cores, lost }) = last else { return Err(Halt::Budget) };
@@ -168,21 +203,15 @@ impl<'c, 'f> Crossing<'c, 'f> {
         })
     }
 
-    /// Cuts less off at every bond where the error is above the tolerance; whether it did. The values
-    /// around a bond have peaks among them, and a small share of these can be more than all that the error
-    /// is measured on.
+    /// Cuts less off at every bond where the error is above the tolerance; whether that makes a difference.
     fn cut_less(&mut self, error: f64) -> bool {
-        let by = (0.25 * self.settings.tol / error).max(CLOSER);
-        let share = (self.share * by).max(LEAST_SHARE);
-        let less = share < self.share;
-        if less {
-            self.share = share;
-        }
-        less
+        self.share *= (0.25 * self.settings.tol / error).max(CLOSER);
+        !self.at_least
     }
 
     /// One sweep; half of it begins again where the reference was moved.
     fn sweep(&mut self, sweep: usize) -> Result<Swept, Halt> {
+        self.at_least = true;
         let lost = loop {
             match self.leftwards(sweep) {
                 Err(Halt::Moved) => {}
@@ -201,10 +230,11 @@ impl<'c, 'f> Crossing<'c, 'f> {
     /// From right to left: chooses the tails. Gives the share of the norm that the largest rank cut off.
     fn leftwards(&mut self, sweep: usize) -> Result<f64, Halt> {
         let mut lost = 0.0;
+        self.spread = self.check_spread();
         let modes = if self.thorough { Block::Both } else { Block::Right };
         for bond in (1..self.settings.sizes.len()).rev() {
-            let svd = self.block(bond, modes)?;
-            let r = self.rank(&svd.s, &mut lost);
+            let around = self.block(bond, modes)?;
+            let (r, svd) = (self.rank(&around, &mut lost), around.svd);
             let kicked = self.kicked(&svd.v, r, 2 * sweep, bond);
             let (rows, _) = maxvol(kicked.as_ref());
             let beyond = &self.tails[bond + 1];
@@ -223,10 +253,11 @@ impl<'c, 'f> Crossing<'c, 'f> {
         let sizes = &self.settings.sizes;
         let d = sizes.len();
         let (mut cores, mut lost) = (Vec::with_capacity(d), 0.0);
+        self.spread = self.check_spread();
         let mut additional: Vec<Tuples> = vec![Vec::new(); d];
         for bond in 1..d {
-            let svd = self.block(bond, Block::Left)?;
-            let r = self.rank(&svd.s, &mut lost);
+            let around = self.block(bond, Block::Left)?;
+            let (r, svd) = (self.rank(&around, &mut lost), around.svd);
             let (rows, c) = maxvol(svd.u.as_ref().subcols(0, r));
             let (before, n) = (&self.heads[bond - 1], sizes[bond - 1]);
             cores.push(Core::raw(before.len(), n, r, linalg::row_major(c.as_ref())));
@@ -255,19 +286,38 @@ impl<'c, 'f> Crossing<'c, 'f> {
         Ok((cores, lost.sqrt()))
     }
 
-    /// The rank by singular values. Adds to the squared share of the norm that the largest rank cuts off.
-    fn rank(&self, s: &[f64], lost: &mut f64) -> usize {
-        let full = rank_of(s, self.share, usize::MAX);
+    /// The rank by singular values. Adds to the squared share that the largest rank cuts off.
+    ///
+    /// What is cut off is a share of the values around the bond; but these can have peaks among them, and a small
+    /// share of a peak can be more than all that the error is measured on. So it is at most a share of as many
+    /// values as those at the check points too.
+    fn rank(&mut self, around: &Around, lost: &mut f64) -> usize {
+        let s = &around.svd.s;
+        let whole = norm(s);
+        let typical = self.spread * (around.count as f64).sqrt();
+        // Check points can miss all that there is.
+        let typical = typical.max(LEAST_TYPICAL * whole).min(whole);
+        let relative = if whole > 0.0 { (PEAKED * typical / whole).min(1.0) } else { 1.0 };
+        let share = (self.share * relative).max(LEAST_SHARE);
+        self.at_least &= share == LEAST_SHARE;
+        let full = rank_of(s, share, usize::MAX);
         let r = full.min(self.settings.max_rank);
         if full > r {
-            *lost += (norm(&s[r..]) / norm(s)).powi(2);
+            *lost += (norm(&s[r..]) / typical).powi(2);
         }
         r
     }
 
+    /// The root of the mean square of the values at the check points.
+    fn check_spread(&self) -> f64 {
+        let mut values = self.check_raw.clone();
+        self.f.exponentiate(&mut values);
+        norm(&values) / (values.len() as f64).sqrt()
+    }
+
     /// The values around a bond, decomposed: `f(head, i, j, tail)`, without i or j where their mode is not
     /// gone through.
-    fn block(&mut self, bond: usize, modes: Block) -> Result<ThinSvd, Halt> {
+    fn block(&mut self, bond: usize, modes: Block) -> Result<Around, Halt> {
         let sizes = &self.settings.sizes;
         let (n, heads) = match modes {
             Block::Right => (1, &self.heads[bond]),
@@ -299,7 +349,8 @@ impl<'c, 'f> Crossing<'c, 'f> {
             }
             tuple.extend_from_slice(&tails[col % tails.len()]);
         })?;
-        Ok(linalg::svd(&values, rows, cols, &what())?)
+        let svd = linalg::svd(&values, rows, cols, &what())?;
+        Ok(Around { svd, count: rows * cols })
     }
 
     /// The first singular vectors of one side with some random ones, orthonormal. They may be more than the

@@ -13,9 +13,8 @@ pub(crate) fn multiplicative(node: &Node, h: &mut Core) {
     let d = node.gram_times(h);
     let sides = d.iter().zip(&node.n);
     for (h, (&d, &n)) in h.data_mut().iter_mut().zip(sides) {
-        if d > 0.0 {
-            *h *= n.max(0.0) / d;
-        }
+        // Without a branch, so that several are divided at a time.
+        *h *= if d > 0.0 { n.max(0.0) / d } else { 1.0 };
     }
     let least = FLOOR * linalg::largest(h.data());
     h.data_mut().iter_mut().for_each(|h| *h = h.max(least));

@@ -187,11 +187,13 @@ impl NetworkFit {
             }
             distance.push(now);
             barriers.after(sweep, 0.0);
+            // The observer sees the last sweep too.
+            let stop = observer(sweep + 1, now).is_break();
             if 2.0 * now <= self.target_error * squared_norm {
                 stopped_by = StoppedBy::Target;
                 break;
             }
-            if observer(sweep + 1, now).is_break() {
+            if stop {
                 stopped_by = StoppedBy::Interrupted;
                 break;
             }

@@ -7,6 +7,7 @@ mod environments;
 mod fit;
 mod kkt;
 mod node;
+mod train;
 
 pub use data::DataNewton;
 pub use entries::Entries;

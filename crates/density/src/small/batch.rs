@@ -14,7 +14,9 @@
 use nneinfact_simd::{Aligned, Real, arch};
 use pulp::{Arch, Simd, WithSimd};
 
+use super::LANES;
 use super::cholesky::PANEL;
+use super::tile::{Tile, add_products, less_product, subtract_from, take_column};
 
 /// Rows of a block. In memory a block has its columns one after the other, up to its own rows.
 const ROWS: usize = 4;
@@ -65,6 +67,8 @@ impl PackedKronecker {
 pub(crate) struct Batch {
     lanes: usize,
     size: usize,
+    /// Whether the system in each lane had a factor.
+    solved: [bool; LANES],
     factor: Aligned<f64>,
     pivots: Aligned<f64>,
     reciprocals: Aligned<f64>,
@@ -130,12 +134,17 @@ impl Batch {
         let size = *size;
         arch.dispatch(Factor { gram, x, size, diagonal: mu, factor, pivots, reciprocals });
         arch.dispatch(Substitute { size, factor, reciprocals, y });
+        self.solved = [true; LANES];
+        for pivots in self.pivots.chunks_exact(self.lanes).take(size) {
+            for (solved, &pivot) in self.solved.iter_mut().zip(pivots) {
+                *solved &= pivot > 0.0 && pivot < f64::INFINITY;
+            }
+        }
     }
 
     /// Whether the system in a lane could be factored. Where rounding prevented it, there is no solution.
     pub fn solved(&self, lane: usize) -> bool {
-        let mut pivots = self.pivots[lane..].iter().step_by(self.lanes).take(self.size);
-        pivots.all(|&pivot| pivot > 0.0 && pivot < f64::INFINITY)
+        self.solved[lane]
     }
 }
 
@@ -160,9 +169,6 @@ impl WithSimd for Factor<'_> {
     }
 }
 
-/// The entries of some rows in some columns.
-type Tile<S, const C: usize> = [[<S as Simd>::f64s; C]; ROWS];
-
 impl Factor<'_> {
     /// A few columns at a time, each for all rows from the diagonal on.
     #[inline(always)]
@@ -172,27 +178,26 @@ impl Factor<'_> {
         let (factor, _) = f64::as_vectors_mut::<S>(factor);
         let (pivots, _) = f64::as_vectors_mut::<S>(pivots);
         let (reciprocals, _) = f64::as_vectors_mut::<S>(reciprocals);
+        let added = simd.splat_f64s(diagonal);
         for first in (0..size).step_by(C) {
             // Of the panel that one system is factored by.
             let start = first / PANEL * PANEL;
             let columns = Columns::<C> { start, first };
             for block in first / ROWS..size.div_ceil(ROWS) {
-                // Rows of the panel itself are not fused there.
-                let inside = ROWS * block < start + PANEL;
-                let mut tile: Tile<S, C> = columns.before(simd, block, factor);
+                let mut tile: Tile<S, C, ROWS> = columns.before(simd, block, factor);
                 columns.subtract_from(simd, block, &gram.entries, x, &mut tile);
+                // Rows of the panel itself are not fused there.
                 if block == first / ROWS {
                     let at = first % ROWS;
-                    let added = simd.splat_f64s(diagonal);
-                    for c in 0..C {
-                        tile[at + c][c] = simd.add_f64s(tile[at + c][c], added);
+                    for (c, column) in tile.iter_mut().enumerate() {
+                        column[at + c] = simd.add_f64s(column[at + c], added);
                     }
                     columns.inside::<S, true>(simd, block, factor, &mut tile);
                     let many = C.min(size - first);
                     let pivots = &mut pivots[first..first + many];
                     let reciprocals = &mut reciprocals[first..first + many];
                     columns.pivot(simd, &mut tile, pivots, reciprocals);
-                } else if inside {
+                } else if ROWS * block < start + PANEL {
                     columns.inside::<S, true>(simd, block, factor, &mut tile);
                     columns.below::<S, true>(simd, factor, reciprocals, &mut tile);
                 } else {
@@ -200,10 +205,8 @@ impl Factor<'_> {
                     columns.below::<S, false>(simd, factor, reciprocals, &mut tile);
                 }
                 let to = &mut factor[offset(block) + ROWS * first..][..ROWS * C];
-                for (c, to) in to.chunks_exact_mut(ROWS).enumerate() {
-                    for r in 0..ROWS {
-                        to[r] = tile[r][c];
-                    }
+                for (to, column) in to.chunks_exact_mut(ROWS).zip(&tile) {
+                    to.copy_from_slice(column);
                 }
             }
         }
@@ -226,18 +229,14 @@ impl<const C: usize> Columns<C> {
 
     /// The products of all columns before the panel.
     #[inline(always)]
-    fn before<S: Simd>(self, simd: S, block: usize, factor: &[S::f64s]) -> Tile<S, C> {
-        let mut sums = [[simd.splat_f64s(0.0); C]; ROWS];
+    fn before<S: Simd>(self, simd: S, block: usize, factor: &[S::f64s]) -> Tile<S, C, ROWS> {
+        let mut sums = [[simd.splat_f64s(0.0); ROWS]; C];
         let len = ROWS * self.start;
         let (rows, _) = factor[offset(block)..][..len].as_chunks::<ROWS>();
         let (own, _) = factor[offset(self.first / ROWS)..][..len].as_chunks::<ROWS>();
         let at = self.place();
         for (rows, own) in rows.iter().zip(own) {
-            for (sums, &row) in sums.iter_mut().zip(rows) {
-                for (c, sum) in sums.iter_mut().enumerate() {
-                    *sum = simd.mul_add_e_f64s(row, own[at + c], *sum);
-                }
-            }
+            add_products(simd, &mut sums, rows, |c| own[at + c]);
         }
         sums
     }
@@ -250,37 +249,34 @@ impl<const C: usize> Columns<C> {
         block: usize,
         gram: &[f64],
         x: &[S::f64s],
-        tile: &mut Tile<S, C>,
+        tile: &mut Tile<S, C, ROWS>,
     ) {
         let gram = &gram[offset(block) + ROWS * self.first..][..ROWS * C];
         let x_rows = &x[ROWS * block..][..ROWS];
         let x_columns = &x[self.first..];
-        for c in 0..C {
-            for r in 0..ROWS {
-                let scaled = simd.mul_f64s(x_rows[r], simd.splat_f64s(gram[ROWS * c + r]));
-                let scaled = simd.mul_f64s(scaled, x_columns[c]);
-                tile[r][c] = simd.sub_f64s(scaled, tile[r][c]);
-            }
+        for (c, sums) in tile.iter_mut().enumerate() {
+            let gram = |r: usize| simd.splat_f64s(gram[ROWS * c + r]);
+            subtract_from(simd, sums, x_rows, gram, x_columns[c]);
         }
     }
 
     /// Less the products of the panel's columns before these.
     #[inline(always)]
-    fn inside<S: Simd, const PANEL_ROWS: bool>(
+    fn inside<S: Simd, const ROUNDED: bool>(
         self,
         simd: S,
         block: usize,
         factor: &[S::f64s],
-        tile: &mut Tile<S, C>,
+        tile: &mut Tile<S, C, ROWS>,
     ) {
         let range = ROWS * self.start..ROWS * self.first;
         let (rows, _) = factor[offset(block)..][range.clone()].as_chunks::<ROWS>();
         let (own, _) = factor[offset(self.first / ROWS)..][range].as_chunks::<ROWS>();
         let at = self.place();
         for (rows, own) in rows.iter().zip(own) {
-            for (tile, &row) in tile.iter_mut().zip(rows) {
-                for (c, x) in tile.iter_mut().enumerate() {
-                    *x = less_product::<S, PANEL_ROWS>(simd, *x, row, own[at + c]);
+            for (c, column) in tile.iter_mut().enumerate() {
+                for (x, &row) in column.iter_mut().zip(rows) {
+                    *x = less_product::<S, ROUNDED>(simd, *x, row, own[at + c]);
                 }
             }
         }
@@ -291,65 +287,35 @@ impl<const C: usize> Columns<C> {
     fn pivot<S: Simd>(
         self,
         simd: S,
-        tile: &mut Tile<S, C>,
+        tile: &mut Tile<S, C, ROWS>,
         pivots: &mut [S::f64s],
         reciprocals: &mut [S::f64s],
     ) {
         let (one, at) = (simd.splat_f64s(1.0), self.place());
         for (c, (pivot, reciprocal)) in pivots.iter_mut().zip(reciprocals).enumerate() {
-            *pivot = tile[at + c][c];
+            *pivot = tile[c][at + c];
             *reciprocal = simd.div_f64s(one, simd.sqrt_f64s(*pivot));
-            for r in 0..ROWS {
-                tile[r][c] = simd.mul_f64s(tile[r][c], *reciprocal);
-            }
-            for k in c + 1..C {
-                let own = tile[at + k][c];
-                for r in 0..ROWS {
-                    tile[r][k] = less_product::<S, true>(simd, tile[r][k], tile[r][c], own);
-                }
-            }
+            let own = |column: &[S::f64s; ROWS], k: usize| column[at + k];
+            take_column::<S, C, ROWS, true>(simd, tile, c, *reciprocal, own);
         }
     }
 
     /// Rows below that block.
     #[inline(always)]
-    fn below<S: Simd, const PANEL_ROWS: bool>(
+    fn below<S: Simd, const ROUNDED: bool>(
         self,
         simd: S,
         factor: &[S::f64s],
         reciprocals: &[S::f64s],
-        tile: &mut Tile<S, C>,
+        tile: &mut Tile<S, C, ROWS>,
     ) {
         let own = &factor[offset(self.first / ROWS) + ROWS * self.first..][..ROWS * C];
         let reciprocals = &reciprocals[self.first..][..C];
         let at = self.place();
         for c in 0..C {
-            for r in 0..ROWS {
-                tile[r][c] = simd.mul_f64s(tile[r][c], reciprocals[c]);
-            }
-            for k in c + 1..C {
-                let own = own[ROWS * c + at + k];
-                for r in 0..ROWS {
-                    tile[r][k] = less_product::<S, PANEL_ROWS>(simd, tile[r][k], tile[r][c], own);
-                }
-            }
+            let own = |_: &[S::f64s; ROWS], k: usize| own[ROWS * c + at + k];
+            take_column::<S, C, ROWS, ROUNDED>(simd, tile, c, reciprocals[c], own);
         }
-    }
-}
-
-/// `x − a b`, rounded after the product too in the rows of a panel, and once below it, as
-/// [`solve_positive`](super::solve_positive) does.
-#[inline(always)]
-fn less_product<S: Simd, const PANEL_ROWS: bool>(
-    simd: S,
-    x: S::f64s,
-    a: S::f64s,
-    b: S::f64s,
-) -> S::f64s {
-    if PANEL_ROWS {
-        simd.sub_f64s(x, simd.mul_f64s(a, b))
-    } else {
-        simd.mul_add_e_f64s(a, simd.neg_f64s(b), x)
     }
 }
 
@@ -464,14 +430,8 @@ fn backward<S: Simd>(
 #[cfg(test)]
 mod tests {
     use super::super::System;
-    use super::super::cholesky::{Kronecker, solve_on};
+    use super::super::cholesky::{Kronecker, gram, solve_on};
     use super::*;
-
-    /// A Gram matrix of full rank.
-    fn gram(n: usize, s: f64) -> Vec<f64> {
-        let f = |i: usize, k: usize| ((i * 7 + k * 3) as f64 * s).sin() + f64::from(i == k);
-        (0..n * n).map(|e| (0..n + 3).map(|k| f(e / n, k) * f(e % n, k)).sum()).collect()
-    }
 
     /// Entries and right side of a slice.
     fn slice(size: usize, at: usize) -> (Vec<f64>, Vec<f64>) {

@@ -7,8 +7,9 @@
 #![allow(clippy::needless_range_loop, reason = "triangular loops read as they are written down")]
 
 use nneinfact_simd::{Aligned, Real, arch};
-use pulp::{Arch, Simd, WithSimd};
+use pulp::{Arch, Scalar, Simd, WithSimd};
 
+use super::tile::{Tile, add_products, subtract_from, take_column};
 use super::{LANES, System, padded};
 
 /// Columns of a panel.
@@ -113,7 +114,7 @@ struct Factor<'a> {
 }
 
 /// A square block on the diagonal, column by column.
-type Block = [[f64; PANEL]; PANEL];
+type Block = Tile<Scalar, PANEL, PANEL>;
 
 impl WithSimd for Factor<'_> {
     type Output = bool;
@@ -181,17 +182,13 @@ struct Panel<'a, S: Simd> {
 impl<S: Simd> Panel<'_, S> {
     /// The matrix less the products of the columns before, in R vectors of rows from the v-th on.
     #[inline(always)]
-    fn tile<const R: usize>(&self, simd: S, v: usize) -> [[S::f64s; R]; PANEL] {
+    fn tile<const R: usize>(&self, simd: S, v: usize) -> Tile<S, PANEL, R> {
         let (x, _) = f64::as_vectors::<S>(self.x);
         let height = x.len();
         let mut sums = [[simd.splat_f64s(0.0); R]; PANEL];
         for (column, coefficients) in self.done.chunks_exact(height).zip(self.coefficients) {
-            let column = &column[v..v + R];
-            for (sums, &c) in sums.iter_mut().zip(coefficients) {
-                let c = simd.splat_f64s(c);
-                for (sum, &column) in sums.iter_mut().zip(column) {
-                    *sum = simd.mul_add_e_f64s(column, c, *sum);
-                }
+            if let Some(rows) = column[v..].first_chunk::<R>() {
+                add_products(simd, &mut sums, rows, |c| simd.splat_f64s(coefficients[c]));
             }
         }
         let (first, _) = f64::as_vectors::<S>(&self.gram.first);
@@ -204,11 +201,8 @@ impl<S: Simd> Panel<'_, S> {
             let at = at.min(last);
             let first = &first[at / right * height..][v..v + R];
             let second = &second[at % right * height..][v..v + R];
-            for (r, sum) in sums.iter_mut().enumerate() {
-                let gram = simd.mul_f64s(first[r], second[r]);
-                let scaled = simd.mul_f64s(simd.mul_f64s(x[v + r], gram), scale);
-                *sum = simd.sub_f64s(scaled, *sum);
-            }
+            let gram = |r: usize| simd.mul_f64s(first[r], second[r]);
+            subtract_from(simd, sums, &x[v..v + R], gram, scale);
         }
         sums
     }
@@ -227,16 +221,8 @@ impl<S: Simd> Panel<'_, S> {
         let mut tile = self.tile::<R>(simd, v);
         for j in 0..PANEL {
             let reciprocal = simd.splat_f64s(reciprocals[j]);
-            for x in &mut tile[j] {
-                *x = simd.mul_f64s(*x, reciprocal);
-            }
-            let column = tile[j];
-            for k in j + 1..PANEL {
-                let c = simd.splat_f64s(-block[j][k]);
-                for (x, &column) in tile[k].iter_mut().zip(&column) {
-                    *x = simd.mul_add_e_f64s(column, c, *x);
-                }
-            }
+            let own = |_: &[S::f64s; R], k: usize| simd.splat_f64s(block[j][k]);
+            take_column::<S, PANEL, R, false>(simd, &mut tile, j, reciprocal, own);
         }
         for (to, tile) in to.chunks_exact_mut(height).zip(&tile) {
             to[v..v + R].copy_from_slice(tile);
@@ -258,16 +244,7 @@ fn factor_block(block: &mut Block, columns: usize, diagonal: f64, reciprocals: &
         }
         let reciprocal = 1.0 / pivot.sqrt();
         reciprocals[j] = reciprocal;
-        for x in &mut block[j] {
-            *x *= reciprocal;
-        }
-        let column = block[j];
-        for k in j + 1..PANEL {
-            let c = column[k];
-            for (x, l) in block[k].iter_mut().zip(&column) {
-                *x -= c * l;
-            }
-        }
+        take_column::<Scalar, PANEL, PANEL, true>(Scalar, block, j, reciprocal, |own, k| own[k]);
     }
     true
 }
@@ -337,15 +314,16 @@ impl WithSimd for Substitute<'_> {
     }
 }
 
+/// A Gram matrix of full rank.
+#[cfg(test)]
+pub(super) fn gram(n: usize, s: f64) -> Vec<f64> {
+    let f = |i: usize, k: usize| ((i * 7 + k * 3) as f64 * s).sin() + f64::from(i == k);
+    (0..n * n).map(|e| (0..n + 3).map(|k| f(e / n, k) * f(e % n, k)).sum()).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// A Gram matrix of full rank.
-    fn gram(n: usize, s: f64) -> Vec<f64> {
-        let f = |i: usize, k: usize| ((i * 7 + k * 3) as f64 * s).sin() + f64::from(i == k);
-        (0..n * n).map(|e| (0..n + 3).map(|k| f(e / n, k) * f(e % n, k)).sum()).collect()
-    }
 
     #[test]
     fn solutions_solve() {

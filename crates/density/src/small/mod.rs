@@ -11,6 +11,7 @@ mod logarithms;
 mod product;
 mod scratch;
 mod slices;
+mod tile;
 
 pub(crate) use batch::{Batch, PackedKronecker, lanes};
 pub(crate) use cholesky::{Kronecker, solve_positive};

@@ -114,6 +114,23 @@ fn a_periodic_chain() {
     }
 }
 
+/// Values at random are a small share of the peak here, so that a share of the values around a bond can be more than
+/// all of them; and a rank that cuts off is not tried again in vain.
+#[test]
+fn a_heavy_tail() {
+    let x = |i: usize| 2.0 * i as f64 / 15.0 - 1.0;
+    let square = |i: &[usize]| i.iter().map(|&i| x(i) * x(i)).sum::<f64>();
+    let log_f = |i: &[usize]| -9.0 * (square(i) / 2.0).ln_1p();
+    let sizes = vec![16; 16];
+    for (rank, largest, evaluations) in [(8, 1e-5, 130_000), (64, 2e-8, 260_000)] {
+        let found = Cross::new(sizes.clone()).max_rank(rank).run_log(log_f).unwrap();
+        let error = error(&found, &sizes, log_f);
+        assert!(error <= largest, "rank {rank}: {error} {:?}", found.errors);
+        assert!(found.evaluations <= evaluations, "rank {rank}: {}", found.evaluations);
+        assert_eq!(found.truncated, rank == 8);
+    }
+}
+
 #[test]
 fn a_function_by_its_logarithm() {
     let golden = golden("exp(-800");
