@@ -39,9 +39,8 @@ pub(crate) struct GpuEngine {
     bytes: u64,
     /// Of a sweep.
     dispatches: usize,
-    /// How the last sweeps ended that were made without the host.
+    /// How the last sweeps ended that were made without the host, and how many are made at a time.
     ends: Vec<SweepEnd>,
-    /// How many are made at a time.
     pace: usize,
 }
 
