@@ -70,6 +70,16 @@ pub trait Real:
         a: Self::Vector<S>,
         b: Self::Vector<S>,
     ) -> Self::Vector<S>;
+    /// `a` where a pair of bits of `pairs` is that of `wanted`, else `b`: for as many pairs as there are
+    /// lanes, from the pair `first` on, a multiple of their number; the lowest bits are pair 0.
+    fn choose_pairs<S: Simd>(
+        simd: S,
+        pairs: u32,
+        wanted: u32,
+        first: usize,
+        a: Self::Vector<S>,
+        b: Self::Vector<S>,
+    ) -> Self::Vector<S>;
     /// Writes 1 where a pair of bits of `a` is that of `b`, and 0 elsewhere: for the 16 pairs of
     /// bits from the lowest on.
     fn equal_pairs<S: Simd>(simd: S, a: u32, b: u32, out: &mut [Self; 16]);
@@ -81,9 +91,32 @@ pub trait Real:
     fn as_vectors_mut<S: Simd>(x: &mut [Self]) -> (&mut [Self::Vector<S>], &mut [Self]);
 }
 
+/// The bits of each of 16 pairs, for lanes of 32 bits: pairs are compared where they stand, as not every
+/// instruction set shifts each lane by a number of bits of its own.
+static PAIRS_32: [u32; 16] = {
+    let mut pairs = [3; 16];
+    let mut i = 0;
+    while i < 16 {
+        pairs[i] <<= 2 * i;
+        i += 1;
+    }
+    pairs
+};
+
+/// The same for lanes of 64 bits.
+static PAIRS_64: [u64; 16] = {
+    let mut pairs = [3; 16];
+    let mut i = 0;
+    while i < 16 {
+        pairs[i] <<= 2 * i;
+        i += 1;
+    }
+    pairs
+};
+
 macro_rules! real {
     ($t:ty, $name:literal, $v:ident, $splat:ident, $add:ident, $sub:ident, $div:ident, $mul:ident, $fma:ident, $above:ident, $max:ident, $select:ident, $sum:ident, $as:ident, $as_mut:ident,
-     $bits:ty, $splat_bits:ident, $and:ident, $equal:ident, $as_bits:ident) => {
+     $bits:ty, $splat_bits:ident, $and:ident, $equal:ident, $as_bits:ident, $pairs:ident) => {
         impl Real for $t {
             type Vector<S: Simd> = S::$v;
             const ZERO: Self = 0.0;
@@ -137,21 +170,25 @@ macro_rules! real {
                 simd.$select(simd.$above(condition, simd.$splat(0.0)), a, b)
             }
             #[inline(always)]
+            fn choose_pairs<S: Simd>(
+                simd: S,
+                pairs: u32,
+                wanted: u32,
+                first: usize,
+                a: S::$v,
+                b: S::$v,
+            ) -> S::$v {
+                let (places, _) = S::$as_bits(&$pairs);
+                let place = places[first / (size_of::<S::$v>() / size_of::<$t>())];
+                // Both sides are cut down to the pair, as what is wanted is a constant then.
+                let pairs = simd.$and(simd.$splat_bits(<$bits>::from(pairs)), place);
+                let wanted = simd.$and(simd.$splat_bits(<$bits>::from(wanted)), place);
+                simd.$select(simd.$equal(pairs, wanted), a, b)
+            }
+            #[inline(always)]
             fn equal_pairs<S: Simd>(simd: S, a: u32, b: u32, out: &mut [Self; 16]) {
-                const fn pairs() -> [$bits; 16] {
-                    let mut pairs = [3; 16];
-                    let mut i = 0;
-                    while i < 16 {
-                        pairs[i] <<= 2 * i;
-                        i += 1;
-                    }
-                    pairs
-                }
-                // Compared where they stand, as not every instruction set shifts each lane by a
-                // number of bits of its own.
-                static PAIRS: [$bits; 16] = pairs();
                 let differing = simd.$splat_bits(<$bits>::from(a ^ b));
-                let (pairs, _) = S::$as_bits(&PAIRS);
+                let (pairs, _) = S::$as_bits(&$pairs);
                 let (out, _) = S::$as_mut(out);
                 for (to, &pair) in out.iter_mut().zip(pairs) {
                     let equal = simd.$equal(simd.$and(differing, pair), simd.$splat_bits(0));
@@ -194,7 +231,8 @@ real!(
     splat_u32s,
     and_u32s,
     equal_u32s,
-    as_simd_u32s
+    as_simd_u32s,
+    PAIRS_32
 );
 real!(
     f64,
@@ -216,5 +254,44 @@ real!(
     splat_u64s,
     and_u64s,
     equal_u64s,
-    as_simd_u64s
+    as_simd_u64s,
+    PAIRS_64
 );
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::instruction_sets;
+
+    /// Chooses by some pairs of bits and asserts what is chosen in every lane.
+    struct Choose<T>(u32, std::marker::PhantomData<T>);
+
+    impl<T: Real> pulp::WithSimd for Choose<T> {
+        type Output = ();
+
+        #[inline(always)]
+        fn with_simd<S: Simd>(self, simd: S) {
+            let lanes = size_of::<T::Vector<S>>() / T::BYTES;
+            let (one, zero) = (T::splat(simd, T::ONE), T::splat(simd, T::ZERO));
+            for wanted in (0..4).map(|role| 0x5555_5555 * role) {
+                for first in (0..T::MAX_LANES).step_by(lanes) {
+                    let chosen = [T::choose_pairs(simd, self.0, wanted, first, one, zero)];
+                    for (i, &x) in bytemuck::cast_slice::<_, T>(&chosen).iter().enumerate() {
+                        let at = 2 * (first + i);
+                        let equal = self.0 >> at & 3 == wanted & 3;
+                        assert_eq!(x, if equal { T::ONE } else { T::ZERO }, "{wanted:x} {at}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn pairs_of_bits_choose_their_lanes() {
+        for (arch, i) in instruction_sets().into_iter().flat_map(|a| (0..40).map(move |i| (a, i))) {
+            let pairs = 0x9e37_79b9u32.wrapping_mul(i * i + 1).rotate_left(i);
+            arch.dispatch(Choose::<f32>(pairs, std::marker::PhantomData));
+            arch.dispatch(Choose::<f64>(pairs, std::marker::PhantomData));
+        }
+    }
+}

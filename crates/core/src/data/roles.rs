@@ -23,6 +23,13 @@ pub enum Role {
 impl Role {
     /// All roles, in the order of their numbers.
     pub const ALL: [Role; 4] = [Role::Missing, Role::Train, Role::Validation, Role::HeldOut];
+
+    /// Its two bits for each of 16 entries.
+    #[must_use]
+    #[inline(always)]
+    pub const fn pairs(self) -> u32 {
+        LOW as u32 * self as u32
+    }
 }
 
 /// The role of every entry of a [`Dense`](super::Dense), in its order of memory, two bits each.
@@ -133,69 +140,51 @@ impl Roles {
             }
             return;
         }
-        self.spread(simd, offset, [(role, out)]);
+        let (words, wanted) = (&self.words[offset / PER_WORD..], role.pairs());
+        for (i, out) in out.chunks_mut(LANES).enumerate() {
+            let codes = codes(words, offset % PER_WORD + i * LANES);
+            match out.first_chunk_mut() {
+                Some(out) => T::equal_pairs(simd, codes, wanted, out),
+                None => {
+                    let mut last = [T::ZERO; LANES];
+                    T::equal_pairs(simd, codes, wanted, &mut last);
+                    out.copy_from_slice(&last[..out.len()]);
+                }
+            }
+        }
     }
 
-    /// The indicators of a run for training and, where asked for, for the withheld entries: what a
-    /// pass multiplies its weights with. All slices have the length of the run; see
-    /// [`Roles::indicator`].
+    /// Writes the roles of a run to words of `each` entries, at most 16, from the place `start` on: that of
+    /// place `p` to the two bits from `2 (p mod each)` of word `p / each`, which are 0 before.
     ///
     /// # Panics
-    /// Where the run leaves the tensor, as indexing a slice does.
+    /// Where the run leaves the tensor, or the words, as indexing a slice does.
     #[inline(always)]
-    pub fn expand<S: Simd, T: Real>(
+    pub fn pack(
         &self,
-        simd: S,
         offset: usize,
         stride: usize,
-        train: &mut [T],
-        validation: Option<&mut [T]>,
-        held_out: Option<&mut [T]>,
+        start: usize,
+        len: usize,
+        each: usize,
+        to: &mut [u32],
     ) {
         if stride != 1 {
-            self.indicator(simd, Role::Train, offset, stride, train);
-            if let Some(out) = validation {
-                self.indicator(simd, Role::Validation, offset, stride, out);
-            }
-            if let Some(out) = held_out {
-                self.indicator(simd, Role::HeldOut, offset, stride, out);
+            for i in 0..len {
+                let (entry, place) = (offset + i * stride, start + i);
+                let code = self.words[entry / PER_WORD] >> (2 * (entry % PER_WORD)) & 3;
+                to[place / each] |= (code as u32) << (2 * (place % each));
             }
             return;
         }
-        let train = (Role::Train, train);
-        match (validation, held_out) {
-            (None, None) => self.spread(simd, offset, [train]),
-            (Some(v), None) => self.spread(simd, offset, [train, (Role::Validation, v)]),
-            (None, Some(h)) => self.spread(simd, offset, [train, (Role::HeldOut, h)]),
-            (Some(v), Some(h)) => {
-                self.spread(simd, offset, [train, (Role::Validation, v), (Role::HeldOut, h)]);
-            }
-        }
-    }
-
-    /// The indicators of several roles over a contiguous run.
-    #[inline(always)]
-    fn spread<S: Simd, T: Real, const N: usize>(
-        &self,
-        simd: S,
-        offset: usize,
-        mut outputs: [(Role, &mut [T]); N],
-    ) {
-        let len = outputs[0].1.len();
         let words = &self.words[offset / PER_WORD..];
-        for start in (0..len).step_by(LANES) {
-            let codes = codes(words, offset % PER_WORD + start);
-            for (role, out) in &mut outputs {
-                let wanted = LOW as u32 * *role as u32;
-                match out[start..].first_chunk_mut() {
-                    Some(out) => T::equal_pairs(simd, codes, wanted, out),
-                    None => {
-                        let mut last = [T::ZERO; LANES];
-                        T::equal_pairs(simd, codes, wanted, &mut last);
-                        out[start..].copy_from_slice(&last[..len - start]);
-                    }
-                }
-            }
+        let mut done = 0;
+        while done < len {
+            let place = start + done;
+            let n = (each - place % each).min(len - done);
+            let own = codes(words, offset % PER_WORD + done) & (u32::MAX >> (32 - 2 * n));
+            to[place / each] |= own << (2 * (place % each));
+            done += n;
         }
     }
 
@@ -370,23 +359,14 @@ mod tests {
                         if len > 0 && offset + (len - 1) * stride >= list.len() {
                             continue;
                         }
-                        let [mut train, mut validation, mut held_out] =
-                            [(); 3].map(|()| vec![T::from_f64(9.0); len]);
-                        packed.expand(
-                            simd,
-                            offset,
-                            stride,
-                            &mut train,
-                            Some(&mut validation),
-                            Some(&mut held_out),
-                        );
-                        for i in 0..len {
-                            let role = list[offset + i * stride];
-                            assert_eq!(packed.get(offset + i * stride), role);
-                            let is = |of| if role == of { T::ONE } else { T::ZERO };
-                            assert_eq!(train[i], is(Role::Train));
-                            assert_eq!(validation[i], is(Role::Validation));
-                            assert_eq!(held_out[i], is(Role::HeldOut));
+                        for of in Role::ALL {
+                            let mut found = vec![T::from_f64(9.0); len];
+                            packed.indicator(simd, of, offset, stride, &mut found);
+                            for (i, &found) in found.iter().enumerate() {
+                                let role = list[offset + i * stride];
+                                assert_eq!(packed.get(offset + i * stride), role);
+                                assert_eq!(found, if role == of { T::ONE } else { T::ZERO });
+                            }
                         }
                     }
                 }
@@ -395,7 +375,7 @@ mod tests {
     }
 
     #[test]
-    fn expands_any_run() {
+    fn indicates_any_run() {
         let (packed, list) = roles(300);
         for arch in instruction_sets() {
             arch.dispatch(Runs(&packed, &list, std::marker::PhantomData::<f32>));
@@ -404,6 +384,32 @@ mod tests {
         let mut whole = vec![0.0f64; 300];
         packed.indicator(Scalar::new(), Role::Train, 0, 1, &mut whole);
         assert_eq!(whole.iter().sum::<f64>(), packed.count(Role::Train) as f64);
+    }
+
+    #[test]
+    fn packs_any_run_behind_another() {
+        let (packed, list) = roles(300);
+        for each in [8, 16] {
+            for (stride, offset) in [(1, 0), (1, 31), (1, 77), (2, 5), (7, 40)] {
+                for (start, len) in [(0, 0), (0, 1), (0, 16), (3, 5), (8, 24), (15, 34), (17, 33)] {
+                    let first = usize::from(start > 0);
+                    let mut words = vec![0; (start + len + 1).div_ceil(each)];
+                    packed.pack(200, 1, 0, first, each, &mut words);
+                    packed.pack(offset, stride, start, len, each, &mut words);
+                    for place in 0..words.len() * each {
+                        let got = words[place / each] >> (2 * (place % each)) & 3;
+                        let want = match place {
+                            _ if place < first => list[200 + place],
+                            _ if (start..start + len).contains(&place) => {
+                                list[offset + (place - start) * stride]
+                            }
+                            _ => Role::Missing,
+                        };
+                        assert_eq!(got, want as u32, "{each} {stride} {start} {len} {place}");
+                    }
+                }
+            }
+        }
     }
 
     #[test]

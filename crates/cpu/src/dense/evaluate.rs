@@ -9,8 +9,8 @@ use super::work::Source;
 use crate::tape::run_tape;
 use nneinfact_core::data::Role;
 use nneinfact_core::engine::LossSums;
-use nneinfact_core::loss::{Scratch, weighted};
-use nneinfact_simd::{Aligned, Elementwise};
+use nneinfact_core::loss::Scratch;
+use nneinfact_simd::{Aligned, Elementwise, Real};
 
 /// Entries that the loss's expressions are evaluated on at a time, if rows are not longer.
 const CHUNK: usize = 768;
@@ -18,9 +18,8 @@ const CHUNK: usize = 768;
 /// Buffers for the entries of a few rows: what is read of them, and their losses.
 pub(crate) struct EntryBlock<T> {
     pub x: Aligned<T>,
-    train: Aligned<T>,
-    validation: Aligned<T>,
-    held_out: Aligned<T>,
+    /// The roles of 64 bytes of entries in each, two bits an entry; padding is missing.
+    roles: Vec<u32>,
     weight: Aligned<T>,
     loss: Aligned<T>,
     entry_parameters: Vec<Aligned<T>>,
@@ -32,23 +31,74 @@ impl<T: Elementwise> EntryBlock<T> {
     pub fn new(source: &Source<'_, T>, rows: usize, columns: usize) -> EntryBlock<T> {
         let chunk = (rows * columns).max(CHUNK);
         let room = |wanted: bool| Aligned::zeros(if wanted { chunk } else { 0 });
-        let weighs = source.weighs();
         EntryBlock {
             x: room(true),
-            // Where nothing has a weight, it may tell entries from padding.
-            train: room(true),
-            validation: room(weighs),
-            held_out: room(weighs),
-            weight: room(weighs),
+            // Where all entries are for training, they may tell those from padding.
+            roles: vec![0; chunk.div_ceil(T::MAX_LANES)],
+            weight: room(source.data.weights().is_some()),
             loss: room(source.wants.losses),
             entry_parameters: vec![room(true); source.entry_parameters.len()],
             scratch: Scratch::default(),
         }
     }
 
-    /// The weights for training, for validation and of held-out entries.
-    pub fn weights(&self) -> [&[T]; 3] {
-        [&self.train, &self.validation, &self.held_out]
+    /// What entries count as, from the first of the block on.
+    #[inline(always)]
+    pub fn roles<S: Simd>(&self, source: &Source<'_, T>) -> BlockRoles<'_, T::Vector<S>> {
+        let weights: &[T::Vector<S>] = match source.data.weights() {
+            Some(_) => T::as_vectors::<S>(&self.weight).0,
+            None => &[],
+        };
+        BlockRoles { roles: &self.roles, first: 0, weights }
+    }
+}
+
+/// The roles and weights of entries that follow one another, as vectors.
+#[derive(Clone, Copy)]
+pub(crate) struct BlockRoles<'a, V> {
+    /// Two bits an entry, as many in each as 64 bytes hold.
+    roles: &'a [u32],
+    /// The number of the first vector among those of its 64 bytes.
+    first: usize,
+    /// None where entries have none.
+    weights: &'a [V],
+}
+
+impl<V: Copy> BlockRoles<'_, V> {
+    /// Vectors in 64 bytes.
+    const EACH: usize = 64 / size_of::<V>();
+
+    /// Those of `n` vectors from the vector `at` on.
+    #[inline(always)]
+    pub fn part(&self, at: usize, n: usize) -> Self {
+        let at = self.first + at;
+        let (word, first) = (at / Self::EACH, at % Self::EACH);
+        let roles = &self.roles[word..][..(first + n).div_ceil(Self::EACH)];
+        let weights = match self.weights {
+            [] => self.weights,
+            weights => &weights[at..at + n],
+        };
+        BlockRoles { roles, first, weights }
+    }
+
+    /// Of vector `v` the entries that have a role, times their weights; 0 for the others, whatever `x` is
+    /// there.
+    #[inline(always)]
+    pub fn keep<S: Simd, T: Elementwise<Vector<S> = V>>(
+        &self,
+        simd: S,
+        role: Role,
+        v: usize,
+        x: V,
+    ) -> V {
+        let zero = T::splat(simd, T::ZERO);
+        let x = match self.weights.get(v) {
+            Some(&w) => T::choose(simd, w, <T as Real>::mul(simd, x, w), zero),
+            None => x,
+        };
+        let at = self.first + v;
+        let first = at % Self::EACH * (size_of::<V>() / T::BYTES);
+        T::choose_pairs(simd, self.roles[at / Self::EACH], role.pairs(), first, x, zero)
     }
 }
 
@@ -120,66 +170,46 @@ impl<T: Elementwise> ReadRows<'_, T> {
         let ReadRows { source, runs, columns, .. } = *self;
         let entries = &mut *self.entries;
         let data = source.data;
-        let [validation, held_out] = source.withheld();
+        let packed = range.start / T::MAX_LANES..range.end / T::MAX_LANES;
         if let Some(roles) = source.roles {
-            let train = &mut entries.train[range.clone()];
-            let v = &mut entries.validation[range.clone()];
-            let h = &mut entries.held_out[range.clone()];
+            let own = &mut entries.roles[packed];
+            own.fill(0);
             for run in runs {
-                let range = run.start..run.start + run.len;
-                roles.expand(
-                    simd,
-                    at + run.offset,
-                    run.stride,
-                    &mut train[range.clone()],
-                    if validation { Some(&mut v[range.clone()]) } else { None },
-                    if held_out { Some(&mut h[range.clone()]) } else { None },
-                );
-            }
-            for weights in [train, v, h] {
-                weights[columns..].fill(T::ZERO);
+                roles.pack(at + run.offset, run.stride, run.start, run.len, T::MAX_LANES, own);
             }
             // A missing entry may hold anything, NaN included: it must not reach a sum. Withheld
-            // entries are inside the domain, and have no weight.
-            if data.count(Role::Missing) > 0 {
-                let missing = &mut entries.weight[range.clone()];
-                for run in runs {
-                    let to = &mut missing[run.start..run.start + run.len];
-                    roles.indicator(simd, Role::Missing, at + run.offset, run.stride, to);
-                }
-                // Padding columns hold 1 already, or are not looked at.
-                missing[columns..].fill(T::ZERO);
+            // entries are inside the domain, and are not summed.
+            if data.count(Role::Missing) > 0 && !source.zeros {
                 let (x, _) = T::as_vectors_mut::<S>(&mut entries.x[range.clone()]);
-                let one = T::splat(simd, T::ONE);
+                let (one, missing) = (T::splat(simd, T::ONE), Role::Missing.pairs());
+                let lanes = size_of::<T::Vector<S>>() / T::BYTES;
                 // Chosen in registers: a loop that writes only some of `x` is made of masked
                 // stores, which some processors take twenty cycles for.
-                for (x, &missing) in x.iter_mut().zip(T::as_vectors::<S>(missing).0) {
-                    *x = T::choose(simd, missing, one, *x);
+                for (x, &pairs) in x.chunks_mut(T::MAX_LANES / lanes).zip(&*own) {
+                    for (v, x) in x.iter_mut().enumerate() {
+                        *x = T::choose_pairs(simd, pairs, missing, v * lanes, one, *x);
+                    }
                 }
             }
+        } else if data.weights().is_some() {
+            train_before(columns, T::MAX_LANES, &mut entries.roles[packed]);
         }
         if let Some(weights) = data.weights() {
-            let train = &mut entries.train[range.clone()];
-            let weight = &mut entries.weight[range.clone()];
+            let weight = &mut entries.weight[range];
             for run in runs {
                 weights.load(at + run.offset, run.stride, &mut weight[run.start..][..run.len]);
             }
             weight[columns..].fill(T::ZERO);
-            match source.roles {
-                Some(_) => {
-                    train.iter_mut().zip(&*weight).for_each(|(t, &w)| *t = *t * w);
-                    if validation {
-                        let v = entries.validation[range.clone()].iter_mut();
-                        v.zip(&*weight).for_each(|(t, &w)| *t = *t * w);
-                    }
-                    if held_out {
-                        let h = entries.held_out[range.clone()].iter_mut();
-                        h.zip(&*weight).for_each(|(t, &w)| *t = *t * w);
-                    }
-                }
-                None => train.copy_from_slice(weight),
-            }
         }
+    }
+}
+
+/// Packed roles of a row whose entries are all for training, so many in each: what follows is missing.
+#[inline(always)]
+fn train_before(columns: usize, each: usize, roles: &mut [u32]) {
+    for (i, roles) in roles.iter_mut().enumerate() {
+        let n = columns.saturating_sub(i * each).min(each);
+        *roles = if n > 0 { Role::Train.pairs() & (u32::MAX >> (32 - 2 * n)) } else { 0 };
     }
 }
 
@@ -251,13 +281,12 @@ impl<T: Elementwise> RowPanel<'_, T> {
         }
     }
 
-    /// Where nothing has a weight, gives entries a weight of 1 and padding one of 0, from a column of each
-    /// row on.
+    /// Where all entries are for training, tells those of some rows from padding.
     #[inline(always)]
-    pub fn weigh_padding(&mut self, rows: usize, from: usize) {
-        for row in self.entries.train[..rows * self.ld].chunks_exact_mut(self.ld) {
-            row[from..self.columns].fill(T::ONE);
-            row[self.columns..].fill(T::ZERO);
+    pub fn tell_padding(&mut self, rows: usize) {
+        let each = self.ld / T::MAX_LANES;
+        for row in self.entries.roles[..rows * each].chunks_exact_mut(each) {
+            train_before(self.columns, T::MAX_LANES, row);
         }
     }
 
@@ -323,26 +352,44 @@ impl<T: Elementwise> WithSimd for TapePanel<'_, T> {
             let scratch = &mut entries.scratch;
             run_tape(simd, source.tape, &entries.x[..n], y, parameters, scratch, outputs);
 
-            if weighs {
-                let train = &entries.train[..n];
-                if wants.numerator {
-                    weigh(a, train);
+            if !weighs {
+                if wants.losses {
+                    panel.losses.add(&entries.loss, unpadded);
                 }
-                if wants.denominator {
-                    weigh(b, train);
-                }
+                continue;
             }
+            let roles = entries.roles::<S>(source);
+            keep_training::<S, T>(simd, a, roles);
+            keep_training::<S, T>(simd, b, roles);
             if wants.losses {
-                panel.losses.add(source, entries, unpadded);
+                let [validation, held_out] = source.withheld();
+                let (loss, _) = T::as_vectors::<S>(&entries.loss[..n]);
+                panel.losses.add_by_role::<S, T>(simd, Role::Train, loss, roles);
+                if validation {
+                    panel.losses.add_by_role::<S, T>(simd, Role::Validation, loss, roles);
+                }
+                if held_out {
+                    panel.losses.add_by_role::<S, T>(simd, Role::HeldOut, loss, roles);
+                }
             }
         }
     }
 }
 
+/// Of some values those of training entries, times their weights; 0 for the others.
 #[inline(always)]
-fn weigh<T: Elementwise>(values: &mut [T], weights: &[T]) {
-    for (x, &w) in values.iter_mut().zip(weights) {
-        *x = weighted(*x, w);
+fn keep_training<S: Simd, T: Elementwise>(
+    simd: S,
+    values: &mut [T],
+    roles: BlockRoles<'_, T::Vector<S>>,
+) {
+    let (values, _) = T::as_vectors_mut::<S>(values);
+    let each = BlockRoles::<T::Vector<S>>::EACH;
+    for (i, values) in values.chunks_exact_mut(each).enumerate() {
+        let roles = roles.part(i * each, each);
+        for (v, x) in values.iter_mut().enumerate() {
+            *x = roles.keep::<S, T>(simd, Role::Train, v, *x);
+        }
     }
 }
 
@@ -362,28 +409,41 @@ pub(crate) struct LossAccumulator {
 }
 
 impl LossAccumulator {
-    /// Adds the losses of the entries in some ranges: padding, which is in none, has losses, too.
+    /// Adds losses of training entries, those in some ranges: padding, which is in none, has losses, too.
     #[inline(always)]
-    fn add<T: Elementwise>(
-        &mut self,
-        source: &Source<'_, T>,
-        entries: &EntryBlock<T>,
-        ranges: impl Iterator<Item = Range<usize>>,
-    ) {
-        let weighs = source.weighs();
-        let [validation, held_out] = source.withheld();
+    fn add<T: Elementwise>(&mut self, losses: &[T], ranges: impl Iterator<Item = Range<usize>>) {
         for range in ranges {
-            let loss = &entries.loss[range.clone()];
-            match weighs {
-                true => add_weighted(loss, &entries.train[range.clone()], &mut self.train),
-                false => add(loss, &mut self.train),
+            add(&losses[range], &mut self.train);
+        }
+    }
+
+    /// Adds losses of the entries that have a role. Padding has none.
+    #[inline(always)]
+    fn add_by_role<S: Simd, T: Elementwise>(
+        &mut self,
+        simd: S,
+        role: Role,
+        losses: &[T::Vector<S>],
+        roles: BlockRoles<'_, T::Vector<S>>,
+    ) {
+        let to = match role {
+            Role::Validation => &mut self.validation,
+            Role::HeldOut => &mut self.held_out,
+            Role::Train | Role::Missing => &mut self.train,
+        };
+        // A sum for each entry of 64 bytes, so that the order does not depend on the instruction set.
+        let each = BlockRoles::<T::Vector<S>>::EACH;
+        let mut sums = [T::splat(simd, T::ZERO); CHAINS];
+        for (i, losses) in losses.chunks_exact(each).enumerate() {
+            let roles = roles.part(i * each, each);
+            for v in 0..each {
+                let x = roles.keep::<S, T>(simd, role, v, losses[v]);
+                sums[v] = <T as Real>::add(simd, sums[v], x);
             }
-            if validation {
-                add_weighted(loss, &entries.validation[range.clone()], &mut self.validation);
-            }
-            if held_out {
-                add_weighted(loss, &entries.held_out[range], &mut self.held_out);
-            }
+        }
+        let sums: &[T] = bytemuck::cast_slice(&sums[..each]);
+        for (to, x) in to.iter_mut().zip(sums) {
+            *to += x.to_f64();
         }
     }
 
@@ -432,29 +492,6 @@ fn add<T: Elementwise>(values: &[T], to: &mut [f64; CHAINS]) {
     }
     for (sum, &x) in sums.iter_mut().zip(rest) {
         *sum += x;
-    }
-    collect(&sums, to);
-}
-
-#[inline(always)]
-fn add_weighted<T: Elementwise>(values: &[T], weights: &[T], to: &mut [f64; CHAINS]) {
-    let (chunks, rest) = values.as_chunks::<{ CHAINS * UNROLL }>();
-    let (chunk_weights, rest_weights) = weights.as_chunks::<{ CHAINS * UNROLL }>();
-    let mut sums = [T::ZERO; CHAINS * UNROLL];
-    for (chunk, weights) in chunks.iter().zip(chunk_weights) {
-        for ((sum, &x), &w) in sums.iter_mut().zip(chunk).zip(weights) {
-            *sum += weighted(x, w);
-        }
-    }
-    let (chunks, rest) = rest.as_chunks::<CHAINS>();
-    let (chunk_weights, rest_weights) = rest_weights.as_chunks::<CHAINS>();
-    for (chunk, weights) in chunks.iter().zip(chunk_weights) {
-        for ((sum, &x), &w) in sums.iter_mut().zip(chunk).zip(weights) {
-            *sum += weighted(x, w);
-        }
-    }
-    for ((sum, &x), &w) in sums.iter_mut().zip(rest).zip(rest_weights) {
-        *sum += weighted(x, w);
     }
     collect(&sums, to);
 }

@@ -1,376 +1,61 @@
-//! The microkernel of the Kullback–Leibler divergence, the default loss.
-//!
-//! Prediction, quotient and divergence of a register block are one piece of code, in registers: ŷ is not
-//! written to memory and read again. Where K is small, a block's share of the sums is added right there,
-//! too, to the numerator and the denominator at once. The memory of the next rows is prefetched block by
-//! block, as processors wait where they have a dozen cache lines on their way. It takes up to a tenth less
-//! time than one loop after another over a row panel at K up to thirty or so, and the same time beyond.
+//! What is formed of ŷ under the Kullback–Leibler divergence, the default loss, in registers
+//! ([`register_block`](super::register_block)). It takes up to a tenth less time than one loop after another
+//! over a row panel at K up to thirty or so, and the same time beyond.
 
-use pulp::{Simd, WithSimd};
+use pulp::Simd;
 
-use super::evaluate::RowPanel;
-use super::kernel::{MR, MR_LARGE, has_many_registers, has_vectors, microkernel, nr};
-use super::work::Wants;
-use nneinfact_core::plan::OperandSide;
+use super::register_block::BlockFormula;
 use nneinfact_simd::{Elementwise, Real};
 
-/// Quotients and divergences of a row panel.
-pub(crate) struct KlPanel<'a, T> {
-    pub panel: RowPanel<'a, T>,
-    /// The A panel, row-major (`[m][depth]`), a multiple of [`MR`] rows.
-    pub lhs: &'a [T],
-    /// The B panel, with `panel.ld` elements from one of its rows to the next.
-    pub rhs: &'a [T],
-    pub depth: usize,
-    pub output: KlOutput<'a, T>,
-}
-
-/// What becomes of `a` and `b`, those of them that are wanted.
-pub(crate) enum KlOutput<'a, T> {
-    /// They are written out, row by row.
-    Entries([&'a mut [T]; 2]),
-    /// They are summed up, as [`gemm_nt_dot`](super::kernel::gemm_nt_dot) or
-    /// [`gemm_tn`](super::kernel::gemm_tn) does. The number is that of the panel's first row among those
-    /// that have sums.
-    Sums(OperandSide, usize, [&'a mut [T]; 2]),
-}
-
-/// MR of a block whose sums are added at once. Smaller than that of others: the B panel is in the
-/// first-level cache, and what is read of the rows is to stay there beside it.
-const MR_SUMS: usize = MR;
-/// The largest NR of such a block.
-pub(super) const NR_SUMS: usize = 4;
-
-impl<T: Elementwise> WithSimd for KlPanel<'_, T> {
-    type Output = ();
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) {
-        let KlPanel { mut panel, lhs, rhs, depth, output } = self;
-        let lanes = size_of::<T::Vector<S>>() / T::BYTES;
-        let many = const { has_many_registers::<S>() };
-        let (rhs, _) = T::as_vectors::<S>(rhs);
-        let ld = panel.ld / lanes;
-        let mut output = match output {
-            KlOutput::Entries(to) => VectorOutput::Entries(to.map(vectors::<S, T>)),
-            KlOutput::Sums(side, start, to) => {
-                VectorOutput::Sums(side, start, to.map(vectors::<S, T>))
-            }
-        };
-        let step = match output {
-            VectorOutput::Entries(_) if many => MR_LARGE,
-            _ => MR_SUMS,
-        };
-        let mut first = 0;
-        while first < panel.rows.len() {
-            let rows = panel.read(simd, first, step);
-            // Blocks without padding, of entries that have no weights, need no weights.
-            let plain = if panel.source.weighs() { 0 } else { panel.columns / lanes };
-            if !panel.source.weighs() && panel.columns < panel.ld {
-                panel.weigh_padding(rows, plain.saturating_sub(NR_SUMS) * lanes);
-            }
-            let mut kl = KlRows::new(simd, &panel, &lhs[first * depth..], rhs, depth, first, rows);
-            let mut j = 0;
-            while j < ld {
-                let vectors = match (&output, ld - j) {
-                    (VectorOutput::Entries(_), left) if many => nr::<S>(left),
-                    (VectorOutput::Sums(..), NR_SUMS..) if many => NR_SUMS,
-                    (_, 2..) if const { has_vectors::<S>() } => 2,
-                    _ => 1,
-                };
-                let end = j + vectors;
-                panel.prefetch(first + step..first + 2 * step, j * lanes..end * lanes);
-                macro_rules! block {
-                    ($mr:expr, $nr:expr) => {
-                        match end <= plain {
-                            true => kl.block::<{ $mr }, { $nr }, false>(j, &mut output),
-                            false => kl.block::<{ $mr }, { $nr }, true>(j, &mut output),
-                        }
-                    };
-                }
-                if const { has_many_registers::<S>() } {
-                    match (&output, vectors) {
-                        (VectorOutput::Entries(_), 3) => block!(MR_LARGE, 3),
-                        (VectorOutput::Entries(_), 2) => block!(MR_LARGE, 2),
-                        (VectorOutput::Entries(_), _) => block!(MR_LARGE, 1),
-                        (VectorOutput::Sums(..), NR_SUMS) => block!(MR_SUMS, NR_SUMS),
-                        (VectorOutput::Sums(..), 2) => block!(MR_SUMS, 2),
-                        (VectorOutput::Sums(..), _) => block!(MR_SUMS, 1),
-                    }
-                } else if const { has_vectors::<S>() } {
-                    match vectors {
-                        2 => block!(MR_SUMS, 2),
-                        _ => block!(MR_SUMS, 1),
-                    }
-                } else {
-                    block!(MR_SUMS, 1);
-                }
-                j = end;
-            }
-            let losses = kl.losses;
-            let roles = if panel.source.weighs() { 3 } else { 1 };
-            panel.losses.collect(bytemuck::cast_slice::<_, T>(&losses[..roles]), lanes);
-            first += step;
-        }
-    }
-}
-
-#[inline(always)]
-pub(super) fn vectors<S: Simd, T: Real>(values: &mut [T]) -> &mut [T::Vector<S>] {
-    T::as_vectors_mut::<S>(values).0
-}
-
-/// [`KlOutput`], in vectors.
-pub(super) enum VectorOutput<'a, V> {
-    Entries([&'a mut [V]; 2]),
-    Sums(OperandSide, usize, [&'a mut [V]; 2]),
-}
-
-/// Some rows, of which register blocks are taken from left to right.
-struct KlRows<'a, S: Simd, T: Elementwise> {
-    simd: S,
-    /// The A panel from the first of the rows on.
-    lhs: &'a [T],
-    rhs: &'a [T::Vector<S>],
-    depth: usize,
-    /// Vectors from one row of `rhs`, `x` and the weights to the next.
-    ld: usize,
-    floor: T::Vector<S>,
-    x: &'a [T::Vector<S>],
-    /// Weights for training, validation and held-out entries.
-    weights: [&'a [T::Vector<S>]; 3],
-    withheld: [bool; 2],
-    wants: Wants,
-    /// The number of the first row in the panel, and how many rows there are: the others of a block are
-    /// padding.
-    first: usize,
-    rows: usize,
-    /// Sums of losses, for each of the weights.
-    losses: [T::Vector<S>; 3],
-}
-
-impl<'a, S: Simd, T: Elementwise> KlRows<'a, S, T> {
-    /// The rows of a panel from the row `first` on, whose entries are read.
-    #[inline(always)]
-    fn new(
-        simd: S,
-        panel: &'a RowPanel<'_, T>,
-        lhs: &'a [T],
-        rhs: &'a [T::Vector<S>],
-        depth: usize,
-        first: usize,
-        rows: usize,
-    ) -> Self {
-        let [train, validation, held_out] = panel.entries.weights();
-        KlRows {
-            simd,
-            lhs,
-            rhs,
-            depth,
-            ld: panel.ld / (size_of::<T::Vector<S>>() / T::BYTES),
-            floor: T::splat(simd, panel.source.floor),
-            x: T::as_vectors::<S>(&panel.entries.x).0,
-            weights: [
-                T::as_vectors::<S>(train).0,
-                T::as_vectors::<S>(validation).0,
-                T::as_vectors::<S>(held_out).0,
-            ],
-            withheld: panel.source.withheld(),
-            wants: panel.source.wants,
-            first,
-            rows,
-            losses: [T::splat(simd, T::ZERO); 3],
-        }
-    }
-
-    /// The `M` rows by `V` vectors from vector `j` on, with weights or without any.
-    #[inline(always)]
-    fn block<const M: usize, const V: usize, const WEIGHTED: bool>(
-        &mut self,
-        j: usize,
-        output: &mut VectorOutput<'_, T::Vector<S>>,
-    ) {
-        let KlRows { simd, lhs, rhs, depth, ld, floor, x, weights, rows, .. } = *self;
-        let zero = T::splat(simd, T::ZERO);
-        // Padding rows repeat the last row here, and get a quotient of 0.
-        let lhs = &lhs[..(M * depth).min(lhs.len())];
-        let products = microkernel::<S, T, M, V>(simd, lhs, rows, depth, depth, rhs, ld, j);
-        // In an array of its own: the one that the products are summed in is to stay in registers.
-        let mut a = [[floor; V]; M];
-        for m in 0..M {
-            for v in 0..V {
-                a[m][v] = T::at_least(simd, products[m][v], floor);
-            }
-        }
-        if WEIGHTED {
-            let mut losses = [[zero; V]; M];
-            for m in 0..M {
-                if m >= rows {
-                    a[m] = [zero; V];
-                    continue;
-                }
-                let (x, w) = (&x[m * ld + j..][..V], &weights[0][m * ld + j..][..V]);
-                for v in 0..V {
-                    let quotient;
-                    (quotient, losses[m][v]) = divergence::<S, T>(simd, x[v], a[m][v]);
-                    a[m][v] = weighted::<S, T>(simd, quotient, w[v]);
-                }
-            }
-            let asked = [true, self.withheld[0], self.withheld[1]];
-            let by_role = weights.iter().zip(&mut self.losses).zip(asked);
-            for ((weights, sum), _) in by_role.filter(|(_, asked)| *asked) {
-                for m in 0..M.min(rows) {
-                    let weights = &weights[m * ld + j..][..V];
-                    for v in 0..V {
-                        let loss = weighted::<S, T>(simd, losses[m][v], weights[v]);
-                        *sum = <T as Real>::add(simd, *sum, loss);
-                    }
-                }
-            }
-        } else {
-            let mut sum = self.losses[0];
-            for m in 0..M {
-                if m >= rows {
-                    a[m] = [zero; V];
-                    continue;
-                }
-                let x = &x[m * ld + j..][..V];
-                for v in 0..V {
-                    let loss;
-                    (a[m][v], loss) = divergence::<S, T>(simd, x[v], a[m][v]);
-                    sum = <T as Real>::add(simd, sum, loss);
-                }
-            }
-            self.losses[0] = sum;
-        }
-
-        if self.wants.numerator {
-            self.put::<M, V>(j, lhs, &a, 0, output);
-        }
-        if self.wants.denominator {
-            let mut b = [[T::splat(simd, T::ONE); V]; M];
-            if WEIGHTED {
-                for m in 0..M.min(rows) {
-                    b[m].copy_from_slice(&weights[0][m * ld + j..][..V]);
-                }
-            }
-            self.put::<M, V>(j, lhs, &b, 1, output);
-        }
-    }
-
-    /// Writes values of a block out, or adds them up.
-    #[inline(always)]
-    fn put<const M: usize, const V: usize>(
-        &self,
-        j: usize,
-        lhs: &[T],
-        values: &[[T::Vector<S>; V]; M],
-        which: usize,
-        output: &mut VectorOutput<'_, T::Vector<S>>,
-    ) {
-        let KlRows { simd, rhs, depth, ld, .. } = *self;
-        match output {
-            VectorOutput::Entries(to) => {
-                let rows = to[which][self.first * ld..].chunks_exact_mut(ld);
-                for (values, to) in values.iter().zip(rows) {
-                    to[j..j + V].copy_from_slice(values);
-                }
-            }
-            VectorOutput::Sums(side, start, to) => {
-                // Blocks whose sums are added at once are never taller: this is not to be compiled.
-                if const { M == MR_SUMS } {
-                    let to = &mut *to[which];
-                    match side {
-                        OperandSide::Lhs => {
-                            let sums = &mut to[(*start + self.first) * depth..][..M * depth];
-                            add_nt_dot::<S, T, M, V>(simd, values, rhs, ld, j, depth, sums);
-                        }
-                        OperandSide::Rhs => {
-                            add_tn::<S, T, M, V>(simd, values, lhs, ld, j, depth, to);
-                        }
-                    }
-                }
-            }
-        }
-    }
-}
-
 /// The quotient of x and ŷ, and the Kullback–Leibler divergence of ŷ from x.
-#[inline(always)]
-fn divergence<S: Simd, T: Elementwise>(
-    simd: S,
-    x: T::Vector<S>,
-    y: T::Vector<S>,
-) -> (T::Vector<S>, T::Vector<S>) {
-    let quotient = <T as Real>::div(simd, x, y);
-    // Of a quotient that is 0 or subnormal the logarithm is some number, which does not matter: beside
-    // y, so many times x is nothing.
-    let log = T::ln_normal_vector(simd, quotient);
-    (quotient, T::mul_add(simd, x, log, <T as Real>::sub(simd, y, x)))
-}
+#[derive(Clone, Copy)]
+pub(crate) struct Kl;
 
-/// `x · w`, and 0 where the weight is, whatever `x` is.
-#[inline(always)]
-pub(super) fn weighted<S: Simd, T: Real>(
-    simd: S,
-    x: T::Vector<S>,
-    w: T::Vector<S>,
-) -> T::Vector<S> {
-    T::choose(simd, w, <T as Real>::mul(simd, x, w), T::splat(simd, T::ZERO))
-}
+impl<T: Elementwise> BlockFormula<T> for Kl {
+    const OUTPUT: usize = 0;
+    const B_IS_ONE: bool = true;
+    const READS_X: bool = true;
+    const LOSSES_ALWAYS: bool = true;
+    const LARGE: bool = true;
 
-/// A·Bᵀ of a block: `sums[m, k] += Σ_n a[m, n] · rhs[k, n]` over the vectors n from `j` on.
-#[inline(always)]
-pub(super) fn add_nt_dot<S: Simd, T: Real, const M: usize, const V: usize>(
-    simd: S,
-    a: &[[T::Vector<S>; V]; M],
-    rhs: &[T::Vector<S>],
-    ld: usize,
-    j: usize,
-    depth: usize,
-    sums: &mut [T::Vector<S>],
-) {
-    let (left, right) = sums.split_at_mut(2 * depth);
-    let ((s0, s1), (s2, s3)) = (left.split_at_mut(depth), right.split_at_mut(depth));
-    let sums = s0.iter_mut().zip(s1).zip(s2.iter_mut().zip(s3));
-    for (rhs, ((s0, s1), (s2, s3))) in rhs.chunks_exact(ld).zip(sums) {
-        let rhs = &rhs[j..j + V];
-        let mut sums = [*s0, *s1, *s2, *s3];
-        for v in 0..V {
-            for m in 0..MR_SUMS {
-                sums[m] = T::mul_add(simd, a[m][v], rhs[v], sums[m]);
-            }
-        }
-        [*s0, *s1, *s2, *s3] = sums;
+    #[inline(always)]
+    fn prepare<S: Simd, const M: usize, const V: usize>(
+        self,
+        _: S,
+        y: &[[T::Vector<S>; V]; M],
+    ) -> [[T::Vector<S>; V]; M] {
+        *y
     }
-}
 
-/// Aᵀ·B of a block: `sums[k, n] += Σ_m lhs[m, k] · a[m, n]` for the vectors n from `j` on.
-#[inline(always)]
-pub(super) fn add_tn<S: Simd, T: Real, const M: usize, const V: usize>(
-    simd: S,
-    a: &[[T::Vector<S>; V]; M],
-    lhs: &[T],
-    ld: usize,
-    j: usize,
-    depth: usize,
-    sums: &mut [T::Vector<S>],
-) {
-    let (left, right) = lhs.split_at(2 * depth);
-    let ((r0, r1), (r2, r3)) = (left.split_at(depth), right.split_at(depth));
-    let lhs = r0.iter().zip(r1).zip(r2.iter().zip(r3));
-    for (sums, ((&r0, &r1), (&r2, &r3))) in sums.chunks_exact_mut(ld).zip(lhs) {
-        let sums = &mut sums[j..j + V];
-        let [r0, r1] = [T::splat(simd, r0), T::splat(simd, r1)];
-        let [r2, r3] = [T::splat(simd, r2), T::splat(simd, r3)];
-        let r = [r0, r1, r2, r3];
-        for v in 0..V {
-            let mut sum = sums[v];
-            for m in 0..MR_SUMS {
-                sum = T::mul_add(simd, r[m], a[m][v], sum);
-            }
-            sums[v] = sum;
-        }
+    #[inline(always)]
+    fn entries<S: Simd>(
+        self,
+        simd: S,
+        x: T::Vector<S>,
+        y: T::Vector<S>,
+        _: T::Vector<S>,
+    ) -> (T::Vector<S>, T::Vector<S>) {
+        let quotient = <T as Real>::div(simd, x, y);
+        // Of a quotient that is 0 or subnormal the logarithm is some number, which does not matter: beside
+        // y, so many times x is nothing.
+        let log = T::ln_normal_vector(simd, quotient);
+        (quotient, T::mul_add(simd, x, log, <T as Real>::sub(simd, y, x)))
+    }
+
+    #[inline(always)]
+    fn add_loss<S: Simd>(
+        self,
+        simd: S,
+        sum: T::Vector<S>,
+        _: T::Vector<S>,
+        (_, loss): (T::Vector<S>, T::Vector<S>),
+    ) -> T::Vector<S> {
+        <T as Real>::add(simd, sum, loss)
+    }
+
+    #[inline(always)]
+    fn losses<S: Simd>(self, _: S, sum: T::Vector<S>) -> T::Vector<S> {
+        sum
     }
 }
 
@@ -380,12 +65,14 @@ mod tests {
     use pulp::Arch;
 
     use super::super::axis::Run;
-    use super::super::evaluate::{EntryBlock, LossAccumulator};
-    use super::super::kernel;
-    use super::super::work::Source;
+    use super::super::evaluate::{EntryBlock, LossAccumulator, RowPanel};
+    use super::super::kernel::{self, MR, MR_LARGE};
+    use super::super::register_block::{BlockOutput, BlockPanel};
+    use super::super::work::{Source, Wants};
     use super::*;
     use nneinfact_core::data::{Dense, Observations, Prepared, Role};
     use nneinfact_core::loss::{Loss, Tape};
+    use nneinfact_core::plan::OperandSide;
     use nneinfact_simd::instruction_sets;
 
     /// Numbers in (0, 1] without a pattern.
@@ -510,10 +197,11 @@ mod tests {
         let mut results = [vec![T::ZERO; size], vec![T::ZERO; size]];
         let [a, b] = &mut results;
         let output = match side {
-            None => KlOutput::Entries([a, b]),
-            Some(side) => KlOutput::Sums(side, start, [a, b]),
+            None => BlockOutput::Entries([a, b]),
+            Some(side) => BlockOutput::Sums(side, start, [a, b]),
         };
-        arch.dispatch(KlPanel { panel, lhs: &typed(&r), rhs: &typed(&c), depth, output });
+        let (lhs, rhs) = (&typed(&r), &typed(&c));
+        arch.dispatch(BlockPanel { panel, lhs, rhs, depth, formula: Kl, output });
 
         let near = |got: f64, want: f64, what: &str| {
             let tolerance = if T::BYTES == 4 { 2e-5 } else { 1e-12 };

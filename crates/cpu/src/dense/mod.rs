@@ -17,8 +17,9 @@
 //! - `geometry`: how a pass is cut into tiles
 //! - `work`: what a pass reads and computes, and its work items
 //! - `evaluate`: reading entries, and `a`, `b` and the losses by the tape of any loss
-//! - `kl`: the microkernel of the Kullback–Leibler divergence, the default loss
-//! - `power`: the microkernel of implicit zeros whose denominator is a power of ŷ
+//! - `register_block`: microkernels that form `a`, `b` and the losses of a block in registers
+//! - `kl`: what they form under the Kullback–Leibler divergence, the default loss
+//! - `power`: what they form at implicit zeros whose denominator is a power of ŷ
 //! - `panel`: the A and B panels of a tile
 //! - `tile`: a thread's buffers, and the work on one tile
 //! - `stream`: the schedule of work items where data stay in a file
@@ -32,6 +33,7 @@ mod kl;
 mod panel;
 mod pass;
 mod power;
+mod register_block;
 mod strategy;
 mod stream;
 mod tile;

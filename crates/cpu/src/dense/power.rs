@@ -1,253 +1,72 @@
-//! The microkernel of implicit zeros whose denominator is a power of ŷ, as under αβ-divergences.
-//!
-//! Prediction, power and loss of a register block are one piece of code, in registers, as in `kl`: of the
-//! tape's loops, a sum, a power, two products and the sum of the losses, each would read and write a
-//! panel. The powers of a block are computed side by side, as one is a chain of two dozen steps.
+//! What is formed of ŷ at implicit zeros whose denominator is a power of ŷ, as under αβ-divergences, in
+//! registers ([`register_block`](super::register_block)): of the tape's loops, a sum, a power, two products
+//! and the sum of the losses, each would read and write a panel. The powers of a block are computed side by
+//! side, as one is a chain of two dozen steps.
 
-use pulp::{Simd, WithSimd};
+use pulp::Simd;
 
-use super::evaluate::RowPanel;
-use super::kernel::{MR, has_many_registers, has_vectors, microkernel};
-use super::kl::{NR_SUMS, VectorOutput, add_nt_dot, add_tn, vectors, weighted};
+use super::kernel::has_many_registers;
+use super::register_block::BlockFormula;
 use super::strategy::Power;
-use nneinfact_core::plan::OperandSide;
 use nneinfact_simd::{Elementwise, Real};
 
-/// Powers and losses of a row panel.
-pub(crate) struct PowerPanel<'a, T: Elementwise> {
-    pub panel: RowPanel<'a, T>,
-    /// The A panel, row-major (`[m][depth]`), a multiple of [`MR`] rows.
-    pub lhs: &'a [T],
-    /// The B panel, with `panel.ld` elements from one of its rows to the next.
-    pub rhs: &'a [T],
-    pub depth: usize,
-    pub power: Power<T>,
-    pub output: PowerOutput<'a, T>,
-}
-
-/// What becomes of the powers.
-pub(crate) enum PowerOutput<'a, T> {
-    /// They are written out, row by row.
-    Entries(&'a mut [T]),
-    /// They are summed up, as by [`KlOutput::Sums`](super::kl::KlOutput::Sums).
-    Sums(OperandSide, usize, &'a mut [T]),
-}
-
-impl<T: Elementwise> WithSimd for PowerPanel<'_, T> {
-    type Output = ();
+impl<T: Elementwise> BlockFormula<T> for Power<T> {
+    const OUTPUT: usize = 1;
+    const B_IS_ONE: bool = false;
+    const READS_X: bool = false;
+    const LOSSES_ALWAYS: bool = false;
+    const LARGE: bool = false;
 
     #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) {
-        let PowerPanel { mut panel, lhs, rhs, depth, power, output } = self;
-        let lanes = size_of::<T::Vector<S>>() / T::BYTES;
-        let (rhs, _) = T::as_vectors::<S>(rhs);
-        let ld = panel.ld / lanes;
-        let mut output = match output {
-            PowerOutput::Entries(to) => VectorOutput::Entries([&mut [], vectors::<S, T>(to)]),
-            PowerOutput::Sums(side, start, to) => {
-                VectorOutput::Sums(side, start, [&mut [], vectors::<S, T>(to)])
-            }
-        };
-        let mut first = 0;
-        while first < panel.rows.len() {
-            let rows = panel.read(simd, first, MR);
-            // Blocks without padding, of entries that have no weights, need no weights.
-            let plain = if panel.source.weighs() { 0 } else { panel.columns / lanes };
-            if !panel.source.weighs() && panel.columns < panel.ld {
-                panel.weigh_padding(rows, plain.saturating_sub(NR_SUMS) * lanes);
-            }
-            let lhs = &lhs[first * depth..];
-            let mut block_rows = PowerRows::new(simd, &panel, lhs, rhs, depth, power, first, rows);
-            let mut j = 0;
-            while j < ld {
-                let vectors = match ld - j {
-                    NR_SUMS.. if const { has_many_registers::<S>() } => NR_SUMS,
-                    2.. if const { has_vectors::<S>() } => 2,
-                    _ => 1,
-                };
-                let end = j + vectors;
-                panel.prefetch(first + MR..first + 2 * MR, j * lanes..end * lanes);
-                macro_rules! block {
-                    ($nr:expr) => {
-                        match end <= plain {
-                            true => block_rows.block::<{ $nr }, false>(j, &mut output),
-                            false => block_rows.block::<{ $nr }, true>(j, &mut output),
-                        }
-                    };
-                }
-                if const { has_many_registers::<S>() } && vectors == NR_SUMS {
-                    block!(NR_SUMS);
-                } else if const { has_vectors::<S>() } && vectors == 2 {
-                    block!(2);
-                } else {
-                    block!(1);
-                }
-                j = end;
-            }
-            let mut losses = block_rows.losses;
-            for sum in &mut losses {
-                *sum = <T as Real>::mul(simd, *sum, T::splat(simd, power.loss));
-            }
-            let roles = if panel.source.weighs() { 3 } else { 1 };
-            panel.losses.collect(bytemuck::cast_slice::<_, T>(&losses[..roles]), lanes);
-            first += MR;
-        }
-    }
-}
-
-/// Some rows, of which register blocks are taken from left to right.
-struct PowerRows<'a, S: Simd, T: Elementwise> {
-    simd: S,
-    /// The A panel from the first of the rows on.
-    lhs: &'a [T],
-    rhs: &'a [T::Vector<S>],
-    depth: usize,
-    /// Vectors from one row of `rhs` and the weights to the next.
-    ld: usize,
-    floor: T::Vector<S>,
-    power: Power<T>,
-    /// Weights for training, validation and held-out entries.
-    weights: [&'a [T::Vector<S>]; 3],
-    /// Which of the weights losses are asked for with.
-    asked: [bool; 3],
-    /// The number of the first row in the panel, and how many rows there are: the others of a block are
-    /// padding.
-    first: usize,
-    rows: usize,
-    /// Sums of ŷ times its power, for each of the weights.
-    losses: [T::Vector<S>; 3],
-}
-
-impl<'a, S: Simd, T: Elementwise> PowerRows<'a, S, T> {
-    /// The rows of a panel from the row `first` on, whose entries are read.
-    #[inline(always)]
-    #[allow(clippy::too_many_arguments)]
-    fn new(
+    fn prepare<S: Simd, const M: usize, const V: usize>(
+        self,
         simd: S,
-        panel: &'a RowPanel<'_, T>,
-        lhs: &'a [T],
-        rhs: &'a [T::Vector<S>],
-        depth: usize,
-        power: Power<T>,
-        first: usize,
-        rows: usize,
-    ) -> Self {
-        let [train, validation, held_out] = panel.entries.weights();
-        let losses = panel.source.wants.losses;
-        let withheld = panel.source.withheld();
-        PowerRows {
-            simd,
-            lhs,
-            rhs,
-            depth,
-            ld: panel.ld / (size_of::<T::Vector<S>>() / T::BYTES),
-            floor: T::splat(simd, panel.source.floor),
-            power,
-            weights: [
-                T::as_vectors::<S>(train).0,
-                T::as_vectors::<S>(validation).0,
-                T::as_vectors::<S>(held_out).0,
-            ],
-            asked: [losses, withheld[0], withheld[1]],
-            first,
-            rows,
-            losses: [T::splat(simd, T::ZERO); 3],
-        }
-    }
-
-    /// The [`MR`] rows by `V` vectors from vector `j` on, with weights or without any.
-    #[inline(always)]
-    fn block<const V: usize, const WEIGHTED: bool>(
-        &mut self,
-        j: usize,
-        output: &mut VectorOutput<'_, T::Vector<S>>,
-    ) {
-        let PowerRows { simd, lhs, rhs, depth, ld, floor, power, rows, .. } = *self;
-        let zero = T::splat(simd, T::ZERO);
-        // Padding rows repeat the last row here, and get a power of 0.
-        let lhs = &lhs[..(MR * depth).min(lhs.len())];
-        let products = microkernel::<S, T, MR, V>(simd, lhs, rows, depth, depth, rhs, ld, j);
-        let mut y = [[floor; V]; MR];
-        for m in 0..MR {
-            for v in 0..V {
-                y[m][v] = T::at_least(simd, products[m][v], floor);
-            }
-        }
-        let mut b = y;
+        y: &[[T::Vector<S>; V]; M],
+    ) -> [[T::Vector<S>; V]; M] {
+        let mut b = *y;
         if const { has_many_registers::<S>() } {
             // So many at a time as there are registers for.
-            for m in 0..MR {
-                [b[m]] = T::pow_normal_vectors::<S, 1, V>(simd, &[y[m]], power.fraction);
+            for m in 0..M {
+                [b[m]] = T::pow_normal_vectors::<S, 1, V>(simd, &[y[m]], self.fraction);
             }
         } else {
-            b = T::pow_normal_vectors::<S, MR, V>(simd, &y, power.fraction);
+            b = T::pow_normal_vectors::<S, M, V>(simd, y, self.fraction);
         }
-        if power.plus_one {
-            for m in 0..MR {
+        if self.plus_one {
+            for m in 0..M {
                 for v in 0..V {
                     b[m][v] = <T as Real>::mul(simd, b[m][v], y[m][v]);
                 }
             }
         }
-        b.iter_mut().skip(rows).for_each(|padding| *padding = [zero; V]);
-        match WEIGHTED {
-            true => self.add_weighted_losses(j, &y, &b),
-            false if self.asked[0] => {
-                let mut sum = self.losses[0];
-                for m in 0..MR {
-                    for v in 0..V {
-                        sum = T::mul_add(simd, y[m][v], b[m][v], sum);
-                    }
-                }
-                self.losses[0] = sum;
-            }
-            false => {}
-        }
-        if WEIGHTED {
-            for (m, b) in b.iter_mut().enumerate().take(rows) {
-                let weights = &self.weights[0][m * ld + j..][..V];
-                for (b, &weight) in b.iter_mut().zip(weights) {
-                    *b = weighted::<S, T>(simd, *b, weight);
-                }
-            }
-        }
-        match output {
-            VectorOutput::Entries([_, to]) => {
-                let to = to[self.first * ld..].chunks_exact_mut(ld);
-                for (values, to) in b.iter().zip(to) {
-                    to[j..j + V].copy_from_slice(values);
-                }
-            }
-            VectorOutput::Sums(OperandSide::Lhs, start, [_, to]) => {
-                let sums = &mut to[(*start + self.first) * depth..][..MR * depth];
-                add_nt_dot::<S, T, MR, V>(simd, &b, rhs, ld, j, depth, sums);
-            }
-            VectorOutput::Sums(OperandSide::Rhs, _, [_, to]) => {
-                add_tn::<S, T, MR, V>(simd, &b, lhs, ld, j, depth, to);
-            }
-        }
+        b
     }
 
-    /// Adds the losses of a block by the roles of its entries.
     #[inline(always)]
-    fn add_weighted_losses<const V: usize>(
-        &mut self,
-        j: usize,
-        y: &[[T::Vector<S>; V]; MR],
-        b: &[[T::Vector<S>; V]; MR],
-    ) {
-        let (simd, ld) = (self.simd, self.ld);
-        let by_role = self.weights.iter().zip(&mut self.losses).zip(self.asked);
-        for ((weights, sum), _) in by_role.filter(|(_, asked)| *asked) {
-            for m in 0..MR.min(self.rows) {
-                let weights = &weights[m * ld + j..][..V];
-                for v in 0..V {
-                    let loss = <T as Real>::mul(simd, y[m][v], b[m][v]);
-                    let loss = weighted::<S, T>(simd, loss, weights[v]);
-                    *sum = <T as Real>::add(simd, *sum, loss);
-                }
-            }
-        }
+    fn entries<S: Simd>(
+        self,
+        simd: S,
+        _: T::Vector<S>,
+        y: T::Vector<S>,
+        power: T::Vector<S>,
+    ) -> (T::Vector<S>, T::Vector<S>) {
+        (power, <T as Real>::mul(simd, y, power))
+    }
+
+    #[inline(always)]
+    fn add_loss<S: Simd>(
+        self,
+        simd: S,
+        sum: T::Vector<S>,
+        y: T::Vector<S>,
+        (power, _): (T::Vector<S>, T::Vector<S>),
+    ) -> T::Vector<S> {
+        T::mul_add(simd, y, power, sum)
+    }
+
+    #[inline(always)]
+    fn losses<S: Simd>(self, simd: S, sum: T::Vector<S>) -> T::Vector<S> {
+        <T as Real>::mul(simd, sum, T::splat(simd, self.loss))
     }
 }
 
@@ -257,13 +76,15 @@ mod tests {
     use pulp::Arch;
 
     use super::super::axis::Run;
-    use super::super::evaluate::{EntryBlock, LossAccumulator};
-    use super::super::kernel::{MR_LARGE, collect_dot_sums};
+    use super::super::evaluate::{EntryBlock, LossAccumulator, RowPanel};
+    use super::super::kernel::{MR, MR_LARGE, collect_dot_sums};
+    use super::super::register_block::{BlockOutput, BlockPanel};
     use super::super::work::{Source, Wants};
     use super::*;
     use nneinfact_core::data::{Dense, Observations, Prepared, Role};
     use nneinfact_core::engine::LossSums;
     use nneinfact_core::loss::{Loss, Tape};
+    use nneinfact_core::plan::OperandSide;
     use nneinfact_simd::instruction_sets;
 
     fn source<'a>(data: &'a Prepared, tape: &'a Tape, losses: bool, floor: f32) -> Source<'a, f32> {
@@ -353,11 +174,11 @@ mod tests {
             Some(OperandSide::Rhs) => vec![0.0; depth * ld],
         };
         let output = match side {
-            None => PowerOutput::Entries(&mut result),
-            Some(side) => PowerOutput::Sums(side, start, &mut result),
+            None => BlockOutput::Entries([&mut [], &mut result]),
+            Some(side) => BlockOutput::Sums(side, start, [&mut [], &mut result]),
         };
         let power = Power::of(&tape, floor).expect("a power");
-        arch.dispatch(PowerPanel { panel, lhs: &r, rhs: &c, depth, power, output });
+        arch.dispatch(BlockPanel { panel, lhs: &r, rhs: &c, depth, formula: power, output });
 
         let (mut want, mut by_role) = (Array2::<f64>::zeros((rows, columns)), [0.0; 3]);
         let loss = Loss::alpha_beta(alpha, beta).expect("a loss");

@@ -87,9 +87,9 @@ pub(crate) enum Evaluation<T: Elementwise> {
 /// What is computed of ŷ in registers.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Microkernel<T: Elementwise> {
-    /// The Kullback–Leibler divergence ([`KlPanel`](super::kl::KlPanel)).
+    /// The Kullback–Leibler divergence ([`Kl`](super::kl::Kl)).
     Kl,
-    /// A power of ŷ at implicit zeros ([`PowerPanel`](super::power::PowerPanel)).
+    /// A power of ŷ at implicit zeros.
     Power(Power<T>),
 }
 

@@ -8,14 +8,26 @@ use super::axis::is_contiguous;
 use super::evaluate::{EntryBlock, LossAccumulator, RowPanel, TapePanel};
 use super::geometry::Geometry;
 use super::kernel::{self, MR, MR_LARGE};
-use super::kl::{KlOutput, KlPanel};
+use super::kl::Kl;
 use super::panel::{LhsPanel, RhsPanel};
-use super::power::{PowerOutput, PowerPanel};
+use super::register_block::{BlockFormula, BlockOutput, BlockPanel};
 use super::strategy::{Evaluation, Microkernel, Reduction};
 use super::work::{PartialSums, PassInput, WorkItem};
 use nneinfact_core::engine::LossSums;
 use nneinfact_core::plan::OperandSide;
 use nneinfact_simd::{Aligned, Elementwise};
+
+/// Forms values and losses of a row panel in registers; the operands are its A and B panel.
+fn run_blocks<T: Elementwise, F: BlockFormula<T>>(
+    arch: Arch,
+    formula: F,
+    panel: RowPanel<'_, T>,
+    [lhs, rhs]: [&[T]; 2],
+    depth: usize,
+    output: BlockOutput<'_, T>,
+) {
+    arch.dispatch(BlockPanel { panel, lhs, rhs, depth, formula, output });
+}
 
 /// What a thread works with: the panels of the tile at hand, and buffers.
 pub(crate) struct TileWorker<'a, T: Elementwise> {
@@ -334,22 +346,21 @@ impl<'a, T: Elementwise> TileWorker<'a, T> {
                     }
                     self.arch.dispatch(TapePanel { panel, y, a, b });
                 }
-                Evaluation::Entries(Microkernel::Kl) => {
-                    let output = KlOutput::Entries([a, b]);
-                    self.arch.dispatch(KlPanel { panel, lhs, rhs, depth, output });
-                }
-                Evaluation::Sums(Microkernel::Kl) => {
-                    let [numerator, denominator] = &mut item.sums;
-                    let output = KlOutput::Sums(g.output_side, start, [numerator, denominator]);
-                    self.arch.dispatch(KlPanel { panel, lhs, rhs, depth, output });
-                }
-                Evaluation::Entries(Microkernel::Power(power)) => {
-                    let output = PowerOutput::Entries(b);
-                    self.arch.dispatch(PowerPanel { panel, lhs, rhs, depth, power, output });
-                }
-                Evaluation::Sums(Microkernel::Power(power)) => {
-                    let output = PowerOutput::Sums(g.output_side, start, &mut item.sums[1]);
-                    self.arch.dispatch(PowerPanel { panel, lhs, rhs, depth, power, output });
+                Evaluation::Entries(microkernel) | Evaluation::Sums(microkernel) => {
+                    let output = match evaluation {
+                        Evaluation::Sums(_) => {
+                            let [numerator, denominator] = &mut item.sums;
+                            BlockOutput::Sums(g.output_side, start, [numerator, denominator])
+                        }
+                        Evaluation::Tape | Evaluation::Entries(_) => BlockOutput::Entries([a, b]),
+                    };
+                    let (arch, operands) = (self.arch, [lhs, rhs]);
+                    match microkernel {
+                        Microkernel::Kl => run_blocks(arch, Kl, panel, operands, depth, output),
+                        Microkernel::Power(of) => {
+                            run_blocks(arch, of, panel, operands, depth, output);
+                        }
+                    }
                 }
             }
         }
