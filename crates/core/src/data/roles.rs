@@ -391,7 +391,9 @@ mod tests {
         let (packed, list) = roles(300);
         for each in [8, 16] {
             for (stride, offset) in [(1, 0), (1, 31), (1, 77), (2, 5), (7, 40)] {
-                for (start, len) in [(0, 0), (0, 1), (0, 16), (3, 5), (8, 24), (15, 34), (17, 33)] {
+                for (start, len) in
+                    [(0usize, 0usize), (0, 1), (0, 16), (3, 5), (8, 24), (15, 34), (17, 33)]
+                {
                     let first = usize::from(start > 0);
                     let mut words = vec![0; (start + len + 1).div_ceil(each)];
                     packed.pack(200, 1, 0, first, each, &mut words);
