@@ -81,7 +81,7 @@ mod tests {
             let train = NonnegativeTrain::random(&sizes, &ranks, 1).unwrap().into_train();
             let train = TensorTrain { log_scale: train.log_scale + 3.0, ..train };
             // Letters that bonds would take first.
-            let letters: String = "abcd".chars().take(sizes.len()).rev().collect();
+            let letters: String = "abcd"[..sizes.len()].chars().rev().collect();
             let network = Network::from_train(&train, &letters).unwrap();
             let order: Vec<char> = letters.chars().collect();
             let formed = contract(network.labelled(0..sizes.len(), false), &order).unwrap();
