@@ -32,7 +32,7 @@ const LEAST_TYPICAL: f64 = 1e-4;
 /// tuples: else check points join them.
 const FAST: f64 = 0.1;
 /// The least that is cut off at a bond, as a share of the values around it: below that are rounding errors.
-const LEAST_SHARE: f64 = 1e-14;
+const LEAST_SHARE: f64 = 1e-13;
 /// By how much less is cut off after a sweep, at most.
 const CLOSER: f64 = 1e-3;
 
