@@ -12,7 +12,7 @@ use nneinfact_core::plan::{
 use super::compact::{LocalRows, Values};
 use super::order::{Order, OrderSizes};
 use super::{BlockedEntries, BlockedPass, TrainingEntries};
-use crate::sparse::pass::KhatriRaoRows;
+use crate::sparse::khatri_rao::KhatriRaoRows;
 use crate::sparse::{Terms, onto};
 use nneinfact_simd::Elementwise;
 
