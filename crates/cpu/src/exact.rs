@@ -68,7 +68,6 @@ impl<T: Elementwise> CpuEngine<T> {
             numerator,
             gram,
             differences: &self.differences,
-            row_cycles: quadratic::row_cycles(&self.job.plan),
         }
     }
 

@@ -226,7 +226,6 @@ impl GpuEngine {
             numerator,
             gram,
             differences: &[],
-            row_cycles: quadratic::row_cycles(&self.job.plan),
         })
     }
 

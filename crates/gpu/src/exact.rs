@@ -17,7 +17,7 @@ use crate::program::tuning::Tuning;
 use crate::program::views::{TensorView, stride};
 use crate::step::constraint_words;
 use nneinfact_core::algebra::contract::Walk;
-use nneinfact_core::algebra::quadratic;
+use nneinfact_core::algebra::quadratic::ROW_CYCLES;
 use nneinfact_core::engine::Job;
 use nneinfact_core::error::Result;
 use nneinfact_core::model::{Index, Shapes};
@@ -328,7 +328,7 @@ impl Compiler<'_> {
             ("own", format!("{}u", k.div_ceil(lanes))),
             ("shared_entries", format!("{}", rows * k)),
             ("steps", format!("{}", 2 * rows)),
-            ("cycles", format!("{}u", quadratic::row_cycles(self.plan))),
+            ("cycles", format!("{ROW_CYCLES}u")),
         ];
         let (read, written) = (Access::Read, Access::ReadWrite);
         let mut bindings = vec![Access::Uniform, written, read, read, read, read, written];

@@ -9,9 +9,7 @@ use self::processes::{bits, on};
 use crate::common::{Random, cpu_configurations, data, deviation, gpu, history_deviation};
 use ndarray::{ArrayD, Axis, Slice};
 use nneinfact::data::{CooTensor, Labels, Part, SplitKind};
-use nneinfact::fit::{
-    Balance, Format, Smooth, Splines, Start, StoppedBy, slab_ranges, slabs_of_processes,
-};
+use nneinfact::fit::{Balance, Smooth, Splines, Start, StoppedBy, slab_ranges, slabs_of_processes};
 use nneinfact::loss::Penalty;
 use nneinfact::model::{Model, Shapes};
 use nneinfact::{Algorithm, Device, Error, Fit, Loss, NNEinFact, Observations, Precision};
@@ -339,11 +337,6 @@ fn slabs_change_no_more_than_rounding() {
                 true => ordinary.groups(groups),
                 // Their groups are the model's own.
                 false => ordinary,
-            };
-            // A fit that is alone may expand a list as small as this one, and exact steps make other cycles then.
-            let ordinary = match shared.plan().sparse_passes().is_empty() {
-                true => ordinary,
-                false => ordinary.data_as(Format::Sparse),
             };
             let ordinary = ordinary.fit(&data).unwrap();
             let (found, expected) = (&shared.history().loss, &ordinary.history().loss);

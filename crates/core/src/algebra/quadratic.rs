@@ -18,14 +18,13 @@ use crate::error::Result;
 use crate::loss::Differences;
 use crate::model::{Index, Shapes};
 use crate::parallel;
-use crate::plan::{Coupling, Group, Plan, Quadratic};
+use crate::plan::{Coupling, Group, Quadratic};
 
 /// How often the factors of a group are cycled over.
 const CYCLES: usize = 3;
-/// The most cycles over the entries of a row, after a dense pass and after a sparse one, which costs little
-/// more than they do. On a list of 2 million counts at rank 20 two cycles reach the losses of other coordinate
-/// descents in fewer sweeps than six.
-const ROW_CYCLES: [usize; 2] = [6, 2];
+/// The most cycles over the entries of a row. After sparse passes, which cost little more than they do, two would reach
+/// low losses in fewer sweeps; but then a list and the same numbers as an array would be fitted differently.
+pub const ROW_CYCLES: usize = 6;
 /// A row is left where the steps of a cycle are this much shorter than those of its first.
 const SHORT: f64 = 1e-3;
 /// A step takes no entry further than this times the largest of its factor: where nearly nothing
@@ -114,13 +113,6 @@ pub struct Objective<'a> {
     pub gram: &'a [f64],
     /// In the model's order, what differences between neighbouring entries cost; none where it is empty.
     pub differences: &'a [Option<Differences>],
-    /// The most cycles over the entries of a row: see [`row_cycles`].
-    pub row_cycles: usize,
-}
-
-/// The most cycles over the entries of a row in the exact steps of a plan.
-pub fn row_cycles(plan: &Plan) -> usize {
-    ROW_CYCLES[usize::from(plan.settings().sparse.is_some())]
 }
 
 /// Q of a group, from the factors outside it.
@@ -311,15 +303,7 @@ impl<'a> Objective<'a> {
                     let linear = &form.linear[batch * k * form.rows..][..k * form.rows];
                     parallel::chunks(theta, k * ROWS, &|first, theta| {
                         let linear = &linear[first..][..theta.len()];
-                        let cycles = self.row_cycles;
-                        Arch::new().dispatch(Descend {
-                            theta,
-                            linear,
-                            square,
-                            latent: k,
-                            bounds,
-                            cycles,
-                        });
+                        Arch::new().dispatch(Descend { theta, linear, square, latent: k, bounds });
                     });
                 });
                 factors[l] = rearrange_owned(shapes, order, theta, &shapes.model().factors()[l]);
@@ -353,8 +337,6 @@ struct Descend<'a> {
     latent: usize,
     /// What entries may be, from and to.
     bounds: [f64; 2],
-    /// The most cycles.
-    cycles: usize,
 }
 
 impl WithSimd for Descend<'_> {
@@ -362,12 +344,12 @@ impl WithSimd for Descend<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let Descend { theta, linear, square, latent, bounds, cycles } = self;
+        let Descend { theta, linear, square, latent, bounds } = self;
         let mut rows = RowsAtATime::new(simd, latent);
         let share = latent * rows.lanes();
         for (theta, linear) in theta.chunks_mut(share).zip(linear.chunks(share)) {
             rows.load(theta, linear);
-            rows.descend(square, bounds, cycles);
+            rows.descend(square, bounds);
             rows.store(theta);
         }
     }
@@ -428,13 +410,13 @@ impl<S: Simd> RowsAtATime<S> {
     }
 
     #[inline(always)]
-    fn descend(&mut self, square: &[f64], bounds: [f64; 2], cycles: usize) {
+    fn descend(&mut self, square: &[f64], bounds: [f64; 2]) {
         let (simd, latent) = (self.simd, self.latent);
         for (s, q) in square.chunks_exact(latent).enumerate() {
             lower_by(simd, &mut self.descent, q, self.theta[s]);
         }
         let mut first = [simd.splat_f64s(0.0); VECTORS];
-        for cycle in 0..cycles {
+        for cycle in 0..ROW_CYCLES {
             let mut moved = [simd.splat_f64s(0.0); VECTORS];
             for s in 0..latent {
                 self.step(s, &square[s * latent..][..latent], bounds, &mut moved);

@@ -312,7 +312,6 @@ impl SharedEngine {
             numerator: &numerator,
             gram: &grams,
             differences: &common.differences,
-            row_cycles: quadratic::row_cycles(&common.plan),
         };
         let before = factors[l].clone();
         let lowered = objective.lower(factors);
