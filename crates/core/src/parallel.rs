@@ -80,12 +80,15 @@ pub fn chunks<T: Send>(data: &mut [T], size: usize, work: &(dyn Fn(usize, &mut [
     for_each_of(&mut parts, &|n, part| work(n * size, part));
 }
 
+/// What is called with parts of two arrays.
+pub type OfTwo<'a, A, B> = dyn Fn(usize, &mut [A], &mut [B]) + Sync + 'a;
+
 /// As [`chunks`], of two arrays at once, which are as long as each other.
 pub fn chunks_of_two<A: Send, B: Send>(
     a: &mut [A],
     b: &mut [B],
     size: usize,
-    work: &(dyn Fn(usize, &mut [A], &mut [B]) + Sync),
+    work: &OfTwo<'_, A, B>,
 ) {
     let size = size.max(1);
     let mut parts: Vec<_> = a.chunks_mut(size).zip(b.chunks_mut(size)).collect();
