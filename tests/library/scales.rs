@@ -78,7 +78,10 @@ fn a_scale_that_is_free_changes_nothing() {
                     match fit(exponent) {
                         Ok(moved) => {
                             let found = apart(&moved, &plain, exponent);
-                            assert!(found < 1e-3, "{what}: {found:e}");
+                            // In single precision rounding can turn over one decision of the extrapolation's
+                            // guard, after which a fit goes another way by a thousandth.
+                            let most = if precision == Precision::F64 { 1e-9 } else { 3e-3 };
+                            assert!(found < most, "{what}: {found:e}");
                             let losses = [&moved, &plain].map(|fit| fit.history().last_loss());
                             let scale = 2f64.powf(degree * f64::from(exponent) / 2.0);
                             let ratio = losses[0] / scale / losses[1] / scale;

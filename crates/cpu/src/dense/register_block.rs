@@ -280,10 +280,10 @@ impl<'a, S: Simd, T: Elementwise, F: BlockFormula<T>> BlockRows<'a, S, T, F> {
         if F::B_IS_ONE && self.wanted[1] {
             let mut b = [[T::splat(simd, T::ONE); V]; M];
             if BY_ROLE {
-                for m in 0..M.min(rows) {
+                for (m, b) in b.iter_mut().take(rows).enumerate() {
                     let roles = roles.part(m * ld + j, V);
-                    for v in 0..V {
-                        b[m][v] = roles.keep::<S, T>(simd, Role::Train, v, b[m][v]);
+                    for (v, b) in b.iter_mut().enumerate() {
+                        *b = roles.keep::<S, T>(simd, Role::Train, v, *b);
                     }
                 }
             }
@@ -311,8 +311,8 @@ impl<'a, S: Simd, T: Elementwise, F: BlockFormula<T>> BlockRows<'a, S, T, F> {
         for ((role, sum), _) in
             ROLES.into_iter().zip(&mut self.losses).zip(asked).filter(|(_, asked)| *asked)
         {
-            for v in 0..V {
-                let loss = roles.keep::<S, T>(simd, role, v, losses[v]);
+            for (v, &loss) in losses.iter().enumerate() {
+                let loss = roles.keep::<S, T>(simd, role, v, loss);
                 *sum = <T as Real>::add(simd, *sum, loss);
             }
         }

@@ -233,8 +233,6 @@ enum TaskSums<'a> {
     Piece(Vec<f64>),
 }
 
-/// The row that a piece belongs to, with its sums.
-
 impl TaskSums<'_> {
     fn data(&mut self) -> &mut [f64] {
         match self {

@@ -296,7 +296,7 @@ impl Compiler<'_> {
             commands.push(Command::Dispatch(Dispatch {
                 shader,
                 kind: DispatchKind::Small,
-                bindings: [&[uniforms.clone()], bound.as_slice()].concat(),
+                bindings: [std::slice::from_ref(&uniforms), bound.as_slice()].concat(),
                 workgroups: rest,
                 work: (4 * splits * numbers) as f64,
             }));
