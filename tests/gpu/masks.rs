@@ -142,7 +142,7 @@ fn euclid_takes_the_sweeps_of_the_cpu_under_hold_outs_and_penalties() {
     let y = counts(&[60, 45], 7);
     let all = || Observations::new(&y);
     let held = || all().held_out(0.1, 1).unwrap();
-    let weighted = || all().weights(&y.mapv(|x| 1.0 + 0.5 * f64::from(x > 1.0))).unwrap();
+    let weighted = || all().weights(y.mapv(|x| 1.0 + 0.5 * f64::from(x > 1.0))).unwrap();
     let cases = [
         (Format::Dense, held(), None),
         (Format::Sparse, held(), None),
